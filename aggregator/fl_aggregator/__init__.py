@@ -1,0 +1,32 @@
+"""The aggregator: publish → select → collect → average.
+
+======================  ==============================================================================
+``round``               the round, a pure machine: ``step(state, event) -> (state, effects)``
+``phases``              the types it is made of: phases, summaries, the whole state
+``admission``,
+``verdict``,
+``evaluations``,
+``summaries``           its parts: registrations, updates, evaluations, how a round ended
+``roster``              who is known, present and eligible; whose part of the data is whose
+``selection``           the seeded permutation: cohort first, then substitutes
+``events``, ``effects`` what happened; what to do about it
+``translate``           wire message ↔ event / effect
+``check``               whether an update's bytes may be folded
+``vacancy``             is another run online under this prefix?
+``averaging``           checks, folds on arrival, averages; keeps the models in use
+``publications``        models, rounds and announcements that lie at the broker
+``runtime``             the only loop: takes events from the inbox, performs effects in order
+``inbox``, ``links``    what the broker brought, waiting; the two connections to it
+``views``               what others see of the state: status, missing, history line
+``fold``                the exact sum
+``journal``, ``spool``,
+``checkpoint``          decisions, updates and models on disk
+``rundir``              the run's directory: who owns it and what lies where
+``strategies``          how updates become the next model; one small file each
+``settings``            everything a run is told at its start
+``simulate``            a broker, a fleet and an aggregator on this machine
+``predict``             asks for a prediction, as any MQTT client may
+``display``             what a person at the terminal sees
+``cli``                 the command line
+======================  ==============================================================================
+"""

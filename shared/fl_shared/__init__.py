@@ -1,0 +1,22 @@
+"""What the aggregator and the edges must agree on: the wire.
+
+======================  ==============================================================================
+``messages``            every message of the protocol, one model a kind
+``topics``              every topic, built and parsed as values
+``codec``               bytes ↔ message: msgpack and JSON, with size caps
+``tensors``             named arrays ↔ one flat vector and its manifest
+``publication``         pure: a model as the retained messages that lie at the broker
+``transfer``            pure: and back, from what has come of them
+``schemes``             how a data set may be parted
+``mqtt``                many connections on one thread; the only importer of paho
+``connection``          what a connection is told, and what it tells
+``reconnection``,
+``outbox``,
+``network_thread``      what connections are made of
+``broker_url``          ``mqtt://…`` → address
+``mosquitto``           a Mosquitto of our own, and its configuration
+``leash``               children that end with their parent, however it ends
+``options``             what the command lines of both programs have in common
+``errors``              the user's mistakes and failed runs
+======================  ==============================================================================
+"""
