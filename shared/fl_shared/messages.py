@@ -1,0 +1,382 @@
+"""Every message of the protocol, one model a kind (``docs/protocol.md`` numbers the clauses).
+
+Unknown members are ignored, so that later versions may add some (``sealed`` and ``sig`` are reserved); what is
+known is checked strictly: no string for a number, no NaN, no infinity. ``v`` is the protocol version.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from fl_shared.tensors import MAX_ARRAYS, ArraySpec
+
+PROTOCOL_VERSION: Final = 1
+MAX_CLIENTS_NAMED: Final = 256
+"""Above so many names the cohort is left out of ``selected`` and each edge is told on its own topic."""
+
+ClientId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+"""A random name: of a session (one connection's life) or of a device."""
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Text = Annotated[str, StringConstraints(max_length=1000)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=1e9)]
+Metrics = Annotated[dict[Annotated[str, StringConstraints(max_length=64)], Number], Field(max_length=64)]
+ClientRole = Literal["train", "predict", "evaluate"]
+State = Literal["online", "offline"]
+Split = Literal["test", "holdout"]
+Encoding = Literal["f32"]
+
+RefusalReason = Literal["id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "no-part-left"]
+RejectionReason = Literal[
+    "stale-round", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest", "wrong-size",
+    "wrong-digest", "not-finite", "too-large", "bad-examples", "malformed", "no-round",
+]  # fmt: skip
+MissingReason = Literal["offline", "deadline", "rejected", "surplus", "failed"]
+Phase = Literal[
+    "selecting", "collecting", "aggregating", "evaluating", "finished", "failed", "interrupted"
+]  # fmt: skip
+
+
+class Part(BaseModel):
+    """A part of a message; also the base of the messages themselves."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class Message(Part):
+    v: Literal[1] = PROTOCOL_VERSION
+    kind: str
+
+
+class Scoped(Message):
+    """The envelope. ``epoch`` grows at each start of the aggregator; ``seq`` with each message of its sender."""
+
+    run: RunId
+    epoch: Annotated[int, Field(ge=1, le=2**53)]
+    seq: Count
+
+
+# --- births and wills -------------------------------------------------------------------------------------
+
+
+class AggregatorPresence(Message):
+    """``fl/aggregator``, retained: the aggregator's birth and its will."""
+
+    kind: Literal["aggregator"] = "aggregator"
+    state: State
+    session: Token
+    run: RunId
+    epoch: Annotated[int, Field(ge=1, le=2**53)]
+
+
+class ClientPresence(Message):
+    """``fl/clients/<client>/presence``, retained: an edge's birth and its will."""
+
+    kind: Literal["presence"] = "presence"
+    client: ClientId
+    state: State
+    session: Token
+
+
+# --- registration -----------------------------------------------------------------------------------------
+
+
+class Partition(Part):
+    """Which part of a data set is an edge's: part ``index`` of ``count``, drawn with ``seed`` by ``scheme``.
+
+    ``scheme``: ``iid``, ``shards``, ``dirichlet:ALPHA``, ``quantity:ALPHA``, or ``own`` (all that the edge has).
+    ``holdout``: the fraction of the part that is kept for evaluation. ``examples``: use only so many of the data
+    set (before it is parted), all if null.
+    """
+
+    index: Count
+    count: Annotated[int, Field(ge=1, le=1_000_000)]
+    scheme: Annotated[str, StringConstraints(max_length=64)]
+    seed: Count
+    holdout: Annotated[float, Field(ge=0, lt=1)]
+    examples: Annotated[int, Field(ge=1, le=2**53)] | None = None
+
+
+class Registration(Message):
+    """``fl/register/<client>``. The first one names no run; the second says what the edge has found out."""
+
+    kind: Literal["register"] = "register"
+    run: RunId | None = None
+    epoch: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    seq: Count
+    client: ClientId
+    session: Token
+    device: Token
+    roles: Annotated[tuple[ClientRole, ...], Field(min_length=1, max_length=3)]
+    task: TaskName | None = None
+    manifest: Digest | None = None
+    examples: Count | None = None
+    encodings: Annotated[tuple[Annotated[str, StringConstraints(max_length=32)], ...], Field(max_length=32)]
+
+
+class Reply(Scoped):
+    """``fl/replies/<client>``: to one session of one client; other sessions ignore it."""
+
+    client: ClientId
+    session: Token
+
+
+class Admitted(Reply):
+    """``partition`` is null for who does not train, and while the parts are not yet given out.
+
+    ``held``: the open round of which the aggregator already holds this client's update.
+    """
+
+    kind: Literal["admitted"] = "admitted"
+    task: TaskName
+    partition: Partition | None
+    held: Count | None = None
+
+
+class Refused(Reply):
+    kind: Literal["refused"] = "refused"
+    reason: RefusalReason
+    detail: Text
+
+
+class Accepted(Reply):
+    """The update with this digest is kept: the edge may forget it."""
+
+    kind: Literal["accepted"] = "accepted"
+    round: Count
+    digest: Digest
+
+
+class Rejected(Reply):
+    kind: Literal["rejected"] = "rejected"
+    round: Count
+    digest: Digest | None
+    reason: RejectionReason
+    detail: Text
+
+
+# --- the round --------------------------------------------------------------------------------------------
+
+
+class ModelReference(Part):
+    version: Count
+    digest: Digest
+
+
+class TrainingSettings(Part):
+    """How the selected edges train: SGD; ``lr`` is this round's learning rate, after any decay."""
+
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)]
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    lr: Annotated[float, Field(gt=0, le=1e6)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    seed: Count
+
+
+class FoldSettings(Part):
+    """The exact fold: examples × delta × 2^scale_bits in int64. What is over the caps is a rejected update."""
+
+    max_examples: Annotated[int, Field(ge=1, le=2**53)]
+    max_delta: Annotated[float, Field(gt=0, le=1e30)]
+    scale_bits: Annotated[int, Field(ge=-200, le=62)]
+
+
+class Selected(Scoped):
+    """``fl/round/<n>/selected`` (retained until the round's result), or ``fl/clients/<client>/work``.
+
+    ``base`` is null in round 0, whose one selected edge makes the first weights. ``cohort`` is null where it has
+    more than 256 names. An update of at most ``inline_limit`` bytes may be sent whole at once.
+    """
+
+    kind: Literal["selected"] = "selected"
+    round: Count
+    task: TaskName
+    cohort: tuple[ClientId, ...] | None
+    seconds_left: Seconds
+    training: TrainingSettings
+    fold: FoldSettings
+    base: ModelReference | None
+    inline_limit: Count
+
+
+class ModelAnnouncement(Scoped):
+    """``fl/model``, retained: the newest version, and whether (on which split) edges are to evaluate it."""
+
+    kind: Literal["model"] = "model"
+    task: TaskName
+    round: Count
+    version: Count
+    digest: Digest
+    chunks: Annotated[int, Field(ge=1, le=1_000_000)]
+    size: Count
+    evaluate: Split | None = None
+
+
+class SectionManifest(Part):
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    encoding: Encoding
+    arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS)]
+    size: Count
+
+
+class ModelManifest(Scoped):
+    """``fl/model/<digest12>/manifest``, retained, msgpack: how the chunks' bytes are to be read."""
+
+    kind: Literal["manifest"] = "manifest"
+    digest: Digest
+    sections: Annotated[tuple[SectionManifest, ...], Field(min_length=1, max_length=16)]
+    size: Count
+    chunk_size: Annotated[int, Field(ge=1, le=2**28)]
+    chunks: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class ModelChunk(Scoped):
+    """``fl/model/<digest12>/<index>``, retained, msgpack. ``crc32`` (zlib's) of ``data``."""
+
+    kind: Literal["chunk"] = "chunk"
+    digest: Digest
+    index: Count
+    crc32: Annotated[int, Field(ge=0, lt=2**32)]
+    data: bytes
+
+
+class Section(Part):
+    """A section of an update. ``arrays`` only where the receiver cannot know them (round 0)."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    encoding: Encoding
+    manifest: Digest
+    arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS)] | None = None
+    data: bytes
+
+
+class UpdateMetrics(Part):
+    """On the edge's holdout: the base model (``before``) and the trained one (``after``); ``train``: its loss."""
+
+    before: Metrics | None = None
+    after: Metrics | None = None
+    train: Metrics | None = None
+
+
+class Update(Scoped):
+    """``fl/updates/<client>``, msgpack: what an edge learnt, local − base (whole weights in round 0)."""
+
+    kind: Literal["update"] = "update"
+    client: ClientId
+    session: Token
+    round: Count
+    base: Digest | None
+    digest: Digest
+    examples: Count
+    steps: Count
+    seconds: Seconds
+    metrics: UpdateMetrics
+    sections: Annotated[tuple[Section, ...], Field(min_length=1, max_length=16)]
+
+
+class TrainingFailed(Scoped):
+    """``fl/updates/<client>``, msgpack: a selected edge cannot train in this round, and why."""
+
+    kind: Literal["failed"] = "failed"
+    client: ClientId
+    session: Token
+    round: Count
+    detail: Text
+
+
+class Evaluation(Scoped):
+    """``fl/evaluations/<client>``: how one version does on an edge's split. ``loss`` is per example."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    client: ClientId
+    session: Token
+    version: Count
+    digest: Digest
+    split: Split
+    examples: Annotated[int, Field(ge=1, le=2**53)]
+    loss: Number
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    metrics: Metrics = {}
+
+
+class Result(Scoped):
+    """``fl/round/<n>/result``, retained for the last few rounds; sent again when evaluations have come in."""
+
+    kind: Literal["result"] = "result"
+    round: Count
+    outcome: Literal["committed", "abandoned"]
+    reason: Text | None
+    version: Count | None
+    digest: Digest | None
+    participants: tuple[ClientId, ...]
+    missing: dict[ClientId, Text]
+    examples: Count
+    metrics: Metrics
+    bytes_up: Count
+    bytes_down: Count
+    seconds: Seconds
+
+
+class Awaited(Part):
+    state: State
+    seconds: Seconds
+    """Since it was selected (online) or lost (offline)."""
+
+
+class Missing(Scoped):
+    """``fl/round/<n>/missing``, retained while the round is open: everyone it still waits for."""
+
+    kind: Literal["missing"] = "missing"
+    round: Count
+    clients: dict[ClientId, Awaited]
+
+
+class Status(Scoped):
+    """``fl/status``, retained, at most 1 KiB: written on change (at most twice a second) and every 5 s."""
+
+    kind: Literal["status"] = "status"
+    written: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")]
+    task: TaskName
+    phase: Phase
+    round: Count | None
+    version: Count | None
+    rounds: Count
+    have: Count
+    need: Count
+    present: Count
+    seconds_left: Seconds | None
+    missing: Annotated[tuple[ClientId, ...], Field(max_length=10)]
+    metrics: Metrics
+
+
+# --- predictions ------------------------------------------------------------------------------------------
+
+
+class Prediction(Scoped):
+    """The answer to a prediction request, on its Response Topic or ``fl/predictions``: one line of JSON.
+
+    ``sha256`` is that of the request's payload. Either ``label`` and ``probabilities`` are given, or ``error``.
+    """
+
+    kind: Literal["prediction"] = "prediction"
+    client: ClientId
+    sha256: Digest
+    version: Count
+    label: Annotated[str, StringConstraints(max_length=256)] | None = None
+    probabilities: Annotated[dict[str, float], Field(max_length=100_000)] | None = None
+    error: Text | None = None
+
+
+class ImageRequest(Part):
+    """A prediction request in JSON: ``pixels`` is a matrix of grey values, of [r, g, b], or a flat list of a square.
+
+    Values are 0 to 255, or 0 to 1 if none is larger than 1.
+    """
+
+    pixels: list[Any]

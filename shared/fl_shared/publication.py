@@ -1,0 +1,165 @@
+"""PURE: a model as sections, and as the retained messages that lie at the broker (`publication`)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.tensors import Manifest, content_digest
+
+MAX_MODEL_BYTES: Final = 2**31
+"""What a receiver takes at most, unless told otherwise; its memory is not for a manifest to decide about."""
+MAX_CHUNKS: Final = 1_000_000
+
+ModelTopic = t.ManifestTopic | t.ChunkTopic
+"""Where the messages of one model lie."""
+
+
+class TransferError(ValueError):
+    """What is to be published, or has come, is no model; the text names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSection:
+    """``data``: ``manifest.values`` little-endian float32 values, 4 bytes each."""
+
+    name: str
+    manifest: Manifest
+    data: bytes | memoryview = field(repr=False)
+    encoding: m.Encoding = "f32"
+
+
+def model_digest(sections: Sequence[ModelSection]) -> str:
+    """The digest of a model or an update (protocol, 3.4). Sections in the order of their names."""
+    return content_digest((s.name, s.encoding, s.manifest.digest, s.data) for s in sections)
+
+
+def update_sections(sections: Sequence[ModelSection], *, with_arrays: bool) -> tuple[m.Section, ...]:
+    """The same as members of an update; ``with_arrays`` where the receiver cannot know them (round 0)."""
+    return tuple(
+        m.Section(
+            name=s.name,
+            encoding=s.encoding,
+            manifest=s.manifest.digest,
+            arrays=s.manifest.arrays if with_arrays else None,
+            data=bytes(s.data),
+        )
+        for s in sections
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One model as the content of its retained messages; who publishes them adds the envelope."""
+
+    digest: str
+    sections: tuple[ModelSection, ...]
+    chunk_size: int
+    size: int
+    """Bytes of all sections together."""
+
+    @property
+    def chunks(self) -> int:
+        return chunk_count(self.size, self.chunk_size)
+
+    def manifest(self, *, run: str, epoch: int, seq: int) -> m.ModelManifest:
+        return m.ModelManifest(
+            run=run,
+            epoch=epoch,
+            seq=seq,
+            digest=self.digest,
+            sections=tuple(
+                m.SectionManifest(
+                    name=s.name, encoding=s.encoding, arrays=s.manifest.arrays, size=len(s.data)
+                )
+                for s in self.sections
+            ),
+            size=self.size,
+            chunk_size=self.chunk_size,
+            chunks=self.chunks,
+        )
+
+    def chunk(self, index: int, *, run: str, epoch: int, seq: int) -> m.ModelChunk:
+        """Chunk ``index`` of ``chunks``. Raises ``IndexError`` for another one."""
+        if not 0 <= index < self.chunks:
+            raise IndexError(f"chunk {index} of {self.chunks}")
+        data = self._cut(index * self.chunk_size)
+        return m.ModelChunk(
+            run=run,
+            epoch=epoch,
+            seq=seq,
+            digest=self.digest,
+            index=index,
+            crc32=zlib.crc32(data),
+            data=data,
+        )
+
+    def topics(self) -> tuple[ModelTopic, ...]:
+        """Where they lie: chunks first, so that who sees the manifest finds the rest."""
+        short = self.digest[:12]
+        return (*(t.ChunkTopic(short, i) for i in range(self.chunks)), t.ManifestTopic(short))
+
+    def _cut(self, start: int) -> bytes:
+        pieces, end = [], start + self.chunk_size
+        for section in self.sections:
+            length = len(section.data)
+            if start < length and end > 0:
+                pieces.append(bytes(section.data[max(0, start) : end]))
+            start, end = start - length, end - length
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def publication(sections: Sequence[ModelSection], chunk_size: int, digest: str | None = None) -> Publication:
+    """A model, ready to be cut into chunks of ``chunk_size`` bytes (the last one is shorter).
+
+    ``digest`` spares computing it where it is known. Raises ``TransferError`` for sections that are none.
+    """
+    if chunk_size < 1:
+        raise TransferError(f"chunk_size: {chunk_size}, expected at least 1")
+    names = [section.name for section in sections]
+    if names != sorted(set(names)) or "weights" not in names:
+        raise TransferError(f"sections: {names}, expected unique ascending names with 'weights' among them")
+    for section in sections:
+        if len(section.data) != 4 * section.manifest.values:
+            raise TransferError(
+                f"section {section.name!r}: {len(section.data)} bytes, expected {4 * section.manifest.values}"
+            )
+    size = sum(len(section.data) for section in sections)
+    if chunk_count(size, chunk_size) > MAX_CHUNKS:
+        raise TransferError(f"chunk_size: {chunk_size} cuts {size} bytes into more than {MAX_CHUNKS} chunks")
+    return Publication(digest or model_digest(sections), tuple(sections), chunk_size, size)
+
+
+def chunk_count(size: int, chunk_size: int) -> int:
+    """A model without a byte has one (empty) chunk: there is no chunk 0 otherwise to be superseded."""
+    return max(1, -(-size // chunk_size))
+
+
+def check_manifest(message: m.ModelManifest, max_bytes: int = MAX_MODEL_BYTES) -> tuple[Manifest, ...]:
+    """The manifests of its sections, if all its numbers agree. Raises ``TransferError``."""
+    if message.size > max_bytes:
+        raise TransferError(f"size: {message.size} bytes, at most {max_bytes}")
+    if message.chunks != chunk_count(message.size, message.chunk_size):
+        expected = chunk_count(message.size, message.chunk_size)
+        raise TransferError(f"chunks: {message.chunks}, but size and chunk_size give {expected}")
+    names = [section.name for section in message.sections]
+    if names != sorted(set(names)) or "weights" not in names:
+        raise TransferError(f"sections: {names}, expected unique ascending names with 'weights' among them")
+    manifests = []
+    for section in message.sections:
+        try:
+            manifest = Manifest(arrays=section.arrays)
+        except ValueError as error:
+            raise TransferError(f"section {section.name!r}: {error}") from None
+        if section.size != 4 * manifest.values:
+            raise TransferError(
+                f"section {section.name!r}: size: {section.size}, expected {4 * manifest.values}"
+            )
+        manifests.append(manifest)
+    if sum(section.size for section in message.sections) != message.size:
+        raise TransferError(f"size: {message.size}, but the sections have other sizes together")
+    return tuple(manifests)

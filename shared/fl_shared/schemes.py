@@ -1,0 +1,80 @@
+"""How a data set is parted among edges: the grammar of ``messages.Partition.scheme``.
+
+``iid`` | ``shards`` | ``dirichlet:ALPHA`` | ``quantity:ALPHA`` | ``own``. The aggregator names a scheme, the
+edges carry it out (``fl_edge.partition``); both read it with ``parse_scheme``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+GRAMMAR: Final = "iid, shards, dirichlet:ALPHA, quantity:ALPHA or own"
+MIN_ALPHA: Final = 1e-3
+MAX_ALPHA: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Iid:
+    """Parts of equal size, drawn uniformly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """Sorted by label, cut into two shards a part: most parts know two classes (McMahan et al. 2017, §3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dirichlet:
+    """Label skew: each class is spread over the parts by its own draw from Dirichlet(``alpha``)."""
+
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Size skew: the sizes of the parts are one draw from Dirichlet(``alpha``), the contents uniform."""
+
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """No parting: every edge uses all that it has."""
+
+
+Scheme = Iid | Shards | Dirichlet | Quantity | Own
+
+
+def parse_scheme(text: str) -> Scheme:
+    """The scheme that ``text`` spells. Raises ``ValueError`` naming the text and what was expected."""
+    name, colon, argument = text.partition(":")
+    match name, colon:
+        case "iid", "":
+            return Iid()
+        case "shards", "":
+            return Shards()
+        case "own", "":
+            return Own()
+        case "dirichlet", ":":
+            return Dirichlet(_alpha(text, argument))
+        case "quantity", ":":
+            return Quantity(_alpha(text, argument))
+        case (("dirichlet" | "quantity"), ""):
+            raise ValueError(f"partition {text!r}: ALPHA is missing, expected for example {name}:0.5")
+        case _:
+            raise ValueError(f"partition {text!r}: expected {GRAMMAR}")
+
+
+def _alpha(text: str, argument: str) -> float:
+    try:
+        alpha = float(argument)
+    except ValueError:
+        raise ValueError(f"partition {text!r}: ALPHA is {argument!r}, expected a number") from None
+    if not (math.isfinite(alpha) and MIN_ALPHA <= alpha <= MAX_ALPHA):
+        raise ValueError(
+            f"partition {text!r}: ALPHA is {argument}, expected {MIN_ALPHA:g} (very uneven) "
+            f"to {MAX_ALPHA:g} (nearly even)"
+        )
+    return alpha

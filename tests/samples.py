@@ -1,0 +1,291 @@
+"""One message of every kind, with the topic on which it is sent: what the golden vectors are made of."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.tensors import ArraySpec, Manifest, content_digest
+
+RUN = "3f9a1c0b7e22"
+MANIFEST = Manifest(
+    arrays=(ArraySpec(name="fc.bias", shape=(2,)), ArraySpec(name="norm.mean", shape=(1, 2), role="buffer"))
+)
+DATA = struct.pack("<4f", 0.5, -1.25, 3.0, 1e-3)
+DIGEST = content_digest([("weights", "f32", MANIFEST.digest, DATA)])
+
+MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
+    "aggregator": (
+        t.AggregatorTopic(),
+        m.AggregatorPresence(state="online", session="a1b2", run=RUN, epoch=1),
+    ),
+    "presence": (t.PresenceTopic("7"), m.ClientPresence(client="7", state="offline", session="c3d4")),
+    "register-first": (
+        t.RegisterTopic("7"),
+        m.Registration(
+            seq=0, client="7", session="c3d4", device="e5f6", roles=("train", "predict"), encodings=("f32",)
+        ),
+    ),
+    "register-second": (
+        t.RegisterTopic("7"),
+        m.Registration(
+            run=RUN,
+            epoch=1,
+            seq=1,
+            client="7",
+            session="c3d4",
+            device="e5f6",
+            roles=("train", "predict"),
+            task="digits",
+            manifest=MANIFEST.digest,
+            examples=57,
+            encodings=("f32",),
+        ),
+    ),
+    "admitted": (
+        t.RepliesTopic("7"),
+        m.Admitted(
+            run=RUN,
+            epoch=1,
+            seq=2,
+            client="7",
+            session="c3d4",
+            task="digits",
+            partition=m.Partition(index=7, count=20, scheme="iid", seed=0, holdout=0.2, examples=None),
+            held=None,
+        ),
+    ),
+    "refused": (
+        t.RepliesTopic("7"),
+        m.Refused(
+            run=RUN, epoch=1, seq=3, client="7", session="c3d4", reason="id-in-use", detail="in use for 3 s"
+        ),
+    ),
+    "accepted": (
+        t.RepliesTopic("7"),
+        m.Accepted(run=RUN, epoch=1, seq=4, client="7", session="c3d4", round=3, digest=DIGEST),
+    ),
+    "rejected": (
+        t.RepliesTopic("7"),
+        m.Rejected(
+            run=RUN,
+            epoch=1,
+            seq=5,
+            client="7",
+            session="c3d4",
+            round=3,
+            digest=DIGEST,
+            reason="not-finite",
+            detail="weights: element 1 of 'fc.bias' is not finite",
+        ),
+    ),
+    "selected": (
+        t.SelectedTopic(3),
+        m.Selected(
+            run=RUN,
+            epoch=1,
+            seq=6,
+            round=3,
+            task="digits",
+            cohort=("7", "lab-a"),
+            seconds_left=599.5,
+            training=m.TrainingSettings(epochs=10, batch_size=32, lr=0.05, momentum=0.9, seed=0),
+            fold=m.FoldSettings(max_examples=1_000_000, max_delta=100.0, scale_bits=32),
+            base=m.ModelReference(version=2, digest=DIGEST),
+            inline_limit=1_000_000,
+        ),
+    ),
+    "selected-first-weights": (
+        t.WorkTopic("7"),
+        m.Selected(
+            run=RUN,
+            epoch=1,
+            seq=7,
+            round=0,
+            task="digits",
+            cohort=None,
+            seconds_left=600.0,
+            training=m.TrainingSettings(epochs=10, batch_size=32, lr=0.05, momentum=0.9, seed=0),
+            fold=m.FoldSettings(max_examples=1_000_000, max_delta=100.0, scale_bits=32),
+            base=None,
+            inline_limit=1_000_000,
+        ),
+    ),
+    "model": (
+        t.ModelTopic(),
+        m.ModelAnnouncement(
+            run=RUN,
+            epoch=1,
+            seq=8,
+            task="digits",
+            round=2,
+            version=2,
+            digest=DIGEST,
+            chunks=1,
+            size=16,
+            evaluate="test",
+        ),
+    ),
+    "manifest": (
+        t.ManifestTopic(DIGEST[:12]),
+        m.ModelManifest(
+            run=RUN,
+            epoch=1,
+            seq=9,
+            digest=DIGEST,
+            sections=(
+                m.SectionManifest(name="weights", encoding="f32", arrays=MANIFEST.arrays, size=len(DATA)),
+            ),
+            size=len(DATA),
+            chunk_size=1_048_576,
+            chunks=1,
+        ),
+    ),
+    "chunk": (
+        t.ChunkTopic(DIGEST[:12], 0),
+        m.ModelChunk(run=RUN, epoch=1, seq=10, digest=DIGEST, index=0, crc32=zlib.crc32(DATA), data=DATA),
+    ),
+    "update": (
+        t.UpdatesTopic("7"),
+        m.Update(
+            run=RUN,
+            epoch=1,
+            seq=2,
+            client="7",
+            session="c3d4",
+            round=3,
+            base=DIGEST,
+            digest=DIGEST,
+            examples=57,
+            steps=20,
+            seconds=0.25,
+            metrics=m.UpdateMetrics(
+                before={"accuracy": 0.5, "loss": 1.5},
+                after={"accuracy": 0.75, "loss": 0.5},
+                train={"loss": 0.25},
+            ),
+            sections=(m.Section(name="weights", encoding="f32", manifest=MANIFEST.digest, data=DATA),),
+        ),
+    ),
+    "update-first-weights": (
+        t.UpdatesTopic("7"),
+        m.Update(
+            run=RUN,
+            epoch=1,
+            seq=3,
+            client="7",
+            session="c3d4",
+            round=0,
+            base=None,
+            digest=DIGEST,
+            examples=57,
+            steps=0,
+            seconds=0.0,
+            metrics=m.UpdateMetrics(),
+            sections=(
+                m.Section(
+                    name="weights",
+                    encoding="f32",
+                    manifest=MANIFEST.digest,
+                    arrays=MANIFEST.arrays,
+                    data=DATA,
+                ),
+            ),
+        ),
+    ),
+    "failed": (
+        t.UpdatesTopic("7"),
+        m.TrainingFailed(
+            run=RUN, epoch=1, seq=4, client="7", session="c3d4", round=3, detail="the worker was killed"
+        ),
+    ),
+    "evaluation": (
+        t.EvaluationsTopic("evaluator"),
+        m.Evaluation(
+            run=RUN,
+            epoch=1,
+            seq=5,
+            client="evaluator",
+            session="g7h8",
+            version=2,
+            digest=DIGEST,
+            split="test",
+            examples=360,
+            loss=0.125,
+            accuracy=0.96875,
+        ),
+    ),
+    "result": (
+        t.ResultTopic(3),
+        m.Result(
+            run=RUN,
+            epoch=1,
+            seq=11,
+            round=3,
+            outcome="committed",
+            reason=None,
+            version=3,
+            digest=DIGEST,
+            participants=("7",),
+            missing={"lab-a": "offline: for 2.0 s"},
+            examples=57,
+            metrics={"accuracy": 0.96875},
+            bytes_up=1000,
+            bytes_down=2000,
+            seconds=1.5,
+        ),
+    ),
+    "missing": (
+        t.MissingTopic(3),
+        m.Missing(
+            run=RUN, epoch=1, seq=12, round=3, clients={"lab-a": m.Awaited(state="offline", seconds=2.0)}
+        ),
+    ),
+    "status": (
+        t.StatusTopic(),
+        m.Status(
+            run=RUN,
+            epoch=1,
+            seq=13,
+            written="2026-11-24T12:00:00.000Z",
+            task="digits",
+            phase="collecting",
+            round=3,
+            version=2,
+            rounds=10,
+            have=1,
+            need=2,
+            present=3,
+            seconds_left=598.5,
+            missing=("lab-a",),
+            metrics={"accuracy": 0.96875},
+        ),
+    ),
+    "prediction": (
+        t.PredictionsTopic(),
+        m.Prediction(
+            run=RUN,
+            epoch=1,
+            seq=0,
+            client="7",
+            sha256="ab" * 32,
+            version=10,
+            label="7",
+            probabilities={"1": 0.25, "7": 0.75},
+        ),
+    ),
+    "prediction-error": (
+        t.PredictionsTopic("me"),
+        m.Prediction(
+            run=RUN,
+            epoch=1,
+            seq=1,
+            client="7",
+            sha256="cd" * 32,
+            version=10,
+            error="neither a picture nor JSON",
+        ),
+    ),
+}

@@ -1,0 +1,67 @@
+"""The bytes on the wire stay what they are: one file a message kind (``docs/protocol.md``, 1.2 and 2).
+
+A change of these files is a change of the protocol. ``UPDATE_GOLDEN=1`` writes them anew.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fl_shared import codec
+from fl_shared import messages as m
+from tests.samples import MESSAGES
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def _path(name: str) -> Path:
+    binary = isinstance(MESSAGES[name][1], m.ModelManifest | m.ModelChunk | m.Update | m.TrainingFailed)
+    return GOLDEN / f"{name}.{'msgpack' if binary else 'json'}"
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_encoding_gives_the_golden_bytes(name: str) -> None:
+    _, message = MESSAGES[name]
+    if os.environ.get("UPDATE_GOLDEN"):
+        _path(name).write_bytes(codec.encode(message))
+    assert codec.encode(message) == _path(name).read_bytes()
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_decoding_the_golden_bytes_gives_the_message(name: str) -> None:
+    topic, message = MESSAGES[name]
+    assert codec.decode(topic, _path(name).read_bytes()) == message
+
+
+def test_every_kind_that_is_sent_has_a_golden_vector() -> None:
+    def leaves(model: type[m.Message]) -> set[type[m.Message]]:
+        below = model.__subclasses__()
+        return set().union(*(leaves(b) for b in below)) if below else {model}
+
+    assert {type(message) for _, message in MESSAGES.values()} == leaves(m.Message)
+
+
+def test_every_golden_file_belongs_to_a_message() -> None:
+    assert {p.name for p in GOLDEN.iterdir()} == {_path(name).name for name in MESSAGES}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_unknown_members_are_ignored(name: str) -> None:
+    """Clause 1.4."""
+    topic, message = MESSAGES[name]
+    known = codec.encode(message)
+    more = (
+        known[:1] + b'"x_unknown":{"deep":[1]},' + known[1:]
+        if known.startswith(b"{")
+        else _with_member(known)
+    )
+    assert codec.decode(topic, more) == message
+
+
+def _with_member(payload: bytes) -> bytes:
+    import msgpack
+
+    return bytes(msgpack.packb({**msgpack.unpackb(payload), "x_unknown": {"deep": [1]}}))

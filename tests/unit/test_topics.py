@@ -1,0 +1,125 @@
+"""Every topic is a value, and nothing that is not ours parses (clauses 1.1, 1.6, 2, 6.3)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_shared import topics as t
+
+SPELLINGS: dict[str, t.Topic] = {
+    "fl/aggregator": t.AggregatorTopic(),
+    "fl/status": t.StatusTopic(),
+    "fl/register": t.RegisterTopic(),
+    "fl/register/7": t.RegisterTopic("7"),
+    "fl/clients/lab-a_2/presence": t.PresenceTopic("lab-a_2"),
+    "fl/clients/7/work": t.WorkTopic("7"),
+    "fl/replies/7": t.RepliesTopic("7"),
+    "fl/round/0/selected": t.SelectedTopic(0),
+    "fl/round/12/missing": t.MissingTopic(12),
+    "fl/round/12/result": t.ResultTopic(12),
+    "fl/model": t.ModelTopic(),
+    "fl/model/0123456789ab/manifest": t.ManifestTopic("0123456789ab"),
+    "fl/model/0123456789ab/3": t.ChunkTopic("0123456789ab", 3),
+    "fl/updates": t.UpdatesTopic(),
+    "fl/updates/7": t.UpdatesTopic("7"),
+    "fl/evaluations/7": t.EvaluationsTopic("7"),
+    "fl/predict": t.PredictTopic(),
+    "fl/predict/7": t.PredictTopic("7"),
+    "fl/predictions": t.PredictionsTopic(),
+    "fl/predictions/me": t.PredictionsTopic("me"),
+}
+
+
+@pytest.mark.parametrize(("text", "topic"), SPELLINGS.items())
+@pytest.mark.parametrize("prefix", ["fl", "a/b/c/d/e"])
+def test_spelling_and_parsing_are_inverse(text: str, topic: t.Topic, prefix: str) -> None:
+    spelled = prefix + text.removeprefix("fl")
+    assert t.build(prefix, topic) == spelled
+    assert t.parse(prefix, spelled) == topic
+    assert spelled.count("/") <= t.MAX_SLASHES
+
+
+def test_no_topic_is_left_out() -> None:
+    from typing import get_args
+
+    assert {type(topic) for topic in SPELLINGS.values()} == set(get_args(t.Topic))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fl",
+        "fl/",
+        "flx/status",
+        "fl/nonsense",
+        "fl/register/",
+        "fl/register/a/b",
+        "fl/register/+",
+        "fl/register/#",
+        "fl/register/é",
+        "fl/register/a b",
+        "fl/register/a\0",
+        "fl/register/7\n",
+        "fl/register/" + "x" * 65,
+        "fl/round/-1/selected",
+        "fl/round/01/selected",
+        "fl/round/1.0/selected",
+        "fl/round/٣/selected",
+        "fl/round/" + "9" * 40 + "/selected",
+        "fl/round/1/other",
+        "fl/model/0123456789AB/0",
+        "fl/model/0123456789ab/x",
+        "fl/model/0123/manifest",
+        "FL/status",
+    ],
+)
+def test_what_is_not_ours_does_not_parse(text: str) -> None:
+    assert t.parse("fl", text) is None
+
+
+@given(st.text(max_size=60))
+def test_any_text_parses_to_what_spells_it_or_to_nothing(text: str) -> None:
+    topic = t.parse("fl", "fl/" + text)
+    assert topic is None or t.build("fl", topic) == "fl/" + text
+
+
+@pytest.mark.parametrize("prefix", ["fl", "site/fl", "a/b/c/d/e", "wörk"])
+def test_usable_prefixes(prefix: str) -> None:
+    assert t.valid_prefix(prefix)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "/", "fl/", "/fl", "a//b", "a+", "#", "$SYS", "a b", "a/b/c/d/e/f", "x" * 300, "a\0"]
+)
+def test_unusable_prefixes(prefix: str) -> None:
+    assert not t.valid_prefix(prefix)
+
+
+@pytest.mark.parametrize(
+    "topic", ["fl/predictions", "fl/predictions/me", "fl/predictions/a/b", "mine", "flx", "flx/status"]
+)
+def test_answerable(topic: str) -> None:
+    assert t.answerable("fl", topic)
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "",
+        "fl",
+        "fl/",
+        "fl/status",
+        "fl/clients/7/presence",
+        "fl/predictionsx",
+        "$SYS/x",
+        "a/+",
+        "#",
+        "fl/predictions/#",
+        "a\0",
+    ],
+)
+def test_not_answerable(topic: str) -> None:
+    """Clause 6.3: an asker must not make an edge write its own presence."""
+    assert not t.answerable("fl", topic)
