@@ -1,0 +1,55 @@
+"""Every error of this package that a caller may want to tell apart.
+
+A program ends with the ``exit_code`` of the `ProgramError` that reaches its outermost function, and prints
+its text: it is written for the person at the terminal.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ProgramError(Exception):
+    """Ends the program. ``str(error)`` says what happened, and what to do about it where we know."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class RunFailed(ProgramError):
+    """The run could not be brought to its end, and it is not the settings' fault."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UserError(ProgramError):
+    """The person who started the program can put it right: a setting, a missing file or program."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class BrokerUnreachable(UserError):
+    """No connection within the time given. The connection goes on trying until it is closed."""
+
+
+class BrokerRefused(UserError):
+    """The broker's answer to CONNECT is a refusal that stays (user, password, client id)."""
+
+
+class QueueFull(Exception):
+    """As much is waiting to be sent as the connection's settings allow; the message was not taken."""
+
+
+class MessageTooLarge(Exception):
+    """The packet would be larger than the broker announced to accept; sending it would cost the connection.
+
+    ``size`` and ``limit`` are bytes of the whole MQTT packet.
+    """
+
+    def __init__(self, topic: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"a message of {size} bytes on {topic!r}: the broker accepts packets of at most {limit} bytes "
+            "(its max_packet_size, or maximum packet size)"
+        )
+        self.topic = topic
+        self.size = size
+        self.limit = limit

@@ -1,0 +1,176 @@
+"""A Mosquitto of our own: where the program is, what it is told, and a child process that runs it.
+
+``python -m fl_shared.mosquitto > broker/mosquitto.conf`` writes the configuration that is in the repository.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from fl_shared.errors import RunFailed, UserError
+from fl_shared.leash import Leashed
+
+LOOPBACK: Final = "127.0.0.1"
+MAX_PACKET_SIZE: Final = 64 * 2**20
+"""Bytes. Of itself Mosquitto 2.1 takes 2,000,000, 2.0 anything: so both take the same, a large model whole."""
+_PLACES: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
+_HOW_TO_INSTALL: Final = """\
+install it
+  Debian, Ubuntu:  sudo apt-get install mosquitto
+  Fedora:          sudo dnf install mosquitto
+  macOS:           brew install mosquitto
+  Windows:         https://mosquitto.org/download, or as on Debian in WSL
+or name it in FL_MOSQUITTO, or use a broker that runs already: --broker mqtt://HOST"""
+_CONNECT: Final = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"
+"""MQTT 3.1.1, clean session, keepalive 60 s, no client id: what every broker has an answer to."""
+_DISCONNECT: Final = b"\xe0\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where the broker listens; ``host`` null is every interface."""
+
+    port: int = 1883
+    host: str | None = None
+
+
+def configuration(
+    listeners: Sequence[Listener] = (Listener(),),
+    *,
+    allow_anonymous: bool = True,
+    persistence: Path | None = None,
+    max_packet_size: int | None = MAX_PACKET_SIZE,
+    extra: Sequence[str] = (),
+) -> str:
+    """The text of a configuration file for Mosquitto 2.0 and 2.1; ``broker/README.md`` says why.
+
+    ``persistence``: the directory for the broker's memory, null for none. ``max_packet_size``: bytes, null
+    for the broker's own default. ``extra``: further lines, as they are.
+    """
+    lines = [
+        "# Made by `python -m fl_shared.mosquitto`; broker/README.md says what each setting is for.",
+        *(f"listener {one.port}" + (f" {one.host}" if one.host else "") for one in listeners),
+        f"allow_anonymous {_truth(allow_anonymous)}",
+        "set_tcp_nodelay true",
+        f"persistence {_truth(persistence is not None)}",
+    ]
+    if persistence is not None:
+        lines.append(f"persistence_location {persistence}/")
+    if max_packet_size is not None:
+        lines.append(f"max_packet_size {max_packet_size}")
+    lines.append("log_timestamp_format %Y-%m-%dT%H:%M:%S")
+    return "\n".join([*lines, *extra]) + "\n"
+
+
+def find_mosquitto() -> str:
+    """The path of the program: FL_MOSQUITTO, or on PATH, or where packages put it. Raises `UserError`."""
+    named = os.environ.get("FL_MOSQUITTO")
+    if named:
+        if found := shutil.which(named):
+            return found
+        raise UserError(f"FL_MOSQUITTO is {named!r}, which is no program; leave it unset to search for one")
+    # Debian keeps it out of the PATH of everybody but root.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_PLACES])
+    if found := shutil.which("mosquitto", path=path):
+        return found
+    raise UserError(f"the MQTT broker mosquitto was not found: {_HOW_TO_INSTALL}")
+
+
+class MosquittoChild:
+    """A broker on a free port of 127.0.0.1, with its files in ``directory``; it ends with this process.
+
+    Anybody on this machine may connect to it, nobody else. Raises `UserError` if there is no mosquitto and
+    `RunFailed`, with the end of its log, if it does not answer within ``timeout`` seconds.
+    """
+
+    def __init__(self, directory: Path, *, timeout: float = 10.0) -> None:
+        program = find_mosquitto()
+        directory.mkdir(parents=True, exist_ok=True)
+        self._log = directory / "mosquitto.log"
+        deadline = time.monotonic() + timeout
+        while True:
+            self.port = free_port()
+            self._log.write_bytes(b"")
+            file = directory / "mosquitto.conf"
+            file.write_text(configuration([Listener(self.port, LOOPBACK)]))
+            self._process = Leashed([program, "-c", str(file)], self._log)
+            if self._answers(deadline):
+                return
+            self._process.stop()
+            # Between our asking for a free port and its taking it somebody else may have.
+            if time.monotonic() > deadline or "already in use" not in self.log_tail():
+                raise RunFailed(
+                    f"the broker {program} does not start: {self.log_tail() or 'it says nothing'}"
+                )
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://{LOOPBACK}:{self.port}"
+
+    def poll(self) -> int | None:
+        """Its exit status if it has ended, which it does not by itself."""
+        return self._process.poll()
+
+    def log_tail(self, lines: int = 10) -> str:
+        return self._process.log_tail(lines)
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _answers(self, deadline: float) -> bool:
+        while time.monotonic() < deadline and self._process.poll() is None:
+            # Its own word first: on a port that was taken before it, another broker would answer.
+            if is_running(self._log) and answers(LOOPBACK, self.port):
+                return True
+            time.sleep(0.01)
+        return False
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_running(log: Path) -> bool:
+    """Whether the broker has written into its log that its listeners are open (versions 1.5 to 2.1 do)."""
+    lines = log.read_text(errors="replace").splitlines()
+    return any(" running" in line and "mosquitto version" in line for line in lines)
+
+
+def answers(host: str, port: int, timeout: float = 1.0) -> bool:
+    """Whether something there answers CONNECT, be it with a refusal."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout) as probe:
+        probe.sendall(_CONNECT)
+        if probe.recv(1)[:1] == b"\x20":
+            probe.sendall(_DISCONNECT)
+            return True
+    return False
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(configuration())

@@ -1,0 +1,369 @@
+"""Many connections to an MQTT 5 broker, driven by one thread. The only module that knows paho.
+
+paho's own loop is a thread and a ``select()`` a client, which ends at file descriptor 1024; here one event
+loop (asyncio's, on a thread of its own) drives all clients of a `Network`, by paho's calls for foreign loops.
+
+What paho does of itself and we do not want is kept out by construction: a client lives for one TCP connection
+and is thrown away with it, so nothing queued or unacknowledged is ever sent again after a reconnect; and our
+window (`outbox`) replaces paho's, which is fixed before the broker announces its Receive Maximum.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Self
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from fl_shared.connection import (
+    LARGEST_PACKET,
+    Connected,
+    ConnectionSettings,
+    Event,
+    Lost,
+    Received,
+    Refused,
+    Subscribed,
+    Will,
+)
+from fl_shared.network_thread import NetworkThread
+from fl_shared.outbox import Outbox, Outgoing, Publish, Subscribe
+from fl_shared.reconnection import Connection
+
+__all__ = [
+    "Connected",
+    "Connection",
+    "ConnectionSettings",
+    "Event",
+    "Lost",
+    "Network",
+    "Received",
+    "Refused",
+    "Subscribed",
+    "Will",
+]
+
+LOG = logging.getLogger(__name__)
+
+FINAL_REFUSALS: Final = frozenset(
+    {0x81, 0x82, 0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, 0x95, 0x99, 0x9A, 0x9B, 0x9C, 0x9D}
+)
+"""Reason codes of CONNACK that another attempt would get again. The others say "busy", "quota" or nothing."""
+_ACCOUNT_REFUSALS: Final = frozenset({0x86, 0x87, 0x8A, 0x8C})
+_PROTOCOL_ERROR: Final = 0x82
+_KEEPALIVE_TIMEOUT: Final = 0x8D
+
+
+class Network:
+    """Connections that share one thread (and a few more while connecting)."""
+
+    def __init__(self, name: str = "mqtt") -> None:
+        self._thread = NetworkThread(name)
+        self._lock = threading.Lock()
+        self._connections: list[Connection] = []
+
+    def connect(self, settings: ConnectionSettings, handler: Callable[[Event], None]) -> Connection:
+        """Starts a connection, which goes on trying until it is refused or closed; does not wait for it.
+
+        ``handler`` runs on the network thread and holds up every connection meanwhile: it may only enqueue.
+        """
+        connection = Connection(self._thread, settings, handler, lambda owner: _PahoLink(self._thread, owner))
+        with self._lock:
+            self._connections = [old for old in self._connections if not old.wait_closed(0)]
+            self._connections.append(connection)
+        if not self._thread.post(connection.attempt):
+            raise RuntimeError("the network is closed")
+        return connection
+
+    def check(self) -> None:
+        """Raises the first error of a handler (or of this module) on the network thread, if there was one."""
+        self._thread.check()
+
+    def close(self, *, graceful: bool = True, timeout: float = 5.0) -> None:
+        """Closes all connections together (see `Connection.close`) and ends the thread."""
+        if self._thread.is_current:
+            raise RuntimeError("a handler cannot close its network")
+        with self._lock:
+            connections, self._connections = self._connections, []
+        for connection in connections:
+            self._thread.post(partial(connection.begin_close, graceful, timeout))
+        deadline = time.monotonic() + timeout + 1.0
+        for connection in connections:
+            connection.wait_closed(max(0.0, deadline - time.monotonic()))
+        self._thread.stop(timeout=1.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _PahoLink:
+    """A paho client for one TCP connection. All but `open` and `put` happen on the network thread."""
+
+    def __init__(self, thread: NetworkThread, owner: Connection) -> None:
+        self._thread = thread
+        self._owner = owner
+        self._outbox = Outbox(owner.settings.max_queued, owner.settings.max_queued_bytes, window=0)
+        self._client = self._new_client(owner.settings, owner.client_id)
+        self._watched: socket.socket | None = None
+        self._blocked = False
+        self._woken = False
+        self._finishing = False
+        self._over = False
+        self._is_up = False
+        self._drained_at = float("-inf")
+        self._reason: str | None = None
+        self._refusal: Refused | None = None
+        self._asked: dict[int, tuple[str, ...]] = {}
+
+    def _new_client(self, settings: ConnectionSettings, client_id: str) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        client.max_inflight_messages_set(0)  # without a limit: our outbox keeps the window
+        client.connect_timeout = settings.connect_timeout
+        if settings.address.user is not None:
+            client.username_pw_set(settings.address.user, settings.password)
+        if settings.will is not None:
+            will = settings.will if isinstance(settings.will, Will) else settings.will()
+            client.will_set(will.topic, will.payload, will.qos, will.retain)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_socket_open = self._on_socket_open
+        client.on_socket_close = self._on_socket_close
+        # That there is one keeps paho from writing to the socket by itself; `_turn` asks `want_write`.
+        client.on_socket_register_write = lambda *_: None
+        return client
+
+    def open(self) -> None:
+        settings = self._owner.settings
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = 0
+        if settings.receive_maximum is not None:
+            properties.ReceiveMaximum = settings.receive_maximum
+        if settings.maximum_packet_size is not None:
+            properties.MaximumPacketSize = settings.maximum_packet_size
+        address = settings.address
+        self._client.connect(
+            address.host, address.port, settings.keepalive, clean_start=True, properties=properties
+        )
+
+    def start(self) -> None:
+        sock = self._client.socket()
+        assert isinstance(sock, socket.socket)
+        self._watched = sock
+        self._thread.loop.add_reader(sock, self._turn, self._client.loop_read)
+        self._turn(self._client.loop_write)
+
+    def put(self, item: Outgoing, size: int = 0) -> bool:
+        taken = self._outbox.put(item, size)
+        if taken and not self._woken:
+            # `_flush` clears the flag before it looks into the outbox: what it misses finds the flag cleared.
+            self._woken = True
+            self._thread.post(self._flush)
+        return taken
+
+    def finish(self) -> None:
+        self._finishing = True
+        self._turn(lambda: None)
+
+    def abort(self, reason: str, *, goodbye: bool = False) -> None:
+        if self._over:
+            return
+        self._reason = self._reason or reason
+        if goodbye:
+            self._outbox.close()
+            self._turn(self._client.disconnect)
+        if self._client.socket() is not None:
+            # paho's only public way to close the socket without a word: it prepares for another connection.
+            self._client.connect_async(self._owner.settings.address.host, self._owner.settings.address.port)
+        self._end()
+
+    def _flush(self) -> None:
+        self._woken = False
+        self._turn(lambda: None)
+
+    def _writable(self) -> None:
+        # The full socket buffer has drained: the broker is there, however long it takes to get through to it.
+        self._drained_at = time.monotonic()
+        self._turn(self._client.loop_write)
+
+    def _tick(self) -> None:
+        """paho's timers, at an eighth of the keepalive."""
+        if self._over:
+            return
+        keepalive = self._client.keepalive
+        self._thread.later(max(0.1, keepalive / 8), self._tick)
+        # A PINGREQ waits behind all that is being sent. On a slow link paho takes that for a dead broker.
+        if time.monotonic() - self._drained_at > keepalive / 2:
+            self._turn(self._client.loop_misc)
+
+    def _turn(self, step: Callable[[], object]) -> None:
+        """One call of paho's, then all that has become possible by it."""
+        if self._over:
+            return
+        client = self._client
+        try:
+            step()
+            self._send_waiting()
+            if self._finishing and self._outbox.idle and not client.want_write():
+                self._finishing = False
+                client.disconnect()
+            if client.want_write() and not self._blocked:
+                client.loop_write()
+        except Exception as error:
+            self._thread.fail(error)
+            self.abort("an error of this program")
+            return
+        if client.socket() is None:
+            self._end()
+        elif client.want_write() != self._blocked and self._watched is not None:
+            self._blocked = not self._blocked
+            if self._blocked:
+                self._thread.loop.add_writer(self._watched, self._writable)
+            else:
+                self._thread.loop.remove_writer(self._watched)
+
+    def _send_waiting(self) -> None:
+        while self._client.socket() is not None and (taken := self._outbox.take()) is not None:
+            item, size = taken
+            if isinstance(item, Publish):
+                info = self._client.publish(
+                    item.topic, item.payload, item.qos, item.retain, _publish_properties(item)
+                )
+                if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                    self._outbox.sent(info.mid, size, awaits_ack=item.qos > 0)
+                    continue
+            elif isinstance(item, Subscribe):
+                _, mid = self._client.subscribe(list(item.filters))
+                if mid is not None:
+                    self._asked[mid] = tuple(name for name, _ in item.filters)
+            else:
+                self._client.unsubscribe(list(item.filters))
+            self._outbox.settle(size)
+
+    def _end(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._outbox.close()
+        reason = self._reason
+        if reason is None and self._is_up:
+            reason = "the connection was closed"
+        elif reason is None:
+            reason = f"{self._owner.settings.address} hung up without an answer: is it an MQTT 5 broker?"
+        self._owner.link_over(self, reason, self._refusal)
+
+    # --- paho's callbacks: it holds a lock meanwhile that closing the socket needs too ----------------------
+
+    def _on_socket_open(self, _client: Client, _data: Any, sock: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _on_socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
+        if self._watched is not None:
+            self._thread.loop.remove_reader(sock)
+            self._thread.loop.remove_writer(sock)
+            self._watched = None
+
+    def _on_connect(
+        self,
+        _client: Client,
+        _data: Any,
+        _flags: ConnectFlags,
+        code: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if code.is_failure:
+            settings = self._owner.settings
+            self._reason = f"{settings.address} refused the connection: {code} (0x{code.value:02x})"
+            if code.value in _ACCOUNT_REFUSALS:
+                who = "it wants an account" if settings.address.user is None else "check the user"
+                self._reason += (
+                    f"; {who} (mqtt://USER@host) and the password (FL_PASSWORD or --password-file)"
+                )
+            if code.value in FINAL_REFUSALS:
+                self._refusal = Refused(self._reason, code.value)
+            return
+        limits = Connected(
+            maximum_packet_size=getattr(properties, "MaximumPacketSize", LARGEST_PACKET),
+            receive_maximum=getattr(properties, "ReceiveMaximum", 65_535),
+            keepalive=self._client.keepalive,
+        )
+        settings = self._owner.settings
+        self._outbox = Outbox(settings.max_queued, settings.max_queued_bytes, limits.receive_maximum)
+        self._is_up = True
+        self._thread.later(0, self._tick)
+        self._owner.link_up(self, limits)
+
+    def _on_disconnect(
+        self,
+        _client: Client,
+        _data: Any,
+        flags: DisconnectFlags,
+        code: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._reason = f"the broker closed the connection: {code}"
+        elif code.value == _KEEPALIVE_TIMEOUT:
+            self._reason = f"no sign of life from the broker for {self._client.keepalive} s"
+        elif code.value == _PROTOCOL_ERROR and self._reason is None:
+            self._reason = f"what {self._owner.settings.address} sends is not MQTT 5: is it a broker?"
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            LOG.warning("a message of %d bytes dropped: its topic is not UTF-8", len(message.payload))
+            return
+        properties = message.properties
+        self._owner.tell(
+            Received(
+                topic,
+                bytes(message.payload),
+                message.retain,
+                message.qos,
+                getattr(properties, "ResponseTopic", None),
+                getattr(properties, "CorrelationData", None),
+            )
+        )
+
+    def _on_publish(
+        self, _client: Client, _data: Any, mid: int, _code: ReasonCode, _properties: Properties
+    ) -> None:
+        self._outbox.acknowledged(mid)
+
+    def _on_subscribe(
+        self, _client: Client, _data: Any, mid: int, codes: list[ReasonCode], _properties: Properties
+    ) -> None:
+        self._owner.tell(Subscribed(self._asked.pop(mid, ()), tuple(code.value for code in codes)))
+
+
+def _publish_properties(item: Publish) -> Properties | None:
+    if item.response_topic is None and item.correlation is None and item.expiry is None:
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    if item.response_topic is not None:
+        properties.ResponseTopic = item.response_topic
+    if item.correlation is not None:
+        properties.CorrelationData = item.correlation
+    if item.expiry is not None:
+        properties.MessageExpiryInterval = item.expiry
+    return properties

@@ -1,0 +1,229 @@
+"""What the command lines of both programs have in common. It imports only click and the standard library.
+
+Every option may also be given as ``FL_<NAME>`` or in the file that ``--config`` names; the command line wins
+over the environment, and that over the file. ``main`` turns the errors that people can mend into one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from fl_shared.errors import ProgramError, UserError
+from fl_shared.topics import valid_prefix
+
+if TYPE_CHECKING:
+    from fl_shared.broker_url import BrokerAddress
+
+Command = Callable[..., Any]
+
+CONTEXT: Final[dict[str, Any]] = {
+    "auto_envvar_prefix": "FL",
+    "help_option_names": ["-h", "--help"],
+    "show_default": True,
+    "max_content_width": 110,
+}
+"""``context_settings`` of every command; with it ``--per-round`` is also ``FL_PER_ROUND``."""
+EPILOG: Final = (
+    "Every option may also be given in the environment (--keepalive as FL_KEEPALIVE) or in the TOML file of "
+    "--config (keepalive = 10). The broker's password comes from FL_PASSWORD or --password-file."
+)
+LOG_FORMATS: Final = ("text", "json")
+INTERRUPTED: Final = 130
+
+
+# --- the parts of a command line --------------------------------------------------------------------------
+
+
+def broker_address(_ctx: click.Context, _param: click.Parameter, value: str) -> BrokerAddress:
+    """Callback of an option that holds a broker's URL."""
+    from fl_shared.broker_url import BrokerAddress
+
+    try:
+        return BrokerAddress.parse(value)
+    except UserError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def topic_prefix(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Callback of the option that holds what stands before all topics."""
+    if not valid_prefix(value):
+        raise click.BadParameter(
+            f"{value!r}; expected one to five levels without '+', '#', '$', spaces and empty levels, "
+            "for example fl or plant7/fl"
+        )
+    return value
+
+
+def broker_options(command: Command) -> Command:
+    """``broker``: BrokerAddress, ``password_file``: Path or None, ``prefix``: str, ``keepalive``: seconds."""
+    options = [
+        click.option(
+            "--broker",
+            metavar="URL",
+            default="mqtt://localhost:1883",
+            callback=broker_address,
+            help="The broker: mqtt://[user@]host[:port].",
+        ),
+        click.option(
+            "--password-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="File with the broker's password (instead of FL_PASSWORD).",
+        ),
+        click.option(
+            "--prefix",
+            metavar="TOPIC",
+            default="fl",
+            callback=topic_prefix,
+            help="What all topics begin with.",
+        ),
+        click.option(
+            "--keepalive",
+            type=click.IntRange(1, 65_535),
+            default=30,
+            help="Seconds; a lost connection is noticed after at most twice as many.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def logging_options(command: Command) -> Command:
+    """``verbose``: how often it was given, ``log_format``: ``text`` or ``json``; for `start_logging`."""
+    options = [
+        click.option("-v", "--verbose", count=True, help="Say more."),
+        click.option("--log-format", type=click.Choice(LOG_FORMATS), default="text", help="On stderr."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def config_option(command: Command) -> Command:
+    """``--config FILE``: a flat TOML file, its keys the command's own options."""
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_take_config,
+        help="TOML file with options.",
+    )(command)
+
+
+def version_option(command: Command) -> Command:
+    return click.version_option(package_name="fl-mqtt", message="%(prog)s %(version)s")(command)
+
+
+def _take_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise click.BadParameter(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path} is not TOML: {error}") from None
+    known = {
+        name.lstrip("-").replace("-", "_"): option.name
+        for option in ctx.command.params
+        if isinstance(option, click.Option) and option.expose_value
+        for name in (*option.opts, *option.secondary_opts)
+        if name.startswith("--")
+    }
+    defaults: dict[str, Any] = {}
+    for key, value in given.items():
+        name = known.get(key.replace("-", "_"))
+        if name is None:
+            near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+            hint = f"; did you mean {near[0].replace('_', '-')!r}?" if near else ""
+            raise click.BadParameter(f"{path}: {ctx.info_name} has no option {key!r}{hint}")
+        if isinstance(value, dict):
+            raise click.BadParameter(f"{path}: {key}: a table; expected one value, or a list of them")
+        defaults[name] = value
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+
+
+# --- what they mean ---------------------------------------------------------------------------------------
+
+
+def read_password(password_file: Path | None) -> str | None:
+    """The broker's password: the file's first line, else ``FL_PASSWORD``, else none. Raises ``UserError``."""
+    if password_file is None:
+        return os.environ.get("FL_PASSWORD")
+    try:
+        lines = password_file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"password file {password_file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"password file {password_file}: expected UTF-8") from None
+    if not lines or not lines[0]:
+        raise UserError(f"password file {password_file}: its first line is empty; expected the password")
+    return lines[0]
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        import json
+
+        fields = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        client = getattr(record, "client", None)
+        if client is not None:
+            fields["client"] = client
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        client = getattr(record, "client", None)
+        mark = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        who = "" if client is None else f"[{client}] "
+        text = f"{self.formatTime(record, '%H:%M:%S')} {who}{mark}{record.getMessage()}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def start_logging(verbose: int, log_format: str) -> None:
+    """Log lines go to stderr. ``extra={"client": …}`` of a record says which edge it is about."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    # asyncio says which selector it uses; nobody asked.
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def main(command: click.Command, program: str) -> NoReturn:
+    """Runs ``command`` and ends the process: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
+
+    An exit code that the command returns (an int) is taken as it is.
+    """
+    try:
+        result = command.main(prog_name=program, standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except click.exceptions.Abort:
+        code = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = UserError.exit_code
+    except ProgramError as error:
+        click.echo(f"{program}: {error}", err=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.stdout.flush()
+    sys.exit(code)

@@ -1,0 +1,137 @@
+"""What one connection still has to send: bounded, in order, and within the broker's window."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from fl_shared.connection import MAX_STRING, check_qos, check_topic
+from fl_shared.errors import QueueFull
+
+WINDOW: Final = 20
+"""QoS 1 messages that may wait for their PUBACK at once, if the broker allows as many (Mosquitto does)."""
+WINDOW_BYTES: Final = 4 * 2**20
+"""Bytes handed to the socket and not acknowledged (one message always may): a PINGREQ waits behind them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    topic: str
+    payload: bytes = field(repr=False)
+    qos: int
+    retain: bool
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    expiry: int | None = None
+
+    def checked_size(self) -> int:
+        """Bytes of the whole packet. Raises `ValueError` for what MQTT cannot express."""
+        topic = check_topic(self.topic)
+        check_qos(self.qos)
+        if not isinstance(self.payload, bytes):
+            raise TypeError(f"payload: {type(self.payload).__name__}; expected bytes")
+        properties = 0
+        if self.response_topic is not None:
+            properties += 3 + len(check_topic(self.response_topic))
+        if self.correlation is not None:
+            if len(self.correlation) > MAX_STRING:
+                raise ValueError(f"correlation: {len(self.correlation)} bytes; expected at most {MAX_STRING}")
+            properties += 3 + len(self.correlation)
+        if self.expiry is not None:
+            if not 0 <= self.expiry < 2**32:
+                raise ValueError(f"expiry: {self.expiry}; expected whole seconds from 0 to 2^32 - 1")
+            properties += 5
+        rest = 2 + len(topic) + (2 if self.qos else 0) + _varint(properties) + properties + len(self.payload)
+        return 1 + _varint(rest) + rest
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    filters: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    filters: tuple[str, ...]
+
+
+Outgoing = Publish | Subscribe | Unsubscribe
+
+
+class Outbox:
+    """`put` is for any thread; all else is for the one that sends."""
+
+    def __init__(self, max_queued: int, max_bytes: int, window: int) -> None:
+        self._max_queued = max_queued
+        self._max_bytes = max_bytes
+        self._window = min(WINDOW, window)
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Outgoing, int]] = deque()
+        self._sent: dict[int, tuple[int, bool]] = {}
+        self._unacknowledged = 0
+        self._sent_bytes = 0
+        self._count = 0
+        self._bytes = 0
+        self._closed = False
+
+    def put(self, item: Outgoing, size: int = 0) -> bool:
+        """False if the connection has ended. Raises `QueueFull`."""
+        with self._lock:
+            if self._closed:
+                return False
+            if self._count >= self._max_queued or (self._count and self._bytes + size > self._max_bytes):
+                raise QueueFull(
+                    f"{self._count} messages of {self._bytes} bytes wait for the broker; at most "
+                    f"{self._max_queued} of {self._max_bytes} bytes may"
+                )
+            self._count += 1
+            self._bytes += size
+            self._waiting.append((item, size))
+            return True
+
+    def take(self) -> tuple[Outgoing, int] | None:
+        """What may be sent now, with its size; then tell `sent` or `settle`."""
+        if not self._waiting:
+            return None
+        item, size = self._waiting[0]
+        if isinstance(item, Publish):
+            if item.qos and self._unacknowledged >= self._window:
+                return None
+            if self._sent and self._sent_bytes + size > WINDOW_BYTES:
+                return None
+        return self._waiting.popleft()
+
+    def sent(self, mid: int, size: int, *, awaits_ack: bool) -> None:
+        self._sent[mid] = (size, awaits_ack)
+        self._sent_bytes += size
+        self._unacknowledged += awaits_ack
+
+    def acknowledged(self, mid: int) -> None:
+        """By the broker, or (QoS 0) by the socket. What was never sent is ignored."""
+        size, awaits_ack = self._sent.pop(mid, (None, False))
+        if size is not None:
+            self._sent_bytes -= size
+            self._unacknowledged -= awaits_ack
+            self.settle(size)
+
+    def settle(self, size: int) -> None:
+        with self._lock:
+            self._count -= 1
+            self._bytes -= size
+
+    def close(self) -> None:
+        """Nothing more is taken, and what waits is forgotten."""
+        with self._lock:
+            self._closed = True
+            self._waiting.clear()
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and not self._sent
+
+
+def _varint(value: int) -> int:
+    """Bytes of an MQTT variable byte integer."""
+    return 1 + (value > 127) + (value > 16_383) + (value > 2_097_151)

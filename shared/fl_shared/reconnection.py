@@ -1,0 +1,277 @@
+"""A connection that outlives its TCP connections: each is a `Link`, and it tries again for ever.
+
+Nothing is carried over from one link to the next. Who uses a `Connection` subscribes and publishes again on
+every `Connected`; what was queued or unacknowledged when a link ended is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from fl_shared.connection import (
+    MAX_FILTERS,
+    Connected,
+    ConnectionSettings,
+    Event,
+    Lost,
+    Refused,
+    check_filter,
+    check_qos,
+)
+from fl_shared.errors import BrokerRefused, BrokerUnreachable, MessageTooLarge
+from fl_shared.network_thread import NetworkThread
+from fl_shared.outbox import Outgoing, Publish, Subscribe, Unsubscribe
+
+
+class Link(Protocol):
+    """One attempt and, if it succeeds, one TCP connection; it ends with a call of `Connection.link_over`."""
+
+    def open(self) -> None:
+        """On an opener's thread: blocks; raises `OSError`, or `UnicodeError` for what is no host name."""
+
+    def start(self) -> None:
+        """On the network thread, after `open`."""
+
+    def put(self, item: Outgoing, size: int = 0) -> bool:
+        """On any thread, once up. False if the link is over; raises `QueueFull`."""
+
+    def finish(self) -> None:
+        """Says goodbye (the broker forgets the will) once everything queued is sent and acknowledged."""
+
+    def abort(self, reason: str, *, goodbye: bool = False) -> None:
+        """Ends at once; ``goodbye``: with a DISCONNECT if the socket takes it."""
+
+
+class Connection:
+    """Made by `Network.connect`. Public methods may be called from any thread."""
+
+    def __init__(
+        self,
+        thread: NetworkThread,
+        settings: ConnectionSettings,
+        handler: Callable[[Event], None],
+        new_link: Callable[[Connection], Link],
+    ) -> None:
+        self.settings = settings
+        self.client_id = settings.mqtt_client_id or "fl" + secrets.token_hex(10)
+        self._thread = thread
+        self._handler = handler
+        self._new_link = new_link
+        self._state = threading.Condition()
+        self._limits: Connected | None = None
+        self._refusal: Refused | None = None
+        self._reason = "no answer yet"
+        self._up: Link | None = None
+        self._closed = threading.Event()
+        # Only the network thread uses these.
+        self._link: Link | None = None
+        self._started = False
+        self._closing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._failures = 0
+        self._backoff = 0
+        self._up_since = 0.0
+
+    @property
+    def limits(self) -> Connected | None:
+        """What the broker announced, while connected."""
+        return self._limits
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        response_topic: str | None = None,
+        correlation: bytes | None = None,
+        expiry: int | None = None,
+    ) -> bool:
+        """Queues a message; False, and it is dropped, while there is no connection. True promises nothing.
+
+        ``expiry``: seconds after which the broker drops it. Raises `QueueFull`, `MessageTooLarge` (the broker
+        announced a smaller limit), `ValueError` for what is no topic or QoS.
+        """
+        item = Publish(topic, payload, qos, retain, response_topic, correlation, expiry)
+        size = item.checked_size()
+        link, limits = self._up, self._limits
+        if link is None or limits is None:
+            return False
+        if size > limits.maximum_packet_size:
+            raise MessageTooLarge(topic, size, limits.maximum_packet_size)
+        return link.put(item, size)
+
+    def subscribe(self, filters: Sequence[tuple[str, int]]) -> bool:
+        """Asks for ``(filter, qos)`` each; answered by a `Subscribed` for every eight. Raises `QueueFull`."""
+        for name, qos in filters:
+            check_filter(name)
+            check_qos(qos)
+        return self._put_all([Subscribe(tuple(filters[i : i + MAX_FILTERS])) for i in _starts(filters)])
+
+    def unsubscribe(self, filters: Sequence[str]) -> bool:
+        """What is already on its way still comes."""
+        for name in filters:
+            check_filter(name)
+        return self._put_all([Unsubscribe(tuple(filters[i : i + MAX_FILTERS])) for i in _starts(filters)])
+
+    def wait_connected(self, timeout: float) -> Connected:
+        """Waits at most ``timeout`` seconds. Raises `BrokerRefused` or `BrokerUnreachable`."""
+        with self._state:
+            self._state.wait_for(lambda: self._limits or self._refusal or self._closed.is_set(), timeout)
+            limits, refusal, reason = self._limits, self._refusal, self._reason
+        self._thread.check()
+        if limits is not None:
+            return limits
+        if refusal is not None:
+            raise BrokerRefused(refusal.reason)
+        raise BrokerUnreachable(f"no connection to {self.settings.address} within {timeout:g} s: {reason}")
+
+    def close(self, *, graceful: bool = True, timeout: float = 5.0) -> None:
+        """Ends the connection; no event follows. Graceful: the will is not sent.
+
+        A graceful close first sends what is queued and waits for the acknowledgements, ``timeout`` seconds at
+        most. Otherwise the socket is closed as if the program had died.
+        """
+        if self._thread.post(lambda: self.begin_close(graceful, timeout)) and not self._thread.is_current:
+            self.wait_closed(timeout + 1.0)
+
+    def wait_closed(self, timeout: float) -> bool:
+        return self._closed.wait(timeout)
+
+    # --- from here on: the network thread -----------------------------------------------------------------
+
+    def attempt(self) -> None:
+        self._timer = None
+        if self._closing:
+            return
+        link = self._link = self._new_link(self)
+        self._started = False
+        self._thread.run_aside(lambda: self._open(link))
+
+    def link_up(self, link: Link, limits: Connected) -> None:
+        self._cancel_timer()
+        self._failures = 0
+        self._up_since = time.monotonic()
+        with self._state:
+            self._limits, self._up = limits, link
+            self._state.notify_all()
+        self.tell(limits)
+
+    def link_over(self, link: Link, reason: str, refusal: Refused | None = None) -> None:
+        if self._link is not link:
+            return
+        self._link = None
+        self._cancel_timer()
+        was_up = self._up is link
+        with self._state:
+            self._limits = self._up = None
+            self._reason, self._refusal = reason, refusal
+            self._state.notify_all()
+        if self._closing:
+            self._end()
+        elif refusal is not None:
+            self.tell(refusal)
+        else:
+            # A broker that lets us in only to throw us out must not be asked at once again and again.
+            if was_up and time.monotonic() - self._up_since > self.settings.retry_cap:
+                self._backoff = 0
+            self._failures += not was_up
+            bound = min(self.settings.retry_cap, self.settings.retry_first * 2 ** min(self._backoff, 30))
+            self._backoff += 1
+            self._timer = self._thread.later(random.uniform(0, bound), self.attempt)  # noqa: S311 - spreads load
+            self.tell(Lost(reason, self._failures))
+
+    def tell(self, event: Event) -> None:
+        if self._closing:
+            return
+        try:
+            self._handler(event)
+        except Exception as error:
+            self._thread.fail(error)
+
+    def begin_close(self, graceful: bool, timeout: float) -> None:
+        self._cancel_timer()
+        link, up = self._link, self._up
+        with self._state:
+            self._closing = True
+            self._limits = self._up = None
+            self._reason = "the connection is closed"
+        if link is None:
+            self._end()
+        elif graceful and up is link:
+            link.finish()
+            if self._link is link:
+                self._timer = self._thread.later(timeout, lambda: link.abort(self._reason, goodbye=True))
+        elif self._started:
+            link.abort(self._reason)
+        else:
+            self._link = None  # an opener has it; `_opened` will end it
+            self._end()
+
+    def _opened(self, link: Link) -> None:
+        if self._link is not link:
+            link.abort("closed")
+            return
+        self._started = True
+        wait = self.settings.connect_timeout
+        reason = (
+            f"{self.settings.address} took the connection but did not answer within {wait:g} s: "
+            "is an MQTT broker listening there?"
+        )
+        self._timer = self._thread.later(wait, lambda: link.abort(reason))
+        link.start()
+
+    def _open(self, link: Link) -> None:
+        """On an opener's thread."""
+        try:
+            link.open()
+        except (OSError, UnicodeError) as error:
+            reason = _explained(error, self.settings)
+            self._thread.post(lambda: self.link_over(link, reason))
+        except Exception as error:
+            self._thread.fail(error)
+            self._thread.post(lambda: self.link_over(link, "an error of this program"))
+        else:
+            self._thread.post(lambda: self._opened(link))
+
+    def _put_all(self, items: Sequence[Outgoing]) -> bool:
+        link = self._up
+        return link is not None and all(link.put(item) for item in items)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _end(self) -> None:
+        self._closed.set()
+        with self._state:
+            self._state.notify_all()
+
+
+def _starts(filters: Sequence[object]) -> range:
+    return range(0, len(filters), MAX_FILTERS)
+
+
+def _explained(error: OSError | UnicodeError, settings: ConnectionSettings) -> str:
+    address = settings.address
+    if isinstance(error, socket.gaierror):
+        return f"the host name {address.host!r} cannot be resolved ({error.strerror})"
+    if isinstance(error, UnicodeError):
+        return f"{address.host!r} is no host name"
+    if isinstance(error, TimeoutError):
+        return f"{address.host} did not answer on port {address.port} within {settings.connect_timeout:g} s"
+    if isinstance(error, ConnectionRefusedError):
+        return f"nothing listens on port {address.port} of {address.host} (connection refused)"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many open files in this program: raise the limit (ulimit -n)"
+    return f"{address}: {error.strerror or error}"

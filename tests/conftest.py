@@ -1,0 +1,38 @@
+"""Brokers for all tests. Without a mosquitto program they fail, and say how to install it: nothing is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fl_shared.mqtt import Network
+from tests.broker import Mosquitto
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker for this test alone, which may kill it."""
+    directory = tmp_path / "broker"
+    directory.mkdir()
+    broker = Mosquitto(directory)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """A broker for the whole session: each test uses a prefix of its own, and leaves it running."""
+    broker = Mosquitto(tmp_path_factory.mktemp("broker"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Its connections are closed at the end, and what a handler raised is raised."""
+    network = Network()
+    yield network
+    network.close(timeout=2.0)
+    network.check()

@@ -1,0 +1,166 @@
+"""Messages and limits on a real Mosquitto with its default limits."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fl_shared.errors import MessageTooLarge, QueueFull
+from fl_shared.mqtt import (
+    Network,
+    Received,
+    Subscribed,
+)
+from tests.broker import Mosquitto
+from tests.peer import DEADLINE, Peer, eventually, peer, settings
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_message_arrives_as_it_was_sent(network: Network, shared_mosquitto: Mosquitto, qos: int) -> None:
+    one = peer(network, shared_mosquitto)
+    assert one.subscribed(f"as-sent/{qos}", qos=2).codes == (2,)
+    payload = bytes(range(256)) * 3
+    assert one.connection.publish(
+        f"as-sent/{qos}", payload, qos=qos, response_topic="as-sent/answer", correlation=b"\0\xff", expiry=60
+    )
+    assert one.next(Received) == Received(f"as-sent/{qos}", payload, False, qos, "as-sent/answer", b"\0\xff")
+
+
+def test_a_retained_message_says_so_and_is_cleared_by_an_empty_one(
+    network: Network, shared_mosquitto: Mosquitto
+) -> None:
+    one, other = peer(network, shared_mosquitto), peer(network, shared_mosquitto)
+    assert one.connection.publish("kept/a", b"1", retain=True)
+    assert one.subscribed("kept/a")
+    assert one.next(Received) == Received("kept/a", b"1", True, 1)
+    assert one.connection.publish("kept/a", b"", retain=True)
+    assert one.next(Received) == Received("kept/a", b"", False, 1)
+    other.subscribed("kept/#")
+    assert other.quiet_for(0.2) == []
+
+
+def test_many_filters_are_asked_for_eight_at_a_time_and_let_go(
+    network: Network, shared_mosquitto: Mosquitto
+) -> None:
+    one = peer(network, shared_mosquitto)
+    names = [f"many/{i}" for i in range(20)]
+    assert one.connection.subscribe([(name, i % 2) for i, name in enumerate(names)])
+    answers = [one.next(Subscribed) for _ in range(3)]
+    assert [len(answer.filters) for answer in answers] == [8, 8, 4]
+    assert [name for answer in answers for name in answer.filters] == names
+    assert [code for answer in answers for code in answer.codes] == [i % 2 for i in range(20)]
+    assert one.connection.unsubscribe(names[:19])
+    for name in names:
+        assert one.connection.publish(name, b"x")
+    assert one.next(Received).topic == "many/19"
+    assert one.quiet_for(0.2) == []
+
+
+def test_a_large_message_and_a_round_trip(network: Network, shared_mosquitto: Mosquitto) -> None:
+    """TCP_NODELAY on both sides: without it a round trip takes 44 ms or more."""
+    one = peer(network, shared_mosquitto)
+    one.subscribed("large/#")
+    large = bytes(1_700_000)
+    assert one.connection.publish("large/1", large)
+    assert one.next(Received).payload == large
+    times = []
+    for _ in range(100):
+        begin = time.perf_counter()
+        assert one.connection.publish("large/2", b"ping")
+        one.next(Received)
+        times.append(time.perf_counter() - begin)
+    assert statistics.median(times) < 0.005
+
+
+def test_what_mqtt_cannot_express_raises_at_the_caller(network: Network, shared_mosquitto: Mosquitto) -> None:
+    connection = peer(network, shared_mosquitto).connection
+    for topic in ("", "a/+", "#", "a\0", "x" * 70_000, "\ud800"):
+        with pytest.raises(ValueError, match=r"topic|surrogates"):
+            connection.publish(topic, b"")
+    for name in ("", "a#", "a/#/b", "a+/b", "a\0"):
+        with pytest.raises(ValueError, match="filter"):
+            connection.subscribe([("fine", 0), (name, 0)])
+    with pytest.raises(ValueError, match="qos"):
+        connection.publish("a", b"", qos=3)
+    with pytest.raises(ValueError, match="correlation"):
+        connection.publish("a", b"", correlation=bytes(70_000))
+    with pytest.raises(ValueError, match="expiry"):
+        connection.publish("a", b"", expiry=-1)
+    with pytest.raises(TypeError, match="payload"):
+        connection.publish("a", "text")  # type: ignore[arg-type]
+    assert connection.publish("still/there", b"")
+
+
+def subscribes(one: Peer) -> bool:
+    with contextlib.suppress(QueueFull):
+        return one.connection.subscribe([("full", 1)])
+    return False
+
+
+def test_what_waits_is_bounded(network: Network, mosquitto: Mosquitto) -> None:
+    one = peer(network, mosquitto, max_queued=50, max_queued_bytes=10_000_000, keepalive=60)
+    mosquitto.freeze()
+    for _ in range(50):
+        assert one.connection.publish("full", b"x")
+    with pytest.raises(QueueFull, match="50 messages"):
+        one.connection.publish("full", b"x")
+    mosquitto.thaw()
+    eventually(lambda: subscribes(one))
+    one.next(Subscribed)  # queued behind them: when it is answered, all are sent
+    mosquitto.freeze()
+    for _ in range(3):
+        assert one.connection.publish("full", bytes(3_000_000))
+    with pytest.raises(QueueFull, match="3 messages"):
+        one.connection.publish("full", bytes(3_000_000))
+    mosquitto.thaw()
+    assert [len(one.next(Received).payload) for _ in range(3)] == [3_000_000] * 3
+
+
+def test_the_announced_packet_size_is_kept_to(network: Network, tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path, extra=["max_packet_size 131072", "max_inflight_messages 3"])
+    try:
+        one = peer(network, broker)
+        limits = one.connection.limits
+        assert limits is not None
+        assert (limits.maximum_packet_size, limits.receive_maximum) == (131_072, 3)
+        one.subscribed("limit")
+        overhead = 1 + 3 + 2 + len("limit") + 2 + 1
+        with pytest.raises(MessageTooLarge) as caught:
+            one.connection.publish("limit", bytes(131_072 - overhead + 1))
+        assert (caught.value.size, caught.value.limit) == (131_073, 131_072)
+        assert one.connection.publish("limit", bytes(131_072 - overhead))
+        assert len(one.next(Received).payload) == 131_072 - overhead
+        for _ in range(50):
+            assert one.connection.publish("limit", b"x")
+        for _ in range(50):
+            one.next(Received)
+    finally:
+        broker.stop()
+
+
+def test_three_hundred_connections_and_two_networks(network: Network, shared_mosquitto: Mosquitto) -> None:
+    other = Network("other")
+    try:
+        hub = peer(other, shared_mosquitto)
+        hub.subscribed("crowd/#")
+        threads = threading.active_count()
+        peers = [Peer(network, settings(shared_mosquitto)) for _ in range(300)]
+        for one in peers:
+            one.connection.wait_connected(DEADLINE)
+        assert threading.active_count() - threads <= 8
+        for i, one in enumerate(peers):
+            assert one.connection.publish(f"crowd/{i}", b"here")
+        assert {hub.next(Received).topic for _ in peers} == {f"crowd/{i}" for i in range(300)}
+    finally:
+        other.close()
+    other.check()
+    begin = time.monotonic()
+    network.close()
+    assert time.monotonic() - begin < 2.0

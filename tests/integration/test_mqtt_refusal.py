@@ -1,0 +1,167 @@
+"""First connections that fail, refusals, and what is no broker at all."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fl_shared.broker_url import BrokerAddress
+from fl_shared.errors import BrokerRefused, BrokerUnreachable
+from fl_shared.mqtt import (
+    Connected,
+    ConnectionSettings,
+    Event,
+    Lost,
+    Network,
+    Received,
+    Refused,
+)
+from tests.broker import Mosquitto
+from tests.peer import DEADLINE, Peer, peer, settings
+
+pytestmark = pytest.mark.broker
+
+
+def test_a_bad_password_is_refused_for_good(network: Network, tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "edge-7", "right"], check=True)
+    broker = Mosquitto(tmp_path, extra=[f"password_file {passwords}"], allow_anonymous=False)
+    try:
+        account = BrokerAddress("127.0.0.1", broker.port, "edge-7")
+        good = Peer(network, ConnectionSettings(account, password="right"))
+        good.connection.wait_connected(DEADLINE)
+        for wrong in (
+            ConnectionSettings(account, password="wrong", retry_cap=0.1),
+            ConnectionSettings(account, retry_cap=0.1),
+            ConnectionSettings(broker.address, retry_cap=0.1),
+        ):
+            attempts = broker.log().count("New connection")
+            one = Peer(network, wrong)
+            with pytest.raises(
+                BrokerRefused, match=r"refused the connection: Not authorized.*FL_PASSWORD"
+            ) as caught:
+                one.connection.wait_connected(DEADLINE)
+            assert caught.value.exit_code == 2
+            assert one.next(Refused).code == 0x87
+            time.sleep(0.5)
+            assert broker.log().count("New connection") == attempts + 1, "it does not ask again"
+            assert not one.connection.publish("a", b"")
+            one.connection.close()
+        assert "wrong" not in repr(ConnectionSettings(account, password="wrong"))
+    finally:
+        broker.stop()
+
+
+def test_a_first_connection_says_what_is_wrong_and_goes_on_trying(
+    network: Network, mosquitto: Mosquitto
+) -> None:
+    port = mosquitto.port
+    mosquitto.stop()
+    one = Peer(network, settings(mosquitto))
+    with pytest.raises(BrokerUnreachable, match=rf"nothing listens on port {port} of 127.0.0.1") as caught:
+        one.connection.wait_connected(0.5)
+    assert caught.value.exit_code == 2
+    mosquitto.start()
+    one.connection.wait_connected(DEADLINE)
+    for host, says in (
+        ("nowhere.invalid", "cannot be resolved"),
+        ("a" * 80, "no host name"),
+        ("a..b", "no host name"),
+    ):
+        lost = Peer(network, ConnectionSettings(BrokerAddress(host)))
+        assert says in lost.next(Lost, 30).reason
+        lost.connection.close()
+
+
+@pytest.mark.parametrize(
+    ("sends", "says"),
+    [
+        (None, "did not answer within 0.3 s"),
+        (b"", "hung up without an answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n" * 20, r"not MQTT 5|did not answer|hung up"),
+        (b"\x20\x7f" + b"\xff" * 127, "not MQTT 5"),
+        (b"\x20\x02\x00\x01", "Unsupported protocol version"),
+    ],
+    ids=["silent", "closes", "ssh", "garbage", "mqtt-3"],
+)
+def test_what_is_no_broker_is_named(network: Network, sends: bytes | None, says: str) -> None:
+    with one_answer(sends) as port:
+        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", port), connect_timeout=0.3))
+        with pytest.raises((BrokerUnreachable, BrokerRefused), match=says):
+            one.connection.wait_connected(0.7)
+
+
+def test_odd_bytes_from_a_broker_do_no_harm(network: Network, shared_mosquitto: Mosquitto) -> None:
+    """A topic that is not UTF-8 is dropped, what follows it arrives; other connections do not notice."""
+    connack = b"\x20\x03\x00\x00\x00"
+    bad_topic = b"\x30\x05\x00\x02\xff\xfe\x00"
+    bad_properties = b"\x30\x06\x00\x01a\x7f\xff\xff"
+    good = b"\x30\x05\x00\x01a\x00\xff"
+    healthy = peer(network, shared_mosquitto)
+    goodbye = b"\xe0\x02\x8b\x00"
+    with one_answer(connack + goodbye) as port:
+        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", port)))
+        assert one.next(Lost) == Lost("the broker closed the connection: Server shutting down", 0)
+        one.connection.close(graceful=False)
+    with one_answer(connack + bad_topic + good + bad_properties + good) as port:
+        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", port)))
+        one.next(Connected)
+        assert one.events.get(timeout=DEADLINE) == Received("a", b"\xff", False, 0)
+        assert "not MQTT 5" in one.next(Lost).reason
+        one.connection.close(graceful=False)
+    assert healthy.connection.publish("odd", b"")
+    network.check()
+
+
+@contextlib.contextmanager
+def one_answer(sends: bytes | None) -> Iterator[int]:
+    """A server that answers the first bytes of each client with ``sends`` (b"": closes, None: says nothing)."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        held: list[socket.socket] = []
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    held.append(client)
+                    client.recv(1000)
+                    if sends:
+                        client.sendall(sends)
+                    elif sends is not None:
+                        client.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        for client in held:
+            client.close()
+
+
+def test_a_handler_that_raises_is_our_bug_and_surfaces(shared_mosquitto: Mosquitto) -> None:
+    network = Network()
+
+    def broken(event: Event) -> None:
+        if isinstance(event, Received):
+            raise ZeroDivisionError("a mistake of ours")
+
+    one = network.connect(settings(shared_mosquitto), broken)
+    other = peer(network, shared_mosquitto)
+    one.wait_connected(DEADLINE)
+    network.check()
+    one.subscribe([("broken", 1)])
+    other.subscribed("broken")
+    assert other.connection.publish("broken", b"")
+    other.next(Received)
+    other.connection.publish("broken", b"the thread goes on")
+    assert other.next(Received).payload
+    with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
+        network.check()
+    network.close()

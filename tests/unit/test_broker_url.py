@@ -1,0 +1,79 @@
+"""``mqtt://…`` → address: what is taken, and what the refusals say."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fl_shared.broker_url import BrokerAddress
+from fl_shared.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("mqtt://localhost", BrokerAddress("localhost", 1883)),
+        ("MQTT://Broker.Example:1884/", BrokerAddress("broker.example", 1884)),
+        ("mqtt://edge-7@10.0.0.1:8883", BrokerAddress("10.0.0.1", 8883, "edge-7")),
+        ("mqtt://[::1]:1884", BrokerAddress("::1", 1884)),
+        ("mqtt://a%40b@[fe80::1]", BrokerAddress("fe80::1", 1883, "a@b")),
+        (" mqtt://localhost:65535 ", BrokerAddress("localhost", 65535)),
+    ],
+)
+def test_parses(url: str, expected: BrokerAddress) -> None:
+    assert BrokerAddress.parse(url) == expected
+    assert BrokerAddress.parse(str(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("localhost:1883", "no scheme"),
+        ("", "no scheme"),
+        ("mqtts://h", "TLS .* not supported yet"),
+        ("wss://h/mqtt", "TLS .* not supported yet"),
+        ("http://h", "scheme 'http' is unknown"),
+        ("mqtt://", "no host name"),
+        ("mqtt://:1883", "no host name"),
+        ("mqtt://h:0", "port 0"),
+        ("mqtt://h:65536", "port from 1 to 65535"),
+        ("mqtt://h:mqtt", "port from 1 to 65535"),
+        ("mqtt://::1:1883", "brackets"),
+        ("mqtt://[::1", "brackets"),
+        ("mqtt://h:1/topic", "nothing may follow"),
+        ("mqtt://h?x=1", "nothing may follow"),
+        ("mqtt://@h", "user before @ is empty"),
+        ("mqtt://a b", "no host name"),
+        ("mqtt://u:secret@h", "FL_PASSWORD or with --password-file"),
+    ],
+)
+def test_refuses_and_says_why(url: str, says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        BrokerAddress.parse(url)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "form", ["mqtt://u:{}@h", "mqtts://u:{}@h", "u:{}@h:1883", "mqtt://u:{}@", "x://u:{}@h:p"]
+)
+@pytest.mark.parametrize("password", ["hunter22", "a@hunter22", "hunter22://x", "hunter22:/@?#"])
+def test_no_message_repeats_a_password(form: str, password: str) -> None:
+    with pytest.raises(UserError) as caught:
+        BrokerAddress.parse(form.format(password))
+    assert "hunter22" not in str(caught.value)
+
+
+@given(st.text() | st.text().map("mqtt://{}".format))
+@example("mqtt://[")
+@example("mqtt://\N{FULLWIDTH NUMBER SIGN}")
+@example("mqtt://h:\N{SUPERSCRIPT TWO}")
+@example("mqtt://[v1.a]")
+def test_any_text_is_an_address_or_a_users_mistake(url: str) -> None:
+    try:
+        address = BrokerAddress.parse(url)
+    except UserError:
+        return
+    assert 1 <= address.port <= 65535
+    assert address.host
+    assert BrokerAddress.parse(str(address)) == address
