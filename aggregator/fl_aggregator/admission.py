@@ -1,0 +1,123 @@
+"""Registrations: who is let in, under whose name, with which part of the data. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from fl_aggregator import roster as r
+from fl_aggregator.effects import Admit, Effect, Refuse, Reply
+from fl_aggregator.events import Registered
+from fl_aggregator.phases import Collecting, Run
+
+Step = tuple[Run, tuple[Effect, ...]]
+
+
+def register(state: Run, event: Registered) -> Step:
+    """Answers a registration. The same one twice gives the same answer and changes nothing."""
+    refusal = _refusal(state, event)
+    if refusal is not None:
+        return state, (Reply(event.client, event.session, refusal),)
+    part = _part(state, event)
+    if isinstance(part, Refuse):
+        return state, (Reply(event.client, event.session, part),)
+    known = state.roster.get(event.client)
+    again = known is not None and known.device == event.device
+    client = r.Client(
+        session=event.session,
+        device=event.device,
+        roles=event.roles,
+        since=known.since if known is not None and again else event.now,
+        part=part,
+        # A first registration says nothing of what the edge has loaded; its part is still the same.
+        manifest=event.manifest or (known.manifest if known is not None and again else None),
+        examples=known.examples if known is not None and again and event.examples is None else event.examples,
+    )
+    if known != client:
+        state = replace(state, roster=state.roster.with_client(event.client, client))
+    return state, (Reply(event.client, event.session, Admit(part, held(state, event.client))),)
+
+
+def _refusal(state: Run, event: Registered) -> Refuse | None:
+    known = state.roster.get(event.client)
+    if known is not None and known.device != event.device and state.roster.in_use(event.client, event.now):
+        seconds = max(0.0, event.now - known.since)
+        return Refuse(
+            "id-in-use",
+            f"client id {event.client!r} has been in use by another device for {seconds:.0f} s: "
+            "stop that one, or choose another --id",
+        )
+    if event.task is not None and event.task != state.settings.task:
+        return Refuse("wrong-task", f"the task is {event.task!r}, this run's is {state.settings.task!r}")
+    if event.manifest is not None and state.manifest not in (None, event.manifest):
+        return Refuse("wrong-manifest", _other_manifest(event.manifest, state))
+    if known is None and len(state.roster.clients) >= r.MAX_CLIENTS:
+        return Refuse("no-part-left", f"{r.MAX_CLIENTS} clients are known already")
+    return None
+
+
+def _other_manifest(manifest: str | None, state: Run) -> str:
+    return (
+        f"the weights have the manifest {str(manifest)[:12]}, this run's have {str(state.manifest)[:12]}: "
+        "the edge has another model for this task"
+    )
+
+
+def register_after_the_end(state: Run, event: Registered) -> tuple[Effect, ...]:
+    """Whoever took part stays, and newcomers may come to predict; parts are not given out any more."""
+    if event.client in state.roster:
+        return register(state, event)[1]
+    body = _refusal(state, event) or Admit(None, None)
+    return (Reply(event.client, event.session, body),)
+
+
+def _part(state: Run, event: Registered) -> int | Refuse | None:
+    if "train" not in event.roles:
+        return None
+    count = state.settings.clients
+    part = r.part_for(state.roster, event.client, count, begun=state.begun)
+    if part == "none-left":
+        return Refuse("no-part-left", f"all {count} parts of the data are given out (--clients {count})")
+    return part
+
+
+def held(state: Run, client: str) -> int | None:
+    """The open round for which the client's update is already here."""
+    phase = state.phase
+    return phase.round if isinstance(phase, Collecting) and client in phase.updates else None
+
+
+def give_parts(state: Run) -> Step:
+    """At the start of the run: the free parts go to those who have none; who gets none is refused."""
+    roster, given = r.give_parts(state.roster, state.settings.clients)
+    without = tuple(name for name in roster.trainers() if roster[name].part is None)
+    refusal = Refuse("no-part-left", f"all {state.settings.clients} parts of the data are given out")
+    told = (Reply(name, roster[name].session, Admit(roster[name].part, None)) for name in given)
+    refused = (Reply(name, roster[name].session, refusal) for name in without)
+    kept = r.Roster({name: client for name, client in roster.clients.items() if name not in without})
+    return replace(state, roster=kept), (*told, *refused)
+
+
+def common_manifest(state: Run) -> str | None:
+    """The run's manifest, or before it has weights the one on which most trainers agree."""
+    if state.manifest is not None:
+        return state.manifest
+    loaded = (state.roster[name] for name in state.roster.trainers())
+    counts = Counter(client.manifest for client in loaded if client.manifest is not None and client.examples)
+    return min(counts, key=lambda digest: (-counts[digest], digest), default=None)
+
+
+def refuse_other_manifests(state: Run) -> Step:
+    """Once the manifest is settled: whoever has loaded another model cannot take part."""
+    assert state.manifest is not None
+    wrong = {
+        name: client
+        for name in state.roster.trainers()
+        if (client := state.roster[name]).manifest not in (None, state.manifest)
+    }
+    replies = tuple(
+        Reply(name, client.session, Refuse("wrong-manifest", _other_manifest(client.manifest, state)))
+        for name, client in wrong.items()
+    )
+    kept = {name: client for name, client in state.roster.clients.items() if name not in wrong}
+    return (replace(state, roster=r.Roster(kept)) if wrong else state), replies

@@ -1,0 +1,84 @@
+"""Whether an update's bytes are what it says, and may be folded."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import ValidationError
+
+from fl_shared.messages import FoldSettings, RejectionReason, Section, Update
+from fl_shared.tensors import WIRE_DTYPE, Manifest, Vector, content_digest
+
+
+class Unusable(Exception):
+    """An update cannot be used; the text names the field, the value and what was expected."""
+
+    def __init__(self, reason: RejectionReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason: RejectionReason = reason
+
+
+def weights_of(update: Update, manifest: Manifest, caps: FoldSettings) -> Vector:
+    """The delta that an update carries, shape (manifest.values,), checked. Raises ``Unusable``."""
+    vector = _vector(update, manifest)
+    # One pass each, without a temporary array: the extremes of a vector with a NaN are NaN.
+    largest = max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))
+    if not np.isfinite(largest):
+        raise Unusable("not-finite", f"weights: {_where_not_finite(vector, manifest)} is not finite")
+    if largest > caps.max_delta:
+        raise Unusable(
+            "too-large",
+            f"weights: a value of magnitude {largest:g}, at most {caps.max_delta:g} (--max-delta)",
+        )
+    return vector
+
+
+def first_weights_of(update: Update, expected: str | None) -> tuple[Manifest, Vector]:
+    """Round 0's whole weights and their manifest (its digest ``expected``, if given). Raises ``Unusable``."""
+    section = _weights_section(update)
+    if section.arrays is None:
+        raise Unusable("wrong-manifest", "weights.arrays: missing, and first weights must say what they are")
+    try:
+        manifest = Manifest(arrays=section.arrays)
+    except ValidationError as error:
+        raise Unusable("wrong-manifest", f"weights.arrays: {error.errors()[0]['msg']}") from None
+    if manifest.digest != section.manifest or (expected is not None and manifest.digest != expected):
+        raise Unusable(
+            "wrong-manifest",
+            f"weights.manifest: {section.manifest[:12]}, its arrays have {manifest.digest[:12]}, "
+            f"the run has {str(expected)[:12]}",
+        )
+    vector = _vector(update, manifest)
+    if not np.isfinite(vector).all():
+        raise Unusable("not-finite", f"weights: {_where_not_finite(vector, manifest)} is not finite")
+    return manifest, vector
+
+
+def _weights_section(update: Update) -> Section:
+    names = [section.name for section in update.sections]
+    if names != ["weights"]:
+        raise Unusable("wrong-manifest", f"sections: {names}, expected ['weights']")
+    return update.sections[0]
+
+
+def _vector(update: Update, manifest: Manifest) -> Vector:
+    section = _weights_section(update)
+    expected = manifest.values * WIRE_DTYPE.itemsize
+    if len(section.data) != expected:
+        raise Unusable("wrong-size", f"weights.data: {len(section.data)} bytes, expected {expected}")
+    if section.manifest != manifest.digest:
+        raise Unusable(
+            "wrong-manifest", f"weights.manifest: {section.manifest[:12]}, expected {manifest.digest[:12]}"
+        )
+    digest = content_digest([(section.name, section.encoding, section.manifest, section.data)])
+    if digest != update.digest:
+        raise Unusable("wrong-digest", f"digest: {update.digest[:12]}, the content has {digest[:12]}")
+    return np.frombuffer(section.data, dtype=WIRE_DTYPE)
+
+
+def _where_not_finite(vector: Vector, manifest: Manifest) -> str:
+    index = int(np.flatnonzero(~np.isfinite(vector))[0])
+    for array in manifest.arrays:
+        if index < array.values:
+            return f"element {index} of {array.name!r}"
+        index -= array.values
+    return f"element {index}"

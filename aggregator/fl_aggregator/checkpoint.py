@@ -1,0 +1,132 @@
+"""Models on disk: safetensors, without time, run id or version in them, so that equal models are equal files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fl_shared.errors import UserError
+from fl_shared.tensors import WIRE_DTYPE, Manifest, Vector, content_digest, flatten, manifest_of, unflatten
+
+DIRECTORY: Final = "checkpoints"
+KEPT: Final = 3
+"""Checkpoints that stay: an evaluation may still be under way for the one before the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Weights, shape (manifest.values,), and what they are."""
+
+    manifest: Manifest
+    weights: Vector
+    digest: str
+
+    @classmethod
+    def of(cls, manifest: Manifest, weights: Vector) -> Model:
+        weights = np.ascontiguousarray(weights, dtype=WIRE_DTYPE)
+        return cls(
+            manifest, weights, content_digest([("weights", "f32", manifest.digest, weights.data.cast("B"))])
+        )
+
+    @property
+    def data(self) -> memoryview:
+        """The weights' bytes, without a copy."""
+        return self.weights.data.cast("B")
+
+
+class Checkpoints:
+    """``DIR/checkpoints/version-<n>.safetensors``, ``DIR/model.safetensors`` and ``DIR/best.safetensors``."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        (directory / DIRECTORY).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def model(self) -> Path:
+        return self._directory / "model.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self._directory / "best.safetensors"
+
+    def version(self, number: int) -> Path:
+        return self._directory / DIRECTORY / f"version-{number:06d}.safetensors"
+
+    def write(self, number: int, model: Model) -> None:
+        """Keeps a version: first its checkpoint, then ``model.safetensors`` becomes it in one step."""
+        path = self.version(number)
+        write_atomically(path, to_safetensors(model))
+        _link(path, self.model)
+        for old in sorted((self._directory / DIRECTORY).glob("version-*.safetensors"))[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+    def keep_best(self, number: int) -> bool:
+        """Makes ``best.safetensors`` that version; False if its checkpoint is gone already."""
+        path = self.version(number)
+        if not path.exists():
+            return False
+        _link(path, self.best)
+        return True
+
+
+def _link(source: Path, target: Path) -> None:
+    """``target`` becomes another name of ``source``, or a copy where the file system knows no links."""
+    beside = target.with_name(target.name + ".part")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(source, beside)
+    except OSError:
+        beside.write_bytes(source.read_bytes())
+    beside.replace(target)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes beside and renames: ``path`` holds either what it held or all of ``content``."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def to_safetensors(model: Model) -> bytes:
+    """The model as a safetensors file; its metadata ``buffers`` names (JSON) the arrays that are not learnt."""
+    buffers = [array.name for array in model.manifest.arrays if array.role == "buffer"]
+    arrays = {n: np.ascontiguousarray(a) for n, a in unflatten(model.weights, model.manifest).items()}
+    return bytes(save(arrays, metadata={"buffers": json.dumps(buffers)} if buffers else None))
+
+
+def read_safetensors(path: Path) -> Model:
+    """The model in a safetensors file. Raises ``UserError`` saying what is wrong with it."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        buffers = json.loads(metadata.get("buffers", "[]"))
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a readable safetensors file: {error}") from None
+    if not arrays:
+        raise UserError(f"{path}: holds no arrays")
+    for name, array in arrays.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise UserError(f"{path}: {name!r} is of type {array.dtype}, expected a float type")
+        if not np.isfinite(array).all():
+            raise UserError(f"{path}: {name!r} holds a value that is not finite")
+    manifest = manifest_of(arrays, buffers)
+    return Model.of(manifest, flatten(arrays, manifest))
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

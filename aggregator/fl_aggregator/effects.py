@@ -1,0 +1,154 @@
+"""What to do, in the imperative. The interpreter performs the effects of a step in their order.
+
+The order is part of the machine: ``Record`` comes first whenever the state changed, so that what is published
+was persisted before; ``Keep`` (which writes to the spool) comes before the ``UpdateKept`` that makes an
+update count, and so before the edge hears ``Accept``; the model is on disk (``Average``) before the
+``ModelMade`` that commits it, which is recorded before it is published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fl_aggregator.events import Event, UpdateFacts
+from fl_shared.messages import ModelReference, RefusalReason, RejectionReason, Split
+
+if TYPE_CHECKING:
+    from fl_aggregator.phases import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Append the event to the journal: replayed, it takes the state where it is now."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """``part`` is null for who does not train, or whose part is not given out yet."""
+
+    part: int | None
+    held: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    reason: RefusalReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    round: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    round: int
+    digest: str | None
+    reason: RejectionReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer one session of a client."""
+
+    client: str
+    session: str
+    body: Admit | Refuse | Accept | Reject
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceRound:
+    """Publish who is selected (again, with a longer cohort, when substitutes are called)."""
+
+    round: int
+    base: ModelReference | None
+    cohort: tuple[str, ...]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawRound:
+    """Clear what is retained of a round but its result, and forget its updates."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Check an update's values and write it to the spool; ``UpdateKept`` or ``UpdateUnusable`` follows."""
+
+    update: UpdateFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Add a kept update to the round's sum."""
+
+    update: UpdateFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """Make the next model out of the round's sum and write it to disk; ``ModelMade`` follows."""
+
+    round: int
+    version: int
+    base: ModelReference | None
+    contributors: tuple[UpdateFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishModel:
+    """Publish a version; ``evaluate`` is the split on which edges are asked to evaluate it."""
+
+    round: int
+    model: ModelReference
+    evaluate: Split | None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult:
+    """Publish how a round ended (again, once its version has been evaluated)."""
+
+    summary: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class WriteHistory:
+    """Append the round's line to the history; nothing will be added to it any more."""
+
+    summary: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class KeepBest:
+    """This version has the best accuracy so far."""
+
+    model: ModelReference
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The run is over; the state says how."""
+
+
+Effect = (
+    Record
+    | Reply
+    | AnnounceRound
+    | WithdrawRound
+    | Keep
+    | Fold
+    | Average
+    | PublishModel
+    | PublishResult
+    | WriteHistory
+    | KeepBest
+    | End
+)

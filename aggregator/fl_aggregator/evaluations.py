@@ -1,0 +1,124 @@
+"""Evaluations of committed versions, which go on beside the next round. Pure.
+
+A round's line in the history is written once its version has been evaluated, in the order of the rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from fl_aggregator.effects import Effect, KeepBest, PublishResult, WriteHistory
+from fl_aggregator.events import Evaluated
+from fl_aggregator.phases import Evaluation, Run, Summary
+from fl_shared.messages import ModelReference, Split
+
+Step = tuple[Run, tuple[Effect, ...]]
+
+
+def ask(state: Run, model: ModelReference, now: float) -> tuple[Run, Split | None]:
+    """On which split a new version is to be evaluated, if it is: every so many, and the last one always.
+
+    Remembers who was asked. Who is asked for a newer version may skip this one.
+    """
+    settings = state.settings
+    if model.version == 0 or (model.version % settings.evaluate_every and model.version != settings.rounds):
+        return state, None
+    split: Split = "test"
+    waiting = _within_reach(state, split, now)
+    if not waiting:
+        split = "holdout"
+        waiting = _within_reach(state, split, now) if settings.holdout > 0 else waiting
+    if not waiting:
+        return state, None
+    evaluation = Evaluation(
+        model=model, split=split, asked=now, deadline=now + settings.deadline, waiting=waiting
+    )
+    return replace(state, evaluations=(*state.evaluations, evaluation)), split
+
+
+def _within_reach(state: Run, split: Split, now: float) -> frozenset[str]:
+    """Who may answer: a blinking edge finds the announcement, which is retained, when it is back."""
+    return frozenset(
+        name
+        for name, client in state.roster.clients.items()
+        if ("evaluate" in client.roles if split == "test" else client.ready(state.manifest))
+        and not state.roster.absent(name, now, state.settings.grace)
+    )
+
+
+def take(state: Run, event: Evaluated) -> Run:
+    """Adds a report to the evaluation it belongs to; older ones do not wait for its client any longer."""
+    if event.examples < 1:
+        return state
+
+    def with_report(evaluation: Evaluation) -> Evaluation:
+        if event.client not in evaluation.waiting or evaluation.model.version > event.version:
+            return evaluation
+        waiting = evaluation.waiting - {event.client}
+        if (evaluation.model.version, evaluation.split) == (event.version, event.split):
+            return replace(evaluation, waiting=waiting, results=(*evaluation.results, event))
+        return replace(evaluation, waiting=waiting)
+
+    return replace(state, evaluations=tuple(with_report(e) for e in state.evaluations))
+
+
+def settle(state: Run, now: float, *, everything: bool = False) -> Step:
+    """Closes what nobody is left to report on, and writes the history as far as it is complete."""
+    effects: list[Effect] = []
+    for evaluation in state.evaluations:
+        absent = {n for n in evaluation.waiting if state.roster.absent(n, now, state.settings.grace)}
+        if everything or not evaluation.waiting - absent or now >= evaluation.deadline:
+            state, closing = _close(state, evaluation, now)
+            effects += closing
+    pending = {evaluation.model.version for evaluation in state.evaluations}
+    written = 0
+    for summary in state.unsettled:
+        if summary.model is not None and summary.model.version in pending:
+            break
+        effects.append(WriteHistory(summary))
+        written += 1
+    if written:
+        state = replace(state, unsettled=state.unsettled[written:])
+    return state, tuple(effects)
+
+
+def _close(state: Run, evaluation: Evaluation, now: float) -> Step:
+    left = tuple(e for e in state.evaluations if e is not evaluation)
+    state = replace(state, evaluations=left)
+    if not evaluation.results:
+        return state, ()
+    reports = sorted(evaluation.results, key=lambda report: report.client)
+    examples = sum(report.examples for report in reports)
+    accuracy = sum(report.examples * report.accuracy for report in reports) / examples
+    loss = sum(report.examples * report.loss for report in reports) / examples
+    found = {"accuracy": accuracy, "evaluated_examples": float(examples)}
+    if math.isfinite(loss):  # the sum of a diverged model's losses may be too large for a float
+        found["loss"] = loss
+    effects: list[Effect] = []
+    summaries = []
+    for summary in state.unsettled:
+        if summary.model == evaluation.model:
+            summary = _evaluated(summary, found, now - evaluation.asked)
+            effects.append(PublishResult(summary))
+        summaries.append(summary)
+    if state.best is None or accuracy > state.best:
+        state = replace(state, best=accuracy)
+        effects.append(KeepBest(evaluation.model))
+    target = state.settings.target_accuracy
+    newest = evaluation.model.version >= state.metrics.get("version", 0)
+    state = replace(
+        state,
+        unsettled=tuple(summaries),
+        metrics={"version": float(evaluation.model.version), **found} if newest else state.metrics,
+        target_reached=state.target_reached or (target is not None and accuracy >= target),
+    )
+    return state, tuple(effects)
+
+
+def _evaluated(summary: Summary, found: dict[str, float], seconds: float) -> Summary:
+    return replace(
+        summary,
+        metrics={**summary.metrics, **found},
+        seconds={**summary.seconds, "evaluating": round(seconds, 6)},
+    )

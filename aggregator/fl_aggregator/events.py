@@ -1,0 +1,157 @@
+"""What happened, in the past tense. Every event carries ``now``: run time in seconds, which stands still
+while the aggregator is down. Weights are opaque here: an event names them by digest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fl_shared.messages import ClientRole, RejectionReason, Split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateFacts:
+    """All of an update but its values. ``base`` is null for first weights; ``size`` is in bytes."""
+
+    client: str
+    session: str
+    round: int
+    base: str | None
+    digest: str
+    manifest: str
+    examples: int
+    steps: int
+    size: int
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+    train: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The run begins."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnected:
+    """Our own connection is back: wills may have gone unheard while it was away."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """An edge has registered; ``examples`` and ``manifest`` come with its second registration."""
+
+    now: float
+    client: str
+    session: str
+    device: str
+    roles: tuple[ClientRole, ...]
+    task: str | None = None
+    manifest: str | None = None
+    examples: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeLost:
+    """An edge's will, or its farewell."""
+
+    now: float
+    client: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateArrived:
+    """An update is here; nobody has looked at its values yet."""
+
+    now: float
+    update: UpdateFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateKept:
+    """An update's values were checked, and it lies in the spool."""
+
+    now: float
+    update: UpdateFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateUnusable:
+    """What an edge sent for a round cannot be used. ``digest`` is null where it could not even be read."""
+
+    now: float
+    client: str
+    session: str
+    round: int
+    digest: str | None
+    reason: RejectionReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFailed:
+    """A selected edge says that it cannot train in this round."""
+
+    now: float
+    client: str
+    round: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMade:
+    """The contributions of a round were averaged; the new model is on disk."""
+
+    now: float
+    round: int
+    digest: str
+    manifest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """An edge has evaluated a version on its split."""
+
+    now: float
+    client: str
+    version: int
+    split: Split
+    examples: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimePassed:
+    """Nothing happened, and that may mean something."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """The operator ends the run before its end."""
+
+    now: float
+    reason: str
+
+
+Event = (
+    Started
+    | Reconnected
+    | Registered
+    | EdgeLost
+    | UpdateArrived
+    | UpdateKept
+    | UpdateUnusable
+    | TrainingFailed
+    | ModelMade
+    | Evaluated
+    | TimePassed
+    | Interrupted
+)

@@ -1,0 +1,69 @@
+"""What the broker brought, waiting for the one thread that owns the state.
+
+Two lanes: what is small and urgent (registrations, wills) overtakes updates. Both are bounded; what does not fit
+is dropped and counted, since whoever sent it will send it again until it is answered.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from fl_shared import mqtt
+
+Lane = Literal["control", "updates"]
+
+MAX_WAITING: Final = 50_000
+MAX_UPDATE_BYTES: Final = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """The operator (or the operating system) asks for the end of the run."""
+
+    reason: str
+
+
+class Inbox:
+    """Filled by the network's thread, emptied by the aggregator's."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._control: deque[mqtt.Event | Signal] = deque()
+        self._updates: deque[mqtt.Event] = deque()
+        self._update_bytes = 0
+        self.dropped = 0
+
+    def put(self, lane: Lane, item: mqtt.Event | Signal) -> None:
+        """Never blocks."""
+        size = len(item.payload) if isinstance(item, mqtt.Received) else 0
+        with self._changed:
+            if lane == "control" or isinstance(item, Signal):
+                if isinstance(item, mqtt.Received) and len(self._control) >= MAX_WAITING:
+                    self.dropped += 1
+                    return
+                self._control.append(item)
+            else:
+                # One update may always wait, however large.
+                if size and self._updates and self._update_bytes + size > MAX_UPDATE_BYTES:
+                    self.dropped += 1
+                    return
+                self._update_bytes += size
+                self._updates.append(item)
+            self._changed.notify()
+
+    def get(self, timeout: float) -> tuple[Lane, mqtt.Event | Signal] | None:
+        """The next item and its lane, control first; ``None`` after ``timeout`` seconds without one."""
+        with self._changed:
+            if not self._control and not self._updates:
+                self._changed.wait(timeout)
+            if self._control:
+                return "control", self._control.popleft()
+            if self._updates:
+                item = self._updates.popleft()
+                if isinstance(item, mqtt.Received):
+                    self._update_bytes -= len(item.payload)
+                return "updates", item
+            return None

@@ -1,0 +1,183 @@
+"""The aggregator's two connections, and what it keeps retained at the broker.
+
+Updates come on a connection of their own, so that a will or a registration never waits behind them. The broker
+may forget retained messages or revive cleared ones, so what is retained is remembered here and published again on
+every connect, and what this run does not know is cleared.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from fl_aggregator.inbox import Inbox, Lane
+from fl_aggregator.translate import Scope
+from fl_shared import codec, mqtt
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.broker_url import BrokerAddress
+from fl_shared.errors import MessageTooLarge, QueueFull
+
+LOG: Final = logging.getLogger(__name__)
+
+MAX_QUEUED_BYTES: Final = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """How to reach the broker. ``keepalive`` in seconds."""
+
+    address: BrokerAddress
+    password: str | None = None
+    keepalive: int = 30
+    mqtt_client_id: str | None = None
+
+
+class Links:
+    """Publishes for the aggregator and puts what arrives into its inbox."""
+
+    def __init__(
+        self, network: mqtt.Network, broker: BrokerSettings, prefix: str, scope: Scope, inbox: Inbox
+    ) -> None:
+        self._network = network
+        self._broker = broker
+        self._prefix = prefix
+        self._scope = scope
+        self._inbox = inbox
+        self._session = ""
+        self._control: mqtt.Connection | None = None
+        self._updates: mqtt.Connection | None = None
+        self._retained: dict[str, bytes] = {}
+        self.bytes_up = 0
+        self.bytes_down = 0
+
+    # --- connecting ---------------------------------------------------------------------------------------
+
+    def connect(self, timeout: float) -> None:
+        """Connects for control; raises what ``mqtt.Connection.wait_connected`` raises."""
+        self._control = self._network.connect(
+            self._settings("control", self._new_will), self._putter("control")
+        )
+        self._control.wait_connected(timeout)
+
+    def connect_updates(self, timeout: float) -> None:
+        """Connects for updates, once it is known that this run may have the prefix."""
+        self._updates = self._network.connect(self._settings("updates", None), self._putter("updates"))
+        self._updates.wait_connected(timeout)
+
+    def _settings(self, lane: Lane, will: Callable[[], mqtt.Will] | None) -> mqtt.ConnectionSettings:
+        mqtt_client_id = self._broker.mqtt_client_id
+        if mqtt_client_id is not None and lane == "updates":
+            mqtt_client_id += "-updates"
+        return mqtt.ConnectionSettings(
+            address=self._broker.address,
+            password=self._broker.password,
+            mqtt_client_id=mqtt_client_id,
+            keepalive=self._broker.keepalive,
+            will=will,
+            max_queued=100_000,
+            max_queued_bytes=MAX_QUEUED_BYTES,
+        )
+
+    def _new_will(self) -> mqtt.Will:
+        """Each connection is a session of its own, so that an old will says nothing about a new one."""
+        self._session = secrets.token_hex(8)
+        return mqtt.Will(self.topic(t.AggregatorTopic()), codec.encode(self._birth("offline")))
+
+    def _putter(self, lane: Lane) -> Callable[[mqtt.Event], None]:
+        def put(event: mqtt.Event) -> None:
+            self._inbox.put(lane, event)
+
+        return put
+
+    def _birth(self, state: m.State) -> m.AggregatorPresence:
+        return m.AggregatorPresence(
+            state=state, session=self._session, run=self._scope.run, epoch=self._scope.epoch
+        )
+
+    def is_own(self, birth: m.AggregatorPresence) -> bool:
+        return birth.session == self._session
+
+    def watch_for_others(self) -> None:
+        """Before anything is published: is another run online under this prefix?"""
+        self._subscribe("control", [(self.topic(t.AggregatorTopic()), 1), (self.topic(t.StatusTopic()), 1)])
+
+    def take_over(self) -> None:
+        """On every connect of the control connection: listen, be born, and say again what is retained."""
+        self._subscribe(
+            "control",
+            [
+                (t.filter_of(self._prefix, t.ALL_REGISTRATIONS), 1),
+                # At QoS 0 a broker delivers all of ten thousand retained births, at QoS 1 about a thousand.
+                (t.filter_of(self._prefix, t.ALL_PRESENCE), 0),
+                (t.filter_of(self._prefix, t.ALL_EVALUATIONS), 1),
+                (self.topic(t.AggregatorTopic()), 1),
+            ],
+        )
+        self.retain(t.AggregatorTopic(), self._birth("online"))
+        for topic, payload in self._retained.items():
+            self._publish(topic, payload, retain=True)
+        self.sweep(begin=True)
+
+    def take_updates(self) -> None:
+        """On every connect of the updates' connection."""
+        self._subscribe("updates", [(t.filter_of(self._prefix, t.ALL_UPDATES), 1)])
+
+    def sweep(self, *, begin: bool) -> None:
+        """Subscribes to (or leaves) all that only an aggregator retains, to find what other lives left there."""
+        filters = [t.filter_of(self._prefix, pattern) for pattern in (t.ALL_ROUNDS, t.ALL_MODELS, t.ALL_WORK)]
+        if begin:
+            self._subscribe("control", [(name, 1) for name in filters])
+        elif self._control is not None:
+            self._control.unsubscribe(filters)
+
+    def clear_if_foreign(self, topic: str) -> None:
+        """Clears a retained message that this run does not know."""
+        if topic not in self._retained:
+            LOG.info("cleared %s, left behind by another run", topic)
+            self._publish(topic, b"", retain=True)
+
+    def _subscribe(self, lane: Lane, filters: list[tuple[str, int]]) -> None:
+        connection = self._control if lane == "control" else self._updates
+        if connection is not None:
+            connection.subscribe(filters)
+
+    # --- publishing ---------------------------------------------------------------------------------------
+
+    def topic(self, topic: t.Topic) -> str:
+        return t.build(self._prefix, topic)
+
+    def send(self, topic: t.Topic, message: m.Message) -> None:
+        """To whoever listens now."""
+        self._publish(self.topic(topic), codec.encode(message), retain=False)
+
+    def retain(self, topic: t.Topic, message: m.Message) -> None:
+        """To whoever listens, now or later, until it is cleared."""
+        text = self.topic(topic)
+        self._retained[text] = payload = codec.encode(message)
+        self._publish(text, payload, retain=True)
+
+    def clear(self, topic: t.Topic) -> None:
+        text = self.topic(topic)
+        if self._retained.pop(text, None) is not None:
+            self._publish(text, b"", retain=True)
+
+    def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        if self._control is None:
+            return
+        self.bytes_down += len(payload)
+        try:
+            self._control.publish(topic, payload, qos=1, retain=retain)
+        except (QueueFull, MessageTooLarge) as error:
+            # Edges repeat what is not answered, and what is retained is said again on the next connect.
+            LOG.warning("not published: %s: %s", topic, error)
+
+    def close(self) -> None:
+        """Says goodbye: offline, retained, so that no will is needed."""
+        self._publish(self.topic(t.AggregatorTopic()), codec.encode(self._birth("offline")), retain=True)
+        for connection in (self._updates, self._control):
+            if connection is not None:
+                connection.close(graceful=True)

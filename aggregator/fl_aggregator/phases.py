@@ -1,0 +1,173 @@
+"""What the round machine is made of: its phases, what it remembers of closed rounds, and the whole state.
+
+A field exists only in the phases in which it means something. Nothing here is ever changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fl_aggregator.events import Evaluated, UpdateFacts
+from fl_aggregator.roster import Roster
+from fl_aggregator.settings import Settings
+from fl_shared.messages import ModelReference, Split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selecting:
+    """Waiting for enough eligible edges to open round ``round``; not before ``not_before``."""
+
+    round: int
+    since: float
+    not_before: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collecting:
+    """A round is open. ``cohort`` is who was called so far, ``width`` how many are to be at work or done.
+
+    ``substitutes`` are the next ranks of the permutation; ``out`` is who was called but cannot contribute,
+    and why.
+    """
+
+    round: int
+    since: float
+    opened: float
+    deadline: float
+    base: ModelReference | None
+    target: int
+    quorum: int
+    width: int
+    cohort: tuple[str, ...]
+    substitutes: tuple[str, ...]
+    updates: Mapping[str, UpdateFacts] = field(default_factory=dict)
+    out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Called, neither in nor out: present, blinking or lost."""
+        return tuple(n for n in self.cohort if n not in self.updates and n not in self.out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregating:
+    """The round has closed and its average is being made."""
+
+    collected: Collecting
+    closed: float
+    missing: Mapping[str, str]
+
+    @property
+    def round(self) -> int:
+        return self.collected.round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluating:
+    """Nothing is left to do, or to decide, before the newest version has been evaluated."""
+
+    round: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """All versions were made, or the target accuracy was reached."""
+
+    at: float
+    reason: Literal["rounds", "target-accuracy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The run cannot go on."""
+
+    at: float
+    reason: Literal["too-few-edges", "rounds-abandoned"]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """The operator ended the run; it can be taken up where it was."""
+
+    at: float
+    reason: str
+
+
+Phase = Selecting | Collecting | Aggregating | Evaluating | Finished | Failed | Stopped
+OVER = (Finished, Failed, Stopped)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """How a round ended. ``seconds`` by phase; ``model`` is null where it was abandoned."""
+
+    round: int
+    outcome: Literal["committed", "abandoned"]
+    reason: str | None
+    model: ModelReference | None
+    cohort: tuple[str, ...]
+    participants: tuple[str, ...]
+    missing: Mapping[str, str]
+    examples: int
+    metrics: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """What is remembered of a closed round, to answer who comes late or has not heard the answer."""
+
+    round: int
+    cohort: frozenset[str]
+    accepted: Mapping[str, str]
+    by_target: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A version that is being evaluated, by whom still, and what came in."""
+
+    model: ModelReference
+    split: Split
+    asked: float
+    deadline: float
+    waiting: frozenset[str]
+    results: tuple[Evaluated, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The whole state of a run. ``unsettled``: ended rounds whose line in the history is not written yet."""
+
+    settings: Settings
+    phase: Phase
+    roster: Roster = field(default_factory=Roster)
+    begun: bool = False
+    model: ModelReference | None = None
+    manifest: str | None = None
+    abandoned_in_a_row: int = 0
+    closed: tuple[Closed, ...] = ()
+    unsettled: tuple[Summary, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    best: float | None = None
+    target_reached: bool = False
+
+    @property
+    def over(self) -> bool:
+        return isinstance(self.phase, OVER)
+
+    @property
+    def version(self) -> int:
+        """Versions committed so far; 0 with nothing but first weights, or not even those."""
+        return 0 if self.model is None else self.model.version
+
+
+def new_run(settings: Settings, model: ModelReference | None = None, manifest: str | None = None) -> Run:
+    """The state before anything happened. ``model`` and ``manifest``: first weights that the user gave."""
+    first = Selecting(round=0 if model is None else 1, since=0.0, not_before=0.0)
+    return Run(settings=settings, phase=first, model=model, manifest=manifest)

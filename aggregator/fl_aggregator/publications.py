@@ -1,0 +1,74 @@
+"""What the aggregator keeps retained: models as chunks, the announcement of the newest version, the open round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from fl_aggregator.checkpoint import Model
+from fl_aggregator.links import Links
+from fl_aggregator.translate import Scope
+from fl_shared import messages as m
+from fl_shared import publication as pub
+from fl_shared import topics as t
+
+CHUNK_SIZE: Final = 2**20
+"""Bytes. Larger packets are slower at the broker and at paho, and cost the broker a copy a subscriber."""
+MODELS_RETAINED: Final = 2
+"""The newest, on which the open round builds, and the one before, which may still be under evaluation."""
+
+
+class Publications:
+    """Publishes through ``links``, and clears what is superseded."""
+
+    def __init__(self, links: Links, scope: Scope, task: str) -> None:
+        self._links = links
+        self._scope = scope
+        self._task = task
+        self._models: dict[str, pub.Publication] = {}
+        self._work: Sequence[str] = ()
+
+    def publish(
+        self, round_number: int, reference: m.ModelReference, model: Model, evaluate: m.Split | None
+    ) -> None:
+        """A version: its chunks and manifest first, then the announcement that names them."""
+        weights = pub.ModelSection("weights", model.manifest, model.data)
+        publication = pub.publication([weights], CHUNK_SIZE, model.digest)
+        scope = self._scope
+        for topic in publication.topics():
+            if isinstance(topic, t.ChunkTopic):
+                self._links.retain(topic, publication.chunk(topic.index, **scope.envelope()))
+            else:
+                self._links.retain(topic, publication.manifest(**scope.envelope()))
+        announcement = m.ModelAnnouncement(
+            **scope.envelope(),
+            task=self._task,
+            round=round_number,
+            version=reference.version,
+            digest=model.digest,
+            chunks=publication.chunks,
+            size=publication.size,
+            evaluate=evaluate,
+        )
+        self._links.retain(t.ModelTopic(), announcement)
+        self._models.pop(model.digest, None)
+        self._models[model.digest] = publication
+        for digest in list(self._models)[:-MODELS_RETAINED]:
+            for topic in self._models.pop(digest).topics():
+                self._links.clear(topic)
+
+    def announce(self, selected: m.Selected, cohort: Sequence[str]) -> None:
+        """Opens a round, or calls more edges into it. A large cohort is told edge by edge."""
+        self._links.retain(t.SelectedTopic(selected.round), selected)
+        if selected.cohort is None:
+            for client in cohort[len(self._work) :]:
+                self._links.retain(t.WorkTopic(client), selected)
+            self._work = cohort
+
+    def withdraw(self, round_number: int) -> None:
+        """Clears what is retained of a round that has ended."""
+        self._links.clear(t.SelectedTopic(round_number))
+        self._links.clear(t.MissingTopic(round_number))
+        for client in self._work:
+            self._links.clear(t.WorkTopic(client))
+        self._work = ()

@@ -1,0 +1,147 @@
+"""Who is known to a run, who is present, who may be selected, and whose part of the data is whose. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+from fl_shared.messages import ClientRole
+
+MAX_CLIENTS: Final = 100_000
+"""So many clients are remembered; a flood of made-up names must not fill the memory."""
+RECONFIRMING: Final = 10.0
+"""Seconds that edges get to register again after our own connection was gone, if the grace is not longer: it
+was not their link that blinked, and a broker that restarts has cut off all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One edge. ``part`` is its part of the data; ``examples`` and ``manifest`` are known once it is loaded.
+
+    ``unconfirmed``: since ``lost_at``, when our own connection came back, we do not know whether it is there.
+    """
+
+    session: str
+    device: str
+    roles: tuple[ClientRole, ...]
+    since: float
+    lost_at: float | None = None
+    unconfirmed: bool = False
+    part: int | None = None
+    manifest: str | None = None
+    examples: int | None = None
+
+    @property
+    def present(self) -> bool:
+        return self.lost_at is None
+
+    @property
+    def trains(self) -> bool:
+        return "train" in self.roles
+
+    def ready(self, manifest: str | None) -> bool:
+        """Whether it trains, has loaded its part, and agrees on the manifest."""
+        return self.trains and bool(self.examples) and self.manifest == manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """All clients by their id. Never changed in place."""
+
+    clients: Mapping[str, Client] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Client:
+        return self.clients[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.clients
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.clients)
+
+    def get(self, name: str) -> Client | None:
+        return self.clients.get(name)
+
+    def with_client(self, name: str, client: Client) -> Roster:
+        return Roster({**self.clients, name: client})
+
+    def lost(self, name: str, session: str, now: float) -> Roster:
+        """Marks a client absent, unless the will that says so is that of an older session."""
+        client = self.clients.get(name)
+        if client is None or client.session != session:
+            return self
+        if client.present:
+            return self.with_client(name, replace(client, lost_at=now))
+        return self.with_client(name, replace(client, unconfirmed=False)) if client.unconfirmed else self
+
+    def all_unconfirmed(self, now: float) -> Roster:
+        """Our own connection was gone: whoever does not register again is taken to be lost since ``now``."""
+        return Roster(
+            {
+                name: replace(client, lost_at=now, unconfirmed=True)
+                if client.present or client.unconfirmed
+                else client
+                for name, client in self.clients.items()
+            }
+        )
+
+    def absent(self, name: str, now: float, grace: float) -> bool:
+        """Whether a client has been away for longer than links blink."""
+        client = self.clients.get(name)
+        if client is None or client.lost_at is None:
+            return client is None
+        return now - client.lost_at >= (max(grace, RECONFIRMING) if client.unconfirmed else grace)
+
+    def in_use(self, name: str, now: float) -> bool:
+        """Whether the id belongs to a device that is present, or still has time to say that it is."""
+        client = self.clients.get(name)
+        if client is None:
+            return False
+        return client.present or (client.unconfirmed and not self.absent(name, now, grace=0))
+
+    def reconfirming(self, now: float) -> bool:
+        """Whether a training edge that was here before our connection was gone may still register again."""
+        return any(c.trains and not c.present and self.in_use(n, now) for n, c in self.clients.items())
+
+    def trainers(self) -> tuple[str, ...]:
+        """Who trains and is present, loaded or not; sorted."""
+        return tuple(sorted(n for n, c in self.clients.items() if c.trains and c.present))
+
+    def eligible(self, manifest: str | None) -> tuple[str, ...]:
+        """Who may be selected: present and ready; sorted."""
+        return tuple(sorted(n for n, c in self.clients.items() if c.present and c.ready(manifest)))
+
+    def free_parts(self, count: int) -> tuple[int, ...]:
+        taken = {c.part for c in self.clients.values() if c.part is not None}
+        return tuple(part for part in range(count) if part not in taken)
+
+
+def own_part(name: str, count: int) -> int | None:
+    """The part that belongs to an id by its number: edge ``k`` has part ``k``."""
+    if not (name.isascii() and name.isdecimal()) or name != str(int(name)):
+        return None
+    return int(name) if int(name) < count else None
+
+
+def part_for(roster: Roster, name: str, count: int, *, begun: bool) -> int | Literal["none-left"] | None:
+    """The part of a client that registers; ``None``: not given out yet."""
+    known = roster.get(name)
+    if known is not None and known.part is not None:
+        return known.part
+    own = own_part(name, count)
+    free = roster.free_parts(count)
+    if own is not None and own in free:
+        return own
+    if not begun:
+        return None if free else "none-left"
+    return free[0] if free else "none-left"
+
+
+def give_parts(roster: Roster, count: int) -> tuple[Roster, tuple[str, ...]]:
+    """Gives the free parts to those present who have none, in the order of their ids; says who got one."""
+    without = [name for name in roster.trainers() if roster[name].part is None]
+    given = tuple(zip(without, roster.free_parts(count), strict=False))
+    for name, part in given:
+        roster = roster.with_client(name, replace(roster[name], part=part))
+    return roster, tuple(name for name, _ in given)

@@ -1,0 +1,343 @@
+"""The only loop: takes what the inbox holds, lets the machine decide, performs its effects in their order."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from fl_aggregator import effects as do
+from fl_aggregator import events as on
+from fl_aggregator import strategies, translate, vacancy, views
+from fl_aggregator.averaging import Averaging
+from fl_aggregator.check import Unusable
+from fl_aggregator.checkpoint import Model
+from fl_aggregator.inbox import Inbox, Signal
+from fl_aggregator.links import BrokerSettings, Links
+from fl_aggregator.phases import Run, Summary, new_run
+from fl_aggregator.publications import Publications
+from fl_aggregator.round import step
+from fl_aggregator.rundir import RunDirectory
+from fl_aggregator.settings import Settings
+from fl_aggregator.translate import Dropped, Scope
+from fl_shared import codec, mqtt
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.errors import RunFailed, UserError
+
+LOG: Final = logging.getLogger(__name__)
+
+TICK: Final = 0.2
+STATUS_EVERY: Final = 5.0
+STATUS_AT_MOST_EVERY: Final = 0.5
+CONNECT_TIMEOUT: Final = 5.0
+SWEEP_SECONDS: Final = 2.0
+RESULTS_RETAINED: Final = 8
+
+Observer = Callable[[Run, tuple[do.Effect, ...]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended; ``seconds`` of run time."""
+
+    state: Run
+    seconds: float
+
+
+class Aggregator:
+    """One run of the aggregator, from its first connection to its last message."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        broker: BrokerSettings,
+        directory: RunDirectory,
+        *,
+        first_weights: Model | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.settings = settings
+        self.scope = Scope(run=secrets.token_hex(6), epoch=1)
+        self.inbox = Inbox()
+        self.dropped: Counter[tuple[str, str]] = Counter()
+        self._broker = broker
+        self._directory = directory
+        self._observer = observer
+        self._network = mqtt.Network("fl-aggregator")
+        self._links = Links(self._network, broker, settings.prefix, self.scope, self.inbox)
+        self._averaging = Averaging(settings, strategies.load(settings.strategy), directory)
+        self._publications = Publications(self._links, self.scope, settings.task)
+        if first_weights is not None:
+            self._averaging.add(0, first_weights)
+        self._state = new_run(
+            settings,
+            None if first_weights is None else m.ModelReference(version=0, digest=first_weights.digest),
+            None if first_weights is None else first_weights.manifest.digest,
+        )
+        self._events: deque[on.Event] = deque()
+        self._payload: tuple[m.Update, bytes] | None = None
+        self._started = time.monotonic()
+        self._born = False
+        self._sweep_ends: float | None = None
+        self._status_at = -STATUS_EVERY
+        self._status_of: Run | None = None
+        self._awaited: tuple[str, ...] = ()
+        self._bytes_before: dict[int, tuple[int, int]] = {}
+        self._bytes: dict[int, tuple[int, int]] = {}
+        self._results: deque[int] = deque()
+
+    # --- the loop -----------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Blocks until the run is over. Raises ``UserError`` and ``RunFailed``."""
+        try:
+            self._links.connect(CONNECT_TIMEOUT)
+            vacancy.stop_if_occupied(
+                self._links, self.inbox, self.scope, self.settings.prefix, self._broker.address
+            )
+            self._directory.write_run(
+                self.scope.run, self.settings, str(self._broker.address), prefix=self.settings.prefix
+            )
+            self._links.take_over()
+            self._born = True
+            self._sweep_ends = time.monotonic() + SWEEP_SECONDS
+            self._links.connect_updates(CONNECT_TIMEOUT)
+            self._started = time.monotonic()
+            self._handle(on.Started(now=self._now()))
+            while not self._state.over:
+                self._turn()
+            self._publish_status(self._now(), force=True)
+            return Outcome(self._state, self._now())
+        except OSError as error:
+            raise RunFailed(f"{self._directory.path}: {error.strerror or error}") from None
+        finally:
+            self._links.close()
+            self._network.close()
+
+    def interrupt(self, reason: str) -> None:
+        """Asks for the end of the run; may be called from a signal handler's thread."""
+        self.inbox.put("control", Signal(reason))
+
+    def _now(self) -> float:
+        """Run time in seconds."""
+        return time.monotonic() - self._started
+
+    def _turn(self) -> None:
+        self._network.check()
+        item = self.inbox.get(TICK)
+        if item is None:
+            self._handle(on.TimePassed(now=self._now()))
+        else:
+            self._take(*item)
+        while self._events:
+            self._handle(self._events.popleft())
+        self._payload = None
+        now = self._now()
+        if self._sweep_ends is not None and time.monotonic() >= self._sweep_ends:
+            self._sweep_ends = None
+            self._links.sweep(begin=False)
+        self._publish_status(now)
+
+    def _handle(self, event: on.Event) -> None:
+        self._state, effects = step(self._state, event)
+        for effect in effects:
+            self._perform(effect)
+        if self._observer is not None:
+            self._observer(self._state, effects)
+
+    # --- what arrives -------------------------------------------------------------------------------------
+
+    def _take(self, lane: str, item: mqtt.Event | Signal) -> None:
+        match item:
+            case Signal(reason=reason):
+                self._handle(on.Interrupted(now=self._now(), reason=reason))
+            case mqtt.Received():
+                self._received(item)
+            case mqtt.Connected():
+                self._connected(lane)
+            case mqtt.Lost(reason=reason):
+                LOG.warning("connection for %s lost: %s; trying again", lane, reason)
+            case mqtt.Refused(reason=reason):
+                raise UserError(reason)
+            case mqtt.Subscribed():
+                if item.refused:
+                    raise UserError(
+                        f"the broker does not let the aggregator read {', '.join(item.refused)}: "
+                        "check its account's rights"
+                    )
+            case _:
+                assert_never(item)
+
+    def _connected(self, lane: str) -> None:
+        if lane == "updates":
+            self._links.take_updates()
+            return
+        if self._born:
+            LOG.warning("connected again: publishing the run's state anew")
+            self._links.take_over()
+            self._sweep_ends = time.monotonic() + SWEEP_SECONDS
+            self._handle(on.Reconnected(now=self._now()))
+
+    def _received(self, received: mqtt.Received) -> None:
+        topic = t.parse(self.settings.prefix, received.topic)
+        if topic is None:
+            self._drop("", "unknown-topic", received.topic[:100])
+            return
+        if isinstance(
+            topic,
+            t.SelectedTopic
+            | t.ResultTopic
+            | t.MissingTopic
+            | t.ModelTopic
+            | t.ManifestTopic
+            | t.ChunkTopic
+            | t.WorkTopic,
+        ):
+            if received.retain and received.payload:
+                self._links.clear_if_foreign(received.topic)
+            return
+        if not received.payload:
+            return
+        client = getattr(topic, "client", None) or ""
+        try:
+            message = codec.decode(topic, received.payload)
+            self._of_an_edge(topic, message, received.payload)
+        except codec.DecodeError as error:
+            self._drop(client, "wrong-version" if error.wrong_version else "malformed", str(error))
+            self._answer_unreadable(topic, client, error)
+        except Dropped as error:
+            self._drop(client, error.reason, str(error))
+
+    def _of_an_edge(self, topic: t.Topic, message: m.Message, payload: bytes) -> None:
+        if isinstance(message, m.AggregatorPresence):
+            if message.state == "online" and message.run != self.scope.run:
+                LOG.warning("another aggregator (run %s) appeared under this prefix", message.run)
+            return
+        event = translate.event_from(topic, message, self.scope, self._now(), len(payload))
+        if isinstance(message, m.Update):
+            self._payload = (message, payload)
+        if event is not None:
+            self._handle(event)
+
+    def _answer_unreadable(self, topic: t.Topic, client: str, error: codec.DecodeError) -> None:
+        """Who sent something that cannot be read is told so, as far as we know who that is."""
+        known = self._state.roster.get(client)
+        if known is None:
+            return
+        if isinstance(topic, t.UpdatesTopic):
+            # Without effect on the round: nothing says that the edge itself wrote this.
+            number = getattr(self._state.phase, "round", 0)
+            self._perform(do.Reply(client, known.session, do.Reject(number, None, "malformed", str(error))))
+        elif isinstance(topic, t.RegisterTopic) and error.wrong_version:
+            refusal = do.Refuse(
+                "wrong-version", f"protocol version {m.PROTOCOL_VERSION} is spoken here: {error}"
+            )
+            self._perform(do.Reply(client, known.session, refusal))
+
+    def _drop(self, client: str, reason: str, detail: str) -> None:
+        """A peer's bad data is counted and dropped; said aloud the first time, then at each power of ten."""
+        self.dropped[client, reason] += 1
+        times = self.dropped[client, reason]
+        if str(times).strip("0") == "1":
+            LOG.warning("dropped from %s (%s, %d times): %s", client or "somebody", reason, times, detail)
+
+    # --- effects ------------------------------------------------------------------------------------------
+
+    def _perform(self, effect: do.Effect) -> None:
+        match effect:
+            case do.Record(event=event):
+                self._directory.journal.append(event)
+            case do.Reply(client=client):
+                self._links.send(t.RepliesTopic(client), translate.reply(effect, self.settings, self.scope))
+            case do.AnnounceRound():
+                self._announce(effect)
+            case do.WithdrawRound(round=number):
+                self._publications.withdraw(number)
+                self._directory.spool.forget(number)
+            case do.Keep(update=update):
+                self._keep(update)
+            case do.Fold(update=update):
+                self._averaging.fold(update)
+            case do.Average():
+                made = self._averaging.average(effect)
+                self._events.append(
+                    on.ModelMade(
+                        now=self._now(), round=effect.round, digest=made.digest, manifest=made.manifest.digest
+                    )
+                )
+            case do.PublishModel(round=number, model=model, evaluate=evaluate):
+                self._publications.publish(number, model, self._averaging.model(model.digest), evaluate)
+            case do.PublishResult(summary=summary):
+                self._publish_result(summary)
+            case do.WriteHistory(summary=summary):
+                up, down = self._bytes.pop(summary.round, (0, 0))
+                self._directory.append_history(views.history_line(summary, up, down))
+            case do.KeepBest(model=model):
+                if not self._directory.checkpoints.keep_best(model.version):
+                    LOG.warning("version %d is the best so far, but its checkpoint is gone", model.version)
+            case do.End():
+                pass
+            case _:
+                assert_never(effect)
+
+    def _announce(self, effect: do.AnnounceRound) -> None:
+        if effect.round not in self._bytes_before:
+            self._bytes_before = {effect.round: (self._links.bytes_up, self._links.bytes_down)}
+            self._averaging.begin(effect.base)
+        message = translate.selected(effect, self.settings, self.scope, self._now())
+        self._publications.announce(message, effect.cohort)
+
+    def _keep(self, update: on.UpdateFacts) -> None:
+        assert self._payload is not None, "an update is kept in the turn in which it arrived"
+        message, payload = self._payload
+        now = self._now()
+        try:
+            self._averaging.check(message)
+            self._directory.spool.put(update.round, update.client, payload)
+        except Unusable as error:
+            self._events.append(
+                on.UpdateUnusable(
+                    now=now,
+                    client=update.client,
+                    session=update.session,
+                    round=update.round,
+                    digest=update.digest,
+                    reason=error.reason,
+                    detail=str(error),
+                )
+            )
+        except OSError as error:
+            # Not accepted, so the edge keeps it and offers it again.
+            LOG.error("update of %s not kept: %s: %s", update.client, error.strerror, error.filename)
+        else:
+            self._links.bytes_up += len(payload)
+            self._events.append(on.UpdateKept(now=now, update=update))
+
+    def _publish_result(self, summary: Summary) -> None:
+        number = summary.round
+        if number not in self._bytes:
+            up, down = self._bytes_before.get(number, (0, 0))
+            self._bytes[number] = (self._links.bytes_up - up, self._links.bytes_down - down)
+        self._links.retain(t.ResultTopic(number), translate.result(summary, self.scope, *self._bytes[number]))
+        if number not in self._results:
+            self._results.append(number)
+            if len(self._results) > RESULTS_RETAINED:
+                self._links.clear(t.ResultTopic(self._results.popleft()))
+
+    # --- telling --------------------------------------------------------------------------------------------
+
+    def _publish_status(self, now: float, *, force: bool = False) -> None:
+        changed = self._state is not self._status_of
+        since = now - self._status_at
+        if not force and since < (STATUS_AT_MOST_EVERY if changed else STATUS_EVERY):
+            return
+        self._status_at, self._status_of = now, self._state
+        self._links.retain(t.StatusTopic(), views.status(self._state, self.scope, now))
+        missing = views.missing(self._state, self.scope, now)
+        if missing is not None:
+            self._links.retain(t.MissingTopic(missing.round), missing)

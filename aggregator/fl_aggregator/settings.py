@@ -1,0 +1,142 @@
+"""Everything a run is told at its start, parsed once and passed down frozen."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fl_aggregator import strategies
+from fl_shared import messages as m
+from fl_shared import schemes, topics
+from fl_shared.errors import UserError
+
+INLINE_LIMIT = 256 * 2**20 - 2**16
+"""Updates travel whole, in one message: MQTT's largest packet less its headers."""
+
+
+class Settings(BaseModel):
+    """A run's settings. Times are seconds; ``holdout`` and ``target_accuracy`` are fractions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    task: m.TaskName = "digits"
+    clients: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    per_round: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    strategy: str = "fedavg"
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    lr: Annotated[float, Field(gt=0, le=1e6)] = 0.05
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    deadline: Annotated[float, Field(gt=0, le=1e8)] = 600.0
+    quorum: Annotated[int, Field(ge=1)] | None = None
+    over_select: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    grace: Annotated[float, Field(ge=0, le=1e6)] = 5.0
+    wait: Annotated[float, Field(gt=0, le=1e8)] = 600.0
+    target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    train_examples: Annotated[int, Field(ge=1)] | None = None
+    partition: str = "iid"
+    holdout: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    evaluate_every: Annotated[int, Field(ge=1)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    prefix: str = "fl"
+    max_examples: Annotated[int, Field(ge=1, le=2**40)] = 1_000_000
+    max_delta: Annotated[float, Field(gt=0, le=1e12)] = 100.0
+
+    @field_validator("strategy")
+    @classmethod
+    def _strategy_is_known(cls, name: str) -> str:
+        if name not in strategies.names():
+            raise ValueError(f"expected one of {', '.join(strategies.names())}")
+        return name
+
+    @field_validator("partition")
+    @classmethod
+    def _scheme_is_known(cls, text: str) -> str:
+        schemes.parse_scheme(text)
+        return text
+
+    @field_validator("prefix")
+    @classmethod
+    def _prefix_is_usable(cls, text: str) -> str:
+        if not topics.valid_prefix(text):
+            raise ValueError(
+                "expected topic levels without +, #, $, spaces, empty levels or too many slashes"
+            )
+        return text
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.per_round > self.clients:
+            raise ValueError(f"per_round: {self.per_round} is more than the {self.clients} of clients")
+        if self.quorum is not None and self.quorum > self.per_round:
+            raise ValueError(f"quorum: {self.quorum} is more than the {self.per_round} of per_round")
+        if self.per_round + self.over_select > self.clients:
+            raise ValueError(
+                f"over_select: {self.per_round} + {self.over_select} is more than the {self.clients} of clients"
+            )
+        if self.train_examples is not None and self.train_examples < self.clients:
+            raise ValueError(
+                f"train_examples: {self.train_examples} cannot be parted among {self.clients} clients"
+            )
+        if self.scale_bits < 20:
+            raise ValueError(
+                f"max_delta: max_examples × max_delta × (per_round + over_select) leaves {self.scale_bits} "
+                "binary places for the exact fold, at least 20 are needed: lower one of them"
+            )
+        return self
+
+    @property
+    def needed(self) -> int:
+        """Contributors a round needs at least."""
+        return math.ceil(self.per_round / 2) if self.quorum is None else self.quorum
+
+    @property
+    def scale_bits(self) -> int:
+        """Binary places of the exact fold (design: 62 − ⌈log2(max_examples × max_delta × slots)⌉)."""
+        slots = self.per_round + self.over_select
+        return 62 - math.ceil(math.log2(self.max_examples * self.max_delta * slots))
+
+    @property
+    def fold(self) -> m.FoldSettings:
+        return m.FoldSettings(
+            max_examples=self.max_examples, max_delta=self.max_delta, scale_bits=self.scale_bits
+        )
+
+    def training(self, version: int) -> m.TrainingSettings:
+        """How the round that starts from ``version`` trains."""
+        return m.TrainingSettings(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr * self.lr_decay**version,
+            momentum=self.momentum,
+            seed=self.seed,
+        )
+
+    def part(self, index: int) -> m.Partition:
+        """The edge's part number ``index``."""
+        return m.Partition(
+            index=index,
+            count=self.clients,
+            scheme=self.partition,
+            seed=self.seed,
+            holdout=self.holdout,
+            examples=self.train_examples,
+        )
+
+
+def parse(**values: object) -> Settings:
+    """``Settings`` from command-line values. Raises ``UserError`` naming the option and what was expected."""
+    try:
+        return Settings.model_validate({name: v for name, v in values.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        message = str(first["msg"]).removeprefix("Value error, ")
+        if not first["loc"]:  # the options do not fit together; the message names them
+            name, _, rest = message.partition(": ")
+            raise UserError(f"--{name.replace('_', '-')}: {rest}") from None
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise UserError(f"{option} {first['input']!r}: {message[0].lower()}{message[1:]}") from None

@@ -1,0 +1,39 @@
+"""How the updates of a round become the next model; one small file each.
+
+A strategy declares what it ``needs`` of the updates and makes the next model of it. It neither logs, samples nor
+reads or writes anything. A new one is a module with a class, and a line in ``_STRATEGIES``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final, Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_shared.tensors import Vector
+
+
+class Strategy(Protocol):
+    """``needs`` says in which form a strategy wants the updates: ``sum`` is their exact weighted mean."""
+
+    needs: Literal["sum"]
+
+    def next_model(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
+        """The next weights, shape (values,), from the base's and the mean of the updates weighted by examples."""
+        ...
+
+
+_STRATEGIES: Final = {"fedavg": ("fl_aggregator.strategies.fedavg", "FedAvg")}
+
+
+def names() -> tuple[str, ...]:
+    """The strategies there are."""
+    return tuple(sorted(_STRATEGIES))
+
+
+def load(name: str) -> Strategy:
+    """The strategy called ``name``. Raises ``KeyError`` for one that there is not."""
+    module, attribute = _STRATEGIES[name]
+    return cast(Strategy, getattr(import_module(module), attribute)())

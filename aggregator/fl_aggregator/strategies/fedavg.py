@@ -1,0 +1,21 @@
+"""Federated averaging (McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized
+Data", algorithm 1): the next model is the mean of the local ones, weighted by their examples.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_shared.tensors import Vector
+
+
+class FedAvg:
+    """w ← w + Σ nₖ Δₖ / Σ nₖ, added in float64 and rounded once to float32."""
+
+    needs: Literal["sum"] = "sum"
+
+    def next_model(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
+        return (base.astype(np.float64) + mean_delta).astype(np.float32)

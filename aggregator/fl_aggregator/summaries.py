@@ -1,0 +1,105 @@
+"""How a round ended: who took part, who was missing and why, what the edges measured. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from fl_aggregator.events import UpdateFacts
+from fl_aggregator.phases import Collecting, Run, Summary
+from fl_shared.messages import ModelReference
+
+MAX_NAME: Final = 64
+MAX_METRICS: Final = 48
+"""A message takes names of so many characters, and 64 metrics; those of the evaluation come to these."""
+
+
+def missing_from(state: Run, phase: Collecting, now: float) -> dict[str, str]:
+    """Everyone who was called and did not contribute, and why."""
+    missing: dict[str, str] = {}
+    for name in phase.cohort:
+        client = state.roster.get(name)
+        if name in phase.updates:
+            continue
+        if name in phase.out:
+            missing[name] = phase.out[name]
+        elif client is None or client.lost_at is not None:
+            seconds = 0.0 if client is None or client.lost_at is None else now - client.lost_at
+            missing[name] = f"offline: for {seconds:.1f} s"
+        elif len(phase.updates) >= phase.target:
+            missing[name] = "surplus: the round had all the updates it wanted"
+        else:
+            missing[name] = overdue(phase, now)
+    return missing
+
+
+def overdue(phase: Collecting, now: float) -> str:
+    """Why an edge that is there is missing."""
+    return f"deadline: no update within {now - phase.opened:.0f} s"
+
+
+def summary_of(
+    state: Run,
+    phase: Collecting,
+    closed: float,
+    now: float,
+    *,
+    reason: str | None = None,
+    model: ModelReference | None = None,
+    missing: Mapping[str, str] | None = None,
+) -> Summary:
+    updates = [phase.updates[name] for name in sorted(phase.updates)]
+    outcome: Literal["committed", "abandoned"] = "abandoned" if model is None else "committed"
+    return Summary(
+        round=phase.round,
+        outcome=outcome,
+        reason=reason,
+        model=model,
+        cohort=phase.cohort,
+        participants=tuple(update.client for update in updates) if model is not None else (),
+        missing=missing_from(state, phase, now) if missing is None else missing,
+        examples=sum(update.examples for update in updates) if model is not None else 0,
+        metrics=_mean_metrics(updates),
+        seconds={
+            "selecting": round(phase.opened - phase.since, 6),
+            "collecting": round(closed - phase.opened, 6),
+            "aggregating": round(now - closed, 6),
+        },
+    )
+
+
+def _mean_metrics(updates: list[UpdateFacts]) -> dict[str, float]:
+    """What the edges reported, weighted by examples: ``before`` is the base model on their holdouts.
+
+    The names are the edges' own, and so are the values: what no message could carry is left out.
+    """
+    means: dict[str, float] = {}
+    for group in ("before", "after", "train"):
+        reports = [(u.examples, getattr(u, group)) for u in updates]
+        for name in sorted({name for _, report in reports for name in report}):
+            having = [(examples, report[name]) for examples, report in reports if name in report]
+            mean = sum(e * value for e, value in having) / sum(e for e, _ in having)
+            key = f"{group}_{name}"
+            if math.isfinite(mean) and len(key) <= MAX_NAME and len(means) < MAX_METRICS:
+                means[key] = mean
+    return means
+
+
+def lack_of_edges(state: Run, eligible: tuple[str, ...], needed: int) -> str:
+    """Why no round can be opened: how many edges are ready, and who is not."""
+    settings = state.settings
+    trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
+    parts = {client.part for client in trainers.values()}
+    groups = {
+        "lost": sorted(name for name, client in trainers.items() if not client.present),
+        "not ready": sorted(n for n, client in trainers.items() if client.present and n not in eligible),
+        "no edge came for part": [str(p) for p in range(settings.clients) if p not in parts],
+    }
+    who = "".join(f"; {what}: {_names(names)}" for what, names in groups.items() if names)
+    return f"{len(eligible)} of at least {needed} edges were ready after {settings.wait:g} s (--wait){who}"
+
+
+def _names(names: list[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

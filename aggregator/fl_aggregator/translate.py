@@ -1,0 +1,170 @@
+"""Wire message ↔ event / effect. What does not belong to this run stops here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from fl_aggregator import effects as do
+from fl_aggregator import events as on
+from fl_aggregator.phases import Summary
+from fl_aggregator.settings import INLINE_LIMIT, Settings
+from fl_shared import messages as m
+from fl_shared import topics as t
+
+
+class Envelope(TypedDict):
+    """What stands at the head of every message of the aggregator (protocol, 1.3)."""
+
+    run: str
+    epoch: int
+    seq: int
+
+
+@dataclass(slots=True)
+class Scope:
+    """Which run this is, and which start of its aggregator."""
+
+    run: str
+    epoch: int
+    _seq: int = field(default=0)
+
+    def envelope(self) -> Envelope:
+        """The head of the next message."""
+        self._seq += 1
+        return {"run": self.run, "epoch": self.epoch, "seq": self._seq}
+
+
+class Dropped(Exception):
+    """A message that does not concern this run, or contradicts itself. ``reason`` is what it is counted under."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, size: int) -> on.Event | None:
+    """The event that a message from an edge is. Raises ``Dropped``. ``size`` is the payload's, in bytes."""
+    named = getattr(topic, "client", None)
+    claimed = getattr(message, "client", None)
+    if named is not None and claimed is not None and named != claimed:
+        raise Dropped("client-mismatch", f"client: {claimed!r} on the topic of {named!r}")
+    if isinstance(message, m.Scoped) and message.run != scope.run:
+        raise Dropped("other-run", f"run: {message.run!r}, this is {scope.run!r}")
+    if isinstance(message, m.Scoped) and message.epoch != scope.epoch:
+        # Not rejected: the edge will say it again in this epoch, and must not lose what it has.
+        raise Dropped("other-epoch", f"epoch: {message.epoch}, this is {scope.epoch}")
+    match message:
+        case m.Registration():
+            return _registered(message, scope, now)
+        case m.ClientPresence(state="offline"):
+            return on.EdgeLost(now=now, client=message.client, session=message.session)
+        case m.ClientPresence():
+            return None  # a birth says less than the registration that follows it, and may be a ghost's
+        case m.Update():
+            return on.UpdateArrived(now=now, update=_facts(message, size))
+        case m.TrainingFailed():
+            return on.TrainingFailed(
+                now=now, client=message.client, round=message.round, detail=message.detail
+            )
+        case m.Evaluation():
+            return on.Evaluated(
+                now=now,
+                client=message.client,
+                version=message.version,
+                split=message.split,
+                examples=message.examples,
+                loss=message.loss,
+                accuracy=message.accuracy,
+            )
+        case _:
+            return None
+
+
+def _registered(message: m.Registration, scope: Scope, now: float) -> on.Registered:
+    # What an edge has loaded counts only if this run's admission told it to.
+    ours = message.run == scope.run and message.epoch == scope.epoch
+    return on.Registered(
+        now=now,
+        client=message.client,
+        session=message.session,
+        device=message.device,
+        roles=message.roles,
+        task=message.task,
+        manifest=message.manifest if ours else None,
+        examples=message.examples if ours else None,
+    )
+
+
+def _facts(message: m.Update, size: int) -> on.UpdateFacts:
+    weights = next((s for s in message.sections if s.name == "weights"), message.sections[0])
+    metrics = message.metrics
+    return on.UpdateFacts(
+        client=message.client,
+        session=message.session,
+        round=message.round,
+        base=message.base,
+        digest=message.digest,
+        manifest=weights.manifest,
+        examples=message.examples,
+        steps=message.steps,
+        size=size,
+        before=metrics.before or {},
+        after=metrics.after or {},
+        train=metrics.train or {},
+    )
+
+
+class _ReplyHead(Envelope):
+    client: str
+    session: str
+
+
+def reply(effect: do.Reply, settings: Settings, scope: Scope) -> m.Reply:
+    """The answer on ``fl/replies/<client>``."""
+    head = _ReplyHead(**scope.envelope(), client=effect.client, session=effect.session)
+    match effect.body:
+        case do.Admit(part=part, held=held):
+            partition = None if part is None else settings.part(part)
+            return m.Admitted(**head, task=settings.task, partition=partition, held=held)
+        case do.Refuse(reason=reason, detail=detail):
+            return m.Refused(**head, reason=reason, detail=detail[:1000])
+        case do.Accept(round=number, digest=digest):
+            return m.Accepted(**head, round=number, digest=digest)
+        case do.Reject(round=number, digest=rejected, reason=why, detail=detail):
+            return m.Rejected(**head, round=number, digest=rejected, reason=why, detail=detail[:1000])
+
+
+def selected(effect: do.AnnounceRound, settings: Settings, scope: Scope, now: float) -> m.Selected:
+    """The opening of a round. Above 256 names the cohort is left out, and each edge gets it on its own topic."""
+    version = 0 if effect.base is None else effect.base.version
+    return m.Selected(
+        **scope.envelope(),
+        round=effect.round,
+        task=settings.task,
+        cohort=effect.cohort if len(effect.cohort) <= m.MAX_CLIENTS_NAMED else None,
+        seconds_left=max(0.0, effect.deadline - now),
+        training=settings.training(version),
+        fold=settings.fold,
+        base=effect.base,
+        inline_limit=INLINE_LIMIT,
+    )
+
+
+def result(summary: Summary, scope: Scope, bytes_up: int, bytes_down: int) -> m.Result:
+    """How a round ended, for ``fl/round/<n>/result``."""
+    return m.Result(
+        **scope.envelope(),
+        round=summary.round,
+        outcome=summary.outcome,
+        reason=summary.reason,
+        version=None if summary.model is None else summary.model.version,
+        digest=None if summary.model is None else summary.model.digest,
+        participants=summary.participants,
+        missing={name: why[:1000] for name, why in summary.missing.items()},
+        examples=summary.examples,
+        metrics=dict(summary.metrics),
+        bytes_up=bytes_up,
+        bytes_down=bytes_down,
+        seconds=sum(seconds for phase, seconds in summary.seconds.items() if phase != "evaluating"),
+    )

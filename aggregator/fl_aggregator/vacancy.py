@@ -1,0 +1,82 @@
+"""Before a run begins: is another one online under this prefix?
+
+A retained birth may be a ghost that a broker revived, and clocks differ: only a live status proves that a run is
+on (protocol, 7.3).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+from fl_aggregator.inbox import Inbox
+from fl_aggregator.links import Links
+from fl_aggregator.translate import Scope
+from fl_shared import codec, mqtt
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.broker_url import BrokerAddress
+from fl_shared.errors import UserError
+
+LOG: Final = logging.getLogger(__name__)
+
+ANSWER_WAIT: Final = 5.0
+BIRTH_WAIT: Final = 0.3
+"""A retained birth follows the answer to SUBSCRIBE at once."""
+SIGN_OF_LIFE_WAIT: Final = 6.0
+"""A status is written every 5 s."""
+
+
+def stop_if_occupied(links: Links, inbox: Inbox, scope: Scope, prefix: str, broker: BrokerAddress) -> None:
+    """Waits up to 6 s for a sign of life of another run, if one was born here. Raises ``UserError`` if it lives."""
+    links.watch_for_others()
+    other: str | None = None
+    deadline = time.monotonic() + ANSWER_WAIT
+    while (left := deadline - time.monotonic()) > 0:
+        item = inbox.get(left)
+        if item is None:
+            break
+        match item[1]:
+            case mqtt.Subscribed(refused=()):
+                deadline = min(deadline, time.monotonic() + BIRTH_WAIT)
+            case mqtt.Subscribed(refused=refused):
+                raise UserError(
+                    f"the broker does not let the aggregator read {', '.join(refused)}: check its rights"
+                )
+            case mqtt.Refused(reason=reason):
+                raise UserError(reason)
+            case mqtt.Received() as received:
+                found = _other_run(received, scope, prefix)
+                if found is not None and not received.retain:
+                    raise UserError(
+                        f"run {found} is online under the prefix {prefix!r} at {broker}: "
+                        "stop it, or give this one another --prefix"
+                    )
+                if found is not None and other is None:
+                    other = found
+                    LOG.info(
+                        "run %s was online here; waiting %.0f s for a sign of life", found, SIGN_OF_LIFE_WAIT
+                    )
+                    deadline = time.monotonic() + SIGN_OF_LIFE_WAIT
+            case _:
+                pass
+    if other is not None:
+        LOG.info("run %s gave no sign of life; taking over", other)
+
+
+def _other_run(received: mqtt.Received, scope: Scope, prefix: str) -> str | None:
+    topic = t.parse(prefix, received.topic)
+    if not isinstance(topic, t.AggregatorTopic | t.StatusTopic):
+        return None
+    try:
+        message = codec.decode(topic, received.payload)
+    except codec.DecodeError:
+        return None
+    match message:
+        case m.AggregatorPresence(state="online", run=run) if run != scope.run and received.retain:
+            return run
+        case m.Status(run=run) if run != scope.run and not received.retain:
+            return run
+        case _:
+            return None

@@ -1,0 +1,117 @@
+"""What becomes of an update, and of the edge that sent it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from fl_aggregator import effects as do
+from fl_aggregator.events import UpdateFacts
+from fl_aggregator.phases import Aggregating, Closed, Collecting, Run
+from fl_shared.messages import RejectionReason
+
+Step = tuple[Run, tuple[do.Effect, ...]]
+
+REMEMBERED_ROUNDS: Final = 4
+MAX_REASON: Final = 240
+"""Characters of why an edge is out: part of it is the edge's own words, and a result names many."""
+
+
+def judge(state: Run, update: UpdateFacts) -> do.Keep | do.Accept | do.Reject:
+    """What becomes of an update, by all but its values."""
+
+    def reject(reason: RejectionReason, detail: str) -> do.Reject:
+        return do.Reject(update.round, update.digest, reason, detail)
+
+    phase = state.phase
+    if not isinstance(phase, Collecting) or phase.round != update.round:
+        return _judge_closed(state, update)
+    if update.client not in phase.cohort:
+        return reject("not-selected", f"{update.client!r} is not selected in round {update.round}")
+    held = phase.updates.get(update.client)
+    if held is not None:
+        if held.digest == update.digest:
+            return do.Accept(update.round, update.digest)
+        return reject("duplicate", f"update {held.digest[:12]} of this round is already held")
+    base = None if phase.base is None else phase.base.digest
+    if update.base != base:
+        return reject("wrong-base", f"base: {_short(update.base)}, expected {_short(base)}")
+    if update.manifest != state.manifest:
+        detail = f"manifest: {_short(update.manifest)}, expected {_short(state.manifest)}"
+        return reject("wrong-manifest", detail)
+    most = state.settings.max_examples
+    if not 1 <= update.examples <= most:
+        return reject("bad-examples", f"examples: {update.examples}, expected 1 to {most} (--max-examples)")
+    return do.Keep(update)
+
+
+def _judge_closed(state: Run, update: UpdateFacts) -> do.Accept | do.Reject:
+    phase = state.phase
+    if isinstance(phase, Aggregating) and phase.round == update.round:
+        closed: Closed | None = closed_round(phase.collected)
+    else:
+        closed = next((c for c in state.closed if c.round == update.round), None)
+    if closed is None:
+        open_round = f"round {phase.round} is open" if isinstance(phase, Collecting) else "no round is open"
+        reason: RejectionReason = "stale-round" if isinstance(phase, Collecting) else "no-round"
+        return do.Reject(update.round, update.digest, reason, f"round: {update.round}, but {open_round}")
+    if closed.accepted.get(update.client) == update.digest:
+        return do.Accept(update.round, update.digest)
+    if update.client not in closed.cohort:
+        detail = f"{update.client!r} was not selected in round {update.round}"
+        return do.Reject(update.round, update.digest, "not-selected", detail)
+    if closed.by_target:
+        detail = f"round {update.round} had all the updates it wanted"
+        return do.Reject(update.round, update.digest, "surplus", detail)
+    return do.Reject(update.round, update.digest, "late", f"round {update.round} has closed")
+
+
+def _short(digest: str | None) -> str:
+    return "none" if digest is None else digest[:12]
+
+
+def count(state: Run, update: UpdateFacts) -> Step:
+    """An update lies in the spool. It may be there for the second time, or the round may have closed."""
+    verdict = judge(state, update)
+    if not isinstance(verdict, do.Keep):
+        return state, (reply(update, verdict),)
+    assert isinstance(state.phase, Collecting)
+    phase = replace(state.phase, updates={**state.phase.updates, update.client: update})
+    accepted = reply(update, do.Accept(update.round, update.digest))
+    return replace(state, phase=phase), (accepted, do.Fold(update))
+
+
+def reply(update: UpdateFacts, body: do.Accept | do.Reject) -> do.Reply:
+    """The answer to whoever sent the update."""
+    return do.Reply(update.client, update.session, body)
+
+
+def put_out(state: Run, client: str, number: int, verdict: do.Accept | do.Reject) -> Run:
+    """A selected edge whose update is no good will not send another: it is out of the round."""
+    if isinstance(verdict, do.Accept) or verdict.reason in ("not-selected", "duplicate"):
+        return state
+    return out(state, client, number, f"rejected: {verdict.reason}: {verdict.detail}")
+
+
+def out(state: Run, client: str, number: int, why: str) -> Run:
+    """Nothing is awaited any more of ``client`` in round ``number``, if it is the open one."""
+    phase = state.phase
+    if not isinstance(phase, Collecting) or phase.round != number or client not in phase.awaited:
+        return state
+    why = why if len(why) <= MAX_REASON else f"{why[: MAX_REASON - 1]}…"
+    return replace(state, phase=replace(phase, out={**phase.out, client: why}))
+
+
+def closed_round(phase: Collecting) -> Closed:
+    """What is to be remembered of a round that has closed."""
+    return Closed(
+        round=phase.round,
+        cohort=frozenset(phase.cohort),
+        accepted={name: update.digest for name, update in phase.updates.items()},
+        by_target=len(phase.updates) >= phase.target,
+    )
+
+
+def remember(closed: tuple[Closed, ...], phase: Collecting) -> tuple[Closed, ...]:
+    """The last few closed rounds. Round 0 may close more than once: what counts is how it did last."""
+    return (*(c for c in closed if c.round != phase.round), closed_round(phase))[-REMEMBERED_ROUNDS:]

@@ -1,0 +1,134 @@
+"""What others see of the state: the status, who is awaited, a line of the history."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from fl_aggregator.phases import (
+    Aggregating,
+    Collecting,
+    Evaluating,
+    Failed,
+    Finished,
+    Run,
+    Selecting,
+    Stopped,
+    Summary,
+)
+from fl_aggregator.translate import Envelope, Scope
+from fl_shared import codec
+from fl_shared import messages as m
+
+STATUS_BYTES: Final = 1024
+
+_PHASES: dict[type[object], m.Phase] = {
+    Selecting: "selecting",
+    Collecting: "collecting",
+    Aggregating: "aggregating",
+    Evaluating: "evaluating",
+    Finished: "finished",
+    Failed: "failed",
+    Stopped: "interrupted",
+}
+
+
+def phase_name(state: Run) -> m.Phase:
+    return _PHASES[type(state.phase)]
+
+
+def progress(state: Run) -> tuple[int, int]:
+    """(have, need): updates of the open round, else edges that could be selected."""
+    phase = state.phase
+    if isinstance(phase, Collecting):
+        return len(phase.updates), phase.target
+    if isinstance(phase, Aggregating):
+        return len(phase.collected.updates), phase.collected.target
+    settings = state.settings
+    ready = sum(1 for c in state.roster.clients.values() if c.trains and c.present and c.examples)
+    return ready, (settings.needed if state.begun else settings.clients)
+
+
+def awaited(state: Run) -> tuple[str, ...]:
+    """Whose update the open round still waits for; sorted."""
+    return tuple(sorted(state.phase.awaited)) if isinstance(state.phase, Collecting) else ()
+
+
+def seconds_left(state: Run, now: float) -> float | None:
+    """Until what is waited for now is no longer waited for."""
+    phase = state.phase
+    match phase:
+        case Collecting(deadline=deadline):
+            left = deadline - now
+        case Selecting(since=since):
+            left = since + state.settings.wait - now
+        case Evaluating():
+            left = max((e.deadline for e in state.evaluations), default=now) - now
+        case _:
+            return None
+    return round(max(0.0, left), 1)
+
+
+def status(state: Run, scope: Scope, now: float) -> m.Status:
+    """One look at the run, in at most ``STATUS_BYTES``: as many of the missing as there is room for, up to ten."""
+    envelope = scope.envelope()
+    for named in range(10, -1, -1):
+        found = _status(state, envelope, now, named)
+        if len(codec.encode(found)) <= STATUS_BYTES:
+            break
+    return found
+
+
+def _status(state: Run, envelope: Envelope, now: float, named: int) -> m.Status:
+    have, need = progress(state)
+    number = getattr(state.phase, "round", None)
+    return m.Status(
+        **envelope,
+        written=datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
+        task=state.settings.task,
+        phase=phase_name(state),
+        round=number,
+        version=None if state.model is None else state.model.version,
+        rounds=state.settings.rounds,
+        have=have,
+        need=need,
+        present=sum(1 for client in state.roster.clients.values() if client.present),
+        seconds_left=seconds_left(state, now),
+        missing=awaited(state)[:named],
+        metrics={name: round(value, 6) for name, value in state.metrics.items()},
+    )
+
+
+def missing(state: Run, scope: Scope, now: float) -> m.Missing | None:
+    """Everyone whom the open round waits for."""
+    phase = state.phase
+    if not isinstance(phase, Collecting):
+        return None
+    clients: dict[str, m.Awaited] = {}
+    for name in sorted(phase.awaited):
+        client = state.roster.get(name)
+        lost = None if client is None else client.lost_at
+        since = phase.opened if lost is None else lost
+        clients[name] = m.Awaited(
+            state="online" if client is not None and lost is None else "offline",
+            seconds=round(max(0.0, now - since), 1),
+        )
+    return m.Missing(**scope.envelope(), round=phase.round, clients=clients)
+
+
+def history_line(summary: Summary, bytes_up: int, bytes_down: int) -> dict[str, Any]:
+    """A round's line in ``history.jsonl``."""
+    return {
+        "round": summary.round,
+        "outcome": summary.outcome,
+        "reason": summary.reason,
+        "version": None if summary.model is None else summary.model.version,
+        "digest": None if summary.model is None else summary.model.digest,
+        "cohort": list(summary.cohort),
+        "participants": list(summary.participants),
+        "missing": dict(summary.missing),
+        "examples": summary.examples,
+        "metrics": dict(summary.metrics),
+        "seconds": dict(summary.seconds),
+        "bytes": {"up": bytes_up, "down": bytes_down},
+    }
