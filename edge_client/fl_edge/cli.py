@@ -1,0 +1,184 @@
+"""``fl-edge``: one edge, or many in one process. What it needs beyond click is imported when it begins to work."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+
+from fl_shared import options
+from fl_shared.topics import valid_client
+
+ROLES: Final = ("train", "predict", "evaluate")
+MAX_EDGES: Final = 10_000
+
+
+def parse_ids(text: str) -> tuple[str, ...]:
+    """``0-4,9,lab-a`` → the ids. Raises ``ValueError`` naming what does not fit."""
+    ids: list[str] = []
+    for part in text.split(","):
+        name = part.strip()
+        span = re.fullmatch(r"(\d{1,9})-(\d{1,9})", name)
+        if span is not None:
+            first, last = int(span[1]), int(span[2])
+            if last < first:
+                raise ValueError(f"{name!r} ends before it begins; expected FIRST-LAST, for example 0-19")
+            if last - first >= MAX_EDGES:
+                raise ValueError(
+                    f"{name!r} names {last - first + 1} edges, at most {MAX_EDGES} in one process"
+                )
+            ids += [str(number) for number in range(first, last + 1)]
+        elif valid_client(name):
+            ids.append(name)
+        else:
+            raise ValueError(f"{name!r} is no id; expected 1 to 64 of A-Z a-z 0-9 _ -, or a range like 0-19")
+    twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
+    if twice:
+        raise ValueError(f"{twice[0]!r} is named twice; expected each id once")
+    if len(ids) > MAX_EDGES:
+        raise ValueError(f"{len(ids)} edges, at most {MAX_EDGES} in one process")
+    return tuple(ids)
+
+
+def parse_roles(values: tuple[str, ...]) -> tuple[str, ...]:
+    """``("train,predict",)`` → the roles, in our order. Raises ``ValueError`` naming one that there is not."""
+    given = [name.strip() for value in values for name in value.split(",")]
+    for name in given:
+        if name not in ROLES:
+            raise ValueError(f"{name!r}; expected one or more of {', '.join(ROLES)}")
+    return tuple(role for role in ROLES if role in given)
+
+
+def _ids(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
+    try:
+        return parse_ids(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _roles(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return parse_roles(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not valid_client(value):
+        raise click.BadParameter(f"{value!r} is no id; expected 1 to 64 of A-Z a-z 0-9 _ -")
+    return value
+
+
+@click.command(context_settings=options.CONTEXT, epilog=options.EPILOG)
+@click.option(
+    "--id",
+    "ids",
+    envvar="FL_ID",
+    required=True,
+    metavar="ID",
+    callback=_ids,
+    help="Its id, or several: 0-19, or 0-4,9,lab-a. Edge k of a run of N gets part k of the data, for k < N.",
+)
+@options.broker_options
+@click.option(
+    "--task", metavar="NAME", help="Train this task only; else the one that the aggregator announces."
+)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the data set's files lie.",
+)
+@click.option(
+    "--role",
+    "roles",
+    envvar="FL_ROLE",
+    multiple=True,
+    default=("train,predict",),
+    metavar="ROLES",
+    callback=_roles,
+    help="One or more of train, predict, evaluate.",
+)
+@click.option(
+    "--evaluator",
+    metavar="ID",
+    callback=_name,
+    help="One more edge with this id, which only evaluates models on the test split.",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="What an edge keeps; with several ids a directory in it for each.  [default: .fl-edge/ID]",
+)
+@click.option("--device", type=click.Choice(("cpu", "cuda", "auto")), default="cpu", help="Where to train.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    help="Processes that train.  [default: one a core, at most one an edge]",
+)
+@click.option(
+    "--wait", type=click.FloatRange(0), help="End after so many seconds without a broker.  [default: never]"
+)
+@click.option(
+    "--mqtt-client-id", metavar="TEXT", help="For brokers that bind MQTT client ids; one edge only."
+)
+@options.logging_options
+@options.config_option
+@options.version_option
+def command(
+    ids: tuple[str, ...],
+    roles: tuple[str, ...],
+    evaluator: str | None,
+    state_dir: Path | None,
+    verbose: int,
+    log_format: str,
+    **rest: Any,
+) -> int:
+    """Train on this machine's own data for a federation, and answer predictions, over an MQTT broker."""
+    if evaluator in ids:
+        raise click.BadParameter(f"{evaluator!r} is among the ids of --id, too", param_hint="--evaluator")
+    each = [(name, roles) for name in ids]
+    if evaluator is not None:
+        each.append((evaluator, ("evaluate",)))
+    if rest["mqtt_client_id"] is not None and len(each) > 1:
+        raise click.BadParameter("it can name one edge only", param_hint="--mqtt-client-id")
+    options.start_logging(verbose, log_format)
+
+    from fl_edge import fleet
+
+    def directory(name: str) -> Path:
+        if state_dir is None:
+            return Path(".fl-edge") / name
+        return state_dir / name if len(each) > 1 else state_dir
+
+    return fleet.run(
+        fleet.FleetSettings(
+            edges=tuple(
+                fleet.EdgeSettings(name, its_roles, directory(name))  # type: ignore[arg-type]
+                for name, its_roles in each
+            ),
+            broker=rest["broker"],
+            password=options.read_password(rest["password_file"]),
+            prefix=rest["prefix"],
+            keepalive=rest["keepalive"],
+            task=rest["task"],
+            data=rest["data"],
+            device=rest["device"],
+            workers=rest["workers"] or min(_cores(), len(each)),
+            wait=rest["wait"],
+            mqtt_client_id=rest["mqtt_client_id"],
+        )
+    )
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def main() -> NoReturn:
+    options.main(command, "fl-edge")

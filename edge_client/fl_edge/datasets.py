@@ -1,0 +1,221 @@
+"""Finds, downloads if need be, and reads the data sets of the built-in tasks.
+
+What has been read stays in memory as uint8, one copy a process, shared by all edges in it. Without
+``data_dir`` the usual places are searched and downloads go to the cache; with it only that directory counts,
+so that an edge never trains on something other than what it was told to.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_edge.downloads import Download, fetch
+from fl_edge.errors import DataCorruptError, DataMissingError
+from fl_edge.formats import CIFAR_SIDE, Bytes, read_cifar_archive, read_cifar_files, read_idx
+
+Name = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
+Split = Literal["train", "test"]
+
+CLASSES: Final = 10
+DIGITS_TEST_SHARE: Final = 0.2
+_DIGITS_SPLIT_SEED: Final = 1797
+
+_CIFAR_ARCHIVE: Final = "cifar-10-binary.tar.gz"
+_CIFAR_TRAIN: Final = [f"data_batch_{i}.bin" for i in range(1, 6)]
+_CIFAR_TEST: Final = ["test_batch.bin"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSet:
+    """``images``: uint8, shape (examples, height, width, channels); ``labels``: int64, shape (examples,)."""
+
+    images: Bytes
+    labels: NDArray[np.int64]
+
+
+@lru_cache(maxsize=8)
+def read(name: Name, split: Split, data_dir: Path | None = None, download: bool = True) -> DataSet:
+    """One split of a data set; its arrays are shared and read-only.
+
+    Raises ``DataMissingError`` saying which files to put where, ``DataCorruptError`` naming the broken file.
+    """
+    match name:
+        case "digits":
+            images, labels = _digits(split)
+        case "mnist" | "fashion-mnist":
+            images, labels = _idx(_IDX[name], split, data_dir, download)
+        case "cifar10":
+            images, labels = _cifar10(split, data_dir, download)
+        case _:
+            assert_never(name)
+    images.flags.writeable = False
+    labels.flags.writeable = False
+    return DataSet(images, labels)
+
+
+def cache_dir() -> Path:
+    """Where downloads are kept: ``$XDG_CACHE_HOME/fl-mqtt``, or ``~/.cache/fl-mqtt``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fl-mqtt"
+
+
+def _digits(split: Split) -> tuple[Bytes, NDArray[np.int64]]:
+    """scikit-learn's handwritten digits: 1797 of 8 × 8, values 0 to 16; a fixed fifth is the test split."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(np.random.SeedSequence(_DIGITS_SPLIT_SEED)).permutation(len(labels))
+    test = round(DIGITS_TEST_SHARE * len(labels))
+    chosen = np.sort(order[:test] if split == "test" else order[test:])
+    return pixels[chosen].astype(np.uint8).reshape(-1, 8, 8, 1), labels[chosen].astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _IdxSource:
+    """Where a data set in MNIST's layout may lie, and what torchvision calls it."""
+
+    name: str
+    torchvision: Literal["MNIST", "FashionMNIST"]
+    system: tuple[Path, ...] = ()
+    hint: str = ""
+
+    def places(self, data_dir: Path | None) -> list[Path]:
+        layouts = (Path(self.torchvision) / "raw", Path(self.name))
+        if data_dir is not None:
+            return [*(data_dir / layout for layout in layouts), data_dir]
+        return [*self.system, *(root / layout for root in _roots() for layout in layouts)]
+
+
+_IDX: Final[dict[Name, _IdxSource]] = {
+    "mnist": _IdxSource("mnist", "MNIST"),
+    "fashion-mnist": _IdxSource(
+        "fashion-mnist",
+        "FashionMNIST",
+        system=(Path("/usr/share/datasets/fashion-mnist"),),
+        hint="; on Debian and Ubuntu: apt install dataset-fashion-mnist",
+    ),
+}
+
+
+def _roots() -> list[Path]:
+    return [cache_dir(), Path("data"), Path.home() / "data"]
+
+
+def _idx(
+    source: _IdxSource, split: Split, data_dir: Path | None, download: bool
+) -> tuple[Bytes, NDArray[np.int64]]:
+    prefix = "train" if split == "train" else "t10k"
+    wanted = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
+    _check_directory(source.name, data_dir)
+    places = source.places(data_dir)
+    found = _find(places, wanted)
+    problem = ""
+    if found is None and download:
+        target = (data_dir or cache_dir()) / source.torchvision / "raw"
+        problem = fetch(Download(source.torchvision, tuple(f"{name}.gz" for name in wanted)), target)
+        found = _find(places, wanted)
+    if found is None:
+        files = " and ".join(f"{name}.gz" for name in wanted)
+        raise _missing(source.name, f"{files} (or the same unpacked)", places, data_dir, source.hint, problem)
+    images, labels = read_idx(found[0], 3), read_idx(found[1], 1)
+    if images.shape[1:] != (28, 28):
+        raise DataCorruptError(
+            f"{found[0]}: images of {images.shape[1]} × {images.shape[2]}, expected 28 × 28"
+        )
+    return images[..., np.newaxis], _labels(labels, len(images), str(found[1]))
+
+
+def _find(places: Sequence[Path], wanted: Sequence[str]) -> list[Path] | None:
+    """The wanted files, all in one of the places, packed or not, in either spelling that is about."""
+    for place in places:
+        found: list[Path] = []
+        for name in wanted:
+            dotted = name.replace("-idx", ".idx")
+            spellings = (place / spelling for spelling in (name, f"{name}.gz", dotted, f"{dotted}.gz"))
+            found += itertools.islice(filter(_is_file, spellings), 1)
+        if len(found) == len(wanted):
+            return found
+    return None
+
+
+def _cifar10(split: Split, data_dir: Path | None, download: bool) -> tuple[Bytes, NDArray[np.int64]]:
+    _check_directory("cifar10", data_dir)
+    names = _CIFAR_TRAIN if split == "train" else _CIFAR_TEST
+    roots = _roots() if data_dir is None else [data_dir]
+    places = [place for root in roots for place in (root / "cifar-10-batches-bin", root / "cifar10", root)]
+    read_one = _read_cifar(places, names, split)
+    problem = ""
+    if read_one is None and download:
+        problem = fetch(Download("CIFAR10", (_CIFAR_ARCHIVE,)), data_dir or cache_dir())
+        read_one = _read_cifar(places, names, split)
+    if read_one is None:
+        files = f"{_CIFAR_ARCHIVE} (or {', '.join(names)})"
+        raise _missing("cifar10", files, places, data_dir, "", problem)
+    return read_one
+
+
+def _read_cifar(
+    places: Sequence[Path], names: list[str], split: Split
+) -> tuple[Bytes, NDArray[np.int64]] | None:
+    for place in places:
+        if all(_is_file(place / name) for name in names):
+            images, labels = read_cifar_files([place / name for name in names])
+            return images, _labels(labels, len(images), str(place))
+        if _is_file(place / _CIFAR_ARCHIVE):
+            images, labels = read_cifar_archive(place / _CIFAR_ARCHIVE, names)
+            return images, _labels(labels, len(images), str(place / _CIFAR_ARCHIVE))
+        if _is_file(place / "cifar-10-batches-py" / "batches.meta"):
+            return _torchvision_cifar10(place, split)
+    return None
+
+
+def _torchvision_cifar10(root: Path, split: Split) -> tuple[Bytes, NDArray[np.int64]]:
+    """torchvision's own layout holds pickles, which it opens only if their MD5 sums are the known ones."""
+    from torchvision.datasets import CIFAR10
+
+    try:
+        data = CIFAR10(root, train=split == "train", download=False)
+    except (RuntimeError, OSError) as error:
+        raise DataCorruptError(f"{root / 'cifar-10-batches-py'}: {error}") from error
+    images: Bytes = np.ascontiguousarray(data.data)
+    assert images.shape[1:] == (CIFAR_SIDE, CIFAR_SIDE, 3)
+    return images, np.array(data.targets, dtype=np.int64)
+
+
+def _labels(labels: Bytes, images: int, where: str) -> NDArray[np.int64]:
+    if len(labels) != images:
+        raise DataCorruptError(f"{where}: {len(labels)} labels for {images} images")
+    if int(labels.max()) >= CLASSES:
+        raise DataCorruptError(f"{where}: has the label {int(labels.max())}, expected 0 to {CLASSES - 1}")
+    return labels.astype(np.int64)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a directory that we may not enter
+        return False
+
+
+def _check_directory(name: str, data_dir: Path | None) -> None:
+    if data_dir is not None and not data_dir.is_dir():
+        raise DataMissingError(f"{name}: --data {data_dir} is not a directory")
+
+
+def _missing(
+    name: str, files: str, places: Sequence[Path], data_dir: Path | None, hint: str, problem: str
+) -> DataMissingError:
+    looked = ", ".join(str(place) for place in places)
+    where = "one of these" if data_dir is not None else "one of these, or anywhere and say --data DIR"
+    return DataMissingError(
+        f"{name}: the data set was not found in {looked}. Put {files} into {where}{hint}."
+        + (f" The download failed: {problem}." if problem else "")
+    )

@@ -1,0 +1,106 @@
+"""Downloads data files through torchvision, which knows the mirrors and the MD5 sums."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import io
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+log = logging.getLogger(__name__)
+
+SILENCE: Final = 10.0
+"""Seconds without a byte after which a mirror is given up."""
+PATIENCE: Final = 900.0
+"""Seconds to wait for another process that is downloading the same."""
+
+# torchvision fetches CIFAR-10 as pickles; the same place has it as plain bytes (sum as published there).
+_CIFAR10_MIRROR: Final = "https://www.cs.toronto.edu/~kriz/"
+_CIFAR10_SUM: Final = "c32a1d4ab5d03f1284b67883e8d87530"
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    source: Literal["MNIST", "FashionMNIST", "CIFAR10"]
+    files: tuple[str, ...]
+
+
+def fetch(download: Download, target: Path) -> str:
+    """Bring the files into ``target``, each whole or not at all. Returns what went wrong, or ""."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with _alone(target), tempfile.TemporaryDirectory(prefix=".download-", dir=target) as scratch:
+            for name in download.files:
+                if not (target / name).is_file():
+                    log.info("downloading %s for %s", name, download.source)
+                    _fetch_one(download.source, name, Path(scratch))
+                    (Path(scratch) / name).replace(target / name)
+    except (OSError, RuntimeError, ValueError, ImportError, http.client.HTTPException) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return ""
+
+
+def _fetch_one(source: str, name: str, scratch: Path) -> None:
+    from torchvision.datasets.utils import download_url
+
+    mirrors, md5 = _sources(source, name)
+    problems: list[str] = []
+    for mirror in mirrors:
+        try:
+            # torchvision neither sets a time-out nor stays quiet.
+            with _impatient_sockets(), contextlib.redirect_stderr(io.StringIO()):
+                download_url(f"{mirror}{name}", str(scratch), filename=name, md5=md5)
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            problems.append(f"{mirror}{name}: {error or type(error).__name__}")
+        else:
+            return
+    raise RuntimeError("; ".join(problems))
+
+
+def _sources(source: str, name: str) -> tuple[list[str], str]:
+    if source == "CIFAR10":
+        return [_CIFAR10_MIRROR], _CIFAR10_SUM
+    from torchvision import datasets
+
+    known = getattr(datasets, source)
+    return list(known.mirrors), dict(known.resources)[name]
+
+
+@contextlib.contextmanager
+def _impatient_sockets() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """One process downloads into ``target`` at a time; the lock ends with its holder, however that ends."""
+    handle = os.open(target / ".download.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"another process has been downloading into {target} for too long"
+                    ) from None
+                time.sleep(0.2)
+        yield
+    finally:
+        os.close(handle)

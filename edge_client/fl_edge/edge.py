@@ -1,0 +1,36 @@
+"""One edge of a process: its session's state, and what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fl_edge.predictor import Predictor
+from fl_edge.session import State
+from fl_edge.wire import Wire, WireEvent
+from fl_shared import mqtt
+
+
+@dataclass(slots=True, eq=False)
+class Edge:
+    """``connect`` and ``connect_predictor`` open its connections; ``wire`` is null until `Runtime.run`."""
+
+    state: State
+    connect: Callable[[Callable[[WireEvent], None]], Wire]
+    connect_predictor: Callable[[Callable[[mqtt.Event], None]], mqtt.Connection]
+    wire: Wire | None = None
+    predictor: Predictor | None = None
+    held: dict[int, str] = field(default_factory=dict)
+    """Digest of the model that a job has asked for."""
+    scheduled: float | None = None
+    """When its session is told next that time has passed."""
+    unanswered_since: float | None = None
+    """Since when it registers without an answer (seconds of the same clock)."""
+
+    @property
+    def client(self) -> str:
+        return self.state.identity.client
+
+    @property
+    def is_connected(self) -> bool:
+        return self.wire is not None and self.wire.is_up

@@ -1,0 +1,180 @@
+"""Many edges in one process: their directories, connections and workers, from the start to the orderly end."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import queue
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from fl_edge import tasks
+from fl_edge.edge import Edge
+from fl_edge.pool import Pool
+from fl_edge.predictor import MAX_PACKET
+from fl_edge.runtime import Inbox, Interrupted, Runtime
+from fl_edge.session import Identity, Session
+from fl_edge.state_dir import StateDir
+from fl_edge.wire import Wire, WireEvent
+from fl_shared import messages as m
+from fl_shared import mqtt
+from fl_shared.broker_url import BrokerAddress
+from fl_shared.errors import UserError
+
+LOG = logging.getLogger(__name__)
+
+GOODBYE: Final = 2.0
+"""Seconds in which the connections of a fleet say goodbye."""
+FILES_AN_EDGE: Final = 4
+FILES_BESIDE: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    client: str
+    roles: tuple[m.ClientRole, ...]
+    state_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """``task``: the one to insist on. ``wait``: seconds to be without a broker at most; null: for ever."""
+
+    edges: tuple[EdgeSettings, ...]
+    broker: BrokerAddress
+    password: str | None = field(repr=False)
+    prefix: str
+    keepalive: int
+    task: str | None
+    data: Path | None
+    device: str
+    workers: int
+    wait: float | None
+    mqtt_client_id: str | None
+
+
+def run(settings: FleetSettings) -> int:
+    """Runs the edges until all have stopped; gives the exit code. Raises ``ProgramError``."""
+    _check(settings)
+    device = _device(settings.device)
+    _allow_files(FILES_AN_EDGE * len(settings.edges) + FILES_BESIDE)
+    connection = mqtt.ConnectionSettings(
+        address=settings.broker,
+        password=settings.password,
+        keepalive=settings.keepalive,
+        mqtt_client_id=settings.mqtt_client_id,
+    )
+    with contextlib.ExitStack() as stack:
+        states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
+        inbox: Inbox = queue.SimpleQueue()
+        stack.enter_context(_interrupts(lambda: inbox.put(Interrupted())))
+        pool = Pool(settings.workers, settings.data, device, inbox.put)
+        stack.callback(pool.close)
+        network = mqtt.Network()
+        stack.callback(network.close, graceful=True, timeout=GOODBYE)
+        edges = [
+            _edge(edge, state, settings, connection, network)
+            for edge, state in zip(settings.edges, states, strict=True)
+        ]
+        runtime = Runtime(
+            edges,
+            pool,
+            inbox,
+            prefix=settings.prefix,
+            broker=str(settings.broker),
+            patience=settings.wait,
+        )
+        return runtime.run(network.check)
+
+
+def _edge(
+    edge: EdgeSettings,
+    state: StateDir,
+    settings: FleetSettings,
+    connection: mqtt.ConnectionSettings,
+    network: mqtt.Network,
+) -> Edge:
+    identity = Identity(edge.client, state.device, edge.roles, tasks.names(), settings.task)
+    own = connection.mqtt_client_id
+    for_predictions = replace(
+        connection,
+        mqtt_client_id=None if own is None else f"{own}-predict",
+        maximum_packet_size=MAX_PACKET,
+    )
+
+    def connect(post: Callable[[WireEvent], None]) -> Wire:
+        return Wire(network, connection, settings.prefix, edge.client, edge.roles, post)
+
+    def connect_predictor(post: Callable[[mqtt.Event], None]) -> mqtt.Connection:
+        return network.connect(for_predictions, post)
+
+    # Sequence numbers grow over restarts, too, as far as clocks do.
+    session = Session(identity, seq=int(time.time() * 1000))
+    return Edge(session, connect, connect_predictor)
+
+
+def _check(settings: FleetSettings) -> None:
+    """What can be told before anything is started."""
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("torch is not installed, and an edge needs it: pip install 'fl-mqtt[edge]'")
+    known = tasks.names()
+    if settings.task is not None and settings.task not in known:
+        raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {', '.join(known)}")
+
+
+def _device(name: str) -> str:
+    """``auto`` is what torch finds; that is asked in another process, since this one goes without torch."""
+    if name != "auto":
+        return name
+    asking = "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')"
+    try:
+        found = subprocess.run(  # noqa: S603  our own interpreter
+            [sys.executable, "-c", asking], capture_output=True, text=True, timeout=120, check=True
+        ).stdout.strip()
+    except (subprocess.SubprocessError, OSError) as error:
+        raise UserError(
+            f"--device auto: torch does not say what there is ({error}); use cpu or cuda"
+        ) from None
+    LOG.info("training on %s", found)
+    return found
+
+
+def _allow_files(wanted: int) -> None:
+    """Two sockets an edge: a large fleet needs more open files than shells usually allow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+    if enough < wanted:
+        LOG.warning("%d open files are allowed, up to %d may be needed: ulimit -n %d", enough, wanted, wanted)
+
+
+@contextlib.contextmanager
+def _interrupts(begin_end: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM begins an orderly end, the second one ends at once (workers follow)."""
+    seen = False
+
+    def on_signal(_number: int, _frame: object) -> None:
+        nonlocal seen
+        if seen:
+            os._exit(130)
+        seen = True
+        begin_end()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,135 @@
+"""The jobs of sessions and predictors, done by the worker pool: which is whose, and what its result means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from fl_edge import jobs
+from fl_edge.models import Model
+from fl_edge.pool import Pool
+from fl_edge.predictor import Answer
+from fl_edge.session import effects, events
+from fl_edge.session.phases import Appraisal, TrainedUpdate
+from fl_shared.transfer import ModelSection, model_digest, update_sections
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Job ``job`` of the session of ``client``, or (null) a prediction of its predictor."""
+
+    client: str
+    job: int | None
+    base: str | None = None
+    """Digest of the model that is trained from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A prediction job is done; ``id`` is what `Labour.predict` gave."""
+
+    client: str
+    id: int
+    answer: Answer
+
+
+class Labour:
+    """Not thread-safe: one thread starts jobs and hands in their results."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._owners: dict[int, Owner] = {}
+        self._ids: dict[tuple[str, int], int] = {}
+
+    def load(self, client: str, effect: effects.Load) -> None:
+        self._start(Owner(client, effect.job), self._pool.load(client, effect.task, effect.partition))
+
+    def train(self, client: str, effect: effects.Train, base: Model | None) -> None:
+        selected = effect.selected
+        pool_id = self._pool.train(
+            client,
+            selected.task,
+            effect.partition,
+            None if base is None else bytes(base.weights.data),
+            None if base is None else base.weights.manifest,
+            selected.training,
+            selected.round,
+        )
+        self._start(Owner(client, effect.job, None if base is None else base.digest), pool_id)
+
+    def evaluate(self, client: str, effect: effects.Evaluate, model: Model) -> None:
+        pool_id = self._pool.evaluate(
+            client,
+            effect.task,
+            effect.split,
+            effect.partition,
+            bytes(model.weights.data),
+            model.weights.manifest,
+        )
+        self._start(Owner(client, effect.job), pool_id)
+
+    def predict(self, client: str, task: str, model: Model, payload: bytes) -> int:
+        weights = model.weights
+        pool_id = self._pool.predict(task, model.digest, bytes(weights.data), weights.manifest, payload)
+        self._owners[pool_id] = Owner(client, None)
+        return pool_id
+
+    def cancel(self, client: str, job: int) -> None:
+        """Its result, if one comes still, is of no interest to anybody."""
+        pool_id = self._ids.pop((client, job), None)
+        if pool_id is not None:
+            self._owners.pop(pool_id, None)
+            self._pool.cancel(pool_id)
+
+    def done(self, result: jobs.JobResult, now: float) -> tuple[str, events.Event | Forecast] | None:
+        """Whom the result concerns, and what it tells them; null: nobody waits for it any more."""
+        owner = self._owners.pop(result.id, None)
+        if owner is None:
+            return None
+        if owner.job is None:
+            return owner.client, Forecast(owner.client, result.id, _answer(result.outcome))
+        self._ids.pop((owner.client, owner.job), None)
+        return owner.client, _event(owner, owner.job, result.outcome, now)
+
+    def _start(self, owner: Owner, pool_id: int) -> None:
+        assert owner.job is not None
+        self._owners[pool_id] = owner
+        self._ids[owner.client, owner.job] = pool_id
+
+
+def _answer(outcome: jobs.Outcome) -> Answer:
+    match outcome:
+        case jobs.Predicted(probabilities=probabilities):
+            return Answer(probabilities=probabilities)
+        case jobs.Failed(message=message):
+            return Answer(error=message)
+        case _:
+            raise AssertionError(f"a prediction has the outcome {type(outcome).__name__}")
+
+
+def _event(owner: Owner, job: int, outcome: jobs.Outcome, now: float) -> events.Event:
+    match outcome:
+        case jobs.Loaded():
+            return events.PartLoaded(
+                now, job, outcome.examples, outcome.holdout_examples, outcome.manifest.digest
+            )
+        case jobs.Trained():
+            sections = (ModelSection("weights", outcome.manifest, outcome.delta),)
+            update = TrainedUpdate(
+                base=owner.base,
+                digest=model_digest(sections),
+                examples=outcome.examples,
+                steps=outcome.steps,
+                seconds=outcome.seconds,
+                metrics=outcome.metrics,
+                sections=update_sections(sections, with_arrays=owner.base is None),
+            )
+            return events.Trained(now, job, update)
+        case jobs.Evaluated():
+            return events.Evaluated(now, job, Appraisal(outcome.examples, outcome.loss, outcome.accuracy))
+        case jobs.Failed(kind=kind, message=message):
+            return events.JobFailed(now, job, message, users_mistake=kind in ("data-missing", "unknown-task"))
+        case jobs.Initialised() | jobs.Predicted():
+            raise AssertionError(f"a session's job has the outcome {type(outcome).__name__}")
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,187 @@
+"""The models that the edges of one process need: fetched once for all, kept as long as one holds them.
+
+Whoever needs a model *holds* it under a name of its own; the download goes over the connection of one of the
+holders, and moves to another one's when that connection breaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from fl_shared import codec
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.transfer import Download, ModelSection
+
+RETRY_CARRIER: Final = 1.0
+"""Seconds until it is looked again for a connection to fetch over, where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Job ``job`` of ``client``, or (``job`` null) its predictions."""
+
+    client: str
+    job: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A whole model; its bytes have this digest."""
+
+    digest: str
+    sections: tuple[ModelSection, ...] = field(repr=False)
+
+    @property
+    def weights(self) -> ModelSection:
+        return next(section for section in self.sections if section.name == "weights")
+
+
+class Carrier(Protocol):
+    """A connection that a model can come over (`wire.Wire`)."""
+
+    def ask(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None: ...
+
+
+Done = Callable[[Holder, str, Model | None, str], None]
+"""Called once for each fetch that was not released: holder, digest, and the model, or null and why not."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    download: Download
+    model: Model | None = None
+    holders: set[Holder] = field(default_factory=set)
+    until: dict[Holder, float] = field(default_factory=dict)
+    """Those who still wait, and for how long."""
+    carrier: str | None = None
+
+
+class ModelStore:
+    """``carrier_of`` gives the connection of a client, or null while it has none. Times are seconds."""
+
+    def __init__(self, carrier_of: Callable[[str], Carrier | None], done: Done) -> None:
+        self._carrier_of = carrier_of
+        self._done = done
+        self._entries: dict[str, _Entry] = {}
+        self._retry_at = 0.0
+
+    def fetch(self, holder: Holder, digest: str, now: float, patience: float) -> None:
+        """Holds the model, and gets it if it is not here; ``done`` is called within ``patience``, or at once."""
+        entry = self._entries.get(digest)
+        if entry is None:
+            entry = self._entries[digest] = _Entry(Download(digest))
+        entry.holders.add(holder)
+        if entry.model is not None:
+            self._done(holder, digest, entry.model, "")
+            return
+        entry.until[holder] = now + patience
+        self._ask(entry, now)
+
+    def held(self, holder: Holder, digest: str) -> Model | None:
+        entry = self._entries.get(digest)
+        return entry.model if entry is not None and holder in entry.holders else None
+
+    def release(self, holder: Holder, digest: str) -> None:
+        """The holder needs it no more. A fetch of its own that is under way ends without ``done``."""
+        entry = self._entries.get(digest)
+        if entry is None:
+            return
+        entry.holders.discard(holder)
+        entry.until.pop(holder, None)
+        if not entry.holders:
+            self._drop(digest, entry)
+
+    def take(self, topic: t.ManifestTopic | t.ChunkTopic, payload: bytes, now: float) -> str | None:
+        """What has come on one of a model's topics; gives why it was of no use, if it was not."""
+        fault = None
+        for digest, entry in list(self._entries.items()):
+            if entry.model is not None or not digest.startswith(topic.digest12):
+                continue
+            if not payload:
+                entry.download.cleared()
+            else:
+                try:
+                    message = codec.decode(topic, payload)
+                except codec.DecodeError as error:
+                    fault = str(error)
+                    entry.download.refuse(fault)
+                else:
+                    assert isinstance(message, m.ModelManifest | m.ModelChunk)
+                    entry.download.take(message)
+            self._settle(digest, entry, now)
+        return fault
+
+    def line_lost(self, client: str, now: float) -> None:
+        """The connection of ``client`` is gone, and what it was subscribed to."""
+        for entry in self._entries.values():
+            if entry.carrier == client:
+                entry.carrier = None
+                entry.download.forget_asked()
+                self._ask(entry, now)
+
+    def line_up(self, now: float) -> None:
+        """A connection has come; a download that waits for one may go on."""
+        for entry in self._entries.values():
+            if entry.model is None and entry.carrier is None:
+                self._ask(entry, now)
+
+    def advance(self, now: float) -> None:
+        """Ends the fetches whose patience is over, and asks again for what has not come."""
+        for digest, entry in list(self._entries.items()):
+            tired = [holder for holder, until in entry.until.items() if now >= until]
+            progress = entry.download.progress
+            for holder in tired:
+                self.release(holder, digest)
+            if self._entries.get(digest) is entry and entry.model is None:
+                self._ask(entry, now)
+            for holder in tired:
+                self._done(holder, digest, None, f"the model did not come in time: {progress}")
+
+    def due(self) -> float | None:
+        """When `advance` has to be called next."""
+        dues = [until for entry in self._entries.values() for until in entry.until.values()]
+        for entry in self._entries.values():
+            if entry.model is None:
+                asked = entry.download.due() if entry.carrier is not None else self._retry_at
+                dues += [] if asked is None else [asked]
+        return min(dues, default=None)
+
+    def _settle(self, digest: str, entry: _Entry, now: float) -> None:
+        download = entry.download
+        if download.state == "complete":
+            entry.model = Model(digest, download.model)
+        self._ask(entry, now)
+        if download.state == "open":
+            return
+        waiting = list(entry.until)
+        entry.until.clear()
+        if entry.model is None:
+            del self._entries[digest]
+        for holder in waiting:
+            self._done(holder, digest, entry.model, download.failure)
+
+    def _ask(self, entry: _Entry, now: float) -> None:
+        carrier = None if entry.carrier is None else self._carrier_of(entry.carrier)
+        if carrier is None:
+            entry.carrier = None
+            entry.download.forget_asked()
+            for holder in entry.until:
+                if (carrier := self._carrier_of(holder.client)) is not None:
+                    entry.carrier = holder.client
+                    break
+            else:
+                self._retry_at = now + RETRY_CARRIER
+                return
+        asking = entry.download.ask(now)
+        if asking.subscribe or asking.unsubscribe:
+            carrier.ask(asking.subscribe, asking.unsubscribe)
+
+    def _drop(self, digest: str, entry: _Entry) -> None:
+        del self._entries[digest]
+        if entry.carrier is not None and entry.model is None:
+            carrier = self._carrier_of(entry.carrier)
+            if carrier is not None:
+                carrier.ask((), entry.download.asked())

@@ -1,0 +1,161 @@
+"""Whose part of a data set is whose. Pure: the same labels and ``Partition`` give every edge the same parts.
+
+All draws come from ``numpy.random.Generator`` (PCG64) seeded with the partition's seed. NumPy may change the
+streams of a ``Generator`` between feature releases (NEP 19), so edges that part one data set should run the
+same one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_shared.messages import Partition
+from fl_shared.schemes import Dirichlet, Iid, Own, Quantity, Scheme, Shards, parse_scheme
+
+Indices = NDArray[np.int64]
+"""Positions in a data set, shape (examples of the part,), ascending."""
+
+SHARDS_PER_PART: Final = 2
+ENOUGH: Final = 8
+"""Uneven schemes leave no part with fewer than this (or a quarter of the average part, if that is less)."""
+
+_SUBSET, _PARTS, _HOLDOUT = 1, 2, 3
+
+
+def split(labels: NDArray[np.int64], partition: Partition) -> tuple[Indices, Indices]:
+    """The indices for training and those held out, of the part that ``partition`` names.
+
+    ``labels``: the class of each example of the whole data set, shape (examples,). The parts of a partition
+    are disjoint; together they are the data set, or its seeded subset of ``partition.examples``. The holdout
+    is a uniform draw of ``round(holdout × size)`` from the part, but leaves one example for training.
+
+    Raises ``ValueError`` naming the member of ``partition`` that does not fit the data set.
+    """
+    return hold_out(parts(labels, partition)[own_index(partition)], partition)
+
+
+def parts(labels: NDArray[np.int64], partition: Partition) -> list[Indices]:
+    """All parts of the partition (its ``index`` and ``holdout`` play no role); one only for ``own``."""
+    scheme = parse_scheme(partition.scheme)
+    chosen = _subset(len(labels), partition)
+    count = 1 if isinstance(scheme, Own) else partition.count
+    if len(chosen) < count:
+        raise ValueError(f"count: {count} parts, but the data set has only {len(chosen)} examples to part")
+    rng = _rng(partition.seed, _PARTS)
+    return [np.sort(part) for part in _part(scheme, labels, chosen, count, rng)]
+
+
+def hold_out(part: Indices, partition: Partition) -> tuple[Indices, Indices]:
+    """Split one part into (training, holdout)."""
+    held = min(round(partition.holdout * len(part)), len(part) - 1)
+    order = _rng(partition.seed, _HOLDOUT, partition.index).permutation(len(part))
+    return np.sort(part[order[held:]]), np.sort(part[order[:held]])
+
+
+def own_index(partition: Partition) -> int:
+    if isinstance(parse_scheme(partition.scheme), Own):
+        return 0
+    if partition.index >= partition.count:
+        raise ValueError(f"index: {partition.index}, expected less than count, {partition.count}")
+    return partition.index
+
+
+def _rng(*entropy: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(entropy))
+
+
+def _subset(available: int, partition: Partition) -> Indices:
+    wanted = partition.examples
+    if available == 0:
+        raise ValueError("the data set has no examples")
+    if wanted is None:
+        return np.arange(available, dtype=np.int64)
+    if wanted > available:
+        raise ValueError(f"examples: {wanted} asked for, but the data set has only {available}")
+    return np.sort(_rng(partition.seed, _SUBSET).permutation(available)[:wanted])
+
+
+def _part(
+    scheme: Scheme, labels: NDArray[np.int64], chosen: Indices, count: int, rng: np.random.Generator
+) -> list[Indices]:
+    match scheme:
+        case Own():
+            return [chosen]
+        case Iid():
+            return np.array_split(rng.permutation(chosen), count)
+        case Shards():
+            return _shards(labels, chosen, count, rng)
+        case Dirichlet(alpha=alpha):
+            return _dirichlet(labels, chosen, count, alpha, rng)
+        case Quantity(alpha=alpha):
+            shares = rng.dirichlet(np.full(count, alpha))
+            sizes = _apportion(len(chosen), shares, least=_least(len(chosen), count))
+            return _cut(rng.permutation(chosen), sizes)
+        case _:
+            assert_never(scheme)
+
+
+def _shards(
+    labels: NDArray[np.int64], chosen: Indices, count: int, rng: np.random.Generator
+) -> list[Indices]:
+    shards = count * SHARDS_PER_PART
+    if len(chosen) < shards:
+        raise ValueError(f"scheme: shards needs {shards} examples for {count} parts, there are {len(chosen)}")
+    shuffled = rng.permutation(chosen)
+    by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    pieces = np.array_split(by_label, shards)
+    dealt = rng.permutation(shards).reshape(count, SHARDS_PER_PART)
+    return [np.concatenate([pieces[shard] for shard in hand]) for hand in dealt]
+
+
+def _dirichlet(
+    labels: NDArray[np.int64], chosen: Indices, count: int, alpha: float, rng: np.random.Generator
+) -> list[Indices]:
+    """Label skew after Hsu et al. 2019 (arXiv:1909.06335), class by class as in Yurochkin et al. 2019.
+
+    Hsu draws each client's mixture of classes and samples from it, which uses up no data set exactly; drawing
+    each class's spread over the clients does, so that every example is somebody's. Parts then differ in size,
+    too. What those with too few examples lack they get from whichever part is the largest (others draw again
+    until it fits, which need not end).
+    """
+    dealt: list[list[Indices]] = [[] for _ in range(count)]
+    for label in np.unique(labels[chosen]):
+        members = rng.permutation(chosen[labels[chosen] == label])
+        sizes = _apportion(len(members), rng.dirichlet(np.full(count, alpha)), least=0)
+        for hand, piece in zip(dealt, _cut(members, sizes), strict=True):
+            hand.append(piece)
+    result = [rng.permutation(np.concatenate(hand)) for hand in dealt]
+    least = _least(len(chosen), count)
+    sizes = np.array([len(part) for part in result])
+    for poor in np.flatnonzero(sizes < least):
+        while sizes[poor] < least:
+            rich = int(np.argmax(sizes))
+            given = min(least - sizes[poor], sizes[rich] - least)
+            result[poor] = np.concatenate([result[poor], result[rich][:given]])
+            result[rich] = result[rich][given:]
+            sizes[poor] += given
+            sizes[rich] -= given
+    return result
+
+
+def _least(examples: int, count: int) -> int:
+    return max(1, min(ENOUGH, examples // (4 * count)))
+
+
+def _apportion(total: int, shares: NDArray[np.float64], least: int) -> NDArray[np.int64]:
+    """Whole sizes of at least ``least`` that sum to ``total``, the rest in the ratio of ``shares``."""
+    spare = total - least * len(shares)
+    exact = shares / shares.sum() * spare
+    sizes: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    short = spare - int(sizes.sum())
+    # A stable sort, so that equal remainders are settled alike on every machine.
+    sizes[np.argsort(sizes - exact, kind="stable")[:short]] += 1
+    sizes += least
+    return sizes
+
+
+def _cut(items: Indices, sizes: NDArray[np.int64]) -> list[Indices]:
+    return np.split(items, np.cumsum(sizes)[:-1])

@@ -1,0 +1,333 @@
+"""Worker processes and the jobs among them. Imports no torch: the parent of a fleet stays small.
+
+Any worker can do any edge's job. Jobs wait in one queue for an idle worker; predictions do not wait for
+one. A worker that dies fails what it had in hand and is replaced, with growing pauses, unless it keeps
+dying. Workers end with their parent, however it ends, because they end when their standard input does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final, assert_never
+
+from fl_edge.jobs import (
+    Cancel,
+    Do,
+    Done,
+    Evaluate,
+    Failed,
+    ForgetModel,
+    FromWorker,
+    Initial,
+    Job,
+    JobResult,
+    KeepModel,
+    Load,
+    Predict,
+    Ready,
+    ToWorker,
+    Train,
+    Unusable,
+)
+from fl_edge.worker_process import WorkerProcess
+from fl_shared.messages import Partition, Split, TrainingSettings
+from fl_shared.tensors import Manifest
+
+CANCEL_GRACE: Final = 30.0
+"""Seconds in which a worker must obey a cancel; then it is killed."""
+CLOSE_GRACE: Final = 3.0
+MAX_FAILURES: Final = 5
+"""Deaths of a worker in a row, with no job done in between, after which it is not replaced."""
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 30.0
+MODELS_KEPT: Final = 4
+"""For predictions, in each worker."""
+PREDICTIONS_AHEAD: Final = 4
+"""Given to a worker at once."""
+PREDICTIONS_WAITING: Final = 1024
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One worker and its successors. Guarded by the pool's lock."""
+
+    number: int
+    process: WorkerProcess | None = None
+    ready: bool = False
+    job: int | None = None
+    predictions: set[int] = field(default_factory=set)
+    models: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
+    failures: int = 0
+    fate: str | None = None
+    """Why it will not be started again."""
+
+    def send(self, frame: ToWorker) -> None:
+        assert self.process is not None
+        self.process.send(frame)
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    job: Job
+    model: KeepModel | None = None
+    slot: _Slot | None = None
+    cancelled: bool = False
+
+
+class Pool:
+    """``workers`` processes, started at once (importing torch takes them some seconds).
+
+    ``on_done`` gets the result of every job, exactly one each, from whichever thread; it must only enqueue.
+    After ``close`` it is not called any more. ``stderr``: where the workers' own words go (a file; default:
+    ours).
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        data_dir: Path | None,
+        device: str,
+        on_done: Callable[[JobResult], None],
+        *,
+        stderr: IO[bytes] | int | None = None,
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"workers: {workers}, expected at least 1")
+        self._data_dir, self._device, self._stderr = data_dir, device, stderr
+        self._on_done = on_done
+        self._lock = threading.Condition()
+        self._closing = threading.Event()
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._queue: deque[int] = deque()
+        self._prediction_queue: deque[int] = deque()
+        self._slots = [_Slot(number) for number in range(workers)]
+        self._keepers = [
+            threading.Thread(target=self._keep, args=(slot,), name=f"worker-{slot.number}", daemon=True)
+            for slot in self._slots
+        ]
+        for keeper in self._keepers:
+            keeper.start()
+
+    # --- what can be asked for; each returns the job's id
+
+    def load(self, client: str, task: str, partition: Partition | None) -> int:
+        return self._submit(_Pending(Load(client, task, partition)))
+
+    def initial(self, task: str, seed: int) -> int:
+        return self._submit(_Pending(Initial(task, seed)))
+
+    def train(
+        self,
+        client: str,
+        task: str,
+        partition: Partition,
+        base: bytes | None,
+        manifest: Manifest | None,
+        settings: TrainingSettings,
+        round: int,  # noqa: A002  it is what the wire calls it
+    ) -> int:
+        return self._submit(_Pending(Train(client, task, partition, base, manifest, settings, round)))
+
+    def evaluate(
+        self,
+        client: str,
+        task: str,
+        split: Split,
+        partition: Partition | None,
+        model: bytes,
+        manifest: Manifest,
+    ) -> int:
+        return self._submit(_Pending(Evaluate(client, task, split, partition, model, manifest)))
+
+    def predict(self, task: str, digest: str, model: bytes, manifest: Manifest, payload: bytes) -> int:
+        """``model`` is sent to a worker only the first time that it needs the one of this ``digest``."""
+        pending = _Pending(Predict(task, digest, payload), KeepModel(task, digest, manifest, model))
+        return self._submit(pending)
+
+    def cancel(self, job_id: int) -> None:
+        """Call a job off: its result will be ``cancelled``, unless it is done already. Predictions go on."""
+        with self._lock:
+            pending = self._pending.get(job_id)
+            if pending is None or pending.cancelled or isinstance(pending.job, Predict):
+                return
+            pending.cancelled = True
+            if pending.slot is not None:
+                pending.slot.send(Cancel(job_id))
+                timer = threading.Timer(CANCEL_GRACE, self._kill_if_still_at, (pending.slot, job_id))
+                timer.daemon = True
+                timer.start()
+                return
+            self._queue.remove(job_id)
+            del self._pending[job_id]
+        self._deliver([JobResult(job_id, pending.job, Failed("cancelled", "cancelled while waiting"), 0.0)])
+
+    @property
+    def ready(self) -> int:
+        """How many workers have imported torch."""
+        with self._lock:
+            return sum(slot.ready for slot in self._slots)
+
+    def wait_ready(self, timeout: float) -> bool:
+        """Wait until one worker is ready; false if none is after ``timeout`` seconds or can ever be."""
+        with self._lock:
+            self._lock.wait_for(
+                lambda: any(slot.ready for slot in self._slots) or self._fate() is not None, timeout
+            )
+            return any(slot.ready for slot in self._slots)
+
+    def close(self) -> None:
+        """End all workers, now, whatever they do. Jobs not done get no result."""
+        self._closing.set()
+        with self._lock:
+            processes = [slot.process for slot in self._slots if slot.process is not None]
+            for process in processes:
+                process.hang_up()
+            self._lock.notify_all()
+        deadline = time.monotonic() + CLOSE_GRACE
+        for process in processes:
+            if not process.wait(deadline - time.monotonic()):
+                process.kill()
+        for keeper in self._keepers:
+            if keeper is not threading.current_thread():
+                keeper.join(CLOSE_GRACE)
+
+    # --- jobs
+
+    def _submit(self, pending: _Pending) -> int:
+        with self._lock:
+            job_id = next(self._numbers)
+            refusal = self._fate()
+            if isinstance(pending.job, Predict) and len(self._prediction_queue) >= PREDICTIONS_WAITING:
+                refusal = f"{PREDICTIONS_WAITING} predictions are waiting already"
+            if refusal is None:
+                self._pending[job_id] = pending
+                waiting = self._prediction_queue if isinstance(pending.job, Predict) else self._queue
+                waiting.append(job_id)
+                self._dispatch()
+                return job_id
+        self._deliver([JobResult(job_id, pending.job, Failed("failed", refusal), 0.0)])
+        return job_id
+
+    def _dispatch(self) -> None:
+        """Give what waits to whoever is free. With the lock held."""
+        for slot in self._slots:
+            if slot.ready and slot.job is None and self._queue:
+                slot.job = self._queue.popleft()
+                self._assign(slot, slot.job)
+        while self._prediction_queue:
+            free = [s for s in self._slots if s.ready and len(s.predictions) < PREDICTIONS_AHEAD]
+            if not free:
+                return
+            slot = min(free, key=lambda s: (s.job is not None, len(s.predictions)))
+            job_id = self._prediction_queue.popleft()
+            slot.predictions.add(job_id)
+            self._provide(slot, self._pending[job_id].model)
+            self._assign(slot, job_id)
+
+    def _assign(self, slot: _Slot, job_id: int) -> None:
+        pending = self._pending[job_id]
+        pending.slot = slot
+        slot.send(Do(job_id, pending.job))
+
+    def _provide(self, slot: _Slot, model: KeepModel | None) -> None:
+        assert model is not None
+        key = (model.task, model.digest)
+        if key not in slot.models:
+            slot.send(model)
+            if len(slot.models) >= MODELS_KEPT:
+                # The worker takes models and requests in the order sent, so none in hand loses its model.
+                (task, digest), _ = slot.models.popitem(last=False)
+                slot.send(ForgetModel(task, digest))
+        slot.models[key] = None
+        slot.models.move_to_end(key)
+
+    def _deliver(self, results: list[JobResult]) -> None:
+        for result in results:
+            if not self._closing.is_set():
+                self._on_done(result)
+
+    def _fate(self) -> str | None:
+        """Why no job can ever be done again. With the lock held."""
+        fates = [slot.fate for slot in self._slots]
+        return fates[0] if all(fate is not None for fate in fates) else None
+
+    # --- workers; each slot has a thread that starts, hears and replaces its worker
+
+    def _keep(self, slot: _Slot) -> None:
+        while not self._closing.is_set():
+            detail = self._live(slot)
+            with self._lock:
+                slot.failures += 1
+                if slot.fate is None and slot.failures >= MAX_FAILURES:
+                    slot.fate = f"{detail}; that was {slot.failures} times in a row"
+                lost = self._bury(slot, detail)
+                pause = min(FIRST_PAUSE * 2 ** (slot.failures - 1), LONGEST_PAUSE)
+                self._lock.notify_all()
+            self._deliver(lost)
+            if slot.fate is not None or self._closing.wait(pause):
+                return
+
+    def _live(self, slot: _Slot) -> str:
+        """The life of one worker. Returns how it ended, for people."""
+        try:
+            process = WorkerProcess(self._data_dir, self._device, self._stderr)
+        except OSError as error:
+            return f"a worker process could not be started: {error}"
+        with self._lock:
+            slot.process = process
+            if self._closing.is_set():
+                process.hang_up()
+        for frame in process.hear():
+            self._heard(slot, frame)
+        return process.epitaph()
+
+    def _heard(self, slot: _Slot, frame: FromWorker) -> None:
+        results: list[JobResult] = []
+        with self._lock:
+            match frame:
+                case Ready():
+                    slot.ready = True
+                    self._lock.notify_all()
+                case Unusable(detail=detail):
+                    slot.fate = detail
+                case Done(id=job_id, outcome=outcome, seconds=seconds):
+                    slot.failures = 0
+                    slot.predictions.discard(job_id)
+                    if slot.job == job_id:
+                        slot.job = None
+                    pending = self._pending.pop(job_id)
+                    results.append(JobResult(job_id, pending.job, outcome, seconds))
+                case _:
+                    assert_never(frame)
+            self._dispatch()
+        self._deliver(results)
+
+    def _bury(self, slot: _Slot, detail: str) -> list[JobResult]:
+        """The results of what a dead worker had in hand, and of all that waits if it was the last. Lock held."""
+        slot.process, slot.ready = None, False
+        in_hand = [*slot.predictions, *([] if slot.job is None else [slot.job])]
+        slot.job, slot.predictions, slot.models = None, set(), OrderedDict()
+        fate = self._fate()
+        if fate is not None:
+            detail = fate
+            in_hand += [*self._queue, *self._prediction_queue]
+            self._queue.clear()
+            self._prediction_queue.clear()
+        results = []
+        for job_id in in_hand:
+            pending = self._pending.pop(job_id)
+            failed = Failed("cancelled", "cancelled") if pending.cancelled else Failed("failed", detail)
+            results.append(JobResult(job_id, pending.job, failed, 0.0))
+        return results
+
+    def _kill_if_still_at(self, slot: _Slot, job_id: int) -> None:
+        with self._lock:
+            if slot.job == job_id and slot.process is not None:
+                slot.process.kill()

@@ -1,0 +1,221 @@
+"""Answering prediction requests (protocol, section 6): one `Predictor` an edge, on a connection of its own.
+
+The connection is opened once a model is here, and outlives runs and aggregators. A newer model is fetched
+only when a request asks for it: most versions of a run are never asked about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from fl_edge.models import Holder, Model, ModelStore
+from fl_shared import codec, mqtt
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.errors import MessageTooLarge, QueueFull
+
+LOG = logging.getLogger(__name__)
+
+MAX_REQUEST: Final = 16 * 2**20
+"""Bytes of a request. Larger ones get an error; what is even larger than `MAX_PACKET` the broker drops."""
+MAX_PACKET: Final = 64 * 2**20
+MAX_REQUESTS: Final = 32
+"""Requests in hand of one edge; further ones are told that it is busy."""
+FIRST_PATIENCE: Final = 60.0
+"""Seconds for fetching the first model, which nobody waits for."""
+PATIENCE: Final = 5.0
+"""Seconds that a request waits for a newer model. Then the one that is here answers it."""
+RETRY: Final = 15.0
+"""Seconds until a model is tried again that could not be fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    payload: bytes = field(repr=False)
+    response_topic: str | None
+    correlation: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a prediction: ``probabilities`` by label, or ``error``."""
+
+    probabilities: dict[str, float] | None = None
+    error: str | None = None
+
+
+class Oracle(Protocol):
+    """Where predictions are made: gives the number of a job that ends with `Predictor.predicted`."""
+
+    def predict(self, task: str, model: Model, payload: bytes) -> int: ...
+
+
+class Predictor:
+    """``connect`` opens its connection. All times are seconds."""
+
+    def __init__(
+        self,
+        client: str,
+        prefix: str,
+        store: ModelStore,
+        oracle: Oracle,
+        connect: Callable[[], mqtt.Connection],
+        first_seq: int,
+    ) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._store = store
+        self._oracle = oracle
+        self._connect = connect
+        self._seq = itertools.count(first_seq)
+        self._connection: mqtt.Connection | None = None
+        self._announced: m.ModelAnnouncement | None = None
+        self._loaded: tuple[m.ModelAnnouncement, Model] | None = None
+        self._fetching: m.ModelAnnouncement | None = None
+        self._failed: tuple[str, float] = ("", 0.0)
+        self._waiting: deque[Request] = deque()
+        self._running: dict[int, tuple[Request, m.ModelAnnouncement]] = {}
+
+    @property
+    def holder(self) -> Holder:
+        return Holder(self._client)
+
+    # --- models -------------------------------------------------------------------------------------------
+
+    def announced(self, announced: m.ModelAnnouncement, now: float) -> None:
+        """Predictions are to be answered with this model, as soon as somebody asks."""
+        self._announced = announced
+        if self._loaded is None and self._fetching is None:
+            self._fetch(announced, now, FIRST_PATIENCE)
+
+    def fetched(self, digest: str, model: Model | None, why: str, now: float) -> None:
+        """What a fetch of `ModelStore` has come to."""
+        fetching = self._fetching
+        if fetching is None or fetching.digest != digest:
+            return
+        self._fetching = None
+        if model is None:
+            self._failed = (digest, now)
+            LOG.info("version %d not fetched: %s", fetching.version, why, extra={"client": self._client})
+        else:
+            if self._loaded is not None and self._loaded[1].digest != digest:
+                self._store.release(self.holder, self._loaded[1].digest)
+            self._loaded = (fetching, model)
+            if self._connection is None:
+                self._connection = self._connect()
+        while self._waiting and self._loaded is not None:
+            self._predict(self._waiting.popleft(), *self._loaded)
+
+    def advance(self, now: float) -> None:
+        """Tries the first model again, if it could not be fetched."""
+        due = self.due()
+        if due is not None and now >= due and self._announced is not None:
+            self._fetch(self._announced, now, FIRST_PATIENCE)
+
+    def due(self) -> float | None:
+        """When `advance` has to be called next."""
+        if self._announced is None or self._loaded is not None or self._fetching is not None:
+            return None
+        return self._failed[1] + RETRY
+
+    def _fetch(self, announced: m.ModelAnnouncement, now: float, patience: float) -> None:
+        self._fetching = announced
+        self._store.fetch(self.holder, announced.digest, now, patience)
+
+    # --- requests -----------------------------------------------------------------------------------------
+
+    def connected(self) -> None:
+        """Its connection is up, and the broker knows nothing of it."""
+        assert self._connection is not None
+        shared, own = t.shared_predict_filter(self._prefix), t.PredictTopic(self._client)
+        self._connection.subscribe([(shared, 1), (t.build(self._prefix, own), 1)])
+
+    def asked(self, received: mqtt.Received, now: float) -> None:
+        """A request; it is answered by and by, with an error if need be."""
+        if self._loaded is None or self._announced is None or received.retain:
+            # Somebody has retained a request: it is from yesterday, and comes again with each connection.
+            return
+        topic, (loaded, model) = received.response_topic, self._loaded
+        answerable = topic is None or t.answerable(self._prefix, topic)
+        request = Request(received.payload, topic if answerable else None, received.correlation)
+        if not answerable:
+            own = t.build(self._prefix, t.PredictionsTopic())
+            text = f"response topic {topic!r}: expected one under {own}/, or one of your own"
+            self._answer(request, loaded, Answer(error=text))
+        elif not request.payload:
+            self._answer(request, loaded, Answer(error="the request is empty; expected a picture, or JSON"))
+        elif len(request.payload) > MAX_REQUEST:
+            text = f"the request has {len(request.payload)} bytes, at most {MAX_REQUEST} are taken"
+            self._answer(request, loaded, Answer(error=text))
+        elif len(self._waiting) + len(self._running) >= MAX_REQUESTS:
+            self._answer(request, loaded, Answer(error="busy; ask again"))
+        elif self._is_newest(now):
+            self._predict(request, loaded, model)
+        else:
+            self._waiting.append(request)
+            if self._fetching is None:
+                self._fetch(self._announced, now, PATIENCE)
+
+    def predicted(self, job: int, answer: Answer) -> None:
+        """What a job of `Oracle` has come to."""
+        found = self._running.pop(job, None)
+        if found is not None:
+            self._answer(*found, answer)
+
+    def close(self) -> mqtt.Connection | None:
+        """It takes no more requests; gives the connection, which is to be closed."""
+        connection, self._connection = self._connection, None
+        self._waiting.clear()
+        self._running.clear()
+        for digest in {x.digest for x in (self._fetching, self._loaded and self._loaded[0]) if x}:
+            self._store.release(self.holder, digest)
+        self._loaded = self._announced = self._fetching = None
+        return connection
+
+    def _is_newest(self, now: float) -> bool:
+        assert self._announced is not None
+        assert self._loaded is not None
+        digest, failed_at = self._failed
+        missed = digest == self._announced.digest and now < failed_at + RETRY
+        return self._announced.digest == self._loaded[1].digest or missed
+
+    def _predict(self, request: Request, announced: m.ModelAnnouncement, model: Model) -> None:
+        job = self._oracle.predict(announced.task, model, request.payload)
+        self._running[job] = (request, announced)
+
+    def _answer(self, request: Request, by: m.ModelAnnouncement, answer: Answer) -> None:
+        error = answer.error
+        found = answer.probabilities if error is None else None
+        label = max(found, key=lambda name: found[name]) if found else None
+        message = m.Prediction(
+            run=by.run,
+            epoch=by.epoch,
+            seq=next(self._seq),
+            client=self._client,
+            sha256=hashlib.sha256(request.payload).hexdigest(),
+            version=by.version,
+            label=label,
+            probabilities=found,
+            error=None if error is None else error[:1000],
+        )
+        shown = label if error is None else f"error: {error}"
+        LOG.info(
+            "answered a prediction with version %d: %s", by.version, shown, extra={"client": self._client}
+        )
+        topic = request.response_topic or t.build(self._prefix, t.PredictionsTopic())
+        self._publish(topic, message, request.correlation)
+
+    def _publish(self, topic: str, message: m.Prediction, correlation: bytes | None) -> None:
+        if self._connection is None:
+            return
+        try:
+            self._connection.publish(topic, codec.encode(message), qos=1, correlation=correlation)
+        except (QueueFull, MessageTooLarge, ValueError) as error:
+            # A response topic may be one that MQTT does not allow; the asker's mistake, and nobody to tell.
+            LOG.warning("a prediction was not sent: %s", error, extra={"client": self._client})

@@ -1,0 +1,127 @@
+"""What the broker tells the edges of a process: decoded, counted where it is of no use, and passed on."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, assert_never
+
+from fl_edge.edge import Edge
+from fl_edge.models import ModelStore
+from fl_edge.session import events
+from fl_edge.translate import event_of
+from fl_edge.vigil import Vigil
+from fl_edge.wire import Up, WireEvent
+from fl_shared import mqtt
+from fl_shared import topics as t
+from fl_shared.codec import DecodeError
+
+LOG = logging.getLogger(__name__)
+
+MAX_KINDS: Final = 1000
+"""Kinds of useless messages of which it is said that they came; a peer must not fill the disk with our log."""
+
+
+class Reception:
+    """``tell`` gives an event to an edge's session, ``settle`` has the effects of all that was told performed."""
+
+    def __init__(
+        self,
+        prefix: str,
+        store: ModelStore,
+        vigil: Vigil,
+        tell: Callable[[Edge, events.Event], None],
+        settle: Callable[[], None],
+    ) -> None:
+        self._prefix = prefix
+        self._store = store
+        self._vigil = vigil
+        self._tell = tell
+        self._settle = settle
+        self._faults: Counter[str] = Counter()
+
+    def from_wire(self, edge: Edge, event: WireEvent, now: float) -> None:
+        """What the connection of an edge's session tells."""
+        assert edge.wire is not None
+        match event:
+            case Up(session=session, largest=largest):
+                edge.wire.is_up = True
+                edge.wire.listen()
+                self._vigil.connected(edge)
+                self._tell(edge, events.Connected(now, session, largest))
+                self._settle()
+                edge.wire.listen_to_presence()
+                self._store.line_up(now)
+            case mqtt.Lost(reason=reason):
+                if edge.wire.is_up:
+                    edge.wire.is_up = False
+                    self._tell(edge, events.ConnectionLost(now))
+                    self._store.line_lost(edge.client, now)
+                self._vigil.lost(edge, reason, now)
+            case mqtt.Refused(reason=reason):
+                self._tell(edge, events.Barred(now, reason))
+            case mqtt.Received():
+                self._received(edge, event, now)
+            case mqtt.Subscribed():
+                self._subscribed(edge, event, now)
+            case _:
+                assert_never(event)
+
+    def _subscribed(self, edge: Edge, event: mqtt.Subscribed, now: float) -> None:
+        assert edge.wire is not None
+        if not event.refused:
+            return
+        names = ", ".join(event.refused)
+        if edge.wire.essential(event.refused):
+            reason = f"the broker does not let it subscribe to {names}: check the broker's access rules"
+            self._tell(edge, events.Barred(now, reason))
+        else:
+            LOG.warning("the broker refuses a subscription to %s", names, extra={"client": edge.client})
+
+    def _received(self, edge: Edge, received: mqtt.Received, now: float) -> None:
+        topic = t.parse(self._prefix, received.topic)
+        if topic is None:
+            self._drop(edge, "a topic that is none of ours", received.topic)
+            return
+        if isinstance(topic, t.ManifestTopic | t.ChunkTopic):
+            fault = self._store.take(topic, received.payload, now)
+            if fault is not None:
+                self._drop(edge, type(topic).__name__, fault)
+            return
+        try:
+            event = event_of(edge.client, topic, received.payload, retained=received.retain, now=now)
+        except DecodeError as error:
+            self._drop(edge, type(topic).__name__, str(error))
+            return
+        if event is not None:
+            self._tell(edge, event)
+
+    def _drop(self, edge: Edge, where: str, why: str) -> None:
+        """Counts what was of no use, and says so once for each kind."""
+        key = f"{where}: {why.split('(got', maxsplit=1)[0][:200]}"
+        self._faults[key] += 1
+        if self._faults[key] == 1 and len(self._faults) < MAX_KINDS:
+            LOG.warning("a message was dropped: %s: %s", where, why, extra={"client": edge.client})
+
+    def from_predictions(self, edge: Edge, event: mqtt.Event, now: float) -> None:
+        """What the connection of an edge's predictor tells."""
+        if edge.predictor is None:
+            return
+        match event:
+            case mqtt.Connected():
+                edge.predictor.connected()
+            case mqtt.Received():
+                edge.predictor.asked(event, now)
+            case mqtt.Subscribed():
+                if event.refused:
+                    names = ", ".join(event.refused)
+                    LOG.warning(
+                        "no requests come: the broker refuses %s", names, extra={"client": edge.client}
+                    )
+            case mqtt.Refused(reason=reason):
+                LOG.warning("it answers no requests: %s", reason, extra={"client": edge.client})
+            case mqtt.Lost(reason=reason):
+                LOG.debug("no requests come: %s", reason, extra={"client": edge.client})
+            case _:
+                assert_never(event)

@@ -1,0 +1,277 @@
+"""The interpreter of many sessions in one thread: it takes events from one inbox and performs effects in order.
+
+Other threads (the network's, the pool's) only enqueue. Nothing in here waits but the inbox.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, assert_never
+
+from fl_edge import session as machine
+from fl_edge.edge import Edge
+from fl_edge.jobs import JobResult
+from fl_edge.labour import Forecast, Labour
+from fl_edge.models import Carrier, Holder, Model, ModelStore
+from fl_edge.pool import Pool
+from fl_edge.predictor import Predictor
+from fl_edge.reception import Reception
+from fl_edge.session import effects, events
+from fl_edge.session.phases import Registering
+from fl_edge.vigil import Vigil
+from fl_edge.wire import WireEvent
+from fl_shared import mqtt
+
+LOG = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class FromWire:
+    client: str
+    event: WireEvent
+
+
+@dataclass(frozen=True, slots=True)
+class FromPredictions:
+    client: str
+    event: mqtt.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Somebody wants it to end."""
+
+
+Item = FromWire | FromPredictions | JobResult | Interrupted
+Inbox = queue.SimpleQueue[Item]
+
+
+class _EdgeOracle:
+    def __init__(self, labour: Labour, client: str) -> None:
+        self._labour, self._client = labour, client
+
+    def predict(self, task: str, model: Model, payload: bytes) -> int:
+        return self._labour.predict(self._client, task, model, payload)
+
+
+class Runtime:
+    """``patience``: seconds that all edges together may be without a broker; null: for ever."""
+
+    def __init__(
+        self,
+        edges: Sequence[Edge],
+        pool: Pool,
+        inbox: Inbox,
+        *,
+        prefix: str,
+        broker: str,
+        patience: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._edges = {edge.client: edge for edge in edges}
+        self._inbox = inbox
+        self._prefix = prefix
+        self._clock = clock
+        self._labour = Labour(pool)
+        self._store = ModelStore(self._carrier, self._fetched)
+        self._told: deque[tuple[Edge, events.Event]] = deque()
+        self._timers: list[tuple[float, int, Edge]] = []
+        self._order = itertools.count()
+        self._interrupted = False
+        self._alive = len(self._edges)
+        self._vigil = Vigil(edges, broker, patience, clock())
+        self._reception = Reception(prefix, self._store, self._vigil, self._tell, self._settle)
+        self._next_second = clock() + 1.0
+        first_seq = int(time.time() * 1000)
+        for edge in edges:
+            if "predict" in edge.state.identity.roles:
+                edge.predictor = self._predictor(edge, first_seq)
+
+    def _predictor(self, edge: Edge, first_seq: int) -> Predictor:
+        client = edge.client
+        return Predictor(
+            client,
+            self._prefix,
+            self._store,
+            _EdgeOracle(self._labour, client),
+            lambda: edge.connect_predictor(lambda event: self._inbox.put(FromPredictions(client, event))),
+            first_seq,
+        )
+
+    # --- the loop -----------------------------------------------------------------------------------------
+
+    def run(self, check: Callable[[], None]) -> int:
+        """Until all edges have stopped; gives the exit code. ``check`` raises where another thread has failed.
+
+        Raises ``BrokerUnreachable`` if there is no broker for too long.
+        """
+        for edge in self._edges.values():
+            edge.wire = edge.connect(partial(self._enqueue, edge.client))
+        while self._alive:
+            try:
+                item = self._inbox.get(timeout=self._pause())
+            except queue.Empty:
+                pass
+            else:
+                self._handle(item)
+            check()
+            self._pass_time(self._clock())
+            self._settle()
+        states = [edge.state for edge in self._edges.values()]
+        codes = [state.exit_code for state in states if isinstance(state, machine.Stopped)]
+        return 130 if self._interrupted else max(codes, default=0)
+
+    def _enqueue(self, client: str, event: WireEvent) -> None:
+        """On the network thread."""
+        self._inbox.put(FromWire(client, event))
+
+    def _pause(self) -> float:
+        now = self._clock()
+        store_due = self._store.due()
+        dues = [self._next_second]
+        dues += [self._timers[0][0]] if self._timers else []
+        dues += [store_due] if store_due is not None else []
+        return max(0.0, min(dues) - now)
+
+    def _handle(self, item: Item) -> None:
+        now = self._clock()
+        match item:
+            case FromWire(client=client, event=event):
+                self._reception.from_wire(self._edges[client], event, now)
+            case FromPredictions(client=client, event=event):
+                self._reception.from_predictions(self._edges[client], event, now)
+            case JobResult():
+                done = self._labour.done(item, now)
+                if done is not None:
+                    self._job_done(self._edges[done[0]], done[1])
+            case Interrupted():
+                self._interrupted = True
+                for edge in self._edges.values():
+                    self._tell(edge, events.StopRequested(now))
+            case _:
+                assert_never(item)
+        self._settle()
+
+    def _tell(self, edge: Edge, event: events.Event) -> None:
+        self._told.append((edge, event))
+
+    def _settle(self) -> None:
+        """Tells the sessions what has happened; that may make more happen."""
+        while self._told:
+            edge, event = self._told.popleft()
+            was_alive = isinstance(edge.state, machine.Session)
+            edge.state, todo = machine.step(edge.state, event)
+            self._alive -= was_alive and isinstance(edge.state, machine.Stopped)
+            for effect in todo:
+                self._perform(edge, effect, event.now)
+            self._schedule(edge, event.now)
+
+    def _schedule(self, edge: Edge, now: float) -> None:
+        due = machine.next_due(edge.state)
+        if due is not None and due != edge.scheduled:
+            heapq.heappush(self._timers, (due, next(self._order), edge))
+        edge.scheduled = due
+        waits = isinstance(edge.state, machine.Session) and isinstance(edge.state.link, Registering)
+        edge.unanswered_since = (edge.unanswered_since or now) if waits else None
+
+    def _pass_time(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            due, _, edge = heapq.heappop(self._timers)
+            if edge.scheduled == due:
+                edge.scheduled = None
+                self._tell(edge, events.TimePassed(now))
+        self._store.advance(now)
+        if now < self._next_second:
+            return
+        self._next_second = now + 1.0
+        self._vigil.keep(now)
+        for edge in self._edges.values():
+            if edge.predictor is not None:
+                edge.predictor.advance(now)
+
+    # --- what comes from the workers and the store --------------------------------------------------------
+
+    def _job_done(self, edge: Edge, what: events.Event | Forecast) -> None:
+        if not isinstance(what, Forecast):
+            self._tell(edge, what)
+        elif edge.predictor is not None:
+            edge.predictor.predicted(what.id, what.answer)
+
+    def _carrier(self, client: str) -> Carrier | None:
+        wire = self._edges[client].wire
+        return wire if wire is not None and wire.is_up else None
+
+    def _fetched(self, holder: Holder, digest: str, model: Model | None, why: str) -> None:
+        edge, now = self._edges[holder.client], self._clock()
+        if holder.job is None:
+            if edge.predictor is not None:
+                edge.predictor.fetched(digest, model, why, now)
+        elif model is not None:
+            self._tell(edge, events.Fetched(now, holder.job))
+        else:
+            edge.held.pop(holder.job, None)
+            self._tell(edge, events.JobFailed(now, holder.job, why))
+
+    # --- effects ------------------------------------------------------------------------------------------
+
+    def _perform(self, edge: Edge, effect: effects.Effect, now: float) -> None:
+        assert edge.wire is not None
+        client = edge.client
+        match effect:
+            case effects.Send(topic=topic, message=message, retain=retain):
+                edge.wire.send(topic, message, retain=retain)
+            case effects.Load():
+                self._labour.load(client, effect)
+            case effects.Fetch(job=job, digest=digest, patience=patience):
+                edge.held[job] = digest
+                self._store.fetch(Holder(client, job), digest, now, patience)
+            case effects.Train(job=job, selected=selected):
+                base = None if selected.base is None else self._take(edge, job)
+                self._labour.train(client, effect, base)
+            case effects.Evaluate(job=job):
+                self._labour.evaluate(client, effect, self._take(edge, job))
+            case effects.Cancel(job=job):
+                self._labour.cancel(client, job)
+                self._release(edge, job)
+            case effects.OfferModel(announced=announced):
+                if edge.predictor is not None:
+                    edge.predictor.announced(announced, now)
+            case effects.Say(text=text, level=level):
+                LOG.log(getattr(logging, level.upper()), "%s", text, extra={"client": client})
+            case effects.Disconnect():
+                self._disconnect(edge)
+            case _:
+                assert_never(effect)
+
+    def _take(self, edge: Edge, job: int) -> Model:
+        """The model that the job has fetched. The pool has its bytes from now on, and the store need not."""
+        model = self._store.held(Holder(edge.client, job), edge.held[job])
+        assert model is not None, "a machine starts with a model only what has fetched it"
+        self._release(edge, job)
+        return model
+
+    def _release(self, edge: Edge, job: int) -> None:
+        digest = edge.held.pop(job, None)
+        if digest is not None:
+            self._store.release(Holder(edge.client, job), digest)
+
+    def _disconnect(self, edge: Edge) -> None:
+        """All at once when everything ends, which is the network's matter."""
+        predictions = edge.predictor.close() if edge.predictor is not None else None
+        edge.predictor = None
+        if self._interrupted:
+            return
+        assert edge.wire is not None
+        edge.wire.close(CLOSE_TIMEOUT)
+        if predictions is not None:
+            predictions.close(graceful=False)

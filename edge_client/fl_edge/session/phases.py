@@ -1,0 +1,305 @@
+"""What one edge is doing: four small machines side by side, since a link may break while training goes on.
+
+``link`` is how it stands with the broker and the aggregator, ``part`` its data, ``work`` the round's work,
+and ``appraisal`` the evaluation of announced models. ``Stopped`` is the end of all four.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fl_shared import messages as m
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the edge is. ``task``: the one it insists on; ``tasks``: those that it has."""
+
+    client: str
+    device: str
+    roles: tuple[m.ClientRole, ...]
+    tasks: tuple[str, ...]
+    task: str | None = None
+
+    @property
+    def trains(self) -> bool:
+        return "train" in self.roles
+
+
+# --- the link ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A live connection: its ``session``, and the largest packet the broker takes (bytes; null: no limit)."""
+
+    session: str
+    largest: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """There is no connection to the broker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registering:
+    """The first registration is out, ``attempt`` times before; the next one at ``due``."""
+
+    line: Line
+    attempt: int
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingPart:
+    """Admitted, but parts are not given out yet. Asks again, slowly: the promised reply may get lost."""
+
+    line: Line
+    attempt: int
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Admitted with a part that is being loaded."""
+
+    line: Line
+
+
+@dataclass(frozen=True, slots=True)
+class Confirming:
+    """The second registration (manifest, examples) is out."""
+
+    line: Line
+    attempt: int
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """Everything is said. May be selected."""
+
+    line: Line
+
+
+Admission = AwaitingPart | Loading | Confirming | Registered
+"""The links on which the aggregator knows this session."""
+Link = Offline | Registering | Admission
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The run and epoch whose reply admitted the edge, and what it said. Outlives the connection."""
+
+    run: str
+    epoch: int
+    task: str
+    partition: m.Partition | None
+
+
+# --- the part of the data ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NoPart:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class LoadingPart:
+    """Job ``job`` loads it; ``failures`` earlier ones did not."""
+
+    job: int
+    task: str
+    partition: m.Partition
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """``examples`` to train on, ``holdout`` for evaluation; ``manifest``: digest of the weights' manifest."""
+
+    task: str
+    partition: m.Partition
+    examples: int
+    holdout: int
+    manifest: str
+
+
+PartState = NoPart | LoadingPart | Part
+
+
+# --- the round's work -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedUpdate:
+    """A finished update, without the envelope. The machine does not look into the sections' data."""
+
+    base: str | None
+    digest: str
+    examples: int
+    steps: int
+    seconds: float
+    metrics: m.UpdateMetrics
+    sections: tuple[m.Section, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Whom something was sent to: in which session of ours, to which start of the aggregator."""
+
+    session: str
+    run: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """Job ``job`` fetches the base model."""
+
+    job: int
+    selected: m.Selected
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Job ``job`` trains, or makes the initial weights."""
+
+    job: int
+    selected: m.Selected
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """The update is kept until the aggregator answers it; ``told``: the last one it was sent to."""
+
+    selected: m.Selected
+    update: TrainedUpdate
+    told: Told | None
+    attempt: int
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unable:
+    """Cannot train in this round, and says so until the round is over."""
+
+    selected: m.Selected
+    detail: str
+    told: Told | None
+    attempt: int
+    due: float
+
+
+Work = Idle | Fetching | Training | Reporting | Unable
+
+
+# --- evaluation -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Appraising:
+    """Job ``job`` fetches the announced model, or evaluates it."""
+
+    job: int
+    announced: m.ModelAnnouncement
+    split: m.Split
+
+
+@dataclass(frozen=True, slots=True)
+class Appraisal:
+    """How a model does: ``loss`` per example, ``accuracy`` in 0…1."""
+
+    examples: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Appraised:
+    """``appraisal`` is null if it could not be made; it is not tried again."""
+
+    announced: m.ModelAnnouncement
+    split: m.Split
+    appraisal: Appraisal | None
+    told: Told | None
+
+
+AppraisalState = Unasked | Appraising | Appraised
+
+
+# --- the whole --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What lies at the broker from one start of an aggregator; it may be seen before the edge is admitted."""
+
+    run: str
+    epoch: int
+    selected: m.Selected | None = None
+    personal: bool = False
+    """``selected`` came on the edge's own topic, which only selected edges get."""
+    announced: m.ModelAnnouncement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One edge while it lives.
+
+    ``settled``: no work is taken up for this round of the member's run or an earlier one. ``aggregator``: the
+    newest presence seen on this connection. ``seq`` and ``job`` count what was sent and started.
+    """
+
+    identity: Identity
+    seq: int = 0
+    job: int = 0
+    link: Link = Offline()
+    member: Member | None = None
+    part: PartState = NoPart()
+    work: Work = Idle()
+    appraisal: AppraisalState = Unasked()
+    settled: int = -1
+    posted: tuple[Posted, ...] = ()
+    aggregator: m.AggregatorPresence | None = None
+
+    @property
+    def line(self) -> Line | None:
+        return None if isinstance(self.link, Offline) else self.link.line
+
+    def admitted_as(self) -> Told | None:
+        """To whom this session may speak of rounds now, or null."""
+        if self.member is None or not isinstance(self.link, Admission):
+            return None
+        return Told(self.link.line.session, self.member.run, self.member.epoch)
+
+    def own_post(self) -> Posted | None:
+        """What was posted by the aggregator that the edge belongs to."""
+        for post in self.posted:
+            if self.member and (post.run, post.epoch) == (self.member.run, self.member.epoch):
+                return post
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The edge has ended: ``exit_code`` 130 when asked to, 2 for the user's mistake, 1 else."""
+
+    identity: Identity
+    exit_code: int
+    reason: str
+
+
+State = Session | Stopped

@@ -1,0 +1,93 @@
+"""How steps are put together: every part of the machine takes a session and gives a state and effects."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from fl_edge.session.effects import Cancel, Disconnect, Effect, Say, Send
+from fl_edge.session.phases import (
+    Appraising,
+    Fetching,
+    Idle,
+    LoadingPart,
+    Session,
+    State,
+    Stopped,
+    Training,
+    Unasked,
+)
+from fl_shared import messages as m
+from fl_shared import topics as t
+
+Step = tuple[State, tuple[Effect, ...]]
+
+
+def stay(session: Session, *effects: Effect) -> Step:
+    return session, effects
+
+
+def then(step: Step, *follow: Callable[[Session], Step]) -> Step:
+    """Goes on with each of ``follow`` in turn, unless the edge has stopped."""
+    for go_on in follow:
+        state, effects = step
+        if isinstance(state, Stopped):
+            return step
+        state, more = go_on(state)
+        step = state, effects + more
+    return step
+
+
+def numbered(session: Session) -> tuple[Session, int]:
+    """The session, and the ``seq`` of the message that it is about to send."""
+    return replace(session, seq=session.seq + 1), session.seq
+
+
+def started(session: Session) -> tuple[Session, int]:
+    """The session, and the number of the job that it is about to start."""
+    return replace(session, job=session.job + 1), session.job
+
+
+def pause(client: str, attempt: int, first: float, most: float = 30.0) -> float:
+    """Seconds until the next try: ``first`` to twice that at first, doubling, never above ``most``.
+
+    The jitter is drawn from client and attempt: edges spread out, and the machine stays a function.
+    """
+    span = min(most, first * 2.0 ** min(attempt + 1, 30))
+    drawn = int.from_bytes(hashlib.sha256(f"{client}:{attempt}".encode()).digest()[:4], "big") / 2**32
+    return span / 2 + span / 2 * drawn
+
+
+def drop_work(session: Session) -> Step:
+    """No work any more; a job of it is cancelled."""
+    match session.work:
+        case Fetching(job=job) | Training(job=job):
+            return replace(session, work=Idle()), (Cancel(job),)
+        case _:
+            return replace(session, work=Idle()), ()
+
+
+def drop_appraisal(session: Session) -> Step:
+    match session.appraisal:
+        case Appraising(job=job):
+            return replace(session, appraisal=Unasked()), (Cancel(job),)
+        case _:
+            return replace(session, appraisal=Unasked()), ()
+
+
+def stop(session: Session, exit_code: int, reason: str) -> Step:
+    """The end: all jobs cancelled, presence taken back, disconnected."""
+    effects: list[Effect] = [
+        Cancel(phase.job)
+        for phase in (session.part, session.work, session.appraisal)
+        if isinstance(phase, LoadingPart | Fetching | Training | Appraising)
+    ]
+    if exit_code != 130:
+        effects.append(Say(reason, "error"))
+    if session.line is not None:
+        client = session.identity.client
+        farewell = m.ClientPresence(client=client, state="offline", session=session.line.session)
+        effects.append(Send(t.PresenceTopic(client), farewell, retain=True))
+    effects.append(Disconnect())
+    return Stopped(session.identity, exit_code, reason), tuple(effects)

@@ -1,0 +1,102 @@
+"""What an edge keeps on disk: its device token, and a lock that one process holds at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Final, Self
+
+from fl_shared.errors import UserError
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class StateDir:
+    """An edge's own directory, made if need be (0700) and locked until `close`, or until the process ends.
+
+    ``device``: the random name that tells this device from another one with the same id; the same at each start.
+    """
+
+    def __init__(self, path: Path, lock: int, device: str) -> None:
+        self.path = path
+        self.device = device
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Raises ``UserError`` if another process holds it, or if it cannot be written to."""
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UserError(f"state directory {path}: cannot be written to: {error.strerror}") from None
+        try:
+            _take(lock, path)
+            device = _device(path)
+        except OSError as error:
+            os.close(lock)
+            raise UserError(f"state directory {path}: {error.strerror}") from None
+        except UserError:
+            os.close(lock)
+            raise
+        return cls(path, lock, device)
+
+    def close(self) -> None:
+        """Lets the next process have it."""
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _take(lock: int, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # Only to say who: the lock itself is the kernel's, and no dead process keeps it.
+        holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
+        who = f"process {holder}" if holder.isdigit() else "another process"
+        raise UserError(f"state directory {path}: in use by {who}; expected one edge a directory") from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+
+def _device(path: Path) -> str:
+    file = path / "device"
+    try:
+        token = file.read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        token = secrets.token_hex(16)
+        _write(file, token + "\n")
+    if not _TOKEN.fullmatch(token):
+        raise UserError(
+            f"{file}: {token[:40]!r} is no device token; delete the file to become another device"
+        )
+    return token
+
+
+def _write(file: Path, text: str) -> None:
+    """All of it or nothing, whatever happens meanwhile."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="ascii") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

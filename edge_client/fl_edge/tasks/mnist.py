@@ -1,0 +1,73 @@
+"""``mnist`` and ``fashion-mnist``: 28 × 28 grey pixels of 0 to 255, ten classes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from fl_edge.tasks.digits import DIGITS
+from fl_edge.tasks.image import ImageTask
+from fl_edge.tasks.payload import fit_digit, fit_garment
+
+
+def lenet() -> nn.Module:
+    """LeNet with 20 and 50 channels (as in Caffe's MNIST example): 431,080 parameters.
+
+    The rectifier comes after the pooling: the same function, on a quarter of the values.
+    """
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 20, 5),
+            pool1=nn.MaxPool2d(2),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(20, 50, 5),
+            pool2=nn.MaxPool2d(2),
+            relu2=nn.ReLU(),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(800, 500),
+            relu3=nn.ReLU(),
+            fc2=nn.Linear(500, 10),
+        )
+    )
+
+
+class MnistTask(ImageTask):
+    name = "mnist"
+    data_set = "mnist"
+    labels = DIGITS
+    mean = (33.3184,)
+    deviation = (78.5675,)
+
+    def network(self) -> nn.Module:
+        return lenet()
+
+    def fit(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return fit_digit(pixels)
+
+
+class FashionMnistTask(ImageTask):
+    name = "fashion-mnist"
+    data_set = "fashion-mnist"
+    labels = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
+    mean = (72.9404,)
+    deviation = (90.0212,)
+
+    def network(self) -> nn.Module:
+        return lenet()
+
+    def fit(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return fit_garment(pixels)

@@ -1,0 +1,256 @@
+"""Prediction requests → pictures → what the models were trained on. No torch in here.
+
+``decode`` takes a PNG, a JPEG or JSON (``messages.ImageRequest``); the ``fit_…`` functions do to a picture
+what the makers of a data set did to theirs, so that a photograph of a pencilled 7 looks like one of its
+sevens.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from pydantic import ValidationError
+
+from fl_edge.errors import PayloadError
+from fl_shared.messages import ImageRequest
+
+Picture = NDArray[np.float32]
+"""Values 0 to 255, shape (height, width) if grey or (height, width, 3)."""
+
+MAX_PAYLOAD: Final = 16 * 2**20
+MAX_JSON: Final = 4 * 2**20
+"""Numbers in Python cost ten times their text."""
+MAX_PIXELS: Final = 32_000_000
+"""Read from the header, before anything is unpacked."""
+WORKING_SIDE: Final = 1024
+"""Larger pictures are averaged down to about this before they become floating-point numbers."""
+
+FOREGROUND: Final = 0.15
+"""Of the strongest deviation from the background: less than that is paper, not ink."""
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_JPEG: Final = b"\xff\xd8\xff"
+
+
+def decode(payload: bytes) -> Picture:
+    """The picture in a request: any size and colour mode, transparency on white, turned as EXIF says.
+
+    Raises ``PayloadError`` saying what is wrong with it.
+    """
+    if not payload:
+        raise PayloadError('the payload is empty, expected a PNG, a JPEG, or JSON {"pixels": …}')
+    if len(payload) > MAX_PAYLOAD:
+        raise PayloadError(f"the payload has {len(payload)} bytes, expected at most {MAX_PAYLOAD}")
+    if payload.startswith((_PNG, _JPEG)):
+        return _decode_file(payload)
+    return _decode_json(payload)
+
+
+def _decode_file(payload: bytes) -> Picture:
+    kind = "PNG" if payload.startswith(_PNG) else "JPEG"
+    try:
+        with Image.open(BytesIO(payload), formats=[kind]) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise PayloadError(f"the {kind} has {width} × {height} pixels, expected at most {MAX_PIXELS}")
+            if kind == "JPEG":
+                image.draft(None, (WORKING_SIDE, WORKING_SIDE))  # lets the decoder skip detail
+            return _pixels(ImageOps.exif_transpose(image))
+    except PayloadError:
+        raise
+    # What Pillow is known to raise for broken files.
+    except (
+        OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, OverflowError,
+        struct.error, zlib.error, Image.DecompressionBombError,
+    ) as error:  # fmt: skip
+        raise PayloadError(f"the {kind} cannot be read: {error}") from error
+
+
+def _pixels(image: Image.Image) -> Picture:
+    image.load()
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion to 8 would clip
+        return _shrink(Image.fromarray(np.asarray(image, dtype=np.float32) / 257))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        image = Image.alpha_composite(white, rgba).convert("RGB")
+    return _shrink(image.convert("L" if image.mode in {"1", "L"} else "RGB"))
+
+
+def _shrink(image: Image.Image) -> Picture:
+    factor = max(image.size) // WORKING_SIDE
+    if factor > 1:
+        image = image.reduce(min(factor, *image.size))
+    return np.clip(np.asarray(image, dtype=np.float32), 0, 255)
+
+
+def _decode_json(payload: bytes) -> Picture:
+    if len(payload) > MAX_JSON:
+        raise PayloadError(
+            f"the payload has {len(payload)} bytes and is no PNG or JPEG; JSON: at most {MAX_JSON}"
+        )
+    try:
+        request = ImageRequest.model_validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        reason = f"{where}: {first['msg']}" if where else first["msg"]
+        raise PayloadError(
+            f'the payload is neither a PNG, a JPEG, nor JSON of the form {{"pixels": …}} ({reason})'
+        ) from error
+    return _from_pixels(request.pixels)
+
+
+def _from_pixels(pixels: list[Any]) -> Picture:
+    expected = "a matrix of numbers, a matrix of [r, g, b], or the flat list of a square"
+    try:
+        raw = np.array(pixels)
+    except (ValueError, OverflowError) as error:
+        raise PayloadError(f"pixels: rows of different lengths, expected {expected}") from error
+    if raw.size == 0:
+        raise PayloadError(f"pixels: is empty, expected {expected}")
+    if raw.dtype.kind not in "iuf":
+        raise PayloadError(f"pixels: holds something other than numbers, expected {expected}")
+    values = raw.astype(np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not (math.isfinite(low) and math.isfinite(high) and low >= 0 and high <= 255):
+        raise PayloadError(f"pixels: values from {low:g} to {high:g}, expected 0 to 255 or 0 to 1")
+    if high <= 1:
+        values *= 255
+    if values.ndim == 1:
+        side = math.isqrt(len(values))
+        if side * side != len(values):
+            raise PayloadError(f"pixels: {len(values)} values are no square, expected {expected}")
+        return values.reshape(side, side)
+    if values.ndim == 3 and values.shape[2] == 1:
+        return values[:, :, 0]
+    if values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3):
+        return values
+    raise PayloadError(f"pixels: has the shape {values.shape}, expected {expected}")
+
+
+def fit_digit(picture: Picture) -> Picture:
+    """As in MNIST, shape (28, 28): the digit's box scaled into 20 × 20, its centre of mass in the middle.
+
+    (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/.) A picture of 28 × 28 is taken as it is,
+    but for dark on light, which is inverted.
+    """
+    grey = to_grey(picture)
+    if grey.shape == (28, 28):
+        return _light_on_dark(grey)
+    ink = _crop(_ink(grey))
+    scale = 20 / max(ink.shape)
+    small = _full_contrast(_resize(ink, *(max(1, round(scale * side)) for side in ink.shape)))
+    rows, columns = np.indices(small.shape)
+    mass = max(float(small.sum()), 1e-6)
+    top = round(13.5 - float((rows * small).sum()) / mass)
+    left = round(13.5 - float((columns * small).sum()) / mass)
+    return _place(small, (28, 28), top, left)
+
+
+def fit_coarse_digit(picture: Picture) -> Picture:
+    """As in scikit-learn's digits, shape (8, 8), values 0 to 16: the digit fills the height and is centred.
+
+    There a value counts the ink in 4 × 4 cells of a bitmap of 32 × 32. A picture of 8 × 8 is taken as it
+    is, but for dark on light, which is inverted; one without a value over 16 is understood to be in the
+    data set's own scale.
+    """
+    grey = to_grey(picture)
+    if grey.shape == (8, 8):
+        if grey.max() <= 16:
+            grey = grey * np.float32(255 / 16)
+        return _light_on_dark(grey) * np.float32(16 / 255)
+    ink = _crop(_ink(grey))
+    height, width = ink.shape
+    columns = min(26, max(1, round(32 * width / height)))
+    bitmap = _place(_resize(ink, 32, columns), (32, 32), 0, (32 - columns) // 2)
+    cells: Picture = bitmap.reshape(8, 4, 8, 4).mean(axis=(1, 3), dtype=np.float32)
+    return _full_contrast(cells) * np.float32(16 / 255)
+
+
+def fit_garment(picture: Picture) -> Picture:
+    """As in Fashion-MNIST, shape (28, 28): trimmed, the longer side scaled to 28, centred, light on dark.
+
+    (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747, figure 1, but for the sharpening.) 28 × 28 is taken as
+    it is, but for dark on light.
+    """
+    grey = to_grey(picture)
+    if grey.shape == (28, 28):
+        return _light_on_dark(grey)
+    ink = _crop(_ink(grey))
+    scale = 28 / max(ink.shape)
+    small = _resize(ink, *(max(1, round(scale * side)) for side in ink.shape))
+    return _place(small, (28, 28), (28 - small.shape[0]) // 2, (28 - small.shape[1]) // 2)
+
+
+def fit_colour(picture: Picture, side: int) -> Picture:
+    """Shape (side, side, 3), the whole picture squeezed to it."""
+    colour = np.repeat(picture[:, :, np.newaxis], 3, axis=2) if picture.ndim == 2 else picture
+    if colour.shape[:2] == (side, side):
+        return colour
+    return np.stack([_resize(colour[:, :, channel], side, side) for channel in range(3)], axis=2)
+
+
+def to_grey(picture: Picture) -> Picture:
+    """Shape (height, width): the luma of ITU-R BT.601, which is also Pillow's."""
+    if picture.ndim == 2:
+        return picture
+    return picture @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def _border(grey: Picture) -> float:
+    ring = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
+    return float(np.median(ring))
+
+
+def _is_dark_on_light(grey: Picture) -> bool:
+    """Most of the border is background. (True of every one of the 1,797 digits, inverted or not.)"""
+    return _border(grey) > (float(grey.min()) + float(grey.max())) / 2
+
+
+def _light_on_dark(grey: Picture) -> Picture:
+    return np.float32(255) - grey if _is_dark_on_light(grey) else grey
+
+
+def _ink(grey: Picture) -> Picture:
+    """How far each pixel is from the background towards the foreground, stretched to 0 to 255."""
+    background = np.float32(_border(grey))
+    away = background - grey if _is_dark_on_light(grey) else grey - background
+    return _full_contrast(np.maximum(away, 0))
+
+
+def _full_contrast(grey: Picture) -> Picture:
+    high = float(grey.max())
+    return grey * np.float32(255 / high) if high > 0 else grey
+
+
+def _crop(ink: Picture) -> Picture:
+    """The box around the foreground; all of it if there is none."""
+    foreground = ink > FOREGROUND * 255
+    rows, columns = np.flatnonzero(foreground.any(axis=1)), np.flatnonzero(foreground.any(axis=0))
+    if not len(rows):
+        return ink
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _resize(grey: Picture, height: int, width: int) -> Picture:
+    shrinks = height <= grey.shape[0] and width <= grey.shape[1]
+    way = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    image = Image.fromarray(np.ascontiguousarray(grey)).resize((width, height), way)
+    return np.asarray(image, dtype=np.float32)
+
+
+def _place(small: Picture, shape: tuple[int, int], top: int, left: int) -> Picture:
+    """``small`` on a black ground of ``shape``, moved inside if it would stick out."""
+    top = min(max(top, 0), shape[0] - small.shape[0])
+    left = min(max(left, 0), shape[1] - small.shape[1])
+    ground: Picture = np.zeros(shape, dtype=np.float32)
+    ground[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return ground

@@ -1,0 +1,62 @@
+"""Plain local training: minibatch SGD over tensors in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fl_edge.errors import CancelledError, DivergedError
+from fl_edge.tasks.task import Examples, TrainReport
+from fl_shared.messages import TrainingSettings
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def sgd(
+    model: nn.Module,
+    examples: Examples,
+    settings: TrainingSettings,
+    seed: np.random.SeedSequence,
+    cancelled: Callable[[], bool],
+    loss_of: Loss = functional.cross_entropy,
+) -> TrainReport:
+    """Train ``model`` in place; the last minibatch of an epoch may be smaller. Momentum starts at zero.
+
+    ``loss_of``: (model's output, labels) to a scalar, the mean over the minibatch. The same seed, thread
+    count and torch give the same bits. Raises ``CancelledError``; ``DivergedError`` if an epoch's loss is
+    not finite.
+    """
+    model.train()
+    device = next(model.parameters()).device
+    examples = examples.to(device)
+    # Shuffling is drawn on the CPU, so that the order does not depend on the device.
+    generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=settings.lr, momentum=settings.momentum)
+    steps, loss = 0, math.nan
+    for epoch in range(settings.epochs):
+        order = torch.randperm(len(examples), generator=generator).to(device)
+        # One gather an epoch; a minibatch is then a view.
+        inputs, labels = examples.inputs[order], examples.labels[order]
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for start in range(0, len(order), settings.batch_size):
+            if cancelled():
+                raise CancelledError("training was cancelled")
+            x, y = inputs[start : start + settings.batch_size], labels[start : start + settings.batch_size]
+            optimizer.zero_grad()
+            step_loss = loss_of(model(x), y)
+            step_loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += step_loss.detach() * len(y)
+            steps += 1
+        loss = float(total) / len(examples)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"training diverged: the loss is {loss} in epoch {epoch + 1} of {settings.epochs} "
+                f"(lr {settings.lr:g}, momentum {settings.momentum:g}: try a smaller learning rate)"
+            )
+    return TrainReport(steps, loss)

@@ -1,0 +1,172 @@
+"""Between the wire and torch: flat vectors in, flat vectors out. One call, one result; nothing is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from fl_edge.errors import DivergedError, ManifestMismatchError
+from fl_edge.tasks.task import Examples, LocalData, Scores, Task
+from fl_shared.messages import TrainingSettings, UpdateMetrics
+from fl_shared.tensors import Manifest, Vector, flatten, manifest_of, unflatten
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedUpdate:
+    """``delta``: local − base, shape (manifest.values,), finite; ``seconds`` of training and evaluation."""
+
+    delta: Vector
+    examples: int
+    steps: int
+    seconds: float
+    metrics: UpdateMetrics
+
+
+def settle_torch() -> None:
+    """Make this process train repeatably and at full speed: to be called once, before anything else.
+
+    One thread, since a worker has one core and the number of threads changes the bits; denormal numbers are
+    zero, since arithmetic on them is 200 times slower and small gradients are full of them.
+    """
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def initial(task: Task, seed: int) -> tuple[Manifest, Vector]:
+    """The first weights, as round 0 sends them: a pure function of the task and ``seed``."""
+    model = task.model(seed)
+    manifest = manifest_in(task, model)
+    return manifest, _vector(task, model, manifest)
+
+
+def manifest_in(task: Task, model: nn.Module) -> Manifest:
+    """The manifest of what ``task`` shares of ``model``."""
+    shared = task.shared(model)
+    state = model.state_dict()
+    learnt = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return manifest_of(
+        # Only the shapes count, so nothing is copied.
+        {name: np.broadcast_to(np.float32(0), tuple(state[name].shape)) for name in shared},
+        buffers=[name for name in shared if name not in learnt],
+    )
+
+
+def model_from(
+    task: Task, vector: Vector, manifest: Manifest, device: torch.device | str = "cpu", seed: int = 0
+) -> nn.Module:
+    """The task's model with the weights in ``vector``, on ``device``; what is not shared comes from ``seed``.
+
+    Raises ``ManifestMismatchError`` naming the first array that differs, ``ValueError`` if ``vector`` is
+    too short or too long for ``manifest``.
+    """
+    model = task.model(seed)
+    check_manifest(task, manifest, manifest_in(task, model))
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, array in unflatten(vector, manifest).items():
+            state[name].copy_(torch.from_numpy(array))
+    return model.to(device)
+
+
+def check_manifest(task: Task, sent: Manifest, own: Manifest) -> None:
+    """Raise ``ManifestMismatchError`` unless both name the same arrays, shapes and roles."""
+    if sent.digest == own.digest:
+        return
+    theirs = {a.name: (list(a.shape), a.role) for a in sent.arrays}
+    ours = {a.name: (list(a.shape), a.role) for a in own.arrays}
+    name = next(n for n in sorted({*theirs, *ours}) if theirs.get(n) != ours.get(n))
+    raise ManifestMismatchError(
+        f"task {task.name}: the model sent is not this edge's: array {name!r} is "
+        f"{theirs.get(name, 'absent')}, expected {ours.get(name, 'absent')}"
+    )
+
+
+def edge_seed(seed: int, round_number: int, client: str) -> np.random.SeedSequence:
+    """All the chance of one edge in one round."""
+    name = int.from_bytes(hashlib.sha256(client.encode()).digest()[:8], "big")
+    return np.random.SeedSequence([seed, round_number, name])
+
+
+def train_update(
+    task: Task,
+    data: LocalData,
+    base: Vector,
+    manifest: Manifest,
+    settings: TrainingSettings,
+    round_number: int,
+    client: str,
+    cancelled: Callable[[], bool],
+    device: torch.device | str = "cpu",
+) -> TrainedUpdate:
+    """Train from ``base`` on ``data``: a pure function of these, but for the seconds.
+
+    ``metrics``: before and after on the holdout if there is one, ``train.loss`` of the last epoch. Raises
+    ``CancelledError``, ``DivergedError``, ``ManifestMismatchError``.
+    """
+    started = time.perf_counter()
+    chance = edge_seed(settings.seed, round_number, client)
+    model = model_from(task, base, manifest, device, settings.seed)
+    before = _metrics(task, model, data.holdout)
+    with _seeded(chance):
+        report = task.train(model, data, settings, chance, cancelled)
+    if not math.isfinite(report.loss):
+        raise DivergedError(f"training diverged: the loss is {report.loss}")
+    after = _metrics(task, model, data.holdout)
+    delta = _vector(task, model, manifest)
+    delta -= base
+    if not np.isfinite(delta).all():
+        raise DivergedError("training diverged: some of the weights are not finite")
+    return TrainedUpdate(
+        delta=delta,
+        examples=len(data.train),
+        steps=report.steps,
+        seconds=time.perf_counter() - started,
+        metrics=UpdateMetrics(before=before, after=after, train={"loss": report.loss}),
+    )
+
+
+def evaluate(
+    task: Task, vector: Vector, manifest: Manifest, examples: Examples, device: torch.device | str = "cpu"
+) -> Scores:
+    """How the model in ``vector`` does on ``examples``. Raises ``DivergedError`` if that is not finite."""
+    return _scores(task, model_from(task, vector, manifest, device), examples)
+
+
+def _scores(task: Task, model: nn.Module, examples: Examples) -> Scores:
+    scores = task.evaluate(model, examples)
+    if not all(math.isfinite(value) for value in (scores.loss, scores.accuracy, *scores.metrics.values())):
+        raise DivergedError(f"the model's loss on {scores.examples} examples is {scores.loss}, not finite")
+    return scores
+
+
+def _metrics(task: Task, model: nn.Module, holdout: Examples | None) -> dict[str, float] | None:
+    if holdout is None:
+        return None
+    scores = _scores(task, model, holdout)
+    return {
+        **scores.metrics,
+        "examples": float(scores.examples),
+        "loss": scores.loss,
+        "accuracy": scores.accuracy,
+    }
+
+
+def _vector(task: Task, model: nn.Module, manifest: Manifest) -> Vector:
+    state = model.state_dict()
+    return flatten({name: state[name].float().cpu().numpy() for name in task.shared(model)}, manifest)
+
+
+@contextmanager
+def _seeded(seed: np.random.SeedSequence) -> Iterator[None]:
+    """torch's global generator seeded, for a task whose model has dropout; as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(seed.spawn(1)[0].generate_state(1, np.uint64)[0]))
+        yield

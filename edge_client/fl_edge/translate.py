@@ -1,0 +1,58 @@
+"""Wire message → event of a session. What comes on the topics of models goes another way (`models`)."""
+
+from __future__ import annotations
+
+from fl_edge.session import events
+from fl_shared import codec
+from fl_shared import messages as m
+from fl_shared import topics as t
+
+
+def event_of(
+    client: str, topic: t.Topic, payload: bytes, *, retained: bool, now: float
+) -> events.Event | None:
+    """What ``payload`` on ``topic`` tells the session of ``client``; null: nothing that it need know.
+
+    Raises ``codec.DecodeError`` for what is no message of that topic.
+    """
+    if not payload:
+        return _cleared(client, topic, now)
+    message = codec.decode(topic, payload)
+    match topic, message:
+        case t.AggregatorTopic(), m.AggregatorPresence():
+            return events.AggregatorSeen(now, message, retained)
+        case t.PresenceTopic(client=whose), m.ClientPresence() if whose == message.client == client:
+            return events.PresenceSeen(now, message)
+        case t.RepliesTopic(client=whose), (
+            m.Admitted() | m.Refused() | m.Accepted() | m.Rejected()
+        ) as reply:
+            return events.Replied(now, reply) if whose == reply.client == client else None
+        case t.SelectedTopic(round=number), m.Selected():
+            _agree(number, message.round)
+            return events.SelectionSeen(now, message)
+        case t.WorkTopic(client=whose), m.Selected() if whose == client:
+            return events.SelectionSeen(now, message, personal=True)
+        case t.ResultTopic(round=number), m.Result():
+            _agree(number, message.round)
+            return events.ResultSeen(now, message)
+        case t.ModelTopic(), m.ModelAnnouncement():
+            return events.ModelAnnounced(now, message)
+        case _:
+            return None
+
+
+def _cleared(client: str, topic: t.Topic, now: float) -> events.Event | None:
+    match topic:
+        case t.SelectedTopic(round=number):
+            return events.SelectionCleared(now, number)
+        case t.WorkTopic(client=whose) if whose == client:
+            return events.SelectionCleared(now, None)
+        case t.PresenceTopic(client=whose) if whose == client:
+            return events.PresenceSeen(now, None)
+        case _:
+            return None
+
+
+def _agree(in_topic: int, in_payload: int) -> None:
+    if in_topic != in_payload:
+        raise codec.DecodeError(f"round: {in_payload}, but its topic says {in_topic}")

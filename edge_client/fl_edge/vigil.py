@@ -1,0 +1,56 @@
+"""What a person at the terminal should hear while nothing happens: no broker, or no aggregator."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from fl_edge.edge import Edge
+from fl_shared.errors import BrokerUnreachable
+
+LOG = logging.getLogger(__name__)
+
+NOTICE_EVERY: Final = 30.0
+"""Seconds between two lines that say that no aggregator has answered."""
+SAME_LOSS: Final = 5.0
+"""Seconds in which the edges of a fleet do not all say that they have lost the same broker."""
+
+
+class Vigil:
+    """``patience``: seconds that all edges together may be without a broker; null: for ever."""
+
+    def __init__(self, edges: Sequence[Edge], broker: str, patience: float | None, now: float) -> None:
+        self._edges = edges
+        self._broker = broker
+        self._patience = patience
+        self._without_broker: float | None = now
+        self._loss = ("there was no answer yet", float("-inf"))
+        self._next_notice = now + NOTICE_EVERY
+
+    def connected(self, edge: Edge) -> None:
+        self._without_broker = None
+        LOG.info("connected to %s", self._broker, extra={"client": edge.client})
+
+    def lost(self, edge: Edge, reason: str, now: float) -> None:
+        """A connection has ended, or an attempt has failed."""
+        if self._without_broker is None and not any(other.is_connected for other in self._edges):
+            self._without_broker = now
+        before, at = self._loss
+        if reason != before or now - at > SAME_LOSS:
+            self._loss = (reason, now)
+            LOG.warning("no broker: %s; trying again", reason, extra={"client": edge.client})
+
+    def keep(self, now: float) -> None:
+        """To be called every second or so. Raises ``BrokerUnreachable`` when patience is at an end."""
+        lost = self._without_broker
+        if self._patience is not None and lost is not None and now - lost > self._patience:
+            raise BrokerUnreachable(f"no broker for {self._patience:g} s: {self._loss[0]}")
+        if now < self._next_notice:
+            return
+        self._next_notice = now + NOTICE_EVERY
+        since = [edge.unanswered_since for edge in self._edges if edge.unanswered_since is not None]
+        waiting = sum(now - begin > NOTICE_EVERY / 2 for begin in since)
+        if waiting:
+            who = f" ({waiting} of {len(self._edges)} edges)" if len(self._edges) > 1 else ""
+            LOG.info("waiting for an aggregator on %s%s", self._broker, who)

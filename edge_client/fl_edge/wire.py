@@ -1,0 +1,124 @@
+"""One edge's connection: a session name of its own for each attempt, and the topics that it listens to."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from fl_shared import codec, mqtt
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.errors import MessageTooLarge, QueueFull
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """Connected, under this session name."""
+
+    session: str
+    largest: int
+
+
+WireEvent = Up | mqtt.Lost | mqtt.Refused | mqtt.Received | mqtt.Subscribed
+
+
+def new_session() -> str:
+    return secrets.token_hex(8)
+
+
+class Wire:
+    """``post`` is called on the network thread, and may only enqueue."""
+
+    def __init__(
+        self,
+        network: mqtt.Network,
+        settings: mqtt.ConnectionSettings,
+        prefix: str,
+        client: str,
+        roles: Sequence[m.ClientRole],
+        post: Callable[[WireEvent], None],
+    ) -> None:
+        self.client = client
+        self.is_up = False
+        self._prefix = prefix
+        self._roles = roles
+        self._post = post
+        self._lock = threading.Lock()
+        self._session = new_session()
+        # The first event may come before `connect` returns.
+        with self._lock:
+            self._connection = network.connect(self._with_will(settings), self._on_event)
+
+    def _with_will(self, settings: mqtt.ConnectionSettings) -> mqtt.ConnectionSettings:
+        will = m.ClientPresence(client=self.client, state="offline", session=self._session)
+        topic = t.build(self._prefix, t.PresenceTopic(self.client))
+        return replace(settings, will=mqtt.Will(topic, codec.encode(will), qos=1, retain=True))
+
+    def _on_event(self, event: mqtt.Event) -> None:
+        match event:
+            case mqtt.Connected(maximum_packet_size=largest):
+                self._post(Up(self._session, largest))
+            case mqtt.Lost():
+                # The next attempt takes its will from the settings: the will of the connection that was lost
+                # may come late, and must not pass for one of the next.
+                with self._lock:
+                    self._session = new_session()
+                    self._connection.settings = self._with_will(self._connection.settings)
+                self._post(event)
+            case mqtt.Refused() | mqtt.Received() | mqtt.Subscribed():
+                self._post(event)
+
+    def listen(self) -> None:
+        """Subscribes to all that this edge must hear of, but its own presence (see `listen_to_presence`)."""
+        prefix = self._prefix
+        filters = [
+            t.build(prefix, t.RepliesTopic(self.client)),
+            t.build(prefix, t.AggregatorTopic()),
+            t.build(prefix, t.ModelTopic()),
+        ]
+        if "train" in self._roles:
+            filters += [
+                t.build(prefix, t.WorkTopic(self.client)),
+                t.filter_of(prefix, t.ALL_SELECTED),
+                t.filter_of(prefix, t.ALL_RESULTS),
+            ]
+        self._connection.subscribe([(name, 1) for name in filters])
+
+    def listen_to_presence(self) -> None:
+        """To be called after the birth: what is retained there before that, is of the last session."""
+        self._connection.subscribe([(t.build(self._prefix, t.PresenceTopic(self.client)), 0)])
+
+    def essential(self, refused: Sequence[str]) -> list[str]:
+        """Those of ``refused`` without which there is no use in going on."""
+        vital = {t.build(self._prefix, t.RepliesTopic(self.client)), t.build(self._prefix, t.ModelTopic())}
+        return [name for name in refused if name in vital]
+
+    def ask(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
+        """For the topics of models."""
+        if unsubscribe:
+            self._connection.unsubscribe([t.build(self._prefix, topic) for topic in unsubscribe])
+        if subscribe:
+            self._connection.subscribe([(t.build(self._prefix, topic), 1) for topic in subscribe])
+
+    def send(self, topic: t.Topic, message: m.Message, *, retain: bool) -> None:
+        """What cannot be sent is dropped: all that matters is repeated until it is answered."""
+        payload = codec.encode(message)
+        try:
+            self._connection.publish(t.build(self._prefix, topic), payload, qos=1, retain=retain)
+        except (QueueFull, MessageTooLarge) as error:
+            LOG.warning("%s not sent: %s", message.kind, error, extra={"client": self.client})
+
+    def close(self, timeout: float) -> None:
+        """Ends the connection in the background; what was sent goes out first, the will does not."""
+        self.is_up = False
+        threading.Thread(
+            target=self._connection.close,
+            kwargs={"graceful": True, "timeout": timeout},
+            name=f"close-{self.client}",
+            daemon=True,
+        ).start()

@@ -1,0 +1,94 @@
+"""One worker process, as its parent sees it: frames in, frames out, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, BinaryIO, Final, cast
+
+from fl_edge.jobs import FromWorker, ToWorker, read_frame, write_frame
+
+LAST_BREATH: Final = 3.0
+"""Seconds that a worker may live on after it has closed its end of the pipe."""
+
+
+class WorkerProcess:
+    """Started by the constructor, which raises ``OSError`` if that fails. ``send`` and ``kill`` from any thread."""
+
+    def __init__(self, data_dir: Path | None, device: str, stderr: IO[bytes] | int | None) -> None:
+        command = [sys.executable, "-P", "-m", "fl_edge.worker", "--device", device]
+        if data_dir is not None:
+            command += ["--data", str(data_dir)]
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        self._process = subprocess.Popen(  # noqa: S603  our own module
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env={**os.environ, **one_thread},
+            # The terminal's Ctrl-C is for the parent, which decides about its workers.
+            start_new_session=True,
+        )
+        self._outbox: SimpleQueue[ToWorker | None] = SimpleQueue()
+        threading.Thread(target=self._write, name="worker-writer", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, frame: ToWorker) -> None:
+        """Never waits: a worker that does not read holds up nobody but its writer thread."""
+        self._outbox.put(frame)
+
+    def hang_up(self) -> None:
+        """Close its standard input once all is written, at which it ends."""
+        self._outbox.put(None)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self, timeout: float) -> bool:
+        """Whether it has ended within ``timeout`` seconds."""
+        try:
+            self._process.wait(max(timeout, 0))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def hear(self) -> Iterator[FromWorker]:
+        """What it says, until it has ended."""
+        stdout = cast(BinaryIO, self._process.stdout)
+        with stdout:
+            while (frame := cast(FromWorker | None, read_frame(stdout))) is not None:
+                yield frame
+        if not self.wait(LAST_BREATH):
+            self.kill()
+            self._process.wait()
+        self.hang_up()
+
+    def epitaph(self) -> str:
+        """How it ended, for people."""
+        status = self._process.returncode
+        if status >= 0:
+            return f"worker process {self.pid} ended with exit code {status}"
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        hint = " (perhaps the machine ran out of memory)" if name == "SIGKILL" else ""
+        return f"worker process {self.pid} was killed by {name}{hint}"
+
+    def _write(self) -> None:
+        stdin = cast(BinaryIO, self._process.stdin)
+        with contextlib.suppress(OSError):  # it died, as whoever listens to it knows
+            while (frame := self._outbox.get()) is not None:
+                write_frame(stdin, frame)
+        with contextlib.suppress(OSError):
+            stdin.close()
