@@ -1,0 +1,53 @@
+# GNU make 3.81 (which macOS has) and any POSIX sh will do. What is installed, and how: scripts/setup.sh.
+.POSIX:
+.SUFFIXES:
+.NOTPARALLEL:
+.PHONY: help setup setup-dev demo test test-long lint format clean distclean
+
+# Where Debian and Homebrew keep the broker, whether or not a user's PATH has it.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin:/opt/homebrew/sbin
+
+BIN = .venv/bin
+# More for the command: make demo SIMULATE="--rounds 3", make test PYTEST="-k round".
+SIMULATE =
+PYTEST =
+
+help: ## This list (the default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo '  PYTHON=python3.12 make setup   uses that interpreter (3.11 or later)'
+	@echo '  TORCH_INDEX=URL make setup     takes torch and torchvision from another package index;'
+	@echo '                                 the CPU build: https://download.pytorch.org/whl/cpu'
+
+setup: ## Install Mosquitto, if it is missing, and fl-mqtt into .venv
+	@sh scripts/setup.sh
+
+setup-dev: ## The same, and what the tests need
+	@sh scripts/setup.sh --dev
+
+demo: setup ## Train 20 edges for 10 rounds through a real broker, then ask them for a prediction
+	$(BIN)/fl-aggregator simulate --task digits --predict examples/seven.png $(SIMULATE)
+
+lint: setup-dev ## Style, types, and which package may import what
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# pytest comes last: its closing line is the one to read.
+test: lint ## Lint, then all tests but the long ones
+	$(BIN)/python -m pytest -m 'not long' $(PYTEST)
+
+test-long: setup-dev ## The tests that take minutes
+	$(BIN)/python -m pytest -m long $(PYTEST)
+
+format: setup-dev ## Let ruff format the sources and sort their imports
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove caches and builds
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## Remove .venv as well (what runs have left in runs/ stays)
+	rm -rf .venv

@@ -1,0 +1,262 @@
+#!/bin/sh
+# Sets up this clone: the Mosquitto broker as a system package, and .venv with fl-mqtt in it (editable).
+#
+#   scripts/setup.sh         what running needs
+#   scripts/setup.sh --dev   what the tests need as well
+#
+# PYTHON=python3.12   the interpreter (default: the first of python3, python3.14 … that is 3.11 or later)
+# TORCH_INDEX=URL     takes torch and torchvision, and nothing else, from another package index
+#
+# It asks nothing, and touches nothing outside this folder but system packages, which it names first. Where
+# everything is in place it ends at once. POSIX sh: macOS and Debian have no newer shell in common.
+set -eu
+
+cd "$(dirname "$0")/.."
+here=$(pwd -P)
+dev=no
+[ "${1:-}" = --dev ] && dev=yes
+
+# Debian keeps the broker where ordinary users do not look, Homebrew where fresh shells do not.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin:/opt/homebrew/sbin
+export PATH
+export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# pip's cache lies outside this folder, and torch would leave gigabytes there. A cache that was asked for is used.
+[ -n "${PIP_CACHE_DIR:-}" ] || export PIP_NO_CACHE_DIR=1
+[ -t 1 ] || export PIP_PROGRESS_BAR=off
+
+say() { printf '==> %s\n' "$*"; }
+fail() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 1
+}
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# --- system packages --------------------------------------------------------------------------------------
+
+package_manager() {
+    case $(uname -s) in
+        Darwin) managers=brew ;;
+        *) managers="apt-get dnf pacman brew" ;;
+    esac
+    for manager in $managers; do
+        if has "$manager"; then
+            echo "$manager"
+            return
+        fi
+    done
+}
+
+# install_command MANAGER PACKAGE…: what a person would type.
+install_command() {
+    with=$1
+    shift
+    case $with in
+        apt-get) echo "apt-get install -y --no-install-recommends $*" ;;
+        dnf) echo "dnf install -y $*" ;;
+        pacman) if [ -e /var/lib/pacman/sync/core.db ]; then
+            echo "pacman -S --noconfirm --needed $*"
+        else
+            echo "pacman -Sy --noconfirm --needed $*"
+        fi ;;
+        brew) echo "brew install $*" ;;
+    esac
+}
+
+may_be_root() { [ "$(id -u)" = 0 ] || { has sudo && sudo -n true 2>/dev/null; }; }
+
+# as_root COMMAND…: a wrong password or a question is a failure, never a prompt.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        env DEBIAN_FRONTEND=noninteractive "$@" </dev/null
+    else
+        sudo -n env DEBIAN_FRONTEND=noninteractive "$@" </dev/null
+    fi
+}
+
+# install_packages MANAGER PACKAGE…: names them, then installs them. Status 1 if that cannot be done.
+install_packages() {
+    manager=$1
+    command=$(install_command "$@")
+    if [ "$manager" = brew ]; then
+        say "installing with Homebrew: $command"
+        NONINTERACTIVE=1 $command </dev/null
+        return
+    fi
+    may_be_root || return 1
+    say "installing system packages: $command"
+    if [ "$manager" = apt-get ]; then
+        # A stale or missing list is no reason to stop: the installation says whether it matters.
+        as_root apt-get update -qq || say "apt-get update failed; trying with the lists that are there"
+        command="apt-get -o DPkg::Lock::Timeout=120 ${command#apt-get }"
+    fi
+    # shellcheck disable=SC2086
+    as_root $command
+}
+
+# require_packages WHAT PACKAGE…: or say which command to run, and stop.
+require_packages() {
+    what=$1
+    shift
+    manager=$(package_manager)
+    [ -n "$manager" ] || fail "$what is missing, and none of apt-get, dnf, pacman and brew is here to install it.
+    Please install it by hand (packages are called like: $*), then call make again."
+    if ! install_packages "$manager" "$@"; then
+        prefix="sudo "
+        { [ "$manager" = brew ] || [ "$(id -u)" = 0 ]; } && prefix=
+        update=
+        [ "$manager" != apt-get ] || update="${prefix}apt-get update; "
+        fail "$what is missing and could not be installed from here. Please run
+
+    $update$prefix$(install_command "$manager" "$@")
+
+and then call make again."
+    fi
+}
+
+ensure_broker() {
+    packages=
+    has mosquitto || packages=mosquitto
+    if ! has mosquitto_pub || ! has mosquitto_sub; then
+        case $(package_manager) in
+            apt-get) packages="$packages mosquitto-clients" ;;
+            *) packages=mosquitto ;; # elsewhere the clients are in the same package
+        esac
+    fi
+    [ -n "$packages" ] || return 0
+    started=no
+    # Debian's package starts a service on installation; without an init there is nothing to start it.
+    case $packages in mosquitto | mosquitto\ *) [ -d /run/systemd/system ] && has apt-get && started=yes ;; esac
+    # shellcheck disable=SC2086
+    require_packages "Mosquitto (broker and clients)" $packages
+    has mosquitto || fail "the package mosquitto is installed, but there is no program mosquitto in $PATH"
+    if [ "$started" = yes ]; then
+        say "note: the package has also started a broker of its own on localhost:1883, now and at every boot."
+        say "      fl-mqtt's demo and tests do not use it. Switch it off: sudo systemctl disable --now mosquitto"
+    fi
+}
+
+# Real images for the tests, where Debian's package can be had. Without them those tests say why they are skipped.
+ensure_dataset() {
+    [ ! -e /usr/share/datasets/fashion-mnist ] || return 0
+    [ "$(package_manager)" = apt-get ] || return 0
+    install_packages apt-get dataset-fashion-mnist ||
+        say "no Fashion-MNIST for the tests (Debian's package dataset-fashion-mnist): going on without"
+}
+
+# --- the virtual environment ------------------------------------------------------------------------------
+
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+
+# Sets `python`.
+find_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        found=$(version_of "$PYTHON") || fail "PYTHON=$PYTHON: no Python is started by that name"
+        is_new_enough "$PYTHON" || fail "PYTHON=$PYTHON is Python $found; 3.11 or later is needed"
+        python=$PYTHON
+        return
+    fi
+    for python in python3 python3.14 python3.13 python3.12 python3.11 python; do
+        ! is_new_enough "$python" || return 0
+    done
+    found=$(version_of python3) || found=none
+    fail "Python 3.11 or later is needed (found: $found). Install one, or say where it is:
+    PYTHON=/path/to/python3.12 make setup"
+}
+
+# Says why the environment that is there cannot be used (nothing if it can).
+why_anew() {
+    if ! is_new_enough .venv/bin/python; then
+        echo "its Python does not start, or is older than 3.11"
+    elif [ -f .venv/.setup ] && [ "$(head -n 1 .venv/.setup)" != "$here" ]; then
+        echo "it was made for another folder"
+    elif [ -n "${PYTHON:-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of .venv/bin/python)" ]; then
+        echo "PYTHON=$PYTHON is another version"
+    elif [ -n "${TORCH_INDEX:-}" ] && has_torch && [ "$(cat .venv/.torch-index 2>/dev/null)" != "$TORCH_INDEX" ]; then
+        echo "its torch comes from another index"
+    fi
+}
+
+has_torch() { ls -d .venv/lib/python3*/site-packages/torch >/dev/null 2>&1; }
+
+ensure_environment() {
+    reason=
+    if [ -e .venv ]; then
+        reason=$(why_anew)
+        [ -n "$reason" ] || return 0
+    fi
+    find_python
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        if [ "$(package_manager)" != apt-get ]; then
+            fail "$python has no modules venv and ensurepip; install them, or name another Python: PYTHON=… make setup"
+        fi
+        require_packages "Python's module venv" "python$(version_of "$python")-venv"
+        "$python" -c 'import ensurepip, venv' || fail "$python has no modules venv and ensurepip"
+    fi
+    if [ -n "$reason" ]; then
+        say "making .venv anew ($reason)"
+    else
+        say "making .venv with $("$python" --version)"
+    fi
+    "$python" -m venv --clear .venv
+}
+
+pip() { .venv/bin/python -m pip "$@"; }
+
+install_project() {
+    if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
+        .venv/bin/python -m ensurepip
+    fi
+    if [ -n "${TORCH_INDEX:-}" ] && [ "$(cat .venv/.torch-index 2>/dev/null)" != "$TORCH_INDEX" ]; then
+        say "installing torch and torchvision from $TORCH_INDEX"
+        # The version limits are those of pyproject.toml; no other place repeats them.
+        # shellcheck disable=SC2046
+        pip install --index-url "$TORCH_INDEX" $(.venv/bin/python -c 'import pathlib, tomllib
+project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
+edge = project["optional-dependencies"]["edge"]
+print(*(r.replace(" ", "") for r in edge if r.startswith("torch")))')
+        echo "$TORCH_INDEX" >.venv/.torch-index
+    elif [ "$(uname -s)" = Linux ] && ! has_torch; then
+        say "torch for Linux brings CUDA along: several GB. For the small CPU build stop here (Ctrl-C) and call"
+        say "      TORCH_INDEX=https://download.pytorch.org/whl/cpu make setup"
+    fi
+    say "installing fl-mqtt with the extra 'edge' into .venv"
+    pip install --editable '.[edge]'
+}
+
+# Dependency groups came with pip 25.1.
+install_tools() {
+    say "installing the tools of the tests into .venv"
+    .venv/bin/python -c 'import sys, pip
+sys.exit([int(n) for n in pip.__version__.split(".")[:2]] < [25, 1])' || pip install --upgrade 'pip>=25.1'
+    pip install --group dev
+}
+
+fingerprint() {
+    echo "$here"
+    cat pyproject.toml scripts/setup.sh | cksum
+}
+is_current() { [ -f ".venv/$1" ] && [ "$(cat ".venv/$1")" = "$wanted" ]; }
+
+# ----------------------------------------------------------------------------------------------------------
+
+ensure_broker
+[ "$dev" = no ] || ensure_dataset
+ensure_environment
+wanted=$(fingerprint)
+did=nothing
+if ! is_current .setup; then
+    install_project
+    echo "$wanted" >.venv/.setup
+    did=something
+fi
+if [ "$dev" = yes ] && ! is_current .setup-dev; then
+    install_tools
+    echo "$wanted" >.venv/.setup-dev
+    did=something
+fi
+if [ $did = nothing ]; then
+    say "set up already"
+else
+    say "ready: .venv/bin/fl-aggregator and .venv/bin/fl-edge"
+fi
