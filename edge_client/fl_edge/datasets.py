@@ -29,6 +29,9 @@ CLASSES: Final = 10
 DIGITS_TEST_SHARE: Final = 0.2
 _DIGITS_SPLIT_SEED: Final = 1797
 
+SYSTEM_PLACES: Final = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
+"""Where distributions' packages put a data set."""
+
 _CIFAR_ARCHIVE: Final = "cifar-10-binary.tar.gz"
 _CIFAR_TRAIN: Final = [f"data_batch_{i}.bin" for i in range(1, 6)]
 _CIFAR_TEST: Final = ["test_batch.bin"]
@@ -84,14 +87,14 @@ class _IdxSource:
 
     name: str
     torchvision: Literal["MNIST", "FashionMNIST"]
-    system: tuple[Path, ...] = ()
     hint: str = ""
 
     def places(self, data_dir: Path | None) -> list[Path]:
         layouts = (Path(self.torchvision) / "raw", Path(self.name))
         if data_dir is not None:
             return [*(data_dir / layout for layout in layouts), data_dir]
-        return [*self.system, *(root / layout for root in _roots() for layout in layouts)]
+        system = [SYSTEM_PLACES[self.name]] if self.name in SYSTEM_PLACES else []
+        return [*system, *(root / layout for root in _roots() for layout in layouts)]
 
 
 _IDX: Final[dict[Name, _IdxSource]] = {
@@ -99,7 +102,6 @@ _IDX: Final[dict[Name, _IdxSource]] = {
     "fashion-mnist": _IdxSource(
         "fashion-mnist",
         "FashionMNIST",
-        system=(Path("/usr/share/datasets/fashion-mnist"),),
         hint="; on Debian and Ubuntu: apt install dataset-fashion-mnist",
     ),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+import warnings
 import zlib
 from io import BytesIO
 from typing import Any, Final
@@ -56,7 +57,11 @@ def decode(payload: bytes) -> Picture:
 def _decode_file(payload: bytes) -> Picture:
     kind = "PNG" if payload.startswith(_PNG) else "JPEG"
     try:
-        with Image.open(BytesIO(payload), formats=[kind]) as image:
+        with warnings.catch_warnings():
+            # Pillow only warns of what is refused below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(BytesIO(payload), formats=[kind])
+        with image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise PayloadError(f"the {kind} has {width} × {height} pixels, expected at most {MAX_PIXELS}")

@@ -1,0 +1,311 @@
+"""Where data sets are found, and what is said when they are not."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.server
+import io
+import re
+import struct
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fl_edge import datasets, downloads
+from fl_edge.errors import DataCorruptError, DataMissingError
+
+pytestmark = pytest.mark.edge
+
+read = datasets.read.__wrapped__  # without the cache
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 28, 28), dtype=np.uint8)
+LABELS = np.array([3, 1, 4, 1, 5, 9, 2], dtype=np.uint8)
+
+
+def idx(array: NDArray[np.uint8]) -> bytes:
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def put(directory: Path, prefix: str = "train", packed: bool = True, dotted: bool = False) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, array in ((f"{prefix}-images-idx3-ubyte", IMAGES), (f"{prefix}-labels-idx1-ubyte", LABELS)):
+        spelled = name.replace("-idx", ".idx") if dotted else name
+        data = gzip.compress(idx(array)) if packed else idx(array)
+        (directory / (f"{spelled}.gz" if packed else spelled)).write_bytes(data)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine on which there is nothing, and whose working directory is elsewhere."""
+    for variable in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+@pytest.mark.parametrize("layout", ["", "MNIST/raw", "mnist"])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("dotted", [True, False])
+def test_files_are_found_in_the_directory_given(
+    tmp_path: Path, layout: str, packed: bool, dotted: bool
+) -> None:
+    put(tmp_path / layout, packed=packed, dotted=dotted)
+    data = read("mnist", "train", tmp_path, False)
+    np.testing.assert_array_equal(data.images[..., 0], IMAGES)
+    np.testing.assert_array_equal(data.labels, LABELS)
+    assert data.labels.dtype == np.int64
+    assert not data.images.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["work/data/FashionMNIST/raw", "XDG_CACHE_HOME/fl-mqtt/fashion-mnist", "HOME/data/FashionMNIST/raw"],
+)
+def test_the_usual_places_are_searched(home: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.setitem(datasets.SYSTEM_PLACES, "fashion-mnist", Path("/nowhere"))
+    put(home / place, "t10k")
+    assert len(read("fashion-mnist", "test", None, False).labels) == 7
+
+
+def test_with_a_directory_given_nothing_else_counts(home: Path) -> None:
+    put(home / "work/data/mnist")
+    (home / "empty").mkdir()
+    assert len(read("mnist", "train", None, False).labels) == 7
+    with pytest.raises(DataMissingError):
+        read("mnist", "train", home / "empty", False)
+
+
+def test_what_is_missing_is_said_with_where_to_put_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(datasets.SYSTEM_PLACES, "fashion-mnist", Path("/nowhere"))
+    with pytest.raises(DataMissingError) as caught:
+        read("fashion-mnist", "train", None, False)
+    text = str(caught.value)
+    for part in (
+        "fashion-mnist",
+        "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz",
+        str(home / "XDG_CACHE_HOME/fl-mqtt/FashionMNIST/raw"),
+        "--data DIR",
+        "apt install dataset-fashion-mnist",
+    ):
+        assert part in text
+    assert len(text) < 1000  # the wire takes no more
+
+
+def test_half_a_data_set_is_missing(tmp_path: Path) -> None:
+    put(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataMissingError, match=re.escape(str(tmp_path))):
+        read("mnist", "train", tmp_path, False)
+
+
+def test_a_directory_that_is_none_is_said(tmp_path: Path) -> None:
+    for name in ("mnist", "cifar10"):
+        with pytest.raises(DataMissingError, match="gone is not a directory"):
+            read(name, "train", tmp_path / "gone", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("train-images-idx3-ubyte", b"", "begins with , expected 00 00 08 03"),
+        ("train-images-idx3-ubyte", b"<!DOCTYPE html>", "begins with 3c 21 44 4f, expected 00 00 08 03"),
+        ("train-images-idx3-ubyte", idx(IMAGES)[:-1], "needs 5488 bytes, the file has only 5487"),
+        ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "needs 5488 bytes, the file has more"),
+        ("train-images-idx3-ubyte", idx(IMAGES[:, :20]), "images of 20 × 28, expected 28 × 28"),
+        ("train-images-idx3-ubyte", struct.pack(">IIII", 0x803, 2**31, 2**31, 9) + b"1", "header claims"),
+        ("train-images-idx3-ubyte", gzip.compress(idx(IMAGES))[:200], "cannot be read"),
+        ("train-images-idx3-ubyte", gzip.compress(idx(IMAGES))[:100] + bytes(900), "cannot be read"),
+        ("train-labels-idx1-ubyte", idx(LABELS[:3]), "3 labels for 7 images"),
+        ("train-labels-idx1-ubyte", idx(LABELS + np.uint8(1)), "has the label 10, expected 0 to 9"),
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+def test_a_broken_file_is_named(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    put(tmp_path, packed=False)
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataCorruptError, match=message) as caught:
+        read("mnist", "train", tmp_path, False)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+# --- CIFAR-10
+
+
+def cifar(count: int, seed: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, 256, (count, 3073), dtype=np.uint8)
+    rows[:, 0] = rng.integers(0, 10, count)
+    return rows.tobytes()
+
+
+def put_cifar(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for i in range(1, 6):
+        (directory / f"data_batch_{i}.bin").write_bytes(cifar(2, i))
+    (directory / "test_batch.bin").write_bytes(cifar(3, 0))
+
+
+@pytest.mark.parametrize("layout", ["", "cifar-10-batches-bin", "cifar10"])
+def test_cifar10_is_read_from_its_binary_files(tmp_path: Path, layout: str) -> None:
+    put_cifar(tmp_path / layout)
+    train, test = (read("cifar10", split, tmp_path, False) for split in ("train", "test"))
+    assert (train.images.shape, test.images.shape) == ((10, 32, 32, 3), (3, 32, 32, 3))
+    raw = np.frombuffer(cifar(3, 0), dtype=np.uint8).reshape(3, 3073)
+    np.testing.assert_array_equal(test.labels, raw[:, 0])
+    # The second pixel of the first row: byte 1 of each plane.
+    np.testing.assert_array_equal(test.images[0, 0, 1], raw[0, [2, 1026, 2050]])
+
+
+def test_cifar10_is_read_out_of_its_archive(tmp_path: Path) -> None:
+    put_cifar(tmp_path / "plain")
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "plain", "cifar-10-batches-bin")
+    there, here = (
+        read("cifar10", "train", tmp_path / "plain", False),
+        read("cifar10", "train", tmp_path, False),
+    )
+    np.testing.assert_array_equal(here.images, there.images)
+    assert not (tmp_path / "cifar-10-batches-bin").exists()
+
+
+def test_a_broken_archive_is_named(tmp_path: Path) -> None:
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    archive.write_bytes(b"not a tar")
+    with pytest.raises(DataCorruptError, match=r"tar.gz: cannot be read"):
+        read("cifar10", "train", tmp_path, False)
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("x/test_batch.bin"), io.BytesIO())
+    with pytest.raises(DataCorruptError, match=r"does not contain data_batch_1.bin"):
+        read("cifar10", "train", tmp_path, False)
+    with pytest.raises(DataCorruptError, match="0 bytes, expected a multiple of 3073"):
+        read("cifar10", "test", tmp_path, False)
+
+
+def test_torchvisions_pickles_are_not_opened_if_they_are_not_the_known_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in ("batches.meta", "test_batch", *(f"data_batch_{i}" for i in range(1, 6))):
+        (folder / name).write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
+    with pytest.raises(DataCorruptError, match="cifar-10-batches-py"):
+        read("cifar10", "train", tmp_path, False)
+
+
+# --- downloads
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A web server on this machine: its directory and address."""
+    root = tmp_path / "mirror"
+    root.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield root, f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def use_mirrors(monkeypatch: pytest.MonkeyPatch, root: Path, *addresses: str) -> None:
+    from torchvision.datasets import MNIST
+
+    sums = [(f.name, hashlib.md5(f.read_bytes()).hexdigest()) for f in root.iterdir()]
+    monkeypatch.setattr(MNIST, "mirrors", list(addresses))
+    monkeypatch.setattr(MNIST, "resources", sums)
+
+
+def test_what_is_missing_is_downloaded_into_the_cache(
+    home: Path, mirror: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(mirror[0])
+    # The first mirror is down.
+    use_mirrors(monkeypatch, mirror[0], "http://127.0.0.1:9/", mirror[1])
+    np.testing.assert_array_equal(read("mnist", "train", None, True).images[..., 0], IMAGES)
+    raw = home / "XDG_CACHE_HOME/fl-mqtt/MNIST/raw"
+    assert {f.name for f in raw.iterdir() if not f.name.startswith(".")} == {
+        "train-images-idx3-ubyte.gz",
+        "train-labels-idx1-ubyte.gz",
+    }
+    assert len(read("mnist", "train", None, False).labels) == 7
+
+
+def test_with_a_directory_given_downloads_go_there(
+    home: Path, mirror: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(mirror[0])
+    use_mirrors(monkeypatch, mirror[0], mirror[1])
+    (home / "given").mkdir()
+    read("mnist", "train", home / "given", True)
+    assert (home / "given/MNIST/raw/train-labels-idx1-ubyte.gz").is_file()
+
+
+def test_a_download_with_another_sum_is_not_kept(
+    home: Path, mirror: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(mirror[0])
+    use_mirrors(monkeypatch, mirror[0], mirror[1])
+    (mirror[0] / "train-images-idx3-ubyte.gz").write_bytes(b"something else")
+    with pytest.raises(DataMissingError, match=r"The download failed: .*corrupted"):
+        read("mnist", "train", None, True)
+    assert not list((home / "XDG_CACHE_HOME").rglob("*.gz"))
+
+
+def test_without_a_network_the_reason_is_given(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_mirrors(monkeypatch, home / "work", "http://127.0.0.1:9/")
+    from torchvision.datasets import MNIST
+
+    monkeypatch.setattr(MNIST, "resources", [("train-images-idx3-ubyte.gz", "0" * 32)])
+    with pytest.raises(DataMissingError, match=r"The download failed: .*refused"):
+        read("mnist", "train", None, True)
+
+
+def test_a_mirror_that_says_nothing_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    from torchvision.datasets import MNIST
+
+    monkeypatch.setattr(downloads, "SILENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+        with pytest.raises(DataMissingError, match=r"The download failed: .*timed out"):
+            read("mnist", "train", None, True)
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_place_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+    (tmp_path / "MNIST").write_text("a file where a directory should be")
+    with pytest.raises(DataMissingError, match=r"The download failed: .*MNIST"):
+        read("mnist", "train", tmp_path, True)
+
+
+# --- what ships with scikit-learn
+
+
+def test_digits_have_a_fixed_test_split() -> None:
+    train, test = datasets.read("digits", "train"), datasets.read("digits", "test")
+    assert (train.images.shape, test.images.shape) == ((1438, 8, 8, 1), (359, 8, 8, 1))
+    assert np.bincount(test.labels, minlength=10).min() >= 25
+    from sklearn.datasets import load_digits
+
+    everything = np.sort(load_digits().data.astype(np.uint8), axis=0)
+    both = np.sort(np.concatenate([train.images, test.images]).reshape(-1, 64), axis=0)
+    np.testing.assert_array_equal(both, everything)
+
+
+def test_all_edges_of_a_process_share_one_copy() -> None:
+    assert datasets.read("digits", "train").images is datasets.read("digits", "train").images

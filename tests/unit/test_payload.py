@@ -1,0 +1,333 @@
+"""Prediction requests: what is a picture, and how it becomes one of the data set's own."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("PIL")
+
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fl_edge.errors import PayloadError
+from fl_edge.tasks import payload as p
+
+pytestmark = pytest.mark.edge
+
+GREY = np.array([[0, 50, 100], [150, 200, 250]], dtype=np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pixels(value: object) -> bytes:
+    return json.dumps({"pixels": value}).encode()
+
+
+def ring(
+    size: int = 60, top: int = 10, left: int = 25, height: int = 40, width: int = 20
+) -> NDArray[np.uint8]:
+    """A digit 0 of sorts, light on dark, away from the middle."""
+    image = np.zeros((size, size), dtype=np.uint8)
+    image[top : top + height, left : left + width] = 255
+    image[top + 6 : top + height - 6, left + 6 : left + width - 6] = 0
+    return image
+
+
+# --- decoding
+
+
+def test_a_grey_png_is_itself() -> None:
+    np.testing.assert_array_equal(p.decode(encoded(Image.fromarray(GREY))), GREY)
+
+
+def test_a_colour_png_stays_in_colour() -> None:
+    colour = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    np.testing.assert_array_equal(p.decode(encoded(Image.fromarray(colour))), colour)
+
+
+def test_a_jpeg_is_read() -> None:
+    picture = p.decode(encoded(Image.new("RGB", (40, 30), (200, 10, 10)), "JPEG"))
+    assert picture.shape == (30, 40, 3)
+    np.testing.assert_allclose(picture, np.broadcast_to([200, 10, 10], (30, 40, 3)), atol=3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("1", "PNG"), ("L", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("I;16", "PNG"),
+     ("L", "JPEG"), ("RGB", "JPEG"), ("CMYK", "JPEG"), ("YCbCr", "JPEG")],
+)  # fmt: skip
+def test_every_colour_mode_shows_the_same_picture(mode: str, kind: str) -> None:
+    """A white square on black, seen through each mode."""
+    array = np.zeros((32, 32), dtype=np.uint8)
+    array[8:24, 8:24] = 255
+    image = Image.fromarray(array)
+    if mode == "I;16":
+        image = Image.fromarray(array.astype(np.uint16) * 257)
+    elif mode in {"LA", "P"}:
+        image = image.convert(mode)
+    else:
+        image = image.convert("RGB").convert(mode)
+    seen = p.to_grey(p.decode(encoded(image, kind)))
+    np.testing.assert_allclose(seen, array, atol=40 if kind == "JPEG" else 1)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    deep = Image.fromarray(np.array([[0, 257 * 100, 257 * 255]], dtype=np.uint16))
+    np.testing.assert_allclose(p.decode(encoded(deep)), [[0, 100, 255]], atol=0.5)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_is_white(mode: str) -> None:
+    image = Image.new(mode, (4, 4), (0,) * len(mode))
+    assert (p.decode(encoded(image)) == 255).all()
+
+
+def test_a_transparent_palette_colour_is_white() -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.putpixel((0, 0), 1)
+    picture = p.decode(encoded(image, transparency=0))
+    assert picture[0, 0].tolist() == [255, 0, 0]
+    assert (picture[1:] == 255).all()
+
+
+def test_a_photograph_is_turned_as_its_camera_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    upright = p.decode(encoded(Image.new("L", (40, 20)), "JPEG", exif=exif))
+    assert upright.shape == (40, 20)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_large_picture_is_averaged_down(kind: str) -> None:
+    picture = p.decode(encoded(Image.new("L", (5000, 2500), 77), kind))
+    assert picture.shape[1] in range(p.WORKING_SIDE, 2 * p.WORKING_SIDE)
+    assert abs(picture.shape[1] - 2 * picture.shape[0]) <= 2
+    np.testing.assert_allclose(picture, 77, atol=2)
+
+
+def test_a_long_thin_picture_is_read() -> None:
+    assert p.decode(encoded(Image.new("L", (9000, 1), 9))).size > 0
+
+
+def png_bomb(side: int) -> bytes:
+    """A well-formed PNG of side × side black pixels, a few hundred bytes a megapixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    compressor = zlib.compressobj(9)
+    rows = b"".join(compressor.compress(bytes(side + 1)) for _ in range(side)) + compressor.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [6000, 10_000])
+def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
+    bomb = png_bomb(side)
+    assert len(bomb) < 200_000
+    with pytest.raises(PayloadError, match=f"{side} × {side} pixels, expected at most"):
+        p.decode(bomb)
+
+
+def test_a_header_that_claims_the_impossible_is_refused() -> None:
+    huge = encoded(Image.new("L", (4, 4)))
+    claim = struct.pack(">II", 2**31 - 1, 2**31 - 1)
+    body = b"IHDR" + claim + huge[24:29]
+    broken = huge[:12] + body + struct.pack(">I", zlib.crc32(body)) + huge[33:]
+    with pytest.raises(PayloadError):
+        p.decode(broken)
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (b"", "payload is empty"),
+        (b"hello", "neither a PNG, a JPEG, nor JSON"),
+        (b"\xff\xfe\x00", "neither a PNG, a JPEG, nor JSON"),
+        (b"GIF89a" + bytes(40), "neither a PNG, a JPEG, nor JSON"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "PNG cannot be read"),
+        (encoded(Image.fromarray(ring()))[:90], "PNG cannot be read"),
+        (encoded(Image.fromarray(ring()), "JPEG")[:300], "JPEG cannot be read"),
+        (b"x" * (p.MAX_PAYLOAD + 1), "expected at most 16777216"),
+        (b"[" * (p.MAX_JSON + 1), "JSON: at most 4194304"),
+        (b"[" * 100_000, "neither"),
+        (b"{}", "pixels: Field required"),
+        (b"[1, 2]", "neither"),
+        (b'{"pixels": "abc"}', "pixels: Input should be a valid array"),
+        (b'{"pixels": [NaN]}', "pixels|JSON"),
+        (b'{"pixels": [1e999]}', "pixels: values"),
+        (b'{"pixels": [1' + b"0" * 400 + b"]}", "pixels"),
+        (pixels([]), "pixels: is empty"),
+        (pixels([[], []]), "pixels: is empty"),
+        (pixels([1, 2, 3]), "3 values are no square"),
+        (pixels([[1, 2], [3]]), "rows of different lengths"),
+        (pixels([[1, "2"], [3, 4]]), "something other than numbers"),
+        (pixels([[True, False]]), "something other than numbers"),
+        (pixels([[None, 1]]), "something other than numbers"),
+        (pixels([[{"r": 1}]]), "something other than numbers"),
+        (pixels([[0, 256]]), "values from 0 to 256, expected 0 to 255"),
+        (pixels([[-1, 20]]), "values from -1 to 20"),
+        (pixels([[[1, 2, 3, 4]]]), r"shape \(1, 1, 4\)"),
+        (pixels([[[[1]]]]), r"shape \(1, 1, 1, 1\)"),
+        (pixels(7), "pixels: Input should be a valid array"),
+    ],
+    ids=lambda value: repr(value[:30]),
+)
+def test_what_is_no_picture_is_refused_and_says_why(payload: bytes, message: str) -> None:
+    with pytest.raises(PayloadError, match=message) as caught:
+        p.decode(payload)
+    assert len(str(caught.value)) < 500
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b'{"pixels": ']))
+def test_no_bytes_make_it_raise_anything_else(noise: bytes, start: bytes) -> None:
+    try:
+        picture = p.decode(start + noise)
+    except PayloadError:
+        return
+    assert picture.ndim in (2, 3)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from(["PNG", "JPEG"]))
+def test_a_damaged_file_is_read_or_refused(seed: int, damages: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    file = bytearray(encoded(Image.fromarray(ring()), kind))
+    for position in rng.integers(3, len(file), damages):
+        file[position] = rng.integers(0, 256)
+    try:
+        picture = p.decode(bytes(file))
+    except PayloadError:
+        return
+    assert np.isfinite(picture).all()
+
+
+# --- JSON
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([[0, 50, 100], [150, 200, 250]], GREY),
+        ([0, 64, 128, 255], [[0, 64], [128, 255]]),
+        ([0, 0.5, 1, 0.25], [[0, 127.5], [255, 63.75]]),
+        ([[[1, 2, 3], [4, 5, 6]]], [[[1, 2, 3], [4, 5, 6]]]),
+        ([[[9], [8]]], [[9, 8]]),
+    ],
+)
+def test_pixels_in_json(value: object, expected: Any) -> None:
+    np.testing.assert_allclose(p.decode(pixels(value)), expected)
+
+
+# --- what the models were trained on
+
+
+def test_a_digit_of_the_native_size_is_taken_as_it_is() -> None:
+    mnist = ring(28, 4, 6, 20, 12)
+    np.testing.assert_array_equal(p.fit_digit(mnist.astype(np.float32)), mnist)
+    coarse = np.zeros((8, 8), dtype=np.float32)
+    coarse[:, 2:6] = 255
+    np.testing.assert_array_equal(p.fit_coarse_digit(coarse), coarse * (16 / 255))
+
+
+@pytest.mark.parametrize("fit", [p.fit_digit, p.fit_coarse_digit, p.fit_garment])
+@pytest.mark.parametrize("size", [8, 28, 60, 300])
+def test_dark_on_light_is_inverted(fit: Any, size: int) -> None:
+    light = ring(size, size // 7, size // 3, size - 2 * (size // 7), size // 3).astype(np.float32)
+    np.testing.assert_allclose(fit(255 - light), fit(light), atol=1e-3)
+    assert fit(light).max() > 0
+
+
+def test_eight_by_eight_in_the_data_sets_own_scale_is_understood() -> None:
+    rows = np.zeros((8, 8))
+    rows[:, 3:5] = 16
+    np.testing.assert_allclose(p.fit_coarse_digit(p.decode(pixels(rows.tolist()))), rows, rtol=1e-6)
+
+
+def test_a_digit_is_scaled_into_20_by_20_and_centred_by_mass() -> None:
+    fitted = p.fit_digit(ring().astype(np.float32))
+    rows, columns = np.nonzero(fitted > 30)
+    assert fitted.shape == (28, 28)
+    assert rows.max() - rows.min() + 1 == 20
+    assert columns.max() - columns.min() + 1 == 10
+    weights = fitted / fitted.sum()
+    centre = (weights.sum(1) @ np.arange(28), weights.sum(0) @ np.arange(28))
+    np.testing.assert_allclose(centre, (13.5, 13.5), atol=0.51)
+
+
+def test_a_lopsided_digit_stays_inside() -> None:
+    lopsided = np.zeros((100, 100), dtype=np.float32)
+    lopsided[80:, :] = 255
+    lopsided[:80, 98:] = 255
+    assert p.fit_digit(lopsided).shape == (28, 28)
+
+
+def test_a_coarse_digit_fills_the_height_and_is_centred() -> None:
+    fitted = p.fit_coarse_digit(ring().astype(np.float32))
+    assert fitted.shape == (8, 8)
+    assert fitted.max() == pytest.approx(16)
+    assert (fitted.max(axis=1) > 8).all()
+    np.testing.assert_allclose(fitted, fitted[:, ::-1], atol=1e-3)
+    assert fitted[:, 0].max() == 0
+
+
+def test_paper_is_not_ink() -> None:
+    """A faint digit on grey, noisy paper is the same digit."""
+    rng = np.random.default_rng(0)
+    clean = ring(120, 20, 50, 80, 40).astype(np.float32)
+    photo = np.clip(190 - 0.5 * clean + rng.normal(0, 4, clean.shape), 0, 255).astype(np.float32)
+    np.testing.assert_allclose(p.fit_digit(photo), p.fit_digit(clean), atol=50)
+    assert p.fit_digit(photo)[:3].max() == 0
+
+
+def test_where_the_digit_lies_on_the_page_does_not_matter() -> None:
+    here, there = (ring(100, top, left).astype(np.float32) for top, left in ((0, 0), (60, 75)))
+    np.testing.assert_array_equal(p.fit_coarse_digit(here), p.fit_coarse_digit(there))
+    np.testing.assert_array_equal(p.fit_digit(here), p.fit_digit(there))
+
+
+def test_a_garment_is_trimmed_and_its_longer_side_fills_the_frame() -> None:
+    page = np.full((200, 300), 255, dtype=np.float32)
+    page[20:160, 100:170] = 60
+    fitted = p.fit_garment(page)
+    assert fitted.shape == (28, 28)
+    assert (fitted[:, 7:21] > 250).all()
+    assert fitted[:, :7].max() == fitted[:, 21:].max() == 0
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (32, 32), (64, 48, 3), (5, 7), (1, 1, 3)])
+def test_colour_pictures_become_32_by_32(shape: tuple[int, ...]) -> None:
+    picture = np.full(shape, 100, dtype=np.float32)
+    fitted = p.fit_colour(picture, 32)
+    assert fitted.shape == (32, 32, 3)
+    np.testing.assert_allclose(fitted, 100)
+
+
+@pytest.mark.parametrize("fit", [p.fit_digit, p.fit_coarse_digit, p.fit_garment])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (3, 2), (28, 28), (8, 8), (100, 100)])
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_picture_of_nothing_is_not_an_error(fit: Any, shape: tuple[int, int], value: int) -> None:
+    assert np.isfinite(fit(np.full(shape, value, dtype=np.float32))).all()
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32))
+def test_pictures_of_any_size_fit(height: int, width: int, seed: int) -> None:
+    picture = np.random.default_rng(seed).uniform(0, 255, (height, width)).astype(np.float32)
+    for fit, side, most in ((p.fit_digit, 28, 255), (p.fit_coarse_digit, 8, 16), (p.fit_garment, 28, 255)):
+        fitted = fit(picture)
+        assert fitted.shape == (side, side)
+        assert fitted.min() >= 0
+        assert fitted.max() <= most * 1.001

@@ -1,0 +1,254 @@
+"""Between the wire's vectors and torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from torch import nn
+
+from fl_edge import training
+from fl_edge.errors import CancelledError, DivergedError, ManifestMismatchError
+from fl_edge.tasks import load_task
+from fl_edge.tasks.sgd import sgd
+from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
+from fl_edge.training import TrainedUpdate, train_update
+from fl_shared.messages import Partition, TrainingSettings
+from fl_shared.tensors import Manifest, Vector, unflatten
+
+pytestmark = pytest.mark.edge
+
+
+@pytest.fixture(autouse=True)
+def _settled() -> None:
+    training.settle_torch()
+
+
+def settings(**changes: Any) -> TrainingSettings:
+    return TrainingSettings(
+        **{"epochs": 2, "batch_size": 32, "lr": 0.05, "momentum": 0.9, "seed": 0, **changes}
+    )
+
+
+def never() -> bool:
+    return False
+
+
+def digits(holdout: float = 0.2) -> LocalData:
+    partition = Partition(index=0, count=20, scheme="iid", seed=0, holdout=holdout)
+    return load_task("digits").load(partition, None)
+
+
+def train(
+    number: int = 1,
+    client: str = "edge-0",
+    data: LocalData | None = None,
+    base: Vector | None = None,
+    cancelled: Callable[[], bool] = never,
+    **changes: Any,
+) -> TrainedUpdate:
+    task = load_task("digits")
+    manifest, weights = training.initial(task, 0)
+    return train_update(
+        task,
+        data or digits(),
+        weights if base is None else base,
+        manifest,
+        settings(**changes),
+        number,
+        client,
+        cancelled,
+    )
+
+
+def test_an_update_is_what_was_learnt() -> None:
+    task, data = load_task("digits"), digits()
+    manifest, base = training.initial(task, 0)
+    kept = base.copy()
+    update = train(data=data, base=base)
+    assert (base == kept).all()
+    assert update.delta.dtype == np.float32
+    assert update.delta.shape == (53_002,)
+    assert (update.examples, update.steps) == (58, 4)
+    assert update.seconds > 0
+
+    # The same by hand.
+    model = task.model(0)
+    report = task.train(model, data, settings(), training.edge_seed(0, 1, "edge-0"), never)
+    for name, learnt in unflatten(update.delta, manifest).items():
+        local = model.state_dict()[name].numpy()
+        np.testing.assert_array_equal(learnt, local - unflatten(base, manifest)[name])
+    assert update.metrics.train == {"loss": report.loss}
+
+
+def test_the_same_chance_gives_the_same_bits() -> None:
+    torch.manual_seed(1)
+    one = train().delta
+    torch.manual_seed(2)
+    assert (train().delta == one).all()
+
+
+@pytest.mark.parametrize("changes", [{"number": 2}, {"client": "edge-1"}, {"seed": 1}])
+def test_round_client_and_seed_change_the_order_of_the_examples(changes: dict[str, Any]) -> None:
+    assert (train(**changes).delta != train().delta).any()
+
+
+def test_an_edges_chance_never_changes() -> None:
+    assert training.edge_seed(0, 1, "edge-7").entropy == [0, 1, 13083413003477732363]
+
+
+def test_metrics_are_those_of_the_holdout_before_and_after() -> None:
+    task, data = load_task("digits"), digits()
+    manifest, base = training.initial(task, 0)
+    update = train(data=data, epochs=20)
+    assert data.holdout is not None
+    for metrics, weights in ((update.metrics.before, base), (update.metrics.after, base + update.delta)):
+        scores = training.evaluate(task, weights, manifest, data.holdout)
+        assert metrics is not None
+        assert metrics["accuracy"] == pytest.approx(scores.accuracy)
+        assert metrics["loss"] == pytest.approx(scores.loss, rel=1e-4)
+        assert metrics["examples"] == scores.examples == 14
+    assert update.metrics.before is not None
+    assert update.metrics.after is not None
+    assert update.metrics.after["loss"] < update.metrics.before["loss"]
+
+
+def test_without_a_holdout_nothing_is_claimed_about_it() -> None:
+    metrics = train(data=digits(holdout=0.0)).metrics
+    assert metrics.before is metrics.after is None
+    assert metrics.train is not None
+
+
+def test_a_cancel_ends_it() -> None:
+    with pytest.raises(CancelledError):
+        train(cancelled=lambda: True)
+
+
+def test_what_diverges_is_no_update() -> None:
+    with pytest.raises(DivergedError):
+        train(lr=1e6, epochs=30)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_a_base_that_is_not_finite_on_the_examples_is_no_base(value: float) -> None:
+    task = load_task("digits")
+    manifest, base = training.initial(task, 0)
+    base[:] = value
+    with pytest.raises(DivergedError):
+        train(base=base)
+    with pytest.raises(DivergedError, match="examples is"):
+        training.evaluate(task, base, manifest, task.load_test(None))
+
+
+def test_another_tasks_model_is_refused_with_the_array_that_differs() -> None:
+    task = load_task("digits")
+    manifest, weights = training.initial(load_task("mnist"), 0)
+    with pytest.raises(ManifestMismatchError, match=r"task digits: .*array 'conv1.bias' is .*\[20\].*\[32\]"):
+        train_update(task, digits(), weights, manifest, settings(), 1, "edge-0", never)
+
+
+def test_a_missing_array_and_another_role_are_named() -> None:
+    task = load_task("digits")
+    manifest, weights = training.initial(task, 0)
+    without = Manifest(arrays=manifest.arrays[1:])
+    with pytest.raises(ManifestMismatchError, match=r"'conv1.bias' is absent, expected"):
+        training.model_from(task, weights[32:], without)
+    other = Manifest(arrays=(manifest.arrays[0].model_copy(update={"role": "buffer"}), *manifest.arrays[1:]))
+    with pytest.raises(ManifestMismatchError, match="buffer"):
+        training.model_from(task, weights, other)
+
+
+def test_a_vector_of_another_length_is_refused() -> None:
+    task = load_task("digits")
+    manifest, weights = training.initial(task, 0)
+    with pytest.raises(ValueError, match=r"shape \(53001,\), expected \(53002,\)"):
+        training.model_from(task, weights[1:], manifest)
+
+
+# --- a task with what the built-in ones lack: buffers, dropout, a part that stays at home
+
+
+class Odd(Task):
+    name = "odd"
+
+    def model(self, seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return nn.Sequential(
+                nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2), nn.Linear(2, 2)
+            )
+
+    def load(self, partition: Partition, data_dir: Path | None) -> LocalData:  # noqa: ARG002
+        inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+        return LocalData(Examples(inputs, (inputs[:, 0] > 0).long()), None)
+
+    def load_test(self, data_dir: Path | None) -> Examples:
+        raise NotImplementedError
+
+    def train(
+        self,
+        model: nn.Module,
+        data: LocalData,
+        settings: TrainingSettings,
+        seed: np.random.SeedSequence,
+        cancelled: Callable[[], bool],
+    ) -> TrainReport:
+        return sgd(model, data.train, settings, seed, cancelled)
+
+    def evaluate(self, model: nn.Module, examples: Examples) -> Scores:
+        raise NotImplementedError
+
+    def predict(self, model: nn.Module, payload: bytes) -> dict[str, float]:
+        raise NotImplementedError
+
+    def shared(self, model: nn.Module) -> tuple[str, ...]:
+        return tuple(name for name in super().shared(model) if not name.startswith("4."))
+
+
+PARTITION = Partition(index=0, count=1, scheme="own", seed=0, holdout=0)
+
+
+def test_buffers_travel_as_such_and_counters_and_personal_layers_stay_at_home() -> None:
+    manifest, weights = training.initial(Odd(), 0)
+    roles = {array.name: array.role for array in manifest.arrays}
+    assert roles == {
+        "0.bias": "parameter",
+        "0.weight": "parameter",
+        "1.bias": "parameter",
+        "1.running_mean": "buffer",
+        "1.running_var": "buffer",
+        "1.weight": "parameter",
+        "3.bias": "parameter",
+        "3.weight": "parameter",
+    }
+    assert weights.shape == (4 * 8 + 8 + 4 * 8 + 8 * 2 + 2,)
+    update = train_update(
+        Odd(), Odd().load(PARTITION, None), weights, manifest, settings(), 1, "edge-0", never
+    )
+    assert unflatten(update.delta, manifest)["1.running_mean"].any()
+
+
+def test_dropout_repeats_as_well() -> None:
+    manifest, weights = training.initial(Odd(), 0)
+    data = Odd().load(PARTITION, None)
+
+    def delta(number: int, noise: int) -> Vector:
+        torch.manual_seed(noise)
+        return train_update(Odd(), data, weights, manifest, settings(), number, "e", never).delta
+
+    assert (delta(1, noise=5) == delta(1, noise=6)).all()
+    assert (delta(1, noise=5) != delta(2, noise=5)).any()
+
+
+def test_training_leaves_torchs_global_chance_as_it_was() -> None:
+    manifest, weights = training.initial(Odd(), 0)
+    before = torch.random.get_rng_state()
+    train_update(Odd(), Odd().load(PARTITION, None), weights, manifest, settings(), 1, "e", never)
+    assert torch.equal(torch.random.get_rng_state(), before)

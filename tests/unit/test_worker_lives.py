@@ -1,0 +1,228 @@
+"""How worker processes live and die: killed, stopped, orphaned, broken, replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from fl_edge import pool
+from fl_edge.jobs import Failed, Initialised, Loaded
+from fl_edge.pool import Pool
+from tests.unit.boss import Boss, part, train_for_ever
+
+pytestmark = pytest.mark.edge
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Boss]]:
+    """Starts pools that end with the test."""
+    started: list[Boss] = []
+
+    def start(workers: int = 1, **options: Any) -> Boss:
+        started.append(Boss(workers, **options))
+        return started[-1]
+
+    yield start
+    for boss in started:
+        boss.pool.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_missing_data_is_a_kind_of_its_own(start: Callable[..., Boss], tmp_path: Path) -> None:
+    boss = start(data_dir=tmp_path / "gone")
+    failed = boss.expect(Failed, boss.pool.load("e", "mnist", part()), timeout=60)
+    assert failed.kind == "data-missing"
+    assert "gone is not a directory" in failed.message
+
+
+def test_a_killed_worker_fails_its_job_alone_and_is_replaced(start: Callable[..., Boss]) -> None:
+    boss = start(2)
+    boss.wait_for(lambda: boss.pool.ready == 2, timeout=60)
+    doomed, spared = train_for_ever(boss), train_for_ever(boss)
+    (victim,) = [slot.process for slot in boss.pool._slots if slot.job == doomed]
+    assert victim is not None
+    time.sleep(0.3)
+    os.kill(victim.pid, signal.SIGKILL)
+    failed = boss.expect(Failed, doomed, timeout=5)
+    assert failed.kind == "failed"
+    assert f"worker process {victim.pid} was killed by SIGKILL" in failed.message
+    boss.wait_for(lambda: boss.pool.ready == 2, timeout=60)
+    assert victim.pid not in boss.pids()
+    boss.expect(Loaded, boss.pool.load("e", "digits", part()), timeout=30)
+    assert spared not in boss.kept
+
+
+def test_a_worker_that_does_not_obey_a_cancel_is_killed(
+    start: Callable[..., Boss], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "CANCEL_GRACE", 0.3)
+    boss = start()
+    assert boss.pool.wait_ready(60)
+    job = train_for_ever(boss)
+    (pid,) = boss.pids()
+    os.kill(pid, signal.SIGSTOP)
+    boss.pool.cancel(job)
+    assert boss.expect(Failed, job, timeout=5).kind == "cancelled"
+    assert not alive(pid)
+
+
+def test_a_device_that_is_not_there_ends_it_for_good(start: Callable[..., Boss]) -> None:
+    boss = start(2, device="cuda:77")
+    ids = [boss.pool.load("e", "digits", part()) for _ in range(3)]
+    for job in ids:
+        assert "--device cuda:77 cannot be used" in boss.expect(Failed, job, timeout=60).message
+    assert not boss.pool.wait_ready(0)
+    assert "cuda:77" in boss.expect(Failed, boss.pool.initial("digits", 0), timeout=1).message
+    boss.wait_for(lambda: not boss.pids())
+
+
+ROGUE = """
+import os
+from fl_edge.tasks.digits import DigitsTask
+
+class Loud(DigitsTask):
+    name = "loud"
+    def model(self, seed):
+        print("hello")
+        os.write(1, b"x" * 1000)
+        os.system("echo I am a child")
+        assert os.read(0, 1) == b""
+        return super().model(seed)
+
+class Deadly(DigitsTask):
+    name = "deadly"
+    def model(self, seed):
+        os._exit(3)
+"""
+
+
+@pytest.fixture
+def rogues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of another distribution that behave badly."""
+    (tmp_path / "rogue_tasks.py").write_text(ROGUE)
+    info = tmp_path / "rogue_tasks-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rogue-tasks\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[fl_mqtt.tasks]\nloud = rogue_tasks:Loud\ndeadly = rogue_tasks:Deadly\n"
+    )
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    monkeypatch.setenv("PYTHONPATH", path)
+
+
+@pytest.mark.usefixtures("rogues")
+def test_what_a_task_prints_does_not_get_between_the_frames(
+    start: Callable[..., Boss], tmp_path: Path
+) -> None:
+    with (tmp_path / "said").open("wb") as said:
+        boss = start(stderr=said)
+        boss.expect(Initialised, boss.pool.initial("loud", 0), timeout=60)
+        boss.expect(Loaded, boss.pool.load("e", "loud", part()))
+    text = (tmp_path / "said").read_text()
+    assert "x" * 1000 in text
+    assert "I am a child" in text
+
+
+@pytest.mark.usefixtures("rogues")
+def test_a_worker_that_keeps_dying_is_not_replaced_for_ever(
+    start: Callable[..., Boss], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "MAX_FAILURES", 2)
+    monkeypatch.setattr(pool, "FIRST_PAUSE", 0.01)
+    boss = start()
+    ids = [boss.pool.initial("deadly", 0) for _ in range(3)]
+    messages = [boss.expect(Failed, job, timeout=60).message for job in ids]
+    assert "ended with exit code 3" in messages[0]
+    assert all("2 times in a row" in message for message in messages[1:])
+
+
+def test_closing_ends_the_workers_whatever_they_do(start: Callable[..., Boss]) -> None:
+    boss = start(2)
+    assert boss.pool.wait_ready(60)
+    jobs_open = [train_for_ever(boss) for _ in range(3)]
+    pids = boss.pids()
+    started = time.monotonic()
+    boss.pool.close()
+    assert time.monotonic() - started < 5
+    assert not any(alive(pid) for pid in pids)
+    assert boss.results.empty()
+    assert not set(jobs_open) & set(boss.kept)
+    boss.pool.close()
+
+
+def test_closing_ends_a_worker_that_is_stopped(
+    start: Callable[..., Boss], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "CLOSE_GRACE", 0.3)
+    boss = start()
+    assert boss.pool.wait_ready(60)
+    (pid,) = boss.pids()
+    os.kill(pid, signal.SIGSTOP)
+    boss.pool.close()
+    boss.wait_for(lambda: not alive(pid), timeout=5)
+
+
+PARENT = """
+import sys, time
+from queue import SimpleQueue
+from fl_edge.pool import Pool
+from fl_shared.messages import Partition, TrainingSettings
+
+results = SimpleQueue()
+pool = Pool(2, None, "cpu", results.put)
+while any(slot.process is None for slot in pool._slots):
+    time.sleep(0.01)
+print(*[slot.process.pid for slot in pool._slots], flush=True)
+if sys.argv[1] == "busy":
+    pool.initial("digits", 0)
+    first = results.get(timeout=60).outcome
+    settings = TrainingSettings(epochs=10**6, batch_size=32, lr=1e-9, momentum=0.0, seed=0)
+    part = Partition(index=0, count=1, scheme="iid", seed=0, holdout=0.0)
+    for _ in range(2):
+        pool.train("e", "digits", part, first.weights, first.manifest, settings, 1)
+    while pool.ready < 2 or any(slot.job is None for slot in pool._slots):
+        time.sleep(0.05)
+time.sleep(1)
+print("go", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("state", ["importing", "busy"])
+def test_workers_end_with_their_parent_when_it_is_killed(state: str) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, state], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    try:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert parent.stdout.readline() == "go\n"
+        assert len(pids) == 2
+        assert all(alive(pid) for pid in pids)
+    finally:
+        parent.kill()
+        parent.wait(10)
+        parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "orphans"
+        time.sleep(0.05)
+
+
+def test_a_pool_has_workers() -> None:
+    with pytest.raises(ValueError, match="workers: 0, expected at least 1"):
+        Pool(0, None, "cpu", print)
