@@ -1,0 +1,275 @@
+"""Whatever a broker, an aggregator, workers and time do to an edge's session, in whatever order."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from fl_edge.session import Event, Stopped, effects, events, next_due
+from fl_edge.session.phases import (
+    AwaitingPart,
+    Confirming,
+    Fetching,
+    LoadingPart,
+    Part,
+    Registering,
+    Reporting,
+    Training,
+)
+from fl_shared import messages as m
+from tests.edge_script import Play, identity, update
+from tests.samples import DATA
+
+RUNS = st.sampled_from(["R", "R", "R", "S"])
+EPOCHS = st.integers(1, 3)
+ROUNDS = st.integers(0, 4)
+COHORTS = st.sampled_from(["7", "7,8", "8", "7,8,9", "8,9"])
+PARTS = st.sampled_from(["7/20", "7/20", "8/20", ""])
+ROLES = st.sampled_from(
+    [("train", "predict"), ("train",), ("evaluate",), ("train", "evaluate"), ("predict",)]
+)
+
+
+class Edge(RuleBasedStateMachine):
+    """``jobs``: those that were started and have not ended, with what started them last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.play = Play()
+        self.online: str | None = None
+        self.sessions = 0
+        self.jobs: dict[int, effects.Effect] = {}
+        self.last_job = -1
+        self.last_seq = -1
+        self.answered: set[tuple[str, int]] = set()
+        self.last_sent: dict[tuple[str, int, str, str, int], float] = {}
+
+    @rule(roles=ROLES, task=st.sampled_from([None, "digits"]))
+    @precondition(lambda self: self.sessions == 0)
+    def begin(self, roles: tuple[m.ClientRole, ...], task: str | None) -> None:
+        self.play = Play(identity(roles=roles, task=task))
+
+    # --- what may happen ----------------------------------------------------------------------------------
+
+    @rule(largest=st.sampled_from([None, None, 600, 10_000]))
+    def connect(self, largest: int | None) -> None:
+        self.sessions += 1
+        self.online = f"s{self.sessions}"
+        self.happen(events.Connected(self.play.now, self.online, largest))
+
+    @rule()
+    def lose(self) -> None:
+        self.online = None
+        self.happen(events.ConnectionLost(self.play.now))
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 35.0]))
+    def wait(self, seconds: float) -> None:
+        self.play.now += seconds
+        self.happen(events.TimePassed(self.play.now))
+
+    @rule(run=RUNS, epoch=EPOCHS, part=PARTS, held=st.sampled_from(["", "", "0", "1", "2"]))
+    def admit(self, run: str, epoch: int, part: str, held: str) -> None:
+        self.say(f"admitted run={run} epoch={epoch} {part and 'part=' + part} {held and 'held=' + held}")
+
+    @rule(session=st.sampled_from(["s0", "none"]))
+    def admit_another_session(self, session: str) -> None:
+        assert self.say(f"admitted part=7/20 session={session}") == ()
+
+    @rule(
+        state=st.sampled_from(["online", "offline"]),
+        name=st.sampled_from(["a1", "a2"]),
+        run=RUNS,
+        epoch=EPOCHS,
+    )
+    def see_aggregator(self, state: str, name: str, run: str, epoch: int) -> None:
+        self.say(f"aggregator {state} {name} run={run} epoch={epoch}")
+
+    @rule(line=st.sampled_from(["offline s0", "online s9", "offline s1", "online s1", "cleared"]))
+    def see_presence(self, line: str) -> None:
+        self.say(f"presence {line}")
+
+    @rule(
+        number=ROUNDS,
+        run=RUNS,
+        epoch=EPOCHS,
+        cohort=COHORTS,
+        work=st.booleans(),
+        limit=st.sampled_from([500, 10**6]),
+    )
+    def select(self, number: int, run: str, epoch: int, cohort: str, work: bool, limit: int) -> None:
+        self.say(
+            f"selected {number} run={run} epoch={epoch} cohort={cohort} limit={limit} {'work' if work else ''}"
+        )
+
+    @rule(number=ROUNDS)
+    def clear(self, number: int) -> None:
+        self.say(f"cleared {number}")
+
+    @rule()
+    def clear_own(self) -> None:
+        self.say("cleared work")
+
+    @rule(number=ROUNDS, run=RUNS, epoch=EPOCHS)
+    def end_round(self, number: int, run: str, epoch: int) -> None:
+        self.say(f"result {number} run={run} epoch={epoch}")
+
+    @rule(
+        version=ROUNDS,
+        run=RUNS,
+        epoch=EPOCHS,
+        split=st.sampled_from(["", "evaluate=test", "evaluate=holdout"]),
+    )
+    def announce(self, version: int, run: str, epoch: int, split: str) -> None:
+        self.say(f"model {version} run={run} epoch={epoch} {split}")
+
+    @rule(run=RUNS, number=ROUNDS, accepted=st.booleans(), right=st.booleans())
+    def answer(self, run: str, number: int, accepted: bool, right: bool) -> None:
+        """Perhaps to what is kept, perhaps to anything."""
+        digest = update().digest
+        work = self.play.state.work if not isinstance(self.play.state, Stopped) else None
+        if right and isinstance(work, Reporting):
+            number, run, digest = work.selected.round, work.selected.run, work.update.digest
+            if self.online is not None:
+                self.answered.add((run, number))
+        reason = "accepted" if accepted else "rejected"
+        self.say(f"{reason} {number} {'' if accepted else 'late'} run={run} digest={digest}")
+
+    @precondition(lambda self: bool(self.jobs))
+    @rule(choice=st.randoms(use_true_random=False), works=st.booleans(), users=st.booleans())
+    def end_a_job(self, choice, works: bool, users: bool) -> None:  # type: ignore[no-untyped-def]
+        job = choice.choice(sorted(self.jobs))
+        begun = self.jobs[job]
+        now = self.play.now
+        event: Event
+        if not works:
+            del self.jobs[job]
+            event = events.JobFailed(now, job, "it failed", users_mistake=users and choice.random() < 0.1)
+        elif isinstance(begun, effects.Fetch):
+            event = events.Fetched(now, job)
+        else:
+            del self.jobs[job]
+            event = self.ended(begun, job)
+        self.happen(event)
+
+    def ended(self, begun: effects.Effect, job: int) -> Event:
+        match begun:
+            case effects.Load():
+                return self.play.event(f"loaded {job} holdout={job % 2 * 10}")
+            case effects.Train(selected=selected):
+                base = None if selected.base is None else selected.base.digest
+                data = job.to_bytes(4, "little") + DATA[4:]
+                return events.Trained(self.play.now, job, update(base=base, data=data))
+            case _:
+                return self.play.event(f"evaluated {job}")
+
+    @rule(
+        job=st.integers(0, 40), what=st.sampled_from(["loaded", "fetched", "trained", "evaluated", "failed"])
+    )
+    def end_a_job_of_nobody(self, job: int, what: str) -> None:
+        if job not in self.jobs:
+            assert self.say(f"{what} {job}") == ()
+
+    @precondition(lambda self: self.sessions > 3)
+    @rule(line=st.sampled_from(["stop", "refused id-in-use", "admitted task=cifar10"]))
+    def end(self, line: str) -> None:
+        self.say(line)
+
+    # --- what must hold -----------------------------------------------------------------------------------
+
+    def say(self, line: str) -> tuple[effects.Effect, ...]:
+        return self.happen(self.play.event(line))
+
+    def happen(self, event: Event) -> tuple[effects.Effect, ...]:
+        was_over = isinstance(self.play.state, Stopped)
+        done = self.play.happen(event)
+        assert not (was_over and done), "it acts after its end"
+        for effect in done:
+            self.check(effect)
+        return done
+
+    def check(self, effect: effects.Effect) -> None:
+        match effect:
+            case effects.Load(job=job):
+                self.started(job, effect)
+            case effects.Fetch(job=job, patience=patience):
+                assert patience > 0
+                self.started(job, effect)
+            case effects.Train(job=job, selected=selected, partition=partition):
+                if selected.base is None:
+                    self.started(job, effect)
+                assert isinstance(self.jobs[job], effects.Fetch | effects.Train)
+                self.jobs[job] = effect
+                member = self.play.session.member
+                assert member is not None
+                assert (selected.run, partition) == (member.run, member.partition)
+                assert (selected.run, selected.round) not in self.answered, (
+                    "it trains again what was answered"
+                )
+            case effects.Evaluate(job=job):
+                assert isinstance(self.jobs[job], effects.Fetch)
+                self.jobs[job] = effect
+            case effects.Cancel(job=job):
+                del self.jobs[job]
+            case effects.Send(message=message):
+                assert self.online is not None, "it speaks while there is no connection"
+                self.sent(message)
+            case _:
+                pass
+
+    def started(self, job: int, effect: effects.Effect) -> None:
+        assert job > self.last_job, "job numbers are used once"
+        self.last_job = job
+        self.jobs[job] = effect
+
+    def sent(self, message: m.Message) -> None:
+        assert getattr(message, "session", self.online) == self.online
+        seq = getattr(message, "seq", None)
+        if seq is not None:
+            assert seq > self.last_seq
+            self.last_seq = seq
+        if isinstance(message, m.Update | m.TrainingFailed | m.Evaluation):
+            member = self.play.session.member
+            assert member is not None
+            assert (message.run, message.epoch) == (member.run, member.epoch), (
+                "it obeys whom it was admitted by"
+            )
+        if isinstance(message, m.Update):
+            assert (message.run, message.round) not in self.answered, "it repeats what was answered"
+            key = (message.run, message.epoch, message.session, message.digest, message.round)
+            before = self.last_sent.get(key)
+            assert before is None or self.play.now - before >= 5, "it repeats itself too soon"
+            self.last_sent[key] = self.play.now
+
+    @invariant()
+    def one_job_of_each_kind(self) -> None:
+        state = self.play.state
+        if isinstance(state, Stopped):
+            assert not self.jobs, "a job outlives its edge"
+            return
+        phases = [state.part, state.work, state.appraisal]
+        known = {
+            p.job for p in phases if isinstance(p, LoadingPart | Fetching | Training) or hasattr(p, "job")
+        }
+        assert known == set(self.jobs), "every job is known, and none is waited for that does not run"
+
+    @invariant()
+    def time_is_asked_for(self) -> None:
+        state, due = self.play.state, next_due(self.play.state)
+        if not isinstance(state, Stopped) and isinstance(state.link, Registering | AwaitingPart | Confirming):
+            assert due is not None
+            assert due <= self.play.now + 30, "it gives up registering"
+        assert due is None or due >= self.play.now - 35, "something is overdue for ever"
+
+    @invariant()
+    def work_is_for_the_own_run(self) -> None:
+        state = self.play.state
+        if not isinstance(state, Stopped) and hasattr(state.work, "selected"):
+            assert state.member is not None
+            assert state.work.selected.run == state.member.run
+            if isinstance(state.work, Training | Fetching):
+                assert isinstance(state.part, Part | LoadingPart)
+
+
+TestSession = Edge.TestCase
+TestSession.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

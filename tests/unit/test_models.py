@@ -1,0 +1,144 @@
+"""The models of one process: fetched once for all its edges, over whichever connection is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fl_edge.models import Holder, Model, ModelStore
+from fl_shared import codec
+from fl_shared import topics as t
+from fl_shared.transfer import ModelSection, publication
+from tests.samples import DATA, MANIFEST
+
+MODEL = publication([ModelSection("weights", MANIFEST, DATA)], 2**20)
+TOPICS = set(MODEL.topics())
+A, B, C = Holder("a", 1), Holder("b", 1), Holder("c")
+
+
+class Line:
+    """What a connection is subscribed to."""
+
+    def __init__(self) -> None:
+        self.topics: set[t.Topic] = set()
+
+    def ask(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
+        self.topics -= set(unsubscribe)
+        self.topics |= set(subscribe)
+
+
+class Fixture:
+    def __init__(self, *online: str) -> None:
+        self.lines = {client: Line() for client in online}
+        self.done: list[tuple[Holder, bool, str]] = []
+        self.store = ModelStore(self.lines.get, self._done)
+
+    def _done(self, holder: Holder, digest: str, model: Model | None, why: str) -> None:
+        assert digest == MODEL.digest
+        self.done.append((holder, model is not None, why))
+
+    def fetch(self, holder: Holder, now: float = 0.0, patience: float = 60.0) -> None:
+        self.store.fetch(holder, MODEL.digest, now, patience)
+
+    def deliver(self) -> None:
+        for index in range(MODEL.chunks):
+            chunk = MODEL.chunk(index, run="R", epoch=1, seq=0)
+            self.store.take(t.ChunkTopic(MODEL.digest[:12], index), codec.encode(chunk), 1.0)
+        manifest = MODEL.manifest(run="R", epoch=1, seq=0)
+        self.store.take(t.ManifestTopic(MODEL.digest[:12]), codec.encode(manifest), 1.0)
+
+    def held(self, holder: Holder) -> Model | None:
+        return self.store.held(holder, MODEL.digest)
+
+
+def test_one_download_serves_all_who_wait_and_those_who_come_later() -> None:
+    fleet = Fixture("a", "b", "c")
+    fleet.fetch(A)
+    fleet.fetch(B)
+    assert [client for client, line in fleet.lines.items() if line.topics] == ["a"]
+    assert fleet.lines["a"].topics == TOPICS
+    fleet.deliver()
+    fleet.fetch(C)
+    assert fleet.done == [(A, True, ""), (B, True, ""), (C, True, "")]
+    assert not any(line.topics for line in fleet.lines.values()), "nothing stays subscribed"
+    assert fleet.held(A) is fleet.held(B) is fleet.held(C)
+
+
+def test_a_model_is_kept_no_longer_than_it_is_held() -> None:
+    fleet = Fixture("a", "b")
+    fleet.fetch(A)
+    fleet.deliver()
+    fleet.store.release(A, MODEL.digest)
+    assert fleet.held(A) is None
+    fleet.fetch(B)
+    assert fleet.lines["b"].topics == TOPICS, "it is fetched again"
+
+
+def test_a_released_fetch_is_given_up_without_a_word() -> None:
+    fleet = Fixture("a")
+    fleet.fetch(A)
+    fleet.store.release(A, MODEL.digest)
+    assert fleet.lines["a"].topics == set()
+    fleet.deliver()
+    assert fleet.done == []
+    assert fleet.store.due() is None
+
+
+def test_a_download_moves_to_another_connection_when_its_own_is_lost() -> None:
+    fleet = Fixture("a", "b")
+    fleet.fetch(A)
+    fleet.fetch(B)
+    del fleet.lines["a"]
+    fleet.store.line_lost("a", 1.0)
+    assert fleet.lines["b"].topics == TOPICS
+    fleet.deliver()
+    assert fleet.done == [(A, True, ""), (B, True, "")]
+
+
+def test_without_any_connection_it_waits_for_one() -> None:
+    fleet = Fixture()
+    fleet.fetch(A)
+    assert fleet.store.due() is not None
+    fleet.lines["a"] = Line()
+    fleet.store.line_up(2.0)
+    assert fleet.lines["a"].topics == TOPICS
+
+
+def test_patience_ends_for_each_holder_alone() -> None:
+    fleet = Fixture("a", "b")
+    fleet.fetch(A, patience=5)
+    fleet.fetch(B, patience=60)
+    due = fleet.store.due()
+    assert due is not None
+    assert due <= 5
+    fleet.store.advance(5.0)
+    assert fleet.done == [(A, False, "the model did not come in time: its manifest has not come")]
+    fleet.deliver()
+    assert fleet.done[1:] == [(B, True, "")]
+
+
+def test_what_does_not_come_is_asked_for_again() -> None:
+    fleet = Fixture("a")
+    fleet.fetch(A)
+    asked: list[tuple[Sequence[t.Topic], Sequence[t.Topic]]] = []
+    fleet.lines["a"].ask = lambda subscribe, unsubscribe: asked.append((subscribe, unsubscribe))  # type: ignore[method-assign]
+    fleet.store.advance(4.9)
+    assert asked == []
+    fleet.store.advance(5.0)
+    assert [(set(subscribe), set(unsubscribe)) for subscribe, unsubscribe in asked] == [(TOPICS, TOPICS)]
+
+
+def test_a_cleared_topic_ends_the_fetch() -> None:
+    fleet = Fixture("a")
+    fleet.fetch(A)
+    fleet.store.take(t.ManifestTopic(MODEL.digest[:12]), b"", 1.0)
+    assert fleet.done == [(A, False, "it was superseded by a newer version")]
+    assert fleet.lines["a"].topics == set()
+
+
+def test_garbage_is_counted_and_told() -> None:
+    fleet = Fixture("a")
+    fleet.fetch(A)
+    for _ in range(16):
+        assert fleet.done == []
+        assert "not msgpack" in str(fleet.store.take(t.ManifestTopic(MODEL.digest[:12]), b"\xc1", 1.0))
+    assert fleet.done[0][:2] == (A, False)

@@ -1,0 +1,548 @@
+"""The edge's session, play by play. The numbers in the names are clauses of docs/protocol.md."""
+
+from __future__ import annotations
+
+import pytest
+
+from fl_edge.session import Stopped, next_due
+from fl_edge.session.effects import Fetch, Send, Train
+from fl_edge.session.phases import (
+    AwaitingPart,
+    Confirming,
+    Fetching,
+    Idle,
+    Loading,
+    Registered,
+    Registering,
+    Reporting,
+    Training,
+    Unable,
+)
+from fl_edge.session.reports import message_bytes, update_message
+from fl_edge.session.steps import pause
+from fl_shared import messages as m
+from fl_shared.codec import encode
+from tests.edge_script import Play, identity, shown, update, version_digest
+
+READY = ("connected s1", "admitted part=7/20", "loaded 0", "admitted part=7/20")
+TRAINS = (*READY, "selected 1", "fetched 1")
+
+
+def sent(effects: object) -> list[m.Message]:
+    assert isinstance(effects, tuple)
+    return [effect.message for effect in effects if isinstance(effect, Send)]
+
+
+def ready(**changes: object) -> Play:
+    play = Play(identity(**changes))
+    play.do(*READY)
+    return play
+
+
+# --- section 4 --------------------------------------------------------------------------------------------
+
+
+def test_4_1_birth_comes_before_the_registration_and_names_the_same_session() -> None:
+    assert Play().texts("connected s1") == [
+        "send fl/clients/7/presence (retained): online session=s1",
+        "send fl/register/7: register session=s1",
+    ]
+
+
+def test_4_1_a_presence_overwritten_by_an_old_will_is_published_again() -> None:
+    play = ready()
+    again = ["send fl/clients/7/presence (retained): online session=s1"]
+    assert play.texts("presence offline s0") == again
+    assert play.texts("presence cleared") == again
+
+
+@pytest.mark.parametrize("line", ["presence online s1", "presence online s9"])
+def test_4_1_a_presence_that_is_online_is_left_alone(line: str) -> None:
+    assert ready().texts(line) == []
+
+
+def test_4_2_registration_is_repeated_with_growing_pauses() -> None:
+    play = Play()
+    play.do("connected s1")
+    pauses = []
+    for _ in range(8):
+        due = next_due(play.state)
+        assert due is not None
+        pauses.append(due - play.now)
+        assert play.texts(f"time {pauses[-1] - 0.01}") == []
+        assert play.texts("time 0.02") == ["send fl/register/7: register session=s1"]
+    assert 1 <= pauses[0] < 2
+    assert all(15 <= later <= 30 for later in pauses[5:])
+    assert pauses[:5] == sorted(pauses[:5])
+
+
+def test_4_2_it_registers_again_when_a_new_start_of_the_aggregator_comes_online() -> None:
+    play = ready()
+    play.do("aggregator online a1 epoch=1 retained")
+    assert play.texts("aggregator online a1 epoch=1") == []
+    assert play.texts("aggregator online a2 epoch=1") == ["send fl/register/7: register session=s1"]
+    play.do("admitted part=7/20", "admitted part=7/20")
+    assert isinstance(play.session.link, Registered)
+    assert play.texts("aggregator offline a1 epoch=1") == [], "the will of an older session"
+    assert play.texts("aggregator online a3 epoch=2") == ["send fl/register/7: register session=s1"]
+
+
+def test_4_2_a_retained_birth_does_not_double_the_registration() -> None:
+    play = Play()
+    play.do("connected s1")
+    assert play.texts("aggregator online a1 retained") == []
+    assert play.texts("aggregator online a2") == ["send fl/register/7: register session=s1"]
+
+
+def test_4_3_replies_to_other_sessions_are_ignored() -> None:
+    play = Play()
+    play.do("connected s1")
+    assert play.do("admitted part=7/20 session=s0") == ()
+    assert play.do("refused id-in-use session=s0") == ()
+    assert isinstance(play.session.link, Registering)
+
+
+def test_4_3_while_parts_are_not_given_out_it_waits_and_asks_again_slowly() -> None:
+    play = Play()
+    play.do("connected s1", "admitted")
+    assert isinstance(play.session.link, AwaitingPart)
+    due = next_due(play.state)
+    assert due is not None
+    assert due >= 10
+    assert play.texts(f"time {due}") == ["send fl/register/7: register session=s1"]
+    assert isinstance(play.session.link, AwaitingPart)
+    assert play.texts("admitted part=3/20")[-1] == "load job=0 digits part=3/20"
+
+
+def test_4_4_second_registration_follows_loading_and_is_repeated_until_answered() -> None:
+    play = Play()
+    play.do("connected s1")
+    assert "load job=0 digits part=7/20" in play.texts("admitted part=7/20")
+    assert isinstance(play.session.link, Loading)
+    second = "send fl/register/7: register session=s1 run=R epoch=1 examples=40"
+    assert second in play.texts("loaded 0")
+    assert play.texts("time 2") == [second]
+    assert isinstance(play.session.link, Confirming)
+    play.do("admitted part=7/20")
+    assert isinstance(play.session.link, Registered)
+    assert next_due(play.state) is None
+
+
+def test_4_4_an_edge_that_does_not_train_registers_once() -> None:
+    play = Play(identity(roles=("predict",)))
+    play.do("connected s1")
+    assert play.texts("admitted") == ["say admitted to run R (digits)"]
+    assert isinstance(play.session.link, Registered)
+
+
+def test_4_4_after_a_reconnect_the_part_is_not_loaded_again() -> None:
+    play = ready()
+    assert play.texts("lost") == []
+    play.do("connected s2")
+    assert play.texts("admitted part=7/20") == [
+        "send fl/register/7: register session=s2 run=R epoch=1 examples=40"
+    ]
+
+
+def test_another_part_is_loaded_anew() -> None:
+    play = ready()
+    play.do("aggregator online a2 epoch=2")
+    assert "load job=1 digits part=8/20" in play.texts("admitted part=8/20 epoch=2")
+    assert "load job=2 digits part=9/20" in play.texts("admitted part=9/20 epoch=2")
+    assert play.do("loaded 1") == (), "that of the part before"
+    assert play.texts("loaded 2")[-1].endswith("epoch=2 examples=40")
+
+
+def test_a_part_that_is_loaded_while_offline_is_confirmed_after_the_reconnect() -> None:
+    play = Play()
+    play.do("connected s1", "admitted part=7/20", "lost")
+    assert sent(play.do("loaded 0")) == []
+    play.do("connected s2")
+    assert len(sent(play.do("admitted part=7/20"))) == 1
+
+
+@pytest.mark.parametrize(
+    "reason", ["id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "no-part-left"]
+)
+def test_4_6_refused_means_exit_2_with_the_reason(reason: str) -> None:
+    play = Play()
+    play.do("connected s1")
+    texts = play.texts(f"refused {reason}")
+    assert isinstance(play.state, Stopped)
+    assert play.state.exit_code == 2
+    assert reason in play.state.reason
+    assert texts[-2:] == ["send fl/clients/7/presence (retained): offline session=s1", "disconnect"]
+
+
+def test_an_edge_without_the_task_says_which_it_has() -> None:
+    play = Play()
+    play.do("connected s1", "admitted part=7/20 task=cifar10")
+    assert isinstance(play.state, Stopped)
+    assert play.state.exit_code == 2
+    assert "'cifar10'" in play.state.reason
+    assert "digits, mnist" in play.state.reason
+
+
+def test_an_edge_that_insists_on_a_task_trains_no_other() -> None:
+    play = Play(identity(task="mnist"))
+    play.do("connected s1", "admitted part=7/20 task=digits")
+    assert isinstance(play.state, Stopped)
+    assert play.state.exit_code == 2
+
+
+def test_missing_data_is_the_users_mistake_and_a_dead_worker_is_not() -> None:
+    missing = Play()
+    missing.do("connected s1", "admitted part=7/20", "failed 0 put train.gz into /data user=yes")
+    assert missing.state == Stopped(identity(), 2, "put train.gz into /data")
+    dead = Play()
+    dead.do("connected s1", "admitted part=7/20")
+    assert "load job=1 digits part=7/20" in dead.texts("failed 0 killed")
+    assert "load job=2 digits part=7/20" in dead.texts("failed 1 killed")
+    dead.do("failed 2 killed")
+    assert isinstance(dead.state, Stopped)
+    assert dead.state.exit_code == 1
+
+
+# --- section 5: being selected ----------------------------------------------------------------------------
+
+
+def test_5_2_fetches_the_base_then_trains_then_reports() -> None:
+    play = ready()
+    assert play.texts("selected 1") == [
+        "say selected for round 1",
+        f"fetch job=1 {version_digest(0)[:12]} within 600 s",
+    ]
+    assert play.texts("fetched 1") == ["train job=1 round=1 from version 0 part=7/20"]
+    [message] = sent(play.do("trained 1"))
+    assert isinstance(message, m.Update)
+    assert (message.round, message.client, message.session, message.run) == (1, "7", "s1", "R")
+    assert message.digest == update().digest
+
+
+def test_5_3_round_0_makes_the_first_weights_without_a_base() -> None:
+    play = ready()
+    assert play.texts("selected 0")[-1] == "train job=1 round=0 first weights part=7/20"
+    [message] = sent(play.do("trained 1 base=none"))
+    assert isinstance(message, m.Update)
+    assert message.base is None
+    assert message.sections[0].arrays is not None
+
+
+def test_who_is_not_in_the_cohort_does_nothing() -> None:
+    play = ready()
+    assert play.do("selected 1 cohort=8,9") == ()
+    assert play.texts("selected 1 cohort=8,9,7")[0] == "say selected for round 1", "called as a substitute"
+
+
+def test_5_1_a_personal_selection_needs_no_cohort() -> None:
+    play = ready()
+    assert play.texts("selected 1 work")[0] == "say selected for round 1"
+
+
+def test_a_selection_seen_before_the_admission_is_taken_up_after_loading() -> None:
+    play = Play()
+    play.do("connected s1")
+    assert play.do("selected 3") == ()
+    assert not any(isinstance(effect, Fetch) for effect in play.do("admitted part=7/20"))
+    assert any(isinstance(effect, Fetch) for effect in play.do("loaded 0"))
+
+
+def test_5_5_a_round_whose_update_is_held_is_not_trained_again() -> None:
+    play = Play()
+    play.do("connected s1", "selected 3", "admitted part=7/20 held=3")
+    assert not any(isinstance(effect, Fetch | Train) for effect in play.do("loaded 0"))
+    assert any(isinstance(effect, Fetch) for effect in play.do("selected 4"))
+
+
+def test_4_3_another_run_or_epoch_is_not_obeyed() -> None:
+    play = ready()
+    assert play.do("selected 5 run=ghost") == ()
+    assert play.texts("selected 5 epoch=2") == ["send fl/register/7: register session=s1"], (
+        "it has missed a birth"
+    )
+    assert isinstance(play.session.work, Idle)
+    assert "say selected for round 5" in play.texts("admitted part=7/20 epoch=2")
+
+
+def test_the_same_selection_again_changes_nothing() -> None:
+    play = Play()
+    play.do(*TRAINS)
+    assert play.do("selected 1 cohort=7,8,9") == ()
+    play.do("trained 1", "accepted 1")
+    assert play.do("selected 1") == ()
+
+
+@pytest.mark.parametrize("phase", ["fetching", "training"])
+@pytest.mark.parametrize(
+    ("line", "stops"),
+    [
+        ("result 1", True),
+        ("cleared 1", True),
+        ("selected 2 cohort=8", True),
+        ("selected 2", True),
+        ("result 0", False),
+        ("result 1 run=ghost", False),
+        ("cleared 2", False),
+        ("cleared work", False),
+        ("selected 2 run=ghost", False),
+        ("selected 0", False),
+        ("lost", False),
+        ("connected s2", False),
+        ("time 100000", False),
+        ("aggregator offline a1", False),
+        ("aggregator online a2", False),
+        ("presence offline s0", False),
+        ("admitted part=7/20", False),
+        ("admitted part=7/20 epoch=2", False),
+        ("admitted part=7/20 run=other", True),
+    ],
+)
+def test_5_7_what_stops_training(phase: str, line: str, stops: bool) -> None:
+    play = Play()
+    play.do(*(TRAINS if phase == "training" else TRAINS[:-1]))
+    texts = play.texts(line)
+    assert ("cancel job=1" in texts) is stops
+    work = play.session.work
+    assert (isinstance(work, Training | Fetching) and work.job == 1) is not stops
+
+
+def test_5_7_clearing_the_own_topic_stops_what_came_on_it() -> None:
+    play = ready()
+    play.do("selected 1 work", "fetched 1")
+    assert "cancel job=1" in play.texts("cleared work")
+
+
+def test_5_2_a_failure_is_told_until_the_round_is_over() -> None:
+    play = Play()
+    play.do(*TRAINS)
+    failed = "send fl/updates/7: failed session=s1 epoch=1 round=1: the worker was killed"
+    assert failed in play.texts("failed 1 the worker was killed")
+    assert play.texts("time 10") == [failed]
+    play.do("lost", "connected s2")
+    assert failed.replace("s1", "s2") in play.texts("admitted part=7/20")
+    play.do("result 1")
+    assert isinstance(play.session.work, Idle)
+    assert next_due(play.state) is not None, "of the registration"
+
+
+def test_5_2_an_update_over_the_inline_limit_is_not_sent() -> None:
+    play = ready()
+    told = play.session.admitted_as()
+    assert told is not None
+    size = len(encode(update_message("7", told, 2, 1, update())))
+    play.do(f"selected 1 limit={size - 1}", "fetched 1")
+    [message] = sent(play.do("trained 1"))
+    assert isinstance(message, m.TrainingFailed)
+    assert f"{size} bytes, more than the {size - 1}" in message.detail
+    assert isinstance(play.session.work, Unable)
+
+
+def test_5_2_an_update_at_the_inline_limit_is_sent() -> None:
+    play = ready()
+    told = play.session.admitted_as()
+    assert told is not None
+    size = len(encode(update_message("7", told, 2, 1, update())))
+    play.do(f"selected 1 limit={size}", "fetched 1")
+    assert isinstance(sent(play.do("trained 1"))[0], m.Update)
+
+
+@pytest.mark.parametrize("size", [0, 16, 255, 256, 65_535, 65_536, 70_000])
+def test_the_size_of_a_message_is_known_without_encoding_its_tensors(size: int) -> None:
+    play = ready()
+    told = play.session.admitted_as()
+    assert told is not None
+    message = update_message("7", told, 2, 1, update(data=bytes(size)))
+    assert message_bytes(message) == len(encode(message))
+
+
+def test_an_update_that_the_broker_would_not_take_is_not_sent() -> None:
+    play = Play()
+    play.do("connected s1 largest=700", *TRAINS[1:])
+    [message] = sent(play.do("trained 1"))
+    assert isinstance(message, m.TrainingFailed)
+    assert "the broker" in message.detail
+
+
+# --- section 5: reporting ---------------------------------------------------------------------------------
+
+
+def test_5_5_an_update_is_repeated_after_pauses_of_5_to_30_seconds() -> None:
+    play = Play()
+    play.do(*TRAINS, "trained 1")
+    for attempt in range(6):
+        due = next_due(play.state)
+        assert due is not None
+        wait = due - play.now
+        assert 5 <= wait <= 30
+        assert attempt == 0 or wait >= 10
+        assert play.texts(f"time {wait - 0.01}") == []
+        [message] = sent(play.do("time 0.02"))
+        assert isinstance(message, m.Update)
+
+
+def test_5_5_an_update_is_kept_offline_and_sent_again_under_the_new_envelope() -> None:
+    play = Play()
+    play.do(*TRAINS, "lost")
+    assert sent(play.do("trained 1")) == []
+    assert next_due(play.state) is None
+    play.do("connected s2")
+    messages = sent(play.do("admitted part=7/20 epoch=2"))
+    [kept] = [message for message in messages if isinstance(message, m.Update)]
+    assert (kept.session, kept.epoch, kept.digest) == ("s2", 2, update().digest)
+    assert sent(play.do("admitted part=7/20 epoch=2")) == [], "once is enough on one connection"
+
+
+def test_5_5_a_reconnect_finds_the_update_held() -> None:
+    play = Play()
+    play.do(*TRAINS, "trained 1", "lost", "connected s2", "admitted part=7/20 held=1")
+    assert isinstance(play.session.work, Idle)
+
+
+def test_5_5_accepted_ends_it_whatever_the_epoch() -> None:
+    play = Play()
+    play.do(*TRAINS, "trained 1")
+    assert play.texts("accepted 1") == ["say round 1: accepted"]
+    assert isinstance(play.session.work, Idle)
+    assert play.do("accepted 1") == ()
+
+
+@pytest.mark.parametrize("line", ["accepted 2", "accepted 1 run=ghost", f"accepted 1 digest={'0' * 64}"])
+def test_an_answer_to_something_else_ends_nothing(line: str) -> None:
+    play = Play()
+    play.do(*TRAINS, "trained 1")
+    assert play.do(line) == ()
+    assert isinstance(play.session.work, Reporting)
+
+
+@pytest.mark.parametrize("line", ["rejected 1 wrong-base", "rejected 1 late digest=none"])
+def test_5_6_a_rejected_update_is_dropped_and_the_round_not_trained_again(line: str) -> None:
+    play = Play()
+    play.do(*TRAINS, "trained 1")
+    assert "say warning: round 1: rejected" in play.texts(line)[0]
+    assert isinstance(play.session.work, Idle)
+    assert play.do("selected 1") == ()
+
+
+def test_a_finished_update_outlives_the_result_until_it_is_answered() -> None:
+    play = Play()
+    play.do(*TRAINS, "trained 1", "result 1", "selected 2 cohort=8")
+    assert isinstance(play.session.work, Reporting)
+    play.do("rejected 1 late")
+    assert isinstance(play.session.work, Idle)
+
+
+def test_a_new_selection_takes_the_place_of_an_unanswered_update() -> None:
+    play = Play()
+    play.do(*TRAINS, "trained 1", "selected 2")
+    assert isinstance(play.session.work, Fetching)
+    assert play.do("accepted 1") == ()
+
+
+def test_updates_are_not_repeated_to_an_aggregator_that_is_gone() -> None:
+    play = Play()
+    play.do(*TRAINS, "aggregator online a1 retained", "trained 1", "aggregator offline a1")
+    assert next_due(play.state) is None
+    assert play.do("time 100") == ()
+    play.do("aggregator online a2 epoch=2")
+    assert any(isinstance(message, m.Update) for message in sent(play.do("admitted part=7/20 epoch=2")))
+
+
+def test_another_run_begins_at_its_own_round_1() -> None:
+    play = Play()
+    play.do(*TRAINS, "trained 1", "accepted 1", "selected 1 run=other", "aggregator online a2 run=other")
+    assert "say selected for round 1" in play.texts("admitted part=7/20 run=other")
+
+
+def test_pauses_differ_between_edges_and_repeat_for_one() -> None:
+    pauses = {pause(str(client), 3, 1.0) for client in range(100)}
+    assert len(pauses) == 100
+    assert pause("7", 3, 1.0) == pause("7", 3, 1.0)
+
+
+# --- 5.11 and predictions ---------------------------------------------------------------------------------
+
+
+def test_5_11_an_evaluate_edge_reports_each_version_once() -> None:
+    play = Play(identity(roles=("evaluate",)))
+    play.do("connected s1", "admitted")
+    assert play.texts("model 1 evaluate=test") == [f"fetch job=0 {version_digest(1)[:12]} within 60 s"]
+    assert play.texts("fetched 0") == [f"evaluate job=0 {version_digest(1)[:12]} on test"]
+    assert play.texts("evaluated 0")[-1] == (
+        "send fl/evaluations/7: evaluation epoch=1 version=1 test accuracy=0.75"
+    )
+    assert play.do("model 1 evaluate=test") == ()
+    assert play.do("model 2") == (), "nobody asks"
+
+
+def test_5_11_only_the_newest_of_those_that_came_meanwhile_is_evaluated() -> None:
+    play = Play(identity(roles=("evaluate",)))
+    play.do("connected s1", "admitted", "model 1 evaluate=test", "fetched 0")
+    assert play.do("model 2 evaluate=test", "model 3 evaluate=test") == ()
+    assert play.texts("evaluated 0")[-1] == f"fetch job=1 {version_digest(3)[:12]} within 60 s"
+
+
+def test_5_11_what_was_found_is_said_again_in_a_new_session_without_doing_it_again() -> None:
+    play = Play(identity(roles=("evaluate",)))
+    play.do("connected s1", "admitted", "model 1 evaluate=test", "fetched 0", "evaluated 0", "lost")
+    play.do("connected s2")
+    assert len(sent(play.do("admitted"))) == 1
+    assert play.do("model 1 evaluate=test") == ()
+
+
+def test_5_11_holdouts_are_for_edges_that_train_and_have_one() -> None:
+    play = ready()
+    assert play.texts("model 1 evaluate=test")[-1] == "offer version 1"
+    assert play.texts("model 1 evaluate=holdout")[-1].startswith("fetch job=1")
+    without = Play()
+    without.do("connected s1", "admitted part=7/20", "loaded 0 holdout=0")
+    assert not any(isinstance(effect, Fetch) for effect in without.do("model 1 evaluate=holdout"))
+
+
+def test_an_evaluation_that_fails_is_not_tried_for_ever() -> None:
+    play = Play(identity(roles=("evaluate",)))
+    play.do("connected s1", "admitted", "model 1 evaluate=test")
+    assert len(play.do("failed 0 it was superseded")) == 1
+    assert play.do("model 1 evaluate=test") == ()
+    assert isinstance(play.do("model 2 evaluate=test")[-1], Fetch)
+
+
+def test_models_are_offered_for_predictions_before_any_admission_but_not_those_of_ghosts_after_it() -> None:
+    play = Play()
+    play.do("connected s1")
+    assert play.texts("model 4 run=old") == ["offer version 4"]
+    play.do("admitted part=7/20")
+    assert play.do("model 5 run=old") == ()
+    assert play.texts("model 1") == ["offer version 1"]
+    assert Play(identity(roles=("train",))).do("model 1") == ()
+
+
+# --- the end ----------------------------------------------------------------------------------------------
+
+
+def test_stopping_cancels_says_goodbye_and_disconnects() -> None:
+    play = Play()
+    play.do(*TRAINS)
+    assert play.texts("stop") == [
+        "cancel job=1",
+        "send fl/clients/7/presence (retained): offline session=s1",
+        "disconnect",
+    ]
+    assert play.do("trained 1") == ()
+    assert play.do("connected s2") == ()
+
+
+def test_seq_grows_with_each_message() -> None:
+    play = Play()
+    numbers = [
+        message.seq
+        for line in (*TRAINS, "trained 1", "time 40", "time 40")
+        for message in sent(play.do(line))
+        if hasattr(message, "seq")
+    ]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == 5
+
+
+def test_effects_can_be_shown() -> None:
+    play = Play()
+    assert all(shown(effect) for line in TRAINS for effect in play.do(line))
