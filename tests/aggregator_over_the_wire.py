@@ -95,7 +95,7 @@ class OverTheWire:
 
     def admit(self, to: m.Registration, **changes: Any) -> None:
         part = m.Partition(index=0, count=20, scheme="iid", seed=0, holdout=0.2)
-        fields: dict[str, Any] = {"task": "digits", "partition": part, **changes}
+        fields: dict[str, Any] = {"task": "digits", "partition": part, "examples": to.examples, **changes}
         reply = m.Admitted(**self.envelope(), client=to.client, session=to.session, **fields)
         self.send(t.RepliesTopic(to.client), reply)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from fl_edge.session import Effect, Event, Identity, Session, State, effects, events, step
-from fl_edge.session.phases import Appraisal, TrainedUpdate
+from fl_edge.session.phases import Appraisal, Confirming, Part, TrainedUpdate
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.transfer import ModelSection, model_digest, update_sections
@@ -176,11 +176,16 @@ class Play:
         if what == "admitted":
             part = named.get("part")
             held = int(named["held"]) if "held" in named else None
+            # It answers the registration that the edge sent last, unless the script says `answers=first`.
+            confirmed = isinstance(self.state, Session) and isinstance(self.state.link, Confirming)
+            loaded = self.state.part if isinstance(self.state, Session) else None
+            second = confirmed and isinstance(loaded, Part) and named.get("answers") != "first"
             return m.Admitted(
                 **scope,
                 **to,
                 task=named.get("task", "digits"),
                 partition=partition(part) if part else None,
+                examples=loaded.examples if second and isinstance(loaded, Part) else None,
                 held=held,
             )
         reason: Any = rest[-1]

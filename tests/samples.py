@@ -54,6 +54,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             session="c3d4",
             task="digits",
             partition=m.Partition(index=7, count=20, scheme="iid", seed=0, holdout=0.2, examples=None),
+            examples=57,
             held=None,
         ),
     ),

@@ -35,7 +35,9 @@ def register(state: Run, event: Registered) -> Step:
     )
     if known != client:
         state = replace(state, roster=state.roster.with_client(event.client, client))
-    return state, (Reply(event.client, event.session, Admit(part, held(state, event.client))),)
+    return state, (
+        Reply(event.client, event.session, Admit(part, held(state, event.client), event.examples)),
+    )
 
 
 def _refusal(state: Run, event: Registered) -> Refuse | None:

@@ -27,10 +27,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """``part`` is null for who does not train, or whose part is not given out yet."""
+    """``part`` is null for who does not train, or whose part is not given out yet.
+
+    ``examples`` are those of the registration that is answered.
+    """
 
     part: int | None
     held: int | None
+    examples: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

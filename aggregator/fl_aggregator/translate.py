@@ -124,9 +124,9 @@ def reply(effect: do.Reply, settings: Settings, scope: Scope) -> m.Reply:
     """The answer on ``fl/replies/<client>``."""
     head = _ReplyHead(**scope.envelope(), client=effect.client, session=effect.session)
     match effect.body:
-        case do.Admit(part=part, held=held):
+        case do.Admit(part=part, held=held, examples=examples):
             partition = None if part is None else settings.part(part)
-            return m.Admitted(**head, task=settings.task, partition=partition, held=held)
+            return m.Admitted(**head, task=settings.task, partition=partition, examples=examples, held=held)
         case do.Refuse(reason=reason, detail=detail):
             return m.Refused(**head, reason=reason, detail=detail[:1000])
         case do.Accept(round=number, digest=digest):

@@ -33,6 +33,7 @@ from fl_shared import mqtt
 LOG = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 2.0
+INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Runtime:
         self._order = itertools.count()
         self._interrupted = False
         self._alive = len(self._edges)
+        self._companions = [edge for edge in edges if edge.state.identity.roles == ("evaluate",)]
         self._vigil = Vigil(edges, broker, patience, clock())
         self._reception = Reception(prefix, self._store, self._vigil, self._tell, self._settle)
         self._next_second = clock() + 1.0
@@ -126,10 +128,19 @@ class Runtime:
                 self._handle(item)
             check()
             self._pass_time(self._clock())
+            self._end_evaluators_left_alone()
             self._settle()
         states = [edge.state for edge in self._edges.values()]
-        codes = [state.exit_code for state in states if isinstance(state, machine.Stopped)]
-        return 130 if self._interrupted else max(codes, default=0)
+        # An evaluator that was ended for want of company has no fault of its own.
+        codes = [s.exit_code for s in states if isinstance(s, machine.Stopped) and s.exit_code != INTERRUPTED]
+        return INTERRUPTED if self._interrupted else max(codes, default=0)
+
+    def _end_evaluators_left_alone(self) -> None:
+        """Evaluators of a fleet are there for its other edges, and end with the last of them."""
+        left = [edge for edge in self._companions if isinstance(edge.state, machine.Session)]
+        if len(self._companions) < len(self._edges) and len(left) == self._alive:
+            for edge in left:
+                self._tell(edge, events.StopRequested(self._clock()))
 
     def _enqueue(self, client: str, event: WireEvent) -> None:
         """On the network thread."""

@@ -48,29 +48,20 @@ class Wire:
         self._prefix = prefix
         self._roles = roles
         self._post = post
-        self._lock = threading.Lock()
-        self._session = new_session()
-        # The first event may come before `connect` returns.
-        with self._lock:
-            self._connection = network.connect(self._with_will(settings), self._on_event)
+        self._session = ""
+        self._connection = network.connect(replace(settings, will=self._new_will), self._on_event)
 
-    def _with_will(self, settings: mqtt.ConnectionSettings) -> mqtt.ConnectionSettings:
+    def _new_will(self) -> mqtt.Will:
+        """Called for each connection: the will of one that was lost must not pass for one of the next."""
+        self._session = new_session()
         will = m.ClientPresence(client=self.client, state="offline", session=self._session)
-        topic = t.build(self._prefix, t.PresenceTopic(self.client))
-        return replace(settings, will=mqtt.Will(topic, codec.encode(will), qos=1, retain=True))
+        return mqtt.Will(t.build(self._prefix, t.PresenceTopic(self.client)), codec.encode(will))
 
     def _on_event(self, event: mqtt.Event) -> None:
         match event:
             case mqtt.Connected(maximum_packet_size=largest):
                 self._post(Up(self._session, largest))
-            case mqtt.Lost():
-                # The next attempt takes its will from the settings: the will of the connection that was lost
-                # may come late, and must not pass for one of the next.
-                with self._lock:
-                    self._session = new_session()
-                    self._connection.settings = self._with_will(self._connection.settings)
-                self._post(event)
-            case mqtt.Refused() | mqtt.Received() | mqtt.Subscribed():
+            case mqtt.Lost() | mqtt.Refused() | mqtt.Received() | mqtt.Subscribed():
                 self._post(event)
 
     def listen(self) -> None:

@@ -130,12 +130,14 @@ class Reply(Scoped):
 class Admitted(Reply):
     """``partition`` is null for who does not train, and while the parts are not yet given out.
 
-    ``held``: the open round of which the aggregator already holds this client's update.
+    ``examples``: those of the registration that is answered (null: the first one). ``held``: the open round of
+    which the aggregator already holds this client's update.
     """
 
     kind: Literal["admitted"] = "admitted"
     task: TaskName
     partition: Partition | None
+    examples: Count | None = None
     held: Count | None = None
 
 

@@ -128,6 +128,14 @@ def test_4_4_second_registration_follows_loading_and_is_repeated_until_answered(
     assert next_due(play.state) is None
 
 
+def test_4_3_a_late_answer_to_the_first_registration_does_not_pass_for_one_to_the_second() -> None:
+    play = Play()
+    play.do("connected s1", "admitted part=7/20", "loaded 0")
+    assert play.texts("admitted part=7/20 answers=first") == []
+    assert isinstance(play.session.link, Confirming)
+    assert play.texts("admitted part=7/20") == ["say registered for run R with 40 examples"]
+
+
 def test_4_4_an_edge_that_does_not_train_registers_once() -> None:
     play = Play(identity(roles=("predict",)))
     play.do("connected s1")

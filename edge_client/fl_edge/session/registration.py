@@ -226,6 +226,8 @@ def _go_on(session: Session, before: Session, reply: m.Admitted, now: float) -> 
         return stay(replace(session, link=Loading(line)))
     if before.member != session.member or not isinstance(link, Confirming | Registered):
         return confirm(session, now, 0)
+    if isinstance(link, Confirming) and reply.examples != part.examples:
+        return stay(session)  # the answer to the first registration, late or for the second time
     session = replace(session, link=Registered(line))
     if isinstance(link, Registered):
         return stay(session)
