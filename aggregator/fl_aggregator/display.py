@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -40,6 +42,7 @@ class Display:
     def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
+            _log_to_standard_error()  # which is the live view's now: a log line appears above it
         return self
 
     def __exit__(
@@ -51,6 +54,7 @@ class Display:
         """Takes the live view away; stopping twice is fine."""
         if self._live is not None:
             self._live.stop()
+            _log_to_standard_error()
 
     def observe(self, state: Run, effects: tuple[do.Effect, ...]) -> None:
         self._state = state
@@ -92,6 +96,13 @@ class Display:
         )
         rounds = table(self._summaries[-_LINES:]) if self._summaries else Text("")
         return Group(rounds, overall)
+
+
+def _log_to_standard_error() -> None:
+    """Whatever standard error is at the moment."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
 
 
 def _present(state: Run) -> int:

@@ -144,11 +144,24 @@ class Aggregator:
         self._publish_status(now)
 
     def _handle(self, event: on.Event) -> None:
+        before = self._state.roster
         self._state, effects = step(self._state, event)
+        if self._state.roster is not before:
+            self._tell_of(event)
         for effect in effects:
             self._perform(effect)
         if self._observer is not None:
             self._observer(self._state, effects)
+
+    def _tell_of(self, event: on.Event) -> None:
+        """Who came and who went."""
+        match event:
+            case on.Registered(client=client, examples=None, roles=roles):
+                LOG.debug("edge %s is here, to %s", client, ", ".join(roles))
+            case on.Registered(client=client, examples=examples):
+                LOG.debug("edge %s is ready, with %d examples", client, examples)
+            case on.EdgeLost(client=client):
+                LOG.info("edge %s is offline", client)
 
     # --- what arrives -------------------------------------------------------------------------------------
 

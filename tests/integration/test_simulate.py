@@ -1,0 +1,147 @@
+"""Everything on one machine, as ``make demo`` does it: a real broker, a fleet, predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests import programs
+
+SEVEN = Path(__file__).parents[2] / "examples" / "seven.png"
+SMALL = (
+    "--clients",
+    "4",
+    "--per-round",
+    "3",
+    "--rounds",
+    "2",
+    "--epochs",
+    "2",
+    "--deadline",
+    "60",
+    "--wait",
+    "60",
+)
+
+pytestmark = [pytest.mark.broker, pytest.mark.edge]
+
+
+def test_a_run_from_first_weights_to_a_prediction(tmp_path: Path) -> None:
+    more = ("--clients", "6", "--per-round", "4", "--rounds", "4")
+    with programs.simulate(tmp_path, *SMALL, *more, "--predict", str(SEVEN)) as run:
+        run.ends_well()
+    result, lines = run.result, programs.history(tmp_path)
+    directory = tmp_path / "run"
+
+    assert run.out.startswith("broker: mqtt://127.0.0.1:")
+    assert "prediction: 7 " in run.out
+    assert result["rounds"] == 4
+    assert result["accuracy"] > 0.5
+    assert (
+        result["model_sha256"] == hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+    )
+    assert result["run_dir"] == str(directory)
+
+    assert [line["round"] for line in lines] == [1, 2, 3, 4]
+    assert [line["version"] for line in lines] == [1, 2, 3, 4]
+    for line in lines:
+        assert line["outcome"] == "committed"
+        assert len(line["cohort"]) == 4
+        assert sorted(line["cohort"]) == line["participants"]
+        assert line["missing"] == {}
+        # 1438 training images over 6 edges, of which a fifth is held out.
+        assert line["examples"] == pytest.approx(4 * 1438 / 6 * 0.8, abs=8)
+        assert {"accuracy", "loss", "train_loss", "before_accuracy", "after_accuracy"} <= set(line["metrics"])
+        assert line["metrics"]["evaluated_examples"] == 359
+        assert set(line["seconds"]) == {"selecting", "collecting", "aggregating", "evaluating"}
+        assert line["bytes"]["up"] > 0
+        assert line["bytes"]["down"] > 0
+    assert lines[-1]["metrics"]["accuracy"] == result["accuracy"]
+
+    written = json.loads((directory / "run.json").read_text())
+    assert written["run"] == result["run"]
+    assert written["broker"].startswith("mqtt://127.0.0.1:")
+    assert written["settings"]["clients"] == 6
+    assert set(load_file(directory / "best.safetensors")) == set(load_file(directory / "model.safetensors"))
+    assert not list((directory / "spool").iterdir()), "a committed round's spool is deleted"
+
+
+def test_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:
+    """Promise G3, over two runs whose updates arrive in whatever order."""
+    digests = []
+    for name, seed in (("one", "7"), ("two", "7"), ("other", "8")):
+        with programs.simulate(tmp_path / name, *SMALL, "--seed", seed) as run:
+            run.ends_well()
+        digests.append(run.result["model_sha256"])
+    assert digests[0] == digests[1]
+    assert digests[0] != digests[2]
+
+
+def test_first_weights_from_a_file(tmp_path: Path) -> None:
+    with programs.simulate(tmp_path / "first", *SMALL) as first:
+        first.ends_well()
+    model = tmp_path / "first" / "run" / "model.safetensors"
+    # So small a step that the weights are still those of the file, but for the last digits.
+    tiny = ("--init", str(model), "--lr", "1e-9", "--momentum", "0", "--rounds", "1")
+    with programs.simulate(tmp_path / "second", *SMALL, *tiny) as second:
+        second.ends_well()
+    before, after = load_file(model), load_file(tmp_path / "second" / "run" / "model.safetensors")
+    assert set(before) == set(after)
+    for name in before:
+        np.testing.assert_allclose(before[name], after[name], atol=1e-6)
+    assert second.result["accuracy"] == pytest.approx(first.result["accuracy"], abs=0.01)
+
+
+def test_the_target_accuracy_ends_the_run(tmp_path: Path) -> None:
+    with programs.simulate(tmp_path, *SMALL, "--rounds", "30", "--target-accuracy", "0.3") as run:
+        run.ends_well()
+    assert run.result["rounds"] < 30
+    assert run.result["accuracy"] >= 0.3
+    assert all(line["metrics"]["accuracy"] < 0.3 for line in programs.history(tmp_path)[:-1])
+
+
+LONG = ("--clients", "4", "--per-round", "3", "--rounds", "500", "--epochs", "5", "--wait", "60")
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_all_children_end_with_it(tmp_path: Path, end: signal.Signals) -> None:
+    """However it ends: broker, fleet and workers with it."""
+    with programs.simulate(tmp_path, *LONG) as run:
+        programs.until(lambda: "round 1: version" in run.err, 60, "a committed round")
+        children = programs.descendants(run.pid)
+        try:
+            names = " ".join(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in children)
+            assert "mosquitto -c" in names
+            assert "fl_edge.worker" in names
+            run.send(end)
+            code = run.wait(20)
+            programs.until(lambda: not programs.alive(children), 10, f"the end of {children}")
+        finally:
+            programs.kill_all(children)
+    assert code == (-signal.SIGKILL if end is signal.SIGKILL else 130), run.output
+    assert "Traceback" not in run.err
+
+
+def test_a_missing_data_set_is_said_and_ends_it(tmp_path: Path) -> None:
+    empty = tmp_path / "nothing"
+    empty.mkdir()
+    with programs.simulate(tmp_path, *SMALL, "--task", "cifar10", "--data", str(empty)) as run:
+        code = run.wait(90)
+    assert code == 2, run.output
+    assert "cifar" in run.err.lower()
+    assert "Traceback" not in run.err
+
+
+def test_an_unknown_task_is_said_and_ends_it(tmp_path: Path) -> None:
+    with programs.simulate(tmp_path, *SMALL, "--task", "nonsense") as run:
+        code = run.wait(60)
+    assert code == 2, run.output
+    assert "nonsense" in run.err
+    assert "digits" in run.err, "it says which tasks there are"
+    assert "Traceback" not in run.err
