@@ -64,6 +64,10 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             run=RUN, epoch=1, seq=3, client="7", session="c3d4", reason="id-in-use", detail="in use for 3 s"
         ),
     ),
+    "grant": (
+        t.RepliesTopic("7"),
+        m.Grant(run=RUN, epoch=1, seq=4, client="7", session="c3d4", round=3, digest=DIGEST, chunks=(0, 1)),
+    ),
     "accepted": (
         t.RepliesTopic("7"),
         m.Accepted(run=RUN, epoch=1, seq=4, client="7", session="c3d4", round=3, digest=DIGEST),
@@ -194,6 +198,44 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
                     data=DATA,
                 ),
             ),
+        ),
+    ),
+    "offer": (
+        t.UpdatesTopic("7"),
+        m.Offer(
+            run=RUN,
+            epoch=1,
+            seq=2,
+            client="7",
+            session="c3d4",
+            round=3,
+            base=DIGEST,
+            digest=DIGEST,
+            examples=57,
+            steps=20,
+            seconds=0.25,
+            metrics=m.UpdateMetrics(train={"loss": 0.25}),
+            sections=(
+                m.OfferedSection(name="weights", encoding="f32", manifest=MANIFEST.digest, size=len(DATA)),
+            ),
+            size=len(DATA),
+            chunk_size=8,
+            chunks=2,
+        ),
+    ),
+    "part": (
+        t.UpdatesTopic("7"),
+        m.UpdateChunk(
+            run=RUN,
+            epoch=1,
+            seq=3,
+            client="7",
+            session="c3d4",
+            round=3,
+            digest=DIGEST,
+            index=1,
+            crc32=zlib.crc32(DATA[8:]),
+            data=DATA[8:],
         ),
     ),
     "failed": (

@@ -69,7 +69,7 @@ def register_after_the_end(state: Run, event: Registered) -> tuple[Effect, ...]:
     """Whoever took part stays, and newcomers may come to predict; parts are not given out any more."""
     if event.client in state.roster:
         return register(state, event)[1]
-    body = _refusal(state, event) or Admit(None, None)
+    body = _refusal(state, event) or Admit(None, None, event.examples)
     return (Reply(event.client, event.session, body),)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fl_aggregator import effects as do
-from fl_aggregator.check import first_weights_of, weights_of
+from fl_aggregator.check import Content, first_weights_of, weights_of
 from fl_aggregator.checkpoint import Model
 from fl_aggregator.events import UpdateFacts
 from fl_aggregator.fold import ExactSum
@@ -55,13 +55,17 @@ class Averaging:
             else ExactSum(self._base.manifest.values, self._settings.scale_bits, slots)
         )
 
-    def check(self, update: m.Update) -> None:
+    def check(self, update: Content) -> None:
         """Looks at an update's values; ``fold`` may follow. Raises ``check.Unusable``."""
         if self._base is None:
             self._checked = (update.digest, *first_weights_of(update, None))
         else:
             manifest = self._base.manifest
             self._checked = (update.digest, manifest, weights_of(update, manifest, self._settings.fold))
+
+    def let_go(self) -> None:
+        """What was checked last will not be folded."""
+        self._checked = None
 
     def fold(self, update: UpdateFacts) -> None:
         """Adds the update that was checked last to the sum."""

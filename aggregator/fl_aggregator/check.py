@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 from pydantic import ValidationError
 
-from fl_shared.messages import FoldSettings, RejectionReason, Section, Update
-from fl_shared.tensors import WIRE_DTYPE, Manifest, Vector, content_digest
+from fl_shared.messages import FoldSettings, RejectionReason, Update
+from fl_shared.tensors import WIRE_DTYPE, ArraySpec, Manifest, Vector, content_digest
+
+
+@dataclass(frozen=True, slots=True)
+class SectionContent:
+    """A section as it came; ``arrays`` where it says what it is (round 0)."""
+
+    name: str
+    encoding: str
+    manifest: str
+    arrays: tuple[ArraySpec, ...] | None
+    data: memoryview = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """All that an update brings, whole or in chunks."""
+
+    digest: str
+    sections: tuple[SectionContent, ...]
+
+    @classmethod
+    def of(cls, update: Update) -> Content:
+        """An update that came whole. Nothing is copied."""
+        return cls(
+            update.digest,
+            tuple(
+                SectionContent(s.name, s.encoding, s.manifest, s.arrays, memoryview(s.data))
+                for s in update.sections
+            ),
+        )
 
 
 class Unusable(Exception):
@@ -17,7 +49,7 @@ class Unusable(Exception):
         self.reason: RejectionReason = reason
 
 
-def weights_of(update: Update, manifest: Manifest, caps: FoldSettings) -> Vector:
+def weights_of(update: Content, manifest: Manifest, caps: FoldSettings) -> Vector:
     """The delta that an update carries, shape (manifest.values,), checked. Raises ``Unusable``."""
     vector = _vector(update, manifest)
     # One pass each, without a temporary array: the extremes of a vector with a NaN are NaN.
@@ -32,7 +64,7 @@ def weights_of(update: Update, manifest: Manifest, caps: FoldSettings) -> Vector
     return vector
 
 
-def first_weights_of(update: Update, expected: str | None) -> tuple[Manifest, Vector]:
+def first_weights_of(update: Content, expected: str | None) -> tuple[Manifest, Vector]:
     """Round 0's whole weights and their manifest (its digest ``expected``, if given). Raises ``Unusable``."""
     section = _weights_section(update)
     if section.arrays is None:
@@ -41,26 +73,23 @@ def first_weights_of(update: Update, expected: str | None) -> tuple[Manifest, Ve
         manifest = Manifest(arrays=section.arrays)
     except ValidationError as error:
         raise Unusable("wrong-manifest", f"weights.arrays: {error.errors()[0]['msg']}") from None
-    if manifest.digest != section.manifest or (expected is not None and manifest.digest != expected):
-        raise Unusable(
-            "wrong-manifest",
-            f"weights.manifest: {section.manifest[:12]}, its arrays have {manifest.digest[:12]}, "
-            f"the run has {str(expected)[:12]}",
-        )
+    if expected is not None and manifest.digest != expected:
+        detail = f"weights.arrays: their manifest is {manifest.digest[:12]}, expected {expected[:12]}"
+        raise Unusable("wrong-manifest", detail)
     vector = _vector(update, manifest)
     if not np.isfinite(vector).all():
         raise Unusable("not-finite", f"weights: {_where_not_finite(vector, manifest)} is not finite")
     return manifest, vector
 
 
-def _weights_section(update: Update) -> Section:
+def _weights_section(update: Content) -> SectionContent:
     names = [section.name for section in update.sections]
     if names != ["weights"]:
         raise Unusable("wrong-manifest", f"sections: {names}, expected ['weights']")
     return update.sections[0]
 
 
-def _vector(update: Update, manifest: Manifest) -> Vector:
+def _vector(update: Content, manifest: Manifest) -> Vector:
     section = _weights_section(update)
     expected = manifest.values * WIRE_DTYPE.itemsize
     if len(section.data) != expected:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fl_aggregator.links import BrokerSettings
     from fl_aggregator.runtime import Aggregator, Outcome
     from fl_aggregator.settings import Settings
+    from fl_aggregator.spool import Durability
     from fl_shared.broker_url import BrokerAddress
 
 Command = Callable[..., Any]
@@ -63,6 +64,9 @@ def run_options(command: Command) -> Command:
         click.option("--seed", type=int, default=0),
         click.option("--max-examples", type=int, default=1_000_000, help="An update that claims more is rejected."),
         click.option("--max-delta", type=float, default=100.0, help="An update with a larger value is rejected."),
+        click.option("--durability", type=click.Choice(["process", "power", "memory"]), default="process",
+                     help="What an accepted update survives: the end of the process, of power, or nothing."),
+        click.option("--chunk", type=click.IntRange(1024, 2**27), default=2**20, help="Bytes of a model's chunks."),
         click.option("--init", type=FILE, default=None, help="First weights (safetensors) instead of an edge's."),
         click.option("--run-dir", type=click.Path(path_type=Path), default=None, show_default="runs/<task>-<time>",
                      help="New directory for what the run writes."),
@@ -88,6 +92,8 @@ def start(
     log_format: str,
     init: Path | None,
     run_dir: Path | None,
+    durability: Durability,
+    chunk: int,
     **values: Any,
 ) -> int:
     """Run the rounds with edges that connect to the broker by themselves."""
@@ -98,7 +104,7 @@ def start(
     settings = parse(**values)
     password = shared.read_password(password_file)
     reach = BrokerSettings(broker, password, keepalive, mqtt_client_id)
-    with _run(settings, reach, init, run_dir) as (aggregator, console, finish):
+    with _run(settings, reach, init, run_dir, durability, chunk) as (aggregator, console, finish):
         console.print(f"run {aggregator.scope.run} at {broker}, prefix {settings.prefix}", highlight=False)
         outcome = aggregator.run()
         finish(outcome)
@@ -145,6 +151,8 @@ def simulate(
     log_format: str,
     init: Path | None,
     run_dir: Path | None,
+    durability: Durability,
+    chunk: int,
     **values: Any,
 ) -> int:
     """Run everything on this machine: a broker, all edges, and the aggregator."""
@@ -165,7 +173,7 @@ def simulate(
     question = None if picture is None else picture.read_bytes()
     with simulation.Simulation(directory, given, keepalive) as sim:
         click.echo(f"broker: {sim.broker.address}")
-        with _run(settings, sim.broker, init, directory) as (aggregator, _, finish):
+        with _run(settings, sim.broker, init, directory, durability, chunk) as (aggregator, _, finish):
             sim.start_fleet(settings, simulation.Fleet(data, device, workers))
             outcome = sim.run(aggregator)
             code = _exit_code(outcome)
@@ -218,7 +226,12 @@ def predict(
 
 @contextmanager
 def _run(
-    settings: Settings, broker: BrokerSettings, init: Path | None, run_dir: Path | None
+    settings: Settings,
+    broker: BrokerSettings,
+    init: Path | None,
+    run_dir: Path | None,
+    durability: Durability,
+    chunk: int,
 ) -> Iterator[tuple[Aggregator, Console, Callable[[Outcome], None]]]:
     """An aggregator in its run directory, shown on stderr, ended by the first Ctrl-C; and how to sum it up."""
     from rich.console import Console
@@ -229,12 +242,19 @@ def _run(
     from fl_aggregator.runtime import Aggregator
 
     first_weights: Model | None = None if init is None else read_safetensors(init)
-    directory = rundir.RunDirectory(run_dir if run_dir is not None else rundir.fresh(settings.task))
+    directory = rundir.RunDirectory(
+        run_dir if run_dir is not None else rundir.fresh(settings.task), durability
+    )
     console = Console(stderr=True)
     display = Display(console)
     try:
         aggregator = Aggregator(
-            settings, broker, directory, first_weights=first_weights, observer=display.observe
+            settings,
+            broker,
+            directory,
+            first_weights=first_weights,
+            chunk_size=chunk,
+            observer=display.observe,
         )
         _end_on_signals(aggregator)
 

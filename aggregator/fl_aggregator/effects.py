@@ -84,6 +84,13 @@ class WithdrawRound:
 
 
 @dataclass(frozen=True, slots=True)
+class Receive:
+    """Take an offered update in, chunk by chunk; ``UpdateArrived`` follows when all of it is here."""
+
+    update: UpdateFacts
+
+
+@dataclass(frozen=True, slots=True)
 class Keep:
     """Check an update's values and write it to the spool; ``UpdateKept`` or ``UpdateUnusable`` follows."""
 
@@ -147,6 +154,7 @@ Effect = (
     | Reply
     | AnnounceRound
     | WithdrawRound
+    | Receive
     | Keep
     | Fold
     | Average

@@ -65,8 +65,16 @@ class EdgeLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOffered:
+    """An edge has an update that is too large to be sent unasked."""
+
+    now: float
+    update: UpdateFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateArrived:
-    """An update is here; nobody has looked at its values yet."""
+    """All of an update is here; nobody has looked at its values yet."""
 
     now: float
     update: UpdateFacts
@@ -146,6 +154,7 @@ Event = (
     | Reconnected
     | Registered
     | EdgeLost
+    | UpdateOffered
     | UpdateArrived
     | UpdateKept
     | UpdateUnusable

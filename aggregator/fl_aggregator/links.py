@@ -19,6 +19,7 @@ from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.broker_url import BrokerAddress
+from fl_shared.connection import LARGEST_PACKET
 from fl_shared.errors import MessageTooLarge, QueueFull
 
 LOG: Final = logging.getLogger(__name__)
@@ -97,6 +98,12 @@ class Links:
         return m.AggregatorPresence(
             state=state, session=self._session, run=self._scope.run, epoch=self._scope.epoch
         )
+
+    @property
+    def maximum_packet_size(self) -> int:
+        """Bytes of the largest packet that the broker takes, as far as it has said."""
+        limits = None if self._control is None else self._control.limits
+        return LARGEST_PACKET if limits is None else limits.maximum_packet_size
 
     def is_own(self, birth: m.AggregatorPresence) -> bool:
         return birth.session == self._session

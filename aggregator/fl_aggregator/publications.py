@@ -14,6 +14,9 @@ from fl_shared import topics as t
 
 CHUNK_SIZE: Final = 2**20
 """Bytes. Larger packets are slower at the broker and at paho, and cost the broker a copy a subscriber."""
+MIN_CHUNK: Final = 2**10
+CHUNK_HEAD: Final = 2**10
+"""Bytes for a chunk's topic, envelope, digest and checksum."""
 MODELS_RETAINED: Final = 2
 """The newest, on which the open round builds, and the one before, which may still be under evaluation."""
 
@@ -21,10 +24,11 @@ MODELS_RETAINED: Final = 2
 class Publications:
     """Publishes through ``links``, and clears what is superseded."""
 
-    def __init__(self, links: Links, scope: Scope, task: str) -> None:
+    def __init__(self, links: Links, scope: Scope, task: str, chunk_size: int) -> None:
         self._links = links
         self._scope = scope
         self._task = task
+        self._chunk_size = chunk_size
         self._models: dict[str, pub.Publication] = {}
         self._work: Sequence[str] = ()
 
@@ -33,7 +37,7 @@ class Publications:
     ) -> None:
         """A version: its chunks and manifest first, then the announcement that names them."""
         weights = pub.ModelSection("weights", model.manifest, model.data)
-        publication = pub.publication([weights], CHUNK_SIZE, model.digest)
+        publication = pub.publication([weights], self._fitting_chunk(), model.digest)
         scope = self._scope
         for topic in publication.topics():
             if isinstance(topic, t.ChunkTopic):
@@ -56,6 +60,10 @@ class Publications:
         for digest in list(self._models)[:-MODELS_RETAINED]:
             for topic in self._models.pop(digest).topics():
                 self._links.clear(topic)
+
+    def _fitting_chunk(self) -> int:
+        """As large as wanted, and as the broker takes with all that stands around it."""
+        return max(MIN_CHUNK, min(self._chunk_size, self._links.maximum_packet_size - CHUNK_HEAD))
 
     def announce(self, selected: m.Selected, cohort: Sequence[str]) -> None:
         """Opens a round, or calls more edges into it. A large cohort is told edge by edge."""

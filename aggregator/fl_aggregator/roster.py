@@ -112,9 +112,8 @@ class Roster:
         """Who may be selected: present and ready; sorted."""
         return tuple(sorted(n for n, c in self.clients.items() if c.present and c.ready(manifest)))
 
-    def free_parts(self, count: int) -> tuple[int, ...]:
-        taken = {c.part for c in self.clients.values() if c.part is not None}
-        return tuple(part for part in range(count) if part not in taken)
+    def parts_taken(self) -> set[int]:
+        return {c.part for c in self.clients.values() if c.part is not None}
 
 
 def own_part(name: str, count: int) -> int | None:
@@ -130,18 +129,20 @@ def part_for(roster: Roster, name: str, count: int, *, begun: bool) -> int | Lit
     if known is not None and known.part is not None:
         return known.part
     own = own_part(name, count)
-    free = roster.free_parts(count)
-    if own is not None and own in free:
+    taken = roster.parts_taken()
+    if own is not None and own not in taken:
         return own
-    if not begun:
-        return None if free else "none-left"
-    return free[0] if free else "none-left"
+    free = next((part for part in range(count) if part not in taken), None)
+    if free is None:
+        return "none-left"
+    return free if begun else None
 
 
 def give_parts(roster: Roster, count: int) -> tuple[Roster, tuple[str, ...]]:
     """Gives the free parts to those present who have none, in the order of their ids; says who got one."""
     without = [name for name in roster.trainers() if roster[name].part is None]
-    given = tuple(zip(without, roster.free_parts(count), strict=False))
+    taken = roster.parts_taken()
+    given = tuple(zip(without, (part for part in range(count) if part not in taken), strict=False))
     for name, part in given:
         roster = roster.with_client(name, replace(roster[name], part=part))
     return roster, tuple(name for name, _ in given)

@@ -58,10 +58,10 @@ def _react(state: Run, event: on.Event) -> Step:
             return admission.register(state, event)
         case on.EdgeLost(now=now, client=client, session=session):
             return replace(state, roster=state.roster.lost(client, session, now)), ()
-        case on.UpdateArrived(update=update):
+        case on.UpdateOffered(update=update) | on.UpdateArrived(update=update):
             found = verdict.judge(state, update)
             if isinstance(found, do.Keep):
-                return state, (found,)
+                return state, (do.Receive(update) if isinstance(event, on.UpdateOffered) else found,)
             state = verdict.put_out(state, update.client, update.round, found)
             return state, (verdict.reply(update, found),)
         case on.UpdateKept(update=update):
@@ -90,7 +90,7 @@ def _after_the_end(state: Run, event: on.Event) -> Step:
     match event:
         case on.Registered():
             return state, admission.register_after_the_end(state, event)
-        case on.UpdateArrived(update=update) | on.UpdateKept(update=update):
+        case on.UpdateOffered(update=update) | on.UpdateArrived(update=update) | on.UpdateKept(update=update):
             found = verdict.judge(state, update)
             if isinstance(found, do.Keep) or (isinstance(state.phase, Stopped) and _unknown_round(found)):
                 return state, ()  # the round that was open may be taken up again: the edge keeps its update
@@ -166,23 +166,25 @@ def _begin(state: Run, phase: Selecting, now: float) -> Step:
     settings = state.settings
     waited = now - phase.since
     effects: tuple[do.Effect, ...] = ()
+    if waited < settings.wait and len(state.roster.clients) < settings.clients:
+        return state, ()  # the cheap answer while thousands of edges register
     trainers = state.roster.trainers()
     everyone = len(trainers) >= settings.clients
     if (everyone or waited >= settings.wait) and any(state.roster[n].part is None for n in trainers):
         state, effects = admission.give_parts(state)
         everyone = len(state.roster.trainers()) >= settings.clients
+    loading = any(state.roster[name].examples is None for name in trainers if name in state.roster)
+    if loading and waited < settings.wait + LOADING:
+        return state, effects
     manifest = admission.common_manifest(state)
     eligible = state.roster.eligible(manifest) if manifest is not None else ()
     enough = len(eligible) >= settings.needed
-    if len(eligible) < settings.clients:
-        loading = any(state.roster[name].examples is None for name in state.roster.trainers())
-        # All are here and have loaded, but some have no data or another model: nobody else is to come.
-        settled = everyone and not loading and enough
-        if waited < settings.wait + (LOADING if loading else 0.0) and not settled:
-            return state, effects
-        if not enough:
-            state, more = _fail_for_lack_of_edges(state, eligible, settings.needed, now)
-            return state, effects + more
+    # All may be here and have loaded, but some have no data or another model: nobody else is to come.
+    if waited < settings.wait and not (everyone and enough):
+        return state, effects
+    if not enough:
+        state, more = _fail_for_lack_of_edges(state, eligible, settings.needed, now)
+        return state, effects + more
     state, refused = admission.refuse_other_manifests(replace(state, begun=True, manifest=manifest))
     state, opened = _open(state, phase, eligible, now)
     return state, (*effects, *refused, *opened)

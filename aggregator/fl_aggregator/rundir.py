@@ -21,7 +21,7 @@ from fl_aggregator import checkpoint, journal, spool
 from fl_aggregator.checkpoint import Checkpoints, write_atomically
 from fl_aggregator.journal import Journal
 from fl_aggregator.settings import Settings
-from fl_aggregator.spool import Spool
+from fl_aggregator.spool import Durability, Spool
 from fl_shared.errors import UserError
 
 RUN: Final = "run.json"
@@ -32,7 +32,7 @@ _LOCK: Final = ".lock"
 class RunDirectory:
     """Owns ``path`` (created) until it is closed. Raises ``UserError`` if it cannot, or if a run lies there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, durability: Durability = "process") -> None:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class RunDirectory:
                     f"--run-dir {path}: holds a run already, expected a new or an empty directory"
                 )
             self.checkpoints = Checkpoints(path)
-            self.spool = Spool(path)
+            self.spool = Spool(path, durability)
             self.journal = Journal(path)
             self._history = (path / HISTORY).open("ab", buffering=0)
         except BlockingIOError:

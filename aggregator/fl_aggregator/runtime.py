@@ -14,20 +14,22 @@ from fl_aggregator import effects as do
 from fl_aggregator import events as on
 from fl_aggregator import strategies, translate, vacancy, views
 from fl_aggregator.averaging import Averaging
-from fl_aggregator.check import Unusable
+from fl_aggregator.check import Content, Unusable
 from fl_aggregator.checkpoint import Model
 from fl_aggregator.inbox import Inbox, Signal
 from fl_aggregator.links import BrokerSettings, Links
 from fl_aggregator.phases import Run, Summary, new_run
-from fl_aggregator.publications import Publications
+from fl_aggregator.publications import CHUNK_SIZE, Publications
 from fl_aggregator.round import step
 from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
 from fl_aggregator.translate import Dropped, Scope
+from fl_aggregator.uploads import Misfit, Uploads
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import RunFailed, UserError
+from fl_shared.intake import Granted
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Aggregator:
         directory: RunDirectory,
         *,
         first_weights: Model | None = None,
+        chunk_size: int = CHUNK_SIZE,
         observer: Observer | None = None,
     ) -> None:
         self.settings = settings
@@ -71,7 +74,8 @@ class Aggregator:
         self._network = mqtt.Network("fl-aggregator")
         self._links = Links(self._network, broker, settings.prefix, self.scope, self.inbox)
         self._averaging = Averaging(settings, strategies.load(settings.strategy), directory)
-        self._publications = Publications(self._links, self.scope, settings.task)
+        self._publications = Publications(self._links, self.scope, settings.task, chunk_size)
+        self._uploads = Uploads(directory.spool, self._grant)
         if first_weights is not None:
             self._averaging.add(0, first_weights)
         self._state = new_run(
@@ -80,7 +84,8 @@ class Aggregator:
             None if first_weights is None else first_weights.manifest.digest,
         )
         self._events: deque[on.Event] = deque()
-        self._payload: tuple[m.Update, bytes] | None = None
+        self._whole: m.Update | None = None
+        self._offered: m.Offer | None = None
         self._started = time.monotonic()
         self._born = False
         self._sweep_ends: float | None = None
@@ -136,8 +141,9 @@ class Aggregator:
             self._take(*item)
         while self._events:
             self._handle(self._events.popleft())
-        self._payload = None
+        self._whole = self._offered = None
         now = self._now()
+        self._uploads.pass_time(now)
         if self._sweep_ends is not None and time.monotonic() >= self._sweep_ends:
             self._sweep_ends = None
             self._links.sweep(begin=False)
@@ -232,8 +238,13 @@ class Aggregator:
                 LOG.warning("another aggregator (run %s) appeared under this prefix", message.run)
             return
         event = translate.event_from(topic, message, self.scope, self._now(), len(payload))
+        if isinstance(message, m.UpdateChunk):
+            self._take_chunk(message)
+            return
         if isinstance(message, m.Update):
-            self._payload = (message, payload)
+            self._whole = message
+        elif isinstance(message, m.Offer):
+            self._offered = message
         if event is not None:
             self._handle(event)
 
@@ -272,10 +283,16 @@ class Aggregator:
             case do.WithdrawRound(round=number):
                 self._publications.withdraw(number)
                 self._directory.spool.forget(number)
+                self._events.extend(
+                    on.UpdateOffered(now=self._now(), update=facts) for facts in self._uploads.end_round()
+                )
+            case do.Receive(update=update):
+                self._receive(update)
             case do.Keep(update=update):
                 self._keep(update)
             case do.Fold(update=update):
                 self._averaging.fold(update)
+                self._uploads.finish(update.client, self._now())
             case do.Average():
                 made = self._averaging.average(effect)
                 self._events.append(
@@ -298,21 +315,68 @@ class Aggregator:
             case _:
                 assert_never(effect)
 
+    def _grant(self, grant: Granted) -> None:
+        offer = grant.offer
+        message = m.Grant(
+            **self.scope.envelope(),
+            client=offer.client,
+            session=offer.session,
+            round=offer.round,
+            digest=offer.digest,
+            chunks=grant.chunks,
+        )
+        self._links.send(t.RepliesTopic(offer.client), message)
+
     def _announce(self, effect: do.AnnounceRound) -> None:
         if effect.round not in self._bytes_before:
             self._bytes_before = {effect.round: (self._links.bytes_up, self._links.bytes_down)}
             self._averaging.begin(effect.base)
-        message = translate.selected(effect, self.settings, self.scope, self._now())
+        message = translate.selected(
+            effect, self.settings, self.scope, self._now(), self._links.maximum_packet_size
+        )
         self._publications.announce(message, effect.cohort)
 
+    def _receive(self, update: on.UpdateFacts) -> None:
+        assert self._offered is not None, "an offer is taken up in the turn in which it arrived"
+        try:
+            self._uploads.begin(self._offered, update, self._now())
+        except Misfit as error:
+            self._perform(
+                do.Reply(
+                    update.client,
+                    update.session,
+                    do.Reject(update.round, update.digest, "malformed", str(error)),
+                )
+            )
+        except OSError as error:
+            self._say_no_room(update.client, error)
+
+    def _take_chunk(self, chunk: m.UpdateChunk) -> None:
+        try:
+            complete = self._uploads.take(chunk, self._now())
+        except Misfit as error:
+            self._drop(chunk.client, error.reason, str(error))
+            return
+        self._links.bytes_up += len(chunk.data)
+        if complete is not None:
+            self._handle(on.UpdateArrived(now=self._now(), update=complete))
+
     def _keep(self, update: on.UpdateFacts) -> None:
-        assert self._payload is not None, "an update is kept in the turn in which it arrived"
-        message, payload = self._payload
+        """Checks an update's values and makes it safe: one that came whole, or the last chunk of which came."""
+        whole = self._whole
+        content = self._uploads.content(update.client) if whole is None else Content.of(whole)
         now = self._now()
         try:
-            self._averaging.check(message)
-            self._directory.spool.put(update.round, update.client, payload)
+            self._averaging.check(content)
+            if whole is None:
+                self._uploads.keep(update.client)
+            else:
+                self._links.bytes_up += update.size
+                self._directory.spool.put(update.round, update.client, content.sections)
         except Unusable as error:
+            self._averaging.let_go()
+            del content
+            self._uploads.drop(update.client)
             self._events.append(
                 on.UpdateUnusable(
                     now=now,
@@ -326,10 +390,17 @@ class Aggregator:
             )
         except OSError as error:
             # Not accepted, so the edge keeps it and offers it again.
-            LOG.error("update of %s not kept: %s: %s", update.client, error.strerror, error.filename)
+            self._averaging.let_go()
+            del content
+            self._uploads.drop(update.client)
+            self._say_no_room(update.client, error)
         else:
-            self._links.bytes_up += len(payload)
             self._events.append(on.UpdateKept(now=now, update=update))
+
+    def _say_no_room(self, client: str, error: OSError) -> None:
+        LOG.error(
+            "update of %s not kept: %s: %s", client, error.strerror, error.filename or self._directory.path
+        )
 
     def _publish_result(self, summary: Summary) -> None:
         number = summary.round

@@ -12,9 +12,6 @@ from fl_shared import messages as m
 from fl_shared import schemes, topics
 from fl_shared.errors import UserError
 
-INLINE_LIMIT = 256 * 2**20 - 2**16
-"""Updates travel whole, in one message: MQTT's largest packet less its headers."""
-
 
 class Settings(BaseModel):
     """A run's settings. Times are seconds; ``holdout`` and ``target_accuracy`` are fractions."""
@@ -37,7 +34,7 @@ class Settings(BaseModel):
     grace: Annotated[float, Field(ge=0, le=1e6)] = 5.0
     wait: Annotated[float, Field(gt=0, le=1e8)] = 600.0
     target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
-    train_examples: Annotated[int, Field(ge=1)] | None = None
+    train_examples: Annotated[int, Field(ge=1, le=2**53)] | None = None
     partition: str = "iid"
     holdout: Annotated[float, Field(ge=0, le=0.9)] = 0.2
     evaluate_every: Annotated[int, Field(ge=1)] = 1
@@ -86,6 +83,16 @@ class Settings(BaseModel):
             raise ValueError(
                 f"max_delta: max_examples × max_delta × (per_round + over_select) leaves {self.scale_bits} "
                 "binary places for the exact fold, at least 20 are needed: lower one of them"
+            )
+        if self.scale_bits > 62:
+            raise ValueError(
+                f"max_delta: {self.max_delta:g} × max_examples × (per_round + over_select) is at most 0.5, "
+                "expected more: raise one of them"
+            )
+        if self.lr * self.lr_decay**self.rounds == 0:
+            raise ValueError(
+                f"lr_decay: {self.lr_decay:g} leaves a learning rate of 0 before version {self.rounds}, "
+                "expected a larger factor"
             )
         return self
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from fl_aggregator import effects as do
 from fl_aggregator import events as on
 from fl_aggregator.phases import Summary
-from fl_aggregator.settings import INLINE_LIMIT, Settings
+from fl_aggregator.settings import Settings
 from fl_shared import messages as m
 from fl_shared import topics as t
+
+INLINE_LIMIT: Final = 4 * 2**20
+"""Bytes. Larger packets are slow, and cost the broker a copy."""
+INLINE_COHORT: Final = 50
+INLINE_HEAD: Final = 64 * 2**10
+"""Room for all of an update but its data."""
 
 
 class Envelope(TypedDict):
@@ -63,6 +69,8 @@ def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, siz
             return None  # a birth says less than the registration that follows it, and may be a ghost's
         case m.Update():
             return on.UpdateArrived(now=now, update=_facts(message, size))
+        case m.Offer():
+            return on.UpdateOffered(now=now, update=_facts(message, message.size))
         case m.TrainingFailed():
             return on.TrainingFailed(
                 now=now, client=message.client, round=message.round, detail=message.detail
@@ -96,8 +104,8 @@ def _registered(message: m.Registration, scope: Scope, now: float) -> on.Registe
     )
 
 
-def _facts(message: m.Update, size: int) -> on.UpdateFacts:
-    weights = next((s for s in message.sections if s.name == "weights"), message.sections[0])
+def _facts(message: m.Update | m.Offer, size: int) -> on.UpdateFacts:
+    manifests = {section.name: section.manifest for section in message.sections}
     metrics = message.metrics
     return on.UpdateFacts(
         client=message.client,
@@ -105,7 +113,7 @@ def _facts(message: m.Update, size: int) -> on.UpdateFacts:
         round=message.round,
         base=message.base,
         digest=message.digest,
-        manifest=weights.manifest,
+        manifest=manifests.get("weights", ""),
         examples=message.examples,
         steps=message.steps,
         size=size,
@@ -135,8 +143,12 @@ def reply(effect: do.Reply, settings: Settings, scope: Scope) -> m.Reply:
             return m.Rejected(**head, round=number, digest=rejected, reason=why, detail=detail[:1000])
 
 
-def selected(effect: do.AnnounceRound, settings: Settings, scope: Scope, now: float) -> m.Selected:
-    """The opening of a round. Above 256 names the cohort is left out, and each edge gets it on its own topic."""
+def selected(
+    effect: do.AnnounceRound, settings: Settings, scope: Scope, now: float, largest: int
+) -> m.Selected:
+    """The opening of a round; ``largest``: bytes of a packet that the broker takes.
+
+    Above 256 names the cohort is left out, and each edge gets it on its own topic."""
     version = 0 if effect.base is None else effect.base.version
     return m.Selected(
         **scope.envelope(),
@@ -147,8 +159,16 @@ def selected(effect: do.AnnounceRound, settings: Settings, scope: Scope, now: fl
         training=settings.training(version),
         fold=settings.fold,
         base=effect.base,
-        inline_limit=INLINE_LIMIT,
+        inline_limit=_inline_limit(len(effect.cohort), largest),
     )
+
+
+def _inline_limit(cohort: int, largest: int) -> int:
+    """Small updates of small cohorts come whole and unasked: it spares a round trip.
+
+    All of a cohort at once must fit into a broker's queue for one reader, and into our inbox.
+    """
+    return 0 if cohort > INLINE_COHORT else max(0, min(INLINE_LIMIT, largest - INLINE_HEAD))
 
 
 def result(summary: Summary, scope: Scope, bytes_up: int, bytes_down: int) -> m.Result:

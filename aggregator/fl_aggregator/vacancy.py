@@ -1,7 +1,7 @@
 """Before a run begins: is another one online under this prefix?
 
 A retained birth may be a ghost that a broker revived, and clocks differ: only a live status proves that a run is
-on (protocol, 7.3).
+on (protocol, 8.3).
 """
 
 from __future__ import annotations

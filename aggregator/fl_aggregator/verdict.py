@@ -88,7 +88,7 @@ def reply(update: UpdateFacts, body: do.Accept | do.Reject) -> do.Reply:
 
 def put_out(state: Run, client: str, number: int, verdict: do.Accept | do.Reject) -> Run:
     """A selected edge whose update is no good will not send another: it is out of the round."""
-    if isinstance(verdict, do.Accept) or verdict.reason in ("not-selected", "duplicate"):
+    if isinstance(verdict, do.Accept):
         return state
     return out(state, client, number, f"rejected: {verdict.reason}: {verdict.detail}")
 

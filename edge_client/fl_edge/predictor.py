@@ -1,4 +1,4 @@
-"""Answering prediction requests (protocol, section 6): one `Predictor` an edge, on a connection of its own.
+"""Answering prediction requests (protocol, section 7): one `Predictor` an edge, on a connection of its own.
 
 The connection is opened once a model is here, and outlives runs and aggregators. A newer model is fetched
 only when a request asks for it: most versions of a run are never asked about.

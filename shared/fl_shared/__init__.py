@@ -7,6 +7,7 @@
 ``tensors``             named arrays ↔ one flat vector and its manifest
 ``publication``         pure: a model as the retained messages that lie at the broker
 ``transfer``            pure: and back, from what has come of them
+``intake``              pure: which chunks of offered updates may be sent now
 ``schemes``             how a data set may be parted
 ``mqtt``                many connections on one thread; the only importer of paho
 ``connection``          what a connection is told, and what it tells

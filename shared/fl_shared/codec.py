@@ -5,8 +5,9 @@ Decoding never raises anything but ``DecodeError`` (which names the field), what
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgpack
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ MAX_JSON_BYTES: Final = 8 * 2**20
 MAX_MSGPACK_BYTES: Final = 268_435_455
 """MQTT's own limit for a packet."""
 
-_MSGPACK: Final = (m.ModelManifest, m.ModelChunk, m.Update, m.TrainingFailed)
+_MSGPACK: Final = (m.ModelManifest, m.ModelChunk, m.Update, m.Offer, m.UpdateChunk, m.TrainingFailed)
 
 _KINDS: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
     t.AggregatorTopic: (m.AggregatorPresence,),
@@ -28,14 +29,14 @@ _KINDS: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
     t.RegisterTopic: (m.Registration,),
     t.PresenceTopic: (m.ClientPresence,),
     t.WorkTopic: (m.Selected,),
-    t.RepliesTopic: (m.Admitted, m.Refused, m.Accepted, m.Rejected),
+    t.RepliesTopic: (m.Admitted, m.Refused, m.Grant, m.Accepted, m.Rejected),
     t.SelectedTopic: (m.Selected,),
     t.MissingTopic: (m.Missing,),
     t.ResultTopic: (m.Result,),
     t.ModelTopic: (m.ModelAnnouncement,),
     t.ManifestTopic: (m.ModelManifest,),
     t.ChunkTopic: (m.ModelChunk,),
-    t.UpdatesTopic: (m.Update, m.TrainingFailed),
+    t.UpdatesTopic: (m.Update, m.Offer, m.UpdateChunk, m.TrainingFailed),
     t.EvaluationsTopic: (m.Evaluation,),
     t.PredictionsTopic: (m.Prediction,),
 }
@@ -50,10 +51,48 @@ class DecodeError(Exception):
 
 
 def encode(message: m.Message) -> bytes:
-    """The message as bytes; members that are null because they do not apply are still written."""
-    if isinstance(message, _MSGPACK):
-        return bytes(msgpack.packb(message.model_dump(), use_bin_type=True))
-    return message.model_dump_json().encode()
+    """The message as bytes; members that are null because they do not apply are still written.
+
+    The data of chunks and updates is copied once, into what is returned; it may be a ``memoryview``.
+    """
+    match message:
+        case m.ModelChunk() | m.UpdateChunk():
+            return b"".join(_with_data(message))
+        case m.Update():
+            head = _packed(message.model_dump(exclude={"sections"}) | {"sections": ()})
+            pieces: list[bytes | memoryview] = [head[:-1], _array_header(len(message.sections))]
+            for section in message.sections:
+                pieces += _with_data(section)
+            return b"".join(pieces)
+        case _ if isinstance(message, _MSGPACK):
+            return _packed(message.model_dump())
+        case _:
+            return message.model_dump_json().encode()
+
+
+def _packed(fields: dict[str, Any]) -> bytes:
+    return cast(bytes, msgpack.packb(fields, use_bin_type=True))
+
+
+def _with_data(part: m.ModelChunk | m.UpdateChunk | m.Section) -> tuple[bytes, bytes, bytes | memoryview]:
+    """A map whose last member is ``data``, in pieces, so that it is not copied on its way through msgpack."""
+    head = _packed(part.model_dump(exclude={"data"}) | {"data": b""})
+    return head[: -len(_NO_DATA)], _bin_header(len(part.data)), part.data
+
+
+_NO_DATA: Final = b"\xc4\x00"
+
+
+def _bin_header(length: int) -> bytes:
+    """msgpack's bin 8, bin 16 and bin 32."""
+    if length < 2**8:
+        return struct.pack(">BB", 0xC4, length)
+    return struct.pack(">BH", 0xC5, length) if length < 2**16 else struct.pack(">BI", 0xC6, length)
+
+
+def _array_header(count: int) -> bytes:
+    """msgpack's fixarray and array 16."""
+    return bytes([0x90 | count]) if count < 16 else struct.pack(">BH", 0xDC, count)
 
 
 def decode(topic: t.Topic, payload: bytes) -> m.Message:

@@ -53,6 +53,11 @@ class Leashed:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        """The leash's; the program is below it."""
+        return self._leash.pid
+
     def poll(self) -> int | None:
         """The program's exit status (128 + n if signal n ended it), None while it runs."""
         return self._leash.poll()

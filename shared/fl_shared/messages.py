@@ -155,6 +155,15 @@ class Accepted(Reply):
     digest: Digest
 
 
+class Grant(Reply):
+    """These chunks of the offered update may be sent now, once each."""
+
+    kind: Literal["grant"] = "grant"
+    round: Count
+    digest: Digest
+    chunks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=1024)]
+
+
 class Rejected(Reply):
     kind: Literal["rejected"] = "rejected"
     round: Count
@@ -280,6 +289,51 @@ class Update(Scoped):
     seconds: Seconds
     metrics: UpdateMetrics
     sections: Annotated[tuple[Section, ...], Field(min_length=1, max_length=16)]
+
+
+class OfferedSection(Part):
+    """A section of an offer: all but its data, of which there are ``size`` bytes."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    encoding: Encoding
+    manifest: Digest
+    arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS)] | None = None
+    size: Count
+
+
+class Offer(Scoped):
+    """``fl/updates/<client>``, msgpack: an update that is to be asked for, all but its data.
+
+    The data of all sections together, ``size`` bytes, is cut every ``chunk_size`` bytes into ``chunks`` chunks.
+    """
+
+    kind: Literal["offer"] = "offer"
+    client: ClientId
+    session: Token
+    round: Count
+    base: Digest | None
+    digest: Digest
+    examples: Count
+    steps: Count
+    seconds: Seconds
+    metrics: UpdateMetrics
+    sections: Annotated[tuple[OfferedSection, ...], Field(min_length=1, max_length=16)]
+    size: Count
+    chunk_size: Annotated[int, Field(ge=1, le=2**28)]
+    chunks: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class UpdateChunk(Scoped):
+    """``fl/updates/<client>``, msgpack: one chunk of the update that was offered with this digest, as granted."""
+
+    kind: Literal["part"] = "part"
+    client: ClientId
+    session: Token
+    round: Count
+    digest: Digest
+    index: Count
+    crc32: Annotated[int, Field(ge=0, lt=2**32)]
+    data: bytes
 
 
 class TrainingFailed(Scoped):

@@ -117,6 +117,11 @@ class MosquittoChild:
     def url(self) -> str:
         return f"mqtt://{LOOPBACK}:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """The process below which it runs."""
+        return self._process.pid
+
     def poll(self) -> int | None:
         """Its exit status if it has ended, which it does not by itself."""
         return self._process.poll()

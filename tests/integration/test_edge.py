@@ -164,7 +164,7 @@ def test_one_edge_from_its_registration_to_predictions(
 def _ask_all_kinds(wire: OverTheWire, prefix: str) -> None:
     picture = np.full((40, 40), 255, np.uint8)
     picture[8:12, 8:32] = picture[8:32, 18:22] = 0
-    # The connection for requests may still be on its way: whoever asks must be ready to ask again (6.5).
+    # The connection for requests may still be on its way: whoever asks must be ready to ask again (7.5).
     for _ in range(20):
         wire.ask(png(picture), response_topic=f"{prefix}/predictions/me", correlation=b"17", expiry=10)
         with contextlib.suppress(AssertionError):

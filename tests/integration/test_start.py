@@ -84,7 +84,7 @@ def test_a_run_and_then_predictions_with_plain_clients(tmp_path: Path, mosquitto
 
 
 def test_what_lies_at_the_broker_during_and_after_a_run(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """Clauses 2, 5.9, 7.2 and 7.4: leftovers of other runs are cleared, a round's topics end with it."""
+    """Clauses 2, 5.9, 8.2 and 8.4: leftovers of other runs are cleared, a round's topics end with it."""
     for topic, payload in (
         ("fl/round/77/selected", '{"kind":"selected"}'),
         ("fl/round/77/result", "x"),
@@ -160,7 +160,7 @@ def test_an_edge_killed_in_the_middle_of_a_round_is_named(tmp_path: Path, mosqui
 
 
 def test_a_second_aggregator_under_the_same_prefix_is_refused(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    """Clause 7.3."""
+    """Clause 8.3."""
     with programs.aggregator(tmp_path / "one", mosquitto.url, "--wait", "60") as first:
         programs.until(lambda: (tmp_path / "one" / "run" / "run.json").exists(), 20, "the first aggregator")
         with programs.aggregator(tmp_path / "two", mosquitto.url) as second:

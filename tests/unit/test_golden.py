@@ -18,7 +18,10 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def _path(name: str) -> Path:
-    binary = isinstance(MESSAGES[name][1], m.ModelManifest | m.ModelChunk | m.Update | m.TrainingFailed)
+    binary = isinstance(
+        MESSAGES[name][1],
+        m.ModelManifest | m.ModelChunk | m.Update | m.Offer | m.UpdateChunk | m.TrainingFailed,
+    )
     return GOLDEN / f"{name}.{'msgpack' if binary else 'json'}"
 
 

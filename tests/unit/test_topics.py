@@ -1,4 +1,4 @@
-"""Every topic is a value, and nothing that is not ours parses (clauses 1.1, 1.6, 2, 6.3)."""
+"""Every topic is a value, and nothing that is not ours parses (clauses 1.1, 1.6, 2, 7.3)."""
 
 from __future__ import annotations
 
@@ -121,5 +121,5 @@ def test_answerable(topic: str) -> None:
     ],
 )
 def test_not_answerable(topic: str) -> None:
-    """Clause 6.3: an asker must not make an edge write its own presence."""
+    """Clause 7.3: an asker must not make an edge write its own presence."""
     assert not t.answerable("fl", topic)

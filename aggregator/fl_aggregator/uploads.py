@@ -1,0 +1,145 @@
+"""Updates that come in chunks: what the pure `Intake` decides, done with real bytes (protocol, section 6)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fl_aggregator.check import Content, SectionContent
+from fl_aggregator.events import UpdateFacts
+from fl_aggregator.spool import Partial, Spool
+from fl_shared import messages as m
+from fl_shared.intake import Granted, Intake, Offered
+
+Grant = Callable[[Granted], None]
+"""Tells an edge which chunks it may send."""
+
+
+class Misfit(Exception):
+    """A chunk that is of no use. ``reason`` is what it is counted under."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class _Upload:
+    facts: UpdateFacts
+    sections: tuple[m.OfferedSection, ...]
+    partial: Partial
+
+
+class Uploads:
+    """At most one upload a client, all for the open round. Times are run time in seconds."""
+
+    def __init__(self, spool: Spool, grant: Grant) -> None:
+        self._spool = spool
+        self._grant = grant
+        self._intake = Intake()
+        self._uploads: dict[str, _Upload] = {}
+
+    def begin(self, offer: m.Offer, facts: UpdateFacts, now: float) -> None:
+        """An offer that is wanted. Raises ``OSError`` if there is no room for it, ``Misfit`` if it fits nowhere."""
+        client = offer.client
+        try:
+            offered = Offered(
+                client, offer.session, offer.round, offer.digest, offer.size, offer.chunk_size, offer.chunks
+            )
+        except ValueError as error:
+            raise Misfit("malformed", str(error)) from None
+        if sum(section.size for section in offer.sections) != offer.size:
+            raise Misfit("malformed", f"size: {offer.size}, but the sections have another size together")
+        known = self._uploads.get(client)
+        before = self._intake.get(client)
+        if (
+            known is not None
+            and before is not None
+            and (before.digest, before.chunk_size)
+            != (
+                offered.digest,
+                offered.chunk_size,
+            )
+        ):
+            self.drop(client)
+            known = None
+        if known is None:
+            partial = self._spool.begin(offer.round, client, offer.size)
+            self._uploads[client] = _Upload(facts, offer.sections, partial)
+        else:
+            known.facts = facts
+        self._tell(self._intake.offer(offered, now))
+
+    def take(self, part: m.UpdateChunk, now: float) -> UpdateFacts | None:
+        """Keeps a chunk; the update's facts if that was the last one. Raises ``Misfit``."""
+        upload = self._uploads.get(part.client)
+        if upload is None:
+            raise Misfit("not-granted", f"chunk {part.index} of an update that is not being sent")
+        if zlib.crc32(part.data) != part.crc32:
+            raise Misfit(
+                "wrong-checksum", f"chunk {part.index}: crc32 is not that of its {len(part.data)} bytes"
+            )
+        offered = self._intake.get(part.client)
+        match self._intake.chunk(part.client, part.round, part.digest, part.index, len(part.data)):
+            case "duplicate":
+                return None
+            case "keep":
+                assert offered is not None
+                start = part.index * offered.chunk_size
+                upload.partial.data[start : start + len(part.data)] = part.data
+            case verdict:
+                raise Misfit(verdict, f"chunk {part.index}: {len(part.data)} bytes: {verdict}")
+        self._tell(self._intake.more(now))
+        return upload.facts if self._intake.is_complete(part.client) else None
+
+    def content(self, client: str) -> Content:
+        """All of a complete upload. The view is good until the upload is kept or dropped."""
+        upload = self._uploads[client]
+        sections = []
+        start = 0
+        for section in upload.sections:
+            data = upload.partial.data[start : start + section.size]
+            sections.append(
+                SectionContent(section.name, section.encoding, section.manifest, section.arrays, data)
+            )
+            start += section.size
+        return Content(upload.facts.digest, tuple(sections))
+
+    def keep(self, client: str) -> None:
+        """A complete upload counts from now on. Raises ``OSError``; then it is still there."""
+        self._uploads[client].partial.keep()
+
+    def finish(self, client: str, now: float) -> None:
+        """Its bytes are not needed in memory any more; others may have its place."""
+        upload = self._uploads.pop(client, None)
+        if upload is not None:
+            upload.partial.close()
+            self._intake.forget(client)
+            self._tell(self._intake.more(now))
+
+    def drop(self, client: str) -> None:
+        """It is of no use: nothing stays of it."""
+        upload = self._uploads.pop(client, None)
+        self._intake.forget(client)
+        if upload is not None:
+            upload.partial.drop()
+            upload.partial.close()
+
+    def pass_time(self, now: float) -> None:
+        """Grants again what has not come."""
+        self._tell(self._intake.more(now))
+
+    def end_round(self) -> tuple[UpdateFacts, ...]:
+        """Drops whatever is under way; whose that was is to be told."""
+        self._intake.clear()
+        facts = tuple(upload.facts for upload in self._uploads.values())
+        for upload in self._uploads.values():
+            upload.partial.drop()
+            upload.partial.close()
+        self._uploads.clear()
+        return facts
+
+    def _tell(self, grants: tuple[Granted, ...]) -> None:
+        for grant in grants:
+            self._grant(grant)

@@ -1,0 +1,196 @@
+"""What a round costs when training costs nothing: real programs, a real Mosquitto, models of any size.
+
+    python benchmarks/round_overhead.py --edges 10 --per-round 10 --params 431080 --rounds 20 --durability memory
+    python benchmarks/round_overhead.py --params 11700000 --rounds 7 --peer flower --peer-python peer/bin/python
+
+An aggregator, one fleet of ``--edges`` edges and a broker with default limits, as three process trees. The task is
+`synthetic-N`: N parameters, training returns at once. A round is counted from one commit to the next, the first two
+left out. ``limit_seconds`` is measured in the same run (`physical_limit.py`: the same bytes over loopback sockets,
+and a float32 fold); ``--peer flower`` runs Flower's simulation engine with the same sizes, by the Python of an
+environment that has it. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import physical_limit
+
+from fl_shared.mosquitto import MosquittoChild
+
+BIN = Path(sys.executable).parent
+HERE = Path(__file__).parent
+LEFT_OUT = 2
+"""Rounds at the start in which buffers are made and pages touched."""
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Watched:
+    """A process tree: its peak memory and the processor time that it has used."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self.peak_mb = 0.0
+        self.cpu_seconds = 0.0
+
+    def look(self) -> None:
+        memory, cpu = 0.0, 0.0
+        for pid in _tree(self._root):
+            try:
+                status = Path(f"/proc/{pid}/status").read_text()
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            memory += next(
+                (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")), 0
+            )
+            cpu += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        self.peak_mb = max(self.peak_mb, memory / 1024)
+        self.cpu_seconds = max(self.cpu_seconds, cpu)
+
+
+def _tree(root: int) -> list[int]:
+    found, waiting = [], [root]
+    while waiting:
+        pid = waiting.pop()
+        found.append(pid)
+        try:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                waiting += [int(child) for child in (task / "children").read_text().split()]
+        except OSError:
+            continue
+    return found
+
+
+def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    with MosquittoChild(directory / "broker") as broker:
+        common = ["--broker", broker.url, "--keepalive", "60"]
+        fleet = subprocess.Popen(
+            [str(BIN / "fl-edge"), "--id", f"0-{arguments.edges - 1}", "--role", "train", *common,
+             "--state-dir", str(directory / "edges"), *arguments.edge_option],
+            stdout=subprocess.DEVNULL, stderr=(directory / "fleet.log").open("wb"),
+        )  # fmt: skip
+        aggregator = subprocess.Popen(
+            [str(BIN / "fl-aggregator"), "start", "--task", f"synthetic-{arguments.params}",
+             "--clients", str(arguments.edges), "--per-round", str(arguments.per_round),
+             "--rounds", str(arguments.rounds + LEFT_OUT), "--epochs", "1", "--holdout", "0", "--grace", "0",
+             "--durability", arguments.durability, "--run-dir", str(directory / "run"), *common,
+             *(["--chunk", str(arguments.chunk)] if arguments.chunk else [])],
+            stdout=subprocess.DEVNULL, stderr=(directory / "aggregator.log").open("wb"),
+        )  # fmt: skip
+        watched = {
+            "aggregator": Watched(aggregator.pid),
+            "broker": Watched(broker.pid),
+            "fleet": Watched(fleet.pid),
+        }
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.05):
+                for tree in watched.values():
+                    tree.look()
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            code = aggregator.wait(arguments.timeout)
+        finally:
+            over.set()
+            watcher.join()
+            aggregator.kill()
+            fleet.terminate()
+            fleet.wait(20)
+    if code != 0:
+        raise SystemExit(
+            f"the aggregator ended with {code}:\n{(directory / 'aggregator.log').read_text()[-2000:]}"
+        )
+    return summary(arguments, directory, watched)
+
+
+def summary(arguments: argparse.Namespace, directory: Path, watched: dict[str, Watched]) -> dict[str, Any]:
+    events = [json.loads(line) for line in (directory / "run" / "journal.jsonl").read_text().splitlines()]
+    commits = [event["now"] for event in events if event["event"] == "ModelMade"]
+    periods = [after - before for before, after in itertools.pairwise(commits[LEFT_OUT:])]
+    seconds = statistics.median(periods)
+    lines = [json.loads(line) for line in (directory / "run" / "history.jsonl").read_text().splitlines()]
+    wire = statistics.median(line["bytes"]["up"] + line["bytes"]["down"] for line in lines)
+    return {
+        "benchmark": "round_overhead",
+        "edges": arguments.edges,
+        "per_round": arguments.per_round,
+        "params": arguments.params,
+        "rounds": len(periods),
+        "durability": arguments.durability,
+        "seconds_per_round": round(seconds, 5),
+        "seconds_min": round(min(periods), 5),
+        "seconds_max": round(max(periods), 5),
+        "update_mb_per_s": round(arguments.per_round * arguments.params * 4 / 1e6 / seconds, 1),
+        "rss_mb": {name: round(tree.peak_mb, 1) for name, tree in watched.items()},
+        "cpu_seconds": {name: round(tree.cpu_seconds, 2) for name, tree in watched.items()},
+        "wire_mb_per_round": round(wire / 1e6, 3),
+    }
+
+
+def peer(arguments: argparse.Namespace) -> dict[str, Any]:
+    command = [
+        arguments.peer_python,
+        str(HERE / "flower_peer.py"),
+        str(arguments.per_round),
+        str(arguments.params),
+    ]
+    done = subprocess.run(
+        [*command, "5"], capture_output=True, text=True, check=True, timeout=arguments.timeout
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {
+        "peer": f"flwr {found['flwr']} simulation",
+        "peer_seconds_per_round": round(found["seconds_per_round"], 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--edges", type=int, default=10)
+    parser.add_argument("--per-round", type=int, default=10)
+    parser.add_argument("--params", type=int, default=431_080)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--durability", choices=("process", "power", "memory"), default="memory")
+    parser.add_argument("--chunk", type=int, default=None, help="bytes; the programs' default if not given")
+    parser.add_argument("--edge-option", action="append", default=[], help="passed to fl-edge, once a word")
+    parser.add_argument("--peer", choices=("flower",), default=None)
+    parser.add_argument("--peer-python", default="peer/bin/python")
+    parser.add_argument("--timeout", type=float, default=900.0)
+    arguments = parser.parse_args()
+    if arguments.chunk:
+        arguments.edge_option += ["--chunk", str(arguments.chunk)]
+    started = time.perf_counter()
+    before = physical_limit.seconds_per_round(arguments.per_round, arguments.params)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = run(arguments, Path(scratch))
+    # Before and after, since machines drift: the mean of the two medians.
+    limit = (before + physical_limit.seconds_per_round(arguments.per_round, arguments.params)) / 2
+    found["limit_seconds"] = round(limit, 5)
+    found["ratio_to_limit"] = round(found["seconds_per_round"] / limit, 2)
+    if arguments.peer:
+        found |= peer(arguments)
+        found["ratio_to_peer"] = round(found["seconds_per_round"] / found["peer_seconds_per_round"], 3)
+    say(f"took {time.perf_counter() - started:.0f} s")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

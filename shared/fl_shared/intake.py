@@ -1,0 +1,248 @@
+"""PURE: what may be sent now, of all the updates that edges have offered (protocol, section 6).
+
+The receiver drives. It grants chunks to a few offers at a time, in the order in which they came, and never more
+than a window over all of them: so a broker with default limits loses nothing, and what is on its way is bounded.
+Whatever does not come is granted again. Bytes are opaque here: the caller keeps them where they belong.
+
+Times are seconds on a clock that only grows. `Intake` is told everything and does nothing by itself.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+WINDOW: Final = 64
+"""Chunks granted over all edges together."""
+ACTIVE: Final = 2
+"""Offers that are granted to at a time at least, however large: one is on its way while the next is asked for."""
+ACTIVE_BYTES: Final = 64 * 2**20
+"""More of them only as long as they have no more bytes than this together."""
+REGRANT_AFTER: Final = 5.0
+"""Seconds after which what was granted and has not come is granted again; doubling up to `REGRANT_MOST`."""
+REGRANT_MOST: Final = 30.0
+STALLED_AFTER: Final = 2
+"""So many fruitless grants in a row, and the offer makes room for another one until it is repeated."""
+
+Verdict = Literal["keep", "duplicate", "not-granted", "wrong-size"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """One update: ``size`` bytes, cut every ``chunk_size`` into ``chunks``."""
+
+    client: str
+    session: str
+    round: int
+    digest: str
+    size: int
+    chunk_size: int
+    chunks: int
+
+    def __post_init__(self) -> None:
+        expected = max(1, -(-self.size // self.chunk_size))
+        if self.chunks != expected:
+            raise ValueError(f"chunks: {self.chunks}, but size and chunk_size give {expected}")
+
+    def length(self, index: int) -> int:
+        """Bytes of chunk ``index``."""
+        return min(self.chunk_size, self.size - index * self.chunk_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Tell ``offer.session`` of ``offer.client`` to send these chunks."""
+
+    offer: Offered
+    chunks: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Upload:
+    offer: Offered
+    next_index: int = 0
+    """Chunks from here on were never granted."""
+    again: list[int] = field(default_factory=list)
+    """Granted once, lapsed, and to be granted anew."""
+    granted: dict[int, float] = field(default_factory=dict)
+    """On their way, and since when."""
+    here: bytearray = field(default_factory=bytearray)
+    """One byte a chunk: whether it has come."""
+    count: int = 0
+    fruitless: int = 0
+
+    def to_grant(self) -> Iterator[int]:
+        while self.again:
+            index = self.again.pop()
+            if not self.here[index]:
+                yield index
+        while self.next_index < self.offer.chunks:
+            index = self.next_index
+            self.next_index += 1
+            if not self.here[index]:
+                yield index
+
+    def lapse(self) -> None:
+        """What was on its way is not any more."""
+        self.again += sorted(self.granted, reverse=True)
+        self.granted.clear()
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self.again) or self.next_index < self.offer.chunks
+
+    @property
+    def complete(self) -> bool:
+        return self.count == self.offer.chunks
+
+
+class Intake:
+    """All offers of the open round, at most one a client."""
+
+    def __init__(
+        self, window: int = WINDOW, active_bytes: int = ACTIVE_BYTES, regrant: float = REGRANT_AFTER
+    ) -> None:
+        self._window = window
+        self._active_bytes = active_bytes
+        self._regrant = regrant
+        self._active: OrderedDict[str, _Upload] = OrderedDict()
+        self._waiting: OrderedDict[str, _Upload] = OrderedDict()
+        self._on_their_way = 0
+
+    @property
+    def on_their_way(self) -> int:
+        """Chunks granted that have neither come nor lapsed; never above the window."""
+        return self._on_their_way
+
+    def get(self, client: str) -> Offered | None:
+        upload = self._find(client)
+        return None if upload is None else upload.offer
+
+    def progress(self, client: str) -> tuple[int, int] | None:
+        """(chunks that have come, chunks in all) of a client's upload."""
+        upload = self._find(client)
+        return None if upload is None else (upload.count, upload.offer.chunks)
+
+    def _find(self, client: str) -> _Upload | None:
+        return self._active.get(client) or self._waiting.get(client)
+
+    # --- what happens -------------------------------------------------------------------------------------
+
+    def offer(self, offer: Offered, now: float) -> tuple[Granted, ...]:
+        """An offer, new or repeated. What the same update has brought already stays; another one replaces it."""
+        upload = self._find(offer.client)
+        if upload is not None and _same_cut(upload.offer, offer):
+            # Repeated, so what was granted did not reach it, or its chunks did not reach us.
+            self._take_back(upload)
+            upload.offer = offer
+            upload.fruitless = 0
+        else:
+            self.forget(offer.client)
+            self._waiting[offer.client] = _Upload(offer, here=bytearray(offer.chunks))
+        return self._grant(now)
+
+    def chunk(self, client: str, round_number: int, digest: str, index: int, length: int) -> Verdict:
+        """Whether a chunk is to be kept. If it is, it counts as here: the caller must then keep it."""
+        upload = self._find(client)
+        if upload is None or (upload.offer.round, upload.offer.digest) != (round_number, digest):
+            return "not-granted"
+        if index >= upload.offer.chunks:
+            return "not-granted"
+        if length != upload.offer.length(index):
+            return "wrong-size"
+        if upload.here[index]:
+            return "duplicate"
+        if index >= upload.next_index:
+            return "not-granted"
+        if upload.granted.pop(index, None) is not None:
+            self._on_their_way -= 1
+        upload.here[index] = 1
+        upload.count += 1
+        upload.fruitless = 0
+        return "keep"
+
+    def more(self, now: float) -> tuple[Granted, ...]:
+        """Grants that have become possible; to be asked for after chunks were kept, and now and then."""
+        for upload in list(self._active.values()):
+            self._lapse_if_overdue(upload, now)
+        return self._grant(now)
+
+    def is_complete(self, client: str) -> bool:
+        upload = self._find(client)
+        return upload is not None and upload.complete
+
+    def forget(self, client: str) -> None:
+        """The upload is done with: complete, refused, or of no use any more."""
+        upload = self._active.pop(client, None)
+        if upload is not None:
+            self._on_their_way -= len(upload.granted)
+        self._waiting.pop(client, None)
+
+    def clear(self) -> tuple[str, ...]:
+        """The round is over: nothing is wanted any more. Says whose uploads that ended."""
+        clients = (*self._active, *self._waiting)
+        self._active.clear()
+        self._waiting.clear()
+        self._on_their_way = 0
+        return clients
+
+    # --- granting -----------------------------------------------------------------------------------------
+
+    def _take_back(self, upload: _Upload) -> None:
+        self._on_their_way -= len(upload.granted)
+        upload.lapse()
+
+    def _lapse_if_overdue(self, upload: _Upload, now: float) -> None:
+        if not upload.granted:
+            return
+        oldest = min(upload.granted.values())
+        patience = min(REGRANT_MOST, self._regrant * 2.0**upload.fruitless)
+        if now - oldest < patience:
+            return
+        self._take_back(upload)
+        upload.fruitless += 1
+        if upload.fruitless >= STALLED_AFTER and self._waiting:
+            # Somebody else may have its place; it is at the end of the queue.
+            del self._active[upload.offer.client]
+            self._waiting[upload.offer.client] = upload
+
+    def _activate(self) -> None:
+        size = sum(upload.offer.size for upload in self._active.values())
+        while self._waiting:
+            client, upload = next(iter(self._waiting.items()))
+            size += upload.offer.size
+            if len(self._active) >= ACTIVE and size > self._active_bytes:
+                return
+            self._active[client] = self._waiting.pop(client)
+
+    def _grant(self, now: float) -> tuple[Granted, ...]:
+        self._activate()
+        grants: list[Granted] = []
+        for upload in self._active.values():
+            # Half a window at the least to a grant, where there is so much: a reply a chunk would be a flood.
+            room = self._window - self._on_their_way
+            if room <= 0:
+                break
+            if not upload.has_more or (upload.granted and room < min(self._window // 4, upload.offer.chunks)):
+                continue
+            chunks: list[int] = []
+            for index in upload.to_grant():
+                chunks.append(index)
+                if len(chunks) == room:
+                    break
+            upload.granted.update(dict.fromkeys(chunks, now))
+            self._on_their_way += len(chunks)
+            if chunks:
+                grants.append(Granted(upload.offer, tuple(chunks)))
+        return tuple(grants)
+
+
+def _same_cut(one: Offered, other: Offered) -> bool:
+    return (one.round, one.digest, one.size, one.chunk_size) == (
+        other.round,
+        other.digest,
+        other.size,
+        other.chunk_size,
+    )

@@ -1,0 +1,177 @@
+"""Design G1 for the fold: the same bits in any order and any grouping, compared with a dumb version.
+
+The dumb version works in Python's integers and fractions, a value at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fl_aggregator.fold import ExactSum
+from fl_aggregator.settings import Settings
+from fl_aggregator.strategies.fedavg import FedAvg
+from fl_shared.tensors import Vector
+
+quick = settings(deadline=None, max_examples=150)
+
+
+@dataclass(frozen=True)
+class Updates:
+    settings: Settings
+    slots: int
+    deltas: tuple[Vector, ...]
+    examples: tuple[int, ...]
+
+    def folded(self, order: list[int] | range) -> ExactSum:
+        total = ExactSum(len(self.deltas[0]), self.settings.scale_bits, self.slots)
+        for index in order:
+            total.add(self.deltas[index], self.examples[index])
+        return total
+
+    @property
+    def all(self) -> range:
+        return range(len(self.deltas))
+
+
+@st.composite
+def caps(draw: st.DrawFn) -> Settings:
+    """Settings with any caps that they allow."""
+    slots = draw(st.integers(1, 1000))
+    extra = draw(st.integers(0, slots - 1))
+    max_delta = draw(st.floats(0.01, 1e5))
+    room = max(1, min(2**40, int(2**41 / (max_delta * slots))))
+    least = min(room, max(1, math.ceil(1 / (max_delta * slots))))
+    return Settings(
+        clients=slots,
+        per_round=slots - extra,
+        over_select=extra,
+        max_delta=max_delta,
+        max_examples=draw(st.integers(least, room)),
+    )
+
+
+def float32_within(bound: float) -> st.SearchStrategy[float]:
+    """All float32 values of at most ``bound``, its neighbours and subnormal ones among them."""
+    largest = np.float32(bound)
+    if float(largest) > bound:
+        largest = np.nextafter(largest, np.float32(0))
+    top = float(largest)
+    return st.floats(-top, top, width=32) | st.sampled_from((top, -top, 0.0, -0.0))
+
+
+@st.composite
+def updates(draw: st.DrawFn) -> Updates:
+    run = draw(caps())
+    slots = run.per_round + run.over_select
+    values = draw(st.integers(1, 5))
+    count = draw(st.integers(1, min(slots, 6)))
+    one = st.lists(float32_within(run.max_delta), min_size=values, max_size=values)
+    deltas = tuple(np.array(draw(one), dtype="<f4") for _ in range(count))
+    examples = st.integers(1, run.max_examples) | st.sampled_from((1, run.max_examples))
+    return Updates(run, slots, deltas, tuple(draw(examples) for _ in range(count)))
+
+
+def dumb_sum(some: Updates) -> list[int]:
+    """5.10, word by word: Σ round(examples × delta × 2^scale_bits), product in float64, rounded half to even."""
+    totals = [0] * len(some.deltas[0])
+    for delta, examples in zip(some.deltas, some.examples, strict=True):
+        for index, value in enumerate(delta):
+            product = float(examples) * float(value)
+            totals[index] += round(Fraction(product) * Fraction(2) ** some.settings.scale_bits)
+    return totals
+
+
+def dumb_mean(some: Updates) -> list[float]:
+    """5.10: then divided by 2^scale_bits × Σ examples in float64."""
+    divisor = math.ldexp(float(sum(some.examples)), some.settings.scale_bits)
+    return [float(total) / divisor for total in dumb_sum(some)]
+
+
+@quick
+@given(updates())
+def test_the_sum_is_that_of_the_dumb_version(some: Updates) -> None:
+    total = some.folded(some.all)
+    assert [int(value) for value in total._sum] == dumb_sum(some)
+    assert total.mean().tolist() == dumb_mean(some)
+    assert total.examples == sum(some.examples)
+
+
+@quick
+@given(updates(), st.data())
+def test_any_order_gives_the_same_bits(some: Updates, data: st.DataObject) -> None:
+    order = data.draw(st.permutations(some.all))
+    base = np.linspace(-1, 1, len(some.deltas[0]), dtype="<f4")
+    one, other = some.folded(some.all), some.folded(order)
+    assert one.mean().tobytes() == other.mean().tobytes()
+    models = [FedAvg().next_model(base, total.mean()).tobytes() for total in (one, other)]
+    assert models[0] == models[1]
+
+
+@quick
+@given(updates(), st.data())
+def test_any_grouping_gives_the_same_bits(some: Updates, data: st.DataObject) -> None:
+    """A tree of partial sums, as regional aggregators would send, adds up to the flat one."""
+    order = data.draw(st.permutations(some.all))
+    cut = data.draw(st.integers(0, len(order)))
+    left, right = some.folded(order[:cut]), some.folded(order[cut:])
+    assert np.array_equal(left._sum + right._sum, some.folded(some.all)._sum)
+
+
+@quick
+@given(caps(), st.booleans())
+def test_the_caps_cannot_overflow(run: Settings, negative: bool) -> None:
+    """Every slot with the largest delta and as many examples as may be, in Python's unbounded integers."""
+    slots = run.per_round + run.over_select
+    largest = np.float32(run.max_delta)
+    if float(largest) > run.max_delta:
+        largest = np.nextafter(largest, np.float32(0))
+    delta = np.array([-largest if negative else largest], dtype="<f4")
+    total = ExactSum(1, run.scale_bits, slots)
+    for _ in range(slots):
+        total.add(delta, run.max_examples)
+    one = round(Fraction(float(run.max_examples) * float(delta[0])) * Fraction(2) ** run.scale_bits)
+    assert int(total._sum[0]) == slots * one
+    assert abs(slots * one) <= 2**62 + slots
+    # A quantum is half of one example's worth an update, and float64 has 53 bits.
+    bound = abs(float(delta[0])) * 2**-51 + 2.0**-run.scale_bits / run.max_examples
+    assert abs(total.mean()[0] - float(delta[0])) <= bound
+
+
+@quick
+@given(updates())
+def test_the_mean_is_the_exact_one_within_half_a_quantum_an_update_and_float64(some: Updates) -> None:
+    total, examples = some.folded(some.all), sum(some.examples)
+    for index, mean in enumerate(total.mean()):
+        weighted = [
+            Fraction(float(delta[index])) * n for delta, n in zip(some.deltas, some.examples, strict=True)
+        ]
+        exact = sum(weighted, Fraction(0)) / examples
+        quantum = Fraction(len(weighted), 2 ** (some.settings.scale_bits + 1) * examples)
+        rounding = sum((abs(part) for part in weighted), Fraction(0)) / examples / 2**51
+        assert abs(Fraction(float(mean)) - exact) <= quantum + rounding
+
+
+@quick
+@given(updates(), st.data())
+def test_the_next_model_is_the_float64_average_within_one_float32_step(
+    some: Updates, data: st.DataObject
+) -> None:
+    values = len(some.deltas[0])
+    base = np.array(
+        data.draw(st.lists(st.floats(-1e6, 1e6, width=32), min_size=values, max_size=values)), dtype="<f4"
+    )
+    weights = np.array(some.examples, dtype=np.float64)
+    expected = base.astype(np.float64) + np.average(
+        np.stack(some.deltas).astype(np.float64), axis=0, weights=weights
+    )
+    actual = FedAvg().next_model(base, some.folded(some.all).mean())
+    quantum = 2.0**-some.settings.scale_bits * len(some.examples) / 2 / weights.sum()
+    scale = np.abs(np.stack(some.deltas)).max(axis=0).astype(np.float64)
+    step = np.spacing(np.maximum(np.abs(actual), np.abs(expected.astype(np.float32)))).astype(np.float64)
+    assert (np.abs(actual - expected) <= step + quantum + scale * 2**-50).all()

@@ -1,0 +1,167 @@
+"""Uploads end with all their bytes, whatever the network does to chunks and grants (protocol, 6.2 to 6.6)."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fl_shared.intake import ACTIVE, Granted, Intake, Offered
+
+CHUNK = 10
+
+
+def offered(client: str, size: int, digest: str = "d") -> Offered:
+    return Offered(client, "s-" + client, 1, digest + client, size, CHUNK, max(1, -(-size // CHUNK)))
+
+
+class Network:
+    """Edges that send what they are granted, over a link that loses, repeats and reorders both ways."""
+
+    def __init__(self, sizes: list[int], intake: Intake, chance: random.Random, loss: float) -> None:
+        self.data = {f"e{i}": chance.randbytes(size) for i, size in enumerate(sizes)}
+        self.offers = {name: offered(name, len(data)) for name, data in self.data.items()}
+        self.received = {name: bytearray(len(data)) for name, data in self.data.items()}
+        self.kept: dict[str, set[int]] = {name: set() for name in self.data}
+        self.done: list[str] = []
+        self.intake, self.chance, self.loss, self.now = intake, chance, loss, 0.0
+        self.flying: list[tuple[str, int]] = []
+
+    def lost(self) -> bool:
+        return self.chance.random() < self.loss
+
+    def hear(self, grants: tuple[Granted, ...]) -> None:
+        for grant in grants:
+            assert grant.offer == self.offers[grant.offer.client]
+            assert len(set(grant.chunks)) == len(grant.chunks)
+            if not self.lost():
+                self.flying += [(grant.offer.client, index) for index in grant.chunks]
+
+    def step(self) -> None:
+        self.now += 0.5
+        for name in self.data:
+            if name not in self.done and self.chance.random() < 0.1:
+                self.hear(self.intake.offer(self.offers[name], self.now))
+        self.chance.shuffle(self.flying)
+        landing, self.flying = self.flying[:20], self.flying[20:]
+        for name, index in landing:
+            if self.lost():
+                continue
+            self.land(name, index)
+            if self.lost():
+                self.land(name, index)  # a second time
+        self.hear(self.intake.more(self.now))
+
+    def land(self, name: str, index: int) -> None:
+        offer = self.offers[name]
+        piece = self.data[name][index * CHUNK : (index + 1) * CHUNK]
+        verdict = self.intake.chunk(name, 1, offer.digest, index, len(piece))
+        if name in self.done:
+            assert verdict == "not-granted"
+            return
+        assert verdict == ("duplicate" if index in self.kept[name] else "keep")
+        self.kept[name].add(index)
+        self.received[name][index * CHUNK : index * CHUNK + len(piece)] = piece
+        if self.intake.is_complete(name):
+            self.intake.forget(name)
+            self.done.append(name)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    sizes=st.lists(st.integers(0, 300), min_size=1, max_size=8),
+    window=st.integers(1, 20),
+    active_bytes=st.integers(0, 600),
+    loss=st.sampled_from([0.0, 0.1, 0.5]),
+    seed=st.integers(0, 2**32),
+)
+def test_every_update_arrives_whole(
+    sizes: list[int], window: int, active_bytes: int, loss: float, seed: int
+) -> None:
+    intake = Intake(window=window, active_bytes=active_bytes)
+    network = Network(sizes, intake, random.Random(seed), loss)
+    for _ in range(20_000):
+        network.step()
+        assert 0 <= intake.on_their_way <= window
+        if len(network.done) == len(sizes):
+            break
+    assert sorted(network.done) == sorted(network.data)
+    assert {n: bytes(b) for n, b in network.received.items()} == network.data
+    assert intake.on_their_way == 0
+
+
+def test_what_does_not_come_is_granted_again_after_5_seconds() -> None:
+    """Clause 6.4."""
+    intake = Intake()
+    (first,) = intake.offer(offered("a", 35), 0.0)
+    assert first.chunks == (0, 1, 2, 3)
+    assert intake.chunk("a", 1, "da", 2, CHUNK) == "keep"
+    assert intake.more(4.9) == ()
+    (again,) = intake.more(5.1)
+    assert again.chunks == (0, 1, 3)
+    assert intake.more(10.2) == (), "doubling"
+    (third,) = intake.more(15.2)
+    assert third.chunks == (0, 1, 3)
+
+
+def test_a_repeated_offer_is_granted_what_is_missing() -> None:
+    """Clause 6.4: after a reconnect, to the new session."""
+    intake = Intake()
+    intake.offer(offered("a", 35), 0.0)
+    intake.chunk("a", 1, "da", 0, CHUNK)
+    intake.chunk("a", 1, "da", 3, 5)
+    anew = Offered("a", "another session", 1, "da", 35, CHUNK, 4)
+    (grant,) = intake.offer(anew, 1.0)
+    assert grant.offer.session == "another session"
+    assert grant.chunks == (1, 2)
+
+
+def test_another_update_of_the_client_replaces_its_offer() -> None:
+    intake = Intake()
+    intake.offer(offered("a", 35), 0.0)
+    intake.chunk("a", 1, "da", 0, CHUNK)
+    (grant,) = intake.offer(offered("a", 25, digest="x"), 1.0)
+    assert grant.chunks == (0, 1, 2)
+    assert intake.chunk("a", 1, "da", 1, CHUNK) == "not-granted"
+    assert intake.on_their_way == 3
+
+
+def test_what_was_not_granted_is_not_kept() -> None:
+    """Clause 6.6."""
+    intake = Intake(window=2)
+    (grant,) = intake.offer(offered("a", 35), 0.0)
+    assert grant.chunks == (0, 1)
+    assert intake.chunk("a", 1, "da", 3, 5) == "not-granted"
+    assert intake.chunk("a", 1, "da", 4, CHUNK) == "not-granted"
+    assert intake.chunk("b", 1, "da", 0, CHUNK) == "not-granted"
+    assert intake.chunk("a", 2, "da", 0, CHUNK) == "not-granted"
+    assert intake.chunk("a", 1, "da", 0, CHUNK - 1) == "wrong-size"
+    assert intake.chunk("a", 1, "da", 0, CHUNK) == "keep"
+    assert intake.chunk("a", 1, "da", 0, CHUNK) == "duplicate"
+
+
+def test_few_large_offers_are_active_at_a_time_and_a_stalled_one_makes_room() -> None:
+    intake = Intake(window=100, active_bytes=50)
+    for name in "abc":
+        intake.offer(offered(name, 40), 0.0)
+    granted = [intake.progress(name) for name in "abc"]
+    assert granted == [(0, 4)] * 3
+    assert intake.on_their_way == ACTIVE * 4
+    assert intake.chunk("c", 1, "dc", 0, CHUNK) == "not-granted"
+    assert {g.offer.client for g in intake.more(5.1)} == {"a", "b"}
+    assert "c" in {g.offer.client for g in intake.more(15.3)}, "silent ones have made room"
+
+
+def test_an_offer_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match="chunks: 3"):
+        Offered("a", "s", 1, "d", 35, CHUNK, 3)
+
+
+def test_clearing_forgets_everything() -> None:
+    intake = Intake()
+    intake.offer(offered("a", 35), 0.0)
+    assert intake.clear() == ("a",)
+    assert intake.on_their_way == 0
+    assert intake.chunk("a", 1, "da", 0, CHUNK) == "not-granted"

@@ -1,0 +1,309 @@
+"""The round machine against anything that edges, the network and the clock may do to it.
+
+After every step the ledger compares (see `tests.unit.ledger`); at the end the journal is replayed, and the run is
+brought to its end in one of two ways: everyone is silent, or everyone behaves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from fl_aggregator import effects as do
+from fl_aggregator import events as on
+from fl_aggregator.phases import Collecting, Finished, Run
+from fl_aggregator.round import step
+from tests.unit.playbook import Playbook, digest_of
+
+IDS = ("0", "1", "2", "3", "7", "alice", "bob", "e")
+ODD = (
+    "reconnect",
+    "start",
+    "interrupt",
+    "made round={number}",
+    "fail {client} round={number}",
+    "unusable {client} malformed round={number}",
+)
+RUNS = int(os.environ.get("FL_HYPOTHESIS_RUNS", "300"))
+"""Examples of the state machine; more find more."""
+
+
+@st.composite
+def run_settings(draw: st.DrawFn) -> dict[str, Any]:
+    clients = draw(st.integers(1, 4))
+    per_round = draw(st.integers(1, clients))
+    return {
+        "clients": clients,
+        "per_round": per_round,
+        "over_select": draw(st.integers(0, clients - per_round)),
+        "quorum": draw(st.none() | st.integers(1, per_round)),
+        "rounds": draw(st.integers(1, 3)),
+        "deadline": draw(st.sampled_from((15.0, 60.0))),
+        "grace": draw(st.sampled_from((0.0, 5.0))),
+        "wait": draw(st.sampled_from((20.0, 100.0))),
+        "target_accuracy": draw(st.none() | st.just(0.7)),
+        "holdout": draw(st.sampled_from((0.0, 0.2))),
+        "evaluate_every": draw(st.integers(1, 2)),
+        "seed": draw(st.integers(0, 3)),
+    }
+
+
+clients = st.sampled_from(IDS)
+times = st.sampled_from((0.0, 0.5, 1.0, 4.9, 5.0, 10.0, 15.0, 31.0, 60.0))
+flips = st.booleans()
+mostly = st.sampled_from((True, True, True, False))
+
+
+class AnyRun(RuleBasedStateMachine):
+    play: Playbook
+
+    @initialize(
+        settings=run_settings(),
+        first_weights=flips,
+        gathered=mostly,
+        evaluator=flips,
+        silent=flips,
+    )
+    def begin(
+        self, settings: dict[str, Any], first_weights: bool, gathered: bool, evaluator: bool, silent: bool
+    ) -> None:
+        self.play = Playbook(auto=False, first_weights=first_weights, **settings)
+        self.orders: deque[do.Keep | do.Average] = deque()
+        self.silent = silent
+        self.tell("start")
+        if evaluator:
+            self.tell("join e roles=evaluate")
+        for client in range(settings["clients"] if gathered else 0):
+            self.tell(f"join {client}")
+            self.tell(f"load {client}")
+
+    @property
+    def state(self) -> Run:
+        return self.play.state
+
+    def tell(self, what: str | on.Event) -> None:
+        steps = len(self.play.told)
+        self.play.play(what)
+        for _, effects in self.play.told[steps:]:
+            self.orders += [effect for effect in effects if isinstance(effect, do.Keep | do.Average)]
+
+    # --- edges come and go ------------------------------------------------------------------------------
+
+    @rule(
+        client=clients,
+        roles=st.sampled_from(("train,predict", "train", "evaluate", "train,evaluate", "predict")),
+        again=flips,
+    )
+    def join(self, client: str, roles: str, again: bool) -> None:
+        known = client in self.state.roster
+        self.tell(f"{'rejoin' if again else 'join'} {client}{'' if known else f' roles={roles}'}")
+
+    @rule(client=clients, examples=st.sampled_from((10, 10, 10, 0, 7)), manifest=st.sampled_from("MMMN"))
+    def load(self, client: str, examples: int, manifest: str) -> None:
+        self.tell(f"load {client} examples={examples} manifest={manifest}")
+
+    @rule(client=clients, task=st.sampled_from(("digits", "mnist")))
+    def another_device_joins(self, client: str, task: str) -> None:
+        self.tell(f"join {client} device=another session=another task={task}")
+
+    @rule(client=clients, old=flips)
+    def lose(self, client: str, old: bool) -> None:
+        known = self.state.roster.get(client)
+        session = known.session if known is not None and not old else f"{client}.0"
+        self.tell(f"lose {client} session={session}")
+
+    # --- updates ----------------------------------------------------------------------------------------
+
+    def selected(self, index: int) -> str:
+        phase = self.state.phase
+        assert isinstance(phase, Collecting)
+        return phase.cohort[index % len(phase.cohort)]
+
+    @precondition(lambda self: isinstance(self.state.phase, Collecting))
+    @rule(index=st.integers(0, 3), times=st.integers(1, 2))
+    def a_selected_edge_answers(self, index: int, times: int) -> None:
+        client = self.selected(index)
+        for _ in range(times):
+            self.tell(f"send {client}")
+
+    @precondition(lambda self: isinstance(self.state.phase, Collecting))
+    @rule(
+        index=st.integers(0, 3),
+        wrong=st.sampled_from(
+            (
+                "base=v9",
+                "base=none",
+                "manifest=N",
+                "examples=0",
+                "examples=-3",
+                "examples=2000000",
+                "digest=d",
+            )
+        ),
+    )
+    def a_selected_edge_errs(self, index: int, wrong: str) -> None:
+        self.tell(f"send {self.selected(index)} {wrong}")
+
+    @rule(client=clients, back=st.integers(-1, 6))
+    def anyone_answers_any_round(self, client: str, back: int) -> None:
+        self.tell(f"send {client} round={max(0, self.play.round - back)}")
+
+    @precondition(lambda self: isinstance(self.state.phase, Collecting))
+    @rule(index=st.integers(0, 3))
+    def a_selected_edge_fails(self, index: int) -> None:
+        self.tell(f"fail {self.selected(index)}")
+
+    @precondition(lambda self: isinstance(self.state.phase, Collecting))
+    @rule(most=st.integers(1, 4))
+    def some_selected_edges_answer_well(self, most: int) -> None:
+        phase = self.state.phase
+        assert isinstance(phase, Collecting)
+        for client in phase.awaited[:most]:
+            self.tell(f"send {client} round={phase.round} manifest={self.state.manifest}")
+            self.finish_orders()
+
+    # --- the interpreter --------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.orders)
+    @rule(usable=mostly)
+    def interpret(self, usable: bool = True) -> None:
+        order = self.orders.popleft()
+        now = self.play.now
+        if isinstance(order, do.Average):
+            manifest = order.contributors[0].manifest
+            digest = digest_of(order.version)
+            self.tell(on.ModelMade(now=now, round=order.round, digest=digest, manifest=manifest))
+            return
+        update = order.update
+        if usable or (update.client, update.round, update.digest) in self.play.ledger.accepted:
+            self.tell(on.UpdateKept(now=now, update=update))
+        else:
+            self.tell(f"unusable {update.client} not-finite round={update.round} digest={update.digest}")
+
+    # --- the rest ---------------------------------------------------------------------------------------
+
+    @rule(
+        client=clients,
+        version=st.integers(0, 4),
+        accuracy=st.sampled_from((0.5, 0.8)),
+        split=st.sampled_from(("test", "holdout")),
+        examples=st.sampled_from((10, 10, 0)),
+    )
+    def anyone_evaluates(self, client: str, version: int, accuracy: float, split: str, examples: int) -> None:
+        self.tell(f"evaluate {client} {version} {accuracy} split={split} examples={examples} loss=1e308")
+
+    @rule(seconds=times)
+    def time_passes(self, seconds: float) -> None:
+        self.tell(f"wait {seconds}")
+
+    @precondition(lambda self: self.state.evaluations)
+    @rule(index=st.integers(0, 2), most=st.integers(1, 4), accuracy=st.sampled_from((0.5, 0.8)))
+    def some_who_were_asked_evaluate(self, index: int, most: int, accuracy: float) -> None:
+        evaluation = self.state.evaluations[index % len(self.state.evaluations)]
+        version = evaluation.model.version
+        for client in sorted(evaluation.waiting)[:most]:
+            self.tell(f"evaluate {client} {version} {accuracy} split={evaluation.split}")
+
+    @rule(client=clients, what=st.sampled_from(ODD), number=st.integers(0, 9), really=st.integers(0, 9))
+    def something_odd_happens(self, client: str, what: str, number: int, really: int) -> None:
+        """A model is expected (and made) by the interpreter alone; what it has not been asked for is no model."""
+        ordered = any(isinstance(order, do.Average) and order.round == number for order in self.orders)
+        if (what != "interrupt" or really == 0) and not (ordered and what.startswith("made")):
+            self.tell(what.format(client=client, number=number))
+
+    @invariant()
+    def a_deadline_ends_the_round(self) -> None:
+        """What the state would do at its deadline, without doing it: nobody needs to be lucky."""
+        phase = self.state.phase
+        if isinstance(phase, Collecting):
+            now = self.play.now
+            self.play.now = phase.deadline
+            try:
+                event = self.play.event("tick")
+            finally:
+                self.play.now = now
+            assert event is not None
+            after, _ = step(self.state, event)
+            if isinstance(after.phase, Collecting):
+                assert phase.base is None, "only first weights may be asked of the next edge"
+                assert len(after.phase.cohort) == len(phase.cohort) + 1
+                assert after.phase.round == phase.round
+
+    # --- the end ----------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if not hasattr(self, "play"):
+            return
+        self.play.ledger.check_replay(self.state)
+        if self.silent:
+            self.end_in_silence()
+        else:
+            self.end_together()
+        self.play.ledger.check_replay(self.state)
+
+    def finish_orders(self) -> None:
+        while self.orders:
+            self.interpret(usable=True)
+
+    def end_in_silence(self) -> None:
+        """Every wait has a deadline: with nobody there, the run ends by itself."""
+        for _ in range(400):
+            self.finish_orders()
+            if self.state.over:
+                return
+            self.tell("wait 5")
+        raise AssertionError(f"still {self.state.phase}")
+
+    def end_together(self) -> None:
+        """Whatever has happened: once everyone is back and does what it should, the run finishes."""
+        self.finish_orders()
+        if self.state.over:
+            return
+        everyone = {str(n) for n in range(self.state.settings.clients)} | set(self.state.roster)
+        for client in sorted(everyone):
+            known = self.state.roster.get(client)
+            device = f"device-{client}" if known is None else known.device
+            self.tell(f"rejoin {client} device={device} roles=train,predict")
+        for client in sorted(self.state.roster):
+            known = self.state.roster.get(client)  # the machine may refuse some while others load
+            if known is not None and known.trains:
+                manifest = self.state.manifest or "M"
+                self.tell(f"load {client} device={known.device} manifest={manifest}")
+        for _ in range(200):
+            self.finish_orders()
+            phase = self.state.phase
+            if self.state.over:
+                break
+            if isinstance(phase, Collecting):
+                self.tell(f"send {next(iter(phase.awaited), phase.cohort[0])} manifest={self.state.manifest}")
+            self.finish_orders()
+            for evaluation in self.state.evaluations:
+                for client in sorted(evaluation.waiting):
+                    version = evaluation.model.version
+                    self.tell(f"evaluate {client} {version} 0.6 split={evaluation.split}")
+            self.tell("wait 3")
+        assert isinstance(self.state.phase, Finished), self.state.phase
+
+
+def test_any_run() -> None:
+    run_state_machine_as_test(
+        AnyRun,
+        settings=settings(
+            max_examples=RUNS,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )

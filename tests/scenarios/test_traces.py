@@ -1,0 +1,108 @@
+"""Golden traces of the round machine: what happens stands at the margin, what is to be done about it is indented.
+
+The notation is that of `tests.unit.playbook` and `tests.unit.words`. A line `. …` is what the interpreter reports
+by itself, a line `= …` the time and the phase afterwards. `gather` lets all edges join and load, and `begin` the
+first weights be made as well: what that looks like is in `happy-path.txt`.
+
+`UPDATE_TRACES=1 pytest tests/scenarios` writes the indented lines anew: look at the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_aggregator import events as on
+from fl_aggregator.phases import Collecting
+from tests.unit.playbook import Playbook
+from tests.unit.words import say, say_phase
+
+TRACES = sorted(Path(__file__).parent.glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
+def test_trace(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    played = play(text)
+    if os.environ.get("UPDATE_TRACES") == "1":
+        path.write_text(played, encoding="utf-8")
+    assert played == text or os.environ.get("UPDATE_TRACES") == "1"
+
+
+def test_there_are_traces_and_a_wrong_one_is_noticed() -> None:
+    assert len(TRACES) >= 6
+    text = (Path(__file__).parent / "happy-path.txt").read_text(encoding="utf-8")
+    wrong = text.replace("fold 1@1", "fold 1@2")
+    assert wrong != text
+    assert play(wrong) == text
+
+
+def play(text: str) -> str:
+    """The trace that the machine makes of the unindented lines of ``text``."""
+    playbook: Playbook | None = None
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith(" "):
+            continue
+        lines.append(line)
+        if not line or line.startswith("#"):
+            continue
+        if playbook is None:
+            verb, *words = shlex.split(line)
+            assert verb == "settings", f"{line!r}: a trace begins with its settings"
+            given: dict[str, Any] = dict(word.split("=", 1) for word in words)
+            playbook = Playbook(**given)
+            continue
+        if line in ("gather", "begin"):
+            _set_up(playbook, first_weights=line == "begin")
+            lines.append(_where(playbook))
+        else:
+            lines += _told(playbook, line)
+    assert playbook is not None
+    playbook.ledger.check_replay(playbook.state)
+    return "\n".join(lines) + "\n"
+
+
+def _set_up(playbook: Playbook, *, first_weights: bool) -> None:
+    playbook.play("start")
+    for client in range(playbook.state.settings.clients):
+        playbook.play(f"join {client}", f"load {client}")
+    if first_weights:
+        playbook.play(f"send {playbook.cohort[0]}")
+
+
+def _where(playbook: Playbook) -> str:
+    phase = playbook.state.phase
+    more = (
+        f", next {','.join(phase.substitutes)}" if isinstance(phase, Collecting) and phase.substitutes else ""
+    )
+    return f"  = {playbook.now:g} s: {say_phase(playbook.state)}{more}"
+
+
+def _told(playbook: Playbook, line: str) -> list[str]:
+    """What comes of one line: effects, what the interpreter reports, the phase if it has changed."""
+    before, steps = say_phase(playbook.state), len(playbook.told)
+    playbook.play(line)
+    lines: list[str] = []
+    for number, (event, effects) in enumerate(playbook.told[steps:]):
+        if number:
+            lines.append(f"  . {_say_event(event)}")
+        lines += [f"    {say(effect)}" for effect in effects]
+    after = say_phase(playbook.state)
+    if after != before:
+        lines.append(_where(playbook))
+    return lines
+
+
+def _say_event(event: on.Event) -> str:
+    match event:
+        case on.UpdateKept(update=update):
+            return f"kept {update.digest}"
+        case on.ModelMade(digest=digest):
+            return f"made v{int(digest, 16)}"
+        case _:
+            raise AssertionError(f"not the interpreter's: {event}")

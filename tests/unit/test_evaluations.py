@@ -1,0 +1,296 @@
+"""Evaluations beside the rounds, and the history that waits for them; `docs/protocol.md`, 3.7 and 5.11."""
+
+from __future__ import annotations
+
+import pytest
+
+from fl_aggregator.phases import Collecting, Evaluating, Failed, Finished, Stopped
+from tests.unit.playbook import Playbook, round_done, training
+from tests.unit.words import say, say_phase
+
+
+def published(playbook: Playbook) -> list[str]:
+    """For each version, on which split edges were asked to evaluate it."""
+    lines = (say(effect).split() for _, effects in playbook.told for effect in effects)
+    return [" ".join((words[1], words[3])) for words in lines if words[0] == "publish"]
+
+
+def test_a_version_is_evaluated_beside_the_next_round() -> None:
+    """3.7: `test`, by edges with the role `evaluate`; the round's line in the history waits for it."""
+    playbook = training(clients=2, per_round=1, evaluator=True)
+    (a,) = playbook.cohort
+    assert (
+        playbook
+        >> f"send {a}"
+        << "keep"
+        << "accept"
+        << "fold"
+        << "average 1"
+        << "publish v1 evaluate=test"
+        << "result 1 committed v1"
+        << "withdraw 1"
+        << "announce 2"
+        >> "sleep 2"
+        >> "evaluate e 1 0.75 loss=0.5 examples=40"
+        << "result 1 committed v1 accuracy=0.75 evaluated_examples=40 loss=0.5 evaluating=2s"
+        << "best v1"
+        << "history 1 committed v1 accuracy=0.75"
+    )
+    assert playbook.state.metrics == {"version": 1, "accuracy": 0.75, "loss": 0.5, "evaluated_examples": 40}
+
+
+def test_several_reports_are_averaged_by_examples_whatever_their_order() -> None:
+    for order in (("e", "f"), ("f", "e")):
+        playbook = Playbook(clients=1, per_round=1)
+        playbook.play("start", "join e roles=evaluate", "join f roles=evaluate", "join 0", "load 0", "send 0")
+        round_done(playbook)
+        reports = {"e": "evaluate e 1 0.5 examples=10 loss=1", "f": "evaluate f 1 0.9 examples=30 loss=3"}
+        playbook.play(*(reports[client] for client in order))
+        assert playbook.state.metrics["accuracy"] == pytest.approx(0.8)
+        assert playbook.state.metrics["loss"] == pytest.approx(2.5)
+        assert playbook.state.metrics["evaluated_examples"] == 40
+
+
+def test_without_an_evaluator_training_edges_report_on_their_holdouts() -> None:
+    """3.7: "`holdout` (training edges, on what they hold out)"."""
+    playbook = training(clients=2, per_round=2, holdout=0.2)
+    round_done(playbook)
+    assert published(playbook)[-1] == "v1 evaluate=holdout"
+    assert (
+        playbook
+        >> "evaluate 0 1 0.5 split=holdout"
+        >> "evaluate 1 1 0.7 split=holdout"
+        << "result 1"
+        << ("best v1")
+        << "history 1 accuracy=0.6"
+    )
+
+
+def test_with_neither_evaluator_nor_holdout_nothing_is_evaluated() -> None:
+    """3.7: null; the history does not wait."""
+    playbook = training(clients=1, per_round=1, holdout=0)
+    assert (
+        playbook
+        >> "send 0"
+        << "keep"
+        << "accept"
+        << "fold"
+        << "average"
+        << "publish v1 evaluate=-"
+        << ("result 1")
+        << "withdraw 1"
+        << "history 1"
+        << "announce 2"
+    )
+
+
+def test_every_so_many_versions_are_evaluated_and_the_last_one_always() -> None:
+    """`--evaluate-every`; first weights never."""
+    playbook = training(clients=1, per_round=1, rounds=5, evaluate_every=2, evaluator=True)
+    for version in range(1, 6):
+        round_done(playbook)
+        playbook.play(f"evaluate e {version} 0.5")
+    assert published(playbook) == [
+        "v0 evaluate=-",
+        "v1 evaluate=-",
+        "v2 evaluate=test",
+        "v3 evaluate=-",
+        "v4 evaluate=test",
+        "v5 evaluate=test",
+    ]
+    assert isinstance(playbook.state.phase, Finished)
+
+
+def test_the_run_ends_only_when_its_last_version_was_evaluated() -> None:
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True)
+    round_done(playbook)
+    assert isinstance(playbook.state.phase, Evaluating)
+    assert playbook >> "wait 100" >> "evaluate e 1 0.5" << "result 1" << "best v1" << "history 1" << "end"
+
+
+def test_an_evaluator_that_is_lost_is_not_waited_for() -> None:
+    """After the grace; the version then has no accuracy."""
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=5)
+    round_done(playbook)
+    assert playbook >> "lose e" >> "wait 4.9" >> "wait 0.1" << "history 1 committed v1" << "end"
+    assert playbook.state.best is None
+
+
+def test_an_evaluator_that_comes_back_in_time_is_heard() -> None:
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=5)
+    round_done(playbook)
+    playbook.play("lose e", "sleep 4", "rejoin e", "sleep 50")
+    assert playbook >> "evaluate e 1 0.5" << "result 1" << "best v1" << "history 1" << "end"
+
+
+def test_an_evaluator_whose_link_blinks_at_the_commit_is_asked_all_the_same() -> None:
+    """The announcement is retained: it finds it when it is back."""
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=5)
+    playbook.play("lose e")
+    round_done(playbook)
+    assert published(playbook)[-1] == "v1 evaluate=test"
+    playbook.play("rejoin e")
+    assert playbook >> "evaluate e 1 0.5" << "result 1" << "best v1" << "history 1" << "end"
+
+
+def test_the_last_version_is_evaluated_though_our_own_connection_was_just_gone() -> None:
+    playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=0)
+    playbook.play("reconnect")
+    round_done(playbook)
+    playbook.play("rejoin e", "wait 30")
+    assert playbook >> "evaluate e 1 0.5" << "result 1" << "best v1" << "history 1" << "end"
+
+
+def test_an_evaluator_that_is_gone_for_good_is_replaced_by_the_holdouts() -> None:
+    playbook = training(clients=1, per_round=1, evaluator=True, grace=0, holdout=0.2)
+    playbook.play("lose e")
+    round_done(playbook)
+    assert published(playbook)[-1] == "v1 evaluate=holdout"
+
+
+def test_an_evaluation_has_a_deadline_and_takes_what_came_in() -> None:
+    """As long as that of a round."""
+    playbook = training(clients=3, per_round=3, rounds=1, holdout=0.2, deadline=60)
+    round_done(playbook)
+    playbook.play("evaluate 1 1 0.5 split=holdout")
+    assert (
+        playbook >> "wait 59.9" >> "wait 0.1" << "result 1 accuracy=0.5" << "best v1" << "history 1" << "end"
+    )
+
+
+def test_who_was_not_asked_and_who_answers_twice_does_not_count() -> None:
+    """5.11: "once a version"."""
+    playbook = training(clients=2, per_round=1, evaluator=True)
+    playbook.play("join f roles=evaluate")
+    round_done(playbook)
+    before = playbook.state
+    assert playbook >> "evaluate stranger 1 0.1" >> "evaluate 0 1 0.1" >> "evaluate e 1 0.1 examples=0"
+    assert playbook.state is before
+    playbook.play("evaluate e 1 0.5", "evaluate e 1 0.9")
+    assert playbook >> "evaluate f 1 0.5" << "result 1 accuracy=0.5" << "best" << "history"
+
+
+def test_who_answers_for_a_newer_version_is_not_waited_for_with_an_older_one() -> None:
+    """5.11: "The newest version comes first; older ones may be skipped"."""
+    playbook = training(clients=1, per_round=1, evaluator=True)
+    round_done(playbook)
+    round_done(playbook)
+    assert (
+        playbook
+        >> "evaluate e 2 0.5"
+        << "result 2 accuracy=0.5"
+        << "best v2"
+        << ("history 1 committed v1 by=0 examples=10")
+        << "history 2 accuracy=0.5"
+    )
+
+
+def test_a_report_on_an_older_version_leaves_the_newer_one_open() -> None:
+    playbook = training(clients=1, per_round=1, evaluator=True)
+    round_done(playbook)
+    round_done(playbook)
+    assert playbook >> "evaluate e 1 0.5" << "result 1" << "best v1" << "history 1"
+    assert playbook >> "evaluate e 2 0.6" << "result 2" << "best v2" << "history 2"
+
+
+def test_a_late_report_on_an_older_version_does_not_replace_the_newest_metrics() -> None:
+    playbook = Playbook(clients=1, per_round=1, grace=0)
+    playbook.play("start", "join e roles=evaluate", "join f roles=evaluate", "join 0", "load 0", "send 0")
+    round_done(playbook)
+    playbook.play("lose f")
+    round_done(playbook)
+    playbook.play("rejoin f")
+    assert playbook >> "evaluate e 2 0.6" << "result 2 accuracy=0.6" << "best v2", "which f was not asked for"
+    assert (
+        playbook >> "evaluate f 1 0.7" << "result 1 accuracy=0.7" << "best v1" << "history 1" << "history 2"
+    )
+    assert playbook.state.metrics["version"] == 2
+    assert playbook.state.metrics["accuracy"] == 0.6
+
+
+def test_a_report_on_another_split_does_not_count() -> None:
+    playbook = training(clients=1, per_round=1, rounds=1, holdout=0.2)
+    round_done(playbook)
+    assert playbook >> "evaluate 0 1 0.9 split=test" << "history 1 committed v1 by=0 examples=10" << "end"
+    assert playbook.state.best is None
+
+
+def test_lines_are_written_in_the_order_of_the_rounds() -> None:
+    """An abandoned round waits for the committed one before it."""
+    playbook = training(clients=1, per_round=1, evaluator=True)
+    round_done(playbook)
+    playbook.play("fail 0", "wait 1")
+    assert playbook.ledger.results == [0, 1, 2]
+    assert playbook.ledger.written == []
+    playbook.play("evaluate e 1 0.5")
+    assert playbook.ledger.written == [1, 2]
+
+
+def test_the_best_version_is_kept() -> None:
+    """The first of equally good ones."""
+    playbook = training(clients=1, per_round=1, evaluator=True)
+    best = []
+    for version, accuracy in enumerate((0.5, 0.4, 0.5, 0.6), start=1):
+        round_done(playbook)
+        playbook.play(f"evaluate e {version} {accuracy}")
+        effects = playbook.told[-1][1]
+        best.append([say(effect) for effect in effects if say(effect).startswith("best")])
+    assert best == [["best v1"], [], [], ["best v4"]]
+    assert playbook.state.best == 0.6
+
+
+def test_the_target_accuracy_ends_the_run() -> None:
+    """`--target-accuracy`: every version is waited for, since its accuracy decides whether there is a next round."""
+    playbook = training(clients=1, per_round=1, rounds=9, target_accuracy=0.7, evaluator=True)
+    round_done(playbook)
+    assert isinstance(playbook.state.phase, Evaluating)
+    assert (
+        playbook >> "wait 5" >> "evaluate e 1 0.69" << "result 1" << "best v1" << "history 1" << "announce 2"
+    )
+    round_done(playbook)
+    assert playbook >> "evaluate e 2 0.7" << "result 2" << "best v2" << "history 2" << "end"
+    assert say_phase(playbook.state) == "finished target-accuracy"
+    assert playbook.state.version == 2
+
+
+def test_with_a_target_accuracy_versions_that_nobody_evaluates_are_not_waited_for() -> None:
+    playbook = training(
+        clients=1, per_round=1, rounds=9, target_accuracy=0.7, evaluate_every=2, evaluator=True
+    )
+    round_done(playbook)
+    assert isinstance(playbook.state.phase, Collecting)
+    round_done(playbook)
+    assert isinstance(playbook.state.phase, Evaluating)
+
+
+def test_with_a_target_accuracy_and_a_lost_evaluator_the_run_goes_on() -> None:
+    playbook = training(
+        clients=1, per_round=1, rounds=9, target_accuracy=0.7, evaluator=True, grace=0, holdout=0
+    )
+    round_done(playbook)
+    assert playbook >> "lose e" << "history 1" << "announce 2"
+
+
+def test_a_failed_run_has_all_its_lines() -> None:
+    playbook = training(clients=1, per_round=1, wait=50, grace=0, evaluator=True)
+    round_done(playbook)
+    playbook.play("lose 0", "wait 1", "wait 1")
+    assert playbook >> "wait 60" << "history 1 committed" << "history 2 abandoned" << "end"
+    assert isinstance(playbook.state.phase, Failed)
+
+
+def test_an_interrupted_run_takes_the_reports_that_are_there() -> None:
+    playbook = Playbook(clients=1, per_round=1)
+    playbook.play("start", "join e roles=evaluate", "join f roles=evaluate", "join 0", "load 0", "send 0")
+    round_done(playbook)
+    playbook.play("evaluate e 1 0.5")
+    assert playbook >> "interrupt" << "result 1 accuracy=0.5" << "best v1" << "history 1" << "end"
+    assert isinstance(playbook.state.phase, Stopped)
+
+
+def test_losses_too_large_for_a_float_are_left_out() -> None:
+    """A diverged model must not bring the run down: no message can carry an infinity."""
+    playbook = training(clients=1, per_round=1, evaluator=True)
+    round_done(playbook)
+    playbook.play("evaluate e 1 0.1 loss=1e308 examples=100")
+    assert playbook.state.metrics == {"version": 1, "accuracy": pytest.approx(0.1), "evaluated_examples": 100}

@@ -1,0 +1,112 @@
+"""Who is known, present, eligible, and whose part is whose."""
+
+from __future__ import annotations
+
+import pytest
+
+from fl_aggregator.roster import RECONFIRMING, Client, Roster, give_parts, own_part, part_for
+
+
+def client(part: int | None = None, **fields: object) -> Client:
+    known: dict[str, object] = {
+        "session": "s",
+        "device": "d",
+        "roles": ("train",),
+        "since": 0.0,
+        "part": part,
+        "manifest": "M",
+        "examples": 10,
+    }
+    return Client(**{**known, **fields})  # type: ignore[arg-type]
+
+
+def test_eligible_is_who_trains_is_present_has_data_and_agrees_on_the_manifest() -> None:
+    roster = Roster(
+        {
+            "b": client(),
+            "a": client(),
+            "lost": client(lost_at=1.0),
+            "loading": client(examples=None, manifest=None),
+            "empty": client(examples=0),
+            "other": client(manifest="N"),
+            "evaluator": client(roles=("evaluate",)),
+        }
+    )
+    assert roster.eligible("M") == ("a", "b")
+    assert roster.eligible("N") == ("other",)
+    assert roster.trainers() == ("a", "b", "empty", "loading", "other")
+
+
+def test_a_will_counts_for_the_session_that_left_it_and_only_once() -> None:
+    roster = Roster({"a": client(session="2")})
+    assert roster.lost("a", "1", 5.0) is roster
+    assert roster.lost("nobody", "1", 5.0) is roster
+    lost = roster.lost("a", "2", 5.0)
+    assert lost["a"].lost_at == 5.0
+    assert lost.lost("a", "2", 9.0) is lost
+    assert roster["a"].present, "never changed in place"
+
+
+@pytest.mark.parametrize(("grace", "now", "absent"), [(0, 5.0, True), (5, 9.9, False), (5, 10.0, True)])
+def test_absent_is_who_was_away_for_longer_than_the_grace(grace: float, now: float, absent: bool) -> None:
+    roster = Roster({"a": client(lost_at=5.0), "here": client()})
+    assert roster.absent("a", now, grace) is absent
+    assert not roster.absent("here", now, grace)
+    assert roster.absent("nobody", now, grace)
+
+
+def test_after_our_own_reconnect_who_was_present_is_absent_only_after_a_while() -> None:
+    roster = Roster({"a": client(), "gone": client(lost_at=1.0)}).all_unconfirmed(100.0)
+    assert not roster["a"].present
+    assert roster["gone"] == client(lost_at=1.0)
+    assert not roster.absent("a", 100.0 + RECONFIRMING - 0.1, grace=0)
+    assert roster.absent("a", 100.0 + RECONFIRMING, grace=0)
+    assert not roster.absent("a", 100.0 + RECONFIRMING, grace=60)
+    assert roster.in_use("a", 105.0)
+    assert not roster.in_use("gone", 105.0)
+    assert not roster.in_use("nobody", 105.0)
+    assert roster.reconfirming(105.0)
+    assert not roster.reconfirming(100.0 + RECONFIRMING)
+    again = roster.all_unconfirmed(108.0)
+    assert not again.absent("a", 117.0, grace=0), "a second reconnect: the time begins again"
+
+
+def test_a_will_confirms_the_loss_from_when_it_was_suspected() -> None:
+    roster = Roster({"a": client()}).all_unconfirmed(100.0).lost("a", "s", 103.0)
+    assert roster["a"].lost_at == 100.0
+    assert roster.absent("a", 103.0, grace=3)
+    assert not roster.in_use("a", 103.0)
+    assert not roster.reconfirming(103.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("0", 0), ("4", 4), ("5", None), ("04", None), ("-0", None), ("+1", None), (" 1", None), ("a", None)],
+)
+def test_the_own_part_of_an_id(name: str, part: int | None) -> None:
+    assert own_part(name, 5) == part
+
+
+def test_a_part_is_given_by_number_then_in_the_order_of_the_ids() -> None:
+    roster = Roster({"x": client(), "b": client(), "1": client(part=1), "away": client(lost_at=1.0)})
+    given, names = give_parts(roster, 4)
+    assert names == ("b", "x")
+    assert {name: given[name].part for name in given} == {"x": 2, "b": 0, "1": 1, "away": None}
+    assert give_parts(given, 4) == (given, ())
+
+
+def test_more_edges_than_parts() -> None:
+    roster = Roster({"a": client(), "b": client(), "c": client()})
+    given, names = give_parts(roster, 2)
+    assert names == ("a", "b")
+    assert given["c"].part is None
+    assert part_for(given, "d", 2, begun=True) == "none-left"
+    assert part_for(given, "1", 2, begun=True) == "none-left", "its own is another's already"
+    assert part_for(given, "a", 2, begun=True) == 0
+
+
+def test_before_the_start_a_name_waits_and_afterwards_it_gets_the_first_free_part() -> None:
+    roster = Roster({"0": client(part=0)})
+    assert part_for(roster, "a", 3, begun=False) is None
+    assert part_for(roster, "a", 3, begun=True) == 1
+    assert part_for(roster, "2", 3, begun=False) == 2

@@ -1,0 +1,161 @@
+"""What becomes of an update; `docs/protocol.md`, 5.5 and 5.6."""
+
+from __future__ import annotations
+
+import pytest
+
+from fl_aggregator.phases import Aggregating, Selecting
+from tests.unit.playbook import round_done, training
+from tests.unit.words import say
+
+
+def test_an_update_is_kept_before_it_counts_and_before_its_edge_hears_so() -> None:
+    """Design G2: "An accepted update is on disk before the edge hears `accepted`"."""
+    playbook = training(clients=2, per_round=2, auto=False)
+    a = playbook.cohort[0]
+    assert playbook >> f"send {a}" << f"keep {a}@1"
+    assert not playbook.collecting.updates
+    assert playbook >> f"kept {a}" << f"accept {a} {a}@1" << f"fold {a}@1"
+    assert playbook.collecting.updates.keys() == {a}
+
+
+def test_the_same_update_twice_is_accepted_twice_and_counts_once() -> None:
+    """5.5: "The same update sent twice is accepted twice and counts once"."""
+    playbook = training(clients=2, per_round=2)
+    a, b = playbook.cohort
+    playbook.play(f"send {a}")
+    assert playbook >> f"send {a}" << f"accept {a} {a}@1"
+    playbook.play(f"send {b}")
+    assert playbook >> f"send {a} round=1 base=v0" << f"accept {a} {a}@1", "even after the close"
+
+
+def test_the_same_update_twice_before_it_is_kept_counts_once() -> None:
+    playbook = training(clients=2, per_round=2, auto=False)
+    a = playbook.cohort[0]
+    assert (
+        playbook
+        >> f"send {a}"
+        << f"keep {a}@1"
+        >> f"send {a}"
+        << f"keep {a}@1"
+        >> f"kept {a}"
+        << f"accept {a}"
+        << f"fold {a}@1"
+        >> f"kept {a}"
+        << f"accept {a}"
+    )
+
+
+def test_another_update_of_the_same_client_is_a_duplicate_and_changes_nothing() -> None:
+    """5.6: "`duplicate` (another update of this client is held)"."""
+    playbook = training(clients=2, per_round=2)
+    a, b = playbook.cohort
+    playbook.play(f"send {a}")
+    assert playbook >> f"send {a} digest=other" << f"reject {a} other duplicate *{a}@1*"
+    playbook.play(f"send {b}")
+    assert set(playbook.state.closed[-1].accepted) == {a, b}
+
+
+@pytest.mark.parametrize(
+    ("what", "reason", "detail"),
+    [
+        ("base=none", "wrong-base", "base: none, expected 000000000000"),
+        ("manifest=N", "wrong-manifest", "manifest: N, expected M"),
+        ("examples=0", "bad-examples", "examples: 0, expected 1 to 500 (--max-examples)"),
+        ("examples=-1", "bad-examples", "examples: -1, expected 1 to 500 (--max-examples)"),
+        ("examples=501", "bad-examples", "examples: 501, expected 1 to 500 (--max-examples)"),
+        ("round=9", "stale-round", "round: 9, but round 1 is open"),
+    ],
+)
+def test_a_wrong_update_is_rejected_with_field_value_and_expectation(
+    what: str, reason: str, detail: str
+) -> None:
+    """5.6."""
+    playbook = training(clients=2, per_round=2, max_examples=500)
+    a = playbook.cohort[0]
+    playbook.play(f"send {a} {what}")
+    reply = playbook.told[-1][1][-1]
+    assert say(reply).startswith(f"reject {a} ")
+    assert f' {reason} "{detail}"' in say(reply)
+
+
+def test_an_update_with_as_many_examples_as_may_be_is_kept() -> None:
+    playbook = training(clients=2, per_round=2, max_examples=500, auto=False)
+    a = playbook.cohort[0]
+    assert playbook >> f"send {a} examples=500" << f"keep {a}@1"
+
+
+def test_an_edge_that_was_not_selected_is_told_so() -> None:
+    """5.6: `not-selected`, while the round is open and after it."""
+    playbook = training(clients=3, per_round=2)
+    (a, b), (c,) = playbook.cohort, playbook.substitutes
+    assert playbook >> f"send {c}" << f"reject {c} {c}@1 not-selected"
+    playbook.play(f"send {a}", f"send {b}")
+    assert playbook >> f"send {c} round=1" << f"reject {c} {c}@1 not-selected"
+
+
+def test_an_update_after_the_deadline_is_late() -> None:
+    """5.6: `late`."""
+    playbook = training(clients=2, per_round=2, quorum=1, deadline=60)
+    a, b = playbook.cohort
+    playbook.play(f"send {a}", "wait 60")
+    assert playbook.state.version == 1
+    assert playbook >> f"send {b} round=1" << f"reject {b} {b}@1 late"
+
+
+def test_an_update_that_was_kept_too_late_is_not_folded() -> None:
+    """Its bytes were being written while the round closed."""
+    playbook = training(clients=2, per_round=2, quorum=1, deadline=60, auto=False)
+    a, b = playbook.cohort
+    playbook.play(f"send {a}", f"kept {a}", f"send {b}")
+    assert playbook >> "wait 60" << "average 1 of=*@1" >> f"kept {b}" << f"reject {b} {b}@1 late"
+
+
+def test_an_update_is_answered_while_the_model_is_made_and_before_the_next_round_opens() -> None:
+    """5.6: `no-round`."""
+    playbook = training(clients=2, per_round=1, auto=False, grace=0, holdout=0)
+    (a,) = playbook.cohort
+    playbook.play(f"send {a}", f"kept {a}")
+    assert isinstance(playbook.state.phase, Aggregating)
+    assert playbook >> f"send {a}" << f"accept {a} {a}@1" >> f"send {a} round=5" << "reject * no-round"
+    playbook.play("lose 0", "lose 1", "made")
+    assert isinstance(playbook.state.phase, Selecting)
+    assert playbook >> f"send {a} round=1" << "accept" >> f"send {a} round=2" << "reject * no-round"
+
+
+def test_a_round_that_is_long_over_is_stale() -> None:
+    """5.6: `stale-round`; only the last four are remembered."""
+    playbook = training(clients=2, per_round=2, rounds=20)
+    for _ in range(6):
+        round_done(playbook)
+    assert (
+        playbook
+        >> "send 0 round=3 base=v2"
+        << "accept 0 0@3"
+        >> "send 0 round=2"
+        << "reject 0 0@2 stale-round"
+    )
+
+
+def test_a_good_update_after_a_bad_one_counts_all_the_same() -> None:
+    playbook = training(clients=2, per_round=2)
+    a, b = playbook.cohort
+    playbook.play(f"send {a} examples=0", f"send {a}", f"send {b}")
+    assert set(playbook.state.closed[-1].accepted) == {a, b}
+    assert playbook.state.unsettled[-1].missing == {}
+
+
+def test_nonsense_of_an_edge_whose_update_is_held_costs_it_nothing() -> None:
+    playbook = training(clients=2, per_round=2)
+    a, b = playbook.cohort
+    playbook.play(f"send {a}", f"unusable {a} malformed", f"send {b}")
+    assert set(playbook.state.closed[-1].accepted) == {a, b}
+
+
+def test_nonsense_of_a_stranger_is_answered_and_changes_nothing() -> None:
+    playbook = training(clients=2, per_round=2)
+    before = playbook.state
+    assert (
+        playbook >> "unusable stranger malformed detail='not msgpack'" << "reject stranger - malformed not*"
+    )
+    assert playbook.state is before
