@@ -15,13 +15,21 @@ Step = tuple[Run, tuple[Effect, ...]]
 
 def register(state: Run, event: Registered) -> Step:
     """Answers a registration. The same one twice gives the same answer and changes nothing."""
+    known = state.roster.get(event.client)
+    if (
+        known is not None
+        and known.present
+        and known.session == event.session
+        and known.device != event.device
+    ):
+        # A session is public, a device is not: somebody else used the name, and an answer would reach the edge.
+        return state, ()
     refusal = _refusal(state, event)
     if refusal is not None:
         return state, (Reply(event.client, event.session, refusal),)
     part = _part(state, event)
     if isinstance(part, Refuse):
         return state, (Reply(event.client, event.session, part),)
-    known = state.roster.get(event.client)
     again = known is not None and known.device == event.device
     client = r.Client(
         session=event.session,

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Final
 
 from fl_aggregator.effects import Effect, KeepBest, PublishResult, WriteHistory
 from fl_aggregator.events import Evaluated
 from fl_aggregator.phases import Evaluation, Run, Summary
 from fl_shared.messages import ModelReference, Split
+
+LONGEST_EVALUATION: Final = 120.0
+"""Seconds that a version's evaluation is waited for: an evaluator that hangs must not hold up the end of a run."""
 
 Step = tuple[Run, tuple[Effect, ...]]
 
@@ -32,7 +36,11 @@ def ask(state: Run, model: ModelReference, now: float) -> tuple[Run, Split | Non
     if not waiting:
         return state, None
     evaluation = Evaluation(
-        model=model, split=split, asked=now, deadline=now + settings.deadline, waiting=waiting
+        model=model,
+        split=split,
+        asked=now,
+        deadline=now + min(settings.deadline, LONGEST_EVALUATION),
+        waiting=waiting,
     )
     return replace(state, evaluations=(*state.evaluations, evaluation)), split
 
@@ -49,14 +57,23 @@ def _within_reach(state: Run, split: Split, now: float) -> frozenset[str]:
 
 def take(state: Run, event: Evaluated) -> Run:
     """Adds a report to the evaluation it belongs to; older ones do not wait for its client any longer."""
-    if event.examples < 1:
+    client = state.roster.get(event.client)
+    if (
+        event.examples < 1
+        or event.version > state.version
+        or client is None
+        or client.session != event.session
+    ):
+        return state
+    model = ModelReference(version=event.version, digest=event.digest)
+    if any(e.model.version == model.version and e.model != model for e in state.evaluations):
         return state
 
     def with_report(evaluation: Evaluation) -> Evaluation:
         if event.client not in evaluation.waiting or evaluation.model.version > event.version:
             return evaluation
         waiting = evaluation.waiting - {event.client}
-        if (evaluation.model.version, evaluation.split) == (event.version, event.split):
+        if (evaluation.model, evaluation.split) == (model, event.split):
             return replace(evaluation, waiting=waiting, results=(*evaluation.results, event))
         return replace(evaluation, waiting=waiting)
 

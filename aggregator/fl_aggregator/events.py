@@ -127,7 +127,9 @@ class Evaluated:
 
     now: float
     client: str
+    session: str
     version: int
+    digest: str
     split: Split
     examples: int
     loss: float

@@ -16,6 +16,8 @@ from fl_shared import mqtt
 Lane = Literal["control", "updates"]
 
 MAX_WAITING: Final = 50_000
+CONTROL_IN_A_ROW: Final = 50
+"""So many control items overtake a waiting update, and no more: a flood of them must not stop the round."""
 MAX_UPDATE_BYTES: Final = 2**30
 
 
@@ -34,6 +36,7 @@ class Inbox:
         self._control: deque[mqtt.Event | Signal] = deque()
         self._updates: deque[mqtt.Event] = deque()
         self._update_bytes = 0
+        self._in_a_row = 0
         self.dropped = 0
 
     def put(self, lane: Lane, item: mqtt.Event | Signal) -> None:
@@ -59,8 +62,10 @@ class Inbox:
         with self._changed:
             if not self._control and not self._updates:
                 self._changed.wait(timeout)
-            if self._control:
+            if self._control and not (self._updates and self._in_a_row >= CONTROL_IN_A_ROW):
+                self._in_a_row += 1
                 return "control", self._control.popleft()
+            self._in_a_row = 0
             if self._updates:
                 item = self._updates.popleft()
                 if isinstance(item, mqtt.Received):

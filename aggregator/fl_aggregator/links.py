@@ -8,7 +8,9 @@ every connect, and what this run does not know is cleared.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +27,11 @@ from fl_shared.errors import MessageTooLarge, QueueFull
 LOG: Final = logging.getLogger(__name__)
 
 MAX_QUEUED_BYTES: Final = 2**30
+MAX_CONTROL_PACKET: Final = 2 * 2**20
+"""Bytes that the broker may send us in one packet on the control connection; the updates' has its own limit."""
+DEFEND_EVERY: Final = 1.0
+"""Seconds between two repairs of one topic."""
+MAX_DEFENDED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ class Links:
         self._control: mqtt.Connection | None = None
         self._updates: mqtt.Connection | None = None
         self._retained: dict[str, bytes] = {}
+        self._defended: dict[str, float] = {}
         self.bytes_up = 0
         self.bytes_down = 0
 
@@ -79,6 +87,7 @@ class Links:
             mqtt_client_id=mqtt_client_id,
             keepalive=self._broker.keepalive,
             will=will,
+            maximum_packet_size=MAX_CONTROL_PACKET if lane == "control" else None,
             max_queued=100_000,
             max_queued_bytes=MAX_QUEUED_BYTES,
         )
@@ -121,36 +130,51 @@ class Links:
                 # At QoS 0 a broker delivers all of ten thousand retained births, at QoS 1 about a thousand.
                 (t.filter_of(self._prefix, t.ALL_PRESENCE), 0),
                 (t.filter_of(self._prefix, t.ALL_EVALUATIONS), 1),
-                (self.topic(t.AggregatorTopic()), 1),
             ],
+        )
+        self._subscribe(
+            "control",
+            [
+                *((self.topic(topic), 1) for topic in (t.AggregatorTopic(), t.StatusTopic())),
+                *((t.filter_of(self._prefix, name), 1) for name in (t.ALL_ROUNDS, t.ALL_MODELS, t.ALL_WORK)),
+            ],
+            foreign_only=True,
         )
         self.retain(t.AggregatorTopic(), self._birth("online"))
         for topic, payload in self._retained.items():
             self._publish(topic, payload, retain=True)
-        self.sweep(begin=True)
 
     def take_updates(self) -> None:
         """On every connect of the updates' connection."""
         self._subscribe("updates", [(t.filter_of(self._prefix, t.ALL_UPDATES), 1)])
 
-    def sweep(self, *, begin: bool) -> None:
-        """Subscribes to (or leaves) all that only an aggregator retains, to find what other lives left there."""
-        filters = [t.filter_of(self._prefix, pattern) for pattern in (t.ALL_ROUNDS, t.ALL_MODELS, t.ALL_WORK)]
-        if begin:
-            self._subscribe("control", [(name, 1) for name in filters])
-        elif self._control is not None:
-            self._control.unsubscribe(filters)
+    def defend(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Somebody else has written to a topic of ours: what we retain there is said again, or it is cleared.
 
-    def clear_if_foreign(self, topic: str) -> None:
-        """Clears a retained message that this run does not know."""
-        if topic not in self._retained:
-            LOG.info("cleared %s, left behind by another run", topic)
-            self._publish(topic, b"", retain=True)
+        A ghost of an earlier life that a broker revived, a mistake, or malice: edges that come now must not find it.
+        """
+        ours = self._retained.get(topic)
+        if not retained or payload == (ours or b""):
+            return
+        now = time.monotonic()
+        if now - self._defended.get(topic, -math.inf) < DEFEND_EVERY and len(self._defended) < MAX_DEFENDED:
+            return
+        if len(self._defended) >= MAX_DEFENDED:
+            self._defended.clear()
+        self._defended[topic] = now
+        LOG.info(
+            "%s: %s", topic, "cleared what is not of this run" if ours is None else "said again what is so"
+        )
+        self._publish(topic, ours or b"", retain=True)
 
-    def _subscribe(self, lane: Lane, filters: list[tuple[str, int]]) -> None:
+    def clear_foreign(self, topic: str) -> None:
+        """Clears a retained message where nothing is to be retained."""
+        self._publish(topic, b"", retain=True)
+
+    def _subscribe(self, lane: Lane, filters: list[tuple[str, int]], *, foreign_only: bool = False) -> None:
         connection = self._control if lane == "control" else self._updates
         if connection is not None:
-            connection.subscribe(filters)
+            connection.subscribe(filters, foreign_only=foreign_only)
 
     # --- publishing ---------------------------------------------------------------------------------------
 

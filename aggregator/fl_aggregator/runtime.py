@@ -37,8 +37,20 @@ TICK: Final = 0.2
 STATUS_EVERY: Final = 5.0
 STATUS_AT_MOST_EVERY: Final = 0.5
 CONNECT_TIMEOUT: Final = 5.0
-SWEEP_SECONDS: Final = 2.0
 RESULTS_RETAINED: Final = 8
+
+OURS: Final = (
+    t.AggregatorTopic,
+    t.StatusTopic,
+    t.SelectedTopic,
+    t.ResultTopic,
+    t.MissingTopic,
+    t.ModelTopic,
+    t.ManifestTopic,
+    t.ChunkTopic,
+    t.WorkTopic,
+)
+"""Topics on which nobody but the aggregator has anything to say."""
 
 Observer = Callable[[Run, tuple[do.Effect, ...]], None]
 
@@ -88,7 +100,7 @@ class Aggregator:
         self._offered: m.Offer | None = None
         self._started = time.monotonic()
         self._born = False
-        self._sweep_ends: float | None = None
+        self._ticked = 0.0
         self._status_at = -STATUS_EVERY
         self._status_of: Run | None = None
         self._awaited: tuple[str, ...] = ()
@@ -110,7 +122,6 @@ class Aggregator:
             )
             self._links.take_over()
             self._born = True
-            self._sweep_ends = time.monotonic() + SWEEP_SECONDS
             self._links.connect_updates(CONNECT_TIMEOUT)
             self._started = time.monotonic()
             self._handle(on.Started(now=self._now()))
@@ -135,18 +146,17 @@ class Aggregator:
     def _turn(self) -> None:
         self._network.check()
         item = self.inbox.get(TICK)
-        if item is None:
-            self._handle(on.TimePassed(now=self._now()))
-        else:
+        if item is not None:
             self._take(*item)
+        if self._now() - self._ticked >= TICK:
+            # Whatever else arrives, and be it junk: deadlines pass.
+            self._ticked = self._now()
+            self._handle(on.TimePassed(now=self._ticked))
         while self._events:
             self._handle(self._events.popleft())
         self._whole = self._offered = None
         now = self._now()
         self._uploads.pass_time(now)
-        if self._sweep_ends is not None and time.monotonic() >= self._sweep_ends:
-            self._sweep_ends = None
-            self._links.sweep(begin=False)
         self._publish_status(now)
 
     def _handle(self, event: on.Event) -> None:
@@ -199,28 +209,21 @@ class Aggregator:
         if self._born:
             LOG.warning("connected again: publishing the run's state anew")
             self._links.take_over()
-            self._sweep_ends = time.monotonic() + SWEEP_SECONDS
             self._handle(on.Reconnected(now=self._now()))
 
     def _received(self, received: mqtt.Received) -> None:
         topic = t.parse(self.settings.prefix, received.topic)
         if topic is None:
-            self._drop("", "unknown-topic", received.topic[:100])
+            self._drop("", "unknown-topic", repr(received.topic[:100]))
             return
-        if isinstance(
-            topic,
-            t.SelectedTopic
-            | t.ResultTopic
-            | t.MissingTopic
-            | t.ModelTopic
-            | t.ManifestTopic
-            | t.ChunkTopic
-            | t.WorkTopic,
-        ):
-            if received.retain and received.payload:
-                self._links.clear_if_foreign(received.topic)
+        if isinstance(topic, OURS):
+            self._links.defend(received.topic, received.payload, retained=received.retain)
             return
         if not received.payload:
+            return
+        if received.retain and not isinstance(topic, t.PresenceTopic):
+            # Edges retain nothing but their presence: this is somebody's mistake, or of another life.
+            self._links.clear_foreign(received.topic)
             return
         client = getattr(topic, "client", None) or ""
         try:
@@ -228,15 +231,12 @@ class Aggregator:
             self._of_an_edge(topic, message, received.payload)
         except codec.DecodeError as error:
             self._drop(client, "wrong-version" if error.wrong_version else "malformed", str(error))
-            self._answer_unreadable(topic, client, error)
+            if error.wrong_version and client:
+                self._answer_unreadable(topic, client, received.payload)
         except Dropped as error:
             self._drop(client, error.reason, str(error))
 
     def _of_an_edge(self, topic: t.Topic, message: m.Message, payload: bytes) -> None:
-        if isinstance(message, m.AggregatorPresence):
-            if message.state == "online" and message.run != self.scope.run:
-                LOG.warning("another aggregator (run %s) appeared under this prefix", message.run)
-            return
         event = translate.event_from(topic, message, self.scope, self._now(), len(payload))
         if isinstance(message, m.UpdateChunk):
             self._take_chunk(message)
@@ -248,27 +248,24 @@ class Aggregator:
         if event is not None:
             self._handle(event)
 
-    def _answer_unreadable(self, topic: t.Topic, client: str, error: codec.DecodeError) -> None:
-        """Who sent something that cannot be read is told so, as far as we know who that is."""
+    def _answer_unreadable(self, topic: t.Topic, client: str, payload: bytes) -> None:
+        """Who speaks another version of the protocol is told so, if it says which session it is.
+
+        Anything else that cannot be read gets no answer: nothing says that the edge named in the topic wrote it.
+        """
+        session = codec.session_in(payload)
         known = self._state.roster.get(client)
-        if known is None:
-            return
-        if isinstance(topic, t.UpdatesTopic):
-            # Without effect on the round: nothing says that the edge itself wrote this.
-            number = getattr(self._state.phase, "round", 0)
-            self._perform(do.Reply(client, known.session, do.Reject(number, None, "malformed", str(error))))
-        elif isinstance(topic, t.RegisterTopic) and error.wrong_version:
-            refusal = do.Refuse(
-                "wrong-version", f"protocol version {m.PROTOCOL_VERSION} is spoken here: {error}"
-            )
-            self._perform(do.Reply(client, known.session, refusal))
+        if isinstance(topic, t.RegisterTopic) and session and (known is None or known.session != session):
+            detail = f"protocol version {m.PROTOCOL_VERSION} is spoken here"
+            self._perform(do.Reply(client, session, do.Refuse("wrong-version", detail)))
 
     def _drop(self, client: str, reason: str, detail: str) -> None:
         """A peer's bad data is counted and dropped; said aloud the first time, then at each power of ten."""
-        self.dropped[client, reason] += 1
-        times = self.dropped[client, reason]
+        who = client if client in self._state.roster else "somebody unknown"
+        self.dropped[who, reason] += 1
+        times = self.dropped[who, reason]
         if str(times).strip("0") == "1":
-            LOG.warning("dropped from %s (%s, %d times): %s", client or "somebody", reason, times, detail)
+            LOG.warning("dropped from %s (%s, %d times): %s", who, reason, times, detail[:300])
 
     # --- effects ------------------------------------------------------------------------------------------
 

@@ -79,7 +79,9 @@ def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, siz
             return on.Evaluated(
                 now=now,
                 client=message.client,
+                session=message.session,
                 version=message.version,
+                digest=message.digest,
                 split=message.split,
                 examples=message.examples,
                 loss=message.loss,

@@ -5,6 +5,8 @@ Decoding never raises anything but ``DecodeError`` (which names the field), what
 
 from __future__ import annotations
 
+import json
+import re
 import struct
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
@@ -14,10 +16,17 @@ from pydantic import ValidationError
 
 from fl_shared import messages as m
 from fl_shared import topics as t
+from fl_shared.tensors import MAX_ARRAYS
 
 Model = TypeVar("Model", bound=m.Message)
 
-MAX_JSON_BYTES: Final = 8 * 2**20
+MAX_JSON_BYTES: Final = 64 * 2**10
+MAX_NAMES_BYTES: Final = 2 * 2**20
+"""For what may name every edge of a large round."""
+MAX_CONTAINERS: Final = 100_000
+"""Maps and arrays in a msgpack message: a byte on the wire may be a hundred in memory."""
+MAX_MEMBERS: Final = 256
+"""Of a map; metrics have at most 64."""
 MAX_MSGPACK_BYTES: Final = 268_435_455
 """MQTT's own limit for a packet."""
 
@@ -104,8 +113,9 @@ def decode(topic: t.Topic, payload: bytes) -> m.Message:
         fields = _unpack(payload)
         model = _model_for(fields, kinds)
         return _validate(lambda: model.model_validate(fields))
-    if len(payload) > MAX_JSON_BYTES:
-        raise DecodeError(f"{len(payload)} bytes of JSON, at most {MAX_JSON_BYTES}")
+    most = MAX_NAMES_BYTES if isinstance(topic, t.ResultTopic | t.MissingTopic) else MAX_JSON_BYTES
+    if len(payload) > most:
+        raise DecodeError(f"{len(payload)} bytes of JSON, at most {most}")
     if len(kinds) == 1:
         return _validate(lambda: kinds[0].model_validate_json(payload))
     head = _validate(lambda: m.Message.model_validate_json(payload))
@@ -113,12 +123,40 @@ def decode(topic: t.Topic, payload: bytes) -> m.Message:
     return _validate(lambda: model.model_validate_json(payload))
 
 
+def session_in(payload: bytes) -> str | None:
+    """The session that a registration of whatever version names, if it can be made out."""
+    try:
+        session = json.loads(payload[:MAX_JSON_BYTES]).get("session")
+    except (ValueError, RecursionError, AttributeError):
+        return None
+    return session if isinstance(session, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", session) else None
+
+
 def _unpack(payload: bytes) -> dict[str, Any]:
     if len(payload) > MAX_MSGPACK_BYTES:
         raise DecodeError(f"{len(payload)} bytes, at most {MAX_MSGPACK_BYTES}")
+    containers = 0
+
+    def counted(container: Any) -> Any:
+        nonlocal containers
+        containers += 1
+        if containers > MAX_CONTAINERS:
+            raise ValueError(f"more than {MAX_CONTAINERS} maps and arrays")
+        return container
+
     try:
         # Tuples, since the models are strict and frozen; a length that is claimed but not there fails at once.
-        fields = msgpack.unpackb(payload, use_list=False, raw=False, strict_map_key=True, max_ext_len=0)
+        fields = msgpack.unpackb(
+            payload,
+            use_list=False,
+            raw=False,
+            strict_map_key=True,
+            max_ext_len=0,
+            max_map_len=MAX_MEMBERS,
+            max_array_len=MAX_ARRAYS,
+            object_hook=counted,
+            list_hook=counted,
+        )
     except Exception as error:  # msgpack raises half a dozen unrelated types for bad bytes
         raise DecodeError(f"not msgpack: {type(error).__name__}: {error}"[:200]) from None
     if not isinstance(fields, dict):
@@ -133,8 +171,21 @@ def _model_for(fields: dict[str, Any], kinds: tuple[type[m.Message], ...]) -> ty
             return model
     expected = " or ".join(str(model.model_fields["kind"].default) for model in kinds)
     raise DecodeError(
-        f"kind: {str(kind)[:50]!r}, expected {expected}", version=fields.get("v", m.PROTOCOL_VERSION)
+        f"kind: {_shown(kind)}, expected {expected}", version=fields.get("v", m.PROTOCOL_VERSION)
     )
+
+
+def _shown(value: object) -> str:
+    """A foreign value in an error text: never its whole, and nothing of what may be nested or huge."""
+    match value:
+        case str() | bytes():
+            return repr(value[:60])
+        case bool() | float() | None:
+            return repr(value)
+        case int() if abs(value) < 2**64:
+            return repr(value)
+        case _:
+            return f"a {type(value).__name__}"
 
 
 def _validate(build: Callable[[], Model]) -> Model:
@@ -146,7 +197,7 @@ def _validate(build: Callable[[], Model]) -> Model:
         version: object = m.PROTOCOL_VERSION
         if field == "v":
             version = first["input"]
-        given = "" if first["type"] == "missing" else f" (got {str(first['input'])[:60]!r})"
+        given = "" if first["type"] == "missing" else f" (got {_shown(first['input'])})"
         raise DecodeError(f"{field}: {first['msg']}{given}", version=version) from None
-    except RecursionError:
-        raise DecodeError("nested too deeply") from None
+    except (RecursionError, MemoryError) as error:
+        raise DecodeError(f"not to be read: {type(error).__name__}") from None

@@ -161,7 +161,7 @@ class Grant(Reply):
     kind: Literal["grant"] = "grant"
     round: Count
     digest: Digest
-    chunks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=1024)]
+    chunks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=1024, fail_fast=True)]
 
 
 class Rejected(Reply):
@@ -208,7 +208,7 @@ class Selected(Scoped):
     kind: Literal["selected"] = "selected"
     round: Count
     task: TaskName
-    cohort: tuple[ClientId, ...] | None
+    cohort: Annotated[tuple[ClientId, ...], Field(fail_fast=True)] | None
     seconds_left: Seconds
     training: TrainingSettings
     fold: FoldSettings
@@ -232,7 +232,7 @@ class ModelAnnouncement(Scoped):
 class SectionManifest(Part):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     encoding: Encoding
-    arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS)]
+    arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)]
     size: Count
 
 
@@ -241,7 +241,7 @@ class ModelManifest(Scoped):
 
     kind: Literal["manifest"] = "manifest"
     digest: Digest
-    sections: Annotated[tuple[SectionManifest, ...], Field(min_length=1, max_length=16)]
+    sections: Annotated[tuple[SectionManifest, ...], Field(min_length=1, max_length=16, fail_fast=True)]
     size: Count
     chunk_size: Annotated[int, Field(ge=1, le=2**28)]
     chunks: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -263,7 +263,9 @@ class Section(Part):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     encoding: Encoding
     manifest: Digest
-    arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS)] | None = None
+    arrays: (
+        Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)] | None
+    ) = None
     data: bytes
 
 
@@ -288,7 +290,7 @@ class Update(Scoped):
     steps: Count
     seconds: Seconds
     metrics: UpdateMetrics
-    sections: Annotated[tuple[Section, ...], Field(min_length=1, max_length=16)]
+    sections: Annotated[tuple[Section, ...], Field(min_length=1, max_length=16, fail_fast=True)]
 
 
 class OfferedSection(Part):
@@ -297,7 +299,9 @@ class OfferedSection(Part):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     encoding: Encoding
     manifest: Digest
-    arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS)] | None = None
+    arrays: (
+        Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)] | None
+    ) = None
     size: Count
 
 
@@ -317,7 +321,7 @@ class Offer(Scoped):
     steps: Count
     seconds: Seconds
     metrics: UpdateMetrics
-    sections: Annotated[tuple[OfferedSection, ...], Field(min_length=1, max_length=16)]
+    sections: Annotated[tuple[OfferedSection, ...], Field(min_length=1, max_length=16, fail_fast=True)]
     size: Count
     chunk_size: Annotated[int, Field(ge=1, le=2**28)]
     chunks: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -370,7 +374,7 @@ class Result(Scoped):
     reason: Text | None
     version: Count | None
     digest: Digest | None
-    participants: tuple[ClientId, ...]
+    participants: Annotated[tuple[ClientId, ...], Field(fail_fast=True)]
     missing: dict[ClientId, Text]
     examples: Count
     metrics: Metrics

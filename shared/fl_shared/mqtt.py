@@ -18,11 +18,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Self
 
+from paho.mqtt import properties as paho_properties
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fl_shared.connection import (
     LARGEST_PACKET,
@@ -61,6 +64,24 @@ FINAL_REFUSALS: Final = frozenset(
 _ACCOUNT_REFUSALS: Final = frozenset({0x86, 0x87, 0x8A, 0x8C})
 _PROTOCOL_ERROR: Final = 0x82
 _KEEPALIVE_TIMEOUT: Final = 0x8D
+
+
+def _read_utf(buffer: bytes, most: int) -> tuple[str, int]:
+    """A string property: (text, bytes that it took).
+
+    paho's own gives the connection up for U+FEFF, which MQTT 5 allows (1.5.4) and brokers pass on: one retained
+    message with it would keep us out for ever. What a string holds is for whoever uses it to judge.
+    """
+    if most < 2:
+        raise MalformedPacket("a string property without a length")
+    length = int.from_bytes(buffer[:2], "big")
+    if length > most - 2:
+        raise MalformedPacket("a string property longer than its packet")
+    return bytes(buffer[2 : 2 + length]).decode("utf-8", "replace"), length + 2
+
+
+if hasattr(paho_properties, "readUTF"):
+    paho_properties.readUTF = _read_utf
 
 
 class Network:
@@ -252,7 +273,17 @@ class _PahoLink:
                     self._outbox.sent(info.mid, size, awaits_ack=item.qos > 0)
                     continue
             elif isinstance(item, Subscribe):
-                _, mid = self._client.subscribe(list(item.filters))
+                _, mid = self._client.subscribe(
+                    [
+                        (
+                            name,
+                            SubscribeOptions(
+                                qos, noLocal=item.foreign_only, retainAsPublished=item.foreign_only
+                            ),
+                        )
+                        for name, qos in item.filters
+                    ]
+                )
                 if mid is not None:
                     self._asked[mid] = tuple(name for name, _ in item.filters)
             else:

@@ -50,6 +50,7 @@ class Publish:
 @dataclass(frozen=True, slots=True)
 class Subscribe:
     filters: tuple[tuple[str, int], ...]
+    foreign_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,12 +110,17 @@ class Connection:
             raise MessageTooLarge(topic, size, limits.maximum_packet_size)
         return link.put(item, size)
 
-    def subscribe(self, filters: Sequence[tuple[str, int]]) -> bool:
-        """Asks for ``(filter, qos)`` each; answered by a `Subscribed` for every eight. Raises `QueueFull`."""
+    def subscribe(self, filters: Sequence[tuple[str, int]], *, foreign_only: bool = False) -> bool:
+        """Asks for ``(filter, qos)`` each; answered by a `Subscribed` for every eight of them.
+
+        ``foreign_only``: not what this connection publishes itself, and each message says whether it is retained.
+        """
         for name, qos in filters:
             check_filter(name)
             check_qos(qos)
-        return self._put_all([Subscribe(tuple(filters[i : i + MAX_FILTERS])) for i in _starts(filters)])
+        return self._put_all(
+            [Subscribe(tuple(filters[i : i + MAX_FILTERS]), foreign_only) for i in _starts(filters)]
+        )
 
     def unsubscribe(self, filters: Sequence[str]) -> bool:
         """What is already on its way still comes."""

@@ -16,6 +16,9 @@ _CLIENT_ID: Final = re.compile(CLIENT)
 MAX_SLASHES: Final = 7
 """Hosted brokers allow no more in a topic (AWS IoT Core); ours have three, and the prefix its own."""
 _OWN_SLASHES: Final = 3
+MAX_ANSWER_SLASHES: Final = 32
+MAX_ANSWER_BYTES: Final = 1024
+"""Of a response topic; brokers end the connection of who publishes to one that is too long or too deep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +292,11 @@ def answerable(prefix: str, response_topic: str) -> bool:
     Under our prefix only ``predictions/…``: otherwise an asker could make an edge write its own presence. No
     wildcards, no ``$`` topics, no NUL.
     """
-    if not response_topic or response_topic.startswith("$") or any(c in response_topic for c in "+#\0"):
+    if not response_topic or response_topic.startswith("$") or not response_topic.isprintable():
+        return False
+    if any(c in response_topic for c in "+#") or response_topic.count("/") > MAX_ANSWER_SLASHES:
+        return False
+    if len(response_topic.encode()) > MAX_ANSWER_BYTES:
         return False
     if response_topic == prefix or response_topic.startswith(prefix + "/"):
         return response_topic[len(prefix) + 1 :].split("/")[0] == "predictions"

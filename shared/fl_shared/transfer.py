@@ -1,18 +1,24 @@
 """PURE: a model from the messages that have come of it (`Download`); the way to the broker is `publication`.
 
-The receiver drives: it asks for at most `WINDOW` topics at once, takes what comes in any order, and asks for
-what does not come again. Nothing here knows a broker or a clock; ``now`` is seconds on one that only grows.
+The receiver drives: it asks for a few topics at a time, takes what comes in any order, and asks for what does not
+come again. Nothing here knows a broker or a clock; ``now`` is seconds on one that only grows.
+
+Each message costs the same, however many there are: chunks are put where they belong in one buffer, and hashed as
+soon as all before them are here.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from fl_shared import messages as m
 from fl_shared import topics as t
+from fl_shared.assembly import Assembly
 from fl_shared.publication import (
     MAX_MODEL_BYTES,
     ModelSection,
@@ -22,9 +28,7 @@ from fl_shared.publication import (
     check_manifest,
     model_digest,
     publication,
-    update_sections,
 )
-from fl_shared.tensors import Manifest
 
 __all__ = [
     "Asking",
@@ -36,14 +40,19 @@ __all__ = [
     "check_manifest",
     "model_digest",
     "publication",
-    "update_sections",
 ]
 
-WINDOW: Final = 8
-"""Topics that are asked for at once: brokers drop silently what is over a subscriber's queue."""
+WINDOW: Final = 16
+"""Topics that are asked for at once at most: brokers drop silently what is over a subscriber's queue."""
+WINDOW_BYTES: Final = 16 * 2**20
+"""And fewer (but two), where that many chunks are more than this."""
+BATCH: Final = 8
+"""Filters of one SUBSCRIBE packet. The next is sent when so many of the window have come."""
 REASK_AFTER: Final = 5.0
-"""Seconds after which a topic that has not come is asked for again, doubling up to `REASK_MOST`."""
+"""Seconds in which nothing has come, after which what was asked for is asked for again; doubling to `REASK_MOST`."""
 REASK_MOST: Final = 30.0
+SLOW_LINK: Final = 3.0
+"""On a slow link it is waited so many times as long as the last chunks took, if that is more."""
 MAX_BAD: Final = 16
 """So many messages that do not fit end a download."""
 MAX_STARTS: Final = 3
@@ -62,13 +71,16 @@ class Asking:
 class _Asked:
     at: float
     times: int
+    overtaken: int = 0
+    """How much has come that was asked for later."""
 
 
 class Download:
     """One model on its way here. Feed it (`take`, `cleared`) and do what `ask` says, after that and at `due`.
 
     ``state`` is ``open`` until the model is ``complete`` (see `model`), ``superseded`` (the broker's copy was
-    cleared) or ``failed`` (see `failure`).
+    cleared) or ``failed`` (see `failure`). ``allocate`` gives the writable buffer of so many bytes in which the
+    model is put together, and which its sections are views of.
     """
 
     def __init__(
@@ -78,6 +90,7 @@ class Download:
         window: int = WINDOW,
         max_bytes: int = MAX_MODEL_BYTES,
         reask: float = REASK_AFTER,
+        allocate: Callable[[int], bytearray | memoryview] = bytearray,
     ) -> None:
         self.digest = digest
         self.state: Literal["open", "complete", "superseded", "failed"] = "open"
@@ -86,74 +99,116 @@ class Download:
         self._window = window
         self._max_bytes = max_bytes
         self._reask = reask
-        self._manifest: m.ModelManifest | None = None
-        self._manifests: tuple[Manifest, ...] = ()
-        self._chunks: dict[int, bytes] = {}
-        self._lowest = 0
+        self._allocate = allocate
+        self._assembly: Assembly | None = None
+        self._early: bytes | None = None
+        """Chunk 0, if it came before the manifest."""
+        self._next = 0
+        """Chunks from here on were never asked for."""
+        self._again: deque[int] = deque()
         self._asked: dict[ModelTopic, _Asked] = {}
+        self._done: list[ModelTopic] = []
+        """What has come, and is still subscribed to."""
         self._times: dict[ModelTopic, int] = {}
+        """Of what was asked for more than once."""
+        self._came_at = -math.inf
+        self._pace = 0.0
         self._bad = 0
         self._starts = 0
 
     @property
     def progress(self) -> str:
         """For people: how much has come."""
-        if self._manifest is None:
+        if self._assembly is None:
             return "its manifest has not come"
-        return f"{len(self._chunks)} of {self._manifest.chunks} chunks have come"
+        return f"{self._assembly.count} of {self._assembly.manifest.chunks} chunks have come"
 
     # --- asking -------------------------------------------------------------------------------------------
 
     def ask(self, now: float) -> Asking:
         """What to subscribe to and to unsubscribe from, given what was asked before."""
-        wanted = self._wanted() if self.state == "open" else []
-        late = [topic for topic in wanted if topic in self._asked and now >= self._overdue(topic)]
-        gone = [topic for topic in self._asked if topic not in wanted] + late
-        for topic in gone:
-            del self._asked[topic]
-        new = [topic for topic in wanted if topic not in self._asked]
+        gone: list[ModelTopic] = []
+        if self.state != "open":
+            gone, self._done = [*self._done, *self._asked], []
+            self._asked.clear()
+            return Asking((), tuple(gone))
+        late = [topic for topic in self._asked if self._is_late(topic, now)]
+        if late:
+            # A broker that drops what is over its queue is given less to queue.
+            self._window = max(2, self._window // 2)
+        for topic in late:
+            times = self._asked.pop(topic).times
+            gone.append(topic)
+            self._times[topic] = times + 1
+            if isinstance(topic, t.ChunkTopic) and self._assembly is not None:
+                self._again.append(topic.index)
+        new = self._new_topics()
         for topic in new:
-            self._times[topic] = self._times.get(topic, 0) + 1
-            self._asked[topic] = _Asked(now, self._times[topic])
+            self._asked[topic] = _Asked(now, self._times.get(topic, 1))
+        if new or len(self._done) >= BATCH:
+            gone, self._done = self._done + gone, []
         return Asking(tuple(new), tuple(gone))
 
     def due(self) -> float | None:
         """When `ask` has to be called next, if nothing comes before; null: nothing is awaited."""
-        return min((self._overdue(topic) for topic in self._asked), default=None)
+        return min((self._overdue(asked) for asked in self._asked.values()), default=None)
 
     def asked(self) -> tuple[ModelTopic, ...]:
         """What there are subscriptions to, by what `ask` has said so far."""
-        return tuple(self._asked)
+        return (*self._done, *self._asked)
 
     def forget_asked(self) -> None:
         """The connection is gone, and with it the subscriptions; `ask` begins with all that is missing."""
+        self._again.extendleft(
+            topic.index
+            for topic in reversed(self._asked)
+            if isinstance(topic, t.ChunkTopic) and self._assembly is not None
+        )
         self._asked.clear()
+        self._done.clear()
 
-    def _overdue(self, topic: ModelTopic) -> float:
+    def _overdue(self, asked: _Asked) -> float:
+        patience = max(self._reask, SLOW_LINK * self._pace) * 2.0 ** min(asked.times - 1, 10)
+        return max(asked.at, self._came_at) + max(self._reask, min(REASK_MOST, patience))
+
+    def _is_late(self, topic: ModelTopic, now: float) -> bool:
         asked = self._asked[topic]
-        return asked.at + min(REASK_MOST, self._reask * 2.0 ** min(asked.times - 1, 10))
+        # A broker sends in the order of the subscriptions, mostly: what others have overtaken is lost.
+        return now >= self._overdue(asked) or asked.overtaken >= self._window
 
-    def _wanted(self) -> list[ModelTopic]:
+    def _new_topics(self) -> list[ModelTopic]:
+        """The next part of the window, once enough of it is free: a packet to the broker a chunk would be a waste."""
         short = self.digest[:12]
-        wanted: list[ModelTopic] = []
-        if self._manifest is None:
-            wanted.append(t.ManifestTopic(short))
-            if 0 not in self._chunks:
-                # Every model has a chunk 0: asked for at once it spares a small one a round trip.
-                wanted.append(t.ChunkTopic(short, 0))
-            return wanted
-        while self._lowest in self._chunks:
-            self._lowest += 1
-        for index in range(self._lowest, self._manifest.chunks):
-            if index not in self._chunks:
-                wanted.append(t.ChunkTopic(short, index))
-                if len(wanted) == self._window:
-                    break
-        return wanted
+        if self._assembly is None:
+            # Every model has a chunk 0: asked for at once it spares a small one a round trip.
+            wanted: list[ModelTopic] = [t.ManifestTopic(short)]
+            wanted += [] if self._early is not None else [t.ChunkTopic(short, 0)]
+            return [topic for topic in wanted if topic not in self._asked]
+        manifest = self._assembly.manifest
+        window = max(2, min(self._window, WINDOW_BYTES // manifest.chunk_size))
+        free = window - len(self._asked)
+        if self._asked and free < min(BATCH, window // 2):
+            return []
+        new: list[ModelTopic] = []
+        while len(new) < free and (index := self._next_missing()) is not None:
+            new.append(t.ChunkTopic(short, index))
+        return new
+
+    def _next_missing(self) -> int | None:
+        assert self._assembly is not None
+        while self._again:
+            index = self._again.popleft()
+            if not self._assembly.here[index]:
+                return index
+        while self._next < self._assembly.manifest.chunks:
+            index, self._next = self._next, self._next + 1
+            if not self._assembly.here[index] and t.ChunkTopic(self.digest[:12], index) not in self._asked:
+                return index
+        return None
 
     # --- taking -------------------------------------------------------------------------------------------
 
-    def take(self, message: m.ModelManifest | m.ModelChunk) -> None:
+    def take(self, message: m.ModelManifest | m.ModelChunk, now: float) -> None:
         """A manifest or a chunk, of whatever model, as often as it likes to come."""
         if self.state != "open":
             return
@@ -161,11 +216,11 @@ class Download:
             # The topic has twelve digits of the digest only.
             self._count_bad(f"digest: {message.digest[:12]}…, expected {self.digest[:12]}…")
         elif isinstance(message, m.ModelManifest):
-            self._take_manifest(message)
+            self._take_manifest(message, now)
         else:
-            self._take_chunk(message)
-        if self._manifest is not None and len(self._chunks) == self._manifest.chunks and self.state == "open":
-            self._finish(self._manifest)
+            self._take_chunk(message, now)
+        if self.state == "open" and self._assembly is not None and self._assembly.is_whole:
+            self._finish(self._assembly)
 
     def refuse(self, why: str) -> None:
         """Something came on one of its topics that is no message at all."""
@@ -179,60 +234,59 @@ class Download:
             self.failure = "it was superseded by a newer version"
             self._let_go()
 
-    def _take_manifest(self, message: m.ModelManifest) -> None:
-        if self._manifest is not None:
+    def _take_manifest(self, message: m.ModelManifest, now: float) -> None:
+        if self._assembly is not None:
             return
         try:
-            self._manifests = check_manifest(message, self._max_bytes)
+            manifests = check_manifest(message, self._max_bytes)
         except TransferError as error:
             self._count_bad(str(error))
             return
-        self._manifest = message
-        early, self._chunks = self._chunks, {}
-        for index, data in early.items():
-            if index < message.chunks and len(data) == _length(message, index):
-                self._chunks[index] = data
+        self._assembly = Assembly(message, manifests, self._allocate(message.size))
+        self._came(t.ManifestTopic(self.digest[:12]), now)
+        early, self._early = self._early, None
+        if early is not None and len(early) == self._assembly.length(0):
+            self._assembly.put(0, early)
 
-    def _take_chunk(self, message: m.ModelChunk) -> None:
-        manifest, index, data = self._manifest, message.index, message.data
-        if index in self._chunks:
-            return
-        if zlib.crc32(data) != message.crc32:
+    def _take_chunk(self, message: m.ModelChunk, now: float) -> None:
+        assembly, index, data = self._assembly, message.index, message.data
+        topic = t.ChunkTopic(self.digest[:12], index)
+        if (self._early is not None and index == 0) or (assembly and assembly.has(index)):
+            self._came(topic, now)
+        elif zlib.crc32(data) != message.crc32:
             self._count_bad(f"chunk {index}: crc32 does not fit its {len(data)} bytes")
-        elif manifest is None:
+        elif assembly is None:
             # Only what was asked for is kept before the manifest says what there is.
             if index == 0 and len(data) <= self._max_bytes:
-                self._chunks[0] = data
-        elif index >= manifest.chunks:
-            self._count_bad(f"chunk {index}: there are {manifest.chunks}")
-        elif len(data) != _length(manifest, index):
-            expected = _length(manifest, index)
-            self._count_bad(f"chunk {index}: {len(data)} bytes, expected {expected}")
+                self._early = data
+                self._came(topic, now)
+        elif index >= assembly.manifest.chunks:
+            self._count_bad(f"chunk {index}: there are {assembly.manifest.chunks}")
+        elif len(data) != assembly.length(index):
+            self._count_bad(f"chunk {index}: {len(data)} bytes, expected {assembly.length(index)}")
         else:
-            self._chunks[index] = data
+            assembly.put(index, data)
+            self._came(topic, now)
 
-    def _finish(self, manifest: m.ModelManifest) -> None:
-        # A model of one chunk is not copied.
-        whole = (
-            self._chunks[0]
-            if len(self._chunks) == 1
-            else b"".join(self._chunks[i] for i in range(manifest.chunks))
-        )
-        view, start, sections = memoryview(whole), 0, []
-        for section, arrays in zip(manifest.sections, self._manifests, strict=True):
-            alone = start == 0 and section.size == len(whole)
-            data = whole if alone else view[start : start + section.size]
-            sections.append(ModelSection(section.name, arrays, data, section.encoding))
-            start += section.size
-        if model_digest(sections) == self.digest:
-            self.model = tuple(sections)
+    def _came(self, topic: ModelTopic, now: float) -> None:
+        asked = self._asked.pop(topic, None)
+        if asked is None:
+            return
+        self._pace = max(self._pace / 2, now - max(asked.at, self._came_at))
+        self._came_at = max(self._came_at, now)
+        self._times.pop(topic, None)
+        self._done.append(topic)
+        for other in self._asked.values():
+            other.overtaken += other.at < asked.at
+
+    def _finish(self, assembly: Assembly) -> None:
+        if assembly.digest() == self.digest:
+            self.model = assembly.sections()
             self.state = "complete"
             self._let_go()
             return
         self._starts += 1
         self._let_go()
-        for asked in self._asked.values():
-            asked.at = -math.inf
         if self._starts >= MAX_STARTS:
             self._fail(f"all chunks came {self._starts} times, and their digest is not that of the model")
 
@@ -246,8 +300,9 @@ class Download:
         self._let_go()
 
     def _let_go(self) -> None:
-        self._manifest, self._manifests, self._chunks, self._lowest = None, (), {}, 0
-
-
-def _length(manifest: m.ModelManifest, index: int) -> int:
-    return min(manifest.chunk_size, manifest.size - index * manifest.chunk_size)
+        """Begins anew, if it goes on at all: what was asked for is asked for again."""
+        self._assembly, self._early = None, None
+        self._done += self._asked
+        self._asked.clear()
+        self._again.clear()
+        self._next = 0

@@ -12,6 +12,7 @@ Events, with what may be left out in brackets (the defaults are those of an edge
     rejoin ID                                                           a new session of the same device
     lose ID [session=S]                                                 its will
     send ID [round=N] [base=vN] [digest=D] [examples=10] [manifest=M] [after.accuracy=0.5 …]
+    offer ID [as send]                                                  an update too large to be sent unasked
     kept ID | unusable ID REASON [detail=…] [round=N] [digest=D] | made [round=N]    what the interpreter does
     fail ID [round=N] [detail=…]
     evaluate ID VERSION ACCURACY [loss=0.5] [examples=10] [split=test]
@@ -148,6 +149,9 @@ class Playbook:
             case "send", [client]:
                 self._sent[client] = self._update(client, given)
                 return on.UpdateArrived(now=self.now, update=self._sent[client])
+            case "offer", [client]:
+                self._sent[client] = self._update(client, given)
+                return on.UpdateOffered(now=self.now, update=self._sent[client])
             case "kept", [client]:
                 return on.UpdateKept(now=self.now, update=self._sent[client])
             case "unusable", [client, reason]:
@@ -179,7 +183,9 @@ class Playbook:
                 return on.Evaluated(
                     now=self.now,
                     client=client,
+                    session=given.get("session", self.session(client)),
                     version=int(of),
+                    digest=digest_of(int(given.get("model", of))),
                     split=given.get("split", "test"),  # type: ignore[arg-type]
                     examples=int(given.get("examples", 10)),
                     loss=float(given.get("loss", 0.5)),

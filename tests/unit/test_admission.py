@@ -6,7 +6,7 @@ import pytest
 
 from fl_aggregator import roster as r
 from fl_aggregator.phases import Collecting, Selecting
-from tests.unit.playbook import Playbook, training
+from tests.unit.playbook import Playbook, gathered, training
 from tests.unit.words import say
 
 
@@ -245,3 +245,11 @@ def test_a_flood_of_names_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPat
     playbook = Playbook(clients=2, per_round=1).play("start", *(f"join p{n} roles=predict" for n in range(3)))
     assert playbook >> "join p3 roles=predict" << "refuse p3 no-part-left '3 clients are known already'"
     assert playbook >> "rejoin p2" << "admit p2"
+
+
+def test_who_only_borrows_a_session_gets_no_answer_that_would_reach_its_owner() -> None:
+    """Sessions are public (presence), devices are not: an answer would make the real edge stop."""
+    playbook = gathered(clients=2, per_round=2)
+    before = playbook.state
+    assert playbook >> "join 0 device=evil session=0.1"
+    assert playbook.state is before

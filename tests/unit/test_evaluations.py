@@ -294,3 +294,16 @@ def test_losses_too_large_for_a_float_are_left_out() -> None:
     round_done(playbook)
     playbook.play("evaluate e 1 0.1 loss=1e308 examples=100")
     assert playbook.state.metrics == {"version": 1, "accuracy": pytest.approx(0.1), "evaluated_examples": 100}
+
+
+@pytest.mark.parametrize("wrong", ["session=e.0", "model=7", "examples=0"])
+def test_a_report_of_another_session_or_about_another_model_does_not_count(wrong: str) -> None:
+    playbook = training(clients=2, per_round=1, evaluator=True)
+    round_done(playbook)
+    before = playbook.state.metrics
+    playbook.play(f"evaluate e 1 1.0 {wrong}")
+    assert playbook.state.metrics == before
+    playbook.play("evaluate e 99 1.0", "evaluate e 1 0.5")
+    assert playbook.state.metrics["accuracy"] == 0.5, (
+        "a report on the future does not end the wait for the present"
+    )

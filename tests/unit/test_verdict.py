@@ -159,3 +159,31 @@ def test_nonsense_of_a_stranger_is_answered_and_changes_nothing() -> None:
         playbook >> "unusable stranger malformed detail='not msgpack'" << "reject stranger - malformed not*"
     )
     assert playbook.state is before
+
+
+def test_an_offered_update_is_received_and_then_kept() -> None:
+    """6.2 and 6.5."""
+    playbook = training(clients=2, per_round=2)
+    a = playbook.cohort[0]
+    assert playbook >> f"offer {a}" << f"receive {a}@1"
+    assert not playbook.collecting.updates
+    assert playbook >> f"send {a}" << f"keep {a}@1" << f"accept {a} {a}@1" << f"fold {a}@1"
+    assert playbook >> f"offer {a}" << f"accept {a} {a}@1", "offered again, it is held already"
+
+
+def test_an_offer_is_judged_before_a_byte_of_it_is_asked_for() -> None:
+    """6.2."""
+    playbook = training(clients=3, per_round=2)
+    a = playbook.cohort[0]
+    (stranger,) = {"0", "1", "2"} - set(playbook.cohort)
+    assert playbook >> f"offer {stranger}" << f"reject {stranger} not-selected"
+    assert playbook >> f"offer {a} base=v7" << f"reject {a} wrong-base" << "announce 1", (
+        "a substitute is called"
+    )
+
+
+def test_an_offer_that_comes_after_the_close_is_answered() -> None:
+    playbook = training(clients=2, per_round=2, over_select=0, quorum=1, deadline=50)
+    a, b = playbook.cohort
+    playbook.play(f"send {a}", "wait 50")
+    assert playbook >> f"offer {b} round=1 base=v0" << f"reject {b} late"

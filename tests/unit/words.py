@@ -28,6 +28,8 @@ def say(effect: do.Effect) -> str:
             return f"announce {effect.round} base={_model(effect.base)} cohort={cohort} until={effect.deadline:g}"
         case do.WithdrawRound(round=number):
             return f"withdraw {number}"
+        case do.Receive(update=update):
+            return f"receive {update.digest}"
         case do.Keep(update=update):
             return f"keep {update.digest}"
         case do.Fold(update=update):

@@ -1,0 +1,72 @@
+"""PURE: the bytes of one model while its chunks come, in whatever order (see `transfer.Download`)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from fl_shared import messages as m
+from fl_shared.publication import ModelSection
+from fl_shared.tensors import Manifest
+
+
+class Assembly:
+    """The bytes of a model, as far as they are here, and the hash of those that have none missing before them."""
+
+    def __init__(
+        self, manifest: m.ModelManifest, manifests: tuple[Manifest, ...], buffer: bytearray | memoryview
+    ) -> None:
+        self.manifest = manifest
+        self.here = bytearray(manifest.chunks)
+        self.count = 0
+        self._manifests = manifests
+        self._view = memoryview(buffer)
+        self._sha = hashlib.sha256()
+        self._hashed = 0
+        """Chunks that are in the hash."""
+        self._starts: dict[int, bytes] = {}
+        """What is hashed before the byte of that number (protocol, 3.4)."""
+        start = 0
+        for section, arrays in zip(manifest.sections, manifests, strict=True):
+            text = f"{section.name}\0{section.encoding}\0{arrays.digest}\0{section.size}\0".encode()
+            self._starts[start] = self._starts.get(start, b"") + text
+            start += section.size
+
+    @property
+    def is_whole(self) -> bool:
+        return self.count == self.manifest.chunks
+
+    def has(self, index: int) -> bool:
+        return index < self.manifest.chunks and bool(self.here[index])
+
+    def length(self, index: int) -> int:
+        return min(self.manifest.chunk_size, self.manifest.size - index * self.manifest.chunk_size)
+
+    def put(self, index: int, data: bytes) -> None:
+        start = index * self.manifest.chunk_size
+        self._view[start : start + len(data)] = data
+        self.here[index] = 1
+        self.count += 1
+        while self._hashed < self.manifest.chunks and self.here[self._hashed]:
+            self._hash(self._hashed * self.manifest.chunk_size, self.length(self._hashed))
+            self._hashed += 1
+
+    def _hash(self, start: int, length: int) -> None:
+        marks = [mark for mark in self._starts if start <= mark < start + length or mark == start]
+        for mark, end in zip([start, *marks], [*marks, start + length], strict=True):
+            if mark in self._starts:
+                self._sha.update(self._starts.pop(mark))
+            self._sha.update(self._view[mark:end])
+
+    def digest(self) -> str:
+        for text in self._starts.values():  # sections without a byte, at the end
+            self._sha.update(text)
+        return self._sha.hexdigest()
+
+    def sections(self) -> tuple[ModelSection, ...]:
+        """Views that nobody writes to any more."""
+        whole, start, sections = self._view.toreadonly(), 0, []
+        for section, arrays in zip(self.manifest.sections, self._manifests, strict=True):
+            data = whole[start : start + section.size]
+            sections.append(ModelSection(section.name, arrays, data, section.encoding))
+            start += section.size
+        return tuple(sections)
