@@ -115,14 +115,17 @@ def _decode_json(payload: bytes) -> Picture:
 
 def _from_pixels(pixels: list[Any]) -> Picture:
     expected = "a matrix of numbers, a matrix of [r, g, b], or the flat list of a square"
+    if not _numbers_only(pixels):
+        # Before NumPy sees it: an array of texts has room for the longest one in every place.
+        raise PayloadError(f"pixels: holds something other than numbers, expected {expected}")
     try:
         raw = np.array(pixels)
     except (ValueError, OverflowError) as error:
         raise PayloadError(f"pixels: rows of different lengths, expected {expected}") from error
     if raw.size == 0:
         raise PayloadError(f"pixels: is empty, expected {expected}")
-    if raw.dtype.kind not in "iuf":
-        raise PayloadError(f"pixels: holds something other than numbers, expected {expected}")
+    if raw.dtype.kind not in "iuf":  # integers that do not fit into 64 bits
+        raise PayloadError(f"pixels: values are too large, expected {expected}")
     values = raw.astype(np.float32)
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high) and low >= 0 and high <= 255):
@@ -139,6 +142,14 @@ def _from_pixels(pixels: list[Any]) -> Picture:
     if values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3):
         return values
     raise PayloadError(f"pixels: has the shape {values.shape}, expected {expected}")
+
+
+def _numbers_only(pixels: list[Any], depth: int = 4) -> bool:
+    """Whether there is nothing in it but numbers, in lists that are no deeper than could be meant."""
+    return all(
+        type(item) in (int, float) or (type(item) is list and depth > 1 and _numbers_only(item, depth - 1))
+        for item in pixels
+    )
 
 
 def fit_digit(picture: Picture) -> Picture:
