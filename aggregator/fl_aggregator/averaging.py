@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
 
 from fl_aggregator import effects as do
 from fl_aggregator.check import Content, first_weights_of, weights_of
 from fl_aggregator.checkpoint import Model
 from fl_aggregator.events import UpdateFacts
-from fl_aggregator.fold import ExactSum
+from fl_aggregator.fold import BLOCK, ExactSum
 from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
 from fl_aggregator.strategies import Strategy
@@ -17,6 +20,14 @@ from fl_shared.tensors import Manifest, Vector
 
 MODELS_KEPT: Final = 2
 """The newest, which is the open round's base, and the one before, which may still be under evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    digest: str
+    manifest: Manifest
+    vector: Vector
+    largest: float | None = None
 
 
 class Averaging:
@@ -30,7 +41,7 @@ class Averaging:
         self._base: Model | None = None
         self._manifest: str | None = None
         self._sum: ExactSum | None = None
-        self._checked: tuple[str, Manifest, Vector] | None = None
+        self._checked: _Checked | None = None
         self._first: tuple[Manifest, Vector] | None = None
 
     def model(self, digest: str) -> Model:
@@ -58,10 +69,12 @@ class Averaging:
     def check(self, update: Content) -> None:
         """Looks at an update's values; ``fold`` may follow. Raises ``check.Unusable``."""
         if self._base is None:
-            self._checked = (update.digest, *first_weights_of(update, None))
+            manifest, vector = first_weights_of(update, None)
+            self._checked = _Checked(update.digest, manifest, vector)
         else:
             manifest = self._base.manifest
-            self._checked = (update.digest, manifest, weights_of(update, manifest, self._settings.fold))
+            vector, largest = weights_of(update, manifest, self._settings.fold)
+            self._checked = _Checked(update.digest, manifest, vector, largest)
 
     def let_go(self) -> None:
         """What was checked last will not be folded."""
@@ -69,14 +82,13 @@ class Averaging:
 
     def fold(self, update: UpdateFacts) -> None:
         """Adds the update that was checked last to the sum."""
-        assert self._checked is not None
-        digest, manifest, vector = self._checked
-        assert digest == update.digest, "it was checked in the same turn"
-        self._checked = None
+        checked, self._checked = self._checked, None
+        assert checked is not None
+        assert checked.digest == update.digest, "it was checked in the same turn"
         if self._sum is None:
-            self._first = (manifest, vector.copy())
+            self._first = (checked.manifest, checked.vector.copy())
         else:
-            self._sum.add(vector, update.examples)
+            self._sum.add(checked.vector, update.examples, checked.largest)
 
     def average(self, effect: do.Average) -> Model:
         """The next version, on disk. First weights are copied, never folded."""
@@ -84,7 +96,12 @@ class Averaging:
             assert self._first is not None
             model = Model.of(*self._first)
         else:
-            weights = self._strategy.next_model(self._base.weights, self._sum.mean())
+            base, total = self._base.weights, self._sum
+            weights = np.empty_like(base)
+            for start in range(0, len(base), BLOCK):
+                stop = start + BLOCK
+                weights[start:stop] = self._strategy.next_weights(base[start:stop], total.mean(start, stop))
+            self._sum = None
             model = Model.of(self._base.manifest, weights)
         self.add(effect.version, model)
         self._sum = self._first = None

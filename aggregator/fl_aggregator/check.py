@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydantic import ValidationError
 
+from fl_aggregator.fold import magnitude
 from fl_shared.messages import FoldSettings, RejectionReason, Update
 from fl_shared.tensors import WIRE_DTYPE, ArraySpec, Manifest, Vector, content_digest
 
@@ -49,11 +50,10 @@ class Unusable(Exception):
         self.reason: RejectionReason = reason
 
 
-def weights_of(update: Content, manifest: Manifest, caps: FoldSettings) -> Vector:
-    """The delta that an update carries, shape (manifest.values,), checked. Raises ``Unusable``."""
+def weights_of(update: Content, manifest: Manifest, caps: FoldSettings) -> tuple[Vector, float]:
+    """The delta that an update carries, shape (manifest.values,), and its magnitude. Raises ``Unusable``."""
     vector = _vector(update, manifest)
-    # One pass each, without a temporary array: the extremes of a vector with a NaN are NaN.
-    largest = max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))
+    largest = magnitude(vector)
     if not np.isfinite(largest):
         raise Unusable("not-finite", f"weights: {_where_not_finite(vector, manifest)} is not finite")
     if largest > caps.max_delta:
@@ -61,7 +61,7 @@ def weights_of(update: Content, manifest: Manifest, caps: FoldSettings) -> Vecto
             "too-large",
             f"weights: a value of magnitude {largest:g}, at most {caps.max_delta:g} (--max-delta)",
         )
-    return vector
+    return vector, largest
 
 
 def first_weights_of(update: Content, expected: str | None) -> tuple[Manifest, Vector]:

@@ -15,6 +15,13 @@ from numpy.typing import NDArray
 
 from fl_shared.tensors import Vector
 
+_SHIFT: Final = 1.5 * 2.0**52
+"""Added to a float64 of magnitude below 2^51 it leaves the nearest integer, halves to even, in the low bits of the
+result, whose bits are those of the shift plus that integer: the processor's own addition rounds, and no conversion
+from float to integer is needed, which has no vector form. The shifts are taken off at the end."""
+_SHIFT_BITS: Final = int(np.float64(_SHIFT).view(np.int64))
+_SMALL: Final = 2.0**51
+
 BLOCK: Final = 32_768
 """Values at a time: a block and its intermediate stay in the cache."""
 
@@ -23,36 +30,61 @@ class ExactSum:
     """Adds updates of ``values`` float32 values each, at most ``slots`` of them."""
 
     def __init__(self, values: int, scale_bits: int, slots: int) -> None:
-        self._sum = np.zeros(values, dtype=np.int64)
+        self._shifted = np.zeros(values, dtype=np.int64)
+        self._shifts = 0
         self._scale_bits = scale_bits
         self._slots = slots
         self._scratch = np.empty(min(values, BLOCK), dtype=np.float64)
-        self._integers = np.empty(min(values, BLOCK), dtype=np.int64)
         self.examples = 0
         self.folded = 0
 
-    def add(self, delta: Vector, examples: int) -> None:
-        """Adds ``examples`` × ``delta`` (shape (values,)). The caller has checked both against their caps."""
-        if delta.shape != self._sum.shape:
-            raise ValueError(f"delta has shape {delta.shape}, expected {self._sum.shape}")
+    def add(self, delta: Vector, examples: int, largest: float | None = None) -> None:
+        """Adds ``examples`` × ``delta`` (shape (values,)). The caller has checked both against their caps.
+
+        ``largest``: the largest magnitude in ``delta``, if that is known already.
+        """
+        if delta.shape != self._shifted.shape:
+            raise ValueError(f"delta has shape {delta.shape}, expected {self._shifted.shape}")
         if self.folded == self._slots:
             raise ValueError(f"all {self._slots} slots of the sum are used")
         factor = float(examples) * 2.0**self._scale_bits
+        if largest is None:
+            largest = magnitude(delta)
+        quick = largest * factor < _SMALL
         for start in range(0, len(delta), BLOCK):
             block = delta[start : start + BLOCK]
             scaled = self._scratch[: len(block)]
-            integers = self._integers[: len(block)]
-            np.multiply(block, factor, out=scaled, dtype=np.float64)
-            np.rint(scaled, out=scaled)
-            np.copyto(integers, scaled, casting="unsafe")
-            self._sum[start : start + BLOCK] += integers
+            scaled[:] = block
+            scaled *= factor
+            total = self._shifted[start : start + BLOCK]
+            if quick:
+                scaled += _SHIFT
+                total += scaled.view(np.int64)
+            else:
+                total += np.rint(scaled, out=scaled).astype(np.int64)
+        self._shifts += quick
         self.examples += examples
         self.folded += 1
 
-    def mean(self) -> NDArray[np.float64]:
-        """The weighted mean, shape (values,), float64: sum ÷ (2^scale_bits × Σ examples)."""
+    def integers(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+        """Σ round(examples × delta × 2^scale_bits) of values ``start`` to ``stop``."""
+        # Modulo 2^64, as the sum of the shifts was: what is left fits.
+        shift = (self._shifts * _SHIFT_BITS) % 2**64
+        return self._shifted[start:stop] - np.uint64(shift).astype(np.int64)
+
+    def mean(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
+        """The weighted mean of values ``start`` to ``stop``, float64: sum ÷ (2^scale_bits × Σ examples)."""
         if self.examples == 0:
             raise ValueError("nothing was folded")
-        mean: NDArray[np.float64] = np.ldexp(self._sum.astype(np.float64), -self._scale_bits)
-        mean /= float(self.examples)
+        mean = self.integers(start, stop).astype(np.float64)
+        # The divisor is exact, so that one division rounds once.
+        mean /= float(self.examples) * 2.0**self._scale_bits
         return mean
+
+
+def magnitude(vector: Vector) -> float:
+    """The largest magnitude in ``vector``; not a finite number if one of its values is not.
+
+    One pass each for both extremes, without a temporary array; those of a vector with a NaN are NaN.
+    """
+    return max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))

@@ -97,7 +97,7 @@ def dumb_mean(some: Updates) -> list[float]:
 @given(updates())
 def test_the_sum_is_that_of_the_dumb_version(some: Updates) -> None:
     total = some.folded(some.all)
-    assert [int(value) for value in total._sum] == dumb_sum(some)
+    assert [int(value) for value in total.integers()] == dumb_sum(some)
     assert total.mean().tolist() == dumb_mean(some)
     assert total.examples == sum(some.examples)
 
@@ -109,7 +109,7 @@ def test_any_order_gives_the_same_bits(some: Updates, data: st.DataObject) -> No
     base = np.linspace(-1, 1, len(some.deltas[0]), dtype="<f4")
     one, other = some.folded(some.all), some.folded(order)
     assert one.mean().tobytes() == other.mean().tobytes()
-    models = [FedAvg().next_model(base, total.mean()).tobytes() for total in (one, other)]
+    models = [FedAvg().next_weights(base, total.mean()).tobytes() for total in (one, other)]
     assert models[0] == models[1]
 
 
@@ -120,7 +120,7 @@ def test_any_grouping_gives_the_same_bits(some: Updates, data: st.DataObject) ->
     order = data.draw(st.permutations(some.all))
     cut = data.draw(st.integers(0, len(order)))
     left, right = some.folded(order[:cut]), some.folded(order[cut:])
-    assert np.array_equal(left._sum + right._sum, some.folded(some.all)._sum)
+    assert np.array_equal(left.integers() + right.integers(), some.folded(some.all).integers())
 
 
 @quick
@@ -136,7 +136,7 @@ def test_the_caps_cannot_overflow(run: Settings, negative: bool) -> None:
     for _ in range(slots):
         total.add(delta, run.max_examples)
     one = round(Fraction(float(run.max_examples) * float(delta[0])) * Fraction(2) ** run.scale_bits)
-    assert int(total._sum[0]) == slots * one
+    assert int(total.integers()[0]) == slots * one
     assert abs(slots * one) <= 2**62 + slots
     # A quantum is half of one example's worth an update, and float64 has 53 bits.
     bound = abs(float(delta[0])) * 2**-51 + 2.0**-run.scale_bits / run.max_examples
@@ -170,7 +170,7 @@ def test_the_next_model_is_the_float64_average_within_one_float32_step(
     expected = base.astype(np.float64) + np.average(
         np.stack(some.deltas).astype(np.float64), axis=0, weights=weights
     )
-    actual = FedAvg().next_model(base, some.folded(some.all).mean())
+    actual = FedAvg().next_weights(base, some.folded(some.all).mean())
     quantum = 2.0**-some.settings.scale_bits * len(some.examples) / 2 / weights.sum()
     scale = np.abs(np.stack(some.deltas)).max(axis=0).astype(np.float64)
     step = np.spacing(np.maximum(np.abs(actual), np.abs(expected.astype(np.float32)))).astype(np.float64)

@@ -19,7 +19,7 @@ def vector(*values: float) -> Vector:
 
 
 def fixed(total: ExactSum) -> list[int]:
-    return [int(value) for value in total._sum]
+    return [int(value) for value in total.integers()]
 
 
 def test_a_value_is_examples_times_delta_in_fixed_point() -> None:
@@ -66,7 +66,7 @@ def test_blocks_leave_nothing_out(values: int) -> None:
         total.add(delta, examples)
     products = deltas.astype(np.float64) * np.array([[1.0], [7.0], [100.0]]) * 2.0**30
     expected = np.rint(products).astype(np.int64).sum(axis=0)
-    assert np.array_equal(total._sum, expected)
+    assert np.array_equal(total.integers(), expected)
 
 
 def test_a_section_may_be_empty() -> None:
@@ -120,7 +120,20 @@ def test_the_next_model_is_the_weighted_mean_of_the_local_ones() -> None:
     total = ExactSum(values=3, scale_bits=32, slots=10)
     total.add(vector(0.5, 0.0, -1.0), 10)
     total.add(vector(-0.5, 1.0, -1.0), 30)
-    new = FedAvg().next_model(base, total.mean())
+    new = FedAvg().next_weights(base, total.mean())
     assert new.dtype == np.float32
     assert new.tolist() == [0.75, -1.25, 2.0]
     assert base.tolist() == [1.0, -2.0, 3.0]
+
+
+def test_both_ways_to_round_give_the_same_bits() -> None:
+    """The quick one is for small products; a hint that they may be large takes the other."""
+    chance = np.random.default_rng(5)
+    deltas = chance.normal(0, 0.01, (4, BLOCK + 5)).astype("<f4")
+    halves = (np.arange(BLOCK + 5) - 7).astype("<f4") / 2
+    for delta in (*deltas, halves):
+        quick, plain = (ExactSum(BLOCK + 5, scale_bits=20, slots=3) for _ in range(2))
+        for examples in (1, 7, 1000):
+            quick.add(delta, examples)
+            plain.add(delta, examples, largest=2.0**60)
+        assert quick.integers().tolist() == plain.integers().tolist()

@@ -20,8 +20,11 @@ class Strategy(Protocol):
 
     needs: Literal["sum"]
 
-    def next_model(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
-        """The next weights, shape (values,), from the base's and the mean of the updates weighted by examples."""
+    def next_weights(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
+        """The next weights, from the base's and the mean of the updates weighted by examples.
+
+        Called for one block of coordinates after the other, so that no second copy of a model is needed.
+        """
         ...
 
 

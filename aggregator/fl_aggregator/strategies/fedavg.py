@@ -17,5 +17,5 @@ class FedAvg:
 
     needs: Literal["sum"] = "sum"
 
-    def next_model(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
-        return (base.astype(np.float64) + mean_delta).astype(np.float32)
+    def next_weights(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
+        return (base + mean_delta).astype(np.float32)
