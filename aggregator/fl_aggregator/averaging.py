@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -17,9 +16,6 @@ from fl_aggregator.settings import Settings
 from fl_aggregator.strategies import Strategy
 from fl_shared import messages as m
 from fl_shared.tensors import Manifest, Vector
-
-MODELS_KEPT: Final = 2
-"""The newest, which is the open round's base, and the one before, which may still be under evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +33,29 @@ class Averaging:
         self._settings = settings
         self._strategy = strategy
         self._checkpoints = directory.checkpoints
-        self._models: dict[str, Model] = {}
+        self._newest: tuple[int, Model] | None = None
+        self.previous: Model | None = None
         self._base: Model | None = None
         self._manifest: str | None = None
         self._sum: ExactSum | None = None
         self._checked: _Checked | None = None
         self._first: tuple[Manifest, Vector] | None = None
 
-    def model(self, digest: str) -> Model:
-        return self._models[digest]
+    @property
+    def newest(self) -> Model:
+        assert self._newest is not None
+        return self._newest[1]
 
     def add(self, version: int, model: Model) -> None:
-        """Writes a version to disk and keeps it in memory."""
+        """Writes a version to disk and keeps it in memory; the one before stays at hand in its file."""
         self._checkpoints.write(version, model)
-        self._models.pop(model.digest, None)
-        self._models[model.digest] = model
-        for digest in list(self._models)[:-MODELS_KEPT]:
-            del self._models[digest]
+        self.previous = None if self._newest is None else self._checkpoints.mapped(*self._newest)
+        self._newest = (version, model)
 
     def begin(self, base: m.ModelReference | None) -> None:
         """A round opens: its sum is empty."""
-        self._base = None if base is None else self._models[base.digest]
+        self._base = None if base is None else self.newest
+        assert base is None or self.newest.digest == base.digest, "rounds build on the newest version"
         self._first = None
         slots = self._settings.per_round + self._settings.over_select
         self._sum = (
@@ -103,6 +101,6 @@ class Averaging:
                 weights[start:stop] = self._strategy.next_weights(base[start:stop], total.mean(start, stop))
             self._sum = None
             model = Model.of(self._base.manifest, weights)
+        self._base = self._sum = self._first = None
         self.add(effect.version, model)
-        self._sum = self._first = None
         return model

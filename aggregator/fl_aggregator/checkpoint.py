@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from fl_shared.errors import UserError
-from fl_shared.tensors import WIRE_DTYPE, Manifest, Vector, content_digest, flatten, manifest_of, unflatten
+from fl_shared.tensors import WIRE_DTYPE, Manifest, Vector, content_digest, flatten, manifest_of
 
 DIRECTORY: Final = "checkpoints"
 KEPT: Final = 3
@@ -63,10 +62,16 @@ class Checkpoints:
     def write(self, number: int, model: Model) -> None:
         """Keeps a version: first its checkpoint, then ``model.safetensors`` becomes it in one step."""
         path = self.version(number)
-        write_atomically(path, to_safetensors(model))
+        write_atomically(path, safetensors_header(model), model.data)
         _link(path, self.model)
         for old in sorted((self._directory / DIRECTORY).glob("version-*.safetensors"))[:-KEPT]:
             old.unlink(missing_ok=True)
+
+    def mapped(self, number: int, model: Model) -> Model:
+        """The same model with its weights in the version's file instead of in memory."""
+        header = len(safetensors_header(model))
+        weights = np.memmap(self.version(number), WIRE_DTYPE, "r", header, shape=model.weights.shape)
+        return replace(model, weights=weights)
 
     def keep_best(self, number: int) -> bool:
         """Makes ``best.safetensors`` that version; False if its checkpoint is gone already."""
@@ -88,22 +93,39 @@ def _link(source: Path, target: Path) -> None:
     beside.replace(target)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside and renames: ``path`` holds either what it held or all of ``content``."""
+def write_atomically(path: Path, *pieces: bytes | memoryview) -> None:
+    """Writes beside and renames: ``path`` holds either what it held or all of ``pieces``, one after the other."""
     beside = path.with_name(path.name + ".part")
     try:
-        beside.write_bytes(content)
+        with beside.open("wb", buffering=0) as file:
+            for piece in pieces:
+                left = memoryview(piece)
+                while left:
+                    left = left[file.write(left) :]
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)
         raise
 
 
-def to_safetensors(model: Model) -> bytes:
-    """The model as a safetensors file; its metadata ``buffers`` names (JSON) the arrays that are not learnt."""
+def safetensors_header(model: Model) -> bytes:
+    """What stands before the weights in a safetensors file, which holds them just as they lie in the vector.
+
+    The library's own writer makes the same bytes, of a copy of every array. ``buffers`` in the metadata names (JSON)
+    the arrays that are not learnt.
+    """
+    fields: dict[str, Any] = {}
     buffers = [array.name for array in model.manifest.arrays if array.role == "buffer"]
-    arrays = {n: np.ascontiguousarray(a) for n, a in unflatten(model.weights, model.manifest).items()}
-    return bytes(save(arrays, metadata={"buffers": json.dumps(buffers)} if buffers else None))
+    if buffers:
+        fields["__metadata__"] = {"buffers": json.dumps(buffers)}
+    start = 0
+    for array in model.manifest.arrays:
+        stop = start + array.values * WIRE_DTYPE.itemsize
+        fields[array.name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_safetensors(path: Path) -> Model:

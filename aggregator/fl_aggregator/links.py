@@ -26,7 +26,12 @@ from fl_shared.errors import MessageTooLarge, QueueFull
 
 LOG: Final = logging.getLogger(__name__)
 
-MAX_QUEUED_BYTES: Final = 2**30
+Made = Callable[[], bytes]
+"""Makes a retained message's payload anew: a model's chunks are not kept a second time in memory."""
+
+MAX_QUEUED_BYTES: Final = 64 * 2**20
+PUBLISH_PATIENCE: Final = 30.0
+"""Seconds that a message waits for room in the queue before it is given up, to be said again when we reconnect."""
 MAX_CONTROL_PACKET: Final = 2 * 2**20
 """Bytes that the broker may send us in one packet on the control connection; the updates' has its own limit."""
 DEFEND_EVERY: Final = 1.0
@@ -58,7 +63,7 @@ class Links:
         self._session = ""
         self._control: mqtt.Connection | None = None
         self._updates: mqtt.Connection | None = None
-        self._retained: dict[str, bytes] = {}
+        self._retained: dict[str, Made] = {}
         self._defended: dict[str, float] = {}
         self.bytes_up = 0
         self.bytes_down = 0
@@ -141,8 +146,8 @@ class Links:
             foreign_only=True,
         )
         self.retain(t.AggregatorTopic(), self._birth("online"))
-        for topic, payload in self._retained.items():
-            self._publish(topic, payload, retain=True)
+        for topic, made in list(self._retained.items()):
+            self._publish(topic, made(), retain=True)
 
     def take_updates(self) -> None:
         """On every connect of the updates' connection."""
@@ -153,8 +158,9 @@ class Links:
 
         A ghost of an earlier life that a broker revived, a mistake, or malice: edges that come now must not find it.
         """
-        ours = self._retained.get(topic)
-        if not retained or payload == (ours or b""):
+        made = self._retained.get(topic)
+        ours = b"" if made is None else made()
+        if not retained or payload == ours:
             return
         now = time.monotonic()
         if now - self._defended.get(topic, -math.inf) < DEFEND_EVERY and len(self._defended) < MAX_DEFENDED:
@@ -187,8 +193,16 @@ class Links:
 
     def retain(self, topic: t.Topic, message: m.Message) -> None:
         """To whoever listens, now or later, until it is cleared."""
+        payload = codec.encode(message)
+        self._retain(topic, payload, lambda: payload)
+
+    def retain_made(self, topic: t.Topic, make: Callable[[], m.Message]) -> None:
+        """The same for a large message, which is made again each time that it has to be said again."""
+        self._retain(topic, codec.encode(make()), lambda: codec.encode(make()))
+
+    def _retain(self, topic: t.Topic, payload: bytes, made: Made) -> None:
         text = self.topic(topic)
-        self._retained[text] = payload = codec.encode(message)
+        self._retained[text] = made
         self._publish(text, payload, retain=True)
 
     def clear(self, topic: t.Topic) -> None:
@@ -200,11 +214,20 @@ class Links:
         if self._control is None:
             return
         self.bytes_down += len(payload)
-        try:
-            self._control.publish(topic, payload, qos=1, retain=retain)
-        except (QueueFull, MessageTooLarge) as error:
-            # Edges repeat what is not answered, and what is retained is said again on the next connect.
-            LOG.warning("not published: %s: %s", topic, error)
+        deadline = time.monotonic() + PUBLISH_PATIENCE
+        while True:
+            try:
+                self._control.publish(topic, payload, qos=1, retain=retain)
+                return
+            except MessageTooLarge as error:
+                LOG.warning("not published: %s", error)
+                return
+            except QueueFull as error:
+                if time.monotonic() >= deadline:
+                    # Edges repeat what is not answered, and what is retained is said again on the next connect.
+                    LOG.warning("not published: %s: %s", topic, error)
+                    return
+                time.sleep(0.002)
 
     def close(self) -> None:
         """Says goodbye: offline, retained, so that no will is needed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from fl_aggregator.checkpoint import Model
@@ -33,17 +33,26 @@ class Publications:
         self._work: Sequence[str] = ()
 
     def publish(
-        self, round_number: int, reference: m.ModelReference, model: Model, evaluate: m.Split | None
+        self,
+        round_number: int,
+        reference: m.ModelReference,
+        model: Model,
+        evaluate: m.Split | None,
+        previous: Model | None = None,
     ) -> None:
-        """A version: its chunks and manifest first, then the announcement that names them."""
-        weights = pub.ModelSection("weights", model.manifest, model.data)
-        publication = pub.publication([weights], self._fitting_chunk(), model.digest)
+        """A version: its chunks and manifest first, then the announcement that names them.
+
+        ``previous`` is the version before, which stays retained, as it is kept from now on.
+        """
         scope = self._scope
+        publication = self._publication(model, self._fitting_chunk())
+        self._models.pop(model.digest, None)
+        self._models[model.digest] = publication
+        if previous is not None and previous.digest in self._models:
+            before = self._models[previous.digest]
+            self._models[previous.digest] = self._publication(previous, before.chunk_size)
         for topic in publication.topics():
-            if isinstance(topic, t.ChunkTopic):
-                self._links.retain(topic, publication.chunk(topic.index, **scope.envelope()))
-            else:
-                self._links.retain(topic, publication.manifest(**scope.envelope()))
+            self._links.retain_made(topic, self._maker(model.digest, topic))
         announcement = m.ModelAnnouncement(
             **scope.envelope(),
             task=self._task,
@@ -55,11 +64,22 @@ class Publications:
             evaluate=evaluate,
         )
         self._links.retain(t.ModelTopic(), announcement)
-        self._models.pop(model.digest, None)
-        self._models[model.digest] = publication
         for digest in list(self._models)[:-MODELS_RETAINED]:
             for topic in self._models.pop(digest).topics():
                 self._links.clear(topic)
+
+    def _publication(self, model: Model, chunk_size: int) -> pub.Publication:
+        weights = pub.ModelSection("weights", model.manifest, model.data)
+        return pub.publication([weights], chunk_size, model.digest)
+
+    def _maker(self, digest: str, topic: t.ManifestTopic | t.ChunkTopic) -> Callable[[], m.Message]:
+        def make() -> m.Message:
+            publication = self._models[digest]
+            if isinstance(topic, t.ChunkTopic):
+                return publication.chunk(topic.index, **self._scope.envelope())
+            return publication.manifest(**self._scope.envelope())
+
+        return make
 
     def _fitting_chunk(self) -> int:
         """As large as wanted, and as the broker takes with all that stands around it."""

@@ -298,7 +298,8 @@ class Aggregator:
                     )
                 )
             case do.PublishModel(round=number, model=model, evaluate=evaluate):
-                self._publications.publish(number, model, self._averaging.model(model.digest), evaluate)
+                newest = self._averaging.newest
+                self._publications.publish(number, model, newest, evaluate, self._averaging.previous)
             case do.PublishResult(summary=summary):
                 self._publish_result(summary)
             case do.WriteHistory(summary=summary):

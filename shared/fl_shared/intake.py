@@ -16,10 +16,10 @@ from typing import Final, Literal
 
 WINDOW: Final = 64
 """Chunks granted over all edges together."""
-ACTIVE: Final = 2
-"""Offers that are granted to at a time at least, however large: one is on its way while the next is asked for."""
-ACTIVE_BYTES: Final = 64 * 2**20
-"""More of them only as long as they have no more bytes than this together."""
+ACTIVE: Final = 1
+"""Offers that are granted to at a time at least, however large."""
+ACTIVE_BYTES: Final = 128 * 2**20
+"""More of them only as long as they have no more bytes than this together: so much memory do they take."""
 REGRANT_AFTER: Final = 5.0
 """Seconds after which what was granted and has not come is granted again; doubling up to `REGRANT_MOST`."""
 REGRANT_MOST: Final = 30.0

@@ -1,0 +1,91 @@
+"""Models on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save
+
+from fl_aggregator.checkpoint import KEPT, Checkpoints, Model, read_safetensors, sha256
+from fl_shared.errors import UserError
+from fl_shared.tensors import Vector, flatten, manifest_of, unflatten
+
+
+def model(seed: int = 0, buffers: tuple[str, ...] = ()) -> Model:
+    chance = np.random.default_rng(seed)
+    arrays: dict[str, Vector] = {
+        "conv.weight": chance.normal(size=(4, 3, 2)).astype("<f4"),
+        "bn.running_mean": chance.normal(size=(3,)).astype("<f4"),
+        "größe": np.array(chance.normal(), "<f4"),
+    }
+    manifest = manifest_of(arrays, buffers)
+    return Model.of(manifest, flatten(arrays, manifest))
+
+
+@pytest.mark.parametrize("buffers", [(), ("bn.running_mean",)])
+def test_the_file_is_what_the_safetensors_library_writes_and_reads(
+    tmp_path: Path, buffers: tuple[str, ...]
+) -> None:
+    made = model(buffers=buffers)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(1, made)
+    arrays = {name: np.array(a) for name, a in unflatten(made.weights, made.manifest).items()}
+    metadata = {"buffers": '["bn.running_mean"]'} if buffers else None
+    assert checkpoints.model.read_bytes() == save(arrays, metadata=metadata)
+    read = load_file(checkpoints.model)
+    assert {name: read[name].tolist() for name in read} == {name: arrays[name].tolist() for name in arrays}
+    again = read_safetensors(checkpoints.model)
+    assert again.digest == made.digest
+    assert again.manifest == made.manifest
+
+
+def test_equal_models_are_equal_files(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(1, model())
+    first = sha256(checkpoints.model)
+    checkpoints.write(2, model(1))
+    assert sha256(checkpoints.model) != first
+    checkpoints.write(3, model())
+    assert sha256(checkpoints.model) == first
+
+
+def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for number in range(1, 8):
+        checkpoints.write(number, model(number))
+        if number == 2:
+            assert checkpoints.keep_best(2)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == [f"version-{number:06d}.safetensors" for number in range(8 - KEPT, 8)]
+    assert read_safetensors(checkpoints.best).digest == model(2).digest
+    assert read_safetensors(checkpoints.model).digest == model(7).digest
+    assert not checkpoints.keep_best(1)
+
+
+def test_a_model_may_lie_in_its_file(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    made = model()
+    checkpoints.write(1, made)
+    mapped = checkpoints.mapped(1, made)
+    assert mapped.weights.tolist() == made.weights.tolist()
+    assert bytes(mapped.data) == bytes(made.data)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\xff" * 100, (2**40).to_bytes(8, "little") + b"{}"])
+def test_what_is_no_model_is_the_users_mistake(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"file\.safetensors"):
+        read_safetensors(path)
+
+
+def test_first_weights_must_be_finite_floats(tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(save({"a": np.array([1.0, np.nan], np.float32)}))
+    with pytest.raises(UserError, match="'a' holds a value that is not finite"):
+        read_safetensors(path)
+    path.write_bytes(save({"a": np.array([1, 2])}))
+    with pytest.raises(UserError, match="int64"):
+        read_safetensors(path)
