@@ -90,6 +90,10 @@ def _with_data(part: m.ModelChunk | m.UpdateChunk | m.Section) -> tuple[bytes, b
 
 
 _NO_DATA: Final = b"\xc4\x00"
+_DATA_KEY: Final = b"\xa4data"
+_DATA_BIN32: Final = _DATA_KEY + b"\xc6"
+LARGE: Final = 2**16
+"""Bytes of a message from which on it pays to look for its data first; its head has to be shorter than that."""
 
 
 def _bin_header(length: int) -> bytes:
@@ -104,15 +108,22 @@ def _array_header(count: int) -> bytes:
     return bytes([0x90 | count]) if count < 16 else struct.pack(">BH", 0xDC, count)
 
 
-def decode(topic: t.Topic, payload: bytes) -> m.Message:
-    """The message that ``payload`` spells on ``topic``. Raises ``DecodeError``."""
+def decode(topic: t.Topic, payload: bytes | memoryview) -> m.Message:
+    """The message that ``payload`` spells on ``topic``. Raises ``DecodeError``.
+
+    The data of a large chunk or update is a view into ``payload``, and not a copy, where it stands at the end.
+    """
     kinds = _KINDS.get(type(topic))
     if kinds is None:
         raise DecodeError(f"nothing of ours is decoded on {type(topic).__name__}")
     if issubclass(kinds[0], _MSGPACK):
+        apart = _data_apart(payload)
+        if apart is not None:
+            return _with_data_back(*apart, kinds)
         fields = _unpack(payload)
         model = _model_for(fields, kinds)
         return _validate(lambda: model.model_validate(fields))
+    payload = bytes(payload)
     most = MAX_NAMES_BYTES if isinstance(topic, t.ResultTopic | t.MissingTopic) else MAX_JSON_BYTES
     if len(payload) > most:
         raise DecodeError(f"{len(payload)} bytes of JSON, at most {most}")
@@ -132,7 +143,48 @@ def session_in(payload: bytes) -> str | None:
     return session if isinstance(session, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", session) else None
 
 
-def _unpack(payload: bytes) -> dict[str, Any]:
+def _data_apart(payload: bytes | memoryview) -> tuple[dict[str, Any], memoryview] | None:
+    """All of a large message but the data at its end, and the data, if that is what its end is."""
+    if len(payload) < LARGE:
+        return None
+    view = memoryview(payload).toreadonly()
+    head = bytes(view[:LARGE])
+    start = head.find(_DATA_BIN32)
+    while start >= 0:
+        begin = start + len(_DATA_BIN32) + 4
+        length = int.from_bytes(head[begin - 4 : begin], "big")
+        if begin + length == len(view) and begin <= LARGE:
+            fields = _unpack(head[: start + len(_DATA_KEY)] + _NO_DATA)
+            return (fields, view[begin:]) if _ends_in_data(fields) else None
+        start = head.find(_DATA_BIN32, start + 1)
+    return None
+
+
+def _ends_in_data(fields: dict[str, Any]) -> bool:
+    """Whether the last thing in a message is the data of a chunk, or of an update's last section."""
+    last = next(reversed(fields), None)
+    if last == "sections" and isinstance(fields[last], tuple) and fields[last]:
+        section = fields[last][-1]
+        return isinstance(section, dict) and next(reversed(section), None) == "data"
+    return last == "data"
+
+
+def _with_data_back(
+    fields: dict[str, Any], data: memoryview, kinds: tuple[type[m.Message], ...]
+) -> m.Message:
+    model = _model_for(fields, kinds)
+    message = _validate(lambda: model.model_validate(fields))
+    match message:
+        case m.ModelChunk() | m.UpdateChunk() if "data" in fields:
+            return message.model_copy(update={"data": data})
+        case m.Update() if next(reversed(fields)) == "sections":
+            *others, last = message.sections
+            return message.model_copy(update={"sections": (*others, last.model_copy(update={"data": data}))})
+        case _:
+            return message  # what stands at its end is not known to this version
+
+
+def _unpack(payload: bytes | memoryview) -> dict[str, Any]:
     if len(payload) > MAX_MSGPACK_BYTES:
         raise DecodeError(f"{len(payload)} bytes, at most {MAX_MSGPACK_BYTES}")
     containers = 0

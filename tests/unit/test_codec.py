@@ -146,3 +146,51 @@ def test_no_mutation_escapes(name: str, data: st.DataObject) -> None:
     except codec.DecodeError:
         return
     assert isinstance(decoded, m.Message)
+
+
+def _large(name: str, size: int) -> tuple[t.Topic, m.Message]:
+    topic, message = MESSAGES[name]
+    data = bytes(range(256)) * (size // 256)
+    if isinstance(message, m.Update):
+        section = message.sections[0].model_copy(update={"data": data})
+        return topic, message.model_copy(update={"sections": (section,)})
+    return topic, message.model_copy(update={"data": data})
+
+
+@pytest.mark.parametrize("name", ["update", "update-first-weights", "chunk", "part"])
+@pytest.mark.parametrize("size", [2**15, 2**16, 2**17 + 2**8])
+def test_the_data_of_a_large_message_is_not_copied(name: str, size: int) -> None:
+    topic, message = _large(name, size)
+    payload = codec.encode(message)
+    assert payload == msgpack.packb(message.model_dump()), "however it was made"
+    for given_as in (payload, memoryview(bytearray(payload))):
+        decoded = codec.decode(topic, given_as)
+        assert decoded == message
+        data = decoded.sections[-1].data if isinstance(decoded, m.Update) else getattr(decoded, "data", b"")
+        assert isinstance(data, memoryview) is (len(payload) >= codec.LARGE)
+        assert not isinstance(data, memoryview) or data.readonly
+
+
+@pytest.mark.parametrize("name", ["update", "chunk", "part"])
+def test_a_large_message_in_another_order_is_understood_too(name: str) -> None:
+    topic, message = _large(name, 2**17)
+    fields = message.model_dump()
+    turned = msgpack.packb(dict(reversed(fields.items())))
+    assert codec.decode(topic, turned) == message
+    strange = msgpack.packb(
+        {**fields, "data": b"x" * 2**17} if name == "update" else {**fields, "zzz": b"y" * 2**17}
+    )
+    assert codec.decode(topic, strange) == message, "an unknown member at the end is ignored"
+
+
+@given(data=st.data())
+def test_no_mutation_of_a_large_message_escapes(data: st.DataObject) -> None:
+    topic, message = _large(data.draw(st.sampled_from(["update", "chunk", "part"])), 2**16)
+    payload = bytearray(codec.encode(message))
+    for _ in range(data.draw(st.integers(1, 3))):
+        payload[data.draw(st.integers(0, 400))] = data.draw(st.integers(0, 255))
+    del payload[data.draw(st.sampled_from([len(payload), len(payload) - 1, 300])) :]
+    try:
+        codec.decode(topic, bytes(payload))
+    except codec.DecodeError:
+        return
