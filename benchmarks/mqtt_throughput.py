@@ -1,0 +1,171 @@
+"""What our MQTT client moves, from one process through a real Mosquitto to another, and what stock paho would.
+
+    python benchmarks/mqtt_throughput.py
+    python benchmarks/mqtt_throughput.py --sizes 1024 262144 --runs 3 --seconds 0.5
+
+A publisher and a subscriber, each a `Network` with one connection at QoS 1, TCP_NODELAY on all sides. A run is
+counted from the first ``publish`` to the last message at the subscriber; runs with and without `mqtt.shortcuts`
+(``FL_STOCK_PAHO=1``) take turns, and medians are compared. The broker's queue has no limit here: at its default of
+1000 messages it drops what is over it. ``cpu`` is processor time of the client per message, in microseconds.
+Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from fl_shared.broker_url import BrokerAddress
+from fl_shared.errors import QueueFull
+from fl_shared.mosquitto import LOOPBACK, Listener, configuration, find_mosquitto, free_port, is_running
+from fl_shared.mqtt import ConnectionSettings, Event, Network, Received, Subscribed
+
+SIZES: Final = (1024, 262_144, 1_048_576, 1_700_000, 47_000_000)
+STOCK: Final = "FL_STOCK_PAHO"
+TIMEOUT: Final = 120.0
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+@contextlib.contextmanager
+def broker(directory: Path) -> Iterator[int]:
+    port = free_port()
+    file, log = directory / "mosquitto.conf", directory / "mosquitto.log"
+    file.write_text(
+        configuration(
+            [Listener(port, LOOPBACK)], extra=["max_queued_messages 10000000", "max_queued_bytes 0"]
+        )
+    )
+    with log.open("wb") as output:
+        process = subprocess.Popen([find_mosquitto(), "-c", str(file)], stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 10
+        while not is_running(log):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"mosquitto does not start:\n{log.read_text()}")
+            time.sleep(0.01)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def subscriber(port: int, size: int, count: int) -> None:
+    """Prints ``ready``, then when the last message came (`time.monotonic`) and the CPU seconds they all took."""
+    ready, done = threading.Event(), threading.Event()
+    left, at = count, 0.0
+
+    def take(event: Event) -> None:
+        nonlocal left, at
+        match event:
+            case Subscribed():
+                ready.set()
+            case Received():
+                assert len(event.payload) == size
+                left -= 1
+                if not left:
+                    at = time.monotonic()
+                    done.set()
+
+    with Network() as network:
+        connection = network.connect(ConnectionSettings(BrokerAddress(LOOPBACK, port)), take)
+        connection.wait_connected(10)
+        connection.subscribe([("load", 1)])
+        assert ready.wait(10)
+        before = cpu_seconds()
+        print("ready", flush=True)
+        if not done.wait(TIMEOUT):
+            raise SystemExit(f"{left} of {count} messages of {size} bytes did not come within {TIMEOUT:g} s")
+        print(at, cpu_seconds() - before, flush=True)
+        network.check()
+
+
+def one_run(port: int, size: int, count: int, *, stock: bool) -> tuple[float, float, float]:
+    """Seconds, and CPU seconds of publisher and subscriber."""
+    os.environ[STOCK] = "1" if stock else ""
+    child = subprocess.Popen(
+        [sys.executable, __file__, "--subscriber", str(port), str(size), str(count)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    payload = bytes(size)
+    with Network() as network:
+        connection = network.connect(ConnectionSettings(BrokerAddress(LOOPBACK, port)), lambda event: None)
+        connection.wait_connected(10)
+        if child.stdout.readline() != "ready\n":
+            raise SystemExit("the subscriber did not start")
+        before, begin = cpu_seconds(), time.monotonic()
+        for _ in range(count):
+            while True:
+                try:
+                    assert connection.publish("load", payload)
+                    break
+                except QueueFull:
+                    time.sleep(0.0005)
+        answer = child.stdout.readline().split()
+        if len(answer) != 2:
+            raise SystemExit("the subscriber gave up")
+        cpu = cpu_seconds() - before
+        network.check()
+    child.wait(10)
+    return float(answer[0]) - begin, cpu, float(answer[1])
+
+
+def measure(port: int, size: int, runs: int, seconds: float) -> dict[str, Any]:
+    # As many messages as stock paho moves in about the time asked for.
+    count = max(4, min(int(8_000 * seconds), int(300e6 * seconds / size)))
+    found: dict[str, list[tuple[float, float, float]]] = {"stock": [], "shortcuts": []}
+    for _ in range(runs):
+        for name, results in found.items():
+            results.append(one_run(port, size, count, stock=name == "stock"))
+    row: dict[str, Any] = {"bytes": size, "messages": count}
+    for name, results in found.items():
+        middle = statistics.median(result[0] for result in results)
+        row[name] = {
+            "messages_per_s": round(count / middle, 1),
+            "mb_per_s": round(count * size / 1e6 / middle, 1),
+            "publisher_cpu": round(statistics.median(result[1] for result in results) / count * 1e6, 1),
+            "subscriber_cpu": round(statistics.median(result[2] for result in results) / count * 1e6, 1),
+        }
+    row["ratio"] = round(row["shortcuts"]["messages_per_s"] / row["stock"]["messages_per_s"], 2)
+    say(json.dumps(row))
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="bytes of a message")
+    parser.add_argument("--runs", type=int, default=7, help="of each kind; the median counts")
+    parser.add_argument("--seconds", type=float, default=1.0, help="about how long a run of stock paho takes")
+    parser.add_argument("--subscriber", type=int, nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.subscriber:
+        subscriber(*arguments.subscriber)
+        return
+    with tempfile.TemporaryDirectory() as scratch, broker(Path(scratch)) as port:
+        rows = [measure(port, size, arguments.runs, arguments.seconds) for size in arguments.sizes]
+    print(json.dumps({"benchmark": "mqtt_throughput", "qos": 1, "runs": arguments.runs, "sizes": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""How soon the programs are there: an aggregator, an edge, and a round with nothing in it.
+
+    python benchmarks/startup.py [--runs 5]
+
+Medians of wall seconds: from starting `fl-aggregator start` to its birth at the broker; from starting `fl-edge --id 7`
+to its first registration and to its second one (data loaded, model built, ready to be selected), against what a
+bare `import torch` costs in the same run; and the period of rounds of a model of ten parameters with ten edges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from fl_shared import mqtt
+from fl_shared.broker_url import BrokerAddress
+from fl_shared.mosquitto import MosquittoChild
+
+BIN = Path(sys.executable).parent
+
+
+class Watch:
+    """Everything that is published under a prefix, and when it came."""
+
+    def __init__(self, network: mqtt.Network, url: str) -> None:
+        self._events: queue.SimpleQueue[tuple[float, mqtt.Event]] = queue.SimpleQueue()
+        settings = mqtt.ConnectionSettings(BrokerAddress.parse(url))
+        self._connection = network.connect(
+            settings, lambda event: self._events.put((time.perf_counter(), event))
+        )
+        self._connection.wait_connected(10)
+        self._connection.subscribe([("#", 0)])
+        self.until(lambda event: isinstance(event, mqtt.Subscribed))
+
+    def until(self, wanted: Any, timeout: float = 60.0) -> float:
+        """When the first event came that is wanted."""
+        deadline = time.perf_counter() + timeout
+        while (left := deadline - time.perf_counter()) > 0:
+            try:
+                at, event = self._events.get(timeout=left)
+            except queue.Empty:
+                break
+            if wanted(event):
+                return at
+        raise SystemExit("nothing of the kind came")
+
+
+def on(topic: str, text: bytes = b"") -> Any:
+    return lambda event: (
+        isinstance(event, mqtt.Received) and event.topic == topic and text in bytes(event.payload)
+    )
+
+
+def import_torch() -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    return time.perf_counter() - started
+
+
+def once(directory: Path) -> dict[str, float]:
+    with MosquittoChild(directory / "broker") as broker, mqtt.Network() as network:
+        watch = Watch(network, broker.url)
+        started = time.perf_counter()
+        aggregator = subprocess.Popen(
+            [BIN / "fl-aggregator", "start", "--broker", broker.url, "--clients", "8", "--per-round", "1",
+             "--run-dir", directory / "run"],
+            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        born = watch.until(on("fl/aggregator", b"online")) - started
+        started = time.perf_counter()
+        edge = subprocess.Popen(
+            [BIN / "fl-edge", "--id", "7", "--broker", broker.url, "--state-dir", directory / "edge"],
+            stderr=subprocess.DEVNULL,
+        )
+        first = watch.until(on("fl/register/7")) - started
+        second = watch.until(on("fl/register/7", b'"manifest":"')) - started
+        for process in (edge, aggregator):
+            process.terminate()
+            process.wait(20)
+    return {
+        "aggregator_born": born,
+        "edge_registered": first,
+        "edge_ready": second,
+        "import_torch": import_torch(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    import_torch()  # the first one pays for the disk
+    seen: list[dict[str, float]] = []
+    for _ in range(arguments.runs):
+        with tempfile.TemporaryDirectory() as scratch:
+            seen.append(once(Path(scratch)))
+    found: dict[str, Any] = {"benchmark": "startup", "runs": arguments.runs}
+    for name in seen[0]:
+        found[f"{name}_seconds"] = round(statistics.median(one[name] for one in seen), 3)
+    found["edge_ready_over_import_seconds"] = round(
+        statistics.median(one["edge_ready"] - one["import_torch"] for one in seen), 3
+    )
+    overhead = subprocess.run(
+        [sys.executable, Path(__file__).parent / "round_overhead.py", "--params", "10", "--rounds", "50"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found["trivial_round_seconds"] = json.loads(overhead.stdout.splitlines()[-1])["seconds_per_round"]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
