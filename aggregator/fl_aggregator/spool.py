@@ -32,7 +32,7 @@ class Partial:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 # A full disk is told now, as an error, and not while writing to the map, as a signal that kills.
-                if size:
+                if size and hasattr(os, "posix_fallocate"):  # not on macOS
                     os.posix_fallocate(self._file, 0, size)
                 os.ftruncate(self._file, size)
                 self._map = mmap.mmap(self._file, size) if size else None
