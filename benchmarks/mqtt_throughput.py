@@ -110,7 +110,7 @@ def one_run(port: int, size: int, count: int, *, stock: bool) -> tuple[float, fl
     assert child.stdout is not None
     payload = bytes(size)
     with Network() as network:
-        connection = network.connect(ConnectionSettings(BrokerAddress(LOOPBACK, port)), lambda event: None)
+        connection = network.connect(ConnectionSettings(BrokerAddress(LOOPBACK, port)), lambda _: None)
         connection.wait_connected(10)
         if child.stdout.readline() != "ready\n":
             raise SystemExit("the subscriber did not start")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,18 +21,31 @@ M = TypeVar("M", bound=m.Message)
 
 
 class OverTheWire:
-    """One connection to the broker that hears everything under the prefix, in the order in which it comes."""
+    """One connection to the broker that hears everything under the prefix, in the order in which it comes.
 
-    def __init__(self, network: mqtt.Network, address: BrokerAddress, prefix: str, *, epoch: int = 1) -> None:
+    Or, with ``hears``, only what those filters match (below the prefix).
+    """
+
+    def __init__(
+        self,
+        network: mqtt.Network,
+        address: BrokerAddress,
+        prefix: str,
+        *,
+        epoch: int = 1,
+        task: str = "digits",
+        hears: tuple[str, ...] = ("#",),
+    ) -> None:
         self.prefix = prefix
+        self.task = task
         self.epoch = epoch
         self.heard: list[tuple[t.Topic, m.Message | None, mqtt.Received]] = []
         self._seq = 0
         self._inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
-        settings = mqtt.ConnectionSettings(address, keepalive=30)
+        settings = mqtt.ConnectionSettings(address, keepalive=30, max_queued=5000, max_queued_bytes=2**30)
         self.connection = network.connect(settings, self._inbox.put)
         self.connection.wait_connected(10)
-        self.connection.subscribe([(f"{prefix}/#", 1)])
+        self.connection.subscribe([(f"{prefix}/{name}", 1) for name in hears])
         self._until(lambda event: isinstance(event, mqtt.Subscribed), 5)
 
     # --- hearing ------------------------------------------------------------------------------------------
@@ -95,7 +109,7 @@ class OverTheWire:
 
     def admit(self, to: m.Registration, **changes: Any) -> None:
         part = m.Partition(index=0, count=20, scheme="iid", seed=0, holdout=0.2)
-        fields: dict[str, Any] = {"task": "digits", "partition": part, "examples": to.examples, **changes}
+        fields: dict[str, Any] = {"task": self.task, "partition": part, "examples": to.examples, **changes}
         reply = m.Admitted(**self.envelope(), client=to.client, session=to.session, **fields)
         self.send(t.RepliesTopic(to.client), reply)
 
@@ -118,11 +132,22 @@ class OverTheWire:
             **changes,
         }
         selected = m.Selected(
-            **self.envelope(), round=number, task="digits", cohort=cohort, base=base, **fields
+            **self.envelope(), round=number, task=self.task, cohort=cohort, base=base, **fields
         )
         self.send(t.SelectedTopic(number), selected, retain=True)
 
-    def answer(self, update: m.Update) -> None:
+    def grant(self, offer: m.Offer, chunks: tuple[int, ...]) -> None:
+        reply = m.Grant(
+            **self.envelope(),
+            client=offer.client,
+            session=offer.session,
+            round=offer.round,
+            digest=offer.digest,
+            chunks=chunks,
+        )
+        self.send(t.RepliesTopic(offer.client), reply)
+
+    def answer(self, update: m.Update | m.Offer) -> None:
         accepted = m.Accepted(
             **self.envelope(),
             client=update.client,
@@ -141,7 +166,7 @@ class OverTheWire:
         self.send(t.ManifestTopic(model.digest[:12]), model.manifest(**self.envelope()), retain=True)
         announced = m.ModelAnnouncement(
             **self.envelope(),
-            task="digits",
+            task=self.task,
             round=version,
             version=version,
             digest=model.digest,
@@ -155,6 +180,20 @@ class OverTheWire:
     def ask(self, payload: bytes, *, of: str | None = None, **properties: Any) -> None:
         topic = t.build(self.prefix, t.PredictTopic(of))
         assert self.connection.publish(topic, payload, **properties)
+
+
+def collect(
+    wire: OverTheWire, offer: m.Offer, have: dict[int, bytes], most: int, timeout: float = 30.0
+) -> None:
+    """Asks for ``most`` of the chunks that are not in ``have``, and puts them there."""
+    missing = tuple(i for i in range(offer.chunks) if i not in have)[:most]
+    wire.grant(offer, missing)
+    for _ in missing:
+        part = wire.expect(m.UpdateChunk, timeout, client=offer.client, digest=offer.digest)
+        assert part.crc32 == zlib.crc32(part.data)
+        assert part.index in missing, "it was not granted"
+        assert part.index not in have, "it was granted once"
+        have[part.index] = part.data
 
 
 def sections_of(update: m.Update) -> tuple[ModelSection, ...]:

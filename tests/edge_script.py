@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from fl_edge.session import Effect, Event, Identity, Session, State, effects, events, step
-from fl_edge.session.phases import Appraisal, Confirming, Part, TrainedUpdate
+from fl_edge.session.phases import Appraisal, Confirming, Part
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.transfer import ModelSection, model_digest, update_sections
+from fl_shared.transfer import ModelSection, model_digest
+from fl_shared.upload import FinishedUpdate
 from tests.samples import DATA, MANIFEST
 
 CLIENT, RUN = "7", "R"
@@ -29,16 +30,16 @@ def version_digest(version: int) -> str:
     return hashlib.sha256(f"version {version}".encode()).hexdigest()
 
 
-def update(*, base: str | None = "b" * 64, data: bytes = DATA) -> TrainedUpdate:
+def update(*, base: str | None = "b" * 64, data: bytes = DATA) -> FinishedUpdate:
     sections = (ModelSection("weights", MANIFEST, data),)
-    return TrainedUpdate(
+    return FinishedUpdate(
         base=base,
         digest=model_digest(sections),
         examples=40,
         steps=20,
         seconds=1.5,
         metrics=m.UpdateMetrics(train={"loss": 0.25}),
-        sections=update_sections(sections, with_arrays=base is None),
+        sections=sections,
     )
 
 
@@ -48,11 +49,15 @@ def partition(text: str = "7/20") -> m.Partition:
 
 
 class Play:
-    """One session and its clock. ``seq`` of what the aggregator sends is of no meaning to an edge."""
+    """One session and its clock; its updates have ``size`` bytes, or the four values of the golden vectors.
 
-    def __init__(self, identity: Identity = EDGE) -> None:
+    ``seq`` of what the aggregator sends is of no meaning to an edge.
+    """
+
+    def __init__(self, identity: Identity = EDGE, size: int | None = None) -> None:
         self.state: State = Session(identity)
         self.now = 0.0
+        self.data = DATA if size is None else (DATA * -(-size // len(DATA)))[:size]
 
     @property
     def session(self) -> Session:
@@ -99,7 +104,7 @@ class Play:
             return events.Fetched(self.now, job)
         if what == "trained":
             return events.Trained(
-                self.now, job, update(base=None if named.get("base") == "none" else "b" * 64)
+                self.now, job, update(base=None if named.get("base") == "none" else "b" * 64, data=self.data)
             )
         if what == "evaluated":
             return events.Evaluated(self.now, job, Appraisal(examples=10, loss=0.5, accuracy=0.75))
@@ -126,7 +131,7 @@ class Play:
                 return events.PresenceSeen(
                     self.now, m.ClientPresence(client=CLIENT, state=state, session=rest[1])
                 )
-            case "admitted" | "refused" | "accepted" | "rejected":
+            case "admitted" | "refused" | "grant" | "accepted" | "rejected":
                 return events.Replied(self.now, self._reply(what, rest, named, scope))
             case "selected":
                 number = int(rest[0])
@@ -188,10 +193,14 @@ class Play:
                 examples=loaded.examples if second and isinstance(loaded, Part) else None,
                 held=held,
             )
+        if what == "grant":
+            chunks = tuple(int(index) for index in rest[1].split(","))
+            digest = named.get("digest", update(data=self.data).digest)
+            return m.Grant(**scope, **to, round=int(rest[0]), digest=digest, chunks=chunks)
         reason: Any = rest[-1]
         if what == "refused":
             return m.Refused(**scope, **to, reason=reason, detail="because")
-        digest = named.get("digest", update().digest)
+        digest = named.get("digest", update(data=self.data).digest)
         if what == "accepted":
             return m.Accepted(**scope, **to, round=int(rest[0]), digest=digest)
         return m.Rejected(
@@ -231,6 +240,9 @@ def shown(effect: Effect) -> str:
         case effects.Send(topic=topic, message=message, retain=retain):
             where = t.build("fl", topic)
             return f"send {where}{' (retained)' if retain else ''}: {_content(message)}"
+        case effects.SendChunks(sender=sender, chunks=chunks, chunk_size=size):
+            listed = ",".join(map(str, chunks))
+            return f"send chunks {listed} of {size} bytes session={sender.session} round={sender.round}"
         case effects.Load(job=job, task=task, partition=part):
             return f"load job={job} {task} part={part.index}/{part.count}"
         case effects.Fetch(job=job, digest=digest, patience=patience):
@@ -260,6 +272,9 @@ def _content(message: m.Message) -> str:
             return f"register session={r.session} run={r.run} epoch={r.epoch} examples={r.examples}"
         case m.Update() as u:
             return f"update session={u.session} epoch={u.epoch} round={u.round} digest={u.digest[:6]}"
+        case m.Offer() as o:
+            cut = f"{o.chunks} chunks of {o.chunk_size}"
+            return f"offer session={o.session} epoch={o.epoch} round={o.round} digest={o.digest[:6]} {cut}"
         case m.TrainingFailed() as f:
             return f"failed session={f.session} epoch={f.epoch} round={f.round}: {f.detail}"
         case m.Evaluation() as e:

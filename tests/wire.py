@@ -28,7 +28,7 @@ class Listener:
 
     def _take(self, event: mqtt.Event) -> None:
         if isinstance(event, mqtt.Received):
-            self._seen.append((event.topic, event.payload, event.retain))
+            self._seen.append((event.topic, bytes(event.payload), event.retain))
         elif isinstance(event, mqtt.Subscribed):
             assert not event.refused
             self._subscribed.set()

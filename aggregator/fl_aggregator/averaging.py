@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fl_aggregator import effects as do
 from fl_aggregator.check import Content, first_weights_of, weights_of
 from fl_aggregator.checkpoint import Model
-from fl_aggregator.events import UpdateFacts
 from fl_aggregator.fold import BLOCK, ExactSum
 from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
@@ -19,8 +17,9 @@ from fl_shared.tensors import Manifest, Vector
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    digest: str
+class Checked:
+    """An update that may be folded. The vector is a view of the bytes that were checked."""
+
     manifest: Manifest
     vector: Vector
     largest: float | None = None
@@ -38,7 +37,6 @@ class Averaging:
         self._base: Model | None = None
         self._manifest: str | None = None
         self._sum: ExactSum | None = None
-        self._checked: _Checked | None = None
         self._first: tuple[Manifest, Vector] | None = None
 
     @property
@@ -64,31 +62,21 @@ class Averaging:
             else ExactSum(self._base.manifest.values, self._settings.scale_bits, slots)
         )
 
-    def check(self, update: Content) -> None:
+    def check(self, update: Content) -> Checked:
         """Looks at an update's values; ``fold`` may follow. Raises ``check.Unusable``."""
         if self._base is None:
-            manifest, vector = first_weights_of(update, None)
-            self._checked = _Checked(update.digest, manifest, vector)
-        else:
-            manifest = self._base.manifest
-            vector, largest = weights_of(update, manifest, self._settings.fold)
-            self._checked = _Checked(update.digest, manifest, vector, largest)
+            return Checked(*first_weights_of(update, None))
+        manifest = self._base.manifest
+        return Checked(manifest, *weights_of(update, manifest, self._settings.fold))
 
-    def let_go(self) -> None:
-        """What was checked last will not be folded."""
-        self._checked = None
-
-    def fold(self, update: UpdateFacts) -> None:
-        """Adds the update that was checked last to the sum."""
-        checked, self._checked = self._checked, None
-        assert checked is not None
-        assert checked.digest == update.digest, "it was checked in the same turn"
+    def fold(self, checked: Checked, examples: int) -> None:
+        """Adds an update to the sum; the first weights of round 0 are copied."""
         if self._sum is None:
             self._first = (checked.manifest, checked.vector.copy())
         else:
-            self._sum.add(checked.vector, update.examples, checked.largest)
+            self._sum.add(checked.vector, examples, checked.largest)
 
-    def average(self, effect: do.Average) -> Model:
+    def average(self, version: int) -> Model:
         """The next version, on disk. First weights are copied, never folded."""
         if self._base is None or self._sum is None:
             assert self._first is not None
@@ -102,5 +90,5 @@ class Averaging:
             self._sum = None
             model = Model.of(self._base.manifest, weights)
         self._base = self._sum = self._first = None
-        self.add(effect.version, model)
+        self.add(version, model)
         return model

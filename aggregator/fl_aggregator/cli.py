@@ -240,7 +240,9 @@ def _run(
     from fl_aggregator.checkpoint import read_safetensors
     from fl_aggregator.display import Display, table
     from fl_aggregator.runtime import Aggregator
+    from fl_shared.memory_pool import keep_freed_memory
 
+    keep_freed_memory()
     first_weights: Model | None = None if init is None else read_safetensors(init)
     directory = rundir.RunDirectory(
         run_dir if run_dir is not None else rundir.fresh(settings.task), durability

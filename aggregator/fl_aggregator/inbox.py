@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from fl_aggregator.workshop import Done
 from fl_shared import mqtt
 
 Lane = Literal["control", "updates"]
@@ -28,22 +29,25 @@ class Signal:
     reason: str
 
 
+Item = mqtt.Event | Signal | Done
+
+
 class Inbox:
     """Filled by the network's thread, emptied by the aggregator's."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._control: deque[mqtt.Event | Signal] = deque()
+        self._control: deque[Item] = deque()
         self._updates: deque[mqtt.Event] = deque()
         self._update_bytes = 0
         self._in_a_row = 0
         self.dropped = 0
 
-    def put(self, lane: Lane, item: mqtt.Event | Signal) -> None:
+    def put(self, lane: Lane, item: Item) -> None:
         """Never blocks."""
         size = len(item.payload) if isinstance(item, mqtt.Received) else 0
         with self._changed:
-            if lane == "control" or isinstance(item, Signal):
+            if lane == "control" or isinstance(item, Signal | Done):
                 if isinstance(item, mqtt.Received) and len(self._control) >= MAX_WAITING:
                     self.dropped += 1
                     return
@@ -57,7 +61,7 @@ class Inbox:
                 self._updates.append(item)
             self._changed.notify()
 
-    def get(self, timeout: float) -> tuple[Lane, mqtt.Event | Signal] | None:
+    def get(self, timeout: float) -> tuple[Lane, Item] | None:
         """The next item and its lane, control first; ``None`` after ``timeout`` seconds without one."""
         with self._changed:
             if not self._control and not self._updates:

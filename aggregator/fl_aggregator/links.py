@@ -153,7 +153,7 @@ class Links:
         """On every connect of the updates' connection."""
         self._subscribe("updates", [(t.filter_of(self._prefix, t.ALL_UPDATES), 1)])
 
-    def defend(self, topic: str, payload: bytes, *, retained: bool) -> None:
+    def defend(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> None:
         """Somebody else has written to a topic of ours: what we retain there is said again, or it is cleared.
 
         A ghost of an earlier life that a broker revived, a mistake, or malice: edges that come now must not find it.

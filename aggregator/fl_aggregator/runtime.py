@@ -7,16 +7,14 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from fl_aggregator import effects as do
 from fl_aggregator import events as on
 from fl_aggregator import strategies, translate, vacancy, views
-from fl_aggregator.averaging import Averaging
-from fl_aggregator.check import Content, Unusable
 from fl_aggregator.checkpoint import Model
-from fl_aggregator.inbox import Inbox, Signal
+from fl_aggregator.inbox import Inbox, Item, Signal
 from fl_aggregator.links import BrokerSettings, Links
 from fl_aggregator.phases import Run, Summary, new_run
 from fl_aggregator.publications import CHUNK_SIZE, Publications
@@ -24,7 +22,8 @@ from fl_aggregator.round import step
 from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
 from fl_aggregator.translate import Dropped, Scope
-from fl_aggregator.uploads import Misfit, Uploads
+from fl_aggregator.uploads import Misfit
+from fl_aggregator.workshop import Done, Workshop
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
@@ -85,11 +84,16 @@ class Aggregator:
         self._observer = observer
         self._network = mqtt.Network("fl-aggregator")
         self._links = Links(self._network, broker, settings.prefix, self.scope, self.inbox)
-        self._averaging = Averaging(settings, strategies.load(settings.strategy), directory)
         self._publications = Publications(self._links, self.scope, settings.task, chunk_size)
-        self._uploads = Uploads(directory.spool, self._grant)
+        self._workshop = Workshop(
+            settings,
+            strategies.load(settings.strategy),
+            directory,
+            self._grant,
+            lambda done: self.inbox.put("control", done),
+        )
         if first_weights is not None:
-            self._averaging.add(0, first_weights)
+            self._workshop.averaging.add(0, first_weights)
         self._state = new_run(
             settings,
             None if first_weights is None else m.ModelReference(version=0, digest=first_weights.digest),
@@ -132,6 +136,7 @@ class Aggregator:
         except OSError as error:
             raise RunFailed(f"{self._directory.path}: {error.strerror or error}") from None
         finally:
+            self._workshop.close()
             self._links.close()
             self._network.close()
 
@@ -156,7 +161,7 @@ class Aggregator:
             self._handle(self._events.popleft())
         self._whole = self._offered = None
         now = self._now()
-        self._uploads.pass_time(now)
+        self._workshop.uploads.pass_time(now)
         self._publish_status(now)
 
     def _handle(self, event: on.Event) -> None:
@@ -181,8 +186,10 @@ class Aggregator:
 
     # --- what arrives -------------------------------------------------------------------------------------
 
-    def _take(self, lane: str, item: mqtt.Event | Signal) -> None:
+    def _take(self, lane: str, item: Item) -> None:
         match item:
+            case Done():
+                self._done(item)
             case Signal(reason=reason):
                 self._handle(on.Interrupted(now=self._now(), reason=reason))
             case mqtt.Received():
@@ -228,16 +235,16 @@ class Aggregator:
         client = getattr(topic, "client", None) or ""
         try:
             message = codec.decode(topic, received.payload)
-            self._of_an_edge(topic, message, received.payload)
+            self._of_an_edge(topic, message, len(received.payload))
         except codec.DecodeError as error:
             self._drop(client, "wrong-version" if error.wrong_version else "malformed", str(error))
             if error.wrong_version and client:
-                self._answer_unreadable(topic, client, received.payload)
+                self._answer_unreadable(topic, client, bytes(received.payload))
         except Dropped as error:
             self._drop(client, error.reason, str(error))
 
-    def _of_an_edge(self, topic: t.Topic, message: m.Message, payload: bytes) -> None:
-        event = translate.event_from(topic, message, self.scope, self._now(), len(payload))
+    def _of_an_edge(self, topic: t.Topic, message: m.Message, size: int) -> None:
+        event = translate.event_from(topic, message, self.scope, self._now(), size)
         if isinstance(message, m.UpdateChunk):
             self._take_chunk(message)
             return
@@ -281,25 +288,20 @@ class Aggregator:
                 self._publications.withdraw(number)
                 self._directory.spool.forget(number)
                 self._events.extend(
-                    on.UpdateOffered(now=self._now(), update=facts) for facts in self._uploads.end_round()
+                    on.UpdateOffered(now=self._now(), update=facts)
+                    for facts in self._workshop.uploads.end_round()
                 )
             case do.Receive(update=update):
                 self._receive(update)
             case do.Keep(update=update):
                 self._keep(update)
             case do.Fold(update=update):
-                self._averaging.fold(update)
-                self._uploads.finish(update.client, self._now())
+                self._workshop.fold(update)
             case do.Average():
-                made = self._averaging.average(effect)
-                self._events.append(
-                    on.ModelMade(
-                        now=self._now(), round=effect.round, digest=made.digest, manifest=made.manifest.digest
-                    )
-                )
+                self._workshop.average(effect)
             case do.PublishModel(round=number, model=model, evaluate=evaluate):
-                newest = self._averaging.newest
-                self._publications.publish(number, model, newest, evaluate, self._averaging.previous)
+                averaging = self._workshop.averaging
+                self._publications.publish(number, model, averaging.newest, evaluate, averaging.previous)
             case do.PublishResult(summary=summary):
                 self._publish_result(summary)
             case do.WriteHistory(summary=summary):
@@ -328,7 +330,7 @@ class Aggregator:
     def _announce(self, effect: do.AnnounceRound) -> None:
         if effect.round not in self._bytes_before:
             self._bytes_before = {effect.round: (self._links.bytes_up, self._links.bytes_down)}
-            self._averaging.begin(effect.base)
+            self._workshop.begin_round(effect.base)
         message = translate.selected(
             effect, self.settings, self.scope, self._now(), self._links.maximum_packet_size
         )
@@ -337,21 +339,17 @@ class Aggregator:
     def _receive(self, update: on.UpdateFacts) -> None:
         assert self._offered is not None, "an offer is taken up in the turn in which it arrived"
         try:
-            self._uploads.begin(self._offered, update, self._now())
+            self._workshop.receive(self._offered, update, self._now())
         except Misfit as error:
-            self._perform(
-                do.Reply(
-                    update.client,
-                    update.session,
-                    do.Reject(update.round, update.digest, "malformed", str(error)),
-                )
-            )
+            rejection = do.Reject(update.round, update.digest, "malformed", str(error))
+            self._perform(do.Reply(update.client, update.session, rejection))
         except OSError as error:
-            self._say_no_room(update.client, error)
+            # Not granted, so the edge keeps it and offers it again.
+            LOG.error("no room for the update of %s: %s", update.client, error.strerror)
 
     def _take_chunk(self, chunk: m.UpdateChunk) -> None:
         try:
-            complete = self._uploads.take(chunk, self._now())
+            complete = self._workshop.uploads.take(chunk, self._now())
         except Misfit as error:
             self._drop(chunk.client, error.reason, str(error))
             return
@@ -360,45 +358,19 @@ class Aggregator:
             self._handle(on.UpdateArrived(now=self._now(), update=complete))
 
     def _keep(self, update: on.UpdateFacts) -> None:
-        """Checks an update's values and makes it safe: one that came whole, or the last chunk of which came."""
-        whole = self._whole
-        content = self._uploads.content(update.client) if whole is None else Content.of(whole)
-        now = self._now()
-        try:
-            self._averaging.check(content)
-            if whole is None:
-                self._uploads.keep(update.client)
-            else:
-                self._links.bytes_up += update.size
-                self._directory.spool.put(update.round, update.client, content.sections)
-        except Unusable as error:
-            self._averaging.let_go()
-            del content
-            self._uploads.drop(update.client)
-            self._events.append(
-                on.UpdateUnusable(
-                    now=now,
-                    client=update.client,
-                    session=update.session,
-                    round=update.round,
-                    digest=update.digest,
-                    reason=error.reason,
-                    detail=str(error),
-                )
-            )
-        except OSError as error:
-            # Not accepted, so the edge keeps it and offers it again.
-            self._averaging.let_go()
-            del content
-            self._uploads.drop(update.client)
-            self._say_no_room(update.client, error)
-        else:
-            self._events.append(on.UpdateKept(now=now, update=update))
+        if self._whole is not None:
+            self._links.bytes_up += update.size
+        self._workshop.keep(update, self._whole)
 
-    def _say_no_room(self, client: str, error: OSError) -> None:
-        LOG.error(
-            "update of %s not kept: %s: %s", client, error.strerror, error.filename or self._directory.path
-        )
+    def _done(self, done: Done) -> None:
+        """The workshop has finished something."""
+        if isinstance(done.error, OSError):
+            raise done.error
+        if done.error is not None:
+            raise RuntimeError("the workshop failed") from done.error
+        if done.event is not None:
+            self._handle(replace(done.event, now=self._now()))
+        self._workshop.settle(done, self._now())
 
     def _publish_result(self, summary: Summary) -> None:
         number = summary.round

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,15 +17,40 @@ from fl_aggregator.check import SectionContent
 
 DIRECTORY: Final = "spool"
 
+KEPT_FREE: Final = 128 * 2**20
+"""Bytes of such memory that are kept, or one update's, if it is larger."""
+
 Durability = Literal["process", "power", "memory"]
 """What an accepted update survives: the end of the process (page cache), of power (fsync), or nothing."""
+
+
+class _Room:
+    """Memory of updates that are done with, for the next ones: touching new pages costs as much as filling them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: list[mmap.mmap] = []
+
+    def get(self, size: int) -> mmap.mmap:
+        with self._lock:
+            for index, room in enumerate(self._free):
+                if len(room) == size:
+                    return self._free.pop(index)
+        return mmap.mmap(-1, size)
+
+    def put(self, room: mmap.mmap) -> None:
+        with self._lock:
+            self._free.append(room)
+            while len(self._free) > 1 and sum(map(len, self._free)) > KEPT_FREE:
+                self._free.pop(0).close()
 
 
 class Partial:
     """An update on its way: ``data`` is ``size`` writable bytes, a file's or (``memory``) nobody's but ours."""
 
-    def __init__(self, size: int, path: Path | None, *, sync: bool) -> None:
+    def __init__(self, size: int, path: Path | None, room: _Room, *, sync: bool) -> None:
         self._path = path
+        self._room = room
         self._sync = sync
         self._file: int | None = None
         self._map: mmap.mmap | None = None
@@ -40,7 +66,7 @@ class Partial:
                 self.drop()
                 raise
         elif size:
-            self._map = mmap.mmap(-1, size)
+            self._map = room.get(size)
         self.data = memoryview(b"") if self._map is None else memoryview(self._map)
 
     def keep(self) -> None:
@@ -59,7 +85,10 @@ class Partial:
         """Lets go of the memory; ``data`` must not be used any more, and no view of it be left."""
         self.data.release()
         if self._map is not None:
-            self._map.close()
+            if self._path is None:
+                self._room.put(self._map)
+            else:
+                self._map.close()
             self._map = None
         if self._file is not None:
             os.close(self._file)
@@ -81,13 +110,14 @@ class Spool:
         self._root = directory / DIRECTORY
         self._root.mkdir(parents=True, exist_ok=True)
         self._durability = durability
+        self._room = _Room()
 
     def begin(self, round_number: int, client: str, size: int) -> Partial:
         """Room for an update of ``size`` bytes. Raises ``OSError`` (disk full, say)."""
         if self._durability == "memory":
-            return Partial(size, None, sync=False)
+            return Partial(size, None, self._room, sync=False)
         path = self._folder(round_number) / f"{client}.part"
-        return Partial(size, path, sync=self._durability == "power")
+        return Partial(size, path, self._room, sync=self._durability == "power")
 
     def put(self, round_number: int, client: str, sections: tuple[SectionContent, ...]) -> None:
         """Keeps an update that came whole. Raises ``OSError``, and then nothing is kept."""

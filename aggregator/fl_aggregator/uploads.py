@@ -31,6 +31,27 @@ class _Upload:
     partial: Partial
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A complete upload."""
+
+    facts: UpdateFacts
+    sections: tuple[m.OfferedSection, ...]
+    partial: Partial
+
+    def content(self) -> Content:
+        """The view is good until it is put away."""
+        contents = []
+        start = 0
+        for section in self.sections:
+            data = self.partial.data[start : start + section.size]
+            contents.append(
+                SectionContent(section.name, section.encoding, section.manifest, section.arrays, data)
+            )
+            start += section.size
+        return Content(self.facts.digest, tuple(contents))
+
+
 class Uploads:
     """At most one upload a client, all for the open round. Times are run time in seconds."""
 
@@ -93,30 +114,20 @@ class Uploads:
         self._tell(self._intake.more(now))
         return upload.facts if self._intake.is_complete(part.client) else None
 
-    def content(self, client: str) -> Content:
-        """All of a complete upload. The view is good until the upload is kept or dropped."""
-        upload = self._uploads[client]
-        sections = []
-        start = 0
-        for section in upload.sections:
-            data = upload.partial.data[start : start + section.size]
-            sections.append(
-                SectionContent(section.name, section.encoding, section.manifest, section.arrays, data)
-            )
-            start += section.size
-        return Content(upload.facts.digest, tuple(sections))
+    def take_out(self, client: str) -> Taken:
+        """A complete upload; its room is not given to others before it is put away."""
+        upload = self._uploads.pop(client)
+        return Taken(upload.facts, upload.sections, upload.partial)
 
-    def keep(self, client: str) -> None:
-        """A complete upload counts from now on. Raises ``OSError``; then it is still there."""
-        self._uploads[client].partial.keep()
-
-    def finish(self, client: str, now: float) -> None:
-        """Its bytes are not needed in memory any more; others may have its place."""
-        upload = self._uploads.pop(client, None)
-        if upload is not None:
-            upload.partial.close()
-            self._intake.forget(client)
-            self._tell(self._intake.more(now))
+    def put_away(self, taken: Taken, now: float, *, drop: bool) -> None:
+        """What was taken out is not needed in memory any more; ``drop``: nor on disk."""
+        if drop:
+            taken.partial.drop()
+        taken.partial.close()
+        known = self._intake.get(taken.facts.client)
+        if known is not None and known.digest == taken.facts.digest:
+            self._intake.forget(taken.facts.client)
+        self._tell(self._intake.more(now))
 
     def drop(self, client: str) -> None:
         """It is of no use: nothing stays of it."""

@@ -16,10 +16,12 @@
 ``vigil``               what people should hear while there is no broker, or no aggregator
 ``pool``                worker processes and the jobs among them; imports no torch
 ``jobs``                what a worker is asked and answers, and how that travels
+``memory``              memory that processes share, so that large vectors are not copied
 ``worker``              the process that trains, evaluates and predicts
 ``worker_process``      one worker as its parent sees it
-``training``            between flat vectors and torch
-``tasks``               a task = model, data, how to train, evaluate and predict
+``craft``               how the work of a task is done, vectors in and vectors out
+``torch_craft``         that of a task with a model of torch (``training``: between flat vectors and torch)
+``tasks``               a task = model, data, how to train, evaluate and predict; ``synthetic-N`` for measuring
 ``partition``           whose part of a data set is whose
 ``datasets``            data sets: found, read, or downloaded (``formats``, ``downloads``)
 ``errors``              what can go wrong in learning, as types

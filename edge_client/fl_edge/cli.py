@@ -119,6 +119,13 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     help="Processes that train.  [default: one a core, at most one an edge]",
 )
 @click.option(
+    "--chunk",
+    type=click.IntRange(1024, 2**28),
+    default=2**20,
+    metavar="BYTES",
+    help="How an update is cut that is too large for one message; less where the broker wants smaller packets.",
+)
+@click.option(
     "--wait", type=click.FloatRange(0), help="End after so many seconds without a broker.  [default: never]"
 )
 @click.option(
@@ -166,6 +173,7 @@ def command(
             task=rest["task"],
             data=rest["data"],
             device=rest["device"],
+            chunk=rest["chunk"],
             workers=rest["workers"] or min(_cores(), len(each)),
             wait=rest["wait"],
             mqtt_client_id=rest["mqtt_client_id"],

@@ -19,11 +19,13 @@ from typing import Final
 
 from fl_edge import tasks
 from fl_edge.edge import Edge
+from fl_edge.errors import UnknownTaskError
 from fl_edge.pool import Pool
 from fl_edge.predictor import MAX_PACKET
 from fl_edge.runtime import Inbox, Interrupted, Runtime
 from fl_edge.session import Identity, Session
 from fl_edge.state_dir import StateDir
+from fl_edge.tasks.synthetic import PREFIX as SYNTHETIC
 from fl_edge.wire import Wire, WireEvent
 from fl_shared import messages as m
 from fl_shared import mqtt
@@ -34,7 +36,13 @@ LOG = logging.getLogger(__name__)
 
 GOODBYE: Final = 2.0
 """Seconds in which the connections of a fleet say goodbye."""
-FILES_AN_EDGE: Final = 4
+GRANT: Final = 64
+"""Chunks that an aggregator asks for at most, of all edges together (protocol, 6.2): all of them may have to wait."""
+PART_ROOM: Final = 1024
+"""Bytes of a chunk's packet that are not the chunk."""
+QUEUE_ROOM: Final = 64 * 2**20
+"""Bytes that may wait to be sent besides."""
+FILES_AN_EDGE: Final = 6
 FILES_BESIDE: Final = 200
 
 
@@ -47,7 +55,10 @@ class EdgeSettings:
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """``task``: the one to insist on. ``wait``: seconds to be without a broker at most; null: for ever."""
+    """``task``: the one to insist on. ``chunk``: bytes of an update that are sent at once.
+
+    ``wait``: seconds to be without a broker at most; null: for ever.
+    """
 
     edges: tuple[EdgeSettings, ...]
     broker: BrokerAddress
@@ -58,6 +69,7 @@ class FleetSettings:
     data: Path | None
     device: str
     workers: int
+    chunk: int
     wait: float | None
     mqtt_client_id: str | None
 
@@ -65,19 +77,20 @@ class FleetSettings:
 def run(settings: FleetSettings) -> int:
     """Runs the edges until all have stopped; gives the exit code. Raises ``ProgramError``."""
     _check(settings)
-    device = _device(settings.device)
+    device = "cpu" if _is_synthetic(settings.task) else _device(settings.device)
     _allow_files(FILES_AN_EDGE * len(settings.edges) + FILES_BESIDE)
     connection = mqtt.ConnectionSettings(
         address=settings.broker,
         password=settings.password,
         keepalive=settings.keepalive,
         mqtt_client_id=settings.mqtt_client_id,
+        max_queued_bytes=QUEUE_ROOM + GRANT * (settings.chunk + PART_ROOM),
     )
     with contextlib.ExitStack() as stack:
         states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
         inbox: Inbox = queue.SimpleQueue()
         stack.enter_context(_interrupts(lambda: inbox.put(Interrupted())))
-        pool = Pool(settings.workers, settings.data, device, inbox.put)
+        pool = Pool(settings.workers, settings.data, device, inbox.put, warm=not _is_synthetic(settings.task))
         stack.callback(pool.close)
         network = mqtt.Network()
         stack.callback(network.close, graceful=True, timeout=GOODBYE)
@@ -103,7 +116,15 @@ def _edge(
     connection: mqtt.ConnectionSettings,
     network: mqtt.Network,
 ) -> Edge:
-    identity = Identity(edge.client, state.device, edge.roles, tasks.names(), settings.task)
+    identity = Identity(
+        edge.client,
+        state.device,
+        edge.roles,
+        tasks.names(),
+        settings.task,
+        families=(SYNTHETIC,),
+        chunk=settings.chunk,
+    )
     own = connection.mqtt_client_id
     for_predictions = replace(
         connection,
@@ -124,11 +145,20 @@ def _edge(
 
 def _check(settings: FleetSettings) -> None:
     """What can be told before anything is started."""
-    if importlib.util.find_spec("torch") is None:
+    try:
+        known = settings.task is None or tasks.knows(settings.task)
+    except UnknownTaskError as error:
+        raise UserError(f"--task: {error}") from None
+    if not known:
+        names = ", ".join((*tasks.names(), f"{SYNTHETIC}N"))
+        raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {names}")
+    if importlib.util.find_spec("torch") is None and not _is_synthetic(settings.task):
         raise UserError("torch is not installed, and an edge needs it: pip install 'fl-mqtt[edge]'")
-    known = tasks.names()
-    if settings.task is not None and settings.task not in known:
-        raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {', '.join(known)}")
+
+
+def _is_synthetic(task: str | None) -> bool:
+    """Whether nothing will ever need torch."""
+    return task is not None and task.startswith(SYNTHETIC)
 
 
 def _device(name: str) -> str:
@@ -149,7 +179,7 @@ def _device(name: str) -> str:
 
 
 def _allow_files(wanted: int) -> None:
-    """Two sockets an edge: a large fleet needs more open files than shells usually allow."""
+    """Sockets and an update's memory: a large fleet needs more open files than shells usually allow."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return

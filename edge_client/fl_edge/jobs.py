@@ -1,18 +1,21 @@
-"""What a worker can be asked for and what it answers, and how both travel through its pipes. No torch in here.
+"""What a worker can be asked for and what it answers, and how both travel through its socket. No torch in here.
 
-A frame is its length (4 bytes, big-endian) and a msgpack map: the class's name as ``is``, then its fields.
-Vectors travel as little-endian float32 bytes. Both ends are the same program, so there is no version in it.
+A frame is its length (4 bytes, big-endian) and a msgpack map: the class's name as ``is``, then its fields. Vectors
+(little-endian float32) do not travel: they lie in memory that both ends see (`memory`), of which the frame brings
+the file descriptor. Both ends are the same program, so there is no version in it.
 """
 
 from __future__ import annotations
 
+import socket
 import struct
 from dataclasses import dataclass, field, fields
-from typing import Any, BinaryIO, Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgpack
 from pydantic import BaseModel
 
+from fl_edge.memory import SharedBytes
 from fl_shared.messages import Partition, Split, TrainingSettings, UpdateMetrics
 from fl_shared.tensors import Manifest
 
@@ -41,38 +44,37 @@ class Initial:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train from ``base``. Without one (round 0) first weights are made and nothing is trained."""
+    """Train from the model ``base``. Without one (round 0) first weights are made and nothing is trained."""
 
     client: str
     task: str
     partition: Partition
-    base: bytes | None
-    manifest: Manifest | None
+    base: str | None
     settings: TrainingSettings
     round: int
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Evaluate ``model`` on the test split, or on the holdout of ``client``'s part."""
+    """Evaluate the model ``digest`` on the test split, or on the holdout of ``client``'s part."""
 
     client: str
     task: str
     split: Split
     partition: Partition | None
-    model: bytes
-    manifest: Manifest
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class Predict:
-    """Answer ``payload`` with the model ``digest``, which the worker has been given before."""
+    """Answer ``payload`` with the model ``digest``."""
 
     task: str
     digest: str
     payload: bytes
 
 
+# Models are named by their digests: the worker has been given them before, each once (`KeepModel`).
 Job = Load | Initial | Train | Evaluate | Predict
 
 
@@ -88,15 +90,19 @@ class Loaded:
 @dataclass(frozen=True, slots=True)
 class Initialised:
     manifest: Manifest
-    weights: bytes
+    weights: SharedBytes
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """``delta``: local − base; the whole weights if there was no base (then ``steps`` is 0)."""
+    """``delta``: local − base; the whole weights if there was no base (then ``steps`` is 0).
+
+    ``digest``: of an update with this section only (protocol, 3.4).
+    """
 
     manifest: Manifest
-    delta: bytes
+    delta: SharedBytes
+    digest: str
     examples: int
     steps: int
     seconds: float
@@ -154,17 +160,17 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class KeepModel:
-    """A model for predictions, until it is to be forgotten."""
+    """A model for jobs that name it, until it is to be forgotten."""
 
-    task: str
     digest: str
     manifest: Manifest
-    weights: bytes = field(repr=False)
+    weights: SharedBytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetModel:
-    task: str
+    """Jobs that were given before keep it."""
+
     digest: str
 
 
@@ -173,7 +179,7 @@ class ForgetModel:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """torch is imported."""
+    """It can begin; torch is imported, unless it was started to do without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,50 +212,75 @@ _MODELS: Final[dict[str, type[BaseModel]]] = {
     "settings": TrainingSettings,
     "metrics": UpdateMetrics,
 }
+_SHARED: Final = frozenset({"weights", "delta"})
 _NESTED: Final = frozenset({"job", "outcome"})
+_MAX_FDS: Final = 1
+_CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-def write_frame(stream: BinaryIO, frame: ToWorker | FromWorker) -> None:
-    """Write and flush. Raises ``OSError`` when the other end is gone."""
-    data = cast(bytes, msgpack.packb(_plain(frame), use_bin_type=True))
+def write_frame(stream: socket.socket, frame: ToWorker | FromWorker) -> None:
+    """Raises ``OSError`` when the other end is gone."""
+    shared: list[SharedBytes] = []
+    data = cast(bytes, msgpack.packb(_plain(frame, shared), use_bin_type=True))
     if len(data) > MAX_FRAME:
         raise ValueError(f"a frame of {len(data)} bytes, at most {MAX_FRAME}")
-    stream.write(_LENGTH.pack(len(data)))
-    stream.write(data)
-    stream.flush()
+    header = _LENGTH.pack(len(data))
+    if shared:
+        # The descriptors come with the first byte of the length. A stream takes as few bytes as it likes.
+        sent = socket.send_fds(stream, [header], [memory.fd for memory in shared])
+        header = header[sent:]
+    stream.sendall(header + data)
 
 
-def read_frame(stream: BinaryIO) -> Any:
+def read_frame(stream: socket.socket) -> Any:
     """The next frame (one of ``ToWorker`` or ``FromWorker``), or ``None`` at the end of the stream."""
-    header = stream.read(_LENGTH.size)
-    if len(header) < _LENGTH.size:
+    try:
+        header, fds, _, _ = socket.recv_fds(stream, _LENGTH.size, _MAX_FDS, _CLOSE_ON_EXEC)
+        header += _read(stream, _LENGTH.size - len(header)) if header else b""
+        if len(header) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack(header)
+        data = _read(stream, length)
+    except ConnectionResetError:  # it died with something of ours unread
         return None
-    (length,) = _LENGTH.unpack(header)
-    data = stream.read(length)
     if len(data) < length:
         return None
-    return _typed(msgpack.unpackb(data, raw=False, strict_map_key=False))
+    return _typed(msgpack.unpackb(data, raw=False, strict_map_key=False), fds)
 
 
-def _plain(thing: Any) -> dict[str, Any]:
+def _read(stream: socket.socket, length: int) -> bytearray:
+    """So many bytes; fewer if the stream ends."""
+    data = bytearray(length)
+    view, have = memoryview(data), 0
+    while have < length and (came := stream.recv_into(view[have:])):
+        have += came
+    return data if have == length else bytearray(view[:have])
+
+
+def _plain(thing: Any, shared: list[SharedBytes]) -> dict[str, Any]:
     plain: dict[str, Any] = {"is": type(thing).__name__}
     for item in fields(thing):
         value = getattr(thing, item.name)
         if isinstance(value, BaseModel):
             value = value.model_dump_json()
+        elif isinstance(value, SharedBytes):
+            shared.append(value)
+            value = [value.start, value.size]
         elif item.name in _NESTED:
-            value = _plain(value)
+            value = _plain(value, shared)
         plain[item.name] = value
     return plain
 
 
-def _typed(plain: dict[str, Any]) -> Any:
-    values = {}
+def _typed(plain: dict[str, Any], fds: list[int]) -> Any:
+    values: dict[str, Any] = {}
     for name, value in plain.items():
         if name in _MODELS and value is not None:
             values[name] = _MODELS[name].model_validate_json(value)
+        elif name in _SHARED:
+            values[name] = SharedBytes.adopt(fds.pop(0), *value)
         elif name in _NESTED:
-            values[name] = _typed(value)
+            values[name] = _typed(value, fds)
         elif name != "is":
             values[name] = value
     return _CLASSES[plain["is"]](**values)

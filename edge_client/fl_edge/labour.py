@@ -10,8 +10,9 @@ from fl_edge.models import Model
 from fl_edge.pool import Pool
 from fl_edge.predictor import Answer
 from fl_edge.session import effects, events
-from fl_edge.session.phases import Appraisal, TrainedUpdate
-from fl_shared.transfer import ModelSection, model_digest, update_sections
+from fl_edge.session.phases import Appraisal
+from fl_shared.publication import ModelSection
+from fl_shared.upload import FinishedUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,7 @@ class Labour:
             client,
             selected.task,
             effect.partition,
-            None if base is None else bytes(base.weights.data),
-            None if base is None else base.weights.manifest,
+            None if base is None else _given(base),
             selected.training,
             selected.round,
         )
@@ -63,14 +63,12 @@ class Labour:
             effect.task,
             effect.split,
             effect.partition,
-            bytes(model.weights.data),
-            model.weights.manifest,
+            _given(model),
         )
         self._start(Owner(client, effect.job), pool_id)
 
     def predict(self, client: str, task: str, model: Model, payload: bytes) -> int:
-        weights = model.weights
-        pool_id = self._pool.predict(task, model.digest, bytes(weights.data), weights.manifest, payload)
+        pool_id = self._pool.predict(task, _given(model), payload)
         self._owners[pool_id] = Owner(client, None)
         return pool_id
 
@@ -97,6 +95,10 @@ class Labour:
         self._ids[owner.client, owner.job] = pool_id
 
 
+def _given(model: Model) -> jobs.KeepModel:
+    return jobs.KeepModel(model.digest, model.weights.manifest, model.weights_memory)
+
+
 def _answer(outcome: jobs.Outcome) -> Answer:
     match outcome:
         case jobs.Predicted(probabilities=probabilities):
@@ -114,15 +116,14 @@ def _event(owner: Owner, job: int, outcome: jobs.Outcome, now: float) -> events.
                 now, job, outcome.examples, outcome.holdout_examples, outcome.manifest.digest
             )
         case jobs.Trained():
-            sections = (ModelSection("weights", outcome.manifest, outcome.delta),)
-            update = TrainedUpdate(
+            update = FinishedUpdate(
                 base=owner.base,
-                digest=model_digest(sections),
+                digest=outcome.digest,
                 examples=outcome.examples,
                 steps=outcome.steps,
                 seconds=outcome.seconds,
                 metrics=outcome.metrics,
-                sections=update_sections(sections, with_arrays=owner.base is None),
+                sections=(ModelSection("weights", outcome.manifest, outcome.delta.view),),
             )
             return events.Trained(now, job, update)
         case jobs.Evaluated():

@@ -6,15 +6,22 @@ holders, and moves to another one's when that connection breaks.
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from fl_edge.memory import SharedBytes
 from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.transfer import Download, ModelSection
 
+LOG = logging.getLogger(__name__)
+
+REPORT_EVERY: Final = 10.0
+"""Seconds between two lines on how a long download is getting on."""
 RETRY_CARRIER: Final = 1.0
 """Seconds until it is looked again for a connection to fetch over, where there is none."""
 
@@ -29,14 +36,20 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A whole model; its bytes have this digest."""
+    """A whole model; its bytes have this digest. ``memory``: all sections' data, one after the other."""
 
     digest: str
     sections: tuple[ModelSection, ...] = field(repr=False)
+    memory: SharedBytes = field(repr=False)
 
     @property
     def weights(self) -> ModelSection:
         return next(section for section in self.sections if section.name == "weights")
+
+    @property
+    def weights_memory(self) -> SharedBytes:
+        before = itertools.takewhile(lambda section: section.name != "weights", self.sections)
+        return self.memory.part(sum(len(section.data) for section in before), len(self.weights.data))
 
 
 class Carrier(Protocol):
@@ -49,14 +62,29 @@ Done = Callable[[Holder, str, Model | None, str], None]
 """Called once for each fetch that was not released: holder, digest, and the model, or null and why not."""
 
 
-@dataclass(slots=True)
+class _Place:
+    """Where a download is put together. Not a part of `_Entry`: a cycle would keep large memory until it is found."""
+
+    def __init__(self) -> None:
+        self.memory = SharedBytes.new(0)
+
+    def allocate(self, size: int) -> memoryview:
+        self.memory = SharedBytes.new(size)
+        return self.memory.view
+
+
 class _Entry:
-    download: Download
-    model: Model | None = None
-    holders: set[Holder] = field(default_factory=set)
-    until: dict[Holder, float] = field(default_factory=dict)
-    """Those who still wait, and for how long."""
-    carrier: str | None = None
+    """A model that somebody holds: here, or on its way."""
+
+    def __init__(self, digest: str, now: float) -> None:
+        self.place = _Place()
+        self.download = Download(digest, allocate=self.place.allocate)
+        self.model: Model | None = None
+        self.holders: set[Holder] = set()
+        self.until: dict[Holder, float] = {}
+        """Those who still wait, and for how long."""
+        self.carrier: str | None = None
+        self.report_at = now + REPORT_EVERY
 
 
 class ModelStore:
@@ -72,7 +100,7 @@ class ModelStore:
         """Holds the model, and gets it if it is not here; ``done`` is called within ``patience``, or at once."""
         entry = self._entries.get(digest)
         if entry is None:
-            entry = self._entries[digest] = _Entry(Download(digest))
+            entry = self._entries[digest] = _Entry(digest, now)
         entry.holders.add(holder)
         if entry.model is not None:
             self._done(holder, digest, entry.model, "")
@@ -94,7 +122,9 @@ class ModelStore:
         if not entry.holders:
             self._drop(digest, entry)
 
-    def take(self, topic: t.ManifestTopic | t.ChunkTopic, payload: bytes, now: float) -> str | None:
+    def take(
+        self, topic: t.ManifestTopic | t.ChunkTopic, payload: bytes | memoryview, now: float
+    ) -> str | None:
         """What has come on one of a model's topics; gives why it was of no use, if it was not."""
         fault = None
         for digest, entry in list(self._entries.items()):
@@ -110,7 +140,7 @@ class ModelStore:
                     entry.download.refuse(fault)
                 else:
                     assert isinstance(message, m.ModelManifest | m.ModelChunk)
-                    entry.download.take(message)
+                    entry.download.take(message, now)
             self._settle(digest, entry, now)
         return fault
 
@@ -133,6 +163,9 @@ class ModelStore:
         for digest, entry in list(self._entries.items()):
             tired = [holder for holder, until in entry.until.items() if now >= until]
             progress = entry.download.progress
+            if entry.model is None and now >= entry.report_at:
+                entry.report_at = now + REPORT_EVERY
+                LOG.info("fetching the model %s: %s", digest[:12], progress)
             for holder in tired:
                 self.release(holder, digest)
             if self._entries.get(digest) is entry and entry.model is None:
@@ -152,7 +185,7 @@ class ModelStore:
     def _settle(self, digest: str, entry: _Entry, now: float) -> None:
         download = entry.download
         if download.state == "complete":
-            entry.model = Model(digest, download.model)
+            entry.model = Model(digest, download.model, entry.place.memory)
         self._ask(entry, now)
         if download.state == "open":
             return

@@ -2,7 +2,7 @@
 
 Any worker can do any edge's job. Jobs wait in one queue for an idle worker; predictions do not wait for
 one. A worker that dies fails what it had in hand and is replaced, with growing pauses, unless it keeps
-dying. Workers end with their parent, however it ends, because they end when their standard input does.
+dying. Workers end with their parent, however it ends, because they end when their socket does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from fl_edge.jobs import (
 )
 from fl_edge.worker_process import WorkerProcess
 from fl_shared.messages import Partition, Split, TrainingSettings
-from fl_shared.tensors import Manifest
 
 CANCEL_GRACE: Final = 30.0
 """Seconds in which a worker must obey a cancel; then it is killed."""
@@ -47,7 +46,9 @@ MAX_FAILURES: Final = 5
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
 MODELS_KEPT: Final = 4
-"""For predictions, in each worker."""
+"""In each worker at most, and only those that are no larger than `BYTES_KEPT` together."""
+BYTES_KEPT: Final = 256 * 2**20
+"""A model lies in memory once for all workers, but cannot be let go while one of them keeps it."""
 PREDICTIONS_AHEAD: Final = 4
 """Given to a worker at once."""
 PREDICTIONS_WAITING: Final = 1024
@@ -62,7 +63,8 @@ class _Slot:
     ready: bool = False
     job: int | None = None
     predictions: set[int] = field(default_factory=set)
-    models: OrderedDict[tuple[str, str], None] = field(default_factory=OrderedDict)
+    models: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    """Bytes of those that the worker keeps, by digest; the one that was needed last at the end."""
     failures: int = 0
     fate: str | None = None
     """Why it will not be started again."""
@@ -85,7 +87,7 @@ class Pool:
 
     ``on_done`` gets the result of every job, exactly one each, from whichever thread; it must only enqueue.
     After ``close`` it is not called any more. ``stderr``: where the workers' own words go (a file; default:
-    ours).
+    ours). ``warm``: workers import torch at once, so that the first job need not wait for it.
     """
 
     def __init__(
@@ -96,10 +98,11 @@ class Pool:
         on_done: Callable[[JobResult], None],
         *,
         stderr: IO[bytes] | int | None = None,
+        warm: bool = True,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers: {workers}, expected at least 1")
-        self._data_dir, self._device, self._stderr = data_dir, device, stderr
+        self._data_dir, self._device, self._stderr, self._warm = data_dir, device, stderr, warm
         self._on_done = on_done
         self._lock = threading.Condition()
         self._closing = threading.Event()
@@ -128,28 +131,20 @@ class Pool:
         client: str,
         task: str,
         partition: Partition,
-        base: bytes | None,
-        manifest: Manifest | None,
+        base: KeepModel | None,
         settings: TrainingSettings,
         round: int,  # noqa: A002  it is what the wire calls it
     ) -> int:
-        return self._submit(_Pending(Train(client, task, partition, base, manifest, settings, round)))
+        digest = None if base is None else base.digest
+        return self._submit(_Pending(Train(client, task, partition, digest, settings, round), base))
 
     def evaluate(
-        self,
-        client: str,
-        task: str,
-        split: Split,
-        partition: Partition | None,
-        model: bytes,
-        manifest: Manifest,
+        self, client: str, task: str, split: Split, partition: Partition | None, model: KeepModel
     ) -> int:
-        return self._submit(_Pending(Evaluate(client, task, split, partition, model, manifest)))
+        return self._submit(_Pending(Evaluate(client, task, split, partition, model.digest), model))
 
-    def predict(self, task: str, digest: str, model: bytes, manifest: Manifest, payload: bytes) -> int:
-        """``model`` is sent to a worker only the first time that it needs the one of this ``digest``."""
-        pending = _Pending(Predict(task, digest, payload), KeepModel(task, digest, manifest, model))
-        return self._submit(pending)
+    def predict(self, task: str, model: KeepModel, payload: bytes) -> int:
+        return self._submit(_Pending(Predict(task, model.digest, payload), model))
 
     def cancel(self, job_id: int) -> None:
         """Call a job off: its result will be ``cancelled``, unless it is done already. Predictions go on."""
@@ -170,7 +165,7 @@ class Pool:
 
     @property
     def ready(self) -> int:
-        """How many workers have imported torch."""
+        """How many workers can begin."""
         with self._lock:
             return sum(slot.ready for slot in self._slots)
 
@@ -228,25 +223,30 @@ class Pool:
             slot = min(free, key=lambda s: (s.job is not None, len(s.predictions)))
             job_id = self._prediction_queue.popleft()
             slot.predictions.add(job_id)
-            self._provide(slot, self._pending[job_id].model)
             self._assign(slot, job_id)
 
     def _assign(self, slot: _Slot, job_id: int) -> None:
         pending = self._pending[job_id]
         pending.slot = slot
+        if pending.model is not None:
+            self._provide(slot, pending.model)
+            pending.model = None
         slot.send(Do(job_id, pending.job))
 
-    def _provide(self, slot: _Slot, model: KeepModel | None) -> None:
-        assert model is not None
-        key = (model.task, model.digest)
-        if key not in slot.models:
+    def _provide(self, slot: _Slot, model: KeepModel) -> None:
+        """Gives the worker a model that it has not, and takes others from it that it needs less.
+
+        The worker takes models and jobs in the order sent, so none in hand loses its model.
+        """
+        if model.digest not in slot.models:
             slot.send(model)
-            if len(slot.models) >= MODELS_KEPT:
-                # The worker takes models and requests in the order sent, so none in hand loses its model.
-                (task, digest), _ = slot.models.popitem(last=False)
-                slot.send(ForgetModel(task, digest))
-        slot.models[key] = None
-        slot.models.move_to_end(key)
+            slot.models[model.digest] = model.weights.size
+        slot.models.move_to_end(model.digest)
+        while len(slot.models) > 1 and (
+            len(slot.models) > MODELS_KEPT or sum(slot.models.values()) > BYTES_KEPT
+        ):
+            digest, _ = slot.models.popitem(last=False)
+            slot.send(ForgetModel(digest))
 
     def _deliver(self, results: list[JobResult]) -> None:
         for result in results:
@@ -277,7 +277,7 @@ class Pool:
     def _live(self, slot: _Slot) -> str:
         """The life of one worker. Returns how it ended, for people."""
         try:
-            process = WorkerProcess(self._data_dir, self._device, self._stderr)
+            process = WorkerProcess(self._data_dir, self._device, self._stderr, warm=self._warm)
         except OSError as error:
             return f"a worker process could not be started: {error}"
         with self._lock:
@@ -286,6 +286,7 @@ class Pool:
                 process.hang_up()
         for frame in process.hear():
             self._heard(slot, frame)
+            del frame  # it may have a large vector in it
         return process.epitaph()
 
     def _heard(self, slot: _Slot, frame: FromWorker) -> None:

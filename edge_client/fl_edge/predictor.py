@@ -27,10 +27,10 @@ MAX_REQUEST: Final = 16 * 2**20
 MAX_PACKET: Final = 64 * 2**20
 MAX_REQUESTS: Final = 32
 """Requests in hand of one edge; further ones are told that it is busy."""
-FIRST_PATIENCE: Final = 60.0
-"""Seconds for fetching the first model, which nobody waits for."""
+FETCH_PATIENCE: Final = 600.0
+"""Seconds for fetching a model, however large, over whatever link."""
 PATIENCE: Final = 5.0
-"""Seconds that a request waits for a newer model. Then the one that is here answers it."""
+"""Seconds after the beginning of a fetch that requests wait for it. Then the model that is here answers them."""
 RETRY: Final = 15.0
 """Seconds until a model is tried again that could not be fetched."""
 
@@ -78,6 +78,7 @@ class Predictor:
         self._announced: m.ModelAnnouncement | None = None
         self._loaded: tuple[m.ModelAnnouncement, Model] | None = None
         self._fetching: m.ModelAnnouncement | None = None
+        self._fetching_since = 0.0
         self._failed: tuple[str, float] = ("", 0.0)
         self._waiting: deque[Request] = deque()
         self._running: dict[int, tuple[Request, m.ModelAnnouncement]] = {}
@@ -92,7 +93,7 @@ class Predictor:
         """Predictions are to be answered with this model, as soon as somebody asks."""
         self._announced = announced
         if self._loaded is None and self._fetching is None:
-            self._fetch(announced, now, FIRST_PATIENCE)
+            self._fetch(announced, now)
 
     def fetched(self, digest: str, model: Model | None, why: str, now: float) -> None:
         """What a fetch of `ModelStore` has come to."""
@@ -109,24 +110,31 @@ class Predictor:
             self._loaded = (fetching, model)
             if self._connection is None:
                 self._connection = self._connect()
+        self._answer_waiting()
+
+    def advance(self, now: float) -> None:
+        """To be called every second: no request waits for ever, and a model that was not to be had is tried again."""
+        if self._takes_long(now):
+            self._answer_waiting()
+        elif (
+            self._fetching is None
+            and self._loaded is None
+            and self._announced is not None
+            and now >= self._failed[1] + RETRY
+        ):
+            self._fetch(self._announced, now)
+
+    def _takes_long(self, now: float) -> bool:
+        """A newer model is on its way, and requests have waited for it long enough."""
+        return self._fetching is not None and now >= self._fetching_since + PATIENCE
+
+    def _answer_waiting(self) -> None:
         while self._waiting and self._loaded is not None:
             self._predict(self._waiting.popleft(), *self._loaded)
 
-    def advance(self, now: float) -> None:
-        """Tries the first model again, if it could not be fetched."""
-        due = self.due()
-        if due is not None and now >= due and self._announced is not None:
-            self._fetch(self._announced, now, FIRST_PATIENCE)
-
-    def due(self) -> float | None:
-        """When `advance` has to be called next."""
-        if self._announced is None or self._loaded is not None or self._fetching is not None:
-            return None
-        return self._failed[1] + RETRY
-
-    def _fetch(self, announced: m.ModelAnnouncement, now: float, patience: float) -> None:
-        self._fetching = announced
-        self._store.fetch(self.holder, announced.digest, now, patience)
+    def _fetch(self, announced: m.ModelAnnouncement, now: float) -> None:
+        self._fetching, self._fetching_since = announced, now
+        self._store.fetch(self.holder, announced.digest, now, FETCH_PATIENCE)
 
     # --- requests -----------------------------------------------------------------------------------------
 
@@ -143,7 +151,7 @@ class Predictor:
             return
         topic, (loaded, model) = received.response_topic, self._loaded
         answerable = topic is None or t.answerable(self._prefix, topic)
-        request = Request(received.payload, topic if answerable else None, received.correlation)
+        request = Request(bytes(received.payload), topic if answerable else None, received.correlation)
         if not answerable:
             own = t.build(self._prefix, t.PredictionsTopic())
             text = f"response topic {topic!r}: expected one under {own}/, or one of your own"
@@ -155,12 +163,12 @@ class Predictor:
             self._answer(request, loaded, Answer(error=text))
         elif len(self._waiting) + len(self._running) >= MAX_REQUESTS:
             self._answer(request, loaded, Answer(error="busy; ask again"))
-        elif self._is_newest(now):
+        elif self._is_newest(now) or self._takes_long(now):
             self._predict(request, loaded, model)
         else:
             self._waiting.append(request)
             if self._fetching is None:
-                self._fetch(self._announced, now, PATIENCE)
+                self._fetch(self._announced, now)
 
     def predicted(self, job: int, answer: Answer) -> None:
         """What a job of `Oracle` has come to."""

@@ -126,6 +126,7 @@ class Runtime:
                 pass
             else:
                 self._handle(item)
+                del item  # it may have a large vector in it
             check()
             self._pass_time(self._clock())
             self._end_evaluators_left_alone()
@@ -241,6 +242,8 @@ class Runtime:
         match effect:
             case effects.Send(topic=topic, message=message, retain=retain):
                 edge.wire.send(topic, message, retain=retain)
+            case effects.SendChunks():
+                edge.wire.send_chunks(effect)
             case effects.Load():
                 self._labour.load(client, effect)
             case effects.Fetch(job=job, digest=digest, patience=patience):
@@ -265,7 +268,7 @@ class Runtime:
                 assert_never(effect)
 
     def _take(self, edge: Edge, job: int) -> Model:
-        """The model that the job has fetched. The pool has its bytes from now on, and the store need not."""
+        """The model that the job has fetched. The pool has its memory from now on, and the store need not."""
         model = self._store.held(Holder(edge.client, job), edge.held[job])
         assert model is not None, "a machine starts with a model only what has fetched it"
         self._release(edge, job)

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from fl_edge.craft import MakeVector, TrainedUpdate, edge_seed
 from fl_edge.errors import DivergedError, ManifestMismatchError
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task
 from fl_shared.messages import TrainingSettings, UpdateMetrics
 from fl_shared.tensors import Manifest, Vector, flatten, manifest_of, unflatten
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainedUpdate:
-    """``delta``: local − base, shape (manifest.values,), finite; ``seconds`` of training and evaluation."""
-
-    delta: Vector
-    examples: int
-    steps: int
-    seconds: float
-    metrics: UpdateMetrics
 
 
 def settle_torch() -> None:
@@ -89,12 +77,6 @@ def check_manifest(task: Task, sent: Manifest, own: Manifest) -> None:
     )
 
 
-def edge_seed(seed: int, round_number: int, client: str) -> np.random.SeedSequence:
-    """All the chance of one edge in one round."""
-    name = int.from_bytes(hashlib.sha256(client.encode()).digest()[:8], "big")
-    return np.random.SeedSequence([seed, round_number, name])
-
-
 def train_update(
     task: Task,
     data: LocalData,
@@ -105,8 +87,10 @@ def train_update(
     client: str,
     cancelled: Callable[[], bool],
     device: torch.device | str = "cpu",
+    make: MakeVector | None = None,
 ) -> TrainedUpdate:
-    """Train from ``base`` on ``data``: a pure function of these, but for the seconds.
+    """Train from ``base`` on ``data``: a pure function of these, but for the seconds. ``make``: where the delta
+    goes, if that matters.
 
     ``metrics``: before and after on the holdout if there is one, ``train.loss`` of the last epoch. Raises
     ``CancelledError``, ``DivergedError``, ``ManifestMismatchError``.
@@ -120,8 +104,8 @@ def train_update(
     if not math.isfinite(report.loss):
         raise DivergedError(f"training diverged: the loss is {report.loss}")
     after = _metrics(task, model, data.holdout)
-    delta = _vector(task, model, manifest)
-    delta -= base
+    delta = np.empty(manifest.values, np.float32) if make is None else make(manifest.values)
+    np.subtract(_vector(task, model, manifest), base, out=delta)
     if not np.isfinite(delta).all():
         raise DivergedError("training diverged: some of the weights are not finite")
     return TrainedUpdate(

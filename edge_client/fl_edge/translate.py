@@ -9,7 +9,7 @@ from fl_shared import topics as t
 
 
 def event_of(
-    client: str, topic: t.Topic, payload: bytes, *, retained: bool, now: float
+    client: str, topic: t.Topic, payload: bytes | memoryview, *, retained: bool, now: float
 ) -> events.Event | None:
     """What ``payload`` on ``topic`` tells the session of ``client``; null: nothing that it need know.
 
@@ -24,7 +24,7 @@ def event_of(
         case t.PresenceTopic(client=whose), m.ClientPresence() if whose == message.client == client:
             return events.PresenceSeen(now, message)
         case t.RepliesTopic(client=whose), (
-            m.Admitted() | m.Refused() | m.Accepted() | m.Rejected()
+            m.Admitted() | m.Refused() | m.Grant() | m.Accepted() | m.Rejected()
         ) as reply:
             return events.Replied(now, reply) if whose == reply.client == client else None
         case t.SelectedTopic(round=number), m.Selected():

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from fl_shared import codec, mqtt
+from fl_edge.session.effects import SendChunks
+from fl_shared import codec, mqtt, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import MessageTooLarge, QueueFull
@@ -103,6 +104,18 @@ class Wire:
             self._connection.publish(t.build(self._prefix, topic), payload, qos=1, retain=retain)
         except (QueueFull, MessageTooLarge) as error:
             LOG.warning("%s not sent: %s", message.kind, error, extra={"client": self.client})
+
+    def send_chunks(self, ask: SendChunks) -> None:
+        """Chunks that the queue does not take are granted again, when they have not come."""
+        topic = t.build(self._prefix, t.UpdatesTopic(self.client))
+        for number, index in enumerate(ask.chunks):
+            chunk = upload.part(ask.sender, ask.first_seq + number, ask.update, ask.chunk_size, index)
+            try:
+                self._connection.publish(topic, codec.encode(chunk), qos=1)
+            except (QueueFull, MessageTooLarge) as error:
+                left = len(ask.chunks) - number
+                LOG.warning("%d chunks not sent: %s", left, error, extra={"client": self.client})
+                return
 
     def close(self, timeout: float) -> None:
         """Ends the connection in the background; what was sent goes out first, the will does not."""

@@ -12,18 +12,21 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, assert_never, cast
+from typing import Final, NoReturn, assert_never, cast
 
 import numpy as np
 
+from fl_edge.craft import Craft, craft_of
 from fl_edge.errors import (
     CancelledError,
     DataMissingError,
@@ -58,34 +61,72 @@ from fl_edge.jobs import (
     read_frame,
     write_frame,
 )
-from fl_edge.tasks import load_task
+from fl_edge.memory import SharedBytes
 from fl_shared.messages import UpdateMetrics
-from fl_shared.tensors import WIRE_DTYPE, Vector
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from fl_edge.tasks.task import Task
+from fl_shared.publication import ModelSection, model_digest
+from fl_shared.tensors import WIRE_DTYPE, Manifest, Vector
 
 MAX_MESSAGE: Final = 1000
 """Characters; the wire takes no longer ones (``messages.Text``)."""
 
 
+@dataclass(slots=True)
+class _Kept:
+    """A model that was given, and what predicts with it, by task (made for the first request that needs it)."""
+
+    given: KeepModel
+    predictors: dict[str, Callable[[bytes], dict[str, float]]] = field(default_factory=dict)
+
+    def weights(self) -> Vector:
+        """A copy that only copies what is written to, since torch wants to be able to write."""
+        data = self.given.weights.private()
+        if len(data) % WIRE_DTYPE.itemsize:
+            raise ValueError(f"weights of {len(data)} bytes, expected a multiple of {WIRE_DTYPE.itemsize}")
+        return np.frombuffer(data, dtype=WIRE_DTYPE).astype(np.float32, copy=False)
+
+
+class _Result:
+    """Where a job's vector goes: memory that the parent will see, too."""
+
+    def __init__(self) -> None:
+        self.memory = SharedBytes.new(0)
+
+    def make(self, values: int) -> Vector:
+        self.memory = SharedBytes.new(values * WIRE_DTYPE.itemsize)
+        return np.frombuffer(self.memory.view, dtype=WIRE_DTYPE)
+
+
 class Worker:
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO, data_dir: Path | None, device: str) -> None:
-        self._incoming = incoming
-        self._outgoing = outgoing
+    """``cold``: torch is imported when the first job needs it, not before."""
+
+    def __init__(self, stream: socket.socket, data_dir: Path | None, device: str, *, cold: bool) -> None:
+        self._stream = stream
         self._writing = threading.Lock()
         self._data_dir = data_dir
         self._device = device
-        self._jobs: SimpleQueue[Do] = SimpleQueue()
-        self._predictions: SimpleQueue[Do | KeepModel | ForgetModel] = SimpleQueue()
+        self._cold = cold
+        self._jobs: SimpleQueue[tuple[Do, _Kept | None]] = SimpleQueue()
+        self._predictions: SimpleQueue[tuple[Do, _Kept | None]] = SimpleQueue()
         self._open: dict[int, threading.Event] = {}
 
     def run(self) -> int:
         """Work until the parent hangs up, which ends the process. Returns only if it cannot work at all."""
         # First of all, so that a parent that dies while torch is being imported is noticed, too.
         threading.Thread(target=self._receive, name="receiver", daemon=True).start()
+        problem = None if self._cold else self._warm_up()
+        if problem is not None:
+            self._send(Unusable(problem))
+            return 1
+        threading.Thread(target=self._predict, name="predictor", daemon=True).start()
+        self._send(Ready())
+        while True:
+            do, kept = self._jobs.get()
+            cancelled = self._open[do.id]
+            self._answer(do, partial(self._perform, kept=kept, cancelled=cancelled.is_set))
+            del self._open[do.id]
+
+    def _warm_up(self) -> str | None:
+        """Imports torch; gives what is wrong, if it cannot be used."""
         try:
             import torch
 
@@ -94,28 +135,25 @@ class Worker:
             settle_torch()
             torch.zeros(1, device=self._device)
         except ImportError as error:
-            self._send(Unusable(f"torch cannot be imported ({error}): pip install 'fl-mqtt[edge]'"))
-            return 1
+            return f"torch cannot be imported ({error}): pip install 'fl-mqtt[edge]'"
         except Exception as error:  # torch raises several kinds for a device that is not there
-            self._send(Unusable(f"--device {self._device} cannot be used: {error}"))
-            return 1
-        threading.Thread(target=self._predict, name="predictor", daemon=True).start()
-        self._send(Ready())
-        while True:
-            do = self._jobs.get()
-            cancelled = self._open[do.id]
-            self._answer(do, partial(self._perform, cancelled=cancelled.is_set))
-            del self._open[do.id]
+            return f"--device {self._device} cannot be used: {error}"
+        return None
 
     def _receive(self) -> NoReturn:
+        models: dict[str, _Kept] = {}
         try:
-            while (frame := cast(ToWorker | None, read_frame(self._incoming))) is not None:
+            while (frame := cast(ToWorker | None, read_frame(self._stream))) is not None:
                 match frame:
-                    case Do(job=Predict()) | KeepModel() | ForgetModel():
-                        self._predictions.put(frame)
-                    case Do(id=number):
+                    case KeepModel(digest=digest):
+                        models[digest] = _Kept(frame)
+                    case ForgetModel(digest=digest):
+                        models.pop(digest, None)
+                    case Do(job=Predict(digest=digest)):
+                        self._predictions.put((frame, models.get(digest)))
+                    case Do(id=number, job=job):
                         self._open[number] = threading.Event()
-                        self._jobs.put(frame)
+                        self._jobs.put((frame, models.get(_model_of(job) or "")))
                     case Cancel(id=number):
                         if number in self._open:
                             self._open[number].set()
@@ -129,7 +167,7 @@ class Worker:
     def _send(self, frame: FromWorker) -> None:
         try:
             with self._writing:
-                write_frame(self._outgoing, frame)
+                write_frame(self._stream, frame)
         except OSError:  # the parent is gone
             os._exit(0)
 
@@ -142,101 +180,81 @@ class Worker:
             outcome = _failure(error)
         self._send(Done(do.id, outcome, time.perf_counter() - started))
 
-    def _perform(self, job: Job, cancelled: Callable[[], bool]) -> Outcome:
-        from fl_edge import training
-
+    def _perform(self, job: Job, kept: _Kept | None, cancelled: Callable[[], bool]) -> Outcome:
         if cancelled():
             raise CancelledError("cancelled before it began")
-        task = load_task(job.task)
+        craft = craft_of(job.task, self._data_dir, self._device)
         match job:
-            case Load():
-                manifest = training.manifest_in(task, task.model(0))
-                if job.partition is None:
-                    return Loaded(0, 0, manifest)
-                data = task.load(job.partition, self._data_dir)
-                return Loaded(len(data.train), 0 if data.holdout is None else len(data.holdout), manifest)
+            case Load(partition=partition):
+                return Loaded(*craft.look(partition))
             case Initial(seed=seed):
-                manifest, vector = training.initial(task, seed)
-                return Initialised(manifest, _bytes(vector))
+                result = _Result()
+                return Initialised(craft.initial(seed, result.make), result.memory)
             case Train():
-                return self._train(task, job, cancelled)
-            case Evaluate():
-                return self._evaluate(task, job)
+                return self._train(craft, job, kept, cancelled)
+            case Evaluate(split=split, partition=partition):
+                assert kept is not None
+                scores = craft.evaluate(kept.weights(), kept.given.manifest, split, partition)
+                return Evaluated(scores.examples, scores.loss, scores.accuracy, dict(scores.metrics))
             case Predict():
                 raise AssertionError("predictions have a thread of their own")
             case _:
                 assert_never(job)
 
-    def _train(self, task: Task, job: Train, cancelled: Callable[[], bool]) -> Trained:
-        from fl_edge import training
-
-        data = task.load(job.partition, self._data_dir)
-        if job.base is None or job.manifest is None:
-            manifest, vector = training.initial(task, job.settings.seed)
-            return Trained(manifest, _bytes(vector), len(data.train), 0, 0.0, UpdateMetrics())
-        update = training.train_update(
-            task,
-            data,
-            _vector(job.base),
-            job.manifest,
+    def _train(self, craft: Craft, job: Train, kept: _Kept | None, cancelled: Callable[[], bool]) -> Trained:
+        result = _Result()
+        if job.base is None:
+            examples, _, _ = craft.look(job.partition)
+            manifest = craft.initial(job.settings.seed, result.make)
+            return _trained(manifest, result, examples, 0, 0.0, UpdateMetrics())
+        assert kept is not None
+        manifest = kept.given.manifest
+        update = craft.train(
+            kept.weights(),
+            manifest,
+            job.partition,
             job.settings,
             job.round,
             job.client,
             cancelled,
-            self._device,
+            result.make,
         )
-        return Trained(
-            job.manifest, _bytes(update.delta), update.examples, update.steps, update.seconds, update.metrics
-        )
+        return _trained(manifest, result, update.examples, update.steps, update.seconds, update.metrics)
 
-    def _evaluate(self, task: Task, job: Evaluate) -> Evaluated:
-        from fl_edge import training
-
-        if job.split == "test":
-            examples = task.load_test(self._data_dir)
-        else:
-            if job.partition is None:
-                raise ValueError("split: holdout, but no partition was named")
-            holdout = task.load(job.partition, self._data_dir).holdout
-            if holdout is None:
-                raise ValueError("split: holdout, but nothing of the part is held out")
-            examples = holdout
-        scores = training.evaluate(task, _vector(job.model), job.manifest, examples, self._device)
-        return Evaluated(scores.examples, scores.loss, scores.accuracy, dict(scores.metrics))
-
-    def _predict(self) -> None:
-        """The predictor's thread. A model is built for the first request that needs it."""
-        kept: dict[tuple[str, str], KeepModel] = {}
-        built: dict[tuple[str, str], nn.Module] = {}
+    def _predict(self) -> NoReturn:
+        """The predictor's thread."""
         while True:
-            frame = self._predictions.get()
-            match frame:
-                case KeepModel(task=task, digest=digest):
-                    kept[task, digest] = frame
-                case ForgetModel(task=task, digest=digest):
-                    kept.pop((task, digest), None)
-                    built.pop((task, digest), None)
-                case Do():
-                    self._answer(frame, lambda job: self._predicted(cast(Predict, job), kept, built))
-                case _:
-                    assert_never(frame)
+            do, kept = self._predictions.get()
+            self._answer(do, partial(self._predicted, kept=kept))
 
-    def _predicted(
-        self,
-        job: Predict,
-        kept: dict[tuple[str, str], KeepModel],
-        built: dict[tuple[str, str], nn.Module],
-    ) -> Predicted:
-        from fl_edge import training
-
-        task, key = load_task(job.task), (job.task, job.digest)
-        if key not in built:
-            model = kept[key]
-            built[key] = training.model_from(task, _vector(model.weights), model.manifest, self._device)
-        probabilities = task.predict(built[key], job.payload)
+    def _predicted(self, job: Job, kept: _Kept | None) -> Predicted:
+        assert isinstance(job, Predict)
+        assert kept is not None
+        if job.task not in kept.predictors:
+            craft = craft_of(job.task, self._data_dir, self._device)
+            kept.predictors[job.task] = craft.predictor(kept.weights(), kept.given.manifest)
+        probabilities = kept.predictors[job.task](job.payload)
         if not all(math.isfinite(probability) for probability in probabilities.values()):
             raise DivergedError("the model answers with numbers that are not finite")
         return Predicted(max(probabilities, key=probabilities.__getitem__), probabilities)
+
+
+def _model_of(job: Job) -> str | None:
+    match job:
+        case Train(base=digest) | Evaluate(digest=digest) | Predict(digest=digest):
+            return digest
+        case Load() | Initial():
+            return None
+        case _:
+            assert_never(job)
+
+
+def _trained(
+    manifest: Manifest, result: _Result, examples: int, steps: int, seconds: float, metrics: UpdateMetrics
+) -> Trained:
+    # Hashed here, since this process has a core of its own.
+    digest = model_digest([ModelSection("weights", manifest, result.memory.view)])
+    return Trained(manifest, result.memory, digest, examples, steps, seconds, metrics)
 
 
 def _failure(error: Exception) -> Failed:
@@ -258,31 +276,20 @@ def _failure(error: Exception) -> Failed:
             return Failed("failed", f"{type(error).__name__}: {message}"[:MAX_MESSAGE])
 
 
-def _vector(data: bytes) -> Vector:
-    """A copy, since torch wants to be able to write."""
-    if len(data) % WIRE_DTYPE.itemsize:
-        raise ValueError(f"weights of {len(data)} bytes, expected a multiple of {WIRE_DTYPE.itemsize}")
-    return np.frombuffer(data, dtype=WIRE_DTYPE).astype(np.float32)
-
-
-def _bytes(vector: Vector) -> bytes:
-    return vector.astype(WIRE_DTYPE, copy=False).tobytes()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="fl_edge.worker", description="Started by fl-edge; not for people.")
+    parser.add_argument("socket", type=int, help="file descriptor of the socket to the parent")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cold", action="store_true", help="import torch only when a job needs it")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    incoming, outgoing = os.dup(0), os.dup(1)
-    # What a library prints must not get between the frames, nor may one read them.
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
-        os.dup2(nothing.fileno(), 0)
+    # Children of a library must not keep the connection open after our end.
+    os.set_inheritable(options.socket, False)
     os.dup2(2, 1)
-    worker = Worker(os.fdopen(incoming, "rb"), os.fdopen(outgoing, "wb"), options.data, options.device)
-    return worker.run()
+    stream = socket.socket(fileno=options.socket)
+    return Worker(stream, options.data, options.device, cold=options.cold).run()
 
 
 if __name__ == "__main__":

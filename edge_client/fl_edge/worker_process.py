@@ -5,37 +5,56 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, BinaryIO, Final, cast
+from typing import IO, Final, cast
 
 from fl_edge.jobs import FromWorker, ToWorker, read_frame, write_frame
 
 LAST_BREATH: Final = 3.0
-"""Seconds that a worker may live on after it has closed its end of the pipe."""
+"""Seconds that a worker may live on after it has closed its end of the socket."""
 
 
 class WorkerProcess:
-    """Started by the constructor, which raises ``OSError`` if that fails. ``send`` and ``kill`` from any thread."""
+    """Started by the constructor, which raises ``OSError`` if that fails. ``send`` and ``kill`` from any thread.
 
-    def __init__(self, data_dir: Path | None, device: str, stderr: IO[bytes] | int | None) -> None:
-        command = [sys.executable, "-P", "-m", "fl_edge.worker", "--device", device]
+    ``warm``: it imports torch at once, not only when a job needs it.
+    """
+
+    def __init__(
+        self, data_dir: Path | None, device: str, stderr: IO[bytes] | int | None, *, warm: bool
+    ) -> None:
+        self._ear, theirs = socket.socketpair()
+        # A socket for each thread, so that none is closed under the other's hands.
+        self._mouth = self._ear.dup()
+        command = [sys.executable, "-P", "-m", "fl_edge.worker", str(theirs.fileno()), "--device", device]
         if data_dir is not None:
             command += ["--data", str(data_dir)]
+        if not warm:
+            command.append("--cold")
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        self._process = subprocess.Popen(  # noqa: S603  our own module
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env={**os.environ, **one_thread},
-            # The terminal's Ctrl-C is for the parent, which decides about its workers.
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  our own module
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # it makes this the same as stderr
+                stderr=stderr,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **one_thread},
+                # The terminal's Ctrl-C is for the parent, which decides about its workers.
+                start_new_session=True,
+            )
+        except OSError:
+            self._ear.close()
+            self._mouth.close()
+            raise
+        finally:
+            theirs.close()
         self._outbox: SimpleQueue[ToWorker | None] = SimpleQueue()
         threading.Thread(target=self._write, name="worker-writer", daemon=True).start()
 
@@ -48,7 +67,7 @@ class WorkerProcess:
         self._outbox.put(frame)
 
     def hang_up(self) -> None:
-        """Close its standard input once all is written, at which it ends."""
+        """Say that nothing more comes once all is written, at which it ends."""
         self._outbox.put(None)
 
     def kill(self) -> None:
@@ -64,10 +83,10 @@ class WorkerProcess:
 
     def hear(self) -> Iterator[FromWorker]:
         """What it says, until it has ended."""
-        stdout = cast(BinaryIO, self._process.stdout)
-        with stdout:
-            while (frame := cast(FromWorker | None, read_frame(stdout))) is not None:
+        with self._ear:
+            while (frame := cast(FromWorker | None, read_frame(self._ear))) is not None:
                 yield frame
+                del frame  # it may have a large vector in it
         if not self.wait(LAST_BREATH):
             self.kill()
             self._process.wait()
@@ -86,9 +105,10 @@ class WorkerProcess:
         return f"worker process {self.pid} was killed by {name}{hint}"
 
     def _write(self) -> None:
-        stdin = cast(BinaryIO, self._process.stdin)
-        with contextlib.suppress(OSError):  # it died, as whoever listens to it knows
-            while (frame := self._outbox.get()) is not None:
-                write_frame(stdin, frame)
-        with contextlib.suppress(OSError):
-            stdin.close()
+        with self._mouth:
+            with contextlib.suppress(OSError):  # it died, as whoever listens to it knows
+                while (frame := self._outbox.get()) is not None:
+                    write_frame(self._mouth, frame)
+                    del frame
+            with contextlib.suppress(OSError):
+                self._mouth.shutdown(socket.SHUT_WR)

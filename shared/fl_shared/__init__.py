@@ -7,6 +7,8 @@
 ``tensors``             named arrays ↔ one flat vector and its manifest
 ``publication``         pure: a model as the retained messages that lie at the broker
 ``transfer``            pure: and back, from what has come of them
+``assembly``            pure: chunks, in whatever order, to one buffer and its digest
+``upload``              pure: a finished update as messages, whole or cut
 ``intake``              pure: which chunks of offered updates may be sent now
 ``schemes``             how a data set may be parted
 ``mqtt``                many connections on one thread; the only importer of paho
@@ -16,6 +18,7 @@
 ``network_thread``      what connections are made of
 ``broker_url``          ``mqtt://…`` → address
 ``mosquitto``           a Mosquitto of our own, and its configuration
+``memory_pool``         freed memory that is kept for the next large message
 ``leash``               children that end with their parent, however it ends
 ``options``             what the command lines of both programs have in common
 ``errors``              the user's mistakes and failed runs

@@ -112,7 +112,12 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Received:
     topic: str
-    payload: bytes = field(repr=False)
+    payload: bytes | memoryview = field(repr=False)
+    """Bytes below 16 KiB; from there on a read-only view (format B) of what was received, which it keeps alive.
+
+    A view is compared, measured, hashed and sliced as bytes are; what is slicing it costs no copy. ``bytes()`` for
+    what takes only bytes (JSON, pickle) or is to be kept when the rest may go.
+    """
     retain: bool
     """It lay at the broker when we subscribed; False for what was published since."""
     qos: int

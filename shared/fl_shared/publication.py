@@ -38,20 +38,6 @@ def model_digest(sections: Sequence[ModelSection]) -> str:
     return content_digest((s.name, s.encoding, s.manifest.digest, s.data) for s in sections)
 
 
-def update_sections(sections: Sequence[ModelSection], *, with_arrays: bool) -> tuple[m.Section, ...]:
-    """The same as members of an update; ``with_arrays`` where the receiver cannot know them (round 0)."""
-    return tuple(
-        m.Section(
-            name=s.name,
-            encoding=s.encoding,
-            manifest=s.manifest.digest,
-            arrays=s.manifest.arrays if with_arrays else None,
-            data=bytes(s.data),
-        )
-        for s in sections
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Publication:
     """One model as the content of its retained messages; who publishes them adds the envelope."""

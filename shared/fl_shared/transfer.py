@@ -109,8 +109,6 @@ class Download:
         self._asked: dict[ModelTopic, _Asked] = {}
         self._done: list[ModelTopic] = []
         """What has come, and is still subscribed to."""
-        self._times: dict[ModelTopic, int] = {}
-        """Of what was asked for more than once."""
         self._came_at = -math.inf
         self._pace = 0.0
         self._bad = 0
@@ -127,24 +125,17 @@ class Download:
 
     def ask(self, now: float) -> Asking:
         """What to subscribe to and to unsubscribe from, given what was asked before."""
-        gone: list[ModelTopic] = []
         if self.state != "open":
             gone, self._done = [*self._done, *self._asked], []
             self._asked.clear()
             return Asking((), tuple(gone))
-        late = [topic for topic in self._asked if self._is_late(topic, now)]
-        if late:
-            # A broker that drops what is over its queue is given less to queue.
-            self._window = max(2, self._window // 2)
-        for topic in late:
-            times = self._asked.pop(topic).times
-            gone.append(topic)
-            self._times[topic] = times + 1
-            if isinstance(topic, t.ChunkTopic) and self._assembly is not None:
-                self._again.append(topic.index)
+        again = self._late(now)
+        for topic in again:
+            self._asked[topic] = _Asked(now, self._asked[topic].times + 1)
         new = self._new_topics()
         for topic in new:
-            self._asked[topic] = _Asked(now, self._times.get(topic, 1))
+            self._asked[topic] = _Asked(now, 1)
+        gone, new = [*again], [*again, *new]
         if new or len(self._done) >= BATCH:
             gone, self._done = self._done + gone, []
         return Asking(tuple(new), tuple(gone))
@@ -171,10 +162,21 @@ class Download:
         patience = max(self._reask, SLOW_LINK * self._pace) * 2.0 ** min(asked.times - 1, 10)
         return max(asked.at, self._came_at) + max(self._reask, min(REASK_MOST, patience))
 
-    def _is_late(self, topic: ModelTopic, now: float) -> bool:
-        asked = self._asked[topic]
+    def _late(self, now: float) -> list[ModelTopic]:
+        """What is to be asked for again."""
         # A broker sends in the order of the subscriptions, mostly: what others have overtaken is lost.
-        return now >= self._overdue(asked) or asked.overtaken >= self._window
+        late = [
+            topic
+            for topic, asked in self._asked.items()
+            if now >= self._overdue(asked) or asked.overtaken >= self._window
+        ]
+        if late:
+            # A broker that drops what is over its queue is given less to queue.
+            self._window = max(2, self._window // 2)
+            for topic in late[self._window :]:
+                # On a slow link they are on their way still.
+                self._asked[topic] = _Asked(now, self._asked[topic].times)
+        return late[: self._window]
 
     def _new_topics(self) -> list[ModelTopic]:
         """The next part of the window, once enough of it is free: a packet to the broker a chunk would be a waste."""
@@ -270,11 +272,11 @@ class Download:
 
     def _came(self, topic: ModelTopic, now: float) -> None:
         asked = self._asked.pop(topic, None)
+        since = max(self._came_at, -math.inf if asked is None else asked.at)
+        self._pace = max(self._pace / 2, now - since) if since > -math.inf else 0.0
+        self._came_at = now
         if asked is None:
-            return
-        self._pace = max(self._pace / 2, now - max(asked.at, self._came_at))
-        self._came_at = max(self._came_at, now)
-        self._times.pop(topic, None)
+            return  # for the second time, or nobody asked
         self._done.append(topic)
         for other in self._asked.values():
             other.overtaken += other.at < asked.at

@@ -20,8 +20,9 @@ from PIL import Image
 from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared import topics as t
+from fl_shared.tensors import Manifest, content_digest
 from fl_shared.transfer import ModelSection, model_digest, publication
-from tests.aggregator_over_the_wire import RUN, OverTheWire, sections_of
+from tests.aggregator_over_the_wire import RUN, OverTheWire, collect, sections_of
 from tests.broker import Mosquitto
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(90)]
@@ -312,6 +313,106 @@ def test_the_broker_may_die_and_come_back(mosquitto: Mosquitto, network: mqtt.Ne
     kept = wire.expect(m.Update, 20)
     assert (kept.digest, kept.epoch) == (update.digest, 2)
     assert kept.session != update.session
+
+
+VALUES = 2_000_000
+"""Of the synthetic model: 8 MB."""
+
+
+@pytest.mark.parametrize("extra", ["", "max_packet_size 131072", "max_queued_messages 100"])
+def test_large_models_go_both_ways_in_chunks(
+    extra: str, tmp_path: Path, network: mqtt.Network, start: Start
+) -> None:
+    directory = tmp_path / "broker"
+    directory.mkdir()
+    broker = Mosquitto(directory, extra=[extra] if extra else [])
+    hears = ("register/#", "updates/#", "clients/+/presence", "evaluations/#")
+    try:
+        wire = OverTheWire(network, broker.address, "fl", task=f"synthetic-{VALUES}", hears=hears)
+        process = start(broker.url, "fl", "--id", "7", "--task", f"synthetic-{VALUES}")
+        wire.admit_fully("7")
+
+        # The first weights come up in chunks, as many at a time as an aggregator may ask for.
+        wire.select(0, ("7",), None, inline_limit=0)
+        offer = wire.expect(m.Offer, 20, round=0)
+        [section] = offer.sections
+        assert section.arrays is not None
+        assert (offer.size, section.size) == (4 * VALUES, 4 * VALUES)
+        if "packet" in extra:
+            assert 129_000 < offer.chunk_size < 131_072
+        else:
+            assert offer.chunk_size == 2**20
+        have: dict[int, bytes] = {}
+        while len(have) < offer.chunks:
+            collect(wire, offer, have, most=64)
+        first = whole(offer, have)
+        wire.answer(offer)
+
+        # The base goes down in as many chunks as the broker likes.
+        arrays = Manifest(arrays=section.arrays)
+        model = publication([ModelSection("weights", arrays, first)], min(2**17 - 2048, offer.chunk_size))
+        assert model.digest == offer.digest
+        assert model.chunks > 50
+        base = wire.publish_model(model, 0, evaluate="holdout")
+        wire.select(1, ("7",), base, inline_limit=1000)
+        offer = wire.expect(m.Offer, 20, round=1)
+        assert offer.base == model.digest
+        assert offer.sections[0].arrays is None
+
+        # In the middle the aggregator starts again; what has come already need not come again.
+        have = {}
+        collect(wire, offer, have, most=3)
+        wire.epoch = 2
+        again = m.AggregatorPresence(state="online", session="a2", run=RUN, epoch=2)
+        wire.send(t.AggregatorTopic(), again, retain=True)
+        wire.admit(wire.expect(m.Registration, 20, run=None))
+        offer = wire.expect(m.Offer, 20, epoch=2)
+        while len(have) < offer.chunks:
+            collect(wire, offer, have, most=40)
+        wire.answer(offer)
+        delta = np.frombuffer(whole(offer, have), "<f4")
+        assert 0 < np.abs(delta).max() <= 1e-3
+        wire.silence(m.UpdateChunk, 0.5)
+        assert wait_until(lambda: "round 1: accepted" in log_of(tmp_path), 5)
+        assert "not sent" not in log_of(tmp_path)
+        [worker] = children(process.pid)
+        assert "libtorch" not in Path(f"/proc/{worker}/maps").read_text()
+    finally:
+        broker.stop()
+
+
+def whole(offer: m.Offer, have: dict[int, bytes]) -> bytes:
+    """The data of an update with one section, if its digest is what was offered."""
+    data = b"".join(have[index] for index in range(offer.chunks))
+    [section] = offer.sections
+    assert content_digest([(section.name, section.encoding, section.manifest, data)]) == offer.digest
+    return data
+
+
+def test_an_upload_goes_on_after_the_broker_has_died(
+    mosquitto: Mosquitto, network: mqtt.Network, start: Start
+) -> None:
+    task = f"synthetic-{VALUES}"
+    hears = ("register/#", "updates/#")
+    wire = OverTheWire(network, mosquitto.address, "fl", task=task, hears=hears)
+    start(mosquitto.url, "fl", "--id", "7", "--task", task, "--chunk", "65536")
+    wire.admit_fully("7")
+    wire.select(0, ("7",), None, inline_limit=0)
+    offer = wire.expect(m.Offer, 20)
+    assert offer.chunk_size == 65_536
+    have: dict[int, bytes] = {}
+    collect(wire, offer, have, most=50)
+    wire.grant(offer, tuple(range(50, 100)))
+    mosquitto.kill()
+    mosquitto.start()
+    wire = OverTheWire(network, mosquitto.address, "fl", task=task, hears=hears)
+    wire.admit(wire.expect(m.Registration, 20, run=None))
+    again = wire.expect(m.Offer, 20)
+    assert (again.digest, again.chunk_size) == (offer.digest, offer.chunk_size)
+    assert again.session != offer.session
+    while len(have) < again.chunks:
+        collect(wire, again, have, most=64)
+    assert whole(again, have)
 
 
 def run_edge(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

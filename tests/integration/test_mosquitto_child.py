@@ -147,7 +147,7 @@ MAY_WRITE = {"7": "fl/updates/7", "8": "fl/updates/8", "asker": "fl/predict"}
 def payloads_until(peer: Peer, last: bytes) -> list[bytes]:
     seen = [b""]
     while seen[-1] != last:
-        seen.append(peer.next(Received).payload)
+        seen.append(bytes(peer.next(Received).payload))
     return seen
 
 

@@ -18,6 +18,8 @@ from fl_edge.session.phases import (
     Training,
 )
 from fl_shared import messages as m
+from fl_shared import upload
+from fl_shared.codec import encode
 from tests.edge_script import Play, identity, update
 from tests.samples import DATA
 
@@ -36,26 +38,28 @@ class Edge(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.play = Play()
+        self.play = Play(identity(chunk=4000))  # an update has three of them
         self.online: str | None = None
+        self.largest: int | None = None
         self.sessions = 0
         self.jobs: dict[int, effects.Effect] = {}
         self.last_job = -1
         self.last_seq = -1
         self.answered: set[tuple[str, int]] = set()
         self.last_sent: dict[tuple[str, int, str, str, int], float] = {}
+        self.granted: tuple[str, int, tuple[int, ...]] | None = None
 
     @rule(roles=ROLES, task=st.sampled_from([None, "digits"]))
     @precondition(lambda self: self.sessions == 0)
     def begin(self, roles: tuple[m.ClientRole, ...], task: str | None) -> None:
-        self.play = Play(identity(roles=roles, task=task))
+        self.play = Play(identity(roles=roles, task=task, chunk=4000))
 
     # --- what may happen ----------------------------------------------------------------------------------
 
-    @rule(largest=st.sampled_from([None, None, 600, 10_000]))
+    @rule(largest=st.sampled_from([None, None, 600, 4_000, 10_000]))
     def connect(self, largest: int | None) -> None:
         self.sessions += 1
-        self.online = f"s{self.sessions}"
+        self.online, self.largest = f"s{self.sessions}", largest
         self.happen(events.Connected(self.play.now, self.online, largest))
 
     @rule()
@@ -84,6 +88,29 @@ class Edge(RuleBasedStateMachine):
     )
     def see_aggregator(self, state: str, name: str, run: str, epoch: int) -> None:
         self.say(f"aggregator {state} {name} run={run} epoch={epoch}")
+
+    @precondition(lambda self: not isinstance(self.play.state, Stopped) and self.play.state.identity.trains)
+    @rule(largest=st.sampled_from([None, 4_000]), epoch=st.integers(1, 3))
+    def come_to_an_offer(self, largest: int | None, epoch: int) -> None:
+        """A round that goes well until its update is offered: what is left to chance hardly ever gets there."""
+        if self.online is None:
+            self.connect(largest)
+        number = 10 + self.last_job
+        self.say(f"admitted part=7/20 epoch={epoch}")
+        self.end_jobs_of(effects.Load)
+        self.say(f"selected {number} epoch={epoch} limit=100")
+        self.end_jobs_of(effects.Fetch)
+        self.end_jobs_of(effects.Train)
+
+    def end_jobs_of(self, kind: type[effects.Effect]) -> None:
+        for job, begun in list(self.jobs.items()):
+            if isinstance(begun, kind):
+                if kind is not effects.Fetch:
+                    del self.jobs[job]
+                ended = (
+                    events.Fetched(self.play.now, job) if kind is effects.Fetch else self.ended(begun, job)
+                )
+                self.happen(ended)
 
     @rule(line=st.sampled_from(["offline s0", "online s9", "offline s1", "online s1", "cleared"]))
     def see_presence(self, line: str) -> None:
@@ -135,6 +162,26 @@ class Edge(RuleBasedStateMachine):
         reason = "accepted" if accepted else "rejected"
         self.say(f"{reason} {number} {'' if accepted else 'late'} run={run} digest={digest}")
 
+    @rule(
+        run=RUNS,
+        epoch=EPOCHS,
+        number=ROUNDS,
+        chunks=st.lists(st.integers(0, 4), min_size=1, max_size=5),
+        right=st.sampled_from(["all", "all", "digest", "none"]),
+    )
+    def grant(self, run: str, epoch: int, number: int, chunks: list[int], right: str) -> None:
+        """Perhaps of what is offered, perhaps of anything; of chunks that there are, or not, or twice."""
+        digest = update().digest
+        work = self.play.state.work if not isinstance(self.play.state, Stopped) else None
+        if right != "none" and isinstance(work, Reporting):
+            digest = work.update.digest
+            if right == "all":
+                run, number = work.selected.run, work.selected.round
+                epoch = work.told.epoch if work.told is not None else epoch
+        self.granted = (digest, number, tuple(chunks))
+        self.say(f"grant {number} {','.join(map(str, chunks))} run={run} epoch={epoch} digest={digest}")
+        self.granted = None
+
     @precondition(lambda self: bool(self.jobs))
     @rule(choice=st.randoms(use_true_random=False), works=st.booleans(), users=st.booleans())
     def end_a_job(self, choice, works: bool, users: bool) -> None:  # type: ignore[no-untyped-def]
@@ -144,7 +191,7 @@ class Edge(RuleBasedStateMachine):
         event: Event
         if not works:
             del self.jobs[job]
-            event = events.JobFailed(now, job, "it failed", users_mistake=users and choice.random() < 0.1)
+            event = events.JobFailed(now, job, "it failed", users_mistake=users and choice.randrange(10) == 0)
         elif isinstance(begun, effects.Fetch):
             event = events.Fetched(now, job)
         else:
@@ -158,7 +205,7 @@ class Edge(RuleBasedStateMachine):
                 return self.play.event(f"loaded {job} holdout={job % 2 * 10}")
             case effects.Train(selected=selected):
                 base = None if selected.base is None else selected.base.digest
-                data = job.to_bytes(4, "little") + DATA[4:]
+                data = job.to_bytes(4, "little") + DATA[4:] * 1000
                 return events.Trained(self.play.now, job, update(base=base, data=data))
             case _:
                 return self.play.event(f"evaluated {job}")
@@ -214,8 +261,30 @@ class Edge(RuleBasedStateMachine):
             case effects.Send(message=message):
                 assert self.online is not None, "it speaks while there is no connection"
                 self.sent(message)
+            case effects.SendChunks():
+                assert self.online is not None, "it speaks while there is no connection"
+                self.sent_chunks(effect)
             case _:
                 pass
+
+    def sent_chunks(self, effect: effects.SendChunks) -> None:
+        """Only in answer to a grant, what that asks for, each once, in its order, and as it was offered."""
+        assert self.granted is not None, "nobody has granted anything"
+        digest, number, asked = self.granted
+        assert effect.chunks
+        assert list(effect.chunks) == [i for i in dict.fromkeys(asked) if i in effect.chunks]
+        sender, member = effect.sender, self.play.session.member
+        assert (effect.update.digest, sender.round) == (digest, number)
+        assert member is not None
+        assert (sender.run, sender.epoch, sender.session) == (member.run, member.epoch, self.online)
+        key = (sender.run, sender.epoch, sender.session, digest, number)
+        assert key in self.last_sent, "it was not offered in this session"
+        assert (sender.run, number) not in self.answered
+        assert effect.first_seq > self.last_seq
+        self.last_seq = effect.first_seq + len(effect.chunks) - 1
+        for index in effect.chunks:
+            part = upload.part(sender, effect.first_seq, effect.update, effect.chunk_size, index)
+            assert self.largest is None or len(encode(part)) + upload.PACKET_ROOM <= self.largest
 
     def started(self, job: int, effect: effects.Effect) -> None:
         assert job > self.last_job, "job numbers are used once"
@@ -228,13 +297,14 @@ class Edge(RuleBasedStateMachine):
         if seq is not None:
             assert seq > self.last_seq
             self.last_seq = seq
-        if isinstance(message, m.Update | m.TrainingFailed | m.Evaluation):
+        if isinstance(message, m.Update | m.Offer | m.TrainingFailed | m.Evaluation):
             member = self.play.session.member
             assert member is not None
             assert (message.run, message.epoch) == (member.run, member.epoch), (
                 "it obeys whom it was admitted by"
             )
-        if isinstance(message, m.Update):
+        if isinstance(message, m.Update | m.Offer):
+            assert self.largest is None or len(encode(message)) + upload.PACKET_ROOM <= self.largest
             assert (message.run, message.round) not in self.answered, "it repeats what was answered"
             key = (message.run, message.epoch, message.session, message.digest, message.round)
             before = self.last_sent.get(key)

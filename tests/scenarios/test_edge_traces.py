@@ -1,5 +1,7 @@
 """Golden traces of an edge's session: what happens (``>``, in the language of ``tests.edge_script``) and what it does.
 
+Lines before that say what the edge is: its ``roles``, its ``chunk``, the ``size`` of its updates (bytes).
+
 ``UPDATE_TRACES=1 pytest tests/scenarios`` writes down what it does now; read the difference before you commit it.
 """
 
@@ -18,16 +20,22 @@ TRACES = sorted(FOLDER.glob("*.txt"))
 
 def replayed(text: str) -> str:
     """The trace with what the machine does now after each event."""
-    roles: tuple[str, ...] = ("train", "predict")
+    changes: dict[str, object] = {}
+    size = None
     lines = []
     play = None
     for line in text.splitlines():
-        if line.startswith("roles: "):
-            roles = tuple(line.removeprefix("roles: ").split(", "))
-        if line.startswith(("#", "roles: ")) or not line.strip():
+        name, _, value = line.partition(": ")
+        if name == "roles":
+            changes["roles"] = tuple(value.split(", "))
+        elif name == "chunk":
+            changes["chunk"] = int(value)
+        elif name == "size":
+            size = int(value)
+        if line.startswith("#") or name in ("roles", "chunk", "size") or not line.strip():
             lines.append(line)
         elif line.startswith("> "):
-            play = play or Play(identity(roles=roles))
+            play = play or Play(identity(**changes), size)
             lines += [line, *(f"    {effect}" for effect in play.texts(line.removeprefix("> ")))]
     return "\n".join(lines) + "\n"
 

@@ -10,7 +10,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from fl_edge import training
-from fl_edge.jobs import Initialised, JobResult, Outcome
+from fl_edge.jobs import Initialised, JobResult, KeepModel, Outcome
+from fl_edge.memory import SharedBytes
 from fl_edge.pool import Pool
 from fl_edge.tasks import load_task
 from fl_shared.messages import Partition, TrainingSettings
@@ -72,11 +73,15 @@ def settings(**changes: Any) -> TrainingSettings:
 def first_weights() -> Initialised:
     """What round 0 of ``digits`` makes with seed 0."""
     manifest, weights = training.initial(load_task("digits"), 0)
-    return Initialised(manifest, weights.astype("<f4").tobytes())
+    return Initialised(manifest, SharedBytes.of(weights.astype("<f4").tobytes()))
+
+
+def given(first: Initialised, digest: str = "d0") -> KeepModel:
+    """These weights as the model with this digest."""
+    return KeepModel(digest, first.manifest, first.weights)
 
 
 def train_for_ever(boss: Boss, client: str = "edge-0") -> int:
-    first = first_weights()
     return boss.pool.train(
-        client, "digits", part(), first.weights, first.manifest, settings(epochs=LONG, lr=1e-9), 1
+        client, "digits", part(), given(first_weights()), settings(epochs=LONG, lr=1e-9), 1
     )

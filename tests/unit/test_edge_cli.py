@@ -95,6 +95,8 @@ def test_help_and_version_import_nothing_heavy(argument: str) -> None:
         (["--id", "1", "--keepalive", "0"], "1<=x<=65535"),
         (["--id", "1", "--data", "/nowhere"], "does not exist"),
         (["--id", "1", "--task", "chess"], "expected one of: digits"),
+        (["--id", "1", "--task", "synthetic-0"], "expected synthetic-N with N parameters, 1 to 536870912"),
+        (["--id", "1", "--chunk", "100"], "1024<=x<=268435456"),
         (["--id", "1", "--device", "abacus"], "cuda"),
     ],
 )
@@ -117,6 +119,7 @@ def test_options_come_from_the_command_line_then_the_environment_then_the_file(t
     assert "'7-1' ends before" in fl_edge("--config", str(file), "--id", "7-1", FL_ID="6-1").stderr
     assert "ftp" in fl_edge("--config", str(file), "--id", "7").stderr
     assert "'sing'" in fl_edge("--id", "7", FL_ROLE="sing").stderr
+    assert "'--chunk'" in fl_edge("--id", "7", FL_CHUNK="1").stderr
 
 
 @pytest.mark.parametrize(

@@ -5,24 +5,29 @@ from __future__ import annotations
 import pytest
 
 from fl_edge.session import Stopped, next_due
-from fl_edge.session.effects import Fetch, Send, Train
+from fl_edge.session.effects import Fetch, Send, SendChunks, Train
+from fl_edge.session.events import Trained
 from fl_edge.session.phases import (
     AwaitingPart,
     Confirming,
     Fetching,
+    Granted,
     Idle,
     Loading,
+    Offered,
     Registered,
     Registering,
     Reporting,
     Training,
     Unable,
+    Whole,
 )
-from fl_edge.session.reports import message_bytes, update_message
 from fl_edge.session.steps import pause
 from fl_shared import messages as m
+from fl_shared import upload
 from fl_shared.codec import encode
 from tests.edge_script import Play, identity, shown, update, version_digest
+from tests.samples import DATA
 
 READY = ("connected s1", "admitted part=7/20", "loaded 0", "admitted part=7/20")
 TRAINS = (*READY, "selected 1", "fetched 1")
@@ -191,6 +196,17 @@ def test_an_edge_without_the_task_says_which_it_has() -> None:
     assert "digits, mnist" in play.state.reason
 
 
+@pytest.mark.parametrize(
+    ("task", "has"), [("synthetic-5", True), ("synthetic-", False), ("synthetic-x", False)]
+)
+def test_a_family_of_tasks_has_a_number(task: str, has: bool) -> None:
+    play = Play(identity(families=("synthetic-",)))
+    play.do("connected s1", f"admitted part=7/20 task={task}")
+    assert isinstance(play.state, Stopped) is not has
+    if isinstance(play.state, Stopped):
+        assert "digits, mnist, synthetic-N" in play.state.reason
+
+
 def test_an_edge_that_insists_on_a_task_trains_no_other() -> None:
     play = Play(identity(task="mnist"))
     play.do("connected s1", "admitted part=7/20 task=digits")
@@ -302,7 +318,7 @@ def test_the_same_selection_again_changes_nothing() -> None:
         ("presence offline s0", False),
         ("admitted part=7/20", False),
         ("admitted part=7/20 epoch=2", False),
-        ("admitted part=7/20 run=other", True),
+        ("admitted part=7/20 run=other", False),
     ],
 )
 def test_5_7_what_stops_training(phase: str, line: str, stops: bool) -> None:
@@ -333,42 +349,176 @@ def test_5_2_a_failure_is_told_until_the_round_is_over() -> None:
     assert next_due(play.state) is not None, "of the registration"
 
 
-def test_5_2_an_update_over_the_inline_limit_is_not_sent() -> None:
+# --- section 6: uploads -----------------------------------------------------------------------------------
+
+BIG = DATA * 1000
+"""16,000 bytes: 16 chunks of 1,000."""
+
+
+def offering(*, chunk: int = 1024, limit: int = 100, connected: str = "connected s1") -> Play:
+    """An edge that has offered an update of 16,000 bytes."""
+    play = Play(identity(chunk=chunk))
+    play.do(connected, *READY[1:], f"selected 1 limit={limit}", "fetched 1")
+    play.happen(Trained(play.now, 1, update(data=BIG)))
+    return play
+
+
+def shipment(play: Play) -> object:
+    assert isinstance(play.session.work, Reporting)
+    return play.session.work.shipment
+
+
+@pytest.mark.parametrize(("limit", "kind"), [(16_000, m.Update), (15_999, m.Offer), (0, m.Offer)])
+def test_6_1_an_update_over_the_inline_limit_is_offered(limit: int, kind: type[m.Message]) -> None:
     play = ready()
-    told = play.session.admitted_as()
-    assert told is not None
-    size = len(encode(update_message("7", told, 2, 1, update())))
-    play.do(f"selected 1 limit={size - 1}", "fetched 1")
-    [message] = sent(play.do("trained 1"))
-    assert isinstance(message, m.TrainingFailed)
-    assert f"{size} bytes, more than the {size - 1}" in message.detail
-    assert isinstance(play.session.work, Unable)
+    play.do(f"selected 1 limit={limit}", "fetched 1")
+    [message] = sent(play.happen(Trained(play.now, 1, update(data=BIG))))
+    assert isinstance(message, kind)
+    if isinstance(message, m.Offer):
+        assert (message.size, message.chunks, message.chunk_size) == (16_000, 1, 2**20)
+        assert message.digest == update(data=BIG).digest
+        assert (message.examples, message.round, message.base) == (40, 1, "b" * 64)
 
 
-def test_5_2_an_update_at_the_inline_limit_is_sent() -> None:
-    play = ready()
-    told = play.session.admitted_as()
-    assert told is not None
-    size = len(encode(update_message("7", told, 2, 1, update())))
-    play.do(f"selected 1 limit={size}", "fetched 1")
-    assert isinstance(sent(play.do("trained 1"))[0], m.Update)
-
-
-@pytest.mark.parametrize("size", [0, 16, 255, 256, 65_535, 65_536, 70_000])
-def test_the_size_of_a_message_is_known_without_encoding_its_tensors(size: int) -> None:
-    play = ready()
-    told = play.session.admitted_as()
-    assert told is not None
-    message = update_message("7", told, 2, 1, update(data=bytes(size)))
-    assert message_bytes(message) == len(encode(message))
-
-
-def test_an_update_that_the_broker_would_not_take_is_not_sent() -> None:
+def test_6_1_what_the_broker_does_not_take_whole_is_offered_in_chunks_that_it_takes() -> None:
     play = Play()
-    play.do("connected s1 largest=700", *TRAINS[1:])
-    [message] = sent(play.do("trained 1"))
-    assert isinstance(message, m.TrainingFailed)
-    assert "the broker" in message.detail
+    play.do("connected s1 largest=10000", *TRAINS[1:])
+    [message] = sent(play.happen(Trained(play.now, 1, update(data=BIG))))
+    assert isinstance(message, m.Offer)
+    assert 8_000 < message.chunk_size < 9_500
+    [send] = play.do("grant 1 0,1 digest=" + update(data=BIG).digest)
+    assert isinstance(send, SendChunks)
+    parts = [upload.part(send.sender, 0, send.update, send.chunk_size, index) for index in send.chunks]
+    assert all(len(encode(part)) + upload.PACKET_ROOM <= 10_000 for part in parts)
+    assert b"".join(bytes(part.data) for part in parts) == BIG
+
+
+@pytest.mark.parametrize("largest", [0, 400, 1400, 1700])
+def test_6_1_a_broker_that_takes_next_to_nothing_is_told_of(largest: int) -> None:
+    play = offering(connected=f"connected s1 largest={largest}")
+    assert isinstance(play.session.work, Unable)
+    assert "the broker takes packets of" in play.session.work.detail
+
+
+def test_6_1_the_first_weights_are_offered_with_their_arrays() -> None:
+    play = ready()
+    play.do("selected 0 limit=0")
+    [message] = sent(play.do("trained 1 base=none"))
+    assert isinstance(message, m.Offer)
+    assert message.base is None
+    assert message.sections[0].arrays is not None
+
+
+def test_6_2_an_offer_is_repeated_like_an_update_while_nobody_answers() -> None:
+    play = offering()
+    for _ in range(6):
+        due = next_due(play.state)
+        assert due is not None
+        assert 5 <= due - play.now <= 30
+        [message] = sent(play.do(f"time {due - play.now}"))
+        assert isinstance(message, m.Offer)
+        assert message.chunk_size == 1024
+
+
+def test_6_3_granted_chunks_are_sent_once_in_order() -> None:
+    play = offering()
+    digest = update(data=BIG).digest
+    assert play.texts(f"grant 1 3,1,2,3,1 digest={digest}") == [
+        "send chunks 3,1,2 of 1024 bytes session=s1 round=1"
+    ]
+    assert shipment(play) == Granted(1024)
+    assert play.texts(f"grant 1 3 digest={digest}") == ["send chunks 3 of 1024 bytes session=s1 round=1"]
+
+
+def test_6_3_chunks_that_there_are_not_are_not_sent() -> None:
+    play = offering()
+    digest = update(data=BIG).digest
+    assert play.do(f"grant 1 16,17 digest={digest}") == ()
+    assert play.texts(f"grant 1 15,99 digest={digest}") == ["send chunks 15 of 1024 bytes session=s1 round=1"]
+
+
+@pytest.mark.parametrize(
+    "grant",
+    ["1 0 digest=" + "0" * 64, "2 0", "0 0", "1 0 run=ghost", "1 0 epoch=2", "1 0 session=s0"],
+)
+def test_6_3_what_was_not_granted_for_this_is_not_sent(grant: str) -> None:
+    play = offering()
+    more = "" if "digest" in grant else f" digest={update(data=BIG).digest}"
+    assert play.do(f"grant {grant}{more}") == ()
+    assert shipment(play) == Offered(1024)
+
+
+def test_6_3_a_grant_for_what_was_sent_whole_means_nothing() -> None:
+    play = Play()
+    play.do(*TRAINS, "trained 1")
+    assert shipment(play) == Whole()
+    assert play.do("grant 1 0") == ()
+
+
+def test_6_3_the_numbers_of_chunks_and_of_other_messages_grow_together() -> None:
+    play = offering()
+    digest = update(data=BIG).digest
+    [send] = play.do(f"grant 1 0,1,2 digest={digest}")
+    assert isinstance(send, SendChunks)
+    assert play.session.seq == send.first_seq + 3
+    [again] = play.do(f"grant 1 0 digest={digest}")
+    assert isinstance(again, SendChunks)
+    assert again.first_seq == send.first_seq + 3
+
+
+def test_6_4_while_grants_come_the_offer_is_not_repeated() -> None:
+    play = offering()
+    digest = update(data=BIG).digest
+    for index in range(15):
+        assert len(play.do(f"grant 1 {index} digest={digest}")) == 1
+        assert play.do("time 9.9") == ()
+    waits = []
+    for _ in range(5):
+        due = next_due(play.state)
+        assert due is not None
+        waits.append(due - play.now)
+        [message] = sent(play.do(f"time {waits[-1]}"))
+        assert isinstance(message, m.Offer)
+    assert waits[0] + 9.9 >= 10
+    assert all(10 <= wait <= 30 for wait in waits[1:])
+
+
+@pytest.mark.parametrize("again", ["connected s2", "aggregator online a2 epoch=2"])
+def test_6_4_after_a_reconnect_and_in_a_new_epoch_it_is_offered_again_cut_the_same_way(again: str) -> None:
+    play = offering()
+    play.do("aggregator online a1 retained", f"grant 1 0,1 digest={update(data=BIG).digest}")
+    epoch = 2 if "epoch=2" in again else 1
+    play.do(*(["lost"] if "connected" in again else []), again)
+    assert play.do(f"grant 1 2 digest={update(data=BIG).digest}") == () or epoch == 2
+    messages = sent(play.do(f"admitted part=7/20 epoch={epoch}"))
+    [message] = [message for message in messages if isinstance(message, m.Offer)]
+    assert (message.chunk_size, message.epoch) == (1024, epoch)
+    [send] = play.do(f"grant 1 2 epoch={epoch} digest={update(data=BIG).digest}")
+    assert isinstance(send, SendChunks)
+    assert (send.sender.session, send.sender.epoch) == (message.session, epoch)
+
+
+def test_6_4_a_broker_that_takes_less_than_before_gets_smaller_chunks() -> None:
+    play = offering(chunk=8192)
+    play.do("lost", "connected s2 largest=5000")
+    [message] = [x for x in sent(play.do("admitted part=7/20")) if isinstance(x, m.Offer)]
+    assert 3_000 < message.chunk_size < 4_500
+
+
+@pytest.mark.parametrize("answer", ["accepted 1", "rejected 1 wrong-digest"])
+def test_6_5_accepted_and_rejected_end_an_upload(answer: str) -> None:
+    play = offering()
+    digest = update(data=BIG).digest
+    play.do(f"grant 1 0,1 digest={digest}")
+    play.do(f"{answer} digest={digest}")
+    assert isinstance(play.session.work, Idle)
+    assert play.do(f"grant 1 2 digest={digest}") == ()
+
+
+def test_6_2_an_offer_may_be_answered_with_accepted_at_once() -> None:
+    play = offering()
+    play.do(f"accepted 1 digest={update(data=BIG).digest}")
+    assert isinstance(play.session.work, Idle)
 
 
 # --- section 5: reporting ---------------------------------------------------------------------------------
@@ -422,7 +572,7 @@ def test_an_answer_to_something_else_ends_nothing(line: str) -> None:
     assert isinstance(play.session.work, Reporting)
 
 
-@pytest.mark.parametrize("line", ["rejected 1 wrong-base", "rejected 1 late digest=none"])
+@pytest.mark.parametrize("line", ["rejected 1 wrong-base", "rejected 1 late"])
 def test_5_6_a_rejected_update_is_dropped_and_the_round_not_trained_again(line: str) -> None:
     play = Play()
     play.do(*TRAINS, "trained 1")
@@ -473,7 +623,7 @@ def test_pauses_differ_between_edges_and_repeat_for_one() -> None:
 def test_5_11_an_evaluate_edge_reports_each_version_once() -> None:
     play = Play(identity(roles=("evaluate",)))
     play.do("connected s1", "admitted")
-    assert play.texts("model 1 evaluate=test") == [f"fetch job=0 {version_digest(1)[:12]} within 60 s"]
+    assert play.texts("model 1 evaluate=test") == [f"fetch job=0 {version_digest(1)[:12]} within 600 s"]
     assert play.texts("fetched 0") == [f"evaluate job=0 {version_digest(1)[:12]} on test"]
     assert play.texts("evaluated 0")[-1] == (
         "send fl/evaluations/7: evaluation epoch=1 version=1 test accuracy=0.75"
@@ -486,7 +636,7 @@ def test_5_11_only_the_newest_of_those_that_came_meanwhile_is_evaluated() -> Non
     play = Play(identity(roles=("evaluate",)))
     play.do("connected s1", "admitted", "model 1 evaluate=test", "fetched 0")
     assert play.do("model 2 evaluate=test", "model 3 evaluate=test") == ()
-    assert play.texts("evaluated 0")[-1] == f"fetch job=1 {version_digest(3)[:12]} within 60 s"
+    assert play.texts("evaluated 0")[-1] == f"fetch job=1 {version_digest(3)[:12]} within 600 s"
 
 
 def test_5_11_what_was_found_is_said_again_in_a_new_session_without_doing_it_again() -> None:
@@ -554,3 +704,32 @@ def test_seq_grows_with_each_message() -> None:
 def test_effects_can_be_shown() -> None:
     play = Play()
     assert all(shown(effect) for line in TRAINS for effect in play.do(line))
+
+
+def test_4_3_an_edge_of_a_run_ignores_replies_of_one_that_was_not_born() -> None:
+    for line in ("admitted part=7/20 run=other", "refused run=other id-in-use"):
+        play = Play()
+        play.do(*TRAINS)
+        assert play.texts(line) == []
+    play.do("aggregator online a9 run=other")
+    assert "cancel job=1" in play.texts("admitted part=7/20 run=other")
+
+
+def test_5_6_a_rejection_that_does_not_say_of_what_costs_no_update() -> None:
+    play = Play()
+    play.do(*TRAINS, "trained 1")
+    assert play.texts("rejected 1 late digest=none") == []
+    assert "say warning: round 1: rejected" in play.texts("rejected 1 late")[0]
+
+
+def test_4_1_it_registers_again_where_its_own_session_is_said_to_be_gone() -> None:
+    """An old will is answered by a birth; a will of this very session has been believed by the aggregator."""
+    play = ready()
+    assert [line.split(":")[0] for line in play.texts("presence offline s0")] == [
+        "send fl/clients/7/presence (retained)"
+    ]
+    again = play.texts("presence offline s1")
+    assert [line.split(":")[0] for line in again] == [
+        "send fl/clients/7/presence (retained)",
+        "send fl/register/7",
+    ]

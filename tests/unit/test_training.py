@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from fl_edge import training
+from fl_edge.craft import TrainedUpdate, edge_seed
 from fl_edge.errors import CancelledError, DivergedError, ManifestMismatchError
 from fl_edge.tasks import load_task
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
-from fl_edge.training import TrainedUpdate, train_update
+from fl_edge.training import train_update
 from fl_shared.messages import Partition, TrainingSettings
 from fl_shared.tensors import Manifest, Vector, unflatten
 
@@ -81,7 +82,7 @@ def test_an_update_is_what_was_learnt() -> None:
 
     # The same by hand.
     model = task.model(0)
-    report = task.train(model, data, settings(), training.edge_seed(0, 1, "edge-0"), never)
+    report = task.train(model, data, settings(), edge_seed(0, 1, "edge-0"), never)
     for name, learnt in unflatten(update.delta, manifest).items():
         local = model.state_dict()[name].numpy()
         np.testing.assert_array_equal(learnt, local - unflatten(base, manifest)[name])
@@ -101,7 +102,7 @@ def test_round_client_and_seed_change_the_order_of_the_examples(changes: dict[st
 
 
 def test_an_edges_chance_never_changes() -> None:
-    assert training.edge_seed(0, 1, "edge-7").entropy == [0, 1, 13083413003477732363]
+    assert edge_seed(0, 1, "edge-7").entropy == [0, 1, 13083413003477732363]
 
 
 def test_metrics_are_those_of_the_holdout_before_and_after() -> None:

@@ -181,6 +181,7 @@ def test_closing_ends_a_worker_that_is_stopped(
 PARENT = """
 import sys, time
 from queue import SimpleQueue
+from fl_edge.jobs import KeepModel
 from fl_edge.pool import Pool
 from fl_shared.messages import Partition, TrainingSettings
 
@@ -195,7 +196,7 @@ if sys.argv[1] == "busy":
     settings = TrainingSettings(epochs=10**6, batch_size=32, lr=1e-9, momentum=0.0, seed=0)
     part = Partition(index=0, count=1, scheme="iid", seed=0, holdout=0.0)
     for _ in range(2):
-        pool.train("e", "digits", part, first.weights, first.manifest, settings, 1)
+        pool.train("e", "digits", part, KeepModel("d", first.manifest, first.weights), settings, 1)
     while pool.ready < 2 or any(slot.job is None for slot in pool._slots):
         time.sleep(0.05)
 time.sleep(1)

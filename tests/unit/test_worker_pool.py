@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import io
+import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +17,13 @@ pytest.importorskip("torch")
 
 from fl_edge import jobs, pool, training
 from fl_edge.jobs import Evaluated, Failed, Initialised, Loaded, Predicted, Trained
+from fl_edge.memory import SharedBytes
 from fl_edge.tasks import load_task
+from fl_edge.worker_process import WorkerProcess
 from fl_shared.messages import UpdateMetrics
+from fl_shared.publication import ModelSection, model_digest
 from fl_shared.tensors import Manifest
-from tests.unit.boss import SEVEN, Boss, part, settings, train_for_ever
+from tests.unit.boss import SEVEN, Boss, first_weights, given, part, settings, train_for_ever
 
 pytestmark = pytest.mark.edge
 
@@ -34,6 +39,10 @@ def boss() -> Iterator[Boss]:
 @pytest.fixture(scope="module")
 def first(boss: Boss) -> Initialised:
     return boss.expect(Initialised, boss.pool.initial("digits", 0))
+
+
+def model(digest: str, data: bytes, manifest: Manifest) -> jobs.KeepModel:
+    return jobs.KeepModel(digest, manifest, SharedBytes.of(data))
 
 
 # --- what workers do
@@ -63,35 +72,31 @@ def test_a_worker_trains_to_the_same_bits_as_anyone(boss: Boss, first: Initialis
     training.settle_torch()
     task = load_task("digits")
     manifest, weights = training.initial(task, 0)
-    assert first.weights == weights.astype("<f4").tobytes()
-    ids = [
-        boss.pool.train(f"edge-{k}", "digits", part(k), first.weights, first.manifest, settings(), 3)
-        for k in (4, 5, 4)
-    ]
+    assert first.weights.view == weights.astype("<f4").tobytes()
+    ids = [boss.pool.train(f"edge-{k}", "digits", part(k), given(first), settings(), 3) for k in (4, 5, 4)]
     trained = [boss.expect(Trained, job) for job in ids]
     for k, update in zip((4, 5, 4), trained, strict=True):
         expected = training.train_update(
             task, task.load(part(k), None), weights, manifest, settings(), 3, f"edge-{k}", lambda: False
         )
-        assert update.delta == expected.delta.astype("<f4").tobytes()
+        assert update.delta.view == expected.delta.astype("<f4").tobytes()
+        assert update.digest == model_digest([ModelSection("weights", manifest, update.delta.view)])
         assert (update.examples, update.steps) == (expected.examples, expected.steps)
         assert update.metrics == expected.metrics
         assert update.manifest == manifest
 
 
 def test_without_a_base_first_weights_are_made(boss: Boss, first: Initialised) -> None:
-    update = boss.expect(
-        Trained, boss.pool.train("edge-0", "digits", part(), None, None, settings(seed=0), 0)
-    )
+    update = boss.expect(Trained, boss.pool.train("edge-0", "digits", part(), None, settings(seed=0), 0))
     assert update.delta == first.weights
     assert (update.steps, update.examples, update.manifest) == (0, 58, first.manifest)
 
 
 def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(boss: Boss, first: Initialised) -> None:
-    test = boss.pool.evaluate("evaluator", "digits", "test", None, first.weights, first.manifest)
-    held = boss.pool.evaluate("edge-0", "digits", "holdout", part(), first.weights, first.manifest)
-    none = boss.pool.evaluate("edge-0", "digits", "holdout", part(holdout=0.0), first.weights, first.manifest)
-    unnamed = boss.pool.evaluate("edge-0", "digits", "holdout", None, first.weights, first.manifest)
+    test = boss.pool.evaluate("evaluator", "digits", "test", None, given(first))
+    held = boss.pool.evaluate("edge-0", "digits", "holdout", part(), given(first))
+    none = boss.pool.evaluate("edge-0", "digits", "holdout", part(holdout=0.0), given(first))
+    unnamed = boss.pool.evaluate("edge-0", "digits", "holdout", None, given(first))
     task = load_task("digits")
     manifest, weights = training.initial(task, 0)
     expected = training.evaluate(task, weights, manifest, task.load_test(None))
@@ -102,7 +107,7 @@ def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(boss: Boss,
 
 
 def test_a_prediction_is_answered(boss: Boss, first: Initialised) -> None:
-    answer = boss.expect(Predicted, boss.pool.predict("digits", "d0", first.weights, first.manifest, SEVEN))
+    answer = boss.expect(Predicted, boss.pool.predict("digits", given(first), SEVEN))
     task = load_task("digits")
     manifest, weights = training.initial(task, 0)
     expected = task.predict(training.model_from(task, weights, manifest), SEVEN)
@@ -113,11 +118,11 @@ def test_a_prediction_is_answered(boss: Boss, first: Initialised) -> None:
 def test_each_digest_is_a_model_of_its_own_and_the_model_comes_again_when_forgotten(
     boss: Boss, first: Initialised
 ) -> None:
-    vectors = [np.frombuffer(first.weights, "<f4") * np.float32(1 + k / 10) for k in range(8)]
+    vectors = [np.frombuffer(first.weights.view, "<f4") * np.float32(1 + k / 10) for k in range(8)]
     task = load_task("digits")
     for _ in range(2):
         for k, vector in enumerate(vectors):
-            job = boss.pool.predict("digits", f"scaled-{k}", vector.tobytes(), first.manifest, SEVEN)
+            job = boss.pool.predict("digits", model(f"scaled-{k}", vector.tobytes(), first.manifest), SEVEN)
             expected = task.predict(training.model_from(task, vector.copy(), first.manifest), SEVEN)
             assert boss.expect(Predicted, job).probabilities == pytest.approx(expected)
     for slot in boss.pool._slots:
@@ -134,20 +139,24 @@ def test_failures_are_of_a_kind(boss: Boss, first: Initialised) -> None:
         (boss.pool.load("e", "nope", part()), "unknown-task", "'nope' is unknown here"),
         (boss.pool.load("e", "digits", part(examples=9999)), "failed", "examples: 9999 asked for"),
         (
-            boss.pool.predict("digits", "d0", first.weights, first.manifest, b"?"),
+            boss.pool.predict("digits", given(first), b"?"),
             "bad-payload",
             "neither a PNG",
         ),
-        (boss.pool.predict("digits", "d1", other.weights, other.manifest, SEVEN), "failed", "conv1.bias"),
-        (boss.pool.predict("digits", "d2", bad, first.manifest, SEVEN), "failed", "not finite"),
-        (boss.pool.evaluate("e", "digits", "test", None, b"abc", first.manifest), "failed", "3 bytes"),
+        (boss.pool.predict("digits", given(other, "d1"), SEVEN), "failed", "conv1.bias"),
+        (boss.pool.predict("digits", model("d2", bad, first.manifest), SEVEN), "failed", "not finite"),
         (
-            boss.pool.evaluate("e", "digits", "test", None, b"abcd", first.manifest),
+            boss.pool.evaluate("e", "digits", "test", None, model("d3", b"abc", first.manifest)),
+            "failed",
+            "3 bytes",
+        ),
+        (
+            boss.pool.evaluate("e", "digits", "test", None, model("d4", b"abcd", first.manifest)),
             "failed",
             "expected (53002,)",
         ),
         (
-            boss.pool.train("e", "digits", part(), first.weights, first.manifest, settings(lr=1e6), 1),
+            boss.pool.train("e", "digits", part(), given(first), settings(lr=1e6), 1),
             "failed",
             "diverged",
         ),
@@ -183,7 +192,7 @@ def test_a_waiting_job_is_cancelled_at_once(boss: Boss, first: Initialised) -> N
 def test_predictions_do_not_wait_behind_training(boss: Boss, first: Initialised) -> None:
     running = [train_for_ever(boss) for _ in range(3)]
     boss.wait_for(lambda: all(slot.job is not None for slot in boss.pool._slots))
-    ids = [boss.pool.predict("digits", "d0", first.weights, first.manifest, SEVEN) for _ in range(50)]
+    ids = [boss.pool.predict("digits", given(first), SEVEN) for _ in range(50)]
     for job in ids:
         boss.expect(Predicted, job, timeout=10)
     for job in running:
@@ -196,7 +205,7 @@ def test_too_many_waiting_predictions_are_refused(
     boss: Boss, first: Initialised, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "PREDICTIONS_WAITING", 5)
-    ids = [boss.pool.predict("digits", "d0", first.weights, first.manifest, SEVEN) for _ in range(200)]
+    ids = [boss.pool.predict("digits", given(first), SEVEN) for _ in range(200)]
     outcomes = [boss.result(job) for job in ids]
     refused = [o for o in outcomes if isinstance(o, Failed)]
     assert refused
@@ -207,30 +216,131 @@ def test_too_many_waiting_predictions_are_refused(
 # --- frames
 
 
-def test_frames_come_out_as_they_went_in() -> None:
+@pytest.fixture
+def line() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(5)
+        theirs.settimeout(5)
+        yield ours, theirs
+
+
+def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socket]) -> None:
     manifest: Manifest = training.initial(load_task("digits"), 0)[0]
     frames: list[jobs.ToWorker | jobs.FromWorker] = [
         jobs.Do(1, jobs.Load("e", "digits", None)),
-        jobs.Do(2, jobs.Train("e", "digits", part(), b"\0\1", manifest, settings(), 7)),
-        jobs.Do(3, jobs.Evaluate("e", "digits", "holdout", part(), b"", manifest)),
-        jobs.KeepModel("digits", "d", manifest, bytes(range(256))),
+        jobs.Do(2, jobs.Train("e", "digits", part(), "d0", settings(), 7)),
+        jobs.Do(3, jobs.Evaluate("e", "digits", "holdout", part(), "d0")),
+        jobs.KeepModel("d", manifest, SharedBytes.of(bytes(range(256)))),
         jobs.Cancel(4),
         jobs.Ready(),
-        jobs.Done(5, Trained(manifest, b"\xff", 3, 4, 0.5, UpdateMetrics(train={"loss": 0.1})), 0.25),
+        jobs.Done(
+            5,
+            Trained(manifest, SharedBytes.of(b"\xff"), "d", 3, 4, 0.5, UpdateMetrics(train={"loss": 0.1})),
+            0.25,
+        ),
         jobs.Done(6, Predicted("is", {"is": 0.5, "job": 0.5}), 0.0),
         jobs.Done(7, Failed("bad-payload", "…"), 0.0),
     ]
-    stream = io.BytesIO()
+    ours, theirs = line
     for frame in frames:
-        jobs.write_frame(stream, frame)
-    stream.seek(0)
-    assert [jobs.read_frame(stream) for _ in frames] == frames
-    assert jobs.read_frame(stream) is None
+        jobs.write_frame(ours, frame)
+    ours.shutdown(socket.SHUT_WR)
+    assert [jobs.read_frame(theirs) for _ in frames] == frames
+    assert jobs.read_frame(theirs) is None
+
+
+def test_a_vector_is_the_same_memory_at_both_ends(line: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = line
+    memory = SharedBytes.of(bytes(10_000_000))
+    jobs.write_frame(ours, jobs.KeepModel("d", first_weights().manifest, memory.part(8, 4000)))
+    there = jobs.read_frame(theirs).weights
+    memory.view[8:12] = b"abcd"
+    assert bytes(there.view[:4]) == b"abcd"
+    assert len(there.view) == 4000
+    own = there.private()
+    own[:4] = b"mine"
+    assert bytes(memory.view[8:12]) == b"abcd", "nobody else sees what is written to a private view"
+
+
+def test_memory_that_is_not_there_is_not_believed_in() -> None:
+    memory = SharedBytes.new(10)
+    with pytest.raises(ValueError, match="20 bytes from 5 on are claimed of memory of 10"):
+        SharedBytes.adopt(os.dup(memory.fd), 5, 20)
 
 
 def test_a_frame_cut_short_is_the_end() -> None:
-    stream = io.BytesIO()
-    jobs.write_frame(stream, jobs.Cancel(1))
-    whole = stream.getvalue()
+    ours, theirs = socket.socketpair()
+    jobs.write_frame(ours, jobs.Cancel(1))
+    whole = theirs.recv(1000)
     for length in range(len(whole)):
-        assert jobs.read_frame(io.BytesIO(whole[:length])) is None
+        ours, theirs = socket.socketpair()
+        ours.sendall(whole[:length])
+        ours.close()
+        assert jobs.read_frame(theirs) is None
+        theirs.close()
+
+
+# --- synthetic tasks
+
+
+def test_synthetic_work_needs_no_torch() -> None:
+    boss = Boss(1, warm=False)
+    try:
+        loaded = boss.expect(Loaded, boss.pool.load("7", "synthetic-1000", part()), timeout=20)
+        assert (loaded.examples, loaded.manifest.values) == (1, 1000)
+        first = boss.expect(
+            Trained, boss.pool.train("7", "synthetic-1000", part(), None, settings(), 0), timeout=5
+        )
+        base = jobs.KeepModel(first.digest, first.manifest, first.delta)
+        one, same, other = (
+            boss.expect(Trained, boss.pool.train(client, "synthetic-1000", part(), base, settings(), 1))
+            for client in ("7", "7", "8")
+        )
+        assert one.digest == same.digest != other.digest
+        delta = np.frombuffer(one.delta.view, "<f4")
+        assert 0 < np.abs(delta).max() <= 1e-3
+        scores = boss.expect(Evaluated, boss.pool.evaluate("7", "synthetic-1000", "test", None, base))
+        assert (scores.examples, scores.loss, scores.accuracy) == (1, 0.0, 0.0)
+        failed = boss.expect(Failed, boss.pool.predict("synthetic-1000", base, b"?"))
+        assert (failed.kind, failed.message) == ("bad-payload", "a synthetic model predicts nothing")
+        wrong = boss.expect(Failed, boss.pool.evaluate("7", "synthetic-999", "test", None, base))
+        assert "expected 999" in wrong.message
+        none = boss.expect(Failed, boss.pool.load("7", "synthetic-0", None))
+        assert none.kind == "unknown-task"
+        (pid,) = boss.pids()
+        assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
+        # What comes later may need it all the same.
+        assert boss.expect(Loaded, boss.pool.load("7", "digits", part()), timeout=60).examples > 0
+    finally:
+        boss.pool.close()
+
+
+def test_a_model_is_given_to_a_worker_once(
+    boss: Boss, first: Initialised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[jobs.ToWorker] = []
+    really_send = WorkerProcess.send
+
+    def send(self: WorkerProcess, frame: jobs.ToWorker) -> None:
+        sent.append(frame)
+        really_send(self, frame)
+
+    monkeypatch.setattr(WorkerProcess, "send", send)
+    one = given(first, "once")
+    for _ in range(3):
+        ids = [boss.pool.evaluate("e", "digits", "test", None, one) for _ in range(2)]
+        for job in ids:
+            boss.expect(Evaluated, job)
+        boss.expect(Predicted, boss.pool.predict("digits", one, SEVEN))
+    assert 1 <= sum(isinstance(frame, jobs.KeepModel) for frame in sent) <= 2, "there are two workers"
+
+
+def test_large_models_are_not_hoarded(
+    boss: Boss, first: Initialised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "BYTES_KEPT", first.weights.size * 2)
+    for number in range(8):
+        boss.expect(Predicted, boss.pool.predict("digits", given(first, f"large-{number}"), SEVEN))
+    assert all(len(slot.models) <= 2 or not slot.predictions for slot in boss.pool._slots)
+    assert any(list(slot.models)[-1] == "large-7" and len(slot.models) <= 2 for slot in boss.pool._slots)

@@ -139,6 +139,8 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Step:
             return registration.refused(session, reply)
         case m.Accepted():
             return then(reports.accepted(session, reply), lambda s: rounds.take_up(s, now))
+        case m.Grant():
+            return reports.granted(session, reply, now)
         case m.Rejected():
             return then(reports.rejected(session, reply), lambda s: rounds.take_up(s, now))
         case _:

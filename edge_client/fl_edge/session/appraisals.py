@@ -18,17 +18,20 @@ from fl_edge.session.steps import Step, numbered, started, stay, stop, then
 from fl_shared import messages as m
 from fl_shared import topics as t
 
-PATIENCE = 60.0
-"""Seconds that fetching a model may take which is to be evaluated."""
+PATIENCE = 600.0
+"""Seconds that fetching a model may take which is to be evaluated. A newer version ends it anyway."""
 
 
 def offer(session: Session, announced: m.ModelAnnouncement | None) -> Step:
     """Before it belongs to a run, an edge answers with whatever model lies at the broker."""
     who, member = session.identity, session.member
-    if announced is None or "predict" not in who.roles or announced.task not in who.tasks:
+    if announced is None or "predict" not in who.roles or not who.has(announced.task):
         return stay(session)
     if who.task not in (None, announced.task) or (member is not None and member.run != announced.run):
         return stay(session)
+    post = session.own_post()
+    if post is not None and post.announced is not None and post.announced.version > announced.version:
+        return stay(session)  # it came late
     return stay(session, OfferModel(announced))
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from fl_shared import messages as m
 from fl_shared import topics as t
+from fl_shared.upload import FinishedUpdate, Sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,17 @@ class Send:
     topic: t.Topic
     message: m.Message
     retain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SendChunks:
+    """Send these chunks of the update, in this order, numbered from ``first_seq`` on."""
+
+    sender: Sender
+    update: FinishedUpdate
+    chunk_size: int
+    chunks: tuple[int, ...]
+    first_seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +92,4 @@ class Say:
     level: Literal["info", "warning", "error"] = "info"
 
 
-Effect = Send | Load | Fetch | Train | Evaluate | Cancel | OfferModel | Disconnect | Say
+Effect = Send | SendChunks | Load | Fetch | Train | Evaluate | Cancel | OfferModel | Disconnect | Say

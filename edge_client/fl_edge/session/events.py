@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fl_edge.session.phases import Appraisal, TrainedUpdate
+from fl_edge.session.phases import Appraisal
 from fl_shared import messages as m
+from fl_shared.upload import FinishedUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class PresenceSeen:
 @dataclass(frozen=True, slots=True)
 class Replied:
     now: float
-    reply: m.Admitted | m.Refused | m.Accepted | m.Rejected
+    reply: m.Admitted | m.Refused | m.Grant | m.Accepted | m.Rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Fetched:
 class Trained:
     now: float
     job: int
-    update: TrainedUpdate
+    update: FinishedUpdate
 
 
 @dataclass(frozen=True, slots=True)

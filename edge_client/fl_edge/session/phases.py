@@ -6,24 +6,36 @@ and ``appraisal`` the evaluation of announced models. ``Stopped`` is the end of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fl_shared import messages as m
+from fl_shared.upload import FinishedUpdate
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the edge is. ``task``: the one it insists on; ``tasks``: those that it has."""
+    """Who the edge is, and what it can do.
+
+    ``task``: the one it insists on; ``tasks``: those that it has; ``families``: beginnings of names of which it
+    has any that ends in a number. ``chunk``: bytes of an update that it sends at once, if the broker lets it.
+    """
 
     client: str
     device: str
     roles: tuple[m.ClientRole, ...]
     tasks: tuple[str, ...]
     task: str | None = None
+    families: tuple[str, ...] = ()
+    chunk: int = 2**20
 
     @property
     def trains(self) -> bool:
         return "train" in self.roles
+
+    def has(self, task: str) -> bool:
+        return task in self.tasks or any(
+            task.startswith(family) and task.removeprefix(family).isdecimal() for family in self.families
+        )
 
 
 # --- the link ---------------------------------------------------------------------------------------------
@@ -134,19 +146,6 @@ PartState = NoPart | LoadingPart | Part
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedUpdate:
-    """A finished update, without the envelope. The machine does not look into the sections' data."""
-
-    base: str | None
-    digest: str
-    examples: int
-    steps: int
-    seconds: float
-    metrics: m.UpdateMetrics
-    sections: tuple[m.Section, ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Told:
     """Whom something was sent to: in which session of ours, to which start of the aggregator."""
 
@@ -177,14 +176,40 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """The update is small enough to be sent in one message (or was not sent yet)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """It was offered in chunks of ``chunk_size`` bytes, and nothing was granted since."""
+
+    chunk_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Chunks were asked for, and sent; while that goes on, the offer need not be repeated."""
+
+    chunk_size: int
+
+
+Shipment = Whole | Offered | Granted
+
+
+@dataclass(frozen=True, slots=True)
 class Reporting:
-    """The update is kept until the aggregator answers it; ``told``: the last one it was sent to."""
+    """The update is kept until the aggregator answers it; ``told``: the last one it was sent, or offered, to.
+
+    The machine does not look into its data. At ``due`` it is sent or offered again, ``attempt`` times before.
+    """
 
     selected: m.Selected
-    update: TrainedUpdate
+    update: FinishedUpdate
     told: Told | None
     attempt: int
     due: float
+    shipment: Shipment = Whole()
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,16 +163,28 @@ def presence_seen(session: Session, event: PresenceSeen) -> Step:
         return stay(session)
     seen = event.presence
     if seen is None or (seen.state == "offline" and seen.client == session.identity.client):
-        return announce(session)
+        step = announce(session)
+        if seen is not None and seen.session == session.line.session:
+            # Not an old will: somebody has said of this very session that it is gone, and the aggregator believes it.
+            return then(step, lambda s: register(s, event.now, 0))
+        return step
     return stay(session)
+
+
+def _of_another_run(session: Session, run: str) -> bool:
+    """Whether a run speaks that this edge has nothing to do with: it has one, and has not seen the other's birth."""
+    member, born = session.member, session.aggregator
+    return member is not None and run != member.run and (born is None or born.run != run)
 
 
 def admitted(session: Session, reply: m.Admitted, now: float) -> Step:
     member, who = session.member, session.identity
+    if _of_another_run(session, reply.run):
+        return stay(session)
     if member and reply.run == member.run and reply.epoch < member.epoch:
         return stay(session)
-    if reply.task not in who.tasks:
-        has = ", ".join(who.tasks)
+    if not who.has(reply.task):
+        has = ", ".join((*who.tasks, *(f"{family}N" for family in who.families)))
         return stop(
             session, 2, f"the run {reply.run} trains {reply.task!r}, which this edge lacks; it has: {has}"
         )
@@ -266,4 +278,6 @@ def part_failed(session: Session, event: JobFailed) -> Step:
 
 
 def refused(session: Session, reply: m.Refused) -> Step:
+    if _of_another_run(session, reply.run):
+        return stay(session)
     return stop(session, 2, f"refused by run {reply.run}: {reply.reason}: {reply.detail}")

@@ -1,30 +1,35 @@
-"""Saying what came of a round's work, until the aggregator has answered it (protocol, 5.5)."""
+"""Saying what came of a round's work, until the aggregator has answered it (protocol, 5.5 and section 6)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import assert_never
 
-from fl_edge.session.effects import Say, Send
+from fl_edge.session.effects import Say, Send, SendChunks
 from fl_edge.session.phases import (
     Fetching,
+    Granted,
     Idle,
+    Offered,
     Reporting,
     Session,
+    Shipment,
     Told,
-    TrainedUpdate,
     Training,
     Unable,
+    Whole,
 )
 from fl_edge.session.steps import Step, drop_work, numbered, pause, stay, then
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.codec import encode
+from fl_shared import upload
+from fl_shared.publication import chunk_count
+from fl_shared.upload import Sender
 
 UPDATE_PAUSE = 5.0
 """Seconds before an update is sent again (5.5)."""
-PACKET_ROOM = 512
-"""Bytes of an MQTT packet that are not its payload: topic and properties, generously."""
+GRANT_PAUSE = 10.0
+"""Seconds after a grant in which another one, or an answer, is waited for before the offer is repeated."""
 MAX_DETAIL = 1000
 
 
@@ -57,67 +62,84 @@ def repeat(session: Session, now: float) -> Step:
 
 
 def _send(session: Session, now: float, attempt: int) -> Step:
-    told, line, work = session.admitted_as(), session.line, session.work
-    if told is None or line is None:
+    told, work = session.admitted_as(), session.work
+    if told is None:
         return stay(session)
-    client = session.identity.client
-    due = now + pause(client, attempt, UPDATE_PAUSE)
-    session, seq = numbered(session)
     match work:
-        case Reporting(selected=selected, update=update):
-            message = update_message(client, told, seq, selected.round, update)
-            size = message_bytes(message)
-            limit, whose = selected.inline_limit, "that the aggregator takes in one message"
-            if line.largest is not None and line.largest - PACKET_ROOM < limit:
-                limit, whose = line.largest - PACKET_ROOM, "that the broker lets through"
-            if size > limit:
-                detail = f"its update has {size} bytes, more than the {limit} {whose}"
-                return give_up(session, selected, detail, now)
-            session = replace(session, work=replace(work, told=told, attempt=attempt, due=due))
-            return stay(session, Send(t.UpdatesTopic(client), message))
+        case Reporting():
+            return _ship(session, work, told, now, attempt)
         case Unable(selected=selected, detail=detail):
+            session, seq = numbered(session)
             failed = m.TrainingFailed(
                 run=told.run,
                 epoch=told.epoch,
                 seq=seq,
-                client=client,
+                client=session.identity.client,
                 session=told.session,
                 round=selected.round,
                 detail=detail,
             )
+            due = now + pause(session.identity.client, attempt, UPDATE_PAUSE)
             session = replace(session, work=replace(work, told=told, attempt=attempt, due=due))
-            return stay(session, Send(t.UpdatesTopic(client), failed))
+            return stay(session, Send(t.UpdatesTopic(session.identity.client), failed))
         case Idle() | Fetching() | Training():
             return stay(session)
         case _:
             assert_never(work)
 
 
-def update_message(client: str, told: Told, seq: int, number: int, update: TrainedUpdate) -> m.Update:
-    return m.Update(
-        run=told.run,
-        epoch=told.epoch,
-        seq=seq,
-        client=client,
-        session=told.session,
-        round=number,
-        base=update.base,
-        digest=update.digest,
-        examples=update.examples,
-        steps=update.steps,
-        seconds=update.seconds,
-        metrics=update.metrics,
-        sections=update.sections,
-    )
+def _ship(session: Session, work: Reporting, told: Told, now: float, attempt: int) -> Step:
+    """Sends the update whole where that may be (6.1), and else offers it."""
+    who, line, update = session.identity, session.line, work.update
+    assert line is not None
+    session, seq = numbered(session)
+    sender = _sender(session, told, work)
+    message: m.Update | m.Offer
+    shipment: Shipment
+    if update.size <= work.selected.inline_limit and (
+        line.largest is None or upload.whole_bytes(sender, seq, update) + upload.PACKET_ROOM <= line.largest
+    ):
+        message, shipment = upload.whole(sender, seq, update), Whole()
+    else:
+        # Cut as it was before, if that still fits: what has arrived of it is of use then.
+        wanted = who.chunk if isinstance(work.shipment, Whole) else work.shipment.chunk_size
+        try:
+            chunk_size = upload.chunk_size_for(sender, update, wanted, line.largest)
+        except ValueError as error:
+            return give_up(session, work.selected, str(error), now)
+        message, shipment = upload.offer(sender, seq, update, chunk_size), Offered(chunk_size)
+    due = now + pause(who.client, attempt, UPDATE_PAUSE)
+    work = replace(work, told=told, attempt=attempt, due=due, shipment=shipment)
+    return stay(replace(session, work=work), Send(t.UpdatesTopic(who.client), message))
 
 
-def message_bytes(update: m.Update) -> int:
-    """How long the encoded message is, without encoding the tensors (msgpack's bin 8, 16 and 32)."""
-    bare = update.model_copy(
-        update={"sections": tuple(s.model_copy(update={"data": b""}) for s in update.sections)}
-    )
-    lengths = [len(section.data) for section in update.sections]
-    return len(encode(bare)) + sum(n + (0 if n < 2**8 else 1 if n < 2**16 else 3) for n in lengths)
+def _sender(session: Session, told: Told, work: Reporting) -> Sender:
+    return Sender(session.identity.client, told.session, told.run, told.epoch, work.selected.round)
+
+
+# --- chunks -----------------------------------------------------------------------------------------------
+
+
+def granted(session: Session, reply: m.Grant, now: float) -> Step:
+    """Sends what is asked for (6.3), once for each time that it is."""
+    match session.work:
+        case (
+            Reporting(
+                selected=selected,
+                update=update,
+                told=Told() as told,
+                shipment=Offered() | Granted() as shipment,
+            ) as work
+        ) if told == session.admitted_as() and reply.epoch == told.epoch:
+            chunks = upload.granted(reply.chunks, chunk_count(update.size, shipment.chunk_size))
+            if not chunks or not _meant(session, reply, selected, update.digest):
+                return stay(session)
+        case _:
+            return stay(session)
+    send = SendChunks(_sender(session, told, work), update, shipment.chunk_size, chunks, session.seq)
+    due = now + pause(session.identity.client, 0, GRANT_PAUSE)
+    work = replace(work, attempt=0, due=due, shipment=Granted(shipment.chunk_size))
+    return stay(replace(session, work=work, seq=session.seq + len(chunks)), send)
 
 
 # --- the answer -------------------------------------------------------------------------------------------
@@ -147,11 +169,11 @@ def rejected(session: Session, reply: m.Rejected) -> Step:
 
 
 def _meant(
-    session: Session, reply: m.Accepted | m.Rejected, selected: m.Selected, digest: str | None
+    session: Session, reply: m.Grant | m.Accepted | m.Rejected, selected: m.Selected, digest: str | None
 ) -> bool:
     return (
         session.member is not None
         and reply.run == session.member.run
         and reply.round == selected.round
-        and reply.digest in (None, digest)
+        and reply.digest == digest
     )

@@ -1,7 +1,8 @@
 """The tasks an edge knows: names without importing torch, the tasks themselves on demand.
 
 ``task`` says what a task is; ``image``, ``sgd`` and ``payload`` are what the built-in ones share;
-``digits``, ``mnist`` and ``cifar10`` are the built-in ones. Other distributions add theirs through the
+``digits``, ``mnist`` and ``cifar10`` are the built-in ones. ``synthetic`` has the tasks ``synthetic-N``, for
+measuring: N parameters, no data, no torch, training that returns at once. Other distributions add theirs through the
 entry-point group ``fl_mqtt.tasks``: name = task's name, object = a ``Task`` or what makes one when called
 without arguments.
 """
@@ -14,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final
 
 from fl_edge.errors import UnknownTaskError
+from fl_edge.tasks.synthetic import values_of
 
 if TYPE_CHECKING:
     from fl_edge.tasks.task import Task
@@ -33,9 +35,17 @@ def names() -> tuple[str, ...]:
     return (*_BUILT_IN, *sorted(_others()))
 
 
+def knows(name: str) -> bool:
+    """Whether it is a task of this edge. Raises ``UnknownTaskError`` for a ``synthetic-N`` whose N cannot be."""
+    return name in names() or values_of(name) is not None
+
+
 @lru_cache(maxsize=64)
 def load_task(name: str) -> Task:
-    """The task of that name. Raises ``UnknownTaskError`` listing the names, or with what it failed."""
+    """The task of that name, with its data and a model of torch.
+
+    Raises ``UnknownTaskError`` listing the names, or with what it failed.
+    """
     from fl_edge.tasks.task import Task
 
     found: object

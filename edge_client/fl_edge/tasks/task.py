@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from fl_shared.messages import Partition, TrainingSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,4 @@
-"""Many connections to an MQTT 5 broker, driven by one thread. The only module that knows paho.
-
-paho's own loop is a thread and a ``select()`` a client, which ends at file descriptor 1024; here one event
-loop (asyncio's, on a thread of its own) drives all clients of a `Network`, by paho's calls for foreign loops.
+"""One TCP connection to a broker, as a paho client that the network thread drives.
 
 What paho does of itself and we do not want is kept out by construction: a client lives for one TCP connection
 and is thrown away with it, so nothing queued or unacknowledged is ever sent again after a reconnect; and our
@@ -12,11 +9,9 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from paho.mqtt import properties as paho_properties
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -31,29 +26,16 @@ from fl_shared.connection import (
     LARGEST_PACKET,
     Connected,
     ConnectionSettings,
-    Event,
-    Lost,
     Received,
     Refused,
     Subscribed,
     Will,
 )
+from fl_shared.mqtt.publish_packet import LARGE
+from fl_shared.mqtt.shortcuts import client_class
 from fl_shared.network_thread import NetworkThread
 from fl_shared.outbox import Outbox, Outgoing, Publish, Subscribe
 from fl_shared.reconnection import Connection
-
-__all__ = [
-    "Connected",
-    "Connection",
-    "ConnectionSettings",
-    "Event",
-    "Lost",
-    "Network",
-    "Received",
-    "Refused",
-    "Subscribed",
-    "Will",
-]
 
 LOG = logging.getLogger(__name__)
 
@@ -84,52 +66,7 @@ if hasattr(paho_properties, "readUTF"):
     paho_properties.readUTF = _read_utf
 
 
-class Network:
-    """Connections that share one thread (and a few more while connecting)."""
-
-    def __init__(self, name: str = "mqtt") -> None:
-        self._thread = NetworkThread(name)
-        self._lock = threading.Lock()
-        self._connections: list[Connection] = []
-
-    def connect(self, settings: ConnectionSettings, handler: Callable[[Event], None]) -> Connection:
-        """Starts a connection, which goes on trying until it is refused or closed; does not wait for it.
-
-        ``handler`` runs on the network thread and holds up every connection meanwhile: it may only enqueue.
-        """
-        connection = Connection(self._thread, settings, handler, lambda owner: _PahoLink(self._thread, owner))
-        with self._lock:
-            self._connections = [old for old in self._connections if not old.wait_closed(0)]
-            self._connections.append(connection)
-        if not self._thread.post(connection.attempt):
-            raise RuntimeError("the network is closed")
-        return connection
-
-    def check(self) -> None:
-        """Raises the first error of a handler (or of this module) on the network thread, if there was one."""
-        self._thread.check()
-
-    def close(self, *, graceful: bool = True, timeout: float = 5.0) -> None:
-        """Closes all connections together (see `Connection.close`) and ends the thread."""
-        if self._thread.is_current:
-            raise RuntimeError("a handler cannot close its network")
-        with self._lock:
-            connections, self._connections = self._connections, []
-        for connection in connections:
-            self._thread.post(partial(connection.begin_close, graceful, timeout))
-        deadline = time.monotonic() + timeout + 1.0
-        for connection in connections:
-            connection.wait_closed(max(0.0, deadline - time.monotonic()))
-        self._thread.stop(timeout=1.0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class _PahoLink:
+class PahoLink:
     """A paho client for one TCP connection. All but `open` and `put` happen on the network thread."""
 
     def __init__(self, thread: NetworkThread, owner: Connection) -> None:
@@ -149,7 +86,7 @@ class _PahoLink:
         self._asked: dict[int, tuple[str, ...]] = {}
 
     def _new_client(self, settings: ConnectionSettings, client_id: str) -> Client:
-        client = Client(
+        client = client_class()(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -364,11 +301,14 @@ class _PahoLink:
         except UnicodeDecodeError:
             LOG.warning("a message of %d bytes dropped: its topic is not UTF-8", len(message.payload))
             return
+        # With shortcuts it is a view of what was received, else bytes: the same type comes out either way.
+        large = len(message.payload) >= LARGE
+        payload = memoryview(message.payload).toreadonly() if large else bytes(message.payload)
         properties = message.properties
         self._owner.tell(
             Received(
                 topic,
-                bytes(message.payload),
+                payload,
                 message.retain,
                 message.qos,
                 getattr(properties, "ResponseTopic", None),

@@ -1,0 +1,86 @@
+"""How the work of one task is done, vectors in and vectors out (`Craft`), and whose craft a task calls for.
+
+No torch in here: it is imported with the first task that needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from fl_shared.messages import Partition, Split, TrainingSettings, UpdateMetrics
+from fl_shared.tensors import Manifest, Vector
+
+if TYPE_CHECKING:
+    from fl_edge.tasks.task import Scores
+
+MakeVector = Callable[[int], Vector]
+"""Makes the vector, of so many values, in which a result goes: to be called once, and filled."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedUpdate:
+    """``delta``: local − base, shape (manifest.values,), finite; ``seconds`` of training and evaluation."""
+
+    delta: Vector
+    examples: int
+    steps: int
+    seconds: float
+    metrics: UpdateMetrics
+
+
+class Craft(Protocol):
+    """Vectors have the shape (manifest.values,). Raises what is in `errors`, and ``ValueError``."""
+
+    def look(self, partition: Partition | None) -> tuple[int, int, Manifest]:
+        """Examples for training, examples held out, and the weights' manifest."""
+
+    def initial(self, seed: int, make: MakeVector) -> Manifest:
+        """Fills the first weights, which depend on ``seed`` alone."""
+
+    def train(
+        self,
+        base: Vector,
+        manifest: Manifest,
+        partition: Partition,
+        settings: TrainingSettings,
+        round_number: int,
+        client: str,
+        cancelled: Callable[[], bool],
+        make: MakeVector,
+    ) -> TrainedUpdate:
+        """Local − base, in the vector that ``make`` gives. ``base`` may be written to."""
+
+    def evaluate(
+        self, model: Vector, manifest: Manifest, split: Split, partition: Partition | None
+    ) -> Scores:
+        """On the test split, or what is held out of the part."""
+
+    def predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
+        """What gives the probability of each label for a request."""
+
+
+@lru_cache(maxsize=64)
+def craft_of(task: str, data_dir: Path | None, device: str) -> Craft:
+    """Raises ``UnknownTaskError``."""
+    from fl_edge.tasks import load_task
+    from fl_edge.tasks.synthetic import SyntheticCraft, values_of
+
+    values = values_of(task)
+    if values is not None:
+        return SyntheticCraft(values)
+    from fl_edge.torch_craft import TorchCraft
+
+    return TorchCraft(load_task(task), data_dir, device)
+
+
+def edge_seed(seed: int, round_number: int, client: str) -> np.random.SeedSequence:
+    """All the chance of one edge in one round (protocol, 5.4)."""
+    name = int.from_bytes(hashlib.sha256(client.encode()).digest()[:8], "big")
+    return np.random.SeedSequence([seed, round_number, name])

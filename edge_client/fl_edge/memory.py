@@ -1,0 +1,93 @@
+"""Memory that processes share: large vectors go from one to another as a file descriptor and are not copied.
+
+It has no name in any directory, so it is gone with the last process that has it, however that ends.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from typing import Final, Self
+
+_HAS_MEMFD: Final = hasattr(os, "memfd_create")
+
+
+class _File:
+    """An open file without a name; closed when nobody refers to it any more."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        os.set_inheritable(fd, False)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class SharedBytes:
+    """``size`` bytes from ``start`` of a file in memory. Mapped when `view` or `private` is first asked for."""
+
+    __slots__ = ("_file", "_view", "size", "start")
+
+    def __init__(self, file: _File, start: int, size: int) -> None:
+        self._file = file
+        self._view: memoryview | None = None
+        self.start = start
+        self.size = size
+
+    @classmethod
+    def new(cls, size: int) -> Self:
+        """``size`` zero bytes. Raises ``OSError`` if there is no room for them."""
+        if _HAS_MEMFD:
+            file = _File(os.memfd_create("fl-vector"))
+        else:
+            # Without a memory file system of the kernel's own: a file on disk, which lives in the page cache.
+            with tempfile.TemporaryFile() as scratch:
+                file = _File(os.dup(scratch.fileno()))
+        os.ftruncate(file.fd, max(1, size))  # nothing cannot be mapped
+        return cls(file, 0, size)
+
+    @classmethod
+    def of(cls, data: bytes | memoryview) -> Self:
+        """A copy of ``data``."""
+        shared = cls.new(len(data))
+        shared.view[:] = data
+        return shared
+
+    @classmethod
+    def adopt(cls, fd: int, start: int, size: int) -> Self:
+        """What another process has sent. Takes ``fd`` over. Raises ``ValueError`` if there is less than that."""
+        file = _File(fd)
+        there = os.fstat(fd).st_size
+        if start < 0 or size < 0 or start + size > there:
+            raise ValueError(f"{size} bytes from {start} on are claimed of memory of {there} bytes")
+        return cls(file, start, size)
+
+    @property
+    def fd(self) -> int:
+        return self._file.fd
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes themselves: whoever writes here writes for all."""
+        if self._view is None:
+            self._view = self._mapped(mmap.ACCESS_WRITE)
+        return self._view
+
+    def private(self) -> memoryview:
+        """The bytes, to be written to without anybody else's seeing it; only pages written to are copied."""
+        return self._mapped(mmap.ACCESS_COPY)
+
+    def part(self, start: int, size: int) -> SharedBytes:
+        """Some of it, without copying."""
+        assert 0 <= start <= start + size <= self.size
+        return SharedBytes(self._file, self.start + start, size)
+
+    def _mapped(self, access: int) -> memoryview:
+        end = max(1, self.start + self.size)
+        return memoryview(mmap.mmap(self.fd, end, access=access))[self.start : self.start + self.size]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SharedBytes) and self.view == other.view
+
+    __hash__ = None  # type: ignore[assignment]

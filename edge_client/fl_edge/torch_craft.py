@@ -1,0 +1,74 @@
+"""The craft of a `Task`: models of torch, trained on data (see `craft.Craft`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fl_edge import training
+from fl_edge.craft import MakeVector, TrainedUpdate
+from fl_edge.tasks.task import Scores, Task
+from fl_shared.messages import Partition, Split, TrainingSettings
+from fl_shared.tensors import Manifest, Vector
+
+
+class TorchCraft:
+    """``data_dir``: where the data set's files lie, if the user has said so."""
+
+    def __init__(self, task: Task, data_dir: Path | None, device: str) -> None:
+        training.settle_torch()
+        self._task, self._data_dir, self._device = task, data_dir, device
+
+    def look(self, partition: Partition | None) -> tuple[int, int, Manifest]:
+        manifest = training.manifest_in(self._task, self._task.model(0))
+        if partition is None:
+            return 0, 0, manifest
+        data = self._task.load(partition, self._data_dir)
+        return len(data.train), 0 if data.holdout is None else len(data.holdout), manifest
+
+    def initial(self, seed: int, make: MakeVector) -> Manifest:
+        manifest, weights = training.initial(self._task, seed)
+        make(manifest.values)[:] = weights
+        return manifest
+
+    def train(
+        self,
+        base: Vector,
+        manifest: Manifest,
+        partition: Partition,
+        settings: TrainingSettings,
+        round_number: int,
+        client: str,
+        cancelled: Callable[[], bool],
+        make: MakeVector,
+    ) -> TrainedUpdate:
+        return training.train_update(
+            self._task,
+            self._task.load(partition, self._data_dir),
+            base,
+            manifest,
+            settings,
+            round_number,
+            client,
+            cancelled,
+            self._device,
+            make,
+        )
+
+    def evaluate(
+        self, model: Vector, manifest: Manifest, split: Split, partition: Partition | None
+    ) -> Scores:
+        if split == "test":
+            examples = self._task.load_test(self._data_dir)
+        else:
+            if partition is None:
+                raise ValueError("split: holdout, but no partition was named")
+            holdout = self._task.load(partition, self._data_dir).holdout
+            if holdout is None:
+                raise ValueError("split: holdout, but nothing of the part is held out")
+            examples = holdout
+        return training.evaluate(self._task, model, manifest, examples, self._device)
+
+    def predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
+        built = training.model_from(self._task, model, manifest, self._device)
+        return lambda payload: self._task.predict(built, payload)

@@ -1,0 +1,114 @@
+"""A PUBLISH packet of MQTT 5 taken apart in one pass, its payload not copied if it is large."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from paho.mqtt.exception import MalformedPacket
+
+LARGE: Final = 16 * 2**10
+"""Bytes of a payload from which a copy costs more than it takes to avoid it."""
+
+_RESPONSE_TOPIC: Final = 8
+_CORRELATION: Final = 9
+_NUMBERS: Final = {1: (1, 0, 1), 2: (4, 0, 2**32 - 1), 35: (2, 1, 65_535)}
+"""Payload format, message expiry, topic alias (MQTT 5, section 3.3.2.3): bytes, smallest and largest value."""
+_STRINGS: Final = {3: 1, _RESPONSE_TOPIC: 1, 38: 2}
+"""Content type, response topic, user property: how many strings."""
+_SUBSCRIPTION: Final = 11
+_REPEATABLE: Final = frozenset({_SUBSCRIPTION, 38})
+
+
+class Publication(NamedTuple):
+    """``payload``: bytes below `LARGE`, a view of the packet from there on. Of the properties what we read."""
+
+    topic: bytes
+    mid: int
+    response_topic: str | None
+    correlation: bytes | None
+    payload: bytes | memoryview
+
+
+def decode_publish(command: int, packet: bytes | memoryview) -> Publication:
+    """``command`` is the first byte of the packet, ``packet`` all after its length.
+
+    Takes what paho's ``_packet.decode_publish`` takes and raises `MalformedPacket` where that does.
+    """
+    try:
+        at = 2 + int.from_bytes(packet[:2], "big")
+        topic = bytes(packet[2:at])
+        mid = 0
+        if command & 0x06:
+            mid = packet[at] << 8 | packet[at + 1]
+            at += 2
+        length, at = _varint(packet, at)
+        found = _properties(packet, at, length) if length else {}
+    except IndexError:
+        raise MalformedPacket("a PUBLISH packet that ends too early") from None
+    start = at + length
+    large = len(packet) - start >= LARGE
+    payload = memoryview(packet)[start:] if large else bytes(packet[start:])
+    return Publication(topic, mid, found.get(_RESPONSE_TOPIC), found.get(_CORRELATION), payload)
+
+
+def _properties(packet: bytes | memoryview, at: int, length: int) -> dict[int, Any]:
+    """Checks all of them and gives the last value of each that we read.
+
+    In one pass. paho's own copies all that is left of the packet for each: 1 MB of user properties, which any
+    client may send along and a broker passes on, keeps it busy for more than a minute, 10 MB for hours.
+    """
+    found: dict[int, Any] = {}
+    end = at + length
+    while at < end:
+        name, at = _varint(packet, at)
+        value: Any = None
+        if count := _STRINGS.get(name):
+            for _ in range(count):
+                first = at + 2
+                at = _end_of_string(packet, at, end)
+            if name == _RESPONSE_TOPIC:
+                value = bytes(packet[first:at]).decode("utf-8", "replace")
+        elif name == _CORRELATION:
+            first = at + 2
+            if first > len(packet):
+                raise MalformedPacket("a binary property without a length")
+            at = _end_of_string(packet, at, end)
+            value = bytes(packet[first:at])
+        elif name in _NUMBERS:
+            size, least, most = _NUMBERS[name]
+            if at + size > len(packet):
+                raise MalformedPacket(f"property {name} reaches beyond its packet")
+            if not least <= int.from_bytes(packet[at : at + size], "big") <= most:
+                raise MalformedPacket(f"property {name} is not from {least} to {most}")
+            at += size
+        elif name == _SUBSCRIPTION:
+            number, at = _varint(packet, at)
+            if number == 0:
+                raise MalformedPacket("a subscription identifier of 0")
+        else:
+            raise MalformedPacket(f"property {name} in a PUBLISH packet")
+        if name in found and name not in _REPEATABLE:
+            raise MalformedPacket(f"property {name} comes twice")
+        found[name] = value
+    return found
+
+
+def _end_of_string(packet: bytes | memoryview, at: int, end: int) -> int:
+    if end - at < 2:
+        raise MalformedPacket("a property without a length")
+    stop = at + 2 + int.from_bytes(packet[at : at + 2], "big")
+    if stop > end:
+        raise MalformedPacket("a property longer than all of them")
+    return stop
+
+
+def _varint(packet: bytes | memoryview, at: int) -> tuple[int, int]:
+    """A variable byte integer, and where it ends."""
+    value = 0
+    for shift in (0, 7, 14, 21):
+        byte = packet[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise MalformedPacket("a variable byte integer of more than four bytes")

@@ -1,0 +1,319 @@
+"""A paho client that does not copy payloads, for the version of paho that it was written for.
+
+paho 2.2 copies a message on its way in some six times (``bytearray +=``, ``struct.unpack``, slices), asks the
+socket for one byte at a time up to the length, and builds a table of all 27 properties for every packet; on its
+way out it copies it once into the packet and then, at every ``send``, all that is left of it. Here a large
+message is received into the buffer that the program gets to see and sent from the one that it gave, and one
+read of the socket brings all small packets that are there. What is rare (QoS 2, TLS, everything but PUBLISH and
+a successful PUBACK) goes paho's way.
+
+It overrides what paho keeps private. So `client_class` looks first: another version, or anything missing or
+called otherwise, and paho is used as it is, which is slower and does the same. FL_STOCK_PAHO=1 asks for that.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import socket
+import time
+from typing import Any, Final
+
+import numpy as np
+import paho.mqtt.client
+from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
+from paho.mqtt.enums import CallbackAPIVersion, MessageType, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.exception import MalformedPacket
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from fl_shared.mqtt.publish_packet import LARGE, Publication, decode_publish
+
+LOG = logging.getLogger(__name__)
+
+STOCK: Final = "FL_STOCK_PAHO"
+"""Environment variable: 1 for paho as it is, for measuring and in case of doubt."""
+VERSION: Final = "2.2."
+READ_AHEAD: Final = 64 * 2**10
+"""Bytes of one read where no large packet is known to come, and of small packets sent as one."""
+READS: Final = 16
+"""Of one large packet, until other connections have their turn."""
+
+_KIND: Final = 0xF0
+_OK: Final = MQTTErrorCode.MQTT_ERR_SUCCESS
+_LOST: Final = MQTTErrorCode.MQTT_ERR_CONN_LOST
+_SUCCESS: Final = ReasonCode(PacketTypes.PUBACK)
+_NO_PROPERTIES: Final = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
+
+
+class _Message(MQTTMessage):
+    """Without the condition variable that nobody waits for. ``info``, ``state`` and ``timestamp`` are not there."""
+
+    __slots__ = ()
+
+    def __init__(self, command: int, publication: Publication) -> None:
+        self._topic = publication.topic
+        self.mid = publication.mid
+        self.payload = publication.payload  # type: ignore[assignment]
+        self.dup = bool(command & 0x08)
+        self.qos = command >> 1 & 3
+        self.retain = bool(command & 0x01)
+        self.properties = None
+        if publication.response_topic is not None or publication.correlation is not None:
+            self.properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            if publication.response_topic is not None:
+                self.properties.ResponseTopic = publication.response_topic
+            if publication.correlation is not None:
+                self.properties.CorrelationData = publication.correlation
+
+
+class ShortcutClient(Client):
+    """For MQTT 5, a foreign event loop and one connection; callbacks by topic are not asked."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._unread = b""
+        self._body: memoryview | None = None
+        self._body_command = 0
+        self._filled = 0
+        self._tail: dict[str, Any] | None = None
+
+    # --- in -----------------------------------------------------------------------------------------------
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Everything that one read brings, or some more of a large packet."""
+        if self._ssl:
+            # What TLS has decrypted and we have not read does not make the socket readable.
+            return super().loop_read(max_packets)
+        sock = self._sock
+        if not isinstance(sock, socket.socket):
+            return MQTTErrorCode.MQTT_ERR_NO_CONN
+        try:
+            rc = self._read_packets(sock) if self._body is None else self._read_body(sock, self._body)
+        except MalformedPacket:
+            rc = MQTTErrorCode.MQTT_ERR_PROTOCOL
+        return self._loop_rc_handle(rc) if rc > 0 else _OK
+
+    def _read_packets(self, sock: socket.socket) -> MQTTErrorCode:
+        try:
+            data = sock.recv(READ_AHEAD)
+        except BlockingIOError:
+            return _OK
+        except OSError:
+            return _LOST
+        if not data:
+            return _LOST
+        self._heard()
+        if self._unread:
+            data, self._unread = self._unread + data, b""
+        at, end = 0, len(data)
+        while self._sock is not None and (extent := _extent(data, at)) is not None:
+            start, stop = extent
+            if stop > end:
+                if stop - start < LARGE:
+                    break
+                self._body = np.empty(stop - start, np.uint8).data
+                self._body_command, self._filled = data[at], end - start
+                self._body[: end - start] = data[start:]
+                return self._read_body(sock, self._body)
+            rc = self._handle(data[at], data[start:stop])
+            if rc > 0:
+                return rc
+            at = stop
+        self._unread = data[at:]
+        return _OK
+
+    def _read_body(self, sock: socket.socket, body: memoryview) -> MQTTErrorCode:
+        for _ in range(READS):
+            try:
+                count = sock.recv_into(body[self._filled :])
+            except BlockingIOError:
+                return _OK
+            except OSError:
+                return _LOST
+            if not count:
+                return _LOST
+            self._heard()
+            self._filled += count
+            if self._filled == len(body):
+                self._body = None
+                return self._handle(self._body_command, body.toreadonly())
+        return _OK
+
+    def _heard(self) -> None:
+        with self._msgtime_mutex:
+            self._last_bytes_received = time.monotonic()
+
+    def _handle(self, command: int, packet: bytes | memoryview) -> MQTTErrorCode:
+        kind = command & _KIND
+        if kind == MessageType.PUBLISH and not command & 0x04:
+            publication = decode_publish(command, packet)
+            if self._on_message is not None:
+                with self._in_callback_mutex:
+                    self._on_message(self, self._userdata, _Message(command, publication))
+            return self._send_puback(publication.mid) if command & 0x02 else _OK
+        if kind == MessageType.PUBACK and len(packet) == 2:
+            mid = int.from_bytes(packet, "big")
+            with self._out_message_mutex:
+                return (
+                    self._do_on_publish(mid, _SUCCESS, _NO_PROPERTIES) if mid in self._out_messages else _OK
+                )
+        self._in_packet = {
+            "command": command,
+            "have_remaining": 1,
+            "remaining_count": [],
+            "remaining_mult": 1,
+            "remaining_length": len(packet),
+            "packet": bytearray(packet),
+            "to_process": 0,
+            "pos": 0,
+        }
+        return self._packet_handle()
+
+    # --- out ----------------------------------------------------------------------------------------------
+
+    def _send_publish(
+        self,
+        mid: int,
+        topic: bytes,
+        payload: bytes | bytearray = b"",
+        qos: int = 0,
+        retain: bool = False,
+        dup: bool = False,
+        info: MQTTMessageInfo | None = None,
+        properties: Properties | None = None,
+    ) -> MQTTErrorCode:
+        if self._sock is None:
+            return MQTTErrorCode.MQTT_ERR_NO_CONN
+        extras = b"\0" if properties is None else properties.pack()  # type: ignore[no-untyped-call]
+        packet = bytearray((MessageType.PUBLISH | dup << 3 | qos << 1 | retain,))
+        self._pack_remaining_length(packet, 2 + len(topic) + (2 if qos else 0) + len(extras) + len(payload))
+        packet += len(topic).to_bytes(2, "big")
+        packet += topic
+        if qos:
+            packet += mid.to_bytes(2, "big")
+        packet += extras
+        if len(payload) < LARGE:
+            packet += payload
+            return self._packet_queue(MessageType.PUBLISH, packet, mid, qos, info)
+        # The header's QoS is none of its own: at 0 paho would report the message as sent once the header is.
+        self._packet_queue(MessageType.PUBLISH, packet, mid, 1)
+        return self._packet_queue(MessageType.PUBLISH, memoryview(payload), mid, qos, info)  # type: ignore[arg-type]
+
+    def _packet_queue(
+        self,
+        command: int,
+        packet: bytes | bytearray,
+        mid: int,
+        qos: int,
+        info: MQTTMessageInfo | None = None,
+    ) -> MQTTErrorCode:
+        """Small packets that nothing happens after go into one, and so into one ``send``."""
+        kind = command & _KIND
+        if (
+            len(packet) >= LARGE
+            or kind == MessageType.DISCONNECT
+            or (kind == MessageType.PUBLISH and not qos)
+        ):
+            return super()._packet_queue(command, packet, mid, qos, info)
+        tail = self._tail
+        if (
+            tail is not None
+            and self._out_packet
+            and self._out_packet[-1] is tail
+            and len(tail["packet"]) < READ_AHEAD
+        ):
+            tail["packet"] += packet
+            tail["to_process"] += len(packet)
+            return _OK
+        rc = super()._packet_queue(command, bytearray(packet), mid, 1)
+        self._tail = self._out_packet[-1] if self._out_packet else None  # type: ignore[assignment]
+        return rc
+
+
+def _extent(data: bytes, at: int) -> tuple[int, int] | None:
+    """Where the packet at ``at`` goes on after its fixed header, and ends; None if the header is not all there."""
+    length = 0
+    for index in range(1, 5):
+        if at + index >= len(data):
+            return None
+        byte = data[at + index]
+        length |= (byte & 127) << 7 * (index - 1)
+        if byte < 128:
+            return at + index + 1, at + index + 1 + length
+    raise MalformedPacket("a packet's length of more than four bytes")
+
+
+_PARAMETERS: Final = {
+    "_do_on_publish": ("self", "mid", "reason_code", "properties"),
+    "_loop_rc_handle": ("self", "rc"),
+    "_pack_remaining_length": ("self", "packet", "remaining_length"),
+    "_packet_handle": ("self",),
+    "_packet_queue": ("self", "command", "packet", "mid", "qos", "info"),
+    "_packet_read": ("self",),
+    "_packet_write": ("self",),
+    "_send_puback": ("self", "mid"),
+    "_send_publish": ("self", "mid", "topic", "payload", "qos", "retain", "dup", "info", "properties"),
+    "loop_read": ("self", "max_packets"),
+}
+"""What of paho's `Client` we override or call, and what it must be called with."""
+_ATTRIBUTES: Final = (
+    "_in_callback_mutex",
+    "_in_packet",
+    "_last_bytes_received",
+    "_msgtime_mutex",
+    "_on_message",
+    "_out_message_mutex",
+    "_out_messages",
+    "_out_packet",
+    "_sock",
+    "_ssl",
+    "_userdata",
+)
+_IN_PACKET: Final = frozenset(
+    (
+        "command",
+        "have_remaining",
+        "packet",
+        "pos",
+        "remaining_count",
+        "remaining_length",
+        "remaining_mult",
+        "to_process",
+    )
+)
+
+
+def differences() -> list[str]:
+    """What is not as in the paho that this was written for."""
+    version = paho.mqtt.__version__
+    if not version.startswith(VERSION):
+        return [f"version {version}, not {VERSION}x"]
+    found = []
+    for name, expected in _PARAMETERS.items():
+        method = getattr(Client, name, None)
+        if method is None or tuple(inspect.signature(method).parameters) != expected:
+            found.append(f"Client.{name}")
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    found += [f"Client().{name}" for name in _ATTRIBUTES if not hasattr(client, name)]
+    if frozenset(getattr(client, "_in_packet", ())) != _IN_PACKET:
+        found.append("Client()._in_packet")
+    if getattr(paho.mqtt.client, "time_func", None) is not time.monotonic:
+        found.append("time_func")
+    return found
+
+
+@functools.cache
+def _fits() -> bool:
+    found = differences()
+    if found:
+        LOG.warning("paho is used without shortcuts, which is slower: it differs in %s", ", ".join(found))
+    return not found
+
+
+def client_class() -> type[Client]:
+    """The client with shortcuts, or paho's own if this is not the paho they were written for, or by `STOCK`."""
+    return Client if os.environ.get(STOCK) == "1" or not _fits() else ShortcutClient
