@@ -4,10 +4,10 @@
     python benchmarks/round_overhead.py --params 11700000 --rounds 7 --peer flower --peer-python peer/bin/python
 
 An aggregator, one fleet of ``--edges`` edges and a broker with default limits, as three process trees. The task is
-`synthetic-N`: N parameters, training returns at once. A round is counted from one commit to the next, the first two
-left out. ``limit_seconds`` is measured in the same run (`physical_limit.py`: the same bytes over loopback sockets,
-and a float32 fold); ``--peer flower`` runs Flower's simulation engine with the same sizes, by the Python of an
-environment that has it. Prints one JSON line.
+`synthetic-N`: N parameters, training returns at once. A round is counted from one commit to the next, the first ones
+(``--warm-up``) left out. ``limit_seconds`` is measured in the same run (`physical_limit.py`: the same bytes over
+loopback sockets, and a float32 fold); ``--peer flower`` runs Flower's simulation engine with the same sizes, by the
+Python of an environment that has it. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ from fl_shared.mosquitto import MosquittoChild
 
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
-LEFT_OUT = 2
-"""Rounds at the start in which buffers are made and pages touched."""
 
 
 def say(text: str) -> None:
@@ -87,7 +85,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         aggregator = subprocess.Popen(
             [str(BIN / "fl-aggregator"), "start", "--task", f"synthetic-{arguments.params}",
              "--clients", str(arguments.edges), "--per-round", str(arguments.per_round),
-             "--rounds", str(arguments.rounds + LEFT_OUT), "--epochs", "1", "--holdout", "0", "--grace", "0",
+             "--rounds", str(arguments.rounds + arguments.warm_up), "--epochs", "1", "--holdout", "0", "--grace", "0",
              "--durability", arguments.durability, "--run-dir", str(directory / "run"), *common,
              *(["--chunk", str(arguments.chunk)] if arguments.chunk else [])],
             stdout=subprocess.DEVNULL, stderr=(directory / "aggregator.log").open("wb"),
@@ -124,7 +122,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
 def summary(arguments: argparse.Namespace, directory: Path, watched: dict[str, Watched]) -> dict[str, Any]:
     events = [json.loads(line) for line in (directory / "run" / "journal.jsonl").read_text().splitlines()]
     commits = [event["now"] for event in events if event["event"] == "ModelMade"]
-    periods = [after - before for before, after in itertools.pairwise(commits[LEFT_OUT:])]
+    periods = [after - before for before, after in itertools.pairwise(commits[arguments.warm_up :])]
     seconds = statistics.median(periods)
     lines = [json.loads(line) for line in (directory / "run" / "history.jsonl").read_text().splitlines()]
     wire = statistics.median(line["bytes"]["up"] + line["bytes"]["down"] for line in lines)
@@ -168,6 +166,8 @@ def main() -> None:
     parser.add_argument("--per-round", type=int, default=10)
     parser.add_argument("--params", type=int, default=431_080)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--warm-up", type=int, default=2, help="rounds that are left out: buffers are made")
+    parser.add_argument("--no-limit", action="store_true", help="do not measure the physical limit")
     parser.add_argument("--durability", choices=("process", "power", "memory"), default="memory")
     parser.add_argument("--chunk", type=int, default=None, help="bytes; the programs' default if not given")
     parser.add_argument("--edge-option", action="append", default=[], help="passed to fl-edge, once a word")
@@ -178,13 +178,17 @@ def main() -> None:
     if arguments.chunk:
         arguments.edge_option += ["--chunk", str(arguments.chunk)]
     started = time.perf_counter()
-    before = physical_limit.seconds_per_round(arguments.per_round, arguments.params)
+
+    def limit() -> float:
+        return physical_limit.seconds_per_round(arguments.per_round, arguments.params)
+
+    # Before and after, since machines drift: the mean of the two medians.
+    before = 0.0 if arguments.no_limit else limit()
     with tempfile.TemporaryDirectory() as scratch:
         found = run(arguments, Path(scratch))
-    # Before and after, since machines drift: the mean of the two medians.
-    limit = (before + physical_limit.seconds_per_round(arguments.per_round, arguments.params)) / 2
-    found["limit_seconds"] = round(limit, 5)
-    found["ratio_to_limit"] = round(found["seconds_per_round"] / limit, 2)
+    if not arguments.no_limit:
+        found["limit_seconds"] = round((before + limit()) / 2, 5)
+        found["ratio_to_limit"] = round(found["seconds_per_round"] / found["limit_seconds"], 2)
     if arguments.peer:
         found |= peer(arguments)
         found["ratio_to_peer"] = round(found["seconds_per_round"] / found["peer_seconds_per_round"], 3)
