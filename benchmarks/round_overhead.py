@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         common = ["--broker", broker.url, "--keepalive", "60"]
         fleet = subprocess.Popen(
             [str(BIN / "fl-edge"), "--id", f"0-{arguments.edges - 1}", "--role", "train", *common,
+             "--task", f"synthetic-{arguments.params}",
              "--state-dir", str(directory / "edges"), *arguments.edge_option],
             stdout=subprocess.DEVNULL, stderr=(directory / "fleet.log").open("wb"),
         )  # fmt: skip

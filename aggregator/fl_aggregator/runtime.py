@@ -341,7 +341,8 @@ class Aggregator:
         try:
             self._workshop.receive(self._offered, update, self._now())
         except Misfit as error:
-            rejection = do.Reject(update.round, update.digest, "malformed", str(error))
+            reason: m.RejectionReason = "wrong-size" if error.reason == "wrong-size" else "malformed"
+            rejection = do.Reject(update.round, update.digest, reason, str(error))
             self._perform(do.Reply(update.client, update.session, rejection))
         except OSError as error:
             # Not granted, so the edge keeps it and offers it again.

@@ -17,7 +17,7 @@ from fl_aggregator.check import SectionContent
 
 DIRECTORY: Final = "spool"
 
-KEPT_FREE: Final = 128 * 2**20
+KEPT_FREE: Final = 16 * 2**20
 """Bytes of such memory that are kept, or one update's, if it is larger."""
 
 Durability = Literal["process", "power", "memory"]

@@ -5,30 +5,64 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final, Literal, Self
 
 from fl_aggregator.check import Content, SectionContent
 from fl_aggregator.events import UpdateFacts
 from fl_aggregator.spool import Partial, Spool
 from fl_shared import messages as m
-from fl_shared.intake import Granted, Intake, Offered
+from fl_shared.intake import Granted, Intake, Offered, same_cut
+from fl_shared.tensors import content_hash
 
 Grant = Callable[[Granted], None]
 """Tells an edge which chunks it may send."""
 
 
-class Misfit(Exception):
-    """A chunk that is of no use. ``reason`` is what it is counted under."""
+Reason = Literal["malformed", "wrong-size", "not-granted", "wrong-checksum"]
 
-    def __init__(self, reason: str, detail: str) -> None:
+SMALLEST_CHUNK: Final = 2**10
+"""Bytes; smaller ones would be all envelope."""
+
+
+class Misfit(Exception):
+    """An offer or a chunk that is of no use. ``reason`` is what it is counted under."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
-        self.reason = reason
+        self.reason: Reason = reason
+
+
+class _Digesting:
+    """The digest of an update of one section (protocol, 3.4), made while its chunks come and are in the cache."""
+
+    def __init__(self, section: m.OfferedSection, chunks: int) -> None:
+        self._sha = content_hash(section.name, section.encoding, section.manifest, section.size)
+        self._here = bytearray(chunks)
+        self._next = 0
+
+    @classmethod
+    def of(cls, offer: m.Offer) -> Self | None:
+        return cls(offer.sections[0], offer.chunks) if len(offer.sections) == 1 else None
+
+    def take(self, index: int, offered: Offered, data: memoryview) -> None:
+        """Chunk ``index`` has come; ``data`` is all there is so far."""
+        self._here[index] = 1
+        while self._next < offered.chunks and self._here[self._next]:
+            start = self._next * offered.chunk_size
+            self._sha.update(data[start : start + offered.length(self._next)])
+            self._next += 1
+
+    def digest(self) -> str:
+        return self._sha.hexdigest()
 
 
 @dataclass(slots=True)
 class _Upload:
     facts: UpdateFacts
+    offered: Offered
     sections: tuple[m.OfferedSection, ...]
     partial: Partial
+    digesting: _Digesting | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +72,8 @@ class Taken:
     facts: UpdateFacts
     sections: tuple[m.OfferedSection, ...]
     partial: Partial
+    digest: str | None
+    """That of its content, where it was found out on the way."""
 
     def content(self) -> Content:
         """The view is good until it is put away."""
@@ -49,7 +85,7 @@ class Taken:
                 SectionContent(section.name, section.encoding, section.manifest, section.arrays, data)
             )
             start += section.size
-        return Content(self.facts.digest, tuple(contents))
+        return Content(self.facts.digest, tuple(contents), self.digest)
 
 
 class Uploads:
@@ -72,24 +108,18 @@ class Uploads:
             raise Misfit("malformed", str(error)) from None
         if sum(section.size for section in offer.sections) != offer.size:
             raise Misfit("malformed", f"size: {offer.size}, but the sections have another size together")
+        if offer.chunks > 1 and offer.chunk_size < SMALLEST_CHUNK:
+            raise Misfit("malformed", f"chunk_size: {offer.chunk_size}, expected at least {SMALLEST_CHUNK}")
         known = self._uploads.get(client)
-        before = self._intake.get(client)
-        if (
-            known is not None
-            and before is not None
-            and (before.digest, before.chunk_size)
-            != (
-                offered.digest,
-                offered.chunk_size,
-            )
-        ):
+        if known is not None and not same_cut(known.offered, offered):
             self.drop(client)
             known = None
         if known is None:
             partial = self._spool.begin(offer.round, client, offer.size)
-            self._uploads[client] = _Upload(facts, offer.sections, partial)
+            self._uploads[client] = _Upload(facts, offered, offer.sections, partial, _Digesting.of(offer))
         else:
             known.facts = facts
+            known.offered = offered
         self._tell(self._intake.offer(offered, now))
 
     def take(self, part: m.UpdateChunk, now: float) -> UpdateFacts | None:
@@ -101,14 +131,15 @@ class Uploads:
             raise Misfit(
                 "wrong-checksum", f"chunk {part.index}: crc32 is not that of its {len(part.data)} bytes"
             )
-        offered = self._intake.get(part.client)
+        offered = upload.offered
         match self._intake.chunk(part.client, part.round, part.digest, part.index, len(part.data)):
             case "duplicate":
                 return None
             case "keep":
-                assert offered is not None
                 start = part.index * offered.chunk_size
                 upload.partial.data[start : start + len(part.data)] = part.data
+                if upload.digesting is not None:
+                    upload.digesting.take(part.index, offered, upload.partial.data)
             case verdict:
                 raise Misfit(verdict, f"chunk {part.index}: {len(part.data)} bytes: {verdict}")
         self._tell(self._intake.more(now))
@@ -117,7 +148,8 @@ class Uploads:
     def take_out(self, client: str) -> Taken:
         """A complete upload; its room is not given to others before it is put away."""
         upload = self._uploads.pop(client)
-        return Taken(upload.facts, upload.sections, upload.partial)
+        digest = None if upload.digesting is None else upload.digesting.digest()
+        return Taken(upload.facts, upload.sections, upload.partial, digest)
 
     def put_away(self, taken: Taken, now: float, *, drop: bool) -> None:
         """What was taken out is not needed in memory any more; ``drop``: nor on disk."""

@@ -20,8 +20,10 @@ from fl_aggregator.check import Content, Unusable
 from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
 from fl_aggregator.strategies import Strategy
-from fl_aggregator.uploads import Grant, Taken, Uploads
+from fl_aggregator.uploads import Grant, Misfit, Taken, Uploads
 from fl_shared import messages as m
+from fl_shared.publication import MAX_MODEL_BYTES
+from fl_shared.tensors import WIRE_DTYPE
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -61,8 +63,19 @@ class Workshop:
 
     def receive(self, offer: m.Offer, facts: on.UpdateFacts, now: float) -> None:
         """Takes an offered update in, chunk by chunk. Raises ``uploads.Misfit`` and ``OSError``."""
-        if self._at_work.get(facts.client) != facts.digest:
-            self.uploads.begin(offer, facts, now)
+        if self._at_work.get(facts.client) == facts.digest:
+            return
+        expected = self._expected_bytes(offer)
+        if offer.size != expected:
+            # Before any room is made for it.
+            raise Misfit("wrong-size", f"size: {offer.size} bytes, expected {expected}")
+        self.uploads.begin(offer, facts, now)
+
+    def _expected_bytes(self, offer: m.Offer) -> int:
+        if offer.base is not None:
+            return self.averaging.newest.manifest.values * WIRE_DTYPE.itemsize
+        values = sum(array.values for section in offer.sections for array in section.arrays or ())
+        return min(values * WIRE_DTYPE.itemsize, MAX_MODEL_BYTES)
 
     def keep(self, update: on.UpdateFacts, whole: m.Update | None) -> None:
         """Checks an update's values and makes it safe; ``UpdateKept`` or ``UpdateUnusable`` comes of it."""

@@ -100,9 +100,11 @@ class Reception:
     def _drop(self, edge: Edge, where: str, why: str) -> None:
         """Counts what was of no use, and says so once for each kind."""
         key = f"{where}: {why.split('(got', maxsplit=1)[0][:200]}"
+        if key not in self._faults and len(self._faults) >= MAX_KINDS:
+            key = "more kinds than are told apart"
         self._faults[key] += 1
-        if self._faults[key] == 1 and len(self._faults) < MAX_KINDS:
-            LOG.warning("a message was dropped: %s: %s", where, why, extra={"client": edge.client})
+        if self._faults[key] == 1:
+            LOG.warning("a message was dropped: %s: %s", where, why[:300], extra={"client": edge.client})
 
     def from_predictions(self, edge: Edge, event: mqtt.Event, now: float) -> None:
         """What the connection of an edge's predictor tells."""

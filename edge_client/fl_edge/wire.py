@@ -91,11 +91,14 @@ class Wire:
         return [name for name in refused if name in vital]
 
     def ask(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
-        """For the topics of models."""
-        if unsubscribe:
-            self._connection.unsubscribe([t.build(self._prefix, topic) for topic in unsubscribe])
-        if subscribe:
-            self._connection.subscribe([(t.build(self._prefix, topic), 1) for topic in subscribe])
+        """For the topics of models. What the queue does not take is asked for again, when it has not come."""
+        try:
+            if unsubscribe:
+                self._connection.unsubscribe([t.build(self._prefix, topic) for topic in unsubscribe])
+            if subscribe:
+                self._connection.subscribe([(t.build(self._prefix, topic), 1) for topic in subscribe])
+        except QueueFull as error:
+            LOG.warning("a model's chunks not asked for: %s", error, extra={"client": self.client})
 
     def send(self, topic: t.Topic, message: m.Message, *, retain: bool) -> None:
         """What cannot be sent is dropped: all that matters is repeated until it is answered."""

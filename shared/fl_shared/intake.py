@@ -16,10 +16,13 @@ from typing import Final, Literal
 
 WINDOW: Final = 64
 """Chunks granted over all edges together."""
-ACTIVE: Final = 1
-"""Offers that are granted to at a time at least, however large."""
-ACTIVE_BYTES: Final = 128 * 2**20
-"""More of them only as long as they have no more bytes than this together: so much memory do they take."""
+WINDOW_BYTES: Final = 16 * 2**20
+"""And no more bytes than these, or one chunk: they may all lie in the receiver's inbox at once."""
+PAIR_BYTES: Final = 256 * 2**20
+"""Two offers are granted to at a time if they have no more bytes than this together: one comes in while the other is
+checked and folded. Larger ones come one by one."""
+ACTIVE_BYTES: Final = 16 * 2**20
+"""More than two, if they have no more bytes than this together. So much memory do uploads take."""
 REGRANT_AFTER: Final = 5.0
 """Seconds after which what was granted and has not come is granted again; doubling up to `REGRANT_MOST`."""
 REGRANT_MOST: Final = 30.0
@@ -133,7 +136,7 @@ class Intake:
     def offer(self, offer: Offered, now: float) -> tuple[Granted, ...]:
         """An offer, new or repeated. What the same update has brought already stays; another one replaces it."""
         upload = self._find(offer.client)
-        if upload is not None and _same_cut(upload.offer, offer):
+        if upload is not None and same_cut(upload.offer, offer):
             # Repeated, so what was granted did not reach it, or its chunks did not reach us.
             self._take_back(upload)
             upload.offer = offer
@@ -208,12 +211,20 @@ class Intake:
             del self._active[upload.offer.client]
             self._waiting[upload.offer.client] = upload
 
+    def _room(self, chunk_size: int) -> int:
+        """How many more chunks of this size may be on their way."""
+        if self._on_their_way == 0:
+            return max(1, min(self._window, WINDOW_BYTES // chunk_size))
+        on_their_way = sum(len(u.granted) * u.offer.chunk_size for u in self._active.values())
+        return min(self._window - self._on_their_way, (WINDOW_BYTES - on_their_way) // chunk_size)
+
     def _activate(self) -> None:
         size = sum(upload.offer.size for upload in self._active.values())
         while self._waiting:
             client, upload = next(iter(self._waiting.items()))
             size += upload.offer.size
-            if len(self._active) >= ACTIVE and size > self._active_bytes:
+            room = PAIR_BYTES if len(self._active) == 1 else self._active_bytes
+            if self._active and size > room:
                 return
             self._active[client] = self._waiting.pop(client)
 
@@ -221,11 +232,12 @@ class Intake:
         self._activate()
         grants: list[Granted] = []
         for upload in self._active.values():
-            # Half a window at the least to a grant, where there is so much: a reply a chunk would be a flood.
-            room = self._window - self._on_their_way
+            # A quarter of a window at the least to a grant, where there is so much: a reply a chunk would be a flood.
+            room = self._room(upload.offer.chunk_size)
             if room <= 0:
                 break
-            if not upload.has_more or (upload.granted and room < min(self._window // 4, upload.offer.chunks)):
+            enough = min(self._window, WINDOW_BYTES // upload.offer.chunk_size, upload.offer.chunks) // 4
+            if not upload.has_more or (upload.granted and room < enough):
                 continue
             chunks: list[int] = []
             for index in upload.to_grant():
@@ -239,7 +251,8 @@ class Intake:
         return tuple(grants)
 
 
-def _same_cut(one: Offered, other: Offered) -> bool:
+def same_cut(one: Offered, other: Offered) -> bool:
+    """Whether both are the same update, cut the same way: chunks of the one are chunks of the other."""
     return (one.round, one.digest, one.size, one.chunk_size) == (
         other.round,
         other.digest,

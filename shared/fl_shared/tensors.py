@@ -127,6 +127,15 @@ def content_digest(sections: Iterable[tuple[str, str, str, bytes | memoryview]])
     """
     sha = hashlib.sha256()
     for name, encoding, manifest_digest, data in sections:
-        sha.update(f"{name}\0{encoding}\0{manifest_digest}\0{len(data)}\0".encode())
+        sha.update(_before_data(name, encoding, manifest_digest, len(data)))
         sha.update(data)
     return sha.hexdigest()
+
+
+def content_hash(name: str, encoding: str, manifest_digest: str, length: int) -> hashlib._Hash:
+    """The hash of an update of one section before its data, ``length`` bytes, of which it is to be told."""
+    return hashlib.sha256(_before_data(name, encoding, manifest_digest, length))
+
+
+def _before_data(name: str, encoding: str, manifest_digest: str, length: int) -> bytes:
+    return f"{name}\0{encoding}\0{manifest_digest}\0{length}\0".encode()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_shared.intake import Granted, Intake, Offered
+from fl_shared.intake import PAIR_BYTES, Granted, Intake, Offered
 
 CHUNK = 10
 
@@ -142,22 +142,25 @@ def test_what_was_not_granted_is_not_kept() -> None:
     assert intake.chunk("a", 1, "da", 0, CHUNK) == "duplicate"
 
 
-def test_few_large_offers_are_active_at_a_time_and_a_stalled_one_makes_room() -> None:
-    intake = Intake(window=100, active_bytes=80)
+def test_few_offers_are_active_at_a_time_and_a_stalled_one_makes_room() -> None:
+    intake = Intake(window=100, active_bytes=0)
     for name in "abc":
         intake.offer(offered(name, 40), 0.0)
     granted = [intake.progress(name) for name in "abc"]
     assert granted == [(0, 4)] * 3
-    assert intake.on_their_way == 2 * 4
+    assert intake.on_their_way == 2 * 4, "two, since they are small enough to come side by side"
     assert intake.chunk("c", 1, "dc", 0, CHUNK) == "not-granted"
     assert {g.offer.client for g in intake.more(5.1)} == {"a", "b"}
     assert "c" in {g.offer.client for g in intake.more(15.3)}, "silent ones have made room"
 
 
 def test_an_offer_larger_than_all_the_room_is_taken_in_alone() -> None:
-    intake = Intake(window=100, active_bytes=5)
-    assert [g.offer.client for g in intake.offer(offered("a", 40), 0.0)] == ["a"]
-    assert intake.offer(offered("b", 40), 0.0) == ()
+    def large(client: str) -> Offered:
+        return Offered(client, "s", 1, "d", PAIR_BYTES, PAIR_BYTES // 4, 4)
+
+    intake = Intake(window=100)
+    assert [g.offer.client for g in intake.offer(large("a"), 0.0)] == ["a"]
+    assert intake.offer(large("b"), 0.0) == ()
     intake.forget("a")
     assert [g.offer.client for g in intake.more(0.0)] == ["b"]
 
