@@ -35,7 +35,6 @@ class Averaging:
         self._newest: tuple[int, Model] | None = None
         self.previous: Model | None = None
         self._base: Model | None = None
-        self._manifest: str | None = None
         self._sum: ExactSum | None = None
         self._first: tuple[Manifest, Vector] | None = None
 

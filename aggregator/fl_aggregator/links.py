@@ -119,9 +119,6 @@ class Links:
         limits = None if self._control is None else self._control.limits
         return LARGEST_PACKET if limits is None else limits.maximum_packet_size
 
-    def is_own(self, birth: m.AggregatorPresence) -> bool:
-        return birth.session == self._session
-
     def watch_for_others(self) -> None:
         """Before anything is published: is another run online under this prefix?"""
         self._subscribe("control", [(self.topic(t.AggregatorTopic()), 1), (self.topic(t.StatusTopic()), 1)])
@@ -146,8 +143,10 @@ class Links:
             foreign_only=True,
         )
         self.retain(t.AggregatorTopic(), self._birth("online"))
+        born = self.topic(t.AggregatorTopic())
         for topic, made in list(self._retained.items()):
-            self._publish(topic, made(), retain=True)
+            if topic != born:
+                self._publish(topic, made(), retain=True)
 
     def take_updates(self) -> None:
         """On every connect of the updates' connection."""
@@ -158,9 +157,11 @@ class Links:
 
         A ghost of an earlier life that a broker revived, a mistake, or malice: edges that come now must not find it.
         """
+        if not retained:
+            return
         made = self._retained.get(topic)
         ours = b"" if made is None else made()
-        if not retained or payload == ours:
+        if payload == ours:
             return
         now = time.monotonic()
         if now - self._defended.get(topic, -math.inf) < DEFEND_EVERY and len(self._defended) < MAX_DEFENDED:
@@ -168,10 +169,8 @@ class Links:
         if len(self._defended) >= MAX_DEFENDED:
             self._defended.clear()
         self._defended[topic] = now
-        LOG.info(
-            "%s: %s", topic, "cleared what is not of this run" if ours is None else "said again what is so"
-        )
-        self._publish(topic, ours or b"", retain=True)
+        LOG.info("%s: %s", topic, "said again what is so" if ours else "cleared what is not of this run")
+        self._publish(topic, ours, retain=True)
 
     def clear_foreign(self, topic: str) -> None:
         """Clears a retained message where nothing is to be retained."""

@@ -73,11 +73,13 @@ class Publications:
         return pub.publication([weights], chunk_size, model.digest)
 
     def _maker(self, digest: str, topic: t.ManifestTopic | t.ChunkTopic) -> Callable[[], m.Message]:
+        envelope = self._scope.envelope()  # once: said again, it is the same message
+
         def make() -> m.Message:
             publication = self._models[digest]
             if isinstance(topic, t.ChunkTopic):
-                return publication.chunk(topic.index, **self._scope.envelope())
-            return publication.manifest(**self._scope.envelope())
+                return publication.chunk(topic.index, **envelope)
+            return publication.manifest(**envelope)
 
         return make
 

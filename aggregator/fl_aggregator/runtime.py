@@ -107,7 +107,6 @@ class Aggregator:
         self._ticked = 0.0
         self._status_at = -STATUS_EVERY
         self._status_of: Run | None = None
-        self._awaited: tuple[str, ...] = ()
         self._bytes_before: dict[int, tuple[int, int]] = {}
         self._bytes: dict[int, tuple[int, int]] = {}
         self._results: deque[int] = deque()

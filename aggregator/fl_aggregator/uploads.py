@@ -175,12 +175,10 @@ class Uploads:
 
     def end_round(self) -> tuple[UpdateFacts, ...]:
         """Drops whatever is under way; whose that was is to be told."""
-        self._intake.clear()
         facts = tuple(upload.facts for upload in self._uploads.values())
-        for upload in self._uploads.values():
-            upload.partial.drop()
-            upload.partial.close()
-        self._uploads.clear()
+        for client in list(self._uploads):
+            self.drop(client)
+        self._intake.clear()  # and what was taken out
         return facts
 
     def _tell(self, grants: tuple[Granted, ...]) -> None:

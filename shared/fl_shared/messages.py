@@ -37,7 +37,6 @@ RejectionReason = Literal[
     "stale-round", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest", "wrong-size",
     "wrong-digest", "not-finite", "too-large", "bad-examples", "malformed", "no-round",
 ]  # fmt: skip
-MissingReason = Literal["offline", "deadline", "rejected", "surplus", "failed"]
 Phase = Literal[
     "selecting", "collecting", "aggregating", "evaluating", "finished", "failed", "interrupted"
 ]  # fmt: skip

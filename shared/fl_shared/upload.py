@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final, TypedDict, cast
 
 from fl_shared import messages as m
 from fl_shared.codec import encode
@@ -52,21 +52,43 @@ class Sender:
     round: int
 
 
+class _Facts(TypedDict):
+    run: str
+    epoch: int
+    seq: int
+    client: str
+    session: str
+    round: int
+    base: str | None
+    digest: str
+    examples: int
+    steps: int
+    seconds: float
+    metrics: m.UpdateMetrics
+
+
+def _facts(sender: Sender, seq: int, update: FinishedUpdate) -> _Facts:
+    """What an update and its offer have in common."""
+    return {
+        "run": sender.run,
+        "epoch": sender.epoch,
+        "seq": seq,
+        "client": sender.client,
+        "session": sender.session,
+        "round": sender.round,
+        "base": update.base,
+        "digest": update.digest,
+        "examples": update.examples,
+        "steps": update.steps,
+        "seconds": update.seconds,
+        "metrics": update.metrics,
+    }
+
+
 def whole(sender: Sender, seq: int, update: FinishedUpdate) -> m.Update:
     """The update in one message."""
     return m.Update(
-        run=sender.run,
-        epoch=sender.epoch,
-        seq=seq,
-        client=sender.client,
-        session=sender.session,
-        round=sender.round,
-        base=update.base,
-        digest=update.digest,
-        examples=update.examples,
-        steps=update.steps,
-        seconds=update.seconds,
-        metrics=update.metrics,
+        **_facts(sender, seq, update),
         # Not validated, since a view passes for no bytes, and the sections are our own.
         sections=tuple(
             m.Section.model_construct(
@@ -93,18 +115,7 @@ def whole_bytes(sender: Sender, seq: int, update: FinishedUpdate) -> int:
 def offer(sender: Sender, seq: int, update: FinishedUpdate, chunk_size: int) -> m.Offer:
     """All of the update but its data, and how that is cut."""
     return m.Offer(
-        run=sender.run,
-        epoch=sender.epoch,
-        seq=seq,
-        client=sender.client,
-        session=sender.session,
-        round=sender.round,
-        base=update.base,
-        digest=update.digest,
-        examples=update.examples,
-        steps=update.steps,
-        seconds=update.seconds,
-        metrics=update.metrics,
+        **_facts(sender, seq, update),
         sections=tuple(
             m.OfferedSection(
                 name=s.name,
