@@ -343,15 +343,16 @@ class Aggregator:
             reason: m.RejectionReason = "wrong-size" if error.reason == "wrong-size" else "malformed"
             rejection = do.Reject(update.round, update.digest, reason, str(error))
             self._perform(do.Reply(update.client, update.session, rejection))
-        except OSError as error:
-            # Not granted, so the edge keeps it and offers it again.
-            LOG.error("no room for the update of %s: %s", update.client, error.strerror)
 
     def _take_chunk(self, chunk: m.UpdateChunk) -> None:
         try:
             complete = self._workshop.uploads.take(chunk, self._now())
         except Misfit as error:
             self._drop(chunk.client, error.reason, str(error))
+            return
+        except OSError as error:
+            # Not accepted, so the edge keeps it and offers it again.
+            LOG.error("no room for the update of %s: %s", chunk.client, error.strerror)
             return
         self._links.bytes_up += len(chunk.data)
         if complete is not None:

@@ -61,8 +61,9 @@ class _Upload:
     facts: UpdateFacts
     offered: Offered
     sections: tuple[m.OfferedSection, ...]
-    partial: Partial
     digesting: _Digesting | None
+    partial: Partial | None = None
+    """Made when the first chunk comes: offers that only wait take no room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Uploads:
         self._uploads: dict[str, _Upload] = {}
 
     def begin(self, offer: m.Offer, facts: UpdateFacts, now: float) -> None:
-        """An offer that is wanted. Raises ``OSError`` if there is no room for it, ``Misfit`` if it fits nowhere."""
+        """An offer that is wanted. Raises ``Misfit`` if it fits nowhere."""
         client = offer.client
         try:
             offered = Offered(
@@ -115,15 +116,17 @@ class Uploads:
             self.drop(client)
             known = None
         if known is None:
-            partial = self._spool.begin(offer.round, client, offer.size)
-            self._uploads[client] = _Upload(facts, offered, offer.sections, partial, _Digesting.of(offer))
+            self._uploads[client] = _Upload(facts, offered, offer.sections, _Digesting.of(offer))
         else:
             known.facts = facts
             known.offered = offered
         self._tell(self._intake.offer(offered, now))
 
     def take(self, part: m.UpdateChunk, now: float) -> UpdateFacts | None:
-        """Keeps a chunk; the update's facts if that was the last one. Raises ``Misfit``."""
+        """Keeps a chunk; the update's facts if that was the last one.
+
+        Raises ``Misfit``, and ``OSError`` if there is no room: the offer is forgotten, and has to be made again.
+        """
         upload = self._uploads.get(part.client)
         if upload is None:
             raise Misfit("not-granted", f"chunk {part.index} of an update that is not being sent")
@@ -137,17 +140,29 @@ class Uploads:
                 return None
             case "keep":
                 start = part.index * offered.chunk_size
-                upload.partial.data[start : start + len(part.data)] = part.data
+                data = self._room(upload).data
+                data[start : start + len(part.data)] = part.data
                 if upload.digesting is not None:
-                    upload.digesting.take(part.index, offered, upload.partial.data)
+                    upload.digesting.take(part.index, offered, data)
             case verdict:
                 raise Misfit(verdict, f"chunk {part.index}: {len(part.data)} bytes: {verdict}")
         self._tell(self._intake.more(now))
         return upload.facts if self._intake.is_complete(part.client) else None
 
+    def _room(self, upload: _Upload) -> Partial:
+        if upload.partial is None:
+            offered = upload.offered
+            try:
+                upload.partial = self._spool.begin(offered.round, offered.client, offered.size)
+            except OSError:
+                self.drop(offered.client)
+                raise
+        return upload.partial
+
     def take_out(self, client: str) -> Taken:
         """A complete upload; its room is not given to others before it is put away."""
         upload = self._uploads.pop(client)
+        assert upload.partial is not None, "complete"
         digest = None if upload.digesting is None else upload.digesting.digest()
         return Taken(upload.facts, upload.sections, upload.partial, digest)
 
@@ -165,7 +180,7 @@ class Uploads:
         """It is of no use: nothing stays of it."""
         upload = self._uploads.pop(client, None)
         self._intake.forget(client)
-        if upload is not None:
+        if upload is not None and upload.partial is not None:
             upload.partial.drop()
             upload.partial.close()
 

@@ -62,7 +62,7 @@ class Workshop:
         self._taken: dict[tuple[str, str], Taken] = {}
 
     def receive(self, offer: m.Offer, facts: on.UpdateFacts, now: float) -> None:
-        """Takes an offered update in, chunk by chunk. Raises ``uploads.Misfit`` and ``OSError``."""
+        """Takes an offered update in, chunk by chunk. Raises ``uploads.Misfit``."""
         if self._at_work.get(facts.client) == facts.digest:
             return
         expected = self._expected_bytes(offer)
