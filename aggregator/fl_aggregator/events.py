@@ -35,6 +35,23 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """The aggregator was started again: its ``epoch``-th start. Who was here may be gone."""
+
+    now: float
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdatesLost:
+    """Accepted updates of the round that was open at a resume are not in the spool (any more)."""
+
+    now: float
+    round: int
+    clients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnected:
     """Our own connection is back: wills may have gone unheard while it was away."""
 
@@ -123,7 +140,7 @@ class ModelMade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """An edge has evaluated a version on its split."""
+    """An edge has evaluated a version on its split; ``examples`` is 0 if it could not, or has nothing to do it on."""
 
     now: float
     client: str
@@ -153,6 +170,8 @@ class Interrupted:
 
 Event = (
     Started
+    | Resumed
+    | UpdatesLost
     | Reconnected
     | Registered
     | EdgeLost

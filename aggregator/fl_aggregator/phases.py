@@ -48,7 +48,9 @@ class Collecting:
     @property
     def awaited(self) -> tuple[str, ...]:
         """Called, neither in nor out: present, blinking or lost."""
-        return tuple(n for n in self.cohort if n not in self.updates and n not in self.out)
+        # Of a list: a tuple made of a generator is never taken from those that the interpreter keeps for reuse, only
+        # put back there.
+        return tuple([n for n in self.cohort if n not in self.updates and n not in self.out])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,19 +84,21 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The run cannot go on."""
+    """The run cannot go on by itself. ``before``: where it was, to be taken up when the cause is mended."""
 
     at: float
     reason: Literal["too-few-edges", "rounds-abandoned"]
     detail: str
+    before: Selecting | Evaluating
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """The operator ended the run; it can be taken up where it was."""
+    """The operator ended the run; it can be taken up where it was: ``before``."""
 
     at: float
     reason: str
+    before: Selecting | Collecting | Aggregating | Evaluating
 
 
 Phase = Selecting | Collecting | Aggregating | Evaluating | Finished | Failed | Stopped
@@ -141,10 +145,14 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The whole state of a run. ``unsettled``: ended rounds whose line in the history is not written yet."""
+    """The whole state of a run. ``unsettled``: ended rounds whose line in the history is not written yet.
+
+    ``epoch``: how many times the run's aggregator was started.
+    """
 
     settings: Settings
     phase: Phase
+    epoch: int = 1
     roster: Roster = field(default_factory=Roster)
     begun: bool = False
     model: ModelReference | None = None

@@ -1,6 +1,7 @@
 """The round: a pure state machine. Everything that decides how a run goes is in ``step``.
 
 Selecting → Collecting → Aggregating → (committed | abandoned) → Selecting → … → Finished | Failed | Stopped
+(and a resume leads from Failed and Stopped back to where the run was)
 
 The same state and event always give the same state and effects. Whenever the state changes, the first effect
 is ``Record(event)``; replaying the recorded events through ``step`` gives the state back, and no decision is
@@ -12,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, Literal, assert_never
 
-from fl_aggregator import admission, evaluations, verdict
+from fl_aggregator import admission, evaluations, interruptions, verdict
 from fl_aggregator import effects as do
 from fl_aggregator import events as on
 from fl_aggregator.phases import (
@@ -38,7 +39,7 @@ LOADING: Final = 60.0
 
 def step(state: Run, event: on.Event) -> Step:
     """What ``event`` makes of ``state``, and what is to be done about it, in this order."""
-    if state.over:
+    if state.over and not isinstance(event, on.Resumed):
         return _after_the_end(state, event)
     after, effects = _react(state, event)
     after, more = _advance(after, event.now)
@@ -52,6 +53,10 @@ def _react(state: Run, event: on.Event) -> Step:
     match event:
         case on.Started(now=now):
             return _start(state, now)
+        case on.Resumed():
+            return interruptions.resume(state, event), ()
+        case on.UpdatesLost():
+            return _lose(state, event)
         case on.Reconnected(now=now):
             return replace(state, roster=state.roster.all_unconfirmed(now)), ()
         case on.Registered():
@@ -79,8 +84,7 @@ def _react(state: Run, event: on.Event) -> Step:
         case on.TimePassed():
             return state, ()
         case on.Interrupted(now=now, reason=reason):
-            state, effects = evaluations.settle(state, now, everything=True)
-            return replace(state, phase=Stopped(at=now, reason=reason)), (*effects, do.End())
+            return interruptions.interrupt(state, now, reason)
         case _:
             assert_never(event)
 
@@ -119,6 +123,16 @@ def _start(state: Run, now: float) -> Step:
     if state.model is None:
         return state, ()
     return state, (do.PublishModel(0, state.model, None),)
+
+
+def _lose(state: Run, event: on.UpdatesLost) -> Step:
+    """Whose update was accepted has forgotten it: the round cannot be what it was, and a new one is opened."""
+    collected = state.phase.collected if isinstance(state.phase, Aggregating) else state.phase
+    if not isinstance(collected, Collecting) or collected.round != event.round or not event.clients:
+        return state, ()
+    named = ", ".join(event.clients[:5]) + (", …" if len(event.clients) > 5 else "")
+    reason = f"accepted updates were lost with the aggregator that held them: {len(event.clients)} ({named})"
+    return _abandon(state, collected, event.now, reason)
 
 
 def _advance(state: Run, now: float) -> Step:
@@ -215,8 +229,9 @@ def _announcement(phase: Collecting) -> do.AnnounceRound:
 
 
 def _fail_for_lack_of_edges(state: Run, eligible: tuple[str, ...], needed: int, now: float) -> Step:
+    assert isinstance(state.phase, Selecting | Evaluating)
     detail = lack_of_edges(state, eligible, needed)
-    return _end(state, Failed(at=now, reason="too-few-edges", detail=detail), now)
+    return _end(state, Failed(at=now, reason="too-few-edges", detail=detail, before=state.phase), now)
 
 
 # --- collecting -------------------------------------------------------------------------------------------
@@ -284,7 +299,8 @@ def _abandon(state: Run, phase: Collecting, now: float, reason: str) -> Step:
         state, settled = evaluations.settle(state, now)
         return state, (*effects, *settled)
     detail = f"{abandoned} rounds in a row were abandoned; round {phase.round}: {reason}"
-    state, ended = _end(state, Failed(at=now, reason="rounds-abandoned", detail=detail), now)
+    failed = Failed(at=now, reason="rounds-abandoned", detail=detail, before=following)
+    state, ended = _end(state, failed, now)
     return state, (*effects, *ended)
 
 

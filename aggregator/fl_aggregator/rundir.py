@@ -11,11 +11,14 @@ import json
 import os
 import platform
 import secrets
+from collections.abc import Container
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, Field, ValidationError
 
 from fl_aggregator import checkpoint, journal, spool
 from fl_aggregator.checkpoint import Checkpoints, write_atomically
@@ -29,53 +32,152 @@ HISTORY: Final = "history.jsonl"
 _LOCK: Final = ".lock"
 
 
-class RunDirectory:
-    """Owns ``path`` (created) until it is closed. Raises ``UserError`` if it cannot, or if a run lies there."""
+class FirstWeights(BaseModel):
+    """The first weights that the user gave, as the digests of their content and of their manifest."""
 
-    def __init__(self, path: Path, durability: Durability = "process") -> None:
+    digest: str
+    manifest: str
+
+
+class FleetRecord(BaseModel):
+    """How `simulate` runs its edges; ``broker`` is null if it starts one of its own."""
+
+    broker: str | None = None
+    data: Path | None = None
+    device: str | None = None
+    workers: int | None = None
+
+
+class RunRecord(BaseModel):
+    """``run.json``: what a run was told, and which start of its aggregator is the newest.
+
+    ``fleet`` is null for a run with edges of their own; ``ended`` before the run is finished and has said so.
+    """
+
+    run: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    epoch: Annotated[int, Field(ge=1)] = 1
+    started: str
+    ended: str | None = None
+    broker: str = ""
+    prefix: str
+    settings: Settings
+    seed: int
+    durability: Durability
+    chunk: Annotated[int, Field(ge=1)]
+    first_weights: FirstWeights | None = None
+    fleet: FleetRecord | None = None
+    versions: dict[str, str]
+
+
+def new_record(
+    settings: Settings,
+    durability: Durability,
+    chunk: int,
+    first_weights: FirstWeights | None,
+    fleet: FleetRecord | None,
+) -> RunRecord:
+    """That of a run which begins now, under a name of its own."""
+    return RunRecord(
+        run=secrets.token_hex(6),
+        started=utc_now(),
+        prefix=settings.prefix,
+        settings=settings,
+        seed=settings.seed,
+        durability=durability,
+        chunk=chunk,
+        first_weights=first_weights,
+        fleet=fleet,
+        versions=versions(),
+    )
+
+
+def utc_now() -> str:
+    """To the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Of what a run depends on."""
+    return {
+        "fl-mqtt": version("fl-mqtt"),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "paho-mqtt": version("paho-mqtt"),
+    }
+
+
+def read_run(path: Path) -> RunRecord:
+    """What stands in ``path``'s ``run.json``. Raises ``UserError`` naming what is wrong with it."""
+    file = path / RUN
+    try:
+        return RunRecord.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"--resume {path}: holds no run (no {RUN}), expected the directory of one") from None
+    except OSError as error:
+        raise UserError(f"--resume {path}: {error.strerror}: {error.filename}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"--resume {path}: {file}: {where}: {first['msg']}") from None
+
+
+class RunDirectory:
+    """Owns ``path`` until it is closed: a new run's (created), or one that is taken up again (``resume``).
+
+    Raises ``UserError`` if it cannot, if a run lies there already, or if none lies there to be taken up.
+    """
+
+    def __init__(self, path: Path, durability: Durability = "process", *, resume: bool = False) -> None:
         self.path = path
+        option = "--resume" if resume else "--run-dir"
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                path.mkdir(parents=True, exist_ok=True)
+            elif not (path / RUN).exists():
+                raise UserError(f"--resume {path}: holds no run (no {RUN}), expected the directory of one")
             self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise UserError(f"--run-dir {path}: {error.strerror}: {error.filename}") from None
+            raise UserError(f"{option} {path}: {error.strerror}: {error.filename}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if (path / RUN).exists():
+            if not resume and (path / RUN).exists():
                 raise UserError(
-                    f"--run-dir {path}: holds a run already, expected a new or an empty directory"
+                    f"--run-dir {path}: holds a run already, expected a new or an empty directory; "
+                    f"to take it up again: --resume {path}"
                 )
             self.checkpoints = Checkpoints(path)
             self.spool = Spool(path, durability)
-            self.journal = Journal(path)
+            self.journal = Journal(path, sync=durability == "power")
             self._history = (path / HISTORY).open("ab", buffering=0)
         except BlockingIOError:
             os.close(self._lock)
-            raise UserError(f"--run-dir {path}: another aggregator is using it") from None
+            raise UserError(f"{option} {path}: another aggregator is using it") from None
         except OSError as error:
             os.close(self._lock)
-            raise UserError(f"--run-dir {path}: {error.strerror}: {error.filename}") from None
+            raise UserError(f"{option} {path}: {error.strerror}: {error.filename}") from None
         except UserError:
+            (path / _LOCK).unlink(missing_ok=True)
             os.close(self._lock)
             raise
 
-    def write_run(self, run: str, settings: Settings, broker: str, **more: Any) -> None:
-        fields = {
-            "run": run,
-            "epoch": 1,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "broker": broker,
-            "settings": settings.model_dump(mode="json"),
-            "seed": settings.seed,
-            "versions": {
-                "fl-mqtt": version("fl-mqtt"),
-                "python": platform.python_version(),
-                "numpy": version("numpy"),
-                "paho-mqtt": version("paho-mqtt"),
-            },
-            **more,
-        }
-        write_atomically(self.path / RUN, json.dumps(fields, indent=2).encode() + b"\n")
+    def write_run(self, record: RunRecord) -> None:
+        """Says whose directory it is; from now on the run can be taken up again."""
+        write_atomically(self.path / RUN, record.model_dump_json(indent=2).encode() + b"\n")
+
+    def keep_history_of(self, rounds: Container[int]) -> set[int]:
+        """Takes away all lines but those of ``rounds``; says whose are there. A line that was cut off goes too."""
+        kept: dict[int, bytes] = {}
+        for line in (self.path / HISTORY).read_bytes().splitlines(keepends=True):
+            try:
+                number = json.loads(line)["round"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            if line.endswith(b"\n") and number in rounds:
+                kept[number] = line
+        self._history.close()
+        write_atomically(self.path / HISTORY, *kept.values())
+        self._history = (self.path / HISTORY).open("ab", buffering=0)
+        return set(kept)
 
     def append_history(self, line: dict[str, Any]) -> None:
         self._history.write(json.dumps(line, separators=(", ", ": ")).encode() + b"\n")

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from fl_aggregator import effects as do
 from fl_aggregator import events as on
-from fl_aggregator.phases import Collecting, Finished, Run
+from fl_aggregator.phases import Aggregating, Collecting, Failed, Finished, Run, Stopped
 from fl_aggregator.round import step
 from tests.unit.playbook import Playbook, digest_of
 
@@ -222,6 +222,29 @@ class AnyRun(RuleBasedStateMachine):
         ordered = any(isinstance(order, do.Average) and order.round == number for order in self.orders)
         if (what != "interrupt" or really == 0) and not (ordered and what.startswith("made")):
             self.tell(what.format(client=client, number=number))
+
+    @rule(forgotten=st.integers(0, 4))
+    def the_aggregator_is_started_again(self, forgotten: int) -> None:
+        """What was ordered and not reported is lost with it; an average is made again."""
+        phase = (
+            self.state.phase.before if isinstance(self.state.phase, Stopped | Failed) else self.state.phase
+        )
+        if isinstance(phase, Finished):
+            return
+        self.orders.clear()
+        if isinstance(phase, Aggregating):
+            collected = phase.collected
+            version = 0 if collected.base is None else collected.base.version + 1
+            contributors = tuple(collected.updates[name] for name in sorted(collected.updates))
+            self.orders.append(do.Average(phase.round, version, collected.base, contributors))
+        else:
+            collected = phase  # type: ignore[assignment]
+        self.tell("resume")
+        held = collected.updates if isinstance(collected, Collecting) else {}
+        if forgotten == 1 and held and self.state.phase == phase:
+            self.orders.clear()
+            clients = (min(held),)
+            self.tell(on.UpdatesLost(now=self.play.now, round=collected.round, clients=clients))
 
     @invariant()
     def a_deadline_ends_the_round(self) -> None:

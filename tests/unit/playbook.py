@@ -6,7 +6,8 @@ and everything else that must hold at every step. An expectation is some of an e
 
 Events, with what may be left out in brackets (the defaults are those of an edge that does everything right)::
 
-    start | tick | reconnect | interrupt [REASON] | wait SECONDS (and a tick) | sleep SECONDS (no tick)
+    start | tick | reconnect | resume | forget CLIENT … | interrupt [REASON]
+    wait SECONDS (and a tick) | sleep SECONDS (no tick)
     join ID [roles=train,predict] [device=D] [session=S] [task=T]       first registration
     load ID [examples=10] [manifest=M] [device=D] [session=S]           second registration
     rejoin ID                                                           a new session of the same device
@@ -133,6 +134,10 @@ class Playbook:
                 return on.TimePassed(now=self.now) if verb == "wait" else None
             case "reconnect", []:
                 return on.Reconnected(now=self.now)
+            case "resume", []:
+                return on.Resumed(now=self.now, epoch=self.state.epoch + 1)
+            case "forget", [*clients]:
+                return on.UpdatesLost(now=self.now, round=self.round, clients=tuple(clients))
             case "interrupt", reason:
                 return on.Interrupted(now=self.now, reason=" ".join(reason) or "stopped")
             case "rejoin", [client]:

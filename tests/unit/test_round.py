@@ -210,7 +210,62 @@ def test_an_interrupt_ends_the_run_and_writes_what_is_known() -> None:
     round_done(playbook)
     playbook.play("send 0")
     assert playbook >> "interrupt by the operator" << "history 1 committed" << "end"
-    assert playbook.state.phase == Stopped(at=0.0, reason="by the operator")
+    assert isinstance(playbook.state.phase, Stopped)
+    assert playbook.state.phase.reason == "by the operator"
+
+
+def test_a_stopped_run_goes_on_in_the_same_round_with_what_it_held() -> None:
+    playbook = training(clients=2, per_round=2, evaluator=True)
+    round_done(playbook)
+    playbook.play("send 0")
+    before = playbook.collecting
+    playbook.play("interrupt by the operator", "send 1", "resume")
+    assert playbook.state.phase == before
+    assert playbook.state.epoch == 2
+    playbook.play(
+        "rejoin 0 roles=train", "rejoin 1 roles=train", "rejoin e roles=evaluate", "evaluate e 1 0.5"
+    )
+    assert playbook.ledger.written == [1], "the line is written anew, with the accuracy"
+    playbook.play("send 1")
+    assert playbook.state.version == 2
+
+
+def test_who_does_not_come_back_after_a_resume_is_lost() -> None:
+    playbook = training(clients=3, per_round=2, quorum=1, grace=0)
+    a, b = playbook.cohort
+    (other,) = {"0", "1", "2"} - {a, b}
+    playbook.play(f"send {a}", "resume", f"rejoin {a} roles=train", f"rejoin {other} roles=train")
+    assert playbook.collecting.cohort == (a, b)
+    playbook.play("wait 11")
+    assert playbook.cohort[2:] == (other,), "its substitute is called"
+
+
+def test_a_failed_run_is_taken_up_again_with_a_new_wait() -> None:
+    playbook = training(clients=2, per_round=2, holdout=0, wait=20)
+    round_done(playbook)
+    playbook.play("lose 0", "lose 1", "wait 6", "wait 25", "wait 25", "wait 25", "wait 25")
+    assert isinstance(playbook.state.phase, Failed)
+    playbook.play("wait 100", "resume")
+    playbook.play("rejoin 0 roles=train", "rejoin 1 roles=train", "tick", "send 0", "send 1")
+    assert playbook.state.version == 2
+
+
+def test_a_round_whose_accepted_updates_are_gone_is_abandoned() -> None:
+    playbook = training(clients=2, per_round=2, holdout=0)
+    number = playbook.round
+    playbook.play("send 0", "resume", "forget 0")
+    assert playbook.state.closed[-1].round == number
+    assert playbook.state.phase.round == number + 1  # type: ignore[union-attr]
+    assert "lost with the aggregator" in str(playbook.state.unsettled or playbook.told[-1])
+    assert playbook.state.version == 0
+
+
+def test_a_resume_after_the_end_changes_nothing() -> None:
+    playbook = training(clients=2, per_round=2, rounds=1, holdout=0)
+    round_done(playbook)
+    before = playbook.state
+    playbook.play("resume")
+    assert playbook.state == before
 
 
 def test_after_the_end_questions_are_answered_and_nothing_changes() -> None:

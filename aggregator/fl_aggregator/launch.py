@@ -1,0 +1,61 @@
+"""What a command starts: a new run in a new directory, or one that is taken up again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fl_aggregator import rundir
+from fl_aggregator.checkpoint import Model, read_safetensors
+from fl_aggregator.resumption import Resumption, recall
+from fl_aggregator.rundir import FirstWeights, FleetRecord, RunDirectory, RunRecord
+from fl_aggregator.settings import Settings
+from fl_aggregator.spool import Durability
+from fl_shared.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A run that is about to go on; owns its directory until it is closed."""
+
+    record: RunRecord
+    directory: RunDirectory
+    first_weights: Model | None = None
+    taken_up: Resumption | None = None
+
+    def close(self) -> None:
+        self.directory.close()
+
+
+def new(
+    settings: Settings,
+    run_dir: Path | None,
+    init: Path | None,
+    durability: Durability,
+    chunk: int,
+    fleet: FleetRecord | None = None,
+) -> Launch:
+    """A new run. Raises ``UserError`` if its directory or its first weights cannot be used."""
+    weights = None if init is None else read_safetensors(init)
+    first = None if weights is None else FirstWeights(digest=weights.digest, manifest=weights.manifest.digest)
+    directory = RunDirectory(run_dir if run_dir is not None else rundir.fresh(settings.task), durability)
+    record = rundir.new_record(settings, durability, chunk, first, fleet)
+    return Launch(record, directory, first_weights=weights)
+
+
+def resume(path: Path, *, simulated: bool) -> Launch:
+    """The run in ``path``, where it was. Raises ``UserError`` if none lies there that can go on."""
+    record = rundir.read_run(path)
+    if simulated != (record.fleet is not None):
+        begun = "start" if simulated else "simulate"
+        raise UserError(
+            f"--resume {path}: was begun by fl-aggregator {begun}, and goes on with: "
+            f"fl-aggregator {begun} --resume {path}"
+        )
+    directory = RunDirectory(path, record.durability, resume=True)
+    try:
+        found = recall(directory, record)
+    except BaseException:
+        directory.close()
+        raise
+    return Launch(record.model_copy(update={"epoch": record.epoch + 1}), directory, taken_up=found)

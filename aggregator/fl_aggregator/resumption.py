@@ -1,0 +1,134 @@
+"""Taking a run up again: what its directory says of where it was, and what has to be said and done anew.
+
+Nothing is decided here: the recorded events are replayed through ``round.step``. Their effects may or may not have
+been performed before the aggregator died; those that matter still are performed once more, and all of them are
+such that twice is as good as once.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from fl_aggregator import effects as do
+from fl_aggregator import views
+from fl_aggregator.journal import replay
+from fl_aggregator.phases import Aggregating, Collecting, Failed, Finished, Run, Stopped, Summary, new_run
+from fl_aggregator.rundir import RunDirectory, RunRecord, versions
+from fl_shared import messages as m
+from fl_shared.errors import UserError
+
+LOG: Final = logging.getLogger(__name__)
+
+
+RESULTS_RETAINED: Final = 8
+"""Results of rounds that stay at the broker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Where a run was. ``now``: run time of the last event; ``begun``: whether there was any.
+
+    ``models`` (the newest two) and ``results`` are what was published last; ``best`` what was kept as such.
+    """
+
+    record: RunRecord
+    state: Run
+    now: float
+    begun: bool
+    models: tuple[do.PublishModel, ...]
+    results: tuple[do.PublishResult, ...]
+    best: do.KeepBest | None
+
+    @property
+    def open_round(self) -> Collecting | None:
+        """The round for which updates are in the spool."""
+        phase = self.state.phase
+        if isinstance(phase, Stopped):
+            phase = phase.before
+        phase = phase.collected if isinstance(phase, Aggregating) else phase
+        return phase if isinstance(phase, Collecting) else None
+
+    @property
+    def average(self) -> do.Average | None:
+        """What was to be averaged when the aggregator died."""
+        phase = self.state.phase.before if isinstance(self.state.phase, Stopped) else self.state.phase
+        if not isinstance(phase, Aggregating):
+            return None
+        collected = phase.collected
+        version = 0 if collected.base is None else collected.base.version + 1
+        contributors = tuple(collected.updates[name] for name in sorted(collected.updates))
+        return do.Average(phase.round, version, collected.base, contributors)
+
+    def again(self, state: Run) -> tuple[do.Effect, ...]:
+        """What is to be performed once more, given the state after the resume."""
+        effects: list[do.Effect] = [*self.models, *self.results]
+        if isinstance(state.phase, Collecting):
+            phase = state.phase
+            effects.append(do.AnnounceRound(phase.round, phase.base, phase.cohort, phase.deadline))
+        if self.average is not None and isinstance(state.phase, Aggregating):
+            effects.append(self.average)
+        return (*effects, *(() if self.best is None else (self.best,)))
+
+
+def recall(directory: RunDirectory, record: RunRecord) -> Resumption:
+    """Reads the journal, and makes the history what it says. Raises ``UserError`` if the run has ended, and said so."""
+    mine, theirs = versions()["fl-mqtt"], record.versions.get("fl-mqtt")
+    if mine != theirs:
+        LOG.warning("the run was begun by fl-mqtt %s, this is %s", theirs, mine)
+    first = record.first_weights
+    state = new_run(
+        record.settings,
+        None if first is None else m.ModelReference(version=0, digest=first.digest),
+        None if first is None else first.manifest,
+    )
+    now, begun = 0.0, False
+    models: dict[int, do.PublishModel] = {}
+    results: dict[int, do.PublishResult] = {}
+    lines: dict[int, Summary] = {}
+    best: do.KeepBest | None = None
+    for event, after, effects in replay(state, directory.path):
+        state, now, begun = after, event.now, True
+        for effect in effects:
+            match effect:
+                case do.PublishModel(model=model):
+                    models[model.version] = effect
+                case do.PublishResult(summary=summary):
+                    results[summary.round] = effect
+                case do.WriteHistory(summary=summary):
+                    lines[summary.round] = summary
+                case do.KeepBest():
+                    best = effect
+                case _:
+                    pass
+    _mend_history(directory, state, lines)
+    if isinstance(state.phase, Finished) and record.ended is not None:
+        raise UserError(
+            f"--resume {directory.path}: run {record.run} is finished ({state.version} of "
+            f"{record.settings.rounds} versions): nothing is left to do"
+        )
+    newest = tuple(models[version] for version in sorted(models)[-2:])
+    shown = tuple(results.values())[-RESULTS_RETAINED:]
+    return Resumption(record, state, now, begun, newest, shown, best)
+
+
+def _mend_history(directory: RunDirectory, state: Run, lines: dict[int, Summary]) -> None:
+    """Every settled round has its line; those that will be written (again) have none yet."""
+    final = lines.keys() - {summary.round for summary in state.unsettled}
+    there = directory.keep_history_of(final)
+    for number in sorted(final - there):
+        directory.append_history(views.history_line(lines[number], 0, 0))
+
+
+def how(state: Run) -> str:
+    """In words, for the log: where the run goes on."""
+    done = f"{state.version} of {state.settings.rounds} versions"
+    phase = state.phase.before if isinstance(state.phase, Stopped | Failed) else state.phase
+    match phase:
+        case Collecting():
+            return f"{done}; round {phase.round} is open, {len(phase.updates)} of {phase.target} updates are here"
+        case Aggregating():
+            return f"{done}; round {phase.round} has closed and is to be averaged"
+        case _:
+            return done

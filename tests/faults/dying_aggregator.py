@@ -1,0 +1,36 @@
+"""`fl-aggregator` that is killed before its effect number ``DIES_BEFORE``; what that was stands in ``DEATH_NOTE``.
+
+Run as a program. With N larger than the number of effects it lives, and the note says how many there were.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from fl_aggregator import cli, runtime
+from fl_aggregator import effects as do
+
+
+class Mortal(runtime.Aggregator):
+    """Its n-th effect is never performed."""
+
+    dies_before = int(os.environ["DIES_BEFORE"])
+    note = Path(os.environ["DEATH_NOTE"])
+    performed = 0
+
+    def _perform(self, effect: do.Effect) -> None:
+        event = type(effect.event).__name__ if isinstance(effect, do.Record) else ""
+        if Mortal.performed == self.dies_before:
+            self.note.write_text(f"{Mortal.performed} {type(effect).__name__} {event}")
+            os.kill(os.getpid(), signal.SIGKILL)
+        Mortal.performed += 1
+        self.note.write_text(f"{Mortal.performed} lives")
+        super()._perform(effect)
+
+
+runtime.Aggregator = Mortal  # type: ignore[misc]
+
+if __name__ == "__main__":
+    cli.main()

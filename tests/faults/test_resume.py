@@ -1,0 +1,185 @@
+"""A run whose aggregator is killed and resumed is the run that it would have been (G1, G2, G3)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import programs
+from tests.broker import Mosquitto
+
+pytestmark = [pytest.mark.broker, pytest.mark.edge]
+
+RUN = (
+    "--task", "digits", "--clients", "3", "--per-round", "2", "--rounds", "2", "--epochs", "1", "--grace", "0",
+    "--wait", "60", "--deadline", "60",
+)  # fmt: skip
+FOREVER = 1_000_000
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What every run has to come to."""
+
+    model: str
+    contributions: dict[int, dict[str, str]]
+    effects: int
+
+
+@dataclass
+class Place:
+    """A broker and three edges that stay, for one run after the other."""
+
+    broker: Mosquitto
+    fleet: programs.Program
+    directory: Path
+
+    def mortal(self, name: str, dies_before: int, *, again: bool = False) -> tuple[int, str]:
+        """A start of a run (or of one ``again``) that dies; its exit code, and its death note."""
+        directory = self.directory / name
+        directory.mkdir(exist_ok=again)
+        note, run = directory / "note.txt", str(directory / "run")
+        what = ("--resume", run) if again else (*RUN, "--run-dir", run)
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.faults.dying_aggregator", "start", *what, "--broker", self.broker.url,
+             "--keepalive", programs.KEEPALIVE],
+            env={**os.environ, "DIES_BEFORE": str(dies_before), "DEATH_NOTE": str(note)},
+            capture_output=True, timeout=90, check=False,
+        )  # fmt: skip
+        return done.returncode, note.read_text()
+
+    def resume(self, name: str, *more: str) -> programs.Program:
+        return programs.Program(
+            self.directory / name / "again", "fl-aggregator", "start", "--resume",
+            str(self.directory / name / "run"), "--keepalive", programs.KEEPALIVE, *more,
+        )  # fmt: skip
+
+    def model(self, name: str) -> str:
+        return hashlib.sha256((self.directory / name / "run" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def events(directory: Path) -> list[dict[str, Any]]:
+    journal = directory / "run" / "journal.jsonl"
+    text = journal.read_text() if journal.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def contributions(directory: Path) -> dict[int, dict[str, str]]:
+    """Which updates were accepted: each once."""
+    kept = [event["update"] for event in events(directory) if event["event"] == "UpdateKept"]
+    counts = Counter((update["round"], update["client"]) for update in kept)
+    assert all(count == 1 for count in counts.values()), f"accepted twice: {counts}"
+    found: dict[int, dict[str, str]] = {}
+    for update in kept:
+        found.setdefault(update["round"], {})[update["client"]] = update["digest"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    directory = tmp_path_factory.mktemp("resume")
+    (directory / "broker").mkdir()
+    broker = Mosquitto(directory / "broker")
+    with programs.edges(directory / "edges", broker.url, "0-2") as fleet:
+        yield Place(broker, fleet, directory)
+    broker.stop()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Place) -> Undisturbed:
+    code, note = place.mortal("undisturbed", FOREVER)
+    assert code == 0, note
+    directory = place.directory / "undisturbed"
+    return Undisturbed(place.model("undisturbed"), contributions(directory), int(note.split()[0]))
+
+
+def dies_and_goes_on(place: Place, undisturbed: Undisturbed, boundary: int) -> str:
+    """One boundary; what was about to happen there."""
+    name = f"at-{boundary}"
+    directory = place.directory / name
+    code, note = place.mortal(name, boundary)
+    if code == 0:
+        return "lives"  # what the network brings differs a little from run to run
+    assert code == -signal.SIGKILL, note
+    if not (directory / "run" / "journal.jsonl").exists():
+        return note
+    with place.resume(name, "--broker", place.broker.url) as again:
+        assert again.wait(90) == 0, f"killed before effect {note}\n{again.output}"
+    assert place.model(name) == undisturbed.model, f"killed before effect {note}: another model"
+    assert contributions(directory) == undisturbed.contributions, f"killed before effect {note}"
+    lines = programs.history(directory)
+    assert [line["version"] for line in lines] == [1, 2], f"killed before effect {note}: {lines}"
+    assert not list((directory / "run" / "spool").iterdir()), "a committed round's spool is deleted"
+    return note
+
+
+# A few of them here, all in the long tests.
+@pytest.mark.parametrize("boundary", range(6, 60, 13))
+def test_killed_before_an_effect_and_resumed_it_makes_the_same_model(
+    place: Place, undisturbed: Undisturbed, boundary: int
+) -> None:
+    dies_and_goes_on(place, undisturbed, boundary)
+
+
+@pytest.mark.timeout(300)
+def test_killed_again_and_again_it_makes_the_same_model(place: Place, undisturbed: Undisturbed) -> None:
+    code = int(-signal.SIGKILL)
+    notes: list[str] = []
+    for start in range(40):
+        assert code == -signal.SIGKILL, notes
+        code, note = place.mortal("again-and-again", 24 + start % 5, again=start > 0)
+        notes.append(note)
+        if code == 0:
+            break
+    directory = place.directory / "again-and-again"
+    assert code == 0, notes
+    assert len(notes) > 2, "it was killed more than once"
+    assert place.model("again-and-again") == undisturbed.model
+    assert contributions(directory) == undisturbed.contributions
+    epochs = [event["epoch"] for event in events(directory) if event["event"] == "Resumed"]
+    assert epochs == sorted(set(epochs)), "the epoch grows at each start"
+    assert json.loads((directory / "run" / "run.json").read_text())["epoch"] == len(notes)
+
+
+def test_a_run_in_memory_only_begins_its_round_anew(place: Place) -> None:
+    """``--durability memory`` pays nothing, and loses the open round with the process, not the run."""
+    name = "memory"
+    directory = place.directory / name
+    with programs.Program(
+        directory, "fl-aggregator", "start", *RUN, "--epochs", "200", "--durability", "memory",
+        "--broker", place.broker.url, "--keepalive", programs.KEEPALIVE, "--run-dir", str(directory / "run"),
+    ) as run:  # fmt: skip
+        programs.until(
+            lambda: (1 in contributions(directory)) or not run.running(), 60, "an update of round 1"
+        )
+        run.send(signal.SIGKILL)
+        run.wait()
+    before = contributions(directory)
+    with place.resume(name, "--broker", place.broker.url) as again:
+        again.ends_well()
+    if len(before[1]) == 1:
+        assert "accepted updates of round 1 are gone" in again.err
+        assert programs.history(directory)[0]["outcome"] == "abandoned"
+    assert [line["version"] for line in programs.history(directory) if line["version"]] == [1, 2]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_killed_before_each_effect_and_resumed_it_makes_the_same_model(
+    place: Place, undisturbed: Undisturbed
+) -> None:
+    notes = [dies_and_goes_on(place, undisturbed, boundary) for boundary in range(undisturbed.effects)]
+    about_to = {note.split()[1] for note in notes if note != "lives"}
+    assert {"Record", "AnnounceRound", "Keep", "Reply", "Fold", "Average", "PublishModel", "PublishResult",
+            "WithdrawRound", "WriteHistory", "End"} <= about_to  # fmt: skip

@@ -1,0 +1,143 @@
+"""What a run's directory says of where the run was (docs/adr/0001)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fl_aggregator import effects as do
+from fl_aggregator import events as on
+from fl_aggregator.phases import Aggregating, Collecting, Run
+from fl_aggregator.resumption import Resumption, recall
+from fl_aggregator.round import step
+from fl_aggregator.rundir import HISTORY, RunDirectory, new_record, read_run
+from fl_aggregator.settings import Settings
+from fl_aggregator.views import history_line
+from fl_shared.errors import UserError
+from tests.unit.playbook import Playbook, round_done, training
+
+
+def directory_of(playbook: Playbook, path: Path, *, lines: bool = True) -> RunDirectory:
+    """As the aggregator would have left it, without a spool and checkpoints."""
+    directory = RunDirectory(path)
+    directory.write_run(new_record(playbook.state.settings, "process", 2**20, None, None))
+    for _, effects in playbook.told:
+        for effect in effects:
+            match effect:
+                case do.Record(event=event):
+                    directory.journal.append(event)
+                case do.WriteHistory(summary=summary) if lines:
+                    directory.append_history(history_line(summary, 7, 8))
+                case _:
+                    pass
+    return directory
+
+
+def recalled(playbook: Playbook, path: Path) -> Resumption:
+    directory = directory_of(playbook, path)
+    try:
+        return recall(directory, read_run(path))
+    finally:
+        directory.close()
+
+
+def rounds_in(path: Path) -> list[int]:
+    return [json.loads(line)["round"] for line in (path / HISTORY).read_text().splitlines()]
+
+
+def resumed(state: Run) -> Run:
+    return step(state, on.Resumed(now=0.0, epoch=2))[0]
+
+
+def test_an_open_round_is_announced_again_with_the_two_newest_models(tmp_path: Path) -> None:
+    playbook = training(clients=3, per_round=2, rounds=5, holdout=0)
+    round_done(playbook)
+    round_done(playbook)
+    a = playbook.cohort[0]
+    playbook.play(f"send {a}", "wait 3")
+    found = recalled(playbook, tmp_path)
+    assert found.state == playbook.state
+    assert found.open_round == playbook.collecting
+    assert [effect.model.version for effect in found.models] == [1, 2]
+    assert [effect.summary.round for effect in found.results] == [0, 1, 2]
+    again = found.again(resumed(found.state))
+    assert isinstance(again[-1], do.AnnounceRound)
+    assert again[-1].cohort == playbook.cohort
+
+
+def test_a_round_that_had_closed_is_averaged_again(tmp_path: Path) -> None:
+    playbook = training(clients=2, per_round=2, auto=False, holdout=0)
+    playbook.play("send 0", "kept 0", "send 1", "kept 1")
+    assert isinstance(playbook.state.phase, Aggregating)
+    (average,) = [effect for _, effects in playbook.told for effect in effects
+                  if isinstance(effect, do.Average) and effect.round == playbook.state.phase.round]  # fmt: skip
+    found = recalled(playbook, tmp_path)
+    assert found.average == average
+    assert average in found.again(resumed(found.state))
+    assert found.open_round == playbook.state.phase.collected
+
+
+def test_a_stopped_run_is_where_it_was_stopped(tmp_path: Path) -> None:
+    playbook = training(clients=2, per_round=2, holdout=0)
+    playbook.play("send 0", "interrupt enough")
+    found = recalled(playbook, tmp_path)
+    assert found.open_round is not None
+    assert set(found.open_round.updates) == {"0"}
+    assert isinstance(resumed(found.state).phase, Collecting)
+
+
+def test_a_finished_run_is_not_taken_up(tmp_path: Path) -> None:
+    playbook = training(clients=2, per_round=2, rounds=1, holdout=0)
+    round_done(playbook)
+    directory = directory_of(playbook, tmp_path, lines=False)
+    assert recall(directory, read_run(tmp_path)).state == playbook.state, "it has not said yet that it is"
+    directory.write_run(read_run(tmp_path).model_copy(update={"ended": "2026-01-01T00:00:00+00:00"}))
+    with pytest.raises(UserError, match=r"is finished \(1 of 1 versions\)"):
+        recall(directory, read_run(tmp_path))
+    directory.close()
+    assert rounds_in(tmp_path) == [1], (
+        "a line that was still to be written when the aggregator died is there now"
+    )
+
+
+def test_the_history_is_made_what_the_journal_says(tmp_path: Path) -> None:
+    playbook = training(clients=2, per_round=2, rounds=5, evaluator=True)
+    round_done(playbook)
+    playbook.play("evaluate e 1 0.5")
+    round_done(playbook)
+    playbook.play("interrupt enough")  # writes the line of round 2, which is not evaluated yet
+    directory = directory_of(playbook, tmp_path)
+    assert rounds_in(tmp_path) == [1, 2]
+    with (tmp_path / HISTORY).open("ab") as file:
+        file.write(b'{"round": 3, "outc')
+    recall(directory, read_run(tmp_path))
+    directory.close()
+    assert rounds_in(tmp_path) == [1], "round 2 gets its line once its version has been evaluated"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("{", "run.json: the file: "), ('{"run": "x"}', "run.json: run: "), ("[1]", "run.json: the file: ")],
+)
+def test_a_damaged_record_is_named(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match=expected):
+        read_run(tmp_path)
+
+
+def test_a_directory_without_a_run_is_not_taken_up(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no run"):
+        read_run(tmp_path)
+    with pytest.raises(UserError, match="holds no run"):
+        RunDirectory(tmp_path, resume=True)
+    assert not list(tmp_path.iterdir()), "and nothing is left there"
+
+
+def test_a_record_says_what_it_was_told(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    record = new_record(Settings(rounds=3, seed=7), "power", 2**16, None, None)
+    directory.write_run(record)
+    directory.close()
+    assert read_run(tmp_path) == record
