@@ -37,6 +37,8 @@ class Averaging:
         self._base: Model | None = None
         self._sum: ExactSum | None = None
         self._first: tuple[Manifest, Vector] | None = None
+        self._made: Model | None = None
+        """Averaged, and not on disk yet."""
 
     @property
     def newest(self) -> Model:
@@ -45,13 +47,19 @@ class Averaging:
 
     def add(self, version: int, model: Model) -> None:
         """Writes a version to disk and keeps it in memory; the one before stays at hand in its file."""
-        self._checkpoints.write(version, model)
+        self._checkpoints.write(version, model)  # may fail, and is tried again then
         self.previous = None if self._newest is None else self._checkpoints.mapped(*self._newest)
         self._newest = (version, model)
+
+    def restore(self, version: int, model: Model, previous: Model | None) -> None:
+        """The newest version and the one before it, both on disk already."""
+        self._newest = (version, model)
+        self.previous = None if previous is None else self._checkpoints.mapped(version - 1, previous)
 
     def begin(self, base: m.ModelReference | None) -> None:
         """A round opens: its sum is empty."""
         self._base = None if base is None else self.newest
+        self._made = None
         assert base is None or self.newest.digest == base.digest, "rounds build on the newest version"
         self._first = None
         slots = self._settings.per_round + self._settings.over_select
@@ -76,7 +84,18 @@ class Averaging:
             self._sum.add(checked.vector, examples, checked.largest)
 
     def average(self, version: int) -> Model:
-        """The next version, on disk. First weights are copied, never folded."""
+        """The next version, on disk. First weights are copied, never folded.
+
+        Raises ``OSError`` if it could not be written; to be called again then: nothing is lost.
+        """
+        if self._made is None:
+            self._made = self._make()
+        model = self._made
+        self.add(version, model)
+        self._made = None
+        return model
+
+    def _make(self) -> Model:
         if self._base is None or self._sum is None:
             assert self._first is not None
             model = Model.of(*self._first)
@@ -89,5 +108,4 @@ class Averaging:
             self._sum = None
             model = Model.of(self._base.manifest, weights)
         self._base = self._sum = self._first = None
-        self.add(version, model)
         return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from fl_shared.errors import UserError
+from fl_aggregator.disk import room_for, sync_directory
+from fl_shared.errors import RunFailed, UserError
 from fl_shared.tensors import WIRE_DTYPE, Manifest, Vector, content_digest, flatten, manifest_of
 
 DIRECTORY: Final = "checkpoints"
@@ -44,8 +46,10 @@ class Model:
 class Checkpoints:
     """``DIR/checkpoints/version-<n>.safetensors``, ``DIR/model.safetensors`` and ``DIR/best.safetensors``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, sync: bool = False) -> None:
+        """``sync``: what is written is on the disk when a method returns, not only in the page cache."""
         self._directory = directory
+        self._sync = sync
         (directory / DIRECTORY).mkdir(parents=True, exist_ok=True)
 
     @property
@@ -60,12 +64,26 @@ class Checkpoints:
         return self._directory / DIRECTORY / f"version-{number:06d}.safetensors"
 
     def write(self, number: int, model: Model) -> None:
-        """Keeps a version: first its checkpoint, then ``model.safetensors`` becomes it in one step."""
+        """Keeps a version: first its checkpoint, then ``model.safetensors`` becomes it in one step.
+
+        Raises ``OSError`` (``DiskFull``, say); may be called again then.
+        """
         path = self.version(number)
-        write_atomically(path, safetensors_header(model), model.data)
-        _link(path, self.model)
+        with room_for(len(model.data), path.parent):
+            write_atomically(path, safetensors_header(model), model.data, sync=self._sync)
+            self._link(path, self.model)
         for old in sorted((self._directory / DIRECTORY).glob("version-*.safetensors"))[:-KEPT]:
             old.unlink(missing_ok=True)
+
+    def read(self, number: int) -> Model:
+        """A version that was written. Raises ``RunFailed`` naming its file if that is gone or damaged."""
+        path = self.version(number)
+        if not path.exists():
+            raise RunFailed(f"{path}: is gone, and the run cannot go on without it")
+        try:
+            return read_safetensors(path)
+        except UserError as error:
+            raise RunFailed(f"{error}; the run cannot go on without it") from None
 
     def mapped(self, number: int, model: Model) -> Model:
         """The same model with its weights in the version's file instead of in memory."""
@@ -78,23 +96,32 @@ class Checkpoints:
         path = self.version(number)
         if not path.exists():
             return False
-        _link(path, self.best)
+        with room_for(path.stat().st_size, self._directory):
+            self._link(path, self.best)
         return True
 
+    def _link(self, source: Path, target: Path) -> None:
+        """``target`` becomes another name of ``source``, or a copy where the file system knows no links."""
+        beside = target.with_name(target.name + ".part")
+        beside.unlink(missing_ok=True)
+        try:
+            os.link(source, beside)
+        except OSError:
+            try:
+                shutil.copyfile(source, beside)
+            except OSError:
+                beside.unlink(missing_ok=True)
+                raise
+        beside.replace(target)
+        if self._sync:
+            sync_directory(target.parent)
 
-def _link(source: Path, target: Path) -> None:
-    """``target`` becomes another name of ``source``, or a copy where the file system knows no links."""
-    beside = target.with_name(target.name + ".part")
-    beside.unlink(missing_ok=True)
-    try:
-        os.link(source, beside)
-    except OSError:
-        beside.write_bytes(source.read_bytes())
-    beside.replace(target)
 
+def write_atomically(path: Path, *pieces: bytes | memoryview, sync: bool = False) -> None:
+    """Writes beside and renames: ``path`` holds either what it held or all of ``pieces``, one after the other.
 
-def write_atomically(path: Path, *pieces: bytes | memoryview) -> None:
-    """Writes beside and renames: ``path`` holds either what it held or all of ``pieces``, one after the other."""
+    ``sync``: and it is on the disk, not only in the page cache. Raises ``OSError``.
+    """
     beside = path.with_name(path.name + ".part")
     try:
         with beside.open("wb", buffering=0) as file:
@@ -102,10 +129,14 @@ def write_atomically(path: Path, *pieces: bytes | memoryview) -> None:
                 left = memoryview(piece)
                 while left:
                     left = left[file.write(left) :]
+            if sync:
+                os.fsync(file.fileno())
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+    if sync:
+        sync_directory(path.parent)
 
 
 def safetensors_header(model: Model) -> bytes:

@@ -1,30 +1,41 @@
 """The spool: the data of accepted updates of the open round, one file each; and of updates that are coming in.
 
-An update is here before its edge hears ``accepted``, as safely as ``durability`` says. What it is (whose, examples,
-digest) stands in the journal. A file called ``.update`` is whole; one called ``.part`` is not.
+An update is here before its edge hears ``accepted``, as safely as ``durability`` says. Whose it is and of how many
+examples stands in the journal. A file called ``.update`` is whole; one called ``.part`` need not be.
 """
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import shutil
 import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol, Self
 
-from fl_aggregator.check import SectionContent
+from fl_aggregator.check import Content
+from fl_aggregator.checkpoint import write_atomically
+from fl_aggregator.disk import allocate, room_for, sync_directory
+from fl_aggregator.spool_file import ChunkTable, Damaged, Description, describe
+
+LOG: Final = logging.getLogger(__name__)
 
 DIRECTORY: Final = "spool"
 
 KEPT_FREE: Final = 16 * 2**20
 """Bytes of such memory that are kept, or one update's, if it is larger."""
 
+_NAME: Final = 4096
+"""Bytes that one more name in a directory may need."""
+
 Durability = Literal["process", "power", "memory"]
 """What an accepted update survives: the end of the process (page cache), of power (fsync), or nothing."""
 
 
-class _Room:
+class _Pool:
     """Memory of updates that are done with, for the next ones: touching new pages costs as much as filling them."""
 
     def __init__(self) -> None:
@@ -33,129 +44,228 @@ class _Room:
 
     def get(self, size: int) -> mmap.mmap:
         with self._lock:
-            for index, room in enumerate(self._free):
-                if len(room) == size:
+            for index, memory in enumerate(self._free):
+                if len(memory) == size:
                     return self._free.pop(index)
         return mmap.mmap(-1, size)
 
-    def put(self, room: mmap.mmap) -> None:
+    def put(self, memory: mmap.mmap) -> None:
         with self._lock:
-            self._free.append(room)
+            self._free.append(memory)
             while len(self._free) > 1 and sum(map(len, self._free)) > KEPT_FREE:
                 self._free.pop(0).close()
 
 
-class Partial:
-    """An update on its way: ``data`` is ``size`` writable bytes, a file's or (``memory``) nobody's but ours."""
+class Partial(Protocol):
+    """An update on its way: ``data`` is its bytes, writable."""
 
-    def __init__(self, size: int, path: Path | None, room: _Room, *, sync: bool) -> None:
-        self._path = path
-        self._room = room
-        self._sync = sync
-        self._file: int | None = None
-        self._map: mmap.mmap | None = None
-        if path is not None:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                # A full disk is told now, as an error, and not while writing to the map, as a signal that kills.
-                if size and hasattr(os, "posix_fallocate"):  # not on macOS
-                    os.posix_fallocate(self._file, 0, size)
-                os.ftruncate(self._file, size)
-                self._map = mmap.mmap(self._file, size) if size else None
-            except OSError:
-                self.drop()
-                raise
-        elif size:
-            self._map = room.get(size)
-        self.data = memoryview(b"") if self._map is None else memoryview(self._map)
+    data: memoryview
+
+    def mark(self, index: int, crc32: int) -> None:
+        """Chunk ``index`` is in its place in ``data``."""
 
     def keep(self) -> None:
         """It is whole: from now on it counts. Raises ``OSError``."""
-        if self._path is None or self._file is None:
-            return
-        if self._sync:
-            if self._map is not None:
-                self._map.flush()
-            os.fsync(self._file)
-        self._path.rename(self._path.with_suffix(".update"))
-        if self._sync:
-            _sync_directory(self._path.parent)
+
+    def drop(self) -> None:
+        """It is of no use: nothing stays of it on disk."""
 
     def close(self) -> None:
         """Lets go of the memory; ``data`` must not be used any more, and no view of it be left."""
-        self.data.release()
-        if self._map is not None:
-            if self._path is None:
-                self._room.put(self._map)
-            else:
-                self._map.close()
-            self._map = None
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+
+
+class _InMemory:
+    def __init__(self, size: int, pool: _Pool) -> None:
+        self._pool = pool
+        self._memory = pool.get(size) if size else None
+        self.data = memoryview(self._memory or b"")
+
+    def mark(self, index: int, crc32: int) -> None:
+        pass
+
+    def keep(self) -> None:
+        pass
 
     def drop(self) -> None:
-        """It is of no use: nothing stays of it."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        pass
+
+    def close(self) -> None:
+        self.data.release()
+        if self._memory is not None:
+            self._pool.put(self._memory)
+            self._memory = None
+
+
+class _InFile:
+    """A map of a file, which has its own descriptor."""
+
+    def __init__(self, path: Path, file: mmap.mmap, description: Description, *, sync: bool) -> None:
+        self._path = path
+        self._file = file
+        self._sync = sync
+        self.description = description
+        self.data = memoryview(file)[: description.size]
+        self._table = ChunkTable(file, description)
+
+    @classmethod
+    def new(cls, path: Path, description: Description, *, sync: bool) -> Self:
+        tail = description.tail()
+        # Never into a file that somebody may still have a map of.
+        path.unlink(missing_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            allocate(file, description.size + len(tail))
+            mapped = mmap.mmap(file, description.size + len(tail))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(file)
+        mapped[description.size :] = tail
+        return cls(path, mapped, description, sync=sync)
+
+    @classmethod
+    def found(cls, path: Path, *, sync: bool) -> Self:
+        """What an earlier life left. Raises ``Damaged`` and ``OSError``."""
+        file = _map(path, mmap.ACCESS_WRITE)
+        description = describe(file)
+        if path.name != _part_name(path.name.partition(".")[0], description) or not description.chunks:
+            raise Damaged("it is not what its name says")
+        return cls(path, file, description, sync=sync)
+
+    def here(self) -> bytearray:
+        """One byte a chunk: 1 if it is here, and as it was when it came."""
+        return self._table.here()
+
+    def mark(self, index: int, crc32: int) -> None:
+        self._table.mark(index, crc32)
+
+    def keep(self) -> None:
+        client = self._path.name.partition(".")[0]
+        with room_for(_NAME, self._path.parent):
+            if self._sync:
+                self._file.flush()
+            self._path = self._path.rename(self._path.parent / f"{client}.update")
+            if self._sync:
+                sync_directory(self._path.parent)
+
+    def drop(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self.data.release()
+        self._file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An upload that an earlier life of the aggregator had begun. ``here``: one byte a chunk."""
+
+    partial: Partial
+    description: Description
+    here: bytearray
 
 
 class Spool:
     """Updates under ``DIR/spool/<round>/<client>``."""
 
     def __init__(self, directory: Path, durability: Durability = "process") -> None:
-        self._root = directory / DIRECTORY
-        self._root.mkdir(parents=True, exist_ok=True)
+        self.path = directory / DIRECTORY
+        self.path.mkdir(parents=True, exist_ok=True)
         self._durability = durability
-        self._room = _Room()
+        self._sync = durability == "power"
+        self._pool = _Pool()
 
-    def begin(self, round_number: int, client: str, size: int) -> Partial:
-        """Room for an update of ``size`` bytes. Raises ``OSError`` (disk full, say)."""
+    def begin(self, round_number: int, client: str, description: Description) -> Partial:
+        """Room for an update. Raises ``OSError`` (``DiskFull``, say)."""
         if self._durability == "memory":
-            return Partial(size, None, self._room, sync=False)
-        path = self._folder(round_number) / f"{client}.part"
-        return Partial(size, path, self._room, sync=self._durability == "power")
+            return _InMemory(description.size, self._pool)
+        with room_for(description.size + len(description.tail()), self.path):
+            path = self._folder(round_number) / _part_name(client, description)
+            return _InFile.new(path, description, sync=self._sync)
 
-    def put(self, round_number: int, client: str, sections: tuple[SectionContent, ...]) -> None:
+    def put(self, round_number: int, client: str, content: Content) -> None:
         """Keeps an update that came whole. Raises ``OSError``, and then nothing is kept."""
         if self._durability == "memory":
             return
-        folder = self._folder(round_number)
-        beside = folder / f"{client}.part"
-        try:
-            with beside.open("wb") as file:
-                for section in sections:
-                    file.write(section.data)
-                if self._durability == "power":
-                    file.flush()
-                    os.fsync(file.fileno())
-            beside.rename(folder / f"{client}.update")
-            if self._durability == "power":
-                _sync_directory(folder)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
+        description = Description.of_content(content)
+        pieces = [*(section.data for section in content.sections), memoryview(description.tail())]
+        with room_for(sum(map(len, pieces)), self.path):
+            path = self._folder(round_number) / f"{client}.update"
+            write_atomically(path, *pieces, sync=self._sync)
+
+    def read(self, round_number: int, client: str) -> Content:
+        """An update that was kept, in a map of its file. Raises ``Damaged`` and ``OSError``."""
+        file = _map(self._path(round_number, client, ".update"), mmap.ACCESS_READ)
+        description = describe(file)
+        return description.content(memoryview(file)[: description.size])
 
     def get(self, round_number: int, client: str) -> bytes:
-        return (self._root / str(round_number) / f"{client}.update").read_bytes()
+        """The data of an update that was kept, all sections one after the other. Raises as `read` does."""
+        return b"".join(section.data for section in self.read(round_number, client).sections)
+
+    def found(self, round_number: int) -> Iterator[tuple[str, Found]]:
+        """By client, the uploads of a round that are not whole. What cannot be read is deleted."""
+        for path in sorted(self._folder_of(round_number).glob("*.part")):
+            try:
+                partial = _InFile.found(path, sync=self._sync)
+            except Damaged as damage:
+                LOG.warning("%s is of no use: %s", path, damage)
+                path.unlink(missing_ok=True)
+            else:
+                yield path.name.partition(".")[0], Found(partial, partial.description, partial.here())
 
     def forget(self, round_number: int) -> None:
         """Deletes a round's updates; none there is fine."""
-        shutil.rmtree(self._root / str(round_number), ignore_errors=True)
+        shutil.rmtree(self._folder_of(round_number), ignore_errors=True)
+
+    def forget_one(self, round_number: int, client: str) -> None:
+        """Deletes an update that was kept; none there is fine."""
+        self._path(round_number, client, ".update").unlink(missing_ok=True)
+
+    def keep_only(self, round_number: int | None, clients: Iterable[str]) -> None:
+        """At a resume: what nobody knows of goes. ``clients``: whose updates of the open round were accepted.
+
+        An update that was written and not journalled was not accepted: its edge sends it again. Uploads of the
+        open round that are not whole stay (`found`).
+        """
+        known = set(clients)
+        for folder in self.path.iterdir():
+            if folder.name != str(round_number):
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            for path in folder.glob("*.update"):
+                if path.stem not in known:
+                    path.unlink(missing_ok=True)
+
+    def _path(self, round_number: int, client: str, suffix: str) -> Path:
+        return self._folder_of(round_number) / f"{client}{suffix}"
+
+    def _folder_of(self, round_number: int) -> Path:
+        return self.path / str(round_number)
 
     def _folder(self, round_number: int) -> Path:
-        folder = self._root / str(round_number)
-        folder.mkdir(exist_ok=True)
+        folder = self._folder_of(round_number)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            return folder
+        if self._sync:
+            sync_directory(self.path)
         return folder
 
 
-def _sync_directory(path: Path) -> None:
-    """A rename is on the disk when its directory is."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _part_name(client: str, description: Description) -> str:
+    """A client may begin to send another update while one of its is still looked at. Client ids have no dots."""
+    return f"{client}.{description.digest}.part"
+
+
+def _map(path: Path, access: int) -> mmap.mmap:
+    """A file in memory. Raises ``OSError`` and, if it is empty (which cannot be mapped), ``Damaged``."""
+    file = os.open(path, (os.O_RDONLY if access == mmap.ACCESS_READ else os.O_RDWR) | os.O_CLOEXEC)
     try:
-        os.fsync(directory)
+        if os.fstat(file).st_size == 0:
+            raise Damaged("it is empty")
+        return mmap.mmap(file, 0, access=access)
     finally:
-        os.close(directory)
+        os.close(file)

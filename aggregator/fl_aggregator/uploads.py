@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
-from fl_aggregator.check import Content, SectionContent
+from fl_aggregator.check import Content
 from fl_aggregator.events import UpdateFacts
 from fl_aggregator.spool import Partial, Spool
+from fl_aggregator.spool_file import Description
 from fl_shared import messages as m
 from fl_shared.intake import Granted, Intake, Offered, same_cut
 from fl_shared.tensors import content_hash
@@ -35,21 +36,31 @@ class Misfit(Exception):
 class _Digesting:
     """The digest of an update of one section (protocol, 3.4), made while its chunks come and are in the cache."""
 
-    def __init__(self, section: m.OfferedSection, chunks: int) -> None:
+    def __init__(self, section: m.OfferedSection, description: Description) -> None:
         self._sha = content_hash(section.name, section.encoding, section.manifest, section.size)
-        self._here = bytearray(chunks)
+        self._chunk_size = description.chunk_size
+        self._here = bytearray(description.chunks)
         self._next = 0
 
     @classmethod
-    def of(cls, offer: m.Offer) -> Self | None:
-        return cls(offer.sections[0], offer.chunks) if len(offer.sections) == 1 else None
+    def of(cls, description: Description) -> Self | None:
+        sections = description.sections
+        return cls(sections[0], description) if len(sections) == 1 else None
 
-    def take(self, index: int, offered: Offered, data: memoryview) -> None:
-        """Chunk ``index`` has come; ``data`` is all there is so far."""
+    def take(self, index: int, data: memoryview) -> None:
+        """Chunk ``index`` has come; ``data`` is the whole update, as far as it is there."""
         self._here[index] = 1
-        while self._next < offered.chunks and self._here[self._next]:
-            start = self._next * offered.chunk_size
-            self._sha.update(data[start : start + offered.length(self._next)])
+        self._go_on(data)
+
+    def take_all(self, here: bytes | bytearray, data: memoryview) -> None:
+        """Of ``here``, one byte a chunk, those that are not 0 have come."""
+        self._here[:] = here
+        self._go_on(data)
+
+    def _go_on(self, data: memoryview) -> None:
+        while self._next < len(self._here) and self._here[self._next]:
+            start = self._next * self._chunk_size
+            self._sha.update(data[start : start + self._chunk_size])
             self._next += 1
 
     def digest(self) -> str:
@@ -60,33 +71,39 @@ class _Digesting:
 class _Upload:
     facts: UpdateFacts
     offered: Offered
-    sections: tuple[m.OfferedSection, ...]
-    digesting: _Digesting | None
+    description: Description
+    digesting: _Digesting | None = None
     partial: Partial | None = None
     """Made when the first chunk comes: offers that only wait take no room."""
+    found: bool = False
+    """Some of it came in an earlier life of the aggregator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A complete upload."""
+    """A complete upload. ``found``: some of it came in an earlier life of the aggregator."""
 
     facts: UpdateFacts
-    sections: tuple[m.OfferedSection, ...]
+    offered: Offered
+    description: Description
     partial: Partial
     digest: str | None
     """That of its content, where it was found out on the way."""
+    found: bool
 
     def content(self) -> Content:
         """The view is good until it is put away."""
-        contents = []
-        start = 0
-        for section in self.sections:
-            data = self.partial.data[start : start + section.size]
-            contents.append(
-                SectionContent(section.name, section.encoding, section.manifest, section.arrays, data)
-            )
-            start += section.size
-        return Content(self.facts.digest, tuple(contents), self.digest)
+        return replace(self.description.content(self.partial.data), found=self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What came in an earlier life of the aggregator, and nobody has offered yet in this one."""
+
+    partial: Partial
+    description: Description
+    here: bytes
+    digesting: _Digesting | None
 
 
 class Uploads:
@@ -97,9 +114,18 @@ class Uploads:
         self._grant = grant
         self._intake = Intake()
         self._uploads: dict[str, _Upload] = {}
+        self._found: dict[str, _Found] = {}
 
-    def begin(self, offer: m.Offer, facts: UpdateFacts, now: float) -> None:
-        """An offer that is wanted. Raises ``Misfit`` if it fits nowhere."""
+    def restore(self, round_number: int) -> None:
+        """Reads what an earlier life of the aggregator took in of the open round; offers will ask for it."""
+        for client, found in self._spool.found(round_number):
+            digesting = _Digesting.of(found.description)
+            if digesting is not None:
+                digesting.take_all(found.here, found.partial.data)
+            self._found[client] = _Found(found.partial, found.description, bytes(found.here), digesting)
+
+    def begin(self, offer: m.Offer, facts: UpdateFacts, now: float) -> UpdateFacts | None:
+        """An offer that is wanted; its facts if all of it is here already. Raises ``Misfit`` if it fits nowhere."""
         client = offer.client
         try:
             offered = Offered(
@@ -116,47 +142,68 @@ class Uploads:
             self.drop(client)
             known = None
         if known is None:
-            self._uploads[client] = _Upload(facts, offered, offer.sections, _Digesting.of(offer))
+            self._start(facts, offered, Description.of_offer(offer), now)
         else:
             known.facts = facts
             known.offered = offered
-        self._tell(self._intake.offer(offered, now))
+            self._tell(self._intake.offer(offered, now))
+        return facts if self._intake.is_complete(client) else None
+
+    def _start(self, facts: UpdateFacts, offered: Offered, description: Description, now: float) -> None:
+        client = offered.client
+        upload = self._uploads[client] = _Upload(facts, offered, description)
+        here = b""
+        found = self._found.pop(client, None)
+        if found is not None and found.description == description:
+            upload.partial, upload.digesting, here = found.partial, found.digesting, found.here
+            upload.found = True
+        elif found is not None:
+            _throw_away(found.partial)
+        if not upload.found:
+            upload.digesting = _Digesting.of(description)
+        self._tell(self._intake.offer(offered, now, here))
 
     def take(self, part: m.UpdateChunk, now: float) -> UpdateFacts | None:
         """Keeps a chunk; the update's facts if that was the last one.
 
-        Raises ``Misfit``, and ``OSError`` if there is no room: the offer is forgotten, and has to be made again.
+        Raises ``Misfit``, and ``OSError`` if there is no room: nothing has changed then, and it may come again.
         """
         upload = self._uploads.get(part.client)
         if upload is None:
             raise Misfit("not-granted", f"chunk {part.index} of an update that is not being sent")
-        if zlib.crc32(part.data) != part.crc32:
-            raise Misfit(
-                "wrong-checksum", f"chunk {part.index}: crc32 is not that of its {len(part.data)} bytes"
-            )
+        checksum = zlib.crc32(part.data)
+        if checksum != part.crc32:
+            detail = f"chunk {part.index}: crc32: {part.crc32}, expected {checksum} of {len(part.data)} bytes"
+            raise Misfit("wrong-checksum", detail)
         offered = upload.offered
-        match self._intake.chunk(part.client, part.round, part.digest, part.index, len(part.data)):
+        arrived = (part.client, part.round, part.digest, part.index, len(part.data))
+        match self._intake.verdict(*arrived):
             case "duplicate":
                 return None
             case "keep":
                 start = part.index * offered.chunk_size
-                data = self._room(upload).data
+                partial = self._room(upload)
+                data = partial.data
                 data[start : start + len(part.data)] = part.data
+                partial.mark(part.index, checksum)
+                self._intake.chunk(*arrived)
                 if upload.digesting is not None:
-                    upload.digesting.take(part.index, offered, data)
+                    upload.digesting.take(part.index, data)
+            case "wrong-size" as verdict:
+                expected = f"expected {offered.length(part.index)} as offered"
+                raise Misfit(
+                    verdict, f"chunk {part.index}: data: {len(part.data)} bytes, {expected}: {verdict}"
+                )
             case verdict:
-                raise Misfit(verdict, f"chunk {part.index}: {len(part.data)} bytes: {verdict}")
+                of = f"of {offered.chunks} chunks of the update {offered.digest[:12]}"
+                raise Misfit(verdict, f"index: {part.index} {of}, expected one that is granted: {verdict}")
         self._tell(self._intake.more(now))
         return upload.facts if self._intake.is_complete(part.client) else None
 
     def _room(self, upload: _Upload) -> Partial:
         if upload.partial is None:
             offered = upload.offered
-            try:
-                upload.partial = self._spool.begin(offered.round, offered.client, offered.size)
-            except OSError:
-                self.drop(offered.client)
-                raise
+            upload.partial = self._spool.begin(offered.round, offered.client, upload.description)
         return upload.partial
 
     def take_out(self, client: str) -> Taken:
@@ -164,13 +211,25 @@ class Uploads:
         upload = self._uploads.pop(client)
         assert upload.partial is not None, "complete"
         digest = None if upload.digesting is None else upload.digesting.digest()
-        return Taken(upload.facts, upload.sections, upload.partial, digest)
+        return Taken(
+            upload.facts, upload.offered, upload.description, upload.partial, digest, found=upload.found
+        )
 
     def put_away(self, taken: Taken, now: float, *, drop: bool) -> None:
         """What was taken out is not needed in memory any more; ``drop``: nor on disk."""
         if drop:
             taken.partial.drop()
         taken.partial.close()
+        self._end(taken, now)
+
+    def take_anew(self, taken: Taken, now: float) -> None:
+        """What was taken out is not what was offered, but not all of it came now: asks for all of it once more."""
+        _throw_away(taken.partial)
+        self._end(taken, now)
+        if taken.facts.client not in self._uploads:
+            self._start(taken.facts, taken.offered, taken.description, now)
+
+    def _end(self, taken: Taken, now: float) -> None:
         known = self._intake.get(taken.facts.client)
         if known is not None and known.digest == taken.facts.digest:
             self._intake.forget(taken.facts.client)
@@ -181,8 +240,7 @@ class Uploads:
         upload = self._uploads.pop(client, None)
         self._intake.forget(client)
         if upload is not None and upload.partial is not None:
-            upload.partial.drop()
-            upload.partial.close()
+            _throw_away(upload.partial)
 
     def pass_time(self, now: float) -> None:
         """Grants again what has not come."""
@@ -193,9 +251,17 @@ class Uploads:
         facts = tuple(upload.facts for upload in self._uploads.values())
         for client in list(self._uploads):
             self.drop(client)
+        for found in self._found.values():
+            _throw_away(found.partial)
+        self._found.clear()
         self._intake.clear()  # and what was taken out
         return facts
 
     def _tell(self, grants: tuple[Granted, ...]) -> None:
         for grant in grants:
             self._grant(grant)
+
+
+def _throw_away(partial: Partial) -> None:
+    partial.drop()
+    partial.close()

@@ -8,17 +8,20 @@ so that work is done in the order in which it was asked for: an average comes af
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from fl_aggregator import effects as do
 from fl_aggregator import events as on
 from fl_aggregator.averaging import Averaging, Checked
 from fl_aggregator.check import Content, Unusable
+from fl_aggregator.disk import DiskFull
 from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
+from fl_aggregator.spool_file import Damaged
 from fl_aggregator.strategies import Strategy
 from fl_aggregator.uploads import Grant, Misfit, Taken, Uploads
 from fl_shared import messages as m
@@ -32,12 +35,16 @@ LOG: Final = logging.getLogger(__name__)
 class Done:
     """The thread has finished something. ``event`` (its time is not set yet) is what that means, if anything.
 
-    ``checked`` or ``folded`` is the update that it was about.
+    ``checked`` or ``folded`` is the update that it was about; ``anew`` says that it must be sent once more. If there
+    was no room (``full``), ``again`` orders the same once more: nothing was lost.
     """
 
     event: on.Event | None = None
     checked: on.UpdateFacts | None = None
     folded: on.UpdateFacts | None = None
+    anew: bool = False
+    full: DiskFull | None = None
+    again: Callable[[], None] | None = None
     error: BaseException | None = None
 
 
@@ -61,15 +68,45 @@ class Workshop:
         self._checked: dict[str, Checked] = {}
         self._taken: dict[tuple[str, str], Taken] = {}
 
-    def receive(self, offer: m.Offer, facts: on.UpdateFacts, now: float) -> None:
-        """Takes an offered update in, chunk by chunk. Raises ``uploads.Misfit``."""
+    def restore(self, round_number: int, updates: Iterable[on.UpdateFacts]) -> tuple[str, ...]:
+        """At a resume: folds what the spool holds of the open round's accepted ``updates``; returns when it is done.
+
+        ``begin_round`` was called, and the loop does not run yet. Gives the clients whose update is not there or
+        damaged (its file is deleted), sorted. Uploads that had not come whole go on when they are offered again.
+        """
+        lost = []
+        ordered = sorted(updates, key=lambda update: update.client)
+        for update, folded in [
+            (update, self._thread.submit(self._restore, round_number, update)) for update in ordered
+        ]:
+            if not folded.result():
+                lost.append(update.client)
+        self.uploads.restore(round_number)
+        return tuple(lost)
+
+    def _restore(self, round_number: int, update: on.UpdateFacts) -> bool:
+        try:
+            content = self._spool.read(round_number, update.client)
+            # What the edge sent had this digest; that of the file's own description is nobody's word.
+            checked = self.averaging.check(replace(content, digest=update.digest))
+        except FileNotFoundError:
+            return False
+        except (Damaged, Unusable) as damage:
+            LOG.warning("the update of %s in the spool is damaged: %s", update.client, damage)
+            self._spool.forget_one(round_number, update.client)
+            return False
+        self.averaging.fold(checked, update.examples)
+        return True
+
+    def receive(self, offer: m.Offer, facts: on.UpdateFacts, now: float) -> on.UpdateFacts | None:
+        """Takes an offered update in, chunk by chunk; its facts if all of it is here. Raises ``uploads.Misfit``."""
         if self._at_work.get(facts.client) == facts.digest:
-            return
+            return None
         expected = self._expected_bytes(offer)
         if offer.size != expected:
             # Before any room is made for it.
             raise Misfit("wrong-size", f"size: {offer.size} bytes, expected {expected}")
-        self.uploads.begin(offer, facts, now)
+        return self.uploads.begin(offer, facts, now)
 
     def _expected_bytes(self, offer: m.Offer) -> int:
         if offer.base is not None:
@@ -93,10 +130,16 @@ class Workshop:
         try:
             checked = self.averaging.check(content)
             if taken is None:
-                self._spool.put(update.round, update.client, content.sections)
+                self._spool.put(update.round, update.client, content)
             else:
                 taken.partial.keep()
         except Unusable as error:
+            if error.reason == "wrong-digest" and taken is not None and taken.found:
+                # That may be our file's fault, and the edge must not be put out of the round for it.
+                LOG.warning(
+                    "the update of %s is not what was offered: asking for all of it again", update.client
+                )
+                return Done(checked=update, anew=True)
             unusable = on.UpdateUnusable(
                 now=0.0,
                 client=update.client,
@@ -107,10 +150,6 @@ class Workshop:
                 detail=str(error),
             )
             return Done(unusable, checked=update)
-        except OSError as error:
-            # Not accepted, so the edge keeps it and offers it again.
-            LOG.error("update of %s not kept: %s: %s", update.client, error.strerror, error.filename)
-            return Done(checked=update)
         self._checked[update.client] = checked
         return Done(on.UpdateKept(now=0.0, update=update), checked=update)
 
@@ -141,6 +180,9 @@ class Workshop:
             del self._at_work[done.checked.client]
             if self._checked.pop(done.checked.client, None) is None and isinstance(done.event, on.UpdateKept):
                 return  # its fold was asked for
+            if done.anew:
+                self.uploads.take_anew(self._taken.pop((done.checked.client, done.checked.digest)), now)
+                return
             self._let_go(done.checked, now, drop=True)
         if done.folded is not None:
             self._let_go(done.folded, now, drop=False)
@@ -155,11 +197,18 @@ class Workshop:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, work: Callable[..., Done | None], *arguments: Any) -> None:
+        held = list(arguments)
+
         def run() -> None:
             try:
-                done = work(*arguments)
+                done = work(*held)
+            except DiskFull as full:
+                full.forget_frames()
+                done = Done(full=full, again=partial(self._run, work, *held))
             except BaseException as error:
                 done = Done(error=error)
+            # Before anybody hears of it: what they are views of may be closed then, and must have none.
+            held.clear()
             if done is not None:
                 self._post(done)
 

@@ -133,8 +133,12 @@ class Intake:
 
     # --- what happens -------------------------------------------------------------------------------------
 
-    def offer(self, offer: Offered, now: float) -> tuple[Granted, ...]:
-        """An offer, new or repeated. What the same update has brought already stays; another one replaces it."""
+    def offer(self, offer: Offered, now: float, here: bytes = b"") -> tuple[Granted, ...]:
+        """An offer, new or repeated. What the same update has brought already stays; another one replaces it.
+
+        ``here``: of a new one, one byte a chunk, not 0 if the caller has the chunk already. If it has all of them,
+        the upload is complete, and nothing is granted.
+        """
         upload = self._find(offer.client)
         if upload is not None and same_cut(upload.offer, offer):
             # Repeated, so what was granted did not reach it, or its chunks did not reach us.
@@ -143,11 +147,14 @@ class Intake:
             upload.fruitless = 0
         else:
             self.forget(offer.client)
-            self._waiting[offer.client] = _Upload(offer, here=bytearray(offer.chunks))
+            if here and len(here) != offer.chunks:
+                raise ValueError(f"here: {len(here)} chunks, expected {offer.chunks}")
+            came = bytearray(map(bool, here)) or bytearray(offer.chunks)
+            self._waiting[offer.client] = _Upload(offer, here=came, count=sum(came))
         return self._grant(now)
 
-    def chunk(self, client: str, round_number: int, digest: str, index: int, length: int) -> Verdict:
-        """Whether a chunk is to be kept. If it is, it counts as here: the caller must then keep it."""
+    def verdict(self, client: str, round_number: int, digest: str, index: int, length: int) -> Verdict:
+        """Whether a chunk that has come is to be kept; then `chunk` is to be told that it was."""
         upload = self._find(client)
         if upload is None or (upload.offer.round, upload.offer.digest) != (round_number, digest):
             return "not-granted"
@@ -157,8 +164,14 @@ class Intake:
             return "wrong-size"
         if upload.here[index]:
             return "duplicate"
-        if index >= upload.next_index:
-            return "not-granted"
+        return "keep" if index < upload.next_index else "not-granted"
+
+    def chunk(self, client: str, round_number: int, digest: str, index: int, length: int) -> Verdict:
+        """A chunk has come. If the verdict is ``keep`` it counts as here: the caller must keep it, or has."""
+        verdict = self.verdict(client, round_number, digest, index, length)
+        upload = self._find(client)
+        if verdict != "keep" or upload is None:
+            return verdict
         if upload.granted.pop(index, None) is not None:
             self._on_their_way -= 1
         upload.here[index] = 1

@@ -20,7 +20,9 @@ def offered(client: str, size: int, digest: str = "d") -> Offered:
 class Network:
     """Edges that send what they are granted, over a link that loses, repeats and reorders both ways."""
 
-    def __init__(self, sizes: list[int], intake: Intake, chance: random.Random, loss: float) -> None:
+    def __init__(
+        self, sizes: list[int], intake: Intake, chance: random.Random, loss: float, here: float = 0.0
+    ) -> None:
         self.data = {f"e{i}": chance.randbytes(size) for i, size in enumerate(sizes)}
         self.offers = {name: offered(name, len(data)) for name, data in self.data.items()}
         self.received = {name: bytearray(len(data)) for name, data in self.data.items()}
@@ -28,6 +30,14 @@ class Network:
         self.done: list[str] = []
         self.intake, self.chance, self.loss, self.now = intake, chance, loss, 0.0
         self.flying: list[tuple[str, int]] = []
+        self.here = {
+            name: bytes(chance.random() < here for _ in range(offer.chunks))
+            for name, offer in self.offers.items()
+        }
+        """What an earlier life of the receiver had kept."""
+        for name, came in self.here.items():
+            for index in (index for index, it_did in enumerate(came) if it_did):
+                self.keep(name, index)
 
     def lost(self) -> bool:
         return self.chance.random() < self.loss
@@ -36,6 +46,7 @@ class Network:
         for grant in grants:
             assert grant.offer == self.offers[grant.offer.client]
             assert len(set(grant.chunks)) == len(grant.chunks)
+            assert not self.kept[grant.offer.client] & set(grant.chunks), "that is here already"
             if not self.lost():
                 self.flying += [(grant.offer.client, index) for index in grant.chunks]
 
@@ -43,7 +54,10 @@ class Network:
         self.now += 0.5
         for name in self.data:
             if name not in self.done and self.chance.random() < 0.1:
-                self.hear(self.intake.offer(self.offers[name], self.now))
+                self.hear(self.intake.offer(self.offers[name], self.now, self.here[name]))
+                if self.intake.is_complete(name):
+                    assert all(self.here[name]), "else its last chunk would have said so"
+                    self.finish(name)
         self.chance.shuffle(self.flying)
         landing, self.flying = self.flying[:20], self.flying[20:]
         for name, index in landing:
@@ -56,17 +70,27 @@ class Network:
 
     def land(self, name: str, index: int) -> None:
         offer = self.offers[name]
-        piece = self.data[name][index * CHUNK : (index + 1) * CHUNK]
-        verdict = self.intake.chunk(name, 1, offer.digest, index, len(piece))
+        arrived = (name, 1, offer.digest, index, len(self.data[name][index * CHUNK : (index + 1) * CHUNK]))
+        foreseen = self.intake.verdict(*arrived)
+        assert foreseen == self.intake.verdict(*arrived), "to ask changes nothing"
+        verdict = self.intake.chunk(*arrived)
+        assert verdict == foreseen
         if name in self.done:
             assert verdict == "not-granted"
             return
         assert verdict == ("duplicate" if index in self.kept[name] else "keep")
+        self.keep(name, index)
+        if self.intake.is_complete(name):
+            self.finish(name)
+
+    def keep(self, name: str, index: int) -> None:
+        piece = self.data[name][index * CHUNK : (index + 1) * CHUNK]
         self.kept[name].add(index)
         self.received[name][index * CHUNK : index * CHUNK + len(piece)] = piece
-        if self.intake.is_complete(name):
-            self.intake.forget(name)
-            self.done.append(name)
+
+    def finish(self, name: str) -> None:
+        self.intake.forget(name)
+        self.done.append(name)
 
 
 @settings(deadline=None, max_examples=60)
@@ -75,13 +99,14 @@ class Network:
     window=st.integers(1, 20),
     active_bytes=st.integers(0, 600),
     loss=st.sampled_from([0.0, 0.1, 0.5]),
+    here=st.sampled_from([0.0, 0.5, 1.0]),
     seed=st.integers(0, 2**32),
 )
 def test_every_update_arrives_whole(
-    sizes: list[int], window: int, active_bytes: int, loss: float, seed: int
+    sizes: list[int], window: int, active_bytes: int, loss: float, here: float, seed: int
 ) -> None:
     intake = Intake(window=window, active_bytes=active_bytes)
-    network = Network(sizes, intake, random.Random(seed), loss)
+    network = Network(sizes, intake, random.Random(seed), loss, here)
     for _ in range(20_000):
         network.step()
         assert 0 <= intake.on_their_way <= window
@@ -116,6 +141,19 @@ def test_a_repeated_offer_is_granted_what_is_missing() -> None:
     (grant,) = intake.offer(anew, 1.0)
     assert grant.offer.session == "another session"
     assert grant.chunks == (1, 2)
+
+
+def test_what_is_here_already_is_not_granted() -> None:
+    """Clause 6.4: after a restart of the aggregator."""
+    intake = Intake()
+    (grant,) = intake.offer(offered("a", 35), 0.0, b"\1\0\1\0")
+    assert grant.chunks == (1, 3)
+    assert intake.progress("a") == (2, 4)
+    assert intake.chunk("a", 1, "da", 0, CHUNK) == "duplicate"
+    assert intake.offer(offered("b", 35), 0.0, bytes([1] * 4)) == ()
+    assert intake.is_complete("b")
+    with pytest.raises(ValueError, match="here: 3 chunks"):
+        intake.offer(offered("c", 35), 0.0, bytes(3))
 
 
 def test_another_update_of_the_client_replaces_its_offer() -> None:

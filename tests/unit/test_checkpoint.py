@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save
 
 from fl_aggregator.checkpoint import KEPT, Checkpoints, Model, read_safetensors, sha256
-from fl_shared.errors import UserError
+from fl_aggregator.disk import DiskFull
+from fl_shared.errors import RunFailed, UserError
 from fl_shared.tensors import Vector, flatten, manifest_of, unflatten
 
 
@@ -71,6 +74,59 @@ def test_a_model_may_lie_in_its_file(tmp_path: Path) -> None:
     mapped = checkpoints.mapped(1, made)
     assert mapped.weights.tolist() == made.weights.tolist()
     assert bytes(mapped.data) == bytes(made.data)
+
+
+def test_a_version_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = model(buffers=("bn.running_mean",))
+    Checkpoints(tmp_path, sync=True).write(7, made)
+    read = Checkpoints(tmp_path).read(7)
+    assert (read.manifest, read.digest) == (made.manifest, made.digest)
+    assert read.weights.tolist() == made.weights.tolist()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"junk"])
+def test_a_version_that_is_gone_or_damaged_ends_the_run(tmp_path: Path, content: bytes | None) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    if content is not None:
+        checkpoints.version(7).write_bytes(content)
+    with pytest.raises(RunFailed, match=r"version-000007\.safetensors: .* the run cannot go on without it"):
+        checkpoints.read(7)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_synced_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool) -> None:
+    """The checkpoint, its name, and the name of ``model.safetensors``."""
+    synced = []
+
+    def fsync(file: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{file}").readlink()))
+        real(file)
+
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    checkpoints = Checkpoints(tmp_path, sync=sync)
+    checkpoints.write(1, model())
+    version = checkpoints.version(1)
+    expected = [f"{version}.part", str(version.parent), str(tmp_path)]
+    assert synced == (expected if sync else [])
+
+
+def test_a_full_disk_leaves_the_version_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(1, model(1))
+
+    def full(*_arguments: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for place in ("replace", "open"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, place, full)
+            with pytest.raises(DiskFull, match="checkpoints: needs 112 bytes"):
+                checkpoints.write(2, model(2))
+        assert read_safetensors(checkpoints.model).digest == model(1).digest
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["version-000001.safetensors"]
+    checkpoints.write(2, model(2))
+    assert read_safetensors(checkpoints.model).digest == model(2).digest
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\xff" * 100, (2**40).to_bytes(8, "little") + b"{}"])

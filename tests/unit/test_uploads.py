@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fl_aggregator.disk import DiskFull
 from fl_aggregator.events import UpdateFacts
 from fl_aggregator.spool import Spool
 from fl_aggregator.uploads import Misfit, Uploads
@@ -68,7 +71,7 @@ def test_in_any_order_it_is_the_update_and_its_digest(
     assert bytes(taken.content().sections[0].data) == DATA
     taken.partial.keep()
     uploads.put_away(taken, 0.0, drop=False)
-    assert (tmp_path / "spool" / "3" / "7.update").read_bytes() == DATA
+    assert Spool(tmp_path).get(3, "7") == DATA
 
 
 def test_what_does_not_fit_is_not_kept(uploads: Uploads) -> None:
@@ -108,6 +111,105 @@ def test_the_same_digest_with_another_size_is_another_upload(uploads: Uploads) -
         complete = uploads.take(part(index, data=bytes(CHUNK)), 1.0)
     assert complete == facts(9 * CHUNK)
     assert uploads.take_out("7").content().found != DIGEST
+
+
+# --- what an earlier life of the aggregator took in ---------------------------------------------------------
+
+
+def died(tmp_path: Path, *indices: int) -> None:
+    """The aggregator has taken these chunks, and is no more."""
+    uploads = Uploads(Spool(tmp_path), lambda _: None)
+    uploads.begin(offer(), facts(), 0.0)
+    for index in indices:
+        uploads.take(part(index), 0.0)
+
+
+def test_only_what_had_not_come_is_granted_after_a_restart(
+    uploads: Uploads, granted: list[Granted], tmp_path: Path
+) -> None:
+    """6.4."""
+    died(tmp_path, 4, 0, 1)
+    uploads.restore(3)
+    assert uploads.begin(offer(), facts(), 0.0) is None
+    assert [grant.chunks for grant in granted] == [(2, 3, 5)]
+    assert uploads.take(part(0), 0.0) is None, "a duplicate"
+    assert [uploads.take(part(index), 0.0) for index in (5, 3, 2)] == [None, None, facts()]
+    taken = uploads.take_out("7")
+    assert taken.content().found == DIGEST
+    assert bytes(taken.content().sections[0].data) == DATA
+    taken.partial.keep()
+    uploads.put_away(taken, 0.0, drop=False)
+    assert Spool(tmp_path).get(3, "7") == DATA
+
+
+def test_an_upload_of_which_all_had_come_is_complete_when_it_is_offered(
+    uploads: Uploads, granted: list[Granted], tmp_path: Path
+) -> None:
+    died(tmp_path, *range(6))
+    uploads.restore(3)
+    assert uploads.begin(offer(), facts(), 0.0) == facts()
+    assert granted == []
+    assert uploads.take_out("7").content().found == DIGEST
+
+
+@pytest.mark.parametrize("other", ["digest", "chunk_size", "manifest"])
+def test_what_was_found_of_another_update_is_thrown_away(
+    uploads: Uploads, granted: list[Granted], tmp_path: Path, other: str
+) -> None:
+    died(tmp_path, 0, 1)
+    uploads.restore(3)
+    section = offer().sections[0].model_copy(update={"manifest": "cd" * 32})
+    ways: dict[str, dict[str, Any]] = {
+        "digest": {"digest": "cd" * 32},
+        "chunk_size": {"chunk_size": 2 * CHUNK, "chunks": 3},
+        "manifest": {"sections": (section,)},
+    }
+    another = offer().model_copy(update=ways[other])
+    uploads.begin(another, facts(), 0.0)
+    assert [grant.chunks for grant in granted] == [tuple(range(another.chunks))]
+    assert list((tmp_path / "spool" / "3").iterdir()) == []
+
+
+def test_a_digest_that_is_wrong_after_a_restart_asks_for_all_of_it_once_more(
+    uploads: Uploads, granted: list[Granted], tmp_path: Path
+) -> None:
+    died(tmp_path, 0)
+    uploads.restore(3)
+    uploads.begin(offer(), facts(), 0.0)
+    for index in range(1, 6):
+        complete = uploads.take(part(index), 0.0)
+    assert complete == facts()
+    taken = uploads.take_out("7")
+    assert taken.found
+    granted.clear()
+    uploads.take_anew(taken, 1.0)
+    assert [grant.chunks for grant in granted] == [(0, 1, 2, 3, 4, 5)]
+    assert list((tmp_path / "spool" / "3").iterdir()) == []
+    assert [uploads.take(part(index), 1.0) for index in range(6)][-1] == facts()
+    assert not uploads.take_out("7").found, "another wrong digest is the edge's own"
+
+
+def test_the_end_of_the_round_drops_what_was_found(uploads: Uploads, tmp_path: Path) -> None:
+    died(tmp_path, 0)
+    uploads.restore(3)
+    assert uploads.end_round() == (), "nobody has offered it"
+    assert list((tmp_path / "spool" / "3").iterdir()) == []
+
+
+def test_no_room_for_a_chunk_changes_nothing(
+    uploads: Uploads, granted: list[Granted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    uploads.begin(offer(), facts(), 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        for _ in range(2):
+            with pytest.raises(DiskFull):
+                uploads.take(part(0), 0.0)
+    assert [uploads.take(part(index), 0.0) for index in range(6)][-1] == facts()
+    assert len(granted) == 1
 
 
 def test_the_end_of_the_round_drops_what_is_under_way(uploads: Uploads, tmp_path: Path) -> None:

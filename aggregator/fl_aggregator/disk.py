@@ -1,0 +1,97 @@
+"""Room on the disk: what there was none for, and whether there is again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ZEROS: Final = bytes(2**20)
+
+
+class DiskFull(OSError):
+    """``needed`` bytes (about) could not be had below ``directory``; nothing of them stays."""
+
+    def __init__(self, error: OSError, directory: Path, needed: int) -> None:
+        super().__init__(error.errno, error.strerror, str(directory))
+        self.directory = directory
+        self.needed = needed
+
+    def forget_frames(self) -> None:
+        """Of whom it came from, so that what they held in their hands (maps of files) can be closed."""
+        self.__traceback__ = self.__context__ = None
+
+    def __str__(self) -> str:
+        return f"disk full: {self.directory}: needs {in_words(self.needed)}"
+
+
+@contextlib.contextmanager
+def room_for(size: int, directory: Path) -> Iterator[None]:
+    """Whatever is written inside is ``size`` bytes (about) below ``directory``, and too much is a ``DiskFull``."""
+    try:
+        yield
+    except DiskFull:
+        raise
+    except OSError as error:
+        if error.errno in FULL:
+            raise DiskFull(error, directory, size) from None
+        raise
+
+
+def allocate(file: int, size: int) -> None:
+    """Makes sure of ``size`` bytes from the beginning of a file. Raises ``OSError``.
+
+    So a full disk is told now, as an error, and not while writing to a map of the file, as a signal that kills.
+    """
+    if size and hasattr(os, "posix_fallocate"):  # not on macOS
+        os.posix_fallocate(file, 0, size)
+    os.ftruncate(file, size)
+
+
+def has_room(directory: Path, size: int) -> bool:
+    """Whether ``size`` bytes can be had there now: by taking them, since free space is nobody's promise.
+
+    Raises ``OSError`` if it is not room that is missing.
+    """
+    statistics = os.statvfs(directory)
+    if statistics.f_bavail * statistics.f_frsize < size:
+        return False  # not to be tried: it would take from others, if only for a moment, all that is left
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, max(1, size))
+                return True
+            for start in range(0, max(1, size), len(_ZEROS)):
+                file.write(_ZEROS[: max(1, size) - start])
+            file.flush()
+    except OSError as error:
+        if error.errno in FULL:
+            return False
+        raise
+    return True
+
+
+def sync_directory(path: Path) -> None:
+    """A new name is on the disk when its directory is."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def in_words(size: int) -> str:
+    """Bytes for a person: ``1.7 MB``."""
+    if size < 1000:
+        return f"{size} bytes"
+    amount, unit = size / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if amount < 999.95:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.1f} {unit}"

@@ -1,0 +1,128 @@
+"""The run stands still while the disk is full, and goes on by itself when there is room.
+
+Whatever found no room left nothing behind, and is done again then. Meanwhile run time does not pass, so that no
+deadline does; the connections stay, what is said to us is remembered, and whoever looks is told why nothing goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from fl_aggregator.disk import DiskFull, has_room
+from fl_aggregator.inbox import Inbox, Item, Lane
+from fl_aggregator.workshop import Done
+from fl_shared import mqtt
+
+LOG: Final = logging.getLogger(__name__)
+
+LOOK_EVERY: Final = 1.0
+TICK: Final = 0.2
+MARGIN: Final = 2**16
+"""Bytes that must be free beyond what failed: the journal writes beside it, and a pause a second says nothing."""
+MAX_HELD_BYTES: Final = 64 * 2**20
+"""Of updates that come meanwhile. Others are dropped: they are sent again until they are answered."""
+
+Result = TypeVar("Result")
+
+
+class Pause:
+    """Belongs to the loop's thread, which it holds while it waits. Meanwhile (a few times a second, and at both ends)
+    ``tell`` is called, and ``take`` is given what arrives and cannot wait: it must not change the run's state, but
+    may raise to end the run; the pause then stays as it is.
+    """
+
+    def __init__(self, inbox: Inbox, take: Callable[[Lane, Item], None], tell: Callable[[], None]) -> None:
+        self._inbox = inbox
+        self._take = take
+        self._tell = tell
+        self._since: float | None = None
+        self._before = 0.0
+        self._held: deque[tuple[Lane, Item]] = deque()
+        self._held_bytes = 0
+        self.why: str | None = None
+        """In words, while there is a pause."""
+
+    def running(self, at: float) -> float:
+        """``at`` (seconds of a clock that does not stop) less the time of all pauses: it stands still in one."""
+        return (at if self._since is None else self._since) - self._before
+
+    def held(self) -> tuple[Lane, Item] | None:
+        """What came in a pause and is to be taken now, before anything in the inbox."""
+        if not self._held:
+            return None
+        lane, item = self._held.popleft()
+        self._held_bytes -= _size(item)
+        return lane, item
+
+    def attempt(self, action: Callable[[], Result]) -> Result:
+        """What ``action`` gives. While it raises ``DiskFull`` the run is paused; it may be called many times."""
+        try:
+            return action()
+        except DiskFull as error:
+            full = error
+        self._begin(full)
+        while True:
+            self._wait(full)
+            try:
+                result = action()
+            except DiskFull as error:
+                full = error
+            except BaseException:
+                self._end()
+                raise
+            else:
+                self._end()
+                return result
+
+    def until_room(self, full: DiskFull) -> None:
+        """Returns when there is room for what raised ``full`` elsewhere, which may be at once."""
+        if has_room(full.directory, full.needed + MARGIN):
+            return
+        self._begin(full)
+        self._wait(full)
+        self._end()
+
+    def _begin(self, full: DiskFull) -> None:
+        self._since = time.monotonic()
+        self.why = str(full)
+        LOG.warning("paused: %s; the run goes on by itself when there is room", full)
+        self._tell()
+
+    def _end(self) -> None:
+        assert self._since is not None
+        seconds = time.monotonic() - self._since
+        self._since, self.why = None, None
+        self._before += seconds
+        LOG.warning("the pause is over after %.0f s", seconds)
+        self._tell()
+
+    def _wait(self, full: DiskFull) -> None:
+        self.why = str(full)
+        look = time.monotonic() + LOOK_EVERY
+        while True:
+            arrived = self._inbox.get(TICK)
+            if arrived is not None:
+                self._hold(*arrived)
+            if time.monotonic() >= look:
+                self._tell()
+                if has_room(full.directory, full.needed + MARGIN):
+                    return
+                look = time.monotonic() + LOOK_EVERY
+
+    def _hold(self, lane: Lane, item: Item) -> None:
+        if isinstance(item, Done):
+            self._held.append((lane, item))
+        elif lane == "updates" and isinstance(item, mqtt.Received):
+            if self._held_bytes + len(item.payload) <= MAX_HELD_BYTES:
+                self._held_bytes += len(item.payload)
+                self._held.append((lane, item))
+        else:
+            self._take(lane, item)
+
+
+def _size(item: Item) -> int:
+    return len(item.payload) if isinstance(item, mqtt.Received) else 0

@@ -1,0 +1,43 @@
+"""Room on the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from fl_aggregator.disk import DiskFull, has_room, in_words, room_for
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_lack_of_room_says_for_what_and_where(tmp_path: Path, number: int) -> None:
+    with pytest.raises(DiskFull) as caught, room_for(1_700_000, tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert str(caught.value) == f"disk full: {tmp_path}: needs 1.7 MB"
+    assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path))
+    with pytest.raises(DiskFull, match="needs"), room_for(5, tmp_path.parent):
+        raise caught.value
+
+
+def test_other_errors_are_not_a_lack_of_room(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Input/output") as caught, room_for(5, tmp_path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    assert not isinstance(caught.value, DiskFull)
+    with pytest.raises(FileNotFoundError):
+        has_room(tmp_path / "gone", 5)
+
+
+def test_looking_for_room_leaves_nothing(tmp_path: Path) -> None:
+    assert has_room(tmp_path, 5_000_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (1_700_000, "1.7 MB"), (999_960, "1.0 MB"),
+     (46_800_000, "46.8 MB"), (2**31, "2.1 GB"), (5 * 10**15, "5000.0 TB")],
+)  # fmt: skip
+def test_bytes_in_words(size: int, words: str) -> None:
+    assert in_words(size) == words

@@ -1,0 +1,341 @@
+"""What is done with the bytes of updates, on its thread; and what is done again after a restart or a full disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl_aggregator import effects as do
+from fl_aggregator import events as on
+from fl_aggregator import strategies
+from fl_aggregator.checkpoint import Checkpoints, Model
+from fl_aggregator.disk import DiskFull
+from fl_aggregator.rundir import RunDirectory
+from fl_aggregator.settings import Settings
+from fl_aggregator.workshop import Done, Workshop
+from fl_shared import messages as m
+from fl_shared.intake import Granted
+from fl_shared.tensors import Vector, content_digest, manifest_of
+from tests.unit.test_uploads import HEAD
+
+SETTINGS = Settings(task="digits", clients=4, per_round=3, rounds=5)
+BASE = Model.of(
+    manifest_of({"a": np.zeros((30, 50), "<f4"), "b": np.zeros(7, "<f4")}),
+    np.random.default_rng(0).normal(size=1507).astype("<f4"),
+)
+REFERENCE = m.ModelReference(version=0, digest=BASE.digest)
+CHUNK = 1024
+
+
+class Life:
+    """One life of an aggregator's workshop, which ends without a word."""
+
+    def __init__(self, path: Path, version: int | None) -> None:
+        self.directory = RunDirectory(path, resume=(path / "run.json").exists())
+        (path / "run.json").touch()
+        self.done: queue.SimpleQueue[Done] = queue.SimpleQueue()
+        self.granted: list[Granted] = []
+        self.full: list[DiskFull] = []
+        strategy = strategies.load("fedavg")
+        self.workshop = Workshop(SETTINGS, strategy, self.directory, self.granted.append, self.done.put)
+        if version == 0:
+            self.workshop.averaging.add(0, BASE)
+
+    def next(self) -> Done:
+        """What the thread has done next; everything that comes of it is performed. What found no room is done again."""
+        done = self.done.get(timeout=20)
+        assert done.error is None, done.error
+        if done.again is not None:
+            assert done.full is not None
+            self.full.append(done.full)
+            done.again()
+            done = Done()  # lets go of the bytes
+            return self.next()
+        if isinstance(done.event, on.UpdateKept):
+            self.workshop.fold(done.event.update)
+        self.workshop.settle(done, 0.0)
+        return done
+
+    def accept(self, *updates: m.Update) -> tuple[on.UpdateFacts, ...]:
+        for update in updates:
+            self.workshop.keep(facts_of(update), update)
+            assert isinstance(self.next().event, on.UpdateKept)
+            assert self.next().folded is not None
+        return tuple(map(facts_of, updates))
+
+    def average(self, updates: tuple[on.UpdateFacts, ...], round_number: int = 1, version: int = 1) -> str:
+        base = None if version == 0 else REFERENCE
+        self.workshop.average(do.Average(round_number, version, base, updates))
+        event = self.next().event
+        assert isinstance(event, on.ModelMade)
+        return event.digest
+
+    def die(self) -> None:
+        self.workshop.close()
+        self.directory.close()
+
+
+Lives = Callable[..., Life]
+
+
+@pytest.fixture
+def lives(tmp_path: Path) -> Iterator[Lives]:
+    """The next life in the same directory: the one before ends."""
+    now: list[Life] = []
+
+    def next_life(version: int | None = 0) -> Life:
+        if now:
+            now.pop().die()
+        now.append(Life(tmp_path / "run", version))
+        return now[0]
+
+    yield next_life
+    now.pop().die()
+
+
+def update(client: str, seed: int, base: str | None = BASE.digest) -> m.Update:
+    values: Vector = (np.random.default_rng(seed).normal(size=1507) * 0.1).astype("<f4")
+    manifest = BASE.manifest
+    section = m.Section(
+        name="weights", encoding="f32", manifest=manifest.digest, data=values.tobytes(),
+        arrays=manifest.arrays if base is None else None,
+    )  # fmt: skip
+    digest = content_digest([("weights", "f32", manifest.digest, section.data)])
+    head: dict[str, Any] = HEAD | {"client": client, "round": 0 if base is None else 1}
+    return m.Update(
+        **head, base=base, digest=digest, examples=10 + seed, steps=1, seconds=0.0,
+        metrics=m.UpdateMetrics(), sections=(section,),
+    )  # fmt: skip
+
+
+def facts_of(update: m.Update) -> on.UpdateFacts:
+    return on.UpdateFacts(
+        client=update.client, session=update.session, round=update.round, base=update.base,
+        digest=update.digest, manifest=update.sections[0].manifest, examples=update.examples, steps=1,
+        size=len(update.sections[0].data),
+    )  # fmt: skip
+
+
+def offer_of(update: m.Update) -> m.Offer:
+    size = len(update.sections[0].data)
+    fields = update.model_dump(exclude={"kind", "sections", "metrics"})
+    section = m.OfferedSection(**update.sections[0].model_dump(exclude={"data", "arrays"}), size=size)
+    return m.Offer(
+        **fields, metrics=update.metrics, sections=(section,), size=size, chunk_size=CHUNK,
+        chunks=-(-size // CHUNK),
+    )  # fmt: skip
+
+
+def send(life: Life, update: m.Update, *indices: int) -> on.UpdateFacts | None:
+    complete = None
+    for index in indices:
+        data = update.sections[0].data[index * CHUNK : (index + 1) * CHUNK]
+        head: dict[str, Any] = HEAD | {"client": update.client, "round": update.round}
+        chunk = m.UpdateChunk(**head, digest=update.digest, index=index, crc32=zlib.crc32(data), data=data)
+        complete = life.workshop.uploads.take(chunk, 0.0)
+    return complete
+
+
+UPDATES = (update("0", 1), update("1", 2), update("2", 3))
+ALL = tuple(map(facts_of, UPDATES))
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> str:
+    life = Life(tmp_path / "undisturbed", 0)
+    life.workshop.begin_round(REFERENCE)
+    digest = life.average(life.accept(*UPDATES))
+    life.die()
+    return digest
+
+
+# --- after a restart ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accepted", [0, 1, 2, 3])
+def test_what_was_accepted_is_folded_again_and_the_model_is_the_same(
+    lives: Lives, undisturbed: str, accepted: int
+) -> None:
+    first = lives()
+    first.workshop.begin_round(REFERENCE)
+    held = first.accept(*UPDATES[:accepted])
+    second = lives()
+    second.workshop.begin_round(REFERENCE)
+    assert second.workshop.restore(1, reversed(held)) == ()
+    second.accept(*UPDATES[accepted:])
+    assert second.average(ALL) == undisturbed
+
+
+def test_the_first_weights_are_taken_up_again(lives: Lives) -> None:
+    """Nothing but their own file knows what arrays they are made of."""
+    weights = update("3", 4, base=None)
+    first = lives(None)
+    first.workshop.begin_round(None)
+    held = first.accept(weights)
+    second = lives(None)
+    second.workshop.begin_round(None)
+    assert second.workshop.restore(0, held) == ()
+    assert second.average(held, 0, 0) == weights.digest
+    read = Checkpoints(second.directory.path).read(0)
+    assert read.manifest == BASE.manifest
+    assert read.weights.tobytes() == weights.sections[0].data
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "a bit", "another's", "its description"])
+def test_an_update_that_is_not_what_was_accepted_is_told_and_sent_again(
+    lives: Lives, undisturbed: str, how: str
+) -> None:
+    first = lives()
+    first.workshop.begin_round(REFERENCE)
+    held = first.accept(*UPDATES)
+    folder = first.directory.path / "spool" / "1"
+    path, whole = folder / "1.update", (folder / "1.update").read_bytes()
+    path.write_bytes(
+        {
+            "gone": b"",
+            "cut": whole[:-100],
+            "a bit": whole[:500] + bytes([whole[500] ^ 1]) + whole[501:],
+            "another's": (folder / "0.update").read_bytes(),
+            "its description": whole.replace(b'"f32"', b'"f16"'),
+        }[how]
+    )
+    if how == "gone":
+        path.unlink()
+    second = lives()
+    second.workshop.begin_round(REFERENCE)
+    assert second.workshop.restore(1, held) == ("1",)
+    assert sorted(path.name for path in folder.iterdir()) == ["0.update", "2.update"]
+    second.accept(UPDATES[1])
+    assert second.average(ALL) == undisturbed
+
+
+def test_an_upload_goes_on_where_it_was(lives: Lives, undisturbed: str) -> None:
+    first = lives()
+    first.workshop.begin_round(REFERENCE)
+    held = first.accept(*UPDATES[:2])
+    third = UPDATES[2]
+    assert first.workshop.receive(offer_of(third), facts_of(third), 0.0) is None
+    send(first, third, 0, 3, 4)
+    second = lives()
+    second.workshop.begin_round(REFERENCE)
+    assert second.workshop.restore(1, held) == ()
+    assert second.workshop.receive(offer_of(third), facts_of(third), 0.0) is None
+    assert [grant.chunks for grant in second.granted] == [(1, 2, 5)]
+    assert send(second, third, 1, 2, 5) == facts_of(third)
+    second.workshop.keep(facts_of(third), None)
+    assert isinstance(second.next().event, on.UpdateKept)
+    second.next()
+    assert second.average(ALL) == undisturbed
+
+
+def test_an_upload_whose_file_lies_about_it_is_sent_anew(lives: Lives, undisturbed: str) -> None:
+    """Its checksums are right, and still it is not the update: that is not the edge's fault, as far as we know."""
+    first = lives()
+    first.workshop.begin_round(REFERENCE)
+    third = UPDATES[2]
+    wrong = update("2", 99).model_copy(update={"digest": third.digest})
+    first.workshop.receive(offer_of(third), facts_of(third), 0.0)
+    send(first, wrong, *range(6))
+    second = lives()
+    second.workshop.begin_round(REFERENCE)
+    second.workshop.restore(1, ())
+    assert second.workshop.receive(offer_of(third), facts_of(third), 0.0) == facts_of(third)
+    second.workshop.keep(facts_of(third), None)
+    done = second.next()
+    assert (done.event, done.anew) == (None, True)
+    assert [grant.chunks for grant in second.granted] == [(0, 1, 2, 3, 4, 5)]
+    assert send(second, third, *range(6)) == facts_of(third)
+    second.workshop.keep(facts_of(third), None)
+    assert isinstance(second.next().event, on.UpdateKept)
+    second.next()
+    second.accept(*UPDATES[:2])
+    assert second.average(ALL) == undisturbed
+
+
+def test_the_second_wrong_digest_is_the_edges(lives: Lives) -> None:
+    first = lives()
+    first.workshop.begin_round(REFERENCE)
+    third = UPDATES[2]
+    wrong = update("2", 99).model_copy(update={"digest": third.digest})
+    first.workshop.receive(offer_of(third), facts_of(third), 0.0)
+    send(first, wrong, 0)
+    second = lives()
+    second.workshop.begin_round(REFERENCE)
+    second.workshop.restore(1, ())
+    second.workshop.receive(offer_of(third), facts_of(third), 0.0)
+    for expected in (None, on.UpdateUnusable):
+        assert send(second, wrong, *range(6)) is not None
+        second.workshop.keep(facts_of(third), None)
+        event = second.next().event
+        assert isinstance(event, expected) if expected else event is None
+
+
+# --- a full disk --------------------------------------------------------------------------------------------
+
+
+def full_at_first(monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
+    """``Path``'s method finds no room, so many times."""
+    real, left = getattr(Path, name), [times]
+
+    def method(path: Path, *arguments: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path, *arguments)
+
+    monkeypatch.setattr(Path, name, method)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_update_that_finds_no_room_is_kept_as_soon_as_there_is(
+    lives: Lives, undisturbed: str, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    life = lives()
+    life.workshop.begin_round(REFERENCE)
+    life.accept(*UPDATES[:2])
+    full_at_first(monkeypatch, "replace" if whole else "rename", 3)
+    if whole:
+        life.accept(UPDATES[2])
+    else:
+        life.workshop.receive(offer_of(UPDATES[2]), ALL[2], 0.0)
+        send(life, UPDATES[2], *range(6))
+        life.workshop.keep(ALL[2], None)
+        assert isinstance(life.next().event, on.UpdateKept)
+        life.next()
+    assert len(life.full) == 3
+    assert life.average(ALL) == undisturbed
+
+
+def test_a_model_that_finds_no_room_is_not_lost(
+    lives: Lives, undisturbed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = lives()
+    life.workshop.begin_round(REFERENCE)
+    life.accept(*UPDATES)
+    full_at_first(monkeypatch, "replace", 3)
+    assert life.average(ALL) == undisturbed
+    assert [(full.directory.name, full.needed) for full in life.full] == [("checkpoints", 4 * 1507)] * 3
+    assert life.directory.checkpoints.read(1).digest == undisturbed
+    assert life.workshop.averaging.previous is not None
+    assert life.workshop.averaging.previous.digest == BASE.digest
+
+
+def test_another_error_of_the_disk_ends_the_run(lives: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    life = lives()
+    life.workshop.begin_round(REFERENCE)
+    monkeypatch.setattr(Path, "replace", broken)
+    life.workshop.keep(ALL[0], UPDATES[0])
+    done = life.done.get(timeout=20)
+    assert isinstance(done.error, OSError)
+    assert done.error.errno == errno.EROFS
