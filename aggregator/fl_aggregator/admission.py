@@ -24,12 +24,16 @@ def register(state: Run, event: Registered) -> Step:
     ):
         # A session is public, a device is not: somebody else used the name, and an answer would reach the edge.
         return state, ()
+    if state.roster.overtaken(event.client, event.session, event.now):
+        # It would be taken for present for ever. An edge that is there after all repeats what is not answered.
+        return state, ()
     refusal = _refusal(state, event)
     if refusal is not None:
         return state, (Reply(event.client, event.session, refusal),)
+    before, state = state, _with_room_for(state, event.client)
     part = _part(state, event)
     if isinstance(part, Refuse):
-        return state, (Reply(event.client, event.session, part),)
+        return before, (Reply(event.client, event.session, part),)
     again = known is not None and known.device == event.device
     client = r.Client(
         session=event.session,
@@ -61,9 +65,21 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
         return Refuse("wrong-task", f"the task is {event.task!r}, this run's is {state.settings.task!r}")
     if event.manifest is not None and state.manifest not in (None, event.manifest):
         return Refuse("wrong-manifest", _other_manifest(event.manifest, state))
-    if known is None and len(state.roster.clients) >= r.MAX_CLIENTS:
-        return Refuse("no-part-left", f"{r.MAX_CLIENTS} clients are known already")
+    if known is None and _is_full(state) and not state.roster.has_dispensable():
+        return Refuse("no-part-left", f"{len(state.roster.clients)} clients are known already")
     return None
+
+
+def _is_full(state: Run) -> bool:
+    return len(state.roster.clients) >= state.settings.clients + r.SPARE_CLIENTS
+
+
+def _with_room_for(state: Run, client: str) -> Run:
+    """Makes room for a hundredth of them at once: to look for one each time would take a flood's side."""
+    if client in state.roster or not _is_full(state):
+        return state
+    forgotten = frozenset(state.roster.dispensable(max(1, r.SPARE_CLIENTS // 100)))
+    return replace(state, roster=state.roster.without(forgotten))
 
 
 def _other_manifest(manifest: str | None, state: Run) -> str:
@@ -104,8 +120,7 @@ def give_parts(state: Run) -> Step:
     refusal = Refuse("no-part-left", f"all {state.settings.clients} parts of the data are given out")
     told = (Reply(name, roster[name].session, Admit(roster[name].part, None)) for name in given)
     refused = (Reply(name, roster[name].session, refusal) for name in without)
-    kept = r.Roster({name: client for name, client in roster.clients.items() if name not in without})
-    return replace(state, roster=kept), (*told, *refused)
+    return replace(state, roster=roster.without(without)), (*told, *refused)
 
 
 def common_manifest(state: Run) -> str | None:
@@ -129,5 +144,4 @@ def refuse_other_manifests(state: Run) -> Step:
         Reply(name, client.session, Refuse("wrong-manifest", _other_manifest(client.manifest, state)))
         for name, client in wrong.items()
     )
-    kept = {name: client for name, client in state.roster.clients.items() if name not in wrong}
-    return (replace(state, roster=r.Roster(kept)) if wrong else state), replies
+    return replace(state, roster=state.roster.without(wrong)), replies

@@ -57,7 +57,7 @@ def weights_of(update: Content, manifest: Manifest, caps: FoldSettings) -> tuple
     vector = _vector(update, manifest)
     largest = magnitude(vector)
     if not np.isfinite(largest):
-        raise Unusable("not-finite", f"weights: {_where_not_finite(vector, manifest)} is not finite")
+        raise Unusable("not-finite", f"weights: {_not_finite_in(vector, manifest)}")
     if largest > caps.max_delta:
         raise Unusable(
             "too-large",
@@ -80,7 +80,7 @@ def first_weights_of(update: Content, expected: str | None) -> tuple[Manifest, V
         raise Unusable("wrong-manifest", detail)
     vector = _vector(update, manifest)
     if not np.isfinite(vector).all():
-        raise Unusable("not-finite", f"weights: {_where_not_finite(vector, manifest)} is not finite")
+        raise Unusable("not-finite", f"weights: {_not_finite_in(vector, manifest)}")
     return manifest, vector
 
 
@@ -108,10 +108,11 @@ def _vector(update: Content, manifest: Manifest) -> Vector:
     return np.frombuffer(section.data, dtype=WIRE_DTYPE)
 
 
-def _where_not_finite(vector: Vector, manifest: Manifest) -> str:
+def _not_finite_in(vector: Vector, manifest: Manifest) -> str:
     index = int(np.flatnonzero(~np.isfinite(vector))[0])
+    value = float(vector[index])
     for array in manifest.arrays:
         if index < array.values:
-            return f"element {index} of {array.name!r}"
+            break
         index -= array.values
-    return f"element {index}"
+    return f"element {index} of {array.name!r} is {value}, expected a finite number"

@@ -19,7 +19,9 @@ Lane = Literal["control", "updates"]
 MAX_WAITING: Final = 50_000
 CONTROL_IN_A_ROW: Final = 50
 """So many control items overtake a waiting update, and no more: a flood of them must not stop the round."""
-MAX_UPDATE_BYTES: Final = 2**30
+MAX_CONTROL_BYTES: Final = 256 * 2**20
+MAX_UPDATE_BYTES: Final = 2**28
+"""What may come at once: a window of 16 MiB of chunks, and fifty updates of 4 MiB that come whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +41,36 @@ class Inbox:
         self._changed = threading.Condition()
         self._control: deque[Item] = deque()
         self._updates: deque[mqtt.Event] = deque()
+        self._control_bytes = 0
         self._update_bytes = 0
         self._in_a_row = 0
-        self.dropped = 0
+        self._dropped = 0
 
     def put(self, lane: Lane, item: Item) -> None:
         """Never blocks."""
         size = len(item.payload) if isinstance(item, mqtt.Received) else 0
         with self._changed:
             if lane == "control" or isinstance(item, Signal | Done):
-                if isinstance(item, mqtt.Received) and len(self._control) >= MAX_WAITING:
-                    self.dropped += 1
+                full = len(self._control) >= MAX_WAITING or self._control_bytes + size > MAX_CONTROL_BYTES
+                if isinstance(item, mqtt.Received) and full:
+                    self._dropped += 1
                     return
+                self._control_bytes += size
                 self._control.append(item)
             else:
                 # One update may always wait, however large.
                 if size and self._updates and self._update_bytes + size > MAX_UPDATE_BYTES:
-                    self.dropped += 1
+                    self._dropped += 1
                     return
                 self._update_bytes += size
                 self._updates.append(item)
             self._changed.notify()
+
+    def take_dropped(self) -> int:
+        """How many messages found no room since this was asked before."""
+        with self._changed:
+            dropped, self._dropped = self._dropped, 0
+            return dropped
 
     def get(self, timeout: float) -> tuple[Lane, Item] | None:
         """The next item and its lane, control first; ``None`` after ``timeout`` seconds without one."""
@@ -68,11 +79,12 @@ class Inbox:
                 self._changed.wait(timeout)
             if self._control and not (self._updates and self._in_a_row >= CONTROL_IN_A_ROW):
                 self._in_a_row += 1
-                return "control", self._control.popleft()
+                item = self._control.popleft()
+                self._control_bytes -= len(item.payload) if isinstance(item, mqtt.Received) else 0
+                return "control", item
             self._in_a_row = 0
             if self._updates:
-                item = self._updates.popleft()
-                if isinstance(item, mqtt.Received):
-                    self._update_bytes -= len(item.payload)
-                return "updates", item
+                update = self._updates.popleft()
+                self._update_bytes -= len(update.payload) if isinstance(update, mqtt.Received) else 0
+                return "updates", update
             return None

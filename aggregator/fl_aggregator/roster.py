@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import heapq
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from fl_shared.messages import ClientRole
 
-MAX_CLIENTS: Final = 100_000
-"""So many clients are remembered; a flood of made-up names must not fill the memory."""
+SPARE_CLIENTS: Final = 10_000
+"""So many clients are remembered beyond those that the run has parts for. A flood of made-up names must fill neither
+the memory nor the time: much of what is done with a roster looks at all of it."""
 RECONFIRMING: Final = 10.0
 """Seconds that edges get to register again after our own connection was gone, if the grace is not longer: it
 was not their link that blinked, and a broker that restarts has cut off all of them."""
+OVERTAKING: Final = 10.0
+"""Seconds after a will in which a registration of the same session is one that it has overtaken."""
+MAX_DEPARTURES: Final = 1000
+"""Sessions that are remembered for having ended; more at once are a broker's or a network's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +53,13 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """All clients by their id. Never changed in place."""
+    """All clients by their id. Never changed in place.
+
+    ``departures``: whose session has ended lately, which one, and when.
+    """
 
     clients: Mapping[str, Client] = field(default_factory=dict)
+    departures: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Client:
         return self.clients[name]
@@ -64,27 +74,47 @@ class Roster:
         return self.clients.get(name)
 
     def with_client(self, name: str, client: Client) -> Roster:
-        return Roster({**self.clients, name: client})
+        return replace(self, clients={**self.clients, name: client})
+
+    def without(self, names: Collection[str]) -> Roster:
+        if not names:
+            return self
+        return replace(self, clients={n: client for n, client in self.clients.items() if n not in names})
 
     def lost(self, name: str, session: str, now: float) -> Roster:
         """Marks a client absent, unless the will that says so is that of an older session."""
-        client = self.clients.get(name)
+        client, roster = self.clients.get(name), self._departed(name, session, now)
         if client is None or client.session != session:
-            return self
+            return roster
         if client.present:
-            return self.with_client(name, replace(client, lost_at=now))
-        return self.with_client(name, replace(client, unconfirmed=False)) if client.unconfirmed else self
+            return roster.with_client(name, replace(client, lost_at=now))
+        if client.unconfirmed:
+            return roster.with_client(name, replace(client, unconfirmed=False))
+        return self
+
+    def _departed(self, name: str, session: str, now: float) -> Roster:
+        if self.departures.get(name, ("", 0.0))[0] == session:
+            return self
+        recent = {n: (s, at) for n, (s, at) in self.departures.items() if now - at < OVERTAKING}
+        if len(recent) >= MAX_DEPARTURES:
+            return self
+        return replace(self, departures={**recent, name: (session, now)})
+
+    def overtaken(self, name: str, session: str, now: float) -> bool:
+        """Whether a registration is that of a session that has ended: its will came first, since what is sent at
+        QoS 0 does not wait in the broker's queue."""
+        ended, at = self.departures.get(name, ("", 0.0))
+        return ended == session and now - at < OVERTAKING
 
     def all_unconfirmed(self, now: float) -> Roster:
         """Our own connection was gone: whoever does not register again is taken to be lost since ``now``."""
-        return Roster(
-            {
-                name: replace(client, lost_at=now, unconfirmed=True)
-                if client.present or client.unconfirmed
-                else client
-                for name, client in self.clients.items()
-            }
-        )
+        clients = {
+            name: replace(client, lost_at=now, unconfirmed=True)
+            if client.present or client.unconfirmed
+            else client
+            for name, client in self.clients.items()
+        }
+        return replace(self, clients=clients)
 
     def absent(self, name: str, now: float, grace: float) -> bool:
         """Whether a client has been away for longer than links blink."""
@@ -102,11 +132,26 @@ class Roster:
 
     def reconfirming(self, now: float) -> bool:
         """Whether a training edge that was here before our connection was gone may still register again."""
-        return any(c.trains and not c.present and self.in_use(n, now) for n, c in self.clients.items())
+        return any(
+            c.unconfirmed and c.trains and not c.present and self.in_use(n, now)
+            for n, c in self.clients.items()
+        )
+
+    def has_dispensable(self) -> bool:
+        """Whether `dispensable` gives any."""
+        return any(_is_dispensable(client) for client in self.clients.values())
+
+    def dispensable(self, count: int) -> tuple[str, ...]:
+        """Whom to forget for newcomers when there are too many, at most ``count``: the first to have come of those who
+        were never ready and are gone, then of those who were promised no part. Whoever makes up names never says
+        that they go.
+        """
+        ranked = ((c.present, c.since, n) for n, c in self.clients.items() if _is_dispensable(c))
+        return tuple(name for _, _, name in heapq.nsmallest(count, ranked))
 
     def trainers(self) -> tuple[str, ...]:
         """Who trains and is present, loaded or not; sorted."""
-        return tuple(sorted(n for n, c in self.clients.items() if c.trains and c.present))
+        return tuple(sorted(n for n, c in self.clients.items() if c.lost_at is None and "train" in c.roles))
 
     def eligible(self, manifest: str | None) -> tuple[str, ...]:
         """Who may be selected: present and ready; sorted."""
@@ -114,6 +159,12 @@ class Roster:
 
     def parts_taken(self) -> set[int]:
         return {c.part for c in self.clients.values() if c.part is not None}
+
+
+def _is_dispensable(client: Client) -> bool:
+    if client.examples:
+        return False
+    return not client.present or (client.part is None and "evaluate" not in client.roles)
 
 
 def own_part(name: str, count: int) -> int | None:

@@ -42,24 +42,20 @@ class Scope:
 
 
 class Dropped(Exception):
-    """A message that does not concern this run, or contradicts itself. ``reason`` is what it is counted under."""
+    """A message that does not concern this run, or contradicts itself.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    ``reason`` is what it is counted under; ``client`` whose it is by its topic, or by itself on a bare one.
+    """
+
+    def __init__(self, reason: str, detail: str, client: str | None) -> None:
         super().__init__(detail)
         self.reason = reason
+        self.client = client
 
 
 def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, size: int) -> on.Event | None:
-    """The event that a message from an edge is. Raises ``Dropped``. ``size`` is the payload's, in bytes."""
-    named = getattr(topic, "client", None)
-    claimed = getattr(message, "client", None)
-    if named is not None and claimed is not None and named != claimed:
-        raise Dropped("client-mismatch", f"client: {claimed!r} on the topic of {named!r}")
-    if isinstance(message, m.Scoped) and message.run != scope.run:
-        raise Dropped("other-run", f"run: {message.run!r}, this is {scope.run!r}")
-    if isinstance(message, m.Scoped) and message.epoch != scope.epoch:
-        # Not rejected: the edge will say it again in this epoch, and must not lose what it has.
-        raise Dropped("other-epoch", f"epoch: {message.epoch}, this is {scope.epoch}")
+    """The event that a message to the aggregator is. Raises ``Dropped``. ``size`` is the payload's, in bytes."""
+    _check_scope(topic, message, scope)
     match message:
         case m.Registration():
             return _registered(message, scope, now)
@@ -87,8 +83,44 @@ def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, siz
                 loss=message.loss,
                 accuracy=message.accuracy,
             )
+        case m.Control(run=run, reason=reason):
+            if run != scope.run:
+                raise Dropped("other-run", f"run: {run!r}, this is {scope.run!r}", None)
+            why = f": {reason}" if reason else ""
+            return on.Interrupted(now=now, reason=f"stopped by fl-aggregator stop{why}")
         case _:
             return None
+
+
+def unusable(
+    topic: t.UpdatesTopic, claim: m.UpdateClaim, detail: str, scope: Scope, now: float
+) -> on.UpdateUnusable:
+    """An update (or an offer of one) of which not all can be read, but whose it is. Raises ``Dropped``."""
+    _check_scope(topic, claim, scope)
+    return on.UpdateUnusable(
+        now=now,
+        client=claim.client,
+        session=claim.session,
+        round=claim.round,
+        digest=claim.digest,
+        reason="malformed",
+        detail=detail,
+    )
+
+
+def _check_scope(topic: t.Topic, message: m.Message | m.UpdateClaim, scope: Scope) -> None:
+    named = getattr(topic, "client", None)
+    claimed = getattr(message, "client", None)
+    who = named or claimed
+    if named is not None and claimed is not None and named != claimed:
+        raise Dropped("client-mismatch", f"client: {claimed!r}, expected {named!r}, whose topic it is", who)
+    if not isinstance(message, m.Scoped | m.UpdateClaim):
+        return
+    if message.run != scope.run:
+        raise Dropped("other-run", f"run: {message.run!r}, expected {scope.run!r}", who)
+    if message.epoch != scope.epoch:
+        # Not rejected: the edge will say it again in this epoch, and must not lose what it has.
+        raise Dropped("other-epoch", f"epoch: {message.epoch}, expected {scope.epoch}", who)
 
 
 def _registered(message: m.Registration, scope: Scope, now: float) -> on.Registered:

@@ -36,6 +36,8 @@ def judge(state: Run, update: UpdateFacts) -> do.Keep | do.Accept | do.Reject:
     base = None if phase.base is None else phase.base.digest
     if update.base != base:
         return reject("wrong-base", f"base: {_short(update.base)}, expected {_short(base)}")
+    if not update.manifest:
+        return reject("wrong-manifest", "sections: none of them is named 'weights', expected that one")
     if update.manifest != state.manifest:
         detail = f"manifest: {_short(update.manifest)}, expected {_short(state.manifest)}"
         return reject("wrong-manifest", detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from fl_shared import codec
 from fl_shared import messages as m
 
 STATUS_BYTES: Final = 1024
+PAUSED_LENGTH: Final = 200
 
 _PHASES: dict[type[object], m.Phase] = {
     Selecting: "selecting",
@@ -69,17 +71,20 @@ def seconds_left(state: Run, now: float) -> float | None:
     return round(max(0.0, left), 1)
 
 
-def status(state: Run, scope: Scope, now: float) -> m.Status:
-    """One look at the run, in at most ``STATUS_BYTES``: as many of the missing as there is room for, up to ten."""
+def status(state: Run, scope: Scope, now: float, paused: str | None = None) -> m.Status:
+    """One look at the run, in at most ``STATUS_BYTES``: as many of the missing as there is room for, up to ten.
+
+    ``paused``: why the run stands still, if it does; cut off at ``PAUSED_LENGTH``.
+    """
     envelope = scope.envelope()
     for named in range(10, -1, -1):
-        found = _status(state, envelope, now, named)
+        found = _status(state, envelope, now, named, paused)
         if len(codec.encode(found)) <= STATUS_BYTES:
             break
     return found
 
 
-def _status(state: Run, envelope: Envelope, now: float, named: int) -> m.Status:
+def _status(state: Run, envelope: Envelope, now: float, named: int, paused: str | None) -> m.Status:
     have, need = progress(state)
     number = getattr(state.phase, "round", None)
     return m.Status(
@@ -96,6 +101,9 @@ def _status(state: Run, envelope: Envelope, now: float, named: int) -> m.Status:
         seconds_left=seconds_left(state, now),
         missing=awaited(state)[:named],
         metrics={name: round(value, 6) for name, value in state.metrics.items()},
+        paused=paused
+        if paused is None or len(paused) <= PAUSED_LENGTH
+        else f"{paused[: PAUSED_LENGTH - 1]}…",
     )
 
 
@@ -116,8 +124,10 @@ def missing(state: Run, scope: Scope, now: float) -> m.Missing | None:
     return m.Missing(**scope.envelope(), round=phase.round, clients=clients)
 
 
-def history_line(summary: Summary, bytes_up: int, bytes_down: int) -> dict[str, Any]:
-    """A round's line in ``history.jsonl``."""
+def history_line(
+    summary: Summary, bytes_up: int, bytes_down: int, refused: Mapping[str, Mapping[str, int]] | None = None
+) -> dict[str, Any]:
+    """A round's line in ``history.jsonl``. ``refused``: by client and reason, how often (`refusals`)."""
     return {
         "round": summary.round,
         "outcome": summary.outcome,
@@ -127,6 +137,7 @@ def history_line(summary: Summary, bytes_up: int, bytes_down: int) -> dict[str, 
         "cohort": list(summary.cohort),
         "participants": list(summary.participants),
         "missing": dict(summary.missing),
+        "refused": {client: dict(reasons) for client, reasons in (refused or {}).items()},
         "examples": summary.examples,
         "metrics": dict(summary.metrics),
         "seconds": dict(summary.seconds),

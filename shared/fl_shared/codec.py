@@ -35,6 +35,7 @@ _MSGPACK: Final = (m.ModelManifest, m.ModelChunk, m.Update, m.Offer, m.UpdateChu
 _KINDS: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
     t.AggregatorTopic: (m.AggregatorPresence,),
     t.StatusTopic: (m.Status,),
+    t.ControlTopic: (m.Control,),
     t.RegisterTopic: (m.Registration,),
     t.PresenceTopic: (m.ClientPresence,),
     t.WorkTopic: (m.Selected,),
@@ -123,10 +124,10 @@ def decode(topic: t.Topic, payload: bytes | memoryview) -> m.Message:
         fields = _unpack(payload)
         model = _model_for(fields, kinds)
         return _validate(lambda: model.model_validate(fields))
-    payload = bytes(payload)
     most = MAX_NAMES_BYTES if isinstance(topic, t.ResultTopic | t.MissingTopic) else MAX_JSON_BYTES
     if len(payload) > most:
         raise DecodeError(f"{len(payload)} bytes of JSON, at most {most}")
+    payload = bytes(payload)
     if len(kinds) == 1:
         return _validate(lambda: kinds[0].model_validate_json(payload))
     head = _validate(lambda: m.Message.model_validate_json(payload))
@@ -141,6 +142,16 @@ def session_in(payload: bytes) -> str | None:
     except (ValueError, RecursionError, AttributeError):
         return None
     return session if isinstance(session, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", session) else None
+
+
+def claim_in(payload: bytes | memoryview) -> m.UpdateClaim | None:
+    """Whose update it is of which something cannot be read, if that much can be."""
+    try:
+        apart = _data_apart(payload)
+        fields = _unpack(payload) if apart is None else apart[0]
+        return m.UpdateClaim.model_validate(fields)
+    except (DecodeError, ValidationError):
+        return None
 
 
 def _data_apart(payload: bytes | memoryview) -> tuple[dict[str, Any], memoryview] | None:

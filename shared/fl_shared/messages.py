@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from fl_shared.tensors import MAX_ARRAYS, ArraySpec
 
 PROTOCOL_VERSION: Final = 1
+MAX_CHUNK: Final = 2**24
+"""Bytes of a chunk of a model or an update. Larger packets are slow, and cost everyone on their way a copy."""
+MAX_PACKET: Final = MAX_CHUNK + 2**16
+"""Bytes of the largest packet that either side takes: a chunk's. Whatever else there is, is smaller."""
 MAX_CLIENTS_NAMED: Final = 256
 """Above so many names the cohort is left out of ``selected`` and each edge is told on its own topic."""
 
@@ -207,7 +211,7 @@ class Selected(Scoped):
     kind: Literal["selected"] = "selected"
     round: Count
     task: TaskName
-    cohort: Annotated[tuple[ClientId, ...], Field(fail_fast=True)] | None
+    cohort: Annotated[tuple[ClientId, ...], Field(max_length=MAX_CLIENTS_NAMED, fail_fast=True)] | None
     seconds_left: Seconds
     training: TrainingSettings
     fold: FoldSettings
@@ -242,7 +246,7 @@ class ModelManifest(Scoped):
     digest: Digest
     sections: Annotated[tuple[SectionManifest, ...], Field(min_length=1, max_length=16, fail_fast=True)]
     size: Count
-    chunk_size: Annotated[int, Field(ge=1, le=2**28)]
+    chunk_size: Annotated[int, Field(ge=1, le=MAX_CHUNK)]
     chunks: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -292,6 +296,19 @@ class Update(Scoped):
     sections: Annotated[tuple[Section, ...], Field(min_length=1, max_length=16, fail_fast=True)]
 
 
+class UpdateClaim(Part):
+    """What an update, or an offer of one, says of itself: enough to answer it where the rest cannot be read."""
+
+    v: Literal[1]
+    kind: Literal["update", "offer"]
+    run: RunId
+    epoch: Annotated[int, Field(ge=1, le=2**53)]
+    client: ClientId
+    session: Token
+    round: Count
+    digest: Digest
+
+
 class OfferedSection(Part):
     """A section of an offer: all but its data, of which there are ``size`` bytes."""
 
@@ -322,7 +339,7 @@ class Offer(Scoped):
     metrics: UpdateMetrics
     sections: Annotated[tuple[OfferedSection, ...], Field(min_length=1, max_length=16, fail_fast=True)]
     size: Count
-    chunk_size: Annotated[int, Field(ge=1, le=2**28)]
+    chunk_size: Annotated[int, Field(ge=1, le=MAX_CHUNK)]
     chunks: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -350,7 +367,10 @@ class TrainingFailed(Scoped):
 
 
 class Evaluation(Scoped):
-    """``fl/evaluations/<client>``: how one version does on an edge's split. ``loss`` is per example."""
+    """``fl/evaluations/<client>``: how one version does on an edge's split. ``loss`` is per example.
+
+    ``examples`` is 0 if the edge has none, or could not evaluate: nothing more is to come, and the rest says nothing.
+    """
 
     kind: Literal["evaluation"] = "evaluation"
     client: ClientId
@@ -358,7 +378,7 @@ class Evaluation(Scoped):
     version: Count
     digest: Digest
     split: Split
-    examples: Annotated[int, Field(ge=1, le=2**53)]
+    examples: Annotated[int, Field(ge=0, le=2**53)]
     loss: Number
     accuracy: Annotated[float, Field(ge=0, le=1)]
     metrics: Metrics = {}
@@ -412,6 +432,19 @@ class Status(Scoped):
     seconds_left: Seconds | None
     missing: Annotated[tuple[ClientId, ...], Field(max_length=10)]
     metrics: Metrics
+    paused: Annotated[str, StringConstraints(max_length=300)] | None = None
+    """Why the run stands still, and its time with it; null while it goes on."""
+
+
+# --- the operator -----------------------------------------------------------------------------------------
+
+
+class Control(Message):
+    """``fl/control``, never retained: whoever may write there ends ``run``. ``reason`` is for people."""
+
+    kind: Literal["stop"] = "stop"
+    run: RunId
+    reason: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""
 
 
 # --- predictions ------------------------------------------------------------------------------------------

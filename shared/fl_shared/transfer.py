@@ -112,6 +112,7 @@ class Download:
         self._came_at = -math.inf
         self._pace = 0.0
         self._bad = 0
+        self._why = ""
         self._starts = 0
 
     @property
@@ -210,10 +211,12 @@ class Download:
 
     # --- taking -------------------------------------------------------------------------------------------
 
-    def take(self, message: m.ModelManifest | m.ModelChunk, now: float) -> None:
-        """A manifest or a chunk, of whatever model, as often as it likes to come."""
+    def take(self, message: m.ModelManifest | m.ModelChunk, now: float) -> str | None:
+        """A manifest or a chunk, of whatever model, as often as it likes to come. Gives what was wrong with it, if
+        something was."""
         if self.state != "open":
-            return
+            return None
+        bad = self._bad
         if message.digest != self.digest:
             # The topic has twelve digits of the digest only.
             self._count_bad(f"digest: {message.digest[:12]}…, expected {self.digest[:12]}…")
@@ -223,6 +226,7 @@ class Download:
             self._take_chunk(message, now)
         if self.state == "open" and self._assembly is not None and self._assembly.is_whole:
             self._finish(self._assembly)
+        return self._why if self._bad > bad else None
 
     def refuse(self, why: str) -> None:
         """Something came on one of its topics that is no message at all."""
@@ -244,7 +248,13 @@ class Download:
         except TransferError as error:
             self._count_bad(str(error))
             return
-        self._assembly = Assembly(message, manifests, self._allocate(message.size))
+        try:
+            buffer = self._allocate(message.size)
+        except (OSError, MemoryError) as error:
+            # Its size is a peer's word; a small device may have no room for what is no model at all.
+            self._fail(f"size: {message.size} bytes, for which there is no memory here ({error})")
+            return
+        self._assembly = Assembly(message, manifests, buffer)
         self._came(t.ManifestTopic(self.digest[:12]), now)
         early, self._early = self._early, None
         if early is not None and len(early) == self._assembly.length(0):
@@ -256,7 +266,7 @@ class Download:
         if (self._early is not None and index == 0) or (assembly and assembly.has(index)):
             self._came(topic, now)
         elif zlib.crc32(data) != message.crc32:
-            self._count_bad(f"chunk {index}: crc32 does not fit its {len(data)} bytes")
+            self._count_bad(f"chunk {index}: crc32: {message.crc32} does not fit its {len(data)} bytes")
         elif assembly is None:
             # Only what was asked for is kept before the manifest says what there is.
             if index == 0 and len(data) <= self._max_bytes:
@@ -294,6 +304,7 @@ class Download:
 
     def _count_bad(self, why: str) -> None:
         self._bad += 1
+        self._why = why
         if self._bad >= MAX_BAD:
             self._fail(f"{self._bad} messages did not fit, the last one: {why}")
 

@@ -19,7 +19,6 @@ MIN_CHUNK: Final = 1024
 """Bytes. A broker that lets through no more than this gets nothing: it is a mistake of its settings."""
 PACKET_ROOM: Final = 512
 """Bytes of an MQTT packet that are not its payload: topic and header, generously."""
-MAX_CHUNK_SIZE: Final = 2**28
 _LARGEST_COUNT: Final = 2**53
 
 
@@ -169,10 +168,10 @@ def chunk_size_for(sender: Sender, update: FinishedUpdate, wanted: int, largest:
 
     Never below `MIN_CHUNK`. Raises ``ValueError`` if a packet cannot be so small, or an offer cannot be sent.
     """
-    limit, room = MAX_CHUNK_SIZE, PACKET_ROOM + _part_envelope(sender, update)
+    limit, room = m.MAX_CHUNK, PACKET_ROOM + _part_envelope(sender, update)
     if largest is not None:
         limit = min(limit, largest - room)
-        offered = len(encode(offer(sender, _LARGEST_COUNT, update, MAX_CHUNK_SIZE)))
+        offered = len(encode(offer(sender, _LARGEST_COUNT, update, m.MAX_CHUNK)))
         if offered + PACKET_ROOM > largest:
             raise ValueError(f"its offer has {offered} bytes, and the broker takes packets of {largest}")
     least = max(MIN_CHUNK, 4 * -(-update.size // (4 * MAX_CHUNKS)))

@@ -168,11 +168,33 @@ def test_the_will_of_an_older_session_says_nothing() -> None:
     """4.1: "A will or birth of a session that is not the client's newest says nothing"."""
     playbook = training(clients=2, per_round=1)
     playbook.play("rejoin 0")
-    before = playbook.state
+    before = playbook.state.roster.clients
     assert playbook >> "lose 0 session=0.1" >> "lose nobody"
-    assert playbook.state is before
+    assert playbook.state.roster.clients == before
     playbook.play("lose 0")
     assert not playbook.state.roster["0"].present
+
+
+def test_a_will_that_overtakes_a_registration_counts_all_the_same() -> None:
+    """Both registrations of an edge waited in the broker's queue when it died; its will did not wait."""
+    playbook = training(clients=2, per_round=1)
+    playbook.play("lose 0", "lose 0 session=0.2")
+    assert playbook >> "rejoin 0" >> "load 0"
+    assert not playbook.state.roster["0"].present
+    assert playbook >> "lose 9 session=9.1" >> "join 9"
+    assert "9" not in playbook.state.roster
+    playbook.play("rejoin 0")
+    assert playbook.state.roster["0"].present, "another session of it has not ended"
+
+
+def test_an_edge_of_which_it_was_said_that_it_is_gone_is_believed_when_it_says_so_again() -> None:
+    """4.1: somebody else wrote its presence. It repeats its registration until that is answered."""
+    playbook = training(clients=2, per_round=1)
+    playbook.play("lose 0")
+    assert playbook >> "join 0" >> "sleep 9.9" >> "join 0"
+    assert not playbook.state.roster["0"].present
+    assert playbook >> "sleep 0.2" >> "join 0" << "admit 0 part=0"
+    assert playbook.state.roster["0"].present
 
 
 def test_after_our_own_reconnect_an_id_is_not_free_at_once() -> None:
@@ -241,10 +263,39 @@ def test_an_edge_may_give_up_training_and_its_part_is_free() -> None:
 
 
 def test_a_flood_of_names_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(r, "MAX_CLIENTS", 3)
+    monkeypatch.setattr(r, "SPARE_CLIENTS", 1)
     playbook = Playbook(clients=2, per_round=1).play("start", *(f"join p{n} roles=predict" for n in range(3)))
-    assert playbook >> "join p3 roles=predict" << "refuse p3 no-part-left '3 clients are known already'"
-    assert playbook >> "rejoin p2" << "admit p2"
+    for n in range(3, 30):
+        playbook.play("wait 1", f"join p{n} roles=predict")
+        assert len(playbook.state.roster.clients) == 3
+    assert playbook >> "join 0" << "admit 0 part=0", "a name that means something finds room"
+    assert playbook >> "join 1" << "admit 1 part=1"
+    assert list(playbook.state.roster) == ["p29", "0", "1"], "who came first is forgotten first"
+
+
+def test_who_took_part_or_was_promised_a_part_is_not_forgotten_for_a_newcomer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(r, "SPARE_CLIENTS", 1)
+    playbook = Playbook(clients=3, per_round=1)
+    playbook.play("start", "join 0", "load 0", "join 1", "join e roles=evaluate", "join p roles=predict")
+    playbook.play("lose 0")
+    assert playbook >> "join q roles=predict" << "admit q", "for one that was promised nothing"
+    assert set(playbook.state.roster) == {"0", "1", "e", "q"}
+    playbook.play("lose 1")
+    assert playbook >> "join x" << "admit x part=-", "for one that is gone and was never ready"
+    assert set(playbook.state.roster) == {"0", "e", "q", "x"}
+    playbook.play("join 2", "rejoin 1")
+    assert set(playbook.state.roster) == {"0", "e", "2", "1"}
+    assert playbook >> "join z" << "refuse z no-part-left '4 clients are known already'"
+    assert playbook >> "rejoin 0" << "admit 0 part=0", "who is known may always come back"
+
+
+def test_nobody_is_forgotten_for_a_newcomer_who_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(r, "SPARE_CLIENTS", 1)
+    playbook = training(clients=2, per_round=1).play("join p roles=predict")
+    assert playbook >> "join y" << "refuse y no-part-left*"
+    assert "p" in playbook.state.roster
 
 
 def test_who_only_borrows_a_session_gets_no_answer_that_would_reach_its_owner() -> None:

@@ -134,7 +134,7 @@ def test_not_finite_says_where(index: int, value: float, too_large_elsewhere: bo
     name, offset = ("conv.weight", 0) if index < 6 else ("fc.bias", 6) if index < 8 else ("norm.mean", 8)
     assert refused(update(section(vector.tobytes()))) == (
         "not-finite",
-        f"weights: element {index - offset} of '{name}' is not finite",
+        f"weights: element {index - offset} of '{name}' is {value}, expected a finite number",
     )
 
 
@@ -219,5 +219,5 @@ def test_first_weights_that_are_not_finite() -> None:
     vector = values((7, float("nan")))
     assert first_refused(update(section(vector.tobytes(), arrays=MANIFEST.arrays))) == (
         "not-finite",
-        "weights: element 1 of 'fc.bias' is not finite",
+        "weights: element 1 of 'fc.bias' is nan, expected a finite number",
     )

@@ -52,7 +52,7 @@ def _bytes(name: str, fields: dict[str, Any]) -> bytes:
         ("update", "kind", "nonsense"),
         ("evaluation", "loss", "0.1"),
         ("evaluation", "accuracy", 1.5),
-        ("evaluation", "examples", 0),
+        ("evaluation", "examples", -1),
         ("register-first", "roles", []),
         ("register-first", "roles", ["train", "rule"]),
         ("register-first", "session", "s" * 65),

@@ -4,7 +4,37 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.roster import RECONFIRMING, Client, Roster, give_parts, own_part, part_for
+from fl_aggregator.roster import (
+    MAX_DEPARTURES,
+    OVERTAKING,
+    RECONFIRMING,
+    Client,
+    Roster,
+    give_parts,
+    own_part,
+    part_for,
+)
+
+
+def test_who_is_dispensable_when_there_are_too_many() -> None:
+    never = {"examples": None, "manifest": None}
+    roster = Roster(
+        {
+            "ready": client(part=0),
+            "lost": client(part=1, lost_at=1.0),
+            "loading": client(part=2, since=1.0, **never),
+            "evaluator": client(roles=("evaluate",), **never),
+            "waiting": client(since=3.0, **never),
+            "predictor": client(roles=("predict",), since=2.0, **never),
+            "gone": client(part=3, since=9.0, lost_at=10.0, **never),
+        }
+    )
+    assert roster.has_dispensable()
+    assert roster.dispensable(1) == ("gone",)
+    assert roster.dispensable(10) == ("gone", "predictor", "waiting")
+    rest = roster.without(roster.dispensable(10))
+    assert not rest.has_dispensable()
+    assert set(rest) == {"ready", "lost", "loading", "evaluator"}
 
 
 def client(part: int | None = None, **fields: object) -> Client:
@@ -39,12 +69,32 @@ def test_eligible_is_who_trains_is_present_has_data_and_agrees_on_the_manifest()
 
 def test_a_will_counts_for_the_session_that_left_it_and_only_once() -> None:
     roster = Roster({"a": client(session="2")})
-    assert roster.lost("a", "1", 5.0) is roster
-    assert roster.lost("nobody", "1", 5.0) is roster
+    assert roster.lost("a", "1", 5.0).clients == roster.clients
+    assert roster.lost("nobody", "1", 5.0).clients == roster.clients
     lost = roster.lost("a", "2", 5.0)
     assert lost["a"].lost_at == 5.0
     assert lost.lost("a", "2", 9.0) is lost
     assert roster["a"].present, "never changed in place"
+
+
+def test_a_will_that_overtakes_the_registration_is_remembered_for_a_while() -> None:
+    roster = Roster({"a": client(session="1")}).lost("a", "2", 5.0).lost("new", "1", 6.0)
+    assert roster.overtaken("a", "2", 5.0 + OVERTAKING - 0.1)
+    assert not roster.overtaken("a", "2", 5.0 + OVERTAKING)
+    assert not roster.overtaken("a", "3", 5.1), "the edge has come back"
+    assert roster.overtaken("new", "1", 6.1)
+    assert not roster.overtaken("nobody", "1", 6.1)
+    assert roster.lost("a", "2", 8.0) is roster, "said twice"
+    later = roster.lost("b", "1", 5.0 + OVERTAKING)
+    assert set(later.departures) == {"b", "new"}
+
+
+def test_a_flood_of_wills_does_not_fill_the_memory() -> None:
+    roster = Roster()
+    for number in range(MAX_DEPARTURES + 10):
+        roster = roster.lost(str(number), "s", 1.0)
+    assert len(roster.departures) == MAX_DEPARTURES
+    assert len(roster.lost("x", "s", 1.0 + OVERTAKING).departures) == 1
 
 
 @pytest.mark.parametrize(("grace", "now", "absent"), [(0, 5.0, True), (5, 9.9, False), (5, 10.0, True)])

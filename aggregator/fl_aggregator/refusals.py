@@ -1,0 +1,81 @@
+"""What was refused of all that arrived: how often, by edge and by reason; a word in the log now and then.
+
+Two things end here: messages that were dropped before the machine saw them (`translate`, `codec`, `uploads`), and
+what the machine answered with `Reject` or `Refuse`. However many names and messages a peer makes up, this stays
+small, and so does the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Final
+
+LOG: Final = logging.getLogger(__name__)
+
+UNKNOWN: Final = "(unknown)"
+"""Whoever is not on the roster: anybody can make up names. No client can be called so."""
+OTHERS: Final = "(others)"
+MAX_EDGES: Final = 1000
+"""So many edges are told apart; the others of a very large fleet are counted together."""
+MAX_DETAIL: Final = 300
+EXPECTED: Final = frozenset({"late", "surplus", "no-round", "stale-round", "other-epoch"})
+"""Nobody's mistake: what comes of over-selection, of slow links, and of a start after an end."""
+
+Counts = dict[str, dict[str, int]]
+"""By client, and within that by reason."""
+
+
+class Refusals:
+    """Counts since this start of the aggregator: in all, and by the round in whose time it was.
+
+    A round's time begins where that of the one before it ended, so that nothing falls between two rounds; what was
+    before and during round 0, which has no line in the history, is the first one's.
+    """
+
+    def __init__(self) -> None:
+        self._total: Counter[tuple[str, str]] = Counter()
+        self._named: set[str] = set()
+        self._before: Counter[tuple[str, str]] = Counter()
+        self._of_round: dict[int, Counts] = {}
+        self._closed = 0
+
+    def count(self, client: str | None, reason: str, detail: str, times: int = 1) -> None:
+        """``client``: as the roster has it, or null. ``detail`` names the field, its value, what was expected."""
+        who = self._label(client)
+        before = self._total[who, reason]
+        self._total[who, reason] = now = before + times
+        if len(str(now)) > len(str(before)) or before == 0:  # the first, and at every power of ten
+            level = logging.INFO if reason in EXPECTED else logging.WARNING
+            LOG.log(level, "refused from %s (%s, %d times): %s", who, reason, now, detail[:MAX_DETAIL])
+
+    def _label(self, client: str | None) -> str:
+        if client is None:
+            return UNKNOWN
+        if client not in self._named:
+            if len(self._named) >= MAX_EDGES:
+                return OTHERS
+            self._named.add(client)
+        return client
+
+    def close_round(self, number: int) -> None:
+        """Round ``number`` has ended; what was counted since the one before it is its own. Twice is once."""
+        if number > self._closed:
+            self._closed = number
+            self._of_round[number] = _by_client(self._total - self._before)
+            self._before = self._total.copy()
+
+    def take_round(self, number: int) -> Counts:
+        """What was refused in a round that has ended; it is forgotten here."""
+        return self._of_round.pop(number, {})
+
+    @property
+    def total(self) -> Counts:
+        return _by_client(self._total)
+
+
+def _by_client(counts: Counter[tuple[str, str]]) -> Counts:
+    found: Counts = {}
+    for (who, reason), times in sorted(counts.items()):
+        found.setdefault(who, {})[reason] = times
+    return found

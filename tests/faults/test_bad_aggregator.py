@@ -1,0 +1,400 @@
+"""Whatever an aggregator (or whoever writes to its topics) sends to an edge, the edge goes on and does its work.
+
+A real ``fl-edge``; the test is the aggregator, over the wire. Nothing is answered to what makes no sense: it is
+said in the log, the first time and at powers of ten.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import msgpack
+import numpy as np
+import pytest
+
+from fl_shared import codec
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.errors import QueueFull
+from fl_shared.mqtt import Network
+from fl_shared.publication import ModelSection, Publication, publication
+from fl_shared.tensors import ArraySpec, Manifest, Vector
+from tests import programs
+from tests.aggregator_over_the_wire import RUN, OverTheWire, sections_of
+from tests.broker import Mosquitto
+from tests.samples import MESSAGES
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+
+TASK = "synthetic-1000"
+CHUNK = 1024
+DEEP = b"\x81\xa4kind" + b"\x91" * 1020 + b"\xc0"
+DEEP_JSON = b'{"v":1,"kind":' + b"[" * 5000
+FLOOD = 300
+"""Of each kind of message."""
+
+
+class Scene:
+    """The edge ``7``, on a broker that has things of an earlier life."""
+
+    def __init__(self, wire: OverTheWire, edge: programs.Program) -> None:
+        self.wire = wire
+        self.edge = edge
+        self.round = 0
+        self.session = ""
+        self.first: m.Update | None = None
+
+    @property
+    def weights(self) -> Vector:
+        assert self.first is not None
+        return np.frombuffer(self.first.sections[0].data, "<f4")
+
+    @property
+    def manifest(self) -> Manifest:
+        assert self.first is not None
+        return Manifest(arrays=self.first.sections[0].arrays or ())
+
+    def select(self, base: str, **changes: Any) -> int:
+        self.round += 1
+        self.wire.select(self.round, ("7",), m.ModelReference(version=1, digest=base), **changes)
+        return self.round
+
+    def says_no(self, number: int, *words: str) -> None:
+        failed = self.wire.expect(m.TrainingFailed, 15, round=number)
+        assert all(word in failed.detail for word in words), (words, failed.detail)
+
+    def does_its_work(self, base: str) -> m.Update:
+        number = self.select(base)
+        update = self.wire.expect(m.Update, 15, round=number)
+        assert update.base == base
+        self.wire.answer(update)
+        return update
+
+    def said(self, words: str) -> bool:
+        return words in self.edge.err
+
+    def rss(self) -> int:
+        """Bytes of memory that the edge's own process has."""
+        status = Path(f"/proc/{self.edge.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
+
+    def say(self, topic: t.Topic | str, payload: bytes, *, retain: bool = False) -> None:
+        text = topic if isinstance(topic, str) else t.build(self.wire.prefix, topic)
+
+        def sent() -> bool:
+            try:
+                return self.wire.connection.publish(text, payload, retain=retain)
+            except QueueFull:
+                return False
+
+        programs.until(sent, 20, "room to send")
+
+
+def test_an_edge_goes_on_whatever_its_aggregator_says(
+    tmp_path: Path, mosquitto: Mosquitto, network: Network
+) -> None:
+    wire = OverTheWire(network, mosquitto.address, "fl", task=TASK)
+    leave_behind(wire)
+    arguments = ("--task", TASK, "--chunk", str(CHUNK))
+    with programs.edges(tmp_path, mosquitto.url, "7", *arguments) as edge:
+        scene = Scene(wire, edge)
+        admission(scene)
+        wire.select(0, ("7",), None)
+        scene.first = wire.expect(m.Update, 20, round=0)
+        wire.answer(scene.first)
+        good = publication(sections_of(scene.first), CHUNK)
+        wire.publish_model(good, 0)
+        scene.does_its_work(good.digest)
+
+        nonsense_selections(scene, good.digest)
+        scene.does_its_work(good.digest)
+        bad_models(scene)
+        scene.does_its_work(good.digest)
+        bad_replies(scene, good.digest)
+        scene.does_its_work(good.digest)
+        before = scene.rss()
+        flood(scene)
+        scene.does_its_work(good.digest)
+        assert scene.rss() - before < 60 * 2**20
+        assert edge.running()
+        assert "20971520 bytes" not in edge.err, "what no edge takes does not reach it"
+        assert edge.err.count("connected to") == 1, "and ends no connection"
+        edge.send(signal.SIGTERM)
+        assert edge.wait(10) == 130
+    assert "Traceback" not in edge.err
+    dropped = [line for line in edge.err.splitlines() if "a message was dropped (" in line]
+    times = {int(re.findall(r"dropped \((\d+) times", line)[0]) for line in dropped}
+    assert times == {1, 10, 100}
+    assert len(edge.err.splitlines()) < 200, "a flood of bad messages is not one of log lines"
+
+
+def leave_behind(wire: OverTheWire) -> None:
+    """Retained on every topic that an edge listens to."""
+    for topic, payload in (
+        ("fl/aggregator", b"junk"),
+        ("fl/model", DEEP_JSON),
+        ("fl/clients/7/work", codec.encode(MESSAGES["selected-first-weights"][1])),
+        ("fl/clients/7/presence", b'{"v":1,"kind":"presence","client":"8","state":"offline","session":"x"}'),
+        ("fl/round/99/selected", codec.encode(MESSAGES["selected"][1])),
+        ("fl/round/3/result", DEEP),
+        ("fl/replies/7", codec.encode(MESSAGES["refused"][1])),
+    ):
+        assert wire.connection.publish(topic, payload, retain=True)
+    time.sleep(0.2)
+
+
+def admission(scene: Scene) -> None:
+    """What would end the edge, or admit it elsewhere, but is meant for another session, or is not to be read."""
+    wire = scene.wire
+    first = wire.expect(m.Registration, 30, client="7", run=None)
+    scene.session = first.session
+    to_another: dict[str, Any] = {"client": "7", "session": "another"}
+    refused = m.Refused(**wire.envelope(), **to_another, reason="id-in-use", detail="in use")
+    wire.send(t.RepliesTopic("7"), refused)
+    own = json.loads(codec.encode(refused)) | {"session": first.session}
+    for changes in ({"v": 2}, {"reason": "because"}, {"client": "8"}, {"run": "a/b"}, {"detail": "x" * 1001}):
+        scene.say(t.RepliesTopic("7"), json.dumps(own | changes).encode())
+    admitted = {
+        "kind": "admitted",
+        "task": TASK,
+        "partition": {"index": 0, "count": 1, "scheme": "iid", "seed": 0, "holdout": 0.2, "examples": None},
+    }
+    part = cast(dict[str, Any], admitted["partition"])
+    for wrong in ({"count": 10**9}, {"index": -1}, {"holdout": 1.0}, {"seed": 2**63}, {"scheme": "x" * 65}):
+        scene.say(t.RepliesTopic("7"), json.dumps(own | admitted | {"partition": part | wrong}).encode())
+    wire.admit(first)
+    second = wire.expect(m.Registration, 30, client="7", run=RUN)
+    wire.admit(second)
+    programs.until(lambda: "registered for run" in scene.edge.err, 10, "its registration")
+
+
+def nonsense_selections(scene: Scene, base: str) -> None:
+    """None of these is obeyed, and each is said with the field that is wrong."""
+    wire, number = scene.wire, scene.round + 1
+    wire.select(number + 50, ("8",), m.ModelReference(version=1, digest=base))  # to have its bytes
+    model = m.Selected(
+        **wire.envelope(),
+        round=number,
+        task=TASK,
+        cohort=("7",),
+        seconds_left=60.0,
+        training=m.TrainingSettings(epochs=1, batch_size=32, lr=0.1, momentum=0.9, seed=0),
+        fold=m.FoldSettings(max_examples=1000, max_delta=100.0, scale_bits=30),
+        base=m.ModelReference(version=1, digest=base),
+        inline_limit=10**6,
+    )
+    good = json.loads(codec.encode(model))
+
+    def training(**changes: Any) -> dict[str, Any]:
+        return {"training": good["training"] | changes}
+
+    for field, changes in (
+        ("training.epochs", training(epochs=10**9)),
+        ("training.epochs", training(epochs=0)),
+        ("training.batch_size", training(batch_size=2**63)),
+        ("training.lr", training(lr=float("nan"))),
+        ("training.lr", training(lr=float("inf"))),
+        ("training.lr", training(lr=-0.1)),
+        ("training.lr", training(lr="0.1")),
+        ("training.momentum", training(momentum=1.5)),
+        ("training.seed", training(seed=-1)),
+        ("fold.scale_bits", {"fold": good["fold"] | {"scale_bits": 10**6}}),
+        ("seconds_left", {"seconds_left": -1.0}),
+        ("seconds_left", {"seconds_left": 1e300}),
+        ("cohort", {"cohort": ["7", *(f"c{n}" for n in range(256))]}),
+        ("cohort.1", {"cohort": ["7", "#"]}),
+        ("bytes of JSON", {"cohort": ["7", *(f"c{n}" for n in range(20_000))]}),
+        ("round", {"round": number + 1}),
+        ("round", {"round": 2**63}),
+        ("base.digest", {"base": {"version": 1, "digest": "../" * 20}}),
+        ("inline_limit", {"inline_limit": 2**60}),
+        ("task", {"task": "../etc"}),
+        ("v", {"v": 3}),
+        ("epoch", {"epoch": 0}),
+    ):
+        scene.say(t.SelectedTopic(number), json.dumps(good | cast(dict[str, Any], changes)).encode())
+        begin = f"SelectedTopic: {field}" if field != "bytes of JSON" else field
+        programs.until(partial(scene.said, begin), 5, f"a word on {field}")
+    for changes in ({"run": "another"}, {"cohort": ["8"]}, {"cohort": None}):
+        scene.say(t.SelectedTopic(number), json.dumps(good | changes).encode())
+    wire.silence(m.Update, 0.5)
+    # A later start of its own run: it registers again, and obeys whoever answers, which is still this one.
+    scene.say(t.SelectedTopic(number), json.dumps(good | {"epoch": 9}).encode())
+    wire.admit(wire.expect(m.Registration, 10, client="7", run=None))
+    wire.silence(m.Update, 0.2)
+    scene.round = number + 50
+
+
+def bad_models(scene: Scene) -> None:
+    """Models that are none: the edge says that it cannot train, and why, or waits for what is right."""
+    wire = scene.wire
+
+    # A chunk with another checksum: it is dropped, and the right one taken.
+    model = other_model(scene, 0.25)
+    put(scene, model, {1: {"crc32": 1}})
+    number = scene.select(model.digest)
+    programs.until(lambda: "crc32" in scene.edge.err, 10, "a word on the checksum")
+    wire.silence(m.TrainingFailed, 0.2)
+    wire.send(t.ChunkTopic(model.digest[:12], 1), model.chunk(1, **wire.envelope()), retain=True)
+    update = wire.expect(m.Update, 15, round=number)
+    assert update.base == model.digest
+    wire.answer(update)
+
+    # Every chunk with its checksum, but not those of this model.
+    model = other_model(scene, 0.5)
+    stolen = other_model(scene, 0.75)
+    put(scene, model, {n: chunk_of(stolen, n, wire) | {"digest": model.digest} for n in range(4)})
+    scene.says_no(scene.select(model.digest), "digest is not that of the model")
+
+    # What is no number.
+    weights = scene.weights.copy()
+    weights[5] = np.nan
+    model = of_vector(scene, weights)
+    put(scene, model)
+    scene.says_no(scene.select(model.digest), "value 5 is nan", "expected a finite number")
+
+    # Another model than this task's.
+    model = publication(
+        [ModelSection("weights", Manifest(arrays=(ArraySpec(name="x", shape=(10,)),)), bytes(40))], CHUNK
+    )
+    put(scene, model)
+    scene.says_no(scene.select(model.digest), "10 values", "expected 1000")
+
+    # Manifests that claim what cannot be, and the most that they can: room is made for what comes, not for claims.
+    before = scene.rss()
+    absurd: tuple[tuple[dict[str, Any], str | None], ...] = (
+        ({"size": 2**40, "chunks": 2**16, "chunk_size": 2**24}, "size: 1099511627776 bytes, at most"),
+        ({"chunks": 10**9}, "chunks: "),
+        ({"chunk_size": 2**30}, "chunk_size: "),
+        ({"size": 2**63}, "size: "),
+        ({}, None),
+    )
+    for number, (claims, words) in enumerate(absurd):
+        model = other_model(scene, 2.0 + number)
+        put(scene, model, manifest=LARGEST | claims)
+        base = scene.select(model.digest)
+        if words is not None:
+            programs.until(partial(scene.said, words), 10, f"a word on {words}")
+        wire.silence(m.TrainingFailed, 0.2)
+        clear_until_given_up(scene, model, base)
+        scene.says_no(base, "superseded")
+    assert scene.rss() - before < 30 * 2**20
+
+    # Bombs.
+    model = other_model(scene, 0.125)
+    number = scene.select(model.digest)
+
+    def bombed() -> bool:
+        scene.say(t.ManifestTopic(model.digest[:12]), DEEP)
+        scene.say(t.ChunkTopic(model.digest[:12], 0), b"\x81\xa1x" + b"\xdd\xff\xff\xff\xff")
+        return f"round {number}: cannot train" in scene.edge.err
+
+    programs.until(bombed, 10, "its giving up")
+    scene.says_no(number, "16 messages did not fit")
+
+
+def clear_until_given_up(scene: Scene, model: Publication, number: int) -> None:
+    """Again and again, since the first time may be before the edge has subscribed."""
+
+    def given_up() -> bool:
+        scene.wire.clear(t.ManifestTopic(model.digest[:12]))
+        scene.wire.clear(t.ChunkTopic(model.digest[:12], 0))
+        return f"round {number}: cannot train" in scene.edge.err
+
+    programs.until(given_up, 10, "its giving up")
+
+
+def of_vector(scene: Scene, weights: Vector) -> Publication:
+    return publication([ModelSection("weights", scene.manifest, weights.astype("<f4").tobytes())], CHUNK)
+
+
+def other_model(scene: Scene, shift: float) -> Publication:
+    return of_vector(scene, scene.weights + np.float32(shift))
+
+
+def chunk_of(model: Publication, index: int, wire: OverTheWire) -> dict[str, Any]:
+    return model.chunk(index, **wire.envelope()).model_dump()
+
+
+LARGEST = {
+    "sections": [
+        {
+            "name": "weights",
+            "encoding": "f32",
+            "arrays": [{"name": "x", "shape": [2**29], "role": "parameter"}],
+            "size": 2**31,
+        }
+    ],
+    "size": 2**31,
+    "chunk_size": 2**24,
+    "chunks": 2**7,
+}
+"""The manifest of the largest model that anybody takes."""
+
+
+def put(
+    scene: Scene,
+    model: Publication,
+    chunks: dict[int, dict[str, Any]] | None = None,
+    manifest: dict[str, Any] | None = None,
+) -> None:
+    """Retained, with these members in place of its own."""
+    short, wire = model.digest[:12], scene.wire
+    for index in range(model.chunks):
+        chunk = chunk_of(model, index, wire) | (chunks or {}).get(index, {})
+        scene.say(t.ChunkTopic(short, index), cast(bytes, msgpack.packb(chunk)), retain=True)
+    fields = model.manifest(**wire.envelope()).model_dump() | (manifest or {})
+    scene.say(t.ManifestTopic(short), cast(bytes, msgpack.packb(fields)), retain=True)
+
+
+def bad_replies(scene: Scene, base: str) -> None:
+    """Grants of what there is not, and answers to others."""
+    wire = scene.wire
+    number = scene.select(base, inline_limit=0)
+    offer = wire.expect(m.Offer, 15, round=number)
+    assert offer.chunks == 4
+    to: dict[str, Any] = {"client": "7", "session": offer.session, "round": number, "digest": offer.digest}
+    for changes in (
+        {"chunks": (4, 5, 10**9)},
+        {"chunks": (0,), "digest": "ab" * 32},
+        {"chunks": (0,), "round": number + 1},
+        {"chunks": (0,), "session": "another"},
+        {"chunks": (0,), "client": "8"},
+        {"chunks": (0,), "epoch": 2},
+        {"chunks": (0,), "run": "another"},
+    ):
+        wire.send(t.RepliesTopic("7"), m.Grant(**wire.envelope() | to | cast(dict[str, Any], changes)))
+    raw = json.loads(codec.encode(m.Grant(**wire.envelope(), **to, chunks=(0,))))
+    for chunks in ([], [-1], list(range(2000)), [2**63], ["0"], [[0]]):
+        scene.say(t.RepliesTopic("7"), json.dumps(raw | {"chunks": chunks}).encode())
+    for wrong in ({"session": "another"}, {"digest": "cd" * 32}, {"round": number - 1}, {"run": "another"}):
+        wire.send(t.RepliesTopic("7"), m.Accepted(**wire.envelope() | to | wrong))
+        wire.send(
+            t.RepliesTopic("7"), m.Rejected(**wire.envelope() | to | wrong, reason="late", detail="late")
+        )
+    wire.silence(m.UpdateChunk, 0.5)
+    wire.grant(offer, (2, 2, 2, 77))
+    assert wire.expect(m.UpdateChunk, 10, round=number).index == 2
+    wire.silence(m.UpdateChunk, 0.3)
+    wire.answer(offer)
+    programs.until(lambda: f"round {number}: accepted" in scene.edge.err, 10, "its acceptance")
+
+
+def flood(scene: Scene) -> None:
+    """Much junk at once, small and large, on every topic that it listens to."""
+    topics: tuple[t.Topic, ...] = (
+        t.RepliesTopic("7"), t.AggregatorTopic(), t.ModelTopic(), t.WorkTopic("7"), t.SelectedTopic(500),
+        t.ResultTopic(500), t.PresenceTopic("7"),
+    )  # fmt: skip
+    for number in range(FLOOD):
+        for topic in topics:
+            scene.say(topic, (b"junk %d" % number, DEEP_JSON, b"{}", DEEP)[number % 4])
+        if number % 20 == 0:
+            scene.say(t.ModelTopic(), b" " * (10 * 2**20))
+    scene.say(t.ModelTopic(), b" " * (20 * 2**20))  # more than an edge takes: the broker keeps it

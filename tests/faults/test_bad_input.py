@@ -1,0 +1,430 @@
+"""Whatever anyone sends to an aggregator is refused with a reason, counted, and changes nothing else (G1).
+
+One run: every kind of bad input, each by an edge of its own, among edges that do everything right.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import msgpack
+import numpy as np
+import pytest
+
+from fl_aggregator.refusals import UNKNOWN
+from fl_shared import codec
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.errors import QueueFull
+from fl_shared.mqtt import Network
+from fl_shared.tensors import ArraySpec, Manifest, Vector, content_digest
+from tests import programs
+from tests.broker import Mosquitto
+from tests.edge_over_the_wire import EdgesOverTheWire, digest_of, folded, offer_of, session_of
+from tests.faults.bad_updates import ANSWERED, MANIFEST, NOT_ANSWERED, OTHER, VALUES, Bad, with_data
+from tests.samples import MESSAGES
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+
+GOOD = tuple(f"good-{number}" for number in range(3))
+CHUNK = 1024
+FLOOD = 3000
+
+
+def pack(fields: dict[str, Any]) -> bytes:
+    return cast(bytes, msgpack.packb(fields))
+
+
+class Scene:
+    """A run, its hand-made edges, and what is to be counted."""
+
+    def __init__(self, run: programs.Program, wire: EdgesOverTheWire, clients: Sequence[str]) -> None:
+        self.run = run
+        self.wire = wire
+        self.chance = np.random.default_rng(7)
+        self.deltas = {client: self.chance.normal(0, 0.1, VALUES).astype(np.float32) for client in clients}
+        self.examples = {client: 10 + 7 * rank for rank, client in enumerate(clients)}
+        self.refused: dict[str, Counter[str]] = {}
+        self.base: str | None = None
+        self.round = 1
+
+    def good(self, client: str) -> dict[str, Any]:
+        delta = self.deltas[client]
+        return self.wire.update(client, self.round, self.base, delta, self.examples[client])
+
+    def count(self, client: str, reason: str, words: Sequence[str], times: int = 1) -> None:
+        """It is to be counted; and the first time, it is said with these words."""
+        counts = self.refused.setdefault(client, Counter())
+        counts[reason] += times
+        if counts[reason] != times:
+            return
+        begin = f"refused from {client} ({reason}, "
+        said = programs.until(
+            lambda: [line for line in self.run.err.splitlines() if begin in line], 10, f"{begin}…)"
+        )
+        assert all(word in said[0] for word in words), (words, said[0])
+
+    def rejected(self, client: str, reason: str, words: Sequence[str], label: str | None = None) -> None:
+        reply = self.wire.expect(m.Rejected, 10, client=client, session=session_of(client))
+        assert reply.reason == reason, reply
+        assert all(word in reply.detail for word in words), (words, reply.detail)
+        self.count(label or client, reason, words)
+
+    def accepted(self, client: str) -> None:
+        reply = self.wire.expect(m.Accepted, 10, client=client, round=self.round)
+        assert reply.session == session_of(client)
+
+    def part(self, update: dict[str, Any], index: int, data: bytes | None = None, crc32: int = 0) -> bytes:
+        whole = update["sections"][0]["data"]
+        data = whole[index * CHUNK : (index + 1) * CHUNK] if data is None else data
+        head = {
+            name: update[name]
+            for name in ("v", "run", "epoch", "seq", "client", "session", "round", "digest")
+        }
+        return pack(head | {"kind": "part", "index": index, "crc32": crc32 or zlib.crc32(data), "data": data})
+
+
+OFFERS = (
+    ("offer-of-more", "wrong-size", ("size: 4000 bytes", "expected 2400"), {"size": 4000, "chunks": 4}),
+    ("offer-badly-cut", "malformed", ("chunks: 9",), {"chunks": 9}),
+    ("offer-in-crumbs", "malformed", ("chunk_size: 8", "1024"), {"chunk_size": 8, "chunks": 300}),
+    ("offer-of-nothing", "malformed", ("chunk_size: ", "0", "greater than or equal to 1"), {"chunk_size": 0}),
+    ("offer-absurd", "malformed", ("size: ", str(2**63)), {"size": 2**63}),
+)
+"""An offer with these members in place of its own."""
+UPLOADS = ("bad-checksum", "more-than-offered", "ungranted", "chunks-of-nan", "chunks-of-others")
+CLIENTS = (
+    *GOOD, *(bad.name for bad in ANSWERED), *(bad.name for bad in NOT_ANSWERED), *(name for name, *_ in OFFERS),
+    *UPLOADS, "later-round",
+)  # fmt: skip
+SETTINGS = (
+    "--clients", str(len(CLIENTS)), "--per-round", str(len(CLIENTS)), "--quorum", "3", "--rounds", "2",
+    "--holdout", "0", "--grace", "0", "--wait", "30", "--deadline", "60",
+)  # fmt: skip
+
+
+def test_whatever_is_sent_the_good_updates_are_folded_exactly(
+    tmp_path: Path, mosquitto: Mosquitto, network: Network
+) -> None:
+    wire = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    leftovers = leave_behind(wire)
+    with programs.aggregator(tmp_path, mosquitto.url, *SETTINGS) as run:
+        scene = Scene(run, wire, CLIENTS)
+        wire.expect(m.AggregatorPresence, 20, state="online")
+        wire.join(scene.examples)
+        for label, count in leftovers.items():
+            scene.count(UNKNOWN, label, ("topic: ",), count)
+        weights = first_weights(scene)
+        selected = wire.expect(m.Selected, 10, round=1)
+        assert selected.cohort is not None
+        assert set(selected.cohort) == set(CLIENTS)
+        assert selected.base is not None
+        scene.base = selected.base.digest
+        assert scene.base == digest_of(MANIFEST, weights.tobytes())
+        registrations(scene)
+        strangers(scene)
+        contributors = {*bad_updates(scene), *bad_uploads(scene), *GOOD}
+        for client in GOOD:
+            wire.send_update(client, scene.good(client))
+            scene.accepted(client)
+        result = wire.expect(m.Result, 10, round=1)
+        assert result.outcome == "committed"
+        assert set(result.participants) == contributors
+        weights = folded(
+            weights, [(scene.examples[c], scene.deltas[c]) for c in contributors], selected.fold.scale_bits
+        )
+        assert result.digest == digest_of(MANIFEST, weights.tobytes()), "nothing bad is in the model"
+        assert {name: why.split(":")[1].strip() for name, why in result.missing.items()} == dict(
+            out_of_the_round()
+        )
+        counted, scene.refused = scene.refused, {}
+
+        scene.base, scene.round = result.digest, 2
+        flood(scene)
+        after_the_close(scene)
+        for client in CLIENTS:
+            wire.send_update(client, scene.good(client))
+        result = wire.expect(m.Result, 20, round=2)
+        assert set(result.participants) == set(CLIENTS), "a rejected edge is in the next round"
+        weights = folded(
+            weights, [(scene.examples[c], scene.deltas[c]) for c in CLIENTS], selected.fold.scale_bits
+        )
+        assert result.digest == digest_of(MANIFEST, weights.tobytes())
+        run.ends_well(20)
+    assert "Traceback" not in run.err
+    assert "lost" not in run.err
+    first, second = programs.history(tmp_path)
+    assert first["refused"] == {client: dict(reasons) for client, reasons in counted.items()}
+    assert second["refused"]["good-0"] == dict(scene.refused["good-0"])
+    assert second["refused"]["nan"] == {"late": 1}
+    assert second["refused"][UNKNOWN]["no-part-left"] >= 100
+    assert "refused: " in run.out
+    assert len(run.err.splitlines()) < 300, "a flood of bad input is not one of log lines"
+
+
+def out_of_the_round() -> list[tuple[str, str]]:
+    return [
+        *((bad.name, bad.reason) for bad in ANSWERED),
+        *((name, reason) for name, reason, *_ in OFFERS),
+        ("chunks-of-nan", "not-finite"),
+        ("chunks-of-others", "wrong-digest"),
+    ]
+
+
+def leave_behind(wire: EdgesOverTheWire) -> dict[str, int]:
+    """Retained from an earlier life, on topics of edges and of the aggregator."""
+    retained = {
+        "fl/updates/nan": codec.encode(MESSAGES["update"][1]),
+        "fl/register/good-1": codec.encode(MESSAGES["register-first"][1]),
+        "fl/evaluations/good-1": b"{}",
+    }
+    foreign = {
+        "fl/round/77/selected": codec.encode(MESSAGES["selected"][1]),
+        "fl/clients/good-2/work": b"junk",
+        "fl/model/0123456789ab/0": codec.encode(MESSAGES["chunk"][1]),
+        "fl/model": b"\xff" * 10,
+    }
+    for topic, payload in (retained | foreign).items():
+        wire.say(topic, payload, retain=True)
+    time.sleep(0.2)
+    return {"retained": len(retained), "foreign": len(foreign)}
+
+
+def first_weights(scene: Scene) -> Vector:
+    """Round 0: bad first weights, by one edge after the other that is called, and then good ones."""
+    wire = scene.wire
+    weights = scene.chance.normal(0, 1, VALUES).astype(np.float32)
+
+    def good(client: str, vector: Vector = weights) -> dict[str, Any]:
+        return wire.update(client, 0, None, vector, scene.examples[client])
+
+    def arrays(client: str, specs: Sequence[ArraySpec] | None) -> dict[str, Any]:
+        update = good(client)
+        dumped = None if specs is None else [spec.model_dump() for spec in specs]
+        return update | {"sections": [update["sections"][0] | {"arrays": dumped}]}
+
+    endless = weights.copy()
+    endless[5] = np.inf
+    backwards = tuple(reversed(MANIFEST.arrays))
+    absurd = (ArraySpec(name="a", shape=(2**33,) * 16),)
+    bad: list[tuple[Any, str, tuple[str, ...]]] = [
+        (lambda client: arrays(client, None), "wrong-manifest", ("weights.arrays: missing",)),
+        (lambda client: arrays(client, backwards), "wrong-manifest", ("weights.arrays", "ascending order")),
+        (lambda client: arrays(client, absurd), "wrong-manifest", ("weights.arrays", "at most")),
+        (
+            lambda client: arrays(client, OTHER.arrays),
+            "wrong-manifest",
+            ("weights.manifest", OTHER.digest[:12]),
+        ),
+        (lambda client: good(client, endless), "not-finite", ("weights: element 5 of 'a' is inf",)),
+        (lambda client: with_data(good(client), bytes(8)), "wrong-size", ("weights.data: 8 bytes", "2400")),
+    ]
+    called: set[str] = set()
+    for make, reason, words in bad:
+        client = newly_called(wire, called)
+        wire.send_update(client, make(client))
+        scene.rejected(client, reason, words)
+    client = newly_called(wire, called)
+    wire.send_update(client, good(client))
+    wire.expect(m.Accepted, 10, client=client, round=0)
+    return weights
+
+
+def newly_called(wire: EdgesOverTheWire, called: set[str]) -> str:
+    while True:
+        cohort = wire.expect(m.Selected, 10, round=0).cohort
+        assert cohort is not None
+        new = set(cohort) - called
+        if new:
+            called |= new
+            [client] = new
+            return client
+
+
+def registrations(scene: Scene) -> None:
+    """Those that are refused, and those that cannot be read."""
+    wire = scene.wire
+    ours = {"run": wire.run, "epoch": wire.epoch}
+    for client, label, changes, reason, words in (
+        ("other-task", UNKNOWN, {"task": "mnist"}, "wrong-task", ("'mnist'", "'digits'")),
+        ("other-model", UNKNOWN, {"manifest": OTHER.digest, "examples": 5} | ours, "wrong-manifest",
+         (OTHER.digest[:12], MANIFEST.digest[:12])),
+        ("too-many", UNKNOWN, {}, "no-part-left", (f"--clients {len(CLIENTS)}",)),
+        ("good-1", "good-1", {"device": "another", "session": "another"}, "id-in-use", ("'good-1'", "--id")),
+    ):  # fmt: skip
+        wire.register(client, **cast(dict[str, Any], changes))
+        refused = wire.expect(m.Refused, 10, client=client)
+        assert refused.reason == reason
+        assert all(word in refused.detail for word in words), refused.detail
+        scene.count(label, reason, words)
+
+    old = json.dumps({"v": 7, "kind": "register", "client": "future", "session": "session-of-future"})
+    wire.say("fl/register/future", old.encode())
+    refused = wire.expect(m.Refused, 10, client="future")
+    assert refused.reason == "wrong-version"
+    assert "got 7" in refused.detail
+    assert "version 1" in refused.detail
+    scene.count(UNKNOWN, "wrong-version", ("got 7",))
+
+    fields = wire.registration("good-1").model_dump(mode="json")
+    for payload, said in (
+        (json.dumps(fields | {"roles": ["boss"]}).encode(), ("roles.0: ", "'train'", "'boss'")),
+        (json.dumps(fields | {"examples": -1}).encode(), ("examples: ", "-1")),
+        (json.dumps(fields | {"encodings": ["x"] * 33}).encode(), ("encodings: ",)),
+        (json.dumps(fields | {"task": "x" * 100_000}).encode(), ("100", "at most 65536")),
+        (b"[" * 5000, ("message: ",)),
+        (b"\xff\xfe", ("message: ",)),
+        (b"{}", ("client: ", "required")),
+    ):
+        wire.say("fl/register/good-1", payload)
+        scene.count("good-1", "malformed", said)
+    wire.say("fl/register/good-1", json.dumps(fields | {"client": "good-0"}).encode())
+    scene.count("good-1", "client-mismatch", ("client: 'good-0'", "'good-1'"))
+    # What is larger than anything of ours the broker keeps from us: not a word of it, and no connection ends.
+    wire.say("fl/register/huge", b" " * 3_000_000)
+    wire.say("fl/updates/good-1", b" " * 20_000_000)
+
+
+def strangers(scene: Scene) -> None:
+    """Whoever is not on the roster, and what is on no topic, or on somebody else's."""
+    wire = scene.wire
+    stranger = scene.good("good-0") | {"client": "stranger", "session": session_of("stranger")}
+    wire.send_update("stranger", stranger)
+    scene.rejected("stranger", "not-selected", ("'stranger'", "round 1"), UNKNOWN)
+    for topic, payload, client, reason in (
+        ("fl/updates", b"\xdf\xff\xff\xff\xff", UNKNOWN, "malformed"),
+        ("fl/updates", pack(stranger | {"run": "elsewhere"}), UNKNOWN, "other-run"),
+        ("fl/updates", pack(scene.good("good-2") | {"epoch": 3}), "good-2", "other-epoch"),
+        ("fl/updates/a/b", b"x", UNKNOWN, "unknown-topic"),
+        ("fl/register/" + "é" * 30, b"{}", UNKNOWN, "unknown-topic"),
+        ("fl/clients/somebody/presence", b"junk", UNKNOWN, "malformed"),
+        ("fl/evaluations/good-2", codec.encode(MESSAGES["evaluation"][1]), "good-2", "client-mismatch"),
+        ("fl/evaluations/good-2", b'{"accuracy": 2}', "good-2", "malformed"),
+        ("fl/round/1/result", codec.encode(MESSAGES["result"][1]), UNKNOWN, "foreign"),
+    ):
+        wire.say(topic, payload)
+        scene.count(client, reason, ())
+    wire.heard = [heard for heard in wire.heard if not isinstance(heard[1], m.Result)]
+
+
+def bad_updates(scene: Scene) -> list[str]:
+    """Says who is still in the round, and has sent its good update after the bad one."""
+    wire = scene.wire
+
+    def sent(bad: Bad) -> None:
+        wire.send_update(bad.name, bad.make(scene.good(bad.name), pack))
+
+    for bad in ANSWERED:
+        sent(bad)
+    for bad in ANSWERED:
+        scene.rejected(bad.name, bad.reason, bad.words)
+    for bad in NOT_ANSWERED:
+        sent(bad)
+    for bad in NOT_ANSWERED:
+        scene.count(bad.name, bad.reason, bad.words)
+        wire.send_update(bad.name, scene.good(bad.name))
+        scene.accepted(bad.name)
+    wire.send_update("later-round", scene.good("later-round") | {"round": 99})
+    scene.rejected("later-round", "stale-round", ("round: 99", "round 1 is open"))
+    wire.send_update("later-round", scene.good("later-round"))
+    scene.accepted("later-round")
+    return [*(bad.name for bad in NOT_ANSWERED), "later-round"]
+
+
+def bad_uploads(scene: Scene) -> list[str]:
+    """Offers that do not fit, and chunks. Says who has brought its good update in after all."""
+    wire = scene.wire
+    for client, reason, words, changes in OFFERS:
+        wire.send_update(client, offer_of(scene.good(client), CHUNK, **cast(dict[str, Any], changes)))
+        scene.rejected(client, reason, words)
+
+    def granted(update: dict[str, Any]) -> None:
+        wire.send_update(update["client"], offer_of(update, CHUNK))
+        chunks: set[int] = set()
+        while chunks != {0, 1, 2}:
+            chunks |= {*wire.expect(m.Grant, 10, client=update["client"], digest=update["digest"]).chunks}
+
+    def all_parts(update: dict[str, Any]) -> None:
+        for index in range(3):
+            wire.send_update(update["client"], scene.part(update, index))
+
+    update = scene.good("ungranted")
+    wire.send_update("ungranted", scene.part(update, 0))
+    scene.count("ungranted", "not-granted", ("chunk 0 of an update that is not being sent",))
+    granted(update)
+    wire.send_update("ungranted", scene.part(update, 99))
+    scene.count("ungranted", "not-granted", ())
+    all_parts(update)
+    scene.accepted("ungranted")
+
+    update = scene.good("bad-checksum")
+    granted(update)
+    wire.send_update("bad-checksum", scene.part(update, 1, crc32=12345))
+    scene.count("bad-checksum", "wrong-checksum", ("chunk 1: crc32: 12345", "expected"))
+    all_parts(update)
+    scene.accepted("bad-checksum")
+
+    update = scene.good("more-than-offered")
+    granted(update)
+    wire.send_update("more-than-offered", scene.part(update, 2, bytes(5000)))
+    scene.count("more-than-offered", "wrong-size", ("chunk 2: data: 5000 bytes", "expected 352"))
+    all_parts(update)
+    scene.accepted("more-than-offered")
+
+    broken = scene.deltas["chunks-of-nan"].tobytes()[:-4] + np.float32(np.nan).tobytes()
+    update = with_data(scene.good("chunks-of-nan"), broken)
+    granted(update)
+    all_parts(update)
+    scene.rejected("chunks-of-nan", "not-finite", ("element 19 of 'b' is nan",))
+
+    update = scene.good("chunks-of-others")
+    granted(update)
+    all_parts(with_data(update, bytes(2400)) | {"digest": update["digest"]})
+    scene.rejected("chunks-of-others", "wrong-digest", (f"digest: {update['digest'][:12]}",))
+    return ["bad-checksum", "more-than-offered", "ungranted"]
+
+
+def flood(scene: Scene) -> None:
+    """Thousands of names register, to train and to predict, while the round is open."""
+    wire = scene.wire
+    wire.expect(m.Selected, 10, round=2)
+    for number in range(FLOOD):
+        roles = ("train",) if number % 2 else ("predict",)
+        topic = t.build(wire.prefix, t.RegisterTopic(f"flood-{number}"))
+        payload = codec.encode(wire.registration(f"flood-{number}", roles=roles))
+        programs.until(partial(sent, wire, topic, payload), 10, "room to send")
+
+
+def sent(wire: EdgesOverTheWire, topic: str, payload: bytes) -> bool:
+    try:
+        return wire.connection.publish(topic, payload)
+    except QueueFull:
+        return False
+
+
+def after_the_close(scene: Scene) -> None:
+    """Late, and another update than the one that is held. Beside the flood, they are answered at once."""
+    wire = scene.wire
+    late = scene.good("nan") | {"round": 1}
+    wire.send_update("nan", late)
+    scene.rejected("nan", "late", ("round 1 has closed",))
+    wire.send_update("good-0", scene.good("good-0"))
+    scene.accepted("good-0")
+    other = with_data(scene.good("good-0"), bytes(2400))
+    wire.send_update("good-0", other)
+    scene.rejected("good-0", "duplicate", (scene.good("good-0")["digest"][:12], "already held"))
+
+
+def test_only_what_is_wrong_differs_between_the_manifests() -> None:
+    """What the table calls another shape is that, and nothing else."""
+    assert MANIFEST.values == OTHER.values == VALUES
+    assert Manifest(arrays=MANIFEST.arrays).digest != OTHER.digest
+    data = bytes(4 * VALUES)
+    assert digest_of(MANIFEST, data) == content_digest([("weights", "f32", MANIFEST.digest, data)])

@@ -1,0 +1,75 @@
+"""The aggregator's inbox: two lanes, both bounded; what has no room is counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from fl_aggregator import inbox as bounded
+from fl_aggregator.inbox import CONTROL_IN_A_ROW, Inbox, Signal
+from fl_shared.mqtt import Lost, Received
+
+
+def message(size: int, topic: str = "fl/x") -> Received:
+    return Received(topic, b"x" * size, False, 1)
+
+
+def topics(inbox: Inbox) -> list[str]:
+    found = []
+    while (item := inbox.get(0.0)) is not None:
+        assert isinstance(item[1], Received)
+        found.append(item[1].topic)
+    return found
+
+
+def test_control_overtakes_updates_but_not_for_ever() -> None:
+    inbox = Inbox()
+    inbox.put("updates", message(1, "update"))
+    for number in range(CONTROL_IN_A_ROW + 5):
+        inbox.put("control", message(1, f"control {number}"))
+    order = topics(inbox)
+    assert order.index("update") == CONTROL_IN_A_ROW
+    assert len(order) == CONTROL_IN_A_ROW + 6
+
+
+def test_control_messages_are_bounded_in_bytes_and_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "MAX_CONTROL_BYTES", 1000)
+    monkeypatch.setattr(bounded, "MAX_WAITING", 20)
+    inbox = Inbox()
+    for number in range(5):
+        inbox.put("control", message(300, str(number)))
+    assert inbox.take_dropped() == 2
+    assert topics(inbox) == ["0", "1", "2"]
+    inbox.put("control", message(900))
+    assert inbox.take_dropped() == 0, "there is room again"
+    assert len(topics(inbox)) == 1
+    for _ in range(30):
+        inbox.put("control", message(1))
+    assert inbox.take_dropped() == 10
+    assert inbox.take_dropped() == 0
+
+
+def test_updates_are_bounded_in_bytes_but_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "MAX_UPDATE_BYTES", 1000)
+    inbox = Inbox()
+    for number in range(3):
+        inbox.put("updates", message(5000, str(number)))
+    assert inbox.take_dropped() == 2
+    assert topics(inbox) == ["0"]
+    inbox.put("updates", message(600, "3"))
+    inbox.put("updates", message(300, "4"))
+    assert topics(inbox) == ["3", "4"]
+
+
+def test_what_is_no_message_is_never_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "MAX_WAITING", 0)
+    monkeypatch.setattr(bounded, "MAX_UPDATE_BYTES", 0)
+    inbox = Inbox()
+    items = (Signal("stop"), Lost("x", 0))
+    inbox.put("control", items[0])
+    inbox.put("updates", message(10))
+    inbox.put("updates", items[1])
+    assert inbox.take_dropped() == 0
+    first, *rest = (inbox.get(0.0) for _ in range(3))
+    assert first == ("control", items[0])
+    assert rest[-1] == ("updates", items[1])
+    assert inbox.get(0.0) is None

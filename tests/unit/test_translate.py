@@ -1,0 +1,106 @@
+"""Wire message → event: what is not of this run or contradicts itself goes no further (protocol, 1.5, 1.6 and 8.6)."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgpack
+import pytest
+
+from fl_aggregator import events as on
+from fl_aggregator.translate import Dropped, Scope, event_from, unusable
+from fl_shared import codec
+from fl_shared import messages as m
+from fl_shared import topics as t
+from tests.samples import MESSAGES, RUN
+
+SCOPE = Scope(RUN, 1)
+TOPIC = t.UpdatesTopic("7")
+BARE = t.UpdatesTopic()
+
+
+def spoilt(sample: str, **members: Any) -> bytes:
+    """A good message of this kind with other members."""
+    fields = msgpack.unpackb(codec.encode(MESSAGES[sample][1]))
+    return cast(bytes, msgpack.packb(fields | members))
+
+
+@pytest.mark.parametrize("kind", ["update", "offer"])
+@pytest.mark.parametrize(
+    "wrong", [{"examples": -1}, {"steps": None}, {"sections": 7}, {"metrics": {"after": {"x": float("nan")}}}]
+)
+def test_an_update_that_cannot_be_read_is_unusable_if_it_says_whose_it_is(
+    kind: str, wrong: dict[str, Any]
+) -> None:
+    payload = spoilt(kind, **wrong)
+    with pytest.raises(codec.DecodeError) as error:
+        codec.decode(TOPIC, payload)
+    claim = codec.claim_in(payload)
+    assert claim is not None
+    good = MESSAGES[kind][1]
+    assert isinstance(good, m.Update | m.Offer)
+    for topic in (TOPIC, BARE):
+        assert unusable(topic, claim, str(error.value), SCOPE, 3.0) == on.UpdateUnusable(
+            now=3.0,
+            client="7",
+            session=good.session,
+            round=good.round,
+            digest=good.digest,
+            reason="malformed",
+            detail=str(error.value),
+        )
+    assert next(iter(wrong)) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff",
+        b"\x81\xa4kind\xa6update",
+        spoilt("update", v=2),
+        spoilt("update", kind="part"),
+        spoilt("update", client="a/b"),
+        spoilt("update", session=None),
+        spoilt("update", round=-1),
+        spoilt("update", digest="xyz"),
+        spoilt("update", epoch=2**60),
+        spoilt("update")[:-1],
+        codec.encode(MESSAGES["part"][1]),
+        b"\x81\xa1x" + b"\x91" * 100_000,
+    ],
+)
+def test_nothing_else_claims_to_be_anybodys_update(payload: bytes) -> None:
+    assert codec.claim_in(payload) is None
+
+
+def test_a_claim_is_found_in_a_large_message_without_copying_its_data() -> None:
+    update = MESSAGES["update"][1]
+    assert isinstance(update, m.Update)
+    large = update.sections[0].model_copy(update={"data": bytes(2**20)})
+    whole = update.model_copy(update={"sections": (large,), "examples": -5})
+    claim = codec.claim_in(codec.encode(whole))
+    assert claim is not None
+    assert (claim.client, claim.digest) == (update.client, update.digest)
+
+
+@pytest.mark.parametrize(
+    ("topic", "changes", "reason", "detail", "client"),
+    [
+        (t.UpdatesTopic("8"), {}, "client-mismatch", "client: '7', expected '8', whose topic it is", "8"),
+        (TOPIC, {"run": "other"}, "other-run", f"run: 'other', expected {RUN!r}", "7"),
+        (BARE, {"run": "other"}, "other-run", f"run: 'other', expected {RUN!r}", "7"),
+        (TOPIC, {"epoch": 2}, "other-epoch", "epoch: 2, expected 1", "7"),
+    ],
+)
+def test_what_is_not_of_this_run_is_dropped_under_the_name_of_whose_it_is(
+    topic: t.UpdatesTopic, changes: dict[str, Any], reason: str, detail: str, client: str
+) -> None:
+    message = MESSAGES["update"][1].model_copy(update=changes)
+    with pytest.raises(Dropped) as dropped:
+        event_from(topic, message, SCOPE, 0.0, 10)
+    assert (dropped.value.reason, str(dropped.value), dropped.value.client) == (reason, detail, client)
+    claim = codec.claim_in(codec.encode(message))
+    assert claim is not None
+    with pytest.raises(Dropped, match=detail.partition(":")[0]):
+        unusable(topic, claim, "x", SCOPE, 0.0)
