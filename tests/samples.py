@@ -306,6 +306,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             metrics={"accuracy": 0.96875},
         ),
     ),
+    "control": (t.ControlTopic(), m.Control(run=RUN, reason="the site closes")),
     "prediction": (
         t.PredictionsTopic(),
         m.Prediction(

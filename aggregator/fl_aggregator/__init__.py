@@ -11,6 +11,7 @@
 ``selection``           the seeded permutation: cohort first, then substitutes
 ``events``, ``effects`` what happened; what to do about it
 ``translate``           wire message ↔ event / effect
+``refusals``            what was refused, counted by edge and reason
 ``check``               whether an update's bytes may be folded
 ``vacancy``             is another run online under this prefix?
 ``averaging``           checks, folds on arrival, averages; keeps the models in use

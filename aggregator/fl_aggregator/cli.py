@@ -1,28 +1,26 @@
-"""``fl-aggregator``: start, simulate, predict. Heavy imports wait until a command runs."""
+"""``fl-aggregator``: start, simulate, predict, stop. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
 import json
-import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from fl_shared import options as shared
 from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from fl_aggregator.checkpoint import Model
+    from fl_aggregator.launch import Launch
     from fl_aggregator.links import BrokerSettings
     from fl_aggregator.runtime import Aggregator, Outcome
-    from fl_aggregator.settings import Settings
     from fl_aggregator.spool import Durability
     from fl_shared.broker_url import BrokerAddress
 
@@ -66,10 +64,12 @@ def run_options(command: Command) -> Command:
         click.option("--max-delta", type=float, default=100.0, help="An update with a larger value is rejected."),
         click.option("--durability", type=click.Choice(["process", "power", "memory"]), default="process",
                      help="What an accepted update survives: the end of the process, of power, or nothing."),
-        click.option("--chunk", type=click.IntRange(1024, 2**27), default=2**20, help="Bytes of a model's chunks."),
+        click.option("--chunk", type=click.IntRange(1024, 2**24), default=2**20, help="Bytes of a model's chunks."),
         click.option("--init", type=FILE, default=None, help="First weights (safetensors) instead of an edge's."),
         click.option("--run-dir", type=click.Path(path_type=Path), default=None, show_default="runs/<task>-<time>",
                      help="New directory for what the run writes."),
+        click.option("--resume", metavar="DIR", type=click.Path(path_type=Path), default=None,
+                     help="Go on with the run in DIR; its settings come from there."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -92,20 +92,28 @@ def start(
     log_format: str,
     init: Path | None,
     run_dir: Path | None,
+    resume: Path | None,
     durability: Durability,
     chunk: int,
     **values: Any,
 ) -> int:
     """Run the rounds with edges that connect to the broker by themselves."""
+    from fl_aggregator import launch as launches
     from fl_aggregator.links import BrokerSettings
     from fl_aggregator.settings import parse
+    from fl_shared.broker_url import BrokerAddress
 
     shared.start_logging(verbose, log_format)
-    settings = parse(**values)
     password = shared.read_password(password_file)
+    if resume is None:
+        launch = launches.new(parse(**values), run_dir, init, durability, chunk)
+    else:
+        _refuse_beside_resume()
+        launch = launches.resume(resume, simulated=False)
+        if not _given("broker"):
+            broker = BrokerAddress.parse(launch.record.broker)
     reach = BrokerSettings(broker, password, keepalive, mqtt_client_id)
-    with _run(settings, reach, init, run_dir, durability, chunk) as (aggregator, console, finish):
-        console.print(f"run {aggregator.scope.run} at {broker}, prefix {settings.prefix}", highlight=False)
+    with closing(launch), _run(launch, reach) as (aggregator, finish):
         outcome = aggregator.run()
         finish(outcome)
     return _exit_code(outcome)
@@ -151,30 +159,45 @@ def simulate(
     log_format: str,
     init: Path | None,
     run_dir: Path | None,
+    resume: Path | None,
     durability: Durability,
     chunk: int,
     **values: Any,
 ) -> int:
     """Run everything on this machine: a broker, all edges, and the aggregator."""
-    from fl_aggregator import rundir
+    from fl_aggregator import launch as launches
     from fl_aggregator import simulate as simulation
     from fl_aggregator.links import BrokerSettings
     from fl_aggregator.predict import one_line
+    from fl_aggregator.rundir import FleetRecord
     from fl_aggregator.settings import parse
     from fl_shared.broker_url import BrokerAddress
 
     shared.start_logging(verbose, log_format)
-    settings = parse(**values)
-    simulation.check_fleet_possible()
-    given = None
-    if broker is not None:
-        given = BrokerSettings(BrokerAddress.parse(broker), shared.read_password(password_file), keepalive)
-    directory = run_dir if run_dir is not None else rundir.fresh(settings.task)
+    password = shared.read_password(password_file)
     question = None if picture is None else picture.read_bytes()
-    with simulation.Simulation(directory, given, keepalive) as sim:
+    if resume is None:
+        settings = parse(**values)
+        simulation.check_fleet_possible()
+        fleet = FleetRecord(
+            broker=None if broker is None else str(BrokerAddress.parse(broker)),
+            data=data, device=device, workers=workers,
+        )  # fmt: skip
+        launch = launches.new(settings, run_dir, init, durability, chunk, fleet)
+    else:
+        _refuse_beside_resume("broker", "data", "device", "workers")
+        simulation.check_fleet_possible()
+        launch = launches.resume(resume, simulated=True)
+    settings, directory = launch.record.settings, launch.directory.path
+    assert launch.record.fleet is not None
+    fleet = launch.record.fleet
+    given = None
+    if fleet.broker is not None:
+        given = BrokerSettings(BrokerAddress.parse(fleet.broker), password, keepalive)
+    with closing(launch), simulation.Simulation(directory, given, keepalive) as sim:
         click.echo(f"broker: {sim.broker.address}")
-        with _run(settings, sim.broker, init, directory, durability, chunk) as (aggregator, _, finish):
-            sim.start_fleet(settings, simulation.Fleet(data, device, workers))
+        with _run(launch, sim.broker) as (aggregator, finish):
+            sim.start_fleet(settings, fleet)
             outcome = sim.run(aggregator)
             code = _exit_code(outcome)
             answer = sim.predict(settings, question) if code == 0 and question is not None else None
@@ -221,78 +244,117 @@ def predict(
     return 0 if answer.error is None else RunFailed.exit_code
 
 
+@cli.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@click.option(
+    "--run", metavar="ID", default=None, show_default="whichever is online", help="End this run only."
+)
+@click.option("--reason", metavar="TEXT", default="", help="Told to whoever runs the aggregator.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 3600.0), default=30.0, help="Seconds to wait for the run's end."
+)
+@shared.broker_options
+@shared.logging_options
+@shared.config_option
+def stop(
+    run: str | None,
+    reason: str,
+    timeout: float,
+    broker: BrokerAddress,
+    password_file: Path | None,
+    prefix: str,
+    keepalive: int,
+    verbose: int,
+    log_format: str,
+) -> None:
+    """End the run that is online, from anywhere: its round is kept, and its aggregator says how to resume."""
+    from fl_aggregator.links import BrokerSettings
+    from fl_aggregator.stop import stop as stop_run
+
+    shared.start_logging(verbose, log_format)
+    reach = BrokerSettings(broker, shared.read_password(password_file), keepalive)
+    click.echo(stop_run(reach, prefix, run, reason, timeout))
+
+
 # --- what start and simulate have in common -----------------------------------------------------------------
 
 
+def _given(name: str) -> bool:
+    """Whether an option was given, and did not come by default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (None, ParameterSource.DEFAULT)
+
+
+def _refuse_beside_resume(*more: str) -> None:
+    """What a run was told at its start stands; to say it otherwise is a mistake."""
+    context = click.get_current_context()
+    from fl_aggregator.settings import Settings
+
+    told = {"init", "run_dir", "durability", "chunk", "prefix", *Settings.model_fields, *more}
+    for option in context.command.params:
+        if option.name in told and context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE:
+            raise UserError(
+                f"{option.opts[-1]} beside --resume: a run's settings stay as they were at its start"
+            )
+
+
 @contextmanager
-def _run(
-    settings: Settings,
-    broker: BrokerSettings,
-    init: Path | None,
-    run_dir: Path | None,
-    durability: Durability,
-    chunk: int,
-) -> Iterator[tuple[Aggregator, Console, Callable[[Outcome], None]]]:
-    """An aggregator in its run directory, shown on stderr, ended by the first Ctrl-C; and how to sum it up."""
+def _run(launch: Launch, broker: BrokerSettings) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
+    """An aggregator, shown on stderr, ended by the first Ctrl-C; and how to sum it up."""
     from rich.console import Console
 
     from fl_aggregator import rundir
-    from fl_aggregator.checkpoint import read_safetensors
-    from fl_aggregator.display import Display, table
+    from fl_aggregator.display import Display, refused_line, table
+    from fl_aggregator.phases import Finished
     from fl_aggregator.runtime import Aggregator
     from fl_shared.memory_pool import keep_freed_memory
 
     keep_freed_memory()
-    first_weights: Model | None = None if init is None else read_safetensors(init)
-    directory = rundir.RunDirectory(
-        run_dir if run_dir is not None else rundir.fresh(settings.task), durability
+    display = Display(Console(stderr=True))
+    aggregator = Aggregator(
+        launch, broker, observer=lambda state, effects: display.observe(state, effects, aggregator.now)
     )
-    console = Console(stderr=True)
-    display = Display(console)
-    try:
-        aggregator = Aggregator(
-            settings,
-            broker,
-            directory,
-            first_weights=first_weights,
-            chunk_size=chunk,
-            observer=display.observe,
-        )
-        _end_on_signals(aggregator)
+    _end_on_signals(aggregator)
 
-        def finish(outcome: Outcome) -> None:
-            display.stop()
-            if display.summaries:
-                Console(file=sys.stdout, highlight=False).print(table(display.summaries))
-            click.echo(_verdict(outcome))
-            click.echo(f"written to {directory.path}")
+    def finish(outcome: Outcome) -> None:
+        display.stop()
+        if display.earlier:
+            click.echo(f"{display.earlier} earlier rounds: see {launch.directory.path / rundir.HISTORY}")
+        if display.summaries:
+            Console(file=sys.stdout, highlight=False).print(table(display.summaries))
+        if refused := aggregator.refusals.total:
+            click.echo(refused_line(refused))
+        click.echo(_verdict(outcome, display.waiting.refused))
+        click.echo(f"written to {launch.directory.path}")
+        if not isinstance(outcome.state.phase, Finished):
+            command = click.get_current_context().command_path
+            click.echo(f"resume with: {command} --resume {shlex.quote(str(launch.directory.path))}")
 
-        with display:
-            yield aggregator, console, finish
-    finally:
-        directory.close()
+    with display:
+        yield aggregator, finish
 
 
 def _end_on_signals(aggregator: Aggregator) -> None:
-    """The first Ctrl-C (or SIGTERM) ends the run in order, the second one at once."""
+    """The first Ctrl-C (or SIGTERM) ends the run in order, the second one at once.
+
+    Before there is a run and after it, the first one unwinds: nothing is left that would have to be kept.
+    """
     asked = False
 
     def on_signal(number: int, _frame: object) -> None:
         nonlocal asked
         if asked:
-            _at_once()
+            shared.end_at_once()
         asked = True
+        if not aggregator.running:
+            raise KeyboardInterrupt
         aggregator.interrupt(f"interrupted by {signal.Signals(number).name}")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
 
 
-def _at_once() -> NoReturn:
-    os._exit(shared.INTERRUPTED)
-
-
-def _verdict(outcome: Outcome) -> str:
+def _verdict(outcome: Outcome, refused: str) -> str:
+    """``refused``: who was sent away, which may be why there were too few."""
     from fl_aggregator.phases import Failed, Finished, Stopped
 
     state = outcome.state
@@ -304,7 +366,7 @@ def _verdict(outcome: Outcome) -> str:
             early = "" if reason == "rounds" else " (the target accuracy is reached)"
             return f"finished: {versions}{reached}{early}"
         case Failed(detail=detail):
-            return f"failed: {versions}{reached}: {detail}"
+            return f"failed: {versions}{reached}: {detail}" + (f"; {refused}" if refused else "")
         case Stopped(reason=reason):
             return f"stopped: {versions}{reached}: {reason}"
         case _:
@@ -331,6 +393,7 @@ def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[s
         "loss": outcome.state.metrics.get("loss"),
         "model_sha256": sha256(model) if model.exists() else None,
         "seconds": round(outcome.seconds, 3),
+        "refused": aggregator.refusals.total,
         "run_dir": str(directory),
     }
 

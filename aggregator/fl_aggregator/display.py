@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import deque
 from types import TracebackType
 from typing import Self
 
@@ -16,8 +17,12 @@ from rich.text import Text
 from fl_aggregator import effects as do
 from fl_aggregator import views
 from fl_aggregator.phases import Collecting, Evaluating, Failed, Finished, Run, Selecting, Stopped, Summary
+from fl_aggregator.refusals import Counts
+from fl_aggregator.waiting import Waiting, waited_for
 
 _LINES = 12
+_KEPT = 100
+"""Rounds that are remembered for the table at the end; a person reads no more, and memory does not grow with a run."""
 
 
 class Display:
@@ -25,19 +30,26 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._summaries: list[Summary] = []
+        self._summaries: deque[Summary] = deque(maxlen=_KEPT)
+        self._rounds = 0
         self._state: Run | None = None
         self._live = (
             Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
             if console.is_terminal
             else None
         )
-        self._said_ready = -1
+        self._now = 0.0
+        self.waiting = Waiting()
 
     @property
     def summaries(self) -> tuple[Summary, ...]:
-        """Every round that has been written to the history, in order."""
+        """The last rounds (at most 100) that have been written to the history, in order."""
         return tuple(self._summaries)
+
+    @property
+    def earlier(self) -> int:
+        """How many rounds came before those."""
+        return self._rounds - len(self._summaries)
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -56,27 +68,23 @@ class Display:
             self._live.stop()
             _log_to_standard_error()
 
-    def observe(self, state: Run, effects: tuple[do.Effect, ...]) -> None:
-        self._state = state
+    def observe(self, state: Run, effects: tuple[do.Effect, ...], now: float) -> None:
+        """``now``: run time in seconds."""
+        self._state, self._now = state, now
         for effect in effects:
             if isinstance(effect, do.WriteHistory):
                 self._summaries.append(effect.summary)
+                self._rounds += 1
                 if self._live is None:
-                    self._console.print(line(effect.summary, state.settings.rounds), highlight=False)
+                    said = line(effect.summary, state.settings.rounds)
+                    self._console.print(said, highlight=False, soft_wrap=True)
             elif isinstance(effect, do.AnnounceRound) and self._live is None:
                 names = ", ".join(effect.cohort[:20]) + (" …" if len(effect.cohort) > 20 else "")
                 what = "first weights" if effect.base is None else f"round {effect.round}"
                 self._console.print(f"{what}: selected {names}", highlight=False, soft_wrap=True)
-        if self._live is None and isinstance(state.phase, Selecting):
-            self._say_waiting(state)
-
-    def _say_waiting(self, state: Run) -> None:
-        """Off a terminal: how many edges are ready, each time it changes."""
-        have, need = views.progress(state)
-        if have < need and have != self._said_ready:
-            self._said_ready = have
-            said = f"waiting for edges: {have} of {need} ready, {_present(state)} present"
-            self._console.print(said, highlight=False)
+        said_of_waiting = self.waiting.observe(state, effects, now)
+        if self._live is None and said_of_waiting is not None:
+            self._console.print(said_of_waiting, highlight=False, soft_wrap=True)
 
     def _render(self) -> RenderableType:
         state = self._state
@@ -92,9 +100,9 @@ class Display:
         overall.add_row(
             Text(_phase(state)),
             ProgressBar(total=max(need, 1), completed=have, width=30),
-            Text(_detail(state, have, need)),
+            Text(_detail(state, have, need, self._now)),
         )
-        rounds = table(self._summaries[-_LINES:]) if self._summaries else Text("")
+        rounds = table(self.summaries[-_LINES:]) if self._summaries else Text("")
         return Group(rounds, overall)
 
 
@@ -105,23 +113,19 @@ def _log_to_standard_error() -> None:
             handler.setStream(sys.stderr)
 
 
-def _present(state: Run) -> int:
-    return sum(1 for client in state.roster.clients.values() if client.present)
-
-
 def _phase(state: Run) -> str:
     number = getattr(state.phase, "round", None)
     return views.phase_name(state) if number is None else f"round {number}: {views.phase_name(state)}"
 
 
-def _detail(state: Run, have: int, need: int) -> str:
+def _detail(state: Run, have: int, need: int, now: float) -> str:
     match state.phase:
         case Collecting():
             awaited = views.awaited(state)
             names = ", ".join(awaited[:10]) + (" …" if len(awaited) > 10 else "")
             return f"{have} of {need} in; at work: {names}" if awaited else f"{have} of {need} in"
         case Selecting():
-            return f"{have} of {need} edges ready, {_present(state)} present"
+            return waited_for(state, now)
         case Evaluating():
             waiting = sorted({name for evaluation in state.evaluations for name in evaluation.waiting})
             return f"waiting for the evaluation by {', '.join(waiting[:10])}"
@@ -159,7 +163,14 @@ def line(summary: Summary, rounds: int) -> str:
     )
 
 
-def table(summaries: list[Summary] | tuple[Summary, ...]) -> Table:
+def refused_line(refused: Counts, most: int = 10) -> str:
+    """What was refused in the whole run, by edge and reason, those with the most first."""
+    ranked = sorted(refused.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    said = (f"{who} {', '.join(f'{reason} {n}' for reason, n in why.items())}" for who, why in ranked[:most])
+    return f"refused: {'; '.join(said)}" + (f"; and {len(ranked) - most} more" if len(ranked) > most else "")
+
+
+def table(summaries: tuple[Summary, ...]) -> Table:
     """The rounds, for a person. ``missing`` names who was selected and did not contribute."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("round", "version", "in", "accuracy", "loss", "train loss", "seconds"):

@@ -56,14 +56,12 @@ def _within_reach(state: Run, split: Split, now: float) -> frozenset[str]:
 
 
 def take(state: Run, event: Evaluated) -> Run:
-    """Adds a report to the evaluation it belongs to; older ones do not wait for its client any longer."""
+    """Adds a report to the evaluation it belongs to; older ones do not wait for its client any longer.
+
+    One of no examples says that its client has nothing to report.
+    """
     client = state.roster.get(event.client)
-    if (
-        event.examples < 1
-        or event.version > state.version
-        or client is None
-        or client.session != event.session
-    ):
+    if event.version > state.version or client is None or client.session != event.session:
         return state
     model = ModelReference(version=event.version, digest=event.digest)
     if any(e.model.version == model.version and e.model != model for e in state.evaluations):
@@ -73,7 +71,7 @@ def take(state: Run, event: Evaluated) -> Run:
         if event.client not in evaluation.waiting or evaluation.model.version > event.version:
             return evaluation
         waiting = evaluation.waiting - {event.client}
-        if (evaluation.model, evaluation.split) == (model, event.split):
+        if event.examples and (evaluation.model, evaluation.split) == (model, event.split):
             return replace(evaluation, waiting=waiting, results=(*evaluation.results, event))
         return replace(evaluation, waiting=waiting)
 

@@ -48,6 +48,12 @@ class BrokerSettings:
     keepalive: int = 30
     mqtt_client_id: str | None = None
 
+    def connection(self) -> mqtt.ConnectionSettings:
+        """For a connection that only asks something."""
+        return mqtt.ConnectionSettings(
+            self.address, self.password, mqtt_client_id=self.mqtt_client_id, keepalive=self.keepalive
+        )
+
 
 class Links:
     """Publishes for the aggregator and puts what arrives into its inbox."""
@@ -61,6 +67,7 @@ class Links:
         self._scope = scope
         self._inbox = inbox
         self._session = ""
+        self._born = False
         self._control: mqtt.Connection | None = None
         self._updates: mqtt.Connection | None = None
         self._retained: dict[str, Made] = {}
@@ -71,16 +78,18 @@ class Links:
     # --- connecting ---------------------------------------------------------------------------------------
 
     def connect(self, timeout: float) -> None:
-        """Connects for control; raises what ``mqtt.Connection.wait_connected`` raises."""
+        """Connects for control at the first attempt; raises what ``mqtt.Connection.wait_connected`` raises."""
         self._control = self._network.connect(
             self._settings("control", self._new_will), self._putter("control")
         )
-        self._control.wait_connected(timeout)
+        self._control.wait_connected(timeout, once=True)
 
-    def connect_updates(self, timeout: float) -> None:
-        """Connects for updates, once it is known that this run may have the prefix."""
+    def connect_updates(self) -> None:
+        """Begins to connect for updates, once it is known that this run may have the prefix.
+
+        What becomes of it comes by the inbox: a broker that has just gone away holds nobody up.
+        """
         self._updates = self._network.connect(self._settings("updates", None), self._putter("updates"))
-        self._updates.wait_connected(timeout)
 
     def _settings(self, lane: Lane, will: Callable[[], mqtt.Will] | None) -> mqtt.ConnectionSettings:
         mqtt_client_id = self._broker.mqtt_client_id
@@ -92,7 +101,7 @@ class Links:
             mqtt_client_id=mqtt_client_id,
             keepalive=self._broker.keepalive,
             will=will,
-            maximum_packet_size=MAX_CONTROL_PACKET if lane == "control" else None,
+            maximum_packet_size=MAX_CONTROL_PACKET if lane == "control" else m.MAX_PACKET,
             max_queued=100_000,
             max_queued_bytes=MAX_QUEUED_BYTES,
         )
@@ -134,14 +143,21 @@ class Links:
                 (t.filter_of(self._prefix, t.ALL_EVALUATIONS), 1),
             ],
         )
+        if self._control is not None:
+            # Mosquitto 2.0 takes over nothing but the QoS from a second subscription to what is subscribed already.
+            self._control.unsubscribe([self.topic(t.AggregatorTopic()), self.topic(t.StatusTopic())])
         self._subscribe(
             "control",
             [
-                *((self.topic(topic), 1) for topic in (t.AggregatorTopic(), t.StatusTopic())),
+                *(
+                    (self.topic(topic), 1)
+                    for topic in (t.AggregatorTopic(), t.StatusTopic(), t.ControlTopic())
+                ),
                 *((t.filter_of(self._prefix, name), 1) for name in (t.ALL_ROUNDS, t.ALL_MODELS, t.ALL_WORK)),
             ],
             foreign_only=True,
         )
+        self._born = True
         self.retain(t.AggregatorTopic(), self._birth("online"))
         born = self.topic(t.AggregatorTopic())
         for topic, made in list(self._retained.items()):
@@ -152,25 +168,27 @@ class Links:
         """On every connect of the updates' connection."""
         self._subscribe("updates", [(t.filter_of(self._prefix, t.ALL_UPDATES), 1)])
 
-    def defend(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> None:
+    def defend(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> bool:
         """Somebody else has written to a topic of ours: what we retain there is said again, or it is cleared.
 
         A ghost of an earlier life that a broker revived, a mistake, or malice: edges that come now must not find it.
+        True if it is only what we say there ourselves.
         """
         if not retained:
-            return
+            return False
         made = self._retained.get(topic)
         ours = b"" if made is None else made()
         if payload == ours:
-            return
+            return True
         now = time.monotonic()
         if now - self._defended.get(topic, -math.inf) < DEFEND_EVERY and len(self._defended) < MAX_DEFENDED:
-            return
+            return False
         if len(self._defended) >= MAX_DEFENDED:
             self._defended.clear()
         self._defended[topic] = now
         LOG.info("%s: %s", topic, "said again what is so" if ours else "cleared what is not of this run")
         self._publish(topic, ours, retain=True)
+        return False
 
     def clear_foreign(self, topic: str) -> None:
         """Clears a retained message where nothing is to be retained."""
@@ -229,8 +247,9 @@ class Links:
                 time.sleep(0.002)
 
     def close(self) -> None:
-        """Says goodbye: offline, retained, so that no will is needed."""
-        self._publish(self.topic(t.AggregatorTopic()), codec.encode(self._birth("offline")), retain=True)
+        """Says goodbye: offline, retained, so that no will is needed. Who was never born here says nothing."""
+        if self._born:
+            self._publish(self.topic(t.AggregatorTopic()), codec.encode(self._birth("offline")), retain=True)
         for connection in (self._updates, self._control):
             if connection is not None:
                 connection.close(graceful=True)

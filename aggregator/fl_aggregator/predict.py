@@ -36,16 +36,8 @@ def ask(broker: BrokerSettings, request: Request, timeout: float) -> m.Predictio
         raise UserError(f"the request has {len(request.payload)} bytes, expected 1 to {MAX_REQUEST}")
     inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
     with mqtt.Network("fl-predict") as network:
-        connection = network.connect(
-            mqtt.ConnectionSettings(
-                address=broker.address,
-                password=broker.password,
-                mqtt_client_id=broker.mqtt_client_id,
-                keepalive=broker.keepalive,
-            ),
-            inbox.put,
-        )
-        connection.wait_connected(min(timeout, CONNECT_TIMEOUT))
+        connection = network.connect(broker.connection(), inbox.put)
+        connection.wait_connected(min(timeout, CONNECT_TIMEOUT), once=True)
         return _exchange(connection, inbox, request, timeout)
 
 

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 from fl_aggregator import effects as do
 from fl_aggregator import events as on
-from fl_aggregator import strategies, translate, vacancy, views
-from fl_aggregator.checkpoint import Model
-from fl_aggregator.inbox import Inbox, Item, Signal
+from fl_aggregator import resumption, strategies, translate, vacancy, views
+from fl_aggregator.bulletins import Bulletins
+from fl_aggregator.disk import DiskFull, room_for
+from fl_aggregator.inbox import MAX_WAITING, Inbox, Item, Signal
+from fl_aggregator.launch import Launch
 from fl_aggregator.links import BrokerSettings, Links
-from fl_aggregator.phases import Run, Summary, new_run
-from fl_aggregator.publications import CHUNK_SIZE, Publications
+from fl_aggregator.pause import Pause
+from fl_aggregator.phases import Finished, Run, new_run
+from fl_aggregator.publications import Publications
+from fl_aggregator.reception import Reception
+from fl_aggregator.refusals import Refusals
+from fl_aggregator.resumption import Resumption
 from fl_aggregator.round import step
-from fl_aggregator.rundir import RunDirectory
-from fl_aggregator.settings import Settings
-from fl_aggregator.translate import Dropped, Scope
+from fl_aggregator.rundir import utc_now
+from fl_aggregator.translate import Scope
 from fl_aggregator.uploads import Misfit
 from fl_aggregator.workshop import Done, Workshop
-from fl_shared import codec, mqtt
 from fl_shared import messages as m
+from fl_shared import mqtt
 from fl_shared import topics as t
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.intake import Granted
@@ -33,24 +37,12 @@ from fl_shared.intake import Granted
 LOG: Final = logging.getLogger(__name__)
 
 TICK: Final = 0.2
-STATUS_EVERY: Final = 5.0
-STATUS_AT_MOST_EVERY: Final = 0.5
-CONNECT_TIMEOUT: Final = 5.0
-RESULTS_RETAINED: Final = 8
+RECORD_BYTES: Final = 4096
+"""About so much a line of the journal or the history, or a directory's entry, may need."""
+CONNECT_TIMEOUT: Final = 6.0
+"""An attempt has 5 s, and then a reason."""
 
-OURS: Final = (
-    t.AggregatorTopic,
-    t.StatusTopic,
-    t.SelectedTopic,
-    t.ResultTopic,
-    t.MissingTopic,
-    t.ModelTopic,
-    t.ManifestTopic,
-    t.ChunkTopic,
-    t.WorkTopic,
-)
-"""Topics on which nobody but the aggregator has anything to say."""
-
+Written = TypeVar("Written")
 Observer = Callable[[Run, tuple[do.Effect, ...]], None]
 
 
@@ -62,29 +54,35 @@ class Outcome:
     seconds: float
 
 
+class _EndedInPause(Exception):
+    def __init__(self, event: on.Interrupted) -> None:
+        super().__init__(event.reason)
+        self.event = event
+
+
 class Aggregator:
     """One run of the aggregator, from its first connection to its last message."""
 
     def __init__(
         self,
-        settings: Settings,
+        launch: Launch,
         broker: BrokerSettings,
-        directory: RunDirectory,
         *,
-        first_weights: Model | None = None,
-        chunk_size: int = CHUNK_SIZE,
         observer: Observer | None = None,
     ) -> None:
-        self.settings = settings
-        self.scope = Scope(run=secrets.token_hex(6), epoch=1)
+        self.settings = settings = launch.record.settings
+        self._launch = launch
+        self.scope = Scope(run=launch.record.run, epoch=launch.record.epoch)
         self.inbox = Inbox()
-        self.dropped: Counter[tuple[str, str]] = Counter()
+        self.refusals = Refusals()
         self._broker = broker
-        self._directory = directory
+        self._directory = directory = launch.directory
         self._observer = observer
         self._network = mqtt.Network("fl-aggregator")
         self._links = Links(self._network, broker, settings.prefix, self.scope, self.inbox)
-        self._publications = Publications(self._links, self.scope, settings.task, chunk_size)
+        self._reception = Reception(self._links, self.refusals, self.scope, settings.prefix)
+        self._bulletins = Bulletins(self._links, self.scope)
+        self._publications = Publications(self._links, self.scope, settings.task, launch.record.chunk)
         self._workshop = Workshop(
             settings,
             strategies.load(settings.strategy),
@@ -92,24 +90,30 @@ class Aggregator:
             self._grant,
             lambda done: self.inbox.put("control", done),
         )
-        if first_weights is not None:
-            self._workshop.averaging.add(0, first_weights)
-        self._state = new_run(
-            settings,
-            None if first_weights is None else m.ModelReference(version=0, digest=first_weights.digest),
-            None if first_weights is None else first_weights.manifest.digest,
-        )
+        self._pause = Pause(self.inbox, self._take, self._tell_of_pause)
+        self._state = self._steady = self._first_state()
         self._events: deque[on.Event] = deque()
         self._whole: m.Update | None = None
         self._offered: m.Offer | None = None
         self._started = time.monotonic()
         self._born = False
+        self.running = False
+        """Whether there is a run that `interrupt` ends in order; before and after that nothing is to be kept."""
         self._ticked = 0.0
-        self._status_at = -STATUS_EVERY
-        self._status_of: Run | None = None
-        self._bytes_before: dict[int, tuple[int, int]] = {}
-        self._bytes: dict[int, tuple[int, int]] = {}
-        self._results: deque[int] = deque()
+
+    def _first_state(self) -> Run:
+        if self._launch.taken_up is not None:
+            return self._launch.taken_up.state
+        weights = self._launch.first_weights
+        if weights is None:
+            return new_run(self.settings)
+        try:
+            self._workshop.averaging.add(0, weights)
+        except OSError as error:
+            raise self._failed(error) from None
+        return new_run(
+            self.settings, m.ModelReference(version=0, digest=weights.digest), weights.manifest.digest
+        )
 
     # --- the loop -----------------------------------------------------------------------------------------
 
@@ -120,58 +124,129 @@ class Aggregator:
             vacancy.stop_if_occupied(
                 self._links, self.inbox, self.scope, self.settings.prefix, self._broker.address
             )
-            self._directory.write_run(
-                self.scope.run, self.settings, str(self._broker.address), prefix=self.settings.prefix
-            )
+            self.running = True
+            record = self._launch.record.model_copy(update={"broker": str(self._broker.address)})
+            self._directory.write_run(record)
+            LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
             self._links.take_over()
             self._born = True
-            self._links.connect_updates(CONNECT_TIMEOUT)
+            self._links.connect_updates()
             self._started = time.monotonic()
-            self._handle(on.Started(now=self._now()))
+            if self._launch.taken_up is None:
+                self._handle(on.Started(now=self._now()))
+            else:
+                self._resume(self._launch.taken_up)
             while not self._state.over:
                 self._turn()
-            self._publish_status(self._now(), force=True)
+            self._publish_status(force=True)
+            if isinstance(self._state.phase, Finished):
+                ended = record.model_copy(update={"ended": utc_now()})
+                self._write(lambda: self._directory.write_run(ended))
+            return Outcome(self._state, self._now())
+        except _EndedInPause as ended:
+            # It cannot be written down, and need not be: the journal says where the run was before what did not fit.
+            self._state, _ = step(self._steady, ended.event)
+            self._publish_status(force=True)
             return Outcome(self._state, self._now())
         except OSError as error:
-            raise RunFailed(f"{self._directory.path}: {error.strerror or error}") from None
+            raise self._failed(error) from None
         finally:
             self._workshop.close()
             self._links.close()
             self._network.close()
+            self.running = False
+
+    def _failed(self, error: OSError) -> RunFailed:
+        if isinstance(error, DiskFull):
+            return RunFailed(str(error))
+        return RunFailed(f"{error.filename or self._directory.path}: {error.strerror or error}")
+
+    def _resume(self, found: Resumption) -> None:
+        """Takes the run up where the journal says that it was; run time stood still meanwhile."""
+        LOG.info("run %s goes on: %s", self.scope.run, resumption.how(found.state))
+        self._started -= found.now
+        workshop = self._workshop
+        if found.state.model is not None:
+            version, checkpoints = found.state.version, self._directory.checkpoints
+            before = checkpoints.read(version - 1) if version > 0 else None
+            workshop.averaging.restore(version, checkpoints.read(version), before)
+        collected = found.open_round
+        held = () if collected is None else tuple(collected.updates.values())
+        self._directory.spool.keep_only(
+            None if collected is None else collected.round, [update.client for update in held]
+        )
+        lost: tuple[str, ...] = ()
+        if collected is not None:
+            workshop.begin_round(collected.base)
+            self._bulletins.begin_round(collected.round)
+            lost = workshop.restore(collected.round, held)
+        if not found.begun:
+            self._handle(on.Started(now=self._now()))
+        self._handle(on.Resumed(now=self._now(), epoch=self.scope.epoch))
+        if lost and collected is not None:
+            LOG.warning("accepted updates of round %d are gone: %s", collected.round, ", ".join(lost))
+            self._handle(on.UpdatesLost(now=self._now(), round=collected.round, clients=lost))
+        for effect in found.again(self._state):
+            self._perform(effect)
 
     def interrupt(self, reason: str) -> None:
         """Asks for the end of the run; may be called from a signal handler's thread."""
         self.inbox.put("control", Signal(reason))
 
+    @property
+    def now(self) -> float:
+        """Run time in seconds."""
+        return self._now()
+
     def _now(self) -> float:
         """Run time in seconds."""
-        return time.monotonic() - self._started
+        return self._pause.running(time.monotonic()) - self._started
 
     def _turn(self) -> None:
         self._network.check()
-        item = self.inbox.get(TICK)
+        item = self._pause.held() or self.inbox.get(TICK)
         if item is not None:
             self._take(*item)
         if self._now() - self._ticked >= TICK:
             # Whatever else arrives, and be it junk: deadlines pass.
             self._ticked = self._now()
+            if (dropped := self.inbox.take_dropped()) > 0:
+                self.refusals.count(None, "no-room", "more waits in the inbox than it holds", dropped)
             self._handle(on.TimePassed(now=self._ticked))
         while self._events:
             self._handle(self._events.popleft())
         self._whole = self._offered = None
-        now = self._now()
-        self._workshop.uploads.pass_time(now)
-        self._publish_status(now)
+        self._workshop.uploads.pass_time(self._now())
+        self._publish_status()
 
     def _handle(self, event: on.Event) -> None:
-        before = self._state.roster
-        self._state, effects = step(self._state, event)
-        if self._state.roster is not before:
+        if self._pause.why is not None:
+            self._defer(event)
+            return
+        before = self._steady = self._state
+        after, effects = step(before, event)
+        for effect in effects:
+            if isinstance(effect, do.Record):
+                self._perform(effect)  # before anybody can see what comes of it
+        self._state = after
+        if after.roster is not before.roster:
             self._tell_of(event)
         for effect in effects:
-            self._perform(effect)
+            if not isinstance(effect, do.Record):
+                self._perform(effect)
         if self._observer is not None:
             self._observer(self._state, effects)
+
+    def _defer(self, event: on.Event) -> None:
+        """The run is paused: nothing can be written down, so nothing may happen but its end."""
+        if isinstance(event, on.Interrupted):
+            raise _EndedInPause(event)
+        if len(self._events) < MAX_WAITING:
+            self._events.append(event)
+
+    def _tell_of_pause(self) -> None:
+        self._network.check()
+        self._publish_status()
 
     def _tell_of(self, event: on.Event) -> None:
         """Who came and who went."""
@@ -218,68 +293,34 @@ class Aggregator:
             self._handle(on.Reconnected(now=self._now()))
 
     def _received(self, received: mqtt.Received) -> None:
-        topic = t.parse(self.settings.prefix, received.topic)
-        if topic is None:
-            self._drop("", "unknown-topic", repr(received.topic[:100]))
-            return
-        if isinstance(topic, OURS):
-            self._links.defend(received.topic, received.payload, retained=received.retain)
-            return
-        if not received.payload:
-            return
-        if received.retain and not isinstance(topic, t.PresenceTopic):
-            # Edges retain nothing but their presence: this is somebody's mistake, or of another life.
-            self._links.clear_foreign(received.topic)
-            return
-        client = getattr(topic, "client", None) or ""
-        try:
-            message = codec.decode(topic, received.payload)
-            self._of_an_edge(topic, message, len(received.payload))
-        except codec.DecodeError as error:
-            self._drop(client, "wrong-version" if error.wrong_version else "malformed", str(error))
-            if error.wrong_version and client:
-                self._answer_unreadable(topic, client, bytes(received.payload))
-        except Dropped as error:
-            self._drop(client, error.reason, str(error))
+        meaning = self._reception.read(received, self._state, self._now())
+        match meaning.said:
+            case m.UpdateChunk():
+                self._take_chunk(meaning.said)
+                return
+            case m.Update():
+                self._whole = meaning.said
+            case m.Offer():
+                self._offered = meaning.said
+        if meaning.answer is not None:
+            self._perform(meaning.answer)
+        if meaning.event is not None:
+            self._handle(meaning.event)
 
-    def _of_an_edge(self, topic: t.Topic, message: m.Message, size: int) -> None:
-        event = translate.event_from(topic, message, self.scope, self._now(), size)
-        if isinstance(message, m.UpdateChunk):
-            self._take_chunk(message)
-            return
-        if isinstance(message, m.Update):
-            self._whole = message
-        elif isinstance(message, m.Offer):
-            self._offered = message
-        if event is not None:
-            self._handle(event)
-
-    def _answer_unreadable(self, topic: t.Topic, client: str, payload: bytes) -> None:
-        """Who speaks another version of the protocol is told so, if it says which session it is.
-
-        Anything else that cannot be read gets no answer: nothing says that the edge named in the topic wrote it.
-        """
-        session = codec.session_in(payload)
-        known = self._state.roster.get(client)
-        if isinstance(topic, t.RegisterTopic) and session and (known is None or known.session != session):
-            detail = f"protocol version {m.PROTOCOL_VERSION} is spoken here"
-            self._perform(do.Reply(client, session, do.Refuse("wrong-version", detail)))
-
-    def _drop(self, client: str, reason: str, detail: str) -> None:
-        """A peer's bad data is counted and dropped; said aloud the first time, then at each power of ten."""
-        who = client if client in self._state.roster else "somebody unknown"
-        self.dropped[who, reason] += 1
-        times = self.dropped[who, reason]
-        if str(times).strip("0") == "1":
-            LOG.warning("dropped from %s (%s, %d times): %s", who, reason, times, detail[:300])
+    def _drop(self, client: str | None, reason: str, detail: str) -> None:
+        """Counts what goes no further; ``detail`` names the field, the value and what was expected."""
+        self.refusals.count(client if client in self._state.roster else None, reason, detail)
 
     # --- effects ------------------------------------------------------------------------------------------
 
     def _perform(self, effect: do.Effect) -> None:
+        """While there is no room on the disk for it, the run stands still."""
         match effect:
             case do.Record(event=event):
-                self._directory.journal.append(event)
-            case do.Reply(client=client):
+                self._write(lambda: self._directory.journal.append(event))
+            case do.Reply(client=client, body=body):
+                if isinstance(body, do.Reject | do.Refuse):
+                    self._drop(client, body.reason, body.detail)
                 self._links.send(t.RepliesTopic(client), translate.reply(effect, self.settings, self.scope))
             case do.AnnounceRound():
                 self._announce(effect)
@@ -299,20 +340,35 @@ class Aggregator:
             case do.Average():
                 self._workshop.average(effect)
             case do.PublishModel(round=number, model=model, evaluate=evaluate):
-                averaging = self._workshop.averaging
-                self._publications.publish(number, model, averaging.newest, evaluate, averaging.previous)
+                newest, previous = self._workshop.averaging.newest, self._workshop.averaging.previous
+                if model.digest == newest.digest:
+                    self._publications.publish(number, model, newest, evaluate, previous)
+                elif previous is not None:  # only when a run is taken up again
+                    self._publications.publish(number, model, previous, evaluate)
             case do.PublishResult(summary=summary):
-                self._publish_result(summary)
+                self.refusals.close_round(summary.round)
+                self._bulletins.result(summary)
             case do.WriteHistory(summary=summary):
-                up, down = self._bytes.pop(summary.round, (0, 0))
-                self._directory.append_history(views.history_line(summary, up, down))
+                up, down = self._bulletins.bytes_of(summary.round)
+                refused = self.refusals.take_round(summary.round)
+                line = views.history_line(summary, up, down, refused)
+                self._write(lambda: self._directory.append_history(line))
             case do.KeepBest(model=model):
-                if not self._directory.checkpoints.keep_best(model.version):
+                if not self._write(lambda: self._directory.checkpoints.keep_best(model.version)):
                     LOG.warning("version %d is the best so far, but its checkpoint is gone", model.version)
             case do.End():
                 pass
             case _:
                 assert_never(effect)
+
+    def _write(self, action: Callable[[], Written]) -> Written:
+        """Something small, into the run's directory."""
+
+        def write() -> Written:
+            with room_for(RECORD_BYTES, self._directory.path):
+                return action()
+
+        return self._pause.attempt(write)
 
     def _grant(self, grant: Granted) -> None:
         offer = grant.offer
@@ -327,8 +383,7 @@ class Aggregator:
         self._links.send(t.RepliesTopic(offer.client), message)
 
     def _announce(self, effect: do.AnnounceRound) -> None:
-        if effect.round not in self._bytes_before:
-            self._bytes_before = {effect.round: (self._links.bytes_up, self._links.bytes_down)}
+        if self._bulletins.begin_round(effect.round):
             self._workshop.begin_round(effect.base)
         message = translate.selected(
             effect, self.settings, self.scope, self._now(), self._links.maximum_packet_size
@@ -338,21 +393,29 @@ class Aggregator:
     def _receive(self, update: on.UpdateFacts) -> None:
         assert self._offered is not None, "an offer is taken up in the turn in which it arrived"
         try:
-            self._workshop.receive(self._offered, update, self._now())
+            complete = self._workshop.receive(self._offered, update, self._now())
         except Misfit as error:
-            reason: m.RejectionReason = "wrong-size" if error.reason == "wrong-size" else "malformed"
-            rejection = do.Reject(update.round, update.digest, reason, str(error))
-            self._perform(do.Reply(update.client, update.session, rejection))
+            # By an event, since it is out of the round: it will not send another one.
+            self._events.append(
+                on.UpdateUnusable(
+                    now=self._now(),
+                    client=update.client,
+                    session=update.session,
+                    round=update.round,
+                    digest=update.digest,
+                    reason="wrong-size" if error.reason == "wrong-size" else "malformed",
+                    detail=str(error),
+                )
+            )
+            return
+        if complete is not None:  # all of it had come before the aggregator was started again
+            self._events.append(on.UpdateArrived(now=self._now(), update=complete))
 
     def _take_chunk(self, chunk: m.UpdateChunk) -> None:
         try:
-            complete = self._workshop.uploads.take(chunk, self._now())
+            complete = self._pause.attempt(lambda: self._workshop.uploads.take(chunk, self._now()))
         except Misfit as error:
             self._drop(chunk.client, error.reason, str(error))
-            return
-        except OSError as error:
-            # Not accepted, so the edge keeps it and offers it again.
-            LOG.error("no room for the update of %s: %s", chunk.client, error.strerror)
             return
         self._links.bytes_up += len(chunk.data)
         if complete is not None:
@@ -365,6 +428,10 @@ class Aggregator:
 
     def _done(self, done: Done) -> None:
         """The workshop has finished something."""
+        if done.full is not None and done.again is not None:
+            self._pause.until_room(done.full)
+            done.again()
+            return
         if isinstance(done.error, OSError):
             raise done.error
         if done.error is not None:
@@ -373,26 +440,5 @@ class Aggregator:
             self._handle(replace(done.event, now=self._now()))
         self._workshop.settle(done, self._now())
 
-    def _publish_result(self, summary: Summary) -> None:
-        number = summary.round
-        if number not in self._bytes:
-            up, down = self._bytes_before.get(number, (0, 0))
-            self._bytes[number] = (self._links.bytes_up - up, self._links.bytes_down - down)
-        self._links.retain(t.ResultTopic(number), translate.result(summary, self.scope, *self._bytes[number]))
-        if number not in self._results:
-            self._results.append(number)
-            if len(self._results) > RESULTS_RETAINED:
-                self._links.clear(t.ResultTopic(self._results.popleft()))
-
-    # --- telling --------------------------------------------------------------------------------------------
-
-    def _publish_status(self, now: float, *, force: bool = False) -> None:
-        changed = self._state is not self._status_of
-        since = now - self._status_at
-        if not force and since < (STATUS_AT_MOST_EVERY if changed else STATUS_EVERY):
-            return
-        self._status_at, self._status_of = now, self._state
-        self._links.retain(t.StatusTopic(), views.status(self._state, self.scope, now))
-        missing = views.missing(self._state, self.scope, now)
-        if missing is not None:
-            self._links.retain(t.MissingTopic(missing.round), missing)
+    def _publish_status(self, *, force: bool = False) -> None:
+        self._bulletins.status(self._state, self._now(), self._pause.why, force=force)

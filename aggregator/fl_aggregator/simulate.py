@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from fl_aggregator import predict
 from fl_aggregator.links import BrokerSettings
+from fl_aggregator.rundir import RUN, FleetRecord
 from fl_aggregator.runtime import Aggregator, Outcome
 from fl_aggregator.settings import Settings
 from fl_shared import messages as m
@@ -25,15 +26,8 @@ EVALUATOR: Final = "evaluator"
 PREDICT_TIMEOUT: Final = 60.0
 STOP_TIMEOUT: Final = 10.0
 _POLL: Final = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """How the edges are run: where the data lies, on what, in how many worker processes (null: one a core)."""
-
-    data: Path | None = None
-    device: str | None = None
-    workers: int | None = None
+_BROKER: Final = "broker"
+_EDGES: Final = "edges"
 
 
 def check_fleet_possible() -> None:
@@ -46,7 +40,10 @@ def check_fleet_possible() -> None:
 
 
 class Simulation:
-    """A broker (unless one is given) and a fleet, started on entering and stopped on leaving."""
+    """A broker (unless one is given) and a fleet, started on entering and stopped on leaving.
+
+    If no run began in ``directory``, what they have written there is taken away again.
+    """
 
     def __init__(self, directory: Path, broker: BrokerSettings | None, keepalive: int) -> None:
         self._directory = directory
@@ -54,6 +51,8 @@ class Simulation:
         self._keepalive = keepalive
         self._stack = ExitStack()
         self._fleet: Leashed | None = None
+        written = (directory / _BROKER, directory / _EDGES, self.fleet_log)
+        self._written = tuple(path for path in written if not path.exists())
         self.broker: BrokerSettings
 
     def __enter__(self) -> Simulation:
@@ -61,9 +60,12 @@ class Simulation:
             self.broker = self._given
             return self
         try:
-            child = self._stack.enter_context(MosquittoChild(self._directory / "broker"))
+            child = self._stack.enter_context(MosquittoChild(self._directory / _BROKER))
         except OSError as error:
             raise UserError(f"--run-dir {self._directory}: {error.strerror}: {error.filename}") from None
+        except BaseException:
+            self._take_away()
+            raise
         self.broker = BrokerSettings(BrokerAddress.parse(child.url), keepalive=self._keepalive)
         return self
 
@@ -71,8 +73,17 @@ class Simulation:
         if self._fleet is not None:
             self._fleet.stop(STOP_TIMEOUT)
         self._stack.close()
+        self._take_away()
 
-    def start_fleet(self, settings: Settings, fleet: Fleet) -> None:
+    def _take_away(self) -> None:
+        if not (self._directory / RUN).exists():
+            for path in self._written:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def start_fleet(self, settings: Settings, fleet: FleetRecord) -> None:
         """``--clients`` edges in one process tree, and one more that only evaluates."""
         command = [
             sys.executable,
@@ -86,7 +97,8 @@ class Simulation:
         if settings.clients == 1:
             command[command.index("0-0")] = "0"
         command += ["--broker", str(self.broker.address), "--prefix", settings.prefix]
-        command += ["--state-dir", str(self._directory / "edges"), "--keepalive", str(self.broker.keepalive)]
+        command += ["--state-dir", str(self._directory / _EDGES), "--keepalive", str(self.broker.keepalive)]
+        command += ["--task", settings.task]
         for option, value in (
             ("--data", fleet.data),
             ("--device", fleet.device),
@@ -104,7 +116,10 @@ class Simulation:
         return self._directory / "fleet.log"
 
     def run(self, aggregator: Aggregator) -> Outcome:
-        """Runs the aggregator; ends it at once if the fleet dies, and says why it did."""
+        """Runs the aggregator; ends it at once if the fleet dies, and says why it did.
+
+        If it was the user's mistake, and before anything was learnt, there was no run.
+        """
         done = threading.Event()
         died: list[int] = []
 
@@ -118,16 +133,26 @@ class Simulation:
 
         watcher = threading.Thread(target=watch, name="fl-fleet-watch", daemon=True)
         watcher.start()
+        outcome: Outcome | None = None
         try:
             outcome = aggregator.run()
+        except RunFailed:
+            if not died:
+                raise
         finally:
             done.set()
             watcher.join()
-        if died:
-            kind = UserError if died[0] == UserError.exit_code else RunFailed
-            assert self._fleet is not None
-            raise kind(f"the edges ended (status {died[0]}): {self._fleet.log_tail(3) or self.fleet_log}")
-        return outcome
+        if not died and outcome is not None:
+            return outcome
+        assert self._fleet is not None
+        if died[0] != UserError.exit_code:
+            said = self._fleet.log_tail(3) or self.fleet_log
+            raise RunFailed(f"the edges ended (status {died[0]}): {said}")
+        if outcome is not None and not outcome.state.begun and aggregator.scope.epoch == 1:
+            (self._directory / RUN).unlink(missing_ok=True)
+        # Every edge of the fleet has made the same one.
+        said = self._fleet.log_tail(1)
+        raise UserError(f"the edges ended: {said.rpartition(' error: ')[2].removeprefix('fl-edge: ')}")
 
     def predict(self, settings: Settings, payload: bytes) -> m.Prediction:
         """Asks the edges, as any MQTT client may."""

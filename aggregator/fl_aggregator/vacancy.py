@@ -10,14 +10,14 @@ import logging
 import time
 from typing import Final
 
-from fl_aggregator.inbox import Inbox
+from fl_aggregator.inbox import Inbox, Signal
 from fl_aggregator.links import Links
 from fl_aggregator.translate import Scope
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.broker_url import BrokerAddress
-from fl_shared.errors import UserError
+from fl_shared.errors import RunFailed, UserError
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -29,8 +29,10 @@ SIGN_OF_LIFE_WAIT: Final = 6.0
 
 
 def stop_if_occupied(links: Links, inbox: Inbox, scope: Scope, prefix: str, broker: BrokerAddress) -> None:
-    """Waits up to 6 s for a sign of life of another run, if one was born here. Raises ``UserError`` if it lives."""
-    links.watch_for_others()
+    """Waits up to 6 s for a sign of life of another run, if one was born here. Raises ``UserError`` if it lives.
+
+    ``RunFailed`` if it is asked to end meanwhile.
+    """
     other: str | None = None
     deadline = time.monotonic() + ANSWER_WAIT
     while (left := deadline - time.monotonic()) > 0:
@@ -44,8 +46,12 @@ def stop_if_occupied(links: Links, inbox: Inbox, scope: Scope, prefix: str, brok
                 raise UserError(
                     f"the broker does not let the aggregator read {', '.join(refused)}: check its rights"
                 )
+            case mqtt.Connected():
+                links.watch_for_others()  # again: a new connection has no subscriptions
             case mqtt.Refused(reason=reason):
                 raise UserError(reason)
+            case Signal(reason=reason):
+                raise RunFailed(reason)
             case mqtt.Received() as received:
                 found = _other_run(received, scope, prefix)
                 if found is not None and not received.retain:

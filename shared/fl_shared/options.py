@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import signal
 import sys
 import tomllib
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from fl_shared.errors import ProgramError, UserError
 from fl_shared.topics import valid_prefix
@@ -38,6 +40,8 @@ EPILOG: Final = (
 )
 LOG_FORMATS: Final = ("text", "json")
 INTERRUPTED: Final = 130
+SHOW_CURSOR: Final = b"\x1b[?25h"
+"""What a live view has hidden, a terminal keeps hidden."""
 
 
 # --- the parts of a command line --------------------------------------------------------------------------
@@ -134,7 +138,7 @@ def _take_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path} is not TOML: {error}") from None
     known = {
-        name.lstrip("-").replace("-", "_"): option.name
+        name.lstrip("-").replace("-", "_"): option
         for option in ctx.command.params
         if isinstance(option, click.Option) and option.expose_value
         for name in (*option.opts, *option.secondary_opts)
@@ -142,14 +146,16 @@ def _take_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
     }
     defaults: dict[str, Any] = {}
     for key, value in given.items():
-        name = known.get(key.replace("-", "_"))
-        if name is None:
+        option = known.get(key.replace("-", "_"))
+        if option is None or option.name is None:
             near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
             hint = f"; did you mean {near[0].replace('_', '-')!r}?" if near else ""
             raise click.BadParameter(f"{path}: {ctx.info_name} has no option {key!r}{hint}")
-        if isinstance(value, dict):
-            raise click.BadParameter(f"{path}: {key}: a table; expected one value, or a list of them")
-        defaults[name] = value
+        if isinstance(value, dict) or (isinstance(value, list) and not option.multiple):
+            kind = "table" if isinstance(value, dict) else "list"
+            more = ", or a list of them" if option.multiple else ""
+            raise click.BadParameter(f"{path}: {key}: a {kind}; expected one value{more}")
+        defaults[option.name] = value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 
@@ -207,23 +213,62 @@ def start_logging(verbose: int, log_format: str) -> None:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
+def end_at_once() -> NoReturn:
+    """Without another word or wait: children end by themselves, since their leash or socket does."""
+    if sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), SHOW_CURSOR)
+    os._exit(INTERRUPTED)
+
+
+def _end_on_signals() -> None:
+    """Until a command has a better answer: the first Ctrl-C or SIGTERM unwinds, the second one ends at once."""
+    asked = False
+
+    def on_signal(_number: int, _frame: object) -> None:
+        nonlocal asked
+        if asked:
+            end_at_once()
+        asked = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+
+
+def _where_from(error: click.BadParameter) -> str:
+    """Where a wrong value stands, if not on the command line before our eyes."""
+    context, parameter = error.ctx, error.param
+    if context is None or parameter is None or parameter.name is None:
+        return ""
+    match context.get_parameter_source(parameter.name):
+        case ParameterSource.ENVIRONMENT:
+            return f" (from {parameter.envvar or f'{context.auto_envvar_prefix}_{parameter.name.upper()}'})"
+        case ParameterSource.DEFAULT_MAP:
+            return " (from the file of --config)"
+        case _:
+            return ""
+
+
 def main(command: click.Command, program: str) -> NoReturn:
     """Runs ``command`` and ends the process: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
 
-    An exit code that the command returns (an int) is taken as it is.
+    An exit code that the command returns (an int) is taken as it is. SIGTERM ends it as Ctrl-C does.
     """
+    _end_on_signals()
     try:
         result = command.main(prog_name=program, standalone_mode=False)
         code = result if isinstance(result, int) else 0
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo(f"{program}: interrupted", err=True)
         code = INTERRUPTED
+    except click.BadParameter as error:
+        click.echo(f"{program}: {error.format_message()}{_where_from(error)}", err=True)
+        code = UserError.exit_code
     except click.ClickException as error:
         error.show()
         code = UserError.exit_code
     except ProgramError as error:
         click.echo(f"{program}: {error}", err=True)
         code = error.exit_code
-    except KeyboardInterrupt:
-        code = INTERRUPTED
     sys.stdout.flush()
     sys.exit(code)

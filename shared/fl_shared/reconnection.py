@@ -128,17 +128,25 @@ class Connection:
             check_filter(name)
         return self._put_all([Unsubscribe(tuple(filters[i : i + MAX_FILTERS])) for i in _starts(filters)])
 
-    def wait_connected(self, timeout: float) -> Connected:
-        """Waits at most ``timeout`` seconds. Raises `BrokerRefused` or `BrokerUnreachable`."""
+    def wait_connected(self, timeout: float, *, once: bool = False) -> Connected:
+        """Waits at most ``timeout`` seconds; ``once``: not beyond the first attempt that fails.
+
+        Raises `BrokerRefused` or `BrokerUnreachable`.
+        """
         with self._state:
-            self._state.wait_for(lambda: self._limits or self._refusal or self._closed.is_set(), timeout)
+            self._state.wait_for(
+                lambda: self._limits or self._refusal or self._closed.is_set() or (once and self._failures),
+                timeout,
+            )
             limits, refusal, reason = self._limits, self._refusal, self._reason
+            failed = once and self._failures > 0
         self._thread.check()
         if limits is not None:
             return limits
         if refusal is not None:
             raise BrokerRefused(refusal.reason)
-        raise BrokerUnreachable(f"no connection to {self.settings.address} within {timeout:g} s: {reason}")
+        within = "" if failed else f" within {timeout:g} s"
+        raise BrokerUnreachable(f"no connection to {self.settings.address}{within}: {reason}")
 
     def close(self, *, graceful: bool = True, timeout: float = 5.0) -> None:
         """Ends the connection; no event follows. Graceful: the will is not sent.
@@ -180,6 +188,7 @@ class Connection:
         with self._state:
             self._limits = self._up = None
             self._reason, self._refusal = reason, refusal
+            self._failures += not was_up
             self._state.notify_all()
         if self._closing:
             self._end()
@@ -189,7 +198,6 @@ class Connection:
             # A broker that lets us in only to throw us out must not be asked at once again and again.
             if was_up and time.monotonic() - self._up_since > self.settings.retry_cap:
                 self._backoff = 0
-            self._failures += not was_up
             bound = min(self.settings.retry_cap, self.settings.retry_first * 2 ** min(self._backoff, 30))
             self._backoff += 1
             self._timer = self._thread.later(random.uniform(0, bound), self.attempt)  # noqa: S311 - spreads load

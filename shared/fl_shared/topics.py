@@ -32,6 +32,11 @@ class StatusTopic:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlTopic:
+    """``fl/control``: what the operator has to say to the run."""
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterTopic:
     """``fl/register/<client>``, or the bare ``fl/register``."""
 
@@ -131,6 +136,7 @@ class PredictionsTopic:
 Topic = (
     AggregatorTopic
     | StatusTopic
+    | ControlTopic
     | RegisterTopic
     | PresenceTopic
     | WorkTopic
@@ -194,6 +200,8 @@ def _below_prefix(topic: Topic) -> str:
             return "aggregator"
         case StatusTopic():
             return "status"
+        case ControlTopic():
+            return "control"
         case RegisterTopic(client):
             return "register" if client is None else f"register/{client}"
         case PresenceTopic(client):
@@ -233,6 +241,8 @@ def parse(prefix: str, text: str) -> Topic | None:
             return AggregatorTopic()
         case ["status"]:
             return StatusTopic()
+        case ["control"]:
+            return ControlTopic()
         case ["model"]:
             return ModelTopic()
         case ["register"]:

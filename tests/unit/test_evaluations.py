@@ -164,10 +164,21 @@ def test_who_was_not_asked_and_who_answers_twice_does_not_count() -> None:
     playbook.play("join f roles=evaluate")
     round_done(playbook)
     before = playbook.state
-    assert playbook >> "evaluate stranger 1 0.1" >> "evaluate 0 1 0.1" >> "evaluate e 1 0.1 examples=0"
+    assert playbook >> "evaluate stranger 1 0.1" >> "evaluate 0 1 0.1"
     assert playbook.state is before
     playbook.play("evaluate e 1 0.5", "evaluate e 1 0.9")
     assert playbook >> "evaluate f 1 0.5" << "result 1 accuracy=0.5" << "best" << "history"
+
+
+def test_who_has_nothing_to_report_is_not_waited_for() -> None:
+    """5.11: "could not evaluate, says so with `examples` 0"."""
+    playbook = training(clients=2, per_round=2)
+    round_done(playbook)
+    assert playbook >> "evaluate 0 1 0 examples=0 split=holdout"
+    assert playbook >> "evaluate 1 1 0.5 split=holdout" << "result 1 accuracy=0.5" << "best v1" << "history 1"
+    round_done(playbook)
+    playbook.play("evaluate 0 2 0 examples=0 split=holdout")
+    assert playbook >> "evaluate 1 2 0 examples=0 split=holdout" << "history 2"
 
 
 def test_who_answers_for_a_newer_version_is_not_waited_for_with_an_older_one() -> None:
@@ -296,7 +307,7 @@ def test_losses_too_large_for_a_float_are_left_out() -> None:
     assert playbook.state.metrics == {"version": 1, "accuracy": pytest.approx(0.1), "evaluated_examples": 100}
 
 
-@pytest.mark.parametrize("wrong", ["session=e.0", "model=7", "examples=0"])
+@pytest.mark.parametrize("wrong", ["session=e.0", "model=7"])
 def test_a_report_of_another_session_or_about_another_model_does_not_count(wrong: str) -> None:
     playbook = training(clients=2, per_round=1, evaluator=True)
     round_done(playbook)

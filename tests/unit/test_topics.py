@@ -11,6 +11,7 @@ from fl_shared import topics as t
 SPELLINGS: dict[str, t.Topic] = {
     "fl/aggregator": t.AggregatorTopic(),
     "fl/status": t.StatusTopic(),
+    "fl/control": t.ControlTopic(),
     "fl/register": t.RegisterTopic(),
     "fl/register/7": t.RegisterTopic("7"),
     "fl/clients/lab-a_2/presence": t.PresenceTopic("lab-a_2"),

@@ -1,0 +1,107 @@
+"""From what the broker brings to what it means: topic, decoding, scope. What goes no further is counted here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from fl_aggregator import effects as do
+from fl_aggregator import events as on
+from fl_aggregator import translate
+from fl_aggregator.links import Links
+from fl_aggregator.phases import Run
+from fl_aggregator.refusals import Refusals
+from fl_aggregator.translate import Dropped, Scope
+from fl_shared import codec, mqtt
+from fl_shared import messages as m
+from fl_shared import topics as t
+
+OURS: Final = (
+    t.AggregatorTopic,
+    t.StatusTopic,
+    t.SelectedTopic,
+    t.ResultTopic,
+    t.MissingTopic,
+    t.ModelTopic,
+    t.ManifestTopic,
+    t.ChunkTopic,
+    t.WorkTopic,
+)
+"""Topics on which nobody but the aggregator has anything to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """``event`` is what happened, ``said`` the update, offer or chunk that it is about, ``answer`` what to reply."""
+
+    event: on.Event | None = None
+    said: m.Update | m.Offer | m.UpdateChunk | None = None
+    answer: do.Reply | None = None
+
+
+NOTHING: Final = Meaning()
+
+
+class Reception:
+    """Belongs to the loop's thread."""
+
+    def __init__(self, links: Links, refusals: Refusals, scope: Scope, prefix: str) -> None:
+        self._links = links
+        self._refusals = refusals
+        self._scope = scope
+        self._prefix = prefix
+
+    def read(self, received: mqtt.Received, state: Run, now: float) -> Meaning:
+        """What a message means at run time ``now``."""
+        topic = t.parse(self._prefix, received.topic)
+        if topic is None:
+            detail = f"topic: {received.topic[:100]!r}, expected one of the protocol's"
+            return self._drop(state, None, "unknown-topic", detail)
+        if isinstance(topic, OURS):
+            if not self._links.defend(received.topic, received.payload, retained=received.retain):
+                detail = f"topic: {received.topic}: only the aggregator writes there"
+                self._drop(state, None, "foreign", detail)
+            return NOTHING
+        if not received.payload:
+            return NOTHING
+        if received.retain and not isinstance(topic, t.PresenceTopic):
+            # Only presence is retained by others than us: this is somebody's mistake, or of another life.
+            self._links.clear_foreign(received.topic)
+            detail = f"topic: {received.topic}: only presence is to be retained"
+            return self._drop(state, None, "retained", detail)
+        try:
+            message = codec.decode(topic, received.payload)
+            event = translate.event_from(topic, message, self._scope, now, len(received.payload))
+        except codec.DecodeError as error:
+            return self._unreadable(topic, received.payload, error, state, now)
+        except Dropped as error:
+            return self._drop(state, error.client, error.reason, str(error))
+        return Meaning(event, message if isinstance(message, m.Update | m.Offer | m.UpdateChunk) else None)
+
+    def _unreadable(
+        self, topic: t.Topic, payload: bytes | memoryview, error: codec.DecodeError, state: Run, now: float
+    ) -> Meaning:
+        """Answered where it says whose it is, and that is so; else nothing says that an edge wrote it.
+
+        An update of which only a number is wrong would be sent again and again, and waited for until the deadline.
+        """
+        client = getattr(topic, "client", None)
+        if isinstance(topic, t.UpdatesTopic) and not error.wrong_version:
+            claim = codec.claim_in(payload)
+            known = None if claim is None else state.roster.get(claim.client)
+            if claim is not None and known is not None and known.session == claim.session:
+                try:
+                    return Meaning(translate.unusable(topic, claim, str(error), self._scope, now))
+                except Dropped as foreign:
+                    return self._drop(state, foreign.client, foreign.reason, str(foreign))
+        if isinstance(topic, t.RegisterTopic) and error.wrong_version and client:
+            session = codec.session_in(bytes(payload))
+            known = state.roster.get(client)
+            if session and (known is None or known.session != session):
+                detail = f"{error}: protocol version {m.PROTOCOL_VERSION} is spoken here"
+                return Meaning(answer=do.Reply(client, session, do.Refuse("wrong-version", detail)))
+        return self._drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
+
+    def _drop(self, state: Run, client: str | None, reason: str, detail: str) -> Meaning:
+        self._refusals.count(client if client in state.roster else None, reason, detail)
+        return NOTHING

@@ -1,0 +1,149 @@
+"""``fl-aggregator stop``: a run ends from afar, as by Ctrl-C, and can be taken up again (protocol, 8.5)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_shared import mqtt
+from tests import programs
+from tests.broker import Mosquitto
+from tests.peer import peer
+from tests.wire import Listener
+
+pytestmark = [pytest.mark.broker, pytest.mark.edge]
+
+LONG = (
+    "--task",
+    "synthetic-50",
+    "--clients",
+    "2",
+    "--per-round",
+    "2",
+    "--rounds",
+    "100000",
+    "--holdout",
+    "0",
+)
+
+
+def stop(place: Path, broker: Mosquitto, prefix: str, *arguments: str) -> programs.Program:
+    common = ("--broker", broker.url, "--prefix", prefix)
+    return programs.Program(place / "stop", "fl-aggregator", "stop", *common, *arguments)
+
+
+def record(place: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((place / "run" / "run.json").read_text())
+    return found
+
+
+def begun(place: Path) -> Callable[[], bool]:
+    return (place / "run" / "run.json").exists
+
+
+def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    url, prefix = shared_mosquitto.url, "stop/run"
+    with programs.edges(tmp_path / "edges", url, "0-1", "--prefix", prefix, "--task", "synthetic-50"):
+        with (
+            Listener(shared_mosquitto, f"{prefix}/control") as control,
+            programs.aggregator(tmp_path, url, "--prefix", prefix, *LONG) as run,
+        ):
+            programs.until(lambda: "round 2: version" in run.err, 30, "two rounds")
+            with stop(tmp_path, shared_mosquitto, prefix, "--run", "another") as stopped:
+                assert stopped.wait(30) == 2, stopped.output
+            assert f"it is run {record(tmp_path)['run']} that is online" in stopped.err
+            assert run.running()
+            with stop(tmp_path, shared_mosquitto, prefix, "--reason", "the site closes") as stopped:
+                assert stopped.wait(30) == 0, stopped.output
+            assert "interrupted" in stopped.out
+            # Its directory is free at once: whoever has waited for the stop may go on.
+            assert run.wait(5) == 130, run.output
+            said = [json.loads(payload) for _, payload, _ in control.all()]
+        ours = record(tmp_path)["run"]
+        assert said[0] == {"v": 1, "kind": "stop", "run": ours, "reason": "the site closes"}
+        assert "stopped by fl-aggregator stop: the site closes" in run.out
+        assert run.out.splitlines()[-1] == f"resume with: fl-aggregator start --resume {tmp_path / 'run'}"
+        assert not (tmp_path / "run" / ".lock").exists()
+
+        rounds = len(programs.history(tmp_path))
+        command = ("start", "--resume", str(tmp_path / "run"), "--keepalive", programs.KEEPALIVE)
+        with programs.Program(tmp_path / "again", "fl-aggregator", *command) as again:
+            programs.until(lambda: len(programs.history(tmp_path)) > rounds + 1, 40, "more rounds")
+            assert record(tmp_path)["run"] == ours
+            with stop(tmp_path, shared_mosquitto, prefix, "--run", ours) as stopped:
+                assert stopped.wait(30) == 0, stopped.output
+            assert again.wait(5) == 130, again.output
+    with stop(tmp_path, shared_mosquitto, prefix) as stopped:
+        assert stopped.wait(30) == 2, stopped.output
+    assert f"no run is online under the prefix '{prefix}'" in stopped.err
+    assert f"{ours}, is offline" in stopped.err
+
+
+def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, network: mqtt.Network) -> None:
+    """Another run's, one that lay there before, one that was published to stay, and nonsense."""
+    prefix = "stop/disobeyed"
+    operator = peer(network, shared_mosquitto)
+
+    def say(run: str, *, retain: bool = False, **more: object) -> None:
+        order = {"v": 1, "kind": "stop", "run": run, "reason": "", **more}
+        assert operator.connection.publish(f"{prefix}/control", json.dumps(order).encode(), retain=retain)
+
+    say("ghost", retain=True)
+    with programs.aggregator(tmp_path, shared_mosquitto.url, "--prefix", prefix, "--wait", "60") as run:
+        programs.until(begun(tmp_path), 20, "the run")
+        ours = record(tmp_path)["run"]
+        say("another")
+        say(ours, retain=True)
+        say(ours, kind="start")
+        say(ours, v=2)
+        say(ours, reason="x" * 201)
+        say(ours, reason="\x1b[2J")
+        time.sleep(1.0)
+        assert run.running(), run.output
+        with Listener(shared_mosquitto, f"{prefix}/control") as later:
+            time.sleep(0.3)
+        assert later.all() == [], "what was to stay is cleared"
+        # And any MQTT client may say what is obeyed.
+        order = json.dumps({"v": 1, "kind": "stop", "run": ours})
+        plain = ("mosquitto_pub", "-p", str(shared_mosquitto.port), "-t", f"{prefix}/control", "-m", order)
+        subprocess.run(plain, check=True)
+        assert run.wait(10) == 130, run.output
+    assert "stopped by fl-aggregator stop\n" in run.out
+
+
+def test_an_aggregator_that_does_not_answer(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    """Its word is repeated, and after the timeout it is said which run it was."""
+    prefix = "stop/ghost"
+    ghost = {"v": 1, "kind": "aggregator", "state": "online", "session": "x", "run": "ghost", "epoch": 1}
+    retained = ("mosquitto_pub", "-p", str(shared_mosquitto.port), "-r", "-t", f"{prefix}/aggregator", "-m")
+    subprocess.run([*retained, json.dumps(ghost)], check=True)
+    with (
+        Listener(shared_mosquitto, f"{prefix}/control") as control,
+        stop(tmp_path, shared_mosquitto, prefix, "--timeout", "5") as stopped,
+    ):
+        assert stopped.wait(30) == 1, stopped.output
+        assert len(control.all()) == 3
+    assert "run ghost has not ended within 5 s" in stopped.err
+    assert f"{prefix}/control" in stopped.err
+    subprocess.run([*retained, ""], check=True)
+
+
+def test_an_aggregator_that_dies_meanwhile(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """Without a last status: it is gone when it is not back in time."""
+    with programs.aggregator(tmp_path, mosquitto.url, "--wait", "60") as run:
+        with Listener(mosquitto, "fl/status") as statuses:
+            programs.until(statuses.all, 20, "its first status")
+        run.send(signal.SIGSTOP)
+        with stop(tmp_path, mosquitto, "fl", "--timeout", "40") as stopped:
+            with Listener(mosquitto, "fl/control") as control:
+                programs.until(control.all, 20, "the first word")
+            run.send(signal.SIGKILL)
+            assert stopped.wait(30) == 0, stopped.output
+    assert "is gone without a last word (last status: selecting" in stopped.out
