@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from fl_edge.session import Effect, Event, Identity, Session, State, effects, events, step
-from fl_edge.session.phases import Appraisal, Confirming, Part
+from fl_edge.session.phases import Appraisal, Confirming, Kept, Part
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.transfer import ModelSection, model_digest
@@ -51,12 +51,18 @@ def partition(text: str = "7/20") -> m.Partition:
 class Play:
     """One session and its clock; its updates have ``size`` bytes, or the four values of the golden vectors.
 
+    ``kept``: an earlier process of it had finished its update for that round of the run ``R``.
     ``seq`` of what the aggregator sends is of no meaning to an edge.
     """
 
-    def __init__(self, identity: Identity = EDGE, size: int | None = None) -> None:
+    def __init__(self, identity: Identity = EDGE, size: int | None = None, kept: int | None = None) -> None:
         self.state: State = Session(identity)
         self.now = 0.0
+        if kept is not None:
+            selection = self.event(f"selected {kept}")
+            assert isinstance(selection, events.SelectionSeen)
+            base = None if kept == 0 else "b" * 64
+            self.state = Session(identity, kept=Kept(selection.selected, update(base=base)))
         self.data = DATA if size is None else (DATA * -(-size // len(DATA)))[:size]
 
     @property
@@ -243,6 +249,10 @@ def shown(effect: Effect) -> str:
         case effects.SendChunks(sender=sender, chunks=chunks, chunk_size=size):
             listed = ",".join(map(str, chunks))
             return f"send chunks {listed} of {size} bytes session={sender.session} round={sender.round}"
+        case effects.KeepUpdate(kept=kept):
+            return f"keep the update of round {kept.selected.round}"
+        case effects.ForgetUpdate():
+            return "forget the update that was kept"
         case effects.Load(job=job, task=task, partition=part):
             return f"load job={job} {task} part={part.index}/{part.count}"
         case effects.Fetch(job=job, digest=digest, patience=patience):
@@ -278,6 +288,7 @@ def _content(message: m.Message) -> str:
         case m.TrainingFailed() as f:
             return f"failed session={f.session} epoch={f.epoch} round={f.round}: {f.detail}"
         case m.Evaluation() as e:
-            return f"evaluation epoch={e.epoch} version={e.version} {e.split} accuracy={e.accuracy}"
+            found = f"accuracy={e.accuracy}" if e.examples else "nothing"
+            return f"evaluation epoch={e.epoch} version={e.version} {e.split} {found}"
         case _:
             return message.kind

@@ -4,8 +4,10 @@
 ``cli``                 the command ``fl-edge``; imports nothing heavy until it begins to work
 ``fleet``               many edges in one process: directories, connections, workers, and their end
 ``state_dir``           what an edge keeps on disk: its device token, and a lock
+``kept``                its finished update on disk, until that is answered
 ``session``             PURE: the machine of one edge, ``step(state, event) -> (state, effects)``
 ``runtime``             the only loop: takes events from one inbox, performs effects in order
+``inbox``               what waits for it, bounded in bytes
 ``edge``                one edge's state and what belongs to it
 ``wire``                an edge's connection: will, session names, what it listens to
 ``reception``           what the broker tells: decoded, counted if useless, passed on

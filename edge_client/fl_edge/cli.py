@@ -120,7 +120,7 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
 )
 @click.option(
     "--chunk",
-    type=click.IntRange(1024, 2**28),
+    type=click.IntRange(1024, 2**24),
     default=2**20,
     metavar="BYTES",
     help="How an update is cut that is too large for one message; less where the broker wants smaller packets.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fl_edge.predictor import Predictor
 from fl_edge.session import State
@@ -13,9 +14,13 @@ from fl_shared import mqtt
 
 @dataclass(slots=True, eq=False)
 class Edge:
-    """``connect`` and ``connect_predictor`` open its connections; ``wire`` is null until `Runtime.run`."""
+    """``connect`` and ``connect_predictor`` open its connections; ``wire`` is null until `Runtime.run`.
+
+    ``kept_file``: where its finished update outlives the process (`kept`).
+    """
 
     state: State
+    kept_file: Path
     connect: Callable[[Callable[[WireEvent], None]], Wire]
     connect_predictor: Callable[[Callable[[mqtt.Event], None]], mqtt.Connection]
     wire: Wire | None = None

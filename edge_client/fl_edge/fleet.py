@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import logging
 import os
-import queue
 import resource
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from fl_edge import tasks
+from fl_edge import kept, tasks
 from fl_edge.edge import Edge
 from fl_edge.errors import UnknownTaskError
 from fl_edge.pool import Pool
@@ -85,10 +84,13 @@ def run(settings: FleetSettings) -> int:
         keepalive=settings.keepalive,
         mqtt_client_id=settings.mqtt_client_id,
         max_queued_bytes=QUEUE_ROOM + GRANT * (settings.chunk + PART_ROOM),
+        maximum_packet_size=m.MAX_PACKET,
     )
     with contextlib.ExitStack() as stack:
         states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
-        inbox: Inbox = queue.SimpleQueue()
+        inbox = Inbox()
+        keeper = kept.Keeper()
+        stack.callback(keeper.close)
         stack.enter_context(_interrupts(lambda: inbox.put(Interrupted())))
         pool = Pool(settings.workers, settings.data, device, inbox.put, warm=not _is_synthetic(settings.task))
         stack.callback(pool.close)
@@ -102,6 +104,7 @@ def run(settings: FleetSettings) -> int:
             edges,
             pool,
             inbox,
+            keeper,
             prefix=settings.prefix,
             broker=str(settings.broker),
             patience=settings.wait,
@@ -139,8 +142,9 @@ def _edge(
         return network.connect(for_predictions, post)
 
     # Sequence numbers grow over restarts, too, as far as clocks do.
-    session = Session(identity, seq=int(time.time() * 1000))
-    return Edge(session, connect, connect_predictor)
+    file = state.path / kept.FILE
+    session = Session(identity, seq=int(time.time() * 1000), kept=kept.read(file, edge.client))
+    return Edge(session, file, connect, connect_predictor)
 
 
 def _check(settings: FleetSettings) -> None:

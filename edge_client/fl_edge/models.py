@@ -140,7 +140,7 @@ class ModelStore:
                     entry.download.refuse(fault)
                 else:
                     assert isinstance(message, m.ModelManifest | m.ModelChunk)
-                    entry.download.take(message, now)
+                    fault = entry.download.take(message, now) or fault
             self._settle(digest, entry, now)
         return fault
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, assert_never
@@ -19,8 +20,8 @@ from fl_shared.codec import DecodeError
 
 LOG = logging.getLogger(__name__)
 
-MAX_KINDS: Final = 1000
-"""Kinds of useless messages of which it is said that they came; a peer must not fill the disk with our log."""
+MAX_KINDS: Final = 100
+"""Kinds of useless messages that are told apart; a peer must not fill the disk with our log."""
 
 
 class Reception:
@@ -98,13 +99,21 @@ class Reception:
             self._tell(edge, event)
 
     def _drop(self, edge: Edge, where: str, why: str) -> None:
-        """Counts what was of no use, and says so once for each kind."""
-        key = f"{where}: {why.split('(got', maxsplit=1)[0][:200]}"
+        """Counts what was of no use; of each kind it says so the first time, and at each power of ten."""
+        # Not the values, which are a peer's to choose; numbers would make a kind of every chunk.
+        key = re.sub(r"\d+", "0", f"{where}: {why.split('(got', maxsplit=1)[0][:200]}")
         if key not in self._faults and len(self._faults) >= MAX_KINDS:
             key = "more kinds than are told apart"
         self._faults[key] += 1
-        if self._faults[key] == 1:
-            LOG.warning("a message was dropped: %s: %s", where, why[:300], extra={"client": edge.client})
+        times = self._faults[key]
+        if str(times).strip("0") == "1":
+            LOG.warning(
+                "a message was dropped (%d times): %s: %s",
+                times,
+                where,
+                why[:300],
+                extra={"client": edge.client},
+            )
 
     def from_predictions(self, edge: Edge, event: mqtt.Event, now: float) -> None:
         """What the connection of an edge's predictor tells."""

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never
 
+from fl_edge import inbox as bounded
 from fl_edge import session as machine
 from fl_edge.edge import Edge
 from fl_edge.jobs import JobResult
+from fl_edge.kept import Keeper
 from fl_edge.labour import Forecast, Labour
 from fl_edge.models import Carrier, Holder, Model, ModelStore
 from fl_edge.pool import Pool
@@ -54,7 +56,12 @@ class Interrupted:
 
 
 Item = FromWire | FromPredictions | JobResult | Interrupted
-Inbox = queue.SimpleQueue[Item]
+Inbox = bounded.Inbox[Item]
+
+
+def _size(event: WireEvent | mqtt.Event) -> int | None:
+    """Bytes of a message; what the connection itself has to say is none."""
+    return len(event.payload) if isinstance(event, mqtt.Received) else None
 
 
 class _EdgeOracle:
@@ -73,6 +80,7 @@ class Runtime:
         edges: Sequence[Edge],
         pool: Pool,
         inbox: Inbox,
+        keeper: Keeper,
         *,
         prefix: str,
         broker: str,
@@ -81,6 +89,7 @@ class Runtime:
     ) -> None:
         self._edges = {edge.client: edge for edge in edges}
         self._inbox = inbox
+        self._keeper = keeper
         self._prefix = prefix
         self._clock = clock
         self._labour = Labour(pool)
@@ -106,7 +115,7 @@ class Runtime:
             self._prefix,
             self._store,
             _EdgeOracle(self._labour, client),
-            lambda: edge.connect_predictor(lambda event: self._inbox.put(FromPredictions(client, event))),
+            lambda: edge.connect_predictor(partial(self._enqueue_for_predictions, client)),
             first_seq,
         )
 
@@ -145,7 +154,11 @@ class Runtime:
 
     def _enqueue(self, client: str, event: WireEvent) -> None:
         """On the network thread."""
-        self._inbox.put(FromWire(client, event))
+        self._inbox.put(FromWire(client, event), _size(event))
+
+    def _enqueue_for_predictions(self, client: str, event: mqtt.Event) -> None:
+        """On the network thread."""
+        self._inbox.put(FromPredictions(client, event), _size(event))
 
     def _pause(self) -> float:
         now = self._clock()
@@ -207,6 +220,8 @@ class Runtime:
             return
         self._next_second = now + 1.0
         self._vigil.keep(now)
+        if (dropped := self._inbox.take_dropped()) > 0:
+            LOG.warning("%d messages dropped: more came at once than can wait here", dropped)
         for edge in self._edges.values():
             if edge.predictor is not None:
                 edge.predictor.advance(now)
@@ -244,6 +259,10 @@ class Runtime:
                 edge.wire.send(topic, message, retain=retain)
             case effects.SendChunks():
                 edge.wire.send_chunks(effect)
+            case effects.KeepUpdate(kept=kept):
+                self._keeper.keep(edge.kept_file, client, kept)
+            case effects.ForgetUpdate():
+                self._keeper.forget(edge.kept_file)
             case effects.Load():
                 self._labour.load(client, effect)
             case effects.Fetch(job=job, digest=digest, patience=patience):

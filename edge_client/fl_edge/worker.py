@@ -208,9 +208,10 @@ class Worker:
             manifest = craft.initial(job.settings.seed, result.make)
             return _trained(manifest, result, examples, 0, 0.0, UpdateMetrics())
         assert kept is not None
-        manifest = kept.given.manifest
+        manifest, weights = kept.given.manifest, kept.weights()
+        _check_finite(weights)
         update = craft.train(
-            kept.weights(),
+            weights,
             manifest,
             job.partition,
             job.settings,
@@ -237,6 +238,13 @@ class Worker:
         if not all(math.isfinite(probability) for probability in probabilities.values()):
             raise DivergedError("the model answers with numbers that are not finite")
         return Predicted(max(probabilities, key=probabilities.__getitem__), probabilities)
+
+
+def _check_finite(weights: Vector) -> None:
+    """Without a temporary as large as the model: what is not a number makes the extremes none."""
+    if len(weights) and not np.isfinite((weights.min(), weights.max())).all():
+        index = int(np.argmin(np.isfinite(weights)))
+        raise ValueError(f"the model sent: value {index} is {weights[index]}, expected a finite number")
 
 
 def _model_of(job: Job) -> str | None:

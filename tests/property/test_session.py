@@ -11,6 +11,7 @@ from fl_edge.session.phases import (
     AwaitingPart,
     Confirming,
     Fetching,
+    Kept,
     LoadingPart,
     Part,
     Registering,
@@ -48,11 +49,13 @@ class Edge(RuleBasedStateMachine):
         self.answered: set[tuple[str, int]] = set()
         self.last_sent: dict[tuple[str, int, str, str, int], float] = {}
         self.granted: tuple[str, int, tuple[int, ...]] | None = None
+        self.on_disk: Kept | None = None
 
-    @rule(roles=ROLES, task=st.sampled_from([None, "digits"]))
+    @rule(roles=ROLES, task=st.sampled_from([None, "digits"]), kept=st.sampled_from([None, 0, 1, 3]))
     @precondition(lambda self: self.sessions == 0)
-    def begin(self, roles: tuple[m.ClientRole, ...], task: str | None) -> None:
-        self.play = Play(identity(roles=roles, task=task, chunk=4000))
+    def begin(self, roles: tuple[m.ClientRole, ...], task: str | None, kept: int | None) -> None:
+        self.play = Play(identity(roles=roles, task=task, chunk=4000), kept=kept)
+        self.on_disk = self.play.session.finished()
 
     # --- what may happen ----------------------------------------------------------------------------------
 
@@ -258,6 +261,11 @@ class Edge(RuleBasedStateMachine):
                 self.jobs[job] = effect
             case effects.Cancel(job=job):
                 del self.jobs[job]
+            case effects.KeepUpdate(kept=kept):
+                self.on_disk = kept
+            case effects.ForgetUpdate():
+                assert self.on_disk is not None
+                self.on_disk = None
             case effects.Send(message=message):
                 assert self.online is not None, "it speaks while there is no connection"
                 self.sent(message)
@@ -322,6 +330,18 @@ class Edge(RuleBasedStateMachine):
             p.job for p in phases if isinstance(p, LoadingPart | Fetching | Training) or hasattr(p, "job")
         }
         assert known == set(self.jobs), "every job is known, and none is waited for that does not run"
+
+    @invariant()
+    def what_is_finished_and_not_answered_outlives_it(self) -> None:
+        state = self.play.state
+        if isinstance(state, Stopped):
+            return
+        kept = self.on_disk
+        if isinstance(state.work, Reporting):
+            assert kept == Kept(state.work.selected, state.work.update)
+        elif state.member is not None:
+            assert kept is None
+        assert kept is None or (kept.selected.run, kept.selected.round) not in self.answered
 
     @invariant()
     def time_is_asked_for(self) -> None:

@@ -1,6 +1,7 @@
 """Golden traces of an edge's session: what happens (``>``, in the language of ``tests.edge_script``) and what it does.
 
-Lines before that say what the edge is: its ``roles``, its ``chunk``, the ``size`` of its updates (bytes).
+Lines before that say what the edge is: its ``roles``, its ``chunk``, the ``size`` of its updates (bytes), the
+round for which an update was ``kept`` by an earlier process of it.
 
 ``UPDATE_TRACES=1 pytest tests/scenarios`` writes down what it does now; read the difference before you commit it.
 """
@@ -21,7 +22,7 @@ TRACES = sorted(FOLDER.glob("*.txt"))
 def replayed(text: str) -> str:
     """The trace with what the machine does now after each event."""
     changes: dict[str, object] = {}
-    size = None
+    size = kept = None
     lines = []
     play = None
     for line in text.splitlines():
@@ -32,10 +33,12 @@ def replayed(text: str) -> str:
             changes["chunk"] = int(value)
         elif name == "size":
             size = int(value)
-        if line.startswith("#") or name in ("roles", "chunk", "size") or not line.strip():
+        elif name == "kept":
+            kept = int(value)
+        if line.startswith("#") or name in ("roles", "chunk", "size", "kept") or not line.strip():
             lines.append(line)
         elif line.startswith("> "):
-            play = play or Play(identity(**changes), size)
+            play = play or Play(identity(**changes), size, kept)
             lines += [line, *(f"    {effect}" for effect in play.texts(line.removeprefix("> ")))]
     return "\n".join(lines) + "\n"
 

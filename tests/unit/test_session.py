@@ -559,7 +559,7 @@ def test_5_5_a_reconnect_finds_the_update_held() -> None:
 def test_5_5_accepted_ends_it_whatever_the_epoch() -> None:
     play = Play()
     play.do(*TRAINS, "trained 1")
-    assert play.texts("accepted 1") == ["say round 1: accepted"]
+    assert play.texts("accepted 1") == ["forget the update that was kept", "say round 1: accepted"]
     assert isinstance(play.session.work, Idle)
     assert play.do("accepted 1") == ()
 
@@ -576,7 +576,9 @@ def test_an_answer_to_something_else_ends_nothing(line: str) -> None:
 def test_5_6_a_rejected_update_is_dropped_and_the_round_not_trained_again(line: str) -> None:
     play = Play()
     play.do(*TRAINS, "trained 1")
-    assert "say warning: round 1: rejected" in play.texts(line)[0]
+    forgotten, said = play.texts(line)
+    assert forgotten == "forget the update that was kept"
+    assert "say warning: round 1: rejected" in said
     assert isinstance(play.session.work, Idle)
     assert play.do("selected 1") == ()
 
@@ -647,19 +649,29 @@ def test_5_11_what_was_found_is_said_again_in_a_new_session_without_doing_it_aga
     assert play.do("model 1 evaluate=test") == ()
 
 
+def evaluations(effects: object) -> list[m.Evaluation]:
+    return [message for message in sent(effects) if isinstance(message, m.Evaluation)]
+
+
 def test_5_11_holdouts_are_for_edges_that_train_and_have_one() -> None:
     play = ready()
     assert play.texts("model 1 evaluate=test")[-1] == "offer version 1"
     assert play.texts("model 1 evaluate=holdout")[-1].startswith("fetch job=1")
     without = Play()
     without.do("connected s1", "admitted part=7/20", "loaded 0 holdout=0")
-    assert not any(isinstance(effect, Fetch) for effect in without.do("model 1 evaluate=holdout"))
+    effects = without.do("model 1 evaluate=holdout")
+    assert not any(isinstance(effect, Fetch) for effect in effects)
+    assert [(report.version, report.examples) for report in evaluations(effects)] == [(1, 0)], (
+        "not waited for"
+    )
+    assert sent(without.do("model 1 evaluate=holdout")) == [], "once"
+    assert sent(without.do("model 2 evaluate=test")) == []
 
 
 def test_an_evaluation_that_fails_is_not_tried_for_ever() -> None:
     play = Play(identity(roles=("evaluate",)))
     play.do("connected s1", "admitted", "model 1 evaluate=test")
-    assert len(play.do("failed 0 it was superseded")) == 1
+    assert [report.examples for report in evaluations(play.do("failed 0 it was superseded"))] == [0]
     assert play.do("model 1 evaluate=test") == ()
     assert isinstance(play.do("model 2 evaluate=test")[-1], Fetch)
 
@@ -719,7 +731,7 @@ def test_5_6_a_rejection_that_does_not_say_of_what_costs_no_update() -> None:
     play = Play()
     play.do(*TRAINS, "trained 1")
     assert play.texts("rejected 1 late digest=none") == []
-    assert "say warning: round 1: rejected" in play.texts("rejected 1 late")[0]
+    assert "say warning: round 1: rejected" in play.texts("rejected 1 late")[1]
 
 
 def test_4_1_it_registers_again_where_its_own_session_is_said_to_be_gone() -> None:

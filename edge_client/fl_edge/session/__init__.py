@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from fl_edge.session import appraisals, registration, reports, rounds
-from fl_edge.session.effects import Effect
+from fl_edge.session.effects import Effect, ForgetUpdate, KeepUpdate
 from fl_edge.session.events import (
     AggregatorSeen,
     Barred,
@@ -61,7 +61,22 @@ def step(state: State, event: Event) -> Step:
     """What becomes of an edge when ``event`` happens, and what is to be done, in this order."""
     if isinstance(state, Stopped):
         return state, ()
-    session, now = state, event.now
+    after, effects = _react(state, event)
+    return after, (*_kept(state, after), *effects)
+
+
+def _kept(before: Session, after: State) -> tuple[Effect, ...]:
+    """What is finished outlives the process until it is answered or superseded, and not longer."""
+    if isinstance(after, Stopped):
+        return ()  # when it is started again it may be in time still
+    was, now = before.finished(), after.finished()
+    if (was and was.update) is (now and now.update):
+        return ()
+    return (ForgetUpdate() if now is None else KeepUpdate(now),)
+
+
+def _react(session: Session, event: Event) -> Step:
+    now = event.now
     match event:
         case Connected():
             return registration.connected(session, event)

@@ -20,6 +20,8 @@ from fl_shared import topics as t
 
 PATIENCE = 600.0
 """Seconds that fetching a model may take which is to be evaluated. A newer version ends it anyway."""
+NONE = Appraisal(examples=0, loss=0.0, accuracy=0.0)
+"""Said all the same, so that nobody waits for it."""
 
 
 def offer(session: Session, announced: m.ModelAnnouncement | None) -> Step:
@@ -49,6 +51,10 @@ def appraise(session: Session) -> Step:
             == (announced.run, announced.version, announced.digest)
         ):
             return tell(session)
+        case _ if (
+            announced.evaluate == "holdout" and isinstance(session.part, Part) and not session.part.holdout
+        ):
+            return tell(replace(session, appraisal=Appraised(announced, announced.evaluate, NONE, None)))
         case _:
             session, job = started(session)
             session = replace(session, appraisal=Appraising(job, announced, announced.evaluate))
@@ -61,7 +67,7 @@ def _can(session: Session, split: m.Split, task: str) -> bool:
         return False
     if split == "test":
         return "evaluate" in who.roles
-    return who.trains and isinstance(part, Part) and part.holdout > 0 and part.partition == member.partition
+    return who.trains and isinstance(part, Part) and part.partition == member.partition
 
 
 def fetched(session: Session, event: Fetched) -> Step:
@@ -89,11 +95,11 @@ def evaluated(session: Session, event: Evaluated) -> Step:
 def failed(session: Session, event: JobFailed) -> Step:
     match session.appraisal:
         case Appraising(job=job, announced=announced, split=split) if job == event.job:
-            session = replace(session, appraisal=Appraised(announced, split, None, None))
+            session = replace(session, appraisal=Appraised(announced, split, NONE, None))
             if event.users_mistake and session.identity.roles == ("evaluate",):
                 return stop(session, 2, event.detail)
             said = Say(f"version {announced.version}: cannot evaluate it: {event.detail}", "warning")
-            return then(stay(session, said), appraise)
+            return then(stay(session, said), tell, appraise)
         case _:
             return stay(session)
 
@@ -101,7 +107,7 @@ def failed(session: Session, event: JobFailed) -> Step:
 def tell(session: Session) -> Step:
     """Sends what was found, once to each start of the aggregator on each connection."""
     state, told = session.appraisal, session.admitted_as()
-    if told is None or not isinstance(state, Appraised) or state.appraisal is None or state.told == told:
+    if told is None or not isinstance(state, Appraised) or state.told == told:
         return stay(session)
     if state.announced.run != told.run:
         return stay(session)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fl_edge.session.phases import Kept
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.upload import FinishedUpdate, Sender
@@ -31,6 +32,18 @@ class SendChunks:
     chunk_size: int
     chunks: tuple[int, ...]
     first_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepUpdate:
+    """Have it outlive this process, in the place of what was kept before."""
+
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetUpdate:
+    """Nothing is kept any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,4 +105,17 @@ class Say:
     level: Literal["info", "warning", "error"] = "info"
 
 
-Effect = Send | SendChunks | Load | Fetch | Train | Evaluate | Cancel | OfferModel | Disconnect | Say
+Effect = (
+    Send
+    | SendChunks
+    | KeepUpdate
+    | ForgetUpdate
+    | Load
+    | Fetch
+    | Train
+    | Evaluate
+    | Cancel
+    | OfferModel
+    | Disconnect
+    | Say
+)

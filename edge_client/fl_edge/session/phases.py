@@ -155,6 +155,14 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A finished update, and the selection that it was made for."""
+
+    selected: m.Selected
+    update: FinishedUpdate
+
+
+@dataclass(frozen=True, slots=True)
 class Idle:
     pass
 
@@ -245,7 +253,7 @@ class Appraising:
 
 @dataclass(frozen=True, slots=True)
 class Appraisal:
-    """How a model does: ``loss`` per example, ``accuracy`` in 0…1."""
+    """How a model does: ``loss`` per example, ``accuracy`` in 0…1; neither says anything if ``examples`` is 0."""
 
     examples: int
     loss: float
@@ -254,11 +262,11 @@ class Appraisal:
 
 @dataclass(frozen=True, slots=True)
 class Appraised:
-    """``appraisal`` is null if it could not be made; it is not tried again."""
+    """``appraisal`` is one of no examples if it could not be made; it is not tried again."""
 
     announced: m.ModelAnnouncement
     split: m.Split
-    appraisal: Appraisal | None
+    appraisal: Appraisal
     told: Told | None
 
 
@@ -285,7 +293,8 @@ class Session:
     """One edge while it lives.
 
     ``settled``: no work is taken up for this round of the member's run or an earlier one. ``aggregator``: the
-    newest presence seen on this connection. ``seq`` and ``job`` count what was sent and started.
+    newest presence seen on this connection. ``seq`` and ``job`` count what was sent and started. ``kept``: what an
+    earlier process of this edge had finished, until it is known whether the run that wants it is still there.
     """
 
     identity: Identity
@@ -299,6 +308,7 @@ class Session:
     settled: int = -1
     posted: tuple[Posted, ...] = ()
     aggregator: m.AggregatorPresence | None = None
+    kept: Kept | None = None
 
     @property
     def line(self) -> Line | None:
@@ -309,6 +319,14 @@ class Session:
         if self.member is None or not isinstance(self.link, Admission):
             return None
         return Told(self.link.line.session, self.member.run, self.member.epoch)
+
+    def finished(self) -> Kept | None:
+        """The update that must outlive this process: it is not answered yet."""
+        match self.work:
+            case Reporting(selected=selected, update=update):
+                return Kept(selected, update)
+            case _:
+                return self.kept
 
     def own_post(self) -> Posted | None:
         """What was posted by the aggregator that the edge belongs to."""

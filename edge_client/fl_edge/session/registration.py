@@ -19,6 +19,7 @@ from fl_edge.session.phases import (
     Part,
     Registered,
     Registering,
+    Reporting,
     Session,
 )
 from fl_edge.session.steps import (
@@ -198,9 +199,24 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Step:
     return then(
         step,
         lambda s: stay(replace(s, member=Member(reply.run, reply.epoch, reply.task, reply.partition))),
+        lambda s: _take_up_kept(s, reply, now),
         lambda s: _is_held(s, reply),
         lambda s: _go_on(s, session, reply, now),
     )
+
+
+def _take_up_kept(session: Session, reply: m.Admitted, now: float) -> Step:
+    """What was finished before this process began is reported to its run; to another one it is of no use."""
+    kept = session.kept
+    if kept is None:
+        return stay(session)
+    session = replace(session, kept=None)
+    if kept.selected.run != reply.run or not session.identity.trains:
+        return stay(session)
+    number = kept.selected.round
+    said = Say(f"round {number}: its update was finished before the restart")
+    work = Reporting(kept.selected, kept.update, None, 0, now)
+    return stay(replace(session, work=work, settled=max(session.settled, number - 1)), said)
 
 
 def _is_held(session: Session, reply: m.Admitted) -> Step:

@@ -1,0 +1,53 @@
+"""What waits for the one thread of a fleet: bounded in bytes, whatever the broker sends."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Final, Generic, TypeVar
+
+MAX_BYTES: Final = 256 * 2**20
+"""Of messages that wait. A window of a model's chunks is 16 MiB; all else is small."""
+OVERHEAD: Final = 1024
+"""Bytes that a message takes besides its payload: many small ones fill the memory, too."""
+
+Item = TypeVar("Item")
+
+
+class Inbox(Generic[Item]):
+    """Filled by other threads (and signal handlers), emptied by one."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._waiting: queue.SimpleQueue[tuple[Item, int]] = queue.SimpleQueue()
+        self._counting = threading.Lock()
+        self._bytes = 0
+        self._dropped = 0
+
+    def put(self, item: Item, size: int | None = None) -> None:
+        """Never blocks. ``size``: bytes of a message, which is dropped where there is no room for it, unless it is the
+        only one; null for what happens here, which is never dropped (and takes no lock: a signal may interrupt one).
+        """
+        taken = 0
+        if size is not None:
+            taken = size + OVERHEAD
+            with self._counting:
+                if self._bytes and self._bytes + taken > self._max_bytes:
+                    self._dropped += 1
+                    return
+                self._bytes += taken
+        self._waiting.put((item, taken))
+
+    def get(self, timeout: float) -> Item:
+        """The next item. Raises ``queue.Empty`` after ``timeout`` seconds without one."""
+        item, taken = self._waiting.get(timeout=timeout)
+        if taken:
+            with self._counting:
+                self._bytes -= taken
+        return item
+
+    def take_dropped(self) -> int:
+        """How many messages found no room since this was asked before."""
+        with self._counting:
+            dropped, self._dropped = self._dropped, 0
+            return dropped

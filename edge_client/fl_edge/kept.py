@@ -1,0 +1,224 @@
+"""The finished update of an edge on disk, until it is answered: an edge that is killed need not train again.
+
+It lies in the edge's state directory as ``update.safetensors``: one float32 tensor a section, and in the metadata
+``update`` (JSON) whose it is, for which round it was made, and what an offer says of it. It is written beside and
+renamed. Nothing waits for the disk: what a power failure leaves half written is found out by its digest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import mmap
+import os
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fl_edge.session.phases import Kept
+from fl_shared import messages as m
+from fl_shared.publication import ModelSection, model_digest
+from fl_shared.tensors import ArraySpec, Manifest
+from fl_shared.upload import FinishedUpdate
+
+LOG = logging.getLogger(__name__)
+
+FILE: Final = "update.safetensors"
+MAX_HEADER: Final = 2**27
+"""Bytes. Half of it would be the names of as many arrays as a model may have."""
+_LENGTH: Final = 8
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    name: str
+    encoding: m.Encoding
+    arrays: tuple[ArraySpec, ...]
+
+
+class _Note(BaseModel):
+    """All of a kept update but its data."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    client: m.ClientId
+    selected: m.Selected
+    base: m.Digest | None
+    digest: m.Digest
+    examples: m.Count
+    steps: m.Count
+    seconds: m.Seconds
+    metrics: m.UpdateMetrics
+    sections: tuple[_Section, ...]
+
+
+def write(path: Path, client: str, kept: Kept) -> None:
+    """Raises ``OSError``; then ``path`` holds what it held before."""
+    beside = _beside(path)
+    try:
+        with beside.open("wb", buffering=0) as file:
+            for piece in (_header(client, kept), *(section.data for section in kept.update.sections)):
+                left = memoryview(piece)
+                while left:
+                    left = left[file.write(left) :]
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def read(path: Path, client: str) -> Kept | None:
+    """What is kept there of ``client``, its data mapped from the file, or null. What is of no use is removed."""
+    forget(_beside(path))
+    try:
+        return _read(path, client)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        LOG.warning("%s is of no use, and removed: %s", path, why[:300], extra={"client": client})
+        forget(path)
+        return None
+
+
+def forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        LOG.warning("%s cannot be removed: %s", path, error.strerror)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _header(client: str, kept: Kept) -> bytes:
+    update = kept.update
+    note = _Note(
+        client=client,
+        selected=kept.selected,
+        base=update.base,
+        digest=update.digest,
+        examples=update.examples,
+        steps=update.steps,
+        seconds=update.seconds,
+        metrics=update.metrics,
+        sections=tuple(
+            _Section(name=s.name, encoding=s.encoding, arrays=s.manifest.arrays) for s in update.sections
+        ),
+    )
+    fields: dict[str, Any] = {"__metadata__": {"update": note.model_dump_json()}}
+    start = 0
+    for section in update.sections:
+        stop = start + len(section.data)
+        fields[section.name] = {
+            "dtype": "F32",
+            "shape": [section.manifest.values],
+            "data_offsets": [start, stop],
+        }
+        start = stop
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(_LENGTH, "little") + text
+
+
+def _read(path: Path, client: str) -> Kept:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(_LENGTH), "little")
+        if not 0 < length <= min(MAX_HEADER, size - _LENGTH):
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
+        # The view lives on when the file is closed, and when it is removed.
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    note = _note(bytes(data[_LENGTH : _LENGTH + length]))
+    if note.client != client:
+        raise ValueError(f"client: {note.client!r}, and this edge is {client!r}")
+    update = FinishedUpdate(
+        base=note.base,
+        digest=note.digest,
+        examples=note.examples,
+        steps=note.steps,
+        seconds=note.seconds,
+        metrics=note.metrics,
+        sections=_sections(note, data[_LENGTH + length :]),
+    )
+    if model_digest(update.sections) != note.digest:
+        raise ValueError("digest: its data has another one")
+    return Kept(note.selected, update)
+
+
+def _note(header: bytes) -> _Note:
+    try:
+        text = json.loads(header)["__metadata__"]["update"]
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"its metadata does not say what it is ({type(error).__name__})") from None
+    if not isinstance(text, str):
+        raise ValueError("its metadata does not say what it is")
+    return _Note.model_validate_json(text)
+
+
+def _sections(note: _Note, data: memoryview) -> tuple[ModelSection, ...]:
+    sections = []
+    start = 0
+    for section in note.sections:
+        manifest = Manifest(arrays=section.arrays)
+        stop = start + 4 * manifest.values
+        sections.append(ModelSection(section.name, manifest, data[start:stop], section.encoding))
+        start = stop
+    if start != len(data):
+        raise ValueError(f"{len(data)} bytes of data, expected {start}")
+    return tuple(sections)
+
+
+class Keeper:
+    """Writes and removes on a thread of its own. Only the newest wish for a file counts: an update that is answered
+    before its turn comes is never written."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._wanted: dict[Path, tuple[str, Kept] | None] = {}
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="keeper", daemon=True)
+        self._thread.start()
+
+    def keep(self, path: Path, client: str, kept: Kept) -> None:
+        self._want(path, (client, kept))
+
+    def forget(self, path: Path) -> None:
+        self._want(path, None)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """What is wanted is done first, within ``timeout`` seconds."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def _want(self, path: Path, wish: tuple[str, Kept] | None) -> None:
+        with self._changed:
+            self._wanted[path] = wish
+            self._changed.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted or self._closing)
+                if not self._wanted:
+                    return
+                path = next(iter(self._wanted))
+                wish = self._wanted.pop(path)
+            if wish is None:
+                forget(path)
+                continue
+            try:
+                write(path, *wish)
+            except OSError as error:
+                # It is in memory still: only an edge that is killed now has to train again.
+                LOG.warning("%s: not written: %s", path, error.strerror, extra={"client": wish[0]})
+                forget(path)  # one of an earlier round is of no use
+            del wish  # it may be large

@@ -1,0 +1,136 @@
+"""Mosquitto is killed and started again in every phase of a run, and forgets everything, or remembers what is stale."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fl_shared import messages as m
+from tests import programs
+from tests.broker import Mosquitto
+from tests.faults.watching import TASK, Watch, freeze, model_sha256, settings, thaw, trainings, workers
+from tests.wire import Listener
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
+
+DOWN = 0.3
+"""Seconds that the broker is gone: long enough for everyone to try, and fail."""
+
+
+@pytest.fixture(params=["forgetful", "persistent"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mosquitto]:
+    directory = tmp_path / "broker"
+    directory.mkdir()
+    memory = ["persistence true", f"persistence_location {directory}/"]
+    made = Mosquitto(directory, extra=memory if request.param == "persistent" else ())
+    yield made
+    with contextlib.suppress(AssertionError):
+        made.thaw()
+    made.stop()
+
+
+def edges(directory: Path, broker: Mosquitto, ids: str, *arguments: str) -> programs.Program:
+    return programs.edges(directory / ids, broker.url, ids, "--task", TASK, "--workers", "1", *arguments)
+
+
+def die_and_come_back(broker: Mosquitto) -> None:
+    broker.kill()
+    time.sleep(DOWN)
+    broker.start()
+
+
+def settled(broker: Mosquitto, watch: Watch) -> dict[str, bytes] | None:
+    """What is retained, once every edge's presence is that of its newest session: the run may end before the last of
+    them has found the broker again."""
+    with Listener(broker, "fl/#") as later:
+        programs.until(lambda: any(topic == "fl/status" for topic, _, _ in later.all()), 10, "the status")
+        time.sleep(0.5)
+    retained = {topic: payload for topic, payload, kept in later.all() if kept}
+    for client in ("0", "1", "2", "judge"):
+        presence = json.loads(retained.get(f"fl/clients/{client}/presence", b"{}"))
+        newest = watch.all(m.Registration, client=client)[-1].session
+        if (presence.get("state"), presence.get("session")) != ("online", newest):
+            return None
+    return retained
+
+
+def test_a_broker_that_dies_in_every_phase(
+    tmp_path: Path, broker: Mosquitto, undisturbed: dict[int, str]
+) -> None:
+    """While edges are waited for, and in rounds 1 to 5 while models are fetched, edges train, updates are on the
+    way, the average is made, and the last version is evaluated."""
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(Watch(broker))
+        two = stack.enter_context(edges(tmp_path, broker, "1-2", "--evaluator", "judge"))
+        run = stack.enter_context(programs.aggregator(tmp_path, broker.url, *settings(5)))
+
+        def struck(done: threading.Event) -> None:
+            assert done.wait(40), run.output + two.output
+
+        watch.until(m.Status, present=3)
+        die_and_come_back(broker)
+        one = stack.enter_context(edges(tmp_path, broker, "0"))
+
+        def hold_workers() -> None:
+            freeze(*workers(one), *workers(two))
+
+        fetching = watch.strike(broker.freeze, m.Selected, round=1)
+        training = watch.strike(hold_workers, m.Selected, round=2)
+        sending = watch.strike(broker.freeze, m.UpdateChunk, client="0", round=3)
+        answers = []
+
+        def third_answer(heard: object) -> bool:
+            message = getattr(heard, "message", None)
+            if isinstance(message, m.Accepted) and message.round == 4:
+                answers.append(message.client)
+            return len(set(answers)) == 3
+
+        averaging = watch.strike_when(broker.freeze, third_answer)
+        judging = watch.strike(broker.freeze, m.ModelAnnouncement, version=5)
+
+        struck(fetching)
+        die_and_come_back(broker)
+
+        struck(training)
+        # What a persistent broker will come back with from now on.
+        os.kill(broker.pid, signal.SIGUSR1)
+        time.sleep(0.2)
+        before = time.monotonic()
+        die_and_come_back(broker)
+        for client in ("0", "1", "2"):
+            watch.until_after(before, m.Registration, client=client)
+        thaw(*workers(one), *workers(two))
+
+        struck(sending)
+        die_and_come_back(broker)
+
+        struck(averaging)
+        assert not watch.all(m.ModelAnnouncement, version=4)
+        die_and_come_back(broker)
+
+        struck(judging)
+        die_and_come_back(broker)
+        run.ends_well()
+
+        history = programs.history(tmp_path)
+        assert [line["version"] for line in history] == [1, 2, 3, 4, 5]
+        assert all(line["participants"] == ["0", "1", "2"] and not line["missing"] for line in history)
+        assert "accuracy" in history[-1]["metrics"], "the last version was evaluated"
+        assert {n: times for n, times in trainings(one, two).items() if n} == dict.fromkeys(range(1, 6), 3)
+        assert model_sha256(tmp_path) == undisturbed[5]
+        assert "Traceback" not in run.err + one.err + two.err
+        retained = programs.until(lambda: settled(broker, watch), 20, "all edges say that they are there")
+    rounds = {topic for topic in retained if topic.startswith("fl/round/")}
+    assert all(topic.endswith("/result") for topic in rounds), "no round is open"
+    assert {"fl/round/3/result", "fl/round/4/result", "fl/round/5/result"} <= rounds
+    assert json.loads(retained["fl/model"])["version"] == 5
+    models = {topic.split("/")[2] for topic in retained if topic.startswith("fl/model/")}
+    assert len(models) == 2, "the newest two, and nothing that came back from the dead"

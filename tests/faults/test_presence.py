@@ -1,0 +1,264 @@
+"""Who is there, on a real broker: lost connections, silent ones, slow edges, old wills and second devices."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fl_shared import codec, mqtt
+from fl_shared import messages as m
+from fl_shared import topics as t
+from tests import programs
+from tests.broker import Mosquitto
+from tests.faults.watching import TASK, Hold, Watch, freeze, kill, thaw, trainings
+from tests.peer import Peer, peer
+from tests.wire import Listener
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+
+KEEPALIVE = float(programs.KEEPALIVE)
+
+
+def edge(directory: Path, broker: Mosquitto, client: str, *arguments: str) -> programs.Program:
+    return programs.edges(
+        directory / client, broker.url, client, "--task", TASK, "--workers", "1", *arguments
+    )
+
+
+def settings(clients: int, per_round: int, rounds: int = 1, grace: float = 0.0) -> tuple[str, ...]:
+    return (
+        "--task", TASK, "--clients", str(clients), "--per-round", str(per_round), "--rounds", str(rounds),
+        "--quorum", "1", "--grace", str(grace), "--wait", "30", "--holdout", "0",
+    )  # fmt: skip
+
+
+def presence_of(broker: Mosquitto, client: str) -> dict[str, str]:
+    """What is retained of it."""
+    name = f"fl/clients/{client}/presence"
+    with Listener(broker, name) as listener:
+        programs.until(listener.all, 5, f"the presence of {client}")
+    found: dict[str, str] = json.loads(listener.all()[-1][1])
+    return found
+
+
+class HandMadeEdge:
+    """An edge's connection with its will, as far as presence goes."""
+
+    def __init__(
+        self, network: mqtt.Network, broker: Mosquitto, client: str, session: str, device: str = "d"
+    ) -> None:
+        self.client, self.session, self.device = client, session, device
+        will = codec.encode(m.ClientPresence(client=client, state="offline", session=session))
+        topic = t.build("fl", t.PresenceTopic(client))
+        self.peer: Peer = peer(network, broker, keepalive=30, will=mqtt.Will(topic, will))
+        self.peer.subscribed(t.build("fl", t.RepliesTopic(client)))
+        birth = m.ClientPresence(client=client, state="online", session=session)
+        self.peer.connection.publish(topic, codec.encode(birth), retain=True)
+
+    def register(self) -> None:
+        message = m.Registration(
+            seq=1,
+            client=self.client,
+            session=self.session,
+            device=self.device,
+            roles=("train",),
+            encodings=("f32",),
+        )
+        self.peer.connection.publish(t.build("fl", t.RegisterTopic(self.client)), codec.encode(message))
+
+    def reply(self, timeout: float = 10.0) -> m.Message:
+        """The next one to this session."""
+        deadline = time.monotonic() + timeout
+        while True:
+            received = self.peer.next(mqtt.Received, deadline - time.monotonic())
+            message = codec.decode(t.RepliesTopic(self.client), received.payload)
+            if getattr(message, "session", None) == self.session:
+                return message
+
+    def die(self) -> None:
+        """The connection ends without a goodbye."""
+        self.peer.connection.close(graceful=False)
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[programs.Program]:
+    """An aggregator that waits for three edges."""
+    with programs.aggregator(tmp_path, mosquitto.url, *settings(3, 3)) as run:
+        yield run
+
+
+def test_lost_and_silent_edges_and_a_slow_one(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """Of three edges at work one is killed, one hangs, one is slow. The first two are replaced as soon as it can be
+    known that they are gone: a lost connection at once, a silent one when the broker misses it (1.5 keepalives)."""
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(Watch(mosquitto))
+        fleet = {client: stack.enter_context(edge(tmp_path, mosquitto, client)) for client in "01234"}
+
+        held = Hold(watch, fleet.values(), 1)
+        run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *settings(5, 3)))
+        held.wait()
+        opened = watch.all(m.Selected, round=1)[0]
+        assert opened.cohort is not None
+        lost, silent, slow = opened.cohort
+        substitutes = set("01234") - set(opened.cohort)
+
+        def called(beyond: int) -> float:
+            """When the cohort had more than so many names."""
+            return watch.until_heard(
+                lambda message: isinstance(message, m.Selected) and len(message.cohort or ()) > beyond
+            )
+
+        stopped = time.monotonic()
+        freeze(fleet[silent].pid)
+        killed = time.monotonic()
+        fleet[lost].send(signal.SIGKILL)
+        noticed = called(3) - killed
+        print(f"killed edge replaced after {noticed:.3f} s")  # noqa: T201
+        assert noticed < 1.0
+        silence = called(4) - stopped
+        print(f"silent edge replaced after {silence:.3f} s")  # noqa: T201
+        # Mosquitto looks for silent clients every five seconds.
+        assert KEEPALIVE * 0.5 < silence < KEEPALIVE * 1.5 + 8.0
+
+        # A slow edge sends no update for longer than that, and is there all the same.
+        time.sleep(KEEPALIVE)
+        newest = watch.all(m.Selected, round=1)[-1]
+        assert set(newest.cohort or ()) == {lost, silent, slow} | substitutes
+        held.release()
+        run.ends_well()
+        (line,) = programs.history(tmp_path)
+        assert line["participants"] == sorted({slow} | substitutes)
+        assert set(line["missing"]) == {lost, silent}
+        thaw(fleet[silent].pid)
+        programs.until(lambda: presence_of(mosquitto, silent)["state"] == "online", 20, "it is back")
+
+
+def test_an_edge_that_wakes_up_in_the_same_round_takes_it_up_again(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    """It was silent for longer than the keepalive, so the broker said that it is gone; its training goes on."""
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(Watch(mosquitto))
+        one = stack.enter_context(edge(tmp_path, mosquitto, "0"))
+        stack.enter_context(edge(tmp_path, mosquitto, "1"))
+        held = Hold(watch, [one], 1)
+        run = stack.enter_context(
+            programs.aggregator(tmp_path, mosquitto.url, *settings(2, 2, grace=30.0), "--quorum", "2")
+        )
+        held.wait()
+        freeze(one.pid)
+        watch.until(m.ClientPresence, client="0", state="offline")
+        thaw(one.pid)
+        held.release()
+        run.ends_well()
+        (line,) = programs.history(tmp_path)
+        assert line["participants"] == ["0", "1"]
+        assert trainings(one)[1] == 1
+
+
+def test_an_old_will_does_not_declare_absent_who_has_come_back(
+    waiting: programs.Program, mosquitto: Mosquitto, network: mqtt.Network
+) -> None:
+    """The old connection of a device is half open when it comes back: it takes over, and the old will says nothing."""
+    with Watch(mosquitto) as watch:
+        watch.until(m.AggregatorPresence, state="online")
+        old = HandMadeEdge(network, mosquitto, "0", "old")
+        old.register()
+        assert isinstance(old.reply(), m.Admitted)
+        watch.until(m.Status, present=1)
+        new = HandMadeEdge(network, mosquitto, "0", "new")
+        new.register()
+        assert isinstance(new.reply(), m.Admitted)
+        old.die()
+        watch.until(m.ClientPresence, session="old", state="offline")
+        before = time.monotonic()
+        new.die()
+        watch.until_after(before, m.Status, 3.0, present=0)
+        assert not [
+            at for at in watch.times(m.Status, present=0) if watch.times(m.Status, present=1)[0] < at < before
+        ]
+
+
+def test_an_old_will_that_overwrites_a_birth_is_overwritten(
+    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network
+) -> None:
+    with edge(tmp_path, mosquitto, "0") as program, Watch(mosquitto) as watch:
+        born = watch.until(m.ClientPresence, client="0", state="online")
+        stranger = peer(network, mosquitto)
+        will = m.ClientPresence(client="0", state="offline", session="an-old-one")
+        stranger.connection.publish("fl/clients/0/presence", codec.encode(will), retain=True)
+        watch.until(m.ClientPresence, client="0", state="offline")
+        programs.until(
+            lambda: presence_of(mosquitto, "0")["state"] == "online", 5, "it says that it is there"
+        )
+        assert presence_of(mosquitto, "0")["session"] == born.session
+        assert program.running()
+
+
+def test_a_will_that_overtakes_what_its_edge_has_said(
+    waiting: programs.Program, mosquitto: Mosquitto, network: mqtt.Network
+) -> None:
+    """Registrations wait in the broker's queue (QoS 1) behind others, wills (QoS 0) do not: an edge that is gone must
+    not be taken for present when its registration comes at last."""
+    with Watch(mosquitto) as watch:
+        watch.until(m.AggregatorPresence, state="online")
+        crowd = peer(network, mosquitto, max_queued=5000)
+        freeze(waiting.pid)
+        # As many as fill the sockets between the broker and the aggregator, and then its queue.
+        for _ in range(150):
+            crowd.connection.publish("fl/register/crowd", b"x" * 60_000)
+        ghost = HandMadeEdge(network, mosquitto, "0", "ghost")
+        ghost.register()
+        watch.until(m.Registration, session="ghost")
+        ghost.die()
+        watch.until(m.ClientPresence, session="ghost", state="offline")
+        thaw(waiting.pid)
+        here = HandMadeEdge(network, mosquitto, "1", "here")
+        here.register()
+        assert isinstance(here.reply(), m.Admitted)
+        before = time.monotonic()
+        watch.until_after(before, m.Status, 8.0, present=1)
+        assert not watch.all(m.Status, present=2)
+        assert not watch.all(m.Admitted, session="ghost")
+
+
+def test_a_second_device_with_an_id_in_use(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """It is refused and ends with 2; the run and the first device go on as if nothing had been."""
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(Watch(mosquitto))
+        fleet = {client: stack.enter_context(edge(tmp_path, mosquitto, client)) for client in "01"}
+        held = Hold(watch, [fleet["0"]], 1)
+        run = stack.enter_context(
+            programs.aggregator(tmp_path, mosquitto.url, *settings(2, 2), "--quorum", "2")
+        )
+        held.wait()
+        with edge(tmp_path / "second", mosquitto, "0") as second:
+            assert second.wait(20) == 2, second.output
+        assert "id-in-use" in second.err
+        assert "has been in use by another device for" in second.err
+        assert len([line for line in second.err.splitlines() if "error" in line.lower()]) == 1, second.err
+        held.release()
+        run.ends_well()
+        (line,) = programs.history(tmp_path)
+        assert (line["participants"], line["missing"]) == (["0", "1"], {})
+        assert all(program.running() for program in fleet.values())
+        sessions = {r.session for r in watch.all(m.Registration, client="0") if r.run is not None}
+        assert len(sessions) == 1, "the first device was not even disconnected"
+        found = presence_of(mosquitto, "0")
+        assert (found["state"], found["session"]) == ("online", *sessions)
+
+
+def test_another_device_may_have_an_id_that_is_free_again(
+    tmp_path: Path, waiting: programs.Program, mosquitto: Mosquitto
+) -> None:
+    with Watch(mosquitto) as watch, edge(tmp_path, mosquitto, "0") as first:
+        watch.until(m.Admitted, client="0")
+        kill(first)
+        with edge(tmp_path / "second", mosquitto, "0") as second:
+            programs.until(lambda: "registered for run" in second.err, 20, "it is let in")

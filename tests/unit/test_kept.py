@@ -1,0 +1,158 @@
+"""A finished update on disk: what is written is read again, and what is of no use is found out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fl_edge import kept
+from fl_edge.session.phases import Kept
+from fl_shared.transfer import ModelSection, model_digest
+from fl_shared.upload import FinishedUpdate
+from tests.edge_script import Play, update
+from tests.samples import DATA, MANIFEST
+
+
+def finished(number: int = 3, *, base: str | None = "b" * 64) -> Kept:
+    return Kept(Play(kept=number).session.finished().selected, update(base=base))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("base", ["b" * 64, None])
+def test_what_is_written_is_read_again(tmp_path: Path, base: str | None) -> None:
+    path, wanted = tmp_path / kept.FILE, finished(base=base)
+    kept.write(path, "7", wanted)
+    found = kept.read(path, "7")
+    assert found == wanted
+    assert [entry.name for entry in tmp_path.iterdir()] == [kept.FILE], "nothing beside it"
+    assert np.array_equal(load_file(path)["weights"], np.frombuffer(DATA, "<f4")), "other tools can read it"
+
+
+def test_sections_of_several_lengths(tmp_path: Path) -> None:
+    path, one = tmp_path / kept.FILE, finished()
+    sections = (
+        ModelSection("control", MANIFEST, DATA[::-1]),
+        ModelSection("weights", MANIFEST, memoryview(DATA)),
+    )
+    both = FinishedUpdate(
+        base="b" * 64,
+        digest=model_digest(sections),
+        examples=1,
+        steps=2,
+        seconds=3.0,
+        metrics=one.update.metrics,
+        sections=sections,
+    )
+    kept.write(path, "7", Kept(one.selected, both))
+    assert kept.read(path, "7") == Kept(one.selected, both)
+
+
+def test_its_data_lives_on_when_it_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / kept.FILE
+    kept.write(path, "7", finished())
+    found = kept.read(path, "7")
+    kept.forget(path)
+    kept.forget(path)
+    assert found is not None
+    assert bytes(found.update.sections[0].data) == DATA
+
+
+def cut_off(data: bytes) -> bytes:
+    return data[:-1]
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def longer(data: bytes) -> bytes:
+    return data + b"\0" * 4
+
+
+def without_metadata(data: bytes) -> bytes:
+    return data.replace(b"__metadata__", b"__metadatum_")
+
+
+def negative(data: bytes) -> bytes:
+    return data.replace(b"steps", b"stepz")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_off,
+        flipped,
+        longer,
+        without_metadata,
+        negative,
+        lambda _: b"",
+        lambda _: b"junk",
+        lambda _: b"\xff" * 100,
+        lambda data: data[:8] + b"[" * (len(data) - 8),
+        lambda data: data[:8] + b"\xff" * (len(data) - 8),
+    ],
+)
+def test_what_is_damaged_is_removed(
+    tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / kept.FILE
+    kept.write(path, "7", finished())
+    path.write_bytes(damage(path.read_bytes()))
+    with caplog.at_level(logging.WARNING):
+        assert kept.read(path, "7") is None
+    assert not path.exists()
+    assert "is of no use" in caplog.text
+
+
+def test_what_another_client_has_left_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / kept.FILE
+    kept.write(path, "7", finished())
+    assert kept.read(path, "8") is None
+    assert "client: '7', and this edge is '8'" in caplog.text
+    assert not path.exists()
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / (kept.FILE + ".part")).write_bytes(b"half of it")
+    assert kept.read(tmp_path / kept.FILE, "7") is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keeper = kept.Keeper()
+    keeper.keep(tmp_path / "missing" / kept.FILE, "7", finished())
+    keeper.keep(tmp_path / kept.FILE, "7", finished())
+    keeper.close()
+    assert "not written" in caplog.text
+    assert (tmp_path / kept.FILE).exists(), "it goes on with others"
+
+
+def test_only_the_newest_wish_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the thread is busy with one file, another's update comes and is answered: that one is never written."""
+    begun, go_on, written = threading.Event(), threading.Event(), []
+    write = kept.write
+
+    def slow(path: Path, client: str, what: Kept) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        written.append((client, what.selected.round))
+        write(path, client, what)
+
+    monkeypatch.setattr(kept, "write", slow)
+    keeper = kept.Keeper()
+    one, two, three = (tmp_path / name for name in "123")
+    keeper.keep(one, "1", finished(1))
+    assert begun.wait(10)
+    keeper.keep(two, "2", finished(1))
+    keeper.forget(two)
+    keeper.keep(three, "3", finished(1))
+    keeper.keep(three, "3", finished(2))
+    go_on.set()
+    keeper.close()
+    assert written == [("1", 1), ("3", 2)]
+    assert [path.exists() for path in (one, two, three)] == [True, False, True]
