@@ -1,0 +1,153 @@
+"""Whatever comes in to the aggregator, nothing escapes, and honest edges get through (protocol, 1.5 and 5.6).
+
+``benchmarks/fuzz.py`` does the same a million times; here Hypothesis looks for the shortest noise that does harm.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fl_aggregator.phases import Collecting
+from fl_shared import codec, upload
+from fl_shared import messages as m
+from fl_shared import topics as t
+from tests.fuzz.aggregator import CHUNK, GOLDEN, NOISY, Besieged
+from tests.fuzz.mutations import Seed
+from tests.fuzz.strategies import NOISE, SPOILINGS, Spoiling
+from tests.samples import MESSAGES
+
+TOPICS = sorted({topic for topic, _ in MESSAGES.values()}, key=repr)
+
+
+@settings(max_examples=250, deadline=None)
+@given(topic=st.sampled_from(TOPICS), payload=st.binary(max_size=300))
+def test_bytes_are_a_message_or_a_decode_error(topic: t.Topic, payload: bytes) -> None:
+    _decode(topic, payload)
+
+
+@settings(max_examples=250, deadline=None)
+@given(spoiling=SPOILINGS)
+def test_a_spoiled_message_is_a_message_or_a_decode_error(spoiling: Spoiling) -> None:
+    text, payload = spoiling(GOLDEN)
+    topic = t.parse("fl", text)
+    assert topic is not None
+    _decode(topic, payload)
+
+
+def _decode(topic: t.Topic, payload: bytes) -> None:
+    try:
+        message = codec.decode(topic, payload)
+    except codec.DecodeError:
+        return
+    # What is a message can be said again, and is then the same.
+    assert codec.decode(topic, codec.encode(message)) == message
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(rounds=st.lists(NOISE, min_size=1, max_size=2))
+def test_a_run_goes_on_among_noise(rounds: list[list[Spoiling]]) -> None:
+    """With first weights from round 0 on; `finish_round` holds each model against what was accepted."""
+    with tempfile.TemporaryDirectory() as scratch:
+        besieged = Besieged(Path(scratch) / "run", seed=0)
+        try:
+            for noise in ([], *rounds):
+                phase = besieged.begin_round()
+                seeds = besieged.seeds(phase)
+                for spoiling in noise:
+                    topic, payload = spoiling(GOLDEN if spoiling.where % 5 == 0 else seeds)
+                    besieged.take(topic, besieged.harmless(topic, payload), retain=spoiling.retain)
+                besieged.finish_round()
+            besieged.replay()
+            assert besieged.witness.accepted >= 3 * len(rounds)
+        finally:
+            besieged.close()
+
+
+def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
+    """If it were all dropped at the door, nothing would be shown by it."""
+    besieged = Besieged(tmp_path / "run", seed=5)
+    try:
+        for _ in range(12):
+            phase = besieged.begin_round()
+            seeds = besieged.seeds(phase)
+            for _ in range(400):
+                topic, payload, retain = besieged.noise(phase, seeds)
+                besieged.take(topic, payload, retain=retain)
+            besieged.finish_round()
+        reasons = {reason for counts in besieged.aggregator.refusals.total.values() for reason in counts}
+        assert besieged.witness.of_noise > 0
+    finally:
+        besieged.close()
+    assert {
+        "malformed", "wrong-version", "unknown-topic", "client-mismatch", "other-run", "other-epoch", "not-granted",
+        "wrong-checksum", "wrong-size", "wrong-digest", "wrong-manifest", "wrong-base", "not-finite", "too-large",
+        "duplicate",
+    } <= reasons  # fmt: skip
+
+
+def test_what_is_accepted_stays_what_it_was(tmp_path: Path) -> None:
+    """An update that comes whole while another one of the same edge is coming in chunks: each has bytes of its own.
+
+    They once had one file, and late chunks were written into the accepted update (or past its end, which kills).
+    """
+    besieged = Besieged(tmp_path / "run", seed=1)
+    try:
+        besieged.begin_round()
+        besieged.finish_round()
+        phase = besieged.begin_round()
+        peer = besieged.peers[NOISY[0]]
+        assert peer.update is not None
+        sender, topic = besieged.sender(peer, phase), t.UpdatesTopic(peer.name)
+        slow = besieged.update_for(phase)
+        besieged.say(topic, upload.offer(sender, 1, slow, CHUNK))
+        first, *others = besieged.grants[peer.name, slow.digest]
+        besieged.say(topic, upload.part(sender, 2, slow, CHUNK, first))
+        besieged.say(topic, upload.whole(sender, 3, peer.update))
+        besieged.until(lambda: isinstance(besieged.answers.get(peer.name), m.Accepted), "it is accepted")
+        for index in others:
+            besieged.say(topic, upload.part(sender, 4, slow, CHUNK, index))
+        state = besieged.state.phase
+        assert isinstance(state, Collecting)
+        assert state.updates[peer.name].digest == peer.update.digest
+        kept = besieged.aggregator._directory.spool.read(phase.round, peer.name)
+        assert bytes(kept.sections[0].data) == bytes(peer.update.sections[0].data)
+        besieged.finish_round()
+    finally:
+        besieged.close()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 100.5])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_value_that_must_not_be_folded(tmp_path: Path, value: float, chunked: bool) -> None:
+    """All that is said of the update is true; one of its values is not to be had."""
+    besieged = Besieged(tmp_path / "run", seed=2)
+    try:
+        besieged.begin_round()
+        besieged.finish_round()
+        phase = besieged.begin_round()
+        peer = besieged.peers[NOISY[0]]
+
+        def spoil(data: bytearray) -> None:
+            data[400:404] = np.float32(value).tobytes()
+
+        peer.update = besieged.update_for(phase, spoil)
+        with pytest.raises(AssertionError, match=r"not-finite|too-large") as refused:
+            besieged.give(peer, phase, chunked=chunked)
+        assert "weights: " in str(refused.value)
+        besieged.finish_round()
+        assert besieged.witness.of_noise == 0
+    finally:
+        besieged.close()
+
+
+def test_a_seed_is_taken_apart_and_put_together() -> None:
+    for seed in GOLDEN:
+        assert isinstance(seed, Seed)
+        assert seed.format in ("json", "msgpack")
+        assert seed.paths

@@ -1,0 +1,133 @@
+"""Whatever an aggregator, or who asks for predictions, sends to an edge: nothing escapes, and it can go on (1.5, 7.3).
+
+``benchmarks/fuzz.py`` does the same a million times; here Hypothesis looks for the shortest noise that does harm.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fl_edge.session import Session
+from fl_shared import messages as m
+from fl_shared import mqtt
+from fl_shared import topics as t
+from fl_shared.tensors import ArraySpec
+from fl_shared.transfer import Download
+from tests.fuzz.edge import GOLDEN, PREDICTOR, Beset
+from tests.fuzz.speaker import CLIENT
+from tests.fuzz.strategies import NOISE, Spoiling
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(noise=NOISE, blinks=st.booleans())
+def test_an_edge_can_join_a_run_after_any_noise(noise: list[Spoiling], blinks: bool) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        beset = Beset(Path(scratch), seed=0)
+        try:
+            beset.join_a_run()
+            seeds = beset.seeds()
+            for spoiling in noise:
+                topic, payload = spoiling(GOLDEN if spoiling.where % 5 == 0 else seeds)
+                client = PREDICTOR if spoiling.where % 7 == 0 else CLIENT
+                beset.take(client, topic, payload, retain=spoiling.retain)
+            if blinks:
+                beset.blink()
+            beset.join_a_run()
+        finally:
+            beset.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    payload=st.binary(max_size=60)
+    | st.text(alphabet='{}[]":,pixels0123456789.eE-', max_size=60).map(str.encode),
+    response=st.none()
+    | st.text(max_size=40)
+    | st.sampled_from(("fl/model", "fl/predictions/a", "$SYS/a", "a/#")),
+    correlation=st.none() | st.binary(max_size=20),
+    retain=st.booleans(),
+)
+def test_a_request_is_answered_once_or_not_at_all(
+    predictor: Beset, payload: bytes, response: str | None, correlation: bytes | None, retain: bool
+) -> None:
+    before = predictor.answers
+    predictor.ask(mqtt.Received("fl/predict", payload, retain, 1, response, correlation))
+    sent = predictor.answers - before
+    if retain:
+        assert sent == 0
+    elif response is None or not t.answerable("fl", response):
+        assert sent == 1
+    else:
+        assert sent <= 1  # what MQTT has no topic for cannot be answered
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Beset:
+    beset = Beset(tmp_path_factory.mktemp("predictor"), seed=0)
+    beset.join_a_run()
+    return beset
+
+
+def test_the_noise_reaches_sessions_and_predictors(tmp_path: Path) -> None:
+    """If it were all dropped at the door, nothing would be shown by it."""
+    beset = Beset(tmp_path, seed=3)
+    states = set()
+    try:
+        for _ in range(8):
+            beset.join_a_run()
+            seeds = beset.seeds()
+            for _ in range(250):
+                if beset.rng.random() < 0.1:
+                    beset.ask(beset.request())
+                else:
+                    client, topic, payload, retain = beset.noise(seeds)
+                    beset.take(client, topic, payload, retain=retain)
+                state = beset.edges[CLIENT].state
+                states.add(type(state.work).__name__ if isinstance(state, Session) else "Stopped")
+                beset.revive()
+    finally:
+        beset.close()
+    assert {"Idle", "Fetching", "Reporting", "Unable"} <= states
+    assert beset.answers > 50
+
+
+def test_a_model_for_which_there_is_no_memory_is_not_fetched() -> None:
+    """How large it is, is what a peer says; it must not end the edges of a whole process."""
+    huge = ArraySpec(name="w", shape=(2**29 - 1,))
+    size = 4 * huge.values
+
+    def allocate(wanted: int) -> bytearray:
+        raise OSError(errno.ENOMEM, f"no room for {wanted}")
+
+    download = Download("ab" * 32, allocate=allocate)
+    download.ask(0.0)
+    section = m.SectionManifest(name="weights", encoding="f32", arrays=(huge,), size=size)
+    download.take(
+        m.ModelManifest(
+            run="r", epoch=1, seq=0, digest="ab" * 32, sections=(section,), size=size, chunk_size=2**20,
+            chunks=2**11,
+        ),
+        0.0,
+    )  # fmt: skip
+    assert download.state == "failed"
+    assert f"size: {size} bytes" in download.failure
+    assert not download.ask(0.0).subscribe
+
+
+def test_the_same_seed_makes_the_same_noise(tmp_path: Path) -> None:
+    def hear(name: str) -> list[bytes]:
+        (tmp_path / name).mkdir()
+        beset = Beset(tmp_path / name, seed=7)
+        try:
+            return [beset.mutator.payload(random.Random(n).choice(GOLDEN), GOLDEN) for n in range(50)]
+        finally:
+            beset.close()
+
+    assert hear("one") == hear("two")
