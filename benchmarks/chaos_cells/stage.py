@@ -1,0 +1,166 @@
+"""The programs of one cell: a broker, an aggregator, four edges, and a proxy before each of the three."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from chaos_cells.watch import Watch
+from tests import programs
+from tests.broker import Mosquitto
+from tests.tcp_proxy import TcpProxy
+
+VICTIM: Final = "3"
+LATECOMER: Final = "2"
+ROUNDS: Final = 3
+VALUES: Final = 1_100_000
+MODEL_BYTES: Final = 4 * VALUES
+CHUNK: Final = 256 * 1024
+SLOW: Final = 4e6
+"""Bytes a second on the victim's link where a transfer must last long enough to be hit."""
+HELD: Final = 4e5
+"""And on the others' links where the round must last until the victim is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """``fl-aggregator start`` is given ``options``."""
+
+    name: str
+    options: tuple[str, ...]
+
+
+SYNTHETIC: Final = Task(f"synthetic-{VALUES}", ("--epochs", "1"))
+"""4.4 MB, too much to be sent unasked, and training that takes no time: all phases but that one."""
+DIGITS: Final = Task("digits", ("--epochs", "25"))
+"""Training that takes half a second, or longer where three edges share a processor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """``persistence``: whether the broker writes its memory down. ``wait``: seconds to wait for edges."""
+
+    task: Task
+    persistence: bool = False
+    wait: float = 60.0
+    latecomer: bool = False
+    """One edge comes only when `Stage.start_latecomer` is called: until then the run is selecting."""
+
+
+class Stage:
+    """Everything runs when this is made, and has ended with the ``with`` block."""
+
+    def __init__(self, directory: Path, setting: Setting) -> None:
+        self.directory, self.setting = directory, setting
+        self.run = directory / "run"
+        self.mark: dict[str, int] = {}
+        self._lives: dict[str, int] = {}
+        self._all: list[programs.Program] = []
+        with contextlib.ExitStack() as stack:
+            (directory / "broker").mkdir(parents=True)
+            self.broker = Mosquitto(directory / "broker", extra=self._broker_lines())
+            stack.callback(self.broker.kill)
+            self.proxies = {
+                name: stack.enter_context(TcpProxy(self.broker.port, seed=seed))
+                for seed, name in enumerate(("aggregator", "others", "victim"))
+            }
+            self.watch = Watch(self.run, self.broker.port)
+            stack.callback(self.watch.close)
+            stack.callback(self._end_programs)
+            self.aggregator = self._start_aggregator()
+            self.others = self._start_edges("others", f"0-{LATECOMER if not setting.latecomer else '1'}")
+            self.victim = self._start_edges("victim", VICTIM)
+            self._stack = stack.pop_all()
+
+    def _broker_lines(self) -> list[str]:
+        if not self.setting.persistence:
+            return []
+        # Once a second, so that what it revives is of a moment ago.
+        where = self.directory / "broker"
+        return ["persistence true", f"persistence_location {where}/", "autosave_interval 1"]
+
+    # --- programs -----------------------------------------------------------------------------------------
+
+    def _start(self, name: str, program: str, *arguments: str) -> programs.Program:
+        life = self._lives[name] = self._lives.get(name, 0) + 1
+        directory = self.directory / f"{name}-{life}"
+        started = programs.Program(directory, program, *arguments)
+        self._all.append(started)
+        self.watch.follow(name, directory / "stderr.txt")
+        return started
+
+    def _start_aggregator(self) -> programs.Program:
+        run = ("--clients", "4", "--per-round", "4", "--quorum", "1", "--rounds", str(ROUNDS), "--seed", "7",
+               "--holdout", "0", "--grace", "0", "--wait", str(self.setting.wait), "--chunk", str(CHUNK))  # fmt: skip
+        return self._start(
+            "aggregator", "fl-aggregator", "start", "--task", self.setting.task.name, *self.setting.task.options,
+            *run, "--broker", self.proxies["aggregator"].url, "--keepalive", programs.KEEPALIVE,
+            "--run-dir", str(self.run),
+        )  # fmt: skip
+
+    def _start_edges(self, name: str, ids: str) -> programs.Program:
+        proxy = self.proxies["victim" if name == "victim" else "others"]
+        return self._start(
+            name, "fl-edge", "--id", ids, "--role", "train", "--task", self.setting.task.name, "--workers", "1",
+            "--chunk", str(CHUNK), "--broker", proxy.url, "--keepalive", programs.KEEPALIVE,
+            "--state-dir", str(self.directory / "state" / name),
+        )  # fmt: skip
+
+    def slow_down(self, *, hold_others: bool) -> None:
+        """The victim's link becomes slow; what goes over it is counted from now on."""
+        if hold_others:
+            self.proxies["others"].limit(HELD)
+        self.mark = {"up": self.proxies["victim"].traffic.up, "down": self.proxies["victim"].traffic.down}
+        self.proxies["victim"].limit(SLOW)
+
+    def start_latecomer(self) -> None:
+        self._start_edges("latecomer", LATECOMER)
+
+    def restart_victim(self) -> None:
+        self.victim = self._start_edges("victim", VICTIM)
+
+    def resume(self) -> None:
+        self.aggregator = self._start(
+            "aggregator", "fl-aggregator", "start", "--resume", str(self.run),
+            "--broker", self.proxies["aggregator"].url, "--keepalive", programs.KEEPALIVE,
+        )  # fmt: skip
+
+    def kill(self, program: programs.Program) -> None:
+        """SIGKILL, and it is really gone (what it holds locked is free)."""
+        program.send(signal.SIGKILL)
+        program.wait(10.0)
+
+    def signal_victim(self, number: signal.Signals) -> None:
+        """To the edge and to its workers."""
+        for pid in (self.victim.pid, *programs.descendants(self.victim.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    # --- what is left of it -------------------------------------------------------------------------------
+
+    def history(self) -> list[dict[str, Any]]:
+        return programs.history(self.directory) if (self.run / "history.jsonl").exists() else []
+
+    def tracebacks(self) -> list[str]:
+        """Programs that an exception has escaped from."""
+        return [" ".join(one.command[:2]) for one in self._all if "Traceback" in one.err]
+
+    def _end_programs(self) -> None:
+        self.signal_victim(signal.SIGCONT)
+        for program in self._all:
+            if program.running():
+                program.send(signal.SIGKILL)
+            program.wait(10.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
