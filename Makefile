@@ -34,9 +34,9 @@ lint: setup-dev ## Style, types, and which package may import what
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# pytest comes last: its closing line is the one to read.
+# Two at a time, since tests mostly wait. pytest comes last: its closing line is the one to read.
 test: lint ## Lint, then all tests but the long ones
-	$(BIN)/python -m pytest -m 'not long' $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long' $(PYTEST)
 
 test-long: setup-dev ## The tests that take minutes
 	$(BIN)/python -m pytest -m long $(PYTEST)

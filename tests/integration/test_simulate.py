@@ -47,6 +47,8 @@ def test_a_run_from_first_weights_to_a_prediction(tmp_path: Path) -> None:
         result["model_sha256"] == hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
     )
     assert result["run_dir"] == str(directory)
+    assert result["refused"] == {}
+    assert not any(line.startswith("refused") for line in run.out.splitlines())
 
     assert [line["round"] for line in lines] == [1, 2, 3, 4]
     assert [line["version"] for line in lines] == [1, 2, 3, 4]
@@ -54,7 +56,7 @@ def test_a_run_from_first_weights_to_a_prediction(tmp_path: Path) -> None:
         assert line["outcome"] == "committed"
         assert len(line["cohort"]) == 4
         assert sorted(line["cohort"]) == line["participants"]
-        assert line["missing"] == {}
+        assert line["missing"] == line["refused"] == {}
         # 1438 training images over 6 edges, of which a fifth is held out.
         assert line["examples"] == pytest.approx(4 * 1438 / 6 * 0.8, abs=8)
         assert {"accuracy", "loss", "train_loss", "before_accuracy", "after_accuracy"} <= set(line["metrics"])
