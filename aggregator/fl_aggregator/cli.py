@@ -310,9 +310,7 @@ def _run(launch: Launch, broker: BrokerSettings) -> Iterator[tuple[Aggregator, C
 
     keep_freed_memory()
     display = Display(Console(stderr=True))
-    aggregator = Aggregator(
-        launch, broker, observer=lambda state, effects: display.observe(state, effects, aggregator.now)
-    )
+    aggregator = Aggregator(launch, broker, observer=display.observe)
     _end_on_signals(aggregator)
 
     def finish(outcome: Outcome) -> None:

@@ -43,7 +43,8 @@ CONNECT_TIMEOUT: Final = 6.0
 """An attempt has 5 s, and then a reason."""
 
 Written = TypeVar("Written")
-Observer = Callable[[Run, tuple[do.Effect, ...]], None]
+Observer = Callable[[Run, tuple[do.Effect, ...], float], None]
+"""Is shown the state after each step, its effects, and the run time in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +194,6 @@ class Aggregator:
         """Asks for the end of the run; may be called from a signal handler's thread."""
         self.inbox.put("control", Signal(reason))
 
-    @property
-    def now(self) -> float:
-        """Run time in seconds."""
-        return self._now()
-
     def _now(self) -> float:
         """Run time in seconds."""
         return self._pause.running(time.monotonic()) - self._started
@@ -235,7 +231,7 @@ class Aggregator:
             if not isinstance(effect, do.Record):
                 self._perform(effect)
         if self._observer is not None:
-            self._observer(self._state, effects)
+            self._observer(self._state, effects, self._now())
 
     def _defer(self, event: on.Event) -> None:
         """The run is paused: nothing can be written down, so nothing may happen but its end."""

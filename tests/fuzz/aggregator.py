@@ -50,7 +50,7 @@ class Besieged:
         self._launch = launch.new(self.settings, directory, None, "process", CHUNK)
         broker = BrokerSettings(BrokerAddress.parse("mqtt://127.0.0.1"))
         self.aggregator = Aggregator(
-            self._launch, broker, observer=lambda _, effects: self.witness.see(effects)
+            self._launch, broker, observer=lambda _, effects, __: self.witness.see(effects)
         )
         self.answers: dict[str, m.Reply] = {}
         self.grants: dict[tuple[str, str], list[int]] = {}
