@@ -29,7 +29,10 @@ SIGN_OF_LIFE_WAIT: Final = 6.0
 
 
 def stop_if_occupied(links: Links, inbox: Inbox, scope: Scope, prefix: str, broker: BrokerAddress) -> None:
-    """Waits up to 6 s for a sign of life of another run, if one was born here. Raises ``UserError`` if it lives.
+    """Waits up to 6 s for a sign of life of a run that was born here. Raises ``UserError`` if it lives.
+
+    Nothing of ours was published yet, so that whatever is heard is somebody else's: another run's, or that of an
+    aggregator which still has the run that is to be taken up (from a copy of its directory, say).
 
     ``RunFailed`` if it is asked to end meanwhile.
     """
@@ -53,11 +56,11 @@ def stop_if_occupied(links: Links, inbox: Inbox, scope: Scope, prefix: str, brok
             case Signal(reason=reason):
                 raise RunFailed(reason)
             case mqtt.Received() as received:
-                found = _other_run(received, scope, prefix)
+                found = _run_here(received, prefix)
                 if found is not None and not received.retain:
+                    advice = "" if found == scope.run else ", or give this one another --prefix"
                     raise UserError(
-                        f"run {found} is online under the prefix {prefix!r} at {broker}: "
-                        "stop it, or give this one another --prefix"
+                        f"run {found} is online under the prefix {prefix!r} at {broker}: stop it{advice}"
                     )
                 if found is not None and other is None:
                     other = found
@@ -71,7 +74,7 @@ def stop_if_occupied(links: Links, inbox: Inbox, scope: Scope, prefix: str, brok
         LOG.info("run %s gave no sign of life; taking over", other)
 
 
-def _other_run(received: mqtt.Received, scope: Scope, prefix: str) -> str | None:
+def _run_here(received: mqtt.Received, prefix: str) -> str | None:
     topic = t.parse(prefix, received.topic)
     if not isinstance(topic, t.AggregatorTopic | t.StatusTopic):
         return None
@@ -80,9 +83,9 @@ def _other_run(received: mqtt.Received, scope: Scope, prefix: str) -> str | None
     except codec.DecodeError:
         return None
     match message:
-        case m.AggregatorPresence(state="online", run=run) if run != scope.run and received.retain:
+        case m.AggregatorPresence(state="online", run=run) if received.retain:
             return run
-        case m.Status(run=run) if run != scope.run and not received.retain:
+        case m.Status(run=run) if not received.retain:
             return run
         case _:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,6 +173,22 @@ def test_a_run_in_memory_only_begins_its_round_anew(place: Place) -> None:
         assert "accepted updates of round 1 are gone" in again.err
         assert programs.history(directory)[0]["outcome"] == "abandoned"
     assert [line["version"] for line in programs.history(directory) if line["version"]] == [1, 2]
+
+
+def test_a_run_that_is_online_is_not_taken_up_from_a_copy_of_its_directory(place: Place) -> None:
+    directory = place.directory / "original"
+    with programs.Program(
+        directory, "fl-aggregator", "start", *RUN, "--epochs", "3000", "--prefix", "fl",
+        "--broker", place.broker.url, "--keepalive", programs.KEEPALIVE, "--run-dir", str(directory / "run"),
+    ) as run:  # fmt: skip
+        programs.until(lambda: "round 1: selected" in run.err, 60, "round 1")
+        shutil.copytree(directory / "run", place.directory / "copy" / "run")
+        with place.resume("copy", "--broker", place.broker.url) as copy:
+            assert copy.wait(30) == 2
+        assert "is online under the prefix 'fl'" in copy.err
+        assert run.running()
+        run.send(signal.SIGINT)
+        assert run.wait(30) == 130
 
 
 @pytest.mark.long
