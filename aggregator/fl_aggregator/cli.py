@@ -53,7 +53,8 @@ def run_options(command: Command) -> Command:
                      help="Use so many of the data set."),
         click.option("--holdout", type=float, default=0.2, help="Fraction of its part that an edge only evaluates on."),
         click.option("--evaluate-every", type=int, default=1, help="Versions; the last one always."),
-        click.option("--target-accuracy", type=float, default=None, help="End as soon as it is reached."),
+        click.option("--target-accuracy", type=float, default=None,
+                     help="End as soon as it is reached; with --holdout 0 only edges that evaluate measure it."),
         click.option("--deadline", type=float, default=600.0, help="Seconds a round may take."),
         click.option("--quorum", type=int, default=None, show_default="half of --per-round",
                      help="Updates a round needs."),
@@ -112,6 +113,13 @@ def start(
         launch = launches.resume(resume, simulated=False)
         if not _given("broker"):
             broker = BrokerAddress.parse(launch.record.broker)
+    if launch.record.settings.target_accuracy is not None and launch.record.settings.holdout == 0:
+        # Not refused: nobody knows yet who will come.
+        click.echo(
+            "fl-aggregator: --target-accuracy with --holdout 0: only an edge with --role evaluate can measure it; "
+            "without one the run goes on to the last of --rounds",
+            err=True,
+        )
     reach = BrokerSettings(broker, password, keepalive, mqtt_client_id)
     with closing(launch), _run(launch, reach) as (aggregator, finish):
         outcome = aggregator.run()

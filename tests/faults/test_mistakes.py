@@ -328,6 +328,18 @@ def test_an_id_that_another_device_uses(tmp_path: Path, shared_mosquitto: Mosqui
         assert first.running()
 
 
+def test_a_target_that_nobody_measures(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    """It is said at the start, since an evaluator may come yet; without one the run ends with its rounds."""
+    url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/target")
+    with (
+        programs.edges(tmp_path / "edge", url, "0", *prefix, "--task", "synthetic-50"),
+        programs.aggregator(tmp_path, url, *prefix, *TINY, "--target-accuracy", "0.5") as ours,
+    ):
+        ours.ends_well()
+    assert "only an edge with --role evaluate can measure it" in ours.err
+    assert "finished: 1 of 1 versions" in ours.out
+
+
 def test_waiting_says_for_whom_and_how_long_and_ends(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
     url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/wait")
     several = ("--clients", "5", "--per-round", "3", "--quorum", "3", "--wait", "12")
