@@ -13,8 +13,9 @@ from typing import Any, Final
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from fl_aggregator.disk import room_for, sync_directory
+from fl_aggregator.disk import room_for
 from fl_shared.errors import RunFailed, UserError
+from fl_shared.files import beside_of, sync_directory, write_atomically
 from fl_shared.tensors import WIRE_DTYPE, Manifest, Vector, content_digest, flatten, manifest_of
 
 DIRECTORY: Final = "checkpoints"
@@ -102,7 +103,7 @@ class Checkpoints:
 
     def _link(self, source: Path, target: Path) -> None:
         """``target`` becomes another name of ``source``, or a copy where the file system knows no links."""
-        beside = target.with_name(target.name + ".part")
+        beside = beside_of(target)
         beside.unlink(missing_ok=True)
         try:
             os.link(source, beside)
@@ -115,28 +116,6 @@ class Checkpoints:
         beside.replace(target)
         if self._sync:
             sync_directory(target.parent)
-
-
-def write_atomically(path: Path, *pieces: bytes | memoryview, sync: bool = False) -> None:
-    """Writes beside and renames: ``path`` holds either what it held or all of ``pieces``, one after the other.
-
-    ``sync``: and it is on the disk, not only in the page cache. Raises ``OSError``.
-    """
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("wb", buffering=0) as file:
-            for piece in pieces:
-                left = memoryview(piece)
-                while left:
-                    left = left[file.write(left) :]
-            if sync:
-                os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    if sync:
-        sync_directory(path.parent)
 
 
 def safetensors_header(model: Model) -> bytes:

@@ -76,15 +76,6 @@ def has_room(directory: Path, size: int) -> bool:
     return True
 
 
-def sync_directory(path: Path) -> None:
-    """A new name is on the disk when its directory is."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 def in_words(size: int) -> str:
     """Bytes for a person: ``1.7 MB``."""
     if size < 1000:

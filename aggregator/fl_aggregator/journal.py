@@ -6,15 +6,15 @@ Replayed through ``round.step`` from the run's first state, they give the state 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final, get_args
+from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from fl_aggregator.effects import Effect
 from fl_aggregator.events import Event
+from fl_aggregator.line_file import LineFile
 from fl_aggregator.phases import Run
 from fl_aggregator.round import step
 from fl_shared.errors import UserError
@@ -24,39 +24,17 @@ _EVENTS: Final[dict[str, TypeAdapter[Any]]] = {kind.__name__: TypeAdapter(kind) 
 
 
 class Journal:
-    """Appends events to ``DIR/journal.jsonl``; each line is handed to the operating system at once.
-
-    ``sync``: and to the disk. A last line that was cut off is taken away first.
-    """
+    """Appends events to ``DIR/journal.jsonl``, as `LineFile` says."""
 
     def __init__(self, directory: Path, *, sync: bool = False) -> None:
-        self._sync = sync
-        self._file: IO[bytes] = (directory / FILE).open("ab", buffering=0)
-        self._whole = _whole_lines(directory / FILE)
-        self._file.truncate(self._whole)
+        self._lines = LineFile(directory / FILE, sync=sync)
 
     def append(self, event: Event) -> None:
         """Raises ``OSError``, and then nothing of the line stays."""
-        line = json.dumps(to_fields(event), separators=(",", ":")).encode() + b"\n"
-        try:
-            left = memoryview(line)
-            while left:
-                left = left[self._file.write(left) :]
-            if self._sync:
-                os.fsync(self._file.fileno())
-        except OSError:
-            self._file.truncate(self._whole)
-            raise
-        self._whole += len(line)
+        self._lines.append(json.dumps(to_fields(event), separators=(",", ":")))
 
     def close(self) -> None:
-        self._file.close()
-
-
-def _whole_lines(path: Path) -> int:
-    """Bytes up to the end of the last whole line."""
-    with path.open("rb") as file:
-        return sum(len(line) for line in file if line.endswith(b"\n"))
+        self._lines.close()
 
 
 def to_fields(event: Event) -> dict[str, Any]:

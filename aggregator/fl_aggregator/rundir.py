@@ -21,11 +21,13 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field, ValidationError
 
 from fl_aggregator import checkpoint, journal, spool
-from fl_aggregator.checkpoint import Checkpoints, write_atomically
+from fl_aggregator.checkpoint import Checkpoints
 from fl_aggregator.journal import Journal
+from fl_aggregator.line_file import LineFile
 from fl_aggregator.settings import Settings
 from fl_aggregator.spool import Durability, Spool
 from fl_shared.errors import UserError
+from fl_shared.files import write_atomically
 
 RUN: Final = "run.json"
 HISTORY: Final = "history.jsonl"
@@ -112,13 +114,17 @@ def read_run(path: Path) -> RunRecord:
     try:
         return RunRecord.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"--resume {path}: holds no run (no {RUN}), expected the directory of one") from None
+        raise _no_run(path) from None
     except OSError as error:
         raise UserError(f"--resume {path}: {error.strerror}: {error.filename}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"--resume {path}: {file}: {where}: {first['msg']}") from None
+
+
+def _no_run(path: Path) -> UserError:
+    return UserError(f"--resume {path}: holds no run (no {RUN}), expected the directory of one")
 
 
 class RunDirectory:
@@ -129,12 +135,13 @@ class RunDirectory:
 
     def __init__(self, path: Path, durability: Durability = "process", *, resume: bool = False) -> None:
         self.path = path
+        self._sync = durability == "power"
         option = "--resume" if resume else "--run-dir"
         try:
             if not resume:
                 path.mkdir(parents=True, exist_ok=True)
             elif not (path / RUN).exists():
-                raise UserError(f"--resume {path}: holds no run (no {RUN}), expected the directory of one")
+                raise _no_run(path)
             self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise UserError(f"{option} {path}: {error.strerror}: {error.filename}") from None
@@ -145,10 +152,10 @@ class RunDirectory:
                     f"--run-dir {path}: holds a run already, expected a new or an empty directory; "
                     f"to take it up again: --resume {path}"
                 )
-            self.checkpoints = Checkpoints(path)
+            self.checkpoints = Checkpoints(path, sync=self._sync)
             self.spool = Spool(path, durability)
-            self.journal = Journal(path, sync=durability == "power")
-            self._history = (path / HISTORY).open("ab", buffering=0)
+            self.journal = Journal(path, sync=self._sync)
+            self._history = LineFile(path / HISTORY)
         except BlockingIOError:
             os.close(self._lock)
             raise UserError(f"{option} {path}: another aggregator is using it") from None
@@ -162,7 +169,7 @@ class RunDirectory:
 
     def write_run(self, record: RunRecord) -> None:
         """Says whose directory it is; from now on the run can be taken up again."""
-        write_atomically(self.path / RUN, record.model_dump_json(indent=2).encode() + b"\n")
+        write_atomically(self.path / RUN, record.model_dump_json(indent=2).encode() + b"\n", sync=self._sync)
 
     def keep_history_of(self, rounds: Container[int]) -> set[int]:
         """Takes away all lines but those of ``rounds``; says whose are there. A line that was cut off goes too."""
@@ -176,11 +183,12 @@ class RunDirectory:
                 kept[number] = line
         self._history.close()
         write_atomically(self.path / HISTORY, *kept.values())
-        self._history = (self.path / HISTORY).open("ab", buffering=0)
+        self._history = LineFile(self.path / HISTORY)
         return set(kept)
 
     def append_history(self, line: dict[str, Any]) -> None:
-        self._history.write(json.dumps(line, separators=(", ", ": ")).encode() + b"\n")
+        """A round's line. Raises ``OSError``, and then nothing of it stays."""
+        self._history.append(json.dumps(line, separators=(", ", ": ")))
 
     def close(self) -> None:
         """Lets go of the directory; if no run began in it, nothing of ours stays in it."""

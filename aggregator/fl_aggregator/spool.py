@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final, Literal, Protocol, Self
 
 from fl_aggregator.check import Content
-from fl_aggregator.checkpoint import write_atomically
-from fl_aggregator.disk import allocate, room_for, sync_directory
+from fl_aggregator.disk import allocate, room_for
 from fl_aggregator.spool_file import ChunkTable, Damaged, Description, describe
+from fl_shared.files import sync_directory, write_atomically
 
 LOG: Final = logging.getLogger(__name__)
 

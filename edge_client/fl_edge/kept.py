@@ -7,7 +7,6 @@ renamed. Nothing waits for the disk: what a power failure leaves half written is
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import mmap
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fl_edge.session.phases import Kept
 from fl_shared import messages as m
+from fl_shared.files import beside_of, write_atomically
 from fl_shared.publication import ModelSection, model_digest
 from fl_shared.tensors import ArraySpec, Manifest
 from fl_shared.upload import FinishedUpdate
@@ -58,23 +58,12 @@ class _Note(BaseModel):
 
 def write(path: Path, client: str, kept: Kept) -> None:
     """Raises ``OSError``; then ``path`` holds what it held before."""
-    beside = _beside(path)
-    try:
-        with beside.open("wb", buffering=0) as file:
-            for piece in (_header(client, kept), *(section.data for section in kept.update.sections)):
-                left = memoryview(piece)
-                while left:
-                    left = left[file.write(left) :]
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
+    write_atomically(path, _header(client, kept), *(section.data for section in kept.update.sections))
 
 
 def read(path: Path, client: str) -> Kept | None:
     """What is kept there of ``client``, its data mapped from the file, or null. What is of no use is removed."""
-    forget(_beside(path))
+    forget(beside_of(path))
     try:
         return _read(path, client)
     except FileNotFoundError:
@@ -91,10 +80,6 @@ def forget(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         LOG.warning("%s cannot be removed: %s", path, error.strerror)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
 
 
 def _header(client: str, kept: Kept) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from fl_shared.errors import UserError
+from fl_shared.files import write_atomically
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -74,29 +74,9 @@ def _device(path: Path) -> str:
         token = file.read_text(encoding="ascii", errors="replace").strip()
     except FileNotFoundError:
         token = secrets.token_hex(16)
-        _write(file, token + "\n")
+        write_atomically(file, f"{token}\n".encode(), sync=True)
     if not _TOKEN.fullmatch(token):
         raise UserError(
             f"{file}: {token[:40]!r} is no device token; delete the file to become another device"
         )
     return token
-
-
-def _write(file: Path, text: str) -> None:
-    """All of it or nothing, whatever happens meanwhile."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="ascii") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -19,6 +19,7 @@
 ``broker_url``          ``mqtt://…`` → address
 ``mosquitto``           a Mosquitto of our own, and its configuration
 ``memory_pool``         freed memory that is kept for the next large message
+``files``               files that are whole or not there
 ``leash``               children that end with their parent, however it ends
 ``options``             what the command lines of both programs have in common
 ``errors``              the user's mistakes and failed runs

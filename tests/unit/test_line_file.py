@@ -1,0 +1,78 @@
+"""The journal and the history grow by whole lines."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fl_aggregator.checkpoint import Model
+from fl_aggregator.line_file import LineFile
+from fl_aggregator.rundir import HISTORY, RunDirectory, new_record
+from fl_aggregator.settings import Settings
+from fl_shared.tensors import WIRE_DTYPE
+from tests.samples import DATA, MANIFEST
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from fl_aggregator.line_file import LineFile
+path = Path(sys.argv[1])
+lines = LineFile(path)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+for number in range(30):
+    try:
+        lines.append(f"{number} " + "x" * 90)
+    except OSError:
+        break
+else:
+    raise SystemExit("there was room for all of them")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+lines.append(f"{number} again")
+"""
+
+
+def test_a_line_for_which_there_is_no_room_leaves_nothing(tmp_path: Path) -> None:
+    """A write may take a part of a line before the next one says that there is no room."""
+    path = tmp_path / "lines"
+    subprocess.run([sys.executable, "-c", FULL, str(path)], check=True, timeout=60)
+    lines = path.read_text().splitlines()
+    assert [line.split()[0] for line in lines] == [str(number) for number in range(len(lines))]
+    assert all(len(line) > 90 for line in lines[:-1])
+    assert lines[-1].endswith("again")
+
+
+def test_a_line_that_was_cut_off_is_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\ntwo\nthr")
+    lines = LineFile(path)
+    lines.append("three")
+    lines.close()
+    assert path.read_text() == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize(("durability", "synced"), [("process", False), ("power", True)])
+def test_with_power_all_of_a_run_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str, synced: bool
+) -> None:
+    seen: set[str] = set()
+    really = os.fsync
+
+    def fsync(file: int) -> None:
+        seen.add(Path(f"/proc/self/fd/{file}").readlink().name)
+        really(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    directory = RunDirectory(tmp_path / "run", durability)  # type: ignore[arg-type]
+    directory.write_run(new_record(Settings(), durability, 2**20, None, None))  # type: ignore[arg-type]
+    directory.checkpoints.write(0, Model.of(MANIFEST, np.frombuffer(DATA, WIRE_DTYPE)))
+    directory.append_history({"round": 1})
+    directory.close()
+    assert (tmp_path / "run" / HISTORY).read_text() == '{"round": 1}\n'
+    assert seen == (
+        {"run.json.part", "version-000000.safetensors.part", "run", "checkpoints"} if synced else set()
+    )
