@@ -46,6 +46,11 @@ class Collecting:
     out: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def version(self) -> int:
+        """The one that the round makes."""
+        return 0 if self.base is None else self.base.version + 1
+
+    @property
     def awaited(self) -> tuple[str, ...]:
         """Called, neither in nor out: present, blinking or lost."""
         # Of a list: a tuple made of a generator is never taken from those that the interpreter keeps for reuse, only
@@ -103,6 +108,15 @@ class Stopped:
 
 Phase = Selecting | Collecting | Aggregating | Evaluating | Finished | Failed | Stopped
 OVER = (Finished, Failed, Stopped)
+
+
+def collected_in(phase: Phase) -> Collecting | None:
+    """The round whose updates are held: an open one, or one that is being averaged; also where a run was stopped."""
+    if isinstance(phase, Stopped):
+        phase = phase.before
+    if isinstance(phase, Aggregating):
+        phase = phase.collected
+    return phase if isinstance(phase, Collecting) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

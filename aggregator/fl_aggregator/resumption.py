@@ -14,13 +14,23 @@ from typing import Final
 from fl_aggregator import effects as do
 from fl_aggregator import views
 from fl_aggregator.journal import replay
-from fl_aggregator.phases import Aggregating, Collecting, Failed, Finished, Run, Stopped, Summary, new_run
+from fl_aggregator.phases import (
+    Aggregating,
+    Collecting,
+    Failed,
+    Finished,
+    Run,
+    Stopped,
+    Summary,
+    collected_in,
+    new_run,
+)
+from fl_aggregator.round import announcement_of, average_of
 from fl_aggregator.rundir import RunDirectory, RunRecord, versions
 from fl_shared import messages as m
 from fl_shared.errors import UserError
 
 LOG: Final = logging.getLogger(__name__)
-
 
 RESULTS_RETAINED: Final = 8
 """Results of rounds that stay at the broker."""
@@ -44,32 +54,24 @@ class Resumption:
     @property
     def open_round(self) -> Collecting | None:
         """The round for which updates are in the spool."""
-        phase = self.state.phase
-        if isinstance(phase, Stopped):
-            phase = phase.before
-        phase = phase.collected if isinstance(phase, Aggregating) else phase
-        return phase if isinstance(phase, Collecting) else None
+        return collected_in(self.state.phase)
 
     @property
     def average(self) -> do.Average | None:
         """What was to be averaged when the aggregator died."""
         phase = self.state.phase.before if isinstance(self.state.phase, Stopped) else self.state.phase
-        if not isinstance(phase, Aggregating):
-            return None
-        collected = phase.collected
-        version = 0 if collected.base is None else collected.base.version + 1
-        contributors = tuple(collected.updates[name] for name in sorted(collected.updates))
-        return do.Average(phase.round, version, collected.base, contributors)
+        return average_of(phase.collected) if isinstance(phase, Aggregating) else None
 
     def again(self, state: Run) -> tuple[do.Effect, ...]:
         """What is to be performed once more, given the state after the resume."""
         effects: list[do.Effect] = [*self.models, *self.results]
         if isinstance(state.phase, Collecting):
-            phase = state.phase
-            effects.append(do.AnnounceRound(phase.round, phase.base, phase.cohort, phase.deadline))
+            effects.append(announcement_of(state.phase))
         if self.average is not None and isinstance(state.phase, Aggregating):
             effects.append(self.average)
-        return (*effects, *(() if self.best is None else (self.best,)))
+        if self.best is not None:
+            effects.append(self.best)
+        return tuple(effects)
 
 
 def recall(directory: RunDirectory, record: RunRecord) -> Resumption:

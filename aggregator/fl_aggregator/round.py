@@ -25,6 +25,7 @@ from fl_aggregator.phases import (
     Run,
     Selecting,
     Stopped,
+    collected_in,
 )
 from fl_aggregator.selection import permutation
 from fl_aggregator.summaries import lack_of_edges, missing_from, overdue, summary_of
@@ -127,8 +128,8 @@ def _start(state: Run, now: float) -> Step:
 
 def _lose(state: Run, event: on.UpdatesLost) -> Step:
     """Whose update was accepted has forgotten it: the round cannot be what it was, and a new one is opened."""
-    collected = state.phase.collected if isinstance(state.phase, Aggregating) else state.phase
-    if not isinstance(collected, Collecting) or collected.round != event.round or not event.clients:
+    collected = collected_in(state.phase)
+    if collected is None or collected.round != event.round or not event.clients:
         return state, ()
     named = ", ".join(event.clients[:5]) + (", …" if len(event.clients) > 5 else "")
     reason = f"accepted updates were lost with the aggregator that held them: {len(event.clients)} ({named})"
@@ -221,10 +222,11 @@ def _open(state: Run, phase: Selecting, eligible: tuple[str, ...], now: float) -
         cohort=order[:width],
         substitutes=order[width:],
     )
-    return replace(state, phase=collecting), (_announcement(collecting),)
+    return replace(state, phase=collecting), (announcement_of(collecting),)
 
 
-def _announcement(phase: Collecting) -> do.AnnounceRound:
+def announcement_of(phase: Collecting) -> do.AnnounceRound:
+    """Of an open round as it is."""
     return do.AnnounceRound(phase.round, phase.base, phase.cohort, phase.deadline)
 
 
@@ -259,7 +261,7 @@ def _collect(state: Run, phase: Collecting, now: float) -> Step:
             substitutes=tuple(n for n in phase.substitutes if n not in called),
             deadline=now + state.settings.deadline if phase.base is None else phase.deadline,
         )
-        return replace(state, phase=phase), (_announcement(phase),)
+        return replace(state, phase=phase), (announcement_of(phase),)
     if at_work == len(phase.updates) or out_of_time:
         if len(phase.updates) >= phase.quorum:
             return _close(state, phase, now)
@@ -270,10 +272,14 @@ def _collect(state: Run, phase: Collecting, now: float) -> Step:
 
 
 def _close(state: Run, phase: Collecting, now: float) -> Step:
-    contributors = tuple(phase.updates[name] for name in sorted(phase.updates))
     aggregating = Aggregating(collected=phase, closed=now, missing=missing_from(state, phase, now))
-    version = 0 if phase.base is None else phase.base.version + 1
-    return replace(state, phase=aggregating), (do.Average(phase.round, version, phase.base, contributors),)
+    return replace(state, phase=aggregating), (average_of(phase),)
+
+
+def average_of(phase: Collecting) -> do.Average:
+    """Of all the updates that a round has come to."""
+    contributors = tuple(phase.updates[name] for name in sorted(phase.updates))
+    return do.Average(phase.round, phase.version, phase.base, contributors)
 
 
 def _abandon(state: Run, phase: Collecting, now: float, reason: str) -> Step:
@@ -312,8 +318,7 @@ def _commit(state: Run, event: on.ModelMade) -> Step:
     if not isinstance(phase, Aggregating) or phase.round != event.round:
         return state, ()
     collected = phase.collected
-    version = 0 if collected.base is None else collected.base.version + 1
-    model = ModelReference(version=version, digest=event.digest)
+    model = ModelReference(version=collected.version, digest=event.digest)
     summary = summary_of(state, collected, phase.closed, event.now, model=model, missing=phase.missing)
     state = replace(
         state,

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from fl_aggregator import effects as do
 from fl_aggregator import events as on
 from fl_aggregator.phases import Aggregating, Collecting, Failed, Finished, Run, Stopped
-from fl_aggregator.round import step
+from fl_aggregator.round import average_of, step
 from tests.unit.playbook import Playbook, digest_of
 
 IDS = ("0", "1", "2", "3", "7", "alice", "bob", "e")
@@ -234,9 +234,7 @@ class AnyRun(RuleBasedStateMachine):
         self.orders.clear()
         if isinstance(phase, Aggregating):
             collected = phase.collected
-            version = 0 if collected.base is None else collected.base.version + 1
-            contributors = tuple(collected.updates[name] for name in sorted(collected.updates))
-            self.orders.append(do.Average(phase.round, version, collected.base, contributors))
+            self.orders.append(average_of(collected))
         else:
             collected = phase  # type: ignore[assignment]
         self.tell("resume")
