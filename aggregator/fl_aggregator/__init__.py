@@ -6,28 +6,39 @@
 ``admission``,
 ``verdict``,
 ``evaluations``,
-``summaries``           its parts: registrations, updates, evaluations, how a round ended
+``summaries``,
+``interruptions``       its parts: registrations, updates, evaluations, how a round ended, ends and resumes
 ``roster``              who is known, present and eligible; whose part of the data is whose
 ``selection``           the seeded permutation: cohort first, then substitutes
 ``events``, ``effects`` what happened; what to do about it
+``reception``           from what the broker brings to what it means
 ``translate``           wire message ↔ event / effect
 ``refusals``            what was refused, counted by edge and reason
 ``check``               whether an update's bytes may be folded
-``vacancy``             is another run online under this prefix?
+``vacancy``             is a run online under this prefix?
+``uploads``             updates that come in chunks
+``workshop``            the thread that checks, folds and averages
 ``averaging``           checks, folds on arrival, averages; keeps the models in use
 ``publications``        models, rounds and announcements that lie at the broker
+``bulletins``           the status, who is missing, how each round ended
 ``runtime``             the only loop: takes events from the inbox, performs effects in order
 ``inbox``, ``links``    what the broker brought, waiting; the two connections to it
 ``views``               what others see of the state: status, missing, history line
 ``fold``                the exact sum
 ``journal``, ``spool``,
 ``checkpoint``          decisions, updates and models on disk
+``line_file``,
+``spool_file``          what the files of the first two look like
+``disk``, ``pause``     room on the disk, and a run that stands still while there is none
 ``rundir``              the run's directory: who owns it and what lies where
+``launch``,
+``resumption``          a new run, or one that is taken up where it was
 ``strategies``          how updates become the next model; one small file each
 ``settings``            everything a run is told at its start
 ``simulate``            a broker, a fleet and an aggregator on this machine
-``predict``             asks for a prediction, as any MQTT client may
-``display``             what a person at the terminal sees
+``predict``, ``stop``   asks for a prediction, as any MQTT client may; ends a run from afar
+``display``,
+``waiting``             what a person at the terminal sees
 ``cli``                 the command line
 ======================  ==============================================================================
 """

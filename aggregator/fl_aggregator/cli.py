@@ -294,9 +294,9 @@ def _given(name: str) -> bool:
 
 def _refuse_beside_resume(*more: str) -> None:
     """What a run was told at its start stands; to say it otherwise is a mistake."""
-    context = click.get_current_context()
     from fl_aggregator.settings import Settings
 
+    context = click.get_current_context()
     told = {"init", "run_dir", "durability", "chunk", "prefix", *Settings.model_fields, *more}
     for option in context.command.params:
         if option.name in told and context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE:
@@ -340,23 +340,17 @@ def _run(launch: Launch, broker: BrokerSettings) -> Iterator[tuple[Aggregator, C
 
 
 def _end_on_signals(aggregator: Aggregator) -> None:
-    """The first Ctrl-C (or SIGTERM) ends the run in order, the second one at once.
+    """The first Ctrl-C (or SIGTERM) ends the run in order.
 
-    Before there is a run and after it, the first one unwinds: nothing is left that would have to be kept.
+    Before there is a run and after it, it unwinds: nothing is left that would have to be kept.
     """
-    asked = False
 
-    def on_signal(number: int, _frame: object) -> None:
-        nonlocal asked
-        if asked:
-            shared.end_at_once()
-        asked = True
+    def first(number: signal.Signals) -> None:
         if not aggregator.running:
             raise KeyboardInterrupt
-        aggregator.interrupt(f"interrupted by {signal.Signals(number).name}")
+        aggregator.interrupt(f"interrupted by {number.name}")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+    shared.end_on_signals(first)
 
 
 def _verdict(outcome: Outcome, refused: str) -> str:

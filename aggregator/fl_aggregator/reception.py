@@ -56,11 +56,11 @@ class Reception:
         topic = t.parse(self._prefix, received.topic)
         if topic is None:
             detail = f"topic: {received.topic[:100]!r}, expected one of the protocol's"
-            return self._drop(state, None, "unknown-topic", detail)
+            return self.drop(state, None, "unknown-topic", detail)
         if isinstance(topic, OURS):
             if not self._links.defend(received.topic, received.payload, retained=received.retain):
                 detail = f"topic: {received.topic}: only the aggregator writes there"
-                self._drop(state, None, "foreign", detail)
+                self.drop(state, None, "foreign", detail)
             return NOTHING
         if not received.payload:
             return NOTHING
@@ -68,14 +68,14 @@ class Reception:
             # Only presence is retained by others than us: this is somebody's mistake, or of another life.
             self._links.clear_foreign(received.topic)
             detail = f"topic: {received.topic}: only presence is to be retained"
-            return self._drop(state, None, "retained", detail)
+            return self.drop(state, None, "retained", detail)
         try:
             message = codec.decode(topic, received.payload)
             event = translate.event_from(topic, message, self._scope, now, len(received.payload))
         except codec.DecodeError as error:
             return self._unreadable(topic, received.payload, error, state, now)
         except Dropped as error:
-            return self._drop(state, error.client, error.reason, str(error))
+            return self.drop(state, error.client, error.reason, str(error))
         return Meaning(event, message if isinstance(message, m.Update | m.Offer | m.UpdateChunk) else None)
 
     def _unreadable(
@@ -93,15 +93,16 @@ class Reception:
                 try:
                     return Meaning(translate.unusable(topic, claim, str(error), self._scope, now))
                 except Dropped as foreign:
-                    return self._drop(state, foreign.client, foreign.reason, str(foreign))
+                    return self.drop(state, foreign.client, foreign.reason, str(foreign))
         if isinstance(topic, t.RegisterTopic) and error.wrong_version and client:
             session = codec.session_in(bytes(payload))
             known = state.roster.get(client)
             if session and (known is None or known.session != session):
                 detail = f"{error}: protocol version {m.PROTOCOL_VERSION} is spoken here"
                 return Meaning(answer=do.Reply(client, session, do.Refuse("wrong-version", detail)))
-        return self._drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
+        return self.drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
 
-    def _drop(self, state: Run, client: str | None, reason: str, detail: str) -> Meaning:
+    def drop(self, state: Run, client: str | None, reason: str, detail: str) -> Meaning:
+        """Counts what goes no further; ``detail`` names the field, the value and what was expected."""
         self._refusals.count(client if client in state.roster else None, reason, detail)
         return NOTHING

@@ -303,10 +303,6 @@ class Aggregator:
         if meaning.event is not None:
             self._handle(meaning.event)
 
-    def _drop(self, client: str | None, reason: str, detail: str) -> None:
-        """Counts what goes no further; ``detail`` names the field, the value and what was expected."""
-        self.refusals.count(client if client in self._state.roster else None, reason, detail)
-
     # --- effects ------------------------------------------------------------------------------------------
 
     def _perform(self, effect: do.Effect) -> None:
@@ -316,7 +312,7 @@ class Aggregator:
                 self._write(lambda: self._directory.journal.append(event))
             case do.Reply(client=client, body=body):
                 if isinstance(body, do.Reject | do.Refuse):
-                    self._drop(client, body.reason, body.detail)
+                    self._reception.drop(self._state, client, body.reason, body.detail)
                 self._links.send(t.RepliesTopic(client), translate.reply(effect, self.settings, self.scope))
             case do.AnnounceRound():
                 self._announce(effect)
@@ -411,7 +407,7 @@ class Aggregator:
         try:
             complete = self._pause.attempt(lambda: self._workshop.uploads.take(chunk, self._now()))
         except Misfit as error:
-            self._drop(chunk.client, error.reason, str(error))
+            self._reception.drop(self._state, chunk.client, error.reason, str(error))
             return
         self._links.bytes_up += len(chunk.data)
         if complete is not None:

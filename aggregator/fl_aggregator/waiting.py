@@ -8,6 +8,7 @@ from typing import Final
 from fl_aggregator import effects as do
 from fl_aggregator import views
 from fl_aggregator.phases import Run, Selecting
+from fl_aggregator.roster import own_part
 
 FIRST: Final = 3.0
 """Seconds of waiting after which it is said for the first time; then after twice as many, and so on."""
@@ -57,8 +58,7 @@ class Waiting:
         if not self._refused:
             return ""
         named = [f"{name} ({why})" for name, why in sorted(self._refused.items())]
-        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-        return f"refused: {', '.join(named[:NAMED])}{more}"
+        return f"refused: {_names(named)}"
 
 
 def waited_for(state: Run, now: float) -> str:
@@ -76,17 +76,13 @@ def waited_for(state: Run, now: float) -> str:
     count = state.settings.clients
     absent = count - len(trainers)
     if absent > 0 and not state.begun:
-        numbered = all(_is_part(name, count) for name in trainers)
+        numbered = all(own_part(name, count) is not None for name in trainers)
         parts = (number for number in range(count) if str(number) not in trainers)
         said.append(f"missing: {_ranges(parts) if numbered else f'{absent} more'}")
     left = views.seconds_left(state, now)
     if left is not None:
         said.append(f"{left:.0f} s left (--wait)")
     return "; ".join(said)
-
-
-def _is_part(name: str, count: int) -> bool:
-    return name.isdigit() and str(int(name)) == name and int(name) < count
 
 
 def _names(names: list[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import os
 import resource
 import signal
 import subprocess
@@ -30,6 +29,7 @@ from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import UserError
+from fl_shared.options import end_on_signals
 
 LOG = logging.getLogger(__name__)
 
@@ -197,16 +197,7 @@ def _allow_files(wanted: int) -> None:
 @contextlib.contextmanager
 def _interrupts(begin_end: Callable[[], None]) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM begins an orderly end, the second one ends at once (workers follow)."""
-    seen = False
-
-    def on_signal(_number: int, _frame: object) -> None:
-        nonlocal seen
-        if seen:
-            os._exit(130)
-        seen = True
-        begin_end()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = end_on_signals(lambda _number: begin_end())
     try:
         yield
     finally:

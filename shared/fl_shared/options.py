@@ -220,19 +220,22 @@ def end_at_once() -> NoReturn:
     os._exit(INTERRUPTED)
 
 
-def _end_on_signals() -> None:
-    """Until a command has a better answer: the first Ctrl-C or SIGTERM unwinds, the second one ends at once."""
+def end_on_signals(first: Callable[[signal.Signals], None]) -> dict[signal.Signals, Any]:
+    """``first`` is told of the first Ctrl-C or SIGTERM, the second one ends at once. Gives the handlers before."""
     asked = False
 
-    def on_signal(_number: int, _frame: object) -> None:
+    def on_signal(number: int, _frame: object) -> None:
         nonlocal asked
         if asked:
             end_at_once()
         asked = True
-        raise KeyboardInterrupt
+        first(signal.Signals(number))
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+    return {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def _unwind(_number: signal.Signals) -> None:
+    raise KeyboardInterrupt
 
 
 def _where_from(error: click.BadParameter) -> str:
@@ -254,7 +257,7 @@ def main(command: click.Command, program: str) -> NoReturn:
 
     An exit code that the command returns (an int) is taken as it is. SIGTERM ends it as Ctrl-C does.
     """
-    _end_on_signals()
+    end_on_signals(_unwind)  # until a command has a better answer
     try:
         result = command.main(prog_name=program, standalone_mode=False)
         code = result if isinstance(result, int) else 0
