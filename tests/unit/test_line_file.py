@@ -43,7 +43,7 @@ def test_a_line_for_which_there_is_no_room_leaves_nothing(tmp_path: Path) -> Non
     lines = path.read_text().splitlines()
     assert [line.split()[0] for line in lines] == [str(number) for number in range(len(lines))]
     assert all(len(line) > 90 for line in lines[:-1])
-    assert lines[-1].endswith("again")
+    assert lines[-1] == f"{len(lines) - 1} again"
 
 
 def test_a_line_that_was_cut_off_is_taken_away(tmp_path: Path) -> None:
