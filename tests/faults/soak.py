@@ -34,6 +34,8 @@ SETTINGS = (
 )
 EDGE = ("--task", TASK, "--role", "train", "--workers", "1")
 RETAINED = "$SYS/broker/retained messages/count"
+COUNTED = 2.0
+"""Seconds after which the broker has counted again: it does so every second."""
 LOOK_EVERY = 0.02
 LOOKS = 20
 """So many make a figure."""
@@ -43,8 +45,9 @@ LOST = 3.5
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A look at the aggregator. ``resident`` in kB; ``retained``: messages at the broker, its own among them."""
+    """A look at the aggregator. ``resident`` in kB; ``retained``: messages at the broker that are not its own."""
 
+    at: float
     version: int
     resident: int
     descriptors: int
@@ -88,7 +91,7 @@ class Soak:
         with ExitStack() as stack:
             stack.callback(self._broker.stop)
             stack.callback(self._look_who_is_left)
-            self._watching = stack.enter_context(Listener(self._broker, RETAINED))
+            self._watching = stack.enter_context(Listener(self._broker, "$SYS/#"))
             run = stack.enter_context(
                 programs.aggregator(self.directory, self._broker.url, *SETTINGS, "--rounds", str(self.rounds))
             )
@@ -154,20 +157,24 @@ class Soak:
             return  # it has just ended
         if "VmRSS" not in status:
             return
-        heard = self._watching.all()
+        # What the broker says of itself is retained, too, and some of it comes only when there is something to say.
+        own = {topic: payload for topic, payload, _ in self._watching.all()}
+        retained = int(own[RETAINED]) - len(own) if RETAINED in own else 0
         self.samples.append(
             Sample(
+                time.monotonic(),
                 self._version,
                 int(status["VmRSS"].split()[0]),
                 descriptors,
                 int(status["Threads"]),
-                int(heard[-1][1]) if heard else 0,
+                retained,
             )
         )
 
     def after(self, version: int) -> Sample:
-        """The median of the first looks after ``version``."""
-        return self._median([sample for sample in self.samples if sample.version >= version][:LOOKS])
+        """The median of the first looks after ``version`` at which the broker's count is of after it, too."""
+        later = [sample for sample in self.samples if sample.version >= version]
+        return self._median([sample for sample in later if sample.at >= later[0].at + COUNTED][:LOOKS])
 
     def at_the_end(self) -> Sample:
         """The median of the last looks before the last version, after which the aggregator takes itself apart."""
@@ -176,6 +183,7 @@ class Soak:
     @staticmethod
     def _median(seen: list[Sample]) -> Sample:
         return Sample(
+            median(sample.at for sample in seen),
             int(median(sample.version for sample in seen)),
             int(median(sample.resident for sample in seen)),
             int(median(sample.descriptors for sample in seen)),
