@@ -68,6 +68,7 @@ class Links:
         self._inbox = inbox
         self._session = ""
         self._born = False
+        self._birth_is_due = False
         self._control: mqtt.Connection | None = None
         self._updates: mqtt.Connection | None = None
         self._retained: dict[str, Made] = {}
@@ -133,7 +134,14 @@ class Links:
         self._subscribe("control", [(self.topic(t.AggregatorTopic()), 1), (self.topic(t.StatusTopic()), 1)])
 
     def take_over(self) -> None:
-        """On every connect of the control connection: listen, be born, and say again what is retained."""
+        """On every connect of the control connection: listen, be born, and say again what is retained.
+
+        Put off until the updates' connection is back, too: edges offer their updates again as soon as they are
+        admitted, and what nobody listens to is lost until they repeat it.
+        """
+        self._birth_is_due = self._updates is not None and not self._listen_to_updates()
+        if self._birth_is_due:
+            return
         self._subscribe(
             "control",
             [
@@ -166,7 +174,12 @@ class Links:
 
     def take_updates(self) -> None:
         """On every connect of the updates' connection."""
-        self._subscribe("updates", [(t.filter_of(self._prefix, t.ALL_UPDATES), 1)])
+        if self._listen_to_updates() and self._birth_is_due:
+            self.take_over()
+
+    def _listen_to_updates(self) -> bool:
+        """False while there is no connection for it."""
+        return self._subscribe("updates", [(t.filter_of(self._prefix, t.ALL_UPDATES), 1)])
 
     def defend(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> bool:
         """Somebody else has written to a topic of ours: what we retain there is said again, or it is cleared.
@@ -194,10 +207,9 @@ class Links:
         """Clears a retained message where nothing is to be retained."""
         self._publish(topic, b"", retain=True)
 
-    def _subscribe(self, lane: Lane, filters: list[tuple[str, int]], *, foreign_only: bool = False) -> None:
+    def _subscribe(self, lane: Lane, filters: list[tuple[str, int]], *, foreign_only: bool = False) -> bool:
         connection = self._control if lane == "control" else self._updates
-        if connection is not None:
-            connection.subscribe(filters, foreign_only=foreign_only)
+        return connection is not None and connection.subscribe(filters, foreign_only=foreign_only)
 
     # --- publishing ---------------------------------------------------------------------------------------
 

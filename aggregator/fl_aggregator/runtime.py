@@ -129,9 +129,9 @@ class Aggregator:
             record = self._launch.record.model_copy(update={"broker": str(self._broker.address)})
             self._directory.write_run(record)
             LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
+            self._links.connect_updates()
             self._links.take_over()
             self._born = True
-            self._links.connect_updates()
             self._started = time.monotonic()
             if self._launch.taken_up is None:
                 self._handle(on.Started(now=self._now()))

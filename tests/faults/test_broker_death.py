@@ -13,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from fl_aggregator.inbox import Inbox
+from fl_aggregator.links import BrokerSettings, Links
+from fl_aggregator.translate import Scope
 from fl_shared import messages as m
+from fl_shared import mqtt
 from tests import programs
 from tests.broker import Mosquitto
 from tests.faults.watching import TASK, Watch, freeze, model_sha256, settings, thaw, trainings, workers
@@ -134,3 +138,30 @@ def test_a_broker_that_dies_in_every_phase(
     assert json.loads(retained["fl/model"])["version"] == 5
     models = {topic.split("/")[2] for topic in retained if topic.startswith("fl/model/")}
     assert len(models) == 2, "the newest two, and nothing that came back from the dead"
+
+
+def test_the_aggregator_is_born_again_when_it_listens_to_updates(
+    mosquitto: Mosquitto, network: mqtt.Network
+) -> None:
+    """An edge that is admitted offers its update at once, and again only after five seconds or more."""
+    inbox = Inbox()
+    links = Links(network, BrokerSettings(mosquitto.address), "fl", Scope("R", 1), inbox)
+    with Listener(mosquitto, "fl/aggregator") as seen:
+        links.connect(10)
+        links.connect_updates()
+        links.take_over()
+        item = None
+        while item is None or item[0] != "updates":
+            item = inbox.get(10)
+            assert item is not None, "the connection for updates"
+        assert isinstance(item[1], mqtt.Connected)
+        time.sleep(0.3)
+        assert not seen.all()
+        links.take_updates()
+        programs.until(seen.all, 5, "its birth")
+        links.take_updates()
+        links.close()
+        programs.until(lambda: len(seen.all()) > 1, 5, "its farewell")
+    assert [json.loads(payload)["state"] for _, payload, _ in seen.all()] == ["online", "offline"], (
+        "born once"
+    )
