@@ -138,7 +138,9 @@ class Client:
         self._client.on_disconnect = lambda _c, _u, _f, code, _p: self._connack.put(f"disconnected: {code}")
         self._client.on_publish = lambda _c, _u, mid, code, _p: self._ack(mid, code)
         self._client.on_subscribe = lambda _c, _u, mid, codes, _p: self._ack(mid, codes[0])
-        self._client.on_message = lambda _c, _u, message: self.heard.put((message.topic, message.payload))
+        self._client.on_message = lambda _c, _u, message: self.heard.put(
+            (message.topic, bytes(message.payload))
+        )
         _, _, where = kit.broker.partition("://")
         host, _, port = where.rpartition(":")
         try:
@@ -186,7 +188,7 @@ class Client:
         """Without a goodbye, so that the broker publishes its will."""
         self._client.loop_stop()
         connection = self._client.socket()
-        assert connection is not None
+        assert isinstance(connection, socket.socket)
         connection.shutdown(socket.SHUT_RDWR)
         connection.close()
 

@@ -27,6 +27,7 @@
 ``settings``            everything a run is told at its start
 ``simulate``            a broker, a fleet and an aggregator on this machine
 ``predict``             asks for a prediction, as any MQTT client may
+``provision``           accounts, certificates and kits, and the broker's files
 ``display``             what a person at the terminal sees
 ``cli``                 the command line
 ======================  ==============================================================================

@@ -66,7 +66,7 @@ def acl(out: Path) -> str:
 
 def passwords(out: Path) -> dict[str, str]:
     lines = (out / "broker" / "passwd").read_text().splitlines()
-    return dict(line.split(":", 1) for line in lines)  # type: ignore[misc]
+    return dict(line.split(":", 1) for line in lines)
 
 
 def check_whole(out: Path) -> None:
@@ -246,7 +246,9 @@ def test_a_new_kit_of_the_aggregator_keeps_its_signature_unless_all_are_renewed(
     assert third.signing_private != first.signing_private
     assert third.sealing_private != first.sealing_private
     assert Kit.read(tmp_path / "edge-0.zip").signing_public == third.signing_public
-    assert kits.Authority.open(tmp_path / "authority").signing.private_bytes_raw() == third.signing_private
+    assert (
+        authority.Authority.open(tmp_path / "authority").signing.private_bytes_raw() == third.signing_private
+    )
 
 
 # --- interrupted ----------------------------------------------------------------------------------------------
@@ -369,13 +371,14 @@ def test_names_that_are_wrong_change_nothing(tmp_path: Path) -> None:
     begin(tmp_path)
     before = (tmp_path / "accounts.json").read_bytes()
     with kits.opened(tmp_path) as made:
-        for do, said in (
+        mistakes: list[tuple[Callable[[], object], str]] = [
             (lambda: made.add([("0", ("train",))], force=True), "'0' has an account already"),
             (lambda: made.add([("2", ("train",)), ("2", ("train",))], force=True), "named twice"),
             (lambda: made.rotate(["0", "nobody"], force=True), "'nobody' has no account"),
             (lambda: made.revoke(["0", "nobody"]), "'nobody' has no account"),
             (lambda: made.revoke(["aggregator"]), "cannot be revoked"),
-        ):
+        ]
+        for do, said in mistakes:
             with pytest.raises(UserError, match=said):
                 do()
     assert (tmp_path / "accounts.json").read_bytes() == before

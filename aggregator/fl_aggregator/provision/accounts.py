@@ -1,7 +1,8 @@
 """The register: who has an account, with which roles, and which certificates are valid no more.
 
 It is one file, ``accounts.json``, from which all files of the broker follow. An account whose kit is not written yet
-is ``pending`` there, so that whatever interrupts the making of kits, the next command goes on with it.
+is ``pending`` there, and the whole is ``settled`` at the end of each change: whatever interrupts it, the next command
+goes on with it.
 """
 
 from __future__ import annotations
@@ -83,9 +84,10 @@ class Place(_Frozen):
 
 
 class Register(_Frozen):
-    """Immutable: each change gives another one, for `write`."""
+    """Immutable: each change gives another one, for `write`. ``settled``: all other files are as it says."""
 
     format: Literal[1] = 1
+    settled: bool = False
     place: Place
     accounts: tuple[Account, ...] = ()
     broker_serial: Serial | None = None
@@ -122,25 +124,28 @@ class Register(_Frozen):
         gone = [one for one in self.accounts if one.name in changed]
         kept = [one for one in self.accounts if one.name not in changed]
         ordered = sorted([*kept, *changed.values()], key=_order)
-        return self.model_copy(update={"accounts": tuple(ordered), "revoked": self._revoking(gone, now)})
+        return self._changed(accounts=tuple(ordered), revoked=self._revoking(gone, now))
 
     def without(self, names: Iterable[str], now: datetime) -> Register:
         leaving = set(names)
         gone = [one for one in self.accounts if one.name in leaving]
         kept = tuple(one for one in self.accounts if one.name not in leaving)
-        return self.model_copy(update={"accounts": kept, "revoked": self._revoking(gone, now)})
+        return self._changed(accounts=kept, revoked=self._revoking(gone, now))
 
-    def settled(self) -> Register:
-        """All kits are written."""
-        done = tuple(one.model_copy(update={"pending": False}) for one in self.accounts)
-        return self.model_copy(update={"accounts": done})
+    def with_kits(self, accounts: Iterable[Account]) -> Register:
+        """These, which are there already, have their kits."""
+        done = {one.name: one.model_copy(update={"pending": False}) for one in accounts}
+        return self.model_copy(update={"accounts": tuple(done.get(one.name, one) for one in self.accounts)})
 
     def with_broker(self, serial: str, now: datetime) -> Register:
         """With this certificate for the broker; the one before is revoked."""
         revoked = self.revoked
         if self.broker_serial is not None:
             revoked += (Revoked(name="the broker", serial=self.broker_serial, when=now),)
-        return self.model_copy(update={"broker_serial": serial, "revoked": revoked})
+        return self._changed(broker_serial=serial, revoked=revoked)
+
+    def _changed(self, **values: object) -> Register:
+        return self.model_copy(update={**values, "settled": False})
 
     def _revoking(self, accounts: Iterable[Account], now: datetime) -> tuple[Revoked, ...]:
         fresh = [Revoked(name=one.name, serial=one.serial, when=now) for one in accounts if one.serial]

@@ -1,8 +1,8 @@
 """Makes kits, replaces and withdraws them.
 
-The order in each change: first the register, then the broker's files, then kits, and then the register again, where
-the accounts are no longer pending. So no certificate is given out that the register does not know of, and
-`Provision.finish` goes on wherever something died.
+The order in each change: first the register, where accounts are pending, then their kits, then the register without
+that, then the broker's files, and last the register, now settled. So no certificate is given out that the register
+does not know of, and `Provision.finish` goes on wherever something died.
 """
 
 from __future__ import annotations
@@ -98,25 +98,24 @@ class Provision:
     def finish(self) -> Done:
         """Writes what is still to be written."""
         done = Done()
+        fresh: list[Account] = []
+        for account in self.register.pending:
+            path = self.out / account.kit_file
+            done.kits.append(path)
+            if account.serial is None:
+                password = acc.new_password()
+                self._kit(account, password).write(path, replace=True)
+                fresh.append(account.model_copy(update={"password": acc.hashed(password)}))
+            else:
+                if not _is_written(account, path):
+                    self._kit(account, None).write(path, replace=True)
+                fresh.append(account)
+        if fresh:
+            self._save(self.register.with_kits(fresh))
         self.broker.mkdir(mode=0o700, exist_ok=True)
         broker_files.write(self.broker, self.register, self._authority, self._now)
         broker_files.write_certificate(self.broker, self.register, self._authority, self._now)
-        pending = self.register.pending
-        fresh: list[Account] = []
-        for account in pending:
-            path = self.out / account.kit_file
-            if not _is_written(account, path):
-                password = None if account.serial else acc.new_password()
-                if password is not None:
-                    fresh.append(account.model_copy(update={"password": acc.hashed(password)}))
-                self._kit(account, password).write(path, replace=True)
-            done.kits.append(path)
-        if pending:
-            if fresh:
-                # A password is known once its kit is written, so its hash can only come after it.
-                self.register = self.register.with_accounts(fresh, self._now)
-            self._save(self.register.settled())
-            broker_files.write(self.broker, self.register, self._authority, self._now)
+        self._save(self.register.model_copy(update={"settled": True}))
         return done
 
     # --- how ----------------------------------------------------------------------------------------------
@@ -177,7 +176,7 @@ def opened(out: Path) -> Iterator[Provision]:
         register = Register.read(out)
         assert register is not None
         provision = Provision(out, register, Authority.open(out / AUTHORITY))
-        if provision.register.pending:
+        if not register.settled:
             provision.finish()
         yield provision
 
@@ -193,7 +192,7 @@ def begin(
         now = datetime.now(UTC).replace(microsecond=0)
         found = Register.read(out)
         if found is not None:
-            if not found.pending:
+            if found.settled:
                 raise UserError(
                     f"--out {out}: has {len(found.accounts)} accounts already; expected a new directory, "
                     "or: provision add ID"
