@@ -37,6 +37,7 @@
 ``settings``            everything a run is told at its start
 ``simulate``            a broker, a fleet and an aggregator on this machine
 ``predict``, ``stop``   asks for a prediction, as any MQTT client may; ends a run from afar
+``provision``           accounts, certificates and kits, and the broker's files
 ``display``,
 ``waiting``             what a person at the terminal sees
 ``cli``                 the command line

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 from click.core import ParameterSource
 
+from fl_aggregator.provision.cli import provision
 from fl_shared import options as shared
 from fl_shared.errors import RunFailed, UserError
 
@@ -33,6 +34,9 @@ FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 @shared.version_option
 def cli() -> None:
     """Federated learning over the MQTT broker that you already run."""
+
+
+cli.add_command(provision)
 
 
 def run_options(command: Command) -> Command:

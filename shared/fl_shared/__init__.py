@@ -17,6 +17,7 @@
 ``outbox``,
 ``network_thread``      what connections are made of
 ``broker_url``          ``mqtt://…`` → address
+``kit``                 the file with all that an account needs: where, who, keys
 ``mosquitto``           a Mosquitto of our own, and its configuration
 ``memory_pool``         freed memory that is kept for the next large message
 ``files``               files that are whole or not there

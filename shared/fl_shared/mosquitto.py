@@ -51,14 +51,15 @@ def configuration(
     persistence: Path | None = None,
     max_packet_size: int | None = MAX_PACKET_SIZE,
     extra: Sequence[str] = (),
+    header: str = "Made by `python -m fl_shared.mosquitto`; broker/README.md says what each setting is for.",
 ) -> str:
     """The text of a configuration file for Mosquitto 2.0 and 2.1; ``broker/README.md`` says why.
 
     ``persistence``: the directory for the broker's memory, null for none. ``max_packet_size``: bytes, null
-    for the broker's own default. ``extra``: further lines, as they are.
+    for the broker's own default. ``extra``: further lines, as they are. ``header``: a comment before them all.
     """
     lines = [
-        "# Made by `python -m fl_shared.mosquitto`; broker/README.md says what each setting is for.",
+        f"# {header}",
         *(f"listener {one.port}" + (f" {one.host}" if one.host else "") for one in listeners),
         f"allow_anonymous {_truth(allow_anonymous)}",
         "set_tcp_nodelay true",

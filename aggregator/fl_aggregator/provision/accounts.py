@@ -1,0 +1,185 @@
+"""The register: who has an account, with which roles, and which certificates are valid no more.
+
+It is one file, ``accounts.json``, from which all files of the broker follow. An account whose kit is not written yet
+is ``pending`` there, and the whole is ``settled`` at the end of each change: whatever interrupts it, the next command
+goes on with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from fl_shared.errors import UserError
+from fl_shared.kit import Role, write_private
+from fl_shared.topics import CLIENT, valid_client
+
+FILE: Final = "accounts.json"
+AGGREGATOR: Final = "aggregator"
+OPERATOR: Final = "operator"
+RESERVED: Final = (AGGREGATOR, OPERATOR)
+HASH_ROUNDS: Final = 101
+"""As mosquitto_passwd has it. Passwords are 192 random bits, which no number of rounds makes harder to guess."""
+
+Serial = Annotated[str, Field(pattern="^[0-9a-f]{1,40}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Account(_Frozen):
+    """``serial`` (hexadecimal) of its certificate, or ``password``, as the broker's password file has it."""
+
+    name: Annotated[str, Field(pattern=f"^{CLIENT}$")]
+    roles: tuple[Role, ...]
+    issued: AwareDatetime
+    pending: bool
+    serial: Serial | None = None
+    password: str | None = None
+
+    @property
+    def kit_file(self) -> str:
+        """The name of its kit's file."""
+        if self.name in RESERVED:
+            return f"{self.name}.zip"
+        return f"{'asker' if 'asker' in self.roles else 'edge'}-{self.name}.zip"
+
+
+class Revoked(_Frozen):
+    """A certificate that is valid no more."""
+
+    name: str
+    serial: Serial
+    when: AwareDatetime
+
+
+class Place(_Frozen):
+    """What is said once, at the first provisioning. ``days``: how long a certificate is valid.
+
+    ``broker_dir``: where the broker finds its files, null for where they are made.
+    """
+
+    hosts: Annotated[tuple[str, ...], Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+    prefix: str
+    passwords: bool
+    days: Annotated[int, Field(ge=1)]
+    broker_dir: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where kits say that the broker is."""
+        host = self.hosts[0]
+        return f"mqtts://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+class Register(_Frozen):
+    """Immutable: each change gives another one, for `write`. ``settled``: all other files are as it says."""
+
+    format: Literal[1] = 1
+    settled: bool = False
+    place: Place
+    accounts: tuple[Account, ...] = ()
+    broker_serial: Serial | None = None
+    revoked: tuple[Revoked, ...] = ()
+
+    @classmethod
+    def read(cls, directory: Path) -> Self | None:
+        """That of ``directory``, null if there is none. Raises ``UserError``."""
+        path = directory / FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}") from None
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            where = ".".join(str(each) for each in first["loc"])
+            raise UserError(f"{path}: {where}: {first['msg']}; expected it as provision wrote it") from None
+
+    def write(self, directory: Path) -> None:
+        write_private(directory / FILE, self.model_dump_json(indent=1, exclude_none=True).encode() + b"\n")
+
+    def find(self, name: str) -> Account | None:
+        return next((one for one in self.accounts if one.name == name), None)
+
+    @property
+    def pending(self) -> list[Account]:
+        return [one for one in self.accounts if one.pending]
+
+    def with_accounts(self, accounts: Iterable[Account], now: datetime) -> Register:
+        """With these, in the place of those of the same names, whose certificates are then revoked."""
+        changed = {one.name: one for one in accounts}
+        gone = [one for one in self.accounts if one.name in changed]
+        kept = [one for one in self.accounts if one.name not in changed]
+        ordered = sorted([*kept, *changed.values()], key=_order)
+        return self._changed(accounts=tuple(ordered), revoked=self._revoking(gone, now))
+
+    def without(self, names: Iterable[str], now: datetime) -> Register:
+        leaving = set(names)
+        gone = [one for one in self.accounts if one.name in leaving]
+        kept = tuple(one for one in self.accounts if one.name not in leaving)
+        return self._changed(accounts=kept, revoked=self._revoking(gone, now))
+
+    def with_kits(self, accounts: Iterable[Account]) -> Register:
+        """These, which are there already, have their kits."""
+        done = {one.name: one.model_copy(update={"pending": False}) for one in accounts}
+        return self.model_copy(update={"accounts": tuple(done.get(one.name, one) for one in self.accounts)})
+
+    def with_broker(self, serial: str, now: datetime) -> Register:
+        """With this certificate for the broker; the one before is revoked."""
+        revoked = self.revoked
+        if self.broker_serial is not None:
+            revoked += (Revoked(name="the broker", serial=self.broker_serial, when=now),)
+        return self._changed(broker_serial=serial, revoked=revoked)
+
+    def _changed(self, **values: object) -> Register:
+        return self.model_copy(update={**values, "settled": False})
+
+    def _revoking(self, accounts: Iterable[Account], now: datetime) -> tuple[Revoked, ...]:
+        fresh = [Revoked(name=one.name, serial=one.serial, when=now) for one in accounts if one.serial]
+        return (*self.revoked, *fresh)
+
+
+def _order(account: Account) -> tuple[bool, bool, int, str]:
+    """The aggregator and the operator first, then edges by number and name, then askers."""
+    name = account.name
+    number = int(name) if name.isdecimal() else 10**64
+    return (name not in RESERVED, "asker" in account.roles, number, name)
+
+
+def check_name(name: str, option: str) -> str:
+    """``name`` if an edge or an asker may be called so. Raises ``UserError``."""
+    if not valid_client(name):
+        raise UserError(f"{option} {name[:80]!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
+    if name in RESERVED:
+        raise UserError(f"{option} {name!r}: this name is the {name}'s; expected another one")
+    return name
+
+
+def new_password() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def hashed(password: str, salt: bytes | None = None) -> str:
+    """As a line of Mosquitto's password file has it behind the colon: PBKDF2 with HMAC-SHA-512."""
+    salt = secrets.token_bytes(12) if salt is None else salt
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, HASH_ROUNDS)
+    return f"$7${HASH_ROUNDS}${b64encode(salt).decode()}${b64encode(digest).decode()}"
+
+
+def is_password(password: str, stored: str) -> bool:
+    """Whether ``stored`` was made from ``password`` by `hashed`."""
+    found = re.fullmatch(r"\$7\$\d+\$([A-Za-z0-9+/=]+)\$[A-Za-z0-9+/=]+", stored)
+    return found is not None and hmac.compare_digest(hashed(password, b64decode(found[1])), stored)

@@ -1,0 +1,344 @@
+"""A kit: one zip file with all that an account needs, made by ``fl-aggregator provision``.
+
+``kit.json`` says who, where and with which of the aggregator's public keys; ``ca.pem`` is whom to trust as the broker;
+``cert.pem`` and ``key.pem`` prove who we are, or a user and a password in ``kit.json`` do. Whoever holds a kit is
+the account: its file is for one pair of eyes (mode 0600), and a `Kit` does not show its secrets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import ssl
+import stat
+import tempfile
+import zipfile
+import zlib
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import NameOID
+from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
+
+from fl_shared.errors import UserError
+from fl_shared.topics import CLIENT, valid_prefix
+
+LOG: Final = logging.getLogger(__name__)
+
+FORMAT: Final = 1
+MAX_KIT: Final = 256 * 2**10
+MAX_MEMBER: Final = 64 * 2**10
+KEY_BYTES: Final = 32
+"""Of a raw Ed25519 or X25519 key, public or private."""
+DESCRIPTION: Final = "kit.json"
+CA: Final = "ca.pem"
+CERTIFICATE: Final = "cert.pem"
+KEY: Final = "key.pem"
+_MEMBERS: Final = frozenset({DESCRIPTION, CA, CERTIFICATE, KEY})
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+"""Zip's first moment: when a kit was made is in its certificate."""
+
+EdgeRole = Literal["train", "evaluate", "predict"]
+Role = Literal["train", "evaluate", "predict", "aggregator", "operator", "asker"]
+
+
+def broker_text(value: str) -> str:
+    """``value`` if it is ``mqtts://host:port`` (or ``wss://``); raises ``ValueError``."""
+    form = "expected mqtts://host:port"
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{value!r}: {error}; {form}") from None
+    rest = parts.path or parts.query or parts.fragment or parts.username or parts.password
+    if parts.scheme not in ("mqtts", "wss") or not host or not port or rest:
+        raise ValueError(f"{value!r}: {form}")
+    if not host.isascii() or not host.isprintable() or any(mark in host for mark in " \\%,"):
+        raise ValueError(f"{value!r}: {host!r} is no host; {form}")
+    return value
+
+
+def _prefix(value: str) -> str:
+    if not valid_prefix(value):
+        raise ValueError(f"{value!r} cannot stand before topics")
+    return value
+
+
+_RawKey = Annotated[Base64Bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+
+
+class _Description(BaseModel):
+    """``kit.json``. Bytes are base64."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    format: Literal[1]
+    name: Annotated[str, Field(pattern=f"^{CLIENT}$")]
+    roles: Annotated[list[Role], Field(min_length=1, max_length=3)]
+    broker: Annotated[str, Field(max_length=512), AfterValidator(broker_text)]
+    prefix: Annotated[str, Field(max_length=256), AfterValidator(_prefix)]
+    signing_public: _RawKey
+    sealing_public: _RawKey
+    signing_private: _RawKey | None = None
+    sealing_private: _RawKey | None = None
+    user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    password: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+
+
+class _Unfit(Exception):
+    """What is wrong with a kit, without the kit's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """``name``: the account, for an edge its client id. ``broker``: ``mqtts://host:port``.
+
+    ``ca``, ``cert``, ``key`` are PEM. ``signing_public`` (Ed25519) and ``sealing_public`` (X25519) are the
+    aggregator's, raw, 32 bytes; it alone has the private ones. Either ``cert`` and ``key`` or ``user`` and
+    ``password`` are there.
+    """
+
+    name: str
+    roles: tuple[Role, ...]
+    broker: str
+    prefix: str
+    ca: bytes = field(repr=False)
+    signing_public: bytes
+    sealing_public: bytes
+    cert: bytes | None = field(default=None, repr=False)
+    key: bytes | None = field(default=None, repr=False)
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    signing_private: bytes | None = field(default=None, repr=False)
+    sealing_private: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The kit in ``path``. Raises ``UserError`` that names what is missing in it, or wrong."""
+        try:
+            with path.open("rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+                data = file.read(MAX_KIT + 1)
+        except OSError as error:
+            raise UserError(f"kit {path}: {error.strerror}") from None
+        if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            LOG.warning(
+                "kit %s: others may read it (mode %03o): chmod 600 %s", path, stat.S_IMODE(mode), path
+            )
+        try:
+            return cls.decode(data)
+        except _Unfit as error:
+            raise UserError(f"kit {path}: {error}") from None
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        if len(data) > MAX_KIT:
+            raise _Unfit(f"larger than {MAX_KIT} bytes; expected a kit that fl-aggregator provision has made")
+        members = _unzip(data)
+        for name in (DESCRIPTION, CA):
+            if name not in members:
+                raise _Unfit(f"{name} is missing")
+        kit = cls._from(_described(members[DESCRIPTION]), members)
+        kit._check()
+        return kit
+
+    @classmethod
+    def _from(cls, said: _Description, members: dict[str, bytes]) -> Self:
+        values = {name: getattr(said, name) for name in _Description.model_fields if name != "format"}
+        values["roles"] = tuple(said.roles)
+        return cls(**values, ca=members[CA], cert=members.get(CERTIFICATE), key=members.get(KEY))
+
+    def encode(self) -> bytes:
+        """The zip file's bytes; the same kit gives the same bytes."""
+        values = {name: getattr(self, name) for name in _Description.model_fields if name != "format"}
+        for name, value in values.items():
+            if isinstance(value, bytes):
+                values[name] = b64encode(value)
+        said = _Description(format=FORMAT, **{**values, "roles": list(self.roles)})
+        text = said.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
+        members = {DESCRIPTION: text, CA: self.ca, CERTIFICATE: self.cert, KEY: self.key}
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, content in members.items():
+                if content is not None:
+                    info = zipfile.ZipInfo(name, _EPOCH)
+                    info.external_attr = (stat.S_IFREG | 0o600) << 16
+                    archive.writestr(info, content)
+        return file.getvalue()
+
+    def write(self, path: Path, *, replace: bool = False) -> None:
+        """Writes it with mode 0600, whole or not at all. Raises ``UserError`` for a file in its place."""
+        if not replace and path.exists():
+            raise UserError(f"{path} exists; a kit is only replaced with --force")
+        write_private(path, self.encode())
+
+    def check_validity(self, now: datetime) -> None:
+        """Raises ``UserError`` if the certificate is not valid at ``now`` (aware)."""
+        if self.cert is None:
+            return
+        cert = x509.load_pem_x509_certificate(self.cert)
+        if now > cert.not_valid_after_utc:
+            raise UserError(
+                f"kit of {self.name!r}: its certificate expired on {cert.not_valid_after_utc:%Y-%m-%d}; "
+                "get a new kit: fl-aggregator provision rotate"
+            )
+        if now < cert.not_valid_before_utc:
+            raise UserError(
+                f"kit of {self.name!r}: its certificate is valid from {cert.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
+                f"and here it is {now:%Y-%m-%d %H:%M}: is this machine's clock right?"
+            )
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """For a connection to the broker: trusts the kit's CA only, checks the host's name, shows our certificate.
+
+        No key lies in a file afterwards.
+        """
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=self.ca.decode("ascii"))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.cert is not None and self.key is not None:
+            with _passing_file(self.cert + b"\n" + self.key) as name:
+                context.load_cert_chain(name)
+        return context
+
+    def _check(self) -> None:
+        authorities = _certificates(CA, self.ca)
+        if not all(_is_authority(one) for one in authorities):
+            raise _Unfit(f"{CA}: holds a certificate that is no authority's")
+        has_password = self.user is not None and self.password is not None
+        if (self.cert is None) != (self.key is None):
+            raise _Unfit(f"{KEY if self.key is None else CERTIFICATE} is missing")
+        if self.cert is None and not has_password:
+            raise _Unfit(f"neither {CERTIFICATE} and {KEY} nor user and password are in it")
+        if self.cert is not None and self.key is not None:
+            self._check_certificate(_certificates(CERTIFICATE, self.cert)[0], authorities)
+        private = (self.signing_private, self.sealing_private)
+        if ("aggregator" in self.roles) != all(private) or any(private) != all(private):
+            raise _Unfit(f"{DESCRIPTION}: the private keys are the aggregator's, and only its")
+        if self.signing_private is not None and self.sealing_private is not None:
+            pairs: tuple[tuple[str, Any, bytes], ...] = (
+                ("signing", Ed25519PrivateKey.from_private_bytes(self.signing_private), self.signing_public),
+                ("sealing", X25519PrivateKey.from_private_bytes(self.sealing_private), self.sealing_public),
+            )
+            for name, key, public in pairs:
+                if key.public_key().public_bytes_raw() != public:
+                    raise _Unfit(f"{DESCRIPTION}: {name}_private is not the key of {name}_public")
+
+    def _check_certificate(self, cert: x509.Certificate, authorities: list[x509.Certificate]) -> None:
+        assert self.key is not None
+        try:
+            key = load_pem_private_key(self.key, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise _Unfit(f"{KEY}: not a private key in PEM without a password") from None
+        form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        if key.public_key().public_bytes(*form) != cert.public_key().public_bytes(*form):
+            raise _Unfit(f"{KEY}: not the key of {CERTIFICATE}")
+        names = [str(each.value) for each in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        if names != [self.name]:
+            raise _Unfit(f"{CERTIFICATE}: is of {names}, expected the kit's name, {self.name!r}")
+        if not any(_is_issued_by(cert, each) for each in authorities):
+            raise _Unfit(f"{CERTIFICATE}: was not issued by {CA}")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """``path`` is then all of ``content``, on the disk and with mode 0600, or what it was. Raises ``OSError``."""
+    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # its mode is 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def _unzip(data: bytes) -> dict[str, bytes]:
+    """The members that a kit may have; nothing is ever written to where a name in it points."""
+    members: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in archive.infolist():
+                if info.filename not in _MEMBERS:
+                    raise _Unfit(
+                        f"holds {info.filename[:80]!r}; expected {', '.join(sorted(_MEMBERS))} and no more"
+                    )
+                if info.filename in members:
+                    raise _Unfit(f"holds {info.filename} twice")
+                if info.file_size > MAX_MEMBER:
+                    raise _Unfit(
+                        f"{info.filename}: {info.file_size} bytes, at most {MAX_MEMBER} are expected"
+                    )
+                with archive.open(info) as member:
+                    # Never more than the header says, whatever it unpacks to.
+                    members[info.filename] = member.read(MAX_MEMBER + 1)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OSError, EOFError):
+        raise _Unfit(
+            "not a readable zip file; expected a kit that fl-aggregator provision has made"
+        ) from None
+    return members
+
+
+def _described(text: bytes) -> _Description:
+    try:
+        return _Description.model_validate_json(text)
+    except ValidationError as error:
+        # Without the input, which may be a password.
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(each) for each in first["loc"])
+        raise _Unfit(f"{DESCRIPTION}: {where + ': ' if where else ''}{first['msg']}") from None
+
+
+def _certificates(member: str, pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise _Unfit(f"{member}: not a certificate in PEM") from None
+
+
+def _is_authority(cert: x509.Certificate) -> bool:
+    try:
+        return cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def _is_issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        cert.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _passing_file(content: bytes) -> Iterator[str]:
+    """The name of a file with ``content`` that nobody else may read and that is gone afterwards.
+
+    OpenSSL takes keys from files only. Linux has files without a disk, also where nothing may be written.
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("fl-kit")  # closed in children that are executed
+        try:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.NamedTemporaryFile(prefix="fl-kit-") as file:
+            file.write(content)
+            file.flush()
+            yield file.name

@@ -1,0 +1,374 @@
+"""Kits: what goes in comes out, and whatever else a file may hold is a mistake that is named."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import socket
+import ssl
+import stat
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fl_aggregator.provision.authority import Authority, new_serial
+from fl_shared.errors import UserError
+from fl_shared.kit import MAX_KIT, MAX_MEMBER, Kit
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+DESCRIPTORS = Path("/dev/fd")
+Members = dict[str, bytes]
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.create(tmp_path_factory.mktemp("ca") / "authority", NOW)
+
+
+@pytest.fixture(scope="module")
+def kit(authority: Authority) -> Kit:
+    issued = authority.client("7", new_serial(), NOW, 30)
+    return Kit(
+        name="7",
+        roles=("train", "predict"),
+        broker="mqtts://broker.example:8883",
+        prefix="plant7/fl",
+        ca=authority.pem,
+        cert=issued.cert,
+        key=issued.key,
+        signing_public=authority.signing.public_key().public_bytes_raw(),
+        sealing_public=authority.sealing.public_key().public_bytes_raw(),
+    )
+
+
+@pytest.fixture(scope="module")
+def of_aggregator(kit: Kit, authority: Authority) -> Kit:
+    issued = authority.client("aggregator", new_serial(), NOW, 30)
+    return replace(
+        kit,
+        name="aggregator",
+        roles=("aggregator",),
+        cert=issued.cert,
+        key=issued.key,
+        signing_private=authority.signing.private_bytes_raw(),
+        sealing_private=authority.sealing.private_bytes_raw(),
+    )
+
+
+@pytest.fixture(scope="module")
+def with_password(kit: Kit) -> Kit:
+    return replace(kit, cert=None, key=None, user="7", password="s3cret-word")
+
+
+def test_what_is_written_is_read_again(
+    kit: Kit, of_aggregator: Kit, with_password: Kit, tmp_path: Path
+) -> None:
+    for number, one in enumerate((kit, of_aggregator, with_password)):
+        path = tmp_path / f"{number}.zip"
+        one.write(path)
+        assert Kit.read(path) == one
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert one.encode() == path.read_bytes()
+    assert names_in(tmp_path) == ["0.zip", "1.zip", "2.zip"]
+
+
+def test_it_is_not_written_over_what_is_there(kit: Kit, with_password: Kit, tmp_path: Path) -> None:
+    path = tmp_path / "edge-7.zip"
+    path.write_bytes(b"something")
+    with pytest.raises(UserError, match=r"edge-7\.zip exists"):
+        kit.write(path)
+    assert path.read_bytes() == b"something"
+    kit.write(path, replace=True)
+    with_password.write(path, replace=True)
+    assert Kit.read(path) == with_password
+
+
+def test_it_does_not_show_its_secrets(kit: Kit, of_aggregator: Kit, with_password: Kit) -> None:
+    for one in (kit, of_aggregator, with_password):
+        shown = repr(one) + str(one)
+        assert "PRIVATE" not in shown
+        assert "s3cret" not in shown
+        assert repr(of_aggregator.signing_private) not in shown
+        assert repr(of_aggregator.sealing_private) not in shown
+        assert one.name in shown
+
+
+def test_a_kit_that_others_may_read_is_warned_about(
+    kit: Kit, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "kit.zip"
+    kit.write(path)
+    Kit.read(path)
+    assert caplog.text == ""
+    path.chmod(0o644)
+    Kit.read(path)
+    assert "chmod 600" in caplog.text
+
+
+# --- bad kits -------------------------------------------------------------------------------------------------
+
+
+def members_of(kit: Kit) -> Members:
+    with zipfile.ZipFile(io.BytesIO(kit.encode())) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(members: Members, *, twice: str | None = None, compression: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name, content in members.items():
+            archive.writestr(name, content)
+        if twice is not None:
+            archive.writestr(twice, members[twice])
+    return file.getvalue()
+
+
+def saying(**changes: Any) -> Callable[[Members], Members]:
+    """With other values in kit.json; None takes the member away."""
+
+    def change(members: Members) -> Members:
+        said = {**json.loads(members["kit.json"]), **changes}
+        text = json.dumps({name: value for name, value in said.items() if value is not None})
+        return {**members, "kit.json": text.encode()}
+
+    return change
+
+
+def having(**changes: bytes | None) -> Callable[[Members], Members]:
+    """With other members: ``ca``, ``cert``, ``key`` or ``json``; None takes it away."""
+    names = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem", "json": "kit.json"}
+
+    def change(members: Members) -> Members:
+        changed = {**members, **{names[short]: content for short, content in changes.items()}}
+        return {name: content for name, content in changed.items() if content is not None}
+
+    return change
+
+
+SHORT, THIRTY_TWO = "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+BAD: list[tuple[str, Callable[[Members], Members], str]] = [
+    ("no kit.json", having(json=None), r"kit\.json is missing"),
+    ("no ca.pem", having(ca=None), r"ca\.pem is missing"),
+    ("no key.pem", having(key=None), r"key\.pem is missing"),
+    ("no cert.pem", having(cert=None), r"cert\.pem is missing"),
+    ("neither", having(cert=None, key=None), "neither cert.pem and key.pem nor user and password"),
+    ("not JSON", having(json=b"{"), r"kit\.json: "),
+    ("not an object", having(json=b"[]"), r"kit\.json: "),
+    ("not UTF-8", having(json=b"\xff\xfe"), r"kit\.json: "),
+    ("version 2", saying(format=2), "format: .*1"),
+    ("no version", saying(format=None), "format: Field required"),
+    ("no name", saying(name=None), "name: Field required"),
+    ("name with a slash", saying(name="a/b"), "name: "),
+    ("name with a newline", saying(name="7\n"), "name: "),
+    ("another's name", saying(name="8"), r"cert\.pem: is of \['7'\], expected the kit's name, '8'"),
+    ("no roles", saying(roles=[]), "roles: "),
+    ("unknown role", saying(roles=["admin"]), r"roles\.0: "),
+    ("plain broker", saying(broker="mqtt://broker:1883"), "broker: .*expected mqtts://host:port"),
+    ("broker without a port", saying(broker="mqtts://broker"), "broker: .*expected mqtts://host:port"),
+    ("broker with a path", saying(broker="mqtts://broker:1/x"), "broker: .*expected mqtts://host:port"),
+    ("broker with port 99999", saying(broker="mqtts://broker:99999"), "broker: .*expected mqtts://host:port"),
+    ("broker with a password", saying(broker="mqtts://a:b@broker:1"), "broker: "),
+    ("prefix with a wildcard", saying(prefix="fl/#"), "prefix: .*cannot stand before topics"),
+    ("unknown member", saying(extra=1), "extra: "),
+    ("short signing key", saying(signing_public=SHORT), "signing_public: .*32"),
+    ("no sealing key", saying(sealing_public=None), "sealing_public: Field required"),
+    ("no base64", saying(sealing_public="§" * 44), "sealing_public: "),
+    ("a private key", saying(signing_private=THIRTY_TWO), "private keys are the aggregator's"),
+    ("two of them", saying(signing_private=THIRTY_TWO, sealing_private=THIRTY_TWO), "private keys are the agg"),
+    ("the role, no keys", saying(roles=["aggregator"]), "private keys are the aggregator's"),
+    ("ca.pem is no PEM", having(ca=b"hello"), r"ca\.pem: not a certificate in PEM"),
+    ("ca.pem is broken", having(ca=b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), r"ca\.pem: not"),
+    ("cert.pem is no PEM", having(cert=b""), r"cert\.pem: not a certificate in PEM"),
+    ("key.pem is no PEM", having(key=b"hello"), r"key\.pem: not a private key"),
+    ("ca.pem is no authority", lambda m: {**m, "ca.pem": m["cert.pem"]}, r"ca\.pem: .*no authority"),
+    ("another file", lambda m: {**m, "README": b"x"}, r"holds 'README'; expected ca\.pem, cert\.pem"),
+    ("a way out", lambda m: {**m, "../../etc/cron.d/x": b"x"}, r"holds '\.\./\.\./etc/cron\.d/x'"),
+    ("a folder", lambda m: {**m, "kit.json/": b""}, "holds 'kit.json/'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "said"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_a_bad_kit_is_a_mistake_that_is_named(
+    kit: Kit, tmp_path: Path, change: Callable[[Members], Members], said: str
+) -> None:
+    path = tmp_path / "kit.zip"
+    path.write_bytes(zipped(change(members_of(kit))))
+    with pytest.raises(UserError, match=said) as caught:
+        Kit.read(path)
+    assert str(caught.value).startswith(f"kit {path}: ")
+    assert names_in(tmp_path) == ["kit.zip"]
+
+
+def test_the_certificate_of_another_authority_is_refused(kit: Kit, tmp_path: Path) -> None:
+    other = Authority.create(tmp_path / "other", NOW).client("7", new_serial(), NOW, 30)
+    (tmp_path / "kit.zip").write_bytes(replace(kit, cert=other.cert, key=other.key).encode())
+    with pytest.raises(UserError, match=r"cert\.pem: was not issued by ca\.pem"):
+        Kit.read(tmp_path / "kit.zip")
+    (tmp_path / "kit.zip").write_bytes(replace(kit, key=other.key).encode())
+    with pytest.raises(UserError, match=r"key\.pem: not the key of cert\.pem"):
+        Kit.read(tmp_path / "kit.zip")
+
+
+def test_private_keys_that_do_not_fit_the_public_ones_are_refused(of_aggregator: Kit, tmp_path: Path) -> None:
+    path = tmp_path / "kit.zip"
+    for name in ("signing_private", "sealing_private"):
+        replace(of_aggregator, **{name: bytes(32)}).write(path, replace=True)  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=f"{name} is not the key of"):
+            Kit.read(path)
+
+
+def test_a_password_is_in_no_message(with_password: Kit, tmp_path: Path) -> None:
+    path = tmp_path / "kit.zip"
+    for bad in ({"password": "s3cret" * 100}, {"password": ["s3cret"]}, {"user": "", "password": "s3cret"}):
+        path.write_bytes(zipped(saying(**bad)(members_of(with_password))))
+        with pytest.raises(UserError) as caught:
+            Kit.read(path)
+        assert "s3cret" not in str(caught.value)
+
+
+def test_what_unpacks_to_more_than_a_kit_is_refused_and_not_unpacked(kit: Kit, tmp_path: Path) -> None:
+    path = tmp_path / "kit.zip"
+    bomb = {**members_of(kit), "ca.pem": bytes(64 * 2**20)}
+    data = zipped(bomb, compression=zipfile.ZIP_DEFLATED)
+    assert len(data) < MAX_KIT
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"ca\.pem: 67108864 bytes, at most {MAX_MEMBER}"):
+        Kit.read(path)
+    # One that says of itself that it is small.
+    path.write_bytes(data.replace((64 * 2**20).to_bytes(4, "little"), (600).to_bytes(4, "little")))
+    with pytest.raises(UserError, match=r"not a readable zip file|not a certificate"):
+        Kit.read(path)
+
+
+def test_what_is_no_kit_at_all_is_a_mistake(kit: Kit, tmp_path: Path) -> None:
+    path = tmp_path / "kit.zip"
+    members = members_of(kit)
+    for data, said in (
+        (b"", "not a readable zip file"),
+        (b"PK" * 100, "not a readable zip file"),
+        (kit.encode()[:-30], "not a readable zip file"),
+        (bytes(MAX_KIT + 1), f"larger than {MAX_KIT} bytes"),
+        (zipped(members, twice="ca.pem"), r"holds ca\.pem twice"),
+        (zipped({}), r"kit\.json is missing"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=said):
+            Kit.read(path)
+    with pytest.raises(UserError, match="No such file"):
+        Kit.read(tmp_path / "none.zip")
+    with pytest.raises(UserError, match="Is a directory"):
+        Kit.read(tmp_path)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_happens_to_its_bytes_it_is_read_or_refused(
+    kit: Kit, tmp_path: Path, data: st.DataObject
+) -> None:
+    content = bytearray(kit.encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        where = data.draw(st.integers(0, len(content) - 1))
+        content[where] = data.draw(st.integers(0, 255))
+    path = tmp_path / "kit.zip"
+    path.write_bytes(
+        content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
+    )
+    with contextlib.suppress(UserError):
+        Kit.read(path).ssl_context()
+
+
+# --- what TLS needs -------------------------------------------------------------------------------------------
+
+
+def test_a_certificate_out_of_its_time_is_named(kit: Kit, with_password: Kit) -> None:
+    kit.check_validity(NOW)
+    with_password.check_validity(NOW + timedelta(days=9999))
+    with pytest.raises(UserError, match=r"'7': its certificate expired on .*provision rotate"):
+        kit.check_validity(NOW + timedelta(days=31))
+    with pytest.raises(UserError, match=r"is this machine's clock right\?"):
+        kit.check_validity(NOW - timedelta(days=2))
+
+
+def test_its_context_speaks_to_the_broker_and_to_nobody_else(
+    kit: Kit, authority: Authority, tmp_path: Path
+) -> None:
+    broker = authority.broker(["broker.example", "127.0.0.1"], new_serial(), NOW, 30)
+    assert handshake(kit, authority, broker, "broker.example", tmp_path) == (True, "7")
+    assert handshake(kit, authority, broker, "127.0.0.1", tmp_path) == (True, "7")
+    assert handshake(kit, authority, broker, "elsewhere.example", tmp_path)[0] is False
+    # An edge's certificate does not make a broker, and another authority's no broker of ours.
+    assert (
+        handshake(kit, authority, authority.client("broker.example", 1, NOW, 1), "broker.example", tmp_path)[
+            0
+        ]
+        is False
+    )
+    other = Authority.create(tmp_path / "other", NOW).broker(["broker.example"], new_serial(), NOW, 30)
+    assert handshake(kit, authority, other, "broker.example", tmp_path)[0] is False
+
+
+def handshake(
+    kit: Kit, authority: Authority, server: Any, host: str, tmp_path: Path
+) -> tuple[bool, str | None]:
+    """Whether the client trusts the server, and whom the server takes the client for, both as strict as can be."""
+    (tmp_path / "server.pem").write_bytes(server.cert + server.key)
+    (tmp_path / "ca.pem").write_bytes(authority.pem + authority.revocations([], NOW))
+    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tmp_path / "ca.pem"))
+    serving.load_cert_chain(tmp_path / "server.pem")
+    serving.verify_mode = ssl.CERT_REQUIRED
+    serving.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_CRL_CHECK_LEAF
+    asking = kit.ssl_context()
+    asking.verify_flags |= ssl.VERIFY_X509_STRICT
+    ours, theirs = socket.socketpair()
+    seen: list[str] = []
+
+    def serve() -> None:
+        with (
+            contextlib.suppress(OSError),
+            theirs,
+            serving.wrap_socket(theirs, server_side=True) as connection,
+        ):
+            certificate = connection.getpeercert()
+            assert certificate is not None
+            subject: Any = certificate["subject"]
+            seen.append(subject[0][0][1])
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    trusted = True
+    with ours:
+        ours.settimeout(10)
+        try:
+            with asking.wrap_socket(ours, server_hostname=host) as connection:
+                connection.recv(1)
+        except ssl.SSLCertVerificationError:
+            trusted = False
+    thread.join(10)
+    return trusted, seen[0] if seen else None
+
+
+def test_its_context_leaves_no_key_behind(kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = len(names_in(DESCRIPTORS))
+    kit.ssl_context()
+    assert names_in(tmp_path) == []
+    monkeypatch.delattr(os, "memfd_create", raising=False)  # as where there is none
+    kit.ssl_context()
+    assert names_in(tmp_path) == []
+    assert len(names_in(DESCRIPTORS)) == before
