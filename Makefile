@@ -28,11 +28,12 @@ setup-dev: ## The same, and what the tests need
 demo: setup ## Train 20 edges for 10 rounds through a real broker, then ask them for a prediction
 	$(BIN)/fl-aggregator simulate --task digits --predict examples/seven.png $(SIMULATE)
 
-lint: setup-dev ## Style, types, and which package may import what
+lint: setup-dev ## Style, types, which package may import what, and what bandit finds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -c pyproject.toml -r aggregator edge_client shared
 
 # Two at a time, since tests mostly wait. pytest comes last: its closing line is the one to read.
 test: lint ## Lint, then all tests but the long ones

@@ -4,6 +4,7 @@
 ``messages``            every message of the protocol, one model a kind
 ``topics``              every topic, built and parsed as values
 ``codec``               bytes ↔ message: msgpack and JSON, with size caps
+``asyncapi``            the protocol as an AsyncAPI document
 ``tensors``             named arrays ↔ one flat vector and its manifest
 ``publication``         pure: a model as the retained messages that lie at the broker
 ``transfer``            pure: and back, from what has come of them

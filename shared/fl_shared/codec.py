@@ -30,9 +30,10 @@ MAX_MEMBERS: Final = 256
 MAX_MSGPACK_BYTES: Final = 268_435_455
 """MQTT's own limit for a packet."""
 
-_MSGPACK: Final = (m.ModelManifest, m.ModelChunk, m.Update, m.Offer, m.UpdateChunk, m.TrainingFailed)
+MSGPACK: Final = (m.ModelManifest, m.ModelChunk, m.Update, m.Offer, m.UpdateChunk, m.TrainingFailed)
+"""What travels as msgpack; all else is JSON."""
 
-_KINDS: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
+KINDS: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
     t.AggregatorTopic: (m.AggregatorPresence,),
     t.StatusTopic: (m.Status,),
     t.ControlTopic: (m.Control,),
@@ -50,6 +51,7 @@ _KINDS: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
     t.EvaluationsTopic: (m.Evaluation,),
     t.PredictionsTopic: (m.Prediction,),
 }
+"""What may come on a topic. A request on ``fl/predict`` is none of these: a picture, or `m.ImageRequest`."""
 
 
 class DecodeError(Exception):
@@ -74,7 +76,7 @@ def encode(message: m.Message) -> bytes:
             for section in message.sections:
                 pieces += _with_data(section)
             return b"".join(pieces)
-        case _ if isinstance(message, _MSGPACK):
+        case _ if isinstance(message, MSGPACK):
             return _packed(message.model_dump())
         case _:
             return message.model_dump_json().encode()
@@ -114,10 +116,10 @@ def decode(topic: t.Topic, payload: bytes | memoryview) -> m.Message:
 
     The data of a large chunk or update is a view into ``payload``, and not a copy, where it stands at the end.
     """
-    kinds = _KINDS.get(type(topic))
+    kinds = KINDS.get(type(topic))
     if kinds is None:
         raise DecodeError(f"nothing of ours is decoded on {type(topic).__name__}")
-    if issubclass(kinds[0], _MSGPACK):
+    if issubclass(kinds[0], MSGPACK):
         apart = _data_apart(payload)
         if apart is not None:
             return _with_data_back(*apart, kinds)

@@ -200,7 +200,8 @@ class Connection:
                 self._backoff = 0
             bound = min(self.settings.retry_cap, self.settings.retry_first * 2 ** min(self._backoff, 30))
             self._backoff += 1
-            self._timer = self._thread.later(random.uniform(0, bound), self.attempt)  # noqa: S311 - spreads load
+            wait = random.uniform(0, bound)  # noqa: S311 - spreads load # nosec B311
+            self._timer = self._thread.later(wait, self.attempt)
             self.tell(Lost(reason, self._failures))
 
     def tell(self, event: Event) -> None:

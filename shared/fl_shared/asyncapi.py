@@ -1,0 +1,305 @@
+"""The protocol as an AsyncAPI 3.0 document, made of `messages`, `topics` and `codec`, so that it cannot drift.
+
+``python -m fl_shared.asyncapi > docs/asyncapi.yaml`` writes the file that is in the repository (it needs PyYAML).
+What is said here and stands in no model is who sends what to whom, and what is retained: `WAYS`. The tests hold
+it to the table of section 2 in ``docs/protocol.md``. https://www.asyncapi.com/docs/reference/specification/v3.0.0
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from pydantic.json_schema import models_json_schema
+
+from fl_shared import codec
+from fl_shared import messages as m
+from fl_shared import topics as t
+
+Side = Literal["aggregator", "edge", "operator", "asker", "watcher"]
+Tree = dict[str, Any]
+
+PREFIX: Final = "fl"
+BINDING: Final = "0.2.0"
+"""Of the MQTT bindings: https://github.com/asyncapi/bindings/tree/master/mqtt"""
+REQUEST: Final = "predict-request"
+ANSWERS: Final = "responseTopic"
+"""The channel whose address a request's Response Topic gives."""
+REQUEST_EXPIRY: Final = 30
+"""Seconds that our own client gives a request."""
+
+PARAMETERS: Final[dict[str, str]] = {
+    "prefix": "What all topics begin with: one to five levels without wildcards, `$` and spaces.",
+    "client": "An edge's id: 1 to 64 of `A-Z a-z 0-9 _ -`. The client in the payload must be the same.",
+    "round": "A round's number, decimal, without leading zeros.",
+    "digest12": "The first twelve hexadecimal digits of the model's digest.",
+    "index": "Which chunk, from 0.",
+    "asker": "A random name that the asker has given itself, of the same form as a client's.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Who sends on a topic, who listens, and what a broker keeps of it. ``bare``: also without its last level."""
+
+    sender: Side
+    receivers: tuple[Side, ...]
+    retained: bool = False
+    bare: bool = False
+    note: str = ""
+
+
+_OPEN: Final = "Retained while the round is open; an empty message means that it is no longer."
+_BARE: Final = "Without the client only where there are no accounts."
+_ALL: Final[tuple[Side, ...]] = ("edge", "watcher")
+
+WAYS: Final[dict[type[t.Topic], Way]] = {
+    t.AggregatorTopic: Way("aggregator", _ALL, True, note="Its birth, and its will on the control connection."),
+    t.StatusTopic: Way("aggregator", ("watcher",), True, note="On change, at most twice a second, and every 5 s."),
+    t.ControlTopic: Way("operator", ("aggregator",), note="Repeated until the status says `interrupted`."),
+    t.RegisterTopic: Way("edge", ("aggregator",), bare=True, note=f"Repeated until it is answered. {_BARE}"),
+    t.PresenceTopic: Way("edge", ("aggregator", "edge", "watcher"), True,
+                         note="Its birth and its will. Whoever listens to all of them does so at QoS 0."),
+    t.WorkTopic: Way("aggregator", ("edge",), True, note=f"For a cohort of more than 256 edges. {_OPEN}"),
+    t.RepliesTopic: Way("aggregator", ("edge",), note="Only an answer here says that something has arrived."),
+    t.SelectedTopic: Way("aggregator", _ALL, True, note=_OPEN),
+    t.MissingTopic: Way("aggregator", ("watcher",), True, note=_OPEN),
+    t.ResultTopic: Way("aggregator", _ALL, True, note="The last eight stay."),
+    t.ModelTopic: Way("aggregator", _ALL, True),
+    t.ManifestTopic: Way("aggregator", ("edge",), True, note="An empty message means that it is superseded."),
+    t.ChunkTopic: Way("aggregator", ("edge",), True,
+                      note="Edges subscribe to at most eight at a time, take them, unsubscribe, and go on."),
+    t.UpdatesTopic: Way("edge", ("aggregator",), bare=True,
+                        note=f"An update is kept, and sent again, until it is answered. {_BARE}"),
+    t.EvaluationsTopic: Way("edge", ("aggregator",)),
+    t.PredictTopic: Way("asker", ("edge",), bare=True,
+                        note="Without the client, any one edge answers: they share `$share/predictors/`."),
+    t.PredictionsTopic: Way("edge", ("asker",), bare=True, note="For requests without a Response Topic."),
+}  # fmt: skip
+
+ANSWERED: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
+    t.RegisterTopic: (m.Admitted, m.Refused),
+    t.UpdatesTopic: (m.Grant, m.Accepted, m.Rejected),
+}
+"""What comes on `RepliesTopic` for what is sent there."""
+
+
+def document(version: str) -> Tree:
+    """The whole document as plain data; ``version`` is the protocol's, as text."""
+    channels: Tree = {}
+    operations: Tree = {}
+    for kind in get_args(t.Topic):
+        way = WAYS[kind]
+        for bare in (False, True) if way.bare else (False,):
+            name = channel_name(kind, bare)
+            channels[name] = _channel(kind, way, bare)
+            operations |= _operations(kind, way, name)
+    channels[ANSWERS] = {
+        "address": None,
+        "description": "The request's Response Topic (MQTT 5): anything but a wildcard, a topic that begins with "
+        "`$`, and one under the prefix other than `predictions/…`. Its Correlation Data comes back.",
+        "messages": {"prediction": _ref("messages", "prediction")},
+    }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Federated learning over MQTT",
+            "version": version,
+            "description": "What an aggregator and its edges say to each other. `docs/protocol.md` says in numbered "
+            "clauses what must be done with it. Made by `python -m fl_shared.asyncapi`; do not edit.",
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {"broker": _server()},
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": _messages(), "schemas": _schemas()},
+    }
+
+
+def _server() -> Tree:
+    return {
+        "host": "{host}:{port}",
+        "protocol": "mqtt",
+        "protocolVersion": "5.0",
+        "description": "Any MQTT 5 broker; `fl-aggregator doctor` says whether it will do.",
+        "variables": {"host": {"default": "localhost"}, "port": {"default": "1883"}},
+        "bindings": {
+            "mqtt": {
+                "cleanSession": True,
+                "keepAlive": 30,
+                "sessionExpiryInterval": 0,
+                "maximumPacketSize": m.MAX_PACKET,
+                "bindingVersion": BINDING,
+            }
+        },
+    }
+
+
+def channel_name(kind: type[t.Topic], bare: bool = False) -> str:
+    """``StatusTopic`` is ``status``; with and without the client they are two channels."""
+    name = kind.__name__.removesuffix("Topic")
+    return name[0].lower() + name[1:] + ("Bare" if bare else "")
+
+
+def address(kind: type[t.Topic], bare: bool = False) -> str:
+    """The topic with its parameters in braces, as `topics.build` makes it."""
+    levels = {field.name: None if bare else f"{{{field.name}}}" for field in dataclasses.fields(kind)}
+    made: Any = kind
+    return t.build("{prefix}", made(**levels))
+
+
+def _channel(kind: type[t.Topic], way: Way, bare: bool) -> Tree:
+    where = address(kind, bare)
+    names = [name for name in PARAMETERS if f"{{{name}}}" in where]
+    parameters: Tree = {name: {"description": PARAMETERS[name]} for name in names}
+    parameters["prefix"]["default"] = PREFIX
+    # A topic's docstring begins with the topic, which is the address here.
+    said = [_text(kind).partition(": ")[2].capitalize(), way.note]
+    return {
+        "address": where,
+        **({"description": " ".join(part for part in said if part)} if any(said) else {}),
+        "servers": [{"$ref": "#/servers/broker"}],
+        "parameters": parameters,
+        "messages": {name: _ref("messages", name) for name in _kinds(kind)},
+    }
+
+
+def _kinds(kind: type[t.Topic]) -> list[str]:
+    return [REQUEST] if kind is t.PredictTopic else [_kind(model) for model in codec.KINDS[kind]]
+
+
+def _kind(model: type[m.Message]) -> str:
+    return str(model.model_fields["kind"].default)
+
+
+def _operations(kind: type[t.Topic], way: Way, name: str) -> Tree:
+    channel = {"$ref": f"#/channels/{name}"}
+    title = name[0].upper() + name[1:]
+    binding: Tree = {"qos": 1, "retain": way.retained}
+    if kind is t.PredictTopic:
+        binding["messageExpiryInterval"] = REQUEST_EXPIRY
+    sent: Tree = {
+        "action": "send",
+        "channel": channel,
+        "tags": [{"name": way.sender}],
+        "bindings": {"mqtt": {**binding, "bindingVersion": BINDING}},
+    }
+    reply = _reply(kind)
+    operations: Tree = {f"{way.sender}Sends{title}": sent | reply}
+    for receiver in way.receivers:
+        # Whoever hears it and answers; a watcher of presence, say, does not.
+        answers = reply if receiver in ("aggregator", "edge") else {}
+        operations[f"{receiver}Receives{title}"] = {
+            "action": "receive",
+            "channel": channel,
+            "tags": [{"name": receiver}],
+            **answers,
+        }
+    return operations
+
+
+def _reply(kind: type[t.Topic]) -> Tree:
+    if kind is t.PredictTopic:
+        return {
+            "reply": {
+                "address": {
+                    "location": "$message.header#/responseTopic",
+                    "description": "The Response Topic; where there is none the answer goes to `predictionsBare`.",
+                },
+                "channel": {"$ref": f"#/channels/{ANSWERS}"},
+                "messages": [{"$ref": f"#/channels/{ANSWERS}/messages/prediction"}],
+            }
+        }
+    if kind not in ANSWERED:
+        return {}
+    where = f"#/channels/{channel_name(t.RepliesTopic)}"
+    messages = [{"$ref": f"{where}/messages/{_kind(model)}"} for model in ANSWERED[kind]]
+    return {"reply": {"channel": {"$ref": where}, "messages": messages}}
+
+
+def _messages() -> Tree:
+    found: Tree = {}
+    for model in _models():
+        packed = issubclass(model, codec.MSGPACK)
+        found[_kind(model)] = {
+            "name": _kind(model),
+            "title": model.__name__,
+            "description": _text(model),
+            "contentType": "application/msgpack" if packed else "application/json",
+            "payload": _ref("schemas", model.__name__),
+        }
+    found[REQUEST] = {
+        "name": REQUEST,
+        "title": "A prediction request",
+        "description": "A picture file as it is (PNG or JPEG), or JSON with `pixels`.",
+        "headers": {
+            "type": "object",
+            "description": "Properties of the PUBLISH packet.",
+            "properties": {"responseTopic": {"type": "string"}, "correlationData": {"type": "string"}},
+        },
+        "contentType": "application/json",
+        "payload": {
+            "anyOf": [
+                _ref("schemas", m.ImageRequest.__name__),
+                {"type": "string", "format": "binary", "description": "The bytes of a PNG or JPEG file."},
+            ]
+        },
+    }
+    return found
+
+
+def _models() -> list[type[m.Message]]:
+    """Every kind of message once, in the order of the topics."""
+    return list(dict.fromkeys(model for kinds in codec.KINDS.values() for model in kinds))
+
+
+def _schemas() -> Tree:
+    models = _models()
+    everything: list[type[m.Part]] = [*models, m.ImageRequest]
+    _, made = models_json_schema(
+        [(model, "validation") for model in everything],
+        ref_template="#/components/schemas/{model}",
+    )
+    schemas: Tree = made["$defs"]
+    for schema in schemas.values():
+        for member in schema.get("properties", {}).values():
+            member.pop("title", None)  # its name, with a capital
+    for model in models:
+        schema = schemas[model.__name__]
+        # Here they have one value each, so pydantic asks for neither; clause 1.3 does.
+        schema["required"] = ["v", "kind", *(n for n in schema.get("required", ()) if n not in ("v", "kind"))]
+        schema.pop("description", None)  # the message has it
+    return schemas
+
+
+def _ref(what: str, name: str) -> Tree:
+    return {"$ref": f"#/components/{what}/{name}"}
+
+
+def _text(of: type[Any]) -> str:
+    """A docstring in one paragraph, its code in the marks of Markdown; empty for a class that has none."""
+    own = of.__dict__.get("__doc__") or ""
+    text = " ".join(inspect.cleandoc(own).split()).replace("``", "`")
+    return "" if text.startswith(f"{of.__name__}(") else text
+
+
+def render(version: str = str(m.PROTOCOL_VERSION)) -> str:
+    """The file's text."""
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        """Without anchors: what is said twice is written twice."""
+
+        def ignore_aliases(self, _: Any) -> bool:
+            return True
+
+    text: str = yaml.dump(document(version), Dumper=Plain, sort_keys=False, allow_unicode=True, width=110)
+    return text
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -1,0 +1,112 @@
+"""A broker's password stands nowhere that others look: no process list, log, run directory or traceback."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import programs
+from tests.broker import Mosquitto
+
+pytestmark = [pytest.mark.broker, pytest.mark.edge]
+
+PASSWORD = "correct-horse-7f3a9c51"
+WRONG = "battery-staple-2e8d40b6"
+USER = "plant"
+SMALL = ("--clients", "2", "--per-round", "2", "--rounds", "1", "--epochs", "1", "--wait", "60")
+FORMATS = pytest.mark.parametrize("log_format", ["text", "json"])
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a broker that wants `USER` with `PASSWORD`."""
+    directory = tmp_path_factory.mktemp("accounts")
+    passwords = directory / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), USER, PASSWORD], check=True)
+    broker = Mosquitto(directory, extra=[f"password_file {passwords}"], allow_anonymous=False)
+    yield broker.url.replace("mqtt://", f"mqtt://{USER}@")
+    broker.stop()
+
+
+def _command_lines(pid: int) -> set[bytes]:
+    """What ``ps`` shows of a program and all that it has started."""
+    found = set()
+    for each in (pid, *programs.descendants(pid)):
+        try:
+            found.add(Path(f"/proc/{each}/cmdline").read_bytes())
+        except OSError:
+            continue  # it has ended
+    return found
+
+
+def _nowhere(secret: str, directory: Path, lines: set[bytes]) -> None:
+    """Neither in a command line nor in any file below ``directory``, as it is or as part of a path."""
+    needle = secret.encode()
+    assert not [line for line in lines if needle in line]
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if needle in path.read_bytes() or secret in str(path)]
+
+
+@FORMATS
+def test_a_run_keeps_the_password_to_itself(
+    account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_format: str
+) -> None:
+    monkeypatch.setenv("FL_PASSWORD", PASSWORD)
+    more = ("--broker", account, "--prefix", f"secret-{log_format}", "-vv", "--log-format", log_format)
+    lines: set[bytes] = set()
+
+    def trained() -> bool:
+        lines.update(_command_lines(run.pid))
+        return not run.running()
+
+    with programs.simulate(tmp_path, *SMALL, *more) as run:
+        programs.until(trained, 90, "the run's end")
+        run.ends_well()
+    assert any(b"fl_edge" in line for line in lines), "the edges' processes have been looked at"
+    assert (tmp_path / "run" / "run.json").is_file()
+    assert USER in (tmp_path / "run" / "run.json").read_text(), "what is no secret is written down"
+    _nowhere(PASSWORD, tmp_path, lines)
+
+
+@FORMATS
+@pytest.mark.parametrize("program", ["fl-aggregator", "fl-edge"])
+@pytest.mark.parametrize("way", ["environment", "file", "url"])
+def test_a_refused_password_is_not_repeated(
+    account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_format: str, program: str, way: str
+) -> None:
+    """Also where somebody has written it into the URL, whose command line he has shown to all himself."""
+    out, arguments = tmp_path / "out", ["--broker", account, "-vv", "--log-format", log_format]
+    if way == "environment":
+        monkeypatch.setenv("FL_PASSWORD", WRONG)
+    elif way == "file":
+        (tmp_path / "password").write_text(WRONG + "\n")
+        arguments += ["--password-file", str(tmp_path / "password")]
+    else:
+        arguments[1] = account.replace(f"{USER}@", f"{USER}:{WRONG}@")
+    if program == "fl-edge":
+        arguments += ["--id", "0", "--state-dir", str(out / "state")]
+    else:
+        arguments = ["start", *arguments, "--run-dir", str(out / "run"), *SMALL]
+    with programs.Program(out, program, *arguments) as run:
+        lines = _command_lines(run.pid)
+        assert run.wait() == 2, run.output
+    assert "password" in run.err
+    assert "Traceback" not in run.err
+    _nowhere(WRONG, out, set() if way == "url" else lines)
+
+
+def test_a_password_without_a_user_is_not_repeated(
+    account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FL_PASSWORD", WRONG)
+    out = tmp_path / "out"
+    with programs.Program(
+        out, "fl-edge", "--id", "0", "--broker", account.replace(f"{USER}@", ""), "-vv"
+    ) as run:
+        assert run.wait() == 2, run.output
+    assert "a password needs a user" in run.err
+    _nowhere(WRONG, out, set())
