@@ -38,14 +38,35 @@ _DISCONNECT: Final = b"\xe0\x00"
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where the broker listens; ``host`` null is every interface."""
+    """Where the broker listens; ``host`` null is every interface.
+
+    ``websockets``: MQTT over WebSockets, for browsers. ``http_dir``: files that are served beside it, over HTTP.
+    """
 
     port: int = 1883
     host: str | None = None
+    websockets: bool = False
+    http_dir: Path | None = None
+
+    def lines(self) -> list[str]:
+        """Its part of a configuration file."""
+        lines = [f"listener {self.port}" + (f" {self.host}" if self.host else "")]
+        if self.websockets:
+            lines.append("protocol websockets")
+            if self.host and ":" not in self.host:
+                # Without it 2.0.11 listens on every interface, whatever the line above says.
+                lines.append("socket_domain ipv4")
+            if self.http_dir is not None:
+                lines.append(f"http_dir {self.http_dir}")
+        return lines
+
+
+LAB: Final = (Listener(), Listener(9001, websockets=True))
+"""MQTT, and the same for browsers, at the ports where everybody looks for them."""
 
 
 def configuration(
-    listeners: Sequence[Listener] = (Listener(),),
+    listeners: Sequence[Listener] = LAB,
     *,
     allow_anonymous: bool = True,
     persistence: Path | None = None,
@@ -60,7 +81,7 @@ def configuration(
     """
     lines = [
         f"# {header}",
-        *(f"listener {one.port}" + (f" {one.host}" if one.host else "") for one in listeners),
+        *(line for one in listeners for line in one.lines()),
         f"allow_anonymous {_truth(allow_anonymous)}",
         "set_tcp_nodelay true",
         f"persistence {_truth(persistence is not None)}",
@@ -91,25 +112,36 @@ class MosquittoChild:
     """A broker on a free port of 127.0.0.1, with its files in ``directory``; it ends with this process.
 
     Anybody on this machine may connect to it, nobody else. Raises `UserError` if there is no mosquitto and
-    `RunFailed`, with the end of its log, if it does not answer within ``timeout`` seconds.
+    `RunFailed`, with the end of its log, if it does not answer within ``timeout`` seconds. ``websockets``: it
+    listens for browsers too, if it was built with that: ``websocket_url``, else null.
     """
 
-    def __init__(self, directory: Path, *, timeout: float = 10.0) -> None:
+    def __init__(self, directory: Path, *, timeout: float = 10.0, websockets: bool = False) -> None:
         program = find_mosquitto()
         directory.mkdir(parents=True, exist_ok=True)
         self._log = directory / "mosquitto.log"
         deadline = time.monotonic() + timeout
         while True:
             self.port = free_port()
+            listeners = [Listener(self.port, LOOPBACK)]
+            self.websocket_url: str | None = None
+            if websockets:
+                listeners.append(Listener(free_port(), LOOPBACK, websockets=True))
+                self.websocket_url = f"ws://{LOOPBACK}:{listeners[-1].port}/mqtt"
             self._log.write_bytes(b"")
             file = directory / "mosquitto.conf"
-            file.write_text(configuration([Listener(self.port, LOOPBACK)]))
+            file.write_text(configuration(listeners))
             self._process = Leashed([program, "-c", str(file)], self._log)
             if self._answers(deadline):
                 return
             self._process.stop()
+            said = self.log_tail()
+            # A broker without them does its work for all but browsers.
+            without = websockets and "ebsockets support not available" in said
+            websockets = websockets and not without
             # Between our asking for a free port and its taking it somebody else may have.
-            if time.monotonic() > deadline or "already in use" not in self.log_tail():
+            taken = "already in use" in said or "create websockets listener" in said
+            if time.monotonic() > deadline or not (without or taken):
                 raise RunFailed(
                     f"the broker {program} does not start: {self.log_tail() or 'it says nothing'}"
                 )

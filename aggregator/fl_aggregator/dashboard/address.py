@@ -1,0 +1,45 @@
+"""Where a browser finds the broker: ``ws://[user@]host[:port][/path]``, parsed once at the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+from urllib.parse import unquote, urlsplit
+
+from fl_shared.errors import UserError
+
+_FORM: Final = "ws://[user@]host:port/mqtt or wss://…, the broker's listener for WebSockets"
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketAddress:
+    """``url`` has no account in it; ``user`` is who the page proposes to be, None for anonymous."""
+
+    url: str
+    user: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises `UserError` with what was expected; a password in ``text`` is not repeated in the message."""
+        try:
+            parts = urlsplit(text.strip())
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise UserError(f"broker: {error}; expected {_FORM}") from None
+        if parts.password is not None:
+            raise UserError(
+                "broker: a password in the URL can be seen by everybody on this machine; the page asks for it"
+            )
+        if parts.scheme in ("mqtt", "mqtts"):
+            raise UserError(
+                f"broker {text!r}: a browser reaches a broker over WebSockets only; expected {_FORM}, "
+                "for example ws://localhost:9001/mqtt"
+            )
+        if parts.scheme not in ("ws", "wss") or not host or parts.query or parts.fragment:
+            raise UserError(f"broker {text!r}: expected {_FORM}")
+        if port == 0 or any(mark.isspace() or not mark.isprintable() for mark in parts.netloc + parts.path):
+            raise UserError(f"broker {text!r}: expected {_FORM}, with a port from 1 to 65535")
+        place = f"[{host}]" if ":" in host else host
+        where = place if port is None else f"{place}:{port}"
+        user = unquote(parts.username) if parts.username else None
+        return cls(f"{parts.scheme}://{where}{parts.path or '/mqtt'}", user)

@@ -1,0 +1,122 @@
+"use strict";
+
+/** The edges: which of them are shown, as a grid or a table, and what is known of the one chosen. */
+const Edges = (() => {
+  const { byId, make, say } = Elements;
+  /** In the order in which they call for attention. */
+  const ORDER = ["missing", "in", "uploading", "training", "selected", "present", "offline"];
+  const WORDS = {
+    missing: "missing", in: "in", uploading: "uploading", training: "training", selected: "selected", present: "present", offline: "offline",
+  };
+  const MEANING = {
+    missing: "Selected for this round, and will not contribute", in: "Its update of this round is in", uploading: "Its update is on its way",
+    training: "Trains on its own data", selected: "Selected for this round, not heard of yet", present: "There, not selected in this round",
+    offline: "Known, and not connected",
+  };
+  const MOST_TILES = 3000;
+
+  const chips = new Map();
+  const hiddenStates = new Set();
+  let all = new Map();
+  let order = [];
+  let search = "";
+  let asTable = false;
+  let chosen = null;
+  let leftOut = 0;
+  // Made late: both need this module.
+  let grid;
+  let table;
+
+  function start() {
+    grid = new EdgeGrid(byId("edges-grid"), choose);
+    table = new EdgeTable(byId("edges-table"), choose);
+    for (const state of ORDER) {
+      const chip = make("button", { type: "button", class: "chip", "data-state": state, "aria-pressed": "true", title: MEANING[state] },
+        make("span", { class: "sign", "data-state": state, "aria-hidden": "true" }), make("span", {}, WORDS[state]), make("b", {}, "0"));
+      chip.addEventListener("click", () => toggle(state));
+      chips.set(state, chip);
+      byId("edges-states").append(chip);
+    }
+    byId("edges-search").addEventListener("input", (event) => {
+      search = event.target.value.trim().toLowerCase();
+      show();
+    });
+    byId("edges-as-grid").addEventListener("click", () => view(false));
+    byId("edges-as-table").addEventListener("click", () => view(true));
+  }
+
+  function toggle(state) {
+    if (hiddenStates.has(state)) hiddenStates.delete(state);
+    else hiddenStates.add(state);
+    chips.get(state).setAttribute("aria-pressed", String(!hiddenStates.has(state)));
+    show();
+  }
+
+  function view(tabular) {
+    asTable = tabular;
+    byId("edges-as-grid").setAttribute("aria-pressed", String(!tabular));
+    byId("edges-as-table").setAttribute("aria-pressed", String(tabular));
+    byId("edges-grid").hidden = tabular;
+    byId("edges-table").hidden = !tabular;
+    show();
+  }
+
+  function choose(client) {
+    chosen = client;
+    detail();
+  }
+
+  /** @param {Map<string, object>} edges @param {number} more how many the aggregator left out */
+  function draw(edges, more) {
+    const same = edges.size === all.size && order.every((client) => edges.has(client));
+    all = edges;
+    leftOut = more;
+    if (!same) order = [...edges.keys()].sort(Format.collator.compare);
+    const counts = Object.fromEntries(ORDER.map((state) => [state, 0]));
+    for (const { state } of edges.values()) counts[state] += 1;
+    for (const [state, chip] of chips) {
+      say(chip.lastElementChild, Format.count(counts[state]));
+      chip.dataset.none = String(counts[state] === 0);
+    }
+    show();
+    detail();
+  }
+
+  function show() {
+    const wanted = order
+      .filter((client) => !hiddenStates.has(all.get(client).state) && client.toLowerCase().includes(search))
+      .map((client) => [client, all.get(client)]);
+    const shown = asTable ? wanted : wanted.slice(0, MOST_TILES);
+    if (asTable) table.draw(shown);
+    else grid.draw(shown, all.size);
+    const notes = [];
+    if (all.size === 0) notes.push("No edge is known yet.");
+    else if (wanted.length === 0) notes.push("No edge is like that.");
+    if (shown.length < wanted.length) notes.push(`${Format.count(wanted.length - shown.length)} more have no room here: search, or see the table.`);
+    if (leftOut > 0) notes.push(`${Format.plural(leftOut, "more edge")} left out by the aggregator: the message has no room for them.`);
+    byId("edges-note").hidden = notes.length === 0;
+    say(byId("edges-note"), notes.join(" "));
+  }
+
+  function detail() {
+    const place = byId("edges-detail");
+    const edge = all.get(chosen);
+    if (!edge) {
+      say(place, all.size ? "Choose an edge to see what is known of it." : "");
+      return;
+    }
+    const pairs = [
+      ["Accuracy", Format.percent(edge.accuracy)], ["Loss", Format.decimal(edge.loss)], ["Examples", Format.count(edge.examples)],
+      ["Training", Format.seconds(edge.seconds)], ["Update", Format.bytes(edge.bytes)],
+    ];
+    const key = `${chosen}|${edge.state}|${edge.why}|${pairs.join()}`;
+    if (place.dataset.key === key && place.childElementCount) return;
+    place.dataset.key = key;
+    place.replaceChildren(
+      make("p", { class: "who" }, make("span", { class: "sign", "data-state": edge.state, "aria-hidden": "true" }), make("strong", {}, `Edge ${chosen}`), ` ${edge.why ?? MEANING[edge.state]}`),
+      make("dl", {}, ...pairs.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)))),
+    );
+  }
+
+  return { ORDER, WORDS, start, draw };
+})();

@@ -1,0 +1,191 @@
+"use strict";
+
+/** After so many milliseconds without a word the status is stale: it is written every 5 s. */
+const STALE_AFTER = 15_000;
+
+/**
+ * What is known of the federation, from what the broker brought, in whatever order it came. No clock, no page in here.
+ *
+ * `changed` is told which parts to draw anew: "status", "history", "edges".
+ * `happened` is told what goes into the event log: {key, at, tone, text}; the same key again replaces the entry.
+ */
+class Federation {
+  /** @param {(part: string) => void} changed @param {(event: object) => void} happened */
+  constructor(changed, happened) {
+    this.changed = changed;
+    this.happened = happened;
+    this.status = null;
+    this.aggregator = null;
+    this.history_ = null;
+    this.edges_ = null;
+    /** @type {Map<string, {state: string, session: string}>} */
+    this.presence = new Map();
+    /** When the status was true, in this page's own time. */
+    this.statusAt = null;
+    this.came = [];
+    this.went = [];
+  }
+
+  /** The run that all this is about: the one that is online, else the one that wrote the last status. */
+  get run() {
+    return this.aggregator?.state === "online" ? this.aggregator.run : (this.status?.run ?? this.history_?.run ?? null);
+  }
+  /** Rounds so far, or null. */
+  get history() {
+    return this.history_?.run === this.run ? this.history_ : null;
+  }
+  /** Has the run ended by itself, or by a person's wish? */
+  get over() {
+    return this.status?.run === this.run && ["finished", "failed", "interrupted"].includes(this.status?.phase);
+  }
+  /** @param {number} now */
+  age(now) {
+    return this.statusAt === null ? null : Math.max(0, now - this.statusAt);
+  }
+
+  /** Every edge that is known: what the aggregator says of it, and else whether it is there. @returns {Map<string, object>} */
+  edges() {
+    const told = this.edges_?.run === this.run ? this.edges_.edges : new Map();
+    const all = new Map(told);
+    for (const [client, { state }] of this.presence) {
+      const known = told.get(client);
+      // Its own word is newer than the aggregator's, where the aggregator is silent.
+      const silent = this.aggregator?.state !== "online" || this.over;
+      if (!known) all.set(client, { ...Federation.UNKNOWN, state: state === "online" ? "present" : "offline" });
+      else if (state === "offline" && silent && known.state !== "offline") {
+        all.set(client, { ...known, state: "offline", why: known.why ?? "its connection is lost" });
+      } else if (state === "online" && silent && known.state === "offline") all.set(client, { ...known, state: "present", why: null });
+    }
+    return all;
+  }
+
+  /** How many edges the aggregator had to leave out of what it tells. */
+  get leftOut() {
+    return this.edges_?.run === this.run ? (this.edges_.left_out ?? 0) : 0;
+  }
+
+  /**
+   * A message on `topic` (without the prefix).
+   * @param {string} topic @param {Uint8Array} payload @param {boolean} retained @param {number} now ms since 1970
+   */
+  hear(topic, payload, retained, now) {
+    const [first, second, third] = topic.split("/");
+    if (topic === "status") this.#hearStatus(Messages.read(["status"], payload), retained, now);
+    else if (topic === "aggregator") this.#hearAggregator(Messages.read(["aggregator"], payload), retained, now);
+    else if (topic === "history") this.#hearHistory(Messages.read(["history"], payload));
+    else if (first === "round" && third === "edges") this.#hearEdges(Number(second), Messages.read(["edges"], payload), retained, now);
+    else if (first === "round" && third === "result") this.#hearResult(Messages.read(["result"], payload), retained, now);
+    else if (first === "clients" && third === "presence") this.#hearPresence(second, Messages.read(["presence"], payload), retained);
+    else if (first === "replies") this.#hearReply(second, payload, now);
+  }
+
+  #hearStatus(status, retained, now) {
+    if (!status) return;
+    const before = this.status;
+    this.status = status;
+    // Clocks differ: that of the aggregator counts only where nothing better is known.
+    this.statusAt = retained ? Math.min(now, Date.parse(status.written)) : now;
+    if (before?.run === status.run) {
+      if (status.paused && !before.paused) this.happened({ at: now, tone: "bad", text: `The run stands still: ${status.paused}` });
+      if (!status.paused && before.paused) this.happened({ at: now, tone: "good", text: "The run goes on" });
+      if (status.phase !== before.phase && ["finished", "failed", "interrupted"].includes(status.phase)) {
+        const accuracy = status.metrics.get("accuracy");
+        const reached = accuracy === undefined ? "" : `, accuracy ${Format.percent(accuracy)}`;
+        const tone = { finished: "good", failed: "bad", interrupted: "warn" }[status.phase];
+        this.happened({ at: now, tone, text: `The run ${status.phase === "interrupted" ? "was interrupted" : status.phase} with version ${status.version ?? "–"} of ${status.rounds}${reached}` });
+      }
+    }
+    this.changed("status");
+    if (before?.run !== status.run) this.#all();
+  }
+
+  #hearAggregator(birth, retained, now) {
+    if (!birth) return;
+    const before = this.aggregator;
+    this.aggregator = birth;
+    if (!retained && (before?.state !== birth.state || before?.run !== birth.run)) {
+      const online = birth.state === "online";
+      this.happened({ at: now, tone: online ? "good" : this.over ? "plain" : "bad", text: `The aggregator is ${birth.state} (run ${birth.run})` });
+    }
+    this.#all();
+  }
+
+  #hearHistory(history) {
+    if (!history) return;
+    this.history_ = history;
+    this.changed("history");
+    this.changed("status");
+  }
+
+  #hearEdges(round, found, retained, now) {
+    if (!found || found.round !== round) return;
+    const before = this.edges_;
+    const same = before?.run === found.run;
+    // Two rounds' lie at the broker, and come in any order.
+    if (same && (found.epoch < before.epoch || (found.epoch === before.epoch && found.round < before.round))) return;
+    if (!same && before?.run === this.run && retained && found.run !== this.run) return;
+    this.edges_ = found;
+    this.changed("edges");
+    if (!same) return;
+    const lost = [];
+    for (const [client, edge] of found.edges) {
+      const earlier = before.edges.get(client)?.state;
+      if (edge.state === "missing" && !(earlier === "missing" && before.round === found.round)) lost.push([client, edge.why]);
+    }
+    if (lost.length === 0) return;
+    const [client, why] = lost[0];
+    const text = lost.length === 1 ? `Round ${round}: edge ${client} is missing: ${why ?? "no reason given"}`
+      : `Round ${round}: ${lost.length} edges are missing: ${Format.names(lost.map(([name]) => name))}`;
+    this.happened({ at: now, tone: "bad", text });
+  }
+
+  #hearResult(result, retained, now) {
+    if (!result) return;
+    const missing = result.missing.size === 0 ? "" : `; missing: ${Format.names([...result.missing].map(([name, why]) => `${name} (${why})`), 3)}`;
+    const accuracy = result.metrics.get("accuracy");
+    const reached = accuracy === undefined ? "" : `, accuracy ${Format.percent(accuracy)}`;
+    const text = result.outcome === "committed"
+      ? `Round ${result.round}: version ${result.version} from ${Format.plural(result.participants.length, "update")} in ${Format.seconds(result.seconds)}${reached}${missing}`
+      : `Round ${result.round} was abandoned: ${result.reason ?? "no reason given"}${missing}`;
+    const tone = result.outcome === "abandoned" ? "bad" : result.missing.size ? "warn" : "good";
+    this.happened({ key: `result/${result.run}/${result.epoch}/${result.round}`, at: retained ? null : now, tone, text, order: result.round });
+  }
+
+  #hearPresence(client, presence, retained) {
+    if (!presence || presence.client !== client) return;
+    const before = this.presence.get(client);
+    // The will of a connection that has a successor says nothing.
+    if (presence.state === "offline" && before && before.session !== presence.session) return;
+    if (!before && this.presence.size >= 20_000) return;
+    this.presence.set(client, { state: presence.state, session: presence.session });
+    if (!retained && before?.state !== presence.state) (presence.state === "online" ? this.came : this.went).push(client);
+    this.changed("edges");
+  }
+
+  #hearReply(client, payload, now) {
+    // Most replies are of no concern here; a look at the bytes spares reading them.
+    if (payload.length > 8192) return;
+    const reply = Messages.read(["refused", "rejected"], payload);
+    if (!reply || reply.client !== client) return;
+    const what = reply.kind === "refused" ? "was refused" : `had its update for round ${reply.round} rejected`;
+    this.happened({ at: now, tone: "warn", text: `Edge ${client} ${what}: ${reply.reason}${reply.detail ? `: ${reply.detail}` : ""}` });
+  }
+
+  /** Comings and goings since the last call, one line for all. @param {number} now */
+  tellPresence(now) {
+    for (const [names, tone, word] of [[this.came, "plain", "online"], [this.went, "warn", "offline"]]) {
+      if (names.length === 0) continue;
+      names.sort(Format.collator.compare);
+      const what = names.length === 1 ? `Edge ${names[0]} is ${word}` : `${names.length} edges are ${word}: ${Format.names(names)}`;
+      this.happened({ at: now, tone, text: what });
+      names.length = 0;
+    }
+  }
+
+  #all() {
+    for (const part of ["status", "history", "edges"]) this.changed(part);
+  }
+}
+
+/** An edge of which nothing is known but its name. */
+Federation.UNKNOWN = Object.freeze({ state: "present", why: null, examples: null, seconds: null, bytes: null, accuracy: null, loss: null });

@@ -1,0 +1,115 @@
+"use strict";
+
+/**
+ * What the broker brings, checked as docs/protocol.md has it. Anybody may publish there: whatever does not fit is
+ * junk and ignored, unknown members are dropped, and every text is still a stranger's (it goes into textContent only).
+ */
+const Messages = (() => {
+  class Junk extends Error {}
+
+  const MAX_TEXT_BYTES = 65_536;
+  const MAX_EDGES_BYTES = 2 * 2 ** 20;
+  const STATES = ["present", "offline", "selected", "training", "uploading", "in", "missing"];
+  const PHASES = ["selecting", "collecting", "aggregating", "evaluating", "finished", "failed", "interrupted"];
+
+  /** @template T @typedef {(value: unknown) => T} Reader gives the value, or throws Junk */
+
+  /** @param {boolean} holds */
+  const expect = (holds) => {
+    if (!holds) throw new Junk();
+  };
+  /** @type {Reader<number>} */
+  const number = (value) => (expect(typeof value === "number" && Number.isFinite(value)), value);
+  /** @type {Reader<number>} */
+  const count = (value) => (expect(Number.isSafeInteger(value) && value >= 0), value);
+  /** @type {Reader<number>} */
+  const seconds = (value) => (expect(number(value) >= 0 && value <= 1e9), value);
+  /** @param {number} most @returns {Reader<string>} */
+  const text = (most) => (value) => (expect(typeof value === "string" && value.length <= most), value);
+  /** @param {RegExp} pattern @returns {Reader<string>} */
+  const matching = (pattern) => (value) => (expect(typeof value === "string" && pattern.test(value)), value);
+  /** @param {string[]} allowed @returns {Reader<string>} */
+  const oneOf = (allowed) => (value) => (expect(allowed.includes(/** @type {string} */ (value))), value);
+  /** @template T @param {Reader<T>} read @returns {Reader<?T>} null also where it is left out */
+  const nullable = (read) => (value) => (value == null ? null : read(value));
+  /** @template T @param {Reader<T>} read @param {number} most @returns {Reader<T[]>} */
+  const list = (read, most) => (value) => (expect(Array.isArray(value) && value.length <= most), value.map(read));
+
+  /** @param {unknown} value */
+  const object = (value) => (expect(typeof value === "object" && value !== null && !Array.isArray(value)), value);
+  /** A Map, so that a key named __proto__ is a key. @template T
+   * @param {Reader<string>} key @param {Reader<T>} read @param {number} most @returns {Reader<Map<string, T>>} */
+  const record = (key, read, most) => (value) => {
+    const entries = Object.entries(object(value));
+    expect(entries.length <= most);
+    return new Map(entries.map(([name, one]) => [key(name), read(one)]));
+  };
+  /** @param {Record<string, Reader<any>>} members @returns {Reader<Record<string, any>>} */
+  const shape = (members) => (value) => {
+    const given = object(value);
+    return Object.fromEntries(Object.entries(members).map(([name, read]) => [name, read(given[name])]));
+  };
+
+  const token = matching(/^[A-Za-z0-9_-]{1,64}$/);
+  const version = (value) => (expect(value === 1), value);
+  const metrics = record(text(64), number, 64);
+  const scope = { v: version, run: token, epoch: count };
+
+  const columns = (value) => {
+    const rows = (read) => list(read, 500);
+    const found = shape({
+      round: rows(count), version: rows(nullable(count)), accuracy: rows(nullable(number)), loss: rows(nullable(number)),
+      train_loss: rows(nullable(number)), seconds: rows(seconds), participants: rows(count), cohort: rows(count),
+      bytes_up: rows(count), bytes_down: rows(count),
+    })(value);
+    const rising = found.round.every((round, row) => row === 0 || round > found.round[row - 1]);
+    expect(rising && Object.values(found).every((column) => column.length === found.round.length));
+    return found;
+  };
+
+  const edge = shape({
+    state: oneOf(STATES), why: nullable(text(1000)), examples: nullable(count), seconds: nullable(seconds),
+    bytes: nullable(count), accuracy: nullable(number), loss: nullable(number),
+  });
+
+  const KINDS = {
+    aggregator: shape({ v: version, run: token, epoch: count, state: oneOf(["online", "offline"]) }),
+    presence: shape({ v: version, client: token, session: token, state: oneOf(["online", "offline"]) }),
+    status: shape({
+      ...scope, written: matching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/), task: text(64), phase: oneOf(PHASES),
+      round: nullable(count), version: nullable(count), rounds: count, have: count, need: count, present: count,
+      seconds_left: nullable(seconds), missing: list(token, 10), metrics, paused: nullable(text(300)),
+    }),
+    history: shape({ ...scope, task: text(64), rounds: count, started: text(40), columns }),
+    edges: shape({ ...scope, round: count, phase: oneOf(PHASES), edges: record(token, edge, 20_000), left_out: nullable(count) }),
+    result: shape({
+      ...scope, round: count, outcome: oneOf(["committed", "abandoned"]), reason: nullable(text(1000)),
+      version: nullable(count), participants: list(token, 20_000), missing: record(token, text(1000), 20_000),
+      metrics, seconds,
+    }),
+    refused: shape({ ...scope, client: token, reason: text(64), detail: text(1000) }),
+    rejected: shape({ ...scope, client: token, round: count, reason: text(64), detail: text(1000) }),
+    prediction: shape({
+      v: version, client: token, version: count, label: nullable(text(256)),
+      probabilities: nullable(record(text(256), number, 1000)), error: nullable(text(1000)),
+    }),
+  };
+
+  /**
+   * The message, of one of `kinds`; null if it is junk.
+   * @param {string[]} kinds @param {Uint8Array} payload @returns {?Record<string, any>}
+   */
+  function read(kinds, payload) {
+    if (payload.length > (kinds.includes("edges") || kinds.includes("result") ? MAX_EDGES_BYTES : MAX_TEXT_BYTES)) return null;
+    try {
+      const value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(payload));
+      if (!kinds.includes(value?.kind)) return null;
+      return { kind: value.kind, ...KINDS[value.kind](value) };
+    } catch (error) {
+      if (error instanceof Junk || error instanceof SyntaxError || error instanceof TypeError) return null;
+      throw error;
+    }
+  }
+
+  return { read, STATES, PHASES };
+})();

@@ -1,0 +1,118 @@
+"use strict";
+
+/** The head of the page: which run, how far it is, and its figures. */
+const Overview = (() => {
+  const { byId, make, say } = Elements;
+  const STAGES = ["selecting", "collecting", "aggregating", "evaluating"];
+  const MAX_SEGMENTS = 60;
+
+  /** @param {Federation} federation */
+  function title({ status }) {
+    if (!status) return "Waiting for a run";
+    const version = status.version ?? 0;
+    const words = { finished: "Finished", failed: "Failed", interrupted: "Interrupted" };
+    if (words[status.phase]) return `${words[status.phase]}: ${version} of ${status.rounds} versions`;
+    if (status.phase === "selecting" && status.version === null) return "Waiting for edges";
+    // Round 0 makes them.
+    if (status.round === 0) return "First weights";
+    const next = `Version ${Math.min(version + 1, status.rounds)} of ${status.rounds}`;
+    // They differ once a round was abandoned.
+    return status.round === null || status.round === version + 1 || status.round <= version ? next : `${next}, round ${status.round}`;
+  }
+
+  /** One segment a round; where there are too many, one bar. */
+  function strip(federation) {
+    const { status } = federation;
+    const place = byId("strip");
+    const columns = federation.history?.columns;
+    const done = status?.version ?? 0;
+    const planned = Math.max(status?.rounds ?? 0, 1);
+    const abandoned = columns ? columns.version.filter((version) => version === null).length : 0;
+    place.setAttribute("aria-label", status ? `${done} of ${planned} versions made, ${Format.plural(abandoned, "round")} abandoned` : "No round yet");
+    const parts = [];
+    if (planned + abandoned > MAX_SEGMENTS) {
+      parts.push(["done", done], [federation.over ? "open" : "now", 1], ["open", Math.max(planned - done - 1, 0)]);
+    } else {
+      const rounds = columns ? columns.version.map((version) => (version === null ? "abandoned" : "done")) : [];
+      const made = rounds.filter((one) => one === "done").length;
+      rounds.push(...Array(Math.max(done - made, 0)).fill("done"));
+      const left = Math.max(planned - Math.max(done, made), 0);
+      rounds.push(...Array.from({ length: left }, (_, index) => (index === 0 && !federation.over ? "now" : "open")));
+      parts.push(...rounds.map((one) => [one, 1]));
+    }
+    const key = parts.map(([kind, size]) => `${kind}${size}`).join();
+    if (place.dataset.key === key) return;
+    place.dataset.key = key;
+    place.replaceChildren(...parts.filter(([, size]) => size > 0).map(([kind, size]) => {
+      const part = make("span", { "data-kind": kind });
+      part.style.flexGrow = String(size);
+      return part;
+    }));
+  }
+
+  /** Seconds until the run's end, from how long its last rounds took; null if unknown. @param {Federation} federation */
+  function runLeft(federation) {
+    const { status, history } = federation;
+    if (!status || federation.over || !history || history.columns.round.length === 0) return null;
+    const last = history.columns.seconds.slice(-5).sort((a, b) => a - b);
+    const typical = last[Math.floor(last.length / 2)];
+    return Math.max(status.rounds - (status.version ?? 0), 0) * typical;
+  }
+
+  /** @param {?number[]} column @returns {string} how the last value compares with the one before */
+  function trend(column, show) {
+    const known = (column ?? []).filter((value) => value !== null);
+    if (known.length < 2) return "";
+    const change = known.at(-1) - known.at(-2);
+    return `${change > 0 ? "▲" : change < 0 ? "▼" : "="} ${show(Math.abs(change))} since the last`;
+  }
+
+  /** @param {Federation} federation @param {Map<string, object>} edges @param {number} now */
+  function draw(federation, edges, now) {
+    const { status } = federation;
+    const columns = federation.history?.columns ?? null;
+    const run = federation.run;
+    say(byId("which"), run === null ? "" : `${status?.task ?? federation.history?.task ?? ""} · run ${run}`);
+    say(byId("overview-title"), title(federation));
+    document.title = status ? `${title(federation)} · fl-mqtt` : "fl-mqtt";
+    for (const stage of byId("stages").children) {
+      const current = stage.dataset.stage === status?.phase;
+      if (current) stage.setAttribute("aria-current", "step");
+      else stage.removeAttribute("aria-current");
+      stage.dataset.past = String(!current && STAGES.indexOf(stage.dataset.stage) < STAGES.indexOf(status?.phase ?? ""));
+    }
+    strip(federation);
+
+    const best = columns ? Math.max(...columns.accuracy.filter((value) => value !== null)) : -Infinity;
+    say(byId("f-accuracy"), Format.percent(status?.metrics.get("accuracy") ?? null));
+    say(byId("f-accuracy-more"), Number.isFinite(best) ? `best ${Format.percent(best)}` : "");
+    say(byId("f-loss"), Format.decimal(status?.metrics.get("loss") ?? null));
+    say(byId("f-loss-more"), trend(columns?.loss, Format.decimal));
+    const open = status && !federation.over && status.phase === "collecting";
+    // Before a round it is edges that are counted, and afterwards nothing.
+    const counted = status && !federation.over && status.phase !== "evaluating";
+    say(byId("f-updates-name"), status?.phase === "selecting" ? "Edges ready" : "Updates in");
+    say(byId("f-updates"), counted ? `${Format.count(status.have)} of ${Format.count(status.need)}` : Format.DASH);
+    byId("f-updates-bar").value = counted && status.need > 0 ? Math.min(status.have / status.need, 1) : 0;
+    let present = 0;
+    for (const [client, edge] of edges) {
+      if (edge.state !== "offline" && federation.presence.get(client)?.state !== "offline") present += 1;
+    }
+    say(byId("f-present"), edges.size ? Format.count(present) : Format.DASH);
+    say(byId("f-present-more"), edges.size ? `of ${Format.count(edges.size + federation.leftOut)} known` : "");
+
+    const left = runLeft(federation);
+    const since = federation.age(now) ?? 0;
+    const roundLeft = open && status.seconds_left !== null ? Math.max(status.seconds_left - (status.paused ? 0 : since / 1000), 0) : null;
+    say(byId("f-left"), federation.over ? "none" : Format.roughly(left));
+    say(byId("f-left-more"), roundLeft === null ? "" : `this round at most ${Format.seconds(roundLeft)}`);
+    // Of a long run some rows are left out: the others stand for them.
+    const thinned = columns?.round.length ? (columns.round.at(-1) - columns.round[0] + 1) / columns.round.length : 1;
+    const sum = (column) => thinned * (column ?? []).reduce((total, value) => total + value, 0);
+    const [up, down] = [sum(columns?.bytes_up), sum(columns?.bytes_down)];
+    say(byId("f-bytes"), columns?.round.length ? (thinned > 1 ? "≈ " : "") + Format.bytes(up + down) : Format.DASH);
+    say(byId("f-bytes-more"), columns?.round.length ? `↑ ${Format.bytes(up)}  ↓ ${Format.bytes(down)}` : "");
+  }
+
+  return { draw };
+})();

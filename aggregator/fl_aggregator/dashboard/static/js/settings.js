@@ -1,0 +1,63 @@
+"use strict";
+
+/** Which broker, which prefix, as whom. The address may be linked to (after #); user and password are never kept. */
+const Settings = (() => {
+  const { byId } = Elements;
+  const dialog = byId("settings");
+  const problem = byId("settings-problem");
+  const ADDRESS = /^wss?:\/\/[^\s/?#@]+(\/[^\s#]*)?$/;
+  const PREFIX = /^[^+#$\s/]+(\/[^+#$\s/]+){0,4}$/;
+
+  /** What the page was served with; a page from Mosquitto itself finds its broker where it came from. */
+  async function load() {
+    let given = {};
+    try {
+      const answer = await fetch("config.json", { cache: "no-store", signal: AbortSignal.timeout(5000) });
+      if (answer.ok) given = await answer.json();
+    } catch {
+      // No such file, or no JSON: the defaults will do.
+    }
+    const linked = new URLSearchParams(location.hash.slice(1));
+    const one = (name, otherwise) => linked.get(name) ?? (typeof given?.[name] === "string" ? given[name] : otherwise);
+    const own = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host || "localhost:9001"}/mqtt`;
+    const user = typeof given?.user === "string" ? given.user : "";
+    return { broker: one("broker", own), prefix: one("prefix", "fl"), user, password: "" };
+  }
+
+  /** @returns {?string} what is wrong with an address and prefix */
+  function wrong({ broker, prefix }) {
+    if (!ADDRESS.test(broker)) return `The address “${broker}” is none for WebSockets; expected ws://host:port/mqtt or wss://host:port/mqtt.`;
+    if (location.protocol === "https:" && broker.startsWith("ws:")) return "A page that came over https may only use wss://.";
+    if (!PREFIX.test(prefix)) return `The prefix “${prefix}” has a wildcard, $, a space or an empty level; expected for example fl or plant7/fl.`;
+    return null;
+  }
+
+  function show(where, why) {
+    for (const name of ["broker", "prefix", "user", "password"]) byId(`s-${name}`).value = where[name];
+    problem.hidden = !why;
+    Elements.say(problem, why ?? "");
+    if (!dialog.open) dialog.showModal();
+  }
+
+  /** @param {(where: object) => void} onChosen */
+  function start(onChosen) {
+    byId("settings-cancel").addEventListener("click", () => dialog.close());
+    byId("settings-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const where = Object.fromEntries(["broker", "prefix", "user", "password"].map((name) => [name, byId(`s-${name}`).value]));
+      where.broker = where.broker.trim();
+      where.prefix = where.prefix.trim();
+      const why = wrong(where);
+      if (why) {
+        show(where, why);
+        return;
+      }
+      byId("s-password").value = "";
+      dialog.close();
+      history.replaceState(null, "", `#${new URLSearchParams({ broker: where.broker, prefix: where.prefix })}`);
+      onChosen(where);
+    });
+  }
+
+  return { load, wrong, show, start };
+})();

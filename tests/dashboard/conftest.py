@@ -1,0 +1,71 @@
+"""One browser for all tests of a process; one broker with WebSockets, each test under a prefix of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from fl_aggregator.dashboard.address import WebSocketAddress
+from fl_aggregator.dashboard.server import DashboardServer
+from fl_shared.mosquitto import LOOPBACK
+from tests.broker import Mosquitto
+from tests.dashboard.browsers import Watched, browser, find_browser, for_browsers
+from tests.dashboard.federation import Federation
+
+REQUIRED = "FL_TEST_BROWSER_REQUIRED"
+"""Set where a skipped test would go unseen, as in continuous integration."""
+
+
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Browser]:
+    program = find_browser()
+    if program is None:
+        why = "no Chromium here: install it (Debian: apt install chromium) or name it in FL_CHROMIUM"
+        if os.environ.get(REQUIRED):
+            pytest.fail(why)
+        pytest.skip(f"THE DASHBOARD IS NOT TESTED: {why}")
+    with browser(program) as started:
+        yield started
+
+
+@pytest.fixture(scope="package")
+def web_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mosquitto, int]]:
+    started, port = for_browsers(tmp_path_factory.mktemp("broker"))
+    yield started, port
+    started.stop()
+
+
+@pytest.fixture
+def federation(web_broker: tuple[Mosquitto, int]) -> Iterator[Federation]:
+    """An aggregator and edges played by hand."""
+    with Federation(web_broker[0], f"t{secrets.token_hex(4)}") as played:
+        yield played
+
+
+@pytest.fixture
+def served(web_broker: tuple[Mosquitto, int], federation: Federation) -> Iterator[str]:
+    """The address of the page that shows it."""
+    address = WebSocketAddress.parse(f"ws://{LOOPBACK}:{web_broker[1]}/mqtt")
+    with DashboardServer(address, federation.prefix, (LOOPBACK, 0)) as server:
+        yield server.url
+
+
+@pytest.fixture
+def opened(chromium: Browser, served: str) -> Iterator[Callable[..., Watched]]:
+    """Opens the page; at the end nothing may have gone wrong in it."""
+    pages: list[Watched] = []
+
+    def open_page(url: str = served, **context: Any) -> Watched:
+        watched = Watched(chromium, **context)
+        pages.append(watched)
+        watched.page.goto(url)
+        return watched
+
+    yield open_page
+    for one in pages:
+        one.close()

@@ -1,0 +1,71 @@
+"""Where the page finds its broker, and what it says where it does not, or is not let in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from fl_aggregator.dashboard.address import WebSocketAddress
+from fl_aggregator.dashboard.server import DashboardServer
+from fl_shared.mosquitto import LOOPBACK, Listener, free_port
+from tests.broker import Mosquitto
+from tests.dashboard.browsers import Watched
+from tests.dashboard.federation import Federation
+
+pytestmark = pytest.mark.broker
+
+
+def test_a_prefix_where_nothing_is(chromium: Browser, web_broker: tuple[Mosquitto, int]) -> None:
+    address = WebSocketAddress.parse(f"ws://{LOOPBACK}:{web_broker[1]}/mqtt")
+    with DashboardServer(address, "nobody/here", (LOOPBACK, 0)) as server:
+        page = Watched(chromium)
+        page.page.clock.install()
+        page.page.goto(server.url)
+        page.wait_text("#connection-text", "Live")
+        page.page.clock.fast_forward(3000)
+        page.page.clock.run_for(1100)
+        page.wait_text("#banner", "Nothing is published under the prefix nobody/here")
+        page.close()
+
+
+def test_an_account_that_is_refused_is_asked_for(chromium: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    listener = Listener(port, LOOPBACK, websockets=True)
+    broker = Mosquitto(tmp_path, extra=listener.lines(), allow_anonymous=False)
+    try:
+        with DashboardServer(
+            WebSocketAddress.parse(f"ws://{LOOPBACK}:{port}"), "fl", (LOOPBACK, 0)
+        ) as server:
+            page = Watched(chromium)
+            page.page.goto(server.url)
+            page.wait_text("#settings-problem", "check user and password")
+            page.page.locator("#s-user").fill("me")
+            page.page.locator("#s-password").fill("hunter2")
+            page.page.locator("#s-broker").fill("http://nowhere")
+            page.page.locator("#settings-form .main").click()
+            page.wait_text("#settings-problem", "expected ws://host:port/mqtt")
+            page.page.locator("#s-broker").fill(f"ws://{LOOPBACK}:{port}/mqtt")
+            page.page.locator("#settings-form .main").click()
+            page.wait_text("#banner", "refused the account")
+            kept = page.page.evaluate(
+                "JSON.stringify([{...localStorage}, {...sessionStorage}, location.href, document.cookie])"
+            )
+            assert "hunter2" not in kept
+            page.close()
+    finally:
+        broker.stop()
+
+
+def test_mosquitto_alone_serves_it(
+    chromium: Browser, web_broker: tuple[Mosquitto, int], federation: Federation
+) -> None:
+    """Without a Content-Type, and without our headers: the page brings its own policy."""
+    federation.usual()
+    page = Watched(chromium)
+    page.page.goto(f"http://{LOOPBACK}:{web_broker[1]}/#prefix={federation.prefix}")
+    page.wait_text("#overview-title", "Version 3 of 10")
+    page.wait('document.querySelectorAll("#edges-grid li").length === 3')
+    assert page.page.locator("body").evaluate("body => getComputedStyle(body).marginTop") == "0px"
+    page.close()

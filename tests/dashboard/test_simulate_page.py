@@ -1,0 +1,49 @@
+"""``fl-aggregator simulate`` serves the page of its run, and with ``--stay`` keeps it and the edges that answer."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests import programs
+from tests.dashboard.browsers import Watched
+
+pytestmark = [pytest.mark.broker, pytest.mark.edge]
+SMALL = (
+    "--clients",
+    "3",
+    "--per-round",
+    "2",
+    "--rounds",
+    "2",
+    "--epochs",
+    "5",
+    "--wait",
+    "60",
+    "--deadline",
+    "60",
+)
+
+
+def test_one_address_to_open_that_stays_until_it_is_interrupted(chromium: Browser, tmp_path: Path) -> None:
+    with programs.simulate(tmp_path, *SMALL, "--stay") as run:
+        programs.until(lambda: "dashboard: " in run.out, 30, "the page's address")
+        found = re.search(r"^dashboard: (http://127\.0\.0\.1:\d+/)$", run.out, re.MULTILINE)
+        assert found is not None, run.output
+        page = Watched(chromium)
+        page.page.goto(found.group(1))
+        page.wait_text("#overview-title", "Finished: 2 of 2 versions", 90_000)
+        programs.until(lambda: "until Ctrl-C" in run.err, 20, "the run's end")
+        assert json.loads(run.out.splitlines()[-1])["rounds"] == 2
+        page.draw((14, 5), (14, 23))
+        page.page.wait_for_selector("#answer .bars", timeout=30_000)
+        page.close()
+        children = programs.descendants(run.pid)
+        run.send(signal.SIGINT)
+        assert run.wait(30) == 0, run.output
+        programs.until(lambda: not programs.alive(children), 10, "the end of broker and edges")
