@@ -14,6 +14,7 @@
 ``translate``           wire message → event
 ``models``              the models that the edges of a process need, fetched once for all
 ``labour``              the jobs of sessions and predictors, and what their results mean
+``parts_file``          how each edge's data are spread over the classes, for reports on simulations
 ``predictor``           prediction requests and their answers
 ``vigil``               what people should hear while there is no broker, or no aggregator
 ``pool``                worker processes and the jobs among them; imports no torch

@@ -131,6 +131,11 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
 @click.option(
     "--mqtt-client-id", metavar="TEXT", help="For brokers that bind MQTT client ids; one edge only."
 )
+@click.option(
+    "--parts-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write here how each edge's data are spread over the classes. It stays on this machine.",
+)
 @options.logging_options
 @options.config_option
 @options.version_option
@@ -177,6 +182,7 @@ def command(
             workers=rest["workers"] or min(_cores(), len(each)),
             wait=rest["wait"],
             mqtt_client_id=rest["mqtt_client_id"],
+            parts_file=rest["parts_file"],
         )
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -35,11 +35,21 @@ class TrainedUpdate:
     metrics: UpdateMetrics
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Examples for training, examples held out, the weights' manifest; of each class how many, where it has a name."""
+
+    examples: int
+    holdout_examples: int
+    manifest: Manifest
+    labels: dict[str, int] = field(default_factory=dict)
+
+
 class Craft(Protocol):
     """Vectors have the shape (manifest.values,). Raises what is in `errors`, and ``ValueError``."""
 
-    def look(self, partition: Partition | None) -> tuple[int, int, Manifest]:
-        """Examples for training, examples held out, and the weights' manifest."""
+    def look(self, partition: Partition | None) -> Look:
+        """What there is to learn from, and what is learnt."""
 
     def initial(self, seed: int, make: MakeVector) -> Manifest:
         """Fills the first weights, which depend on ``seed`` alone."""

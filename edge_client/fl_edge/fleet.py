@@ -18,6 +18,7 @@ from typing import Final
 from fl_edge import kept, tasks
 from fl_edge.edge import Edge
 from fl_edge.errors import UnknownTaskError
+from fl_edge.parts_file import PartsFile
 from fl_edge.pool import Pool
 from fl_edge.predictor import MAX_PACKET
 from fl_edge.runtime import Inbox, Interrupted, Runtime
@@ -56,7 +57,7 @@ class EdgeSettings:
 class FleetSettings:
     """``task``: the one to insist on. ``chunk``: bytes of an update that are sent at once.
 
-    ``wait``: seconds to be without a broker at most; null: for ever.
+    ``wait``: seconds to be without a broker at most; null: for ever. ``parts_file``: see `parts_file`.
     """
 
     edges: tuple[EdgeSettings, ...]
@@ -71,6 +72,7 @@ class FleetSettings:
     chunk: int
     wait: float | None
     mqtt_client_id: str | None
+    parts_file: Path | None = None
 
 
 def run(settings: FleetSettings) -> int:
@@ -105,6 +107,7 @@ def run(settings: FleetSettings) -> int:
             pool,
             inbox,
             keeper,
+            PartsFile(settings.parts_file),
             prefix=settings.prefix,
             broker=str(settings.broker),
             patience=settings.wait,

@@ -16,7 +16,7 @@ import msgpack
 from pydantic import BaseModel
 
 from fl_edge.memory import SharedBytes
-from fl_shared.messages import Partition, Split, TrainingSettings, UpdateMetrics
+from fl_shared.messages import Confusion, Partition, Split, TrainingSettings, UpdateMetrics
 from fl_shared.tensors import Manifest
 
 MAX_FRAME: Final = 2**32 - 1
@@ -80,11 +80,15 @@ Job = Load | Initial | Train | Evaluate | Predict
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """``examples``: for training; both counts are 0 if no partition was named."""
+    """``examples``: for training; both counts are 0 if no partition was named.
+
+    ``labels``: how many of both there are of each class, where the task names its classes; it stays on this machine.
+    """
 
     examples: int
     holdout_examples: int
     manifest: Manifest
+    labels: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,7 @@ class Evaluated:
     loss: float
     accuracy: float
     more: dict[str, float]
+    confusion: Confusion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +216,7 @@ _MODELS: Final[dict[str, type[BaseModel]]] = {
     "manifest": Manifest,
     "settings": TrainingSettings,
     "metrics": UpdateMetrics,
+    "confusion": Confusion,
 }
 _SHARED: Final = frozenset({"weights", "delta"})
 _NESTED: Final = frozenset({"job", "outcome"})

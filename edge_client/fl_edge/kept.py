@@ -70,7 +70,12 @@ def read(path: Path, client: str) -> Kept | None:
         return None
     except (OSError, ValueError) as error:
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        LOG.warning("%s is of no use, and removed: %s", path, why[:300], extra={"client": client})
+        LOG.warning(
+            "%s is of no use, and removed; the edge trains again if it is still selected: %s",
+            path,
+            why[:300],
+            extra={"client": client},
+        )
         forget(path)
         return None
 
@@ -204,6 +209,11 @@ class Keeper:
                 write(path, *wish)
             except OSError as error:
                 # It is in memory still: only an edge that is killed now has to train again.
-                LOG.warning("%s: not written: %s", path, error.strerror, extra={"client": wish[0]})
+                LOG.warning(
+                    "%s: not written: %s; the update is in memory, and lost only if the edge is killed now",
+                    path,
+                    error.strerror,
+                    extra={"client": wish[0]},
+                )
                 forget(path)  # one of an earlier round is of no use
             del wish  # it may be large

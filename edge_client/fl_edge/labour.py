@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -37,8 +38,10 @@ class Forecast:
 class Labour:
     """Not thread-safe: one thread starts jobs and hands in their results."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, loaded: Callable[[str, jobs.Loaded], None]) -> None:
+        """``loaded`` is told what a client's part turned out to be."""
         self._pool = pool
+        self._loaded = loaded
         self._owners: dict[int, Owner] = {}
         self._ids: dict[tuple[str, int], int] = {}
 
@@ -87,6 +90,8 @@ class Labour:
         if owner.job is None:
             return owner.client, Forecast(owner.client, result.id, _answer(result.outcome))
         self._ids.pop((owner.client, owner.job), None)
+        if isinstance(result.outcome, jobs.Loaded):
+            self._loaded(owner.client, result.outcome)
         return owner.client, _event(owner, owner.job, result.outcome, now)
 
     def _start(self, owner: Owner, pool_id: int) -> None:
@@ -127,7 +132,8 @@ def _event(owner: Owner, job: int, outcome: jobs.Outcome, now: float) -> events.
             )
             return events.Trained(now, job, update)
         case jobs.Evaluated():
-            return events.Evaluated(now, job, Appraisal(outcome.examples, outcome.loss, outcome.accuracy))
+            found = Appraisal(outcome.examples, outcome.loss, outcome.accuracy, outcome.confusion)
+            return events.Evaluated(now, job, found)
         case jobs.Failed(kind=kind, message=message):
             return events.JobFailed(now, job, message, users_mistake=kind in ("data-missing", "unknown-task"))
         case jobs.Initialised() | jobs.Predicted():

@@ -103,7 +103,12 @@ class Predictor:
         self._fetching = None
         if model is None:
             self._failed = (digest, now)
-            LOG.info("version %d not fetched: %s", fetching.version, why, extra={"client": self._client})
+            LOG.info(
+                "version %d could not be fetched, predictions go on with the one before if there is one: %s",
+                fetching.version,
+                why,
+                extra={"client": self._client},
+            )
         else:
             if self._loaded is not None and self._loaded[1].digest != digest:
                 self._store.release(self.holder, self._loaded[1].digest)
@@ -226,4 +231,8 @@ class Predictor:
             self._connection.publish(topic, codec.encode(message), qos=1, correlation=correlation)
         except (QueueFull, MessageTooLarge, ValueError) as error:
             # A response topic may be one that MQTT does not allow; the asker's mistake, and nobody to tell.
-            LOG.warning("a prediction was not sent: %s", error, extra={"client": self._client})
+            LOG.warning(
+                "a prediction was not sent, its asker will ask again: %s",
+                error,
+                extra={"client": self._client},
+            )

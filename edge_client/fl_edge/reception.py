@@ -78,7 +78,11 @@ class Reception:
             reason = f"the broker does not let it subscribe to {names}: check the broker's access rules"
             self._tell(edge, events.Barred(now, reason))
         else:
-            LOG.warning("the broker refuses a subscription to %s", names, extra={"client": edge.client})
+            LOG.warning(
+                "the broker does not let it read %s, and it goes on without: check the account's rights",
+                names,
+                extra={"client": edge.client},
+            )
 
     def _received(self, edge: Edge, received: mqtt.Received, now: float) -> None:
         topic = t.parse(self._prefix, received.topic)
@@ -108,7 +112,7 @@ class Reception:
         times = self._faults[key]
         if str(times).strip("0") == "1":
             LOG.warning(
-                "a message was dropped (%d times): %s: %s",
+                "a message was dropped (%d so far): %s: %s",
                 times,
                 where,
                 why[:300],
@@ -128,11 +132,17 @@ class Reception:
                 if event.refused:
                     names = ", ".join(event.refused)
                     LOG.warning(
-                        "no requests come: the broker refuses %s", names, extra={"client": edge.client}
+                        "it answers no predictions: the broker does not let it read %s, check the account's rights",
+                        names,
+                        extra={"client": edge.client},
                     )
             case mqtt.Refused(reason=reason):
-                LOG.warning("it answers no requests: %s", reason, extra={"client": edge.client})
+                LOG.warning("it answers no predictions: %s", reason, extra={"client": edge.client})
             case mqtt.Lost(reason=reason):
-                LOG.debug("no requests come: %s", reason, extra={"client": edge.client})
+                LOG.debug(
+                    "no prediction requests come until it is connected again: %s",
+                    reason,
+                    extra={"client": edge.client},
+                )
             case _:
                 assert_never(event)

@@ -23,6 +23,7 @@ from fl_edge.jobs import JobResult
 from fl_edge.kept import Keeper
 from fl_edge.labour import Forecast, Labour
 from fl_edge.models import Carrier, Holder, Model, ModelStore
+from fl_edge.parts_file import PartsFile
 from fl_edge.pool import Pool
 from fl_edge.predictor import Predictor
 from fl_edge.reception import Reception
@@ -81,6 +82,7 @@ class Runtime:
         pool: Pool,
         inbox: Inbox,
         keeper: Keeper,
+        parts: PartsFile,
         *,
         prefix: str,
         broker: str,
@@ -92,7 +94,7 @@ class Runtime:
         self._keeper = keeper
         self._prefix = prefix
         self._clock = clock
-        self._labour = Labour(pool)
+        self._labour = Labour(pool, parts.take)
         self._store = ModelStore(self._carrier, self._fetched)
         self._told: deque[tuple[Edge, events.Event]] = deque()
         self._timers: list[tuple[float, int, Edge]] = []
@@ -221,7 +223,9 @@ class Runtime:
         self._next_second = now + 1.0
         self._vigil.keep(now)
         if (dropped := self._inbox.take_dropped()) > 0:
-            LOG.warning("%d messages dropped: more came at once than can wait here", dropped)
+            LOG.warning(
+                "%d messages dropped: more came at once than can wait here; what matters is repeated", dropped
+            )
         for edge in self._edges.values():
             if edge.predictor is not None:
                 edge.predictor.advance(now)

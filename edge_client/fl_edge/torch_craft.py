@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fl_edge import training
-from fl_edge.craft import MakeVector, TrainedUpdate
+from fl_edge.craft import Look, MakeVector, TrainedUpdate
+from fl_edge.tasks import classes
 from fl_edge.tasks.task import Scores, Task
 from fl_shared.messages import Partition, Split, TrainingSettings
 from fl_shared.tensors import Manifest, Vector
@@ -19,12 +20,13 @@ class TorchCraft:
         training.settle_torch()
         self._task, self._data_dir, self._device = task, data_dir, device
 
-    def look(self, partition: Partition | None) -> tuple[int, int, Manifest]:
+    def look(self, partition: Partition | None) -> Look:
         manifest = training.manifest_in(self._task, self._task.model(0))
         if partition is None:
-            return 0, 0, manifest
+            return Look(0, 0, manifest)
         data = self._task.load(partition, self._data_dir)
-        return len(data.train), 0 if data.holdout is None else len(data.holdout), manifest
+        held = 0 if data.holdout is None else len(data.holdout)
+        return Look(len(data.train), held, manifest, classes.count(self._task.labels, data))
 
     def initial(self, seed: int, make: MakeVector) -> Manifest:
         manifest, weights = training.initial(self._task, seed)

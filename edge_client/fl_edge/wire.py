@@ -98,7 +98,7 @@ class Wire:
             if subscribe:
                 self._connection.subscribe([(t.build(self._prefix, topic), 1) for topic in subscribe])
         except QueueFull as error:
-            LOG.warning("a model's chunks not asked for: %s", error, extra={"client": self.client})
+            LOG.warning("chunks of a model are asked for later: %s", error, extra={"client": self.client})
 
     def send(self, topic: t.Topic, message: m.Message, *, retain: bool) -> None:
         """What cannot be sent is dropped: all that matters is repeated until it is answered."""
@@ -106,7 +106,12 @@ class Wire:
         try:
             self._connection.publish(t.build(self._prefix, topic), payload, qos=1, retain=retain)
         except (QueueFull, MessageTooLarge) as error:
-            LOG.warning("%s not sent: %s", message.kind, error, extra={"client": self.client})
+            LOG.warning(
+                "%s not sent, it is repeated until it is answered: %s",
+                message.kind,
+                error,
+                extra={"client": self.client},
+            )
 
     def send_chunks(self, ask: SendChunks) -> None:
         """Chunks that the queue does not take are granted again, when they have not come."""
@@ -117,7 +122,12 @@ class Wire:
                 self._connection.publish(topic, codec.encode(chunk), qos=1)
             except (QueueFull, MessageTooLarge) as error:
                 left = len(ask.chunks) - number
-                LOG.warning("%d chunks not sent: %s", left, error, extra={"client": self.client})
+                LOG.warning(
+                    "%d chunks not sent, the aggregator asks for them again: %s",
+                    left,
+                    error,
+                    extra={"client": self.client},
+                )
                 return
 
     def close(self, timeout: float) -> None:

@@ -186,7 +186,8 @@ class Worker:
         craft = craft_of(job.task, self._data_dir, self._device)
         match job:
             case Load(partition=partition):
-                return Loaded(*craft.look(partition))
+                seen = craft.look(partition)
+                return Loaded(seen.examples, seen.holdout_examples, seen.manifest, seen.labels)
             case Initial(seed=seed):
                 result = _Result()
                 return Initialised(craft.initial(seed, result.make), result.memory)
@@ -195,7 +196,11 @@ class Worker:
             case Evaluate(split=split, partition=partition):
                 assert kept is not None
                 scores = craft.evaluate(kept.weights(), kept.given.manifest, split, partition)
-                return Evaluated(scores.examples, scores.loss, scores.accuracy, dict(scores.metrics))
+                # How a holdout's classes are spread is its owner's secret; the test split's is known to everybody.
+                confusion = scores.confusion if split == "test" else None
+                return Evaluated(
+                    scores.examples, scores.loss, scores.accuracy, dict(scores.metrics), confusion
+                )
             case Predict():
                 raise AssertionError("predictions have a thread of their own")
             case _:
@@ -204,7 +209,7 @@ class Worker:
     def _train(self, craft: Craft, job: Train, kept: _Kept | None, cancelled: Callable[[], bool]) -> Trained:
         result = _Result()
         if job.base is None:
-            examples, _, _ = craft.look(job.partition)
+            examples = craft.look(job.partition).examples
             manifest = craft.initial(job.settings.seed, result.make)
             return _trained(manifest, result, examples, 0, 0.0, UpdateMetrics())
         assert kept is not None

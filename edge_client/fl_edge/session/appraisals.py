@@ -132,4 +132,5 @@ def _message(
         examples=found.examples,
         loss=found.loss,
         accuracy=found.accuracy,
+        confusion=found.confusion,
     )

@@ -258,6 +258,7 @@ class Appraisal:
     examples: int
     loss: float
     accuracy: float
+    confusion: m.Confusion | None = None
 
 
 @dataclass(frozen=True, slots=True)

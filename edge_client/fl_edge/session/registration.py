@@ -289,7 +289,7 @@ def part_failed(session: Session, event: JobFailed) -> Step:
         return stop(session, 2, event.detail)
     if part.failures + 1 >= LOADS:
         return stop(session, 1, f"cannot load its part: {event.detail}")
-    said = Say(f"cannot load its part, trying again: {event.detail}", "warning")
+    said = Say(f"cannot load its part of the data, trying again: {event.detail}", "warning")
     return then(stay(session, said), lambda s: load(s, part.task, part.partition, part.failures + 1))
 
 

@@ -1,6 +1,6 @@
 """The tasks an edge knows: names without importing torch, the tasks themselves on demand.
 
-``task`` says what a task is; ``image``, ``sgd`` and ``payload`` are what the built-in ones share;
+``task`` says what a task is; ``image``, ``sgd``, ``classes`` and ``payload`` are what the built-in ones share;
 ``digits``, ``mnist`` and ``cifar10`` are the built-in ones. ``synthetic`` has the tasks ``synthetic-N``, for
 measuring: N parameters, no data, no torch, training that returns at once. Other distributions add theirs through the
 entry-point group ``fl_mqtt.tasks``: name = task's name, object = a ``Task`` or what makes one when called

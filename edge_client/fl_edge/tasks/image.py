@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from fl_edge import datasets
 from fl_edge.partition import Indices, hold_out, own_index, parts
+from fl_edge.tasks import classes
 from fl_edge.tasks.payload import decode
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
@@ -77,15 +78,22 @@ class ImageTask(Task):
     def evaluate(self, model: nn.Module, examples: Examples) -> Scores:
         model.eval()
         device = next(model.parameters()).device
-        loss, right = 0.0, 0
+        loss, guesses = 0.0, []
         with torch.inference_mode():
             for start in range(0, len(examples), EVALUATION_BATCH):
                 batch = slice(start, start + EVALUATION_BATCH)
                 labels = examples.labels[batch].to(device)
                 logits = model(examples.inputs[batch].to(device))
                 loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-                right += int((logits.argmax(1) == labels).sum())
-        return Scores(len(examples), loss / len(examples), right / len(examples))
+                guesses.append(logits.argmax(1).cpu())
+        guessed = torch.cat(guesses)
+        right = int((guessed == examples.labels.cpu()).sum())
+        return Scores(
+            len(examples),
+            loss / len(examples),
+            right / len(examples),
+            confusion=classes.confusion(self.labels, examples.labels, guessed),
+        )
 
     def predict(self, model: nn.Module, payload: bytes) -> dict[str, float]:
         model.eval()

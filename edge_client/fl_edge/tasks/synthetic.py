@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from fl_edge.craft import MakeVector, TrainedUpdate, edge_seed
+from fl_edge.craft import Look, MakeVector, TrainedUpdate, edge_seed
 from fl_edge.errors import PayloadError, UnknownTaskError
 from fl_edge.tasks.task import Scores
 from fl_shared.messages import Partition, Split, TrainingSettings, UpdateMetrics
@@ -47,8 +47,8 @@ class SyntheticCraft:
             arrays.append(ArraySpec(name="head", shape=(head,)))
         self._manifest = Manifest(arrays=tuple(arrays))
 
-    def look(self, partition: Partition | None) -> tuple[int, int, Manifest]:
-        return (0 if partition is None else 1), 0, self._manifest
+    def look(self, partition: Partition | None) -> Look:
+        return Look(0 if partition is None else 1, 0, self._manifest)
 
     def initial(self, seed: int, make: MakeVector) -> Manifest:
         _fill(make(self._manifest.values), np.random.SeedSequence(seed))
@@ -69,8 +69,9 @@ class SyntheticCraft:
         self._check(base, manifest)
         delta = make(len(base))
         _fill(delta, edge_seed(settings.seed, round_number, client))
-        examples, _, _ = self.look(partition)
-        return TrainedUpdate(delta, examples, 1, time.perf_counter() - started, UpdateMetrics())
+        return TrainedUpdate(
+            delta, self.look(partition).examples, 1, time.perf_counter() - started, UpdateMetrics()
+        )
 
     def evaluate(
         self,

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from fl_shared.messages import Partition, TrainingSettings
+from fl_shared.messages import Confusion, Partition, TrainingSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,18 +48,24 @@ class TrainReport:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """``loss``: per example; ``accuracy``: 0 to 1; ``metrics``: whatever else the task measures, finite."""
+    """``loss``: per example; ``accuracy``: 0 to 1; ``metrics``: whatever else the task measures, finite.
+
+    ``confusion``: see `classes.confusion`.
+    """
 
     examples: int
     loss: float
     accuracy: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    confusion: Confusion | None = None
 
 
 class Task(ABC):
     """Subclass this, and name the class in the entry-point group ``fl_mqtt.tasks``, to add a task."""
 
     name: str
+    labels: ClassVar[tuple[str, ...]] = ()
+    """Names of the classes, the first of label 0, if it tells classes apart: reports then say how they are spread."""
 
     @abstractmethod
     def model(self, seed: int) -> nn.Module:

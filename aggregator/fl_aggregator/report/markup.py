@@ -1,0 +1,73 @@
+"""HTML that cannot be broken out of: whatever is not `Markup` is text, and is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Final
+
+Child = object
+"""`Markup` as it is; null for nothing; anything else as text."""
+
+_EMPTY: Final = frozenset({"meta", "br", "col"})
+
+
+class Markup(str):
+    """Text in which ``<`` and ``&`` mean something. Made here, and of our own drawings and styles only."""
+
+    __slots__ = ()
+
+
+def text(child: Child) -> Markup:
+    """As it is to stand in a page. Control characters, which no page may hold, become ``�``."""
+    if child is None:
+        return Markup()
+    if isinstance(child, Markup):
+        return child
+    visible = "".join(c if c.isprintable() or c in "\n\t" else "�" for c in str(child))
+    return Markup(escape(visible))
+
+
+def tag(name: str, /, *children: Child, **attributes: object) -> Markup:
+    """An element. ``class_`` and ``aria_label`` are written ``class`` and ``aria-label``; a null one is left out."""
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{text(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    opened = f"<{name}{given}>"
+    return Markup(opened if name in _EMPTY else f"{opened}{''.join(map(text, children))}</{name}>")
+
+
+def join(children: Iterable[Child]) -> Markup:
+    return Markup("".join(map(text, children)))
+
+
+def table(
+    head: Iterable[Child],
+    rows: Iterable[Iterable[Child]],
+    *,
+    caption: str,
+    words: frozenset[int] = frozenset({0}),
+) -> Markup:
+    """``words``: columns that hold words and not numbers, and so stand on the left."""
+
+    def cells(kind: str, row: Iterable[Child]) -> Markup:
+        return join(
+            tag(kind, cell, class_="w" if index in words else None, scope="col" if kind == "th" else None)
+            for index, cell in enumerate(row)
+        )
+
+    return tag(
+        "div",
+        tag(
+            "table",
+            tag("caption", caption),
+            tag("thead", tag("tr", cells("th", head))),
+            tag("tbody", *(tag("tr", cells("td", row)) for row in rows)),
+        ),
+        class_="scroll",
+        tabindex="0",
+        role="region",
+        aria_label=caption,
+    )

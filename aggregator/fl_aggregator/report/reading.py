@@ -1,0 +1,202 @@
+"""A run as its directory tells it: finished or not, taken up again or not, with broken lines or without.
+
+Nothing is locked and nothing written: the run may be going on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from fl_aggregator import journal
+from fl_aggregator.rundir import HISTORY, PARTS, RUN
+from fl_shared.errors import UserError
+
+MAX_FAULTS: Final = 10
+"""Broken lines that are named; the others are counted."""
+_ACCEPTED: Final = b'{"event":"UpdateKept"'
+
+Count = Annotated[int, Field(ge=0)]
+Counts = dict[str, Count]
+Metrics = dict[str, Annotated[float, Field(ge=-1e300, le=1e300)]]
+"""What can be drawn; the aggregator writes finite numbers only."""
+Line = TypeVar("Line")
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Confusion(_Lenient):
+    """``counts[i][j]``: examples of class ``labels[i]`` taken for ``labels[j]``."""
+
+    labels: Annotated[list[str], Field(min_length=1)]
+    counts: list[list[Count]]
+
+    @model_validator(mode="after")
+    def _square(self) -> Confusion:
+        if [len(row) for row in self.counts] != [len(self.labels)] * len(self.labels):
+            raise ValueError(f"expected {len(self.labels)} rows of {len(self.labels)} counts")
+        return self
+
+
+class Traffic(_Lenient):
+    """Bytes."""
+
+    up: Count = 0
+    down: Count = 0
+
+
+class Round(_Lenient):
+    """A line of the history. ``seconds`` by phase."""
+
+    round: Count
+    outcome: Literal["committed", "abandoned"]
+    reason: str | None = None
+    version: Count | None = None
+    cohort: list[str] = []
+    participants: list[str] = []
+    missing: dict[str, str] = {}
+    refused: dict[str, Counts] = {}
+    examples: Count = 0
+    metrics: Metrics = {}
+    confusion: Confusion | None = None
+    seconds: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = {}
+    bytes: Traffic = Traffic()
+
+    @property
+    def surplus(self) -> list[str]:
+        """Selected, and not needed: the round had all the updates it wanted."""
+        return [name for name, why in self.missing.items() if why.startswith("surplus")]
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Selected, and truly missing; why."""
+        return {name: why for name, why in self.missing.items() if not why.startswith("surplus")}
+
+    @property
+    def took(self) -> float:
+        """Seconds, without the evaluation, which goes on beside the next round."""
+        return sum(seconds for phase, seconds in self.seconds.items() if phase != "evaluating")
+
+
+class Part(_Lenient):
+    """An edge's data: examples by label, as the partition made it."""
+
+    client: str
+    labels: Counts
+
+
+class Newest(_Lenient):
+    """An edge's newest accepted update: ``after`` is how its trained model did on what it holds out."""
+
+    client: str
+    round: Count
+    examples: Count = 0
+    size: Count = 0
+    seconds: float | None = None
+    after: Metrics = {}
+
+
+class _Accepted(_Lenient):
+    update: Newest
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What is known of a run. ``record``: what stands in its ``run.json``; ``faults``: what could not be read."""
+
+    path: Path
+    name: str
+    record: dict[str, Any] = field(default_factory=dict)
+    rounds: list[Round] = field(default_factory=list)
+    parts: dict[str, Part] = field(default_factory=dict)
+    newest: dict[str, Newest] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        found = self.record.get("settings")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has made all that it was to make, and said so."""
+        return bool(self.record.get("ended"))
+
+    def series(self, metric: str) -> tuple[list[int], list[float]]:
+        """Rounds, and the metric in them, where it was measured."""
+        found = [(r.round, r.metrics[metric]) for r in self.rounds if metric in r.metrics]
+        return [number for number, _ in found], [value for _, value in found]
+
+    def last(self, metric: str) -> float | None:
+        values = self.series(metric)[1]
+        return values[-1] if values else None
+
+    @property
+    def confusion(self) -> tuple[Round, Confusion] | None:
+        """The newest one, and whose."""
+        for found in reversed(self.rounds):
+            if found.confusion is not None:
+                return found, found.confusion
+        return None
+
+
+def read(directory: Path) -> RunReport:
+    """Raises ``UserError`` if nothing in ``directory`` can be read as a run."""
+    run = RunReport(directory, directory.resolve().name)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: is not there, expected the directory of a run")
+    run.record = _record(run)
+    found = {line.round: line for line in _lines(run, HISTORY, TypeAdapter(Round))}
+    run.rounds = [found[number] for number in sorted(found)]
+    if not run.record and not run.rounds:
+        why = f": {run.faults[0]}" if run.faults else ""
+        raise UserError(f"{directory}: holds no run (neither {RUN} nor a line of {HISTORY} can be read){why}")
+    run.parts = {part.client: part for part in _lines(run, PARTS, TypeAdapter(Part))}
+    for accepted in _lines(run, journal.FILE, TypeAdapter(_Accepted), _ACCEPTED):
+        run.newest[accepted.update.client] = accepted.update
+    if len(run.faults) > MAX_FAULTS:
+        run.faults[MAX_FAULTS:] = [f"{directory}: {len(run.faults) - MAX_FAULTS} more lines are broken"]
+    return run
+
+
+def _record(run: RunReport) -> dict[str, Any]:
+    file = run.path / RUN
+    try:
+        found = json.loads(file.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError(f"holds a {type(found).__name__}, expected an object")
+    except OSError as error:
+        run.faults.append(f"{file}: {error.strerror}")
+    except (ValueError, RecursionError) as error:
+        run.faults.append(f"{file}: {error}")
+    else:
+        return found
+    return {}
+
+
+def _lines(run: RunReport, name: str, adapter: TypeAdapter[Line], begins: bytes = b"") -> Iterator[Line]:
+    """Of a file that need not be there; only those that begin with ``begins``."""
+    file = run.path / name
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.startswith(begins) or not line.strip():
+                    continue
+                try:
+                    yield adapter.validate_json(line)
+                except ValidationError as error:
+                    first = error.errors(include_url=False, include_context=False)[0]
+                    where = ".".join(map(str, first["loc"])) or "the line"
+                    run.faults.append(f"{file}: line {number}: {where}: {first['msg']}")
+    except FileNotFoundError:
+        if name == HISTORY:
+            run.faults.append(f"{file}: is not there")
+    except OSError as error:
+        run.faults.append(f"{file}: {error.strerror}")

@@ -1,0 +1,59 @@
+"""A run at an MLflow server, or in a directory: its settings as parameters, its rounds' numbers as metrics."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+
+from fl_aggregator.effects import Effect
+from fl_aggregator.phases import Run
+from fl_aggregator.rundir import RunRecord
+from fl_aggregator.tracking.tensorboard import scalars
+from fl_aggregator.tracking.trackers import Line, Vitals
+from fl_shared.errors import UserError
+
+EXPERIMENT, TAG = "fl-mqtt", "fl-mqtt.run"
+
+
+class MLflow:
+    """A run that is taken up again goes on in MLflow's run of its own, which it finds by a tag."""
+
+    name = "mlflow"
+
+    def __init__(self, uri: str) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        try:
+            from mlflow import MlflowClient
+            from mlflow.entities import Metric
+
+            self._client, self._metric, self._id = MlflowClient(uri), Metric, ""
+        except ImportError:
+            raise UserError("--mlflow: mlflow is not installed: pip install 'fl-mqtt[mlflow]'") from None
+        except Exception as error:  # its own, of a type that came with it
+            raise UserError(f"--mlflow {uri}: {str(error).splitlines()[0]}") from None
+
+    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        of = experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT)
+        for known in self._client.search_runs([of], f"tags.`{TAG}` = '{record.run}'", max_results=1):
+            self._id = known.info.run_id
+            self._client.set_terminated(self._id, "RUNNING")
+            return
+        self._id = self._client.create_run(of, tags={TAG: record.run}, run_name=record.run).info.run_id
+        for key, value in record.settings.model_dump().items():
+            self._client.log_param(self._id, key, value)
+
+    def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
+        pass
+
+    def round(self, line: Line) -> None:
+        now = int(time.time() * 1000)
+        # Of a batch with a name that it does not like, and edges choose names, MLflow takes nothing.
+        found = {t: float(v) for t, v in scalars(line).items() if all(map(str.isidentifier, t.split("/")))}
+        self._client.log_batch(self._id, [self._metric(t, v, now, line["round"]) for t, v in found.items()])
+
+    def close(self, outcome: str | None) -> None:
+        if self._id:
+            ends = {"finished": "FINISHED", "interrupted": "KILLED"}
+            self._client.set_terminated(self._id, ends.get(outcome or "", "FAILED"))

@@ -1,0 +1,79 @@
+"""Which trackers a run has, as the command line says."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import click
+
+from fl_shared.errors import UserError
+
+if TYPE_CHECKING:
+    from fl_aggregator.tracking.trackers import Tracker, Trackers
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """``metrics_port``: null for no metrics; ``mlflow``: a tracking URI, null for none."""
+
+    tensorboard: bool = True
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+    mlflow: str | None = None
+
+    def trackers(self, run_directory: Path) -> Trackers:
+        """To be entered and left. Raises ``UserError``: a port that is taken, a library that is not there."""
+        from fl_aggregator.tracking.trackers import Trackers
+
+        chosen: list[Tracker] = []
+        failures: Counter[str] = Counter()
+        if self.tensorboard:
+            from fl_aggregator.tracking.tensorboard import TensorBoard
+
+            chosen.append(TensorBoard(run_directory))
+        if self.mlflow is not None:
+            if urlsplit(self.mlflow).password is not None:
+                raise UserError(
+                    "--mlflow: a password in the URI would be seen in the list of processes; expected it in "
+                    "MLFLOW_TRACKING_PASSWORD, and the user's name in MLFLOW_TRACKING_USERNAME"
+                )
+            from fl_aggregator.tracking.mlflow import MLflow
+
+            chosen.append(MLflow(self.mlflow))
+        if self.metrics_port is not None:  # last, since it serves at once
+            from fl_aggregator.tracking.prometheus import Prometheus
+
+            chosen.append(Prometheus(self.metrics_host, self.metrics_port, failures))
+        return Trackers(chosen, failures)
+
+
+def tracking_options(command: Command) -> Command:
+    """``tracking``: Tracking."""
+
+    @functools.wraps(command)
+    def gathered(
+        *, tensorboard: bool, metrics_port: int | None, metrics_host: str, mlflow: str | None, **values: Any
+    ) -> Any:
+        return command(tracking=Tracking(tensorboard, metrics_port, metrics_host, mlflow), **values)
+
+    options = [
+        click.option("--tensorboard/--no-tensorboard", default=True, help="Write event files for TensorBoard."),
+        click.option("--metrics-port", type=click.IntRange(1, 65_535), default=None,
+                     help="Serve metrics for Prometheus at this port."),
+        click.option("--metrics-host", metavar="ADDRESS", default="127.0.0.1",
+                     help="Where; anybody who reaches it may read them."),
+        click.option("--mlflow", metavar="URI", default=None,
+                     help="Log to this MLflow server (pip install 'fl-mqtt[mlflow]')."),
+    ]  # fmt: skip
+    wrapped: Command = gathered
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped

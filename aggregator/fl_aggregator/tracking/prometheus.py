@@ -1,0 +1,152 @@
+"""A run's metrics for Prometheus, at ``http://HOST:PORT/metrics``. No label holds a name that a stranger can make up.
+
+Counters count since this start of the aggregator, as Prometheus expects. Gauges are read when somebody scrapes, in the
+server's own thread, from the newest state, which never changes in place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, get_args
+
+import prometheus_client as client
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from fl_aggregator import effects as do
+from fl_aggregator import rollcall, views
+from fl_aggregator.phases import Run
+from fl_aggregator.rundir import RunRecord
+from fl_aggregator.tracking.trackers import Line, Vitals
+from fl_shared import messages as m
+from fl_shared.errors import UserError
+
+Metric = CounterMetricFamily | GaugeMetricFamily
+
+STATES: Final = tuple(state for state in get_args(m.EdgeState) if state != "uploading")
+"""Whose update is on its way only the loop's own thread may ask; those edges count as training."""
+PHASES: Final = ("selecting", "collecting", "aggregating", "evaluating")
+BUCKETS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+
+
+class Prometheus(Collector):
+    """Serves from its construction on, so that a port that is taken is told at once: ``UserError``.
+
+    ``failures``: of all trackers, by their names.
+    """
+
+    name = "prometheus"
+
+    def __init__(self, host: str, port: int, failures: Mapping[str, int]) -> None:
+        self._failures = failures
+        self._state: Run | None = None
+        self._vitals: Callable[[], Vitals] | None = None
+        client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        registry = client.CollectorRegistry()
+        client.ProcessCollector(registry=registry)
+        registry.register(self)
+        self._rounds = client.Counter("fl_rounds", "Rounds that have ended.", ["outcome"], registry=registry)
+        self._updates = client.Counter(
+            "fl_updates", "Updates of edges that were answered.", ["verdict", "reason"], registry=registry
+        )
+        self._seconds = client.Histogram(
+            "fl_round_phase_seconds", "How long the phases of rounds took.", ["phase"], buckets=BUCKETS,
+            registry=registry,
+        )  # fmt: skip
+        # All series are there from the beginning, so that a first increase can be seen.
+        for outcome in ("committed", "abandoned"):
+            self._rounds.labels(outcome)
+        self._updates.labels("accepted", "")
+        for phase in PHASES:
+            self._seconds.labels(phase)
+        try:
+            self._server, self._thread = client.start_http_server(port, host, registry)
+        except OSError as error:
+            raise UserError(f"--metrics-port {port}: {host}: {error.strerror or error}") from None
+
+    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
+        self._vitals = vitals
+
+    def observe(self, state: Run, effects: tuple[do.Effect, ...]) -> None:
+        self._state = state
+        for effect in effects:
+            match effect:
+                case do.Fold():
+                    self._updates.labels("accepted", "").inc()
+                case do.Reply(body=do.Reject(reason=reason)):
+                    self._updates.labels("rejected", reason).inc()
+                case _:
+                    pass
+
+    def round(self, line: Line) -> None:
+        self._rounds.labels(line["outcome"]).inc()
+        for phase in PHASES:
+            if phase in line["seconds"]:
+                self._seconds.labels(phase).observe(line["seconds"][phase])
+
+    def close(self, outcome: str | None) -> None:  # noqa: ARG002
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(2.0)
+
+    # --- when somebody scrapes ----------------------------------------------------------------------------
+
+    def collect(self) -> Iterator[Metric]:
+        yield _labelled(
+            CounterMetricFamily("fl_tracking_failures", "What trackers could not write.", labels=["tracker"]),
+            dict(self._failures),
+        )
+        if self._vitals is not None:
+            yield from _of_vitals(self._vitals())
+        if self._state is not None:
+            yield from _of_state(self._state)
+
+
+def _of_vitals(vitals: Vitals) -> Iterator[Metric]:
+    yield CounterMetricFamily("fl_upload_bytes", "Bytes of updates from edges.", value=vitals.bytes_up)
+    yield CounterMetricFamily(
+        "fl_download_bytes", "Bytes published for edges; a model counts once.", value=vitals.bytes_down
+    )
+    yield _labelled(
+        CounterMetricFamily("fl_refused_messages", "Messages refused or dropped.", labels=["reason"]),
+        dict(vitals.refused),
+    )
+    yield GaugeMetricFamily("fl_inbox_messages", "Messages that wait to be looked at.", vitals.inbox)
+    yield GaugeMetricFamily(
+        "fl_spool_bytes", "Bytes of accepted and coming updates on disk.", vitals.spool_bytes
+    )
+    yield GaugeMetricFamily("fl_connected", "1 if the broker is connected.", float(vitals.connected))
+    yield GaugeMetricFamily(
+        "fl_paused", "1 while the run stands still for want of disk.", float(vitals.paused)
+    )
+
+
+def _of_state(state: Run) -> Iterator[Metric]:
+    seen = Tally(view.state for view in rollcall.open_round(state, (), {}).values())
+    yield _labelled(
+        GaugeMetricFamily("fl_edges", "Edges of the roster, by what they do.", labels=["state"]),
+        {name: seen[name] for name in STATES},
+    )
+    yield _labelled(
+        GaugeMetricFamily("fl_phase", "1 for the phase in which the run is.", labels=["phase"]),
+        {name: float(name == views.phase_name(state)) for name in get_args(m.Phase)},
+    )
+    have, need = views.progress(state)
+    yield GaugeMetricFamily("fl_updates_have", "Updates of the open round, or edges that are ready.", have)
+    yield GaugeMetricFamily("fl_updates_need", "How many of them are wanted.", need)
+    yield GaugeMetricFamily("fl_model_version", "Versions of the model that were made.", state.version)
+    yield GaugeMetricFamily(
+        "fl_model_versions_wanted", "Versions that are to be made.", state.settings.rounds
+    )
+    for name, what in (("accuracy", "Accuracy of"), ("loss", "Loss an example of")):
+        if name in state.metrics:
+            yield GaugeMetricFamily(
+                f"fl_{name}", f"{what} the newest evaluated version.", state.metrics[name]
+            )
+
+
+def _labelled(family: Metric, values: Mapping[str, float]) -> Metric:
+    for label, value in values.items():
+        family.add_metric([label], value)
+    return family

@@ -1,0 +1,70 @@
+"""TensorBoard's curves of a run, in ``DIR/tensorboard``: ``tensorboard --logdir runs`` shows them all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from fl_aggregator.effects import Effect
+from fl_aggregator.phases import Run
+from fl_aggregator.rundir import RunRecord
+from fl_aggregator.tracking.event_file import EventFile, steps
+from fl_aggregator.tracking.trackers import Line, Vitals
+
+FOLDER: Final = "tensorboard"
+
+
+class TensorBoard:
+    """The step is the round's number. Each start of the aggregator writes a file of its own."""
+
+    name = "tensorboard"
+
+    def __init__(self, run_directory: Path) -> None:
+        self._folder = run_directory / FOLDER
+        self._name = ""
+        self._file: EventFile | None = None
+        self._last = 0
+
+    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
+        before = sorted(self._folder.glob("events.out.tfevents.*"))
+        self._last = max((step for file in before for step in steps(file)), default=0)
+        # Readers take the files in the order of their names.
+        self._name = f"events.out.tfevents.{int(time.time()):010d}.{record.epoch}"
+        for line in earlier:  # who died between the history and this, or began without it
+            if line["round"] > self._last:
+                self.round(line)
+
+    def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
+        pass
+
+    def round(self, line: Line) -> None:
+        if self._file is None:  # a run that ends before its first round leaves nothing of ours behind
+            self._folder.mkdir(exist_ok=True)
+            self._file = EventFile(self._folder / self._name)
+        number: int = line["round"]
+        if number <= self._last:
+            self._file.begin_again(number)
+        self._file.scalars(number, scalars(line))
+        self._last = number
+
+    def close(self, outcome: str | None) -> None:  # noqa: ARG002
+        if self._file is not None:
+            self._file.close()
+
+
+def scalars(line: Line) -> dict[str, float]:
+    """A round's numbers by TensorBoard's tags. What was measured on the edges' own data stands under ``edges/``."""
+    found: dict[str, float] = {}
+    for name, value in line["metrics"].items():
+        found[name if name in ("accuracy", "loss") else f"edges/{name}"] = value
+    if line["version"] is not None:
+        found["version"] = line["version"]
+    found |= {f"seconds/{phase}": seconds for phase, seconds in line["seconds"].items()}
+    found |= {f"bytes/{way}": count for way, count in line["bytes"].items()}
+    found["round/participants"] = len(line["participants"])
+    found["round/missing"] = len(line["missing"])
+    found["round/examples"] = line["examples"]
+    found["round/refused"] = sum(sum(reasons.values()) for reasons in line["refused"].values())
+    return found

@@ -1,0 +1,135 @@
+"""What a tracker is, and all of a run's trackers together: whatever becomes of them, the run goes on."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+from fl_aggregator.effects import Effect
+from fl_aggregator.phases import Run
+from fl_aggregator.rundir import RunRecord
+
+LOG: Final = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 1000
+"""Rounds that a slow tracker may be behind; what comes then is left out, and counted."""
+CLOSE_TIMEOUT: Final = 10.0
+"""Seconds that the end of a run waits for what is still to be written."""
+
+Line = Mapping[str, Any]
+"""A round as it stands in ``history.jsonl``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What is not in the state: ``inbox`` messages wait, ``spool_bytes`` lie on the disk, bytes went ``up`` and
+    ``down`` since this start; ``refused`` messages by reason.
+    """
+
+    inbox: int
+    spool_bytes: int
+    bytes_up: int
+    bytes_down: int
+    connected: bool
+    paused: bool
+    refused: Mapping[str, int]
+
+
+class Tracker(Protocol):
+    """``observe`` is called in the loop's thread after each step, and must be quick; the others in a thread of the
+    trackers' own, in their order. Any of them may raise anything.
+    """
+
+    name: str
+
+    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:
+        """A run begins, or goes on after the rounds in ``earlier``. ``vitals`` may be called in any thread."""
+
+    def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
+        """A step was made."""
+
+    def round(self, line: Line) -> None:
+        """A round has ended, and nothing will be added to its line."""
+
+    def close(self, outcome: str | None) -> None:
+        """``outcome``: the phase in which the run ended (null: by an error). Without `begin` there was no run."""
+
+
+class Trackers:
+    """Passes everything on. What a tracker raises is said once and counted in ``failures``, by the tracker's name."""
+
+    def __init__(self, trackers: Sequence[Tracker] = (), failures: Counter[str] | None = None) -> None:
+        self._trackers = tuple(trackers)
+        self._waiting: queue.Queue[tuple[Tracker, Callable[[], None]] | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+        self._outcome: str | None = None
+        self.failures: Counter[str] = Counter() if failures is None else failures
+
+    def __enter__(self) -> Self:
+        if self._trackers:
+            self._thread = threading.Thread(target=self._work, name="fl-trackers", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        thread = self._thread
+        if thread is None:
+            return
+        for tracker in self._trackers:
+            self._waiting.put((tracker, lambda t=tracker: t.close(self._outcome)))  # type: ignore[misc]
+        self._waiting.put(None)
+        thread.join(CLOSE_TIMEOUT)
+        if thread.is_alive():
+            LOG.warning(
+                "trackers are still writing after %g s; what they have not written is lost", CLOSE_TIMEOUT
+            )
+
+    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:
+        if not self._trackers:
+            return
+        lines = tuple(earlier)
+        for tracker in self._trackers:
+            self._later(tracker, lambda t=tracker: t.begin(record, lines, vitals))  # type: ignore[misc]
+
+    def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
+        for tracker in self._trackers:
+            self._guard(tracker, lambda t=tracker: t.observe(state, effects))  # type: ignore[misc]
+
+    def round(self, line: Line) -> None:
+        for tracker in self._trackers:
+            self._later(tracker, lambda t=tracker: t.round(line))  # type: ignore[misc]
+
+    def ended(self, outcome: str) -> None:
+        """In which phase the run ended."""
+        self._outcome = outcome
+
+    def _later(self, tracker: Tracker, action: Callable[[], None]) -> None:
+        if self._waiting.qsize() >= MAX_WAITING:
+            self._failed(tracker, f"{MAX_WAITING} rounds wait to be written")
+        else:
+            self._waiting.put((tracker, action))
+
+    def _work(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            self._guard(*item)
+
+    def _guard(self, tracker: Tracker, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # a tracker's bug, too, is no reason for edges to stop learning
+            self._failed(tracker, f"{type(error).__name__}: {error}")
+
+    def _failed(self, tracker: Tracker, why: str) -> None:
+        self.failures[tracker.name] += 1
+        if self.failures[tracker.name] == 1:
+            LOG.warning(
+                "%s: %s; the run goes on, and further failures are only counted", tracker.name, why[:300]
+            )

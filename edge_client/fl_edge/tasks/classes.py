@@ -1,0 +1,38 @@
+"""What is to be told of classes: how often each occurs, and which is taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from fl_shared.messages import MAX_CLASSES, Confusion
+
+if TYPE_CHECKING:
+    import torch
+
+    from fl_edge.tasks.task import LocalData
+
+ROOM: Final = 48 * 2**10
+"""Bytes of an evaluation (of at most 64 KiB: protocol, 1.12) that a confusion matrix may need."""
+
+
+def count(names: Sequence[str], data: LocalData) -> dict[str, int]:
+    """By class, how many examples a part has, held out or not; nothing if the classes have no names."""
+    if not names:
+        return {}
+    pieces = [data.train.labels] if data.holdout is None else [data.train.labels, data.holdout.labels]
+    found = sum(np.bincount(labels.cpu().numpy(), minlength=len(names)) for labels in pieces)
+    return {name: int(number) for name, number in zip(names, np.asarray(found), strict=True)}
+
+
+def confusion(names: Sequence[str], labels: torch.Tensor, guesses: torch.Tensor) -> Confusion | None:
+    """``labels`` and ``guesses``: int64, shape (examples,). Null for more classes, or digits, than a message takes."""
+    if not names or len(names) > MAX_CLASSES:
+        return None
+    classes = len(names)
+    pairs = labels.cpu().numpy() * classes + guesses.cpu().numpy()
+    counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    matrix = Confusion(labels=tuple(names), counts=tuple(tuple(row) for row in counts.tolist()))
+    return matrix if len(matrix.model_dump_json()) <= ROOM else None

@@ -1,0 +1,179 @@
+"""What is told of classes: confusion matrices, from an edge to the history; and the labels of a simulation's parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from fl_aggregator import journal, views
+from fl_aggregator.effects import WriteHistory
+from fl_aggregator.events import Confusion, Evaluated
+from fl_edge.jobs import Evaluated as Done
+from fl_edge.jobs import Loaded
+from fl_edge.parts_file import PartsFile
+from fl_edge.tasks import classes, load_task
+from fl_edge.tasks.task import Examples, LocalData
+from fl_edge.torch_craft import TorchCraft
+from fl_shared import codec
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.tensors import Manifest, manifest_of
+from tests.samples import MESSAGES
+from tests.unit.boss import Boss, first_weights, given, part
+from tests.unit.playbook import Playbook, digest_of, round_done, training
+
+pytestmark = pytest.mark.edge
+
+
+def some(*labels: int) -> Examples:
+    return Examples(torch.zeros(len(labels), 1), torch.tensor(labels))
+
+
+def test_a_matrix_has_true_classes_by_row() -> None:
+    found = classes.confusion(
+        ("a", "b", "c"), torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 0, 2])
+    )
+    assert found is not None
+    assert found.labels == ("a", "b", "c")
+    assert found.counts == ((1, 1, 0), (0, 1, 0), (2, 0, 1))
+
+
+def test_what_no_message_could_carry_is_left_out() -> None:
+    one = torch.tensor([0])
+    assert classes.confusion((), one, one) is None
+    assert classes.confusion([str(n) for n in range(m.MAX_CLASSES + 1)], one, one) is None
+    names = [str(n) for n in range(m.MAX_CLASSES)]
+    whole = classes.confusion(names, one, one)
+    assert whole is not None
+    assert len(whole.model_dump_json()) < classes.ROOM
+    long = [f"{n:064}" for n in range(m.MAX_CLASSES)]
+    every = torch.arange(m.MAX_CLASSES).repeat_interleave(m.MAX_CLASSES).repeat(10_000)
+    guesses = torch.arange(m.MAX_CLASSES).repeat(m.MAX_CLASSES * 10_000)
+    assert classes.confusion(long, every, guesses) is None, "a hundred classes of five digits each"
+
+
+def test_labels_are_counted_held_out_or_not() -> None:
+    assert classes.count(("a", "b"), LocalData(some(0, 0, 1), some(1))) == {"a": 2, "b": 2}
+    assert classes.count(("a", "b"), LocalData(some(0, 0), None)) == {"a": 2, "b": 0}
+    assert classes.count((), LocalData(some(0, 0), None)) == {}
+
+
+def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout_does_not() -> None:
+    """How an edge's own labels are spread stays its secret."""
+    craft = TorchCraft(load_task("digits"), None, "cpu")
+    boss = Boss(1)
+    try:
+        loaded = boss.expect(Loaded, boss.pool.load("0", "digits", part()), timeout=60)
+        assert sum(loaded.labels.values()) == loaded.examples + loaded.holdout_examples
+        assert len(loaded.labels) == 10
+        model = given(first_weights())
+        on_test = boss.expect(Done, boss.pool.evaluate("0", "digits", "test", None, model))
+        held = boss.expect(Done, boss.pool.evaluate("0", "digits", "holdout", part(), model))
+    finally:
+        boss.pool.close()
+    assert held.confusion is None
+    assert on_test.confusion is not None
+    counts = on_test.confusion.counts
+    assert sum(map(sum, counts)) == on_test.examples == 359
+    assert sum(counts[i][i] for i in range(10)) / 359 == pytest.approx(on_test.accuracy)
+    true = torch.bincount(load_task("digits").load_test(None).labels, minlength=10).tolist()
+    assert [sum(row) for row in counts] == true
+    assert craft.look(None).labels == {}
+
+
+@pytest.mark.parametrize(
+    ("confusion", "said"),
+    [
+        ({"labels": ["a", "b"], "counts": [[1, 2]]}, "expected 2 rows of 2"),
+        ({"labels": ["a"], "counts": [[1, 2]]}, "expected 1 rows of 1"),
+        ({"labels": ["a"], "counts": [[-1]]}, "confusion.counts.0.0"),
+        ({"labels": ["a"], "counts": [[7]]}, "7 in all, expected 360"),
+        ({"labels": [], "counts": []}, "confusion.labels"),
+        ({"labels": ["x"] * 101, "counts": [[0] * 101] * 101}, "confusion.labels"),
+        ({"labels": ["a"], "counts": [[0] * 20_000]}, "confusion.counts.0"),
+    ],
+)
+def test_a_matrix_that_does_not_fit_is_refused(confusion: Any, said: str) -> None:
+    """5.11."""
+    fields = json.loads(codec.encode(MESSAGES["evaluation"][1])) | {"confusion": confusion}
+    with pytest.raises(codec.DecodeError, match=said):
+        codec.decode(t.EvaluationsTopic("evaluator"), json.dumps(fields).encode())
+
+
+def test_an_evaluation_without_a_matrix_is_as_good() -> None:
+    fields = json.loads(codec.encode(MESSAGES["evaluation"][1]))
+    del fields["confusion"]
+    found = codec.decode(t.EvaluationsTopic("evaluator"), json.dumps(fields).encode())
+    assert isinstance(found, m.Evaluation)
+    assert found.confusion is None
+
+
+def evaluated(client: str, playbook: Playbook, confusion: Confusion | None) -> Evaluated:
+    return Evaluated(
+        now=playbook.now, client=client, session=playbook.session(client), version=1, digest=digest_of(1),
+        split="test", examples=10, loss=0.5, accuracy=0.5, confusion=confusion,
+    )  # fmt: skip
+
+
+def history_of(*matrices: Confusion | None) -> Any:
+    """The history's matrix of a version that as many edges evaluated."""
+    playbook = Playbook(clients=1, per_round=1).play("start")
+    names = [f"e{n}" for n in range(len(matrices))]
+    playbook.play(*(f"join {name} roles=evaluate" for name in names), "join 0", "load 0", "send 0")
+    round_done(playbook)
+    for name, matrix in zip(names, matrices, strict=True):
+        playbook.play(evaluated(name, playbook, matrix))
+    written = [e.summary for _, effects in playbook.told for e in effects if isinstance(e, WriteHistory)]
+    return views.history_line(written[-1], 0, 0)["confusion"]
+
+
+def test_matrices_of_several_evaluators_are_summed() -> None:
+    one, two = Confusion(("a", "b"), ((3, 1), (0, 6))), Confusion(("a", "b"), ((1, 1), (2, 6)))
+    assert history_of(one, two) == {"labels": ["a", "b"], "counts": [[4, 2], [2, 12]]}
+    assert history_of(one, None) == {"labels": ["a", "b"], "counts": [[3, 1], [0, 6]]}
+    assert history_of(None) is None
+    assert history_of(one, dataclasses.replace(one, labels=("a", "c"))) is None, (
+        "they are not of the same classes"
+    )
+
+
+def test_a_matrix_survives_the_journal(tmp_path: Path) -> None:
+    event = evaluated("e", training(clients=1, per_round=1), Confusion(("a", "b"), ((3, 1), (0, 6))))
+    (tmp_path / journal.FILE).write_text(json.dumps(journal.to_fields(event)) + "\n")
+    assert list(journal.read(tmp_path)) == [event]
+
+
+def loaded(manifest: Manifest, **labels: int) -> Loaded:
+    return Loaded(sum(labels.values()), 0, manifest, labels)
+
+
+def test_parts_are_written_once_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manifest = manifest_of({"w": torch.zeros(1).numpy()})
+    file = tmp_path / "parts.jsonl"
+    parts = PartsFile(file)
+    for count in (1, 1, 2):
+        parts.take("0", loaded(manifest, a=count))
+    parts.take("1", loaded(manifest, b=3))
+    parts.take("evaluator", loaded(manifest))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["client"], line["labels"]) for line in lines] == [
+        ("0", {"a": 1}),
+        ("0", {"a": 2}),
+        ("1", {"b": 3}),
+    ]
+    PartsFile(None).take("0", loaded(manifest, a=1))
+    with caplog.at_level(logging.WARNING):
+        nowhere = PartsFile(tmp_path / "none" / "parts.jsonl")
+        nowhere.take("0", loaded(manifest, a=1))
+        nowhere.take("1", loaded(manifest, a=1))
+    assert len(caplog.records) == 1
+    assert "No such file" in caplog.text

@@ -1,0 +1,264 @@
+"""Trackers never disturb a run; TensorBoard's files are what TensorBoard reads."""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import signal
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fl_aggregator.effects import Effect
+from fl_aggregator.phases import Run, new_run
+from fl_aggregator.rundir import RunRecord, new_record
+from fl_aggregator.settings import Settings
+from fl_aggregator.tracking import trackers as tracking
+from fl_aggregator.tracking.event_file import EventFile, steps
+from fl_aggregator.tracking.tensorboard import TensorBoard
+from fl_aggregator.tracking.trackers import Line, Tracker, Trackers, Vitals
+
+RECORD = new_record(Settings(), "process", 1024, None, None)
+
+
+def line(number: int, **metrics: float) -> dict[str, Any]:
+    return {
+        "round": number,
+        "outcome": "committed",
+        "version": number,
+        "participants": ["0", "1"],
+        "missing": {"2": "late"},
+        "refused": {"2": {"late": 2, "surplus": 1}},
+        "examples": 30,
+        "metrics": metrics or {"accuracy": 0.5, "train_loss": 0.25},
+        "seconds": {"collecting": 1.5},
+        "bytes": {"up": 100, "down": 50},
+    }
+
+
+def vitals() -> Vitals:
+    return Vitals(0, 0, 0, 0, True, False, {})
+
+
+def run(
+    *chosen: Tracker, rounds: Iterable[Line] = (), record: RunRecord = RECORD, earlier: Iterable[Line] = ()
+) -> Trackers:
+    with Trackers(chosen) as trackers:
+        trackers.begin(record, earlier, vitals)
+        for each in rounds:
+            trackers.observe(new_run(Settings()), ())
+            trackers.round(each)
+        trackers.ended("finished")
+    return trackers
+
+
+def curves(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard itself finds in a run's directory, by tag: step and value."""
+    found = EventAccumulator(str(directory / "tensorboard"))
+    found.Reload()
+    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+class Broken:
+    """Fails wherever it can."""
+
+    name = "broken"
+
+    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:
+        raise OSError(28, f"No space left for {record.run} {earlier} {vitals}")
+
+    def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
+        raise KeyError(state, effects)
+
+    def round(self, line: Line) -> None:
+        raise RuntimeError(line)
+
+    def close(self, outcome: str | None) -> None:
+        raise ValueError(outcome)
+
+
+class Slow:
+    """Hangs in its first round until it is let go."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.rounds: list[int] = []
+        self.outcome: str | None = None
+
+    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:
+        self.begun_with = (record, earlier, vitals)
+
+    def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
+        self.seen = (state, effects)
+
+    def round(self, line: Line) -> None:
+        assert self.go.wait(30)
+        self.rounds.append(line["round"])
+
+    def close(self, outcome: str | None) -> None:
+        self.outcome = outcome
+
+
+def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
+    run(
+        TensorBoard(tmp_path),
+        rounds=[line(1, accuracy=0.25), line(2, accuracy=0.5), line(200, accuracy=0.75)],
+    )
+    found = curves(tmp_path)
+    assert found["accuracy"] == [(1, 0.25), (2, 0.5), (200, 0.75)]
+    assert found["seconds/collecting"][0] == (1, 1.5)
+    assert found["bytes/up"][0] == (1, 100.0)
+    assert found["round/participants"][0] == (1, 2.0)
+    assert found["round/missing"][0] == (1, 1.0)
+    assert found["round/refused"][0] == (1, 3.0)
+    assert "edges/train_loss" in curves_of(tmp_path / "more", line(1))
+
+
+def curves_of(directory: Path, *lines: Line) -> dict[str, list[tuple[int, float]]]:
+    directory.mkdir()
+    run(TensorBoard(directory), rounds=lines)
+    return curves(directory)
+
+
+def test_names_and_numbers_of_all_kinds_are_written(tmp_path: Path) -> None:
+    name = "ÄÖ <&> " + "x" * 50
+    found = curves_of(tmp_path / "run", line(2**40, **{name: 1e300, "small": -1e300, "loss": 1e-3}))
+    assert found[f"edges/{name}"] == [(2**40, math.inf)]
+    assert found["edges/small"] == [(2**40, -math.inf)]
+    assert found["loss"] == [(2**40, struct.unpack("<f", struct.pack("<f", 1e-3))[0])]
+
+
+def test_a_run_that_is_taken_up_again_goes_on_where_it_was(tmp_path: Path) -> None:
+    run(TensorBoard(tmp_path), rounds=[line(1, loss=3.0), line(2, loss=2.0)])
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    with file.open("ab") as torn:  # it died in the middle of the next one
+        torn.write(file.read_bytes()[-40:-10])
+    again = RECORD.model_copy(update={"epoch": 2})
+    earlier = [line(1, loss=3.0), line(2, loss=2.0), line(3, loss=1.5)]  # of which the third was not written
+    run(TensorBoard(tmp_path), rounds=[line(4, loss=1.0)], record=again, earlier=earlier)
+    assert curves(tmp_path)["loss"] == [(1, 3.0), (2, 2.0), (3, 1.5), (4, 1.0)]
+
+
+def test_a_round_that_is_written_once_more_counts_once(tmp_path: Path) -> None:
+    """Its line in the history had not all of its evaluation yet when the aggregator died."""
+    run(TensorBoard(tmp_path), rounds=[line(1, loss=3.0), line(2, loss=9.0)])
+    again = RECORD.model_copy(update={"epoch": 2})
+    run(TensorBoard(tmp_path), rounds=[line(2, loss=2.0), line(3, loss=1.0)], record=again, earlier=[line(1)])
+    assert curves(tmp_path)["loss"] == [(1, 3.0), (2, 2.0), (3, 1.0)]
+
+
+def test_steps_end_where_a_file_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    file = EventFile(path)
+    for step in (1, 300, 70_000):
+        file.scalars(step, {"a": 1.0})
+    file.close()
+    whole = path.read_bytes()
+    assert list(steps(path)) == [0, 1, 300, 70_000]
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        assert list(steps(path)) == [0, 1, 300, 70_000][: len(list(steps(path)))]
+        assert len(list(steps(path))) < 4
+    path.write_bytes(bytes(byte ^ 0xFF for byte in whole))
+    assert list(steps(path)) == []
+
+
+@pytest.fixture
+def little_room() -> Iterable[Callable[[int], None]]:
+    """Lets no file of this process grow beyond so many bytes; what is more is an ``OSError``, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_what_finds_no_room_leaves_nothing_behind(tmp_path: Path, little_room: Callable[[int], None]) -> None:
+    path = tmp_path / "events"
+    little_room(10)
+    with pytest.raises(OSError, match="large"):
+        EventFile(path)
+    little_room(10**6)
+    file = EventFile(path)
+    file.scalars(1, {"a": 1.0})
+    size = path.stat().st_size
+    for room in range(size, size + 20):  # none of it, or some
+        little_room(room)
+        with pytest.raises(OSError, match="large"):
+            file.scalars(2, {"a": 2.0})
+        assert path.stat().st_size == size
+    little_room(10**6)
+    file.scalars(3, {"a": 3.0})
+    file.close()
+    assert list(steps(path)) == [0, 1, 3]
+
+
+def test_failures_are_said_once_and_counted(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    with caplog.at_level(logging.WARNING):
+        trackers = run(Broken(), TensorBoard(tmp_path), rounds=[line(1), line(2)])
+    assert trackers.failures == {"broken": 6}, "begin, two steps, two rounds, close"
+    assert [record.getMessage() for record in caplog.records] == [caplog.records[0].getMessage()]
+    assert "broken: " in caplog.text
+    assert "the run goes on" in caplog.text
+    assert [step for step, _ in curves(tmp_path)["accuracy"]] == [1, 2], "the others are not disturbed"
+
+
+def test_a_folder_that_cannot_be_made(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").write_text("a file")
+    trackers = run(TensorBoard(tmp_path), rounds=[line(1), line(2)])
+    assert trackers.failures["tensorboard"] == 2
+    assert len(caplog.records) == 1
+    assert "File exists" in caplog.text
+
+
+def test_a_slow_tracker_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracking, "MAX_WAITING", 5)
+    slow = Slow()
+    with Trackers([slow]) as trackers:
+        trackers.begin(RECORD, (), vitals)
+        began = time.monotonic()
+        for number in range(1, 101):
+            trackers.round(line(number))
+        assert time.monotonic() - began < 1.0
+        assert trackers.failures["slow"] >= 90
+        slow.go.set()
+        trackers.ended("interrupted")
+    assert slow.rounds == sorted(set(slow.rounds)), "in their order, each once"
+    assert slow.rounds[0] == 1
+    assert len(slow.rounds) + trackers.failures["slow"] == 100
+    assert slow.outcome == "interrupted"
+
+
+def test_the_end_waits_for_a_hanging_tracker_only_so_long(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracking, "CLOSE_TIMEOUT", 0.3)
+    slow = Slow()
+    began = time.monotonic()
+    run(slow, rounds=[line(1)])
+    assert time.monotonic() - began < 3.0
+    assert "still writing" in caplog.text
+    slow.go.set()
+
+
+def test_a_run_without_a_round_leaves_nothing_behind(tmp_path: Path) -> None:
+    run(TensorBoard(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_trackers_there_is_no_thread() -> None:
+    before = threading.active_count()
+    with Trackers() as trackers:
+        trackers.begin(RECORD, (), vitals)
+        assert threading.active_count() == before
