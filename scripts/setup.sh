@@ -143,6 +143,16 @@ ensure_dataset() {
         say "no Fashion-MNIST for the tests (Debian's package dataset-fashion-mnist): going on without"
 }
 
+# A Chromium for the tests of the dashboard. Without one they say why they are skipped.
+ensure_browser() {
+    for browser in "${FL_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
+        [ -z "$browser" ] || ! has "$browser" || return 0
+    done
+    [ "$(package_manager)" = apt-get ] || return 0
+    install_packages apt-get chromium ||
+        say "no Chromium for the tests of the dashboard (Debian's package chromium): going on without"
+}
+
 # --- the virtual environment ------------------------------------------------------------------------------
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
@@ -220,8 +230,8 @@ print(*(r.replace(" ", "") for r in edge if r.startswith("torch")))')
         say "torch for Linux brings CUDA along: several GB. For the small CPU build stop here (Ctrl-C) and call"
         say "      TORCH_INDEX=https://download.pytorch.org/whl/cpu make setup"
     fi
-    say "installing fl-mqtt with the extra 'edge' into .venv"
-    pip install --editable '.[edge]'
+    say "installing fl-mqtt with the extras 'edge' and 'report' into .venv"
+    pip install --editable '.[edge,report]'
 }
 
 # Dependency groups came with pip 25.1.
@@ -238,10 +248,24 @@ fingerprint() {
 }
 is_current() { [ -f ".venv/$1" ] && [ "$(cat ".venv/$1")" = "$wanted" ]; }
 
+# promtool, with which a test asks whether the metrics are well formed. Without it that test says why it is skipped.
+ensure_promtool() {
+    ! has promtool || return 0
+    [ "$(package_manager)" = apt-get ] || return 0
+    if [ -d /run/systemd/system ]; then
+        say "no promtool for the tests: apt-get install prometheus brings it, and starts a server of its own"
+        return 0
+    fi
+    install_packages apt-get prometheus ||
+        say "no promtool for the tests (Debian's package prometheus): going on without"
+}
+
 # ----------------------------------------------------------------------------------------------------------
 
 ensure_broker
 [ "$dev" = no ] || ensure_dataset
+[ "$dev" = no ] || ensure_browser
+[ "$dev" = no ] || ensure_promtool
 ensure_environment
 wanted=$(fingerprint)
 did=nothing

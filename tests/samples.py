@@ -258,6 +258,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             examples=360,
             loss=0.125,
             accuracy=0.96875,
+            confusion=m.Confusion(labels=("even", "odd"), counts=((190, 10), (0, 160))),
         ),
     ),
     "result": (
@@ -284,6 +285,46 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.MissingTopic(3),
         m.Missing(
             run=RUN, epoch=1, seq=12, round=3, clients={"lab-a": m.Awaited(state="offline", seconds=2.0)}
+        ),
+    ),
+    "edges": (
+        t.EdgesTopic(3),
+        m.Edges(
+            run=RUN,
+            epoch=1,
+            seq=14,
+            round=3,
+            phase="collecting",
+            edges={
+                "7": m.EdgeView(
+                    state="in", examples=57, seconds=0.25, bytes=1724320, accuracy=0.75, loss=0.5
+                ),
+                "8": m.EdgeView(state="missing", why="rejected: not-finite: weights"),
+                "lab-a": m.EdgeView(state="offline", why="its connection is lost"),
+            },
+        ),
+    ),
+    "history": (
+        t.HistoryTopic(),
+        m.History(
+            run=RUN,
+            epoch=1,
+            seq=15,
+            task="digits",
+            rounds=10,
+            started="2026-11-24T11:59:00Z",
+            columns=m.HistoryColumns(
+                round=(1, 2),
+                version=(1, None),
+                accuracy=(0.96875, None),
+                loss=(0.125, None),
+                train_loss=(0.25, None),
+                seconds=(1.5, 600.25),
+                participants=(2, 0),
+                cohort=(2, 2),
+                bytes_up=(1000, 500),
+                bytes_down=(2000, 2000),
+            ),
         ),
     ),
     "status": (

@@ -21,6 +21,8 @@
 ``averaging``           checks, folds on arrival, averages; keeps the models in use
 ``publications``        models, rounds and announcements that lie at the broker
 ``bulletins``           the status, who is missing, how each round ended
+``for_watchers``,
+``rollcall``, ``curves``  what only watchers read: every edge's state; the rounds so far, thinned
 ``runtime``             the only loop: takes events from the inbox, performs effects in order
 ``inbox``, ``links``    what the broker brought, waiting; the two connections to it
 ``views``               what others see of the state: status, missing, history line
@@ -37,9 +39,14 @@
 ``settings``            everything a run is told at its start
 ``simulate``            a broker, a fleet and an aggregator on this machine
 ``predict``, ``stop``   asks for a prediction, as any MQTT client may; ends a run from afar
+``tracking``            TensorBoard, Prometheus and MLflow, told of the run as it goes
+``report``              a page about a run, or one that compares several
+``dashboard``           a page that shows a run, in any browser that reaches the broker
 ``provision``           accounts, certificates and kits, and the broker's files
+``watch``, ``status``   looks at a run, from afar or from within: pictures, and how they are drawn
 ``display``,
-``waiting``             what a person at the terminal sees
+``waiting``,
+``farewell``            what a person at the terminal sees of this process's run, and at its end
 ``cli``                 the command line
 ======================  ==============================================================================
 """

@@ -1,4 +1,4 @@
-"""What the aggregator says for everybody to see: the status, who is missing, and how each round ended."""
+"""What the aggregator says for everybody to see: the status, who is missing, how each round ended, and the rest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from typing import Final
 
 from fl_aggregator import translate, views
+from fl_aggregator.for_watchers import ForWatchers
 from fl_aggregator.links import Links
 from fl_aggregator.phases import Run, Summary
 from fl_aggregator.resumption import RESULTS_RETAINED
@@ -20,8 +21,9 @@ STATUS_AT_MOST_EVERY: Final = 0.5
 class Bulletins:
     """Counts the bytes of each round too, as they are part of its result."""
 
-    def __init__(self, links: Links, scope: Scope) -> None:
+    def __init__(self, links: Links, scope: Scope, for_watchers: ForWatchers) -> None:
         self._links = links
+        self._for_watchers = for_watchers
         self._scope = scope
         self._at = time.monotonic() - STATUS_EVERY
         self._of: Run | None = None
@@ -32,6 +34,7 @@ class Bulletins:
 
     def status(self, state: Run, now: float, paused: str | None, *, force: bool = False) -> None:
         """On change, but at most twice a second, and every 5 s. ``now``: run time; ``paused``: why it stands still."""
+        self._for_watchers.look(state, force=force)
         changed = state is not self._of
         since = time.monotonic() - self._at  # and not run time, which may stand still
         if (
@@ -57,14 +60,21 @@ class Bulletins:
         """Retained; the oldest is cleared."""
         number = summary.round
         if number not in self._bytes:
-            up, down = self._before.get(number, (0, 0))
-            self._bytes[number] = (self._links.bytes_up - up, self._links.bytes_down - down)
+            self._bytes[number] = self._counted(number)
         found = translate.result(summary, self._scope, *self._bytes[number])
+        self._for_watchers.ended(summary, *self._bytes[number])
         self._links.retain(t.ResultTopic(number), found)
         if number not in self._results:
             self._results.append(number)
             if len(self._results) > RESULTS_RETAINED:
                 self._links.clear(t.ResultTopic(self._results.popleft()))
+
+    def _counted(self, number: int) -> tuple[int, int]:
+        before = self._before.get(number)
+        if before is None:
+            # It ended in an earlier start of the aggregator, and may not be in the history yet.
+            return self._for_watchers.bytes_of(number) or (0, 0)
+        return self._links.bytes_up - before[0], self._links.bytes_down - before[1]
 
     def bytes_of(self, number: int) -> tuple[int, int]:
         """Up and down, of a round that has its result; asked once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 from click.core import ParameterSource
 
+from fl_aggregator.dashboard.cli import dashboard
 from fl_aggregator.provision.cli import provision
+from fl_aggregator.report.cli import report
+from fl_aggregator.tracking.options import Tracking, tracking_options
+from fl_aggregator.watch.cli import status, watch
 from fl_shared import options as shared
 from fl_shared.errors import RunFailed, UserError
 
@@ -36,7 +39,11 @@ def cli() -> None:
     """Federated learning over the MQTT broker that you already run."""
 
 
+cli.add_command(dashboard)
 cli.add_command(provision)
+cli.add_command(report)
+cli.add_command(status)
+cli.add_command(watch)
 
 
 def run_options(command: Command) -> Command:
@@ -83,6 +90,8 @@ def run_options(command: Command) -> Command:
 
 @cli.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
 @run_options
+@tracking_options
+@shared.quiet_option
 @click.option("--grace", type=float, default=5.0, help="Seconds before a lost edge counts as gone.")
 @shared.broker_options
 @click.option("--mqtt-client-id", default=None, help="For brokers that bind ids to accounts.")
@@ -95,20 +104,23 @@ def start(
     mqtt_client_id: str | None,
     verbose: int,
     log_format: str,
+    quiet: bool,
     init: Path | None,
     run_dir: Path | None,
     resume: Path | None,
     durability: Durability,
     chunk: int,
+    tracking: Tracking,
     **values: Any,
 ) -> int:
     """Run the rounds with edges that connect to the broker by themselves."""
     from fl_aggregator import launch as launches
     from fl_aggregator.links import BrokerSettings
     from fl_aggregator.settings import parse
+    from fl_aggregator.watch.cli import watch_command
     from fl_shared.broker_url import BrokerAddress
 
-    shared.start_logging(verbose, log_format)
+    shared.start_logging(verbose, log_format, quiet=quiet)
     password = shared.read_password(password_file)
     if resume is None:
         launch = launches.new(parse(**values), run_dir, init, durability, chunk)
@@ -125,7 +137,8 @@ def start(
             err=True,
         )
     reach = BrokerSettings(broker, password, keepalive, mqtt_client_id)
-    with closing(launch), _run(launch, reach) as (aggregator, finish):
+    hint = f"watch it: {watch_command(str(broker), launch.record.prefix)}"
+    with closing(launch), _run(launch, reach, tracking, log_format, quiet, hint) as (aggregator, finish):
         outcome = aggregator.run()
         finish(outcome)
     return _exit_code(outcome)
@@ -133,6 +146,8 @@ def start(
 
 @cli.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
 @run_options
+@tracking_options
+@shared.quiet_option
 @click.option("--grace", type=float, default=0.0, help="Seconds before a lost edge counts as gone.")
 @click.option("--broker", metavar="URL", default=None, show_default="a mosquitto of its own",
               help="Use this broker: mqtt://[user@]host[:port].")  # fmt: skip
@@ -156,6 +171,7 @@ def start(
 )
 @click.option("--predict", "picture", type=FILE, help="At the end ask the edges about this picture.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
+@click.option("--stay", is_flag=True, help="After the run keep broker, edges and dashboard until Ctrl-C.")
 @shared.logging_options
 @shared.config_option
 def simulate(
@@ -167,13 +183,16 @@ def simulate(
     workers: int | None,
     picture: Path | None,
     as_json: bool,
+    stay: bool,
     verbose: int,
     log_format: str,
+    quiet: bool,
     init: Path | None,
     run_dir: Path | None,
     resume: Path | None,
     durability: Durability,
     chunk: int,
+    tracking: Tracking,
     **values: Any,
 ) -> int:
     """Run everything on this machine: a broker, all edges, and the aggregator."""
@@ -183,9 +202,10 @@ def simulate(
     from fl_aggregator.predict import one_line
     from fl_aggregator.rundir import FleetRecord
     from fl_aggregator.settings import parse
+    from fl_aggregator.watch.cli import watch_command
     from fl_shared.broker_url import BrokerAddress
 
-    shared.start_logging(verbose, log_format)
+    shared.start_logging(verbose, log_format, quiet=quiet)
     password = shared.read_password(password_file)
     question = None if picture is None else picture.read_bytes()
     if resume is None:
@@ -207,8 +227,13 @@ def simulate(
     if fleet.broker is not None:
         given = BrokerSettings(BrokerAddress.parse(fleet.broker), password, keepalive)
     with closing(launch), simulation.Simulation(directory, given, keepalive) as sim:
-        click.echo(f"broker: {sim.broker.address}")
-        with _run(launch, sim.broker) as (aggregator, finish):
+        page = sim.serve_dashboard(settings)
+        if not quiet:
+            click.echo(f"broker: {sim.broker.address}")
+            click.echo(f"watch it: {watch_command(str(sim.broker.address), settings.prefix)}")
+            if page is not None:
+                click.echo(f"dashboard: {page}")
+        with _run(launch, sim.broker, tracking, log_format, quiet) as (aggregator, finish):
             sim.start_fleet(settings, fleet)
             outcome = sim.run(aggregator)
             code = _exit_code(outcome)
@@ -220,6 +245,9 @@ def simulate(
             click.echo(json.dumps(_result(aggregator, outcome, directory)))
         if answer is not None and answer.error is not None:
             raise RunFailed(f"the prediction failed: {answer.error}")
+        if stay and code == 0:
+            click.echo("the broker, the edges and the dashboard stay until Ctrl-C", err=True)
+            sim.stay()
     return code
 
 
@@ -310,36 +338,52 @@ def _refuse_beside_resume(*more: str) -> None:
 
 
 @contextmanager
-def _run(launch: Launch, broker: BrokerSettings) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
-    """An aggregator, shown on stderr, ended by the first Ctrl-C; and how to sum it up."""
+def _run(
+    launch: Launch, broker: BrokerSettings, tracking: Tracking, log_format: str, quiet: bool, hint: str = ""
+) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
+    """An aggregator, shown on stderr and to trackers, ended by the first Ctrl-C; and how to sum it up."""
     from rich.console import Console
 
-    from fl_aggregator import rundir
-    from fl_aggregator.display import Display, refused_line, table
-    from fl_aggregator.phases import Finished
+    from fl_aggregator import farewell, rundir
+    from fl_aggregator.display import Display
     from fl_aggregator.runtime import Aggregator
+    from fl_aggregator.watch.drawing import WIDE, table
     from fl_shared.memory_pool import keep_freed_memory
 
     keep_freed_memory()
-    display = Display(Console(stderr=True))
-    aggregator = Aggregator(launch, broker, observer=display.observe)
+    console = Console(stderr=True)
+    display = Display(
+        console, launch.record.run, live=console.is_terminal and log_format == "text" and not quiet, hint=hint
+    )
+    trackers = tracking.trackers(launch.directory.path)
+    aggregator = Aggregator(launch, broker, observer=display.observe, trackers=trackers)
+    display.follow(aggregator)
     _end_on_signals(aggregator)
 
     def finish(outcome: Outcome) -> None:
         display.stop()
-        if display.earlier:
-            click.echo(f"{display.earlier} earlier rounds: see {launch.directory.path / rundir.HISTORY}")
-        if display.summaries:
-            Console(file=sys.stdout, highlight=False).print(table(display.summaries))
+        directory = launch.directory.path
+        resume = farewell.how_to_resume(click.get_current_context().command_path, outcome, directory)
+        verdict = farewell.verdict(outcome, display.waiting.refused)
+        if quiet:
+            click.echo(verdict if resume is None else f"{verdict}; resume with: {resume}")
+            return
+        recent = aggregator.curves.recent()
+        if (earlier := aggregator.curves.count - len(recent)) > 0:
+            click.echo(f"{earlier} earlier rounds: see {directory / rundir.HISTORY}")
+        if recent:
+            wide = None if sys.stdout.isatty() else WIDE
+            out = Console(file=sys.stdout, highlight=False, width=wide)
+            out.print(table(recent.values(), narrow=out.width < WIDE))
         if refused := aggregator.refusals.total:
-            click.echo(refused_line(refused))
-        click.echo(_verdict(outcome, display.waiting.refused))
-        click.echo(f"written to {launch.directory.path}")
-        if not isinstance(outcome.state.phase, Finished):
-            command = click.get_current_context().command_path
-            click.echo(f"resume with: {command} --resume {shlex.quote(str(launch.directory.path))}")
+            click.echo(farewell.refused_line(refused))
+        click.echo(verdict)
+        for line in farewell.written(directory):
+            click.echo(line)
+        if resume is not None:
+            click.echo(f"resume with: {resume}")
 
-    with display:
+    with trackers, display:
         yield aggregator, finish
 
 
@@ -355,26 +399,6 @@ def _end_on_signals(aggregator: Aggregator) -> None:
         aggregator.interrupt(f"interrupted by {number.name}")
 
     shared.end_on_signals(first)
-
-
-def _verdict(outcome: Outcome, refused: str) -> str:
-    """``refused``: who was sent away, which may be why there were too few."""
-    from fl_aggregator.phases import Failed, Finished, Stopped
-
-    state = outcome.state
-    versions = f"{state.version} of {state.settings.rounds} versions in {outcome.seconds:.1f} s"
-    accuracy = state.metrics.get("accuracy")
-    reached = "" if accuracy is None else f", accuracy {accuracy:.4f}"
-    match state.phase:
-        case Finished(reason=reason):
-            early = "" if reason == "rounds" else " (the target accuracy is reached)"
-            return f"finished: {versions}{reached}{early}"
-        case Failed(detail=detail):
-            return f"failed: {versions}{reached}: {detail}" + (f"; {refused}" if refused else "")
-        case Stopped(reason=reason):
-            return f"stopped: {versions}{reached}: {reason}"
-        case _:
-            return versions
 
 
 def _exit_code(outcome: Outcome) -> int:

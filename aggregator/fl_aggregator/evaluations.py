@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.effects import Effect, KeepBest, PublishResult, WriteHistory
-from fl_aggregator.events import Evaluated
+from fl_aggregator.events import Confusion, Evaluated
 from fl_aggregator.phases import Evaluation, Run, Summary
 from fl_shared.messages import ModelReference, Split
 
@@ -114,7 +114,7 @@ def _close(state: Run, evaluation: Evaluation, now: float) -> Step:
     summaries = []
     for summary in state.unsettled:
         if summary.model == evaluation.model:
-            summary = _evaluated(summary, found, now - evaluation.asked)
+            summary = _evaluated(summary, found, _confusion(reports), now - evaluation.asked)
             effects.append(PublishResult(summary))
         summaries.append(summary)
     if state.best is None or accuracy > state.best:
@@ -131,9 +131,21 @@ def _close(state: Run, evaluation: Evaluation, now: float) -> Step:
     return state, tuple(effects)
 
 
-def _evaluated(summary: Summary, found: dict[str, float], seconds: float) -> Summary:
+def _confusion(reports: list[Evaluated]) -> Confusion | None:
+    """The sum of those that there are, if they are of the same classes."""
+    matrices = [report.confusion for report in reports if report.confusion is not None]
+    if not matrices or any(matrix.labels != matrices[0].labels for matrix in matrices):
+        return None
+    summed = zip(*(matrix.counts for matrix in matrices), strict=True)
+    return Confusion(matrices[0].labels, tuple([tuple(map(sum, zip(*rows, strict=True))) for rows in summed]))
+
+
+def _evaluated(
+    summary: Summary, found: dict[str, float], confusion: Confusion | None, seconds: float
+) -> Summary:
     return replace(
         summary,
+        confusion=confusion,
         metrics={**summary.metrics, **found},
         seconds={**summary.seconds, "evaluating": round(seconds, 6)},
     )

@@ -11,7 +11,9 @@ from fl_shared.messages import ClientRole, RejectionReason, Split
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateFacts:
-    """All of an update but its values. ``base`` is null for first weights; ``size`` is in bytes."""
+    """All of an update but its values. ``base`` is null for first weights; ``size`` is in bytes, ``seconds`` are those
+    that the training took.
+    """
 
     client: str
     session: str
@@ -22,6 +24,7 @@ class UpdateFacts:
     examples: int
     steps: int
     size: int
+    seconds: float = 0.0
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     train: dict[str, float] = field(default_factory=dict)
@@ -138,6 +141,14 @@ class ModelMade:
     manifest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """``counts[i][j]``: examples of the class ``labels[i]`` that a model took for ``labels[j]``."""
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
     """An edge has evaluated a version on its split; ``examples`` is 0 if it could not, or has nothing to do it on."""
@@ -151,6 +162,7 @@ class Evaluated:
     examples: int
     loss: float
     accuracy: float
+    confusion: Confusion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,11 @@ class Inbox:
                 self._updates.append(item)
             self._changed.notify()
 
+    @property
+    def waiting(self) -> int:
+        """How many items wait in both lanes; may be asked for in any thread."""
+        return len(self._control) + len(self._updates)
+
     def take_dropped(self) -> int:
         """How many messages found no room since this was asked before."""
         with self._changed:

@@ -129,6 +129,11 @@ class Links:
         limits = None if self._control is None else self._control.limits
         return LARGEST_PACKET if limits is None else limits.maximum_packet_size
 
+    @property
+    def connected(self) -> bool:
+        """Whether the control connection is there; may be asked for in any thread."""
+        return self._control is not None and self._control.limits is not None
+
     def watch_for_others(self) -> None:
         """Before anything is published: is another run online under this prefix?"""
         self._subscribe("control", [(self.topic(t.AggregatorTopic()), 1), (self.topic(t.StatusTopic()), 1)])
@@ -159,7 +164,7 @@ class Links:
             [
                 *(
                     (self.topic(topic), 1)
-                    for topic in (t.AggregatorTopic(), t.StatusTopic(), t.ControlTopic())
+                    for topic in (t.AggregatorTopic(), t.StatusTopic(), t.HistoryTopic(), t.ControlTopic())
                 ),
                 *((t.filter_of(self._prefix, name), 1) for name in (t.ALL_ROUNDS, t.ALL_MODELS, t.ALL_WORK)),
             ],
@@ -199,7 +204,8 @@ class Links:
         if len(self._defended) >= MAX_DEFENDED:
             self._defended.clear()
         self._defended[topic] = now
-        LOG.info("%s: %s", topic, "said again what is so" if ours else "cleared what is not of this run")
+        done = "what is so was said again" if ours else "it was cleared"
+        LOG.info("%s held what is not of this run (of an earlier one, or a stranger's): %s", topic, done)
         self._publish(topic, ours, retain=True)
         return False
 
@@ -220,10 +226,15 @@ class Links:
         """To whoever listens now."""
         self._publish(self.topic(topic), codec.encode(message), retain=False)
 
-    def retain(self, topic: t.Topic, message: m.Message) -> None:
-        """To whoever listens, now or later, until it is cleared."""
+    def retain(self, topic: t.Topic, message: m.Message, *, counted: bool = True) -> None:
+        """To whoever listens, now or later, until it is cleared.
+
+        ``counted``: whether it is part of what a round has cost; what only watchers read is not.
+        """
         payload = codec.encode(message)
         self._retain(topic, payload, lambda: payload)
+        if not counted:
+            self.bytes_down -= len(payload)
 
     def retain_made(self, topic: t.Topic, make: Callable[[], m.Message]) -> None:
         """The same for a large message, which is made again each time that it has to be said again."""
@@ -249,12 +260,16 @@ class Links:
                 self._control.publish(topic, payload, qos=1, retain=retain)
                 return
             except MessageTooLarge as error:
-                LOG.warning("not published: %s", error)
+                LOG.warning(
+                    "not published, whoever needs it goes without until the broker takes it: %s", error
+                )
                 return
             except QueueFull as error:
                 if time.monotonic() >= deadline:
                     # Edges repeat what is not answered, and what is retained is said again on the next connect.
-                    LOG.warning("not published: %s: %s", topic, error)
+                    LOG.warning(
+                        "not published: %s: %s; edges ask again, the rest follows a reconnect", topic, error
+                    )
                     return
                 time.sleep(0.002)
 

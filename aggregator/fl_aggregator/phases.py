@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fl_aggregator.events import Evaluated, UpdateFacts
+from fl_aggregator.events import Confusion, Evaluated, UpdateFacts
 from fl_aggregator.roster import Roster
 from fl_aggregator.settings import Settings
 from fl_shared.messages import ModelReference, Split
@@ -133,6 +133,7 @@ class Summary:
     examples: int
     metrics: Mapping[str, float]
     seconds: Mapping[str, float]
+    confusion: Confusion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

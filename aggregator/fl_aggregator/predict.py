@@ -13,6 +13,7 @@ from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import RunFailed, UserError
+from fl_shared.printable import printable
 
 CONNECT_TIMEOUT: Final = 10.0
 ASK_AGAIN_AFTER: Final = 5.0
@@ -68,7 +69,9 @@ def _exchange(
             case mqtt.Subscribed(refused=()):
                 ask_at = 0.0
             case mqtt.Subscribed(refused=refused):
-                raise UserError(f"the broker does not let this account read {', '.join(refused)}")
+                raise UserError(
+                    f"the broker does not let this account read {', '.join(refused)}: check its rights"
+                )
             case mqtt.Refused(reason=reason):
                 raise UserError(reason)
             case mqtt.Received(correlation=echoed) if echoed == correlation:
@@ -89,10 +92,10 @@ def _exchange(
 def one_line(prediction: m.Prediction) -> str:
     """The answer for a person."""
     if prediction.error is not None:
-        return f"error from {prediction.client}: {prediction.error}"
+        return f"error from {prediction.client}: {printable(prediction.error)}"
     probabilities = prediction.probabilities or {}
     sure = probabilities.get(prediction.label or "", 0.0)
     return (
-        f"prediction: {prediction.label} ({sure:.1%}), by edge {prediction.client} "
+        f"prediction: {printable(prediction.label or '')} ({sure:.1%}), by edge {prediction.client} "
         f"with version {prediction.version} of the model"
     )

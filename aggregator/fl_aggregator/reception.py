@@ -19,9 +19,11 @@ from fl_shared import topics as t
 OURS: Final = (
     t.AggregatorTopic,
     t.StatusTopic,
+    t.HistoryTopic,
     t.SelectedTopic,
     t.ResultTopic,
     t.MissingTopic,
+    t.EdgesTopic,
     t.ModelTopic,
     t.ManifestTopic,
     t.ChunkTopic,

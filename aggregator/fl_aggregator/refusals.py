@@ -35,6 +35,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self._total: Counter[tuple[str, str]] = Counter()
+        self._by_reason: Counter[str] = Counter()
         self._named: set[str] = set()
         self._before: Counter[tuple[str, str]] = Counter()
         self._of_round: dict[int, Counts] = {}
@@ -45,9 +46,10 @@ class Refusals:
         who = self._label(client)
         before = self._total[who, reason]
         self._total[who, reason] = now = before + times
+        self._by_reason[reason] += times
         if len(str(now)) > len(str(before)) or before == 0:  # the first, and at every power of ten
             level = logging.INFO if reason in EXPECTED else logging.WARNING
-            LOG.log(level, "refused from %s (%s, %d times): %s", who, reason, now, detail[:MAX_DETAIL])
+            LOG.log(level, "refused from %s (%s, %d so far): %s", who, reason, now, detail[:MAX_DETAIL])
 
     def _label(self, client: str | None) -> str:
         if client is None:
@@ -72,6 +74,11 @@ class Refusals:
     @property
     def total(self) -> Counts:
         return _by_client(self._total)
+
+    @property
+    def by_reason(self) -> dict[str, int]:
+        """A copy; may be asked for in any thread."""
+        return dict(self._by_reason)
 
 
 def _by_client(counts: Counter[tuple[str, str]]) -> Counts:

@@ -8,11 +8,13 @@ such that twice is as good as once.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator import effects as do
 from fl_aggregator import views
+from fl_aggregator.events import UpdateFacts
 from fl_aggregator.journal import replay
 from fl_aggregator.phases import (
     Aggregating,
@@ -40,7 +42,8 @@ RESULTS_RETAINED: Final = 8
 class Resumption:
     """Where a run was. ``now``: run time of the last event; ``begun``: whether there was any.
 
-    ``models`` (the newest two) and ``results`` are what was published last; ``best`` what was kept as such.
+    ``models`` (the newest two) and ``results`` are what was published last; ``best`` what was kept as such,
+    ``updates`` the newest one of each edge.
     """
 
     record: RunRecord
@@ -50,6 +53,7 @@ class Resumption:
     models: tuple[do.PublishModel, ...]
     results: tuple[do.PublishResult, ...]
     best: do.KeepBest | None
+    updates: Mapping[str, UpdateFacts]
 
     @property
     def open_round(self) -> Collecting | None:
@@ -78,7 +82,11 @@ def recall(directory: RunDirectory, record: RunRecord) -> Resumption:
     """Reads the journal, and makes the history what it says. Raises ``UserError`` if the run has ended, and said so."""
     mine, theirs = versions()["fl-mqtt"], record.versions.get("fl-mqtt")
     if mine != theirs:
-        LOG.warning("the run was begun by fl-mqtt %s, this is %s", theirs, mine)
+        LOG.warning(
+            "the run was begun by fl-mqtt %s and goes on with %s: its models may differ from those of one of them",
+            theirs,
+            mine,
+        )
     first = record.first_weights
     state = new_run(
         record.settings,
@@ -90,6 +98,7 @@ def recall(directory: RunDirectory, record: RunRecord) -> Resumption:
     results: dict[int, do.PublishResult] = {}
     lines: dict[int, Summary] = {}
     best: do.KeepBest | None = None
+    updates: dict[str, UpdateFacts] = {}
     for event, after, effects in replay(state, directory.path):
         state, now, begun = after, event.now, True
         for effect in effects:
@@ -100,6 +109,8 @@ def recall(directory: RunDirectory, record: RunRecord) -> Resumption:
                     results[summary.round] = effect
                 case do.WriteHistory(summary=summary):
                     lines[summary.round] = summary
+                case do.Fold(update=update):
+                    updates[update.client] = update
                 case do.KeepBest():
                     best = effect
                 case _:
@@ -112,7 +123,7 @@ def recall(directory: RunDirectory, record: RunRecord) -> Resumption:
         )
     newest = tuple(models[version] for version in sorted(models)[-2:])
     shown = tuple(results.values())[-RESULTS_RETAINED:]
-    return Resumption(record, state, now, begun, newest, shown, best)
+    return Resumption(record, state, now, begun, newest, shown, best, updates)
 
 
 def _mend_history(directory: RunDirectory, state: Run, lines: dict[int, Summary]) -> None:

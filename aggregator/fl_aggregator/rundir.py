@@ -1,7 +1,8 @@
 """The run's directory: who owns it, and what lies where.
 
 ``run.json`` (settings, seed, versions), ``history.jsonl`` (one line a round), ``model.safetensors`` (the newest),
-``best.safetensors``, ``checkpoints/``, ``journal.jsonl``, ``spool/``.
+``best.safetensors``, ``checkpoints/``, ``journal.jsonl``, ``spool/``, ``tensorboard/``, and of simulations
+``parts.jsonl``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import platform
 import secrets
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -31,6 +32,8 @@ from fl_shared.files import write_atomically
 
 RUN: Final = "run.json"
 HISTORY: Final = "history.jsonl"
+PARTS: Final = "parts.jsonl"
+"""What `simulate` has its edges write: the labels of each one's part."""
 _LOCK: Final = ".lock"
 
 
@@ -185,6 +188,12 @@ class RunDirectory:
         write_atomically(self.path / HISTORY, *kept.values())
         self._history = LineFile(self.path / HISTORY)
         return set(kept)
+
+    def history(self) -> Iterator[dict[str, Any]]:
+        """The lines of the history, of rounds that have ended and of which all is known."""
+        with (self.path / HISTORY).open("rb") as file:
+            for line in file:
+                yield json.loads(line)
 
     def append_history(self, line: dict[str, Any]) -> None:
         """A round's line. Raises ``OSError``, and then nothing of it stays."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, assert_never
 
@@ -13,18 +13,21 @@ from fl_aggregator import effects as do
 from fl_aggregator import events as on
 from fl_aggregator import resumption, strategies, translate, vacancy, views
 from fl_aggregator.bulletins import Bulletins
+from fl_aggregator.curves import Curves, rows_of
 from fl_aggregator.disk import DiskFull, room_for
+from fl_aggregator.for_watchers import ForWatchers
 from fl_aggregator.inbox import MAX_WAITING, Inbox, Item, Signal
 from fl_aggregator.launch import Launch
 from fl_aggregator.links import BrokerSettings, Links
 from fl_aggregator.pause import Pause
-from fl_aggregator.phases import Finished, Run, new_run
+from fl_aggregator.phases import Collecting, Finished, Run, new_run
 from fl_aggregator.publications import Publications
 from fl_aggregator.reception import Reception
 from fl_aggregator.refusals import Refusals
 from fl_aggregator.resumption import Resumption
 from fl_aggregator.round import step
 from fl_aggregator.rundir import utc_now
+from fl_aggregator.tracking.trackers import Trackers, Vitals
 from fl_aggregator.translate import Scope
 from fl_aggregator.uploads import Misfit
 from fl_aggregator.workshop import Done, Workshop
@@ -70,7 +73,9 @@ class Aggregator:
         broker: BrokerSettings,
         *,
         observer: Observer | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
+        """``trackers`` have been entered, if there are any."""
         self.settings = settings = launch.record.settings
         self._launch = launch
         self.scope = Scope(run=launch.record.run, epoch=launch.record.epoch)
@@ -79,10 +84,10 @@ class Aggregator:
         self._broker = broker
         self._directory = directory = launch.directory
         self._observer = observer
+        self._trackers = Trackers() if trackers is None else trackers
         self._network = mqtt.Network("fl-aggregator")
         self._links = Links(self._network, broker, settings.prefix, self.scope, self.inbox)
         self._reception = Reception(self._links, self.refusals, self.scope, settings.prefix)
-        self._bulletins = Bulletins(self._links, self.scope)
         self._publications = Publications(self._links, self.scope, settings.task, launch.record.chunk)
         self._workshop = Workshop(
             settings,
@@ -91,6 +96,9 @@ class Aggregator:
             self._grant,
             lambda done: self.inbox.put("control", done),
         )
+        started = launch.record.started.removesuffix("+00:00") + "Z"
+        self._for_watchers = ForWatchers(self._links, self.scope, started, self._workshop.under_way)
+        self._bulletins = Bulletins(self._links, self.scope, self._for_watchers)
         self._pause = Pause(self.inbox, self._take, self._tell_of_pause)
         self._state = self._steady = self._first_state()
         self._events: deque[on.Event] = deque()
@@ -128,6 +136,7 @@ class Aggregator:
             self.running = True
             record = self._launch.record.model_copy(update={"broker": str(self._broker.address)})
             self._directory.write_run(record)
+            self._trackers.begin(record, self._directory.history(), self.vitals)
             LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
             self._links.connect_updates()
             self._links.take_over()
@@ -152,6 +161,8 @@ class Aggregator:
         except OSError as error:
             raise self._failed(error) from None
         finally:
+            if self._state.over:
+                self._trackers.ended(views.phase_name(self._state))
             self._workshop.close()
             self._links.close()
             self._network.close()
@@ -160,7 +171,9 @@ class Aggregator:
     def _failed(self, error: OSError) -> RunFailed:
         if isinstance(error, DiskFull):
             return RunFailed(str(error))
-        return RunFailed(f"{error.filename or self._directory.path}: {error.strerror or error}")
+        directory = self._directory.path
+        how = f"; when that is put right, go on with --resume {directory}" if self.running else ""
+        return RunFailed(f"{error.filename or directory}: {error.strerror or error}{how}")
 
     def _resume(self, found: Resumption) -> None:
         """Takes the run up where the journal says that it was; run time stood still meanwhile."""
@@ -173,6 +186,7 @@ class Aggregator:
             workshop.averaging.restore(version, checkpoints.read(version), before)
         collected = found.open_round
         held = () if collected is None else tuple(collected.updates.values())
+        self._for_watchers.restore(rows_of(self._directory.history()), found.updates.values())
         self._directory.spool.keep_only(
             None if collected is None else collected.round, [update.client for update in held]
         )
@@ -185,10 +199,40 @@ class Aggregator:
             self._handle(on.Started(now=self._now()))
         self._handle(on.Resumed(now=self._now(), epoch=self.scope.epoch))
         if lost and collected is not None:
-            LOG.warning("accepted updates of round %d are gone: %s", collected.round, ", ".join(lost))
+            LOG.warning(
+                "accepted updates of round %d are gone from the spool (%s): it is abandoned, and a new one opened",
+                collected.round,
+                ", ".join(lost),
+            )
             self._handle(on.UpdatesLost(now=self._now(), round=collected.round, clients=lost))
         for effect in found.again(self._state):
             self._perform(effect)
+
+    @property
+    def curves(self) -> Curves:
+        """The rounds that have ended, in earlier starts of the aggregator too."""
+        return self._for_watchers.curves
+
+    @property
+    def paused(self) -> str | None:
+        """Why the run stands still, if it does. May be asked in any thread."""
+        return self._pause.why
+
+    def uploading(self) -> Collection[str]:
+        """Whose update is on its way. For observers."""
+        return self._workshop.under_way()
+
+    def vitals(self) -> Vitals:
+        """May be called in any thread."""
+        return Vitals(
+            inbox=self.inbox.waiting,
+            spool_bytes=self._directory.spool.size,
+            bytes_up=self._links.bytes_up,
+            bytes_down=self._links.bytes_down,
+            connected=self._links.connected,
+            paused=self._pause.why is not None,
+            refused=self.refusals.by_reason,
+        )
 
     def interrupt(self, reason: str) -> None:
         """Asks for the end of the run; may be called from a signal handler's thread."""
@@ -232,6 +276,7 @@ class Aggregator:
                 self._perform(effect)
         if self._observer is not None:
             self._observer(self._state, effects, self._now())
+        self._trackers.observe(self._state, effects)
 
     def _defer(self, event: on.Event) -> None:
         """The run is paused: nothing can be written down, so nothing may happen but its end."""
@@ -252,7 +297,16 @@ class Aggregator:
             case on.Registered(client=client, examples=examples):
                 LOG.debug("edge %s is ready, with %d examples", client, examples)
             case on.EdgeLost(client=client):
-                LOG.info("edge %s is offline", client)
+                LOG.info("edge %s is offline%s", client, self._without(client))
+
+    def _without(self, client: str) -> str:
+        """What the open round does without an edge that it waits for."""
+        phase = self._state.phase
+        if not isinstance(phase, Collecting) or client not in phase.awaited:
+            return ""
+        grace = self.settings.grace
+        back = f" unless it is back within {grace:g} s (--grace)" if grace else ""
+        return f": round {phase.round} calls another one, or goes on without it{back}"
 
     # --- what arrives -------------------------------------------------------------------------------------
 
@@ -267,7 +321,11 @@ class Aggregator:
             case mqtt.Connected():
                 self._connected(lane)
             case mqtt.Lost(reason=reason):
-                LOG.warning("connection for %s lost: %s; trying again", lane, reason)
+                LOG.warning(
+                    "the connection to the broker for %s is lost: %s; trying again, edges keep what they have",
+                    "control" if lane == "control" else "updates",
+                    reason,
+                )
             case mqtt.Refused(reason=reason):
                 raise UserError(reason)
             case mqtt.Subscribed():
@@ -284,7 +342,9 @@ class Aggregator:
             self._links.take_updates()
             return
         if self._born:
-            LOG.warning("connected again: publishing the run's state anew")
+            LOG.warning(
+                "connected to the broker again: the run's state is published anew, edges register again"
+            )
             self._links.take_over()
             self._handle(on.Reconnected(now=self._now()))
 
@@ -328,6 +388,7 @@ class Aggregator:
             case do.Keep(update=update):
                 self._keep(update)
             case do.Fold(update=update):
+                self._for_watchers.took(update)
                 self._workshop.fold(update)
             case do.Average():
                 self._workshop.average(effect)
@@ -345,9 +406,13 @@ class Aggregator:
                 refused = self.refusals.take_round(summary.round)
                 line = views.history_line(summary, up, down, refused)
                 self._write(lambda: self._directory.append_history(line))
+                self._trackers.round(line)
             case do.KeepBest(model=model):
                 if not self._write(lambda: self._directory.checkpoints.keep_best(model.version)):
-                    LOG.warning("version %d is the best so far, but its checkpoint is gone", model.version)
+                    LOG.warning(
+                        "version %d is the best so far, but its checkpoint is gone: best.safetensors stays as it is",
+                        model.version,
+                    )
             case do.End():
                 pass
             case _:

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from fl_aggregator import predict
+from fl_aggregator.dashboard.address import WebSocketAddress
+from fl_aggregator.dashboard.server import DashboardServer
 from fl_aggregator.links import BrokerSettings
-from fl_aggregator.rundir import RUN, FleetRecord
+from fl_aggregator.rundir import PARTS, RUN, FleetRecord
 from fl_aggregator.runtime import Aggregator, Outcome
 from fl_aggregator.settings import Settings
 from fl_shared import messages as m
+from fl_shared import options
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.leash import Leashed
-from fl_shared.mosquitto import MosquittoChild
+from fl_shared.mosquitto import LOOPBACK, MosquittoChild
 
 EVALUATOR: Final = "evaluator"
 PREDICT_TIMEOUT: Final = 60.0
@@ -51,7 +54,8 @@ class Simulation:
         self._keepalive = keepalive
         self._stack = ExitStack()
         self._fleet: Leashed | None = None
-        written = (directory / _BROKER, directory / _EDGES, self.fleet_log)
+        self._websockets: str | None = None
+        written = (directory / _BROKER, directory / _EDGES, directory / PARTS, self.fleet_log)
         self._written = tuple(path for path in written if not path.exists())
         self.broker: BrokerSettings
 
@@ -60,13 +64,14 @@ class Simulation:
             self.broker = self._given
             return self
         try:
-            child = self._stack.enter_context(MosquittoChild(self._directory / _BROKER))
+            child = self._stack.enter_context(MosquittoChild(self._directory / _BROKER, websockets=True))
         except OSError as error:
             raise UserError(f"--run-dir {self._directory}: {error.strerror}: {error.filename}") from None
         except BaseException:
             self._take_away()
             raise
         self.broker = BrokerSettings(BrokerAddress.parse(child.url), keepalive=self._keepalive)
+        self._websockets = child.websocket_url
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,6 +88,22 @@ class Simulation:
                 else:
                     path.unlink(missing_ok=True)
 
+    def serve_dashboard(self, settings: Settings) -> str | None:
+        """The address of a page that shows the run; null if no browser reaches the broker, as far as we know."""
+        if self._websockets is None:
+            return None
+        address = WebSocketAddress.parse(self._websockets)
+        return self._stack.enter_context(DashboardServer(address, settings.prefix, (LOOPBACK, 0))).url
+
+    def stay(self) -> None:
+        """Waits for Ctrl-C or SIGTERM, while edges answer predictions. Raises `RunFailed` if they end before."""
+        done = threading.Event()
+        options.end_on_signals(lambda _signal: done.set())
+        while not done.wait(_POLL):
+            assert self._fleet is not None
+            if (code := self._fleet.poll()) is not None:
+                raise RunFailed(f"the edges ended (status {code}): {self._fleet.log_tail(3)}")
+
     def start_fleet(self, settings: Settings, fleet: FleetRecord) -> None:
         """``--clients`` edges in one process tree, and one more that only evaluates."""
         command = [
@@ -98,7 +119,7 @@ class Simulation:
             command[command.index("0-0")] = "0"
         command += ["--broker", str(self.broker.address), "--prefix", settings.prefix]
         command += ["--state-dir", str(self._directory / _EDGES), "--keepalive", str(self.broker.keepalive)]
-        command += ["--task", settings.task]
+        command += ["--task", settings.task, "--parts-file", str(self._directory / PARTS)]
         for option, value in (
             ("--data", fleet.data),
             ("--device", fleet.device),

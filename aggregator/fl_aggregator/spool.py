@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol, Self
@@ -210,7 +211,11 @@ class Spool:
             try:
                 partial = _InFile.found(path, sync=self._sync)
             except Damaged as damage:
-                LOG.warning("%s is of no use: %s", path, damage)
+                LOG.warning(
+                    "%s, part of an upload, is of no use and deleted; its edge sends it again: %s",
+                    path,
+                    damage,
+                )
                 path.unlink(missing_ok=True)
             else:
                 yield path.name.partition(".")[0], Found(partial, partial.description, partial.here())
@@ -237,6 +242,16 @@ class Spool:
             for path in folder.glob("*.update"):
                 if path.stem not in known:
                     path.unlink(missing_ok=True)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that lies there; may be asked for in any thread."""
+        found = 0
+        for folder, _, files in os.walk(self.path):
+            for name in files:
+                with suppress(OSError):  # it is gone meanwhile
+                    found += (Path(folder) / name).stat().st_size
+        return found
 
     def _path(self, round_number: int, client: str, suffix: str) -> Path:
         return self._folder_of(round_number) / f"{client}{suffix}"

@@ -137,11 +137,13 @@ class _Watch:
             case mqtt.Subscribed(refused=()):
                 self._answered = True
             case mqtt.Subscribed(refused=refused):
-                raise UserError(f"the broker does not let this account read {', '.join(refused)}")
+                raise UserError(
+                    f"the broker does not let this account read {', '.join(refused)}: use the operator's"
+                )
             case mqtt.Refused(reason=reason):
                 raise UserError(reason)
             case mqtt.Lost(reason=reason):
-                LOG.warning("%s; trying again", reason)
+                LOG.warning("the connection to the broker is lost: %s; trying again", reason)
             case mqtt.Received():
                 self._received(event)
 

@@ -82,6 +82,9 @@ def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, siz
                 examples=message.examples,
                 loss=message.loss,
                 accuracy=message.accuracy,
+                confusion=None
+                if message.confusion is None
+                else on.Confusion(message.confusion.labels, message.confusion.counts),
             )
         case m.Control(run=run, reason=reason):
             if run != scope.run:
@@ -151,6 +154,7 @@ def _facts(message: m.Update | m.Offer, size: int) -> on.UpdateFacts:
         examples=message.examples,
         steps=message.steps,
         size=size,
+        seconds=message.seconds,
         before=metrics.before or {},
         after=metrics.after or {},
         train=metrics.train or {},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
@@ -115,6 +115,10 @@ class Uploads:
         self._intake = Intake()
         self._uploads: dict[str, _Upload] = {}
         self._found: dict[str, _Found] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        """Whose upload is under way."""
+        return iter(self._uploads)
 
     def restore(self, round_number: int) -> None:
         """Reads what an earlier life of the aggregator took in of the open round; offers will ask for it."""

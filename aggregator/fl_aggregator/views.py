@@ -140,6 +140,9 @@ def history_line(
         "refused": {client: dict(reasons) for client, reasons in (refused or {}).items()},
         "examples": summary.examples,
         "metrics": dict(summary.metrics),
+        "confusion": None
+        if summary.confusion is None
+        else {"labels": list(summary.confusion.labels), "counts": list(map(list, summary.confusion.counts))},
         "seconds": dict(summary.seconds),
         "bytes": {"up": bytes_up, "down": bytes_down},
     }

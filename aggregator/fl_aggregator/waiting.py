@@ -7,7 +7,7 @@ from typing import Final
 
 from fl_aggregator import effects as do
 from fl_aggregator import views
-from fl_aggregator.phases import Run, Selecting
+from fl_aggregator.phases import Evaluating, Run, Selecting
 from fl_aggregator.roster import own_part
 
 FIRST: Final = 3.0
@@ -50,7 +50,11 @@ class Waiting:
         if not changed:
             self._pause = min(RAREST, 2 * self._pause)
         self._said_at, self._said = now, (have, need)
-        return f"waiting for edges: {waited_for(state, now)}" + (f"; {who}" if (who := self.refused) else "")
+        left = views.seconds_left(state, now)
+        until = "" if left is None else f"; {left:.0f} s left (--wait)"
+        return f"waiting for edges: {waited_for(state)}{until}" + (
+            f"; {who}" if (who := self.refused) else ""
+        )
 
     @property
     def refused(self) -> str:
@@ -61,8 +65,13 @@ class Waiting:
         return f"refused: {_names(named)}"
 
 
-def waited_for(state: Run, now: float) -> str:
-    """How many edges are ready, who is not, and for how long they are waited for."""
+def waited_for(state: Run) -> str:
+    """How many edges are ready, and who is not; or who evaluates. Empty when nobody in particular is waited for."""
+    if isinstance(state.phase, Evaluating):
+        waiting = sorted({name for evaluation in state.evaluations for name in evaluation.waiting})
+        return f"for the evaluation by {_names(waiting)}" if waiting else ""
+    if not isinstance(state.phase, Selecting):
+        return ""
     have, need = views.progress(state)
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
     ready = {name for name, client in trainers.items() if client.present and client.examples}
@@ -79,9 +88,6 @@ def waited_for(state: Run, now: float) -> str:
         numbered = all(own_part(name, count) is not None for name in trainers)
         parts = (number for number in range(count) if str(number) not in trainers)
         said.append(f"missing: {_ranges(parts) if numbered else f'{absent} more'}")
-    left = views.seconds_left(state, now)
-    if left is not None:
-        said.append(f"{left:.0f} s left (--wait)")
     return "; ".join(said)
 
 

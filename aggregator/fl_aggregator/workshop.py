@@ -92,7 +92,9 @@ class Workshop:
         except FileNotFoundError:
             return False
         except (Damaged, Unusable) as damage:
-            LOG.warning("the update of %s in the spool is damaged: %s", update.client, damage)
+            LOG.warning(
+                "the update of edge %s in the spool is damaged, and deleted: %s", update.client, damage
+            )
             self._spool.forget_one(round_number, update.client)
             return False
         self.averaging.fold(checked, update.examples)
@@ -137,7 +139,8 @@ class Workshop:
             if error.reason == "wrong-digest" and taken is not None and taken.found:
                 # That may be our file's fault, and the edge must not be put out of the round for it.
                 LOG.warning(
-                    "the update of %s is not what was offered: asking for all of it again", update.client
+                    "the update of edge %s is not what was offered: it is asked for all of it again",
+                    update.client,
                 )
                 return Done(checked=update, anew=True)
             unusable = on.UpdateUnusable(
@@ -170,6 +173,10 @@ class Workshop:
         return Done(
             on.ModelMade(now=0.0, round=effect.round, digest=made.digest, manifest=made.manifest.digest)
         )
+
+    def under_way(self) -> frozenset[str]:
+        """Whose update is coming in, or is here and being checked."""
+        return frozenset((*self.uploads, *self._at_work))
 
     def begin_round(self, base: m.ModelReference | None) -> None:
         self._run(lambda: self.averaging.begin(base))

@@ -59,6 +59,7 @@ _ALL: Final[tuple[Side, ...]] = ("edge", "watcher")
 WAYS: Final[dict[type[t.Topic], Way]] = {
     t.AggregatorTopic: Way("aggregator", _ALL, True, note="Its birth, and its will on the control connection."),
     t.StatusTopic: Way("aggregator", ("watcher",), True, note="On change, at most twice a second, and every 5 s."),
+    t.HistoryTopic: Way("aggregator", ("watcher",), True, note="After each round."),
     t.ControlTopic: Way("operator", ("aggregator",), note="Repeated until the status says `interrupted`."),
     t.RegisterTopic: Way("edge", ("aggregator",), bare=True, note=f"Repeated until it is answered. {_BARE}"),
     t.PresenceTopic: Way("edge", ("aggregator", "edge", "watcher"), True,
@@ -67,6 +68,8 @@ WAYS: Final[dict[type[t.Topic], Way]] = {
     t.RepliesTopic: Way("aggregator", ("edge",), note="Only an answer here says that something has arrived."),
     t.SelectedTopic: Way("aggregator", _ALL, True, note=_OPEN),
     t.MissingTopic: Way("aggregator", ("watcher",), True, note=_OPEN),
+    t.EdgesTopic: Way("aggregator", ("watcher",), True,
+                      note="While the round is open, and of the last one that has closed."),
     t.ResultTopic: Way("aggregator", _ALL, True, note="The last eight stay."),
     t.ModelTopic: Way("aggregator", _ALL, True),
     t.ManifestTopic: Way("aggregator", ("edge",), True, note="An empty message means that it is superseded."),

@@ -22,7 +22,8 @@ Model = TypeVar("Model", bound=m.Message)
 
 MAX_JSON_BYTES: Final = 64 * 2**10
 MAX_NAMES_BYTES: Final = 2 * 2**20
-"""For what may name every edge of a large round."""
+"""For what may name every edge of a large round, on the topics of ``NAMING``."""
+NAMING: Final = (t.ResultTopic, t.MissingTopic, t.EdgesTopic)
 MAX_CONTAINERS: Final = 100_000
 """Maps and arrays in a msgpack message: a byte on the wire may be a hundred in memory."""
 MAX_MEMBERS: Final = 256
@@ -36,6 +37,7 @@ MSGPACK: Final = (m.ModelManifest, m.ModelChunk, m.Update, m.Offer, m.UpdateChun
 KINDS: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
     t.AggregatorTopic: (m.AggregatorPresence,),
     t.StatusTopic: (m.Status,),
+    t.HistoryTopic: (m.History,),
     t.ControlTopic: (m.Control,),
     t.RegisterTopic: (m.Registration,),
     t.PresenceTopic: (m.ClientPresence,),
@@ -43,6 +45,7 @@ KINDS: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
     t.RepliesTopic: (m.Admitted, m.Refused, m.Grant, m.Accepted, m.Rejected),
     t.SelectedTopic: (m.Selected,),
     t.MissingTopic: (m.Missing,),
+    t.EdgesTopic: (m.Edges,),
     t.ResultTopic: (m.Result,),
     t.ModelTopic: (m.ModelAnnouncement,),
     t.ManifestTopic: (m.ModelManifest,),
@@ -126,7 +129,7 @@ def decode(topic: t.Topic, payload: bytes | memoryview) -> m.Message:
         fields = _unpack(payload)
         model = _model_for(fields, kinds)
         return _validate(lambda: model.model_validate(fields))
-    most = MAX_NAMES_BYTES if isinstance(topic, t.ResultTopic | t.MissingTopic) else MAX_JSON_BYTES
+    most = MAX_NAMES_BYTES if isinstance(topic, NAMING) else MAX_JSON_BYTES
     if len(payload) > most:
         raise DecodeError(f"{len(payload)} bytes of JSON, at most {most}")
     payload = bytes(payload)

@@ -6,9 +6,9 @@ known is checked strictly: no string for a number, no NaN, no infinity. ``v`` is
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from fl_shared.tensors import MAX_ARRAYS, ArraySpec
 
@@ -27,6 +27,8 @@ Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Text = Annotated[str, StringConstraints(max_length=1000)]
+Timestamp = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")]
+"""UTC."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=1e9)]
@@ -369,10 +371,35 @@ class TrainingFailed(Scoped):
     detail: Text
 
 
+MAX_CLASSES: Final = 100
+"""Of a confusion matrix."""
+
+
+class Confusion(Part):
+    """``counts[i][j]``: how many examples of the class ``labels[i]`` were taken for ``labels[j]``."""
+
+    labels: Annotated[
+        tuple[Annotated[str, StringConstraints(max_length=64)], ...],
+        Field(min_length=1, max_length=MAX_CLASSES, fail_fast=True),
+    ]
+    counts: Annotated[
+        tuple[Annotated[tuple[Count, ...], Field(max_length=MAX_CLASSES, fail_fast=True)], ...],
+        Field(min_length=1, max_length=MAX_CLASSES, fail_fast=True),
+    ]
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        classes = len(self.labels)
+        if len(self.counts) != classes or any(len(row) != classes for row in self.counts):
+            raise ValueError(f"counts: expected {classes} rows of {classes}, as there are labels")
+        return self
+
+
 class Evaluation(Scoped):
     """``fl/evaluations/<client>``: how one version does on an edge's split. ``loss`` is per example.
 
     ``examples`` is 0 if the edge has none, or could not evaluate: nothing more is to come, and the rest says nothing.
+    ``confusion`` only of the test split, which is nobody's own data, and where the task names its classes.
     """
 
     kind: Literal["evaluation"] = "evaluation"
@@ -385,6 +412,14 @@ class Evaluation(Scoped):
     loss: Number
     accuracy: Annotated[float, Field(ge=0, le=1)]
     metrics: Metrics = {}
+    confusion: Confusion | None = None
+
+    @model_validator(mode="after")
+    def _of_the_same_examples(self) -> Self:
+        counted = self.examples if self.confusion is None else sum(map(sum, self.confusion.counts))
+        if counted != self.examples:
+            raise ValueError(f"confusion: {counted} in all, expected {self.examples}, as there are examples")
+        return self
 
 
 class Result(Scoped):
@@ -419,11 +454,87 @@ class Missing(Scoped):
     clients: dict[ClientId, Awaited]
 
 
+EdgeState = Literal["present", "offline", "selected", "training", "uploading", "in", "missing"]
+
+
+class EdgeView(Part):
+    """One edge in the eyes of the aggregator; ``why`` it is missing or offline, or not ready yet.
+
+    The numbers are those of its newest update that was accepted: ``examples`` and ``seconds`` of training, ``bytes``
+    of the update, and how the trained model did on what the edge holds out.
+    """
+
+    state: EdgeState
+    why: Text | None = None
+    examples: Count | None = None
+    seconds: Seconds | None = None
+    bytes: Count | None = None
+    accuracy: Number | None = None
+    loss: Number | None = None
+
+
+class Edges(Scoped):
+    """``fl/round/<n>/edges``, retained: every edge of the roster, for who watches; at most 2 MiB.
+
+    While the round is about to open or open, and afterwards as it ended. ``left_out``: so many more edges had no
+    room in what the broker takes.
+    """
+
+    kind: Literal["edges"] = "edges"
+    round: Count
+    phase: Phase
+    edges: dict[ClientId, EdgeView]
+    left_out: Count = 0
+
+
+MAX_HISTORY: Final = 500
+"""Rows of `History`; it also has at most 64 KiB."""
+
+
+class HistoryColumns(Part):
+    """Equally long arrays, one entry a round. ``version`` is null where a round was abandoned; numbers that nobody
+    has measured are null. ``seconds`` without the evaluation, which goes on beside the next round.
+    """
+
+    round: tuple[Count, ...] = ()
+    version: tuple[Count | None, ...] = ()
+    accuracy: tuple[Number | None, ...] = ()
+    loss: tuple[Number | None, ...] = ()
+    train_loss: tuple[Number | None, ...] = ()
+    seconds: tuple[Seconds, ...] = ()
+    participants: tuple[Count, ...] = ()
+    cohort: tuple[Count, ...] = ()
+    bytes_up: tuple[Count, ...] = ()
+    bytes_down: tuple[Count, ...] = ()
+
+    @model_validator(mode="after")
+    def _equally_long(self) -> Self:
+        lengths = {name: len(getattr(self, name)) for name in type(self).model_fields}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"expected equally long arrays, got {lengths}")
+        if lengths["round"] > MAX_HISTORY:
+            raise ValueError(f"{lengths['round']} rows, expected at most {MAX_HISTORY}")
+        return self
+
+
+class History(Scoped):
+    """``fl/history``, retained: the rounds that have ended, for curves. Thinned evenly when there are many.
+
+    ``rounds``: versions that are to be made. ``started``: when the run began, however often it was taken up again.
+    """
+
+    kind: Literal["history"] = "history"
+    task: TaskName
+    rounds: Count
+    started: Timestamp
+    columns: HistoryColumns
+
+
 class Status(Scoped):
     """``fl/status``, retained, at most 1 KiB: written on change (at most twice a second) and every 5 s."""
 
     kind: Literal["status"] = "status"
-    written: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")]
+    written: Timestamp
     task: TaskName
     phase: Phase
     round: Count | None

@@ -20,6 +20,7 @@ import click
 from click.core import ParameterSource
 
 from fl_shared.errors import ProgramError, UserError
+from fl_shared.printable import printable
 from fl_shared.topics import valid_prefix
 
 if TYPE_CHECKING:
@@ -112,6 +113,13 @@ def logging_options(command: Command) -> Command:
     return command
 
 
+def quiet_option(command: Command) -> Command:
+    """``quiet``: bool, for `start_logging`."""
+    return click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and how it ended.")(
+        command
+    )
+
+
 def config_option(command: Command) -> Command:
     """``--config FILE``: a flat TOML file, its keys the command's own options."""
     return click.option(
@@ -190,6 +198,7 @@ class _JsonFormatter(logging.Formatter):
         client = getattr(record, "client", None)
         if client is not None:
             fields["client"] = client
+        fields |= getattr(record, "facts", {})
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields, ensure_ascii=False)
@@ -200,15 +209,21 @@ class _TextFormatter(logging.Formatter):
         client = getattr(record, "client", None)
         mark = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         who = "" if client is None else f"[{client}] "
-        text = f"{self.formatTime(record, '%H:%M:%S')} {who}{mark}{record.getMessage()}"
+        text = f"{self.formatTime(record, '%H:%M:%S')} {who}{mark}{printable(record.getMessage())}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
-def start_logging(verbose: int, log_format: str) -> None:
-    """Log lines go to stderr. ``extra={"client": …}`` of a record says which edge it is about."""
+def start_logging(verbose: int, log_format: str, *, quiet: bool = False) -> None:
+    """Log lines go to stderr. ``extra={"client": …}`` of a record says which edge it is about.
+
+    ``extra={"facts": {…}}``: what the message says, for those who read it as JSON. ``quiet``: only errors.
+    """
+    if quiet and verbose:
+        raise UserError("--quiet beside --verbose: expected one of them at most")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
+    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     # asyncio says which selector it uses; nobody asked.
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
@@ -271,7 +286,7 @@ def main(command: click.Command, program: str) -> NoReturn:
         error.show()
         code = UserError.exit_code
     except ProgramError as error:
-        click.echo(f"{program}: {error}", err=True)
+        click.echo(f"{program}: {printable(str(error))}", err=True)
         code = error.exit_code
     sys.stdout.flush()
     sys.exit(code)

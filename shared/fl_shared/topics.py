@@ -32,6 +32,11 @@ class StatusTopic:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryTopic:
+    """``fl/history``"""
+
+
+@dataclass(frozen=True, slots=True)
 class ControlTopic:
     """``fl/control``: what the operator has to say to the run."""
 
@@ -74,6 +79,13 @@ class SelectedTopic:
 @dataclass(frozen=True, slots=True)
 class MissingTopic:
     """``fl/round/<n>/missing``"""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class EdgesTopic:
+    """``fl/round/<n>/edges``"""
 
     round: int
 
@@ -136,6 +148,7 @@ class PredictionsTopic:
 Topic = (
     AggregatorTopic
     | StatusTopic
+    | HistoryTopic
     | ControlTopic
     | RegisterTopic
     | PresenceTopic
@@ -143,6 +156,7 @@ Topic = (
     | RepliesTopic
     | SelectedTopic
     | MissingTopic
+    | EdgesTopic
     | ResultTopic
     | ModelTopic
     | ManifestTopic
@@ -159,6 +173,7 @@ ALL_UPDATES: Final = "updates/#"
 ALL_EVALUATIONS: Final = "evaluations/+"
 ALL_SELECTED: Final = "round/+/selected"
 ALL_RESULTS: Final = "round/+/result"
+ALL_EDGES: Final = "round/+/edges"
 ALL_ROUNDS: Final = "round/#"
 ALL_MODELS: Final = "model/#"
 ALL_WORK: Final = "clients/+/work"
@@ -200,6 +215,8 @@ def _below_prefix(topic: Topic) -> str:
             return "aggregator"
         case StatusTopic():
             return "status"
+        case HistoryTopic():
+            return "history"
         case ControlTopic():
             return "control"
         case RegisterTopic(client):
@@ -214,6 +231,8 @@ def _below_prefix(topic: Topic) -> str:
             return f"round/{number}/selected"
         case MissingTopic(number):
             return f"round/{number}/missing"
+        case EdgesTopic(number):
+            return f"round/{number}/edges"
         case ResultTopic(number):
             return f"round/{number}/result"
         case ModelTopic():
@@ -241,6 +260,8 @@ def parse(prefix: str, text: str) -> Topic | None:
             return AggregatorTopic()
         case ["status"]:
             return StatusTopic()
+        case ["history"]:
+            return HistoryTopic()
         case ["control"]:
             return ControlTopic()
         case ["model"]:
@@ -286,6 +307,8 @@ def _round_topic(number: int, leaf: str) -> Topic | None:
             return SelectedTopic(number)
         case "missing":
             return MissingTopic(number)
+        case "edges":
+            return EdgesTopic(number)
         case "result":
             return ResultTopic(number)
         case _:

@@ -158,7 +158,7 @@ def test_simulate_takes_all_its_children_with_it(
     with programs.Program(
         tmp_path, "fl-aggregator", "simulate", "--run-dir", str(tmp_path / "run"), "--keepalive", "2", *SLOW
     ) as run:
-        programs.until(lambda: "first weights: selected" in run.err, 60, "the first weights")
+        programs.until(lambda: "is to make the first weights" in run.err, 60, "the first weights")
         in_a_round(run)
         children = programs.descendants(run.pid)
         port = int(run.out.split("mqtt://127.0.0.1:")[1].split()[0])

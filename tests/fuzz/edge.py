@@ -16,6 +16,7 @@ from typing import Final, cast
 
 from fl_edge import kept
 from fl_edge.edge import Edge
+from fl_edge.parts_file import PartsFile
 from fl_edge.pool import Pool
 from fl_edge.predictor import FETCH_PATIENCE, RETRY
 from fl_edge.runtime import Inbox, Runtime
@@ -72,8 +73,8 @@ class Beset:
         edges = [self._edge(CLIENT, everything), self._edge(PREDICTOR, ("predict",))]
         self.edges = {edge.client: edge for edge in edges}
         self.runtime = Runtime(
-            edges, cast(Pool, self._hand), self.inbox, self._keeper, prefix="fl", broker="nowhere", patience=None,
-            clock=lambda: self.now,
+            edges, cast(Pool, self._hand), self.inbox, self._keeper, PartsFile(None), prefix="fl", broker="nowhere",
+            patience=None, clock=lambda: self.now,
         )  # fmt: skip
         for edge in edges:
             edge.wire = edge.connect(partial(self.runtime._enqueue, edge.client))

@@ -58,7 +58,7 @@ def test_a_run_goes_on_among_junk(tmp_path: Path, mosquitto: Mosquitto) -> None:
         programs.edges(tmp_path / "edges", mosquitto.url, "0-2") as fleet,
         programs.aggregator(tmp_path, mosquitto.url, *settings) as run,
     ):
-        programs.until(lambda: "first weights: selected" in run.err, 60, "the first selection")
+        programs.until(lambda: "is to make the first weights" in run.err, 60, "the first selection")
         sessions = {}
         for topic, payload, _ in presences.all():
             presence = json.loads(payload)

@@ -80,7 +80,7 @@ def test_the_noise_reaches_sessions_and_predictors(tmp_path: Path) -> None:
     beset = Beset(tmp_path, seed=3)
     states = set()
     try:
-        for _ in range(8):
+        for _ in range(24):
             beset.join_a_run()
             seeds = beset.seeds()
             for _ in range(250):

@@ -246,7 +246,9 @@ class Playbook:
             examples=int(given.get("examples", 10)),
             steps=1,
             size=100,
-            **reports,
+            before=reports["before"],
+            after=reports["after"],
+            train=reports["train"],
         )
 
 

@@ -20,7 +20,7 @@ def broker() -> dict[str, object]:
 
 
 def test_the_broker_is_published_on_loopback_only(broker: dict[str, object]) -> None:
-    assert broker["ports"] == ["127.0.0.1:1883:1883"]
+    assert broker["ports"] == ["127.0.0.1:1883:1883", "127.0.0.1:9001:9001"]
     assert "network_mode" not in broker
 
 

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import io
+import json
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
+import pytest
 from rich.console import Console
 
-from fl_aggregator.display import Display, table
-from fl_aggregator.effects import WriteHistory
+from fl_aggregator.curves import RECENT, Curves, Ended, Row, ended_of, row_of
+from fl_aggregator.display import Display
+from fl_aggregator.effects import AnnounceRound, WriteHistory
 from fl_aggregator.phases import Summary, new_run
 from fl_aggregator.settings import Settings
+from fl_aggregator.watch.drawing import View, table
+from fl_aggregator.watch.lines import duration, now_line, size, summary_lines, trend
+from fl_aggregator.watch.picture import Crowd, Picture
+from fl_shared import messages as m
 from fl_shared.messages import ModelReference
+from fl_shared.options import start_logging
+
+
+@dataclass
+class Aggregator:
+    """What a display asks one for."""
+
+    curves: Curves = field(default_factory=Curves)
+    paused: str | None = None
+
+    def uploading(self) -> Collection[str]:
+        return ()
 
 
 def summary(number: int) -> Summary:
@@ -29,16 +51,156 @@ def summary(number: int) -> Summary:
     )
 
 
-def test_each_round_is_one_line_however_long_and_the_last_hundred_are_remembered() -> None:
-    written = io.StringIO()
-    display = Display(Console(file=written, width=80))
-    state = new_run(Settings(rounds=250))
-    assert (display.summaries, display.earlier) == ((), 0)
-    for number in range(1, 251):
-        display.observe(state, (WriteHistory(summary(number)),), now=float(number))
-        assert display.earlier == max(0, number - 100)
-    assert [one.round for one in display.summaries] == list(range(151, 251))
-    assert table(display.summaries).row_count == 100
-    lines = [line for line in written.getvalue().splitlines() if not line.startswith("waiting")]
+def played(rounds: int, console: Console, *, live: bool = False) -> tuple[Display, Aggregator]:
+    aggregator = Aggregator()
+    display = Display(console, "run", live=live)
+    display.follow(aggregator)
+    state = new_run(Settings(rounds=rounds))
+    for number in range(1, rounds + 1):
+        one = summary(number)
+        aggregator.curves.add(row_of(one, 1000, 2000), ended_of(one))
+        display.observe(state, (WriteHistory(one),), now=float(number))
+    return display, aggregator
+
+
+def test_each_round_is_one_line_however_long_and_the_last_hundred_are_remembered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    _, aggregator = played(250, Console(file=io.StringIO(), width=80))
+    recent = aggregator.curves.recent()
+    assert list(recent) == list(range(151, 251))
+    assert (aggregator.curves.count, RECENT) == (250, 100)
+    assert table(recent.values()).row_count == 100
+    lines = [line for line in caplog.messages if not line.startswith("waiting")]
     assert len(lines) == 250
-    assert all("; missing: edge-0 offline" in line and line.endswith("0.5 s") for line in lines)
+    assert all("1.0 kB up, 2.0 kB down; missing: edge-0, edge-1, " in line for line in lines)
+    assert all(line.endswith("edge-7 (offline: for 0.5 s)") for line in lines)
+
+
+def test_as_json_a_round_is_an_object_and_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    start_logging(0, "json")
+    played(1, Console(file=io.StringIO()))
+    (line,) = capsys.readouterr().err.splitlines()
+    fields = json.loads(line)
+    assert fields["message"].startswith("round 1: version 1 of 1, 1 of 9 in")
+    assert fields["round"]["round"] == 1
+    assert fields["round"]["missing"]["edge-0"] == "offline: for 0.5 s"
+    start_logging(0, "text", quiet=True)
+    played(1, Console(file=io.StringIO()))
+    assert capsys.readouterr().err == ""
+
+
+def test_what_strangers_write_does_not_reach_the_terminal_as_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start_logging(0, "text")
+    logging.getLogger("x").info("edge %s: %s", "7", "\x1b[2J\n12:00:00 all is well")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("edge 7: \\x1b[2J\\n12:00:00 all is well")
+
+
+def test_who_is_selected_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    display = Display(Console(file=io.StringIO()), "run", live=False)
+    display.follow(Aggregator())
+    names = tuple(str(n) for n in range(25))
+    display.observe(new_run(Settings()), (AnnounceRound(0, None, ("3",), 1.0),), 0.0)
+    display.observe(
+        new_run(Settings()), (AnnounceRound(1, ModelReference(version=0, digest="a" * 64), names, 1.0),), 0.0
+    )
+    assert caplog.messages[0] == "round 0: 3 is to make the first weights"
+    assert caplog.messages[1].startswith("round 1: selected 0, 1, ")
+    assert caplog.messages[1].endswith("19 and 5 more")
+
+
+def picture(**changes: object) -> Picture:
+    status = m.Status(
+        run="3f9a1c0b7e22", epoch=1, seq=1, written="2026-11-24T12:00:00Z", task="digits", phase="collecting",
+        round=3, version=2, rounds=10, have=4, need=10, present=18, seconds_left=592.0, missing=("3", "5"),
+        metrics={"accuracy": 0.75, "loss": 0.5},
+    ).model_copy(update=changes)  # fmt: skip
+    rows = (
+        Row(1, 1, 0.25, 2.0, 1.9, 2.0, 10, 10, 17_243_200, 34_486_400),
+        Row(2, 2, 0.75, 0.5, 0.4, 4.0, 9, 10, 17_243_200, 34_486_400),
+    )
+    ended = (Ended(None, {}), Ended(None, {"7": "offline: for 3.1 s"}))
+    crowd = Crowd.of(
+        [
+            ("1", "in", None),
+            ("3", "training", None),
+            ("7", "missing", "failed: x\x1b[31m"),
+            ("9", "offline", "lost"),
+        ],
+        3,
+    )
+    return Picture(status, rows, dict(zip((1, 2), zip(rows, ended, strict=True), strict=True)), crowd)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_view_has_what_a_person_asks_for_and_fits(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, height=30, force_terminal=True, color_system=None)
+    console.print(View(picture(), "no broker for 3 s"))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    for words in ("no broker", "2 of 10", "round 3", "4 of 10 in", "1 training", "1 missing", "▁█ 0.7500",
+                  "█▁ 0.5000", "17.2 MB up", "1 offline", "7 (failed: x\\x1b[31m)"):  # fmt: skip
+        assert words in shown, words
+    assert "\x1b[31m" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_a_pause_stands_in_the_view() -> None:
+    console = Console(file=io.StringIO(), width=120, height=40)
+    console.print(View(picture(paused="no room on the disk")))
+    assert "no room on the disk; it goes on by itself" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert now_line(picture(paused="no room")) == "paused: no room; it goes on by itself when there is room"
+
+
+ROUND_2 = (
+    "round 2: version 2 of 10, 9 of 10 in, accuracy 0.7500, loss 0.5000, 4.0 s, 17.2 MB up, 34.5 MB down"
+)
+
+
+def test_a_look_in_lines() -> None:
+    assert summary_lines(picture()) == [
+        "run 3f9a1c0b7e22: digits, version 2 of 10, about 24 s left",
+        "round 3: collecting, 4 of 10 in, 1 missing: 7 (failed: x\\x1b[31m), waiting for 3, 5, for 9 min 52 s at most",
+        "accuracy 0.7500, loss 0.5000  ▁█",
+        f"{ROUND_2}; missing: 7 (offline: for 3.1 s)",
+        "edges: 1 in, 1 training, 1 missing, 1 offline",
+        "missing: 7 (failed: x\\x1b[31m)",
+        "offline: 9",
+    ]
+
+
+def test_trends() -> None:
+    assert trend([]) == ""
+    assert trend([0.5, 0.5]) == "▅▅"
+    assert trend([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert trend([0, 7], ascii_only=True) == "_@"
+    assert trend([float(n) for n in range(1000)], 4) == "▁▃▆█"
+    assert trend([-1e308, 1e308]) == "▁█"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.04, "0.0 s"), (9.96, "10.0 s"), (42.4, "42 s"), (59.7, "1 min"), (61, "1 min 1 s"), (599.9, "10 min"),
+     (3599.6, "1 h"), (7500, "2 h 5 min"), (90_000, "1 d 1 h")],
+)  # fmt: skip
+def test_durations(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (213_000, "213 kB"),
+        (17_243_200, "17.2 MB"),
+        (5e12, "5.0 TB"),
+    ],
+)
+def test_sizes(count: float, said: str) -> None:
+    assert size(count) == said

@@ -99,7 +99,13 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(wheel: Path) -> Non
     for package, folder in PACKAGES.items():
         sources = {p.relative_to(ROOT / folder).as_posix() for p in (ROOT / folder / package).rglob("*.py")}
         assert f"{package}/__init__.py" in sources
-        wanted |= sources | {f"{package}/py.typed"}
+        pages = {
+            p.relative_to(ROOT / folder).as_posix()
+            for p in (ROOT / folder).rglob("static/**/*")
+            if p.is_file()
+        }
+        assert (package == "fl_aggregator") == bool(pages)
+        wanted |= sources | pages | {f"{package}/py.typed"}
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == wanted

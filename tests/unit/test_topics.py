@@ -19,6 +19,8 @@ SPELLINGS: dict[str, t.Topic] = {
     "fl/replies/7": t.RepliesTopic("7"),
     "fl/round/0/selected": t.SelectedTopic(0),
     "fl/round/12/missing": t.MissingTopic(12),
+    "fl/round/12/edges": t.EdgesTopic(12),
+    "fl/history": t.HistoryTopic(),
     "fl/round/12/result": t.ResultTopic(12),
     "fl/model": t.ModelTopic(),
     "fl/model/0123456789ab/manifest": t.ManifestTopic("0123456789ab"),

@@ -100,7 +100,9 @@ def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(boss: Boss,
     task = load_task("digits")
     manifest, weights = training.initial(task, 0)
     expected = training.evaluate(task, weights, manifest, task.load_test(None))
-    assert boss.expect(Evaluated, test) == Evaluated(359, expected.loss, expected.accuracy, {})
+    assert boss.expect(Evaluated, test) == Evaluated(
+        359, expected.loss, expected.accuracy, {}, expected.confusion
+    )
     assert boss.expect(Evaluated, held).examples == 14
     assert "nothing of the part is held out" in boss.expect(Failed, none).message
     assert "no partition" in boss.expect(Failed, unnamed).message

@@ -1,0 +1,63 @@
+"""What is said on standard output when a run is over: its rounds, how it ended, what was written, how to go on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from fl_aggregator.phases import Failed, Finished, Stopped
+from fl_aggregator.refusals import Counts
+from fl_aggregator.rundir import HISTORY, RUN
+from fl_aggregator.runtime import Outcome
+from fl_aggregator.watch.lines import duration, size
+
+WRITTEN: Final = (
+    ("model.safetensors", "the newest version"),
+    ("best.safetensors", "the version with the best accuracy"),
+    (HISTORY, "a line of JSON for each round"),
+    (RUN, "what the run was told"),
+)
+
+
+def verdict(outcome: Outcome, refused: str) -> str:
+    """How a run ended. ``refused``: who was sent away, which may be why there were too few."""
+    state = outcome.state
+    versions = f"{state.version} of {state.settings.rounds} versions in {duration(outcome.seconds)}"
+    accuracy = state.metrics.get("accuracy")
+    reached = "" if accuracy is None else f", accuracy {accuracy:.4f}"
+    match state.phase:
+        case Finished(reason=reason):
+            early = "" if reason == "rounds" else " (the target accuracy is reached)"
+            return f"finished: {versions}{reached}{early}"
+        case Failed(detail=detail):
+            return f"failed: {versions}{reached}: {detail}" + (f"; {refused}" if refused else "")
+        case Stopped(reason=reason):
+            return f"stopped: {versions}{reached}: {reason}"
+        case _:
+            return versions
+
+
+def written(directory: Path) -> Iterator[str]:
+    """The files in a run's directory that a person may want."""
+    yield f"written to {directory}:"
+    there = [(directory / name, what) for name, what in WRITTEN if (directory / name).exists()]
+    width = max((len(str(path)) for path, _ in there), default=0)
+    for path, what in there:
+        yield f"  {path!s:{width}}  {what}, {size(path.stat().st_size)}"
+    yield f"look at it: fl-aggregator report {shlex.quote(str(directory))}"
+
+
+def how_to_resume(command: str, outcome: Outcome, directory: Path) -> str | None:
+    """The command line that takes the run up again, if there is anything to be taken up."""
+    if isinstance(outcome.state.phase, Finished):
+        return None
+    return f"{command} --resume {shlex.quote(str(directory))}"
+
+
+def refused_line(refused: Counts, most: int = 10) -> str:
+    """What was refused in the whole run, by edge and reason, those with the most first."""
+    ranked = sorted(refused.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    said = (f"{who} {', '.join(f'{reason} {n}' for reason, n in why.items())}" for who, why in ranked[:most])
+    return f"refused: {'; '.join(said)}" + (f"; and {len(ranked) - most} more" if len(ranked) > most else "")

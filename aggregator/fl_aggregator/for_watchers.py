@@ -1,0 +1,139 @@
+"""What lies at the broker only for who watches: every edge's state, and the curves of the rounds so far.
+
+It is written as seldom as it may be, since it is large: a fleet of 10,000 edges is a megabyte.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
+
+from fl_aggregator import curves, rollcall, views
+from fl_aggregator.events import UpdateFacts
+from fl_aggregator.links import Links
+from fl_aggregator.phases import Evaluating, Run, Summary, collected_in
+from fl_aggregator.translate import Scope
+from fl_shared import codec
+from fl_shared import messages as m
+from fl_shared import topics as t
+
+HISTORY_AT_MOST_EVERY: Final = 0.5
+EDGES_AT_MOST_EVERY: Final = 1.0
+EDGES_A_SECOND: Final = 1000
+"""A second more between two messages for every so many edges."""
+HEAD: Final = 2**12
+"""Bytes of a packet that are not its payload, generously."""
+
+
+class ForWatchers:
+    """``started``: when the run began, UTC. ``uploading`` says whose update is on its way."""
+
+    def __init__(
+        self, links: Links, scope: Scope, started: str, uploading: Callable[[], Collection[str]]
+    ) -> None:
+        self._links = links
+        self._scope = scope
+        self._started = started
+        self._uploading = uploading
+        self._newest: dict[str, rollcall.Newest] = {}
+        self.curves = curves.Curves()
+        self._history_is_due = True
+        self._history_at = self._open_at = self._closed_at = self._looked_at = -1e9
+        self._of: tuple[Run | None, Collection[str]] = (None, ())
+        self._closed: Summary | None = None
+        self._closed_is_due = False
+        self._retained: set[int] = set()
+
+    # --- what is to be told -------------------------------------------------------------------------------
+
+    def restore(
+        self, rounds: Iterable[tuple[curves.Row, curves.Ended]], updates: Iterable[UpdateFacts]
+    ) -> None:
+        """What earlier starts of the aggregator had to tell."""
+        for row, ended in rounds:
+            self.curves.add(row, ended)
+        for update in updates:
+            self.took(update)
+
+    def took(self, update: UpdateFacts) -> None:
+        """An update was accepted."""
+        self._newest[update.client] = rollcall.Newest.of(update)
+
+    def ended(self, summary: Summary, bytes_up: int, bytes_down: int) -> None:
+        """A round has ended, or was evaluated after its end."""
+        if summary.round > 0:  # round 0 makes the first weights, and has no line in the history either
+            self.curves.add(curves.row_of(summary, bytes_up, bytes_down), curves.ended_of(summary))
+            self._history_is_due = True
+        if self._closed is None or self._closed.round <= summary.round:
+            self._closed_is_due |= self._closed is None or self._closed.round != summary.round
+            self._closed = summary
+
+    def bytes_of(self, number: int) -> tuple[int, int] | None:
+        """Up and down, of a round that ended in an earlier start of the aggregator."""
+        known = self.curves.recent().get(number)
+        return None if known is None else (known[0].bytes_up, known[0].bytes_down)
+
+    # --- telling it ---------------------------------------------------------------------------------------
+
+    def look(self, state: Run, *, force: bool = False) -> None:
+        """Publishes what has changed, if it is time for it; ``force``: it is."""
+        now = time.monotonic()
+        if self._history_is_due and (force or now - self._history_at >= HISTORY_AT_MOST_EVERY):
+            self._history_at, self._history_is_due = now, False
+            self._publish_history(state)
+        pause = EDGES_AT_MOST_EVERY + len(state.roster.clients) / EDGES_A_SECOND
+        if self._closed_is_due and (force or now - self._closed_at >= pause):
+            self._closed_at, self._closed_is_due = now, False
+            self._publish_closed(state)
+        if force or (now - self._open_at >= pause and now - self._looked_at >= EDGES_AT_MOST_EVERY / 4):
+            self._looked_at = now
+            uploading = self._uploading()
+            if force or self._of[0] is not state or self._of[1] != uploading:
+                self._of, self._open_at = (state, uploading), now
+                self._publish_edges(state, uploading)
+
+    def _publish_history(self, state: Run) -> None:
+        settings = state.settings
+        message = m.History(
+            **self._scope.envelope(),
+            task=settings.task,
+            rounds=settings.rounds,
+            started=self._started,
+            columns=curves.columns_of(self.curves.rows()),
+        )
+        self._links.retain(t.HistoryTopic(), message, counted=False)
+
+    def _publish_edges(self, state: Run, uploading: Collection[str]) -> None:
+        number = getattr(state.phase, "round", None)
+        collected = collected_in(state.phase)
+        if collected is not None:
+            number = collected.round
+        if number is None or isinstance(state.phase, Evaluating):  # no other round is to be opened
+            self._publish_closed(state)
+            return
+        self._publish(state, number, rollcall.open_round(state, uploading, self._newest))
+
+    def _publish_closed(self, state: Run) -> None:
+        closed = self._closed
+        if closed is None:
+            self._publish(state, 0, rollcall.open_round(state, (), self._newest))
+        else:
+            self._publish(state, closed.round, rollcall.closed_round(state, closed, self._newest))
+
+    def _publish(self, state: Run, number: int, edges: dict[str, m.EdgeView]) -> None:
+        envelope, phase = self._scope.envelope(), views.phase_name(state)
+        limit = min(codec.MAX_NAMES_BYTES, self._links.maximum_packet_size) - HEAD
+
+        def made(some: dict[str, m.EdgeView]) -> m.Edges:
+            return m.Edges(**envelope, round=number, phase=phase, edges=some, left_out=len(edges) - len(some))
+
+        message = made(edges)
+        while message.edges and (size := len(codec.encode(message))) > limit:
+            message = made(rollcall.share(edges, int(0.9 * len(message.edges) * limit / size)))
+        self._links.retain(t.EdgesTopic(number), message, counted=False)
+        self._retained.add(number)
+        kept = {number, -1 if self._closed is None else self._closed.round}
+        for old in self._retained - kept:
+            self._links.clear(t.EdgesTopic(old))
+        self._retained &= kept

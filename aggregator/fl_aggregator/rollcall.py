@@ -1,0 +1,123 @@
+"""What each edge is doing, as far as an aggregator can know: what ``fl/round/<n>/edges`` says. Pure.
+
+Between its selection and its update an edge says nothing: whoever is selected, there and silent is taken to train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from fl_aggregator.events import UpdateFacts
+from fl_aggregator.phases import Aggregating, Collecting, Run, Stopped, Summary
+from fl_aggregator.roster import Client
+from fl_shared import messages as m
+
+LOADING: Final = "is loading its part of the data"
+NO_EXAMPLES: Final = "has no examples to train on"
+LOST: Final = "its connection is lost"
+UNCONFIRMED: Final = "has not come back since the aggregator's own connection was lost"
+MAX_WHY: Final = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """What is told of an edge's newest update; numbers that it did not give are null."""
+
+    examples: int
+    seconds: float
+    size: int
+    accuracy: float | None
+    loss: float | None
+
+    @classmethod
+    def of(cls, update: UpdateFacts) -> Newest:
+        after = update.after
+        return cls(update.examples, update.seconds, update.size, after.get("accuracy"), after.get("loss"))
+
+
+Standing = tuple[str, m.EdgeState, str | None]
+"""An edge's name, what it does, and why, where that needs to be said."""
+
+
+def open_round(state: Run, uploading: Collection[str], newest: Mapping[str, Newest]) -> dict[str, m.EdgeView]:
+    """Every edge of the roster, while a round is open or about to be. ``uploading``: whose update is on its way."""
+    return {name: _view(here, why, newest.get(name)) for name, here, why in standings(state, uploading)}
+
+
+def standings(state: Run, uploading: Collection[str]) -> Iterator[Standing]:
+    """The same without numbers."""
+    phase = state.phase.before if isinstance(state.phase, Stopped) else state.phase
+    missing: Mapping[str, str] = {}
+    collected = None
+    if isinstance(phase, Aggregating):
+        collected, missing = phase.collected, phase.missing
+    elif isinstance(phase, Collecting):
+        collected, missing = phase, phase.out
+    called = frozenset() if collected is None else frozenset(collected.cohort)
+    here: m.EdgeState
+    why: str | None
+    for name, client in state.roster.clients.items():
+        if collected is None or name not in called:
+            here, why = _idle(client)
+        elif name in collected.updates:
+            here, why = "in", None
+        elif name in missing:
+            here, why = "missing", missing[name]
+        elif not client.present:
+            here, why = _idle(client)
+        elif name in uploading:
+            here, why = "uploading", None
+        else:
+            # In round 0 one edge makes the first weights, and nobody trains.
+            here, why = ("selected" if collected.base is None else "training"), None
+        yield name, here, why
+
+
+def closed_round(state: Run, summary: Summary, newest: Mapping[str, Newest]) -> dict[str, m.EdgeView]:
+    """Every edge of the roster, and what became of those who were selected in a round that has ended."""
+    called = frozenset(summary.cohort)
+    found: dict[str, m.EdgeView] = {}
+    here: m.EdgeState
+    why: str | None
+    for name, client in state.roster.clients.items():
+        if name in summary.missing:
+            here, why = "missing", summary.missing[name]
+        elif name in called:
+            here, why = "in", None
+        else:
+            here, why = _idle(client)
+        found[name] = _view(here, why, newest.get(name))
+    return found
+
+
+def _idle(client: Client) -> tuple[m.EdgeState, str | None]:
+    if not client.present:
+        return "offline", UNCONFIRMED if client.unconfirmed else LOST
+    if client.trains and not client.examples:
+        return "present", LOADING if client.examples is None else NO_EXAMPLES
+    return "present", None
+
+
+def _view(state: m.EdgeState, why: str | None, newest: Newest | None) -> m.EdgeView:
+    if why is not None and len(why) > MAX_WHY:
+        why = f"{why[: MAX_WHY - 1]}…"
+    if newest is None:
+        return m.EdgeView(state=state, why=why)
+    return m.EdgeView(
+        state=state,
+        why=why,
+        examples=newest.examples,
+        seconds=newest.seconds,
+        bytes=newest.size,
+        accuracy=newest.accuracy,
+        loss=newest.loss,
+    )
+
+
+def share(edges: dict[str, m.EdgeView], count: int) -> dict[str, m.EdgeView]:
+    """``count`` of the edges, those with something to do or to say first; in their order."""
+    idle = {name: view.state in ("present", "offline") for name, view in edges.items()}
+    chosen = set(sorted(edges, key=idle.__getitem__)[:count])
+    return {name: view for name, view in edges.items() if name in chosen}

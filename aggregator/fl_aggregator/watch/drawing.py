@@ -1,0 +1,166 @@
+"""A picture of a run, drawn for a terminal: ``fl-aggregator start``, ``simulate`` and ``watch`` look alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fl_aggregator.curves import Ended, Row
+from fl_aggregator.watch import lines
+from fl_aggregator.watch.picture import NAMED, Picture, names_of
+from fl_shared.printable import printable
+
+BAR: Final = 30
+OTHER_LINES: Final = 13
+"""Of a view beside the rounds' table."""
+FEWEST_ROWS, MOST_ROWS = 3, 12
+WIDE: Final = 110
+"""Columns that the whole table needs, with a few names."""
+GOOD, BAD, DIM = "green", "bold red", "dim"
+
+
+class View:
+    """``heading``: what else there is to say, above everything (a lost connection, an aggregator that is gone)."""
+
+    def __init__(self, picture: Picture | None, heading: str = "") -> None:
+        self._picture = picture
+        self._heading = heading
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        parts: list[RenderableType] = []
+        if self._heading:
+            parts.append(Text(self._heading, style=BAD))
+        if self._picture is None:
+            if not parts:
+                parts.append(Text("connecting …"))
+        else:
+            height = options.max_height or console.height
+            most = max(FEWEST_ROWS, min(MOST_ROWS, height - OTHER_LINES))
+            if self._picture.recent:
+                recent = self._picture.recent
+                parts.append(
+                    table(
+                        (recent[number] for number in sorted(recent)[-most:]), narrow=options.max_width < WIDE
+                    )
+                )
+            parts.append(_overview(self._picture, ascii_only=options.ascii_only))
+        yield Group(*parts)
+
+
+def _overview(picture: Picture, *, ascii_only: bool) -> Table:
+    status = picture.status
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style=DIM, no_wrap=True)
+    grid.add_column()
+    grid.add_row("run", Text(f"{status.run} · {status.task}"))
+    left = picture.time_left()
+    grid.add_row(
+        "versions",
+        _bar(
+            status.version or 0,
+            status.rounds,
+            f"{status.version or 0} of {status.rounds}"
+            + (f", about {lines.duration(left)} left" if left is not None else ""),
+        ),
+    )
+    where = status.phase if status.round is None else f"round {status.round}"
+    if status.paused is not None:
+        grid.add_row(
+            "paused", Text(f"{printable(status.paused)}; it goes on by itself when there is room", style=BAD)
+        )
+    grid.add_row(where, _bar(status.have, status.need, _doing(picture)))
+    if picture.waiting:
+        grid.add_row("waiting", Text(picture.waiting + _until(status.seconds_left)))
+    for name, value in (("accuracy", picture.accuracy), ("loss", picture.loss)):
+        if value is not None:
+            curve = lines.trend(picture.curve(name), ascii_only=ascii_only)
+            grid.add_row(name, Text.assemble((curve, GOOD), f" {lines.number(value)}"))
+    if picture.last is not None:
+        last = picture.last[0]
+        grid.add_row(
+            "bytes",
+            Text(f"{lines.size(last.bytes_up)} up, {lines.size(last.bytes_down)} down in round {last.round}"),
+        )
+    _add_edges(grid, picture)
+    return grid
+
+
+def _bar(have: int, need: int, said: str) -> Table:
+    row = Table.grid(padding=(0, 1))
+    row.add_row(ProgressBar(total=max(1, need), completed=min(have, need), width=BAR), Text(said))
+    return row
+
+
+def _doing(picture: Picture) -> str:
+    status, crowd = picture.status, picture.at_work
+    if status.phase == "selecting":
+        return f"{status.have} of {status.need} edges ready"
+    if status.phase != "collecting":
+        return status.phase
+    said = [f"{status.have} of {status.need} in"]
+    if crowd is not None:
+        said += [f"{crowd[state]} {state}" for state in ("training", "uploading", "selected") if crowd[state]]
+        said.append(f"{crowd['missing']} missing")
+    if status.seconds_left is not None:
+        said.append(f"{lines.duration(status.seconds_left)} left")
+    return ", ".join(said)
+
+
+def _until(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f", until {datetime.now() + timedelta(seconds=seconds):%H:%M:%S}"
+
+
+def _add_edges(grid: Table, picture: Picture) -> None:
+    status, crowd = picture.status, picture.crowd
+    if status.phase == "collecting" and status.missing:
+        more = " …" if len(status.missing) == 10 else ""
+        grid.add_row("at work", Text(", ".join(status.missing) + more))
+    if crowd is None:
+        return
+    there = sum(crowd.counts.values()) - crowd["offline"]
+    grid.add_row("edges", Text(f"{there} here, {crowd['offline']} offline"))
+    if crowd["missing"]:
+        grid.add_row("missing", Text(crowd.who("missing"), style=BAD))
+    if crowd["offline"]:
+        grid.add_row("offline", Text(crowd.who("offline", why=False), style=BAD))
+
+
+def table(rounds: Iterable[tuple[Row, Ended]], *, narrow: bool = False) -> Table:
+    """The rounds, for a person. ``missing`` names who was selected and did not contribute, if there was anybody.
+
+    ``narrow``: without what fits into 80 columns only if nobody was missing.
+    """
+    shown = list(rounds)
+    some_missing = any(ended.missing for _, ended in shown)
+    columns: dict[str, Callable[[Row], str | Text]] = {
+        "round": lambda row: str(row.round),
+        "version": lambda row: Text("abandoned", style=BAD) if row.version is None else str(row.version),
+        "in": lambda row: f"{row.participants}/{row.cohort}",
+        "accuracy": lambda row: lines.number(row.accuracy),
+        "loss": lambda row: lines.number(row.loss),
+        "train loss": lambda row: lines.number(row.train_loss),
+        "seconds": lambda row: f"{row.seconds:.1f}",
+        "up": lambda row: lines.size(row.bytes_up),
+        "down": lambda row: lines.size(row.bytes_down),
+    }
+    if narrow and some_missing:
+        del columns["train loss"], columns["up"], columns["down"]
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        found.add_column(name, justify="right", no_wrap=True)
+    if some_missing:
+        found.add_column("missing", overflow="fold")
+    for row, ended in shown:
+        cells = [cell(row) for cell in columns.values()]
+        few = [(name, why.split(":")[0]) for name, why in list(ended.missing.items())[:NAMED]]
+        more = [Text(names_of(few, len(ended.missing)))] if some_missing else []
+        found.add_row(*cells, *more)
+    return found

@@ -1,0 +1,127 @@
+"""A run in lines of text: sizes and times as people say them, a round, a curve, a whole status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from fl_aggregator.curves import Ended, Row
+from fl_aggregator.watch.picture import Picture, names_of
+from fl_shared.printable import printable
+
+BARS: Final = "▁▂▃▄▅▆▇█"
+PLAIN_BARS: Final = "_.-=+*#@"
+"""For a terminal that has only ASCII."""
+CURVE: Final = 30
+"""Characters of a curve."""
+
+
+def trend(values: Sequence[float], width: int = CURVE, *, ascii_only: bool = False) -> str:
+    """A line of ``width`` characters at most (two or more), from the first value to the last; higher is more."""
+    if not values:
+        return ""
+    shown = list(values)
+    if len(shown) > width:
+        shown = [shown[round(place * (len(shown) - 1) / (width - 1))] for place in range(width)]
+    low, high = min(shown), max(shown)
+    bars = PLAIN_BARS if ascii_only else BARS
+    if high <= low:
+        return bars[len(bars) // 2] * len(shown)
+    # Halves, since the span of two floats may be more than a float holds.
+    scale = [(value / 2 - low / 2) / (high / 2 - low / 2) for value in shown]
+    return "".join(bars[min(len(bars) - 1, int(part * len(bars)))] for part in scale)
+
+
+def size(count: float) -> str:
+    """``17.2 MB``"""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 min 20 s``, ``2 h 5 min``"""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return (
+            f"{whole // 60} min {whole % 60} s" if whole < 600 and whole % 60 else f"{round(whole / 60)} min"
+        )
+    if whole < 86_400:
+        minutes = whole % 3600 // 60
+        return f"{whole // 3600} h {minutes} min" if minutes else f"{whole // 3600} h"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def round_line(row: Row, ended: Ended, rounds: int) -> str:
+    """A round that has ended, in one line."""
+    how = (
+        f"abandoned: {printable(ended.reason or '')}"
+        if row.version is None
+        else f"version {row.version} of {rounds}"
+    )
+    said = (
+        f"round {row.round}: {how}, {row.participants} of {row.cohort} in, accuracy {number(row.accuracy)}, "
+        f"loss {number(row.loss)}, {duration(row.seconds)}, {size(row.bytes_up)} up, {size(row.bytes_down)} down"
+    )
+    return f"{said}; missing: {missing_of(ended)}" if ended.missing else said
+
+
+def missing_of(ended: Ended, most: int = 10) -> str:
+    """Who was missing in a round, and why."""
+    return names_of(list(ended.missing.items())[:most], len(ended.missing))
+
+
+def now_line(picture: Picture) -> str:
+    """What goes on at the moment."""
+    status = picture.status
+    where = status.phase if status.round is None else f"round {status.round}: {status.phase}"
+    said = [where]
+    if status.paused is not None:
+        said = [f"paused: {printable(status.paused)}; it goes on by itself when there is room"]
+    elif status.phase == "selecting":
+        said.append(picture.waiting or f"{status.have} of {status.need} edges ready")
+    elif status.phase == "collecting":
+        said.append(f"{status.have} of {status.need} in")
+        crowd = picture.at_work
+        if crowd is not None and crowd["missing"]:
+            said.append(f"{crowd['missing']} missing: {crowd.who('missing')}")
+        if status.missing:
+            said.append(f"waiting for {', '.join(status.missing)}{'' if len(status.missing) < 10 else ' …'}")
+    if status.seconds_left is not None and status.paused is None:
+        said.append(f"for {duration(status.seconds_left)} at most")
+    return ", ".join(said)
+
+
+def summary_lines(picture: Picture) -> list[str]:
+    """A whole look at a run: what it is, how far it is, what goes on, who is there."""
+    status, crowd = picture.status, picture.crowd
+    lines = [
+        f"run {status.run}: {status.task}, version {status.version or 0} of {status.rounds}",
+        now_line(picture),
+    ]
+    left = picture.time_left()
+    if left is not None:
+        lines[0] += f", about {duration(left)} left"
+    if picture.accuracy is not None or picture.loss is not None:
+        curve = trend(picture.curve("accuracy"))
+        lines.append(
+            f"accuracy {number(picture.accuracy)}, loss {number(picture.loss)}{curve and '  ' + curve}"
+        )
+    if picture.last is not None:
+        lines.append(round_line(*picture.last, status.rounds))
+    if crowd is not None:
+        counts = ", ".join(f"{crowd[state]} {state}" for state in crowd.counts) or "none yet"
+        lines.append(f"edges: {counts}")
+        if crowd["missing"]:
+            lines.append(f"missing: {crowd.who('missing')}")
+        if crowd["offline"]:
+            lines.append(f"offline: {crowd.who('offline', why=False)}")
+    return lines

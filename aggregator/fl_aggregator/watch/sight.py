@@ -1,0 +1,81 @@
+"""What a watcher knows of a run at one moment, and of its aggregator: is it there, and if not, since when. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fl_aggregator.curves import Ended, Row
+from fl_aggregator.watch.lines import duration
+from fl_aggregator.watch.picture import Picture
+from fl_shared import messages as m
+
+STALE_AFTER: Final = 15.0
+"""Seconds; a status is written every 5 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is known at one moment. ``age``: seconds since the status was written, as far as clocks tell; ``online``:
+    what the aggregator's birth or will says; ``picture`` is null while no status has come.
+    """
+
+    picture: Picture | None
+    edges: m.Edges | None
+    online: bool
+    age: float | None
+
+    @property
+    def alive(self) -> bool:
+        """Whether a run is online and says so itself."""
+        return self.picture is not None and self.online and self.age is not None and self.age < STALE_AFTER
+
+    @property
+    def trouble(self) -> str:
+        """In words, if the run's aggregator is not there as it should be: since when, and what can be done."""
+        if self.picture is None or self.alive:
+            return ""
+        status = self.picture.status
+        if self.picture.over and not self.online:
+            return ""
+        ago = "" if self.age is None else f" ({duration(self.age)} ago)"
+        since = f"since {status.written}{ago}"
+        if self.online:
+            return (
+                f"the aggregator has said nothing {since}, though it is not known to be gone: it hangs, or its "
+                "connection does; if it does not come back, stop it there and start it again with --resume"
+            )
+        return (
+            f"the aggregator is offline, its last word is {since}: edges keep what they have; "
+            "take the run up again where it ran, with fl-aggregator start --resume DIR"
+        )
+
+
+def as_json(sight: Sight, *, everything: bool) -> dict[str, Any]:
+    """A look at a run for programs; ``everything``: the curves and every edge too."""
+    picture = sight.picture
+    found: dict[str, Any] = {
+        "aggregator": "online" if sight.online else "offline",
+        "alive": sight.alive,
+        "age": None if sight.age is None else round(sight.age, 1),
+        "status": None if picture is None else picture.status.model_dump(mode="json"),
+    }
+    if picture is None:
+        return found
+    last = picture.last
+    found["last"] = None if last is None else fields_of(*last)
+    found["time_left"] = picture.time_left()
+    crowd = picture.crowd
+    found["edges"] = None if crowd is None else dict(crowd.counts)
+    if everything:
+        found["rounds"] = [fields_of(*each) for each in picture.recent.values()]
+        found["history"] = {
+            name: [getattr(row, name) for row in picture.rows] for name in Row.__dataclass_fields__
+        }
+        found["every_edge"] = None if sight.edges is None else sight.edges.model_dump(mode="json")["edges"]
+    return found
+
+
+def fields_of(row: Row, ended: Ended) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in Row.__dataclass_fields__}
+    return values | {"reason": ended.reason, "missing": dict(ended.missing)}

@@ -1,0 +1,184 @@
+"""``fl/history`` and ``fl/round/<n>/edges`` on a real broker, with edges made by hand (protocol, 8.8 and 8.9)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl_shared import messages as m
+from fl_shared import mqtt
+from fl_shared import topics as t
+from fl_shared.tensors import ArraySpec, Manifest
+from tests import programs
+from tests.broker import Mosquitto
+from tests.edge_over_the_wire import EdgesOverTheWire, session_of
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
+
+MANIFEST = Manifest(arrays=(ArraySpec(name="w", shape=(5,)),))
+SETTINGS = (
+    "--holdout", "0", "--wait", "20", "--clients", "3", "--per-round", "3", "--quorum", "1", "--rounds", "2",
+    "--grace", "0", "--deadline", "30",
+)  # fmt: skip
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def send(edges: EdgesOverTheWire, client: str, selected: m.Selected) -> None:
+    base = None if selected.base is None else selected.base.digest
+    vector = np.full(MANIFEST.values, 0.5, np.float32)
+    edges.send_update(client, edges.update(client, selected.round, base, vector, 10))
+    edges.expect(m.Accepted, client=client, round=selected.round)
+
+
+def states(message: m.Edges) -> dict[str, str]:
+    return {name: view.state for name, view in message.edges.items()}
+
+
+def until_states(edges: EdgesOverTheWire, number: int, wanted: dict[str, str]) -> m.Edges:
+    while True:
+        message = edges.expect(m.Edges, 10.0, round=number)
+        if states(message) == wanted:
+            return message
+
+
+def retained(broker: Mosquitto) -> dict[str, Any]:
+    said = subprocess.run(
+        ["mosquitto_sub", "-p", str(broker.port), "-t", "fl/history", "-t", "fl/round/+/edges", "-v", "-W", "1",
+         "--retained-only"],
+        stdout=subprocess.PIPE, text=True, check=False,
+    ).stdout  # fmt: skip
+    lines = (line.split(" ", 1) for line in said.splitlines())
+    return {topic: json.loads(payload) for topic, payload in lines}
+
+
+def test_a_run_its_resume_and_what_is_left_of_it(
+    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+) -> None:
+    """With leftovers of another run, and somebody who writes there in its midst: both are put right."""
+    for topic in ("fl/history", "fl/round/2/edges", "fl/round/77/edges"):
+        subprocess.run(
+            ["mosquitto_pub", "-p", str(mosquitto.port), "-r", "-t", topic, "-m", "ghost"], check=True
+        )
+    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges.connection.subscribe([("fl/history", 1)])
+    run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
+    edges.expect(m.AggregatorPresence, state="online")
+    edges.expect(m.History, task="digits", rounds=2, columns=m.HistoryColumns())
+    edges.register("a")
+    time.sleep(2.5)
+    waiting = edges.expect(m.Edges, round=0)
+    assert waiting.phase == "selecting"
+    edges.join(dict.fromkeys("abc", 10))
+    zero = edges.expect(m.Selected, round=0)
+    assert zero.cohort is not None
+    time.sleep(1.2)
+    (first,) = zero.cohort
+    until_states(edges, 0, {name: "selected" if name == first else "present" for name in "abc"})
+    send(edges, first, zero)
+
+    one = edges.expect(m.Selected, round=1)
+    until_states(edges, 1, dict.fromkeys("abc", "training"))
+    ended = until_states(edges, 0, {name: "in" if name == first else "present" for name in "abc"})
+    assert ended.edges[first].examples == 10
+    send(edges, "a", one)
+    for topic in ("fl/history", "fl/round/1/edges", "fl/round/5/edges"):
+        edges.say(topic, b"forged", retain=True)
+    found = until_states(edges, 1, {"a": "in", "b": "training", "c": "training"})
+    size = found.edges["a"].bytes
+    assert size is not None
+    assert size > MANIFEST.values * 4
+    assert found.edges["a"] == m.EdgeView(state="in", examples=10, seconds=0.5, bytes=size, accuracy=0.5)
+    send(edges, "b", one)
+    edges.send(
+        t.PresenceTopic("c"),
+        m.ClientPresence(client="c", state="offline", session=session_of("c")),
+        retain=True,
+    )
+    two = edges.expect(m.Selected, round=2)
+    over = until_states(edges, 1, {"a": "in", "b": "in", "c": "missing"})
+    assert (over.edges["c"].why or "").startswith("offline: for ")
+    lies = retained(mosquitto)
+    assert "fl/round/1/edges" in lies
+    assert set(lies) <= {"fl/history", "fl/round/1/edges", "fl/round/2/edges"}, (
+        "nothing older, nothing foreign"
+    )
+    columns = lies["fl/history"]["columns"]
+    assert (columns["round"], columns["version"], columns["participants"]) == ([1], [1], [2])
+    assert columns["cohort"] == [3]
+    assert columns["bytes_up"][0] > 0
+    started = lies["fl/history"]["started"]
+
+    send(edges, "a", two)
+    until_states(edges, 2, {"a": "in", "b": "training", "c": "offline"})
+    run.send(signal.SIGINT)
+    assert run.wait(20) == 130
+    lies = retained(mosquitto)
+    assert lies["fl/round/2/edges"]["phase"] == "interrupted"
+    assert lies["fl/round/2/edges"]["edges"]["a"]["state"] == "in"
+
+    edges.heard.clear()
+    again = stack.enter_context(
+        programs.Program(
+            tmp_path / "again",
+            "fl-aggregator",
+            "start",
+            "--resume",
+            str(tmp_path / "run"),
+            "--keepalive",
+            "2",
+        )
+    )
+    edges.expect(m.AggregatorPresence, state="online", epoch=2)
+    history = edges.expect(m.History, epoch=2)
+    assert history.started == started
+    assert history.columns.round == (1,)
+    assert list(history.columns.bytes_up) == columns["bytes_up"]
+    result = edges.expect(m.Result, round=1, epoch=2)
+    assert (result.bytes_up, result.bytes_down) == (columns["bytes_up"][0], columns["bytes_down"][0])
+    edges.join(dict.fromkeys("ab", 10))
+    found = until_states(edges, 2, {"a": "in", "b": "training", "c": "offline"})
+    assert found.edges["b"] == m.EdgeView(
+        state="training", examples=10, seconds=0.5, bytes=size, accuracy=0.5
+    )
+    send(edges, "b", two)
+    again.ends_well()
+
+    lies = retained(mosquitto)
+    assert set(lies) == {"fl/history", "fl/round/2/edges"}
+    assert lies["fl/round/2/edges"]["phase"] == "finished"
+    assert {n: e["state"] for n, e in lies["fl/round/2/edges"]["edges"].items()} == {
+        "a": "in", "b": "in", "c": "offline",
+    }  # fmt: skip
+    assert lies["fl/history"]["columns"]["round"] == [1, 2]
+
+
+def test_after_a_broker_that_forgot_everything_it_is_said_again(
+    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+) -> None:
+    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
+    edges.expect(m.AggregatorPresence, state="online")
+    edges.join(dict.fromkeys("abc", 10))
+    edges.expect(m.Selected, round=0)
+    mosquitto.restart()
+
+    def is_there() -> bool:
+        lies = retained(mosquitto)
+        return "fl/history" in lies and set(lies.get("fl/round/0/edges", {}).get("edges", ())) == set("abc")
+
+    programs.until(is_there, 20, "history and edges")
+    assert run.running()

@@ -1,0 +1,344 @@
+"""``fl-aggregator status`` and ``watch``: on real brokers and runs, and when something is not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl_shared import messages as m
+from fl_shared import mqtt
+from fl_shared import topics as t
+from fl_shared.mosquitto import free_port
+from fl_shared.tensors import ArraySpec, Manifest
+from tests import programs
+from tests.broker import Mosquitto
+from tests.edge_over_the_wire import EdgesOverTheWire, session_of
+from tests.programs import Program
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
+
+MANIFEST = Manifest(arrays=(ArraySpec(name="w", shape=(5,)),))
+SETTINGS = (
+    "--holdout", "0", "--wait", "30", "--clients", "3", "--per-round", "3", "--quorum", "1", "--rounds", "3",
+    "--grace", "0", "--deadline", "60",
+)  # fmt: skip
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def status(broker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(programs.BIN / "fl-aggregator"), "status", "--broker", broker, *arguments],
+        capture_output=True, text=True, timeout=40, check=False,
+    )  # fmt: skip
+
+
+def watch(directory: Path, broker: str, *arguments: str) -> Program:
+    return Program(directory, "fl-aggregator", "watch", "--broker", broker, "--keepalive", "2", *arguments)
+
+
+def looked(broker: str) -> dict[str, Any]:
+    done = status(broker, "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def send(edges: EdgesOverTheWire, client: str, selected: m.Selected) -> None:
+    base = None if selected.base is None else selected.base.digest
+    vector = np.full(MANIFEST.values, 0.5, np.float32)
+    edges.send_update(client, edges.update(client, selected.round, base, vector, 10))
+    edges.expect(m.Accepted, client=client, round=selected.round)
+
+
+def fail(edges: EdgesOverTheWire, client: str, number: int, detail: str) -> None:
+    said = m.TrainingFailed(
+        **edges.envelope(), client=client, session=session_of(client), round=number, detail=detail
+    )
+    edges.send(t.UpdatesTopic(client), said)
+
+
+@pytest.mark.parametrize("command", ["status", "watch"])
+def test_nothing_is_there(mosquitto: Mosquitto, command: str) -> None:
+    done = subprocess.run(
+        [str(programs.BIN / "fl-aggregator"), command, "--broker", mosquitto.url, "--wait", "1", "--prefix", "a/b"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"fl-aggregator: no run under the prefix 'a/b' at {mosquitto.url}: no status came within"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("status",), 2), (("status", "--check"), 1), (("watch",), 2), (("watch", "--json"), 2)],
+)
+def test_no_broker(arguments: tuple[str, ...], code: int) -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    done = subprocess.run(
+        [str(programs.BIN / "fl-aggregator"), *arguments, "--broker", url],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (code, "")
+    (line,) = done.stderr.splitlines()
+    assert url in line
+    assert "connection refused" in line
+
+
+def test_a_run_whose_broker_and_aggregator_die_and_come_back(
+    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+) -> None:
+    """`watch` goes on through all of it; `status` says since when the aggregator is gone, and what can be done."""
+    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
+    edges.expect(m.AggregatorPresence, state="online")
+    plain = stack.enter_context(watch(tmp_path / "plain", mosquitto.url))
+    as_json = stack.enter_context(watch(tmp_path / "json", mosquitto.url, "--json"))
+    edges.register("a")
+    programs.until(lambda: "0 of 3 ready" in plain.out, 20, "for whom it waits")
+    edges.join(dict.fromkeys("abc", 10))
+    zero = edges.expect(m.Selected, round=0)
+    assert zero.cohort is not None
+    send(edges, zero.cohort[0], zero)
+    one = edges.expect(m.Selected, round=1)
+    send(edges, "a", one)
+    fail(edges, "b", 1, "no \x1b[31mmemory\nat all")
+    programs.until(
+        lambda: looked(mosquitto.url)["edges"] == {"in": 1, "missing": 1, "training": 1}, 10, "edges"
+    )
+    found = looked(mosquitto.url)
+    assert (found["aggregator"], found["alive"]) == ("online", True)
+    assert found["age"] < 7
+    assert found["status"]["phase"] == "collecting"
+    assert found["every_edge"]["b"]["state"] == "missing"
+    assert found["last"] is None
+    text = status(mosquitto.url)
+    assert text.returncode == 0
+    assert "round 1: collecting, 1 of 3 in, 1 missing: b (failed: no \\x1b[31mmemory\\nat all)" in text.stdout
+    assert "\x1b" not in text.stdout
+    well = status(mosquitto.url, "--check")
+    assert (well.returncode, well.stdout, well.stderr) == (0, "", "")
+    send(edges, "c", one)
+    programs.until(lambda: "round 1: version 1 of 3, 2 of 3 in" in plain.out, 20, "a line for the round")
+
+    mosquitto.stop()
+    programs.until(lambda: "no broker for" in plain.out, 20, "that the broker is gone")
+    mosquitto.start()
+    programs.until(lambda: "all is well again" in plain.out, 30, "that it is back")
+    edges.connection.wait_connected(10)
+
+    run.send(signal.SIGKILL)
+    run.wait()
+    programs.until(lambda: "the aggregator is offline" in plain.out, 20, "that the aggregator is gone")
+    dead = status(mosquitto.url)
+    assert dead.returncode == 0
+    assert "version 1 of 3" in dead.stdout
+    assert "the aggregator is offline, its last word is since 20" in dead.stdout
+    assert "fl-aggregator start --resume DIR" in dead.stdout
+    unwell = status(mosquitto.url, "--check")
+    assert unwell.returncode == 1
+    assert "its aggregator is offline, last status " in unwell.stderr
+
+    again = stack.enter_context(
+        Program(
+            tmp_path / "again",
+            "fl-aggregator",
+            "start",
+            "--resume",
+            str(tmp_path / "run"),
+            "--keepalive",
+            "2",
+        )
+    )
+    anew = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    anew.expect(m.AggregatorPresence, state="online", epoch=2)
+    anew.join(dict.fromkeys("abc", 10))
+    for number in (2, 3):
+        selected = anew.expect(m.Selected, round=number)
+        for client in selected.cohort or ():
+            send(anew, client, selected)
+    again.ends_well()
+    plain.ends_well(20)
+    as_json.ends_well(20)
+    assert "round 3: version 3 of 3, " in plain.out
+    assert plain.out.count("round 2: version 2 of 3") == 1
+    assert plain.err == ""
+    lines = [json.loads(line) for line in as_json.out.splitlines()]
+    assert [line["round"]["round"] for line in lines if "round" in line] == [1, 2, 3]
+    assert lines[-1]["status"]["phase"] == "finished"
+    assert lines[-1]["history"]["round"] == [1, 2, 3]
+    assert {"offline", "online"} == {line["aggregator"] for line in lines if "aggregator" in line}
+    over = status(mosquitto.url)
+    assert over.returncode == 0
+    assert "finished" in over.stdout
+    assert "offline" not in over.stdout.replace("offline:", ""), "a run that is over is not missed"
+
+
+def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
+    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network
+) -> None:
+    """A birth without a will and a status of long ago: perhaps a wrong clock, so a sign of life is waited for."""
+    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    born = m.AggregatorPresence(state="online", session="s", run="r", epoch=1)
+    old = m.Status(
+        run="r", epoch=1, seq=1, written="2020-01-01T00:00:00Z", task="digits", phase="collecting", round=1,
+        version=0, rounds=3, have=0, need=3, present=3, seconds_left=9.0, missing=(), metrics={},
+    )  # fmt: skip
+    edges.send(t.AggregatorTopic(), born, retain=True)
+    edges.send(t.StatusTopic(), old, retain=True)
+    begun = time.monotonic()
+    done = status(mosquitto.url, "--check")
+    assert done.returncode == 1
+    assert time.monotonic() - begun > 6
+    assert "its aggregator is online, last status collecting written 2020-01-01T00:00:00Z" in done.stderr
+    with ExitStack() as stack:
+        looking = stack.enter_context(
+            Program(tmp_path / "look", "fl-aggregator", "status", "--check", "--broker", mosquitto.url)
+        )
+        for _ in range(12):
+            time.sleep(0.5)
+            edges.send(t.StatusTopic(), old, retain=True)  # live, and only its clock is wrong
+            if not looking.running():
+                break
+        assert looking.wait(10) == 0, looking.output
+
+
+def test_watch_ends_with_the_code_of_a_run_that_was_stopped_and_with_130_at_ctrl_c(
+    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+) -> None:
+    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
+    edges.expect(m.AggregatorPresence, state="online")
+    stopped = stack.enter_context(watch(tmp_path / "stopped", mosquitto.url))
+    left = stack.enter_context(watch(tmp_path / "left", mosquitto.url))
+    programs.until(
+        lambda: "version 0 of 3" in left.out and "version 0 of 3" in stopped.out, 20, "a first look"
+    )
+    left.send(signal.SIGINT)
+    assert left.wait(10) == 130
+    assert left.err.split("\n")[-2:] == ["fl-aggregator: interrupted", ""]
+    run.send(signal.SIGINT)
+    assert run.wait(20) == 130
+    assert stopped.wait(20) == 130
+    assert "interrupted" in stopped.out
+
+
+def test_on_a_terminal_it_is_drawn(
+    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+) -> None:
+    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
+    edges.expect(m.AggregatorPresence, state="online")
+    edges.join(dict.fromkeys("abc", 10))
+    zero = edges.expect(m.Selected, round=0)
+    assert zero.cohort is not None
+    send(edges, zero.cohort[0], zero)
+    one = edges.expect(m.Selected, round=1)
+    fail(edges, "b", 1, "no memory")
+    send(edges, "a", one)
+    send(edges, "c", one)
+    edges.expect(m.Selected, round=2)
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [str(programs.BIN / "fl-aggregator"), "watch", "--broker", mosquitto.url],
+        stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"},
+    )  # fmt: skip
+    os.close(follower)
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    shown = b""
+    deadline = time.monotonic() + 20
+    while b"2/3" not in shown or b"0 of 3 in" not in shown or b"1 of 3" not in shown:
+        assert time.monotonic() < deadline, shown[-3000:].decode(errors="replace")
+        if select.select([leader], [], [], 0.5)[0]:
+            shown += os.read(leader, 65_536)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    os.set_blocking(leader, False)
+    try:
+        while more := os.read(leader, 65_536):
+            shown += more
+    except OSError:
+        pass
+    os.close(leader)
+    assert b"b (failed)" in shown
+    assert b"\x1b[?25h" in shown, "the cursor is back"
+
+
+@pytest.mark.edge
+def test_the_command_that_simulate_prints_follows_it(tmp_path: Path) -> None:
+    with programs.simulate(
+        tmp_path, "--clients", "3", "--per-round", "2", "--rounds", "3", "--epochs", "40"
+    ) as run:
+        command = programs.until(
+            lambda: [line for line in run.out.splitlines() if line.startswith("watch it: ")],
+            40,
+            "the command",
+        )[0].removeprefix("watch it: ")
+        program, *arguments = command.split()
+        with Program(tmp_path / "watch", program, *arguments, "--wait", "60") as seen:
+            run.ends_well()
+            seen.ends_well(20)
+    assert "version 3 of 3" in seen.out
+    assert seen.out.splitlines()[-1].startswith("edges: ")
+    assert "accuracy 0." in seen.out
+
+
+@pytest.mark.parametrize("how", ["quiet", "json"])
+def test_what_start_says_off_a_terminal(
+    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack, how: str
+) -> None:
+    """`--quiet`: how it ended, in one line. `--log-format json`: each line of the log is an object."""
+    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    option = ("--quiet",) if how == "quiet" else ("--log-format", "json")
+    run = stack.enter_context(
+        programs.aggregator(tmp_path, mosquitto.url, *SETTINGS, "--rounds", "1", "--no-tensorboard", *option)
+    )
+    edges.expect(m.AggregatorPresence, state="online")
+    edges.join(dict.fromkeys("abc", 10))
+    for number in (0, 1):
+        selected = edges.expect(m.Selected, round=number)
+        for client in selected.cohort or ():
+            send(edges, client, selected)
+    run.ends_well(20)
+    if how == "quiet":
+        (line,) = run.out.splitlines()
+        assert line.startswith("finished: 1 of 1 versions in ")
+        assert run.err == ""
+        return
+    lines = [json.loads(line) for line in run.err.splitlines()]
+    assert [line["round"]["participants"] for line in lines if "round" in line] == [3]
+    assert any(line["message"].startswith("watch it: fl-aggregator watch --broker mqtt://") for line in lines)
+    said = run.out.splitlines()
+    assert said[0].split() == [
+        "round",
+        "version",
+        "in",
+        "accuracy",
+        "loss",
+        "train",
+        "loss",
+        "seconds",
+        "up",
+        "down",
+    ]
+    assert any(str(tmp_path / "run" / "model.safetensors") in line for line in said)

@@ -1,0 +1,111 @@
+"""What lies at the broker of the rounds so far: all of a short run, an even part of a long one (protocol, 8.8)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from fl_aggregator import views
+from fl_aggregator.curves import RECENT, Curves, Ended, Row, columns_of, ended_of, row_of, rows_in, rows_of
+from fl_aggregator.phases import Summary
+from fl_shared import codec
+from fl_shared import messages as m
+from fl_shared import topics as t
+
+
+def row(number: int, accuracy: float | None = None) -> Row:
+    return Row(number, number, accuracy, None, None, 1.5, 10, 10, 17_243_200, 34_486_400)
+
+
+def summary(number: int, **metrics: float) -> Summary:
+    return Summary(
+        round=number,
+        outcome="committed",
+        reason=None,
+        model=m.ModelReference(version=number, digest="a" * 64),
+        cohort=("0", "1"),
+        participants=("0",),
+        missing={"1": "offline: for 0.5 s"},
+        examples=10,
+        metrics=metrics,
+        seconds={"selecting": 0.25, "collecting": 1.0, "evaluating": 99.0},
+    )
+
+
+def test_a_round_is_a_row_and_again_when_it_was_evaluated() -> None:
+    curves = Curves()
+    for one in (
+        summary(1, train_loss=0.5),
+        summary(2),
+        summary(1, train_loss=0.5, accuracy=0.123456789, loss=1.5),
+    ):
+        curves.add(row_of(one, 100, 200), ended_of(one))
+    columns = columns_of(curves.rows())
+    assert columns.round == (1, 2)
+    assert columns.accuracy == (0.123457, None)
+    assert columns.train_loss == (0.5, None)
+    assert columns.seconds == (1.25, 1.25), "without the evaluation"
+    assert (columns.participants, columns.cohort) == ((1, 1), (2, 2))
+    row, ended = curves.recent()[1]
+    assert row == row_of(summary(1, train_loss=0.5, accuracy=0.123457, loss=1.5), 100, 200)
+    assert ended == Ended(None, {"1": "offline: for 0.5 s"})
+    assert curves.count == 2
+    assert rows_in(columns) == curves.rows()
+
+
+def test_the_history_file_gives_the_same_rows() -> None:
+    written = [
+        views.history_line(summary(1, accuracy=0.5, train_loss=0.1), 10, 20),
+        {"round": 2, "metrics": {}},
+        views.history_line(summary(3), 30, 40),
+    ]
+    lines = [json.loads(json.dumps(line)) for line in written]
+    assert list(rows_of(lines)) == [
+        (row_of(summary(1, accuracy=0.5, train_loss=0.1), 10, 20), ended_of(summary(1))),
+        (row_of(summary(3), 30, 40), ended_of(summary(3))),
+    ]
+
+
+@pytest.mark.parametrize("rounds", [1, 499, 500, 501, 1000, 12_345])
+def test_thinned_evenly_with_the_first_and_the_last(rounds: int) -> None:
+    curves = Curves()
+    for number in range(1, rounds + 1):
+        curves.add(row(number), Ended(None, {}))
+        curves.add(row(number, number / rounds), Ended(None, {}))
+    columns = columns_of(curves.rows())
+    assert columns.round[0] == 1
+    assert columns.round[-1] == rounds
+    assert min(rounds, 250) <= len(columns.round) <= m.MAX_HISTORY
+    steps = {after - before for before, after in zip(columns.round, columns.round[1:-1], strict=False)}
+    assert len(steps) <= 1, "evenly"
+    assert columns.accuracy[-1] == 1.0
+    assert list(curves.recent()) == list(range(max(1, rounds - RECENT + 1), rounds + 1))
+    assert curves.count == rounds
+    history = m.History(
+        run="r", epoch=1, seq=1, task="digits", rounds=rounds, started="2026-11-24T12:00:00Z", columns=columns
+    )
+    payload = codec.encode(history)
+    assert len(payload) <= codec.MAX_JSON_BYTES
+    assert codec.decode(t.HistoryTopic(), payload) == history
+
+
+def test_the_widest_numbers_fit() -> None:
+    widest = Row(
+        10**7, 10**7, -1.23456e-300, -1.23456e-300, -1.23456e-300, 1234567.891, 10**6, 10**6, 10**12, 10**12
+    )
+    columns = m.HistoryColumns(
+        **{name: (getattr(widest, name),) * m.MAX_HISTORY for name in Row.__dataclass_fields__}
+    )
+    history = m.History(
+        run="r" * 64, epoch=1, seq=1, task="t" * 64, rounds=1, started="2026-11-24T12:00:00Z", columns=columns
+    )
+    assert len(codec.encode(history)) <= codec.MAX_JSON_BYTES
+
+
+def test_arrays_of_unequal_length_and_too_long_ones_are_no_history() -> None:
+    with pytest.raises(ValidationError, match="equally long"):
+        m.HistoryColumns(round=(1,))
+    with pytest.raises(ValidationError, match="expected at most 500"):
+        m.HistoryColumns(**dict.fromkeys(m.HistoryColumns.model_fields, (1,) * 501))
