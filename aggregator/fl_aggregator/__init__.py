@@ -13,6 +13,8 @@
 ``events``, ``effects`` what happened; what to do about it
 ``reception``           from what the broker brings to what it means
 ``translate``           wire message ↔ event / effect
+``seals``               what comes in sealed: opened, or refused
+``limits``, ``gate``    how much anybody may say; what is more does not even come into the inbox
 ``refusals``            what was refused, counted by edge and reason
 ``check``               whether an update's bytes may be folded
 ``vacancy``             is a run online under this prefix?
@@ -37,6 +39,8 @@
 ``settings``            everything a run is told at its start
 ``simulate``            a broker, a fleet and an aggregator on this machine
 ``predict``, ``stop``   asks for a prediction, as any MQTT client may; ends a run from afar
+``status``              how the run is that is online
+``lookout``             a run as seen from outside
 ``provision``           accounts, certificates and kits, and the broker's files
 ``display``,
 ``waiting``             what a person at the terminal sees

@@ -1,4 +1,4 @@
-"""``fl-aggregator``: start, simulate, predict, stop. Heavy imports wait until a command runs."""
+"""``fl-aggregator``: start, simulate, predict, stop, status. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 from click.core import ParameterSource
 
+from fl_aggregator.doctor.cli import doctor
 from fl_aggregator.provision.cli import provision
 from fl_shared import options as shared
 from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.launch import Launch
-    from fl_aggregator.links import BrokerSettings
     from fl_aggregator.runtime import Aggregator, Outcome
+    from fl_aggregator.seals import Seals
     from fl_aggregator.spool import Durability
-    from fl_shared.broker_url import BrokerAddress
+    from fl_shared.reach import BrokerOptions, BrokerReach
 
 Command = Callable[..., Any]
 
@@ -37,6 +38,7 @@ def cli() -> None:
 
 
 cli.add_command(provision)
+cli.add_command(doctor)
 
 
 def run_options(command: Command) -> Command:
@@ -67,6 +69,8 @@ def run_options(command: Command) -> Command:
         click.option("--seed", type=int, default=0),
         click.option("--max-examples", type=int, default=1_000_000, help="An update that claims more is rejected."),
         click.option("--max-delta", type=float, default=100.0, help="An update with a larger value is rejected."),
+        click.option("--max-clients", type=int, default=None, show_default="10,000 beyond --clients",
+                     help="Edges of all roles that are known at a time; names beyond that push out idle ones."),
         click.option("--durability", type=click.Choice(["process", "power", "memory"]), default="process",
                      help="What an accepted update survives: the end of the process, of power, or nothing."),
         click.option("--chunk", type=click.IntRange(1024, 2**24), default=2**20, help="Bytes of a model's chunks."),
@@ -86,12 +90,14 @@ def run_options(command: Command) -> Command:
 @click.option("--grace", type=float, default=5.0, help="Seconds before a lost edge counts as gone.")
 @shared.broker_options
 @click.option("--mqtt-client-id", default=None, help="For brokers that bind ids to accounts.")
+@click.option(
+    "--require-sealed", is_flag=True, help="Take nothing from edges that they have not sealed (fl-edge --seal)."
+)
 @shared.logging_options
 @shared.config_option
 def start(
-    broker: BrokerAddress,
-    password_file: Path | None,
-    keepalive: int,
+    broker: BrokerOptions,
+    require_sealed: bool,
     mqtt_client_id: str | None,
     verbose: int,
     log_format: str,
@@ -104,19 +110,26 @@ def start(
 ) -> int:
     """Run the rounds with edges that connect to the broker by themselves."""
     from fl_aggregator import launch as launches
-    from fl_aggregator.links import BrokerSettings
+    from fl_aggregator.seals import Seals
     from fl_aggregator.settings import parse
     from fl_shared.broker_url import BrokerAddress
 
     shared.start_logging(verbose, log_format)
-    password = shared.read_password(password_file)
     if resume is None:
-        launch = launches.new(parse(**values), run_dir, init, durability, chunk)
+        reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
+        seals = Seals(reach.kit, required=require_sealed)
+        launch = launches.new(parse(**values, prefix=reach.prefix), run_dir, init, durability, chunk)
     else:
         _refuse_beside_resume()
         launch = launches.resume(resume, simulated=False)
-        if not _given("broker"):
-            broker = BrokerAddress.parse(launch.record.broker)
+        recorded = BrokerAddress.parse(launch.record.broker)
+        reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id, otherwise=recorded)
+        seals = Seals(reach.kit, required=require_sealed)
+        if reach.kit is not None and reach.prefix != launch.record.settings.prefix:
+            raise UserError(
+                f"--kit: its account has rights under the prefix {reach.prefix!r}, "
+                f"and the run's is {launch.record.settings.prefix!r}"
+            )
     if launch.record.settings.target_accuracy is not None and launch.record.settings.holdout == 0:
         # Not refused: nobody knows yet who will come.
         click.echo(
@@ -124,8 +137,7 @@ def start(
             "without one the run goes on to the last of --rounds",
             err=True,
         )
-    reach = BrokerSettings(broker, password, keepalive, mqtt_client_id)
-    with closing(launch), _run(launch, reach) as (aggregator, finish):
+    with closing(launch), _run(launch, reach, seals) as (aggregator, finish):
         outcome = aggregator.run()
         finish(outcome)
     return _exit_code(outcome)
@@ -134,17 +146,7 @@ def start(
 @cli.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
 @run_options
 @click.option("--grace", type=float, default=0.0, help="Seconds before a lost edge counts as gone.")
-@click.option("--broker", metavar="URL", default=None, show_default="a mosquitto of its own",
-              help="Use this broker: mqtt://[user@]host[:port].")  # fmt: skip
-@click.option("--password-file", type=FILE, help="File with the broker's password (instead of FL_PASSWORD).")
-@click.option(
-    "--prefix",
-    metavar="TOPIC",
-    default="fl",
-    callback=shared.topic_prefix,
-    help="What all topics begin with.",
-)
-@click.option("--keepalive", type=click.IntRange(1, 65_535), default=30, help="Seconds.")
+@shared.broker_options_of_simulate
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -159,9 +161,7 @@ def start(
 @shared.logging_options
 @shared.config_option
 def simulate(
-    broker: str | None,
-    password_file: Path | None,
-    keepalive: int,
+    broker: BrokerOptions,
     data: Path | None,
     device: str | None,
     workers: int | None,
@@ -179,20 +179,21 @@ def simulate(
     """Run everything on this machine: a broker, all edges, and the aggregator."""
     from fl_aggregator import launch as launches
     from fl_aggregator import simulate as simulation
-    from fl_aggregator.links import BrokerSettings
     from fl_aggregator.predict import one_line
     from fl_aggregator.rundir import FleetRecord
     from fl_aggregator.settings import parse
     from fl_shared.broker_url import BrokerAddress
+    from fl_shared.reach import PREFIX
 
     shared.start_logging(verbose, log_format)
-    password = shared.read_password(password_file)
+    if broker.kit is not None:
+        raise UserError("--kit: it is one account's, and simulate runs a fleet; expected --ca, --cert, --key")
     question = None if picture is None else picture.read_bytes()
     if resume is None:
-        settings = parse(**values)
+        settings = parse(**values, prefix=broker.prefix or PREFIX)
         simulation.check_fleet_possible()
         fleet = FleetRecord(
-            broker=None if broker is None else str(BrokerAddress.parse(broker)),
+            broker=None if broker.broker is None else str(broker.broker),
             data=data, device=device, workers=workers,
         )  # fmt: skip
         launch = launches.new(settings, run_dir, init, durability, chunk, fleet)
@@ -205,8 +206,8 @@ def simulate(
     fleet = launch.record.fleet
     given = None
     if fleet.broker is not None:
-        given = BrokerSettings(BrokerAddress.parse(fleet.broker), password, keepalive)
-    with closing(launch), simulation.Simulation(directory, given, keepalive) as sim:
+        given = broker.reach(otherwise=BrokerAddress.parse(fleet.broker))
+    with closing(launch), simulation.Simulation(directory, given, broker) as sim:
         click.echo(f"broker: {sim.broker.address}")
         with _run(launch, sim.broker) as (aggregator, finish):
             sim.start_fleet(settings, fleet)
@@ -237,21 +238,17 @@ def predict(
     client: str | None,
     timeout: float,
     as_json: bool,
-    broker: BrokerAddress,
-    password_file: Path | None,
-    prefix: str,
-    keepalive: int,
+    broker: BrokerOptions,
 ) -> int:
     """Ask the edges about FILE: a PNG or JPEG picture, or JSON ({"pixels": …}); - is standard input."""
-    from fl_aggregator.links import BrokerSettings
     from fl_aggregator.predict import Request, ask, one_line
     from fl_shared.topics import valid_client
 
     if client is not None and not valid_client(client):
         raise UserError(f"--client {client!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
     payload = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    reach = BrokerSettings(broker, shared.read_password(password_file), keepalive)
-    answer = ask(reach, Request(payload, prefix, client), timeout)
+    reach = broker.reach(roles=("asker",))
+    answer = ask(reach, Request(payload, reach.prefix, client), timeout)
     click.echo(answer.model_dump_json() if as_json else one_line(answer))
     return 0 if answer.error is None else RunFailed.exit_code
 
@@ -271,29 +268,42 @@ def stop(
     run: str | None,
     reason: str,
     timeout: float,
-    broker: BrokerAddress,
-    password_file: Path | None,
-    prefix: str,
-    keepalive: int,
+    broker: BrokerOptions,
     verbose: int,
     log_format: str,
 ) -> None:
     """End the run that is online, from anywhere: its round is kept, and its aggregator says how to resume."""
-    from fl_aggregator.links import BrokerSettings
     from fl_aggregator.stop import stop as stop_run
 
     shared.start_logging(verbose, log_format)
-    reach = BrokerSettings(broker, shared.read_password(password_file), keepalive)
-    click.echo(stop_run(reach, prefix, run, reason, timeout))
+    reach = broker.reach(roles=("operator",))
+    click.echo(stop_run(reach, run, reason, timeout))
+
+
+@cli.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@click.option(
+    "--check",
+    is_flag=True,
+    required=True,
+    help="Exit with 0 if a run is online and has said so within 15 s, else with 1: for health checks.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 3600.0),
+    default=8.0,
+    help="Seconds to find that out, once connected.",
+)
+@shared.broker_options
+@shared.config_option
+def status(check: bool, timeout: float, broker: BrokerOptions) -> None:
+    """How the run is that is online, in one line."""
+    from fl_aggregator import status as statuses
+
+    assert check, "it is required"
+    click.echo(statuses.check(broker.reach(), timeout))
 
 
 # --- what start and simulate have in common -----------------------------------------------------------------
-
-
-def _given(name: str) -> bool:
-    """Whether an option was given, and did not come by default."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source not in (None, ParameterSource.DEFAULT)
 
 
 def _refuse_beside_resume(*more: str) -> None:
@@ -310,7 +320,9 @@ def _refuse_beside_resume(*more: str) -> None:
 
 
 @contextmanager
-def _run(launch: Launch, broker: BrokerSettings) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
+def _run(
+    launch: Launch, broker: BrokerReach, seals: Seals | None = None
+) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
     """An aggregator, shown on stderr, ended by the first Ctrl-C; and how to sum it up."""
     from rich.console import Console
 
@@ -322,7 +334,7 @@ def _run(launch: Launch, broker: BrokerSettings) -> Iterator[tuple[Aggregator, C
 
     keep_freed_memory()
     display = Display(Console(stderr=True))
-    aggregator = Aggregator(launch, broker, observer=display.observe)
+    aggregator = Aggregator(launch, broker, seals=seals, observer=display.observe)
     _end_on_signals(aggregator)
 
     def finish(outcome: Outcome) -> None:

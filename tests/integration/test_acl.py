@@ -42,10 +42,11 @@ OF_AGGREGATOR = {
     "fl/clients/1/work",
 }
 ANSWERS = {"fl/predictions", "fl/predictions/web"}
+TRIALS = {"fl/doctor/0a1b/trip"}
 
 MAY_WRITE = {
-    "aggregator": OF_AGGREGATOR | {f"fl/replies/{name}" for name in ("0", "1", "judge", "oracle")},
-    "operator": {"fl/control"},
+    "aggregator": OF_AGGREGATOR | TRIALS | {f"fl/replies/{name}" for name in ("0", "1", "judge", "oracle")},
+    "operator": {"fl/control"} | TRIALS,
     "0": {"fl/register/0", "fl/clients/0/presence", "fl/updates/0", "fl/evaluations/0"},
     "1": {"fl/register/1", "fl/clients/1/presence", "fl/updates/1", "fl/evaluations/1", *ANSWERS},
     "judge": {"fl/register/judge", "fl/clients/judge/presence", "fl/evaluations/judge"},
@@ -54,6 +55,7 @@ MAY_WRITE = {
 }
 MAY_READ = {
     "aggregator": OF_AGGREGATOR
+    | TRIALS
     | {f"fl/register/{name}" for name in ("0", "1", "judge", "oracle")}
     | {f"fl/clients/{name}/presence" for name in ("0", "1", "judge", "oracle")}
     | {"fl/updates/0", "fl/updates/1", "fl/evaluations/0", "fl/evaluations/1", "fl/evaluations/judge"},
