@@ -52,6 +52,7 @@ class Links:
         self._session = ""
         self._born = False
         self._birth_is_due = False
+        self._listening = False
         self._control: mqtt.Connection | None = None
         self._updates: mqtt.Connection | None = None
         self._retained: dict[str, Made] = {}
@@ -120,7 +121,7 @@ class Links:
         Put off until the updates' connection is back, too: edges offer their updates again as soon as they are
         admitted, and what nobody listens to is lost until they repeat it.
         """
-        self._birth_is_due = self._updates is not None and not self._listen_to_updates()
+        self._birth_is_due = self._updates is not None and not self._listening
         if self._birth_is_due:
             return
         self._subscribe(
@@ -155,12 +156,13 @@ class Links:
 
     def take_updates(self) -> None:
         """On every connect of the updates' connection."""
-        if self._listen_to_updates() and self._birth_is_due:
+        self._listening = self._subscribe("updates", [(t.filter_of(self._prefix, t.ALL_UPDATES), 1)])
+        if self._listening and self._birth_is_due:
             self.take_over()
 
-    def _listen_to_updates(self) -> bool:
-        """False while there is no connection for it."""
-        return self._subscribe("updates", [(t.filter_of(self._prefix, t.ALL_UPDATES), 1)])
+    def lose_updates(self) -> None:
+        """When the updates' connection is lost."""
+        self._listening = False
 
     def defend(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> bool:
         """Somebody else has written to a topic of ours: what we retain there is said again, or it is cleared.

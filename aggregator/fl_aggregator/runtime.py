@@ -277,6 +277,8 @@ class Aggregator:
             case mqtt.Connected():
                 self._connected(lane)
             case mqtt.Lost(reason=reason):
+                if lane == "updates":
+                    self._links.lose_updates()
                 LOG.warning("connection for %s lost: %s; trying again", lane, reason)
             case mqtt.Refused(reason=reason):
                 raise UserError(reason)

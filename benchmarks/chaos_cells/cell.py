@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from chaos_cells.faults import Fault
-from chaos_cells.phases import Phase
+from chaos_cells.phases import ROUND, Phase
 from chaos_cells.stage import ROUNDS, SLOW, VICTIM, Setting, Stage, Task
 from fl_aggregator.checkpoint import sha256
 
@@ -92,7 +92,10 @@ def _strike(stage: Stage, fault: Fault, phase: Phase) -> tuple[float, bool]:
     if phase.slow_from is not None:
         slow_from = phase.slow_from
         watch.until(lambda: slow_from(stage), START_UP, pause=0.0003)
-        stage.slow_down(hold_others=fault.hold_others)
+        stage.slow_down()
+        if fault.hold_others:
+            watch.until(lambda: len(watch.kept(ROUND - 1)) == 4, START_UP, pause=0.0003)
+            stage.hold_others()
     if not watch.until(lambda: phase.reached(stage), START_UP, pause=0.0003):
         return time.monotonic(), False
     hit = not phase.left(stage)
@@ -127,9 +130,8 @@ def _see_it_through(stage: Stage, fault: Fault, struck: float, deadline: float) 
 
 
 def _is_back(stage: Stage, struck: float) -> bool:
-    """The victim is registered again, and ready."""
-    again = stage.watch.events("Registered", client=VICTIM)
-    return any(at > struck and event["examples"] is not None for at, event in again)
+    """The victim is registered again: so it counts as present, and the round waits for it."""
+    return any(at > struck for at, _ in stage.watch.events("Registered", client=VICTIM))
 
 
 def _measure(

@@ -12,8 +12,9 @@ from chaos_cells.stage import VICTIM, Stage
 SLOW_LINK: Final = 200_000
 """Bytes a second: 256 KiB, one chunk, take 1.3 s."""
 DELAYED: Final = 0.2
-HANG: Final = 9.0
-"""Seconds. Mosquitto 2.0 gives an edge up after one and a half times its keepalive (2 s), and looks every five."""
+HANG: Final = 12.0
+"""Seconds. Mosquitto 2.0 gives an edge up one and a half times its keepalive (2 s) after the last byte, and looks every
+five; what the edge's kernel still sends takes a second."""
 
 Noticed = Callable[[Stage, float], float | None]
 """When it was first seen that somebody knows of a fault that struck at the time given."""

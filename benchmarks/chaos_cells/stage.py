@@ -111,10 +111,11 @@ class Stage:
             "--state-dir", str(self.directory / "state" / name),
         )  # fmt: skip
 
-    def slow_down(self, *, hold_others: bool) -> None:
+    def hold_others(self) -> None:
+        self.proxies["others"].limit(HELD)
+
+    def slow_down(self) -> None:
         """The victim's link becomes slow; what goes over it is counted from now on."""
-        if hold_others:
-            self.proxies["others"].limit(HELD)
         self.mark = {"up": self.proxies["victim"].traffic.up, "down": self.proxies["victim"].traffic.down}
         self.proxies["victim"].limit(SLOW)
 

@@ -53,7 +53,10 @@ Phase = Literal[
 class Part(BaseModel):
     """A part of a message; also the base of the messages themselves."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+    # Values come from strangers and hardly ever twice: pydantic is not to keep 16,384 of their strings.
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="ignore", allow_inf_nan=False, cache_strings="keys"
+    )
 
 
 class Message(Part):

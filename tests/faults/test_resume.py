@@ -105,9 +105,9 @@ def undisturbed(place: Place) -> Undisturbed:
     return Undisturbed(place.model("undisturbed"), contributions(directory), int(note.split()[0]))
 
 
-def dies_and_goes_on(place: Place, undisturbed: Undisturbed, boundary: int) -> str:
+def dies_and_goes_on(place: Place, undisturbed: Undisturbed, boundary: int, name: str = "at") -> str:
     """One boundary; what was about to happen there."""
-    name = f"at-{boundary}"
+    name = f"{name}-{boundary}"
     directory = place.directory / name
     code, note = place.mortal(name, boundary)
     if code == 0:
@@ -196,7 +196,9 @@ def test_a_run_that_is_online_is_not_taken_up_from_a_copy_of_its_directory(place
 def test_killed_before_each_effect_and_resumed_it_makes_the_same_model(
     place: Place, undisturbed: Undisturbed
 ) -> None:
-    notes = [dies_and_goes_on(place, undisturbed, boundary) for boundary in range(undisturbed.effects)]
+    notes = [
+        dies_and_goes_on(place, undisturbed, boundary, "each") for boundary in range(undisturbed.effects)
+    ]
     about_to = {note.split()[1] for note in notes if note != "lives"}
     assert {"Record", "AnnounceRound", "Keep", "Reply", "Fold", "Average", "PublishModel", "PublishResult",
             "WithdrawRound", "WriteHistory", "End"} <= about_to  # fmt: skip
