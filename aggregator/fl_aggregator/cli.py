@@ -91,7 +91,9 @@ def run_options(command: Command) -> Command:
 @shared.broker_options
 @click.option("--mqtt-client-id", default=None, help="For brokers that bind ids to accounts.")
 @click.option(
-    "--require-sealed", is_flag=True, help="Take nothing from edges that they have not sealed (fl-edge --seal)."
+    "--require-sealed",
+    is_flag=True,
+    help="Take nothing from edges that they have not sealed (fl-edge --seal).",
 )
 @shared.logging_options
 @shared.config_option
