@@ -42,7 +42,7 @@ def look(reach: BrokerReach) -> Sight:
         connection.wait_connected(CONNECT_TIMEOUT, once=True)
         seconds = time.monotonic() - begun
         found = _connected(reach, seconds)
-        lookout = Lookout(connection, inbox, reach.prefix)
+        lookout = Lookout(connection, inbox, reach.prefix, reach.kit)
         try:
             _watch(lookout)
         except UserError as error:
