@@ -2,12 +2,14 @@
 
     python benchmarks/mqtt_throughput.py
     python benchmarks/mqtt_throughput.py --sizes 1024 262144 --runs 3 --seconds 0.5
+    python benchmarks/mqtt_throughput.py --transport mqtts    (or ws, wss)
 
 A publisher and a subscriber, each a `Network` with one connection at QoS 1, TCP_NODELAY on all sides. A run is
 counted from the first ``publish`` to the last message at the subscriber; runs with and without `mqtt.shortcuts`
 (``FL_STOCK_PAHO=1``) take turns, and medians are compared. The broker's queue has no limit here: at its default of
-1000 messages it drops what is over it. ``cpu`` is processor time of the client per message, in microseconds.
-Prints one JSON line.
+1000 messages it drops what is over it. With TLS both sides show certificates. Stock paho over WebSockets loses what
+a socket does not take at once, and is left out there. ``cpu`` is processor time of the client per message, in
+microseconds. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -24,17 +26,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from fl_shared.broker_url import BrokerAddress
+from fl_aggregator.provision.authority import Authority, new_serial
+from fl_shared.broker_url import BrokerAddress, Scheme
 from fl_shared.errors import QueueFull
 from fl_shared.mosquitto import LOOPBACK, Listener, configuration, find_mosquitto, free_port, is_running
 from fl_shared.mqtt import ConnectionSettings, Event, Network, Received, Subscribed
+from fl_shared.tls import Tls
 
 SIZES: Final = (1024, 262_144, 1_048_576, 1_700_000, 47_000_000)
 STOCK: Final = "FL_STOCK_PAHO"
 TIMEOUT: Final = 120.0
+CA: Final = "ca.pem"
 
 
 def say(text: str) -> None:
@@ -46,15 +52,42 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def certified(directory: Path) -> list[str]:
+    """Certificates in ``directory``, and the lines that have a broker use and demand them."""
+    now = datetime.now(UTC)
+    authority = Authority.create(directory / "authority", now)
+    (directory / CA).write_bytes(authority.pem)
+    for name, one in (
+        ("broker", authority.broker([LOOPBACK], new_serial(), now, 1)),
+        ("client", authority.client("client", new_serial(), now, 1)),
+    ):
+        (directory / f"{name}.pem").write_bytes(one.cert)
+        (directory / f"{name}.key").write_bytes(one.key)
+        (directory / f"{name}.key").chmod(0o600)
+    files = [
+        f"cafile {directory / CA}",
+        f"certfile {directory}/broker.pem",
+        f"keyfile {directory}/broker.key",
+    ]
+    return [*files, "require_certificate true"]
+
+
 @contextlib.contextmanager
-def broker(directory: Path) -> Iterator[int]:
+def broker(directory: Path, scheme: Scheme) -> Iterator[str]:
     port = free_port()
     file, log = directory / "mosquitto.conf", directory / "mosquitto.log"
-    file.write_text(
-        configuration(
-            [Listener(port, LOOPBACK)], extra=["max_queued_messages 10000000", "max_queued_bytes 0"]
-        )
-    )
+    address = BrokerAddress(LOOPBACK, port, scheme=scheme, path="/mqtt" if scheme in ("ws", "wss") else "")
+    extra = certified(directory) if address.is_encrypted else []
+    if address.is_websocket:
+        extra.append("protocol websockets")
+    if os.geteuid() == 0:
+        extra.append("user root")  # it would become another user, who may not read the key
+    extra += ["max_queued_messages 10000000", "max_queued_bytes 0"]
+    listeners = [Listener(port, LOOPBACK)]
+    if address.is_websocket:
+        # Mosquitto 2.0.11 does not start with listeners for WebSockets only.
+        listeners.insert(0, Listener(free_port(), LOOPBACK))
+    file.write_text(configuration(listeners, extra=extra))
     with log.open("wb") as output:
         process = subprocess.Popen([find_mosquitto(), "-c", str(file)], stdout=output, stderr=output)
     try:
@@ -63,13 +96,21 @@ def broker(directory: Path) -> Iterator[int]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"mosquitto does not start:\n{log.read_text()}")
             time.sleep(0.01)
-        yield port
+        yield str(address)
     finally:
         process.terminate()
         process.wait(10)
 
 
-def subscriber(port: int, size: int, count: int) -> None:
+def settings(url: str, directory: Path) -> ConnectionSettings:
+    address = BrokerAddress.parse(url)
+    if not address.is_encrypted:
+        return ConnectionSettings(address)
+    tls = Tls.read(directory / CA, directory / "client.pem", directory / "client.key")
+    return ConnectionSettings(address, tls=tls.context())
+
+
+def subscriber(reach: ConnectionSettings, size: int, count: int) -> None:
     """Prints ``ready``, then when the last message came (`time.monotonic`) and the CPU seconds they all took."""
     ready, done = threading.Event(), threading.Event()
     left, at = count, 0.0
@@ -87,7 +128,7 @@ def subscriber(port: int, size: int, count: int) -> None:
                     done.set()
 
     with Network() as network:
-        connection = network.connect(ConnectionSettings(BrokerAddress(LOOPBACK, port)), take)
+        connection = network.connect(reach, take)
         connection.wait_connected(10)
         connection.subscribe([("load", 1)])
         assert ready.wait(10)
@@ -99,18 +140,18 @@ def subscriber(port: int, size: int, count: int) -> None:
         network.check()
 
 
-def one_run(port: int, size: int, count: int, *, stock: bool) -> tuple[float, float, float]:
+def one_run(url: str, directory: Path, size: int, count: int, *, stock: bool) -> tuple[float, float, float]:
     """Seconds, and CPU seconds of publisher and subscriber."""
     os.environ[STOCK] = "1" if stock else ""
     child = subprocess.Popen(
-        [sys.executable, __file__, "--subscriber", str(port), str(size), str(count)],
+        [sys.executable, __file__, "--subscriber", url, str(directory), str(size), str(count)],
         stdout=subprocess.PIPE,
         text=True,
     )
     assert child.stdout is not None
     payload = bytes(size)
     with Network() as network:
-        connection = network.connect(ConnectionSettings(BrokerAddress(LOOPBACK, port)), lambda _: None)
+        connection = network.connect(settings(url, directory), lambda _: None)
         connection.wait_connected(10)
         if child.stdout.readline() != "ready\n":
             raise SystemExit("the subscriber did not start")
@@ -131,13 +172,15 @@ def one_run(port: int, size: int, count: int, *, stock: bool) -> tuple[float, fl
     return float(answer[0]) - begin, cpu, float(answer[1])
 
 
-def measure(port: int, size: int, runs: int, seconds: float) -> dict[str, Any]:
+def measure(url: str, directory: Path, size: int, runs: int, seconds: float) -> dict[str, Any]:
     # As many messages as stock paho moves in about the time asked for.
     count = max(4, min(int(8_000 * seconds), int(300e6 * seconds / size)))
     found: dict[str, list[tuple[float, float, float]]] = {"stock": [], "shortcuts": []}
+    if BrokerAddress.parse(url).is_websocket:
+        del found["stock"]
     for _ in range(runs):
         for name, results in found.items():
-            results.append(one_run(port, size, count, stock=name == "stock"))
+            results.append(one_run(url, directory, size, count, stock=name == "stock"))
     row: dict[str, Any] = {"bytes": size, "messages": count}
     for name, results in found.items():
         middle = statistics.median(result[0] for result in results)
@@ -147,7 +190,8 @@ def measure(port: int, size: int, runs: int, seconds: float) -> dict[str, Any]:
             "publisher_cpu": round(statistics.median(result[1] for result in results) / count * 1e6, 1),
             "subscriber_cpu": round(statistics.median(result[2] for result in results) / count * 1e6, 1),
         }
-    row["ratio"] = round(row["shortcuts"]["messages_per_s"] / row["stock"]["messages_per_s"], 2)
+    if "stock" in row:
+        row["ratio"] = round(row["shortcuts"]["messages_per_s"] / row["stock"]["messages_per_s"], 2)
     say(json.dumps(row))
     return row
 
@@ -157,14 +201,19 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="bytes of a message")
     parser.add_argument("--runs", type=int, default=7, help="of each kind; the median counts")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long a run of stock paho takes")
-    parser.add_argument("--subscriber", type=int, nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--transport", choices=get_args(Scheme), default="mqtt")
+    parser.add_argument("--subscriber", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.subscriber:
-        subscriber(*arguments.subscriber)
+        url, scratch, size, count = arguments.subscriber
+        subscriber(settings(url, Path(scratch)), int(size), int(count))
         return
-    with tempfile.TemporaryDirectory() as scratch, broker(Path(scratch)) as port:
-        rows = [measure(port, size, arguments.runs, arguments.seconds) for size in arguments.sizes]
-    print(json.dumps({"benchmark": "mqtt_throughput", "qos": 1, "runs": arguments.runs, "sizes": rows}))
+    with tempfile.TemporaryDirectory() as scratch, broker(Path(scratch), arguments.transport) as url:
+        rows = [
+            measure(url, Path(scratch), size, arguments.runs, arguments.seconds) for size in arguments.sizes
+        ]
+    found = {"transport": arguments.transport, "qos": 1, "runs": arguments.runs, "sizes": rows}
+    print(json.dumps({"benchmark": "mqtt_throughput", **found}))
 
 
 if __name__ == "__main__":

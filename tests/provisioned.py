@@ -171,6 +171,10 @@ class Client:
         """The reason code of the broker's answer."""
         return self._wait(self._client.publish(topic, payload, qos=1, retain=retain).mid)
 
+    def send(self, topic: str, payload: bytes) -> None:
+        """Without waiting for an answer."""
+        self._client.publish(topic, payload, qos=0)
+
     def subscribe(self, name: str) -> int:
         """The reason code of the broker's answer; Mosquitto's ACL files speak of messages, not of filters."""
         return self._wait(self._client.subscribe(name, 1)[1])

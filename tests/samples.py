@@ -86,6 +86,18 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             detail="weights: element 1 of 'fc.bias' is not finite",
         ),
     ),
+    "limited": (
+        t.RepliesTopic("7"),
+        m.Limited(
+            run=RUN,
+            epoch=1,
+            seq=5,
+            client="7",
+            session="c3d4",
+            reason="too-many-messages",
+            detail="at most 50 a second",
+        ),
+    ),
     "selected": (
         t.SelectedTopic(3),
         m.Selected(
@@ -336,6 +348,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             written="2026-11-24T12:00:00.000Z",
             task="digits",
             phase="collecting",
+            refused={"9": 12, "(unknown)": 3},
             round=3,
             version=2,
             rounds=10,

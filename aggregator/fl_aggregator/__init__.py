@@ -13,6 +13,8 @@
 ``events``, ``effects`` what happened; what to do about it
 ``reception``           from what the broker brings to what it means
 ``translate``           wire message ↔ event / effect
+``seals``               what comes in sealed: opened, or refused
+``limits``, ``gate``    how much anybody may say; what is more does not even come into the inbox
 ``refusals``            what was refused, counted by edge and reason
 ``check``               whether an update's bytes may be folded
 ``vacancy``             is a run online under this prefix?
@@ -42,6 +44,7 @@
 ``tracking``            TensorBoard, Prometheus and MLflow, told of the run as it goes
 ``report``              a page about a run, or one that compares several
 ``dashboard``           a page that shows a run, in any browser that reaches the broker
+``lookout``, ``health`` a run's birth and status as seen from outside, and whether it is well
 ``provision``           accounts, certificates and kits, and the broker's files
 ``watch``, ``status``   looks at a run, from afar or from within: pictures, and how they are drawn
 ``display``,

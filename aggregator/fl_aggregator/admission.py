@@ -71,14 +71,14 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
 
 
 def _is_full(state: Run) -> bool:
-    return len(state.roster.clients) >= state.settings.clients + r.SPARE_CLIENTS
+    return len(state.roster.clients) >= state.settings.known_at_most
 
 
 def _with_room_for(state: Run, client: str) -> Run:
     """Makes room for a hundredth of them at once: to look for one each time would take a flood's side."""
     if client in state.roster or not _is_full(state):
         return state
-    forgotten = frozenset(state.roster.dispensable(max(1, r.SPARE_CLIENTS // 100)))
+    forgotten = frozenset(state.roster.dispensable(max(1, state.settings.known_at_most // 100)))
     return replace(state, roster=state.roster.without(forgotten))
 
 

@@ -10,8 +10,10 @@ from fl_aggregator import translate, views
 from fl_aggregator.for_watchers import ForWatchers
 from fl_aggregator.links import Links
 from fl_aggregator.phases import Run, Summary
+from fl_aggregator.refusals import Refusals
 from fl_aggregator.resumption import RESULTS_RETAINED
 from fl_aggregator.translate import Scope
+from fl_shared import messages as m
 from fl_shared import topics as t
 
 STATUS_EVERY: Final = 5.0
@@ -32,7 +34,9 @@ class Bulletins:
         self._bytes: dict[int, tuple[int, int]] = {}
         self._results: deque[int] = deque()
 
-    def status(self, state: Run, now: float, paused: str | None, *, force: bool = False) -> None:
+    def status(
+        self, state: Run, now: float, paused: str | None, refusals: Refusals, *, force: bool = False
+    ) -> None:
         """On change, but at most twice a second, and every 5 s. ``now``: run time; ``paused``: why it stands still."""
         self._for_watchers.look(state, force=force)
         changed = state is not self._of
@@ -44,7 +48,8 @@ class Bulletins:
         ):
             return
         self._at, self._of, self._paused = time.monotonic(), state, paused
-        self._links.retain(t.StatusTopic(), views.status(state, self._scope, now, paused))
+        worst = refusals.worst(m.MAX_REFUSED_NAMED)
+        self._links.retain(t.StatusTopic(), views.status(state, self._scope, now, paused, worst))
         missing = views.missing(state, self._scope, now)
         if missing is not None:
             self._links.retain(t.MissingTopic(missing.round), missing)

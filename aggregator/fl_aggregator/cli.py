@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from fl_aggregator.dashboard.cli import dashboard
+from fl_aggregator.doctor.cli import doctor
 from fl_aggregator.provision.cli import provision
 from fl_aggregator.report.cli import report
 from fl_aggregator.tracking.options import Tracking, tracking_options
@@ -23,10 +24,10 @@ from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.launch import Launch
-    from fl_aggregator.links import BrokerSettings
     from fl_aggregator.runtime import Aggregator, Outcome
+    from fl_aggregator.seals import Seals
     from fl_aggregator.spool import Durability
-    from fl_shared.broker_url import BrokerAddress
+    from fl_shared.reach import BrokerOptions, BrokerReach
 
 Command = Callable[..., Any]
 
@@ -44,6 +45,7 @@ cli.add_command(provision)
 cli.add_command(report)
 cli.add_command(status)
 cli.add_command(watch)
+cli.add_command(doctor)
 
 
 def run_options(command: Command) -> Command:
@@ -74,6 +76,8 @@ def run_options(command: Command) -> Command:
         click.option("--seed", type=int, default=0),
         click.option("--max-examples", type=int, default=1_000_000, help="An update that claims more is rejected."),
         click.option("--max-delta", type=float, default=100.0, help="An update with a larger value is rejected."),
+        click.option("--max-clients", type=int, default=None, show_default="10,000 beyond --clients",
+                     help="Edges of all roles that are known at a time; names beyond that push out idle ones."),
         click.option("--durability", type=click.Choice(["process", "power", "memory"]), default="process",
                      help="What an accepted update survives: the end of the process, of power, or nothing."),
         click.option("--chunk", type=click.IntRange(1024, 2**24), default=2**20, help="Bytes of a model's chunks."),
@@ -95,12 +99,16 @@ def run_options(command: Command) -> Command:
 @click.option("--grace", type=float, default=5.0, help="Seconds before a lost edge counts as gone.")
 @shared.broker_options
 @click.option("--mqtt-client-id", default=None, help="For brokers that bind ids to accounts.")
+@click.option(
+    "--require-sealed",
+    is_flag=True,
+    help="Take nothing from edges that they have not sealed (fl-edge --seal).",
+)
 @shared.logging_options
 @shared.config_option
 def start(
-    broker: BrokerAddress,
-    password_file: Path | None,
-    keepalive: int,
+    broker: BrokerOptions,
+    require_sealed: bool,
     mqtt_client_id: str | None,
     verbose: int,
     log_format: str,
@@ -115,20 +123,27 @@ def start(
 ) -> int:
     """Run the rounds with edges that connect to the broker by themselves."""
     from fl_aggregator import launch as launches
-    from fl_aggregator.links import BrokerSettings
+    from fl_aggregator.seals import Seals
     from fl_aggregator.settings import parse
     from fl_aggregator.watch.cli import watch_command
     from fl_shared.broker_url import BrokerAddress
 
     shared.start_logging(verbose, log_format, quiet=quiet)
-    password = shared.read_password(password_file)
     if resume is None:
-        launch = launches.new(parse(**values), run_dir, init, durability, chunk)
+        reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
+        seals = Seals(reach.kit, required=require_sealed)
+        launch = launches.new(parse(**values, prefix=reach.prefix), run_dir, init, durability, chunk)
     else:
         _refuse_beside_resume()
         launch = launches.resume(resume, simulated=False)
-        if not _given("broker"):
-            broker = BrokerAddress.parse(launch.record.broker)
+        recorded = BrokerAddress.parse(launch.record.broker)
+        reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id, otherwise=recorded)
+        seals = Seals(reach.kit, required=require_sealed)
+        if reach.kit is not None and reach.prefix != launch.record.settings.prefix:
+            raise UserError(
+                f"--kit: its account has rights under the prefix {reach.prefix!r}, "
+                f"and the run's is {launch.record.settings.prefix!r}"
+            )
     if launch.record.settings.target_accuracy is not None and launch.record.settings.holdout == 0:
         # Not refused: nobody knows yet who will come.
         click.echo(
@@ -136,9 +151,11 @@ def start(
             "without one the run goes on to the last of --rounds",
             err=True,
         )
-    reach = BrokerSettings(broker, password, keepalive, mqtt_client_id)
-    hint = f"watch it: {watch_command(str(broker), launch.record.prefix)}"
-    with closing(launch), _run(launch, reach, tracking, log_format, quiet, hint) as (aggregator, finish):
+    hint = f"watch it: {watch_command(reach)}"
+    with (
+        closing(launch),
+        _run(launch, reach, tracking, log_format, quiet, hint, seals) as (aggregator, finish),
+    ):
         outcome = aggregator.run()
         finish(outcome)
     return _exit_code(outcome)
@@ -149,17 +166,7 @@ def start(
 @tracking_options
 @shared.quiet_option
 @click.option("--grace", type=float, default=0.0, help="Seconds before a lost edge counts as gone.")
-@click.option("--broker", metavar="URL", default=None, show_default="a mosquitto of its own",
-              help="Use this broker: mqtt://[user@]host[:port].")  # fmt: skip
-@click.option("--password-file", type=FILE, help="File with the broker's password (instead of FL_PASSWORD).")
-@click.option(
-    "--prefix",
-    metavar="TOPIC",
-    default="fl",
-    callback=shared.topic_prefix,
-    help="What all topics begin with.",
-)
-@click.option("--keepalive", type=click.IntRange(1, 65_535), default=30, help="Seconds.")
+@shared.broker_options_of_simulate
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -175,9 +182,7 @@ def start(
 @shared.logging_options
 @shared.config_option
 def simulate(
-    broker: str | None,
-    password_file: Path | None,
-    keepalive: int,
+    broker: BrokerOptions,
     data: Path | None,
     device: str | None,
     workers: int | None,
@@ -198,21 +203,22 @@ def simulate(
     """Run everything on this machine: a broker, all edges, and the aggregator."""
     from fl_aggregator import launch as launches
     from fl_aggregator import simulate as simulation
-    from fl_aggregator.links import BrokerSettings
     from fl_aggregator.predict import one_line
     from fl_aggregator.rundir import FleetRecord
     from fl_aggregator.settings import parse
     from fl_aggregator.watch.cli import watch_command
     from fl_shared.broker_url import BrokerAddress
+    from fl_shared.reach import PREFIX
 
     shared.start_logging(verbose, log_format, quiet=quiet)
-    password = shared.read_password(password_file)
+    if broker.kit is not None:
+        raise UserError("--kit: it is one account's, and simulate runs a fleet; expected --ca, --cert, --key")
     question = None if picture is None else picture.read_bytes()
     if resume is None:
-        settings = parse(**values)
+        settings = parse(**values, prefix=broker.prefix or PREFIX)
         simulation.check_fleet_possible()
         fleet = FleetRecord(
-            broker=None if broker is None else str(BrokerAddress.parse(broker)),
+            broker=None if broker.broker is None else str(broker.broker),
             data=data, device=device, workers=workers,
         )  # fmt: skip
         launch = launches.new(settings, run_dir, init, durability, chunk, fleet)
@@ -225,12 +231,12 @@ def simulate(
     fleet = launch.record.fleet
     given = None
     if fleet.broker is not None:
-        given = BrokerSettings(BrokerAddress.parse(fleet.broker), password, keepalive)
-    with closing(launch), simulation.Simulation(directory, given, keepalive) as sim:
+        given = broker.reach(otherwise=BrokerAddress.parse(fleet.broker))
+    with closing(launch), simulation.Simulation(directory, given, broker) as sim:
         page = sim.serve_dashboard(settings)
         if not quiet:
             click.echo(f"broker: {sim.broker.address}")
-            click.echo(f"watch it: {watch_command(str(sim.broker.address), settings.prefix)}")
+            click.echo(f"watch it: {watch_command(sim.broker)}")
             if page is not None:
                 click.echo(f"dashboard: {page}")
         with _run(launch, sim.broker, tracking, log_format, quiet) as (aggregator, finish):
@@ -265,21 +271,17 @@ def predict(
     client: str | None,
     timeout: float,
     as_json: bool,
-    broker: BrokerAddress,
-    password_file: Path | None,
-    prefix: str,
-    keepalive: int,
+    broker: BrokerOptions,
 ) -> int:
     """Ask the edges about FILE: a PNG or JPEG picture, or JSON ({"pixels": …}); - is standard input."""
-    from fl_aggregator.links import BrokerSettings
     from fl_aggregator.predict import Request, ask, one_line
     from fl_shared.topics import valid_client
 
     if client is not None and not valid_client(client):
         raise UserError(f"--client {client!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
     payload = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    reach = BrokerSettings(broker, shared.read_password(password_file), keepalive)
-    answer = ask(reach, Request(payload, prefix, client), timeout)
+    reach = broker.reach(roles=("asker",))
+    answer = ask(reach, Request(payload, reach.prefix, client), timeout)
     click.echo(answer.model_dump_json() if as_json else one_line(answer))
     return 0 if answer.error is None else RunFailed.exit_code
 
@@ -299,29 +301,19 @@ def stop(
     run: str | None,
     reason: str,
     timeout: float,
-    broker: BrokerAddress,
-    password_file: Path | None,
-    prefix: str,
-    keepalive: int,
+    broker: BrokerOptions,
     verbose: int,
     log_format: str,
 ) -> None:
     """End the run that is online, from anywhere: its round is kept, and its aggregator says how to resume."""
-    from fl_aggregator.links import BrokerSettings
     from fl_aggregator.stop import stop as stop_run
 
     shared.start_logging(verbose, log_format)
-    reach = BrokerSettings(broker, shared.read_password(password_file), keepalive)
-    click.echo(stop_run(reach, prefix, run, reason, timeout))
+    reach = broker.reach(roles=("operator",))
+    click.echo(stop_run(reach, run, reason, timeout))
 
 
 # --- what start and simulate have in common -----------------------------------------------------------------
-
-
-def _given(name: str) -> bool:
-    """Whether an option was given, and did not come by default."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source not in (None, ParameterSource.DEFAULT)
 
 
 def _refuse_beside_resume(*more: str) -> None:
@@ -339,7 +331,13 @@ def _refuse_beside_resume(*more: str) -> None:
 
 @contextmanager
 def _run(
-    launch: Launch, broker: BrokerSettings, tracking: Tracking, log_format: str, quiet: bool, hint: str = ""
+    launch: Launch,
+    broker: BrokerReach,
+    tracking: Tracking,
+    log_format: str,
+    quiet: bool,
+    hint: str = "",
+    seals: Seals | None = None,
 ) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
     """An aggregator, shown on stderr and to trackers, ended by the first Ctrl-C; and how to sum it up."""
     from rich.console import Console
@@ -356,7 +354,7 @@ def _run(
         console, launch.record.run, live=console.is_terminal and log_format == "text" and not quiet, hint=hint
     )
     trackers = tracking.trackers(launch.directory.path)
-    aggregator = Aggregator(launch, broker, observer=display.observe, trackers=trackers)
+    aggregator = Aggregator(launch, broker, seals=seals, observer=display.observe, trackers=trackers)
     display.follow(aggregator)
     _end_on_signals(aggregator)
 

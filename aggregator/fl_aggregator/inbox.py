@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -35,9 +36,10 @@ Item = mqtt.Event | Signal | Done
 
 
 class Inbox:
-    """Filled by the network's thread, emptied by the aggregator's."""
+    """Filled by the network's thread, emptied by the aggregator's. What is not admitted does not come in."""
 
-    def __init__(self) -> None:
+    def __init__(self, admits: Callable[[mqtt.Received], bool] = lambda _received: True) -> None:
+        self._admits = admits
         self._changed = threading.Condition()
         self._control: deque[Item] = deque()
         self._updates: deque[mqtt.Event] = deque()
@@ -48,6 +50,8 @@ class Inbox:
 
     def put(self, lane: Lane, item: Item) -> None:
         """Never blocks."""
+        if isinstance(item, mqtt.Received) and not self._admits(item):
+            return
         size = len(item.payload) if isinstance(item, mqtt.Received) else 0
         with self._changed:
             if lane == "control" or isinstance(item, Signal | Done):
@@ -56,7 +60,10 @@ class Inbox:
                     self._dropped += 1
                     return
                 self._control_bytes += size
-                self._control.append(item)
+                if isinstance(item, Signal):
+                    self._control.appendleft(item)  # a flood of anything else must not hold up the end
+                else:
+                    self._control.append(item)
             else:
                 # One update may always wait, however large.
                 if size and self._updates and self._update_bytes + size > MAX_UPDATE_BYTES:
@@ -82,7 +89,8 @@ class Inbox:
         with self._changed:
             if not self._control and not self._updates:
                 self._changed.wait(timeout)
-            if self._control and not (self._updates and self._in_a_row >= CONTROL_IN_A_ROW):
+            urgent = bool(self._control) and isinstance(self._control[0], Signal)
+            if self._control and (urgent or not (self._updates and self._in_a_row >= CONTROL_IN_A_ROW)):
                 self._in_a_row += 1
                 item = self._control.popleft()
                 self._control_bytes -= len(item.payload) if isinstance(item, mqtt.Received) else 0

@@ -12,7 +12,6 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator.inbox import Inbox, Lane
@@ -20,9 +19,9 @@ from fl_aggregator.translate import Scope
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.broker_url import BrokerAddress
 from fl_shared.connection import LARGEST_PACKET
 from fl_shared.errors import MessageTooLarge, QueueFull
+from fl_shared.reach import BrokerReach
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -39,27 +38,11 @@ DEFEND_EVERY: Final = 1.0
 MAX_DEFENDED: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerSettings:
-    """How to reach the broker. ``keepalive`` in seconds."""
-
-    address: BrokerAddress
-    password: str | None = None
-    keepalive: int = 30
-    mqtt_client_id: str | None = None
-
-    def connection(self) -> mqtt.ConnectionSettings:
-        """For a connection that only asks something."""
-        return mqtt.ConnectionSettings(
-            self.address, self.password, mqtt_client_id=self.mqtt_client_id, keepalive=self.keepalive
-        )
-
-
 class Links:
     """Publishes for the aggregator and puts what arrives into its inbox."""
 
     def __init__(
-        self, network: mqtt.Network, broker: BrokerSettings, prefix: str, scope: Scope, inbox: Inbox
+        self, network: mqtt.Network, broker: BrokerReach, prefix: str, scope: Scope, inbox: Inbox
     ) -> None:
         self._network = network
         self._broker = broker
@@ -69,10 +52,12 @@ class Links:
         self._session = ""
         self._born = False
         self._birth_is_due = False
+        self._listening = False
         self._control: mqtt.Connection | None = None
         self._updates: mqtt.Connection | None = None
         self._retained: dict[str, Made] = {}
         self._defended: dict[str, float] = {}
+        self._signer = None if broker.kit is None else broker.kit.signer()
         self.bytes_up = 0
         self.bytes_down = 0
 
@@ -96,12 +81,9 @@ class Links:
         mqtt_client_id = self._broker.mqtt_client_id
         if mqtt_client_id is not None and lane == "updates":
             mqtt_client_id += "-updates"
-        return mqtt.ConnectionSettings(
-            address=self._broker.address,
-            password=self._broker.password,
+        return self._broker.connection(
+            will,
             mqtt_client_id=mqtt_client_id,
-            keepalive=self._broker.keepalive,
-            will=will,
             maximum_packet_size=MAX_CONTROL_PACKET if lane == "control" else m.MAX_PACKET,
             max_queued=100_000,
             max_queued_bytes=MAX_QUEUED_BYTES,
@@ -110,7 +92,7 @@ class Links:
     def _new_will(self) -> mqtt.Will:
         """Each connection is a session of its own, so that an old will says nothing about a new one."""
         self._session = secrets.token_hex(8)
-        return mqtt.Will(self.topic(t.AggregatorTopic()), codec.encode(self._birth("offline")))
+        return mqtt.Will(*self._said(t.AggregatorTopic(), self._birth("offline")))
 
     def _putter(self, lane: Lane) -> Callable[[mqtt.Event], None]:
         def put(event: mqtt.Event) -> None:
@@ -144,7 +126,7 @@ class Links:
         Put off until the updates' connection is back, too: edges offer their updates again as soon as they are
         admitted, and what nobody listens to is lost until they repeat it.
         """
-        self._birth_is_due = self._updates is not None and not self._listen_to_updates()
+        self._birth_is_due = self._updates is not None and not self._listening
         if self._birth_is_due:
             return
         self._subscribe(
@@ -179,12 +161,13 @@ class Links:
 
     def take_updates(self) -> None:
         """On every connect of the updates' connection."""
-        if self._listen_to_updates() and self._birth_is_due:
+        self._listening = self._subscribe("updates", [(t.filter_of(self._prefix, t.ALL_UPDATES), 1)])
+        if self._listening and self._birth_is_due:
             self.take_over()
 
-    def _listen_to_updates(self) -> bool:
-        """False while there is no connection for it."""
-        return self._subscribe("updates", [(t.filter_of(self._prefix, t.ALL_UPDATES), 1)])
+    def lose_updates(self) -> None:
+        """When the updates' connection is lost."""
+        self._listening = False
 
     def defend(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> bool:
         """Somebody else has written to a topic of ours: what we retain there is said again, or it is cleared.
@@ -224,26 +207,32 @@ class Links:
 
     def send(self, topic: t.Topic, message: m.Message) -> None:
         """To whoever listens now."""
-        self._publish(self.topic(topic), codec.encode(message), retain=False)
+        self._publish(*self._said(topic, message), retain=False)
 
     def retain(self, topic: t.Topic, message: m.Message, *, counted: bool = True) -> None:
         """To whoever listens, now or later, until it is cleared.
 
         ``counted``: whether it is part of what a round has cost; what only watchers read is not.
         """
-        payload = codec.encode(message)
-        self._retain(topic, payload, lambda: payload)
+        text, payload = self._said(topic, message)
+        self._retain(text, payload, lambda: payload)
         if not counted:
             self.bytes_down -= len(payload)
 
     def retain_made(self, topic: t.Topic, make: Callable[[], m.Message]) -> None:
         """The same for a large message, which is made again each time that it has to be said again."""
-        self._retain(topic, codec.encode(make()), lambda: codec.encode(make()))
+        self._retain(*self._said(topic, make()), lambda: self._said(topic, make())[1])
 
-    def _retain(self, topic: t.Topic, payload: bytes, made: Made) -> None:
-        text = self.topic(topic)
+    def _retain(self, text: str, payload: bytes, made: Made) -> None:
         self._retained[text] = made
         self._publish(text, payload, retain=True)
+
+    def _said(self, topic: t.Topic, message: m.Message) -> tuple[str, bytes]:
+        """Where it goes, and its payload: signed, if it is JSON and we have a kit. The digest guards the rest."""
+        text, payload = self.topic(topic), codec.encode(message)
+        if self._signer is not None and not isinstance(message, codec.MSGPACK):
+            payload = self._signer.signed(text, payload)
+        return text, payload
 
     def clear(self, topic: t.Topic) -> None:
         text = self.topic(topic)
@@ -276,7 +265,7 @@ class Links:
     def close(self) -> None:
         """Says goodbye: offline, retained, so that no will is needed. Who was never born here says nothing."""
         if self._born:
-            self._publish(self.topic(t.AggregatorTopic()), codec.encode(self._birth("offline")), retain=True)
+            self._publish(*self._said(t.AggregatorTopic(), self._birth("offline")), retain=True)
         for connection in (self._updates, self._control):
             if connection is not None:
                 connection.close(graceful=True)

@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from fl_aggregator.links import BrokerSettings
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.printable import printable
+from fl_shared.reach import BrokerReach
 
 CONNECT_TIMEOUT: Final = 10.0
 ASK_AGAIN_AFTER: Final = 5.0
@@ -31,7 +31,7 @@ class Request:
     client: str | None = None
 
 
-def ask(broker: BrokerSettings, request: Request, timeout: float) -> m.Prediction:
+def ask(broker: BrokerReach, request: Request, timeout: float) -> m.Prediction:
     """The answer, which may be an ``error``. Raises ``RunFailed`` if none comes within ``timeout`` seconds."""
     if not request.payload or len(request.payload) > MAX_REQUEST:
         raise UserError(f"the request has {len(request.payload)} bytes, expected 1 to {MAX_REQUEST}")

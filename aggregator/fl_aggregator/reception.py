@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator import effects as do
 from fl_aggregator import events as on
 from fl_aggregator import translate
+from fl_aggregator.gate import TurnedAway
 from fl_aggregator.links import Links
 from fl_aggregator.phases import Run
 from fl_aggregator.refusals import Refusals
+from fl_aggregator.seals import Seals
 from fl_aggregator.translate import Dropped, Scope
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
+from fl_shared.rates import Bucket, Rate
 
 OURS: Final = (
     t.AggregatorTopic,
@@ -30,6 +34,8 @@ OURS: Final = (
     t.WorkTopic,
 )
 """Topics on which nobody but the aggregator has anything to say."""
+UNHEARD_OF: Final = Rate(5, 100)
+"""Sessions that end, a second, of names that are not on the roster: each is a line in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +53,11 @@ NOTHING: Final = Meaning()
 class Reception:
     """Belongs to the loop's thread."""
 
-    def __init__(self, links: Links, refusals: Refusals, scope: Scope, prefix: str) -> None:
+    def __init__(self, links: Links, refusals: Refusals, seals: Seals, scope: Scope, prefix: str) -> None:
         self._links = links
         self._refusals = refusals
+        self._unheard_of = Bucket(UNHEARD_OF, time.monotonic())
+        self._seals = seals
         self._scope = scope
         self._prefix = prefix
 
@@ -71,14 +79,33 @@ class Reception:
             self._links.clear_foreign(received.topic)
             detail = f"topic: {received.topic}: only presence is to be retained"
             return self.drop(state, None, "retained", detail)
+        payload = received.payload
         try:
-            message = codec.decode(topic, received.payload)
-            event = translate.event_from(topic, message, self._scope, now, len(received.payload))
+            payload = self._seals.opened(topic, received.topic, payload)
+            message = codec.decode(topic, payload)
+            event = translate.event_from(topic, message, self._scope, now, len(payload))
         except codec.DecodeError as error:
-            return self._unreadable(topic, received.payload, error, state, now)
+            return self._unreadable(topic, payload, error, state, now)
         except Dropped as error:
             return self.drop(state, error.client, error.reason, str(error))
-        return Meaning(event, message if isinstance(message, m.Update | m.Offer | m.UpdateChunk) else None)
+        strange = isinstance(event, on.EdgeLost) and event.client not in state.roster
+        if strange and not self._unheard_of.take(1, time.monotonic()):
+            detail = (
+                f"presences: expected at most {UNHEARD_OF.each:g} a second that end what nobody has begun"
+            )
+            return self.drop(state, None, "too-many-presences", detail)
+        said = message if isinstance(message, m.Update | m.Offer | m.UpdateChunk) else None
+        return Meaning(event, said)
+
+    def turned_away(self, found: TurnedAway, state: Run) -> None:
+        """What the gate has kept out is counted, and its sender is told of it once in a while."""
+        reason, detail = found.exceeded.reason, str(found.exceeded)
+        known = None if found.client is None else state.roster.get(found.client)
+        self._refusals.count(None if known is None else found.client, reason, detail, found.times)
+        if found.tell and found.client is not None and known is not None:
+            head = self._scope.envelope()
+            said = m.Limited(**head, client=found.client, session=known.session, reason=reason, detail=detail)
+            self._links.send(t.RepliesTopic(found.client), said)
 
     def _unreadable(
         self, topic: t.Topic, payload: bytes | memoryview, error: codec.DecodeError, state: Run, now: float

@@ -71,6 +71,15 @@ class Refusals:
         """What was refused in a round that has ended; it is forgotten here."""
         return self._of_round.pop(number, {})
 
+    def worst(self, most: int) -> dict[str, int]:
+        """Of whom most was refused that is somebody's mistake, or worse: at most so many, those with the most first."""
+        sums: Counter[str] = Counter()
+        for (who, reason), times in self._total.items():
+            if reason not in EXPECTED:
+                sums[who] += times
+        ranked = sorted(sums.items(), key=lambda item: (-item[1], item[0]))
+        return dict(ranked[:most])
+
     @property
     def total(self) -> Counts:
         return _by_client(self._total)

@@ -9,9 +9,6 @@ from typing import Final, Literal
 
 from fl_shared.messages import ClientRole
 
-SPARE_CLIENTS: Final = 10_000
-"""So many clients are remembered beyond those that the run has parts for. A flood of made-up names must fill neither
-the memory nor the time: much of what is done with a roster looks at all of it."""
 RECONFIRMING: Final = 10.0
 """Seconds that edges get to register again after our own connection was gone, if the grace is not longer: it
 was not their link that blinked, and a broker that restarts has cut off all of them."""

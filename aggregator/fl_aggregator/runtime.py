@@ -16,9 +16,10 @@ from fl_aggregator.bulletins import Bulletins
 from fl_aggregator.curves import Curves, rows_of
 from fl_aggregator.disk import DiskFull, room_for
 from fl_aggregator.for_watchers import ForWatchers
+from fl_aggregator.gate import Gate
 from fl_aggregator.inbox import MAX_WAITING, Inbox, Item, Signal
 from fl_aggregator.launch import Launch
-from fl_aggregator.links import BrokerSettings, Links
+from fl_aggregator.links import Links
 from fl_aggregator.pause import Pause
 from fl_aggregator.phases import Collecting, Finished, Run, new_run
 from fl_aggregator.publications import Publications
@@ -27,6 +28,7 @@ from fl_aggregator.refusals import Refusals
 from fl_aggregator.resumption import Resumption
 from fl_aggregator.round import step
 from fl_aggregator.rundir import utc_now
+from fl_aggregator.seals import Seals
 from fl_aggregator.tracking.trackers import Trackers, Vitals
 from fl_aggregator.translate import Scope
 from fl_aggregator.uploads import Misfit
@@ -36,6 +38,7 @@ from fl_shared import mqtt
 from fl_shared import topics as t
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.intake import Granted
+from fl_shared.reach import BrokerReach
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -70,8 +73,9 @@ class Aggregator:
     def __init__(
         self,
         launch: Launch,
-        broker: BrokerSettings,
+        broker: BrokerReach,
         *,
+        seals: Seals | None = None,
         observer: Observer | None = None,
         trackers: Trackers | None = None,
     ) -> None:
@@ -79,7 +83,10 @@ class Aggregator:
         self.settings = settings = launch.record.settings
         self._launch = launch
         self.scope = Scope(run=launch.record.run, epoch=launch.record.epoch)
-        self.inbox = Inbox()
+        self._gate = Gate(
+            settings.prefix, settings.clients, settings.known_at_most, lambda: self._state.roster
+        )
+        self.inbox = Inbox(self._gate.admits)
         self.refusals = Refusals()
         self._broker = broker
         self._directory = directory = launch.directory
@@ -87,7 +94,8 @@ class Aggregator:
         self._trackers = Trackers() if trackers is None else trackers
         self._network = mqtt.Network("fl-aggregator")
         self._links = Links(self._network, broker, settings.prefix, self.scope, self.inbox)
-        self._reception = Reception(self._links, self.refusals, self.scope, settings.prefix)
+        seals = seals or Seals(broker.kit, required=False)
+        self._reception = Reception(self._links, self.refusals, seals, self.scope, settings.prefix)
         self._publications = Publications(self._links, self.scope, settings.task, launch.record.chunk)
         self._workshop = Workshop(
             settings,
@@ -252,6 +260,8 @@ class Aggregator:
             self._ticked = self._now()
             if (dropped := self.inbox.take_dropped()) > 0:
                 self.refusals.count(None, "no-room", "more waits in the inbox than it holds", dropped)
+            for found in self._gate.take_turned_away():
+                self._reception.turned_away(found, self._state)
             self._handle(on.TimePassed(now=self._ticked))
         while self._events:
             self._handle(self._events.popleft())
@@ -296,7 +306,7 @@ class Aggregator:
                 LOG.debug("edge %s is here, to %s", client, ", ".join(roles))
             case on.Registered(client=client, examples=examples):
                 LOG.debug("edge %s is ready, with %d examples", client, examples)
-            case on.EdgeLost(client=client):
+            case on.EdgeLost(client=client) if client in self._state.roster:
                 LOG.info("edge %s is offline%s", client, self._without(client))
 
     def _without(self, client: str) -> str:
@@ -321,6 +331,8 @@ class Aggregator:
             case mqtt.Connected():
                 self._connected(lane)
             case mqtt.Lost(reason=reason):
+                if lane == "updates":
+                    self._links.lose_updates()
                 LOG.warning(
                     "the connection to the broker for %s is lost: %s; trying again, edges keep what they have",
                     "control" if lane == "control" else "updates",
@@ -352,7 +364,7 @@ class Aggregator:
         meaning = self._reception.read(received, self._state, self._now())
         match meaning.said:
             case m.UpdateChunk():
-                self._take_chunk(meaning.said)
+                self._take_chunk(meaning.said, received)
                 return
             case m.Update():
                 self._whole = meaning.said
@@ -361,7 +373,10 @@ class Aggregator:
         if meaning.answer is not None:
             self._perform(meaning.answer)
         if meaning.event is not None:
+            before = self._state
             self._handle(meaning.event)
+            if isinstance(meaning.event, on.Evaluated) and self._state is not before:
+                self._gate.give_back(received)  # it was waited for
 
     # --- effects ------------------------------------------------------------------------------------------
 
@@ -442,6 +457,7 @@ class Aggregator:
     def _announce(self, effect: do.AnnounceRound) -> None:
         if self._bulletins.begin_round(effect.round):
             self._workshop.begin_round(effect.base)
+        self._gate.fill(effect.cohort)
         message = translate.selected(
             effect, self.settings, self.scope, self._now(), self._links.maximum_packet_size
         )
@@ -460,7 +476,7 @@ class Aggregator:
                     session=update.session,
                     round=update.round,
                     digest=update.digest,
-                    reason="wrong-size" if error.reason == "wrong-size" else "malformed",
+                    reason=error.reason if error.reason in ("wrong-size", "wrong-manifest") else "malformed",
                     detail=str(error),
                 )
             )
@@ -468,12 +484,15 @@ class Aggregator:
         if complete is not None:  # all of it had come before the aggregator was started again
             self._events.append(on.UpdateArrived(now=self._now(), update=complete))
 
-    def _take_chunk(self, chunk: m.UpdateChunk) -> None:
+    def _take_chunk(self, chunk: m.UpdateChunk, received: mqtt.Received) -> None:
+        kept = self._workshop.uploads.kept
         try:
             complete = self._pause.attempt(lambda: self._workshop.uploads.take(chunk, self._now()))
         except Misfit as error:
             self._reception.drop(self._state, chunk.client, error.reason, str(error))
             return
+        if self._workshop.uploads.kept > kept:
+            self._gate.give_back(received)
         self._links.bytes_up += len(chunk.data)
         if complete is not None:
             self._handle(on.UpdateArrived(now=self._now(), update=complete))
@@ -498,4 +517,4 @@ class Aggregator:
         self._workshop.settle(done, self._now())
 
     def _publish_status(self, *, force: bool = False) -> None:
-        self._bulletins.status(self._state, self._now(), self._pause.why, force=force)
+        self._bulletins.status(self._state, self._now(), self._pause.why, self.refusals, force=force)

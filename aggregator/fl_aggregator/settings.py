@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -11,6 +11,10 @@ from fl_aggregator import strategies
 from fl_shared import messages as m
 from fl_shared import schemes, topics
 from fl_shared.errors import UserError
+
+SPARE_CLIENTS: Final = 10_000
+"""So many clients are remembered beyond those that the run has parts for, unless it is said otherwise. A flood of
+made-up names must fill neither the memory nor the time: much of what is done with a roster looks at all of it."""
 
 
 class Settings(BaseModel):
@@ -42,6 +46,7 @@ class Settings(BaseModel):
     prefix: str = "fl"
     max_examples: Annotated[int, Field(ge=1, le=2**40)] = 1_000_000
     max_delta: Annotated[float, Field(gt=0, le=1e12)] = 100.0
+    max_clients: Annotated[int, Field(ge=1, le=2_000_000)] | None = None
 
     @field_validator("strategy")
     @classmethod
@@ -79,6 +84,8 @@ class Settings(BaseModel):
             raise ValueError(
                 f"train_examples: {self.train_examples} cannot be parted among {self.clients} clients"
             )
+        if self.max_clients is not None and self.max_clients < self.clients:
+            raise ValueError(f"max_clients: {self.max_clients} is less than the {self.clients} of clients")
         if self.scale_bits < 20:
             raise ValueError(
                 f"max_delta: max_examples × max_delta × (per_round + over_select) leaves {self.scale_bits} "
@@ -100,6 +107,11 @@ class Settings(BaseModel):
     def needed(self) -> int:
         """Contributors a round needs at least."""
         return math.ceil(self.per_round / 2) if self.quorum is None else self.quorum
+
+    @property
+    def known_at_most(self) -> int:
+        """Clients on the roster, of whatever role."""
+        return self.clients + SPARE_CLIENTS if self.max_clients is None else self.max_clients
 
     @property
     def scale_bits(self) -> int:

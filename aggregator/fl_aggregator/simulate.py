@@ -14,7 +14,6 @@ from typing import Final
 from fl_aggregator import predict
 from fl_aggregator.dashboard.address import WebSocketAddress
 from fl_aggregator.dashboard.server import DashboardServer
-from fl_aggregator.links import BrokerSettings
 from fl_aggregator.rundir import PARTS, RUN, FleetRecord
 from fl_aggregator.runtime import Aggregator, Outcome
 from fl_aggregator.settings import Settings
@@ -24,6 +23,7 @@ from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.leash import Leashed
 from fl_shared.mosquitto import LOOPBACK, MosquittoChild
+from fl_shared.reach import BrokerOptions, BrokerReach
 
 EVALUATOR: Final = "evaluator"
 PREDICT_TIMEOUT: Final = 60.0
@@ -48,16 +48,16 @@ class Simulation:
     If no run began in ``directory``, what they have written there is taken away again.
     """
 
-    def __init__(self, directory: Path, broker: BrokerSettings | None, keepalive: int) -> None:
+    def __init__(self, directory: Path, given: BrokerReach | None, options: BrokerOptions) -> None:
         self._directory = directory
-        self._given = broker
-        self._keepalive = keepalive
+        self._given = given
+        self._options = options
         self._stack = ExitStack()
         self._fleet: Leashed | None = None
         self._websockets: str | None = None
         written = (directory / _BROKER, directory / _EDGES, directory / PARTS, self.fleet_log)
         self._written = tuple(path for path in written if not path.exists())
-        self.broker: BrokerSettings
+        self.broker: BrokerReach
 
     def __enter__(self) -> Simulation:
         if self._given is not None:
@@ -70,7 +70,7 @@ class Simulation:
         except BaseException:
             self._take_away()
             raise
-        self.broker = BrokerSettings(BrokerAddress.parse(child.url), keepalive=self._keepalive)
+        self.broker = BrokerReach(BrokerAddress.parse(child.url), keepalive=self._options.keepalive)
         self._websockets = child.websocket_url
         return self
 
@@ -121,6 +121,9 @@ class Simulation:
         command += ["--state-dir", str(self._directory / _EDGES), "--keepalive", str(self.broker.keepalive)]
         command += ["--task", settings.task, "--parts-file", str(self._directory / PARTS)]
         for option, value in (
+            ("--ca", self._options.ca),
+            ("--cert", self._options.cert),
+            ("--key", self._options.key),
             ("--data", fleet.data),
             ("--device", fleet.device),
             ("--workers", fleet.workers),

@@ -1,24 +1,24 @@
 """One look at the run under a prefix, from any machine that may subscribe, and also when its aggregator is gone.
 
 Everything comes from what lies retained at the broker: ``fl/aggregator``, ``fl/status``, ``fl/history``,
-``fl/round/<n>/edges`` and the last results (docs/protocol.md, 8.4 and 8.8 to 8.10).
+``fl/round/<n>/edges`` and the last results (docs/protocol.md, 8.4 and 8.9 to 8.11).
 """
 
 from __future__ import annotations
 
-from fl_aggregator.links import BrokerSettings
 from fl_aggregator.watch.follower import Follower
 from fl_aggregator.watch.lines import duration, summary_lines
 from fl_aggregator.watch.sight import Sight
 from fl_shared.errors import RunFailed
+from fl_shared.reach import BrokerReach
 
 
-def look(broker: BrokerSettings, prefix: str, wait: float) -> Sight:
+def look(reach: BrokerReach, wait: float) -> Sight:
     """What is to be seen; ``wait`` seconds for the first status.
 
     Raises ``UserError`` if the broker cannot be reached or does not let us read, ``RunFailed`` if nothing is there.
     """
-    with Follower(broker, prefix) as follower:
+    with Follower(reach) as follower:
         sight = follower.first_look(wait)
         if sight.picture is None:
             raise RunFailed(nothing_there(follower, wait))
@@ -41,15 +41,3 @@ def lines(sight: Sight) -> list[str]:
         return []
     trouble = [sight.trouble] if sight.trouble else []
     return [*summary_lines(sight.picture), *trouble]
-
-
-def check(sight: Sight) -> str | None:
-    """Why the run is not well, in one line; null if a run is online and its status is not older than 15 s."""
-    if sight.alive:
-        return None
-    if sight.picture is None:
-        return "no run"
-    status = sight.picture.status
-    ago = "" if sight.age is None else f", {duration(sight.age)} ago"
-    state = "online" if sight.online else "offline"
-    return f"run {status.run}: its aggregator is {state}, last status {status.phase} written {status.written}{ago}"

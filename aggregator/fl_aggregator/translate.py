@@ -86,9 +86,11 @@ def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, siz
                 if message.confusion is None
                 else on.Confusion(message.confusion.labels, message.confusion.counts),
             )
-        case m.Control(run=run, reason=reason):
+        case m.Control(run=run, epoch=epoch, reason=reason):
             if run != scope.run:
                 raise Dropped("other-run", f"run: {run!r}, this is {scope.run!r}", None)
+            if epoch not in (None, scope.epoch):
+                raise Dropped("other-epoch", f"epoch: {epoch}, this is {scope.epoch}", None)
             why = f": {reason}" if reason else ""
             return on.Interrupted(now=now, reason=f"stopped by fl-aggregator stop{why}")
         case _:

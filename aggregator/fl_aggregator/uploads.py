@@ -19,7 +19,7 @@ Grant = Callable[[Granted], None]
 """Tells an edge which chunks it may send."""
 
 
-Reason = Literal["malformed", "wrong-size", "not-granted", "wrong-checksum"]
+Reason = Literal["malformed", "wrong-size", "wrong-manifest", "not-granted", "wrong-checksum"]
 
 SMALLEST_CHUNK: Final = 2**10
 """Bytes; smaller ones would be all envelope."""
@@ -115,6 +115,8 @@ class Uploads:
         self._intake = Intake()
         self._uploads: dict[str, _Upload] = {}
         self._found: dict[str, _Found] = {}
+        self.kept = 0
+        """Chunks that were granted, have come, and are kept; of all uploads there were."""
 
     def __iter__(self) -> Iterator[str]:
         """Whose upload is under way."""
@@ -163,8 +165,6 @@ class Uploads:
             upload.found = True
         elif found is not None:
             _throw_away(found.partial)
-        if not upload.found:
-            upload.digesting = _Digesting.of(description)
         self._tell(self._intake.offer(offered, now, here))
 
     def take(self, part: m.UpdateChunk, now: float) -> UpdateFacts | None:
@@ -191,6 +191,7 @@ class Uploads:
                 data[start : start + len(part.data)] = part.data
                 partial.mark(part.index, checksum)
                 self._intake.chunk(*arrived)
+                self.kept += 1
                 if upload.digesting is not None:
                     upload.digesting.take(part.index, data)
             case "wrong-size" as verdict:
@@ -208,6 +209,7 @@ class Uploads:
         if upload.partial is None:
             offered = upload.offered
             upload.partial = self._spool.begin(offered.round, offered.client, upload.description)
+            upload.digesting = _Digesting.of(upload.description)
         return upload.partial
 
     def take_out(self, client: str) -> Taken:

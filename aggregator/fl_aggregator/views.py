@@ -21,7 +21,7 @@ from fl_aggregator.translate import Envelope, Scope
 from fl_shared import codec
 from fl_shared import messages as m
 
-STATUS_BYTES: Final = 1024
+STATUS_BYTES: Final = 1024 - codec.SIGNATURE_ROOM
 PAUSED_LENGTH: Final = 200
 
 _PHASES: dict[type[object], m.Phase] = {
@@ -71,20 +71,30 @@ def seconds_left(state: Run, now: float) -> float | None:
     return round(max(0.0, left), 1)
 
 
-def status(state: Run, scope: Scope, now: float, paused: str | None = None) -> m.Status:
-    """One look at the run, in at most ``STATUS_BYTES``: as many of the missing as there is room for, up to ten.
+def status(
+    state: Run,
+    scope: Scope,
+    now: float,
+    paused: str | None = None,
+    refused: Mapping[str, int] | None = None,
+) -> m.Status:
+    """One look at the run, in at most ``STATUS_BYTES``: as many of the missing as there is room for, up to ten, and of
+    those of whom most was ``refused`` (`Refusals.worst`), who is named after the missing.
 
     ``paused``: why the run stands still, if it does; cut off at ``PAUSED_LENGTH``.
     """
     envelope = scope.envelope()
+    worst = list((refused or {}).items())[: m.MAX_REFUSED_NAMED]
     for named in range(10, -1, -1):
-        found = _status(state, envelope, now, named, paused)
+        found = _status(state, envelope, now, named, paused, dict(worst))
         if len(codec.encode(found)) <= STATUS_BYTES:
-            break
-    return found
+            return found
+    return _status(state, envelope, now, 0, paused, {})
 
 
-def _status(state: Run, envelope: Envelope, now: float, named: int, paused: str | None) -> m.Status:
+def _status(
+    state: Run, envelope: Envelope, now: float, named: int, paused: str | None, refused: dict[str, int]
+) -> m.Status:
     have, need = progress(state)
     number = getattr(state.phase, "round", None)
     return m.Status(
@@ -104,6 +114,7 @@ def _status(state: Run, envelope: Envelope, now: float, named: int, paused: str 
         paused=paused
         if paused is None or len(paused) <= PAUSED_LENGTH
         else f"{paused[: PAUSED_LENGTH - 1]}…",
+        refused=refused,
     )
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from fl_aggregator import effects as do
 from fl_aggregator import events as on
 from fl_aggregator.averaging import Averaging, Checked
@@ -26,7 +28,7 @@ from fl_aggregator.strategies import Strategy
 from fl_aggregator.uploads import Grant, Misfit, Taken, Uploads
 from fl_shared import messages as m
 from fl_shared.publication import MAX_MODEL_BYTES
-from fl_shared.tensors import WIRE_DTYPE
+from fl_shared.tensors import WIRE_DTYPE, Manifest
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -113,8 +115,21 @@ class Workshop:
     def _expected_bytes(self, offer: m.Offer) -> int:
         if offer.base is not None:
             return self.averaging.newest.manifest.values * WIRE_DTYPE.itemsize
-        values = sum(array.values for section in offer.sections for array in section.arrays or ())
-        return min(values * WIRE_DTYPE.itemsize, MAX_MODEL_BYTES)
+        # Round 0: the edge says what its arrays are, but not how many values the run's manifest has.
+        names = [section.name for section in offer.sections]
+        if names != ["weights"]:
+            raise Misfit("wrong-manifest", f"sections: {names}, expected ['weights']")
+        [section] = offer.sections
+        try:
+            manifest = Manifest(arrays=section.arrays or ())
+        except ValidationError as error:
+            raise Misfit("wrong-manifest", f"weights.arrays: {error.errors()[0]['msg']}") from None
+        if manifest.digest != section.manifest:
+            expected = f"expected {section.manifest[:12]}"
+            raise Misfit(
+                "wrong-manifest", f"weights.arrays: their manifest is {manifest.digest[:12]}, {expected}"
+            )
+        return min(manifest.values * WIRE_DTYPE.itemsize, MAX_MODEL_BYTES)
 
     def keep(self, update: on.UpdateFacts, whole: m.Update | None) -> None:
         """Checks an update's values and makes it safe; ``UpdateKept`` or ``UpdateUnusable`` comes of it."""

@@ -12,11 +12,14 @@
 ``wire``                an edge's connection: will, session names, what it listens to
 ``reception``           what the broker tells: decoded, counted if useless, passed on
 ``translate``           wire message → event
+``trust``               what an edge with a kit believes: what is signed, and is not old
 ``models``              the models that the edges of a process need, fetched once for all
 ``labour``              the jobs of sessions and predictors, and what their results mean
 ``parts_file``          how each edge's data are spread over the classes, for reports on simulations
 ``predictor``           prediction requests and their answers
+``quota``               how many of them, in all and of each asker
 ``vigil``               what people should hear while there is no broker, or no aggregator
+``heartbeat``           a file whose age tells whether the edges are at work
 ``pool``                worker processes and the jobs among them; imports no torch
 ``jobs``                what a worker is asked and answers, and how that travels
 ``memory``              memory that processes share, so that large vectors are not copied

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from fl_shared import options
+from fl_shared.errors import UserError
 from fl_shared.topics import valid_client
+
+if TYPE_CHECKING:
+    from fl_shared.kit import Kit
+    from fl_shared.reach import BrokerOptions
+
+LOG: Final = logging.getLogger(__name__)
 
 ROLES: Final = ("train", "predict", "evaluate")
 MAX_EDGES: Final = 10_000
@@ -52,9 +61,9 @@ def parse_roles(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(role for role in ROLES if role in given)
 
 
-def _ids(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
+def _ids(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
     try:
-        return parse_ids(value)
+        return () if value is None else parse_ids(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -77,10 +86,10 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     "--id",
     "ids",
     envvar="FL_ID",
-    required=True,
     metavar="ID",
     callback=_ids,
-    help="Its id, or several: 0-19, or 0-4,9,lab-a. Edge k of a run of N gets part k of the data, for k < N.",
+    help="Its id, or several: 0-19, or 0-4,9,lab-a. Edge k of a run of N gets part k of the data, for k < N."
+    "  [default: the kit's]",
 )
 @options.broker_options
 @click.option(
@@ -129,6 +138,16 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     "--wait", type=click.FloatRange(0), help="End after so many seconds without a broker.  [default: never]"
 )
 @click.option(
+    "--seal",
+    is_flag=True,
+    help="Let nobody but the aggregator read what it sends, its broker neither (--kit).",
+)
+@click.option(
+    "--heartbeat",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Touch this file every 5 s while it works and has its broker: for health checks.",
+)
+@click.option(
     "--mqtt-client-id", metavar="TEXT", help="For brokers that bind MQTT client ids; one edge only."
 )
 @click.option(
@@ -143,7 +162,10 @@ def command(
     ids: tuple[str, ...],
     roles: tuple[str, ...],
     evaluator: str | None,
+    broker: BrokerOptions,
+    mqtt_client_id: str | None,
     state_dir: Path | None,
+    seal: bool,
     verbose: int,
     log_format: str,
     **rest: Any,
@@ -151,12 +173,24 @@ def command(
     """Train on this machine's own data for a federation, and answer predictions, over an MQTT broker."""
     if evaluator in ids:
         raise click.BadParameter(f"{evaluator!r} is among the ids of --id, too", param_hint="--evaluator")
+    options.start_logging(verbose, log_format)
+    reach = broker.reach(roles=ROLES, mqtt_client_id=mqtt_client_id)
+    if reach.kit is not None:
+        ids, roles = _by_kit(reach.kit, ids, roles, evaluator)
+    elif not ids:
+        context = click.get_current_context()
+        raise click.MissingParameter(
+            ctx=context, param=next(one for one in context.command.params if one.name == "ids")
+        )
+    if seal:
+        if reach.kit is None:
+            raise UserError("--seal without --kit: for whom? expected the kit that provision has made")
+        reach.kit.sealer()
     each = [(name, roles) for name in ids]
     if evaluator is not None:
         each.append((evaluator, ("evaluate",)))
-    if rest["mqtt_client_id"] is not None and len(each) > 1:
+    if mqtt_client_id is not None and len(each) > 1:
         raise click.BadParameter("it can name one edge only", param_hint="--mqtt-client-id")
-    options.start_logging(verbose, log_format)
 
     from fl_edge import fleet
 
@@ -171,20 +205,39 @@ def command(
                 fleet.EdgeSettings(name, its_roles, directory(name))  # type: ignore[arg-type]
                 for name, its_roles in each
             ),
-            broker=rest["broker"],
-            password=options.read_password(rest["password_file"]),
-            prefix=rest["prefix"],
-            keepalive=rest["keepalive"],
+            reach=reach,
             task=rest["task"],
             data=rest["data"],
             device=rest["device"],
             chunk=rest["chunk"],
             workers=rest["workers"] or min(_cores(), len(each)),
             wait=rest["wait"],
-            mqtt_client_id=rest["mqtt_client_id"],
             parts_file=rest["parts_file"],
+            heartbeat=rest["heartbeat"],
+            seal=seal,
         )
     )
+
+
+def _by_kit(
+    kit: Kit, ids: tuple[str, ...], roles: tuple[str, ...], evaluator: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The id and the roles of the kit's account; it is one edge's and allows no more than it says."""
+    its_roles = tuple(role for role in ROLES if role in kit.roles)
+    if ids not in ((), (kit.name,)):
+        raise UserError(f"--id beside --kit: the kit is of edge {kit.name!r}, and of no other")
+    if evaluator is not None:
+        raise UserError(f"--evaluator beside --kit: the kit is of edge {kit.name!r}, and of no other")
+    source = click.get_current_context().get_parameter_source("roles")
+    if source is not ParameterSource.DEFAULT:
+        for role in roles:
+            if role not in its_roles:
+                raise UserError(f"--role {role}: the kit of {kit.name!r} is for {', '.join(its_roles)}")
+        return (kit.name,), roles
+    for role, what in (("train", "does not train"), ("predict", "answers no predictions")):
+        if role not in its_roles:
+            LOG.info("it %s: its kit is without the role %s", what, role, extra={"client": kit.name})
+    return (kit.name,), its_roles
 
 
 def _cores() -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fl_edge.predictor import Predictor
 from fl_edge.session import State
+from fl_edge.trust import Trust
 from fl_edge.wire import Wire, WireEvent
 from fl_shared import mqtt
 
@@ -16,13 +17,14 @@ from fl_shared import mqtt
 class Edge:
     """``connect`` and ``connect_predictor`` open its connections; ``wire`` is null until `Runtime.run`.
 
-    ``kept_file``: where its finished update outlives the process (`kept`).
+    ``kept_file``: where its finished update outlives the process (`kept`). ``trust`` is null without a kit.
     """
 
     state: State
     kept_file: Path
     connect: Callable[[Callable[[WireEvent], None]], Wire]
     connect_predictor: Callable[[Callable[[mqtt.Event], None]], mqtt.Connection]
+    trust: Trust | None = None
     wire: Wire | None = None
     predictor: Predictor | None = None
     held: dict[int, str] = field(default_factory=dict)

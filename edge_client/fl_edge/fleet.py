@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from fl_edge import kept, tasks
 from fl_edge.edge import Edge
 from fl_edge.errors import UnknownTaskError
+from fl_edge.heartbeat import Heartbeat
 from fl_edge.parts_file import PartsFile
 from fl_edge.pool import Pool
 from fl_edge.predictor import MAX_PACKET
@@ -25,12 +26,14 @@ from fl_edge.runtime import Inbox, Interrupted, Runtime
 from fl_edge.session import Identity, Session
 from fl_edge.state_dir import StateDir
 from fl_edge.tasks.synthetic import PREFIX as SYNTHETIC
+from fl_edge.trust import Trust
 from fl_edge.wire import Wire, WireEvent
 from fl_shared import messages as m
 from fl_shared import mqtt
-from fl_shared.broker_url import BrokerAddress
+from fl_shared import topics as t
 from fl_shared.errors import UserError
 from fl_shared.options import end_on_signals
+from fl_shared.reach import BrokerReach
 
 LOG = logging.getLogger(__name__)
 
@@ -57,22 +60,27 @@ class EdgeSettings:
 class FleetSettings:
     """``task``: the one to insist on. ``chunk``: bytes of an update that are sent at once.
 
-    ``wait``: seconds to be without a broker at most; null: for ever. ``parts_file``: see `parts_file`.
+    ``wait``: seconds to be without a broker at most; null: for ever. ``heartbeat``: file to touch, see `Heartbeat`.
+    ``seal``: what is sent, for the aggregator alone; it takes a kit. ``parts_file``: see `parts_file`.
     """
 
     edges: tuple[EdgeSettings, ...]
-    broker: BrokerAddress
-    password: str | None = field(repr=False)
-    prefix: str
-    keepalive: int
+    reach: BrokerReach
     task: str | None
     data: Path | None
     device: str
     workers: int
     chunk: int
     wait: float | None
-    mqtt_client_id: str | None
+    heartbeat: Path | None
+    seal: bool = False
     parts_file: Path | None = None
+
+    @property
+    def predict_group(self) -> str:
+        """The share group in which its edges take requests for predictions."""
+        kit = self.reach.kit
+        return t.PREDICTORS if kit is None or kit.predict_group is None else kit.predict_group
 
 
 def run(settings: FleetSettings) -> int:
@@ -80,16 +88,13 @@ def run(settings: FleetSettings) -> int:
     _check(settings)
     device = "cpu" if _is_synthetic(settings.task) else _device(settings.device)
     _allow_files(FILES_AN_EDGE * len(settings.edges) + FILES_BESIDE)
-    connection = mqtt.ConnectionSettings(
-        address=settings.broker,
-        password=settings.password,
-        keepalive=settings.keepalive,
-        mqtt_client_id=settings.mqtt_client_id,
+    connection = settings.reach.connection(
         max_queued_bytes=QUEUE_ROOM + GRANT * (settings.chunk + PART_ROOM),
         maximum_packet_size=m.MAX_PACKET,
     )
     with contextlib.ExitStack() as stack:
         states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
+        heartbeat = None if settings.heartbeat is None else Heartbeat(settings.heartbeat, time.monotonic())
         inbox = Inbox()
         keeper = kept.Keeper()
         stack.callback(keeper.close)
@@ -108,9 +113,11 @@ def run(settings: FleetSettings) -> int:
             inbox,
             keeper,
             PartsFile(settings.parts_file),
-            prefix=settings.prefix,
-            broker=str(settings.broker),
+            prefix=settings.reach.prefix,
+            broker=str(settings.reach.address),
             patience=settings.wait,
+            heartbeat=heartbeat,
+            predict_group=settings.predict_group,
         )
         return runtime.run(network.check)
 
@@ -138,8 +145,11 @@ def _edge(
         maximum_packet_size=MAX_PACKET,
     )
 
+    kit = settings.reach.kit
+    sealer = kit.sealer if settings.seal and kit is not None else None
+
     def connect(post: Callable[[WireEvent], None]) -> Wire:
-        return Wire(network, connection, settings.prefix, edge.client, edge.roles, post)
+        return Wire(network, connection, settings.reach.prefix, edge.client, edge.roles, post, sealer)
 
     def connect_predictor(post: Callable[[mqtt.Event], None]) -> mqtt.Connection:
         return network.connect(for_predictions, post)
@@ -147,7 +157,8 @@ def _edge(
     # Sequence numbers grow over restarts, too, as far as clocks do.
     file = state.path / kept.FILE
     session = Session(identity, seq=int(time.time() * 1000), kept=kept.read(file, edge.client))
-    return Edge(session, file, connect, connect_predictor)
+    trust = None if kit is None else Trust(kit.verifier())
+    return Edge(session, file, connect, connect_predictor, trust)
 
 
 def _check(settings: FleetSettings) -> None:

@@ -112,6 +112,11 @@ class ModelStore:
         entry = self._entries.get(digest)
         return entry.model if entry is not None and holder in entry.holders else None
 
+    def progress(self, digest: str) -> str:
+        """How far the fetch of a model has come, in words; empty if nobody fetches it."""
+        entry = self._entries.get(digest)
+        return "" if entry is None else entry.download.progress
+
     def release(self, holder: Holder, digest: str) -> None:
         """The holder needs it no more. A fetch of its own that is under way ends without ``done``."""
         entry = self._entries.get(digest)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from fl_edge.models import Holder, Model, ModelStore
+from fl_edge.quota import Quota
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
@@ -33,6 +34,8 @@ PATIENCE: Final = 5.0
 """Seconds after the beginning of a fetch that requests wait for it. Then the model that is here answers them."""
 RETRY: Final = 15.0
 """Seconds until a model is tried again that could not be fetched."""
+GHOST_AFTER: Final = 10.0
+"""Seconds without a piece of it after which a model gives way to one that was announced later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,10 @@ class Oracle(Protocol):
 
 
 class Predictor:
-    """``connect`` opens its connection. All times are seconds."""
+    """``connect`` opens its connection; requests come in the share group ``group``. Others may share its ``quota``.
+
+    All times are seconds.
+    """
 
     def __init__(
         self,
@@ -67,18 +73,23 @@ class Predictor:
         oracle: Oracle,
         connect: Callable[[], mqtt.Connection],
         first_seq: int,
+        quota: Quota,
+        group: str,
     ) -> None:
         self._client = client
         self._prefix = prefix
         self._store = store
         self._oracle = oracle
         self._connect = connect
+        self._group = group
+        self._quota = quota
         self._seq = itertools.count(first_seq)
         self._connection: mqtt.Connection | None = None
         self._announced: m.ModelAnnouncement | None = None
         self._loaded: tuple[m.ModelAnnouncement, Model] | None = None
         self._fetching: m.ModelAnnouncement | None = None
         self._fetching_since = 0.0
+        self._progress: tuple[str, float] = ("", 0.0)
         self._failed: tuple[str, float] = ("", 0.0)
         self._waiting: deque[Request] = deque()
         self._running: dict[int, tuple[Request, m.ModelAnnouncement]] = {}
@@ -119,6 +130,7 @@ class Predictor:
 
     def advance(self, now: float) -> None:
         """To be called every second: no request waits for ever, and a model that was not to be had is tried again."""
+        self._give_up_ghost(now)
         if self._takes_long(now):
             self._answer_waiting()
         elif (
@@ -128,6 +140,21 @@ class Predictor:
             and now >= self._failed[1] + RETRY
         ):
             self._fetch(self._announced, now)
+
+    def _give_up_ghost(self, now: float) -> None:
+        """A model that was announced and does not come must not keep others away that were announced after it."""
+        fetching, announced = self._fetching, self._announced
+        if fetching is None or announced is None:
+            return
+        progress = self._store.progress(fetching.digest)
+        if progress != self._progress[0]:
+            self._progress = (progress, now)
+        elif now >= self._progress[1] + GHOST_AFTER and announced.digest != fetching.digest:
+            LOG.info("version %d does not come: trying version %d", fetching.version, announced.version,
+                     extra={"client": self._client})  # fmt: skip
+            self._fetching = None
+            self._store.release(self.holder, fetching.digest)
+            self._fetch(announced, now)
 
     def _takes_long(self, now: float) -> bool:
         """A newer model is on its way, and requests have waited for it long enough."""
@@ -139,6 +166,7 @@ class Predictor:
 
     def _fetch(self, announced: m.ModelAnnouncement, now: float) -> None:
         self._fetching, self._fetching_since = announced, now
+        self._progress = (self._store.progress(announced.digest), now)
         self._store.fetch(self.holder, announced.digest, now, FETCH_PATIENCE)
 
     # --- requests -----------------------------------------------------------------------------------------
@@ -146,7 +174,7 @@ class Predictor:
     def connected(self) -> None:
         """Its connection is up, and the broker knows nothing of it."""
         assert self._connection is not None
-        shared, own = t.shared_predict_filter(self._prefix), t.PredictTopic(self._client)
+        shared, own = t.shared_predict_filter(self._prefix, self._group), t.PredictTopic(self._client)
         self._connection.subscribe([(shared, 1), (t.build(self._prefix, own), 1)])
 
     def asked(self, received: mqtt.Received, now: float) -> None:
@@ -155,12 +183,17 @@ class Predictor:
             # Somebody has retained a request: it is from yesterday, and comes again with each connection.
             return
         topic, (loaded, model) = received.response_topic, self._loaded
+        too_much = self._quota.refusal(topic, len(received.payload), now)
+        if too_much is not None and not self._quota.is_to_be_told(too_much, now):
+            return  # most refused ones get no answer, else the answers would be a flood, too
         answerable = topic is None or t.answerable(self._prefix, topic)
         request = Request(bytes(received.payload), topic if answerable else None, received.correlation)
         if not answerable:
             own = t.build(self._prefix, t.PredictionsTopic())
             text = f"response topic {topic!r}: expected one under {own}/, or one of your own"
             self._answer(request, loaded, Answer(error=text))
+        elif too_much is not None:
+            self._answer(request, loaded, Answer(error=f"{too_much}; ask again later"))
         elif not request.payload:
             self._answer(request, loaded, Answer(error="the request is empty; expected a picture, or JSON"))
         elif len(request.payload) > MAX_REQUEST:

@@ -10,18 +10,23 @@ from typing import Final, assert_never
 
 from fl_edge.edge import Edge
 from fl_edge.models import ModelStore
-from fl_edge.session import events
-from fl_edge.translate import event_of
+from fl_edge.session import Session, events
+from fl_edge.translate import cleared, event_of
 from fl_edge.vigil import Vigil
 from fl_edge.wire import Up, WireEvent
 from fl_shared import mqtt
 from fl_shared import topics as t
-from fl_shared.codec import DecodeError
+from fl_shared.codec import DecodeError, decode
+from fl_shared.errors import BadSignature
 
 LOG = logging.getLogger(__name__)
 
 MAX_KINDS: Final = 100
 """Kinds of useless messages that are told apart; a peer must not fill the disk with our log."""
+
+
+class _Old(Exception):
+    """It was said once, and is so no more: somebody has kept it (protocol, 9.5 to 9.7)."""
 
 
 class Reception:
@@ -95,12 +100,30 @@ class Reception:
                 self._drop(edge, type(topic).__name__, fault)
             return
         try:
-            event = event_of(edge.client, topic, received.payload, retained=received.retain, now=now)
-        except DecodeError as error:
+            event = self._meaning(edge, topic, received, now)
+        except (DecodeError, BadSignature, _Old) as error:
             self._drop(edge, type(topic).__name__, str(error))
             return
         if event is not None:
             self._tell(edge, event)
+
+    def _meaning(
+        self, edge: Edge, topic: t.Topic, received: mqtt.Received, now: float
+    ) -> events.Event | None:
+        """Raises what is wrong with it."""
+        trust = edge.trust
+        if not received.payload:
+            # Nobody can sign nothing: with a kit only a result or a later round ends a round.
+            obeyed = trust is None or isinstance(topic, t.PresenceTopic)
+            return cleared(edge.client, topic, now) if obeyed else None
+        if trust is not None:
+            trust.check(topic, received.topic, received.payload)
+        message = decode(topic, received.payload)
+        if trust is not None:
+            member = edge.state.member if isinstance(edge.state, Session) else None
+            if (why := trust.why_old(received.topic, message, member)) is not None:
+                raise _Old(why)
+        return event_of(edge.client, topic, message, retained=received.retain, now=now)
 
     def _drop(self, edge: Edge, where: str, why: str) -> None:
         """Counts what was of no use; of each kind it says so the first time, and at each power of ten."""
@@ -130,7 +153,8 @@ class Reception:
                 edge.predictor.asked(event, now)
             case mqtt.Subscribed():
                 if event.refused:
-                    names = ", ".join(event.refused)
+                    # Without the share group, which may be a secret.
+                    names = ", ".join(re.sub(r"^\$share/[^/]*/", "", name) for name in event.refused)
                     LOG.warning(
                         "it answers no predictions: the broker does not let it read %s, check the account's rights",
                         names,

@@ -19,6 +19,7 @@ from typing import Final, assert_never
 from fl_edge import inbox as bounded
 from fl_edge import session as machine
 from fl_edge.edge import Edge
+from fl_edge.heartbeat import Heartbeat
 from fl_edge.jobs import JobResult
 from fl_edge.kept import Keeper
 from fl_edge.labour import Forecast, Labour
@@ -26,12 +27,14 @@ from fl_edge.models import Carrier, Holder, Model, ModelStore
 from fl_edge.parts_file import PartsFile
 from fl_edge.pool import Pool
 from fl_edge.predictor import Predictor
+from fl_edge.quota import Quota
 from fl_edge.reception import Reception
 from fl_edge.session import effects, events
 from fl_edge.session.phases import Registering
 from fl_edge.vigil import Vigil
 from fl_edge.wire import WireEvent
 from fl_shared import mqtt
+from fl_shared import topics as t
 
 LOG = logging.getLogger(__name__)
 
@@ -74,7 +77,10 @@ class _EdgeOracle:
 
 
 class Runtime:
-    """``patience``: seconds that all edges together may be without a broker; null: for ever."""
+    """``patience``: seconds that all edges together may be without a broker; null: for ever.
+
+    ``heartbeat`` beats while the loop turns and any of them has its broker.
+    """
 
     def __init__(
         self,
@@ -87,12 +93,17 @@ class Runtime:
         prefix: str,
         broker: str,
         patience: float | None,
+        heartbeat: Heartbeat | None = None,
+        predict_group: str = t.PREDICTORS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._edges = {edge.client: edge for edge in edges}
         self._inbox = inbox
         self._keeper = keeper
         self._prefix = prefix
+        self._predict_group = predict_group
+        self._quota = Quota(clock())
+        self._heartbeat = heartbeat
         self._clock = clock
         self._labour = Labour(pool, parts.take)
         self._store = ModelStore(self._carrier, self._fetched)
@@ -119,6 +130,8 @@ class Runtime:
             _EdgeOracle(self._labour, client),
             lambda: edge.connect_predictor(partial(self._enqueue_for_predictions, client)),
             first_seq,
+            self._quota,
+            self._predict_group,
         )
 
     # --- the loop -----------------------------------------------------------------------------------------
@@ -160,7 +173,7 @@ class Runtime:
 
     def _enqueue_for_predictions(self, client: str, event: mqtt.Event) -> None:
         """On the network thread."""
-        self._inbox.put(FromPredictions(client, event), _size(event))
+        self._inbox.put(FromPredictions(client, event), _size(event), aside=True)
 
     def _pause(self) -> float:
         now = self._clock()
@@ -222,6 +235,8 @@ class Runtime:
             return
         self._next_second = now + 1.0
         self._vigil.keep(now)
+        if self._heartbeat is not None and self._vigil.has_broker:
+            self._heartbeat.beat(now)
         if (dropped := self._inbox.take_dropped()) > 0:
             LOG.warning(
                 "%d messages dropped: more came at once than can wait here; what matters is repeated", dropped

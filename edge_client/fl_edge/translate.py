@@ -9,22 +9,19 @@ from fl_shared import topics as t
 
 
 def event_of(
-    client: str, topic: t.Topic, payload: bytes | memoryview, *, retained: bool, now: float
+    client: str, topic: t.Topic, message: m.Message, *, retained: bool, now: float
 ) -> events.Event | None:
-    """What ``payload`` on ``topic`` tells the session of ``client``; null: nothing that it need know.
+    """What ``message`` on ``topic`` tells the session of ``client``; null: nothing that it need know.
 
-    Raises ``codec.DecodeError`` for what is no message of that topic.
+    Raises ``codec.DecodeError`` if it contradicts its topic.
     """
-    if not payload:
-        return _cleared(client, topic, now)
-    message = codec.decode(topic, payload)
     match topic, message:
         case t.AggregatorTopic(), m.AggregatorPresence():
             return events.AggregatorSeen(now, message, retained)
         case t.PresenceTopic(client=whose), m.ClientPresence() if whose == message.client == client:
             return events.PresenceSeen(now, message)
         case t.RepliesTopic(client=whose), (
-            m.Admitted() | m.Refused() | m.Grant() | m.Accepted() | m.Rejected()
+            m.Admitted() | m.Refused() | m.Grant() | m.Accepted() | m.Rejected() | m.Limited()
         ) as reply:
             return events.Replied(now, reply) if whose == reply.client == client else None
         case t.SelectedTopic(round=number), m.Selected():
@@ -41,7 +38,8 @@ def event_of(
             return None
 
 
-def _cleared(client: str, topic: t.Topic, now: float) -> events.Event | None:
+def cleared(client: str, topic: t.Topic, now: float) -> events.Event | None:
+    """What an empty payload on ``topic`` tells the session of ``client``."""
     match topic:
         case t.SelectedTopic(round=number):
             return events.SelectionCleared(now, number)

@@ -28,6 +28,11 @@ class Vigil:
         self._loss = ("there was no answer yet", float("-inf"))
         self._next_notice = now + NOTICE_EVERY
 
+    @property
+    def has_broker(self) -> bool:
+        """Whether any of the edges is connected."""
+        return self._without_broker is None
+
     def connected(self, edge: Edge) -> None:
         self._without_broker = None
         LOG.info("connected to %s", self._broker, extra={"client": edge.client})

@@ -7,12 +7,16 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from fl_edge.session.effects import SendChunks
 from fl_shared import codec, mqtt, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import MessageTooLarge, QueueFull
+
+if TYPE_CHECKING:
+    from fl_shared.sealing import Sealer
 
 LOG = logging.getLogger(__name__)
 
@@ -33,7 +37,10 @@ def new_session() -> str:
 
 
 class Wire:
-    """``post`` is called on the network thread, and may only enqueue."""
+    """``post`` is called on the network thread, and may only enqueue.
+
+    ``new_sealer``: how all is sealed that it sends but its presence, anew for each connection; null: it is not.
+    """
 
     def __init__(
         self,
@@ -43,18 +50,22 @@ class Wire:
         client: str,
         roles: Sequence[m.ClientRole],
         post: Callable[[WireEvent], None],
+        new_sealer: Callable[[], Sealer] | None = None,
     ) -> None:
         self.client = client
         self.is_up = False
         self._prefix = prefix
         self._roles = roles
         self._post = post
+        self._new_sealer = new_sealer
+        self._sealer: Sealer | None = None
         self._session = ""
         self._connection = network.connect(replace(settings, will=self._new_will), self._on_event)
 
     def _new_will(self) -> mqtt.Will:
         """Called for each connection: the will of one that was lost must not pass for one of the next."""
         self._session = new_session()
+        self._sealer = None if self._new_sealer is None else self._new_sealer()
         will = m.ClientPresence(client=self.client, state="offline", session=self._session)
         return mqtt.Will(t.build(self._prefix, t.PresenceTopic(self.client)), codec.encode(will))
 
@@ -102,9 +113,11 @@ class Wire:
 
     def send(self, topic: t.Topic, message: m.Message, *, retain: bool) -> None:
         """What cannot be sent is dropped: all that matters is repeated until it is answered."""
-        payload = codec.encode(message)
+        text, payload = t.build(self._prefix, topic), codec.encode(message)
+        if not isinstance(topic, t.PresenceTopic):
+            payload = self._sealed(text, payload)
         try:
-            self._connection.publish(t.build(self._prefix, topic), payload, qos=1, retain=retain)
+            self._connection.publish(text, payload, qos=1, retain=retain)
         except (QueueFull, MessageTooLarge) as error:
             LOG.warning(
                 "%s not sent, it is repeated until it is answered: %s",
@@ -113,13 +126,16 @@ class Wire:
                 extra={"client": self.client},
             )
 
+    def _sealed(self, topic: str, payload: bytes) -> bytes:
+        return payload if self._sealer is None else self._sealer.seal(topic, payload)
+
     def send_chunks(self, ask: SendChunks) -> None:
         """Chunks that the queue does not take are granted again, when they have not come."""
         topic = t.build(self._prefix, t.UpdatesTopic(self.client))
         for number, index in enumerate(ask.chunks):
             chunk = upload.part(ask.sender, ask.first_seq + number, ask.update, ask.chunk_size, index)
             try:
-                self._connection.publish(topic, codec.encode(chunk), qos=1)
+                self._connection.publish(topic, self._sealed(topic, codec.encode(chunk)), qos=1)
             except (QueueFull, MessageTooLarge) as error:
                 left = len(ask.chunks) - number
                 LOG.warning(

@@ -79,13 +79,15 @@ WAYS: Final[dict[type[t.Topic], Way]] = {
                         note=f"An update is kept, and sent again, until it is answered. {_BARE}"),
     t.EvaluationsTopic: Way("edge", ("aggregator",)),
     t.PredictTopic: Way("asker", ("edge",), bare=True,
-                        note="Without the client, any one edge answers: they share `$share/predictors/`."),
+                        note="Without the client, any one edge answers: they share `$share/predictors/`, or with kits "
+                             "a group that only they know."),
     t.PredictionsTopic: Way("edge", ("asker",), bare=True, note="For requests without a Response Topic."),
 }  # fmt: skip
 
 ANSWERED: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
-    t.RegisterTopic: (m.Admitted, m.Refused),
-    t.UpdatesTopic: (m.Grant, m.Accepted, m.Rejected),
+    t.RegisterTopic: (m.Admitted, m.Refused, m.Limited),
+    t.UpdatesTopic: (m.Grant, m.Accepted, m.Rejected, m.Limited),
+    t.EvaluationsTopic: (m.Limited,),
 }
 """What comes on `RepliesTopic` for what is sent there."""
 

@@ -1,30 +1,52 @@
-"""Where the broker is: ``mqtt://[user@]host[:port]``, parsed once at the command line."""
+"""Where the broker is: ``mqtts://[user@]host[:port]`` and its like, parsed once at the command line."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Literal, Self, cast, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from fl_shared.errors import UserError
 
-DEFAULT_PORT: Final = 1883
-_FORM: Final = "mqtt://[user@]host[:port], for example mqtt://localhost:1883"
+Scheme = Literal["mqtt", "mqtts", "ws", "wss"]
+
+PORTS: Final[dict[Scheme, int]] = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+"""Where no port is given."""
+DEFAULT_PORT: Final = PORTS["mqtt"]
+WEBSOCKET_PATH: Final = "/mqtt"
+_FORM: Final = (
+    "mqtt://, mqtts://, ws:// or wss://, then [user@]host[:port] (and [/path] for ws, wss), "
+    "for example mqtts://broker.example:8883"
+)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_TLS: Final = frozenset({"mqtts", "wss", "ssl", "tls"})
+_OTHER_NAMES: Final = {
+    "ssl": "mqtts", "tls": "mqtts", "mqtt+ssl": "mqtts", "tcp": "mqtt", "http": "ws", "https": "wss",
+}  # fmt: skip
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/%-]{0,1023}")
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
     """``host`` is a name or an address (IPv6 without brackets), ``user`` the account, None for anonymous.
 
-    There is no password in it, so that it may be shown and logged everywhere.
+    ``path`` is where the WebSocket is (``ws``, ``wss``), empty for the others. There is no password in it, so
+    that it may be shown and logged everywhere.
     """
 
     host: str
     port: int = DEFAULT_PORT
     user: str | None = None
+    scheme: Scheme = "mqtt"
+    path: str = ""
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.scheme in ("mqtts", "wss")
+
+    @property
+    def is_websocket(self) -> bool:
+        return self.scheme in ("ws", "wss")
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -33,34 +55,36 @@ class BrokerAddress:
         found = _SCHEME.match(text)
         if found is None:
             raise UserError(f"broker {_shown(url)!r}: no scheme; expected {_FORM}")
-        scheme, rest = found.group()[:-3].lower(), text[found.end() :]
-        if scheme in _TLS:
-            raise UserError(
-                f"broker {_shown(url)!r}: TLS (mqtts://, wss://) is not supported yet; expected {_FORM}"
-            )
-        if scheme != "mqtt":
-            raise UserError(f"broker {_shown(url)!r}: the scheme {scheme!r} is unknown; expected {_FORM}")
+        name, rest = found.group()[:-3].lower(), text[found.end() :]
+        if name not in get_args(Scheme):
+            hint = f"; write {_OTHER_NAMES[name]}://" if name in _OTHER_NAMES else ""
+            raise UserError(f"broker {_shown(url)!r}: the scheme {name!r} is unknown{hint}; expected {_FORM}")
+        scheme = cast(Scheme, name)
         account, at, place = rest.rpartition("@")
         if at and ":" in account:
             raise UserError(
                 f"broker {_shown(url)!r}: a password in the URL can be seen by everybody on this machine; "
-                "write mqtt://user@host and give the password in FL_PASSWORD or with --password-file"
+                f"write {scheme}://user@host and give the password in FL_PASSWORD or with --password-file"
             )
         user = unquote(account) if at else None
         if user is not None and (not user.isprintable() or not user):
             raise UserError(
                 f"broker {_shown(url)!r}: the user before @ is empty or not printable; expected {_FORM}"
             )
-        host, port = _host_and_port(url, place)
-        return cls(host, port, user)
+        host, port, path = _place(url, scheme, place)
+        return cls(host, PORTS[scheme] if port is None else port, user, scheme, path)
 
     def __str__(self) -> str:
         account = "" if self.user is None else quote(self.user, safe="") + "@"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt://{account}{host}:{self.port}"
+        return f"{self.scheme}://{account}{self.host_and_port}{self.path}"
+
+    @property
+    def host_and_port(self) -> str:
+        """As in a URL: an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _host_and_port(url: str, place: str) -> tuple[str, int]:
+def _place(url: str, scheme: Scheme, place: str) -> tuple[str, int | None, str]:
     try:
         parts = urlsplit("mqtt://" + place)
         host, port = parts.hostname, parts.port
@@ -69,13 +93,24 @@ def _host_and_port(url: str, place: str) -> tuple[str, int]:
             f"broker {_shown(url)!r}: {error}; expected {_FORM} "
             "(an IPv6 address in brackets, a port from 1 to 65535)"
         ) from None
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
+    path = parts.path
+    if parts.query or parts.fragment:
+        raise UserError(f"broker {_shown(url)!r}: nothing may follow the port and path; expected {_FORM}")
+    if scheme in ("ws", "wss"):
+        path = path or WEBSOCKET_PATH
+        if not _PATH.fullmatch(path):
+            raise UserError(
+                f"broker {_shown(url)!r}: the path {path[:80]!r}; expected /mqtt or the like, at most 1024 characters"
+            )
+    elif path not in ("", "/"):
         raise UserError(f"broker {_shown(url)!r}: nothing may follow the port; expected {_FORM}")
+    else:
+        path = ""
     if not host or not host.isprintable() or any(mark in host for mark in " \\%,") or len(host) > 253:
         raise UserError(f"broker {_shown(url)!r}: {host or ''!r} is no host name; expected {_FORM}")
     if port == 0:
         raise UserError(f"broker {_shown(url)!r}: port 0; expected a port from 1 to 65535")
-    return host, DEFAULT_PORT if port is None else port
+    return host, port, path
 
 
 def _shown(url: str) -> str:

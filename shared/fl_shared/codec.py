@@ -31,6 +31,11 @@ MAX_MEMBERS: Final = 256
 MAX_MSGPACK_BYTES: Final = 268_435_455
 """MQTT's own limit for a packet."""
 
+SIGNATURE_ROOM: Final = 95
+"""Bytes by which a message grows when it is signed (`signatures`)."""
+SEALED: Final = 0xC1
+"""The first byte of what is sealed (`sealing`). No JSON and no msgpack begins so."""
+
 MSGPACK: Final = (m.ModelManifest, m.ModelChunk, m.Update, m.Offer, m.UpdateChunk, m.TrainingFailed)
 """What travels as msgpack; all else is JSON."""
 
@@ -42,7 +47,7 @@ KINDS: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
     t.RegisterTopic: (m.Registration,),
     t.PresenceTopic: (m.ClientPresence,),
     t.WorkTopic: (m.Selected,),
-    t.RepliesTopic: (m.Admitted, m.Refused, m.Grant, m.Accepted, m.Rejected),
+    t.RepliesTopic: (m.Admitted, m.Refused, m.Grant, m.Accepted, m.Rejected, m.Limited),
     t.SelectedTopic: (m.Selected,),
     t.MissingTopic: (m.Missing,),
     t.EdgesTopic: (m.Edges,),
@@ -138,6 +143,10 @@ def decode(topic: t.Topic, payload: bytes | memoryview) -> m.Message:
     head = _validate(lambda: m.Message.model_validate_json(payload))
     model = _model_for({"kind": head.kind}, kinds)
     return _validate(lambda: model.model_validate_json(payload))
+
+
+def is_sealed(payload: bytes | memoryview) -> bool:
+    return len(payload) > 0 and payload[0] == SEALED
 
 
 def session_in(payload: bytes) -> str | None:

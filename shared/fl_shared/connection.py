@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,6 +34,7 @@ class ConnectionSettings:
 
     ``mqtt_client_id``: null for a random one, which stays the same over reconnects (so that the broker ends
     our half-open predecessor, and sends his will, before it answers us).
+    ``tls``: how an encrypted connection (``mqtts``, ``wss``) is made, null for one that is not.
     ``will``: a function is asked anew for each connection (its session may be in it), on another thread.
     ``keepalive``: whole seconds; a silent loss shows after at most twice that (to the broker: 1.5 times).
     ``receive_maximum``: how many QoS 1 messages the broker may have on the way to us, null for 65,535.
@@ -54,11 +56,16 @@ class ConnectionSettings:
     connect_timeout: float = 5.0
     retry_first: float = 0.1
     retry_cap: float = 5.0
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """What a person may have given raises `UserError`, what only our programs give `ValueError`."""
         if self.password is not None and self.address.user is None:
-            raise UserError(f"broker {self.address}: a password needs a user; write mqtt://USER@host")
+            raise UserError(
+                f"broker {self.address}: a password needs a user; write {self.address.scheme}://USER@host"
+            )
+        if (self.tls is not None) != self.address.is_encrypted:
+            raise ValueError(f"{self.address}: expected tls for mqtts and wss, and for nothing else")
         for name, text in (("password", self.password), ("MQTT client id", self.mqtt_client_id)):
             if text is not None and len(text.encode(errors="replace")) > MAX_STRING:
                 raise UserError(f"{name}: expected at most {MAX_STRING} bytes")
@@ -102,11 +109,11 @@ class Lost:
 class Refused:
     """The broker will not have us, and will not change its mind: nothing more is tried on this connection.
 
-    ``code`` is the reason code of CONNACK (MQTT 5, section 3.2.2.2).
+    ``code`` is the reason code of CONNACK (MQTT 5, section 3.2.2.2), null if it did not come to that.
     """
 
     reason: str
-    code: int
+    code: int | None
 
 
 @dataclass(frozen=True, slots=True)

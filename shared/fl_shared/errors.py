@@ -35,6 +35,26 @@ class BrokerRefused(UserError):
     """The broker's answer to CONNECT is a refusal that stays (user, password, client id)."""
 
 
+class SpeaksTls(ConnectionError):
+    """What was asked without TLS answers with TLS."""
+
+
+class WebSocketRefused(ConnectionError):
+    """The other side makes no WebSocket of it. ``status`` is that of HTTP, null if it did not speak HTTP."""
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class BadSignature(Exception):
+    """A message is not signed, or not by whom it must be. The text says what was expected."""
+
+
+class CannotOpen(Exception):
+    """It was sealed for another key, by somebody else, or under another topic; or it was changed."""
+
+
 class QueueFull(Exception):
     """As much is waiting to be sent as the connection's settings allow; the message was not taken."""
 

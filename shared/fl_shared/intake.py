@@ -27,7 +27,10 @@ REGRANT_AFTER: Final = 5.0
 """Seconds after which what was granted and has not come is granted again; doubling up to `REGRANT_MOST`."""
 REGRANT_MOST: Final = 30.0
 STALLED_AFTER: Final = 2
-"""So many fruitless grants in a row, and the offer makes room for another one until it is repeated."""
+"""So often in a row what was granted did not come in time, and the offer makes room for another one."""
+TURN: Final = 30.0
+"""Seconds after which an upload that is still not complete makes room for one that waits, and comes after it: whoever
+sends slowly, or only seems to send, holds nobody up. It keeps what has come, and goes on when it is its turn again."""
 
 Verdict = Literal["keep", "duplicate", "not-granted", "wrong-size"]
 
@@ -72,9 +75,13 @@ class _Upload:
     granted: dict[int, float] = field(default_factory=dict)
     """On their way, and since when."""
     here: bytearray = field(default_factory=bytearray)
-    """One byte a chunk: whether it has come."""
+    """One byte a chunk: whether it has come. Empty before its first turn: offers that only wait take no room."""
     count: int = 0
+    since: float = 0.0
+    """When its turn began."""
     fruitless: int = 0
+    owed: int = 0
+    """Chunks that must come before it is believed again: one now and then is no progress."""
 
     def to_grant(self) -> Iterator[int]:
         while self.again:
@@ -89,6 +96,9 @@ class _Upload:
 
     def lapse(self) -> None:
         """What was on its way is not any more."""
+        if self.granted:
+            self.fruitless += 1
+            self.owed = len(self.granted)
         self.again += sorted(self.granted, reverse=True)
         self.granted.clear()
 
@@ -144,12 +154,11 @@ class Intake:
             # Repeated, so what was granted did not reach it, or its chunks did not reach us.
             self._take_back(upload)
             upload.offer = offer
-            upload.fruitless = 0
         else:
             self.forget(offer.client)
             if here and len(here) != offer.chunks:
                 raise ValueError(f"here: {len(here)} chunks, expected {offer.chunks}")
-            came = bytearray(map(bool, here)) or bytearray(offer.chunks)
+            came = bytearray(map(bool, here))
             self._waiting[offer.client] = _Upload(offer, here=came, count=sum(came))
         return self._grant(now)
 
@@ -158,7 +167,7 @@ class Intake:
         upload = self._find(client)
         if upload is None or (upload.offer.round, upload.offer.digest) != (round_number, digest):
             return "not-granted"
-        if index >= upload.offer.chunks:
+        if index >= upload.offer.chunks or not upload.here:
             return "not-granted"
         if length != upload.offer.length(index):
             return "wrong-size"
@@ -176,13 +185,20 @@ class Intake:
             self._on_their_way -= 1
         upload.here[index] = 1
         upload.count += 1
-        upload.fruitless = 0
+        upload.owed -= 1
+        if upload.owed <= 0:
+            upload.fruitless = 0
         return "keep"
 
     def more(self, now: float) -> tuple[Granted, ...]:
         """Grants that have become possible; to be asked for after chunks were kept, and now and then."""
         for upload in list(self._active.values()):
             self._lapse_if_overdue(upload, now)
+            stalled = upload.fruitless >= STALLED_AFTER or now - upload.since >= TURN
+            if stalled and self._waiting and not upload.complete:
+                self._take_back(upload)
+                upload.fruitless = 0
+                self._waiting[upload.offer.client] = self._active.pop(upload.offer.client)
         return self._grant(now)
 
     def is_complete(self, client: str) -> bool:
@@ -218,11 +234,7 @@ class Intake:
         if now - oldest < patience:
             return
         self._take_back(upload)
-        upload.fruitless += 1
-        if upload.fruitless >= STALLED_AFTER and self._waiting:
-            # Somebody else may have its place; it is at the end of the queue.
-            del self._active[upload.offer.client]
-            self._waiting[upload.offer.client] = upload
+        self._active.move_to_end(upload.offer.client)  # the others come first when room is given anew
 
     def _room(self, chunk_size: int) -> int:
         """How many more chunks of this size may be on their way."""
@@ -231,7 +243,7 @@ class Intake:
         on_their_way = sum(len(u.granted) * u.offer.chunk_size for u in self._active.values())
         return min(self._window - self._on_their_way, (WINDOW_BYTES - on_their_way) // chunk_size)
 
-    def _activate(self) -> None:
+    def _activate(self, now: float) -> None:
         size = sum(upload.offer.size for upload in self._active.values())
         while self._waiting:
             client, upload = next(iter(self._waiting.items()))
@@ -239,10 +251,12 @@ class Intake:
             room = PAIR_BYTES if len(self._active) == 1 else self._active_bytes
             if self._active and size > room:
                 return
+            upload.since = now
+            upload.here = upload.here or bytearray(upload.offer.chunks)
             self._active[client] = self._waiting.pop(client)
 
     def _grant(self, now: float) -> tuple[Granted, ...]:
-        self._activate()
+        self._activate(now)
         grants: list[Granted] = []
         for upload in self._active.values():
             # A quarter of a window at the least to a grant, where there is so much: a reply a chunk would be a flood.
@@ -252,6 +266,9 @@ class Intake:
             enough = min(self._window, WINDOW_BYTES // upload.offer.chunk_size, upload.offer.chunks) // 4
             if not upload.has_more or (upload.granted and room < enough):
                 continue
+            if upload.fruitless and len(self._active) > 1:
+                # What does not come takes the room of what would.
+                room = min(room, max(1, enough))
             chunks: list[int] = []
             for index in upload.to_grant():
                 chunks.append(index)

@@ -7,7 +7,6 @@ the account: its file is for one pair of eyes (mode 0600), and a `Kit` does not 
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
@@ -17,12 +16,10 @@ import tempfile
 import zipfile
 import zlib
 from base64 import b64encode
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -32,8 +29,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509.oid import NameOID
 from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
+from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import UserError
-from fl_shared.topics import CLIENT, valid_prefix
+from fl_shared.sealing import Opener, Sealer
+from fl_shared.signatures import SIGNATURE, Signer, Verifier
+from fl_shared.tls import Tls
+from fl_shared.topics import CLIENT, GROUP, valid_prefix
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -55,18 +56,15 @@ Role = Literal["train", "evaluate", "predict", "aggregator", "operator", "asker"
 
 
 def broker_text(value: str) -> str:
-    """``value`` if it is ``mqtts://host:port`` (or ``wss://``); raises ``ValueError``."""
-    form = "expected mqtts://host:port"
+    """``value`` if it is where a broker speaks TLS; raises ``ValueError``."""
+    form = "expected mqtts://host:port or wss://host:port/path"
     try:
-        parts = urlsplit(value)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"{value!r}: {error}; {form}") from None
-    rest = parts.path or parts.query or parts.fragment or parts.username or parts.password
-    if parts.scheme not in ("mqtts", "wss") or not host or not port or rest:
-        raise ValueError(f"{value!r}: {form}")
-    if not host.isascii() or not host.isprintable() or any(mark in host for mark in " \\%,"):
-        raise ValueError(f"{value!r}: {host!r} is no host; {form}")
+        address = BrokerAddress.parse(value)
+    except UserError:
+        # Without the reason, which has the value in it: an account's password may be in that.
+        raise ValueError(form) from None
+    if not address.is_encrypted or address.user is not None:
+        raise ValueError(form)
     return value
 
 
@@ -93,6 +91,8 @@ class _Description(BaseModel):
     sealing_public: _RawKey
     signing_private: _RawKey | None = None
     sealing_private: _RawKey | None = None
+    voucher: Annotated[Base64Bytes, Field(min_length=SIGNATURE, max_length=SIGNATURE)] | None = None
+    predict_group: Annotated[str, Field(pattern=f"^{GROUP}$")] | None = None
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     password: Annotated[str, Field(min_length=1, max_length=256)] | None = None
 
@@ -106,8 +106,10 @@ class Kit:
     """``name``: the account, for an edge its client id. ``broker``: ``mqtts://host:port``.
 
     ``ca``, ``cert``, ``key`` are PEM. ``signing_public`` (Ed25519) and ``sealing_public`` (X25519) are the
-    aggregator's, raw, 32 bytes; it alone has the private ones. Either ``cert`` and ``key`` or ``user`` and
-    ``password`` are there.
+    aggregator's, raw, 32 bytes. ``signing_private`` it alone has. ``sealing_private`` (X25519) is the account's own,
+    and ``voucher`` says so, in the aggregator's name, where that is not the account itself. Either ``cert`` and
+    ``key`` or ``user`` and ``password`` are there. ``predict_group``: the share group of those with the role
+    ``predict``, which only they know.
     """
 
     name: str
@@ -121,8 +123,10 @@ class Kit:
     key: bytes | None = field(default=None, repr=False)
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    predict_group: str | None = field(default=None, repr=False)
     signing_private: bytes | None = field(default=None, repr=False)
     sealing_private: bytes | None = field(default=None, repr=False)
+    voucher: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -205,12 +209,30 @@ class Kit:
 
         No key lies in a file afterwards.
         """
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=self.ca.decode("ascii"))
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.cert is not None and self.key is not None:
-            with _passing_file(self.cert + b"\n" + self.key) as name:
-                context.load_cert_chain(name)
-        return context
+        return Tls(self.ca, self.cert, self.key).context()
+
+    def verifier(self) -> Verifier:
+        """Knows the aggregator's signatures."""
+        return Verifier(self.signing_public)
+
+    def signer(self) -> Signer:
+        """Signs in the aggregator's name; of its kit only."""
+        assert self.signing_private is not None
+        return Signer(self.signing_private)
+
+    def opener(self) -> Opener:
+        """Opens what accounts have sealed; of the aggregator's kit only."""
+        assert self.sealing_private is not None
+        assert self.signing_private is not None
+        return Opener(self.sealing_private, self.verifier())
+
+    def sealer(self) -> Sealer:
+        """Seals what the account sends on one connection. Raises ``UserError`` if the kit has no key for that."""
+        if self.sealing_private is None or self.voucher is None:
+            raise UserError(
+                f"the kit of {self.name!r} has no key to seal with; get a new one: provision rotate"
+            )
+        return Sealer(self.sealing_private, self.voucher, self.sealing_public)
 
     def _check(self) -> None:
         authorities = _certificates(CA, self.ca)
@@ -223,17 +245,35 @@ class Kit:
             raise _Unfit(f"neither {CERTIFICATE} and {KEY} nor user and password are in it")
         if self.cert is not None and self.key is not None:
             self._check_certificate(_certificates(CERTIFICATE, self.cert)[0], authorities)
-        private = (self.signing_private, self.sealing_private)
-        if ("aggregator" in self.roles) != all(private) or any(private) != all(private):
-            raise _Unfit(f"{DESCRIPTION}: the private keys are the aggregator's, and only its")
-        if self.signing_private is not None and self.sealing_private is not None:
-            pairs: tuple[tuple[str, Any, bytes], ...] = (
-                ("signing", Ed25519PrivateKey.from_private_bytes(self.signing_private), self.signing_public),
-                ("sealing", X25519PrivateKey.from_private_bytes(self.sealing_private), self.sealing_public),
-            )
-            for name, key, public in pairs:
-                if key.public_key().public_bytes_raw() != public:
-                    raise _Unfit(f"{DESCRIPTION}: {name}_private is not the key of {name}_public")
+        if "aggregator" in self.roles:
+            self._check_keys()
+        else:
+            self._check_voucher()
+        if ("predict" in self.roles) != (self.predict_group is not None):
+            raise _Unfit(f"{DESCRIPTION}: predict_group belongs to the role predict, and to no other")
+
+    def _check_keys(self) -> None:
+        """The aggregator's."""
+        if self.signing_private is None or self.sealing_private is None:
+            raise _Unfit(f"{DESCRIPTION}: the aggregator's private keys are missing")
+        pairs: tuple[tuple[str, Any, bytes], ...] = (
+            ("signing", Ed25519PrivateKey.from_private_bytes(self.signing_private), self.signing_public),
+            ("sealing", X25519PrivateKey.from_private_bytes(self.sealing_private), self.sealing_public),
+        )
+        for name, key, public in pairs:
+            if key.public_key().public_bytes_raw() != public:
+                raise _Unfit(f"{DESCRIPTION}: {name}_private is not the key of {name}_public")
+
+    def _check_voucher(self) -> None:
+        if self.signing_private is not None:
+            raise _Unfit(f"{DESCRIPTION}: signing_private is the aggregator's, and only its")
+        if (self.sealing_private is None) != (self.voucher is None):
+            raise _Unfit(f"{DESCRIPTION}: sealing_private and voucher go together, and one is missing")
+        if self.sealing_private is not None and self.voucher is not None:
+            key = X25519PrivateKey.from_private_bytes(self.sealing_private)
+            vouched = (self.name, key.public_key().public_bytes_raw(), self.voucher)
+            if not self.verifier().vouches(*vouched):
+                raise _Unfit(f"{DESCRIPTION}: voucher is not for the sealing_private of {self.name!r}")
 
     def _check_certificate(self, cert: x509.Certificate, authorities: list[x509.Certificate]) -> None:
         assert self.key is not None
@@ -321,24 +361,3 @@ def _is_issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
-
-
-@contextlib.contextmanager
-def _passing_file(content: bytes) -> Iterator[str]:
-    """The name of a file with ``content`` that nobody else may read and that is gone afterwards.
-
-    OpenSSL takes keys from files only. Linux has files without a disk, also where nothing may be written.
-    """
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("fl-kit")  # closed in children that are executed
-        try:
-            with os.fdopen(descriptor, "wb", closefd=False) as file:
-                file.write(content)
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-    else:
-        with tempfile.NamedTemporaryFile(prefix="fl-kit-") as file:
-            file.write(content)
-            file.flush()
-            yield file.name

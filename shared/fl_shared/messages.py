@@ -1,6 +1,6 @@
 """Every message of the protocol, one model a kind (``docs/protocol.md`` numbers the clauses).
 
-Unknown members are ignored, so that later versions may add some (``sealed`` and ``sig`` are reserved); what is
+Unknown members are ignored, so that later versions may add some (and ``sig``, see `signatures`); what is
 known is checked strictly: no string for a number, no NaN, no infinity. ``v`` is the protocol version.
 """
 
@@ -19,6 +19,9 @@ MAX_PACKET: Final = MAX_CHUNK + 2**16
 """Bytes of the largest packet that either side takes: a chunk's. Whatever else there is, is smaller."""
 MAX_CLIENTS_NAMED: Final = 256
 """Above so many names the cohort is left out of ``selected`` and each edge is told on its own topic."""
+
+MAX_REFUSED_NAMED: Final = 3
+"""So many of whom most was refused does a status name."""
 
 ClientId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -43,6 +46,7 @@ RejectionReason = Literal[
     "stale-round", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest", "wrong-size",
     "wrong-digest", "not-finite", "too-large", "bad-examples", "malformed", "no-round",
 ]  # fmt: skip
+LimitReason = Literal["too-many-messages", "too-many-bytes", "too-many-registrations", "too-many-presences"]
 Phase = Literal[
     "selecting", "collecting", "aggregating", "evaluating", "finished", "failed", "interrupted"
 ]  # fmt: skip
@@ -177,6 +181,14 @@ class Rejected(Reply):
     round: Count
     digest: Digest | None
     reason: RejectionReason
+    detail: Text
+
+
+class Limited(Reply):
+    """More came than is taken from one client (protocol, 8.8): some of it was dropped unread. Said once in a while."""
+
+    kind: Literal["limited"] = "limited"
+    reason: LimitReason
     detail: Text
 
 
@@ -548,16 +560,24 @@ class Status(Scoped):
     metrics: Metrics
     paused: Annotated[str, StringConstraints(max_length=300)] | None = None
     """Why the run stands still, and its time with it; null while it goes on."""
+    refused: Annotated[
+        dict[Annotated[str, StringConstraints(max_length=64)], Count], Field(max_length=MAX_REFUSED_NAMED)
+    ] = {}
+    """Those of whom most was refused since this start (8.6), and how much."""
 
 
 # --- the operator -----------------------------------------------------------------------------------------
 
 
 class Control(Message):
-    """``fl/control``, never retained: whoever may write there ends ``run``. ``reason`` is for people."""
+    """``fl/control``, never retained: whoever may write there ends ``run``. ``reason`` is for people.
+
+    ``epoch``: this start of its aggregator only, and not one that takes the run up again; null: any.
+    """
 
     kind: Literal["stop"] = "stop"
     run: RunId
+    epoch: Annotated[int, Field(ge=1, le=2**53)] | None = None
     reason: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""
 
 

@@ -7,6 +7,7 @@ over the environment, and that over the file. ``main`` turns the errors that peo
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 import os
 import signal
@@ -48,19 +49,21 @@ SHOW_CURSOR: Final = b"\x1b[?25h"
 # --- the parts of a command line --------------------------------------------------------------------------
 
 
-def broker_address(_ctx: click.Context, _param: click.Parameter, value: str) -> BrokerAddress:
+def broker_address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> BrokerAddress | None:
     """Callback of an option that holds a broker's URL."""
     from fl_shared.broker_url import BrokerAddress
 
+    if value is None:
+        return None
     try:
         return BrokerAddress.parse(value)
     except UserError as error:
         raise click.BadParameter(str(error)) from None
 
 
-def topic_prefix(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+def topic_prefix(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """Callback of the option that holds what stands before all topics."""
-    if not valid_prefix(value):
+    if value is not None and not valid_prefix(value):
         raise click.BadParameter(
             f"{value!r}; expected one to five levels without '+', '#', '$', spaces and empty levels, "
             "for example fl or plant7/fl"
@@ -69,24 +72,48 @@ def topic_prefix(_ctx: click.Context, _param: click.Parameter, value: str) -> st
 
 
 def broker_options(command: Command) -> Command:
-    """``broker``: BrokerAddress, ``password_file``: Path or None, ``prefix``: str, ``keepalive``: seconds."""
+    """All that says how to reach the broker, as one argument: ``broker``, a `BrokerOptions`."""
+    return _broker_options(command, "mqtt://localhost:1883")
+
+
+def broker_options_of_simulate(command: Command) -> Command:
+    """The same for a program that starts a broker if none is named."""
+    return _broker_options(command, "a mosquitto of its own")
+
+
+_PARTS: Final = ("broker", "ca", "cert", "key", "kit", "prefix", "keepalive")
+
+
+def _broker_options(command: Command, otherwise: str) -> Command:
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
     options = [
         click.option(
             "--broker",
             metavar="URL",
-            default="mqtt://localhost:1883",
+            show_default=otherwise,
             callback=broker_address,
-            help="The broker: mqtt://[user@]host[:port].",
+            help="The broker: mqtt[s]://[user@]host[:port], or ws[s]://[user@]host[:port][/path].",
         ),
         click.option(
-            "--password-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="File with the broker's password (instead of FL_PASSWORD).",
+            "--kit",
+            type=file,
+            help="What fl-aggregator provision has made: says where the broker is, and who we are.",
+        ),
+        click.option(
+            "--ca",
+            type=file,
+            show_default="those that this system trusts",
+            help="Authorities that vouch for the broker (PEM).",
+        ),
+        click.option("--cert", type=file, help="Our certificate, where the broker wants one (PEM)."),
+        click.option("--key", type=file, help="Its key (PEM, without a password)."),
+        click.option(
+            "--password-file", type=file, help="File with the broker's password (instead of FL_PASSWORD)."
         ),
         click.option(
             "--prefix",
             metavar="TOPIC",
-            default="fl",
+            show_default="fl",
             callback=topic_prefix,
             help="What all topics begin with.",
         ),
@@ -97,9 +124,19 @@ def broker_options(command: Command) -> Command:
             help="Seconds; a lost connection is noticed after at most twice as many.",
         ),
     ]
+
+    @functools.wraps(command)
+    def gathering(*args: Any, password_file: Path | None, **values: Any) -> Any:
+        from fl_shared.reach import BrokerOptions
+
+        parts = {name: values.pop(name) for name in _PARTS}
+        broker = BrokerOptions(**parts, password=read_password(password_file))
+        return command(*args, broker=broker, **values)
+
+    decorated: Command = gathering
     for option in reversed(options):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    return decorated
 
 
 def logging_options(command: Command) -> Command:

@@ -7,15 +7,14 @@ every `Connected`; what was queued or unacknowledged when a link ended is forgot
 from __future__ import annotations
 
 import asyncio
-import errno
 import random
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from fl_shared.broker_url import BrokerAddress
 from fl_shared.connection import (
     MAX_FILTERS,
     Connected,
@@ -26,6 +25,7 @@ from fl_shared.connection import (
     check_filter,
     check_qos,
 )
+from fl_shared.diagnosis import diagnose, diagnose_silence
 from fl_shared.errors import BrokerRefused, BrokerUnreachable, MessageTooLarge
 from fl_shared.network_thread import NetworkThread
 from fl_shared.outbox import Outgoing, Publish, Subscribe, Unsubscribe
@@ -59,12 +59,15 @@ class Connection:
         settings: ConnectionSettings,
         handler: Callable[[Event], None],
         new_link: Callable[[Connection], Link],
+        reached: set[BrokerAddress],
     ) -> None:
+        """``reached``: where a broker has let us in, shared by the connections of a program."""
         self.settings = settings
         self.client_id = settings.mqtt_client_id or "fl" + secrets.token_hex(10)
         self._thread = thread
         self._handler = handler
         self._new_link = new_link
+        self._reached = reached
         self._state = threading.Condition()
         self._limits: Connected | None = None
         self._refusal: Refused | None = None
@@ -173,15 +176,21 @@ class Connection:
     def link_up(self, link: Link, limits: Connected) -> None:
         self._cancel_timer()
         self._failures = 0
+        self._reached.add(self.settings.address)
         self._up_since = time.monotonic()
         with self._state:
             self._limits, self._up = limits, link
             self._state.notify_all()
         self.tell(limits)
 
-    def link_over(self, link: Link, reason: str, refusal: Refused | None = None) -> None:
+    def link_over(
+        self, link: Link, reason: str, refusal: Refused | None = None, *, is_hopeless: bool = False
+    ) -> None:
+        """``is_hopeless``: so it ends at the start; under a running program a person may put it right again."""
         if self._link is not link:
             return
+        if is_hopeless and self.settings.address not in self._reached:
+            refusal = Refused(reason, None)
         self._link = None
         self._cancel_timer()
         was_up = self._up is link
@@ -203,6 +212,18 @@ class Connection:
             wait = random.uniform(0, bound)  # noqa: S311 - spreads load # nosec B311
             self._timer = self._thread.later(wait, self.attempt)
             self.tell(Lost(reason, self._failures))
+
+    def link_silent(self, link: Link) -> None:
+        """`link_over` of a link that ended before the broker said anything."""
+        if self.settings.address in self._reached:
+            self.link_over(link, f"{self.settings.address} hung up without an answer")
+            return
+
+        def ask() -> None:
+            found = diagnose_silence(self.settings)
+            self._thread.post(lambda: self.link_over(link, found.reason, is_hopeless=found.is_hopeless))
+
+        self._thread.run_aside(ask)
 
     def tell(self, event: Event) -> None:
         if self._closing:
@@ -249,8 +270,8 @@ class Connection:
         try:
             link.open()
         except (OSError, UnicodeError) as error:
-            reason = _explained(error, self.settings)
-            self._thread.post(lambda: self.link_over(link, reason))
+            found = diagnose(error, self.settings)
+            self._thread.post(lambda: self.link_over(link, found.reason, is_hopeless=found.is_hopeless))
         except Exception as error:
             self._thread.fail(error)
             self._thread.post(lambda: self.link_over(link, "an error of this program"))
@@ -274,18 +295,3 @@ class Connection:
 
 def _starts(filters: Sequence[object]) -> range:
     return range(0, len(filters), MAX_FILTERS)
-
-
-def _explained(error: OSError | UnicodeError, settings: ConnectionSettings) -> str:
-    address = settings.address
-    if isinstance(error, socket.gaierror):
-        return f"the host name {address.host!r} cannot be resolved ({error.strerror})"
-    if isinstance(error, UnicodeError):
-        return f"{address.host!r} is no host name"
-    if isinstance(error, TimeoutError):
-        return f"{address.host} did not answer on port {address.port} within {settings.connect_timeout:g} s"
-    if isinstance(error, ConnectionRefusedError):
-        return f"nothing listens on port {address.port} of {address.host} (connection refused)"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "too many open files in this program: raise the limit (ulimit -n)"
-    return f"{address}: {error.strerror or error}"

@@ -31,6 +31,10 @@ class StatusTopic:
     """``fl/status``"""
 
 
+OPERATOR: Final = "operator"
+"""The account that may write to ``fl/control``, where there are accounts."""
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryTopic:
     """``fl/history``"""
@@ -177,6 +181,8 @@ ALL_EDGES: Final = "round/+/edges"
 ALL_ROUNDS: Final = "round/#"
 ALL_MODELS: Final = "model/#"
 ALL_WORK: Final = "clients/+/work"
+ALL_TRIALS: Final = "doctor/#"
+"""Where ``fl-aggregator doctor`` tries what a broker can; no message of the protocol is ever there."""
 
 
 def valid_client(text: str) -> bool:
@@ -204,9 +210,24 @@ def filter_of(prefix: str, pattern: str) -> str:
     return f"{prefix}/{pattern}"
 
 
-def shared_predict_filter(prefix: str) -> str:
-    """One of all predictors gets a request: a shared subscription (MQTT 5, §4.8.2)."""
-    return f"$share/predictors/{build(prefix, PredictTopic())}"
+def trial(prefix: str, doctor: str, leaf: str) -> str:
+    """A topic of ``doctor`` (a random name) alone, or a filter of them: ``leaf`` may be ``+`` or ``#``."""
+    return f"{prefix}/doctor/{doctor}/{leaf}"
+
+
+PREDICTORS: Final = "predictors"
+"""The share group of predictors that have no kit."""
+GROUP: Final = "[A-Za-z0-9_-]{1,64}"
+"""What a share group may be called here."""
+
+
+def shared_predict_filter(prefix: str, group: str = PREDICTORS) -> str:
+    """One of all predictors of ``group`` gets a request: a shared subscription (MQTT 5, §4.8.2).
+
+    Brokers deal requests to whoever is in the group, also to those who may not read them: a name that nobody else
+    knows keeps them out.
+    """
+    return f"$share/{group}/{build(prefix, PredictTopic())}"
 
 
 def _below_prefix(topic: Topic) -> str:

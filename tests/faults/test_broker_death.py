@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.inbox import Inbox
-from fl_aggregator.links import BrokerSettings, Links
+from fl_aggregator.links import Links
 from fl_aggregator.translate import Scope
 from fl_shared import messages as m
 from fl_shared import mqtt
+from fl_shared.reach import BrokerReach
 from tests import programs
 from tests.broker import Mosquitto
 from tests.faults.watching import TASK, Watch, freeze, model_sha256, settings, thaw, trainings, workers
@@ -145,7 +146,7 @@ def test_the_aggregator_is_born_again_when_it_listens_to_updates(
 ) -> None:
     """An edge that is admitted offers its update at once, and again only after five seconds or more."""
     inbox = Inbox()
-    links = Links(network, BrokerSettings(mosquitto.address), "fl", Scope("R", 1), inbox)
+    links = Links(network, BrokerReach(mosquitto.address), "fl", Scope("R", 1), inbox)
     with Listener(mosquitto, "fl/aggregator") as seen:
         links.connect(10)
         links.connect_updates()

@@ -67,7 +67,13 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
             assert run.wait(5) == 130, run.output
             said = [json.loads(payload) for _, payload, _ in control.all()]
         ours = record(tmp_path)["run"]
-        assert said[0] == {"v": 1, "kind": "stop", "run": ours, "reason": "the site closes"}
+        assert said[0] == {
+            "v": 1,
+            "kind": "stop",
+            "run": ours,
+            "epoch": 1,
+            "reason": "the site closes",
+        }
         assert "stopped by fl-aggregator stop: the site closes" in run.out
         assert run.out.splitlines()[-1] == f"resume with: fl-aggregator start --resume {tmp_path / 'run'}"
         assert not (tmp_path / "run" / ".lock").exists()

@@ -19,7 +19,6 @@ import numpy as np
 
 from fl_aggregator import events as on
 from fl_aggregator import journal, launch
-from fl_aggregator.links import BrokerSettings
 from fl_aggregator.phases import Aggregating, Collecting, Run, Selecting, new_run
 from fl_aggregator.runtime import Aggregator
 from fl_aggregator.settings import Settings
@@ -28,6 +27,7 @@ from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.publication import ModelSection, model_digest
+from fl_shared.reach import BrokerReach
 from fl_shared.tensors import Vector
 from tests.fuzz.lines import Lines
 from tests.fuzz.mutations import Mutator, Seed, golden
@@ -48,7 +48,7 @@ class Besieged:
             deadline=1e8, wait=1e8, evaluate_every=5, seed=seed,
         )  # fmt: skip
         self._launch = launch.new(self.settings, directory, None, "process", CHUNK)
-        broker = BrokerSettings(BrokerAddress.parse("mqtt://127.0.0.1"))
+        broker = BrokerReach(BrokerAddress.parse("mqtt://127.0.0.1"))
         self.aggregator = Aggregator(
             self._launch, broker, observer=lambda _, effects, __: self.witness.see(effects)
         )

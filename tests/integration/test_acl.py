@@ -31,6 +31,8 @@ OF_ROUNDS = {"fl/round/3/selected", "fl/round/3/result"}
 OF_AGGREGATOR = {
     "fl/aggregator",
     "fl/status",
+    "fl/history",
+    "fl/round/3/edges",
     "fl/control",
     "fl/round/3/selected",
     "fl/round/3/missing",
@@ -42,10 +44,11 @@ OF_AGGREGATOR = {
     "fl/clients/1/work",
 }
 ANSWERS = {"fl/predictions", "fl/predictions/web"}
+TRIALS = {"fl/doctor/0a1b/trip"}
 
 MAY_WRITE = {
-    "aggregator": OF_AGGREGATOR | {f"fl/replies/{name}" for name in ("0", "1", "judge", "oracle")},
-    "operator": {"fl/control"},
+    "aggregator": OF_AGGREGATOR | TRIALS | {f"fl/replies/{name}" for name in ("0", "1", "judge", "oracle")},
+    "operator": {"fl/control"} | TRIALS,
     "0": {"fl/register/0", "fl/clients/0/presence", "fl/updates/0", "fl/evaluations/0"},
     "1": {"fl/register/1", "fl/clients/1/presence", "fl/updates/1", "fl/evaluations/1", *ANSWERS},
     "judge": {"fl/register/judge", "fl/clients/judge/presence", "fl/evaluations/judge"},
@@ -54,6 +57,7 @@ MAY_WRITE = {
 }
 MAY_READ = {
     "aggregator": OF_AGGREGATOR
+    | TRIALS
     | {f"fl/register/{name}" for name in ("0", "1", "judge", "oracle")}
     | {f"fl/clients/{name}/presence" for name in ("0", "1", "judge", "oracle")}
     | {"fl/updates/0", "fl/updates/1", "fl/evaluations/0", "fl/evaluations/1", "fl/evaluations/judge"},
@@ -136,7 +140,8 @@ def test_an_account_hears_what_it_must_and_nothing_else_whatever_it_subscribes_t
         ("0", ["fl/clients/+/work", "fl/clients/1/work"], {"fl/clients/0/work"}),
         ("0", ["fl/clients/+/presence"], {"fl/clients/0/presence"}),
         ("0", ["fl/predict", "fl/predict/1", "$share/mine/fl/predict/#", "fl/predictions/#"], set()),
-        ("0", ["fl/round/3/missing", "fl/status", "fl/control", "fl/register/+"], set()),
+        ("0", ["fl/round/3/missing", "fl/round/3/edges", "fl/history", "fl/status", "fl/control"], set()),
+        ("0", ["fl/register/+"], set()),
         ("1", ["$share/predictors/fl/predict", "fl/predict/1"], {"fl/predict", "fl/predict/1"}),
         ("1", ["fl/predict/+", "fl/predict/0"], {"fl/predict/1"}),
         ("web", ["fl/predict", "fl/predict/+", "fl/updates/#", "fl/model"], set()),

@@ -1,4 +1,4 @@
-"""``fl/history`` and ``fl/round/<n>/edges`` on a real broker, with edges made by hand (protocol, 8.8 and 8.9)."""
+"""``fl/history`` and ``fl/round/<n>/edges`` on a real broker, with edges made by hand (protocol, 8.9 and 8.10)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,9 @@ from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.leash import Leashed
 from fl_shared.mosquitto import Listener, MosquittoChild, answers, configuration, find_mosquitto, free_port
-from fl_shared.mqtt import ConnectionSettings, Network, Received
+from fl_shared.mqtt import ConnectionSettings, Network
 from tests.broker import Mosquitto
-from tests.peer import Peer, eventually
+from tests.peer import eventually
 
 pytestmark = pytest.mark.broker
 ROOT = Path(__file__).parents[2]
@@ -123,74 +122,3 @@ def test_the_health_check_of_compose_tells_a_living_broker_from_a_dead_one(mosqu
     assert status() == 0
     mosquitto.stop()
     assert status() != 0
-
-
-@pytest.fixture
-def accounts(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker with the ACL of the repository; every password is ``p``."""
-    passwords = tmp_path / "passwords"
-    passwords.touch(mode=0o600)
-    for name in ("aggregator", "7", "8", "asker"):
-        subprocess.run(["mosquitto_passwd", "-b", str(passwords), name, "p"], check=True)
-    broker = Mosquitto(
-        tmp_path,
-        extra=[f"password_file {passwords}", f"acl_file {ROOT / 'broker' / 'acl'}"],
-        allow_anonymous=False,
-    )
-    yield broker
-    broker.stop()
-
-
-MAY_WRITE = {"7": "fl/updates/7", "8": "fl/updates/8", "asker": "fl/predict"}
-
-
-def payloads_until(peer: Peer, last: bytes) -> list[bytes]:
-    seen = [b""]
-    while seen[-1] != last:
-        seen.append(bytes(peer.next(Received).payload))
-    return seen
-
-
-def test_the_acl_lets_nobody_speak_or_hear_for_another(accounts: Mosquitto) -> None:
-    with Network() as network:
-        peers = {}
-        for name in ("aggregator", "7", "8", "asker"):
-            address = BrokerAddress("127.0.0.1", accounts.port, name)
-            peers[name] = Peer(network, ConnectionSettings(address, password="p"))
-            peers[name].connection.wait_connected(5.0)
-            peers[name].subscribed("fl/#")
-        peers["7"].subscribed("$share/predictors/fl/predict")
-
-        def reaches(sender: str, topic: str) -> set[str]:
-            heard: dict[str, list[bytes]] = {name: [] for name in peers}
-            assert peers[sender].connection.publish(topic, b"secret")
-            if sender != "aggregator":
-                # It follows on the same connection on a topic that is allowed: so the first is through as well.
-                assert peers[sender].connection.publish(MAY_WRITE[sender], b"mark")
-                heard["aggregator"] += payloads_until(peers["aggregator"], b"mark")
-            assert peers["aggregator"].connection.publish("fl/status", b"done")
-            for name, one in peers.items():
-                heard[name] += payloads_until(one, b"done")
-            return {name for name, payloads in heard.items() if b"secret" in payloads}
-
-        for topic in ("fl/register", "fl/updates", "fl/clients/%/presence", "fl/evaluations/%"):
-            mine = topic.replace("%", "7") if "%" in topic else topic + "/7"
-            assert reaches("7", mine) - {"7"} == {"aggregator"}, mine
-            assert reaches("8", mine) == set(), f"8 spoke for 7 on {mine}"
-        assert reaches("7", "fl/updates") == set(), "the bare topic names nobody"
-        assert reaches("7", "fl/updates/7/8") == set()
-        assert reaches("7", "fl/status") == set()
-        assert reaches("7", "fl/control") == set()
-        assert reaches("7", "fl/predictions/me") == {"aggregator", "asker"}
-        assert reaches("asker", "fl/predict") == {"aggregator", "7", "8", "asker"}
-        assert reaches("asker", "fl/updates/7") == set()
-        assert reaches("aggregator", "fl/replies/7") == {"aggregator", "7"}
-        assert reaches("aggregator", "fl/clients/8/work") == {"aggregator", "8"}
-        for topic in (
-            "fl/aggregator",
-            "fl/model",
-            "fl/model/abc/0",
-            "fl/model/abc/manifest",
-            "fl/round/3/selected",
-        ):
-            assert reaches("aggregator", topic) == {"aggregator", "7", "8", "asker"}, topic

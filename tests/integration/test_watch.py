@@ -135,7 +135,8 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     assert "round 1: collecting, 1 of 3 in, 1 missing: b (failed: no \\x1b[31mmemory\\nat all)" in text.stdout
     assert "\x1b" not in text.stdout
     well = status(mosquitto.url, "--check")
-    assert (well.returncode, well.stdout, well.stderr) == (0, "", "")
+    assert (well.returncode, well.stderr) == (0, "")
+    assert "collecting in round 1" in well.stdout
     send(edges, "c", one)
     programs.until(lambda: "round 1: version 1 of 3, 2 of 3 in" in plain.out, 20, "a line for the round")
 
@@ -155,7 +156,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     assert "fl-aggregator start --resume DIR" in dead.stdout
     unwell = status(mosquitto.url, "--check")
     assert unwell.returncode == 1
-    assert "its aggregator is offline, last status " in unwell.stderr
+    assert "is offline" in unwell.stderr
 
     again = stack.enter_context(
         Program(
@@ -208,7 +209,7 @@ def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
     done = status(mosquitto.url, "--check")
     assert done.returncode == 1
     assert time.monotonic() - begun > 6
-    assert "its aggregator is online, last status collecting written 2020-01-01T00:00:00Z" in done.stderr
+    assert "its last status is of 2020-01-01T00:00:00Z" in done.stderr
     with ExitStack() as stack:
         looking = stack.enter_context(
             Program(tmp_path / "look", "fl-aggregator", "status", "--check", "--broker", mosquitto.url)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator import roster as r
 from fl_aggregator.phases import Collecting, Selecting
 from tests.unit.playbook import Playbook, gathered, training
 from tests.unit.words import say
@@ -262,9 +261,10 @@ def test_an_edge_may_give_up_training_and_its_part_is_free() -> None:
     assert playbook >> "rejoin 1 roles=predict" << "admit 1 part=- to=1.2" >> "join x" << "admit x part=1"
 
 
-def test_a_flood_of_names_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(r, "SPARE_CLIENTS", 1)
-    playbook = Playbook(clients=2, per_round=1).play("start", *(f"join p{n} roles=predict" for n in range(3)))
+def test_a_flood_of_names_does_not_fill_the_memory() -> None:
+    playbook = Playbook(clients=2, per_round=1, max_clients=3).play(
+        "start", *(f"join p{n} roles=predict" for n in range(3))
+    )
     for n in range(3, 30):
         playbook.play("wait 1", f"join p{n} roles=predict")
         assert len(playbook.state.roster.clients) == 3
@@ -273,11 +273,8 @@ def test_a_flood_of_names_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPat
     assert list(playbook.state.roster) == ["p29", "0", "1"], "who came first is forgotten first"
 
 
-def test_who_took_part_or_was_promised_a_part_is_not_forgotten_for_a_newcomer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(r, "SPARE_CLIENTS", 1)
-    playbook = Playbook(clients=3, per_round=1)
+def test_who_took_part_or_was_promised_a_part_is_not_forgotten_for_a_newcomer() -> None:
+    playbook = Playbook(clients=3, per_round=1, max_clients=4)
     playbook.play("start", "join 0", "load 0", "join 1", "join e roles=evaluate", "join p roles=predict")
     playbook.play("lose 0")
     assert playbook >> "join q roles=predict" << "admit q", "for one that was promised nothing"
@@ -291,9 +288,8 @@ def test_who_took_part_or_was_promised_a_part_is_not_forgotten_for_a_newcomer(
     assert playbook >> "rejoin 0" << "admit 0 part=0", "who is known may always come back"
 
 
-def test_nobody_is_forgotten_for_a_newcomer_who_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(r, "SPARE_CLIENTS", 1)
-    playbook = training(clients=2, per_round=1).play("join p roles=predict")
+def test_nobody_is_forgotten_for_a_newcomer_who_is_refused() -> None:
+    playbook = training(clients=2, per_round=1, max_clients=3).play("join p roles=predict")
     assert playbook >> "join y" << "refuse y no-part-left*"
     assert "p" in playbook.state.roster
 

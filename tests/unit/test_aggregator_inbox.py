@@ -73,3 +73,15 @@ def test_what_is_no_message_is_never_dropped(monkeypatch: pytest.MonkeyPatch) ->
     assert first == ("control", items[0])
     assert rest[-1] == ("updates", items[1])
     assert inbox.get(0.0) is None
+
+
+def test_the_end_is_not_held_up_by_a_flood() -> None:
+    inbox = Inbox()
+    inbox.put("updates", message(1, "update"))
+    for number in range(CONTROL_IN_A_ROW + 5):
+        inbox.put("control", message(1, f"control {number}"))
+    for _ in range(CONTROL_IN_A_ROW):
+        inbox.get(0.0)
+    inbox.put("control", Signal("SIGINT"))
+    assert inbox.get(0.0) == ("control", Signal("SIGINT")), "though it is an update's turn"
+    assert topics(inbox)[0] == "update"

@@ -19,11 +19,17 @@ from fl_shared.errors import UserError
         ("mqtt://[::1]:1884", BrokerAddress("::1", 1884)),
         ("mqtt://a%40b@[fe80::1]", BrokerAddress("fe80::1", 1883, "a@b")),
         (" mqtt://localhost:65535 ", BrokerAddress("localhost", 65535)),
+        ("mqtts://broker.example", BrokerAddress("broker.example", 8883, scheme="mqtts")),
+        ("mqtts://edge-7@[::1]:1", BrokerAddress("::1", 1, "edge-7", "mqtts")),
+        ("ws://broker.example", BrokerAddress("broker.example", 80, scheme="ws", path="/mqtt")),
+        ("WSS://u@h/", BrokerAddress("h", 443, "u", "wss", "/")),
+        ("wss://[::1]:8443/a/b%20c", BrokerAddress("::1", 8443, None, "wss", "/a/b%20c")),
     ],
 )
 def test_parses(url: str, expected: BrokerAddress) -> None:
     assert BrokerAddress.parse(url) == expected
     assert BrokerAddress.parse(str(expected)) == expected
+    assert expected.is_encrypted == (expected.scheme in ("mqtts", "wss"))
 
 
 @pytest.mark.parametrize(
@@ -31,9 +37,14 @@ def test_parses(url: str, expected: BrokerAddress) -> None:
     [
         ("localhost:1883", "no scheme"),
         ("", "no scheme"),
-        ("mqtts://h", "TLS .* not supported yet"),
-        ("wss://h/mqtt", "TLS .* not supported yet"),
-        ("http://h", "scheme 'http' is unknown"),
+        ("ssl://h", "scheme 'ssl' is unknown; write mqtts://"),
+        ("https://h/mqtt", "scheme 'https' is unknown; write wss://"),
+        ("gopher://h", "scheme 'gopher' is unknown; expected mqtt://, mqtts://"),
+        ("mqtts://h/topic", "nothing may follow the port"),
+        ("ws://h/mqtt?token=1", "nothing may follow the port and path"),
+        ("ws://h/a b", "the path '/a b'"),
+        ("wss://h/" + "a" * 1024, "at most 1024 characters"),
+        ("wss://h/\N{LATIN SMALL LETTER E WITH ACUTE}", "expected /mqtt or the like"),
         ("mqtt://", "no host name"),
         ("mqtt://:1883", "no host name"),
         ("mqtt://h:0", "port 0"),
@@ -55,7 +66,8 @@ def test_refuses_and_says_why(url: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["mqtt://u:{}@h", "mqtts://u:{}@h", "u:{}@h:1883", "mqtt://u:{}@", "x://u:{}@h:p"]
+    "form",
+    ["mqtt://u:{}@h", "mqtts://u:{}@h", "wss://u:{}@h/mqtt", "u:{}@h:1883", "mqtt://u:{}@", "x://u:{}@h:p"],
 )
 @pytest.mark.parametrize("password", ["hunter22", "a@hunter22", "hunter22://x", "hunter22:/@?#"])
 def test_no_message_repeats_a_password(form: str, password: str) -> None:
@@ -64,7 +76,7 @@ def test_no_message_repeats_a_password(form: str, password: str) -> None:
     assert "hunter22" not in str(caught.value)
 
 
-@given(st.text() | st.text().map("mqtt://{}".format))
+@given(st.text() | st.text().map("mqtt://{}".format) | st.text().map("wss://h/{}".format))
 @example("mqtt://[")
 @example("mqtt://\N{FULLWIDTH NUMBER SIGN}")
 @example("mqtt://h:\N{SUPERSCRIPT TWO}")
@@ -76,4 +88,5 @@ def test_any_text_is_an_address_or_a_users_mistake(url: str) -> None:
         return
     assert 1 <= address.port <= 65535
     assert address.host
+    assert address.path.startswith("/") == address.is_websocket
     assert BrokerAddress.parse(str(address)) == address

@@ -1,43 +1,143 @@
-"""``compose.yaml`` and the files of ``broker/`` that it mounts."""
+"""``compose.yaml``, the images' Dockerfiles, and the files that they use. No container engine is needed."""
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 import yaml
 
+from fl_aggregator.cli import cli
+from fl_edge.cli import command as fl_edge
+from fl_shared.kit import Kit
 from fl_shared.mosquitto import configuration
+from tests.programs import BIN
 
 ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {"fl-aggregator": ROOT / "aggregator" / "Dockerfile", "fl-edge": ROOT / "edge_client" / "Dockerfile"}
+ONE_SHOTS = ("provision", "client")
+START = cli.commands["start"]
 
 
-@pytest.fixture(scope="module")
-def broker() -> dict[str, object]:
-    service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["broker"]
-    assert isinstance(service, dict)
-    return service
+def mounts(service: str) -> dict[str, tuple[str, bool]]:
+    """By target: the source, and whether it may be written to."""
+    found = {}
+    for volume in SERVICES[service]["volumes"]:
+        source, target, *mode = volume.split(":")
+        found[target] = (source, mode != ["ro"])
+    return found
 
 
-def test_the_broker_is_published_on_loopback_only(broker: dict[str, object]) -> None:
-    assert broker["ports"] == ["127.0.0.1:1883:1883", "127.0.0.1:9001:9001"]
-    assert "network_mode" not in broker
+def instructions(dockerfile: Path) -> Iterator[tuple[str, str]]:
+    for line in dockerfile.read_text().replace("\\\n", " ").splitlines():
+        if line.strip() and not line.startswith("#"):
+            name, _, rest = line.partition(" ")
+            yield name, rest.strip()
 
 
-def test_the_configuration_is_mounted_where_the_image_reads_it_and_cannot_be_changed(
-    broker: dict[str, object],
-) -> None:
-    volumes = broker["volumes"]
-    assert isinstance(volumes, list)
-    source, target, mode = volumes[0].split(":")
-    assert (ROOT / source).read_text().count("listener 1883\n") == 1
-    assert target == "/mosquitto/config/mosquitto.conf"
-    assert mode == "ro"
-    assert str(broker["image"]).startswith("eclipse-mosquitto:2")
-    assert broker["restart"] == "unless-stopped"
+def options_of(command: click.Command) -> set[str]:
+    """Names of environment variables."""
+    return {
+        option.envvar if isinstance(option.envvar, str) else f"FL_{option.name}".upper()
+        for option in command.params
+        if isinstance(option, click.Option)
+    }
 
 
-def test_the_committed_configuration_is_the_generated_one() -> None:
+# --- what the file says ---------------------------------------------------------------------------------------
+
+
+def test_the_lab_is_what_comes_without_a_word_and_never_beside_the_other() -> None:
+    profiles = {name: service["profiles"] for name, service in SERVICES.items()}
+    assert {name for name, of in profiles.items() if of == ["lab"]} == {"broker", "aggregator", "edges"}
+    assert {name for name, of in profiles.items() if of == ["secure"]} == {
+        "provision", "secure-broker", "secure-aggregator", "secure-edges",
+    }  # fmt: skip
+    assert profiles["client"] == ["client"]
+    environment = dict(line.split("=") for line in (ROOT / ".env").read_text().splitlines() if "=" in line)
+    assert environment == {"COMPOSE_PROFILES": "lab", "COMPOSE_PROJECT_NAME": "fl-mqtt"}
+
+
+def test_what_is_published_is_so_on_loopback_only() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert ports == {
+        "broker": ["127.0.0.1:1883:1883", "127.0.0.1:9001:9001"],
+        "secure-broker": ["${FL_LISTEN:-127.0.0.1}:8883:8883"],
+    }
+    assert [
+        name for name, service in SERVICES.items() if service.get("network_mode") not in (None, "none")
+    ] == []
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_container_may_do_as_little_as_it_can(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["tmpfs"] == ["/tmp"]
+    assert not {"cap_add", "privileged", "devices", "pid", "ipc", "userns_mode"} & set(service)
+    if service["image"] in OURS:
+        assert "user" not in service, "the image says it"
+    else:
+        assert service["image"] == "eclipse-mosquitto:2"
+        uid, gid = map(int, service["user"].split(":"))
+        assert min(uid, gid) > 0
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_whoever_lives_on_says_how_he_is_and_waits_for_who_is_well(name: str) -> None:
+    service = SERVICES[name]
+    if name in ONE_SHOTS:
+        assert service["healthcheck"] == {"disable": True}
+        return
+    if service["image"] in OURS:
+        assert "healthcheck" not in service, "the image says it"
+        assert "HEALTHCHECK" in dict(instructions(OURS[service["image"]]))
+        broker = "secure-broker" if name.startswith("secure-") else "broker"
+        assert service["depends_on"] == {broker: {"condition": "service_healthy"}}
+    else:
+        assert service["healthcheck"]["test"][:2] == ["CMD", "mosquitto_pub"]
+
+
+def test_the_secure_broker_waits_for_its_files() -> None:
+    condition = {"provision": {"condition": "service_completed_successfully"}}
+    assert SERVICES["secure-broker"]["depends_on"] == condition
+
+
+def test_a_volume_is_declared_and_nobody_sees_the_kits_of_others() -> None:
+    used: dict[str, dict[str, bool]] = {}
+    for name in SERVICES:
+        for source, writes in mounts(name).values() if "volumes" in SERVICES[name] else ():
+            if source.startswith("."):
+                assert (ROOT / source).is_file(), source
+                assert not writes
+            else:
+                used.setdefault(source, {})[name] = writes
+    assert set(used) == set(COMPOSE["volumes"])
+    assert used["provision"] == {"provision": True}
+    assert used["broker-kit"] == {"provision": True, "secure-broker": False}
+    assert used["aggregator-kit"] == {"provision": True, "secure-aggregator": False}
+    assert used["edge-kits"] == {"provision": True, "secure-edges": False}
+    assert used["client-kits"] == {"provision": True, "client": False}
+    assert used["runs"] == {"aggregator": True, "secure-aggregator": True}
+
+
+def test_the_broker_reads_the_generated_configuration_which_it_cannot_change() -> None:
+    assert mounts("broker") == {"/mosquitto/config/mosquitto.conf": ("./broker/mosquitto.conf", False)}
     assert (ROOT / "broker" / "mosquitto.conf").read_text() == configuration(), (
         "run: python -m fl_shared.mosquitto > broker/mosquitto.conf"
     )
@@ -48,3 +148,246 @@ def test_the_readme_explains_every_setting() -> None:
     settings = {line.split()[0] for line in configuration().splitlines() if not line.startswith("#")}
     assert len(settings) >= 5
     assert [name for name in settings if f"`{name} " not in readme] == []
+
+
+@pytest.mark.parametrize(
+    ("service", "command", "beside"),
+    [
+        ("aggregator", START, set()),
+        ("secure-aggregator", START, set()),
+        ("edges", fl_edge, {"FL_FLEET"}),
+        ("secure-edges", fl_edge, {"FL_KITS"}),
+        ("client", cli.commands["predict"], set()),
+        ("client", cli.commands["stop"], set()),
+    ],
+)
+def test_what_a_service_is_told_its_program_knows(
+    service: str, command: click.Command, beside: set[str]
+) -> None:
+    told = set(SERVICES[service]["environment"])
+    assert told - options_of(command) == beside
+    script = (ROOT / "edge_client" / "container.sh").read_text()
+    assert all(f"${{{name}:-" in script for name in beside)
+
+
+def test_every_container_uses_one_prefix_and_no_password() -> None:
+    told = {name for service in SERVICES.values() for name in service.get("environment", {})}
+    assert not {"FL_PASSWORD", "FL_PREFIX"} & told
+
+
+# --- images ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image", OURS)
+def test_an_image_is_built_from_what_is_there(image: str) -> None:
+    services = [service for service in SERVICES.values() if service["image"] == image]
+    for service in services:
+        assert service["build"]["context"] == "."
+        assert ROOT / service["build"]["dockerfile"] == OURS[image]
+    said = list(instructions(OURS[image]))
+    assert {rest.split()[0] for name, rest in said if name == "FROM"} == {"python:3.11-slim"}
+    sources = [
+        source
+        for name, rest in said
+        if name == "COPY" and "--from" not in rest
+        for source in rest.split()[:-1]
+    ]
+    kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert any(fnmatch(source, name) or source.startswith(f"{name}/") for name in kept), source
+    assert set(kept) == {source.split("/")[0] for source in sources}
+
+
+@pytest.mark.parametrize("image", OURS)
+def test_an_image_runs_as_nobody_who_is_somebody(image: str) -> None:
+    said = [rest for name, rest in instructions(OURS[image]) if name == "USER"]
+    assert said == ["10001:10001"]
+
+
+def test_the_build_argument_is_the_dockerfiles() -> None:
+    arguments = [rest.partition("=")[0] for name, rest in instructions(OURS["fl-edge"]) if name == "ARG"]
+    assert arguments == list(SERVICES["edges"]["build"]["args"]) == ["TORCH_INDEX"]
+
+
+def test_the_health_check_of_the_aggregator_is_a_command_that_there_is() -> None:
+    said = dict(instructions(OURS["fl-aggregator"]))["HEALTHCHECK"]
+    program, name, *options = yaml.safe_load(said.partition(" CMD ")[2])
+    assert program == "fl-aggregator"
+    known = {option for parameter in cli.commands[name].params for option in parameter.opts}
+    assert options == ["--check"]
+    assert known.issuperset(options)
+
+
+def test_the_health_check_of_edges_looks_at_the_age_of_the_heartbeat(tmp_path: Path) -> None:
+    said = dict(instructions(OURS["fl-edge"]))["HEALTHCHECK"].partition(" CMD ")[2]
+    assert "FL_HEARTBEAT" in options_of(fl_edge)
+    file = tmp_path / "alive"
+
+    def healthy() -> bool:
+        environment = {**os.environ, "FL_HEARTBEAT": str(file)}
+        return subprocess.run(["sh", "-c", said], env=environment, stderr=subprocess.DEVNULL).returncode == 0
+
+    assert not healthy()
+    file.touch()
+    assert healthy()
+    os.utime(file, (file.stat().st_mtime - 25,) * 2)
+    assert not healthy()
+
+
+# --- which edges a container is ---------------------------------------------------------------------------------
+
+SAYS = """\
+#!/bin/sh
+echo "$FL_ID|$FL_KIT|$FL_STATE_DIR|$*"
+exec sleep "${LIVES:-0}"
+"""
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Any]:
+    """Starts ``container.sh`` as a container does; in the place of ``fl-edge`` is a program that says its settings."""
+    assert shutil.which("flock"), "util-linux"
+    program = tmp_path / "bin" / "fl-edge"
+    program.parent.mkdir()
+    program.write_text(SAYS)
+    program.chmod(0o755)
+    data = tmp_path / "data"
+    data.mkdir()
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        told = {
+            "FL_ID": "", "FL_KIT": "", "FL_STATE_DIR": "", **environment,
+            "PATH": f"{program.parent}:{os.environ['PATH']}",
+        }  # fmt: skip
+        process = subprocess.Popen(
+            ["sh", str(ROOT / "edge_client" / "container.sh"), *arguments],
+            cwd=data, env=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_replicas_share_the_ids_and_one_that_dies_is_replaced_by_the_same(started: Any) -> None:
+    one = started(FL_FLEET="5", LIVES="60")
+    assert first_line(one) == "0-4||state|"
+    two = started(FL_FLEET="5", LIVES="60")
+    assert first_line(two) == "5-9||state|"
+    three = started(FL_FLEET="5", LIVES="60")
+    assert first_line(three) == "10-14||state|"
+    two.kill()
+    two.wait(10)
+    assert first_line(started(FL_FLEET="5", LIVES="60")) == "5-9||state|"
+
+
+def test_a_container_may_be_one_edge(started: Any) -> None:
+    assert first_line(started(FL_FLEET="1", LIVES="60")) == "0||state/0|"
+    assert first_line(started(FL_FLEET="1", LIVES="60")) == "1||state/1|"
+
+
+def test_without_a_word_it_is_the_fleet_of_the_reference_workload(started: Any) -> None:
+    (clients,) = [option.default for option in START.params if option.name == "clients"]
+    assert isinstance(clients, int)
+    assert first_line(started()) == f"0-{clients - 1}||state|"
+
+
+@pytest.mark.parametrize("fleet", ["0", "-1", "05", "ten", "12345", "5 6"])
+def test_what_is_no_number_of_edges_is_a_mistake(fleet: str, started: Any) -> None:
+    process = started(FL_FLEET=fleet)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert f"FL_FLEET={fleet}: expected 1 to 9999" in said
+
+
+def test_who_says_it_himself_is_not_told(started: Any) -> None:
+    assert first_line(started(FL_ID="lab-a")) == "lab-a|||"
+    assert first_line(started(FL_KIT="/k.zip", FL_KITS="/kits")) == "|/k.zip||"
+    assert first_line(started("--id", "7", FL_KITS="/kits")) == "|||--id 7"
+
+
+def test_each_replica_takes_a_kit_of_its_own(started: Any, tmp_path: Path) -> None:
+    kits = tmp_path / "kits"
+    kits.mkdir()
+    for name in ("edge-0", "edge-1"):
+        (kits / f"{name}.zip").touch(mode=0o400)
+    one = started(FL_KITS=str(kits), LIVES="60")
+    assert first_line(one) == f"|{kits}/edge-0.zip|state/edge-0|"
+    assert first_line(started(FL_KITS=str(kits), LIVES="60")) == f"|{kits}/edge-1.zip|state/edge-1|"
+    (tmp_path / "newer.zip").touch()
+    (tmp_path / "newer.zip").replace(kits / "edge-0.zip")  # as provision does; who has the kit keeps it
+    more = started(FL_KITS=str(kits))
+    _, said = more.communicate(timeout=10)
+    assert more.returncode == 2
+    assert said == f"fl-edge: no kit in {kits} is free: expected one for each replica\n"
+    one.kill()
+    one.wait(10)
+    assert first_line(started(FL_KITS=str(kits))) == f"|{kits}/edge-0.zip|state/edge-0|"
+
+
+# --- kits for the secure profile ----------------------------------------------------------------------------------
+
+
+def provision(place: Path, *arguments: str) -> str:
+    environment = {
+        "PATH": f"{BIN}:{os.environ['PATH']}", "OUT": str(place / "out"), "KITS": str(place / "kits"),
+        "EDGES": "2", "BROKER_HOST": "secure-broker",
+    }  # fmt: skip
+    script = ["sh", str(ROOT / "broker" / "provision.sh"), *arguments]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, shlex.join(script) + done.stdout + done.stderr
+    return done.stdout
+
+
+def test_provision_gives_each_service_what_it_needs_and_changes_it_later(tmp_path: Path) -> None:
+    for name in ("broker", "aggregator", "edges", "clients"):
+        (tmp_path / "kits" / name).mkdir(parents=True)
+
+    def given(name: str) -> set[str]:
+        return {file.name for file in (tmp_path / "kits" / name).iterdir()}
+
+    provision(tmp_path)
+    assert given("aggregator") == {"aggregator.zip"}
+    assert given("edges") == {"edge-0.zip", "edge-1.zip"}
+    assert given("clients") == {"operator.zip", "asker-asker.zip"}
+    needed = set(re.findall(r"/kits/(\S+)", (tmp_path / "kits/broker/mosquitto.conf").read_text()))
+    asked = {
+        word.removeprefix("/kits/")
+        for word in SERVICES["secure-broker"]["healthcheck"]["test"]
+        if "/" in word
+    }
+    started = {SERVICES["secure-broker"]["command"][-1].removeprefix("/kits/")}
+    assert given("broker") >= needed | asked | started
+    assert not any(name.endswith(".zip") or "authority" in name for name in given("broker"))
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "kits").glob("*/*")}
+    assert modes == {0o600}
+    kit = Kit.read(tmp_path / "kits/edges/edge-1.zip")
+    assert kit.broker == "mqtts://secure-broker:8883"
+    assert set(kit.roles) == {"train", "predict"}
+
+    before = (tmp_path / "kits/edges/edge-1.zip").read_bytes()
+    provision(tmp_path)
+    assert (tmp_path / "kits/edges/edge-1.zip").read_bytes() == before, "it is made once"
+
+    provision(tmp_path, "revoke", "0")
+    assert given("edges") == {"edge-1.zip"}
+    assert "user 0\n" not in (tmp_path / "kits/broker/acl").read_text()
+    provision(tmp_path, "add", "7", "--predict", "7")
+    assert given("edges") == {"edge-1.zip", "edge-7.zip"}
+
+
+def test_the_scripts_are_posix_sh() -> None:
+    assert sys.platform != "win32"
+    for script in ("edge_client/container.sh", "broker/provision.sh"):
+        assert (ROOT / script).read_text().startswith("#!/bin/sh\n")
+        subprocess.run(["sh", "-n", str(ROOT / script)], check=True)

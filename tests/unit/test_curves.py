@@ -1,4 +1,4 @@
-"""What lies at the broker of the rounds so far: all of a short run, an even part of a long one (protocol, 8.8)."""
+"""What lies at the broker of the rounds so far: all of a short run, an even part of a long one (protocol, 8.9)."""
 
 from __future__ import annotations
 

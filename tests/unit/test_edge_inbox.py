@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from fl_edge.inbox import OVERHEAD, Inbox
+from fl_edge.inbox import MAX_ASIDE, MAX_ASIDE_BYTES, OVERHEAD, Inbox
 
 
 def test_messages_over_the_bound_are_dropped_and_counted() -> None:
@@ -58,3 +58,23 @@ def test_the_count_holds_when_many_put_at_once() -> None:
     inbox.put(1, 10**9 - OVERHEAD)  # fits only if nothing is left of the others
     inbox.put(2, 0)
     assert inbox.take_dropped() == 1
+
+
+def test_requests_for_predictions_leave_room_for_what_an_edge_lives_by() -> None:
+    inbox: Inbox[str] = Inbox(max_bytes=100 * OVERHEAD)
+    for number in range(MAX_ASIDE + 50):
+        inbox.put(f"request {number}", 10, aside=True)
+    assert inbox.take_dropped() == 50
+    for number in range(50):
+        inbox.put(f"message {number}", 10)
+    assert inbox.take_dropped() == 0
+    taken = [inbox.get(1.0) for _ in range(MAX_ASIDE + 50)]
+    assert taken[:2] == ["request 0", "request 1"]
+    assert taken[-1] == "message 49"
+    inbox.put("the only one", 2 * MAX_ASIDE_BYTES, aside=True)
+    inbox.put("one more", 10, aside=True)
+    assert inbox.take_dropped() == 1
+    assert inbox.get(1.0) == "the only one"
+    inbox.put("there is room again", 10, aside=True)
+    assert inbox.get(1.0) == "there is room again"
+    assert inbox.take_dropped() == 0

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module")
 def kit(authority: Authority) -> Kit:
     issued = authority.client("7", new_serial(), NOW, 30)
+    sealing = X25519PrivateKey.generate()
     return Kit(
         name="7",
         roles=("train", "predict"),
@@ -53,6 +55,9 @@ def kit(authority: Authority) -> Kit:
         key=issued.key,
         signing_public=authority.signing.public_key().public_bytes_raw(),
         sealing_public=authority.sealing.public_key().public_bytes_raw(),
+        sealing_private=sealing.private_bytes_raw(),
+        voucher=authority.voucher("7", sealing.public_key().public_bytes_raw()),
+        predict_group="0123abcd" * 4,
     )
 
 
@@ -67,6 +72,8 @@ def of_aggregator(kit: Kit, authority: Authority) -> Kit:
         key=issued.key,
         signing_private=authority.signing.private_bytes_raw(),
         sealing_private=authority.sealing.private_bytes_raw(),
+        voucher=None,
+        predict_group=None,
     )
 
 
@@ -105,6 +112,8 @@ def test_it_does_not_show_its_secrets(kit: Kit, of_aggregator: Kit, with_passwor
         assert "s3cret" not in shown
         assert repr(of_aggregator.signing_private) not in shown
         assert repr(of_aggregator.sealing_private) not in shown
+        assert repr(kit.sealing_private) not in shown
+        assert str(kit.predict_group) not in shown
         assert one.name in shown
 
 
@@ -161,6 +170,7 @@ def having(**changes: bytes | None) -> Callable[[Members], Members]:
     return change
 
 
+SIXTY_FOUR = "A" * 86 + "=="
 SHORT, THIRTY_TWO = "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 BAD: list[tuple[str, Callable[[Members], Members], str]] = [
     ("no kit.json", having(json=None), r"kit\.json is missing"),
@@ -180,7 +190,7 @@ BAD: list[tuple[str, Callable[[Members], Members], str]] = [
     ("no roles", saying(roles=[]), "roles: "),
     ("unknown role", saying(roles=["admin"]), r"roles\.0: "),
     ("plain broker", saying(broker="mqtt://broker:1883"), "broker: .*expected mqtts://host:port"),
-    ("broker without a port", saying(broker="mqtts://broker"), "broker: .*expected mqtts://host:port"),
+    ("broker without a host", saying(broker="mqtts://:8883"), "broker: .*expected mqtts://host:port"),
     ("broker with a path", saying(broker="mqtts://broker:1/x"), "broker: .*expected mqtts://host:port"),
     ("broker with port 99999", saying(broker="mqtts://broker:99999"), "broker: .*expected mqtts://host:port"),
     ("broker with a password", saying(broker="mqtts://a:b@broker:1"), "broker: "),
@@ -189,9 +199,16 @@ BAD: list[tuple[str, Callable[[Members], Members], str]] = [
     ("short signing key", saying(signing_public=SHORT), "signing_public: .*32"),
     ("no sealing key", saying(sealing_public=None), "sealing_public: Field required"),
     ("no base64", saying(sealing_public="§" * 44), "sealing_public: "),
-    ("a private key", saying(signing_private=THIRTY_TWO), "private keys are the aggregator's"),
-    ("two of them", saying(signing_private=THIRTY_TWO, sealing_private=THIRTY_TWO), "private keys are the agg"),
-    ("the role, no keys", saying(roles=["aggregator"]), "private keys are the aggregator's"),
+    ("the aggregator's key", saying(signing_private=THIRTY_TWO), "signing_private is the aggregator's"),
+    ("another sealing key", saying(sealing_private=THIRTY_TWO), "voucher is not for the sealing_private of '7'"),
+    ("no sealing key of its own", saying(sealing_private=None), "sealing_private and voucher go together"),
+    ("no voucher", saying(voucher=None), "sealing_private and voucher go together"),
+    ("another's voucher", saying(voucher=SIXTY_FOUR), "voucher is not for the sealing_private of '7'"),
+    ("a short voucher", saying(voucher=THIRTY_TWO), "voucher: .*64"),
+    ("no group", saying(predict_group=None), "predict_group belongs to the role predict"),
+    ("a group for who does not predict", saying(roles=["train"]), "predict_group belongs to the role predict"),
+    ("a group with a slash", saying(predict_group="a/b"), "predict_group: "),
+    ("the role, no keys", saying(roles=["aggregator"]), "the aggregator's private keys are missing"),
     ("ca.pem is no PEM", having(ca=b"hello"), r"ca\.pem: not a certificate in PEM"),
     ("ca.pem is broken", having(ca=b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), r"ca\.pem: not"),
     ("cert.pem is no PEM", having(cert=b""), r"cert\.pem: not a certificate in PEM"),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from fl_edge.models import Model, ModelStore
-from fl_edge.predictor import Answer, Predictor
+from fl_edge.predictor import GHOST_AFTER, Answer, Predictor
+from fl_edge.quota import Quota
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
@@ -14,6 +15,8 @@ from fl_shared.publication import ModelSection, Publication, publication
 from tests.samples import DATA, MANIFEST
 
 MODELS = [publication([ModelSection("weights", MANIFEST, DATA[:-1] + bytes([n]))], 2**20) for n in range(3)]
+
+GHOST = int(GHOST_AFTER) + 2
 
 
 class Line:
@@ -43,7 +46,7 @@ class Stage:
         self.jobs = 0
         self.store = ModelStore(lambda _: self.line, self._fetched)
         connect = cast(Any, lambda: self.line)
-        self.predictor = Predictor("7", "fl", self.store, self, connect, 0)
+        self.predictor = Predictor("7", "fl", self.store, self, connect, 0, Quota(0.0), "predictors")
 
     def predict(self, *_: object) -> int:
         self.jobs += 1
@@ -133,3 +136,49 @@ def test_a_first_model_that_does_not_come_is_tried_again() -> None:
     stage.deliver(MODELS[0])
     stage.ask()
     assert stage.versions() == [0]
+
+
+def test_a_model_that_does_not_come_gives_way_to_one_that_was_announced_later() -> None:
+    """Announced by mistake or malice and never there: it must not keep the others away."""
+    stage = Stage()
+    stage.announce(0)
+    stage.wait(1)
+    stage.announce(1)
+    for _ in range(GHOST):
+        stage.wait(1)
+    stage.deliver(MODELS[1])
+    stage.ask()
+    assert stage.versions() == [1]
+    stage.announce(2)
+    stage.ask()
+    stage.announce(0)
+    for _ in range(GHOST):
+        stage.wait(1)
+    stage.deliver(MODELS[0])
+    stage.ask()
+    assert stage.versions() == [1, 1, 0]
+
+
+def test_a_model_that_comes_slowly_is_not_given_up_for_a_newer_one() -> None:
+    """Else an edge on a slow link would never have any, where versions follow fast."""
+    section = ModelSection("weights", MANIFEST, DATA)
+    slow = publication([section], 1)
+    stage = Stage()
+    stage.predictor.announced(
+        m.ModelAnnouncement(
+            run="R", epoch=1, seq=0, task="digits", round=3, version=3, digest=slow.digest,
+            chunks=slow.chunks, size=slow.size,
+        ),
+        stage.now,
+    )  # fmt: skip
+    manifest = codec.encode(slow.manifest(run="R", epoch=1, seq=0))
+    stage.store.take(t.ManifestTopic(slow.digest[:12]), manifest, stage.now)
+    for index in range(slow.chunks):
+        stage.announce(index % 3)
+        for _ in range(GHOST - 3):
+            stage.wait(1)
+        chunk = codec.encode(slow.chunk(index, run="R", epoch=1, seq=0))
+        stage.store.take(t.ChunkTopic(slow.digest[:12], index), chunk, stage.now)
+    stage.ask()
+    stage.wait(6)
+    assert stage.versions() == [3]

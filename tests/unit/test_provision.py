@@ -118,7 +118,10 @@ def test_it_makes_a_kit_for_everybody_and_files_for_the_broker(tmp_path: Path, p
     }
     edge, aggregator = Kit.read(out / "edge-1.zip"), Kit.read(out / "aggregator.zip")
     assert (edge.name, edge.roles, edge.broker) == ("1", ("train", "predict"), "mqtts://broker.example:8883")
-    assert (edge.signing_private, edge.sealing_private) == (None, None)
+    assert edge.signing_private is None
+    keys = {Kit.read(out / name).sealing_private for name in KITS}
+    assert None not in keys
+    assert len(keys) == len(KITS), "each has a key of its own to seal with"
     assert aggregator.signing_private is not None
     assert aggregator.sealing_private is not None
     assert aggregator.signing_public == edge.signing_public
@@ -249,6 +252,27 @@ def test_a_new_kit_of_the_aggregator_keeps_its_signature_unless_all_are_renewed(
     assert (
         authority.Authority.open(tmp_path / "authority").signing.private_bytes_raw() == third.signing_private
     )
+
+
+def test_who_predicts_does_so_in_a_group_that_only_they_know(tmp_path: Path) -> None:
+    made = begin(tmp_path)
+    first = Kit.read(tmp_path / "edge-1.zip").predict_group
+    assert first is not None
+    assert len(first) == 32
+    assert Kit.read(tmp_path / "edge-0.zip").predict_group is None
+    assert Kit.read(tmp_path / "aggregator.zip").predict_group is None
+    made.add([("late", ("predict",))], force=False)
+    assert Kit.read(tmp_path / "edge-late.zip").predict_group == first
+    made.rotate(["1"], force=True)
+    assert Kit.read(tmp_path / "edge-1.zip").predict_group == first, (
+        "the others would not hear of another one"
+    )
+    made.rotate([one.name for one in made.register.accounts], force=True, new_keys=True)
+    second = Kit.read(tmp_path / "edge-1.zip").predict_group
+    assert second not in (None, first)
+    assert Kit.read(tmp_path / "edge-late.zip").predict_group == second
+    files = [path for path in made.broker.iterdir() if path.is_file()]
+    assert not any(str(second).encode() in path.read_bytes() for path in files), "the broker need not know it"
 
 
 # --- interrupted ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What watchers are told of each edge, in every phase (protocol, 8.9)."""
+"""What watchers are told of each edge, in every phase (protocol, 8.10)."""
 
 from __future__ import annotations
 

@@ -42,7 +42,15 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "prefix": "fl",
         "max_examples": 1_000_000,
         "max_delta": 100.0,
+        "max_clients": None,
     }
+
+
+def test_the_roster_has_room_for_many_beyond_the_clients() -> None:
+    assert parse(clients=30).known_at_most == 10_030
+    assert parse(clients=30, max_clients=40).known_at_most == 40
+    with pytest.raises(UserError, match="--max-clients: 19 is less than the 20 of clients"):
+        parse(max_clients=19)
 
 
 def test_what_was_not_given_has_its_default() -> None:

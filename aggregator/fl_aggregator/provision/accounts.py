@@ -19,13 +19,14 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from fl_shared import topics
 from fl_shared.errors import UserError
 from fl_shared.kit import Role, write_private
-from fl_shared.topics import CLIENT, valid_client
+from fl_shared.topics import CLIENT, GROUP, valid_client
 
 FILE: Final = "accounts.json"
 AGGREGATOR: Final = "aggregator"
-OPERATOR: Final = "operator"
+OPERATOR: Final = topics.OPERATOR
 RESERVED: Final = (AGGREGATOR, OPERATOR)
 HASH_ROUNDS: Final = 101
 """As mosquitto_passwd has it. Passwords are 192 random bits, which no number of rounds makes harder to guess."""
@@ -84,11 +85,15 @@ class Place(_Frozen):
 
 
 class Register(_Frozen):
-    """Immutable: each change gives another one, for `write`. ``settled``: all other files are as it says."""
+    """Immutable: each change gives another one, for `write`. ``settled``: all other files are as it says.
+
+    ``predict_group``: the secret of those who predict (`fl_shared.kit.Kit`).
+    """
 
     format: Literal[1] = 1
     settled: bool = False
     place: Place
+    predict_group: Annotated[str, Field(pattern=f"^{GROUP}$")]
     accounts: tuple[Account, ...] = ()
     broker_serial: Serial | None = None
     revoked: tuple[Revoked, ...] = ()
@@ -144,6 +149,10 @@ class Register(_Frozen):
             revoked += (Revoked(name="the broker", serial=self.broker_serial, when=now),)
         return self._changed(broker_serial=serial, revoked=revoked)
 
+    def with_new_group(self) -> Register:
+        """With another share group for those who predict."""
+        return self._changed(predict_group=new_group())
+
     def _changed(self, **values: object) -> Register:
         return self.model_copy(update={**values, "settled": False})
 
@@ -166,6 +175,11 @@ def check_name(name: str, option: str) -> str:
     if name in RESERVED:
         raise UserError(f"{option} {name!r}: this name is the {name}'s; expected another one")
     return name
+
+
+def new_group() -> str:
+    """A share group that nobody can guess."""
+    return secrets.token_hex(16)
 
 
 def new_password() -> str:

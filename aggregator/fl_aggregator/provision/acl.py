@@ -42,7 +42,11 @@ def grants(account: Account, prefix: str) -> list[Grant]:
     if "aggregator" in roles:
         return _aggregator(prefix)
     if "operator" in roles:
-        return [Grant("read", f"{prefix}/#"), Grant("write", t.build(prefix, t.ControlTopic()))]
+        return [
+            Grant("read", f"{prefix}/#"),
+            Grant("write", t.build(prefix, t.ControlTopic())),
+            Grant("write", t.filter_of(prefix, t.ALL_TRIALS)),
+        ]
     if "asker" in roles:
         return [
             Grant("write", t.build(prefix, t.PredictTopic())),
@@ -57,6 +61,7 @@ def _aggregator(prefix: str) -> list[Grant]:
     return [
         Grant("readwrite", t.build(prefix, t.AggregatorTopic())),
         Grant("readwrite", t.build(prefix, t.StatusTopic())),
+        Grant("readwrite", t.build(prefix, t.HistoryTopic())),
         Grant("readwrite", t.build(prefix, t.ControlTopic())),
         Grant("readwrite", t.filter_of(prefix, t.ALL_ROUNDS)),
         Grant("readwrite", t.filter_of(prefix, t.ALL_MODELS)),
@@ -66,6 +71,7 @@ def _aggregator(prefix: str) -> list[Grant]:
         Grant("read", t.filter_of(prefix, t.ALL_PRESENCE)),
         Grant("read", t.build(prefix, t.UpdatesTopic(ANY))),
         Grant("read", t.filter_of(prefix, t.ALL_EVALUATIONS)),
+        Grant("readwrite", t.filter_of(prefix, t.ALL_TRIALS)),
     ]
 
 

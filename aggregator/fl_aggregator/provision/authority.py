@@ -32,6 +32,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fl_aggregator.provision.accounts import Revoked
 from fl_shared.errors import UserError
 from fl_shared.kit import write_private
+from fl_shared.signatures import Signer
 
 AUTHORITY_DAYS: Final = 20 * 365
 """Of the CA and its revocation list. An expired list locks everybody out; a new one is made with each change."""
@@ -118,6 +119,10 @@ class Authority:
     def pem(self) -> bytes:
         """Its certificate."""
         return self._cert.public_bytes(Encoding.PEM)
+
+    def voucher(self, account: str, public: bytes) -> bytes:
+        """For the sealing key ``public`` (raw, 32 bytes) of an account."""
+        return Signer(self.signing.private_bytes_raw()).vouch(account, public)
 
     def client(self, name: str, serial: int, now: datetime, days: int) -> Issued:
         """For an account: its name is the common name, and it may be shown by clients only."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_aggregator.provision import accounts as acc
 from fl_aggregator.provision import broker_files
@@ -68,7 +69,8 @@ class Provision:
     def rotate(self, names: Sequence[str], *, force: bool, new_keys: bool = False) -> Done:
         """New kits for accounts; what the old ones prove is valid no more.
 
-        ``new_keys``: the aggregator signs and opens with other keys from now on, which only new kits know.
+        ``new_keys``: the aggregator signs and opens with other keys from now on, which only new kits know, and who
+        predicts does so in another share group.
         """
         fresh = [self._account(one.name, one.roles) for one in map(self._known, dict.fromkeys(names))]
         return self._issue(fresh, force=force, new_keys=new_keys)
@@ -129,7 +131,8 @@ class Provision:
         if there and not force:
             more = "" if len(there) == 1 else f" and {len(there) - 1} more"
             raise UserError(f"{there[0]}{more} exists; with --force it is replaced")
-        self._save(self.register.with_accounts(fresh, self._now))
+        register = self.register.with_new_group() if new_keys else self.register
+        self._save(register.with_accounts(fresh, self._now))
         if new_keys:
             self._authority = self._authority.with_new_keys(self.out / AUTHORITY)
         return self.finish()
@@ -150,6 +153,8 @@ class Provision:
         if account.serial is not None:
             issued = authority.client(account.name, int(account.serial, 16), self._now, place.days)
         mine = account.name == acc.AGGREGATOR
+        sealing = authority.sealing if mine else X25519PrivateKey.generate()
+        public = sealing.public_key().public_bytes_raw()
         return Kit(
             name=account.name,
             roles=account.roles,
@@ -160,10 +165,12 @@ class Provision:
             key=None if issued is None else issued.key,
             user=None if password is None else account.name,
             password=password,
+            predict_group=self.register.predict_group if "predict" in account.roles else None,
             signing_public=authority.signing.public_key().public_bytes_raw(),
             sealing_public=authority.sealing.public_key().public_bytes_raw(),
             signing_private=authority.signing.private_bytes_raw() if mine else None,
-            sealing_private=authority.sealing.private_bytes_raw() if mine else None,
+            sealing_private=sealing.private_bytes_raw(),
+            voucher=None if mine else authority.voucher(account.name, public),
         )
 
 
@@ -209,7 +216,7 @@ def begin(
             return provision, provision.finish()
         where = out / AUTHORITY
         authority = Authority.open(where) if where.exists() else Authority.create(where, now)
-        provision = Provision(out, Register(place=place), authority)
+        provision = Provision(out, Register(place=place, predict_group=acc.new_group()), authority)
         provision.register = provision.register.with_broker(f"{new_serial():x}", now)
         own: list[tuple[str, tuple[Role, ...]]] = [
             (acc.AGGREGATOR, ("aggregator",)),

@@ -4,65 +4,55 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from fl_shared import options as shared
-from fl_shared.errors import RunFailed, UserError
+from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
-    from fl_shared.broker_url import BrokerAddress
+    from fl_shared.reach import BrokerOptions, BrokerReach
 
 WAIT = click.FloatRange(0.1, 86_400.0)
 
 
-def watch_command(broker: str, prefix: str) -> str:
+def watch_command(reach: BrokerReach) -> str:
     """The command line that watches a run from another terminal."""
-    under = "" if prefix == "fl" else f" --prefix {shlex.quote(prefix)}"
-    return f"fl-aggregator watch --broker {shlex.quote(broker)}{under}"
+    if reach.kit is not None:
+        return "fl-aggregator watch --kit operator.zip"
+    under = "" if reach.prefix == "fl" else f" --prefix {shlex.quote(reach.prefix)}"
+    ca = "" if reach.tls is None else " --ca FILE"
+    return f"fl-aggregator watch --broker {shlex.quote(str(reach.address))}{ca}{under}"
 
 
 @click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
-@click.option("--wait", type=WAIT, default=5.0, help="Seconds to wait for the first status.")
+@click.option("--wait", type=WAIT, default=None, show_default="5; with --check 8",
+              help="Seconds to wait for a status.")  # fmt: skip
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, with the curves and every edge."
 )
-@click.option("--check", is_flag=True, help="Say nothing if a run is online and its status is not older than 15 s; "
-              "else why not, and end with 1.")  # fmt: skip
+@click.option("--check", is_flag=True, help="End with 0 if a run is online and has said so within 15 s, else with 1 "
+              "and never with 2: for health checks.")  # fmt: skip
 @shared.broker_options
 @shared.config_option
-def status(
-    wait: float,
-    as_json: bool,
-    check: bool,
-    broker: BrokerAddress,
-    password_file: Path | None,
-    prefix: str,
-    keepalive: int,
-) -> int:
+def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions) -> int:
     """Look once at the run under a prefix, whether or not its aggregator is there."""
+    from fl_aggregator import health
     from fl_aggregator import status as looking
-    from fl_aggregator.links import BrokerSettings
     from fl_aggregator.watch.sight import as_json as fields_of_sight
 
-    reach = BrokerSettings(broker, shared.read_password(password_file), keepalive)
-    try:
-        sight = looking.look(reach, prefix, wait)
-    except UserError as error:
-        if check:  # for a container's health there is but well and not well
-            raise RunFailed(str(error)) from None
-        raise
+    if check and as_json:
+        raise UserError("--check beside --json: expected one of them")
+    if check:
+        click.echo(health.check(broker.reach(), wait or 8.0))
+        return 0
+    sight = looking.look(broker.reach(), wait or 5.0)
     if as_json:
         click.echo(json.dumps(fields_of_sight(sight, everything=True)))
-    if check:
-        why = looking.check(sight)
-        if why is not None:
-            raise RunFailed(why)
-    elif not as_json:
-        for line in looking.lines(sight):
-            click.echo(line)
+        return 0
+    for line in looking.lines(sight):
+        click.echo(line)
     return 0
 
 
@@ -77,16 +67,11 @@ def watch(
     wait: float,
     give_up: float,
     as_json: bool,
-    broker: BrokerAddress,
-    password_file: Path | None,
-    prefix: str,
-    keepalive: int,
+    broker: BrokerOptions,
 ) -> int:
     """Follow the run under a prefix until it ends; the exit code is the run's: 0, 1, or 130 if it was stopped."""
     from rich.console import Console
 
-    from fl_aggregator.links import BrokerSettings
     from fl_aggregator.watch import live
 
-    reach = BrokerSettings(broker, shared.read_password(password_file), keepalive)
-    return live.watch(reach, prefix, wait, give_up, as_json=as_json, console=Console())
+    return live.watch(broker.reach(), wait, give_up, as_json=as_json, console=Console())

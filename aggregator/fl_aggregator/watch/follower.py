@@ -6,19 +6,18 @@ import queue
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
 from fl_aggregator.curves import Ended, Row, rows_in
-from fl_aggregator.links import BrokerSettings
 from fl_aggregator.watch.picture import Crowd, Picture, names_of
 from fl_aggregator.watch.sight import Sight
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.errors import UserError
+from fl_shared.errors import BadSignature, UserError
+from fl_shared.reach import BrokerReach
 
 CONNECT_TIMEOUT: Final = 6.0
 """An attempt has 5 s, and then a reason."""
@@ -34,10 +33,12 @@ EVALUATED_WITHIN: Final = 3.0
 class Follower:
     """One connection, which comes back by itself. ``hear`` takes what has arrived, ``sight`` says what is known."""
 
-    def __init__(self, broker: BrokerSettings, prefix: str) -> None:
-        self._prefix = prefix
-        self._address = str(broker.address)
-        self._settings = replace(broker.connection(), maximum_packet_size=4 * codec.MAX_NAMES_BYTES)
+    def __init__(self, reach: BrokerReach) -> None:
+        """With a kit it believes only what the aggregator has signed."""
+        self._verifier = None if reach.kit is None else reach.kit.verifier()
+        self._prefix = reach.prefix
+        self._address = str(reach.address)
+        self._settings = reach.connection(maximum_packet_size=4 * codec.MAX_NAMES_BYTES)
         self._inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
         self._network = mqtt.Network("fl-watch")
         self._born: m.AggregatorPresence | None = None
@@ -123,8 +124,10 @@ class Follower:
             self._cleared(topic)
             return
         try:
+            if self._verifier is not None:
+                self._verifier.check(received.topic, received.payload)
             message = codec.decode(topic, received.payload)
-        except codec.DecodeError:
+        except (codec.DecodeError, BadSignature):
             return  # a stranger's: whoever may write there has to answer for it, and the aggregator mends it
         match message:
             case m.AggregatorPresence(state="offline") if self._is_old_will(message):

@@ -10,7 +10,6 @@ from typing import Final
 from rich.console import Console
 from rich.live import Live
 
-from fl_aggregator.links import BrokerSettings
 from fl_aggregator.status import nothing_there
 from fl_aggregator.watch.drawing import WIDE, View, table
 from fl_aggregator.watch.follower import Follower
@@ -19,6 +18,7 @@ from fl_aggregator.watch.sight import Sight, fields_of
 from fl_aggregator.watch.sight import as_json as fields_of_sight
 from fl_shared.errors import RunFailed
 from fl_shared.options import INTERRUPTED
+from fl_shared.reach import BrokerReach
 
 LOOK_EVERY: Final = 0.25
 FIRST, RAREST = 3.0, 60.0
@@ -28,15 +28,13 @@ GOODBYE_WAIT: Final = 1.0
 EXIT_CODES: Final = {"finished": 0, "failed": RunFailed.exit_code, "interrupted": INTERRUPTED}
 
 
-def watch(
-    broker: BrokerSettings, prefix: str, wait: float, give_up: float, *, as_json: bool, console: Console
-) -> int:
+def watch(reach: BrokerReach, wait: float, give_up: float, *, as_json: bool, console: Console) -> int:
     """Until the run ends; gives the exit code that says how it did.
 
     ``wait``: seconds for the first status; ``give_up``: seconds without the broker, or with an aggregator that is
     offline. Raises ``UserError`` and ``RunFailed``.
     """
-    with Follower(broker, prefix) as follower:
+    with Follower(reach) as follower:
         if follower.first_look(wait).picture is None:
             raise RunFailed(nothing_there(follower, wait))
         if as_json:

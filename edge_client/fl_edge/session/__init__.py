@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from fl_edge.session import appraisals, registration, reports, rounds
-from fl_edge.session.effects import Effect, ForgetUpdate, KeepUpdate
+from fl_edge.session.effects import Effect, ForgetUpdate, KeepUpdate, Say
 from fl_edge.session.events import (
     AggregatorSeen,
     Barred,
@@ -158,6 +158,10 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Step:
             return reports.granted(session, reply, now)
         case m.Rejected():
             return then(reports.rejected(session, reply), lambda s: rounds.take_up(s, now))
+        case m.Limited():
+            # It is repeated like all that is not answered.
+            said = f"the aggregator drops some of what it says: {reply.reason}: {reply.detail}"
+            return stay(session, Say(said, "warning"))
         case _:
             return stay(session)
 

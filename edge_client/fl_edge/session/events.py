@@ -61,7 +61,7 @@ class PresenceSeen:
 @dataclass(frozen=True, slots=True)
 class Replied:
     now: float
-    reply: m.Admitted | m.Refused | m.Grant | m.Accepted | m.Rejected
+    reply: m.Admitted | m.Refused | m.Grant | m.Accepted | m.Rejected | m.Limited
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Self
 
+from fl_shared.broker_url import BrokerAddress
 from fl_shared.connection import (
     Connected,
     ConnectionSettings,
@@ -48,13 +49,16 @@ class Network:
         self._thread = NetworkThread(name)
         self._lock = threading.Lock()
         self._connections: list[Connection] = []
+        self._reached: set[BrokerAddress] = set()
 
     def connect(self, settings: ConnectionSettings, handler: Callable[[Event], None]) -> Connection:
         """Starts a connection, which goes on trying until it is refused or closed; does not wait for it.
 
         ``handler`` runs on the network thread and holds up every connection meanwhile: it may only enqueue.
         """
-        connection = Connection(self._thread, settings, handler, lambda owner: PahoLink(self._thread, owner))
+        connection = Connection(
+            self._thread, settings, handler, lambda owner: PahoLink(self._thread, owner), self._reached
+        )
         with self._lock:
             self._connections = [old for old in self._connections if not old.wait_closed(0)]
             self._connections.append(connection)

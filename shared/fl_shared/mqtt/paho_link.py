@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -31,6 +32,8 @@ from fl_shared.connection import (
     Subscribed,
     Will,
 )
+from fl_shared.diagnosis import diagnose
+from fl_shared.errors import SpeaksTls
 from fl_shared.mqtt.publish_packet import LARGE
 from fl_shared.mqtt.shortcuts import client_class
 from fl_shared.network_thread import NetworkThread
@@ -74,7 +77,9 @@ class PahoLink:
         self._owner = owner
         self._outbox = Outbox(owner.settings.max_queued, owner.settings.max_queued_bytes, window=0)
         self._client = self._new_client(owner.settings, owner.client_id)
-        self._watched: socket.socket | None = None
+        self._watched: Any = None
+        self._pending: Callable[[], int] | None = None
+        self._reads_on = False
         self._blocked = False
         self._woken = False
         self._finishing = False
@@ -91,7 +96,12 @@ class PahoLink:
             client_id=client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
             reconnect_on_failure=False,
+            transport="websockets" if settings.address.is_websocket else "tcp",
         )
+        if settings.tls is not None:
+            client.tls_set_context(settings.tls)
+        if settings.address.is_websocket:
+            client.ws_set_options(settings.address.path)
         client.max_inflight_messages_set(0)  # without a limit: our outbox keeps the window
         client.connect_timeout = settings.connect_timeout
         if settings.address.user is not None:
@@ -125,9 +135,10 @@ class PahoLink:
 
     def start(self) -> None:
         sock = self._client.socket()
-        assert isinstance(sock, socket.socket)
+        assert sock is not None
         self._watched = sock
-        self._thread.loop.add_reader(sock, self._turn, self._client.loop_read)
+        self._pending = getattr(sock, "pending", None)
+        self._thread.loop.add_reader(sock, self._readable)
         self._turn(self._client.loop_write)
 
     def put(self, item: Outgoing, size: int = 0) -> bool:
@@ -157,6 +168,18 @@ class PahoLink:
     def _flush(self) -> None:
         self._woken = False
         self._turn(lambda: None)
+
+    def _readable(self) -> None:
+        self._turn(self._client.loop_read)
+        # What TLS or a WebSocket has read ahead does not make the socket readable.
+        if self._watched is not None and self._pending is not None and not self._reads_on and self._pending():
+            self._reads_on = True
+            self._thread.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._reads_on = False
+        if self._watched is not None:
+            self._readable()
 
     def _writable(self) -> None:
         # The full socket buffer has drained: the broker is there, however long it takes to get through to it.
@@ -232,17 +255,23 @@ class PahoLink:
             return
         self._over = True
         self._outbox.close()
-        reason = self._reason
+        reason, is_hopeless = self._reason, False
+        cause = getattr(self._client, "cause", None)
         if reason is None and self._is_up:
             reason = "the connection was closed"
-        elif reason is None:
-            reason = f"{self._owner.settings.address} hung up without an answer: is it an MQTT 5 broker?"
-        self._owner.link_over(self, reason, self._refusal)
+        elif isinstance(cause, ssl.SSLError | SpeaksTls):
+            found = diagnose(cause, self._owner.settings)
+            reason, is_hopeless = found.reason, found.is_hopeless
+        if reason is None:
+            self._owner.link_silent(self)
+            return
+        self._owner.link_over(self, reason, self._refusal, is_hopeless=is_hopeless)
 
     # --- paho's callbacks: it holds a lock meanwhile that closing the socket needs too ----------------------
 
     def _on_socket_open(self, _client: Client, _data: Any, sock: Any) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if isinstance(sock, socket.socket):  # else it has been done (`streams`)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
         if self._watched is not None:

@@ -4,8 +4,8 @@ paho 2.2 copies a message on its way in some six times (``bytearray +=``, ``stru
 socket for one byte at a time up to the length, and builds a table of all 27 properties for every packet; on its
 way out it copies it once into the packet and then, at every ``send``, all that is left of it. Here a large
 message is received into the buffer that the program gets to see and sent from the one that it gave, and one
-read of the socket brings all small packets that are there. What is rare (QoS 2, TLS, everything but PUBLISH and
-a successful PUBACK) goes paho's way.
+read of the socket brings all small packets that are there. What is rare (QoS 2, everything but PUBLISH and
+a successful PUBACK) goes paho's way. TLS and WebSockets are `streams`, which paho would copy byte by byte.
 
 It overrides what paho keeps private. So `client_class` looks first: another version, or anything missing or
 called otherwise, and paho is used as it is, which is slower and does the same. FL_STOCK_PAHO=1 asks for that.
@@ -17,9 +17,9 @@ import functools
 import inspect
 import logging
 import os
-import socket
+import ssl
 import time
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import paho.mqtt.client
@@ -30,7 +30,11 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from fl_shared.broker_url import BrokerAddress, Scheme
+from fl_shared.errors import SpeaksTls
 from fl_shared.mqtt.publish_packet import LARGE, Publication, decode_publish
+from fl_shared.mqtt.streams import Stream, open_stream
+from fl_shared.mqtt.websocket import TLS_ALERT
 
 LOG = logging.getLogger(__name__)
 
@@ -42,6 +46,14 @@ READ_AHEAD: Final = 64 * 2**10
 READS: Final = 16
 """Of one large packet, until other connections have their turn."""
 
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_SCHEMES: Final[dict[tuple[bool, bool], Scheme]] = {
+    (False, False): "mqtt",
+    (True, False): "mqtts",
+    (False, True): "ws",
+    (True, True): "wss",
+}
+"""By: encrypted, in a WebSocket."""
 _KIND: Final = 0xF0
 _OK: Final = MQTTErrorCode.MQTT_ERR_SUCCESS
 _LOST: Final = MQTTErrorCode.MQTT_ERR_CONN_LOST
@@ -80,16 +92,22 @@ class ShortcutClient(Client):
         self._body_command = 0
         self._filled = 0
         self._tail: dict[str, Any] | None = None
+        self._has_heard = False
+        self.cause: OSError | None = None
+        """Why the stream ended, if it was not just closed."""
+
+    def _create_socket(self) -> Any:
+        scheme = _SCHEMES[self._ssl, self._transport == "websockets"]
+        path = self._websocket_path if self._transport == "websockets" else ""
+        address = BrokerAddress(self._host, self._port, scheme=scheme, path=path)
+        return open_stream(address, self._ssl_context, self._connect_timeout)
 
     # --- in -----------------------------------------------------------------------------------------------
 
-    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002  paho's signature
         """Everything that one read brings, or some more of a large packet."""
-        if self._ssl:
-            # What TLS has decrypted and we have not read does not make the socket readable.
-            return super().loop_read(max_packets)
-        sock = self._sock
-        if not isinstance(sock, socket.socket):
+        sock = cast(Stream | None, self._sock)
+        if sock is None:
             return MQTTErrorCode.MQTT_ERR_NO_CONN
         try:
             rc = self._read_packets(sock) if self._body is None else self._read_body(sock, self._body)
@@ -97,16 +115,22 @@ class ShortcutClient(Client):
             rc = MQTTErrorCode.MQTT_ERR_PROTOCOL
         return self._loop_rc_handle(rc) if rc > 0 else _OK
 
-    def _read_packets(self, sock: socket.socket) -> MQTTErrorCode:
+    def _read_packets(self, sock: Stream) -> MQTTErrorCode:
         try:
             data = sock.recv(READ_AHEAD)
-        except BlockingIOError:
+        except _NOT_NOW:
             return _OK
-        except OSError:
+        except OSError as error:
+            self.cause = error
             return _LOST
         if not data:
             return _LOST
         self._heard()
+        if not self._has_heard:
+            self._has_heard = True
+            if data[:1] == TLS_ALERT and not self._ssl:
+                self.cause = SpeaksTls()
+                return _LOST
         if self._unread:
             data, self._unread = self._unread + data, b""
         at, end = 0, len(data)
@@ -126,13 +150,14 @@ class ShortcutClient(Client):
         self._unread = data[at:]
         return _OK
 
-    def _read_body(self, sock: socket.socket, body: memoryview) -> MQTTErrorCode:
+    def _read_body(self, sock: Stream, body: memoryview) -> MQTTErrorCode:
         for _ in range(READS):
             try:
                 count = sock.recv_into(body[self._filled :])
-            except BlockingIOError:
+            except _NOT_NOW:
                 return _OK
-            except OSError:
+            except OSError as error:
+                self.cause = error
                 return _LOST
             if not count:
                 return _LOST
@@ -174,6 +199,21 @@ class ShortcutClient(Client):
         return self._packet_handle()
 
     # --- out ----------------------------------------------------------------------------------------------
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        try:
+            return super()._sock_send(buf)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self.cause = error
+            if self._ssl and self._sock is not None:
+                # Who refuses our certificate says so before he hangs up.
+                try:
+                    self._sock.recv(1)
+                except OSError as said:
+                    self.cause = said if isinstance(said, ssl.SSLError) else error
+            raise
 
     def _send_publish(
         self,
@@ -248,6 +288,7 @@ def _extent(data: bytes, at: int) -> tuple[int, int] | None:
 
 
 _PARAMETERS: Final = {
+    "_create_socket": ("self",),
     "_do_on_publish": ("self", "mid", "reason_code", "properties"),
     "_loop_rc_handle": ("self", "rc"),
     "_pack_remaining_length": ("self", "packet", "remaining_length"),
@@ -256,11 +297,14 @@ _PARAMETERS: Final = {
     "_packet_read": ("self",),
     "_packet_write": ("self",),
     "_send_puback": ("self", "mid"),
+    "_sock_send": ("self", "buf"),
     "_send_publish": ("self", "mid", "topic", "payload", "qos", "retain", "dup", "info", "properties"),
     "loop_read": ("self", "max_packets"),
 }
 """What of paho's `Client` we override or call, and what it must be called with."""
 _ATTRIBUTES: Final = (
+    "_connect_timeout",
+    "_host",
     "_in_callback_mutex",
     "_in_packet",
     "_last_bytes_received",
@@ -269,9 +313,13 @@ _ATTRIBUTES: Final = (
     "_out_message_mutex",
     "_out_messages",
     "_out_packet",
+    "_port",
     "_sock",
     "_ssl",
+    "_ssl_context",
+    "_transport",
     "_userdata",
+    "_websocket_path",
 )
 _IN_PACKET: Final = frozenset(
     (

@@ -1,0 +1,124 @@
+"""Where the broker is tried: topics of our own, connections that see every answer, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from dataclasses import replace
+from typing import Final
+
+from fl_shared import topics as t
+from fl_shared.connection import ConnectionSettings, Will
+from fl_shared.mqtt.answers import FAILURE, Announced, Heard, ProbeFailed
+from fl_shared.mqtt.probe import Probe
+
+WAIT: Final = 5.0
+"""Seconds for an answer, at least."""
+WINDOW: Final = 64
+"""QoS 1 messages of ours on their way at once, if the broker allows: chunks that are granted (protocol, 6.2)."""
+QUIET: Final = 0.3
+"""Seconds after which what has not come is taken not to come, at least."""
+FAILURES_ENOUGH: Final = 2
+
+
+class Bench:
+    """``settings``: how an aggregator would connect. ``latency``: seconds of a round trip, once it was measured.
+
+    ``rate``: bytes a second, once a large packet was sent. At most two probes are open at a time, since a broker that
+    binds client ids to accounts lets an aggregator have two.
+    """
+
+    def __init__(self, settings: ConnectionSettings, prefix: str) -> None:
+        self.settings = settings
+        self.prefix = prefix
+        self.latency = 0.0
+        self.rate: float | None = None
+        self.largest: int | None = None
+        """Bytes of the largest packet that is known to get through."""
+        self._failures = 0
+        self._announced: Announced | None = None
+        self._name = secrets.token_hex(6)
+        self._retained: set[str] = set()
+
+    @property
+    def wait(self) -> float:
+        return WAIT + 20 * self.latency
+
+    @property
+    def quiet(self) -> float:
+        return QUIET + 10 * self.latency
+
+    @property
+    def announced(self) -> Announced:
+        """What the broker says of itself, once it was greeted."""
+        assert self._announced is not None
+        return self._announced
+
+    def greet(self) -> None:
+        """Comes before all else. Raises `ProbeFailed`."""
+        with self.probe() as probe:
+            self._announced = probe.announced
+
+    def topic(self, leaf: str) -> str:
+        """One of our own topics (or, with ``+`` or ``#``, a filter of them)."""
+        return t.trial(self.prefix, self._name, leaf)
+
+    def probe(self, *, second: bool = False, will: Will | None = None, holds_acks: bool = False) -> Probe:
+        """Connects. ``second``: beside one that is open. Raises `ProbeFailed`."""
+        settings = replace(self.settings, will=will)
+        if second and settings.mqtt_client_id is not None:
+            settings = replace(settings, mqtt_client_id=settings.mqtt_client_id + "-updates")
+        receive_maximum = None if self._announced is None else self._announced.receive_maximum
+        window = min(WINDOW, receive_maximum or WINDOW)
+        self._failures += 1
+        try:
+            probe = Probe(settings, wait=self.wait, holds_acks=holds_acks, window=window)
+        except OSError as error:
+            raise ProbeFailed(f"no further connection: {error.strerror or error}") from None
+        except ProbeFailed as error:
+            if error.code is not None:
+                self._failures = 0
+            raise
+        self._failures = 0
+        return probe
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the broker has let us connect so often without an answer that there is no use in going on."""
+        return self._failures >= FAILURES_ENOUGH
+
+    def retain(self, probe: Probe, leaf: str, payload: bytes, *, expiry: int | None = None) -> int:
+        """Leaves a message there, which `sweep` clears; the reason code of its PUBACK."""
+        topic = self.topic(leaf)
+        self._retained.add(topic)
+        return probe.say(topic, payload, retain=True, expiry=expiry)
+
+    def will(self, leaf: str, payload: bytes) -> Will:
+        self._retained.add(self.topic(leaf))
+        return Will(self.topic(leaf), payload)
+
+    def sweep(self) -> None:
+        """Clears what was left at the broker, as far as it lets us."""
+        if not self._retained:
+            return
+        with contextlib.suppress(ProbeFailed), self.probe() as probe:
+            for topic in sorted(self._retained):
+                if probe.say(topic, b"", retain=True) < FAILURE:
+                    self._retained.discard(topic)
+
+
+def hear_until_quiet(probe: Probe, count: int, patience: float) -> list[Heard]:
+    """Messages until there are ``count``, or none has come for ``patience`` seconds."""
+    heard: list[Heard] = []
+    while len(heard) < count:
+        more = probe.hear(1, patience)
+        if not more:
+            break
+        heard += more
+    return heard
+
+
+def seconds_since(moment: float) -> float:
+    """Rounded to tenths of a millisecond."""
+    return round(time.monotonic() - moment, 4)

@@ -1,0 +1,102 @@
+"""What was found out about a broker, and the verdict that follows. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+Verdict = Literal["ok", "limited", "missing", "untested"]
+
+WIDTH: Final = 9
+NAMES: Final = 17
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``detail``: what was seen. ``effect``: what that means for a run. ``remedy``: what to set, for Mosquitto.
+
+    ``missing``: no run without it. ``limited``: a run does without, or with less. ``untested``: it could not be tried,
+    which matters if it is ``essential``. ``measured``: figures, for `--json`; seconds and bytes.
+    """
+
+    name: str
+    verdict: Verdict
+    detail: str
+    effect: str = ""
+    remedy: str = ""
+    essential: bool = True
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        effect = f"; {self.effect}" if self.effect else ""
+        remedy = f" [{self.remedy}]" if self.remedy else ""
+        return f"{self.verdict:<{WIDTH}}{self.name:<{NAMES}}{self.detail}{effect}{remedy}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "verdict": self.verdict,
+            "detail": self.detail,
+            "effect": self.effect,
+            "remedy": self.remedy,
+            "measured": self.measured,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All findings about ``broker`` (its URL)."""
+
+    broker: str
+    prefix: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def missing(self) -> tuple[Finding, ...]:
+        return tuple(each for each in self.findings if each.verdict == "missing")
+
+    @property
+    def unknown(self) -> tuple[Finding, ...]:
+        return tuple(each for each in self.findings if each.verdict == "untested" and each.essential)
+
+    @property
+    def can_carry_a_run(self) -> bool | None:
+        """Null: what a run needs could not be tried."""
+        if self.missing:
+            return False
+        return None if self.unknown else True
+
+    def verdict(self) -> str:
+        """The last line."""
+        if self.missing:
+            return "this broker cannot carry a run: " + "; ".join(
+                f"{each.name}: {each.effect or each.detail}" for each in self.missing
+            )
+        if self.unknown:
+            return "whether this broker can carry a run cannot be told: untested: " + _names(self.unknown)
+        limited = tuple(each for each in self.findings if each.verdict == "limited")
+        return "this broker can carry a run" + (f", within limits: {_names(limited)}" if limited else "")
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "broker": self.broker,
+            "prefix": self.prefix,
+            "can_carry_a_run": self.can_carry_a_run,
+            "verdict": self.verdict(),
+            "findings": [each.as_json() for each in self.findings],
+        }
+
+
+def _names(findings: Sequence[Finding]) -> str:
+    return ", ".join(each.name for each in findings)
+
+
+def spelt(size: int | None) -> str:
+    """Bytes for a person; null: no limit."""
+    if size is None:
+        return "any size"
+    for unit, name in ((2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size:,} bytes"

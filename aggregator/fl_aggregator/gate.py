@@ -1,0 +1,110 @@
+"""The gate before the inbox: what is more than its sender may say goes no further, whatever else waits.
+
+The network's thread asks it, so that a flood neither fills the inbox nor takes the loop's time; the loop is told of
+what was turned away, a few times a second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from fl_aggregator.limits import Exceeded, Kind, Limits
+from fl_aggregator.roster import Roster, own_part
+from fl_shared import mqtt
+from fl_shared import topics as t
+
+LIMITED: Final[dict[type[t.Topic], Kind]] = {
+    t.RegisterTopic: "registration",
+    t.PresenceTopic: "presence",
+    t.UpdatesTopic: "other",
+    t.EvaluationsTopic: "other",
+}
+"""Edges' own topics. To those of the aggregator it pays attention whoever writes there; and the operator is heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """Of ``client`` (null: of who is not known) so many messages; ``tell``: it is to hear of it."""
+
+    client: str | None
+    exceeded: Exceeded
+    times: int
+    tell: bool
+
+
+class Gate:
+    """``roster`` gives the newest one, which is never changed in place. ``clock`` goes on in a pause of the run: edges
+    repeat then what is not answered.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        clients: int,
+        known_at_most: int,
+        roster: Callable[[], Roster],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._prefix = prefix
+        self._clients = clients
+        self._roster = roster
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._limits = Limits(clients, known_at_most, clock())
+        self._turned_away: Counter[tuple[str | None, Exceeded]] = Counter()
+
+    def admits(self, received: mqtt.Received) -> bool:
+        """Whether it is to be read; for the network's thread."""
+        found = self._account(received)
+        if found is None:
+            return True
+        client, kind = found
+        if received.retain:
+            # Of somebody who was never here it says that he is, or is gone: that has no end, and means nothing.
+            return kind != "presence" or client is not None
+        with self._lock:
+            exceeded = self._limits.charge(client, kind, len(received.payload), self._clock())
+            if exceeded is None:
+                return True
+            self._turned_away[client, exceeded] += 1
+            return False
+
+    def _account(self, received: mqtt.Received) -> tuple[str | None, Kind] | None:
+        """Whose limits it counts on: of who is on the roster, or has a part by its name, of which there are so many."""
+        topic = t.parse(self._prefix, received.topic)
+        kind = LIMITED.get(type(topic)) if topic is not None else None
+        if kind is None:
+            return None
+        client: str | None = getattr(topic, "client", None)
+        if client is not None and client not in self._roster() and own_part(client, self._clients) is None:
+            client = None
+        return client, kind
+
+    def give_back(self, received: mqtt.Received) -> None:
+        """It was asked for, and costs its sender nothing."""
+        found = self._account(received)
+        if found is not None:
+            with self._lock:
+                self._limits.give_back(found[0], len(received.payload))
+
+    def fill(self, clients: Iterable[str]) -> None:
+        """These are asked to speak."""
+        with self._lock:
+            self._limits.fill(clients)
+
+    def take_turned_away(self) -> list[TurnedAway]:
+        """What was turned away since this was asked before."""
+        now = self._clock()
+        with self._lock:
+            found, self._turned_away = self._turned_away, Counter()
+            return [
+                TurnedAway(
+                    client, exceeded, times, client is not None and self._limits.is_to_be_told(client, now)
+                )
+                for (client, exceeded), times in found.items()
+            ]

@@ -1,0 +1,108 @@
+"""How is the run? Asked by people, and by what watches over a container or a service."""
+
+from __future__ import annotations
+
+import math
+import queue
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from fl_aggregator.lookout import OVER, Lookout
+from fl_shared import messages as m
+from fl_shared import mqtt
+from fl_shared.errors import ProgramError, RunFailed
+from fl_shared.reach import BrokerReach
+
+CONNECT_TIMEOUT: Final = 6.0
+"""An attempt has 5 s, and then a reason."""
+BIRTH_WAIT: Final = 0.3
+"""A retained birth follows the answer to SUBSCRIBE at once."""
+FRESH: Final = 15.0
+"""Seconds since a status was written: three of them are late then (protocol, 8.4)."""
+LIVE_WAIT: Final = 6.0
+"""A status is written every 5 s; so long a retained one that looks old may be proved wrong by the next one."""
+
+
+def check(reach: BrokerReach, timeout: float) -> str:
+    """How the run under the prefix is, in one line, if it is online and has said so within 15 s.
+
+    Clocks differ between machines: a status that seems older, or of the future, is believed when the next one comes.
+    Raises ``RunFailed`` for whatever else is the case, at the latest after ``timeout`` seconds (and 6 to connect).
+    """
+    inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
+    try:
+        with mqtt.Network("fl-status") as network:
+            connection = network.connect(reach.connection(), inbox.put)
+            connection.wait_connected(min(timeout, CONNECT_TIMEOUT), once=True)
+            where = f"under the prefix {reach.prefix!r} at {reach.address}"
+            return _look(Lookout(connection, inbox, reach.prefix, reach.kit), where, timeout)
+    except ProgramError as error:
+        # A mistake of whoever asks, too: 2 would say nothing to Docker, which knows healthy (0) and unhealthy (1).
+        raise RunFailed(str(error)) from None
+
+
+def _look(run: Lookout, where: str, timeout: float) -> str:
+    deadline = time.monotonic() + timeout
+    retained: float | None = None
+    while (now := time.monotonic()) < deadline:
+        if run.answered and retained is None:
+            retained = now + BIRTH_WAIT
+            deadline = min(deadline, now + LIVE_WAIT)
+        if (status := _believed(run)) is not None:
+            if status.phase in OVER:
+                raise RunFailed(f"run {status.run} has ended: {status.phase}")
+            return line(status)
+        waiting = retained is None or now < retained
+        if not waiting and (run.born is None or run.born.state == "offline"):
+            break
+        run.hear((retained if waiting and retained is not None else deadline) - now)
+    raise RunFailed(_why_not(run, where))
+
+
+def _believed(run: Lookout) -> m.Status | None:
+    """The status of the run that is online, if it is of now."""
+    born, status = run.born, run.status
+    if born is None or born.state == "offline" or status is None:
+        return None
+    if (status.run, status.epoch) != (born.run, born.epoch):
+        return None
+    return status if run.is_live or abs(age(status)) < FRESH else None
+
+
+def _why_not(run: Lookout, where: str) -> str:
+    born, status = run.born, run.status
+    if not run.answered:
+        return "the broker does not answer"
+    if born is None:
+        return f"no run is online {where}"
+    if born.state == "offline":
+        return f"no run is online {where}; the last one, {born.run}, is offline"
+    online = f"run {born.run} is online {where}, but"
+    if status is None or status.run != born.run:
+        return f"{online} does not say how it is"
+    if status.epoch != born.epoch:
+        return f"{online} has not said how it is since it was started again"
+    return f"{online} its last status is of {status.written}: does its aggregator live?"
+
+
+def age(status: m.Status) -> float:
+    """Seconds since it was written, by our clock; infinite for a time that there is not."""
+    try:
+        written = datetime.fromisoformat(status.written)
+    except ValueError:
+        return math.inf
+    return (datetime.now(UTC) - written).total_seconds()
+
+
+def line(status: m.Status) -> str:
+    """The run for a person."""
+    what = "updates" if status.phase in ("collecting", "aggregating") else "edges"
+    parts = [
+        f"run {status.run}: {status.phase}" + ("" if status.round is None else f" in round {status.round}"),
+        f"{status.have} of {status.need} {what}",
+        "no version yet" if status.version is None else f"version {status.version} of {status.rounds}",
+    ]
+    if status.paused is not None:
+        parts.append(f"paused: {status.paused}")
+    return f"{', '.join(parts)} ({status.written})"

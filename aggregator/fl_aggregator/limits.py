@@ -1,0 +1,167 @@
+"""How much anybody may say to the aggregator before the rest is dropped unread. PURE: it is told the time.
+
+Every client on the roster has an account of its own, so that one cannot use up another's; all names that nobody knows
+have one together. What was asked for costs nothing: chunks that were granted are given back, and whoever is selected
+begins with a full account. So a limit is about what nobody wants, and an honest edge never meets one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, assert_never
+
+from fl_shared.messages import LimitReason
+from fl_shared.rates import Bucket, Rate
+
+Kind = Literal["registration", "presence", "other"]
+
+MESSAGES: Final = Rate(50, 500)
+"""Of one client: updates, offers, chunks that were not granted, evaluations."""
+BYTES: Final = Rate(32 * 2**20, 128 * 2**20)
+"""Of one client, in all its messages. What may come at once is more than the largest packet."""
+REGISTRATIONS: Final = Rate(1, 60)
+"""Of one client; two a connection, and after a lost answer again in growing pauses."""
+PRESENCES: Final = Rate(5, 100)
+"""Of one client: births and wills."""
+STRANGERS_MESSAGES: Final = Rate(200, 2000)
+"""Of all together who are not on the roster, and on bare topics."""
+STRANGERS_BYTES: Final = Rate(64 * 2**20, 256 * 2**20)
+NEWCOMERS: Final = 5.0
+"""Names a second that are new to the roster, in the long run; each may be a line in the journal."""
+NEWCOMERS_AT_ONCE: Final = 1000
+"""And so many at once beyond twice ``--clients``."""
+TELL_EVERY: Final = 10.0
+"""Seconds between two answers that tell a client of its limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What one account may take."""
+
+    messages: Rate
+    bytes: Rate
+    registrations: Rate
+    presences: Rate
+
+
+CLIENT: Final = Rates(MESSAGES, BYTES, REGISTRATIONS, PRESENCES)
+
+
+class Account:
+    """Of one client, or of all strangers."""
+
+    __slots__ = ("_bytes", "_messages", "_presences", "_registrations", "_told_at")
+
+    def __init__(self, rates: Rates, now: float) -> None:
+        self._messages = Bucket(rates.messages, now)
+        self._bytes = Bucket(rates.bytes, now)
+        self._registrations = Bucket(rates.registrations, now)
+        self._presences = Bucket(rates.presences, now)
+        self._told_at = -math.inf
+
+    def take(self, kind: Kind, size: int, now: float) -> Exceeded | None:
+        """One message of ``size`` bytes."""
+        counted, reason = self._counted(kind)
+        if not counted.take(1, now):
+            return Exceeded(reason, counted.rate)
+        if not self._bytes.take(size, now):
+            return Exceeded("too-many-bytes", self._bytes.rate)
+        return None
+
+    def _counted(self, kind: Kind) -> tuple[Bucket, LimitReason]:
+        match kind:
+            case "registration":
+                return self._registrations, "too-many-registrations"
+            case "presence":
+                return self._presences, "too-many-presences"
+            case "other":
+                return self._messages, "too-many-messages"
+            case _:
+                assert_never(kind)
+
+    def give_back(self, size: int) -> None:
+        self._messages.give_back(1)
+        self._bytes.give_back(size)
+
+    def fill(self) -> None:
+        self._messages.fill()
+        self._bytes.fill()
+
+    def is_to_be_told(self, now: float) -> bool:
+        """True once in a while, and then it counts as told."""
+        if now - self._told_at < TELL_EVERY:
+            return False
+        self._told_at = now
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Exceeded:
+    """A message is more than its sender may say now."""
+
+    reason: LimitReason
+    rate: Rate
+
+    def __str__(self) -> str:
+        what = self.reason.removeprefix("too-many-")
+        return f"{what}: expected at most {self.rate.each:.15g} a second, and {self.rate.burst:.15g} at once"
+
+
+class Limits:
+    """``clients`` and ``known_at_most`` as the run's settings have them. Times are seconds of a clock that only grows.
+
+    At most ``known_at_most`` + ``clients`` accounts are kept: who is over that begins anew.
+    """
+
+    def __init__(self, clients: int, known_at_most: int, now: float) -> None:
+        self._most = known_at_most + clients
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+        self._strangers = Account(
+            Rates(
+                messages=STRANGERS_MESSAGES,
+                bytes=STRANGERS_BYTES,
+                registrations=Rate(NEWCOMERS, NEWCOMERS_AT_ONCE + 2 * clients),
+                # All edges of a large fleet are born at once, before they register.
+                presences=Rate(NEWCOMERS, self._most),
+            ),
+            now,
+        )
+
+    def __len__(self) -> int:
+        """Accounts that are kept."""
+        return len(self._accounts)
+
+    def charge(self, client: str | None, kind: Kind, size: int, now: float) -> Exceeded | None:
+        """One message of ``size`` bytes by ``client`` (null: by anybody who is not known); null if it may say it."""
+        account = self._strangers if client is None else self._of(client, now)
+        return account.take(kind, size, now)
+
+    def give_back(self, client: str | None, size: int) -> None:
+        """A message of ``size`` bytes that was charged was asked for."""
+        account = self._strangers if client is None else self._accounts.get(client)
+        if account is not None:
+            account.give_back(size)
+
+    def fill(self, clients: Iterable[str]) -> None:
+        """These are asked to speak: what they said before does not count any more."""
+        for client in clients:
+            account = self._accounts.get(client)
+            if account is not None:
+                account.fill()
+
+    def is_to_be_told(self, client: str, now: float) -> bool:
+        """Whether a client whose message was too much is to be told of it: once in ``TELL_EVERY`` seconds."""
+        return self._of(client, now).is_to_be_told(now)
+
+    def _of(self, client: str, now: float) -> Account:
+        account = self._accounts.get(client)
+        if account is None:
+            account = self._accounts[client] = Account(CLIENT, now)
+            if len(self._accounts) > self._most:
+                self._accounts.popitem(last=False)
+        else:
+            self._accounts.move_to_end(client)
+        return account

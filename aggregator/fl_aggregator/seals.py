@@ -1,0 +1,48 @@
+"""What comes in sealed (protocol, 9.10 ff.): opened, and refused where it is not from whom its topic says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fl_aggregator.translate import Dropped
+from fl_shared import topics as t
+from fl_shared.codec import is_sealed
+from fl_shared.errors import CannotOpen, UserError
+
+if TYPE_CHECKING:
+    from fl_shared.kit import Kit
+
+
+class Seals:
+    """``kit``: the aggregator's, null where there are none. ``required``: what edges send must be sealed.
+
+    Belongs to the loop's thread: opening is not for the network's, which everybody waits for.
+    """
+
+    def __init__(self, kit: Kit | None, *, required: bool) -> None:
+        if required and kit is None:
+            raise UserError("--require-sealed without --kit: nothing could be opened")
+        self._required = required
+        self._opener = None if kit is None else kit.opener()
+
+    def opened(self, topic: t.Topic, text: str, payload: bytes | memoryview) -> bytes | memoryview:
+        """What a payload on ``topic``, which ``text`` spells, has to say. Raises ``Dropped``."""
+        account = t.OPERATOR if isinstance(topic, t.ControlTopic) else getattr(topic, "client", None)
+        if not is_sealed(payload):
+            if self._must_be_sealed(topic):
+                raise Dropped("not-sealed", f"topic: {text}: it is not sealed, and has to be", account)
+            return payload
+        if self._opener is None:
+            raise Dropped("not-opened", "it is sealed, and this aggregator has no kit", account)
+        if account is None:
+            raise Dropped("not-opened", f"topic: {text}: it is sealed, and no account's", None)
+        try:
+            return self._opener.open(account, text, payload)
+        except CannotOpen as error:
+            raise Dropped("not-opened", f"topic: {text}: {error}", account) from None
+
+    def _must_be_sealed(self, topic: t.Topic) -> bool:
+        """An operator has a kit whenever the aggregator has; presence says nothing that is not seen anyway."""
+        if isinstance(topic, t.ControlTopic):
+            return self._opener is not None
+        return self._required and not isinstance(topic, t.PresenceTopic)

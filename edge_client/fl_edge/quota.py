@@ -1,0 +1,63 @@
+"""How much may be asked of the predictors of a process, in all and by each asker (protocol, 7.6)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from typing import Final
+
+from fl_shared.rates import Bucket, Rate
+
+LOG = logging.getLogger(__name__)
+
+REQUESTS: Final = Rate(400, 800)
+"""Each costs a digest of the request and an answer, whatever that is, in the thread that the edges live in."""
+BYTES: Final = Rate(64 * 2**20, 256 * 2**20)
+REQUESTS_OF_ONE: Final = Rate(200, 400)
+"""With one response topic, so that one asker leaves room for others; those without one are one asker."""
+MAX_ASKERS: Final = 1000
+"""Response topics that are told apart."""
+TELL_EVERY: Final = 1.0
+"""Seconds between two answers that tell of these limits."""
+
+
+class Quota:
+    """``now`` is when it begins; all times are seconds of one clock."""
+
+    def __init__(self, now: float) -> None:
+        self._all = Bucket(REQUESTS, now)
+        self._bytes = Bucket(BYTES, now)
+        self._askers: OrderedDict[str | None, Bucket] = OrderedDict()
+        self._told_at = -math.inf
+        self._refused = 0
+
+    def __len__(self) -> int:
+        """Askers that are told apart."""
+        return len(self._askers)
+
+    def refusal(self, asker: str | None, size: int, now: float) -> str | None:
+        """Why a request of ``size`` bytes is too much; null if it is not. ``asker``: its response topic."""
+        mine = self._askers.get(asker)
+        if mine is None:
+            mine = self._askers[asker] = Bucket(REQUESTS_OF_ONE, now)
+            if len(self._askers) > MAX_ASKERS:
+                self._askers.popitem(last=False)
+        self._askers.move_to_end(asker)
+        if not mine.take(1, now):
+            return f"requests: at most {REQUESTS_OF_ONE.each:g} a second with one response topic"
+        if not self._all.take(1, now):
+            return f"requests: at most {REQUESTS.each:g} a second"
+        if not self._bytes.take(size, now):
+            return f"requests: at most {BYTES.each:.15g} bytes a second"
+        return None
+
+    def is_to_be_told(self, too_much: str, now: float) -> bool:
+        """To be asked once for each refusal: whether it is to be answered. The log says it at powers of ten."""
+        self._refused += 1
+        if str(self._refused).strip("0") == "1":
+            LOG.warning("more is asked than is answered: %s (%d refused)", too_much, self._refused)
+        if now - self._told_at < TELL_EVERY:
+            return False
+        self._told_at = now
+        return True

@@ -1,0 +1,70 @@
+"""What an edge with a kit believes of what comes in the aggregator's name: what is signed, and is not old.
+
+PURE. That a reply is not a recorded one is told by the session that it names, which is random and this connection's
+(protocol, 9.5); all else is told from that: which start of which run has admitted the edge, and what it said since.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fl_edge.session.phases import Member
+from fl_shared import messages as m
+from fl_shared import topics as t
+
+if TYPE_CHECKING:
+    from fl_shared.signatures import Verifier
+
+MAX_RUNS: Final = 1000
+"""Runs that an edge remembers to have belonged to."""
+MAX_TOPICS: Final = 1000
+"""Topics on which it remembers what came last."""
+UNSIGNED: Final = (t.PresenceTopic, t.ManifestTopic, t.ChunkTopic)
+"""Of the topics that an edge hears: its own word, and what a signed digest decides about."""
+
+
+class Trust:
+    """Of one edge; outlives its connections. ``verifier`` knows the aggregator's signatures."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+        self._member: tuple[str, int] | None = None
+        self._epochs: dict[str, int] = {}
+        """The newest start of each run that it has belonged to."""
+        self._seqs: dict[str, int] = {}
+        """By topic, of the start that it belongs to."""
+
+    def check(self, topic: t.Topic, text: str, payload: bytes | memoryview) -> None:
+        """Raises ``BadSignature`` for what has to be signed and is not. ``text`` spells the topic."""
+        if not isinstance(topic, UNSIGNED):
+            self._verifier.check(text, payload)
+
+    def why_old(self, text: str, message: m.Message, member: Member | None) -> str | None:
+        """Why a message that was signed, if it had to be, is not to be obeyed, or null. ``member``: where it belongs.
+
+        Births are never old: all that comes of them is that the edge registers.
+        """
+        if member is not None and (member.run, member.epoch) != self._member:
+            self._member = (member.run, member.epoch)
+            self._epochs.pop(member.run, None)
+            self._epochs[member.run] = member.epoch
+            self._seqs.clear()
+            if len(self._epochs) > MAX_RUNS:
+                del self._epochs[next(iter(self._epochs))]
+        if not isinstance(message, m.Scoped):
+            return None
+        start = (message.run, message.epoch)
+        if start == self._member:
+            return self._why_before(text, message.seq)
+        known = self._epochs.get(message.run)
+        if known is not None and message.epoch <= known:
+            return f"epoch: {message.epoch} of run {message.run}, expected one after {known}"
+        return None
+
+    def _why_before(self, text: str, seq: int) -> str | None:
+        """The same message may come twice, and one that is retained late; but none before one that has come."""
+        last = self._seqs.pop(text, None)
+        self._seqs[text] = seq if last is None else max(last, seq)
+        if len(self._seqs) > MAX_TOPICS:
+            del self._seqs[next(iter(self._seqs))]
+        return None if last is None or seq >= last else f"seq: {seq}, expected {last} or more"

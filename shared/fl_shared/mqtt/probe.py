@@ -1,0 +1,315 @@
+"""A connection that shows every answer of the broker: for trying out what a broker can, not for a run.
+
+What `fl_shared.reconnection.Connection` hides for good reasons is here to be seen: all that CONNACK announces, the
+reason code of each PUBACK, the expiry that a message still has. A subscriber can hold its PUBACKs back, as a slow one
+does. A `Probe` is one TCP connection and its thread; it never connects again, and every wait has a deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Self
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.exception import MQTTException
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from fl_shared.connection import ConnectionSettings, Will
+from fl_shared.mqtt.answers import Announced, Heard, ProbeFailed
+from fl_shared.mqtt.streams import open_stream
+
+_TURN: Final = 0.2
+"""Seconds of one turn of the loop, after which it looks whether it is to end."""
+_GOODBYE: Final = 1.0
+
+
+class Probe:
+    """Connects when it is made; raises `ProbeFailed` or `OSError`. ``wait``: seconds for each answer.
+
+    ``holds_acks``: nothing that comes is acknowledged until `acknowledge_all`. ``window``: QoS 1 messages of ours on
+    their way at once, no more than the broker's Receive Maximum.
+    """
+
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        *,
+        wait: float = 5.0,
+        window: int = 20,
+        holds_acks: bool = False,
+    ) -> None:
+        self._wait = wait
+        self._changed = threading.Condition()
+        self._heard: list[Heard] = []
+        self._held: list[Heard] | None = [] if holds_acks else None
+        self._codes: dict[int, tuple[int, ...]] = {}
+        self._announced: Announced | None = None
+        self._over: ProbeFailed | None = None
+        self._stop = threading.Event()
+        client = self._client = _new_client(settings, holds_acks)
+        client.max_inflight_messages_set(window)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        address = settings.address
+        client.connect(
+            address.host,
+            address.port,
+            settings.keepalive,
+            clean_start=True,
+            properties=_connect_properties(settings),
+        )
+        self._thread = threading.Thread(target=self._run, name="fl-probe", daemon=True)
+        self._thread.start()
+        try:
+            self._until(lambda: self._announced is not None, "CONNECT", wait)
+        except BaseException:
+            self.cut()
+            raise
+
+    @property
+    def announced(self) -> Announced:
+        assert self._announced is not None
+        return self._announced
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        response_topic: str | None = None,
+        correlation: bytes | None = None,
+        expiry: int | None = None,
+    ) -> int:
+        """Sends without waiting; gives the packet's id, for `acknowledged`."""
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if response_topic is not None:
+            properties.ResponseTopic = response_topic
+        if correlation is not None:
+            properties.CorrelationData = correlation
+        if expiry is not None:
+            properties.MessageExpiryInterval = expiry
+        return self._client.publish(topic, payload, qos, retain, properties).mid
+
+    def acknowledged(self, mids: Sequence[int], wait: float | None = None) -> list[int]:
+        """The reason codes of the PUBACKs of ``mids``, in their order. Raises `ProbeFailed`."""
+        self._until(lambda: all(mid in self._codes for mid in mids), "PUBLISH", wait)
+        with self._changed:
+            return [self._codes.pop(mid)[0] for mid in mids]
+
+    def say(self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None) -> int:
+        """`publish` at QoS 1 and the reason code of its PUBACK. Raises `ProbeFailed`."""
+        return self.acknowledged([self.publish(topic, payload, retain=retain, expiry=expiry)])[0]
+
+    def subscribe(
+        self, filters: Sequence[str], *, qos: int = 1, foreign_only: bool = False
+    ) -> tuple[int, ...]:
+        """One SUBSCRIBE packet; the reason codes of its SUBACK. Raises `ProbeFailed`.
+
+        ``foreign_only``: not what this connection publishes itself, and each message says whether it is retained.
+        """
+        options = SubscribeOptions(qos, noLocal=foreign_only, retainAsPublished=foreign_only)
+        _, mid = self._client.subscribe([(name, options) for name in filters])
+        if mid is None:
+            raise ProbeFailed("the connection is closed")
+        self._until(lambda: mid in self._codes, "SUBSCRIBE", None)
+        with self._changed:
+            return self._codes.pop(mid)
+
+    def hear(self, count: int, wait: float) -> list[Heard]:
+        """All messages since the last call, as soon as there are ``count`` of them or ``wait`` seconds have passed.
+
+        Raises `ProbeFailed` if the connection has ended before that.
+        """
+        with contextlib.suppress(_NoAnswer):
+            self._until(lambda: len(self._heard) >= count, "", wait)
+        with self._changed:
+            heard, self._heard = self._heard, []
+        return heard
+
+    def hold_acks(self) -> None:
+        """No PUBACK for what comes from now on; only if the probe was made to hold them."""
+        with self._changed:
+            self._held = []
+
+    def acknowledge_all(self) -> None:
+        """PUBACKs for all that was held back, and from now on as messages come."""
+        with self._changed:
+            held, self._held = self._held, None
+        for message in held or ():
+            self._client.ack(message.mid, message.qos)
+
+    def cut(self) -> float:
+        """Ends the connection as a crash would, without a DISCONNECT; gives the moment (`time.monotonic`)."""
+        self._stop.set()
+        self._thread.join(_TURN * 10)
+        moment = time.monotonic()
+        # paho's only public way to close the socket without a word: it prepares for another connection.
+        self._client.connect_async("localhost")
+        return moment
+
+    def close(self) -> None:
+        """Ends the connection with a DISCONNECT."""
+        with self._changed:
+            open_ = self._over is None
+        if open_:
+            self._client.disconnect()
+            with contextlib.suppress(ProbeFailed):
+                self._until(lambda: False, "DISCONNECT", _GOODBYE)
+        self.cut()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _until(self, condition: Callable[[], bool], what: str, wait: float | None) -> None:
+        wait = self._wait if wait is None else wait
+        with self._changed:
+            self._changed.wait_for(lambda: condition() or self._over is not None, wait)
+            if condition():
+                return
+            if self._over is not None:
+                raise self._over
+        raise _NoAnswer(f"no answer to {what} within {wait:g} s")
+
+    # --- the probe's thread ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        code = MQTTErrorCode.MQTT_ERR_SUCCESS
+        reason = "an error of this program"
+        try:
+            while code == MQTTErrorCode.MQTT_ERR_SUCCESS and not self._stop.is_set():
+                code = self._client.loop(_TURN)
+            reason = "the connection was closed"
+        except (OSError, ValueError, MQTTException) as error:
+            reason = str(error)
+        finally:
+            self._end(reason, None)
+
+    def _end(self, reason: str, code: int | None) -> None:
+        with self._changed:
+            self._over = self._over or ProbeFailed(reason, code)
+            self._changed.notify_all()
+
+    def _on_connect(
+        self, _client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, given: Properties | None
+    ) -> None:
+        if code.is_failure:
+            self._end(f"the broker refused the connection: {code} (0x{code.value:02x})", code.value)
+            return
+        announced = Announced(
+            maximum_packet_size=getattr(given, "MaximumPacketSize", None),
+            receive_maximum=getattr(given, "ReceiveMaximum", None),
+            maximum_qos=getattr(given, "MaximumQoS", None),
+            topic_alias_maximum=getattr(given, "TopicAliasMaximum", None),
+            server_keep_alive=getattr(given, "ServerKeepAlive", None),
+            retain_available=bool(getattr(given, "RetainAvailable", 1)),
+            wildcards_available=bool(getattr(given, "WildcardSubscriptionAvailable", 1)),
+            shared_available=bool(getattr(given, "SharedSubscriptionAvailable", 1)),
+        )
+        with self._changed:
+            self._announced = announced
+            self._changed.notify_all()
+
+    def _on_disconnect(
+        self, _client: Client, _data: Any, flags: DisconnectFlags, code: ReasonCode, _given: Properties | None
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._end(f"the broker closed the connection: {code} (0x{code.value:02x})", code.value)
+        else:
+            self._end("the broker closed the connection without a word", None)
+
+    def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
+        given = message.properties
+        heard = Heard(
+            message.topic,
+            bytes(message.payload),
+            message.qos,
+            message.retain,
+            message.mid,
+            time.monotonic(),
+            getattr(given, "ResponseTopic", None),
+            getattr(given, "CorrelationData", None),
+            getattr(given, "MessageExpiryInterval", None),
+        )
+        with self._changed:
+            self._heard.append(heard)
+            held = self._held
+            if held is not None:
+                held.append(heard)
+            self._changed.notify_all()
+        if held is None:
+            client.ack(heard.mid, heard.qos)  # of itself paho does, unless it was asked to hold back
+
+    def _on_publish(
+        self, _client: Client, _data: Any, mid: int, code: ReasonCode, _given: Properties
+    ) -> None:
+        self._answered(mid, (code.value,))
+
+    def _on_subscribe(
+        self, _client: Client, _data: Any, mid: int, codes: list[ReasonCode], _given: Properties
+    ) -> None:
+        self._answered(mid, tuple(code.value for code in codes))
+
+    def _answered(self, mid: int, codes: tuple[int, ...]) -> None:
+        with self._changed:
+            self._codes[mid] = codes
+            self._changed.notify_all()
+
+
+class _NoAnswer(ProbeFailed):
+    """The connection stands, and nothing came."""
+
+
+class _Client(Client):
+    """With our streams: paho's own WebSocket needs seconds for what takes a millisecond."""
+
+    settings: ConnectionSettings
+
+    def _create_socket(self) -> Any:
+        return open_stream(self.settings.address, self.settings.tls, self.settings.connect_timeout)
+
+
+def _new_client(settings: ConnectionSettings, holds_acks: bool) -> Client:
+    client = _Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=settings.mqtt_client_id or "",
+        protocol=MQTTProtocolVersion.MQTTv5,
+        reconnect_on_failure=False,
+        manual_ack=holds_acks,
+    )
+    client.settings = settings
+    if settings.tls is not None:
+        client.tls_set_context(settings.tls)
+    client.connect_timeout = settings.connect_timeout
+    if settings.address.user is not None:
+        client.username_pw_set(settings.address.user, settings.password)
+    if settings.will is not None:
+        will = settings.will if isinstance(settings.will, Will) else settings.will()
+        client.will_set(will.topic, will.payload, will.qos, will.retain)
+    # That there is one keeps paho from writing on the caller's thread while ours does.
+    client.on_socket_register_write = lambda *_: None
+    return client
+
+
+def _connect_properties(settings: ConnectionSettings) -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = 0
+    if settings.receive_maximum is not None:
+        properties.ReceiveMaximum = settings.receive_maximum
+    if settings.maximum_packet_size is not None:
+        properties.MaximumPacketSize = settings.maximum_packet_size
+    return properties

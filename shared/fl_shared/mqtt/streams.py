@@ -1,0 +1,32 @@
+"""Opens the stream of bytes to a broker: TCP, TLS over it, and a WebSocket over either."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from fl_shared.broker_url import BrokerAddress
+from fl_shared.mqtt.websocket import WebSocket
+
+Stream = socket.socket | WebSocket
+
+
+def open_stream(address: BrokerAddress, tls: ssl.SSLContext | None, timeout: float) -> Stream:
+    """Blocks, at most ``timeout`` seconds for each of an address of the host, TLS and the WebSocket.
+
+    Raises ``OSError`` (`ssl.SSLError`, `WebSocketRefused` among them), ``UnicodeError`` for what is no host name.
+    """
+    if (tls is not None) != address.is_encrypted:
+        raise ValueError(f"{address}: expected tls for mqtts and wss, and for nothing else")
+    sock = socket.create_connection((address.host, address.port), timeout)
+    try:
+        # Small packets at once: with Nagle's algorithm a round trip of MQTT takes 44 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            sock = tls.wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
+            sock.settimeout(timeout)
+            sock.do_handshake()
+        return WebSocket(sock, address, timeout) if address.is_websocket else sock
+    except BaseException:
+        sock.close()
+        raise

@@ -1,0 +1,276 @@
+"""MQTT inside a WebSocket (RFC 6455, and MQTT 5 section 6), as a socket of bytes.
+
+paho's own masks byte by byte, loses the rest of a packet that the socket does not take at once, and waits for ever
+for a handshake that trickles. This one keeps to a deadline, and to what a socket that does not block promises: who
+gets `BlockingIOError` from ``send`` comes again with the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import time
+from base64 import b64encode
+from hashlib import sha1
+from typing import Final
+
+import numpy as np
+
+from fl_shared.broker_url import BrokerAddress
+from fl_shared.errors import SpeaksTls, WebSocketRefused
+
+MAX_ANSWER: Final = 16 * 2**10
+"""Bytes of the answer to our request for a WebSocket."""
+MAX_FRAME: Final = 256 * 2**10
+"""Bytes of payload that are masked, and so copied, at a time."""
+TLS_ALERT: Final = b"\x15"
+"""First byte of what a server that expects TLS answers to anything else; neither HTTP nor MQTT begins with it."""
+BUFFER: Final = 64 * 2**10
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_CONTINUATION, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x2, 0x8, 0x9, 0xA
+_CONTROL: Final = 0x8
+
+
+class WebSocket:
+    """``sock``: connected (TLS is done); it belongs to the WebSocket, which is made within ``timeout`` seconds.
+
+    Raises `WebSocketRefused`, ``TimeoutError`` and what the socket does.
+    """
+
+    def __init__(self, sock: socket.socket, address: BrokerAddress, timeout: float) -> None:
+        self._sock = sock
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self._buffer = memoryview(bytearray(BUFFER))
+        self._scratch = memoryview(bytearray(BUFFER))
+        self._start = self._end = 0
+        self._left = 0
+        """Bytes of the frame's payload that are still to come."""
+        self._starved = True
+        """The buffer holds less than the next step needs."""
+        self._frame: memoryview | None = None
+        self._carries = 0
+        self._pong: bytes | None = None
+        self._open(address, time.monotonic() + timeout)
+
+    # --- making it --------------------------------------------------------------------------------------------
+
+    def _open(self, address: BrokerAddress, deadline: float) -> None:
+        key = b64encode(os.urandom(16))
+        scheme = "https" if address.is_encrypted else "http"
+        request = (
+            f"GET {address.path} HTTP/1.1\r\n"
+            f"Host: {address.host_and_port}\r\n"
+            "Upgrade: websocket\r\n"
+            "Connection: Upgrade\r\n"
+            f"Origin: {scheme}://{address.host_and_port}\r\n"
+            f"Sec-WebSocket-Key: {key.decode()}\r\n"
+            "Sec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+        )
+        self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+        self._sock.sendall(request.encode())
+        head = self._answer(deadline)
+        lines = head.decode("latin-1").split("\r\n")
+        fields: dict[str, str] = {}
+        for line in lines[1:]:
+            name, _, value = line.partition(":")
+            fields[name.strip().lower()] = value.strip()
+        words = lines[0].split(" ", 2)
+        if not words[0].startswith("HTTP/1.") or len(words) < 2 or not words[1].isdigit():
+            raise WebSocketRefused("it does not speak HTTP")
+        if words[1] != "101":
+            what = " ".join(words[1:])[:80]
+            raise WebSocketRefused(f"it answers {what!r} at the path {address.path}", int(words[1]))
+        proof = b64encode(sha1(key + _GUID, usedforsecurity=False).digest()).decode()
+        if (
+            fields.get("sec-websocket-accept") != proof
+            or fields.get("upgrade", "").lower() != "websocket"
+            or "upgrade" not in fields.get("connection", "").lower()
+        ):
+            raise WebSocketRefused("its answer is not that of a WebSocket", 101)
+        if fields.get("sec-websocket-protocol", "mqtt") != "mqtt":
+            raise WebSocketRefused("what it speaks inside the WebSocket is not MQTT", 101)
+
+    def _answer(self, deadline: float) -> bytes:
+        """The head of it; what comes behind is in the buffer."""
+        seen = b""
+        while (end := seen.find(b"\r\n\r\n")) < 0:
+            if len(seen) > MAX_ANSWER:
+                raise WebSocketRefused(f"its answer is longer than {MAX_ANSWER} bytes")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._sock.settimeout(left)
+            more = self._sock.recv(4096)
+            if not more:
+                raise WebSocketRefused("it hung up")
+            seen += more
+            if seen[:1] == TLS_ALERT and not self._is_tls:
+                raise SpeaksTls
+            if not b"HTTP/".startswith(seen[:5]):
+                raise WebSocketRefused("it does not speak HTTP")
+        rest = seen[end + 4 :]
+        self._buffer[: len(rest)] = rest
+        self._end = len(rest)
+        self._starved = not rest
+        return seen[:end]
+
+    # --- in ---------------------------------------------------------------------------------------------------
+
+    def recv(self, most: int) -> bytes:
+        """What is there of as many frames as fit; empty at the end."""
+        view = self._scratch[:most]
+        got = self.recv_into(view)
+        while got and got < len(view) and self._start < self._end:
+            try:
+                more = self.recv_into(view[got:])
+            except BlockingIOError:
+                break
+            if not more:
+                break
+            got += more
+        return bytes(view[:got])
+
+    def recv_into(self, view: memoryview) -> int:
+        """Some of one frame's payload; 0 at the end. Raises ``BlockingIOError``, ``ConnectionError``."""
+        while not self._left:
+            if not self._next_frame():
+                return 0
+        if self._start < self._end:
+            count = min(len(view), self._left, self._end - self._start)
+            view[:count] = self._buffer[self._start : self._start + count]
+            self._start += count
+        else:
+            count = self._receive(view[: self._left])
+        self._left -= count
+        return count
+
+    def pending(self) -> int:
+        """Bytes that can be read and do not make the socket readable."""
+        inside = 0 if self._starved else self._end - self._start
+        return inside + (self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0)
+
+    def _receive(self, view: memoryview) -> int:
+        try:
+            return self._sock.recv_into(view)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._starved = True
+            if self._left and self._frame is None:
+                # In the middle of a frame Mosquitto 2.0 with the libwebsockets of distributions sends 4 KB whenever
+                # something comes in, and else ten times a second (mosquitto#2252): 40 KB/s, or with this 4 MB/s and
+                # more on a loopback. Other brokers get a few bytes now and then.
+                self._say(_PING, b"")
+            raise BlockingIOError from None
+
+    def _need(self, count: int) -> bool:
+        """Has ``count`` bytes at ``_start``; False at the end."""
+        while self._end - self._start < count:
+            if self._start:
+                kept = bytes(self._buffer[self._start : self._end])
+                self._buffer[: len(kept)] = kept
+                self._start, self._end = 0, len(kept)
+            got = self._receive(self._buffer[self._end :])
+            if not got:
+                return False
+            self._starved = False
+            self._end += got
+        return True
+
+    def _next_frame(self) -> bool:
+        """Begins with the next frame of data, and does what control frames ask for; False at the end."""
+        if not self._need(2):
+            return False
+        first, second = self._buffer[self._start], self._buffer[self._start + 1]
+        opcode, size = first & 0x0F, second & 0x7F
+        extra = {126: 2, 127: 8}.get(size, 0)
+        is_control = bool(opcode & _CONTROL)
+        if first & 0x70 or second & 0x80 or (is_control and (extra or not first & 0x80)):
+            raise ConnectionError("the broker breaks the rules of WebSocket")
+        if not self._need(2 + extra + (size if is_control else 0)):
+            return False
+        at = self._start + 2
+        if is_control:
+            body = bytes(self._buffer[at : at + size])
+            self._start = at + size
+            return self._control(opcode, body)
+        if opcode not in (_BINARY, _CONTINUATION):
+            raise ConnectionError("the broker sends text in its WebSocket; MQTT is binary")
+        self._start = at + extra
+        self._left = int.from_bytes(self._buffer[at : at + extra], "big") if extra else size
+        return True
+
+    def _control(self, opcode: int, body: bytes) -> bool:
+        if opcode == _PING:
+            # Only the newest one need be answered (RFC 6455, 5.5.3).
+            self._pong = body
+            if self._frame is None:
+                self._say(_PONG, self._pong)
+                self._pong = None
+        return opcode != _CLOSE
+
+    # --- out --------------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """How many bytes have gone out. After ``BlockingIOError`` the same bytes must come again."""
+        while True:
+            if self._frame is None and self._pong is not None:
+                self._frame, self._carries, self._pong = _frame(_PONG, memoryview(self._pong)), 0, None
+            if self._frame is None:
+                part = memoryview(data)[:MAX_FRAME]
+                self._frame, self._carries = _frame(_BINARY, part), len(part)
+            carried = self._carries
+            self._flush()
+            if carried:
+                return carried
+
+    def _say(self, opcode: int, body: bytes) -> None:
+        """What the socket does not take goes out before whatever is sent next."""
+        self._frame, self._carries = _frame(opcode, memoryview(body)), 0
+        with contextlib.suppress(BlockingIOError):
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._frame is not None:
+            try:
+                sent = self._sock.send(self._frame)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise BlockingIOError from None
+            self._frame = self._frame[sent:] if sent < len(self._frame) else None
+
+    # --- as a socket ------------------------------------------------------------------------------------------
+
+    def setblocking(self, flag: bool) -> None:
+        self._sock.setblocking(flag)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def _frame(opcode: int, payload: memoryview) -> memoryview:
+    """One frame, whole, masked as a client's must be (RFC 6455, 5.3)."""
+    size = len(payload)
+    key = os.urandom(4)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 2**16:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    head += key
+    frame = np.empty(len(head) + size, np.uint8)
+    frame[: len(head)] = np.frombuffer(head, np.uint8)
+    body, source = frame[len(head) :], np.frombuffer(payload, np.uint8)
+    whole = size - size % 4
+    np.bitwise_xor(
+        source[:whole].view(np.uint32),
+        np.frombuffer(key, np.uint32),
+        out=body[:whole].view(np.uint32),
+    )
+    for index in range(whole, size):
+        body[index] = source[index] ^ key[index % 4]
+    return frame.data

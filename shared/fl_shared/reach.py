@@ -1,0 +1,130 @@
+"""How to reach the broker: all that was said about it at the command line, in one value that is passed down."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from fl_shared.broker_url import BrokerAddress
+from fl_shared.connection import ConnectionSettings, Will
+from fl_shared.errors import UserError
+from fl_shared.tls import Tls
+
+if TYPE_CHECKING:
+    from fl_shared.kit import Kit, Role
+
+PREFIX: Final = "fl"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerReach:
+    """``tls`` is null where ``address`` is not encrypted. ``keepalive`` in seconds. ``kit``: where the rest is from.
+
+    It shows no secret when it is printed.
+    """
+
+    address: BrokerAddress
+    password: str | None = field(default=None, repr=False)
+    keepalive: int = 30
+    mqtt_client_id: str | None = None
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    prefix: str = PREFIX
+    kit: Kit | None = None
+
+    def __post_init__(self) -> None:
+        self.connection()
+
+    @classmethod
+    def of_kit(
+        cls, kit: Kit, address: BrokerAddress | None = None, *, keepalive: int, mqtt_client_id: str | None
+    ) -> Self:
+        """``address``: another one than the kit names. Raises ``UserError``."""
+        kit.check_validity(datetime.now(UTC))
+        at = address or BrokerAddress.parse(kit.broker)
+        if not at.is_encrypted:
+            raise UserError(f"--broker {at} beside --kit: a kit goes with mqtts:// or wss:// only")
+        if at.user is not None:
+            raise UserError(
+                f"--broker {at} beside --kit: the account is the kit's; expected no user in the URL"
+            )
+        own = BrokerAddress(at.host, at.port, kit.user, at.scheme, at.path)
+        return cls(own, kit.password, keepalive, mqtt_client_id, kit.ssl_context(), kit.prefix, kit)
+
+    def connection(self, will: Will | Callable[[], Will] | None = None, **more: Any) -> ConnectionSettings:
+        """``more``: what else `ConnectionSettings` are told."""
+        return ConnectionSettings(
+            self.address,
+            self.password,
+            **{"mqtt_client_id": self.mqtt_client_id, **more},
+            keepalive=self.keepalive,
+            tls=self.tls,
+            will=will,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerOptions:
+    """What was said on the command line (`options.broker_options`), null for what was not."""
+
+    broker: BrokerAddress | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    kit: Path | None = None
+    password: str | None = field(default=None, repr=False)
+    prefix: str | None = None
+    keepalive: int = 30
+
+    def reach(
+        self,
+        *,
+        roles: Sequence[Role] = (),
+        mqtt_client_id: str | None = None,
+        otherwise: BrokerAddress | None = None,
+    ) -> BrokerReach:
+        """``roles``: of which a kit must have one, if any are named. ``otherwise``: where the broker is if nothing
+        says so, null for this machine. Raises ``UserError``.
+        """
+        if self.kit is not None:
+            return self._by_kit(self.kit, roles, mqtt_client_id)
+        address = self.broker or otherwise or BrokerAddress("localhost")
+        files = {"--ca": self.ca, "--cert": self.cert, "--key": self.key}
+        if not address.is_encrypted and (given := [name for name, path in files.items() if path is not None]):
+            raise UserError(
+                f"{given[0]} is for mqtts:// and wss://, and the broker is {address}: nothing would be encrypted"
+            )
+        return BrokerReach(
+            address,
+            self.password,
+            self.keepalive,
+            mqtt_client_id,
+            Tls.read(self.ca, self.cert, self.key).context() if address.is_encrypted else None,
+            self.prefix or PREFIX,
+        )
+
+    def _by_kit(self, path: Path, roles: Sequence[Role], mqtt_client_id: str | None) -> BrokerReach:
+        from fl_shared.kit import Kit
+
+        beside = {
+            "--ca": self.ca,
+            "--cert": self.cert,
+            "--key": self.key,
+            "a password (--password-file, FL_PASSWORD)": self.password,
+        }
+        for name, value in beside.items():
+            if value is not None:
+                raise UserError(f"{name} beside --kit: the kit has its own; expected one of them")
+        kit = Kit.read(path)
+        if roles and not set(roles) & set(kit.roles):
+            raise UserError(
+                f"--kit {path}: it is for {kit.name!r} ({', '.join(kit.roles)}), expected one for {' or '.join(roles)}"
+            )
+        if self.prefix not in (None, kit.prefix):
+            raise UserError(
+                f"--prefix {self.prefix} beside --kit: the kit's account has rights under {kit.prefix!r} only"
+            )
+        return BrokerReach.of_kit(kit, self.broker, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id)

@@ -1,0 +1,120 @@
+"""TLS to the broker: whom we trust, what we show, and what it means when it does not work out.
+
+The host's name is always checked and nothing turns that off. What goes wrong with a certificate is told in one line
+that says whose it is and what to do (`explained`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import ssl
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from fl_shared.errors import UserError
+
+LOG: Final = logging.getLogger(__name__)
+
+MAX_PEM: Final = 4 * 2**20
+"""Bytes of a file: all authorities of a system are a quarter of a megabyte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """``ca``: whom to trust as the broker, PEM, null for the authorities that the system trusts.
+
+    ``cert`` (with what stands between it and its authority) and ``key`` prove who we are; both or none.
+    """
+
+    ca: bytes | None = field(default=None, repr=False)
+    cert: bytes | None = field(default=None, repr=False)
+    key: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def read(cls, ca: Path | None, cert: Path | None, key: Path | None) -> Self:
+        """From PEM files. Raises ``UserError`` that names the option and what was expected."""
+        if cert is not None and key is None:
+            raise UserError(
+                "--cert without --key: expected both, a certificate and the key that belongs to it"
+            )
+        if key is not None and cert is None:
+            raise UserError(
+                "--key without --cert: expected both, a certificate and the key that belongs to it"
+            )
+        read = cls(
+            ca=None if ca is None else _pem("--ca", ca, b"CERTIFICATE"),
+            cert=None if cert is None else _pem("--cert", cert, b"CERTIFICATE"),
+            key=None if key is None else _pem("--key", key, b"PRIVATE KEY", secret=True),
+        )
+        try:
+            cls(ca=read.ca).context()
+        except (ssl.SSLError, ValueError):
+            raise UserError(f"--ca {ca}: not certificates in PEM") from None
+        try:
+            read.context()
+        except (ssl.SSLError, ValueError):
+            raise UserError(
+                f"--cert {cert}, --key {key}: expected a certificate in PEM and the key that belongs to it"
+            ) from None
+        return read
+
+    def context(self) -> ssl.SSLContext:
+        """For connections to the broker, as many as there are. No key lies in a file afterwards.
+
+        Raises ``ssl.SSLError`` or ``ValueError`` for what is no certificate or key.
+        """
+        authorities = None if self.ca is None else self.ca.decode("ascii")
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=authorities)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.cert is not None and self.key is not None:
+            with _passing_file(self.cert + b"\n" + self.key) as name:
+                # A key with a password would have OpenSSL ask for it at the terminal.
+                context.load_cert_chain(name, password=b"")
+        return context
+
+
+def _pem(option: str, path: Path, label: bytes, *, secret: bool = False) -> bytes:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(MAX_PEM + 1)
+    except OSError as error:
+        raise UserError(f"{option} {path}: {error.strerror}") from None
+    if len(content) > MAX_PEM or label not in content or not content.isascii():
+        raise UserError(f"{option} {path}: expected PEM (-----BEGIN … {label.decode()}-----)")
+    if secret and b"ENCRYPTED" in content:
+        raise UserError(
+            f"{option} {path}: the key has a password; expected one without, readable by this program's user only"
+        )
+    if secret and stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        LOG.warning(
+            "%s %s: others may read it (mode %03o): chmod 600 %s", option, path, stat.S_IMODE(mode), path
+        )
+    return content
+
+
+@contextlib.contextmanager
+def _passing_file(content: bytes) -> Iterator[str]:
+    """The name of a file with ``content`` that nobody else may read and that is gone afterwards.
+
+    OpenSSL takes keys from files only. Linux has files without a disk, also where nothing may be written.
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("fl-key")  # closed in children that are executed
+        try:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.NamedTemporaryFile(prefix="fl-key-") as file:
+            file.write(content)
+            file.flush()
+            yield file.name

@@ -1,0 +1,319 @@
+"""Floods, giant claims and slow uploads by peers gone bad: the run of the others goes on, and ends with the same model.
+
+What was refused is counted, and shown; nothing that a peer can make up fills the memory, the journal or the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import msgpack
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from fl_aggregator.checkpoint import sha256
+from fl_aggregator.limits import NEWCOMERS_AT_ONCE
+from fl_aggregator.refusals import UNKNOWN
+from fl_shared import codec, mqtt
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.errors import QueueFull
+from fl_shared.tensors import ArraySpec, Manifest
+from tests import programs
+from tests.aggregator_over_the_wire import OverTheWire
+from tests.broker import Mosquitto
+from tests.edge_over_the_wire import EdgesOverTheWire, digest_of, offer_of
+from tests.faults.watching import TASK, settings
+
+pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(180)]
+
+FLOOD = 20_000
+MAD = "mad"
+"""It registers as whoever may, and then says far too much."""
+
+
+class Flood:
+    """Says without end what ``make`` gives, from a thread of its own, as fast as the broker takes it."""
+
+    def __init__(
+        self, network: mqtt.Network, broker: Mosquitto, make: Callable[[int], tuple[t.Topic, bytes]]
+    ) -> None:
+        self.sent = 0
+        self._make = make
+        self._over = threading.Event()
+        limits: dict[str, Any] = {"max_queued": 2000, "max_queued_bytes": 2**28}
+        self._connection = network.connect(
+            mqtt.ConnectionSettings(broker.address, **limits), lambda _event: None
+        )
+        self._connection.wait_connected(10)
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            topic, payload = self._make(self.sent)
+            try:
+                self._connection.publish(t.build("fl", topic), payload)
+                self.sent += 1
+            except QueueFull:
+                time.sleep(0.005)
+
+    def has_sent(self, count: int) -> None:
+        programs.until(lambda: self.sent >= count, 60, f"{count} messages of the flood")
+
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            self._thread.join(10)
+
+
+def registration(client: str, seq: int) -> tuple[t.Topic, bytes]:
+    """By another session each time: each is a change of who is there."""
+    message = m.Registration(
+        seq=seq, client=client, session=f"s{seq}", device=f"device-{client}", roles=("predict",),
+        encodings=("f32",),
+    )  # fmt: skip
+    return t.RegisterTopic(client), codec.encode(message)
+
+
+def fresh_ids(seq: int) -> tuple[t.Topic, bytes]:
+    return registration(f"fresh-{seq}", seq)
+
+
+def ghosts(seq: int) -> tuple[t.Topic, bytes]:
+    client = f"ghost-{seq}"
+    return t.PresenceTopic(client), codec.encode(
+        m.ClientPresence(client=client, state="offline", session=f"s{seq}")
+    )
+
+
+def mad_words(run: str, epoch: int, manifest: Manifest) -> Callable[[int], tuple[t.Topic, bytes]]:
+    """Registrations, offers of what nobody asked for, and large updates, by turns."""
+    updates: list[bytes] = []
+    for number in range(2):
+        section: dict[str, Any] = {"name": "weights", "encoding": "f32", "manifest": manifest.digest}
+        head: dict[str, Any] = {
+            "run": run, "epoch": epoch, "seq": number, "client": MAD, "session": "s1", "round": 1,
+            "base": "ab" * 32, "digest": f"{number:064x}", "examples": 1, "steps": 1, "seconds": 1.0,
+            "metrics": m.UpdateMetrics(),
+        }  # fmt: skip
+        offered = (m.OfferedSection(**section, size=2**40),)
+        size: dict[str, Any] = {"size": 2**40, "chunk_size": 2**24, "chunks": 2**16}
+        updates += [
+            codec.encode(m.Offer(**head, sections=offered, **size)),
+            codec.encode(m.Update(**head, sections=(m.Section(**section, data=bytes(200_000)),))),
+        ]
+
+    def make(seq: int) -> tuple[t.Topic, bytes]:
+        if seq % 3 == 0:
+            return registration(MAD, seq)
+        return t.UpdatesTopic(MAD), updates[seq % len(updates)]
+
+    return make
+
+
+def test_a_flood_changes_nothing_for_those_who_train(
+    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, undisturbed: dict[int, str]
+) -> None:
+    manifest = Manifest(arrays=(ArraySpec(name="body", shape=(3,)),))
+    with programs.aggregator(tmp_path, mosquitto.url, *settings(5), "--wait", "90") as run:
+        watch = OverTheWire(
+            network, mosquitto.address, "fl", hears=("aggregator", "status", f"replies/{MAD}")
+        )
+        born = watch.expect(m.AggregatorPresence, 20, state="online")
+        watch.send(t.RegisterTopic(MAD), codec.decode(*registration(MAD, 0)))
+        watch.expect(m.Admitted, 10, client=MAD)
+        newcomers = Flood(network, mosquitto, fresh_ids)
+        absent = Flood(network, mosquitto, ghosts)
+        mad = Flood(network, mosquitto, mad_words(born.run, born.epoch, manifest))
+        with newcomers.going_on(), absent.going_on(), mad.going_on():
+            newcomers.has_sent(FLOOD)
+            mad.has_sent(FLOOD // 4)
+            with programs.edges(tmp_path / "edges", mosquitto.url, "0-2", "--task", TASK) as edges:
+                peak = 0
+                while run.running():
+                    peak = max(peak, peak_memory(run.pid))
+                    time.sleep(0.1)
+                run.ends_well(1)
+        watch.silence(m.Grant, 2.0)  # and hears what else there is
+        statuses = [message for _, message, _ in watch.heard if isinstance(message, m.Status)]
+        told = [message for _, message, _ in watch.heard if isinstance(message, m.Limited)]
+    assert not [line for line in edges.err.splitlines() if "drops some of what it says" in line]
+    made = (tmp_path / "run" / "checkpoints").glob("version-*.safetensors")
+    assert {int(f.stem.removeprefix("version-")): sha256(f) for f in made} == undisturbed
+    for line in programs.history(tmp_path):
+        assert line["participants"] == ["0", "1", "2"]
+        assert not set(line["refused"]) & {"0", "1", "2"}, "an honest edge meets no limit"
+    refused = total(tmp_path)
+    assert refused[UNKNOWN]["too-many-registrations"] > 1000, refused
+    assert refused[MAD]["too-many-registrations"] > 1000, refused
+    assert refused[MAD]["too-many-messages"] > 1000, refused
+    assert statuses[-1].refused[MAD] > 1000
+    assert statuses[-1].refused[UNKNOWN] > 1000
+    assert len(told) >= 1
+    assert len(told) <= 3 + (mad.sent // 1000), "told once in a while, and not each time"
+    [closing] = [line for line in run.out.splitlines() if line.startswith("refused: ")]
+    assert f"{MAD} " in closing
+    assert "too-many-messages" in closing
+    journal = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    kinds = [json.loads(line)["event"] for line in journal]
+    fresh = [line for line in journal if '"fresh-' in line]
+    assert len(fresh) <= NEWCOMERS_AT_ONCE + 2 * 3 + 5 * 180
+    assert kinds.count("EdgeLost") <= 1000 * 180 / 10, "those who were never here leave few words"
+    assert len(run.err.splitlines()) < 300, "a flood is not one of log lines"
+    assert peak < 500 * 2**20, peak
+    assert "Traceback" not in run.err
+
+
+SLOW = ("2", "3")
+CHUNK = 2**18
+
+
+class SlowEdges:
+    """They are selected like others, offer their updates at once, and then only seem to send them."""
+
+    def __init__(self, wire: EdgesOverTheWire, manifest: Manifest) -> None:
+        """Ready before anybody else can be."""
+        self._wire = wire
+        vector = np.ones(manifest.values, np.float32)
+        base = digest_of(manifest, bytes(4 * manifest.values))
+        self.updates = {client: wire.update(client, 1, base, vector, 10) for client in SLOW}
+        self._offers = {
+            client: cast(bytes, msgpack.packb(offer_of(update, CHUNK)))
+            for client, update in self.updates.items()
+        }
+        self.dripped = 0
+
+    def offer(self, client: str) -> None:
+        self._wire.send_update(client, self._offers[client])
+
+    def drip(self) -> None:
+        """One of them sends a chunk now and then, the other offers anew."""
+        update = self.updates[SLOW[0]]
+        data = update["sections"][0]["data"][self.dripped * CHUNK : (self.dripped + 1) * CHUNK]
+        names = ("v", "run", "epoch", "seq", "client", "session", "round", "digest")
+        part = {name: update[name] for name in names} | {"kind": "part", "index": self.dripped}
+        self._wire.send_update(
+            SLOW[0], cast(bytes, msgpack.packb(part | {"crc32": zlib.crc32(data), "data": data}))
+        )
+        self.dripped += 1
+        self.offer(SLOW[1])
+
+
+def test_whoever_only_seems_to_send_holds_nobody_up(
+    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network
+) -> None:
+    values = 15_000_000  # of which two at a time come in
+    manifest = Manifest(
+        arrays=(
+            ArraySpec(name="body", shape=(values - values // 10,)),
+            ArraySpec(name="head", shape=(values // 10,)),
+        )
+    )
+    first = tmp_path / "first.safetensors"
+    save_file({array.name: np.zeros(array.shape, np.float32) for array in manifest.arrays}, first)
+    run_settings = (
+        "--task", f"synthetic-{values}", "--clients", "4", "--per-round", "2", "--over-select", "2",
+        "--rounds", "1", "--holdout", "0", "--grace", "0", "--wait", "60", "--deadline", "170",
+        "--init", str(first),
+    )  # fmt: skip
+    wire = EdgesOverTheWire(network, mosquitto.address, manifest, task=f"synthetic-{values}")
+    with programs.aggregator(tmp_path, mosquitto.url, *run_settings) as run:
+        wire.expect(m.AggregatorPresence, 20, state="online")
+        wire.join(dict.fromkeys(SLOW, 10))
+        slow = SlowEdges(wire, manifest)
+        with programs.edges(tmp_path / "edges", mosquitto.url, "0,1", "--role", "train"):
+            wire.expect(m.Selected, 60, round=1)
+            for client in SLOW:
+                slow.offer(client)
+            wire.expect(m.Grant, 20, client=SLOW[0])
+            while run.running():
+                slow.drip()
+                wire.silence(m.Refused, 1.5)
+            run.ends_well(1)
+    assert 3 < slow.dripped < 100
+    [line] = programs.history(tmp_path)
+    assert line["participants"] == ["0", "1"]
+    assert set(line["missing"]) == set(SLOW)
+
+
+@pytest.mark.parametrize("claim", ["size", "arrays", "sections"])
+def test_a_claim_that_is_too_large_is_refused_before_a_byte_is_taken(
+    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, claim: str
+) -> None:
+    """Also of first weights, of which the edge says what they are."""
+    manifest = Manifest(arrays=(ArraySpec(name="body", shape=(600,)),))
+    huge = [{"name": "body", "shape": [2**29], "role": "parameter"}]
+    run_settings = (
+        "--clients", "2", "--per-round", "2", "--rounds", "1", "--holdout", "0", "--grace", "0", "--wait", "20",
+    )  # fmt: skip
+    wire = EdgesOverTheWire(network, mosquitto.address, manifest)
+    with programs.aggregator(tmp_path, mosquitto.url, *run_settings) as run:
+        wire.expect(m.AggregatorPresence, 20, state="online")
+        wire.join({"0": 10, "1": 10})
+        selected = wire.expect(m.Selected, 20, round=0)
+        assert selected.cohort is not None
+        [bad] = selected.cohort
+        weights = np.ones(600, np.float32)
+        offer = offer_of(wire.update(bad, 0, None, weights, 10), 1024)
+        [section] = offer["sections"]
+        if claim == "size":
+            offer |= {"size": 2**40, "chunk_size": 2**24, "chunks": 2**16}
+            offer["sections"] = [section | {"size": 2**40}]
+        else:
+            offer |= {"size": 2**31, "chunk_size": 2**24, "chunks": 2**7}
+            other = section | {"size": 2**31, "arrays": huge}
+            if claim == "sections":
+                digest = Manifest.model_validate({"arrays": tuple(huge)}, strict=False).digest
+                other |= {"name": "zzz", "size": 2**31 - 2400, "manifest": digest}
+            offer["sections"] = [section, other] if claim == "sections" else [other]
+        wire.send_update(bad, cast(bytes, msgpack.packb(offer)))
+        rejected = wire.expect(m.Rejected, 10, client=bad)
+        assert rejected.reason == ("wrong-size" if claim == "size" else "wrong-manifest")
+        assert not [message for _, message, _ in wire.heard if isinstance(message, m.Grant)]
+        assert used_by(tmp_path / "run") < 2**20
+        [good] = {"0", "1"} - {bad}
+        wire.send_update(good, wire.update(good, 0, None, weights, 10))
+        wire.expect(m.Accepted, 10, client=good, round=0)
+        selected = wire.expect(m.Selected, 10, round=1)
+        assert selected.base is not None
+        for client in ("0", "1"):
+            wire.send_update(client, wire.update(client, 1, selected.base.digest, weights, 10))
+        run.ends_well(20)
+    assert programs.history(tmp_path)[0]["refused"][bad] == {rejected.reason: 1}
+
+
+def used_by(directory: Path) -> int:
+    """Bytes on the disk."""
+    return sum(512 * file.stat().st_blocks for file in directory.rglob("*") if file.is_file())
+
+
+def peak_memory(pid: int) -> int:
+    """Bytes, of a process that may have ended."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        return 0 if found is None else int(found[1]) * 1024
+    return 0
+
+
+def total(tmp_path: Path) -> dict[str, dict[str, int]]:
+    """What the history has counted."""
+    found: dict[str, dict[str, int]] = {}
+    for line in programs.history(tmp_path):
+        for who, reasons in line["refused"].items():
+            for reason, times in reasons.items():
+                counts = found.setdefault(who, {})
+                counts[reason] = counts.get(reason, 0) + times
+    return found

@@ -1,0 +1,194 @@
+"""``fl-aggregator status --check``, as a container's health check runs it, against a real broker."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_shared.mqtt import Connection, Network, Received
+from tests import programs
+from tests.broker import Mosquitto
+from tests.peer import peer
+from tests.provisioned import NOT_AUTHORISED, Broker, connected, kit_of, provisioned
+
+pytestmark = pytest.mark.broker
+
+BIRTH = {"v": 1, "kind": "aggregator", "state": "online", "session": "a1", "run": "r1", "epoch": 2}
+STATUS = {
+    "v": 1, "kind": "status", "run": "r1", "epoch": 2, "seq": 7, "written": "2026-01-01T00:00:00Z", "task": "digits",
+    "phase": "collecting", "round": 3, "version": 2, "rounds": 10, "have": 4, "need": 10, "present": 20,
+    "seconds_left": 9.5, "missing": [], "metrics": {},
+}  # fmt: skip
+
+
+def check(place: Path, broker: str, prefix: str, *more: str) -> tuple[int, str]:
+    """Its exit code, and the one line that it says, wherever."""
+    command = ("status", "--check", "--broker", broker, "--prefix", prefix, *more)
+    with programs.Program(place / "status", "fl-aggregator", *command) as asked:
+        code = asked.wait(40)
+    said = (asked.out + asked.err).splitlines()
+    assert len(said) == 1, asked.output
+    assert bool(asked.out) == (code == 0), asked.output
+    return code, said[0]
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def text(message: object) -> bytes:
+    return message if isinstance(message, bytes) else json.dumps(message).encode()
+
+
+@contextmanager
+def lying_there(broker: Mosquitto, prefix: str, *messages: tuple[str, Any]) -> Iterator[Connection]:
+    """These are retained, and whoever said them is silent; gives a connection on which to say more."""
+    with Network() as network:
+        them = peer(network, broker)
+        them.subscribed(f"{prefix}/#")
+        for topic, message in messages:
+            them.connection.publish(f"{prefix}/{topic}", text(message), retain=True)
+        for _ in messages:
+            them.next(Received)
+        yield them.connection
+
+
+def test_a_run_is_healthy_until_it_is_killed_or_stands_still(
+    tmp_path: Path, shared_mosquitto: Mosquitto
+) -> None:
+    url, prefix = shared_mosquitto.url, "status/lives"
+    code, said = check(tmp_path, url, prefix)
+    assert (code, "no run is online" in said) == (1, True), said
+
+    settings = ("--prefix", prefix, "--task", "synthetic-50", "--clients", "2", "--per-round", "2")
+    with programs.aggregator(tmp_path, url, *settings) as run:
+        programs.until(lambda: (tmp_path / "run" / "run.json").exists(), 30, "a run")
+        ours = json.loads((tmp_path / "run" / "run.json").read_text())["run"]
+        programs.until(lambda: check(tmp_path, url, prefix)[0] == 0, 10, "healthy")
+        code, said = check(tmp_path, url, prefix)
+        assert code == 0, said
+        assert said.startswith(f"run {ours}: selecting in round 0, 0 of 2 edges, no version yet ("), said
+        assert check(tmp_path, url, f"{prefix}/other")[0] == 1
+
+        # It neither says anything nor goodbye; the broker notices within 1.5 times the keepalive of 2 s.
+        run.send(signal.SIGSTOP)
+        programs.until(lambda: "is offline" in check(tmp_path, url, prefix)[1], 20, "unhealthy")
+        run.send(signal.SIGCONT)
+        programs.until(lambda: check(tmp_path, url, prefix)[0] == 0, 20, "healthy again")
+
+        run.send(signal.SIGKILL)
+        run.wait(10)
+        programs.until(lambda: "is offline" in check(tmp_path, url, prefix)[1], 10, "its will")
+        code, said = check(tmp_path, url, prefix)
+        assert (code, f"the last one, {ours}, is offline" in said) == (1, True), said
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([("aggregator", BIRTH), ("status", STATUS)], "its last status is of 2026-01-01T00:00:00Z"),
+        ([("aggregator", BIRTH)], "does not say how it is"),
+        ([("aggregator", BIRTH), ("status", {**STATUS, "run": "r2"})], "does not say how it is"),
+        ([("aggregator", BIRTH), ("status", {**STATUS, "epoch": 1})], "since it was started again"),
+        ([("aggregator", BIRTH), ("status", {**STATUS, "written": "2026-77-77T99:99:99Z"})], "2026-77-77"),
+        ([("status", STATUS)], "no run is online"),
+        ([("aggregator", b"\xff\x00[["), ("status", b"{" * 1000)], "no run is online"),
+    ],
+    ids=["old", "none", "of-another-run", "of-an-earlier-start", "no-time", "no-birth", "rubbish"],
+)
+def test_a_birth_alone_or_an_old_word_is_not_enough(
+    messages: list[tuple[str, Any]],
+    expected: str,
+    tmp_path: Path,
+    shared_mosquitto: Mosquitto,
+    request: pytest.FixtureRequest,
+) -> None:
+    prefix = f"status/{request.node.callspec.id}"
+    with lying_there(shared_mosquitto, prefix, *messages):
+        code, said = check(tmp_path, shared_mosquitto.url, prefix, "--wait", "2")
+    assert code == 1
+    assert expected in said
+
+
+def test_a_fresh_word_is_enough_whoever_is_on_the_line(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    fresh = {**STATUS, "written": ago(3)}
+    with lying_there(shared_mosquitto, "status/fresh", ("aggregator", BIRTH), ("status", fresh)):
+        code, said = check(tmp_path, shared_mosquitto.url, "status/fresh")
+    assert code == 0, said
+    assert said == (f"run r1: collecting in round 3, 4 of 10 updates, version 2 of 10 ({fresh['written']})")
+
+
+@pytest.mark.parametrize("offset", [3600.0, -3600.0], ids=["behind", "ahead"])
+def test_clocks_may_differ_when_the_next_word_comes(
+    offset: float, tmp_path: Path, shared_mosquitto: Mosquitto, request: pytest.FixtureRequest
+) -> None:
+    prefix = f"status/{request.node.callspec.id}"
+    late = ("status", {**STATUS, "written": ago(offset)})
+    with lying_there(shared_mosquitto, prefix, ("aggregator", BIRTH), late) as aggregator:
+        command = ("status", "--check", "--broker", shared_mosquitto.url, "--prefix", prefix)
+        with programs.Program(tmp_path, "fl-aggregator", *command) as asked:
+            time.sleep(1.5)
+            assert asked.running(), asked.output
+            # The check may be connected later than we think.
+            while asked.running():
+                aggregator.publish(f"{prefix}/status", text(late[1]), retain=True)
+                time.sleep(0.2)
+            assert asked.wait() == 0, asked.output
+
+
+def test_an_ended_run_is_not_healthy(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    over = {**STATUS, "written": ago(0), "phase": "finished"}
+    with lying_there(shared_mosquitto, "status/over", ("aggregator", BIRTH), ("status", over)):
+        assert check(tmp_path, shared_mosquitto.url, "status/over") == (
+            1,
+            "fl-aggregator: run r1 has ended: finished",
+        )
+
+
+def test_whatever_stands_in_the_way_is_unhealthy_and_no_other_code(tmp_path: Path) -> None:
+    """Docker knows 0 and 1."""
+    assert check(tmp_path, "mqtt://127.0.0.1:1", "fl")[0] == 1
+    directory = tmp_path / "broker"
+    directory.mkdir()
+    closed = Mosquitto(directory, allow_anonymous=False)
+    try:
+        code, said = check(tmp_path, closed.url, "fl")
+    finally:
+        closed.stop()
+    assert code == 1
+    assert "not authori" in said.lower()
+
+
+def test_with_a_kit_only_what_the_aggregator_has_signed_is_believed(tmp_path: Path) -> None:
+    made = provisioned(tmp_path / "kits", [("0", ("train",))])
+
+    def ask(account: str) -> tuple[int, str]:
+        kit = str(made.out / f"{account}.zip")
+        with programs.Program(
+            tmp_path / "status", "fl-aggregator", "status", "--check", "--kit", kit
+        ) as asked:
+            return asked.wait(40), asked.out + asked.err
+
+    with Broker(made, extra_acl="\nuser operator\ntopic write fl/status\ntopic write fl/aggregator\n"):
+        kit = str(made.out / "aggregator.zip")
+        command = ("--kit", kit, "--clients", "1", "--per-round", "1", "--run-dir", str(tmp_path / "run"))
+        with programs.Program(tmp_path, "fl-aggregator", "start", *command) as run:
+            programs.until(lambda: ask("aggregator")[0] == 0, 30, "healthy")
+            assert ask("operator")[0] == 0
+            run.send(signal.SIGTERM)
+            assert run.wait(20) == 130, run.output
+        assert ask("operator")[0] == 1
+        with connected(kit_of(made, "operator")) as forger:
+            for topic, message in (("aggregator", BIRTH), ("status", {**STATUS, "written": ago(0)})):
+                assert forger.publish(f"fl/{topic}", text(message), retain=True) < NOT_AUTHORISED
+            code, said = ask("operator")
+            assert code == 1, said
+            assert "no run is online" in said

@@ -1,0 +1,51 @@
+"""The verdict of ``fl-aggregator doctor`` follows from its findings."""
+
+from __future__ import annotations
+
+import pytest
+
+from fl_aggregator.doctor.findings import Finding, Report, spelt
+
+OK = Finding("retain", "ok", "stored")
+LIMITED = Finding(
+    "bursts", "limited", "7 of 64 came", "rounds are slow", "mosquitto.conf: max_queued_messages 1000"
+)
+MISSING = Finding("wildcards", "missing", "refused", "the aggregator hears no edge")
+UNTESTED = Finding("messages", "untested", "forbidden")
+SKIPPED = Finding("rights", "untested", "a run is online", essential=False)
+
+
+@pytest.mark.parametrize(
+    ("findings", "can", "said"),
+    [
+        ((OK,), True, "this broker can carry a run"),
+        ((OK, SKIPPED), True, "this broker can carry a run"),
+        ((OK, LIMITED, SKIPPED), True, "this broker can carry a run, within limits: bursts"),
+        (
+            (OK, UNTESTED, LIMITED),
+            None,
+            "whether this broker can carry a run cannot be told: untested: messages",
+        ),
+        ((MISSING, UNTESTED, LIMITED), False, "cannot carry a run: wildcards: the aggregator hears no edge"),
+    ],
+)
+def test_the_worst_finding_decides(findings: tuple[Finding, ...], can: bool | None, said: str) -> None:
+    report = Report("mqtt://localhost:1883", "fl", findings)
+    assert report.can_carry_a_run is can
+    assert report.verdict().endswith(said)
+    assert report.as_json()["can_carry_a_run"] is can
+
+
+def test_a_finding_is_one_line_with_what_to_set() -> None:
+    assert LIMITED.line() == (
+        "limited  bursts           7 of 64 came; rounds are slow [mosquitto.conf: max_queued_messages 1000]"
+    )
+    assert OK.line() == "ok       retain           stored"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(None, "any size"), (300, "300 bytes"), (2**16, "64 KiB"), (2**20, "1 MiB"), (20_000, "20,000 bytes")],
+)
+def test_sizes_for_people(size: int | None, text: str) -> None:
+    assert spelt(size) == text

@@ -1,0 +1,143 @@
+"""Signatures on the aggregator's messages (protocol, 9.1 and 9.2), and vouchers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_shared import codec
+from fl_shared import topics as t
+from fl_shared.errors import BadSignature
+from fl_shared.signatures import SIGNATURE, Signer, Verifier
+from tests.samples import MESSAGES
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "kit"
+KEY = bytes(range(32))
+PUBLIC = Ed25519PrivateKey.from_private_bytes(KEY).public_key().public_bytes_raw()
+SIGNER, VERIFIER = Signer(KEY), Verifier(PUBLIC)
+TOPIC = "fl/round/3/selected"
+SAMPLES = [
+    name
+    for name, (_, message) in MESSAGES.items()
+    if not isinstance(message, codec.MSGPACK) and codec.encode(message).startswith(b"{")
+]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_signed_message_is_still_that_message(name: str) -> None:
+    """Clause 9.1: who does not know of signatures reads it as ever."""
+    topic, message = MESSAGES[name]
+    text = t.build("fl", topic)
+    payload = codec.encode(message)
+    signed = SIGNER.signed(text, payload)
+    assert len(signed) == len(payload) + codec.SIGNATURE_ROOM
+    assert list(json.loads(signed))[-1] == "sig"
+    assert codec.decode(topic, signed) == message
+    VERIFIER.check(text, signed)
+    VERIFIER.check(text, memoryview(signed).toreadonly())
+
+
+def test_the_signature_is_of_topic_nul_and_what_stands_before_it() -> None:
+    """Clause 9.1, byte by byte, as somebody else would check it."""
+    signed = SIGNER.signed(TOPIC, b'{"a":1}')
+    body, _, rest = signed.rpartition(b',"sig":')
+    assert body == b'{"a":1'
+    assert rest.startswith(b'"')
+    assert rest.endswith(b'"}')
+    from base64 import urlsafe_b64decode
+
+    Ed25519PrivateKey.from_private_bytes(KEY).public_key().verify(
+        urlsafe_b64decode(rest[1:-2] + b"=="), TOPIC.encode() + b"\0" + body
+    )
+
+
+SIGNED = SIGNER.signed(TOPIC, b'{"v":1,"kind":"x","sig":"inner"}')
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{}",
+        b'{"v":1}',
+        SIGNED[:-1],
+        SIGNED + b" ",
+        SIGNED.replace(b'"x"', b'"y"'),
+        SIGNED[:-3] + bytes([SIGNED[-3] ^ 1]) + SIGNED[-2:],
+        SIGNED.replace(b',"sig":', b', "sig":'),
+        SIGNED[:-1] + b',"z":1}',
+        b"\x80" * 96,
+        bytes(200),
+    ],
+)
+def test_what_is_changed_or_not_signed_is_refused(payload: bytes) -> None:
+    VERIFIER.check(TOPIC, SIGNED)
+    with pytest.raises(BadSignature):
+        VERIFIER.check(TOPIC, payload)
+
+
+def test_a_signature_has_one_text_only() -> None:
+    """The last character has four bits to spare; set, they must not make another valid message."""
+    last = SIGNED[-3:-2].decode()
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    twin = alphabet[alphabet.index(last) + 1]
+    with pytest.raises(BadSignature, match="missing"):
+        VERIFIER.check(TOPIC, SIGNED[:-3] + twin.encode() + SIGNED[-2:])
+
+
+def test_it_is_refused_on_another_topic_and_by_another_key() -> None:
+    for topic in ("fl/round/4/selected", "fl/round/3/selected/", "fl2/round/3/selected", ""):
+        with pytest.raises(BadSignature, match="not the aggregator's"):
+            VERIFIER.check(topic, SIGNED)
+    other = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    with pytest.raises(BadSignature, match="not the aggregator's"):
+        Verifier(other).check(TOPIC, SIGNED)
+
+
+def test_what_is_moved_between_topic_and_payload_is_refused() -> None:
+    signed = SIGNER.signed("fl/a", b'{"x":1}')
+    with pytest.raises(BadSignature):
+        VERIFIER.check('fl/a\0{"x', signed[3:])
+
+
+@given(st.binary(max_size=300), st.text(max_size=20))
+def test_whatever_the_bytes_it_is_refused_and_nothing_else_happens(payload: bytes, topic: str) -> None:
+    with pytest.raises(BadSignature):
+        VERIFIER.check(topic, payload)
+
+
+def test_a_voucher_is_for_one_key_of_one_account() -> None:
+    """Clause 9.12."""
+    public = bytes(32)
+    voucher = SIGNER.vouch("7", public)
+    assert len(voucher) == SIGNATURE
+    assert VERIFIER.vouches("7", public, voucher)
+    assert not VERIFIER.vouches("8", public, voucher)
+    assert not VERIFIER.vouches("7", bytes(31) + b"\1", voucher)
+    assert not VERIFIER.vouches("7", public, voucher[:-1] + b"\0")
+    assert not VERIFIER.vouches("7", public, b"")
+    assert not Verifier(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).vouches(
+        "7", public, voucher
+    )
+
+
+def test_the_golden_bytes() -> None:
+    """Ed25519 draws nothing: the same message has the same signature, whoever makes it with this key."""
+    topic, message = MESSAGES["selected"]
+    text, path = t.build("fl", topic), GOLDEN / "selected.json"
+    signed = SIGNER.signed(text, codec.encode(message))
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_bytes(signed)
+    assert signed == path.read_bytes()
+    VERIFIER.check(text, path.read_bytes())
+
+
+def test_no_key_is_shown() -> None:
+    assert KEY.hex() not in repr(SIGNER)
+    assert repr(KEY) not in repr(vars(SIGNER))

@@ -1,0 +1,270 @@
+"""What an edge with a kit believes (protocol, 9.3 to 9.7): its own part, and together with its session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fl_edge.edge import Edge
+from fl_edge.models import ModelStore
+from fl_edge.reception import Reception
+from fl_edge.session import Identity, Session, events, step
+from fl_edge.session.phases import Member
+from fl_edge.trust import MAX_RUNS, MAX_TOPICS, Trust
+from fl_edge.vigil import Vigil
+from fl_edge.wire import Up
+from fl_shared import codec, mqtt
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.signatures import Signer, Verifier
+from tests.samples import MESSAGES
+
+KEY = bytes(range(32))
+SIGNER = Signer(KEY)
+OTHER = Signer(bytes(range(1, 33)))
+VERIFIER = Verifier(Ed25519PrivateKey.from_private_bytes(KEY).public_key().public_bytes_raw())
+SELECTED = cast(m.Selected, MESSAGES["selected"][1])
+RESULT = cast(m.Result, MESSAGES["result"][1])
+
+
+def member(run: str = "a", epoch: int = 1) -> Member:
+    return Member(run, epoch, "digits", None)
+
+
+def said(run: str = "a", epoch: int = 1, seq: int = 1) -> m.Selected:
+    return SELECTED.model_copy(update={"run": run, "epoch": epoch, "seq": seq})
+
+
+# --- old or not -------------------------------------------------------------------------------------------
+
+
+def test_on_one_topic_nothing_goes_back() -> None:
+    """Clause 9.7: twice is a duplicate, later is new, and each topic counts for itself."""
+    trust = Trust(VERIFIER)
+    for seq, old in ((5, False), (5, False), (7, False), (6, True), (5, True), (7, False), (8, False)):
+        assert (trust.why_old("fl/x", said(seq=seq), member()) is not None) is old, seq
+    assert trust.why_old("fl/y", said(seq=2), member()) is None, "it lay there before"
+    assert trust.why_old("fl/x", said(epoch=2, seq=1), member(epoch=2)) is None, "a new start begins anew"
+
+
+def test_an_epoch_that_is_over_says_nothing_more() -> None:
+    """Clause 9.6."""
+    trust = Trust(VERIFIER)
+    assert trust.why_old("fl/x", said(epoch=1), None) is None, "nothing is known yet"
+    assert trust.why_old("fl/x", said(epoch=2), member(epoch=1)) is None, "it may be the next"
+    assert trust.why_old("fl/x", said(epoch=1), member(epoch=2)) is not None
+    assert trust.why_old("fl/x", said(epoch=2), member(epoch=2)) is None
+    assert trust.why_old("fl/x", said(epoch=3), member(epoch=2)) is None
+
+
+def test_a_run_that_was_left_comes_back_only_with_a_new_start() -> None:
+    """Clause 9.6."""
+    trust = Trust(VERIFIER)
+    assert trust.why_old("fl/x", said("a", 3), member("a", 3)) is None
+    assert trust.why_old("fl/x", said("b", 1), member("b", 1)) is None
+    for epoch in (1, 2, 3):
+        why = trust.why_old("fl/x", said("a", epoch), member("b", 1))
+        assert why == f"epoch: {epoch} of run a, expected one after 3"
+    assert trust.why_old("fl/x", said("a", 4), member("b", 1)) is None
+    assert trust.why_old("fl/x", said("c", 1), member("b", 1)) is None, "nobody obeys it, but it may admit us"
+
+
+def test_births_are_never_old() -> None:
+    """Clause 9.6: an edge registers for one, and nothing more."""
+    trust = Trust(VERIFIER)
+    birth = m.AggregatorPresence(state="online", session="s", run="a", epoch=1)
+    assert trust.why_old("fl/aggregator", birth, member("a", 9)) is None
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    trust = Trust(VERIFIER)
+    for number in range(MAX_RUNS + 50):
+        trust.why_old("fl/x", said(f"r{number}"), member(f"r{number}"))
+    for number in range(MAX_TOPICS + 50):
+        trust.why_old(f"fl/{number}", said("z"), member("z"))
+    assert len(trust._epochs) == MAX_RUNS
+    assert len(trust._seqs) == MAX_TOPICS
+
+
+# --- with a session ---------------------------------------------------------------------------------------
+
+
+class Desk:
+    """An edge with its reception, and what its session has been told. No broker: what comes is put in by hand."""
+
+    def __init__(self, *, kit: bool = True) -> None:
+        identity = Identity("7", "device", ("train",), ("digits",))
+        trust = Trust(VERIFIER) if kit else None
+        self.edge = Edge(Session(identity), Path("kept"), _never, _never, trust)
+        self.told: list[events.Event] = []
+        vigil = Vigil([self.edge], "mqtt://x", None, 0.0)
+        self.reception = Reception(
+            "fl", ModelStore(lambda _: None, lambda *_: None), vigil, self._tell, lambda: None
+        )
+        self.edge.wire = _Wire()  # type: ignore[assignment]
+        self.connect("session-1")
+
+    def connect(self, session: str) -> None:
+        self.reception.from_wire(self.edge, Up(session, 2**20), 0.0)
+
+    def _tell(self, edge: Edge, event: events.Event) -> None:
+        self.told.append(event)
+        edge.state, _ = step(edge.state, event)
+
+    def put(self, topic: t.Topic | str, payload: bytes, *, retain: bool = False) -> bool:
+        """Whether the session was told."""
+        before = len(self.told)
+        text = topic if isinstance(topic, str) else t.build("fl", topic)
+        self.reception.from_wire(self.edge, mqtt.Received(text, payload, retain, 1), 1.0)
+        return len(self.told) > before
+
+    def say(self, topic: t.Topic, message: m.Message, signer: Signer | None = SIGNER) -> bool:
+        return self.put(topic, self.bytes(topic, message, signer))
+
+    def bytes(self, topic: t.Topic, message: m.Message, signer: Signer | None = SIGNER) -> bytes:
+        payload = codec.encode(message)
+        return payload if signer is None else signer.signed(t.build("fl", topic), payload)
+
+    @property
+    def run(self) -> tuple[str, int] | None:
+        state = self.edge.state
+        assert isinstance(state, Session)
+        return None if state.member is None else (state.member.run, state.member.epoch)
+
+
+def _never(_: object) -> Any:
+    raise AssertionError("nothing is connected here")
+
+
+class _Wire:
+    """Of a connection that nothing is sent over: only what the aggregator says is tried here."""
+
+    is_up = False
+
+    def listen(self) -> None: ...
+
+    def listen_to_presence(self) -> None: ...
+
+
+def admitted(run: str = "a", epoch: int = 1, session: str = "session-1", seq: int = 1) -> m.Admitted:
+    return m.Admitted(
+        run=run, epoch=epoch, seq=seq, client="7", session=session, task="digits", partition=None
+    )
+
+
+def birth(run: str, epoch: int = 1) -> m.AggregatorPresence:
+    return m.AggregatorPresence(state="online", session=f"of-{run}-{epoch}", run=run, epoch=epoch)
+
+
+REPLIES: t.Topic = t.RepliesTopic("7")
+BORN: t.Topic = t.AggregatorTopic()
+FROM_THE_AGGREGATOR = [
+    "aggregator", "admitted", "refused", "grant", "accepted", "rejected", "limited", "selected", "result", "model",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FROM_THE_AGGREGATOR)
+def test_each_kind_has_to_be_signed(name: str) -> None:
+    """Clauses 9.2 and 9.3. Without a kit a signature says nothing."""
+    topic, message = MESSAGES[name]
+    if isinstance(topic, t.RepliesTopic):
+        topic, message = REPLIES, message.model_copy(update={"client": "7"})
+    desk = Desk()
+    assert not desk.say(topic, message, None)
+    assert not desk.say(topic, message, OTHER)
+    assert not desk.put(topic, desk.bytes(t.StatusTopic(), message))
+    assert desk.say(topic, message)
+    for signer in (None, OTHER, SIGNER):
+        assert Desk(kit=False).say(topic, message, signer)
+
+
+def test_nobody_can_clear_a_round_unsigned() -> None:
+    """Clause 9.4."""
+    for kit in (True, False):
+        desk = Desk(kit=kit)
+        assert desk.put(t.SelectedTopic(3), b"") is not kit
+        assert desk.put(t.WorkTopic("7"), b"") is not kit
+        assert desk.put(t.PresenceTopic("7"), b""), "it is its own, and it says again that it is there"
+
+
+def test_an_admission_of_another_session_admits_nobody() -> None:
+    """Clause 9.5: a recorded one names the connection that it was for."""
+    desk = Desk()
+    recorded = desk.bytes(REPLIES, admitted())
+    assert desk.put(REPLIES, recorded)
+    assert desk.run == ("a", 1)
+    desk = Desk()
+    desk.connect("session-2")
+    desk.put(REPLIES, recorded)
+    assert desk.run is None
+    desk.say(REPLIES, admitted(session="session-2"))
+    assert desk.run == ("a", 1)
+
+
+def test_a_recorded_run_does_not_take_an_edge_back() -> None:
+    """Clause 9.6, with the birth and the admission of this very session."""
+    desk = Desk()
+    of_a = [(BORN, desk.bytes(BORN, birth("a"))), (REPLIES, desk.bytes(REPLIES, admitted("a")))]
+    for topic, payload in of_a:
+        desk.put(topic, payload)
+    assert desk.run == ("a", 1)
+    desk.say(BORN, birth("b"))
+    desk.say(REPLIES, admitted("b"))
+    assert desk.run == ("b", 1)
+    for topic, payload in of_a:
+        desk.put(topic, payload)
+    assert desk.run == ("b", 1)
+    desk.say(BORN, birth("a", 2))
+    desk.say(REPLIES, admitted("a", 2))
+    assert desk.run == ("a", 2), "it was taken up again"
+
+
+def test_a_recorded_epoch_is_not_obeyed() -> None:
+    """Clause 9.6."""
+    desk = Desk()
+    topic = t.SelectedTopic(3)
+    old: Any = SELECTED.model_copy(update={"run": "a", "epoch": 1, "round": 3})
+    desk.say(REPLIES, admitted("a", 1))
+    assert desk.say(topic, old)
+    desk.say(REPLIES, admitted("a", 2))
+    assert not desk.say(topic, old)
+    assert not desk.say(REPLIES, admitted("a", 1, seq=99))
+    assert desk.say(topic, old.model_copy(update={"epoch": 2}))
+
+
+def test_what_is_signed_for_one_topic_is_nothing_on_another() -> None:
+    """Clause 9.1: the result of round 3 ends no other, and the selection of another edge is not ours."""
+    desk = Desk()
+    desk.say(REPLIES, admitted())
+    result = RESULT.model_copy(update={"run": "a", "epoch": 1, "round": 3})
+    assert not desk.put(t.ResultTopic(4), desk.bytes(t.ResultTopic(3), result))
+    assert desk.put(t.ResultTopic(3), desk.bytes(t.ResultTopic(3), result))
+    work = SELECTED.model_copy(update={"run": "a", "epoch": 1})
+    assert not desk.put(t.WorkTopic("7"), desk.bytes(t.WorkTopic("8"), work))
+    assert not desk.put(t.WorkTopic("7"), desk.bytes(t.SelectedTopic(work.round), work))
+
+
+def test_what_is_refused_is_said_and_not_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    """Clause 9.3: the first time, and at powers of ten."""
+    desk = Desk()
+    for _ in range(25):
+        desk.say(t.SelectedTopic(3), SELECTED, None)
+    lines = [record.getMessage() for record in caplog.records if "sig: missing" in record.getMessage()]
+    assert [line.split(": ")[0] for line in lines] == [
+        "a message was dropped (1 times)",
+        "a message was dropped (10 times)",
+    ]
+
+
+def test_an_edge_that_has_stopped_takes_no_harm() -> None:
+    desk = Desk()
+    desk.edge.state, _ = step(desk.edge.state, events.StopRequested(1.0))
+    desk.say(t.SelectedTopic(3), replace_run(SELECTED))
+    assert not isinstance(desk.edge.state, Session)
+
+
+def replace_run(message: m.Selected) -> m.Selected:
+    return message.model_copy(update={"run": "a", "epoch": 1})
