@@ -1,14 +1,16 @@
 """What signatures and seals cost: alone, and in a round of real programs.
 
     python benchmarks/sealing.py --edges 10 --params 431080 --rounds 20 --repeat 2
+    python benchmarks/sealing.py --task fashion-mnist --edges 20 --per-round 10 --epochs 10 --rounds 10 --warm-up 0 \
+        --repeat 1 --setups tcp,sealed --timeout 1800                                 # the reference workload
 
 Alone: time per signature made and verified (a message of 700 bytes), per MB sealed and opened (chunks of 1 MiB), per
 connection (an encapsulation, and the first message of it that is opened). In a round: an aggregator, a broker and
 ``--edges`` edges, each a process of its own, as kits are one edge's; `synthetic-N` trains in no time. The same rounds
 in four set-ups, in turn: ``tcp`` (nothing), ``mtls`` (certificates), ``signed`` (kits: the aggregator signs, edges
 check), ``sealed`` (kits, ``--seal`` and ``--require-sealed``). Prints one JSON line; seconds are medians and
-``seconds_min`` the shortest rounds, ``added`` is what the median takes over ``mtls``, and ``cpu_seconds`` what the
-aggregator and the edges have used in all, starts included: on a busy machine the better comparison.
+``seconds_min`` the shortest rounds, ``added`` is what the median takes over
+``mtls`` (or the first set-up), and ``cpu_seconds`` what the aggregator and the edges have used in all, starts included: on a busy machine the better comparison.
 """
 
 from __future__ import annotations
@@ -148,7 +150,7 @@ class Site:
 def run(arguments: argparse.Namespace, site: Site, setup: str, plain: str, directory: Path) -> list[float]:
     """Seconds of each round, from one commit to the next; without those of the warm-up."""
     directory.mkdir(parents=True)
-    task, edges = f"synthetic-{arguments.params}", []
+    task, edges = arguments.task or f"synthetic-{arguments.params}", []
     for number in range(arguments.edges):
         identity = ["--id", str(number)] if setup in ("tcp", "mtls") else []
         edges.append(
@@ -163,9 +165,9 @@ def run(arguments: argparse.Namespace, site: Site, setup: str, plain: str, direc
     try:
         done = subprocess.run(
             [str(BIN / "fl-aggregator"), "start", "--task", task, *site.reach(setup, "aggregator", plain),
-             "--clients", str(arguments.edges), "--per-round", str(arguments.edges), "--keepalive", "60",
-             "--rounds", str(arguments.rounds + arguments.warm_up), "--epochs", "1", "--holdout", "0", "--grace", "0",
-             "--durability", "memory", "--run-dir", str(directory / "run"),
+             "--clients", str(arguments.edges), "--per-round", str(arguments.per_round or arguments.edges),
+             "--keepalive", "60", "--rounds", str(arguments.rounds + arguments.warm_up), "--epochs", str(arguments.epochs),
+             "--holdout", "0", "--grace", "0", "--durability", "memory", "--run-dir", str(directory / "run"),
              *(["--require-sealed"] if setup == "sealed" else [])],
             stdout=subprocess.DEVNULL, stderr=log.open("wb"), timeout=arguments.timeout,
         )  # fmt: skip
@@ -192,11 +194,12 @@ def in_rounds(
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds of each round, and the processor's seconds of all programs but the broker, by set-up."""
     site = Site(directory, arguments.edges)
-    seconds: dict[str, list[float]] = {setup: [] for setup in SETUPS}
-    cpu = dict.fromkeys(SETUPS, 0.0)
+    setups = arguments.setups.split(",")
+    seconds: dict[str, list[float]] = {setup: [] for setup in setups}
+    cpu = dict.fromkeys(setups, 0.0)
     with MosquittoChild(directory / "plain") as child, site.broker():
         # In turn, since machines drift.
-        for number, setup in itertools.product(range(arguments.repeat), SETUPS):
+        for number, setup in itertools.product(range(arguments.repeat), setups):
             before = cpu_seconds()
             found = run(arguments, site, setup, child.url, directory / f"{number}-{setup}")
             cpu[setup] += cpu_seconds() - before
@@ -209,6 +212,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--edges", type=int, default=10)
     parser.add_argument("--params", type=int, default=431_080)
+    parser.add_argument("--task", help="one that really trains, in the place of synthetic-N")
+    parser.add_argument("--per-round", type=int, help="edges that are selected; without it all")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--setups", default=",".join(SETUPS), help="some of them, with commas between")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--warm-up", type=int, default=2, help="rounds that are left out: buffers are made")
     parser.add_argument("--repeat", type=int, default=2, help="so often each set-up")
@@ -217,17 +224,19 @@ def main() -> None:
     costs = {name: round(value, 3) for name, value in alone().items()}
     with tempfile.TemporaryDirectory() as scratch:
         rounds, cpu = in_rounds(arguments, Path(scratch))
+    compared = "mtls" if "mtls" in rounds else next(iter(rounds))
     medians = {setup: statistics.median(value) for setup, value in rounds.items()}
     found = {
         "benchmark": "sealing",
         "edges": arguments.edges,
-        "params": arguments.params,
+        **({"params": arguments.params} if arguments.task is None else {"task": arguments.task}),
+        "epochs": arguments.epochs,
         "rounds": arguments.rounds * arguments.repeat,
         **costs,
         "seconds_per_round": {setup: round(value, 5) for setup, value in medians.items()},
         "seconds_min": {setup: round(min(value), 5) for setup, value in rounds.items()},
         "cpu_seconds": {setup: round(value, 2) for setup, value in cpu.items()},
-        "added": {setup: round(medians[setup] - medians["mtls"], 5) for setup in ("signed", "sealed")},
+        "added": {setup: round(value - medians[compared], 5) for setup, value in medians.items()},
     }
     print(json.dumps(found))
 

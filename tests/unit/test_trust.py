@@ -254,8 +254,8 @@ def test_what_is_refused_is_said_and_not_for_ever(caplog: pytest.LogCaptureFixtu
         desk.say(t.SelectedTopic(3), SELECTED, None)
     lines = [record.getMessage() for record in caplog.records if "sig: missing" in record.getMessage()]
     assert [line.split(": ")[0] for line in lines] == [
-        "a message was dropped (1 times)",
-        "a message was dropped (10 times)",
+        "a message was dropped (1 so far)",
+        "a message was dropped (10 so far)",
     ]
 
 
