@@ -57,6 +57,7 @@ class Links:
         self._updates: mqtt.Connection | None = None
         self._retained: dict[str, Made] = {}
         self._defended: dict[str, float] = {}
+        self._put_off: set[str] = set()
         self._signer = None if broker.kit is None else broker.kit.signer()
         self.bytes_up = 0
         self.bytes_down = 0
@@ -177,20 +178,35 @@ class Links:
         """
         if not retained:
             return False
-        made = self._retained.get(topic)
-        ours = b"" if made is None else made()
-        if payload == ours:
+        if payload == self._ours(topic):
             return True
-        now = time.monotonic()
-        if now - self._defended.get(topic, -math.inf) < DEFEND_EVERY and len(self._defended) < MAX_DEFENDED:
-            return False
         if len(self._defended) >= MAX_DEFENDED:
             self._defended.clear()
-        self._defended[topic] = now
+        if time.monotonic() - self._defended.get(topic, -math.inf) < DEFEND_EVERY:
+            self._put_off.add(topic)  # `mend` does it: else what came second would stay
+        else:
+            self._repair(topic)
+        return False
+
+    def mend(self) -> None:
+        """To be called now and then: the repairs that were put off, since the topic had just had one."""
+        now = time.monotonic()
+        for topic in [
+            one for one in self._put_off if now - self._defended.get(one, -math.inf) >= DEFEND_EVERY
+        ]:
+            self._repair(topic)
+
+    def _repair(self, topic: str) -> None:
+        self._put_off.discard(topic)
+        self._defended[topic] = time.monotonic()
+        ours = self._ours(topic)
         done = "what is so was said again" if ours else "it was cleared"
         LOG.info("%s held what is not of this run (of an earlier one, or a stranger's): %s", topic, done)
         self._publish(topic, ours, retain=True)
-        return False
+
+    def _ours(self, topic: str) -> bytes:
+        made = self._retained.get(topic)
+        return b"" if made is None else made()
 
     def clear_foreign(self, topic: str) -> None:
         """Clears a retained message where nothing is to be retained."""

@@ -12,7 +12,6 @@ from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.printable import printable
 from fl_shared.reach import BrokerReach
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -92,10 +91,10 @@ def _exchange(
 def one_line(prediction: m.Prediction) -> str:
     """The answer for a person."""
     if prediction.error is not None:
-        return f"error from {prediction.client}: {printable(prediction.error)}"
+        return f"error from {prediction.client}: {prediction.error}"
     probabilities = prediction.probabilities or {}
     sure = probabilities.get(prediction.label or "", 0.0)
     return (
-        f"prediction: {printable(prediction.label or '')} ({sure:.1%}), by edge {prediction.client} "
+        f"prediction: {prediction.label or ''} ({sure:.1%}), by edge {prediction.client} "
         f"with version {prediction.version} of the model"
     )

@@ -262,6 +262,7 @@ class Aggregator:
                 self.refusals.count(None, "no-room", "more waits in the inbox than it holds", dropped)
             for found in self._gate.take_turned_away():
                 self._reception.turned_away(found, self._state)
+            self._links.mend()
             self._handle(on.TimePassed(now=self._ticked))
         while self._events:
             self._handle(self._events.popleft())
@@ -306,8 +307,10 @@ class Aggregator:
                 LOG.debug("edge %s is here, to %s", client, ", ".join(roles))
             case on.Registered(client=client, examples=examples):
                 LOG.debug("edge %s is ready, with %d examples", client, examples)
-            case on.EdgeLost(client=client) if client in self._state.roster:
-                LOG.info("edge %s is offline%s", client, self._without(client))
+            case on.EdgeLost(client=client, session=session):
+                known = self._state.roster.get(client)
+                if known is not None and known.session == session and not known.present:
+                    LOG.info("edge %s is offline%s", client, self._without(client))
 
     def _without(self, client: str) -> str:
         """What the open round does without an edge that it waits for."""

@@ -12,6 +12,7 @@
 ``upload``              pure: a finished update as messages, whole or cut
 ``intake``              pure: which chunks of offered updates may be sent now
 ``rates``               pure: how much of something may come in a time
+``plain``               words of others, for a log or a terminal
 ``schemes``             how a data set may be parted
 ``mqtt``                many connections on one thread; the only importer of paho
 ``connection``          what a connection is told, and what it tells

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from fl_shared import messages as m
 from fl_shared import topics as t
+from fl_shared.plain import one_line
 from fl_shared.tensors import MAX_ARRAYS
 
 Model = TypeVar("Model", bound=m.Message)
@@ -270,7 +271,8 @@ def _validate(build: Callable[[], Model]) -> Model:
         return build()
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "message"
+        # Of a map that anybody may have named.
+        field = one_line(".".join(str(part)[:64] for part in first["loc"])) or "message"
         version: object = m.PROTOCOL_VERSION
         if field == "v":
             version = first["input"]

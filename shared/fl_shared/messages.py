@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from fl_shared.plain import one_line
 from fl_shared.tensors import MAX_ARRAYS, ArraySpec
 
 PROTOCOL_VERSION: Final = 1
@@ -29,7 +30,8 @@ Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """A random name: of a session (one connection's life) or of a device."""
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Text = Annotated[str, StringConstraints(max_length=1000)]
+Text = Annotated[str, StringConstraints(max_length=1000), AfterValidator(one_line)]
+"""For people: it comes to logs and terminals."""
 Timestamp = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")]
 """UTC."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -594,7 +596,7 @@ class Prediction(Scoped):
     client: ClientId
     sha256: Digest
     version: Count
-    label: Annotated[str, StringConstraints(max_length=256)] | None = None
+    label: Annotated[str, StringConstraints(max_length=256), AfterValidator(one_line)] | None = None
     probabilities: Annotated[dict[str, float], Field(max_length=100_000)] | None = None
     error: Text | None = None
 

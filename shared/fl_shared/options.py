@@ -21,7 +21,7 @@ import click
 from click.core import ParameterSource
 
 from fl_shared.errors import ProgramError, UserError
-from fl_shared.printable import printable
+from fl_shared.plain import one_line
 from fl_shared.topics import valid_prefix
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class _TextFormatter(logging.Formatter):
         client = getattr(record, "client", None)
         mark = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         who = "" if client is None else f"[{client}] "
-        text = f"{self.formatTime(record, '%H:%M:%S')} {who}{mark}{printable(record.getMessage())}"
+        text = f"{self.formatTime(record, '%H:%M:%S')} {who}{mark}{one_line(record.getMessage())}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
@@ -323,7 +323,7 @@ def main(command: click.Command, program: str) -> NoReturn:
         error.show()
         code = UserError.exit_code
     except ProgramError as error:
-        click.echo(f"{program}: {printable(str(error))}", err=True)
+        click.echo(f"{program}: {one_line(str(error))}", err=True)
         code = error.exit_code
     sys.stdout.flush()
     sys.exit(code)

@@ -132,7 +132,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     assert found["last"] is None
     text = status(mosquitto.url)
     assert text.returncode == 0
-    assert "round 1: collecting, 1 of 3 in, 1 missing: b (failed: no \\x1b[31mmemory\\nat all)" in text.stdout
+    assert "round 1: collecting, 1 of 3 in, 1 missing: b (failed: no  [31mmemory at all)" in text.stdout
     assert "\x1b" not in text.stdout
     well = status(mosquitto.url, "--check")
     assert (well.returncode, well.stderr) == (0, "")

@@ -14,7 +14,7 @@ from rich.text import Text
 from fl_aggregator.curves import Ended, Row
 from fl_aggregator.watch import lines
 from fl_aggregator.watch.picture import NAMED, Picture, names_of
-from fl_shared.printable import printable
+from fl_shared.plain import one_line
 
 BAR: Final = 30
 OTHER_LINES: Final = 13
@@ -72,7 +72,7 @@ def _overview(picture: Picture, *, ascii_only: bool) -> Table:
     where = status.phase if status.round is None else f"round {status.round}"
     if status.paused is not None:
         grid.add_row(
-            "paused", Text(f"{printable(status.paused)}; it goes on by itself when there is room", style=BAD)
+            "paused", Text(f"{one_line(status.paused)}; it goes on by itself when there is room", style=BAD)
         )
     grid.add_row(where, _bar(status.have, status.need, _doing(picture)))
     if picture.waiting:

@@ -7,7 +7,7 @@ from typing import Final
 
 from fl_aggregator.curves import Ended, Row
 from fl_aggregator.watch.picture import Picture, names_of
-from fl_shared.printable import printable
+from fl_shared.plain import one_line
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 PLAIN_BARS: Final = "_.-=+*#@"
@@ -63,7 +63,7 @@ def number(value: float | None) -> str:
 def round_line(row: Row, ended: Ended, rounds: int) -> str:
     """A round that has ended, in one line."""
     how = (
-        f"abandoned: {printable(ended.reason or '')}"
+        f"abandoned: {one_line(ended.reason or '')}"
         if row.version is None
         else f"version {row.version} of {rounds}"
     )
@@ -85,7 +85,7 @@ def now_line(picture: Picture) -> str:
     where = status.phase if status.round is None else f"round {status.round}: {status.phase}"
     said = [where]
     if status.paused is not None:
-        said = [f"paused: {printable(status.paused)}; it goes on by itself when there is room"]
+        said = [f"paused: {one_line(status.paused)}; it goes on by itself when there is room"]
     elif status.phase == "selecting":
         said.append(picture.waiting or f"{status.have} of {status.need} edges ready")
     elif status.phase == "collecting":

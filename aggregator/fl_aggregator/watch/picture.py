@@ -9,7 +9,7 @@ from typing import Final
 
 from fl_aggregator.curves import Ended, Row
 from fl_shared import messages as m
-from fl_shared.printable import printable
+from fl_shared.plain import one_line
 
 NAMED: Final = 10
 """So many edges of a state are named."""
@@ -53,7 +53,7 @@ def names_of(few: Iterable[tuple[str, str | None]], count: int, *, why: bool = T
     """The first few of ``count`` names, those with the same reason together, and how many there are beyond them."""
     by_reason: dict[str | None, list[str]] = {}
     for name, reason in few:
-        by_reason.setdefault(printable(reason) if why and reason else None, []).append(name)
+        by_reason.setdefault(one_line(reason) if why and reason else None, []).append(name)
     said = [", ".join(names) + (f" ({reason})" if reason else "") for reason, names in by_reason.items()]
     more = count - sum(map(len, by_reason.values()))
     return "; ".join(said) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,44 @@
+"""The tables of attacks in `docs/security.md` are those of the tests, line by line, and each test exists."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.row import Elsewhere, Row
+from tests.attacks.table import ELSEWHERE, ROWS
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "security.md"
+
+
+def tables() -> list[list[str]]:
+    """The lines of each table below the heading of attacks, without its head."""
+    found: list[list[str]] = []
+    inside = False
+    for line in DOCUMENT.read_text(encoding="utf-8").partition("\n## What is tried\n")[2].splitlines():
+        if line.startswith("|"):
+            if not inside:
+                found.append([])
+            found[-1].append(line)
+        inside = line.startswith("|")
+    return [table[2:] for table in found]
+
+
+def test_the_document_has_what_the_tests_try() -> None:
+    assert tables() == [[row.line() for row in ROWS], [row.line() for row in ELSEWHERE]]
+
+
+def test_no_attempt_stands_there_twice() -> None:
+    rows: list[Row | Elsewhere] = [*ROWS, *ELSEWHERE]
+    keys = [(row.name, row.who, setup) for row in rows for setup in row.setups]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("test", [row.test for row in ELSEWHERE])
+def test_what_is_tried_elsewhere_is(test: str) -> None:
+    file, _, function = test.partition("::")
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
