@@ -9,8 +9,8 @@ connection (an encapsulation, and the first message of it that is opened). In a 
 ``--edges`` edges, each a process of its own, as kits are one edge's; `synthetic-N` trains in no time. The same rounds
 in four set-ups, in turn: ``tcp`` (nothing), ``mtls`` (certificates), ``signed`` (kits: the aggregator signs, edges
 check), ``sealed`` (kits, ``--seal`` and ``--require-sealed``).
-Prints one JSON line; seconds are medians and ``seconds_min`` the shortest rounds, ``added`` is what the median takes over
-``mtls`` (or the first set-up), and ``cpu_seconds`` what the aggregator and the edges have used in all, starts included:
+Prints one JSON line; seconds are medians and ``seconds_min`` the shortest rounds, ``added`` is what the median takes
+over ``mtls`` (or the first set-up), and ``cpu_seconds`` what the aggregator and the edges have used in all, starts included:
 on a busy machine the better comparison.
 """
 
@@ -168,7 +168,8 @@ def run(arguments: argparse.Namespace, site: Site, setup: str, plain: str, direc
             [str(BIN / "fl-aggregator"), "start", "--task", task, *site.reach(setup, "aggregator", plain),
              "--clients", str(arguments.edges), "--per-round", str(arguments.per_round or arguments.edges),
              "--keepalive", "60", "--rounds", str(arguments.rounds + arguments.warm_up),
-             "--epochs", str(arguments.epochs), "--holdout", "0", "--grace", "0", "--durability", "memory", "--run-dir", str(directory / "run"),
+             "--epochs", str(arguments.epochs), "--holdout", "0", "--grace", "0",
+             "--durability", "memory", "--run-dir", str(directory / "run"),
              *(["--require-sealed"] if setup == "sealed" else [])],
             stdout=subprocess.DEVNULL, stderr=log.open("wb"), timeout=arguments.timeout,
         )  # fmt: skip
