@@ -10,8 +10,8 @@ connection (an encapsulation, and the first message of it that is opened). In a 
 in four set-ups, in turn: ``tcp`` (nothing), ``mtls`` (certificates), ``signed`` (kits: the aggregator signs, edges
 check), ``sealed`` (kits, ``--seal`` and ``--require-sealed``).
 Prints one JSON line; seconds are medians and ``seconds_min`` the shortest rounds, ``added`` is what the median takes
-over ``mtls`` (or the first set-up), and ``cpu_seconds`` what the aggregator and the edges have used in all, starts included:
-on a busy machine the better comparison.
+over ``mtls`` (or the first set-up), and ``cpu_seconds`` what the aggregator and the edges have used in all, starts
+included: on a busy machine the better comparison.
 """
 
 from __future__ import annotations
