@@ -138,6 +138,7 @@ def start(
         launch = launches.resume(resume, simulated=False)
         recorded = BrokerAddress.parse(launch.record.broker)
         reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id, otherwise=recorded)
+        require_sealed = require_sealed or launch.record.require_sealed
         seals = Seals(reach.kit, required=require_sealed)
         if reach.kit is not None and reach.prefix != launch.record.settings.prefix:
             raise UserError(
@@ -151,10 +152,11 @@ def start(
             "without one the run goes on to the last of --rounds",
             err=True,
         )
-    hint = f"watch it: {watch_command(reach)}"
+    launch = launch.recording(require_sealed=require_sealed)
+    hint = f"watch it: {watch_command(reach, launch.record.prefix)}"
     with (
         closing(launch),
-        _run(launch, reach, tracking, log_format, quiet, hint, seals) as (aggregator, finish),
+        _run(launch, reach, tracking, log_format, quiet, broker.keys(), hint, seals) as (aggregator, finish),
     ):
         outcome = aggregator.run()
         finish(outcome)
@@ -207,7 +209,6 @@ def simulate(
     from fl_aggregator.rundir import FleetRecord
     from fl_aggregator.settings import parse
     from fl_aggregator.watch.cli import watch_command
-    from fl_shared.broker_url import BrokerAddress
     from fl_shared.reach import PREFIX
 
     shared.start_logging(verbose, log_format, quiet=quiet)
@@ -217,6 +218,7 @@ def simulate(
     if resume is None:
         settings = parse(**values, prefix=broker.prefix or PREFIX)
         simulation.check_fleet_possible()
+        _broker_of_fleet(broker, None if broker.broker is None else str(broker.broker))
         fleet = FleetRecord(
             broker=None if broker.broker is None else str(broker.broker),
             data=data, device=device, workers=workers,
@@ -229,17 +231,17 @@ def simulate(
     settings, directory = launch.record.settings, launch.directory.path
     assert launch.record.fleet is not None
     fleet = launch.record.fleet
-    given = None
-    if fleet.broker is not None:
-        given = broker.reach(otherwise=BrokerAddress.parse(fleet.broker))
-    with closing(launch), simulation.Simulation(directory, given, broker) as sim:
+    with (
+        closing(launch),
+        simulation.Simulation(directory, _broker_of_fleet(broker, fleet.broker), broker) as sim,
+    ):
         page = sim.serve_dashboard(settings)
         if not quiet:
             click.echo(f"broker: {sim.broker.address}")
-            click.echo(f"watch it: {watch_command(sim.broker)}")
+            click.echo(f"watch it: {watch_command(sim.broker, settings.prefix)}")
             if page is not None:
                 click.echo(f"dashboard: {page}")
-        with _run(launch, sim.broker, tracking, log_format, quiet) as (aggregator, finish):
+        with _run(launch, sim.broker, tracking, log_format, quiet, broker.keys()) as (aggregator, finish):
             sim.start_fleet(settings, fleet)
             outcome = sim.run(aggregator)
             code = _exit_code(outcome)
@@ -316,6 +318,17 @@ def stop(
 # --- what start and simulate have in common -----------------------------------------------------------------
 
 
+def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerReach | None:
+    """How a simulation reaches the broker at ``address``; null for one of its own."""
+    from fl_shared.broker_url import BrokerAddress
+
+    if address is not None:
+        return broker.reach(otherwise=BrokerAddress.parse(address))
+    if keys := broker.keys():
+        raise UserError(f"{keys[0]} without --broker: a simulation's own broker has no certificates")
+    return None
+
+
 def _refuse_beside_resume(*more: str) -> None:
     """What a run was told at its start stands; to say it otherwise is a mistake."""
     from fl_aggregator.settings import Settings
@@ -336,6 +349,7 @@ def _run(
     tracking: Tracking,
     log_format: str,
     quiet: bool,
+    keys: list[str],
     hint: str = "",
     seals: Seals | None = None,
 ) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
@@ -361,7 +375,7 @@ def _run(
     def finish(outcome: Outcome) -> None:
         display.stop()
         directory = launch.directory.path
-        resume = farewell.how_to_resume(click.get_current_context().command_path, outcome, directory)
+        resume = farewell.how_to_resume(click.get_current_context().command_path, outcome, directory, keys)
         verdict = farewell.verdict(outcome, display.waiting.refused)
         if quiet:
             click.echo(verdict if resume is None else f"{verdict}; resume with: {resume}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,11 +49,11 @@ def written(directory: Path) -> Iterator[str]:
     yield f"look at it: fl-aggregator report {shlex.quote(str(directory))}"
 
 
-def how_to_resume(command: str, outcome: Outcome, directory: Path) -> str | None:
-    """The command line that takes the run up again, if there is anything to be taken up."""
+def how_to_resume(command: str, outcome: Outcome, directory: Path, more: Sequence[str]) -> str | None:
+    """The command line that takes the run up again, if there is anything to be taken up; ``more``: its other words."""
     if isinstance(outcome.state.phase, Finished):
         return None
-    return f"{command} --resume {shlex.quote(str(directory))}"
+    return f"{command} --resume {shlex.join([str(directory), *more])}"
 
 
 def refused_line(refused: Counts, most: int = 10) -> str:

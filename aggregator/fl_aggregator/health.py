@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import queue
 import time
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from fl_aggregator.lookout import OVER, Lookout
 from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared.errors import ProgramError, RunFailed
-from fl_shared.reach import BrokerReach
+from fl_shared.reach import BrokerOptions
 
 CONNECT_TIMEOUT: Final = 6.0
 """An attempt has 5 s, and then a reason."""
@@ -24,7 +23,7 @@ LIVE_WAIT: Final = 6.0
 """A status is written every 5 s; so long a retained one that looks old may be proved wrong by the next one."""
 
 
-def check(reach: BrokerReach, timeout: float) -> str:
+def check(broker: BrokerOptions, timeout: float) -> str:
     """How the run under the prefix is, in one line, if it is online and has said so within 15 s.
 
     Clocks differ between machines: a status that seems older, or of the future, is believed when the next one comes.
@@ -32,6 +31,7 @@ def check(reach: BrokerReach, timeout: float) -> str:
     """
     inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
     try:
+        reach = broker.reach()
         with mqtt.Network("fl-status") as network:
             connection = network.connect(reach.connection(), inbox.put)
             connection.wait_connected(min(timeout, CONNECT_TIMEOUT), once=True)
@@ -87,12 +87,8 @@ def _why_not(run: Lookout, where: str) -> str:
 
 
 def age(status: m.Status) -> float:
-    """Seconds since it was written, by our clock; infinite for a time that there is not."""
-    try:
-        written = datetime.fromisoformat(status.written)
-    except ValueError:
-        return math.inf
-    return (datetime.now(UTC) - written).total_seconds()
+    """Seconds since it was written, by our clock."""
+    return (datetime.now(UTC) - datetime.fromisoformat(status.written)).total_seconds()
 
 
 def line(status: m.Status) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fl_aggregator import rundir
@@ -22,6 +22,10 @@ class Launch:
     directory: RunDirectory
     first_weights: Model | None = None
     taken_up: Resumption | None = None
+
+    def recording(self, **more: object) -> Launch:
+        """With ``more`` in ``run.json``, when that is written."""
+        return replace(self, record=self.record.model_copy(update=more))
 
     def close(self) -> None:
         self.directory.close()

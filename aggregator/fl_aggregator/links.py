@@ -59,6 +59,8 @@ class Links:
         self._defended: dict[str, float] = {}
         self._put_off: set[str] = set()
         self._signer = None if broker.kit is None else broker.kit.signer()
+        self._uncounted: set[str] = set()
+        """Topics of what only watchers read."""
         self.bytes_up = 0
         self.bytes_down = 0
 
@@ -231,9 +233,9 @@ class Links:
         ``counted``: whether it is part of what a round has cost; what only watchers read is not.
         """
         text, payload = self._said(topic, message)
-        self._retain(text, payload, lambda: payload)
         if not counted:
-            self.bytes_down -= len(payload)
+            self._uncounted.add(text)
+        self._retain(text, payload, lambda: payload)
 
     def retain_made(self, topic: t.Topic, make: Callable[[], m.Message]) -> None:
         """The same for a large message, which is made again each time that it has to be said again."""
@@ -254,11 +256,13 @@ class Links:
         text = self.topic(topic)
         if self._retained.pop(text, None) is not None:
             self._publish(text, b"", retain=True)
+            self._uncounted.discard(text)
 
     def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         if self._control is None:
             return
-        self.bytes_down += len(payload)
+        if topic not in self._uncounted:
+            self.bytes_down += len(payload)
         deadline = time.monotonic() + PUBLISH_PATIENCE
         while True:
             try:

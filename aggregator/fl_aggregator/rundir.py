@@ -71,6 +71,7 @@ class RunRecord(BaseModel):
     chunk: Annotated[int, Field(ge=1)]
     first_weights: FirstWeights | None = None
     fleet: FleetRecord | None = None
+    require_sealed: bool = False
     versions: dict[str, str]
 
 

@@ -120,10 +120,8 @@ class Simulation:
         command += ["--broker", str(self.broker.address), "--prefix", settings.prefix]
         command += ["--state-dir", str(self._directory / _EDGES), "--keepalive", str(self.broker.keepalive)]
         command += ["--task", settings.task, "--parts-file", str(self._directory / PARTS)]
+        command += self._options.keys()
         for option, value in (
-            ("--ca", self._options.ca),
-            ("--cert", self._options.cert),
-            ("--key", self._options.key),
             ("--data", fleet.data),
             ("--device", fleet.device),
             ("--workers", fleet.workers),
@@ -131,6 +129,7 @@ class Simulation:
             if value is not None:
                 command += [option, str(value)]
         environment = dict(os.environ)
+        environment.pop("FL_PASSWORD", None)  # it may be for another broker than our own
         if self.broker.password is not None:
             environment["FL_PASSWORD"] = self.broker.password
         self._fleet = Leashed(command, self.fleet_log, environment)

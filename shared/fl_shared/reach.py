@@ -90,7 +90,7 @@ class BrokerOptions:
         says so, null for this machine. Raises ``UserError``.
         """
         if self.kit is not None:
-            return self._by_kit(self.kit, roles, mqtt_client_id)
+            return self._by_kit(self.kit, roles, mqtt_client_id, otherwise)
         address = self.broker or otherwise or BrokerAddress("localhost")
         files = {"--ca": self.ca, "--cert": self.cert, "--key": self.key}
         if not address.is_encrypted and (given := [name for name, path in files.items() if path is not None]):
@@ -106,7 +106,14 @@ class BrokerOptions:
             self.prefix or PREFIX,
         )
 
-    def _by_kit(self, path: Path, roles: Sequence[Role], mqtt_client_id: str | None) -> BrokerReach:
+    def keys(self) -> list[str]:
+        """The words of the command line that say with which kit or certificates to go to the broker."""
+        given = {"--kit": self.kit, "--ca": self.ca, "--cert": self.cert, "--key": self.key}
+        return [word for name, path in given.items() if path is not None for word in (name, str(path))]
+
+    def _by_kit(
+        self, path: Path, roles: Sequence[Role], mqtt_client_id: str | None, otherwise: BrokerAddress | None
+    ) -> BrokerReach:
         from fl_shared.kit import Kit
 
         beside = {
@@ -127,4 +134,5 @@ class BrokerOptions:
             raise UserError(
                 f"--prefix {self.prefix} beside --kit: the kit's account has rights under {kit.prefix!r} only"
             )
-        return BrokerReach.of_kit(kit, self.broker, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id)
+        address = self.broker or (otherwise if otherwise and otherwise.user is None else None)
+        return BrokerReach.of_kit(kit, address, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id)

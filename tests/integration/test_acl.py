@@ -47,7 +47,10 @@ ANSWERS = {"fl/predictions", "fl/predictions/web"}
 TRIALS = {"fl/doctor/0a1b/trip"}
 
 MAY_WRITE = {
-    "aggregator": OF_AGGREGATOR | TRIALS | {f"fl/replies/{name}" for name in ("0", "1", "judge", "oracle")},
+    "aggregator": OF_AGGREGATOR
+    | TRIALS
+    | {f"fl/{kind}/{name}" for kind in ("replies", "register") for name in ("0", "1", "judge", "oracle")}
+    | {"fl/updates/0", "fl/updates/1", "fl/evaluations/0", "fl/evaluations/1", "fl/evaluations/judge"},
     "operator": {"fl/control"} | TRIALS,
     "0": {"fl/register/0", "fl/clients/0/presence", "fl/updates/0", "fl/evaluations/0"},
     "1": {"fl/register/1", "fl/clients/1/presence", "fl/updates/1", "fl/evaluations/1", *ANSWERS},

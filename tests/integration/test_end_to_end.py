@@ -9,6 +9,7 @@ import contextlib
 import json
 import queue
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -439,3 +440,21 @@ def test_a_mistake_is_told_at_once(
     assert started.wait(30) == 2, started.output
     assert said in started.err
     assert {path.name for path in site.made.out.iterdir()} == before, "nothing was begun"
+
+
+def test_a_run_that_takes_only_what_is_sealed_does_so_when_it_is_taken_up_again(site: Site) -> None:
+    """And its last line says with which kit."""
+    run = site.aggregator("first", "--require-sealed", rounds=50)
+    until(lambda: "watch it: " in run.err, 20, "the run")
+    run.send(signal.SIGTERM)
+    assert run.wait(20) == 130, run.output
+    assert run.out.rstrip().endswith(f"/run --kit {site.kit('aggregator')}"), run.out
+    directory = str(site.directory / "first" / "run")
+    assert json.loads((site.directory / "first" / "run" / "run.json").read_text())["require_sealed"] is True
+
+    words = ("start", "--resume", directory, "--kit", site.kit("aggregator"))
+    again = site.program("again", "fl-aggregator", *words)
+    site.edge("0")  # without --seal
+    until(lambda: "not-sealed" in again.err, 20, "that the edge's registration is refused")
+    again.send(signal.SIGTERM)
+    assert again.wait(20) == 130, again.output

@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fl_aggregator.inbox import Inbox
+from fl_aggregator.links import Links
+from fl_aggregator.translate import Scope
 from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared import topics as t
+from fl_shared.reach import BrokerReach
 from fl_shared.tensors import ArraySpec, Manifest
 from tests import programs
 from tests.broker import Mosquitto
@@ -182,3 +186,22 @@ def test_after_a_broker_that_forgot_everything_it_is_said_again(
 
     programs.until(is_there, 20, "history and edges")
     assert run.running()
+
+
+def test_what_only_watchers_read_never_counts_as_a_rounds(
+    mosquitto: Mosquitto, network: mqtt.Network
+) -> None:
+    """Neither when it is said, nor when it is said again."""
+    links = Links(network, BrokerReach(mosquitto.address), "fl", Scope("R", 1), Inbox())
+    links.connect(10)
+    links.take_over()
+    before = links.bytes_down
+    links.take_over()
+    again = links.bytes_down - before
+    edges = m.Edges(run="R", epoch=1, seq=1, round=1, phase="collecting", edges={})
+    links.retain(t.EdgesTopic(1), edges, counted=False)
+    links.defend("fl/round/1/edges", b"junk", retained=True)
+    assert links.bytes_down == before + again
+    links.take_over()
+    assert links.bytes_down == before + 2 * again
+    links.close()

@@ -98,7 +98,10 @@ def test_a_run_is_healthy_until_it_is_killed_or_stands_still(
         ([("aggregator", BIRTH)], "does not say how it is"),
         ([("aggregator", BIRTH), ("status", {**STATUS, "run": "r2"})], "does not say how it is"),
         ([("aggregator", BIRTH), ("status", {**STATUS, "epoch": 1})], "since it was started again"),
-        ([("aggregator", BIRTH), ("status", {**STATUS, "written": "2026-77-77T99:99:99Z"})], "2026-77-77"),
+        (
+            [("aggregator", BIRTH), ("status", {**STATUS, "written": "2026-77-77T99:99:99Z"})],
+            "does not say how it is",
+        ),
         ([("status", STATUS)], "no run is online"),
         ([("aggregator", b"\xff\x00[["), ("status", b"{" * 1000)], "no run is online"),
     ],
@@ -192,3 +195,24 @@ def test_with_a_kit_only_what_the_aggregator_has_signed_is_believed(tmp_path: Pa
             code, said = ask("operator")
             assert code == 1, said
             assert "no run is online" in said
+
+
+def test_a_kit_that_cannot_be_read_is_unhealthy_too(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.zip"
+    junk.write_bytes(b"PK")
+    with programs.Program(
+        tmp_path / "status", "fl-aggregator", "status", "--check", "--kit", str(junk)
+    ) as asked:
+        assert asked.wait(20) == 1
+    assert str(junk) in asked.err
+
+
+def test_a_time_that_there_is_not_is_no_status(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    junk = {**STATUS, "written": "2026-99-99T00:00:00Z"}
+    with lying_there(shared_mosquitto, "status/junk", ("aggregator", BIRTH), ("status", junk)):
+        url = shared_mosquitto.url
+        command = ("status", "--wait", "1", "--broker", url, "--prefix", "status/junk")
+        with programs.Program(tmp_path / "status", "fl-aggregator", *command) as asked:
+            assert asked.wait(20) == 1
+    assert "no status came within 1" in asked.err
+    assert "Traceback" not in asked.err

@@ -288,7 +288,7 @@ def test_on_a_terminal_it_is_drawn(
 @pytest.mark.edge
 def test_the_command_that_simulate_prints_follows_it(tmp_path: Path) -> None:
     with programs.simulate(
-        tmp_path, "--clients", "3", "--per-round", "2", "--rounds", "3", "--epochs", "40"
+        tmp_path, "--clients", "3", "--per-round", "2", "--rounds", "3", "--epochs", "40", "--prefix", "lab/x"
     ) as run:
         command = programs.until(
             lambda: [line for line in run.out.splitlines() if line.startswith("watch it: ")],

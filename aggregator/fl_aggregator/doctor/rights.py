@@ -76,6 +76,8 @@ def _read_and_written(nobody: str) -> list[t.Topic]:
     return [
         t.AggregatorTopic(),
         t.StatusTopic(),
+        t.HistoryTopic(),
+        t.ControlTopic(),
         t.MissingTopic(FAR_ROUND),
         t.ModelTopic(),
         t.ChunkTopic(nobody, 0),
@@ -97,7 +99,7 @@ def _written_by_edges(nobody: str) -> list[t.Topic]:
 
 
 def _filters(bench: Bench) -> list[str]:
-    single = (t.AggregatorTopic(), t.StatusTopic())
+    single = (t.AggregatorTopic(), t.StatusTopic(), t.HistoryTopic(), t.ControlTopic())
     patterns = (
         t.ALL_ROUNDS,
         t.ALL_MODELS,

@@ -57,7 +57,9 @@ def grants(account: Account, prefix: str) -> list[Grant]:
 
 
 def _aggregator(prefix: str) -> list[Grant]:
-    """What it publishes it also reads: it clears what others have left there, ``control`` and ``work`` too."""
+    """What it publishes it also reads: it clears what others have left there, on ``control`` and ``work``
+    and on the topics of edges, too.
+    """
     return [
         Grant("readwrite", t.build(prefix, t.AggregatorTopic())),
         Grant("readwrite", t.build(prefix, t.StatusTopic())),
@@ -67,10 +69,10 @@ def _aggregator(prefix: str) -> list[Grant]:
         Grant("readwrite", t.filter_of(prefix, t.ALL_MODELS)),
         Grant("readwrite", t.filter_of(prefix, t.ALL_WORK)),
         Grant("write", t.build(prefix, t.RepliesTopic(ANY))),
-        Grant("read", t.build(prefix, t.RegisterTopic(ANY))),
+        Grant("readwrite", t.build(prefix, t.RegisterTopic(ANY))),
         Grant("read", t.filter_of(prefix, t.ALL_PRESENCE)),
-        Grant("read", t.build(prefix, t.UpdatesTopic(ANY))),
-        Grant("read", t.filter_of(prefix, t.ALL_EVALUATIONS)),
+        Grant("readwrite", t.build(prefix, t.UpdatesTopic(ANY))),
+        Grant("readwrite", t.filter_of(prefix, t.ALL_EVALUATIONS)),
         Grant("readwrite", t.filter_of(prefix, t.ALL_TRIALS)),
     ]
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 WAIT = click.FloatRange(0.1, 86_400.0)
 
 
-def watch_command(reach: BrokerReach) -> str:
+def watch_command(reach: BrokerReach, prefix: str) -> str:
     """The command line that watches a run from another terminal."""
     if reach.kit is not None:
         return "fl-aggregator watch --kit operator.zip"
-    under = "" if reach.prefix == "fl" else f" --prefix {shlex.quote(reach.prefix)}"
+    under = "" if prefix == "fl" else f" --prefix {shlex.quote(prefix)}"
     ca = "" if reach.tls is None else " --ca FILE"
     return f"fl-aggregator watch --broker {shlex.quote(str(reach.address))}{ca}{under}"
 
@@ -45,7 +45,7 @@ def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions
     if check and as_json:
         raise UserError("--check beside --json: expected one of them")
     if check:
-        click.echo(health.check(broker.reach(), wait or 8.0))
+        click.echo(health.check(broker, wait or 8.0))
         return 0
     sight = looking.look(broker.reach(), wait or 5.0)
     if as_json:

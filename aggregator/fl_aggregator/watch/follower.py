@@ -6,11 +6,11 @@ import queue
 import time
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
 from fl_aggregator.curves import Ended, Row, rows_in
+from fl_aggregator.health import age
 from fl_aggregator.watch.picture import Crowd, Picture, names_of
 from fl_aggregator.watch.sight import Sight
 from fl_shared import codec, mqtt
@@ -183,8 +183,7 @@ class Follower:
             return None
         if self._live_at is not None:
             return time.monotonic() - self._live_at
-        written = datetime.fromisoformat(self._status.written)
-        return max(0.0, (datetime.now(UTC) - written).total_seconds())
+        return max(0.0, age(self._status))
 
     def ended(self, *, all_of_them: bool = False) -> Iterator[tuple[Row, Ended]]:
         """Rounds that have ended since this was asked before, once they are evaluated, or are not soon."""

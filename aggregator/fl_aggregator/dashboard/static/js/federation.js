@@ -80,7 +80,7 @@ class Federation {
   }
 
   #hearStatus(status, retained, now) {
-    if (!status) return;
+    if (!status || Number.isNaN(Date.parse(status.written))) return;
     const before = this.status;
     this.status = status;
     // Clocks differ: that of the aggregator counts only where nothing better is known.
