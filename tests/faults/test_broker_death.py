@@ -134,7 +134,8 @@ def test_a_broker_that_dies_in_every_phase(
         assert "Traceback" not in run.err + one.err + two.err
         retained = programs.until(lambda: settled(broker, watch), 20, "all edges say that they are there")
     rounds = {topic for topic in retained if topic.startswith("fl/round/")}
-    assert all(topic.endswith("/result") for topic in rounds), "no round is open"
+    assert {topic.split("/")[3] for topic in rounds} == {"result", "edges"}, "no round is open"
+    assert len([topic for topic in rounds if topic.endswith("/edges")]) == 1, "the last one's, for watchers"
     assert {"fl/round/3/result", "fl/round/4/result", "fl/round/5/result"} <= rounds
     assert json.loads(retained["fl/model"])["version"] == 5
     models = {topic.split("/")[2] for topic in retained if topic.startswith("fl/model/")}

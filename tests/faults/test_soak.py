@@ -123,6 +123,7 @@ def nothing_is_left(soak: Soak) -> None:
     expected = {"fl/aggregator", "fl/status", "fl/model", *models}
     expected |= {f"fl/clients/{client}/presence" for client in clients}
     expected |= {f"fl/round/{number}/result" for number in newest}
+    expected |= {"fl/history", f"fl/round/{newest[-1]}/edges"}
     assert soak.retained == expected
     assert [topic.split("/")[-1] for topic in models] == ["0", "manifest"] * 2, (
         "two versions, of a chunk each"
