@@ -55,6 +55,13 @@ class UpdatesLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected:
+    """Our own connection is gone. A broker that is stopped in order sends everybody's will first."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnected:
     """Our own connection is back: wills may have gone unheard while it was away."""
 
@@ -184,6 +191,7 @@ Event = (
     Started
     | Resumed
     | UpdatesLost
+    | Disconnected
     | Reconnected
     | Registered
     | EdgeLost

@@ -9,6 +9,8 @@ from typing import Final, Literal
 
 from fl_shared.messages import ClientRole
 
+FAREWELL: Final = 2.0
+"""Seconds that a broker takes at most from the first will that it sends at its end until we hear that it is gone."""
 RECONFIRMING: Final = 10.0
 """Seconds that edges get to register again after our own connection was gone, if the grace is not longer: it
 was not their link that blinked, and a broker that restarts has cut off all of them."""
@@ -102,6 +104,16 @@ class Roster:
         QoS 0 does not wait in the broker's queue."""
         ended, at = self.departures.get(name, ("", 0.0))
         return ended == session and now - at < OVERTAKING
+
+    def none_lost_just_before(self, now: float) -> Roster:
+        """Our own connection is gone: a broker that is stopped sends all wills first, and they say nothing of edges."""
+        clients = {
+            name: replace(client, lost_at=None)
+            if client.lost_at is not None and not client.unconfirmed and now - client.lost_at < FAREWELL
+            else client
+            for name, client in self.clients.items()
+        }
+        return replace(self, clients=clients)
 
     def all_unconfirmed(self, now: float) -> Roster:
         """Our own connection was gone: whoever does not register again is taken to be lost since ``now``."""

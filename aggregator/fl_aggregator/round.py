@@ -58,6 +58,8 @@ def _react(state: Run, event: on.Event) -> Step:
             return interruptions.resume(state, event), ()
         case on.UpdatesLost():
             return _lose(state, event)
+        case on.Disconnected(now=now):
+            return replace(state, roster=state.roster.none_lost_just_before(now)), ()
         case on.Reconnected(now=now):
             return replace(state, roster=state.roster.all_unconfirmed(now)), ()
         case on.Registered():

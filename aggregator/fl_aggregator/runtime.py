@@ -341,6 +341,8 @@ class Aggregator:
                     "control" if lane == "control" else "updates",
                     reason,
                 )
+                if lane == "control" and item.failures == 0:
+                    self._handle(on.Disconnected(now=self._now()))
             case mqtt.Refused(reason=reason):
                 raise UserError(reason)
             case mqtt.Subscribed():

@@ -167,3 +167,21 @@ def test_the_aggregator_is_born_again_when_it_listens_to_updates(
     assert [json.loads(payload)["state"] for _, payload, _ in seen.all()] == ["online", "offline"], (
         "born once"
     )
+
+
+def test_a_broker_that_is_stopped_in_order_costs_no_round(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """It sends everybody's will before it goes, and stays away for longer than ``--grace``."""
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(Watch(mosquitto))
+        fleet = stack.enter_context(edges(tmp_path, mosquitto, "0-2", "--evaluator", "judge"))
+        options = (*settings(2), "--grace", "1")
+        run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *options))
+        training = watch.strike(lambda: freeze(*workers(fleet)), m.Selected, round=1)
+        assert training.wait(40), run.output + fleet.output
+        mosquitto.stop()
+        time.sleep(3)
+        mosquitto.start()
+        thaw(*workers(fleet))
+        run.ends_well()
+    lines = programs.history(tmp_path)
+    assert [(line["outcome"], len(line["participants"])) for line in lines] == [("committed", 3)] * 2

@@ -152,7 +152,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     dead = status(mosquitto.url)
     assert dead.returncode == 0
     assert "version 1 of 3" in dead.stdout
-    assert "the aggregator is offline, its last word is since 20" in dead.stdout
+    assert "the aggregator is offline, its last word was at 20" in dead.stdout
     assert "fl-aggregator start --resume DIR" in dead.stdout
     unwell = status(mosquitto.url, "--check")
     assert unwell.returncode == 1

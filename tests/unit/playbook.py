@@ -132,6 +132,8 @@ class Playbook:
             case (("wait" | "sleep"), [seconds]):
                 self.now += float(seconds)
                 return on.TimePassed(now=self.now) if verb == "wait" else None
+            case "disconnect", []:
+                return on.Disconnected(now=self.now)
             case "reconnect", []:
                 return on.Reconnected(now=self.now)
             case "resume", []:

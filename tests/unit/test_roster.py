@@ -160,3 +160,14 @@ def test_before_the_start_a_name_waits_and_afterwards_it_gets_the_first_free_par
     assert part_for(roster, "a", 3, begun=False) is None
     assert part_for(roster, "a", 3, begun=True) == 1
     assert part_for(roster, "2", 3, begun=False) == 2
+
+
+def test_who_was_lost_just_before_the_broker_went_is_not_taken_to_be_gone() -> None:
+    """A broker that is stopped in order sends all wills, and then cuts everybody off."""
+    roster = Roster({"a": client(lost_at=99.0), "gone": client(lost_at=97.5)}).none_lost_just_before(100.0)
+    assert roster["a"].present
+    assert not roster.absent("a", 500.0, 5.0), "while nobody can be heard"
+    assert roster["gone"].lost_at == 97.5
+    roster = roster.all_unconfirmed(130.0)
+    assert not roster.absent("a", 139.0, 5.0)
+    assert roster.absent("a", 140.0, 5.0), "who does not come back was gone"

@@ -91,6 +91,10 @@ class Provision:
                 raise UserError(
                     "the aggregator cannot be revoked, only get a new kit: provision rotate --aggregator"
                 )
+            if account.name == acc.OPERATOR:
+                raise UserError(
+                    "the operator cannot be revoked, only get a new kit: provision rotate operator --force"
+                )
         self._save(self.register.without(names, self._now))
         self.finish()
         for account in gone:

@@ -46,7 +46,7 @@ class Sight:
                 "connection does; if it does not come back, stop it there and start it again with --resume"
             )
         return (
-            f"the aggregator is offline, its last word is {since}: edges keep what they have; "
+            f"the aggregator is offline, its last word was at {status.written}{ago}: edges keep what they have; "
             "take the run up again where it ran, with fl-aggregator start --resume DIR"
         )
 
