@@ -187,9 +187,8 @@ def test_with_the_kits_of_a_provisioned_broker(tmp_path: Path, account: str) -> 
     assert seen.code == 0, seen.output
     assert seen.verdicts("untested") == (["rights"] if account == "operator" else []), seen.output
     if account == "aggregator":
-        assert seen.measured("rights")["unproved"] == [
-            "plant/fl/register/+", "plant/fl/clients/+/presence", "plant/fl/updates/+", "plant/fl/evaluations/+",
-        ]  # fmt: skip
+        # All else it may write as well, to clear what others retain there, and so it shows by itself that it hears it.
+        assert seen.measured("rights")["unproved"] == ["plant/fl/clients/+/presence"]
 
 
 @pytest.mark.parametrize(
