@@ -18,7 +18,6 @@ from paho.mqtt import properties as paho_properties
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.exception import MalformedPacket
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -30,10 +29,10 @@ from fl_shared.connection import (
     Received,
     Refused,
     Subscribed,
-    Will,
 )
 from fl_shared.diagnosis import diagnose
 from fl_shared.errors import SpeaksTls
+from fl_shared.mqtt.dressing import connect_properties, dress, publish_properties
 from fl_shared.mqtt.publish_packet import LARGE
 from fl_shared.mqtt.shortcuts import client_class
 from fl_shared.network_thread import NetworkThread
@@ -98,17 +97,10 @@ class PahoLink:
             reconnect_on_failure=False,
             transport="websockets" if settings.address.is_websocket else "tcp",
         )
-        if settings.tls is not None:
-            client.tls_set_context(settings.tls)
+        dress(client, settings)
         if settings.address.is_websocket:
             client.ws_set_options(settings.address.path)
         client.max_inflight_messages_set(0)  # without a limit: our outbox keeps the window
-        client.connect_timeout = settings.connect_timeout
-        if settings.address.user is not None:
-            client.username_pw_set(settings.address.user, settings.password)
-        if settings.will is not None:
-            will = settings.will if isinstance(settings.will, Will) else settings.will()
-            client.will_set(will.topic, will.payload, will.qos, will.retain)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -122,13 +114,7 @@ class PahoLink:
 
     def open(self) -> None:
         settings = self._owner.settings
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = 0
-        if settings.receive_maximum is not None:
-            properties.ReceiveMaximum = settings.receive_maximum
-        if settings.maximum_packet_size is not None:
-            properties.MaximumPacketSize = settings.maximum_packet_size
-        address = settings.address
+        address, properties = settings.address, connect_properties(settings)
         self._client.connect(
             address.host, address.port, settings.keepalive, clean_start=True, properties=properties
         )
@@ -227,7 +213,11 @@ class PahoLink:
             item, size = taken
             if isinstance(item, Publish):
                 info = self._client.publish(
-                    item.topic, item.payload, item.qos, item.retain, _publish_properties(item)
+                    item.topic,
+                    item.payload,
+                    item.qos,
+                    item.retain,
+                    publish_properties(item.response_topic, item.correlation, item.expiry),
                 )
                 if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
                     self._outbox.sent(info.mid, size, awaits_ack=item.qos > 0)
@@ -354,16 +344,3 @@ class PahoLink:
         self, _client: Client, _data: Any, mid: int, codes: list[ReasonCode], _properties: Properties
     ) -> None:
         self._owner.tell(Subscribed(self._asked.pop(mid, ()), tuple(code.value for code in codes)))
-
-
-def _publish_properties(item: Publish) -> Properties | None:
-    if item.response_topic is None and item.correlation is None and item.expiry is None:
-        return None
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    if item.response_topic is not None:
-        properties.ResponseTopic = item.response_topic
-    if item.correlation is not None:
-        properties.CorrelationData = item.correlation
-    if item.expiry is not None:
-        properties.MessageExpiryInterval = item.expiry
-    return properties

@@ -16,13 +16,13 @@ from typing import Any, Final, Self
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.exception import MQTTException
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from fl_shared.connection import ConnectionSettings, Will
+from fl_shared.connection import ConnectionSettings
 from fl_shared.mqtt.answers import Announced, Heard, ProbeFailed
+from fl_shared.mqtt.dressing import connect_properties, dress, publish_properties
 from fl_shared.mqtt.streams import open_stream
 
 _TURN: Final = 0.2
@@ -66,7 +66,7 @@ class Probe:
             address.port,
             settings.keepalive,
             clean_start=True,
-            properties=_connect_properties(settings),
+            properties=connect_properties(settings),
         )
         self._thread = threading.Thread(target=self._run, name="fl-probe", daemon=True)
         self._thread.start()
@@ -93,13 +93,7 @@ class Probe:
         expiry: int | None = None,
     ) -> int:
         """Sends without waiting; gives the packet's id, for `acknowledged`."""
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if response_topic is not None:
-            properties.ResponseTopic = response_topic
-        if correlation is not None:
-            properties.CorrelationData = correlation
-        if expiry is not None:
-            properties.MessageExpiryInterval = expiry
+        properties = publish_properties(response_topic, correlation, expiry)
         return self._client.publish(topic, payload, qos, retain, properties).mid
 
     def acknowledged(self, mids: Sequence[int], wait: float | None = None) -> list[int]:
@@ -292,24 +286,7 @@ def _new_client(settings: ConnectionSettings, holds_acks: bool) -> Client:
         manual_ack=holds_acks,
     )
     client.settings = settings
-    if settings.tls is not None:
-        client.tls_set_context(settings.tls)
-    client.connect_timeout = settings.connect_timeout
-    if settings.address.user is not None:
-        client.username_pw_set(settings.address.user, settings.password)
-    if settings.will is not None:
-        will = settings.will if isinstance(settings.will, Will) else settings.will()
-        client.will_set(will.topic, will.payload, will.qos, will.retain)
+    dress(client, settings)
     # That there is one keeps paho from writing on the caller's thread while ours does.
     client.on_socket_register_write = lambda *_: None
     return client
-
-
-def _connect_properties(settings: ConnectionSettings) -> Properties:
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = 0
-    if settings.receive_maximum is not None:
-        properties.ReceiveMaximum = settings.receive_maximum
-    if settings.maximum_packet_size is not None:
-        properties.MaximumPacketSize = settings.maximum_packet_size
-    return properties

@@ -1,0 +1,47 @@
+"""What our settings are in paho's terms: of a client before it connects, of CONNECT and of PUBLISH."""
+
+from __future__ import annotations
+
+from paho.mqtt.client import Client
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from fl_shared.connection import ConnectionSettings, Will
+
+
+def dress(client: Client, settings: ConnectionSettings) -> None:
+    """Gives it TLS, the time to connect, the account and the will."""
+    if settings.tls is not None:
+        client.tls_set_context(settings.tls)
+    client.connect_timeout = settings.connect_timeout
+    if settings.address.user is not None:
+        client.username_pw_set(settings.address.user, settings.password)
+    if settings.will is not None:
+        will = settings.will if isinstance(settings.will, Will) else settings.will()
+        client.will_set(will.topic, will.payload, will.qos, will.retain)
+
+
+def connect_properties(settings: ConnectionSettings) -> Properties:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = 0
+    if settings.receive_maximum is not None:
+        properties.ReceiveMaximum = settings.receive_maximum
+    if settings.maximum_packet_size is not None:
+        properties.MaximumPacketSize = settings.maximum_packet_size
+    return properties
+
+
+def publish_properties(
+    response_topic: str | None, correlation: bytes | None, expiry: int | None
+) -> Properties | None:
+    """``expiry``: seconds. Null if there is nothing to say."""
+    if response_topic is None and correlation is None and expiry is None:
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    if response_topic is not None:
+        properties.ResponseTopic = response_topic
+    if correlation is not None:
+        properties.CorrelationData = correlation
+    if expiry is not None:
+        properties.MessageExpiryInterval = expiry
+    return properties
