@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import queue
 import time
-from datetime import UTC, datetime
-from typing import Final
 
-from fl_aggregator.lookout import OVER, Lookout
+from fl_aggregator.lookout import BIRTH_WAIT, CONNECT_TIMEOUT, FRESH, LIVE_WAIT, Lookout, age
 from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared.errors import ProgramError, RunFailed
 from fl_shared.reach import BrokerOptions
-
-CONNECT_TIMEOUT: Final = 6.0
-"""An attempt has 5 s, and then a reason."""
-BIRTH_WAIT: Final = 0.3
-"""A retained birth follows the answer to SUBSCRIBE at once."""
-FRESH: Final = 15.0
-"""Seconds since a status was written: three of them are late then (protocol, 8.4)."""
-LIVE_WAIT: Final = 6.0
-"""A status is written every 5 s; so long a retained one that looks old may be proved wrong by the next one."""
 
 
 def check(broker: BrokerOptions, timeout: float) -> str:
@@ -50,7 +39,7 @@ def _look(run: Lookout, where: str, timeout: float) -> str:
             retained = now + BIRTH_WAIT
             deadline = min(deadline, now + LIVE_WAIT)
         if (status := _believed(run)) is not None:
-            if status.phase in OVER:
+            if status.phase in m.OVER:
                 raise RunFailed(f"run {status.run} has ended: {status.phase}")
             return line(status)
         waiting = retained is None or now < retained
@@ -84,11 +73,6 @@ def _why_not(run: Lookout, where: str) -> str:
     if status.epoch != born.epoch:
         return f"{online} has not said how it is since it was started again"
     return f"{online} its last status is of {status.written}: does its aggregator live?"
-
-
-def age(status: m.Status) -> float:
-    """Seconds since it was written, by our clock."""
-    return (datetime.now(UTC) - datetime.fromisoformat(status.written)).total_seconds()
 
 
 def line(status: m.Status) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from fl_shared import codec, mqtt
@@ -13,11 +14,48 @@ from fl_shared.errors import BadSignature, UserError
 
 if TYPE_CHECKING:
     from fl_shared.kit import Kit
+    from fl_shared.signatures import Verifier
 
 LOG: Final = logging.getLogger(__name__)
 
-OVER: Final = ("interrupted", "finished", "failed")
-"""The phases of a run's last status."""
+CONNECT_TIMEOUT: Final = 6.0
+"""An attempt has 5 s, and then a reason."""
+BIRTH_WAIT: Final = 0.3
+"""A retained birth follows the answer to SUBSCRIBE at once."""
+FRESH: Final = 15.0
+"""Seconds since a status was written: three of them are late then (protocol, 8.4)."""
+LIVE_WAIT: Final = 6.0
+"""A status is written every 5 s; so long a retained one that looks old may be proved wrong by the next one."""
+
+
+def read(prefix: str, received: mqtt.Received, verifier: Verifier | None) -> m.Message | None:
+    """What is said on a topic of ours; null for what nobody should have said, or, if there is a ``verifier``, what the
+    aggregator has not: whoever may write there has to answer for it, and the aggregator mends it.
+    """
+    topic = t.parse(prefix, received.topic)
+    if topic is None:
+        return None
+    try:
+        if verifier is not None:
+            verifier.check(received.topic, received.payload)
+        return codec.decode(topic, received.payload)
+    except (codec.DecodeError, BadSignature):
+        return None
+
+
+def is_old_will(message: m.AggregatorPresence, born: m.AggregatorPresence | None) -> bool:
+    """Of a connection that is not the aggregator's newest, which ``born`` tells of: it says nothing."""
+    return (
+        message.state == "offline"
+        and born is not None
+        and born.run == message.run
+        and born.session != message.session
+    )
+
+
+def age(status: m.Status) -> float:
+    """Seconds since it was written, by our clock."""
+    return (datetime.now(UTC) - datetime.fromisoformat(status.written)).total_seconds()
 
 
 class Lookout:
@@ -67,24 +105,8 @@ class Lookout:
                 self._received(event)
 
     def _received(self, received: mqtt.Received) -> None:
-        topic = t.parse(self._prefix, received.topic)
-        if not isinstance(topic, t.AggregatorTopic | t.StatusTopic):
-            return
-        try:
-            if self._verifier is not None:
-                self._verifier.check(received.topic, received.payload)
-            message = codec.decode(topic, received.payload)
-        except (codec.DecodeError, BadSignature):
-            return
-        match message:
-            case m.AggregatorPresence(state="offline") if self._is_old_will(message):
-                pass
-            case m.AggregatorPresence():
+        match read(self._prefix, received, self._verifier):
+            case m.AggregatorPresence() as message if not is_old_will(message, self.born):
                 self.born = message
-            case m.Status():
+            case m.Status() as message:
                 self.status, self.is_live = message, not received.retain
-
-    def _is_old_will(self, message: m.AggregatorPresence) -> bool:
-        """Of a connection that is not the aggregator's newest: it says nothing."""
-        born = self.born
-        return born is not None and born.run == message.run and born.session != message.session

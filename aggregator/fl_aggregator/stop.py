@@ -8,18 +8,14 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from fl_aggregator.lookout import OVER, Lookout
+from fl_aggregator.lookout import BIRTH_WAIT, CONNECT_TIMEOUT, Lookout
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.reach import BrokerReach
 
-CONNECT_TIMEOUT: Final = 6.0
-"""An attempt has 5 s, and then a reason."""
 ANSWER_WAIT: Final = 5.0
-BIRTH_WAIT: Final = 0.3
-"""A retained birth follows the answer to SUBSCRIBE at once."""
 REPEAT_EVERY: Final = 2.0
 GOODBYE_WAIT: Final = 5.0
 """From the last status to the farewell, after which the run's directory is free to be taken up again."""
@@ -119,7 +115,7 @@ class _Watch:
         status, born = self._run.status, self._run.born
         # A run that was taken up again begins with the last word of its epoch before still retained.
         now = status is not None and born is not None and (status.run, status.epoch) == (run, born.epoch)
-        return now and status is not None and status.phase in OVER
+        return now and status is not None and status.phase in m.OVER
 
     def _last(self) -> str:
         status = self._run.status

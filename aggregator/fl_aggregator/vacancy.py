@@ -12,20 +12,16 @@ from typing import Final
 
 from fl_aggregator.inbox import Inbox, Signal
 from fl_aggregator.links import Links
+from fl_aggregator.lookout import BIRTH_WAIT, LIVE_WAIT, read
 from fl_aggregator.translate import Scope
-from fl_shared import codec, mqtt
 from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared import mqtt
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import RunFailed, UserError
 
 LOG: Final = logging.getLogger(__name__)
 
 ANSWER_WAIT: Final = 5.0
-BIRTH_WAIT: Final = 0.3
-"""A retained birth follows the answer to SUBSCRIBE at once."""
-SIGN_OF_LIFE_WAIT: Final = 6.0
-"""A status is written every 5 s."""
 
 
 def stop_if_occupied(links: Links, inbox: Inbox, scope: Scope, prefix: str, broker: BrokerAddress) -> None:
@@ -64,10 +60,8 @@ def stop_if_occupied(links: Links, inbox: Inbox, scope: Scope, prefix: str, brok
                     )
                 if found is not None and other is None:
                     other = found
-                    LOG.info(
-                        "run %s was online here; waiting %.0f s for a sign of life", found, SIGN_OF_LIFE_WAIT
-                    )
-                    deadline = time.monotonic() + SIGN_OF_LIFE_WAIT
+                    LOG.info("run %s was online here; waiting %.0f s for a sign of life", found, LIVE_WAIT)
+                    deadline = time.monotonic() + LIVE_WAIT
             case _:
                 pass
     if other is not None:
@@ -75,14 +69,7 @@ def stop_if_occupied(links: Links, inbox: Inbox, scope: Scope, prefix: str, brok
 
 
 def _run_here(received: mqtt.Received, prefix: str) -> str | None:
-    topic = t.parse(prefix, received.topic)
-    if not isinstance(topic, t.AggregatorTopic | t.StatusTopic):
-        return None
-    try:
-        message = codec.decode(topic, received.payload)
-    except codec.DecodeError:
-        return None
-    match message:
+    match read(prefix, received, None):
         case m.AggregatorPresence(state="online", run=run) if received.retain:
             return run
         case m.Status(run=run) if not received.retain:

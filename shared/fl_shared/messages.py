@@ -62,6 +62,8 @@ LimitReason = Literal["too-many-messages", "too-many-bytes", "too-many-registrat
 Phase = Literal[
     "selecting", "collecting", "aggregating", "evaluating", "finished", "failed", "interrupted"
 ]  # fmt: skip
+OVER: Final[tuple[Phase, ...]] = ("finished", "failed", "interrupted")
+"""Those of a run's last status."""
 
 
 class Part(BaseModel):

@@ -8,19 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator.doctor.findings import Finding
-from fl_aggregator.health import age
-from fl_aggregator.lookout import Lookout
+from fl_aggregator.lookout import CONNECT_TIMEOUT, LIVE_WAIT, Lookout, age
 from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared.errors import UserError
 from fl_shared.reach import BrokerReach
 
-CONNECT_TIMEOUT: Final = 6.0
-"""An attempt has 5 s, and then a reason."""
 ANSWER_WAIT: Final = 5.0
 BIRTH_WAIT: Final = 0.5
-LIVE_WAIT: Final = 6.0
-"""A status is written every 5 s."""
 MAX_SKEW: Final = 2.0
 
 

@@ -10,21 +10,17 @@ from types import TracebackType
 from typing import Final, Self
 
 from fl_aggregator.curves import Ended, Row, rows_in
-from fl_aggregator.health import age
+from fl_aggregator.lookout import CONNECT_TIMEOUT, LIVE_WAIT, age, is_old_will, read
 from fl_aggregator.watch.picture import Crowd, Picture, names_of
 from fl_aggregator.watch.sight import Sight
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.errors import BadSignature, UserError
+from fl_shared.errors import UserError
 from fl_shared.reach import BrokerReach
 
-CONNECT_TIMEOUT: Final = 6.0
-"""An attempt has 5 s, and then a reason."""
 REST_WAIT: Final = 0.5
 """What is retained follows the answer to SUBSCRIBE at once; the states of 10,000 edges are a megabyte of it."""
-SIGN_OF_LIFE_WAIT: Final = 6.0
-"""When the clocks say that a status is old, but its aggregator is online: clocks differ."""
 RESULTS: Final = 100
 EVALUATED_WITHIN: Final = 3.0
 """Seconds; a result is sent again when its version has been evaluated, which goes on beside the next round."""
@@ -106,7 +102,7 @@ class Follower:
         deadline = time.monotonic() + (REST_WAIT if self._status is not None else 0.0)
         while (left := deadline - time.monotonic()) > 0:
             self.hear(left)
-        deadline = time.monotonic() + SIGN_OF_LIFE_WAIT
+        deadline = time.monotonic() + LIVE_WAIT
         while self._is_doubtful() and (left := deadline - time.monotonic()) > 0:
             self.hear(left)
         return self.sight()
@@ -117,43 +113,26 @@ class Follower:
         return sight.online and not sight.alive and not over and self._status is not None
 
     def _received(self, received: mqtt.Received) -> None:
-        topic = t.parse(self._prefix, received.topic)
-        if topic is None:
-            return
         if not received.payload:
-            self._cleared(topic)
+            if isinstance(t.parse(self._prefix, received.topic), t.StatusTopic):
+                self._status = None
             return
-        try:
-            if self._verifier is not None:
-                self._verifier.check(received.topic, received.payload)
-            message = codec.decode(topic, received.payload)
-        except (codec.DecodeError, BadSignature):
-            return  # a stranger's: whoever may write there has to answer for it, and the aggregator mends it
-        match message:
-            case m.AggregatorPresence(state="offline") if self._is_old_will(message):
-                pass
-            case m.AggregatorPresence():
+        match read(self._prefix, received, self._verifier):
+            case m.AggregatorPresence() as message if not is_old_will(message, self._born):
                 self._born = message
-            case m.Status():
+            case m.Status() as message:
                 self._take_status(message, live=not received.retain)
-            case m.History():
+            case m.History() as message:
                 self._history = message
-            case m.Edges() if self._edges is None or _is_newer(message, self._edges):
+            case m.Edges() as message if self._edges is None or _is_newer(message, self._edges):
                 self._edges = message
-            case m.Result(round=number) if number > 0 and self._is_of_run(message):
+            case m.Result(round=number) as message if number > 0 and self._is_of_run(message):
                 known = number in self._results
                 self._results[number] = _row(message)
                 if len(self._results) > RESULTS:
                     del self._results[min(self._results)]
                 if not known and not received.retain:
                     self._fresh.append((number, time.monotonic()))
-
-    def _cleared(self, topic: t.Topic) -> None:
-        match topic:
-            case t.StatusTopic():
-                self._status = None
-            case t.EdgesTopic(number) if self._edges is not None and self._edges.round == number:
-                pass  # a newer one is on its way, or was here before
 
     def _take_status(self, status: m.Status, *, live: bool) -> None:
         if self._status is not None and status.run != self._status.run:
@@ -164,11 +143,6 @@ class Follower:
 
     def _is_of_run(self, message: m.Scoped) -> bool:
         return self._status is None or message.run == self._status.run
-
-    def _is_old_will(self, message: m.AggregatorPresence) -> bool:
-        """Of a connection that is not the aggregator's newest: it says nothing."""
-        born = self._born
-        return born is not None and born.run == message.run and born.session != message.session
 
     # --- what is known ------------------------------------------------------------------------------------
 

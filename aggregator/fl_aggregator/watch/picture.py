@@ -15,7 +15,6 @@ NAMED: Final = 10
 """So many edges of a state are named."""
 RECENT: Final = 10
 """Rounds from which the time that is left is estimated."""
-OVER: Final = ("finished", "failed", "interrupted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class Picture:
 
     @property
     def over(self) -> bool:
-        return self.status.phase in OVER
+        return self.status.phase in m.OVER
 
     @property
     def at_work(self) -> Crowd | None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from fl_aggregator.curves import Ended, Row
+from fl_aggregator.lookout import FRESH
 from fl_aggregator.watch.lines import duration
 from fl_aggregator.watch.picture import Picture
 from fl_shared import messages as m
-
-STALE_AFTER: Final = 15.0
-"""Seconds; a status is written every 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class Sight:
     @property
     def alive(self) -> bool:
         """Whether a run is online and says so itself."""
-        return self.picture is not None and self.online and self.age is not None and self.age < STALE_AFTER
+        return self.picture is not None and self.online and self.age is not None and self.age < FRESH
 
     @property
     def trouble(self) -> str:
