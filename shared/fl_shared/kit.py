@@ -8,11 +8,8 @@ the account: its file is for one pair of eyes (mode 0600), and a `Kit` does not 
 from __future__ import annotations
 
 import io
-import logging
-import os
 import ssl
 import stat
-import tempfile
 import zipfile
 import zlib
 from base64 import b64encode
@@ -31,12 +28,11 @@ from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, 
 
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import UserError
+from fl_shared.files import read_at_most, warn_if_others_may_read, write_private
 from fl_shared.sealing import Opener, Sealer
 from fl_shared.signatures import SIGNATURE, Signer, Verifier
 from fl_shared.tls import Tls
 from fl_shared.topics import CLIENT, GROUP, valid_prefix
-
-LOG: Final = logging.getLogger(__name__)
 
 FORMAT: Final = 1
 MAX_KIT: Final = 256 * 2**10
@@ -51,7 +47,6 @@ _MEMBERS: Final = frozenset({DESCRIPTION, CA, CERTIFICATE, KEY})
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """Zip's first moment: when a kit was made is in its certificate."""
 
-EdgeRole = Literal["train", "evaluate", "predict"]
 Role = Literal["train", "evaluate", "predict", "aggregator", "operator", "asker"]
 
 
@@ -132,15 +127,10 @@ class Kit:
     def read(cls, path: Path) -> Self:
         """The kit in ``path``. Raises ``UserError`` that names what is missing in it, or wrong."""
         try:
-            with path.open("rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
-                data = file.read(MAX_KIT + 1)
+            data, mode = read_at_most(path, MAX_KIT + 1)
         except OSError as error:
             raise UserError(f"kit {path}: {error.strerror}") from None
-        if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            LOG.warning(
-                "kit %s: others may read it (mode %03o): chmod 600 %s", path, stat.S_IMODE(mode), path
-            )
+        warn_if_others_may_read("kit", path, mode)
         try:
             return cls.decode(data)
         except _Unfit as error:
@@ -289,20 +279,6 @@ class Kit:
             raise _Unfit(f"{CERTIFICATE}: is of {names}, expected the kit's name, {self.name!r}")
         if not any(_is_issued_by(cert, each) for each in authorities):
             raise _Unfit(f"{CERTIFICATE}: was not issued by {CA}")
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """``path`` is then all of ``content``, on the disk and with mode 0600, or what it was. Raises ``OSError``."""
-    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # its mode is 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
 
 
 def _unzip(data: bytes) -> dict[str, bytes]:

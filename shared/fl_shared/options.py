@@ -71,6 +71,18 @@ def topic_prefix(_ctx: click.Context, _param: click.Parameter, value: str | None
     return value
 
 
+def prefix_option(default: str | None = "fl") -> Callable[[Command], Command]:
+    """``prefix``: what all topics begin with; ``default`` is null where another option may say it."""
+    return click.option(
+        "--prefix",
+        metavar="TOPIC",
+        default=default,
+        show_default="fl",
+        callback=topic_prefix,
+        help="What all topics begin with.",
+    )
+
+
 def broker_options(command: Command) -> Command:
     """All that says how to reach the broker, as one argument: ``broker``, a `BrokerOptions`."""
     return _broker_options(command, "mqtt://localhost:1883")
@@ -86,7 +98,7 @@ _PARTS: Final = ("broker", "ca", "cert", "key", "kit", "prefix", "keepalive")
 
 def _broker_options(command: Command, otherwise: str) -> Command:
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.option(
             "--broker",
             metavar="URL",
@@ -110,13 +122,7 @@ def _broker_options(command: Command, otherwise: str) -> Command:
         click.option(
             "--password-file", type=file, help="File with the broker's password (instead of FL_PASSWORD)."
         ),
-        click.option(
-            "--prefix",
-            metavar="TOPIC",
-            show_default="fl",
-            callback=topic_prefix,
-            help="What all topics begin with.",
-        ),
+        prefix_option(None),
         click.option(
             "--keepalive",
             type=click.IntRange(1, 65_535),

@@ -7,10 +7,8 @@ that says whose it is and what to do (`explained`).
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import ssl
-import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,8 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from fl_shared.errors import UserError
-
-LOG: Final = logging.getLogger(__name__)
+from fl_shared.files import read_at_most, warn_if_others_may_read
 
 MAX_PEM: Final = 4 * 2**20
 """Bytes of a file: all authorities of a system are a quarter of a megabyte."""
@@ -81,9 +78,7 @@ class Tls:
 
 def _pem(option: str, path: Path, label: bytes, *, secret: bool = False) -> bytes:
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(MAX_PEM + 1)
+        content, mode = read_at_most(path, MAX_PEM + 1)
     except OSError as error:
         raise UserError(f"{option} {path}: {error.strerror}") from None
     if len(content) > MAX_PEM or label not in content or not content.isascii():
@@ -92,10 +87,8 @@ def _pem(option: str, path: Path, label: bytes, *, secret: bool = False) -> byte
         raise UserError(
             f"{option} {path}: the key has a password; expected one without, readable by this program's user only"
         )
-    if secret and stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        LOG.warning(
-            "%s %s: others may read it (mode %03o): chmod 600 %s", option, path, stat.S_IMODE(mode), path
-        )
+    if secret:
+        warn_if_others_may_read(option, path, mode)
     return content
 
 

@@ -21,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from fl_aggregator.provision import accounts, authority, broker_files, kits
 from fl_aggregator.provision.accounts import Place, Register, hashed, is_password
 from fl_aggregator.provision.kits import Provision
+from fl_shared import files
 from fl_shared import kit as kit_module
 from fl_shared.errors import UserError
 from fl_shared.kit import Kit, Role
@@ -301,7 +302,7 @@ def _open(out: Path, do: Callable[[Provision], object]) -> None:
 def _dying_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """From now on the ``number``th file is not written, nor any after it; gives the list of those that were."""
     written: list[Path] = []
-    write = kit_module.write_private
+    write = files.write_private
 
     def dying(path: Path, content: bytes) -> None:
         if len(written) >= number:

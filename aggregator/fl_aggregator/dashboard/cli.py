@@ -39,13 +39,7 @@ def _listen(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
     callback=_broker,
     help="Where a browser finds the broker: ws://[user@]host:port/mqtt or wss://….",
 )
-@click.option(
-    "--prefix",
-    metavar="TOPIC",
-    default="fl",
-    callback=shared.topic_prefix,
-    help="What all topics begin with.",
-)
+@shared.prefix_option()
 @click.option(
     "--listen",
     metavar="HOST:PORT",

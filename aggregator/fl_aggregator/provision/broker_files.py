@@ -15,7 +15,7 @@ from cryptography import x509
 from fl_aggregator.provision import acl
 from fl_aggregator.provision.accounts import Place, Register
 from fl_aggregator.provision.authority import Authority
-from fl_shared.kit import write_private
+from fl_shared.files import write_private
 from fl_shared.mosquitto import Listener, configuration
 
 CONFIGURATION: Final = "mosquitto.conf"

@@ -56,13 +56,7 @@ def _roles(command: Command) -> Command:
     help="Name or address of the broker; several for its certificate, the first for kits.",
 )
 @click.option("--broker-port", type=click.IntRange(1, 65_535), default=8883)
-@click.option(
-    "--prefix",
-    metavar="TOPIC",
-    default="fl",
-    callback=shared.topic_prefix,
-    help="What all topics begin with.",
-)
+@shared.prefix_option()
 @_roles
 @click.option(
     "--askers", metavar="WHO", default="none", help="Accounts that may ask for predictions: none, or NAME,…"
