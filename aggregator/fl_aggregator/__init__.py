@@ -26,6 +26,7 @@
 ``for_watchers``,
 ``rollcall``, ``curves``  what only watchers read: every edge's state; the rounds so far, thinned
 ``runtime``             the only loop: takes events from the inbox, performs effects in order
+``attendance``          what the log says of who came and who went
 ``inbox``, ``links``    what the broker brought, waiting; the two connections to it
 ``views``               what others see of the state: status, missing, history line
 ``fold``                the exact sum
@@ -50,6 +51,7 @@
 ``display``,
 ``waiting``,
 ``farewell``            what a person at the terminal sees of this process's run, and at its end
+``running``, ``afar``   the commands that run something here; those that reach a run from afar
 ``cli``                 the command line
 ======================  ==============================================================================
 """

@@ -12,7 +12,6 @@ from fl_shared import messages as m
 from fl_shared import publication as pub
 from fl_shared import topics as t
 
-"""Bytes. Larger packets are slower at the broker and at paho, and cost the broker a copy a subscriber."""
 MIN_CHUNK: Final = 2**10
 CHUNK_HEAD: Final = 2**10
 """Bytes for a chunk's topic, envelope, digest and checksum."""

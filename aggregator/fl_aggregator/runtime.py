@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, assert_never
 
+from fl_aggregator import attendance, resumption, strategies, translate, vacancy, views
 from fl_aggregator import effects as do
 from fl_aggregator import events as on
-from fl_aggregator import resumption, strategies, translate, vacancy, views
 from fl_aggregator.bulletins import Bulletins
 from fl_aggregator.curves import Curves, rows_of
 from fl_aggregator.disk import DiskFull, room_for
@@ -21,7 +21,7 @@ from fl_aggregator.inbox import MAX_WAITING, Inbox, Item, Signal
 from fl_aggregator.launch import Launch
 from fl_aggregator.links import Links
 from fl_aggregator.pause import Pause
-from fl_aggregator.phases import Collecting, Finished, Run, new_run
+from fl_aggregator.phases import Finished, Run, new_run
 from fl_aggregator.publications import Publications
 from fl_aggregator.reception import Reception
 from fl_aggregator.refusals import Refusals
@@ -281,7 +281,7 @@ class Aggregator:
                 self._perform(effect)  # before anybody can see what comes of it
         self._state = after
         if after.roster is not before.roster:
-            self._tell_of(event)
+            attendance.tell(event, self._state)
         for effect in effects:
             if not isinstance(effect, do.Record):
                 self._perform(effect)
@@ -300,27 +300,6 @@ class Aggregator:
         self._network.check()
         self._publish_status()
 
-    def _tell_of(self, event: on.Event) -> None:
-        """Who came and who went."""
-        match event:
-            case on.Registered(client=client, examples=None, roles=roles):
-                LOG.debug("edge %s is here, to %s", client, ", ".join(roles))
-            case on.Registered(client=client, examples=examples):
-                LOG.debug("edge %s is ready, with %d examples", client, examples)
-            case on.EdgeLost(client=client, session=session):
-                known = self._state.roster.get(client)
-                if known is not None and known.session == session and not known.present:
-                    LOG.info("edge %s is offline%s", client, self._without(client))
-
-    def _without(self, client: str) -> str:
-        """What the open round does without an edge that it waits for."""
-        phase = self._state.phase
-        if not isinstance(phase, Collecting) or client not in phase.awaited:
-            return ""
-        grace = self.settings.grace
-        back = f" unless it is back within {grace:g} s (--grace)" if grace else ""
-        return f": round {phase.round} calls another one, or goes on without it{back}"
-
     # --- what arrives -------------------------------------------------------------------------------------
 
     def _take(self, lane: str, item: Item) -> None:
@@ -338,7 +317,7 @@ class Aggregator:
                     self._links.lose_updates()
                 LOG.warning(
                     "the connection to the broker for %s is lost: %s; trying again, edges keep what they have",
-                    "control" if lane == "control" else "updates",
+                    lane,
                     reason,
                 )
                 if lane == "control" and item.failures == 0:
