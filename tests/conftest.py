@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,13 @@ def shared_mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosqu
     broker = Mosquitto(tmp_path_factory.mktemp("broker"))
     yield broker
     broker.stop()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """For what is begun in the middle of a test, and ends with it."""
+    with ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture

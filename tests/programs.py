@@ -85,6 +85,12 @@ def aggregator(directory: Path, broker: str, *arguments: str) -> Program:
     return Program(directory, "fl-aggregator", "start", *common, *arguments)
 
 
+def resumed(directory: Path, *arguments: str) -> Program:
+    """``fl-aggregator start --resume directory/run``, which says what it has to say in ``directory/again``."""
+    common = ("--resume", str(directory / "run"), "--keepalive", KEEPALIVE)
+    return Program(directory / "again", "fl-aggregator", "start", *common, *arguments)
+
+
 def edges(directory: Path, broker: str, ids: str, *arguments: str) -> Program:
     """``fl-edge --id IDS``, its state in ``directory/state``."""
     common = ("--broker", broker, "--keepalive", KEEPALIVE, "--state-dir", str(directory / "state"))

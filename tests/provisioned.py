@@ -120,6 +120,15 @@ class Refused(Exception):
     """The broker does not let it in."""
 
 
+def cut(client: paho.Client) -> None:
+    """Ends its connection, and its thread, without a goodbye."""
+    client.loop_stop()
+    connection = client.socket()
+    assert isinstance(connection, socket.socket)
+    connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+
 class Client:
     """A plain MQTT 5 client with a kit; see `connected`."""
 
@@ -190,11 +199,7 @@ class Client:
 
     def die(self) -> None:
         """Without a goodbye, so that the broker publishes its will."""
-        self._client.loop_stop()
-        connection = self._client.socket()
-        assert isinstance(connection, socket.socket)
-        connection.shutdown(socket.SHUT_RDWR)
-        connection.close()
+        cut(self._client)
 
     def close(self) -> None:
         self._client.disconnect()

@@ -21,6 +21,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fl_shared.kit import Kit
 from fl_shared.mosquitto import LOOPBACK
+from tests.provisioned import cut
 
 WAIT = 15.0
 KEEPALIVE = 60
@@ -139,11 +140,7 @@ class Villain:
 
     def die(self) -> None:
         """Without a goodbye, so that the broker publishes its will."""
-        self._client.loop_stop()
-        connection = self._client.socket()
-        assert isinstance(connection, socket.socket)
-        connection.shutdown(socket.SHUT_RDWR)
-        connection.close()
+        cut(self._client)
 
     def close(self) -> None:
         self._client.disconnect()

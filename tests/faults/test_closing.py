@@ -5,7 +5,6 @@ The edges are made by hand, so that each does just what the test says (`docs/pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -73,12 +72,6 @@ class Run:
 
     def history(self) -> list[dict[str, Any]]:
         return programs.history(self.directory)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def test_target_deadline_and_substitutes(

@@ -131,8 +131,7 @@ def test_twice_is_at_once(tmp_path: Path, mosquitto: Mosquitto, number: signal.S
             mosquitto.thaw()
     assert "Traceback" not in run.err
     assert not run.out, "that would be in order"
-    command = ("start", "--resume", str(tmp_path / "run"), "--keepalive", programs.KEEPALIVE)
-    with programs.Program(tmp_path / "again", "fl-aggregator", *command) as again:
+    with programs.resumed(tmp_path) as again:
         programs.until(lambda: "run " in again.err, 30, "the run, whose lock nobody holds")
         again.send(signal.SIGINT)
         assert again.wait(10) == 130, again.output

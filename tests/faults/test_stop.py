@@ -79,8 +79,7 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
         assert not (tmp_path / "run" / ".lock").exists()
 
         rounds = len(programs.history(tmp_path))
-        command = ("start", "--resume", str(tmp_path / "run"), "--keepalive", programs.KEEPALIVE)
-        with programs.Program(tmp_path / "again", "fl-aggregator", *command) as again:
+        with programs.resumed(tmp_path) as again:
             programs.until(lambda: len(programs.history(tmp_path)) > rounds + 1, 40, "more rounds")
             assert record(tmp_path)["run"] == ours
             with stop(tmp_path, shared_mosquitto, prefix, "--run", ours) as stopped:

@@ -6,12 +6,10 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fl_aggregator.inbox import Inbox
@@ -33,19 +31,6 @@ SETTINGS = (
     "--holdout", "0", "--wait", "20", "--clients", "3", "--per-round", "3", "--quorum", "1", "--rounds", "2",
     "--grace", "0", "--deadline", "30",
 )  # fmt: skip
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-def send(edges: EdgesOverTheWire, client: str, selected: m.Selected) -> None:
-    base = None if selected.base is None else selected.base.digest
-    vector = np.full(MANIFEST.values, 0.5, np.float32)
-    edges.send_update(client, edges.update(client, selected.round, base, vector, 10))
-    edges.expect(m.Accepted, client=client, round=selected.round)
 
 
 def states(message: m.Edges) -> dict[str, str]:
@@ -92,13 +77,13 @@ def test_a_run_its_resume_and_what_is_left_of_it(
     time.sleep(1.2)
     (first,) = zero.cohort
     until_states(edges, 0, {name: "selected" if name == first else "present" for name in "abc"})
-    send(edges, first, zero)
+    edges.contribute(first, zero)
 
     one = edges.expect(m.Selected, round=1)
     until_states(edges, 1, dict.fromkeys("abc", "training"))
     ended = until_states(edges, 0, {name: "in" if name == first else "present" for name in "abc"})
     assert ended.edges[first].examples == 10
-    send(edges, "a", one)
+    edges.contribute("a", one)
     for topic in ("fl/history", "fl/round/1/edges", "fl/round/5/edges"):
         edges.say(topic, b"forged", retain=True)
     found = until_states(edges, 1, {"a": "in", "b": "training", "c": "training"})
@@ -106,7 +91,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
     assert size is not None
     assert size > MANIFEST.values * 4
     assert found.edges["a"] == m.EdgeView(state="in", examples=10, seconds=0.5, bytes=size, accuracy=0.5)
-    send(edges, "b", one)
+    edges.contribute("b", one)
     edges.send(
         t.PresenceTopic("c"),
         m.ClientPresence(client="c", state="offline", session=session_of("c")),
@@ -126,7 +111,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
     assert columns["bytes_up"][0] > 0
     started = lies["fl/history"]["started"]
 
-    send(edges, "a", two)
+    edges.contribute("a", two)
     until_states(edges, 2, {"a": "in", "b": "training", "c": "offline"})
     run.send(signal.SIGINT)
     assert run.wait(20) == 130
@@ -135,17 +120,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
     assert lies["fl/round/2/edges"]["edges"]["a"]["state"] == "in"
 
     edges.heard.clear()
-    again = stack.enter_context(
-        programs.Program(
-            tmp_path / "again",
-            "fl-aggregator",
-            "start",
-            "--resume",
-            str(tmp_path / "run"),
-            "--keepalive",
-            "2",
-        )
-    )
+    again = stack.enter_context(programs.resumed(tmp_path))
     edges.expect(m.AggregatorPresence, state="online", epoch=2)
     history = edges.expect(m.History, epoch=2)
     assert history.started == started
@@ -158,7 +133,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
     assert found.edges["b"] == m.EdgeView(
         state="training", examples=10, seconds=0.5, bytes=size, accuracy=0.5
     )
-    send(edges, "b", two)
+    edges.contribute("b", two)
     again.ends_well()
 
     lies = retained(mosquitto)

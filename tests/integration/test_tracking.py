@@ -140,15 +140,7 @@ def test_tensorboard_has_every_round_once_over_a_kill_and_a_resume(
             until(lambda: len(curves_there(tmp_path)) >= 5, 60, "five rounds")
             first.send(signal.SIGKILL)
             first.wait()
-        with programs.Program(
-            tmp_path / "again",
-            "fl-aggregator",
-            "start",
-            "--resume",
-            str(tmp_path / "run"),
-            "--keepalive",
-            "2",
-        ) as second:
+        with programs.resumed(tmp_path) as second:
             second.ends_well(90)
     found, lines = curves(tmp_path / "run"), programs.history(tmp_path)
     rounds = [line["round"] for line in lines]

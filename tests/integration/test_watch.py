@@ -9,12 +9,10 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fl_shared import messages as m
@@ -36,12 +34,6 @@ SETTINGS = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
 def status(broker: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(programs.BIN / "fl-aggregator"), "status", "--broker", broker, *arguments],
@@ -58,13 +50,6 @@ def looked(broker: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def send(edges: EdgesOverTheWire, client: str, selected: m.Selected) -> None:
-    base = None if selected.base is None else selected.base.digest
-    vector = np.full(MANIFEST.values, 0.5, np.float32)
-    edges.send_update(client, edges.update(client, selected.round, base, vector, 10))
-    edges.expect(m.Accepted, client=client, round=selected.round)
 
 
 def fail(edges: EdgesOverTheWire, client: str, number: int, detail: str) -> None:
@@ -117,9 +102,9 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     edges.join(dict.fromkeys("abc", 10))
     zero = edges.expect(m.Selected, round=0)
     assert zero.cohort is not None
-    send(edges, zero.cohort[0], zero)
+    edges.contribute(zero.cohort[0], zero)
     one = edges.expect(m.Selected, round=1)
-    send(edges, "a", one)
+    edges.contribute("a", one)
     fail(edges, "b", 1, "no \x1b[31mmemory\nat all")
     programs.until(
         lambda: looked(mosquitto.url)["edges"] == {"in": 1, "missing": 1, "training": 1}, 10, "edges"
@@ -137,7 +122,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     well = status(mosquitto.url, "--check")
     assert (well.returncode, well.stderr) == (0, "")
     assert "collecting in round 1" in well.stdout
-    send(edges, "c", one)
+    edges.contribute("c", one)
     programs.until(lambda: "round 1: version 1 of 3, 2 of 3 in" in plain.out, 20, "a line for the round")
 
     mosquitto.stop()
@@ -158,24 +143,14 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     assert unwell.returncode == 1
     assert "is offline" in unwell.stderr
 
-    again = stack.enter_context(
-        Program(
-            tmp_path / "again",
-            "fl-aggregator",
-            "start",
-            "--resume",
-            str(tmp_path / "run"),
-            "--keepalive",
-            "2",
-        )
-    )
+    again = stack.enter_context(programs.resumed(tmp_path))
     anew = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
     anew.expect(m.AggregatorPresence, state="online", epoch=2)
     anew.join(dict.fromkeys("abc", 10))
     for number in (2, 3):
         selected = anew.expect(m.Selected, round=number)
         for client in selected.cohort or ():
-            send(anew, client, selected)
+            anew.contribute(client, selected)
     again.ends_well()
     plain.ends_well(20)
     as_json.ends_well(20)
@@ -251,11 +226,11 @@ def test_on_a_terminal_it_is_drawn(
     edges.join(dict.fromkeys("abc", 10))
     zero = edges.expect(m.Selected, round=0)
     assert zero.cohort is not None
-    send(edges, zero.cohort[0], zero)
+    edges.contribute(zero.cohort[0], zero)
     one = edges.expect(m.Selected, round=1)
     fail(edges, "b", 1, "no memory")
-    send(edges, "a", one)
-    send(edges, "c", one)
+    edges.contribute("a", one)
+    edges.contribute("c", one)
     edges.expect(m.Selected, round=2)
     leader, follower = pty.openpty()
     process = subprocess.Popen(
@@ -319,7 +294,7 @@ def test_what_start_says_off_a_terminal(
     for number in (0, 1):
         selected = edges.expect(m.Selected, round=number)
         for client in selected.cohort or ():
-            send(edges, client, selected)
+            edges.contribute(client, selected)
     run.ends_well(20)
     if how == "quiet":
         (line,) = run.out.splitlines()
