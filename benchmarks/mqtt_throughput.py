@@ -32,9 +32,10 @@ from typing import Any, Final, get_args
 
 from fl_aggregator.provision.authority import Authority, new_serial
 from fl_shared.broker_url import BrokerAddress, Scheme
+from fl_shared.connection import ConnectionSettings, Event, Received, Subscribed
 from fl_shared.errors import QueueFull
 from fl_shared.mosquitto import LOOPBACK, Listener, configuration, find_mosquitto, free_port, is_running
-from fl_shared.mqtt import ConnectionSettings, Event, Network, Received, Subscribed
+from fl_shared.mqtt import Network
 from fl_shared.tls import Tls
 
 SIZES: Final = (1024, 262_144, 1_048_576, 1_700_000, 47_000_000)

@@ -12,7 +12,8 @@ from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.broker_url import BrokerAddress
-from fl_shared.transfer import ModelSection, Publication
+from fl_shared.publication import Publication
+from fl_shared.tensors.sections import ModelSection
 
 RUN = "testrun"
 TRAINING = m.TrainingSettings(epochs=2, batch_size=32, lr=0.05, momentum=0.9, seed=0)
@@ -198,7 +199,7 @@ def collect(
 
 def sections_of(update: m.Update) -> tuple[ModelSection, ...]:
     """The whole weights that an update of round 0 carries."""
-    from fl_shared.tensors import Manifest
+    from fl_shared.tensors.manifest import Manifest
 
     return tuple(
         ModelSection(section.name, Manifest(arrays=section.arrays or ()), section.data)

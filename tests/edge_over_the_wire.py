@@ -15,7 +15,7 @@ from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.broker_url import BrokerAddress
-from fl_shared.tensors import Manifest, Vector, content_digest
+from fl_shared.tensors.manifest import Manifest, Vector, content_digest
 from tests.aggregator_over_the_wire import OverTheWire
 
 

@@ -7,7 +7,7 @@ import zlib
 
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.tensors import ArraySpec, Manifest, content_digest
+from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
 
 RUN = "3f9a1c0b7e22"
 MANIFEST = Manifest(

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from fl_aggregator.fold import magnitude
 from fl_shared.messages import FoldSettings, RejectionReason, Update
-from fl_shared.tensors import WIRE_DTYPE, ArraySpec, Manifest, Vector, content_digest
+from fl_shared.tensors.manifest import WIRE_DTYPE, ArraySpec, Manifest, Vector, content_digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_shared.tensors import Vector
+from fl_shared.tensors.manifest import Vector
 
 _SHIFT: Final = 1.5 * 2.0**52
 """Added to a float64 of magnitude below 2^51 it leaves the nearest integer, halves to even, in the low bits of the

@@ -11,6 +11,7 @@ from fl_aggregator.translate import Scope
 from fl_shared import messages as m
 from fl_shared import publication as pub
 from fl_shared import topics as t
+from fl_shared.tensors import sections
 
 MIN_CHUNK: Final = 2**10
 CHUNK_HEAD: Final = 2**10
@@ -67,7 +68,7 @@ class Publications:
                 self._links.clear(topic)
 
     def _publication(self, model: Model, chunk_size: int) -> pub.Publication:
-        weights = pub.ModelSection("weights", model.manifest, model.data)
+        weights = sections.ModelSection("weights", model.manifest, model.data)
         return pub.publication([weights], chunk_size, model.digest)
 
     def _maker(self, digest: str, topic: t.ManifestTopic | t.ChunkTopic) -> Callable[[], m.Message]:

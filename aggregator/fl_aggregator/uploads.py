@@ -13,7 +13,7 @@ from fl_aggregator.spool import Partial, Spool
 from fl_aggregator.spool_file import Description
 from fl_shared import messages as m
 from fl_shared.intake import Granted, Intake, Offered, same_cut
-from fl_shared.tensors import content_hash
+from fl_shared.tensors.manifest import content_hash
 
 Grant = Callable[[Granted], None]
 """Tells an edge which chunks it may send."""

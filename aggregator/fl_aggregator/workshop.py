@@ -28,7 +28,7 @@ from fl_aggregator.strategies import Strategy
 from fl_aggregator.uploads import Grant, Misfit, Taken, Uploads
 from fl_shared import messages as m
 from fl_shared.publication import MAX_MODEL_BYTES
-from fl_shared.tensors import WIRE_DTYPE, Manifest
+from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fl_shared.messages import Partition, Split, TrainingSettings, UpdateMetrics
-from fl_shared.tensors import Manifest, Vector
+from fl_shared.tensors.manifest import Manifest, Vector
 
 if TYPE_CHECKING:
     from fl_edge.tasks.task import Scores

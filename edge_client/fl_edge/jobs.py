@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from fl_edge.memory import SharedBytes
 from fl_shared.messages import Confusion, Partition, Split, TrainingSettings, UpdateMetrics
-from fl_shared.tensors import Manifest
+from fl_shared.tensors.manifest import Manifest
 
 MAX_FRAME: Final = 2**32 - 1
 _LENGTH: Final = struct.Struct(">I")

@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fl_edge.session.phases import Kept
 from fl_shared import messages as m
 from fl_shared.files import beside_of, write_atomically
-from fl_shared.publication import ModelSection, model_digest
-from fl_shared.tensors import ArraySpec, Manifest
+from fl_shared.tensors.encodings.registry import Encoding
+from fl_shared.tensors.manifest import ArraySpec, Manifest
+from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.upload import FinishedUpdate
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     name: str
-    encoding: m.Encoding
+    encoding: Encoding
     arrays: tuple[ArraySpec, ...]
 
 

@@ -16,7 +16,8 @@ from fl_edge.memory import SharedBytes
 from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.transfer import Download, ModelSection
+from fl_shared.tensors.sections import ModelSection
+from fl_shared.transfer import Download
 
 LOG = logging.getLogger(__name__)
 

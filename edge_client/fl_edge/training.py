@@ -15,7 +15,7 @@ from fl_edge.craft import MakeVector, TrainedUpdate, edge_seed
 from fl_edge.errors import DivergedError, ManifestMismatchError
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task
 from fl_shared.messages import TrainingSettings, UpdateMetrics
-from fl_shared.tensors import Manifest, Vector, flatten, manifest_of, unflatten
+from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, unflatten
 
 
 def settle_torch() -> None:

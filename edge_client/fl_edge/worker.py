@@ -63,8 +63,8 @@ from fl_edge.jobs import (
 )
 from fl_edge.memory import SharedBytes
 from fl_shared.messages import UpdateMetrics
-from fl_shared.publication import ModelSection, model_digest
-from fl_shared.tensors import WIRE_DTYPE, Manifest, Vector
+from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector
+from fl_shared.tensors.sections import ModelSection, model_digest
 
 MAX_MESSAGE: Final = 1000
 """Characters; the wire takes no longer ones (``messages.Text``)."""

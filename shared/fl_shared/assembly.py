@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from fl_shared import messages as m
-from fl_shared.publication import ModelSection
-from fl_shared.tensors import Manifest
+from fl_shared.tensors.manifest import Manifest
+from fl_shared.tensors.sections import ModelSection
 
 
 class Assembly:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from fl_shared.plain import one_line
-from fl_shared.tensors import MAX_ARRAYS, ArraySpec
+from fl_shared.tensors.encodings.registry import Encoding
+from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 
 PROTOCOL_VERSION: Final = 1
 MAX_CHUNK: Final = 2**24
@@ -51,7 +52,6 @@ Metrics = Annotated[dict[Annotated[str, StringConstraints(max_length=64)], Numbe
 ClientRole = Literal["train", "predict", "evaluate"]
 State = Literal["online", "offline"]
 Split = Literal["test", "holdout"]
-Encoding = Literal["f32"]
 
 RefusalReason = Literal["id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "no-part-left"]
 RejectionReason = Literal[

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.tensors import Manifest, content_digest
+from fl_shared.tensors.manifest import Manifest
+from fl_shared.tensors.sections import ModelSection, model_digest
 
 MAX_MODEL_BYTES: Final = 2**31
 """What a receiver takes at most, unless told otherwise; its memory is not for a manifest to decide about."""
@@ -21,21 +22,6 @@ ModelTopic = t.ManifestTopic | t.ChunkTopic
 
 class TransferError(ValueError):
     """What is to be published, or has come, is no model; the text names the field."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSection:
-    """``data``: ``manifest.values`` little-endian float32 values, 4 bytes each."""
-
-    name: str
-    manifest: Manifest
-    data: bytes | memoryview = field(repr=False)
-    encoding: m.Encoding = "f32"
-
-
-def model_digest(sections: Sequence[ModelSection]) -> str:
-    """The digest of a model or an update (protocol, 3.4). Sections in the order of their names."""
-    return content_digest((s.name, s.encoding, s.manifest.digest, s.data) for s in sections)
 
 
 @dataclass(frozen=True, slots=True)

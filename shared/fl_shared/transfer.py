@@ -21,14 +21,13 @@ from fl_shared import topics as t
 from fl_shared.assembly import Assembly
 from fl_shared.publication import (
     MAX_MODEL_BYTES,
-    ModelSection,
     ModelTopic,
     Publication,
     TransferError,
     check_manifest,
-    model_digest,
     publication,
 )
+from fl_shared.tensors.sections import ModelSection, model_digest
 
 __all__ = [
     "Asking",

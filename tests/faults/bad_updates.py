@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fl_shared.tensors import ArraySpec, Manifest
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests.edge_over_the_wire import digest_of
 
 MANIFEST: Final = Manifest(

@@ -23,8 +23,9 @@ from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import QueueFull
 from fl_shared.mqtt import Network
-from fl_shared.publication import ModelSection, Publication, publication
-from fl_shared.tensors import ArraySpec, Manifest, Vector
+from fl_shared.publication import Publication, publication
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
+from fl_shared.tensors.sections import ModelSection
 from tests import programs
 from tests.aggregator_over_the_wire import RUN, OverTheWire, sections_of
 from tests.broker import Mosquitto

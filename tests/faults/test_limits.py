@@ -27,7 +27,7 @@ from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import QueueFull
-from fl_shared.tensors import ArraySpec, Manifest
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests import programs
 from tests.aggregator_over_the_wire import OverTheWire
 from tests.broker import Mosquitto

@@ -26,9 +26,9 @@ from fl_shared import codec, mqtt, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.broker_url import BrokerAddress
-from fl_shared.publication import ModelSection, model_digest
 from fl_shared.reach import BrokerReach
-from fl_shared.tensors import Vector
+from fl_shared.tensors.manifest import Vector
+from fl_shared.tensors.sections import ModelSection, model_digest
 from tests.fuzz.lines import Lines
 from tests.fuzz.mutations import Mutator, Seed, golden
 from tests.fuzz.witness import HONEST, MANIFEST, VALUES, Peer, Witness, spoil

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.publication import ModelSection, Publication, publication
-from fl_shared.tensors import ArraySpec, Manifest
+from fl_shared.publication import Publication, publication
+from fl_shared.tensors.manifest import ArraySpec, Manifest
+from fl_shared.tensors.sections import ModelSection
 
 VALUES: Final = 2_000
 CHUNK: Final = 3_000

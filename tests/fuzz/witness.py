@@ -16,7 +16,7 @@ from fl_aggregator.settings import Settings
 from fl_aggregator.spool import Spool
 from fl_shared import messages as m
 from fl_shared import upload
-from fl_shared.tensors import ArraySpec, Manifest, Vector, content_digest
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
 
 HONEST: Final = ("honest-a", "honest-b", "honest-c")
 VALUES: Final = 16_640

@@ -26,9 +26,9 @@ from fl_edge.tasks.synthetic import SyntheticCraft
 from fl_shared import codec, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.publication import ModelSection, model_digest
 from fl_shared.sealing import Sealer
 from fl_shared.signatures import Signer
+from fl_shared.tensors.sections import ModelSection, model_digest
 from tests.aggregator_over_the_wire import FOLD, TRAINING
 from tests.programs import KEEPALIVE, Program, history, until
 from tests.provisioned import Broker, Client, connected, kit_of, provisioned

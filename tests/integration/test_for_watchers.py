@@ -19,7 +19,7 @@ from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared import topics as t
 from fl_shared.reach import BrokerReach
-from fl_shared.tensors import ArraySpec, Manifest
+from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests import programs
 from tests.broker import Mosquitto
 from tests.edge_over_the_wire import EdgesOverTheWire, session_of

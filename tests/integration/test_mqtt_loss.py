@@ -14,14 +14,8 @@ from typing import Any
 import pytest
 
 from fl_shared.broker_url import BrokerAddress
-from fl_shared.mqtt import (
-    Connected,
-    ConnectionSettings,
-    Lost,
-    Network,
-    Received,
-    Will,
-)
+from fl_shared.connection import Connected, ConnectionSettings, Lost, Received, Will
+from fl_shared.mqtt import Network
 from tests.broker import Mosquitto
 from tests.peer import DEADLINE, Peer, peer, settings
 

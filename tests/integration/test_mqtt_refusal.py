@@ -13,16 +13,9 @@ from pathlib import Path
 import pytest
 
 from fl_shared.broker_url import BrokerAddress
+from fl_shared.connection import Connected, ConnectionSettings, Event, Lost, Received, Refused
 from fl_shared.errors import BrokerRefused, BrokerUnreachable
-from fl_shared.mqtt import (
-    Connected,
-    ConnectionSettings,
-    Event,
-    Lost,
-    Network,
-    Received,
-    Refused,
-)
+from fl_shared.mqtt import Network
 from tests.broker import Mosquitto
 from tests.peer import DEADLINE, Peer, peer, settings
 

@@ -13,7 +13,8 @@ import pytest
 from paho.mqtt.client import Client
 
 from fl_shared.broker_url import BrokerAddress
-from fl_shared.mqtt import Connected, ConnectionSettings, Lost, Network, Received, shortcuts
+from fl_shared.connection import Connected, ConnectionSettings, Lost, Received
+from fl_shared.mqtt import Network, shortcuts
 from fl_shared.mqtt.publish_packet import LARGE
 from fl_shared.mqtt.shortcuts import ShortcutClient, client_class
 from tests.broker import Mosquitto

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fl_aggregator.fold import ExactSum
 from fl_aggregator.settings import Settings
 from fl_aggregator.strategies.fedavg import FedAvg
-from fl_shared.tensors import Vector
+from fl_shared.tensors.manifest import Vector
 
 quick = settings(deadline=None, max_examples=150)
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fl_edge.session import Session
+from fl_edge.session.phases import Session
 from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared import topics as t
-from fl_shared.tensors import ArraySpec
+from fl_shared.tensors.manifest import ArraySpec
 from fl_shared.transfer import Download
 from tests.fuzz.edge import GOLDEN, PREDICTOR, Beset
 from tests.fuzz.speaker import CLIENT

@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fl_edge.session import Event, Stopped, effects, events, next_due
+from fl_edge.session import effects, events, next_due
+from fl_edge.session.events import Event
 from fl_edge.session.phases import (
     AwaitingPart,
     Confirming,
@@ -16,6 +17,7 @@ from fl_edge.session.phases import (
     Part,
     Registering,
     Reporting,
+    Stopped,
     Training,
 )
 from fl_shared import messages as m

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from fl_shared import codec, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.publication import ModelSection, Publication, model_digest, publication
-from fl_shared.tensors import ArraySpec, Manifest
+from fl_shared.publication import Publication, publication
+from fl_shared.tensors.manifest import ArraySpec, Manifest
+from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer import Download
 
 SENDER = upload.Sender("7", "s1", "R", 1, 3)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 from fl_aggregator.checkpoint import KEPT, Checkpoints, Model, read_safetensors, sha256
 from fl_aggregator.disk import DiskFull
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.tensors import Vector, flatten, manifest_of, unflatten
+from fl_shared.tensors.manifest import Vector, flatten, manifest_of, unflatten
 
 
 def model(seed: int = 0, buffers: tuple[str, ...] = ()) -> Model:

@@ -26,7 +26,7 @@ from fl_edge.torch_craft import TorchCraft
 from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.tensors import Manifest, manifest_of
+from fl_shared.tensors.manifest import Manifest, manifest_of
 from tests.samples import MESSAGES
 from tests.unit.boss import Boss, first_weights, given, part
 from tests.unit.playbook import Playbook, digest_of, round_done, training

@@ -11,7 +11,7 @@ import pytest
 from fl_aggregator.fold import BLOCK, ExactSum
 from fl_aggregator.settings import Settings
 from fl_aggregator.strategies.fedavg import FedAvg
-from fl_shared.tensors import Vector
+from fl_shared.tensors.manifest import Vector
 
 
 def vector(*values: float) -> Vector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_edge.session import Stopped, next_due
+from fl_edge.session import next_due
 from fl_edge.session.effects import Fetch, Send, SendChunks, Train
 from fl_edge.session.events import Trained
 from fl_edge.session.phases import (
@@ -18,6 +18,7 @@ from fl_edge.session.phases import (
     Registered,
     Registering,
     Reporting,
+    Stopped,
     Training,
     Unable,
     Whole,

@@ -17,7 +17,7 @@ from fl_aggregator.disk import DiskFull
 from fl_aggregator.spool import Durability, Partial, Spool
 from fl_aggregator.spool_file import Damaged, Description
 from fl_shared import messages as m
-from fl_shared.tensors import ArraySpec, content_digest
+from fl_shared.tensors.manifest import ArraySpec, content_digest
 
 MANIFEST = "ab" * 32
 DATA = b"helloworld"

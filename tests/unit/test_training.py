@@ -22,7 +22,7 @@ from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
 from fl_edge.training import train_update
 from fl_shared.messages import Partition, TrainingSettings
-from fl_shared.tensors import Manifest, Vector, unflatten
+from fl_shared.tensors.manifest import Manifest, Vector, unflatten
 
 pytestmark = pytest.mark.edge
 

@@ -12,16 +12,10 @@ import pytest
 from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.tensors import ArraySpec, Manifest
-from fl_shared.transfer import (
-    Download,
-    ModelSection,
-    Publication,
-    TransferError,
-    check_manifest,
-    model_digest,
-    publication,
-)
+from fl_shared.publication import Publication, TransferError, check_manifest, publication
+from fl_shared.tensors.manifest import ArraySpec, Manifest
+from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.transfer import Download
 from tests.samples import DATA, DIGEST, MANIFEST
 
 SCOPE = {"run": "R", "epoch": 1, "seq": 0}

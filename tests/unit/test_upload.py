@@ -11,8 +11,8 @@ import pytest
 from fl_shared import codec, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.publication import ModelSection, model_digest
-from fl_shared.tensors import ArraySpec, Manifest
+from fl_shared.tensors.manifest import ArraySpec, Manifest
+from fl_shared.tensors.sections import ModelSection, model_digest
 from tests.samples import DATA, MANIFEST, MESSAGES
 
 SENDER = upload.Sender("7", "c3d4", "R", 1, 3)

@@ -17,7 +17,7 @@ from fl_aggregator.spool import Spool
 from fl_aggregator.uploads import Misfit, Uploads
 from fl_shared import messages as m
 from fl_shared.intake import Granted
-from fl_shared.tensors import content_digest
+from fl_shared.tensors.manifest import content_digest
 
 CHUNK = 1024
 DATA = np.random.default_rng(1).bytes(5 * CHUNK + 100)

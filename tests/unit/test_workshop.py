@@ -23,7 +23,7 @@ from fl_aggregator.settings import Settings
 from fl_aggregator.workshop import Done, Workshop
 from fl_shared import messages as m
 from fl_shared.intake import Granted
-from fl_shared.tensors import Vector, content_digest, manifest_of
+from fl_shared.tensors.manifest import Vector, content_digest, manifest_of
 from tests.unit.test_uploads import HEAD
 
 SETTINGS = Settings(task="digits", clients=4, per_round=3, rounds=5)

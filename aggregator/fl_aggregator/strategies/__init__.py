@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_shared.tensors import Vector
+from fl_shared.tensors.manifest import Vector
 
 
 class Strategy(Protocol):

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_shared.tensors import Vector
+from fl_shared.tensors.manifest import Vector
 
 
 class FedAvg:

@@ -16,7 +16,7 @@ from fl_edge.craft import Look, MakeVector, TrainedUpdate, edge_seed
 from fl_edge.errors import PayloadError, UnknownTaskError
 from fl_edge.tasks.task import Scores
 from fl_shared.messages import Partition, Split, TrainingSettings, UpdateMetrics
-from fl_shared.tensors import ArraySpec, Manifest, Vector
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 
 PREFIX: Final = "synthetic-"
 MAX_VALUES: Final = 2**29

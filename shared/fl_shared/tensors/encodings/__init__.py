@@ -1,0 +1,1 @@
+"""Encodings of sections, one file each, and their registry."""
