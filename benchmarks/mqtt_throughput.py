@@ -34,8 +34,15 @@ from fl_aggregator.provision.authority import Authority, new_serial
 from fl_shared.broker_url import BrokerAddress, Scheme
 from fl_shared.connection import ConnectionSettings, Event, Received, Subscribed
 from fl_shared.errors import QueueFull
-from fl_shared.mosquitto import LOOPBACK, Listener, configuration, find_mosquitto, free_port, is_running
 from fl_shared.mqtt import Network
+from fl_shared.system.mosquitto import (
+    LOOPBACK,
+    Listener,
+    configuration,
+    find_mosquitto,
+    free_port,
+    is_running,
+)
 from fl_shared.tls import Tls
 
 SIZES: Final = (1024, 262_144, 1_048_576, 1_700_000, 47_000_000)

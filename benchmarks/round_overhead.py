@@ -27,7 +27,7 @@ from typing import Any
 
 import physical_limit
 
-from fl_shared.mosquitto import MosquittoChild
+from fl_shared.system.mosquitto import MosquittoChild
 
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent

@@ -22,7 +22,7 @@ from typing import Any
 
 from fl_shared import mqtt
 from fl_shared.broker_url import BrokerAddress
-from fl_shared.mosquitto import MosquittoChild
+from fl_shared.system.mosquitto import MosquittoChild
 
 BIN = Path(sys.executable).parent
 

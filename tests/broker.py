@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fl_shared.broker_url import BrokerAddress
-from fl_shared.mosquitto import (
+from fl_shared.system.mosquitto import (
     LOOPBACK,
     Listener,
     answers,

@@ -21,7 +21,7 @@ from fl_aggregator.provision import kits
 from fl_aggregator.provision.accounts import Place
 from fl_aggregator.provision.kits import Provision
 from fl_shared.kit import Kit, Role
-from fl_shared.mosquitto import LOOPBACK, find_mosquitto, free_port, is_running
+from fl_shared.system.mosquitto import LOOPBACK, find_mosquitto, free_port, is_running
 
 WAIT = 10.0
 NOT_AUTHORISED = 0x87

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from fl_shared.mosquitto import LOOPBACK
+from fl_shared.system.mosquitto import LOOPBACK
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from fl_aggregator.disk import room_for
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.files import beside_of, sync_directory, write_atomically
+from fl_shared.system.files import beside_of, sync_directory, write_atomically
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector, content_digest, flatten, manifest_of
 
 DIRECTORY: Final = "checkpoints"

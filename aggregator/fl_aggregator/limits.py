@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
 from fl_shared.messages import LimitReason
-from fl_shared.rates import Bucket, Rate
+from fl_shared.system.token_bucket import Bucket, Rate
 
 Kind = Literal["registration", "presence", "other"]
 

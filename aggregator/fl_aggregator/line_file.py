@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from fl_shared.files import write_all
+from fl_shared.system.files import write_all
 
 
 class LineFile:

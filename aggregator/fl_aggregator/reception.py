@@ -18,7 +18,7 @@ from fl_aggregator.translate import Dropped, Scope
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.rates import Bucket, Rate
+from fl_shared.system.token_bucket import Bucket, Rate
 
 OURS: Final = (
     t.AggregatorTopic,

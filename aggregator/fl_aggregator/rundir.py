@@ -28,7 +28,7 @@ from fl_aggregator.line_file import LineFile
 from fl_aggregator.settings import Settings
 from fl_aggregator.spool import Durability, Spool
 from fl_shared.errors import UserError
-from fl_shared.files import write_atomically
+from fl_shared.system.files import write_atomically
 
 RUN: Final = "run.json"
 HISTORY: Final = "history.jsonl"

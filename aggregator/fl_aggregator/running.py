@@ -286,7 +286,7 @@ def _run(
     from fl_aggregator.display import Display
     from fl_aggregator.runtime import Aggregator
     from fl_aggregator.watch.drawing import WIDE, table
-    from fl_shared.memory_pool import keep_freed_memory
+    from fl_shared.system.malloc import keep_freed_memory
 
     keep_freed_memory()
     console = Console(stderr=True)

@@ -21,9 +21,9 @@ from fl_shared import messages as m
 from fl_shared import options
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.leash import Leashed
-from fl_shared.mosquitto import LOOPBACK, MosquittoChild
 from fl_shared.reach import BrokerOptions, BrokerReach
+from fl_shared.system.child_process import Leashed
+from fl_shared.system.mosquitto import LOOPBACK, MosquittoChild
 
 EVALUATOR: Final = "evaluator"
 PREDICT_TIMEOUT: Final = 60.0

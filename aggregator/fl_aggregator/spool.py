@@ -20,7 +20,7 @@ from typing import Final, Literal, Protocol, Self
 from fl_aggregator.check import Content
 from fl_aggregator.disk import allocate, room_for
 from fl_aggregator.spool_file import ChunkTable, Damaged, Description, describe
-from fl_shared.files import sync_directory, write_atomically
+from fl_shared.system.files import sync_directory, write_atomically
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import Any, Final, Literal, cast
 import msgpack
 from pydantic import BaseModel
 
-from fl_edge.memory import SharedBytes
 from fl_shared.messages import Confusion, Partition, Split, TrainingSettings, UpdateMetrics
+from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
 
 MAX_FRAME: Final = 2**32 - 1

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fl_edge.session.phases import Kept
 from fl_shared import messages as m
-from fl_shared.files import beside_of, write_atomically
+from fl_shared.system.files import beside_of, write_atomically
 from fl_shared.tensors.encodings.registry import Encoding
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest

@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict
 from typing import Final
 
-from fl_shared.rates import Bucket, Rate
+from fl_shared.system.token_bucket import Bucket, Rate
 
 LOG = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from fl_shared.errors import UserError
-from fl_shared.files import write_atomically
+from fl_shared.system.files import write_atomically
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -61,8 +61,8 @@ from fl_edge.jobs import (
     read_frame,
     write_frame,
 )
-from fl_edge.memory import SharedBytes
 from fl_shared.messages import UpdateMetrics
+from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector
 from fl_shared.tensors.sections import ModelSection, model_digest
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.plain import one_line
+from fl_shared.system.text import one_line
 from fl_shared.tensors.manifest import MAX_ARRAYS
 
 Model = TypeVar("Model", bound=m.Message)

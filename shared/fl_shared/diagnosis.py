@@ -12,7 +12,7 @@ from typing import Final
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.connection import ConnectionSettings
 from fl_shared.errors import SpeaksTls, WebSocketRefused
-from fl_shared.mosquitto import answers
+from fl_shared.system.mosquitto import answers
 
 ASK_TIMEOUT: Final = 1.0
 _ROTATE: Final = "get a new one (fl-aggregator provision rotate)"

@@ -28,9 +28,9 @@ from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, 
 
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import UserError
-from fl_shared.files import read_at_most, warn_if_others_may_read, write_private
 from fl_shared.sealing import Opener, Sealer
 from fl_shared.signatures import SIGNATURE, Signer, Verifier
+from fl_shared.system.files import read_at_most, warn_if_others_may_read, write_private
 from fl_shared.tls import Tls
 from fl_shared.topics import CLIENT, GROUP, valid_prefix
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from fl_shared.plain import one_line
+from fl_shared.system.text import one_line
 from fl_shared.tensors.encodings.registry import Encoding
 from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 

@@ -21,7 +21,7 @@ import click
 from click.core import ParameterSource
 
 from fl_shared.errors import ProgramError, UserError
-from fl_shared.plain import one_line
+from fl_shared.system.text import one_line
 from fl_shared.topics import valid_prefix
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from fl_shared.errors import UserError
-from fl_shared.files import read_at_most, warn_if_others_may_read
+from fl_shared.system.files import read_at_most, warn_if_others_may_read
 
 MAX_PEM: Final = 4 * 2**20
 """Bytes of a file: all authorities of a system are a quarter of a megabyte."""

@@ -20,7 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fl_shared.kit import Kit
-from fl_shared.mosquitto import LOOPBACK
+from fl_shared.system.mosquitto import LOOPBACK
 from tests.provisioned import cut
 
 WAIT = 15.0

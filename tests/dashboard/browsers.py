@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from fl_aggregator.dashboard.server import STATIC
-from fl_shared.mosquitto import LOOPBACK, Listener, free_port
+from fl_shared.system.mosquitto import LOOPBACK, Listener, free_port
 from tests.broker import Mosquitto
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 
 from fl_aggregator.dashboard.address import WebSocketAddress
 from fl_aggregator.dashboard.server import DashboardServer
-from fl_shared.mosquitto import LOOPBACK
+from fl_shared.system.mosquitto import LOOPBACK
 from tests.broker import Mosquitto
 from tests.dashboard.browsers import Watched, browser, find_browser, for_browsers
 from tests.dashboard.federation import Federation

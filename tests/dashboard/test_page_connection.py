@@ -9,7 +9,7 @@ from playwright.sync_api import Browser
 
 from fl_aggregator.dashboard.address import WebSocketAddress
 from fl_aggregator.dashboard.server import DashboardServer
-from fl_shared.mosquitto import LOOPBACK, Listener, free_port
+from fl_shared.system.mosquitto import LOOPBACK, Listener, free_port
 from tests.broker import Mosquitto
 from tests.dashboard.browsers import Watched
 from tests.dashboard.federation import Federation

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 
 from fl_aggregator.dashboard.address import WebSocketAddress
 from fl_aggregator.dashboard.server import DashboardServer
-from fl_shared.mosquitto import LOOPBACK
+from fl_shared.system.mosquitto import LOOPBACK
 from tests import programs
 from tests.broker import Mosquitto
 from tests.dashboard.browsers import Watched, for_browsers

@@ -16,7 +16,7 @@ from fl_aggregator.checkpoint import sha256
 from fl_aggregator.dashboard.address import WebSocketAddress
 from fl_aggregator.dashboard.server import STATIC, DashboardServer
 from fl_shared.errors import UserError
-from fl_shared.mosquitto import LOOPBACK, Listener, MosquittoChild
+from fl_shared.system.mosquitto import LOOPBACK, Listener, MosquittoChild
 from tests import programs
 from tests.dashboard.browsers import for_browsers
 

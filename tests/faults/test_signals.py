@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.mosquitto import answers
+from fl_shared.system.mosquitto import answers
 from tests import programs
 from tests.broker import Mosquitto
 from tests.wire import Listener

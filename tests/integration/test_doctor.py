@@ -13,7 +13,7 @@ import pytest
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared.connection import ConnectionSettings
-from fl_shared.mosquitto import free_port
+from fl_shared.system.mosquitto import free_port
 from tests import programs
 from tests.broker import Mosquitto
 from tests.programs import Program

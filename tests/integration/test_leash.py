@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.leash import Leashed
-from fl_shared.mosquitto import answers
+from fl_shared.system.child_process import Leashed
+from fl_shared.system.mosquitto import answers
 from tests.peer import eventually
 
 pytestmark = pytest.mark.broker
@@ -29,7 +29,7 @@ def alive(pid: int) -> bool:
 PARENT = """
 import sys, time
 from pathlib import Path
-from fl_shared.mosquitto import MosquittoChild
+from fl_shared.system.mosquitto import MosquittoChild
 broker = MosquittoChild(Path(sys.argv[1]))
 print(broker.port, flush=True)
 time.sleep(60)
@@ -96,7 +96,7 @@ def test_a_program_that_is_not_there_is_status_127(tmp_path: Path) -> None:
     assert program.wait(5.0) == 127
     assert "No such file" in program.log_tail()
     usage = subprocess.run(
-        [sys.executable, "-m", "fl_shared.leash", "sleep"], capture_output=True, check=False
+        [sys.executable, "-m", "fl_shared.system.child_process", "sleep"], capture_output=True, check=False
     )
     assert usage.returncode == 2
     assert b"usage" in usage.stderr

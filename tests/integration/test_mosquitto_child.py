@@ -10,13 +10,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-import fl_shared.mosquitto as own
+import fl_shared.system.mosquitto as own
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.connection import ConnectionSettings
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.leash import Leashed
-from fl_shared.mosquitto import Listener, MosquittoChild, answers, configuration, find_mosquitto, free_port
 from fl_shared.mqtt import Network
+from fl_shared.system.child_process import Leashed
+from fl_shared.system.mosquitto import (
+    Listener,
+    MosquittoChild,
+    answers,
+    configuration,
+    find_mosquitto,
+    free_port,
+)
 from tests.broker import Mosquitto
 from tests.peer import eventually
 

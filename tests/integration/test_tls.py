@@ -16,8 +16,8 @@ import pytest
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.connection import Connected, ConnectionSettings, Lost, Refused
 from fl_shared.errors import BrokerRefused
-from fl_shared.mosquitto import LOOPBACK, free_port
 from fl_shared.mqtt import Network
+from fl_shared.system.mosquitto import LOOPBACK, free_port
 from fl_shared.tls import Tls
 from tests import programs
 from tests.broker import Mosquitto

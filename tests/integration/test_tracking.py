@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.mosquitto import free_port
+from fl_shared.system.mosquitto import free_port
 from tests import programs
 from tests.broker import Mosquitto
 from tests.programs import until

@@ -18,7 +18,7 @@ import pytest
 from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared import topics as t
-from fl_shared.mosquitto import free_port
+from fl_shared.system.mosquitto import free_port
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests import programs
 from tests.broker import Mosquitto

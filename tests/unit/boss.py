@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from fl_edge import training
 from fl_edge.jobs import Initialised, JobResult, KeepModel, Outcome
-from fl_edge.memory import SharedBytes
 from fl_edge.pool import Pool
 from fl_edge.tasks import load_task
 from fl_shared.messages import Partition, TrainingSettings
+from fl_shared.system.shared_memory import SharedBytes
 
 SEVEN = (Path(__file__).parents[2] / "examples" / "seven.png").read_bytes()
 LONG = 1_000_000

@@ -21,7 +21,7 @@ import yaml
 from fl_aggregator.cli import cli
 from fl_edge.cli import command as fl_edge
 from fl_shared.kit import Kit
-from fl_shared.mosquitto import configuration
+from fl_shared.system.mosquitto import configuration
 from tests.programs import BIN
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +139,7 @@ def test_a_volume_is_declared_and_nobody_sees_the_kits_of_others() -> None:
 def test_the_broker_reads_the_generated_configuration_which_it_cannot_change() -> None:
     assert mounts("broker") == {"/mosquitto/config/mosquitto.conf": ("./broker/mosquitto.conf", False)}
     assert (ROOT / "broker" / "mosquitto.conf").read_text() == configuration(), (
-        "run: python -m fl_shared.mosquitto > broker/mosquitto.conf"
+        "run: python -m fl_shared.system.mosquitto > broker/mosquitto.conf"
     )
 
 

@@ -28,7 +28,7 @@ from fl_edge.quota import Quota
 from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared.intake import STALLED_AFTER, TURN, Granted, Intake, Offered
-from fl_shared.rates import Bucket, Rate
+from fl_shared.system.token_bucket import Bucket, Rate
 
 CLIENTS = 20
 KNOWN = 1000

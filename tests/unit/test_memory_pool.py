@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys
-from fl_shared.memory_pool import keep_freed_memory
+from fl_shared.system.malloc import keep_freed_memory
 kept = sys.argv[1] == "keep" and keep_freed_memory()
 def fill(size):
     bytearray(size)[:] = b"x" * size

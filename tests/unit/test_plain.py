@@ -12,7 +12,7 @@ from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.options import start_logging
-from fl_shared.plain import one_line
+from fl_shared.system.text import one_line
 from tests.samples import MESSAGES
 
 BAD = "a\nb\r\x1b[2Jc\x9b31md\u2028e\u202ef\x00g\x7fh"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fl_shared.mosquitto import LOOPBACK
+from fl_shared.system.mosquitto import LOOPBACK
 from tests import programs
 from tests.tcp_proxy import PacketStarts, TcpProxy
 

@@ -69,7 +69,7 @@ def dashboard(
 ) -> None:
     """Serve a page that shows a run, live. It connects to the broker itself, over MQTT WebSockets."""
     from fl_aggregator.dashboard.server import STATIC, DashboardServer
-    from fl_shared.mosquitto import Listener
+    from fl_shared.system.mosquitto import Listener
 
     if mosquitto_port is not None:
         click.echo("\n".join(Listener(mosquitto_port, websockets=True, http_dir=STATIC).lines()))

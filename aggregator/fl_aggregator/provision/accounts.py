@@ -21,8 +21,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from fl_shared import topics
 from fl_shared.errors import UserError
-from fl_shared.files import write_private
 from fl_shared.kit import Role
+from fl_shared.system.files import write_private
 from fl_shared.topics import CLIENT, GROUP, valid_client
 
 FILE: Final = "accounts.json"

@@ -31,8 +31,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fl_aggregator.provision.accounts import Revoked
 from fl_shared.errors import UserError
-from fl_shared.files import write_private
 from fl_shared.signatures import Signer
+from fl_shared.system.files import write_private
 
 AUTHORITY_DAYS: Final = 20 * 365
 """Of the CA and its revocation list. An expired list locks everybody out; a new one is made with each change."""

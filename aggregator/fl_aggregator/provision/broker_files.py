@@ -15,8 +15,8 @@ from cryptography import x509
 from fl_aggregator.provision import acl
 from fl_aggregator.provision.accounts import Place, Register
 from fl_aggregator.provision.authority import Authority
-from fl_shared.files import write_private
-from fl_shared.mosquitto import Listener, configuration
+from fl_shared.system.files import write_private
+from fl_shared.system.mosquitto import Listener, configuration
 
 CONFIGURATION: Final = "mosquitto.conf"
 CONFIGURATION_2_1: Final = "mosquitto-2.1.conf"

@@ -29,7 +29,7 @@ def report(directories: tuple[Path, ...], out: Path, csv_file: Path | None) -> N
     from fl_aggregator.report.page import page
     from fl_aggregator.report.reading import read
     from fl_aggregator.report.spreadsheet import rows
-    from fl_shared.files import write_atomically
+    from fl_shared.system.files import write_atomically
 
     runs = [read(directory) for directory in directories]
     for run in runs:

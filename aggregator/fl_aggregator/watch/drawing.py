@@ -14,7 +14,7 @@ from rich.text import Text
 from fl_aggregator.curves import Ended, Row
 from fl_aggregator.watch import lines
 from fl_aggregator.watch.picture import NAMED, Picture, names_of
-from fl_shared.plain import one_line
+from fl_shared.system.text import one_line
 
 BAR: Final = 30
 OTHER_LINES: Final = 13

@@ -7,7 +7,7 @@ from typing import Final
 
 from fl_aggregator.curves import Ended, Row
 from fl_aggregator.watch.picture import Picture, names_of
-from fl_shared.plain import one_line
+from fl_shared.system.text import one_line
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 PLAIN_BARS: Final = "_.-=+*#@"

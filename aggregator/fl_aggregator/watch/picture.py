@@ -9,7 +9,7 @@ from typing import Final
 
 from fl_aggregator.curves import Ended, Row
 from fl_shared import messages as m
-from fl_shared.plain import one_line
+from fl_shared.system.text import one_line
 
 NAMED: Final = 10
 """So many edges of a state are named."""

@@ -1,6 +1,6 @@
 """A Mosquitto of our own: where the program is, what it is told, and a child process that runs it.
 
-``python -m fl_shared.mosquitto > broker/mosquitto.conf`` writes the configuration that is in the repository.
+``python -m fl_shared.system.mosquitto > broker/mosquitto.conf`` writes the configuration that is in the repository.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.leash import Leashed
+from fl_shared.system.child_process import Leashed
 
 LOOPBACK: Final = "127.0.0.1"
 MAX_PACKET_SIZE: Final = 64 * 2**20
@@ -72,7 +72,7 @@ def configuration(
     persistence: Path | None = None,
     max_packet_size: int | None = MAX_PACKET_SIZE,
     extra: Sequence[str] = (),
-    header: str = "Made by `python -m fl_shared.mosquitto`; broker/README.md says what each setting is for.",
+    header: str = "Made by `python -m fl_shared.system.mosquitto`; broker/README.md says what each setting is for.",
 ) -> str:
     """The text of a configuration file for Mosquitto 2.0 and 2.1; ``broker/README.md`` says why.
 

@@ -1,4 +1,4 @@
-"""``python -m fl_shared.leash -- PROGRAM ARGS…``: a child that ends with its parent, however that ends.
+"""``python -m fl_shared.system.child_process -- PROGRAM ARGS…``: a child that ends with its parent, however that ends.
 
 The leash holds the reading end of a pipe whose writing end only the parent has. When the parent is gone (also
 after kill -9, when it can say goodbye to nobody) the pipe is at its end, and the leash ends the program with
@@ -95,7 +95,7 @@ class Leashed:
 def main(arguments: Sequence[str]) -> int:
     """Runs ``-- PROGRAM ARGS…`` until it ends or standard input does; returns its exit status."""
     if len(arguments) < 2 or arguments[0] != "--":
-        sys.stderr.write("usage: python -m fl_shared.leash -- PROGRAM ARGS...\n")
+        sys.stderr.write("usage: python -m fl_shared.system.child_process -- PROGRAM ARGS...\n")
         return 2
     _allow_many_files()
     try:

@@ -1,0 +1,12 @@
+"""What the operating system gives, and text for people.
+
+=================  ===========================================================
+``files``          files that are written whole, and secret files
+``child_process``  child processes that end with their parent
+``shared_memory``  large vectors that go to another process without a copy
+``malloc``         how the C library keeps freed memory
+``mosquitto``      starts a Mosquitto broker as a child
+``token_bucket``   limits a rate
+``text``           strangers' text on one line
+=================  ===========================================================
+"""
