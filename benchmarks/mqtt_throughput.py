@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from fl_aggregator.provision.authority import Authority, new_serial
-from fl_shared.broker_url import BrokerAddress, Scheme
-from fl_shared.connection import ConnectionSettings, Event, Received, Subscribed
 from fl_shared.errors import QueueFull
-from fl_shared.mqtt import Network
+from fl_shared.mqtt.address import BrokerAddress, Scheme
+from fl_shared.mqtt.events import ConnectionSettings, Event, Received, Subscribed
+from fl_shared.mqtt.network import Network
 from fl_shared.system.mosquitto import (
     LOOPBACK,
     Listener,

@@ -20,8 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fl_shared import mqtt
-from fl_shared.broker_url import BrokerAddress
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.network import Network
 from fl_shared.system.mosquitto import MosquittoChild
 
 BIN = Path(sys.executable).parent
@@ -30,7 +31,7 @@ BIN = Path(sys.executable).parent
 class Watch:
     """Everything that is published under a prefix, and when it came."""
 
-    def __init__(self, network: mqtt.Network, url: str) -> None:
+    def __init__(self, network: Network, url: str) -> None:
         self._events: queue.SimpleQueue[tuple[float, mqtt.Event]] = queue.SimpleQueue()
         settings = mqtt.ConnectionSettings(BrokerAddress.parse(url))
         self._connection = network.connect(
@@ -66,7 +67,7 @@ def import_torch() -> float:
 
 
 def once(directory: Path) -> dict[str, float]:
-    with MosquittoChild(directory / "broker") as broker, mqtt.Network() as network:
+    with MosquittoChild(directory / "broker") as broker, Network() as network:
         watch = Watch(network, broker.url)
         started = time.perf_counter()
         aggregator = subprocess.Popen(

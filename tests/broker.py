@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fl_shared.broker_url import BrokerAddress
+from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.system.mosquitto import (
     LOOPBACK,
     Listener,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.mqtt import Network
+from fl_shared.mqtt.network import Network
 from tests.broker import Mosquitto
 
 

@@ -11,10 +11,11 @@ from typing import Any, cast
 import msgpack
 import numpy as np
 
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.broker_url import BrokerAddress
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.network import Network
 from fl_shared.tensors.manifest import Manifest, Vector, content_digest
 from tests.aggregator_over_the_wire import OverTheWire
 
@@ -23,7 +24,7 @@ class EdgesOverTheWire(OverTheWire):
     """``manifest``: of the weights that all of these edges have."""
 
     def __init__(
-        self, network: mqtt.Network, address: BrokerAddress, manifest: Manifest, *, task: str = "digits"
+        self, network: Network, address: BrokerAddress, manifest: Manifest, *, task: str = "digits"
     ) -> None:
         super().__init__(network, address, "fl", task=task, hears=("aggregator", "replies/#", "round/#"))
         self.manifest = manifest

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from fl_shared.connection import Connected, ConnectionSettings, Event, Lost, Received, Refused, Subscribed
-from fl_shared.mqtt import Network
-from fl_shared.reconnection import Connection
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.events import Connected, ConnectionSettings, Event, Lost, Received, Refused, Subscribed
+from fl_shared.mqtt.network import Network
 from tests.broker import Mosquitto
 
 E = TypeVar("E", Connected, Lost, Received, Refused, Subscribed)

@@ -7,7 +7,9 @@ import time
 from types import TracebackType
 from typing import Self
 
-from fl_shared import mqtt
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.network import Network
 from tests.broker import Mosquitto
 
 
@@ -19,8 +21,8 @@ class Listener:
         self._filter = name
         self._seen: list[tuple[str, bytes, bool]] = []
         self._subscribed = threading.Event()
-        self._network = mqtt.Network("listener")
-        self._connection: mqtt.Connection | None = None
+        self._network = Network("listener")
+        self._connection: Connection | None = None
 
     def all(self) -> list[tuple[str, bytes, bool]]:
         """(topic, payload, retained) of each message so far."""

@@ -7,8 +7,9 @@ import time
 
 from fl_aggregator.lookout import BIRTH_WAIT, CONNECT_TIMEOUT, FRESH, LIVE_WAIT, Lookout, age
 from fl_shared import messages as m
-from fl_shared import mqtt
 from fl_shared.errors import ProgramError, RunFailed
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.network import Network
 from fl_shared.reach import BrokerOptions
 
 
@@ -21,7 +22,7 @@ def check(broker: BrokerOptions, timeout: float) -> str:
     inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
     try:
         reach = broker.reach()
-        with mqtt.Network("fl-status") as network:
+        with Network("fl-status") as network:
             connection = network.connect(reach.connection(), inbox.put)
             connection.wait_connected(min(timeout, CONNECT_TIMEOUT), once=True)
             where = f"under the prefix {reach.prefix!r} at {reach.address}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from fl_aggregator.workshop import Done
-from fl_shared import mqtt
+from fl_shared.mqtt import events as mqtt
 
 Lane = Literal["control", "updates"]
 

@@ -16,11 +16,14 @@ from typing import Final
 
 from fl_aggregator.inbox import Inbox, Lane
 from fl_aggregator.translate import Scope
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.connection import LARGEST_PACKET
 from fl_shared.errors import MessageTooLarge, QueueFull
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.events import LARGEST_PACKET
+from fl_shared.mqtt.network import Network
 from fl_shared.reach import BrokerReach
 
 LOG: Final = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ class Links:
     """Publishes for the aggregator and puts what arrives into its inbox."""
 
     def __init__(
-        self, network: mqtt.Network, broker: BrokerReach, prefix: str, scope: Scope, inbox: Inbox
+        self, network: Network, broker: BrokerReach, prefix: str, scope: Scope, inbox: Inbox
     ) -> None:
         self._network = network
         self._broker = broker
@@ -53,8 +56,8 @@ class Links:
         self._born = False
         self._birth_is_due = False
         self._listening = False
-        self._control: mqtt.Connection | None = None
-        self._updates: mqtt.Connection | None = None
+        self._control: Connection | None = None
+        self._updates: Connection | None = None
         self._retained: dict[str, Made] = {}
         self._defended: dict[str, float] = {}
         self._put_off: set[str] = set()
@@ -67,7 +70,7 @@ class Links:
     # --- connecting ---------------------------------------------------------------------------------------
 
     def connect(self, timeout: float) -> None:
-        """Connects for control at the first attempt; raises what ``mqtt.Connection.wait_connected`` raises."""
+        """Connects for control at the first attempt; raises what ``Connection.wait_connected`` raises."""
         self._control = self._network.connect(
             self._settings("control", self._new_will), self._putter("control")
         )

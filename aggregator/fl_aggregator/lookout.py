@@ -7,10 +7,12 @@ import queue
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import BadSignature, UserError
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.connection import Connection
 
 if TYPE_CHECKING:
     from fl_shared.kit import Kit
@@ -66,7 +68,7 @@ class Lookout:
 
     def __init__(
         self,
-        connection: mqtt.Connection,
+        connection: Connection,
         inbox: queue.SimpleQueue[mqtt.Event],
         prefix: str,
         kit: Kit | None = None,

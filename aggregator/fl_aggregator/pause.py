@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from fl_aggregator.disk import DiskFull, has_room
 from fl_aggregator.inbox import Inbox, Item, Lane
 from fl_aggregator.workshop import Done
-from fl_shared import mqtt
+from fl_shared.mqtt import events as mqtt
 
 LOG: Final = logging.getLogger(__name__)
 

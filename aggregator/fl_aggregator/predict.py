@@ -8,10 +8,13 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import RunFailed, UserError
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.network import Network
 from fl_shared.reach import BrokerReach
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -35,14 +38,14 @@ def ask(broker: BrokerReach, request: Request, timeout: float) -> m.Prediction:
     if not request.payload or len(request.payload) > MAX_REQUEST:
         raise UserError(f"the request has {len(request.payload)} bytes, expected 1 to {MAX_REQUEST}")
     inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
-    with mqtt.Network("fl-predict") as network:
+    with Network("fl-predict") as network:
         connection = network.connect(broker.connection(), inbox.put)
         connection.wait_connected(min(timeout, CONNECT_TIMEOUT), once=True)
         return _exchange(connection, inbox, request, timeout)
 
 
 def _exchange(
-    connection: mqtt.Connection, inbox: queue.SimpleQueue[mqtt.Event], request: Request, timeout: float
+    connection: Connection, inbox: queue.SimpleQueue[mqtt.Event], request: Request, timeout: float
 ) -> m.Prediction:
     answers = t.PredictionsTopic(secrets.token_hex(8))
     correlation = secrets.token_bytes(8)

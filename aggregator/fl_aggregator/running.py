@@ -108,7 +108,7 @@ def start(
     from fl_aggregator.seals import Seals
     from fl_aggregator.settings import parse
     from fl_aggregator.watch.cli import watch_command
-    from fl_shared.broker_url import BrokerAddress
+    from fl_shared.mqtt.address import BrokerAddress
 
     shared.start_logging(verbose, log_format, quiet=quiet)
     if resume is None:
@@ -246,7 +246,7 @@ def simulate(
 
 def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerReach | None:
     """How a simulation reaches the broker at ``address``; null for one of its own."""
-    from fl_shared.broker_url import BrokerAddress
+    from fl_shared.mqtt.address import BrokerAddress
 
     if address is not None:
         return broker.reach(otherwise=BrokerAddress.parse(address))

@@ -34,10 +34,11 @@ from fl_aggregator.translate import Scope
 from fl_aggregator.uploads import Misfit
 from fl_aggregator.workshop import Done, Workshop
 from fl_shared import messages as m
-from fl_shared import mqtt
 from fl_shared import topics as t
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.intake import Granted
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.network import Network
 from fl_shared.reach import BrokerReach
 
 LOG: Final = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Aggregator:
         self._directory = directory = launch.directory
         self._observer = observer
         self._trackers = Trackers() if trackers is None else trackers
-        self._network = mqtt.Network("fl-aggregator")
+        self._network = Network("fl-aggregator")
         self._links = Links(self._network, broker, settings.prefix, self.scope, self.inbox)
         seals = seals or Seals(broker.kit, required=False)
         self._reception = Reception(self._links, self.refusals, seals, self.scope, settings.prefix)

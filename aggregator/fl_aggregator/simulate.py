@@ -19,8 +19,8 @@ from fl_aggregator.runtime import Aggregator, Outcome
 from fl_aggregator.settings import Settings
 from fl_shared import messages as m
 from fl_shared import options
-from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import RunFailed, UserError
+from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.reach import BrokerOptions, BrokerReach
 from fl_shared.system.child_process import Leashed
 from fl_shared.system.mosquitto import LOOPBACK, MosquittoChild

@@ -9,10 +9,13 @@ from typing import Final
 from pydantic import ValidationError
 
 from fl_aggregator.lookout import BIRTH_WAIT, CONNECT_TIMEOUT, Lookout
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import RunFailed, UserError
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.network import Network
 from fl_shared.reach import BrokerReach
 
 ANSWER_WAIT: Final = 5.0
@@ -37,7 +40,7 @@ def stop(broker: BrokerReach, wanted: str | None, reason: str, timeout: float) -
             f"--reason: {len(reason)} characters, expected at most 200, none of them a control character"
         ) from None
     inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
-    with mqtt.Network("fl-stop") as network:
+    with Network("fl-stop") as network:
         connection = network.connect(broker.connection(), inbox.put)
         connection.wait_connected(CONNECT_TIMEOUT, once=True)
         watch = _Watch(connection, inbox, broker)
@@ -49,7 +52,7 @@ class _Watch:
     """What is heard of the run on ``fl/aggregator`` and ``fl/status``."""
 
     def __init__(
-        self, connection: mqtt.Connection, inbox: queue.SimpleQueue[mqtt.Event], broker: BrokerReach
+        self, connection: Connection, inbox: queue.SimpleQueue[mqtt.Event], broker: BrokerReach
     ) -> None:
         self._connection = connection
         self._prefix = broker.prefix

@@ -15,9 +15,9 @@ from fl_aggregator.links import Links
 from fl_aggregator.lookout import BIRTH_WAIT, LIVE_WAIT, read
 from fl_aggregator.translate import Scope
 from fl_shared import messages as m
-from fl_shared import mqtt
-from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import RunFailed, UserError
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.address import BrokerAddress
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from fl_shared import mqtt
-from fl_shared.broker_url import BrokerAddress
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.network import Network
 
 LOGS_EVERY: Final = 0.01
 """Seconds; the journal is read at every look, and the logs after it whenever it has something new.
@@ -74,10 +76,10 @@ class Watch:
     _logs: list[tuple[str, _Tail]] = field(default_factory=list)
     _logs_read: float = 0.0
     _journal: _Tail = field(init=False)
-    _network: mqtt.Network = field(default_factory=lambda: mqtt.Network("chaos-watch"))
+    _network: Network = field(default_factory=lambda: Network("chaos-watch"))
     _connected: threading.Event = field(default_factory=threading.Event)
     _subscribed: threading.Event = field(default_factory=threading.Event)
-    _connection: mqtt.Connection = field(init=False)
+    _connection: Connection = field(init=False)
 
     def __post_init__(self) -> None:
         self._journal = _Tail(self.run / "journal.jsonl")

@@ -10,7 +10,8 @@ from fl_edge.predictor import Predictor
 from fl_edge.session.phases import State
 from fl_edge.trust import Trust
 from fl_edge.wire import Wire, WireEvent
-from fl_shared import mqtt
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.connection import Connection
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +24,7 @@ class Edge:
     state: State
     kept_file: Path
     connect: Callable[[Callable[[WireEvent], None]], Wire]
-    connect_predictor: Callable[[Callable[[mqtt.Event], None]], mqtt.Connection]
+    connect_predictor: Callable[[Callable[[mqtt.Event], None]], Connection]
     trust: Trust | None = None
     wire: Wire | None = None
     predictor: Predictor | None = None

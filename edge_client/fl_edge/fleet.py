@@ -29,9 +29,11 @@ from fl_edge.tasks.synthetic import PREFIX as SYNTHETIC
 from fl_edge.trust import Trust
 from fl_edge.wire import Wire, WireEvent
 from fl_shared import messages as m
-from fl_shared import mqtt
 from fl_shared import topics as t
 from fl_shared.errors import UserError
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.network import Network
 from fl_shared.options import end_on_signals
 from fl_shared.reach import BrokerReach
 
@@ -101,7 +103,7 @@ def run(settings: FleetSettings) -> int:
         stack.enter_context(_interrupts(lambda: inbox.put(Interrupted())))
         pool = Pool(settings.workers, settings.data, device, inbox.put, warm=not _is_synthetic(settings.task))
         stack.callback(pool.close)
-        network = mqtt.Network()
+        network = Network()
         stack.callback(network.close, graceful=True, timeout=GOODBYE)
         edges = [
             _edge(edge, state, settings, connection, network)
@@ -127,7 +129,7 @@ def _edge(
     state: StateDir,
     settings: FleetSettings,
     connection: mqtt.ConnectionSettings,
-    network: mqtt.Network,
+    network: Network,
 ) -> Edge:
     identity = Identity(
         edge.client,
@@ -151,7 +153,7 @@ def _edge(
     def connect(post: Callable[[WireEvent], None]) -> Wire:
         return Wire(network, connection, settings.reach.prefix, edge.client, edge.roles, post, sealer)
 
-    def connect_predictor(post: Callable[[mqtt.Event], None]) -> mqtt.Connection:
+    def connect_predictor(post: Callable[[mqtt.Event], None]) -> Connection:
         return network.connect(for_predictions, post)
 
     # Sequence numbers grow over restarts, too, as far as clocks do.

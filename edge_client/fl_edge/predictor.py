@@ -16,10 +16,12 @@ from typing import Final, Protocol
 
 from fl_edge.models import Holder, Model, ModelStore
 from fl_edge.quota import Quota
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import MessageTooLarge, QueueFull
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.connection import Connection
 
 LOG = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class Predictor:
         prefix: str,
         store: ModelStore,
         oracle: Oracle,
-        connect: Callable[[], mqtt.Connection],
+        connect: Callable[[], Connection],
         first_seq: int,
         quota: Quota,
         group: str,
@@ -84,7 +86,7 @@ class Predictor:
         self._group = group
         self._quota = quota
         self._seq = itertools.count(first_seq)
-        self._connection: mqtt.Connection | None = None
+        self._connection: Connection | None = None
         self._announced: m.ModelAnnouncement | None = None
         self._loaded: tuple[m.ModelAnnouncement, Model] | None = None
         self._fetching: m.ModelAnnouncement | None = None
@@ -214,7 +216,7 @@ class Predictor:
         if found is not None:
             self._answer(*found, answer)
 
-    def close(self) -> mqtt.Connection | None:
+    def close(self) -> Connection | None:
         """It takes no more requests; gives the connection, which is to be closed."""
         connection, self._connection = self._connection, None
         self._waiting.clear()

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fl_edge.session.effects import SendChunks
-from fl_shared import codec, mqtt, upload
+from fl_shared import codec, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import MessageTooLarge, QueueFull
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.network import Network
 
 if TYPE_CHECKING:
     from fl_shared.sealing import Sealer
@@ -44,7 +46,7 @@ class Wire:
 
     def __init__(
         self,
-        network: mqtt.Network,
+        network: Network,
         settings: mqtt.ConnectionSettings,
         prefix: str,
         client: str,

@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509.oid import NameOID
 from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
-from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import UserError
+from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.sealing import Opener, Sealer
 from fl_shared.signatures import SIGNATURE, Signer, Verifier
 from fl_shared.system.files import read_at_most, warn_if_others_may_read, write_private

@@ -25,7 +25,7 @@ from fl_shared.system.text import one_line
 from fl_shared.topics import valid_prefix
 
 if TYPE_CHECKING:
-    from fl_shared.broker_url import BrokerAddress
+    from fl_shared.mqtt.address import BrokerAddress
 
 Command = Callable[..., Any]
 
@@ -51,7 +51,7 @@ SHOW_CURSOR: Final = b"\x1b[?25h"
 
 def broker_address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> BrokerAddress | None:
     """Callback of an option that holds a broker's URL."""
-    from fl_shared.broker_url import BrokerAddress
+    from fl_shared.mqtt.address import BrokerAddress
 
     if value is None:
         return None

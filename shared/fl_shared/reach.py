@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.connection import ConnectionSettings, Will
 from fl_shared.errors import UserError
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.events import ConnectionSettings, Will
 from fl_shared.tls import Tls
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from fl_shared import mqtt
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.network import Network
 from tests.broker import Mosquitto
 
 RUN = "3f9a1c0b7e22"
@@ -31,7 +32,7 @@ class Federation:
         self.prefix = prefix
         self._broker = broker
         self._seq = 0
-        self._network = mqtt.Network("by-hand")
+        self._network = Network("by-hand")
         self._events: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:

@@ -23,7 +23,7 @@ from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import QueueFull
-from fl_shared.mqtt import Network
+from fl_shared.mqtt.network import Network
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
 from tests import programs
 from tests.broker import Mosquitto

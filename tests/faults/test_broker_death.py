@@ -17,7 +17,8 @@ from fl_aggregator.inbox import Inbox
 from fl_aggregator.links import Links
 from fl_aggregator.translate import Scope
 from fl_shared import messages as m
-from fl_shared import mqtt
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.network import Network
 from fl_shared.reach import BrokerReach
 from tests import programs
 from tests.broker import Mosquitto
@@ -143,7 +144,7 @@ def test_a_broker_that_dies_in_every_phase(
 
 
 def test_the_aggregator_is_born_again_when_it_listens_to_updates(
-    mosquitto: Mosquitto, network: mqtt.Network
+    mosquitto: Mosquitto, network: Network
 ) -> None:
     """An edge that is admitted offers its update at once, and again only after five seconds or more."""
     inbox = Inbox()

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from fl_shared import messages as m
-from fl_shared import mqtt
 from fl_shared import topics as t
+from fl_shared.mqtt.network import Network
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests import programs
 from tests.broker import Mosquitto
@@ -29,7 +29,7 @@ class Run:
     """A real aggregator and its edges ``a``, ``b``, …"""
 
     def __init__(
-        self, directory: Path, broker: Mosquitto, network: mqtt.Network, stack: ExitStack, *arguments: str
+        self, directory: Path, broker: Mosquitto, network: Network, stack: ExitStack, *arguments: str
     ) -> None:
         self.directory = directory
         self.edges = EdgesOverTheWire(network, broker.address, MANIFEST)
@@ -75,7 +75,7 @@ class Run:
 
 
 def test_target_deadline_and_substitutes(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
     settings = ("--clients", "4", "--per-round", "2", "--over-select", "1", "--quorum", "1", "--rounds", "3")
     run = Run(tmp_path, mosquitto, network, stack, *settings, "--grace", "0", "--deadline", "3")
@@ -136,7 +136,7 @@ def test_target_deadline_and_substitutes(
 
 
 def test_all_who_are_present_have_answered_after_the_grace(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
     settings = ("--clients", "2", "--per-round", "2", "--quorum", "1", "--rounds", "2", "--grace", "2")
     run = Run(tmp_path, mosquitto, network, stack, *settings)
@@ -166,7 +166,7 @@ def test_all_who_are_present_have_answered_after_the_grace(
 
 
 def test_an_abandoned_round_leaves_the_model_and_a_new_one_is_opened(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
     settings = ("--clients", "2", "--per-round", "2", "--quorum", "2", "--rounds", "1", "--deadline", "1")
     run = Run(tmp_path, mosquitto, network, stack, *settings)
@@ -206,7 +206,7 @@ def test_an_abandoned_round_leaves_the_model_and_a_new_one_is_opened(
 
 @pytest.mark.long
 def test_so_many_rounds_may_be_abandoned_and_no_more(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
     settings = ("--clients", "1", "--per-round", "1", "--rounds", "1", "--deadline", "0.5")
     run = Run(tmp_path, mosquitto, network, stack, *settings)

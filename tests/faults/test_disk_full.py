@@ -18,9 +18,12 @@ from safetensors.numpy import save
 
 from fl_aggregator.checkpoint import sha256
 from fl_aggregator.disk import has_room
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.network import Network
 from tests import programs
 from tests.broker import Mosquitto
 from tests.faults import watching
@@ -206,7 +209,7 @@ def test_first_weights_that_find_no_room_end_the_command(
 
 
 def test_a_journal_that_cannot_grow_pauses_the_run(
-    tmp_path: Path, disk: SmallDisk, mosquitto: Mosquitto, network: mqtt.Network
+    tmp_path: Path, disk: SmallDisk, mosquitto: Mosquitto, network: Network
 ) -> None:
     """Registrations come until its page is full; none is answered that is not written down."""
     run_dir = disk.path / "run"
@@ -232,7 +235,7 @@ def test_a_journal_that_cannot_grow_pauses_the_run(
         assert run.wait(10) == 130, run.output
 
 
-def register(edge: mqtt.Connection, client: str) -> None:
+def register(edge: Connection, client: str) -> None:
     message = m.Registration(
         seq=1, client=client, session=f"s-{client}", device=f"d-{client}", task="digits", roles=("train",),
         encodings=("f32",),

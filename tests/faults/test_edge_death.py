@@ -13,8 +13,8 @@ import pytest
 
 from fl_edge import kept
 from fl_shared import messages as m
-from fl_shared import mqtt
 from fl_shared import topics as t
+from fl_shared.mqtt.network import Network
 from tests import programs
 from tests.aggregator_over_the_wire import OverTheWire
 from tests.broker import Mosquitto
@@ -138,9 +138,7 @@ def test_a_whole_fleet_while_it_waits(
     assert model_sha256(tmp_path) == undisturbed[3]
 
 
-def test_an_answer_that_never_came(
-    tmp_path: Path, shared_mosquitto: Mosquitto, network: mqtt.Network
-) -> None:
+def test_an_answer_that_never_came(tmp_path: Path, shared_mosquitto: Mosquitto, network: Network) -> None:
     """The aggregator has not got the update, so the next life of the edge sends it: the same bytes, once trained."""
     prefix, small = "faults/unanswered", "synthetic-1000"
     wire = OverTheWire(network, shared_mosquitto.address, prefix, task=small)
@@ -165,7 +163,7 @@ def test_an_answer_that_never_came(
 
 
 def test_the_update_of_another_run_is_not_sent(
-    tmp_path: Path, shared_mosquitto: Mosquitto, network: mqtt.Network
+    tmp_path: Path, shared_mosquitto: Mosquitto, network: Network
 ) -> None:
     prefix, small = "faults/other", "synthetic-1000"
     arguments = ("--task", small, "--prefix", prefix, "--state-dir", str(tmp_path / "state"))

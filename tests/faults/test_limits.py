@@ -23,10 +23,12 @@ from safetensors.numpy import save_file
 from fl_aggregator.checkpoint import sha256
 from fl_aggregator.limits import NEWCOMERS_AT_ONCE
 from fl_aggregator.refusals import UNKNOWN
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import QueueFull
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.network import Network
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests import programs
 from tests.aggregator_over_the_wire import OverTheWire
@@ -45,7 +47,7 @@ class Flood:
     """Says without end what ``make`` gives, from a thread of its own, as fast as the broker takes it."""
 
     def __init__(
-        self, network: mqtt.Network, broker: Mosquitto, make: Callable[[int], tuple[t.Topic, bytes]]
+        self, network: Network, broker: Mosquitto, make: Callable[[int], tuple[t.Topic, bytes]]
     ) -> None:
         self.sent = 0
         self._make = make
@@ -125,7 +127,7 @@ def mad_words(run: str, epoch: int, manifest: Manifest) -> Callable[[int], tuple
 
 
 def test_a_flood_changes_nothing_for_those_who_train(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, undisturbed: dict[int, str]
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, undisturbed: dict[int, str]
 ) -> None:
     manifest = Manifest(arrays=(ArraySpec(name="body", shape=(3,)),))
     with programs.aggregator(tmp_path, mosquitto.url, *settings(5), "--wait", "90") as run:
@@ -213,7 +215,7 @@ class SlowEdges:
 
 
 def test_whoever_only_seems_to_send_holds_nobody_up(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network
+    tmp_path: Path, mosquitto: Mosquitto, network: Network
 ) -> None:
     values = 15_000_000  # of which two at a time come in
     manifest = Manifest(
@@ -251,7 +253,7 @@ def test_whoever_only_seems_to_send_holds_nobody_up(
 
 @pytest.mark.parametrize("claim", ["size", "arrays", "sections"])
 def test_a_claim_that_is_too_large_is_refused_before_a_byte_is_taken(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, claim: str
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, claim: str
 ) -> None:
     """Also of first weights, of which the edge says what they are."""
     manifest = Manifest(arrays=(ArraySpec(name="body", shape=(600,)),))

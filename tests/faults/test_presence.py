@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.network import Network
 from tests import programs
 from tests.broker import Mosquitto
 from tests.faults.watching import TASK, Hold, Watch, freeze, kill, thaw, trainings
@@ -51,7 +53,7 @@ class HandMadeEdge:
     """An edge's connection with its will, as far as presence goes."""
 
     def __init__(
-        self, network: mqtt.Network, broker: Mosquitto, client: str, session: str, device: str = "d"
+        self, network: Network, broker: Mosquitto, client: str, session: str, device: str = "d"
     ) -> None:
         self.client, self.session, self.device = client, session, device
         will = codec.encode(m.ClientPresence(client=client, state="offline", session=session))
@@ -163,7 +165,7 @@ def test_an_edge_that_wakes_up_in_the_same_round_takes_it_up_again(
 
 
 def test_an_old_will_does_not_declare_absent_who_has_come_back(
-    waiting: programs.Program, mosquitto: Mosquitto, network: mqtt.Network
+    waiting: programs.Program, mosquitto: Mosquitto, network: Network
 ) -> None:
     """The old connection of a device is half open when it comes back: it takes over, and the old will says nothing."""
     with Watch(mosquitto) as watch:
@@ -186,7 +188,7 @@ def test_an_old_will_does_not_declare_absent_who_has_come_back(
 
 
 def test_an_old_will_that_overwrites_a_birth_is_overwritten(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network
+    tmp_path: Path, mosquitto: Mosquitto, network: Network
 ) -> None:
     with edge(tmp_path, mosquitto, "0") as program, Watch(mosquitto) as watch:
         born = watch.until(m.ClientPresence, client="0", state="online")
@@ -202,7 +204,7 @@ def test_an_old_will_that_overwrites_a_birth_is_overwritten(
 
 
 def test_a_will_that_overtakes_what_its_edge_has_said(
-    waiting: programs.Program, mosquitto: Mosquitto, network: mqtt.Network
+    waiting: programs.Program, mosquitto: Mosquitto, network: Network
 ) -> None:
     """Registrations wait in the broker's queue (QoS 1) behind others, wills (QoS 0) do not: an edge that is gone must
     not be taken for present when its registration comes at last."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fl_shared import mqtt
+from fl_shared.mqtt.network import Network
 from tests import programs
 from tests.broker import Mosquitto
 from tests.peer import peer
@@ -91,7 +91,7 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
     assert f"{ours}, is offline" in stopped.err
 
 
-def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, network: mqtt.Network) -> None:
+def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, network: Network) -> None:
     """Another run's, one that lay there before, one that was published to stay, and nonsense."""
     prefix = "stop/disobeyed"
     operator = peer(network, shared_mosquitto)

@@ -14,9 +14,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from fl_aggregator.checkpoint import sha256
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.network import Network
 from tests import programs
 from tests.broker import Mosquitto
 
@@ -51,7 +54,7 @@ class Watch:
         self._heard: list[Heard] = []
         self._traps: list[tuple[Callable[[Heard], bool], Callable[[], None], threading.Event]] = []
         self._ready = threading.Event()
-        self._network = mqtt.Network("watch")
+        self._network = Network("watch")
 
     def all(self, kind: type[M], **wanted: Any) -> list[M]:
         """The messages of that kind so far, with these members."""
@@ -126,7 +129,7 @@ class Watch:
         settings = mqtt.ConnectionSettings(
             self._broker.address, keepalive=30, retry_cap=0.2, max_queued_bytes=2**30
         )
-        self._connection: mqtt.Connection | None = None
+        self._connection: Connection | None = None
         held: list[mqtt.Event] = []
         self._connection = self._network.connect(
             settings, lambda event: self._take(event) if self._connection else held.append(event)

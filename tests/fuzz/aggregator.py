@@ -22,10 +22,12 @@ from fl_aggregator import journal, launch
 from fl_aggregator.phases import Aggregating, Collecting, Run, Selecting, new_run
 from fl_aggregator.runtime import Aggregator
 from fl_aggregator.settings import Settings
-from fl_shared import codec, mqtt, upload
+from fl_shared import codec, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.broker_url import BrokerAddress
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.network import Network
 from fl_shared.reach import BrokerReach
 from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.sections import ModelSection, model_digest
@@ -67,7 +69,7 @@ class Besieged:
         self.rounds = 0
         self._seq = 0
         links = self.aggregator._links
-        links._network = cast(mqtt.Network, Lines(self._published))
+        links._network = cast(Network, Lines(self._published))
         links.connect(1.0)
         links.connect_updates()
         self.turn()

@@ -22,10 +22,13 @@ from fl_edge.predictor import FETCH_PATIENCE, RETRY
 from fl_edge.runtime import Inbox, Runtime
 from fl_edge.session.phases import Identity, Session, Stopped
 from fl_edge.wire import Wire, WireEvent
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.broker_url import BrokerAddress
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.network import Network
 from tests.fuzz.hand import Hand, requests
 from tests.fuzz.lines import Line, Lines
 from tests.fuzz.mutations import Mutator, Seed, golden
@@ -85,11 +88,11 @@ class Beset:
         settings = mqtt.ConnectionSettings(BrokerAddress.parse("mqtt://127.0.0.1"))
 
         def connect(post: Callable[[WireEvent], None]) -> Wire:
-            return Wire(cast(mqtt.Network, self._lines), settings, "fl", client, roles, post)
+            return Wire(cast(Network, self._lines), settings, "fl", client, roles, post)
 
-        def connect_predictor(post: Callable[[mqtt.Event], None]) -> mqtt.Connection:
+        def connect_predictor(post: Callable[[mqtt.Event], None]) -> Connection:
             line: Line = self._ask.connect(settings, post)
-            return cast(mqtt.Connection, line)
+            return cast(Connection, line)
 
         file = self._directory / f"{client}.kept"
         return Edge(Session(identity, kept=kept.read(file, client)), file, connect, connect_predictor)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fl_shared import mqtt
-from fl_shared.connection import check_topic
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.events import check_topic
 
 Published = Callable[[str, bytes], None]
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
-from fl_shared.connection import ConnectionSettings
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.events import ConnectionSettings
+from fl_shared.mqtt.network import Network
 from fl_shared.system.mosquitto import free_port
 from tests import programs
 from tests.broker import Mosquitto
@@ -64,7 +66,7 @@ def retained(broker: Mosquitto) -> dict[str, bytes]:
     """All that lies at the broker."""
     inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
     found: dict[str, bytes] = {}
-    with mqtt.Network() as network:
+    with Network() as network:
         connection = network.connect(ConnectionSettings(broker.address), inbox.put)
         connection.wait_connected(10)
         connection.subscribe([("#", 0)])
@@ -260,7 +262,7 @@ def test_a_run_that_is_online_is_left_alone(tmp_path: Path, broker: Mosquitto) -
 @pytest.mark.long
 def test_a_birth_that_nobody_lives_up_to(tmp_path: Path, broker: Mosquitto) -> None:
     ghost = m.AggregatorPresence(state="online", session="a" * 16, run="long-gone", epoch=1)
-    with mqtt.Network() as network:
+    with Network() as network:
         connection = network.connect(ConnectionSettings(broker.address), lambda _: None)
         connection.wait_connected(10)
         connection.publish("fl/aggregator", codec.encode(ghost), retain=True)

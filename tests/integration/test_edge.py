@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from fl_shared import messages as m
-from fl_shared import mqtt
 from fl_shared import topics as t
+from fl_shared.mqtt.network import Network
 from fl_shared.publication import publication
 from fl_shared.tensors.manifest import Manifest, content_digest
 from fl_shared.tensors.sections import ModelSection, model_digest
@@ -36,8 +36,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def network() -> Iterator[mqtt.Network]:
-    with mqtt.Network() as network:
+def network() -> Iterator[Network]:
+    with Network() as network:
         yield network
 
 
@@ -92,7 +92,7 @@ def wait_until(holds: Callable[[], bool], timeout: float) -> bool:
 
 
 def test_one_edge_from_its_registration_to_predictions(
-    shared_mosquitto: Mosquitto, network: mqtt.Network, start: Start, tmp_path: Path
+    shared_mosquitto: Mosquitto, network: Network, start: Start, tmp_path: Path
 ) -> None:
     prefix = "edge/one"
     wire = OverTheWire(network, shared_mosquitto.address, prefix)
@@ -201,7 +201,7 @@ def _ask_all_kinds(wire: OverTheWire, prefix: str) -> None:
 
 
 def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(
-    shared_mosquitto: Mosquitto, network: mqtt.Network, start: Start, tmp_path: Path
+    shared_mosquitto: Mosquitto, network: Network, start: Start, tmp_path: Path
 ) -> None:
     prefix = "edge/killed"
     wire = OverTheWire(network, shared_mosquitto.address, prefix)
@@ -244,7 +244,7 @@ def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(
 
 
 def test_the_device_is_the_same_after_a_restart(
-    shared_mosquitto: Mosquitto, network: mqtt.Network, start: Start
+    shared_mosquitto: Mosquitto, network: Network, start: Start
 ) -> None:
     wire = OverTheWire(network, shared_mosquitto.address, "edge/device")
     devices = []
@@ -258,7 +258,7 @@ def test_the_device_is_the_same_after_a_restart(
 
 
 def test_a_fleet_is_many_edges_in_one_process(
-    shared_mosquitto: Mosquitto, network: mqtt.Network, start: Start, tmp_path: Path
+    shared_mosquitto: Mosquitto, network: Network, start: Start, tmp_path: Path
 ) -> None:
     prefix, names = "edge/fleet", tuple(str(k) for k in range(5))
     wire = OverTheWire(network, shared_mosquitto.address, prefix)
@@ -301,7 +301,7 @@ def test_a_fleet_is_many_edges_in_one_process(
     assert wait_until(lambda: not any(is_alive(worker) for worker in workers), 5)
 
 
-def test_the_broker_may_die_and_come_back(mosquitto: Mosquitto, network: mqtt.Network, start: Start) -> None:
+def test_the_broker_may_die_and_come_back(mosquitto: Mosquitto, network: Network, start: Start) -> None:
     wire = OverTheWire(network, mosquitto.address, "fl")
     start(mosquitto.url, "fl", "--id", "7")
     wire.admit_fully("7")
@@ -322,7 +322,7 @@ VALUES = 2_000_000
 
 @pytest.mark.parametrize("extra", ["", "max_packet_size 131072", "max_queued_messages 100"])
 def test_large_models_go_both_ways_in_chunks(
-    extra: str, tmp_path: Path, network: mqtt.Network, start: Start
+    extra: str, tmp_path: Path, network: Network, start: Start
 ) -> None:
     directory = tmp_path / "broker"
     directory.mkdir()
@@ -391,7 +391,7 @@ def whole(offer: m.Offer, have: dict[int, bytes]) -> bytes:
 
 
 def test_an_upload_goes_on_after_the_broker_has_died(
-    mosquitto: Mosquitto, network: mqtt.Network, start: Start
+    mosquitto: Mosquitto, network: Network, start: Start
 ) -> None:
     task = f"synthetic-{VALUES}"
     hears = ("register/#", "updates/#")
@@ -428,7 +428,7 @@ def run_edge(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.
 
 
 def test_a_second_edge_with_the_same_state_directory_exits_2(
-    shared_mosquitto: Mosquitto, network: mqtt.Network, start: Start, tmp_path: Path
+    shared_mosquitto: Mosquitto, network: Network, start: Start, tmp_path: Path
 ) -> None:
     wire = OverTheWire(network, shared_mosquitto.address, "edge/lock")
     first = start(shared_mosquitto.url, "edge/lock", "--id", "7")

@@ -16,8 +16,8 @@ from fl_aggregator.inbox import Inbox
 from fl_aggregator.links import Links
 from fl_aggregator.translate import Scope
 from fl_shared import messages as m
-from fl_shared import mqtt
 from fl_shared import topics as t
+from fl_shared.mqtt.network import Network
 from fl_shared.reach import BrokerReach
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests import programs
@@ -55,7 +55,7 @@ def retained(broker: Mosquitto) -> dict[str, Any]:
 
 
 def test_a_run_its_resume_and_what_is_left_of_it(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
     """With leftovers of another run, and somebody who writes there in its midst: both are put right."""
     for topic in ("fl/history", "fl/round/2/edges", "fl/round/77/edges"):
@@ -146,7 +146,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
 
 
 def test_after_a_broker_that_forgot_everything_it_is_said_again(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
     edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
@@ -163,9 +163,7 @@ def test_after_a_broker_that_forgot_everything_it_is_said_again(
     assert run.running()
 
 
-def test_what_only_watchers_read_never_counts_as_a_rounds(
-    mosquitto: Mosquitto, network: mqtt.Network
-) -> None:
+def test_what_only_watchers_read_never_counts_as_a_rounds(mosquitto: Mosquitto, network: Network) -> None:
     """Neither when it is said, nor when it is said again."""
     links = Links(network, BrokerReach(mosquitto.address), "fl", Scope("R", 1), Inbox())
     links.connect(10)

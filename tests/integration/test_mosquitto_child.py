@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 import fl_shared.system.mosquitto as own
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.connection import ConnectionSettings
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.mqtt import Network
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.events import ConnectionSettings
+from fl_shared.mqtt.network import Network
 from fl_shared.system.child_process import Leashed
 from fl_shared.system.mosquitto import (
     Listener,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.connection import Received, Subscribed
 from fl_shared.errors import MessageTooLarge, QueueFull
-from fl_shared.mqtt import Network
+from fl_shared.mqtt.events import Received, Subscribed
+from fl_shared.mqtt.network import Network
 from tests.broker import Mosquitto
 from tests.peer import DEADLINE, Peer, eventually, peer, settings
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.connection import Connected, ConnectionSettings, Lost, Received, Will
-from fl_shared.mqtt import Network
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Received, Will
+from fl_shared.mqtt.network import Network
 from tests.broker import Mosquitto
 from tests.peer import DEADLINE, Peer, peer, settings
 
@@ -131,8 +131,8 @@ def slow_relay(target: int, bytes_per_second: int) -> Iterator[int]:
 
 CLIENT = """
 import sys
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.mqtt import ConnectionSettings, Network, Will
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.network import ConnectionSettings, Network, Will
 network = Network()
 connection = network.connect(
     ConnectionSettings(BrokerAddress.parse(sys.argv[1]), will=Will("wills/process", b"gone")), lambda event: None

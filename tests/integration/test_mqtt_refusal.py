@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.connection import Connected, ConnectionSettings, Event, Lost, Received, Refused
 from fl_shared.errors import BrokerRefused, BrokerUnreachable
-from fl_shared.mqtt import Network
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.events import Connected, ConnectionSettings, Event, Lost, Received, Refused
+from fl_shared.mqtt.network import Network
 from tests.broker import Mosquitto
 from tests.peer import DEADLINE, Peer, peer, settings
 

@@ -12,26 +12,27 @@ import paho.mqtt
 import pytest
 from paho.mqtt.client import Client
 
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.connection import Connected, ConnectionSettings, Lost, Received
-from fl_shared.mqtt import Network, shortcuts
-from fl_shared.mqtt.publish_packet import LARGE
-from fl_shared.mqtt.shortcuts import ShortcutClient, client_class
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Received
+from fl_shared.mqtt.network import Network
+from fl_shared.mqtt.paho import fast_client
+from fl_shared.mqtt.paho.fast_client import ShortcutClient, client_class
+from fl_shared.mqtt.paho.publish_packet import LARGE
 from tests.broker import Mosquitto
 from tests.peer import DEADLINE, Peer, peer
 
 
 @pytest.fixture(autouse=True)
 def _looks_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(shortcuts.STOCK, raising=False)
-    shortcuts._fits.cache_clear()
+    monkeypatch.delenv(fast_client.STOCK, raising=False)
+    fast_client._fits.cache_clear()
     yield
-    shortcuts._fits.cache_clear()
+    fast_client._fits.cache_clear()
 
 
 def test_the_installed_paho_is_one_they_were_written_for() -> None:
     """If this fails after an upgrade: read what changed in paho, then widen `VERSION`. All works without."""
-    assert shortcuts.differences() == []
+    assert fast_client.differences() == []
     assert client_class() is ShortcutClient
 
 
@@ -49,13 +50,13 @@ def test_a_private_method_that_is_called_otherwise_is_noticed(monkeypatch: pytes
         raise AssertionError("not to be called")
 
     monkeypatch.setattr(Client, "_packet_queue", other)
-    assert shortcuts.differences() == ["Client._packet_queue"]
+    assert fast_client.differences() == ["Client._packet_queue"]
     assert client_class() is Client
 
 
 def test_a_private_method_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Client, "_packet_read")
-    assert shortcuts.differences() == ["Client._packet_read"]
+    assert fast_client.differences() == ["Client._packet_read"]
     assert client_class() is Client
 
 
@@ -69,13 +70,13 @@ def test_an_attribute_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Client, "__init__", without)
     monkeypatch.setattr(Client, "__del__", lambda _: None)
-    assert shortcuts.differences() == ["Client()._out_packet", "Client()._in_packet"]
+    assert fast_client.differences() == ["Client()._out_packet", "Client()._in_packet"]
 
 
 def test_stock_paho_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(shortcuts.STOCK, "1")
+    monkeypatch.setenv(fast_client.STOCK, "1")
     assert client_class() is Client
-    monkeypatch.setenv(shortcuts.STOCK, "")
+    monkeypatch.setenv(fast_client.STOCK, "")
     assert client_class() is ShortcutClient
 
 
@@ -90,9 +91,9 @@ def test_messages_of_all_sizes_arrive_whole_and_in_order(
     receiver: str,
 ) -> None:
     """Sizes around where small ends, the read-ahead ends and the length takes another byte; QoS mixed."""
-    monkeypatch.setenv(shortcuts.STOCK, "1" if sender == "stock" else "")
+    monkeypatch.setenv(fast_client.STOCK, "1" if sender == "stock" else "")
     one = peer(network, shared_mosquitto, max_queued_bytes=2**30)
-    monkeypatch.setenv(shortcuts.STOCK, "1" if receiver == "stock" else "")
+    monkeypatch.setenv(fast_client.STOCK, "1" if receiver == "stock" else "")
     other = peer(network, shared_mosquitto)
     topic = f"sizes/{sender}/{receiver}"
     other.subscribed(topic, qos=2)
@@ -187,7 +188,7 @@ def test_packets_that_come_in_pieces_are_put_together(network: Network, step: in
 def test_what_is_not_mqtt_ends_the_connection(
     network: Network, monkeypatch: pytest.MonkeyPatch, client: str, bad: bytes
 ) -> None:
-    monkeypatch.setenv(shortcuts.STOCK, "1" if client == "stock" else "")
+    monkeypatch.setenv(fast_client.STOCK, "1" if client == "stock" else "")
     with socket.create_server(("127.0.0.1", 0)) as server:
         held: list[socket.socket] = []
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fl_shared.connection import Received
-from fl_shared.mqtt import Network
-from fl_shared.reconnection import Connection
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.events import Received
+from fl_shared.mqtt.network import Network
 from tests import programs
 from tests.broker import Mosquitto
 from tests.peer import peer

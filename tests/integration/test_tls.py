@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.connection import Connected, ConnectionSettings, Lost, Refused
 from fl_shared.errors import BrokerRefused
-from fl_shared.mqtt import Network
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Refused
+from fl_shared.mqtt.network import Network
 from fl_shared.system.mosquitto import LOOPBACK, free_port
 from fl_shared.tls import Tls
 from tests import programs
@@ -184,8 +184,8 @@ def test_messages_of_any_size_pass_over_tls(site: Site, version: str, stock: str
     code = """
 import os, ssl, sys
 from pathlib import Path
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.mqtt import Connected, ConnectionSettings, Network, Received, Subscribed, shortcuts
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.network import Connected, ConnectionSettings, Network, Received, Subscribed, shortcuts
 from fl_shared.tls import Tls
 from tests.peer import Peer
 url, ca, cert, key, version, *sizes = sys.argv[1:]

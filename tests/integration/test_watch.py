@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from fl_shared import messages as m
-from fl_shared import mqtt
 from fl_shared import topics as t
+from fl_shared.mqtt.network import Network
 from fl_shared.system.mosquitto import free_port
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests import programs
@@ -89,7 +89,7 @@ def test_no_broker(arguments: tuple[str, ...], code: int) -> None:
 
 
 def test_a_run_whose_broker_and_aggregator_die_and_come_back(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
     """`watch` goes on through all of it; `status` says since when the aggregator is gone, and what can be done."""
     edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
@@ -169,7 +169,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
 
 
 def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network
+    tmp_path: Path, mosquitto: Mosquitto, network: Network
 ) -> None:
     """A birth without a will and a status of long ago: perhaps a wrong clock, so a sign of life is waited for."""
     edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
@@ -198,7 +198,7 @@ def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
 
 
 def test_watch_ends_with_the_code_of_a_run_that_was_stopped_and_with_130_at_ctrl_c(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
     edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
@@ -218,7 +218,7 @@ def test_watch_ends_with_the_code_of_a_run_that_was_stopped_and_with_130_at_ctrl
 
 
 def test_on_a_terminal_it_is_drawn(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
     edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
     stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
@@ -281,7 +281,7 @@ def test_the_command_that_simulate_prints_follows_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["quiet", "json"])
 def test_what_start_says_off_a_terminal(
-    tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack, how: str
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack, how: str
 ) -> None:
     """`--quiet`: how it ended, in one line. `--log-format json`: each line of the log is an object."""
     edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.connection import Connected, ConnectionSettings, Lost, Received, Refused
 from fl_shared.errors import SpeaksTls, WebSocketRefused
-from fl_shared.mqtt import Network
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Received, Refused
+from fl_shared.mqtt.network import Network
 from fl_shared.mqtt.websocket import MAX_FRAME, WebSocket
 from fl_shared.system.mosquitto import LOOPBACK, free_port
 from fl_shared.tls import Tls

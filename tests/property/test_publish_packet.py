@@ -12,8 +12,8 @@ from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-import fl_shared.mqtt  # noqa: F401 - it mends how paho reads strings, for both
-from fl_shared.mqtt.publish_packet import LARGE, Publication, decode_publish
+import fl_shared.mqtt.network  # noqa: F401 - it mends how paho reads strings, for both
+from fl_shared.mqtt.paho.publish_packet import LARGE, Publication, decode_publish
 
 Outcome = tuple[bytes, int, str | None, bytes | None, bytes] | None
 

@@ -6,7 +6,7 @@ import pytest
 
 from fl_aggregator import inbox as bounded
 from fl_aggregator.inbox import CONTROL_IN_A_ROW, Inbox, Signal
-from fl_shared.connection import Lost, Received
+from fl_shared.mqtt.events import Lost, Received
 
 
 def message(size: int, topic: str = "fl/x") -> Received:

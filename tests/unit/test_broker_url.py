@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import UserError
+from fl_shared.mqtt.address import BrokerAddress
 
 
 @pytest.mark.parametrize(

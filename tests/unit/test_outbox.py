@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fl_shared.errors import QueueFull
-from fl_shared.outbox import WINDOW, WINDOW_BYTES, Outbox, Publish, Subscribe
+from fl_shared.mqtt.outbox import WINDOW, WINDOW_BYTES, Outbox, Publish, Subscribe
 
 
 def message(name: str, qos: int = 1, payload: bytes = b"") -> Publish:

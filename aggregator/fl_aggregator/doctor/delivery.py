@@ -9,8 +9,8 @@ from typing import Final
 
 from fl_aggregator.doctor.bench import Bench, hear_until_quiet
 from fl_aggregator.doctor.findings import Finding
-from fl_shared.mqtt.answers import FAILURE, Heard, ProbeFailed
-from fl_shared.mqtt.probe import Probe
+from fl_shared.mqtt.paho.probe import Probe
+from fl_shared.mqtt.paho.probe_results import FAILURE, Heard, ProbeFailed
 
 TRIPS: Final = 20
 SLOW_ANSWER: Final = 0.03

@@ -10,8 +10,9 @@ from typing import Final
 from fl_aggregator.doctor.findings import Finding
 from fl_aggregator.lookout import CONNECT_TIMEOUT, LIVE_WAIT, Lookout, age
 from fl_shared import messages as m
-from fl_shared import mqtt
 from fl_shared.errors import UserError
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.network import Network
 from fl_shared.reach import BrokerReach
 
 ANSWER_WAIT: Final = 5.0
@@ -31,7 +32,7 @@ class Sight:
 def look(reach: BrokerReach) -> Sight:
     """Raises ``BrokerUnreachable`` or ``BrokerRefused``, with the reason, if it cannot connect."""
     inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
-    with mqtt.Network("fl-doctor") as network:
+    with Network("fl-doctor") as network:
         begun = time.monotonic()
         connection = network.connect(reach.connection(), inbox.put)
         connection.wait_connected(CONNECT_TIMEOUT, once=True)

@@ -10,9 +10,9 @@ from fl_aggregator.doctor.bench import Bench
 from fl_aggregator.doctor.findings import Finding, Verdict, spelt
 from fl_aggregator.translate import INLINE_HEAD, INLINE_LIMIT
 from fl_shared import messages as m
-from fl_shared.connection import LARGEST_PACKET
-from fl_shared.mqtt.answers import ProbeFailed
-from fl_shared.outbox import WINDOW, Publish
+from fl_shared.mqtt.events import LARGEST_PACKET
+from fl_shared.mqtt.outbox import WINDOW, Publish
+from fl_shared.mqtt.paho.probe_results import ProbeFailed
 
 CHUNK: Final = 2**20 + 2**10
 """Bytes of a packet with a chunk of the default size."""

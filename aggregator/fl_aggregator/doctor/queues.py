@@ -7,8 +7,8 @@ from typing import Final
 
 from fl_aggregator.doctor.bench import WINDOW, Bench, hear_until_quiet, seconds_since
 from fl_aggregator.doctor.findings import Finding, spelt
-from fl_shared.mqtt.answers import FAILURE
-from fl_shared.mqtt.probe import Probe
+from fl_shared.mqtt.paho.probe import Probe
+from fl_shared.mqtt.paho.probe_results import FAILURE
 
 PATIENCE: Final = 60.0
 """Seconds that all bursts together may take."""

@@ -13,10 +13,12 @@ from fl_aggregator.curves import Ended, Row, rows_in
 from fl_aggregator.lookout import CONNECT_TIMEOUT, LIVE_WAIT, age, is_old_will, read
 from fl_aggregator.watch.picture import Crowd, Picture, names_of
 from fl_aggregator.watch.sight import Sight
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import UserError
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.network import Network
 from fl_shared.reach import BrokerReach
 
 REST_WAIT: Final = 0.5
@@ -36,7 +38,7 @@ class Follower:
         self._address = str(reach.address)
         self._settings = reach.connection(maximum_packet_size=4 * codec.MAX_NAMES_BYTES)
         self._inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
-        self._network = mqtt.Network("fl-watch")
+        self._network = Network("fl-watch")
         self._born: m.AggregatorPresence | None = None
         self._status: m.Status | None = None
         self._live_at: float | None = None

@@ -1,90 +1,14 @@
-"""Many connections to an MQTT 5 broker, driven by one thread. The only package that knows paho.
+"""Many connections to an MQTT 5 broker, driven by one thread.
 
-paho's own loop is a thread and a ``select()`` a client, which ends at file descriptor 1024; here one event
-loop (asyncio's, on a thread of its own) drives all clients of a `Network`, by paho's calls for foreign loops
-(`paho_link`). Where paho copies what it need not copy, we have ways around it (`shortcuts`).
+==============  =================================================================
+``network``     the connections of a process, which share one thread
+``connection``  one connection: goes on trying until it is refused or closed
+``events``      the settings of a connection, and what its handler is told
+``outbox``      what waits to be sent, in order
+``event_loop``  the thread and its timers
+``diagnosis``   says in words why a broker cannot be reached
+``address``     broker URLs
+``stream``      byte streams;  ``websocket``: MQTT over WebSockets
+``paho``        the only room that speaks to paho
+==============  =================================================================
 """
-
-from __future__ import annotations
-
-import threading
-import time
-from collections.abc import Callable
-from functools import partial
-from typing import Self
-
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.connection import (
-    Connected,
-    ConnectionSettings,
-    Event,
-    Lost,
-    Received,
-    Refused,
-    Subscribed,
-    Will,
-)
-from fl_shared.mqtt.paho_link import PahoLink
-from fl_shared.network_thread import NetworkThread
-from fl_shared.reconnection import Connection
-
-__all__ = [
-    "Connected",
-    "Connection",
-    "ConnectionSettings",
-    "Event",
-    "Lost",
-    "Network",
-    "Received",
-    "Refused",
-    "Subscribed",
-    "Will",
-]
-
-
-class Network:
-    """Connections that share one thread (and a few more while connecting)."""
-
-    def __init__(self, name: str = "mqtt") -> None:
-        self._thread = NetworkThread(name)
-        self._lock = threading.Lock()
-        self._connections: list[Connection] = []
-        self._reached: set[BrokerAddress] = set()
-
-    def connect(self, settings: ConnectionSettings, handler: Callable[[Event], None]) -> Connection:
-        """Starts a connection, which goes on trying until it is refused or closed; does not wait for it.
-
-        ``handler`` runs on the network thread and holds up every connection meanwhile: it may only enqueue.
-        """
-        connection = Connection(
-            self._thread, settings, handler, lambda owner: PahoLink(self._thread, owner), self._reached
-        )
-        with self._lock:
-            self._connections = [old for old in self._connections if not old.wait_closed(0)]
-            self._connections.append(connection)
-        if not self._thread.post(connection.attempt):
-            raise RuntimeError("the network is closed")
-        return connection
-
-    def check(self) -> None:
-        """Raises the first error of a handler (or of this package) on the network thread, if there was one."""
-        self._thread.check()
-
-    def close(self, *, graceful: bool = True, timeout: float = 5.0) -> None:
-        """Closes all connections together (see `Connection.close`) and ends the thread."""
-        if self._thread.is_current:
-            raise RuntimeError("a handler cannot close its network")
-        with self._lock:
-            connections, self._connections = self._connections, []
-        for connection in connections:
-            self._thread.post(partial(connection.begin_close, graceful, timeout))
-        deadline = time.monotonic() + timeout + 1.0
-        for connection in connections:
-            connection.wait_closed(max(0.0, deadline - time.monotonic()))
-        self._thread.stop(timeout=1.0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -18,8 +18,8 @@ from typing import Final
 
 import numpy as np
 
-from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import SpeaksTls, WebSocketRefused
+from fl_shared.mqtt.address import BrokerAddress
 
 MAX_ANSWER: Final = 16 * 2**10
 """Bytes of the answer to our request for a WebSocket."""

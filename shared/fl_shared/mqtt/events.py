@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from fl_shared.broker_url import BrokerAddress
 from fl_shared.errors import UserError
+from fl_shared.mqtt.address import BrokerAddress
 
 MAX_STRING: Final = 65_535
 """Bytes of any string or binary member of an MQTT packet but the payload."""

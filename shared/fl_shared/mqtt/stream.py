@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 
-from fl_shared.broker_url import BrokerAddress
+from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.websocket import WebSocket
 
 Stream = socket.socket | WebSocket

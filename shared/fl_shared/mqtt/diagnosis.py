@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.connection import ConnectionSettings
 from fl_shared.errors import SpeaksTls, WebSocketRefused
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.system.mosquitto import answers
 
 ASK_TIMEOUT: Final = 1.0

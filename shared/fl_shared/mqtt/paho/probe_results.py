@@ -1,4 +1,4 @@
-"""What a broker answers, as a `fl_shared.mqtt.probe.Probe` shows it. No I/O here."""
+"""What a broker answers, as a `fl_shared.mqtt.paho.probe.Probe` shows it. No I/O here."""
 
 from __future__ import annotations
 

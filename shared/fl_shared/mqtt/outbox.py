@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from fl_shared.connection import MAX_STRING, check_qos, check_topic
 from fl_shared.errors import QueueFull
+from fl_shared.mqtt.events import MAX_STRING, check_qos, check_topic
 
 WINDOW: Final = 20
 """QoS 1 messages that may wait for their PUBACK at once, if the broker allows as many (Mosquitto does)."""

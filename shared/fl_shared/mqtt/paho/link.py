@@ -22,22 +22,15 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from fl_shared.connection import (
-    LARGEST_PACKET,
-    Connected,
-    ConnectionSettings,
-    Received,
-    Refused,
-    Subscribed,
-)
-from fl_shared.diagnosis import diagnose
 from fl_shared.errors import SpeaksTls
-from fl_shared.mqtt.dressing import connect_properties, dress, publish_properties
-from fl_shared.mqtt.publish_packet import LARGE
-from fl_shared.mqtt.shortcuts import client_class
-from fl_shared.network_thread import NetworkThread
-from fl_shared.outbox import Outbox, Outgoing, Publish, Subscribe
-from fl_shared.reconnection import Connection
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.diagnosis import diagnose
+from fl_shared.mqtt.event_loop import NetworkThread
+from fl_shared.mqtt.events import LARGEST_PACKET, Connected, ConnectionSettings, Received, Refused, Subscribed
+from fl_shared.mqtt.outbox import Outbox, Outgoing, Publish, Subscribe
+from fl_shared.mqtt.paho.fast_client import client_class
+from fl_shared.mqtt.paho.options import connect_properties, dress, publish_properties
+from fl_shared.mqtt.paho.publish_packet import LARGE
 
 LOG = logging.getLogger(__name__)
 

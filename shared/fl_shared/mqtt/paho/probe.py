@@ -1,6 +1,6 @@
 """A connection that shows every answer of the broker: for trying out what a broker can, not for a run.
 
-What `fl_shared.reconnection.Connection` hides for good reasons is here to be seen: all that CONNACK announces, the
+What `fl_shared.mqtt.connection.Connection` hides for good reasons is here to be seen: all that CONNACK announces, the
 reason code of each PUBACK, the expiry that a message still has. A subscriber can hold its PUBACKs back, as a slow one
 does. A `Probe` is one TCP connection and its thread; it never connects again, and every wait has a deadline.
 """
@@ -20,10 +20,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from fl_shared.connection import ConnectionSettings
-from fl_shared.mqtt.answers import Announced, Heard, ProbeFailed
-from fl_shared.mqtt.dressing import connect_properties, dress, publish_properties
-from fl_shared.mqtt.streams import open_stream
+from fl_shared.mqtt.events import ConnectionSettings
+from fl_shared.mqtt.paho.options import connect_properties, dress, publish_properties
+from fl_shared.mqtt.paho.probe_results import Announced, Heard, ProbeFailed
+from fl_shared.mqtt.stream import open_stream
 
 _TURN: Final = 0.2
 """Seconds of one turn of the loop, after which it looks whether it is to end."""

@@ -30,10 +30,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from fl_shared.broker_url import BrokerAddress, Scheme
 from fl_shared.errors import SpeaksTls
-from fl_shared.mqtt.publish_packet import LARGE, Publication, decode_publish
-from fl_shared.mqtt.streams import Stream, open_stream
+from fl_shared.mqtt.address import BrokerAddress, Scheme
+from fl_shared.mqtt.paho.publish_packet import LARGE, Publication, decode_publish
+from fl_shared.mqtt.stream import Stream, open_stream
 from fl_shared.mqtt.websocket import TLS_ALERT
 
 LOG = logging.getLogger(__name__)

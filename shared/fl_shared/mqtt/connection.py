@@ -14,8 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from fl_shared.broker_url import BrokerAddress
-from fl_shared.connection import (
+from fl_shared.errors import BrokerRefused, BrokerUnreachable, MessageTooLarge
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.diagnosis import diagnose, diagnose_silence
+from fl_shared.mqtt.event_loop import NetworkThread
+from fl_shared.mqtt.events import (
     MAX_FILTERS,
     Connected,
     ConnectionSettings,
@@ -25,10 +28,7 @@ from fl_shared.connection import (
     check_filter,
     check_qos,
 )
-from fl_shared.diagnosis import diagnose, diagnose_silence
-from fl_shared.errors import BrokerRefused, BrokerUnreachable, MessageTooLarge
-from fl_shared.network_thread import NetworkThread
-from fl_shared.outbox import Outgoing, Publish, Subscribe, Unsubscribe
+from fl_shared.mqtt.outbox import Outgoing, Publish, Subscribe, Unsubscribe
 
 
 class Link(Protocol):

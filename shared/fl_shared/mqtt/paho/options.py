@@ -6,7 +6,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from fl_shared.connection import ConnectionSettings, Will
+from fl_shared.mqtt.events import ConnectionSettings, Will
 
 
 def dress(client: Client, settings: ConnectionSettings) -> None:
