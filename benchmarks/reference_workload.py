@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from fl_edge.tasks import load_task
 from fl_edge.tasks.task import Examples, Task
-from fl_shared.messages import Partition
+from fl_shared.protocol.messages import Partition
 
 State = dict[str, np.ndarray[Any, np.dtype[Any]]]
 

@@ -8,12 +8,12 @@ import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.publication import Publication
 from fl_shared.tensors.sections import ModelSection
 

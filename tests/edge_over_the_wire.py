@@ -11,11 +11,11 @@ from typing import Any, cast
 import msgpack
 import numpy as np
 
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import Manifest, Vector, content_digest
 from tests.aggregator_over_the_wire import OverTheWire
 

@@ -14,8 +14,8 @@ from fl_edge.session import effects, events, step
 from fl_edge.session.effects import Effect
 from fl_edge.session.events import Event
 from fl_edge.session.phases import Appraisal, Confirming, Identity, Kept, Part, Session, State
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.upload import FinishedUpdate
 from tests.samples import DATA, MANIFEST

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 import zlib
 
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
 
 RUN = "3f9a1c0b7e22"

@@ -33,7 +33,7 @@ def predict(
 ) -> int:
     """Ask the edges about FILE: a PNG or JPEG picture, or JSON ({"pixels": …}); - is standard input."""
     from fl_aggregator.predict import Request, ask, one_line
-    from fl_shared.topics import valid_client
+    from fl_shared.protocol.topics import valid_client
 
     if client is not None and not valid_client(client):
         raise UserError(f"--client {client!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")

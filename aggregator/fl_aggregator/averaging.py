@@ -12,7 +12,7 @@ from fl_aggregator.fold import BLOCK, ExactSum
 from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
 from fl_aggregator.strategies import Strategy
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Manifest, Vector
 
 

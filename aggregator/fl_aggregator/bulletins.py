@@ -12,9 +12,9 @@ from fl_aggregator.links import Links
 from fl_aggregator.phases import Run, Summary
 from fl_aggregator.refusals import Refusals
 from fl_aggregator.resumption import RESULTS_RETAINED
-from fl_aggregator.translate import Scope
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.envelope import Scope
 
 STATUS_EVERY: Final = 5.0
 STATUS_AT_MOST_EVERY: Final = 0.5

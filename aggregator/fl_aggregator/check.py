@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from fl_aggregator.fold import magnitude
-from fl_shared.messages import FoldSettings, RejectionReason, Update
+from fl_shared.protocol.messages import FoldSettings, RejectionReason, Update
 from fl_shared.tensors.manifest import WIRE_DTYPE, ArraySpec, Manifest, Vector, content_digest
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fl_aggregator.phases import Summary
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 
 MAX_ROWS: Final = m.MAX_HISTORY - 1
 """Beside the last one."""

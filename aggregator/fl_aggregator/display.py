@@ -17,11 +17,11 @@ from fl_aggregator import effects as do
 from fl_aggregator import rollcall, views
 from fl_aggregator.curves import Curves, ended_of, row_of
 from fl_aggregator.phases import Run
-from fl_aggregator.translate import Scope
 from fl_aggregator.waiting import Waiting, waited_for
 from fl_aggregator.watch.drawing import View
 from fl_aggregator.watch.lines import round_line
 from fl_aggregator.watch.picture import Crowd, Picture
+from fl_shared.protocol.envelope import Scope
 
 LOG: Final = logging.getLogger(__name__)
 

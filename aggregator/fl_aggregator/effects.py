@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fl_aggregator.events import Event, UpdateFacts
-from fl_shared.messages import ModelReference, RefusalReason, RejectionReason, Split
+from fl_shared.protocol.messages import ModelReference, RefusalReason, RejectionReason, Split
 
 if TYPE_CHECKING:
     from fl_aggregator.phases import Summary

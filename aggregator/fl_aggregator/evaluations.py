@@ -12,7 +12,7 @@ from typing import Final
 from fl_aggregator.effects import Effect, KeepBest, PublishResult, WriteHistory
 from fl_aggregator.events import Confusion, Evaluated
 from fl_aggregator.phases import Evaluation, Run, Summary
-from fl_shared.messages import ModelReference, Split
+from fl_shared.protocol.messages import ModelReference, Split
 
 LONGEST_EVALUATION: Final = 120.0
 """Seconds that a version's evaluation is waited for: an evaluator that hangs must not hold up the end of a run."""

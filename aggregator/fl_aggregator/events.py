@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fl_shared.messages import ClientRole, RejectionReason, Split
+from fl_shared.protocol.messages import ClientRole, RejectionReason, Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

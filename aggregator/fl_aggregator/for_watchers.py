@@ -13,10 +13,10 @@ from fl_aggregator import curves, rollcall, views
 from fl_aggregator.events import UpdateFacts
 from fl_aggregator.links import Links
 from fl_aggregator.phases import Evaluating, Run, Summary, collected_in
-from fl_aggregator.translate import Scope
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.envelope import Scope
 
 HISTORY_AT_MOST_EVERY: Final = 0.5
 EDGES_AT_MOST_EVERY: Final = 1.0

@@ -15,8 +15,8 @@ from typing import Final
 
 from fl_aggregator.limits import Exceeded, Kind, Limits
 from fl_aggregator.roster import Roster, own_part
-from fl_shared import topics as t
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import topics as t
 
 LIMITED: Final[dict[type[t.Topic], Kind]] = {
     t.RegisterTopic: "registration",

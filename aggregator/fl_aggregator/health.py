@@ -6,10 +6,10 @@ import queue
 import time
 
 from fl_aggregator.lookout import BIRTH_WAIT, CONNECT_TIMEOUT, FRESH, LIVE_WAIT, Lookout, age
-from fl_shared import messages as m
 from fl_shared.errors import ProgramError, RunFailed
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import messages as m
 from fl_shared.reach import BrokerOptions
 
 

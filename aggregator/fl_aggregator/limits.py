@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
-from fl_shared.messages import LimitReason
+from fl_shared.protocol.messages import LimitReason
 from fl_shared.system.token_bucket import Bucket, Rate
 
 Kind = Literal["registration", "presence", "other"]

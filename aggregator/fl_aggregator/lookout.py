@@ -7,12 +7,12 @@ import queue
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.errors import BadSignature, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 
 if TYPE_CHECKING:
     from fl_shared.kit import Kit

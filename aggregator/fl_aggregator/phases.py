@@ -12,7 +12,7 @@ from typing import Literal
 from fl_aggregator.events import Confusion, Evaluated, UpdateFacts
 from fl_aggregator.roster import Roster
 from fl_aggregator.settings import Settings
-from fl_shared.messages import ModelReference, Split
+from fl_shared.protocol.messages import ModelReference, Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,10 @@ from typing import Final
 
 from fl_aggregator.checkpoint import Model
 from fl_aggregator.links import Links
-from fl_aggregator.translate import Scope
-from fl_shared import messages as m
 from fl_shared import publication as pub
-from fl_shared import topics as t
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.envelope import Scope
 from fl_shared.tensors import sections
 
 MIN_CHUNK: Final = 2**10

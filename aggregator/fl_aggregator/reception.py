@@ -14,11 +14,12 @@ from fl_aggregator.links import Links
 from fl_aggregator.phases import Run
 from fl_aggregator.refusals import Refusals
 from fl_aggregator.seals import Seals
-from fl_aggregator.translate import Dropped, Scope
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_aggregator.translate import Dropped
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.envelope import Scope
 from fl_shared.system.token_bucket import Bucket, Rate
 
 OURS: Final = (

@@ -29,8 +29,8 @@ from fl_aggregator.phases import (
 )
 from fl_aggregator.round import announcement_of, average_of
 from fl_aggregator.rundir import RunDirectory, RunRecord, versions
-from fl_shared import messages as m
 from fl_shared.errors import UserError
+from fl_shared.protocol import messages as m
 
 LOG: Final = logging.getLogger(__name__)
 

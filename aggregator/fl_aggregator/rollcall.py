@@ -12,7 +12,7 @@ from typing import Final
 from fl_aggregator.events import UpdateFacts
 from fl_aggregator.phases import Aggregating, Collecting, Run, Stopped, Summary
 from fl_aggregator.roster import Client
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 
 LOADING: Final = "is loading its part of the data"
 NO_EXAMPLES: Final = "has no examples to train on"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from fl_shared.messages import ClientRole
+from fl_shared.protocol.messages import ClientRole
 
 FAREWELL: Final = 2.0
 """Seconds that a broker takes at most from the first will that it sends at its end until we hear that it is gone."""

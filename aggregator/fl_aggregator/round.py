@@ -29,7 +29,7 @@ from fl_aggregator.phases import (
 )
 from fl_aggregator.selection import permutation
 from fl_aggregator.summaries import lack_of_edges, missing_from, overdue, summary_of
-from fl_shared.messages import ModelReference
+from fl_shared.protocol.messages import ModelReference
 
 Step = tuple[Run, tuple[do.Effect, ...]]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fl_aggregator.translate import Dropped
-from fl_shared import topics as t
-from fl_shared.codec import is_sealed
 from fl_shared.errors import CannotOpen, UserError
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.codec import is_sealed
 
 if TYPE_CHECKING:
     from fl_shared.kit import Kit

@@ -8,9 +8,9 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fl_aggregator import strategies
-from fl_shared import messages as m
-from fl_shared import schemes, topics
 from fl_shared.errors import UserError
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import partition_scheme, topics
 
 SPARE_CLIENTS: Final = 10_000
 """So many clients are remembered beyond those that the run has parts for, unless it is said otherwise. A flood of
@@ -58,7 +58,7 @@ class Settings(BaseModel):
     @field_validator("partition")
     @classmethod
     def _scheme_is_known(cls, text: str) -> str:
-        schemes.parse_scheme(text)
+        partition_scheme.parse_scheme(text)
         return text
 
     @field_validator("prefix")

@@ -17,10 +17,10 @@ from fl_aggregator.dashboard.server import DashboardServer
 from fl_aggregator.rundir import PARTS, RUN, FleetRecord
 from fl_aggregator.runtime import Aggregator, Outcome
 from fl_aggregator.settings import Settings
-from fl_shared import messages as m
 from fl_shared import options
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.protocol import messages as m
 from fl_shared.reach import BrokerOptions, BrokerReach
 from fl_shared.system.child_process import Leashed
 from fl_shared.system.mosquitto import LOOPBACK, MosquittoChild

@@ -24,7 +24,7 @@ from typing import Final, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fl_aggregator.check import Content, SectionContent
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 
 _MAGIC: Final = b"FLSPOOL1"
 _FOOTER: Final = struct.Struct("<8sQQ")

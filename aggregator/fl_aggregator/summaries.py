@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from fl_aggregator.events import UpdateFacts
 from fl_aggregator.phases import Collecting, Run, Summary
-from fl_shared.messages import ModelReference
+from fl_shared.protocol.messages import ModelReference
 
 MAX_NAME: Final = 64
 MAX_METRICS: Final = 48

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final, TypedDict
-
 from fl_aggregator import effects as do
 from fl_aggregator import events as on
 from fl_aggregator.phases import Summary
 from fl_aggregator.settings import Settings
-from fl_shared import messages as m
-from fl_shared import topics as t
-
-INLINE_LIMIT: Final = 4 * 2**20
-"""Bytes. Larger packets are slow, and cost the broker a copy."""
-INLINE_COHORT: Final = 50
-INLINE_HEAD: Final = 64 * 2**10
-"""Room for all of an update but its data."""
-
-
-class Envelope(TypedDict):
-    """What stands at the head of every message of the aggregator (protocol, 1.3)."""
-
-    run: str
-    epoch: int
-    seq: int
-
-
-@dataclass(slots=True)
-class Scope:
-    """Which run this is, and which start of its aggregator."""
-
-    run: str
-    epoch: int
-    _seq: int = field(default=0)
-
-    def envelope(self) -> Envelope:
-        """The head of the next message."""
-        self._seq += 1
-        return {"run": self.run, "epoch": self.epoch, "seq": self._seq}
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.envelope import Envelope, Scope
+from fl_shared.protocol.limits import INLINE_COHORT, INLINE_HEAD, INLINE_LIMIT
 
 
 class Dropped(Exception):

@@ -13,11 +13,11 @@ from typing import Final
 from fl_aggregator.inbox import Inbox, Signal
 from fl_aggregator.links import Links
 from fl_aggregator.lookout import BIRTH_WAIT, LIVE_WAIT, read
-from fl_aggregator.translate import Scope
-from fl_shared import messages as m
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.protocol import messages as m
+from fl_shared.protocol.envelope import Scope
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Final
 from fl_aggregator import effects as do
 from fl_aggregator.events import UpdateFacts
 from fl_aggregator.phases import Aggregating, Closed, Collecting, Run
-from fl_shared.messages import RejectionReason
+from fl_shared.protocol.messages import RejectionReason
 
 Step = tuple[Run, tuple[do.Effect, ...]]
 

@@ -17,9 +17,9 @@ from fl_aggregator.phases import (
     Stopped,
     Summary,
 )
-from fl_aggregator.translate import Envelope, Scope
-from fl_shared import codec
-from fl_shared import messages as m
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol.envelope import Envelope, Scope
 
 STATUS_BYTES: Final = 1024 - codec.SIGNATURE_ROOM
 PAUSED_LENGTH: Final = 200

@@ -26,7 +26,7 @@ from fl_aggregator.settings import Settings
 from fl_aggregator.spool_file import Damaged
 from fl_aggregator.strategies import Strategy
 from fl_aggregator.uploads import Grant, Misfit, Taken, Uploads
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 from fl_shared.publication import MAX_MODEL_BYTES
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest
 

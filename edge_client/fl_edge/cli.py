@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from fl_shared import options
 from fl_shared.errors import UserError
-from fl_shared.topics import valid_client
+from fl_shared.protocol.topics import valid_client
 
 if TYPE_CHECKING:
     from fl_shared.kit import Kit

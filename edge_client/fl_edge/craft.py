@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from fl_shared.messages import Partition, Split, TrainingSettings, UpdateMetrics
+from fl_shared.protocol.messages import Partition, Split, TrainingSettings, UpdateMetrics
 from fl_shared.tensors.manifest import Manifest, Vector
 
 if TYPE_CHECKING:

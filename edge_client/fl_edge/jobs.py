@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, cast
 import msgpack
 from pydantic import BaseModel
 
-from fl_shared.messages import Confusion, Partition, Split, TrainingSettings, UpdateMetrics
+from fl_shared.protocol.messages import Confusion, Partition, Split, TrainingSettings, UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer import Download

@@ -12,8 +12,8 @@ from typing import Final, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_shared.messages import Partition
-from fl_shared.schemes import Dirichlet, Iid, Own, Quantity, Scheme, Shards, parse_scheme
+from fl_shared.protocol.messages import Partition
+from fl_shared.protocol.partition_scheme import Dirichlet, Iid, Own, Quantity, Scheme, Shards, parse_scheme
 
 Indices = NDArray[np.int64]
 """Positions in a data set, shape (examples of the part,), ascending."""

@@ -36,7 +36,7 @@ from fl_edge.jobs import (
     Unusable,
 )
 from fl_edge.worker_process import WorkerProcess
-from fl_shared.messages import Partition, Split, TrainingSettings
+from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 
 CANCEL_GRACE: Final = 30.0
 """Seconds in which a worker must obey a cancel; then it is killed."""

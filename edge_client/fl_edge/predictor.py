@@ -16,12 +16,12 @@ from typing import Final, Protocol
 
 from fl_edge.models import Holder, Model, ModelStore
 from fl_edge.quota import Quota
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 
 LOG = logging.getLogger(__name__)
 

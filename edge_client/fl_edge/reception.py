@@ -15,10 +15,10 @@ from fl_edge.session.phases import Session
 from fl_edge.translate import cleared, event_of
 from fl_edge.vigil import Vigil
 from fl_edge.wire import Up, WireEvent
-from fl_shared import topics as t
-from fl_shared.codec import DecodeError, decode
 from fl_shared.errors import BadSignature
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.codec import DecodeError, decode
 
 LOG = logging.getLogger(__name__)
 

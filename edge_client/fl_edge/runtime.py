@@ -33,8 +33,8 @@ from fl_edge.session import effects, events
 from fl_edge.session.phases import Registering
 from fl_edge.vigil import Vigil
 from fl_edge.wire import WireEvent
-from fl_shared import topics as t
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import topics as t
 
 LOG = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from fl_edge import training
 from fl_edge.craft import Look, MakeVector, TrainedUpdate
 from fl_edge.tasks import classes
 from fl_edge.tasks.task import Scores, Task
-from fl_shared.messages import Partition, Split, TrainingSettings
+from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fl_edge.session import events
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 
 
 def event_of(

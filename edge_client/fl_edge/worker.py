@@ -61,7 +61,7 @@ from fl_edge.jobs import (
     read_frame,
     write_frame,
 )
-from fl_shared.messages import UpdateMetrics
+from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector
 from fl_shared.tensors.sections import ModelSection, model_digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection
 

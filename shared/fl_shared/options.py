@@ -21,8 +21,8 @@ import click
 from click.core import ParameterSource
 
 from fl_shared.errors import ProgramError, UserError
+from fl_shared.protocol.topics import valid_prefix
 from fl_shared.system.text import one_line
-from fl_shared.topics import valid_prefix
 
 if TYPE_CHECKING:
     from fl_shared.mqtt.address import BrokerAddress

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
 

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.assembly import Assembly
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.publication import (
     MAX_MODEL_BYTES,
     ModelTopic,

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypedDict, cast
 
-from fl_shared import messages as m
-from fl_shared.codec import encode
+from fl_shared.protocol import messages as m
+from fl_shared.protocol.codec import encode
 from fl_shared.publication import MAX_CHUNKS, chunk_count
 from fl_shared.tensors.sections import ModelSection
 

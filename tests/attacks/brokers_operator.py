@@ -10,9 +10,9 @@ import msgpack
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.publication import publication
 from fl_shared.sealing import Sealer
 from fl_shared.signatures import Signer

@@ -9,8 +9,8 @@ from typing import Any, cast
 import msgpack
 import numpy as np
 
-from fl_shared import codec
-from fl_shared import messages as m
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
 from tests.attacks.row import UNKNOWN, Counted, Row
 from tests.attacks.stage import BAD, KITS, LAB, SEALED, VALUES, Stage
 from tests.attacks.villain import raw_publish

@@ -10,8 +10,8 @@ from typing import cast
 
 import msgpack
 
-from fl_shared import codec
-from fl_shared import messages as m
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
 from tests.attacks.row import UNKNOWN, Counted, Row
 from tests.attacks.stage import BAD, KITS, LAB, MARK, Stage
 from tests.attacks.villain import Heard, villain

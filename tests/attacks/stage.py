@@ -18,9 +18,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from fl_edge.tasks.synthetic import SyntheticCraft
-from fl_shared import codec
-from fl_shared import messages as m
 from fl_shared.kit import Kit, Role
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
 from fl_shared.sealing import Sealer
 from tests import programs
 from tests.attacks.villain import Door, Heard, Villain

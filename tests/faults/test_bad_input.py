@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 from fl_aggregator.refusals import UNKNOWN
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.errors import QueueFull
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
 from tests import programs
 from tests.broker import Mosquitto

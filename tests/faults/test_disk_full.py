@@ -18,12 +18,12 @@ from safetensors.numpy import save
 
 from fl_aggregator.checkpoint import sha256
 from fl_aggregator.disk import has_room
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from tests import programs
 from tests.broker import Mosquitto
 from tests.faults import watching

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fl_edge import kept
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from tests import programs
 from tests.aggregator_over_the_wire import OverTheWire
 from tests.broker import Mosquitto

@@ -23,12 +23,12 @@ from safetensors.numpy import save_file
 from fl_aggregator.checkpoint import sha256
 from fl_aggregator.limits import NEWCOMERS_AT_ONCE
 from fl_aggregator.refusals import UNKNOWN
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.errors import QueueFull
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests import programs
 from tests.aggregator_over_the_wire import OverTheWire

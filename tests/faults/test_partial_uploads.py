@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.spool import Spool
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 from tests import programs
 from tests.broker import Mosquitto
 from tests.faults import watching

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from tests import programs
 from tests.broker import Mosquitto
 from tests.faults.watching import TASK, Hold, Watch, freeze, kill, thaw, trainings

@@ -22,13 +22,13 @@ from fl_edge.predictor import FETCH_PATIENCE, RETRY
 from fl_edge.runtime import Inbox, Runtime
 from fl_edge.session.phases import Identity, Session, Stopped
 from fl_edge.wire import Wire, WireEvent
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from tests.fuzz.hand import Hand, requests
 from tests.fuzz.lines import Line, Lines
 from tests.fuzz.mutations import Mutator, Seed, golden

@@ -13,7 +13,7 @@ from fl_edge import jobs
 from fl_edge.errors import EdgeError
 from fl_edge.tasks import payload as pictures
 from fl_edge.worker import Worker, _failure, _Kept
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 
 
 class Hand:

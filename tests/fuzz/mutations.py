@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, cast
 
 import msgpack
 
-from fl_shared import codec
-from fl_shared import topics as t
+from fl_shared.protocol import codec
+from fl_shared.protocol import topics as t
 from tests.samples import MESSAGES
 
 Path = tuple[str | int, ...]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.publication import Publication, publication
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from fl_shared import codec
-from fl_shared import messages as m
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
 from fl_shared.system.mosquitto import free_port
 from tests import programs
 from tests.broker import Mosquitto

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.publication import publication
 from fl_shared.tensors.manifest import Manifest, content_digest
 from fl_shared.tensors.sections import ModelSection, model_digest

@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fl_aggregator.provision.kits import Provision
 from fl_edge.craft import edge_seed
 from fl_edge.tasks.synthetic import SyntheticCraft
-from fl_shared import codec, upload
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared import upload
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.sealing import Sealer
 from fl_shared.signatures import Signer
 from fl_shared.tensors.sections import ModelSection, model_digest

@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from fl_shared import codec
+from fl_shared.protocol import codec
 from tests import programs
 from tests.broker import Mosquitto
 from tests.samples import MESSAGES

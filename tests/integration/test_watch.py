@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.system.mosquitto import free_port
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests import programs

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fl_edge.session.phases import Session
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec
 from fl_shared.transfer import Download
 from tests.fuzz.edge import GOLDEN, PREDICTOR, Beset

@@ -13,7 +13,7 @@ from fl_edge import training
 from fl_edge.jobs import Initialised, JobResult, KeepModel, Outcome
 from fl_edge.pool import Pool
 from fl_edge.tasks import load_task
-from fl_shared.messages import Partition, TrainingSettings
+from fl_shared.protocol.messages import Partition, TrainingSettings
 from fl_shared.system.shared_memory import SharedBytes
 
 SEVEN = (Path(__file__).parents[2] / "examples" / "seven.png").read_bytes()

@@ -34,7 +34,7 @@ from fl_aggregator import events as on
 from fl_aggregator.phases import Collecting, new_run
 from fl_aggregator.round import step
 from fl_aggregator.settings import Settings
-from fl_shared.messages import ModelReference
+from fl_shared.protocol.messages import ModelReference
 from tests.unit.ledger import Ledger
 from tests.unit.words import fits, say
 

@@ -14,8 +14,8 @@ import msgpack
 import pytest
 import yaml
 
-from fl_shared import asyncapi, codec
-from fl_shared import topics as t
+from fl_shared.protocol import asyncapi, codec
+from fl_shared.protocol import topics as t
 from tests.samples import MESSAGES
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ Tree = dict[str, Any]
 
 
 def test_the_file_is_what_the_code_makes() -> None:
-    assert asyncapi.render() == TEXT, "python -m fl_shared.asyncapi > docs/asyncapi.yaml"
+    assert asyncapi.render() == TEXT, "python -m fl_shared.protocol.asyncapi > docs/asyncapi.yaml"
 
 
 def test_it_is_a_valid_document() -> None:

@@ -23,9 +23,9 @@ from fl_edge.parts_file import PartsFile
 from fl_edge.tasks import classes, load_task
 from fl_edge.tasks.task import Examples, LocalData
 from fl_edge.torch_craft import TorchCraft
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import Manifest, manifest_of
 from tests.samples import MESSAGES
 from tests.unit.boss import Boss, first_weights, given, part

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from tests.samples import MESSAGES
 
 TOPICS = sorted({topic for topic, _ in MESSAGES.values()}, key=repr)

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from fl_aggregator import views
 from fl_aggregator.curves import RECENT, Curves, Ended, Row, columns_of, ended_of, row_of, rows_in, rows_of
 from fl_aggregator.phases import Summary
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 
 
 def row(number: int, accuracy: float | None = None) -> Row:

@@ -19,9 +19,9 @@ from fl_aggregator.settings import Settings
 from fl_aggregator.watch.drawing import View, table
 from fl_aggregator.watch.lines import duration, now_line, size, summary_lines, trend
 from fl_aggregator.watch.picture import Crowd, Picture
-from fl_shared import messages as m
-from fl_shared.messages import ModelReference
 from fl_shared.options import start_logging
+from fl_shared.protocol import messages as m
+from fl_shared.protocol.messages import ModelReference
 
 
 @dataclass

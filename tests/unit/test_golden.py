@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared import codec
-from fl_shared import messages as m
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
 from tests.samples import MESSAGES
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fl_edge.models import Holder, Model, ModelStore
-from fl_shared import codec
-from fl_shared import topics as t
+from fl_shared.protocol import codec
+from fl_shared.protocol import topics as t
 from fl_shared.publication import publication
 from fl_shared.tensors.sections import ModelSection
 from tests.samples import DATA, MANIFEST

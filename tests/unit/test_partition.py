@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_edge.partition import hold_out, parts, split
-from fl_shared.messages import Partition
-from fl_shared.schemes import Dirichlet, Iid, Own, Quantity, Shards, parse_scheme
+from fl_shared.protocol.messages import Partition
+from fl_shared.protocol.partition_scheme import Dirichlet, Iid, Own, Quantity, Shards, parse_scheme
 
 LABELS = np.random.default_rng(1).integers(0, 10, 6000)
 SCHEMES = ["iid", "shards", "dirichlet:0.3", "dirichlet:0.001", "quantity:0.3", "quantity:0.001"]

@@ -8,10 +8,10 @@ import logging
 import msgpack
 import pytest
 
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.options import start_logging
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.system.text import one_line
 from tests.samples import MESSAGES
 

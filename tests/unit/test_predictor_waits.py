@@ -8,10 +8,10 @@ from typing import Any, cast
 from fl_edge.models import Model, ModelStore
 from fl_edge.predictor import GHOST_AFTER, Answer, Predictor
 from fl_edge.quota import Quota
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.publication import Publication, publication
 from fl_shared.tensors.sections import ModelSection
 from tests.samples import DATA, MANIFEST

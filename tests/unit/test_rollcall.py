@@ -5,7 +5,7 @@ from __future__ import annotations
 from fl_aggregator import rollcall
 from fl_aggregator.effects import PublishResult
 from fl_aggregator.phases import Aggregating
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 from tests.unit.playbook import Playbook, gathered
 
 

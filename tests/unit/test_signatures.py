@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_shared import codec
-from fl_shared import topics as t
 from fl_shared.errors import BadSignature
+from fl_shared.protocol import codec
+from fl_shared.protocol import topics as t
 from fl_shared.signatures import SIGNATURE, Signer, Verifier
 from tests.samples import MESSAGES
 

@@ -16,7 +16,7 @@ from fl_aggregator.check import Content, SectionContent
 from fl_aggregator.disk import DiskFull
 from fl_aggregator.spool import Durability, Partial, Spool
 from fl_aggregator.spool_file import Damaged, Description
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import ArraySpec, content_digest
 
 MANIFEST = "ab" * 32

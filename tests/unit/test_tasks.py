@@ -22,7 +22,7 @@ from fl_edge.tasks.cifar10 import Cifar10Task
 from fl_edge.tasks.image import ImageTask, draw_weights
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples
-from fl_shared.messages import Partition, TrainingSettings
+from fl_shared.protocol.messages import Partition, TrainingSettings
 
 pytestmark = pytest.mark.edge
 

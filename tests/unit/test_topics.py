@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_shared import topics as t
+from fl_shared.protocol import topics as t
 
 SPELLINGS: dict[str, t.Topic] = {
     "fl/aggregator": t.AggregatorTopic(),

@@ -21,7 +21,7 @@ from fl_edge.tasks import load_task
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
 from fl_edge.training import train_update
-from fl_shared.messages import Partition, TrainingSettings
+from fl_shared.protocol.messages import Partition, TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector, unflatten
 
 pytestmark = pytest.mark.edge

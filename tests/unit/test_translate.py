@@ -8,10 +8,11 @@ import msgpack
 import pytest
 
 from fl_aggregator import events as on
-from fl_aggregator.translate import Dropped, Scope, event_from, unusable
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_aggregator.translate import Dropped, event_from, unusable
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.envelope import Scope
 from tests.samples import MESSAGES, RUN
 
 SCOPE = Scope(RUN, 1)

@@ -16,10 +16,10 @@ from fl_edge.session.phases import Identity, Member, Session
 from fl_edge.trust import MAX_RUNS, MAX_TOPICS, Trust
 from fl_edge.vigil import Vigil
 from fl_edge.wire import Up
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.signatures import Signer, Verifier
 from tests.samples import MESSAGES
 

@@ -8,9 +8,10 @@ import msgpack
 import numpy as np
 import pytest
 
-from fl_shared import codec, upload
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared import upload
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
 from tests.samples import DATA, MANIFEST, MESSAGES

@@ -15,8 +15,8 @@ from fl_aggregator.disk import DiskFull
 from fl_aggregator.events import UpdateFacts
 from fl_aggregator.spool import Spool
 from fl_aggregator.uploads import Misfit, Uploads
-from fl_shared import messages as m
 from fl_shared.intake import Granted
+from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import content_digest
 
 CHUNK = 1024

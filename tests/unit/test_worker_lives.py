@@ -183,7 +183,7 @@ import sys, time
 from queue import SimpleQueue
 from fl_edge.jobs import KeepModel
 from fl_edge.pool import Pool
-from fl_shared.messages import Partition, TrainingSettings
+from fl_shared.protocol.messages import Partition, TrainingSettings
 
 results = SimpleQueue()
 pool = Pool(2, None, "cpu", results.put)

@@ -21,8 +21,8 @@ from fl_aggregator.disk import DiskFull
 from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
 from fl_aggregator.workshop import Done, Workshop
-from fl_shared import messages as m
 from fl_shared.intake import Granted
+from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Vector, content_digest, manifest_of
 from tests.unit.test_uploads import HEAD
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from fl_aggregator import effects as do
 from fl_aggregator.phases import Collecting, Run, Selecting, Summary
-from fl_shared.messages import ModelReference
+from fl_shared.protocol.messages import ModelReference
 
 
 def fits(expected: str, actual: str) -> bool:

@@ -8,10 +8,10 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from fl_shared import topics as t
 from fl_shared.mqtt.events import ConnectionSettings, Will
 from fl_shared.mqtt.paho.probe import Probe
 from fl_shared.mqtt.paho.probe_results import FAILURE, Announced, Heard, ProbeFailed
+from fl_shared.protocol import topics as t
 
 WAIT: Final = 5.0
 """Seconds for an answer, at least."""

@@ -8,11 +8,11 @@ from typing import Final
 
 from fl_aggregator.doctor.bench import Bench
 from fl_aggregator.doctor.findings import Finding, Verdict, spelt
-from fl_aggregator.translate import INLINE_HEAD, INLINE_LIMIT
-from fl_shared import messages as m
 from fl_shared.mqtt.events import LARGEST_PACKET
 from fl_shared.mqtt.outbox import WINDOW, Publish
 from fl_shared.mqtt.paho.probe_results import ProbeFailed
+from fl_shared.protocol import messages as m
+from fl_shared.protocol.limits import INLINE_HEAD, INLINE_LIMIT
 
 CHUNK: Final = 2**20 + 2**10
 """Bytes of a packet with a chunk of the default size."""

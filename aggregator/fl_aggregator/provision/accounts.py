@@ -19,11 +19,11 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from fl_shared import topics
 from fl_shared.errors import UserError
 from fl_shared.kit import Role
+from fl_shared.protocol import topics
+from fl_shared.protocol.topics import CLIENT, GROUP, valid_client
 from fl_shared.system.files import write_private
-from fl_shared.topics import CLIENT, GROUP, valid_client
 
 FILE: Final = "accounts.json"
 AGGREGATOR: Final = "aggregator"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from fl_aggregator.provision.accounts import Account
-from fl_shared import topics as t
+from fl_shared.protocol import topics as t
 
 Access = Literal["read", "write", "readwrite"]
 

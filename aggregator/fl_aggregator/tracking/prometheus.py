@@ -19,8 +19,8 @@ from fl_aggregator import rollcall, views
 from fl_aggregator.phases import Run
 from fl_aggregator.rundir import RunRecord
 from fl_aggregator.tracking.trackers import Line, Vitals
-from fl_shared import messages as m
 from fl_shared.errors import UserError
+from fl_shared.protocol import messages as m
 
 Metric = CounterMetricFamily | GaugeMetricFamily
 

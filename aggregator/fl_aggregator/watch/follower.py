@@ -13,12 +13,12 @@ from fl_aggregator.curves import Ended, Row, rows_in
 from fl_aggregator.lookout import CONNECT_TIMEOUT, LIVE_WAIT, age, is_old_will, read
 from fl_aggregator.watch.picture import Crowd, Picture, names_of
 from fl_aggregator.watch.sight import Sight
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.reach import BrokerReach
 
 REST_WAIT: Final = 0.5

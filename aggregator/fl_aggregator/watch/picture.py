@@ -8,7 +8,7 @@ from statistics import median
 from typing import Final
 
 from fl_aggregator.curves import Ended, Row
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 from fl_shared.system.text import one_line
 
 NAMED: Final = 10

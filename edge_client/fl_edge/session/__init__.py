@@ -52,7 +52,7 @@ from fl_edge.session.phases import (
     Unable,
 )
 from fl_edge.session.steps import Step, stay, stop, then
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 
 __all__ = ["Connected", "Effect", "Event", "Identity", "Session", "State", "Stopped", "next_due", "step"]
 

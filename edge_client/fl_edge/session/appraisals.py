@@ -15,8 +15,8 @@ from fl_edge.session.phases import (
     Told,
 )
 from fl_edge.session.steps import Step, numbered, started, stay, stop, then
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 
 PATIENCE = 600.0
 """Seconds that fetching a model may take which is to be evaluated. A newer version ends it anyway."""

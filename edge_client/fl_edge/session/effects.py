@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fl_edge.session.phases import Kept
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.upload import FinishedUpdate, Sender
 
 

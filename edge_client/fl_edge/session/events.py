@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fl_edge.session.phases import Appraisal
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 from fl_shared.upload import FinishedUpdate
 
 

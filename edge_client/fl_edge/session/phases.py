@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 from fl_shared.upload import FinishedUpdate
 
 

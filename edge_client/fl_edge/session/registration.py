@@ -33,8 +33,8 @@ from fl_edge.session.steps import (
     stop,
     then,
 )
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 
 FIRST_PAUSE = 1.0
 """Seconds before a registration is repeated."""

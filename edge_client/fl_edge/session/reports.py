@@ -20,9 +20,9 @@ from fl_edge.session.phases import (
     Whole,
 )
 from fl_edge.session.steps import Step, drop_work, numbered, pause, stay, then
-from fl_shared import messages as m
-from fl_shared import topics as t
 from fl_shared import upload
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.publication import chunk_count
 from fl_shared.upload import Sender
 

@@ -18,7 +18,7 @@ from fl_edge.session.phases import (
     Unable,
 )
 from fl_edge.session.steps import Step, drop_work, started, stay, then
-from fl_shared import messages as m
+from fl_shared.protocol import messages as m
 
 LEAST_PATIENCE = 10.0
 """Seconds that fetching a base may take at least, however few the round has left."""

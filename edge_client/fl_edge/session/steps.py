@@ -18,8 +18,8 @@ from fl_edge.session.phases import (
     Training,
     Unasked,
 )
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 
 Step = tuple[State, tuple[Effect, ...]]
 

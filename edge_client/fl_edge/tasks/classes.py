@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fl_shared.messages import MAX_CLASSES, Confusion
+from fl_shared.protocol.messages import MAX_CLASSES, Confusion
 
 if TYPE_CHECKING:
     import torch

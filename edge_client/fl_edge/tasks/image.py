@@ -21,7 +21,7 @@ from fl_edge.tasks import classes
 from fl_edge.tasks.payload import decode
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
-from fl_shared.messages import Partition, TrainingSettings
+from fl_shared.protocol.messages import Partition, TrainingSettings
 
 EVALUATION_BATCH: Final = 128
 """Larger ones fall out of the cache: 10,000 images in 0.60 s at 128, 0.85 s at 1,000 (LeNet, one core)."""

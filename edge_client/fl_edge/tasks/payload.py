@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from fl_edge.errors import PayloadError
-from fl_shared.messages import ImageRequest
+from fl_shared.protocol.messages import ImageRequest
 
 Picture = NDArray[np.float32]
 """Values 0 to 255, shape (height, width) if grey or (height, width, 3)."""

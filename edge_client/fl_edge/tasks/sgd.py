@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from fl_edge.errors import CancelledError, DivergedError
 from fl_edge.tasks.task import Examples, TrainReport
-from fl_shared.messages import TrainingSettings
+from fl_shared.protocol.messages import TrainingSettings
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -15,7 +15,7 @@ import numpy as np
 from fl_edge.craft import Look, MakeVector, TrainedUpdate, edge_seed
 from fl_edge.errors import PayloadError, UnknownTaskError
 from fl_edge.tasks.task import Scores
-from fl_shared.messages import Partition, Split, TrainingSettings, UpdateMetrics
+from fl_shared.protocol.messages import Partition, Split, TrainingSettings, UpdateMetrics
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 
 PREFIX: Final = "synthetic-"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from fl_shared.messages import Confusion, Partition, TrainingSettings
+from fl_shared.protocol.messages import Confusion, Partition, TrainingSettings
 
 if TYPE_CHECKING:
     import numpy as np

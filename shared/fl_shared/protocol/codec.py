@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar, cast
 import msgpack
 from pydantic import ValidationError
 
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.system.text import one_line
 from fl_shared.tensors.manifest import MAX_ARRAYS
 

@@ -1,6 +1,7 @@
 """The protocol as an AsyncAPI 3.0 document, made of `messages`, `topics` and `codec`, so that it cannot drift.
 
-``python -m fl_shared.asyncapi > docs/asyncapi.yaml`` writes the file that is in the repository (it needs PyYAML).
+``python -m fl_shared.protocol.asyncapi > docs/asyncapi.yaml`` writes the file that
+is in the repository (it needs PyYAML).
 What is said here and stands in no model is who sends what to whom, and what is retained: `WAYS`. The tests hold
 it to the table of section 2 in ``docs/protocol.md``. https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
@@ -15,9 +16,9 @@ from typing import Any, Final, Literal, get_args
 
 from pydantic.json_schema import models_json_schema
 
-from fl_shared import codec
-from fl_shared import messages as m
-from fl_shared import topics as t
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 
 Side = Literal["aggregator", "edge", "operator", "asker", "watcher"]
 Tree = dict[str, Any]
@@ -114,7 +115,7 @@ def document(version: str) -> Tree:
             "title": "Federated learning over MQTT",
             "version": version,
             "description": "What an aggregator and its edges say to each other. `docs/protocol.md` says in numbered "
-            "clauses what must be done with it. Made by `python -m fl_shared.asyncapi`; do not edit.",
+            "clauses what must be done with it. Made by `python -m fl_shared.protocol.asyncapi`; do not edit.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",

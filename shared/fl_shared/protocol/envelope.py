@@ -1,0 +1,26 @@
+"""The head of the aggregator's messages: run, start of the aggregator, and number (protocol, 1.3)."""
+
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+
+class Envelope(TypedDict):
+    """What stands at the head of every message of the aggregator (protocol, 1.3)."""
+
+    run: str
+    epoch: int
+    seq: int
+
+
+@dataclass(slots=True)
+class Scope:
+    """Which run this is, and which start of its aggregator."""
+
+    run: str
+    epoch: int
+    _seq: int = field(default=0)
+
+    def envelope(self) -> Envelope:
+        """The head of the next message."""
+        self._seq += 1
+        return {"run": self.run, "epoch": self.epoch, "seq": self._seq}
