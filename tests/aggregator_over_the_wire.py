@@ -14,8 +14,8 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.publication import Publication
 from fl_shared.tensors.sections import ModelSection
+from fl_shared.transfer.publication import Publication
 
 RUN = "testrun"
 TRAINING = m.TrainingSettings(epochs=2, batch_size=32, lr=0.05, momentum=0.9, seed=0)

@@ -17,7 +17,7 @@ from fl_edge.session.phases import Appraisal, Confirming, Identity, Kept, Part, 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection, model_digest
-from fl_shared.upload import FinishedUpdate
+from fl_shared.transfer.upload import FinishedUpdate
 from tests.samples import DATA, MANIFEST
 
 CLIENT, RUN = "7", "R"

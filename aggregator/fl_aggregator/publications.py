@@ -7,11 +7,11 @@ from typing import Final
 
 from fl_aggregator.checkpoint import Model
 from fl_aggregator.links import Links
-from fl_shared import publication as pub
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Scope
 from fl_shared.tensors import sections
+from fl_shared.transfer import publication as pub
 
 MIN_CHUNK: Final = 2**10
 CHUNK_HEAD: Final = 2**10

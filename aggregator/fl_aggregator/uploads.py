@@ -11,9 +11,9 @@ from fl_aggregator.check import Content
 from fl_aggregator.events import UpdateFacts
 from fl_aggregator.spool import Partial, Spool
 from fl_aggregator.spool_file import Description
-from fl_shared.intake import Granted, Intake, Offered, same_cut
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import content_hash
+from fl_shared.transfer.upload_scheduler import Granted, Intake, Offered, same_cut
 
 Grant = Callable[[Granted], None]
 """Tells an edge which chunks it may send."""

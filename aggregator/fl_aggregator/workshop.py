@@ -27,8 +27,8 @@ from fl_aggregator.spool_file import Damaged
 from fl_aggregator.strategies import Strategy
 from fl_aggregator.uploads import Grant, Misfit, Taken, Uploads
 from fl_shared.protocol import messages as m
-from fl_shared.publication import MAX_MODEL_BYTES
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest
+from fl_shared.transfer.publication import MAX_MODEL_BYTES
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from fl_shared.system.files import beside_of, write_atomically
 from fl_shared.tensors.encodings.registry import Encoding
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
-from fl_shared.upload import FinishedUpdate
+from fl_shared.transfer.upload import FinishedUpdate
 
 LOG = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from fl_edge.predictor import Answer
 from fl_edge.session import effects, events
 from fl_edge.session.phases import Appraisal
 from fl_shared.tensors.sections import ModelSection
-from fl_shared.upload import FinishedUpdate
+from fl_shared.transfer.upload import FinishedUpdate
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.sections import ModelSection
-from fl_shared.transfer import Download
+from fl_shared.transfer.download import Download
 
 LOG = logging.getLogger(__name__)
 

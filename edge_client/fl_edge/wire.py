@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fl_edge.session.effects import SendChunks
-from fl_shared import upload
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.transfer import upload
 
 if TYPE_CHECKING:
     from fl_shared.sealing import Sealer

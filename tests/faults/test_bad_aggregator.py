@@ -23,9 +23,9 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.publication import Publication, publication
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.tensors.sections import ModelSection
+from fl_shared.transfer.publication import Publication, publication
 from tests import programs
 from tests.aggregator_over_the_wire import RUN, OverTheWire, sections_of
 from tests.broker import Mosquitto

@@ -22,7 +22,6 @@ from fl_aggregator import journal, launch
 from fl_aggregator.phases import Aggregating, Collecting, Run, Selecting, new_run
 from fl_aggregator.runtime import Aggregator
 from fl_aggregator.settings import Settings
-from fl_shared import upload
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.network import Network
@@ -32,6 +31,7 @@ from fl_shared.protocol import topics as t
 from fl_shared.reach import BrokerReach
 from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.transfer import upload
 from tests.fuzz.lines import Lines
 from tests.fuzz.mutations import Mutator, Seed, golden
 from tests.fuzz.witness import HONEST, MANIFEST, VALUES, Peer, Witness, spoil

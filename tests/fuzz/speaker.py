@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.publication import Publication, publication
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection
+from fl_shared.transfer.publication import Publication, publication
 
 VALUES: Final = 2_000
 CHUNK: Final = 3_000

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from fl_aggregator import effects as do
 from fl_aggregator.settings import Settings
 from fl_aggregator.spool import Spool
-from fl_shared import upload
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
+from fl_shared.transfer import upload
 
 HONEST: Final = ("honest-a", "honest-b", "honest-c")
 VALUES: Final = 16_640

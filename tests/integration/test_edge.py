@@ -20,9 +20,9 @@ from PIL import Image
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.publication import publication
 from fl_shared.tensors.manifest import Manifest, content_digest
 from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.transfer.publication import publication
 from tests.aggregator_over_the_wire import RUN, OverTheWire, collect, sections_of
 from tests.broker import Mosquitto
 

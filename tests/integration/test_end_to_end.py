@@ -23,13 +23,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fl_aggregator.provision.kits import Provision
 from fl_edge.craft import edge_seed
 from fl_edge.tasks.synthetic import SyntheticCraft
-from fl_shared import upload
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.sealing import Sealer
 from fl_shared.signatures import Signer
 from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.transfer import upload
 from tests.aggregator_over_the_wire import FOLD, TRAINING
 from tests.programs import KEEPALIVE, Program, history, until
 from tests.provisioned import Broker, Client, connected, kit_of, provisioned

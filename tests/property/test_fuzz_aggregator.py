@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fl_aggregator.phases import Collecting
-from fl_shared import upload
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.transfer import upload
 from tests.fuzz.aggregator import CHUNK, GOLDEN, NOISY, Besieged
 from tests.fuzz.mutations import Seed
 from tests.fuzz.strategies import NOISE, SPOILINGS, Spoiling

@@ -19,7 +19,7 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec
-from fl_shared.transfer import Download
+from fl_shared.transfer.download import Download
 from tests.fuzz.edge import GOLDEN, PREDICTOR, Beset
 from tests.fuzz.speaker import CLIENT
 from tests.fuzz.strategies import NOISE, Spoiling

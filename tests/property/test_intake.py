@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_shared.intake import PAIR_BYTES, Granted, Intake, Offered
+from fl_shared.transfer.upload_scheduler import PAIR_BYTES, Granted, Intake, Offered
 
 CHUNK = 10
 

@@ -20,9 +20,9 @@ from fl_edge.session.phases import (
     Stopped,
     Training,
 )
-from fl_shared import upload
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
+from fl_shared.transfer import upload
 from tests.edge_script import Play, identity, update
 from tests.samples import DATA
 

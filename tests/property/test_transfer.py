@@ -11,14 +11,14 @@ import numpy as np
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from fl_shared import upload
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.publication import Publication, publication
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
-from fl_shared.transfer import Download
+from fl_shared.transfer import upload
+from fl_shared.transfer.download import Download
+from fl_shared.transfer.publication import Publication, publication
 
 SENDER = upload.Sender("7", "s1", "R", 1, 3)
 NAMES = ("control", "momentum", "weights")

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from fl_edge import kept
 from fl_edge.session.phases import Kept
 from fl_shared.tensors.sections import ModelSection, model_digest
-from fl_shared.upload import FinishedUpdate
+from fl_shared.transfer.upload import FinishedUpdate
 from tests.edge_script import Play, update
 from tests.samples import DATA, MANIFEST
 

@@ -24,11 +24,11 @@ from fl_aggregator.refusals import UNKNOWN, Refusals
 from fl_aggregator.settings import Settings
 from fl_edge import quota
 from fl_edge.quota import Quota
-from fl_shared.intake import STALLED_AFTER, TURN, Granted, Intake, Offered
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Scope
 from fl_shared.system.token_bucket import Bucket, Rate
+from fl_shared.transfer.upload_scheduler import STALLED_AFTER, TURN, Granted, Intake, Offered
 
 CLIENTS = 20
 KNOWN = 1000

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from fl_edge.models import Holder, Model, ModelStore
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
-from fl_shared.publication import publication
 from fl_shared.tensors.sections import ModelSection
+from fl_shared.transfer.publication import publication
 from tests.samples import DATA, MANIFEST
 
 MODEL = publication([ModelSection("weights", MANIFEST, DATA)], 2**20)

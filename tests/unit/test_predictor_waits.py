@@ -12,8 +12,8 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.publication import Publication, publication
 from fl_shared.tensors.sections import ModelSection
+from fl_shared.transfer.publication import Publication, publication
 from tests.samples import DATA, MANIFEST
 
 MODELS = [publication([ModelSection("weights", MANIFEST, DATA[:-1] + bytes([n]))], 2**20) for n in range(3)]

@@ -24,9 +24,9 @@ from fl_edge.session.phases import (
     Whole,
 )
 from fl_edge.session.steps import pause
-from fl_shared import upload
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
+from fl_shared.transfer import upload
 from tests.edge_script import Play, identity, shown, update, version_digest
 from tests.samples import DATA
 

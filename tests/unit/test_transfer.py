@@ -12,10 +12,10 @@ import pytest
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.publication import Publication, TransferError, check_manifest, publication
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
-from fl_shared.transfer import Download
+from fl_shared.transfer.download import Download
+from fl_shared.transfer.publication import Publication, TransferError, check_manifest, publication
 from tests.samples import DATA, DIGEST, MANIFEST
 
 SCOPE = {"run": "R", "epoch": 1, "seq": 0}

@@ -8,12 +8,12 @@ import msgpack
 import numpy as np
 import pytest
 
-from fl_shared import upload
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.transfer import upload
 from tests.samples import DATA, MANIFEST, MESSAGES
 
 SENDER = upload.Sender("7", "c3d4", "R", 1, 3)

@@ -15,9 +15,9 @@ from fl_aggregator.disk import DiskFull
 from fl_aggregator.events import UpdateFacts
 from fl_aggregator.spool import Spool
 from fl_aggregator.uploads import Misfit, Uploads
-from fl_shared.intake import Granted
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import content_digest
+from fl_shared.transfer.upload_scheduler import Granted
 
 CHUNK = 1024
 DATA = np.random.default_rng(1).bytes(5 * CHUNK + 100)

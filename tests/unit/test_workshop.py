@@ -21,9 +21,9 @@ from fl_aggregator.disk import DiskFull
 from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
 from fl_aggregator.workshop import Done, Workshop
-from fl_shared.intake import Granted
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Vector, content_digest, manifest_of
+from fl_shared.transfer.upload_scheduler import Granted
 from tests.unit.test_uploads import HEAD
 
 SETTINGS = Settings(task="digits", clients=4, per_round=3, rounds=5)

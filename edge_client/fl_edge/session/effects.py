@@ -13,7 +13,7 @@ from typing import Literal
 from fl_edge.session.phases import Kept
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.upload import FinishedUpdate, Sender
+from fl_shared.transfer.upload import FinishedUpdate, Sender
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fl_edge.session.phases import Appraisal
 from fl_shared.protocol import messages as m
-from fl_shared.upload import FinishedUpdate
+from fl_shared.transfer.upload import FinishedUpdate
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fl_shared.protocol import messages as m
-from fl_shared.upload import FinishedUpdate
+from fl_shared.transfer.upload import FinishedUpdate
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from fl_edge.session.phases import (
     Whole,
 )
 from fl_edge.session.steps import Step, drop_work, numbered, pause, stay, then
-from fl_shared import upload
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.publication import chunk_count
-from fl_shared.upload import Sender
+from fl_shared.transfer import upload
+from fl_shared.transfer.publication import chunk_count
+from fl_shared.transfer.upload import Sender
 
 UPDATE_PAUSE = 5.0
 """Seconds before an update is sent again (5.5)."""

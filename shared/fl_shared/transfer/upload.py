@@ -13,8 +13,8 @@ from typing import Final, TypedDict, cast
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
-from fl_shared.publication import MAX_CHUNKS, chunk_count
 from fl_shared.tensors.sections import ModelSection
+from fl_shared.transfer.publication import MAX_CHUNKS, chunk_count
 
 MIN_CHUNK: Final = 1024
 """Bytes. A broker that lets through no more than this gets nothing: it is a mistake of its settings."""

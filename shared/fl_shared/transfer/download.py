@@ -16,30 +16,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fl_shared.assembly import Assembly
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.publication import (
+from fl_shared.tensors.sections import ModelSection
+from fl_shared.transfer.assembly import Assembly
+from fl_shared.transfer.publication import (
     MAX_MODEL_BYTES,
     ModelTopic,
-    Publication,
     TransferError,
     check_manifest,
-    publication,
 )
-from fl_shared.tensors.sections import ModelSection, model_digest
-
-__all__ = [
-    "Asking",
-    "Download",
-    "ModelSection",
-    "ModelTopic",
-    "Publication",
-    "TransferError",
-    "check_manifest",
-    "model_digest",
-    "publication",
-]
 
 WINDOW: Final = 16
 """Topics that are asked for at once at most: brokers drop silently what is over a subscriber's queue."""
