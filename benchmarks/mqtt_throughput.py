@@ -35,6 +35,7 @@ from fl_shared.errors import QueueFull
 from fl_shared.mqtt.address import BrokerAddress, Scheme
 from fl_shared.mqtt.events import ConnectionSettings, Event, Received, Subscribed
 from fl_shared.mqtt.network import Network
+from fl_shared.security.tls import Tls
 from fl_shared.system.mosquitto import (
     LOOPBACK,
     Listener,
@@ -43,7 +44,6 @@ from fl_shared.system.mosquitto import (
     free_port,
     is_running,
 )
-from fl_shared.tls import Tls
 
 SIZES: Final = (1024, 262_144, 1_048_576, 1_700_000, 47_000_000)
 STOCK: Final = "FL_STOCK_PAHO"

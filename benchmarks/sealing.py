@@ -36,9 +36,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_aggregator.provision import kits
 from fl_aggregator.provision.accounts import Place
-from fl_shared.kit import Kit
-from fl_shared.sealing import Opener, Sealer
-from fl_shared.signatures import Signer, Verifier
+from fl_shared.security.kit import Kit
+from fl_shared.security.sealing import Opener, Sealer
+from fl_shared.security.signatures import Signer, Verifier
 from fl_shared.system.mosquitto import LOOPBACK, MosquittoChild, find_mosquitto, free_port, is_running
 
 BIN = Path(sys.executable).parent

@@ -20,7 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from fl_aggregator.provision import kits
 from fl_aggregator.provision.accounts import Place
 from fl_aggregator.provision.kits import Provision
-from fl_shared.kit import Kit, Role
+from fl_shared.security.kit import Kit, Role
 from fl_shared.system.mosquitto import LOOPBACK, find_mosquitto, free_port, is_running
 
 WAIT = 10.0

@@ -7,42 +7,20 @@ import queue
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from fl_shared.errors import BadSignature, UserError
+from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
-from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.security.verified import read
 
 if TYPE_CHECKING:
-    from fl_shared.kit import Kit
-    from fl_shared.signatures import Verifier
+    from fl_shared.security.kit import Kit
 
 LOG: Final = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 6.0
 """An attempt has 5 s, and then a reason."""
-BIRTH_WAIT: Final = 0.3
-"""A retained birth follows the answer to SUBSCRIBE at once."""
-FRESH: Final = 15.0
-"""Seconds since a status was written: three of them are late then (protocol, 8.4)."""
-LIVE_WAIT: Final = 6.0
-"""A status is written every 5 s; so long a retained one that looks old may be proved wrong by the next one."""
-
-
-def read(prefix: str, received: mqtt.Received, verifier: Verifier | None) -> m.Message | None:
-    """What is said on a topic of ours; null for what nobody should have said, or, if there is a ``verifier``, what the
-    aggregator has not: whoever may write there has to answer for it, and the aggregator mends it.
-    """
-    topic = t.parse(prefix, received.topic)
-    if topic is None:
-        return None
-    try:
-        if verifier is not None:
-            verifier.check(received.topic, received.payload)
-        return codec.decode(topic, received.payload)
-    except (codec.DecodeError, BadSignature):
-        return None
 
 
 def is_old_will(message: m.AggregatorPresence, born: m.AggregatorPresence | None) -> bool:

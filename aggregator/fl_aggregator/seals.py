@@ -10,7 +10,7 @@ from fl_shared.protocol import topics as t
 from fl_shared.protocol.codec import is_sealed
 
 if TYPE_CHECKING:
-    from fl_shared.kit import Kit
+    from fl_shared.security.kit import Kit
 
 
 class Seals:

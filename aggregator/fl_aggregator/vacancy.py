@@ -12,12 +12,13 @@ from typing import Final
 
 from fl_aggregator.inbox import Inbox, Signal
 from fl_aggregator.links import Links
-from fl_aggregator.lookout import BIRTH_WAIT, LIVE_WAIT, read
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Scope
+from fl_shared.protocol.limits import BIRTH_WAIT, LIVE_WAIT
+from fl_shared.security.verified import read
 
 LOG: Final = logging.getLogger(__name__)
 

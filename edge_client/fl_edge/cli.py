@@ -16,8 +16,8 @@ from fl_shared.errors import UserError
 from fl_shared.protocol.topics import valid_client
 
 if TYPE_CHECKING:
-    from fl_shared.kit import Kit
     from fl_shared.reach import BrokerOptions
+    from fl_shared.security.kit import Kit
 
 LOG: Final = logging.getLogger(__name__)
 

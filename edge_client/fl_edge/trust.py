@@ -13,7 +13,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 
 if TYPE_CHECKING:
-    from fl_shared.signatures import Verifier
+    from fl_shared.security.signatures import Verifier
 
 MAX_RUNS: Final = 1000
 """Runs that an edge remembers to have belonged to."""

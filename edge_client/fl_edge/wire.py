@@ -19,7 +19,7 @@ from fl_shared.protocol import topics as t
 from fl_shared.transfer import upload
 
 if TYPE_CHECKING:
-    from fl_shared.sealing import Sealer
+    from fl_shared.security.sealing import Sealer
 
 LOG = logging.getLogger(__name__)
 

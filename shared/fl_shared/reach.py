@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from fl_shared.errors import UserError
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import ConnectionSettings, Will
-from fl_shared.tls import Tls
+from fl_shared.security.tls import Tls
 
 if TYPE_CHECKING:
-    from fl_shared.kit import Kit, Role
+    from fl_shared.security.kit import Kit, Role
 
 PREFIX: Final = "fl"
 
@@ -114,7 +114,7 @@ class BrokerOptions:
     def _by_kit(
         self, path: Path, roles: Sequence[Role], mqtt_client_id: str | None, otherwise: BrokerAddress | None
     ) -> BrokerReach:
-        from fl_shared.kit import Kit
+        from fl_shared.security.kit import Kit
 
         beside = {
             "--ca": self.ca,

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.sealing import Sealer
-from fl_shared.signatures import Signer
+from fl_shared.security.sealing import Sealer
+from fl_shared.security.signatures import Signer
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import publication
 from tests.aggregator_over_the_wire import FOLD, TRAINING

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from fl_aggregator.provision.authority import Authority, new_serial
-from fl_shared.kit import Kit
+from fl_shared.security.kit import Kit
 from tests import programs
 from tests.attacks.row import Row
 from tests.attacks.speech import DENIED, NOT_AUTHORISED

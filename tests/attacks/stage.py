@@ -18,10 +18,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from fl_edge.tasks.synthetic import SyntheticCraft
-from fl_shared.kit import Kit, Role
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
-from fl_shared.sealing import Sealer
+from fl_shared.security.kit import Kit, Role
+from fl_shared.security.sealing import Sealer
 from tests import programs
 from tests.attacks.villain import Door, Heard, Villain
 from tests.broker import Mosquitto

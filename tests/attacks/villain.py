@@ -19,7 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from fl_shared.kit import Kit
+from fl_shared.security.kit import Kit
 from fl_shared.system.mosquitto import LOOPBACK
 from tests.provisioned import cut
 

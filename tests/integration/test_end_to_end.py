@@ -26,8 +26,8 @@ from fl_edge.tasks.synthetic import SyntheticCraft
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.sealing import Sealer
-from fl_shared.signatures import Signer
+from fl_shared.security.sealing import Sealer
+from fl_shared.security.signatures import Signer
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer import upload
 from tests.aggregator_over_the_wire import FOLD, TRAINING

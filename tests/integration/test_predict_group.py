@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.kit import Role
+from fl_shared.security.kit import Role
 from tests.programs import Program
 from tests.provisioned import Broker, Client, connected, kit_of, provisioned
 

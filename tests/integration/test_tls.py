@@ -17,8 +17,8 @@ from fl_shared.errors import BrokerRefused
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Refused
 from fl_shared.mqtt.network import Network
+from fl_shared.security.tls import Tls
 from fl_shared.system.mosquitto import LOOPBACK, free_port
-from fl_shared.tls import Tls
 from tests import programs
 from tests.broker import Mosquitto
 from tests.certificates import Authority, Pair, self_signed
@@ -186,7 +186,7 @@ import os, ssl, sys
 from pathlib import Path
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.network import Connected, ConnectionSettings, Network, Received, Subscribed, shortcuts
-from fl_shared.tls import Tls
+from fl_shared.security.tls import Tls
 from tests.peer import Peer
 url, ca, cert, key, version, *sizes = sys.argv[1:]
 assert shortcuts.client_class().__name__ == ("Client" if os.environ["FL_STOCK_PAHO"] else "ShortcutClient")

@@ -18,8 +18,8 @@ from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Received, Refused
 from fl_shared.mqtt.network import Network
 from fl_shared.mqtt.websocket import MAX_FRAME, WebSocket
+from fl_shared.security.tls import Tls
 from fl_shared.system.mosquitto import LOOPBACK, free_port
-from fl_shared.tls import Tls
 from tests import programs
 from tests.broker import Mosquitto
 from tests.certificates import Authority

@@ -20,7 +20,7 @@ import yaml
 
 from fl_aggregator.cli import cli
 from fl_edge.cli import command as fl_edge
-from fl_shared.kit import Kit
+from fl_shared.security.kit import Kit
 from fl_shared.system.mosquitto import configuration
 from tests.programs import BIN
 

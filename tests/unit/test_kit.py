@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from fl_aggregator.provision.authority import Authority, new_serial
 from fl_shared.errors import UserError
-from fl_shared.kit import MAX_KIT, MAX_MEMBER, Kit
+from fl_shared.security.kit import MAX_KIT, MAX_MEMBER, Kit
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DESCRIPTORS = Path("/dev/fd")

@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_shared import hpke, sealing
 from fl_shared.errors import CannotOpen
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.codec import is_sealed
-from fl_shared.sealing import ADDED, Opener, Sealer
-from fl_shared.signatures import Signer, Verifier
+from fl_shared.security import hpke, sealing
+from fl_shared.security.sealing import ADDED, Opener, Sealer
+from fl_shared.security.signatures import Signer, Verifier
 from fl_shared.transfer import upload
 from tests.samples import MESSAGES
 

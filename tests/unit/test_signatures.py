@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fl_shared.errors import BadSignature
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
-from fl_shared.signatures import SIGNATURE, Signer, Verifier
+from fl_shared.security.signatures import SIGNATURE, Signer, Verifier
 from tests.samples import MESSAGES
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "kit"

@@ -15,7 +15,7 @@ from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.diagnosis import diagnose
 from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.reach import BrokerOptions, BrokerReach
-from fl_shared.tls import Tls
+from fl_shared.security.tls import Tls
 from tests.certificates import Authority, Pair, with_password
 
 

@@ -20,7 +20,7 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.signatures import Signer, Verifier
+from fl_shared.security.signatures import Signer, Verifier
 from tests.samples import MESSAGES
 
 KEY = bytes(range(32))

@@ -20,9 +20,9 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from fl_shared.errors import UserError
-from fl_shared.kit import Role
 from fl_shared.protocol import topics
 from fl_shared.protocol.topics import CLIENT, GROUP, valid_client
+from fl_shared.security.kit import Role
 from fl_shared.system.files import write_private
 
 FILE: Final = "accounts.json"
@@ -88,7 +88,7 @@ class Place(_Frozen):
 class Register(_Frozen):
     """Immutable: each change gives another one, for `write`. ``settled``: all other files are as it says.
 
-    ``predict_group``: the secret of those who predict (`fl_shared.kit.Kit`).
+    ``predict_group``: the secret of those who predict (`fl_shared.security.kit.Kit`).
     """
 
     format: Literal[1] = 1

@@ -31,7 +31,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fl_aggregator.provision.accounts import Revoked
 from fl_shared.errors import UserError
-from fl_shared.signatures import Signer
+from fl_shared.security.signatures import Signer
 from fl_shared.system.files import write_private
 
 AUTHORITY_DAYS: Final = 20 * 365

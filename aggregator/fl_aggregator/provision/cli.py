@@ -14,7 +14,7 @@ from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.provision.kits import Done, Provision
-    from fl_shared.kit import Role
+    from fl_shared.security.kit import Role
 
 Command = Callable[..., Any]
 

@@ -24,7 +24,7 @@ from fl_aggregator.provision import broker_files
 from fl_aggregator.provision.accounts import Account, Place, Register
 from fl_aggregator.provision.authority import Authority, new_serial
 from fl_shared.errors import UserError
-from fl_shared.kit import Kit, Role
+from fl_shared.security.kit import Kit, Role
 
 AUTHORITY: Final = "authority"
 BROKER: Final = "broker"

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from fl_aggregator.curves import Ended, Row, rows_in
-from fl_aggregator.lookout import CONNECT_TIMEOUT, LIVE_WAIT, age, is_old_will, read
+from fl_aggregator.lookout import CONNECT_TIMEOUT, age, is_old_will
 from fl_aggregator.watch.picture import Crowd, Picture, names_of
 from fl_aggregator.watch.sight import Sight
 from fl_shared.errors import UserError
@@ -19,7 +19,9 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.limits import LIVE_WAIT
 from fl_shared.reach import BrokerReach
+from fl_shared.security.verified import read
 
 REST_WAIT: Final = 0.5
 """What is retained follows the answer to SUBSCRIBE at once; the states of 10,000 edges are a megabyte of it."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fl_aggregator.curves import Ended, Row
-from fl_aggregator.lookout import FRESH
 from fl_aggregator.watch.lines import duration
 from fl_aggregator.watch.picture import Picture
 from fl_shared.protocol import messages as m
+from fl_shared.protocol.limits import FRESH
 
 
 @dataclass(frozen=True, slots=True)

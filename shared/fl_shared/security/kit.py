@@ -29,10 +29,10 @@ from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, 
 from fl_shared.errors import UserError
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol.topics import CLIENT, GROUP, valid_prefix
-from fl_shared.sealing import Opener, Sealer
-from fl_shared.signatures import SIGNATURE, Signer, Verifier
+from fl_shared.security.sealing import Opener, Sealer
+from fl_shared.security.signatures import SIGNATURE, Signer, Verifier
+from fl_shared.security.tls import Tls
 from fl_shared.system.files import read_at_most, warn_if_others_may_read, write_private
-from fl_shared.tls import Tls
 
 FORMAT: Final = 1
 MAX_KIT: Final = 256 * 2**10

@@ -18,10 +18,10 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from fl_shared import hpke
 from fl_shared.errors import CannotOpen
 from fl_shared.protocol.codec import SEALED
-from fl_shared.signatures import SIGNATURE, Verifier
+from fl_shared.security import hpke
+from fl_shared.security.signatures import SIGNATURE, Verifier
 
 VERSION: Final = 1
 INFO: Final = b"fl-mqtt 1"

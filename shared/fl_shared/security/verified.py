@@ -1,0 +1,29 @@
+"""Decodes received messages after checking their signatures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fl_shared.errors import BadSignature
+from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+
+if TYPE_CHECKING:
+    from fl_shared.security.signatures import Verifier
+
+
+def read(prefix: str, received: mqtt.Received, verifier: Verifier | None) -> m.Message | None:
+    """What is said on a topic of ours; null for what nobody should have said, or, if there is a ``verifier``, what the
+    aggregator has not: whoever may write there has to answer for it, and the aggregator mends it.
+    """
+    topic = t.parse(prefix, received.topic)
+    if topic is None:
+        return None
+    try:
+        if verifier is not None:
+            verifier.check(received.topic, received.payload)
+        return codec.decode(topic, received.payload)
+    except (codec.DecodeError, BadSignature):
+        return None
