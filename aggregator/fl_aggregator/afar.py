@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fl_shared import options as shared
+from fl_shared.cli import logging
+from fl_shared.cli import options as shared
 from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
-    from fl_shared.reach import BrokerOptions
+    from fl_shared.cli.broker_access import BrokerOptions
 
 
 @click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
@@ -66,6 +67,6 @@ def stop(
     """End the run that is online, from anywhere: its round is kept, and its aggregator says how to resume."""
     from fl_aggregator.stop import stop as stop_run
 
-    shared.start_logging(verbose, log_format)
+    logging.start_logging(verbose, log_format)
     reach = broker.reach(roles=("operator",))
     click.echo(stop_run(reach, run, reason, timeout))

@@ -13,7 +13,8 @@ from fl_aggregator.provision.cli import provision
 from fl_aggregator.report.cli import report
 from fl_aggregator.running import simulate, start
 from fl_aggregator.watch.cli import status, watch
-from fl_shared import options as shared
+from fl_shared.cli import options as shared
+from fl_shared.cli.main import run_program
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +29,7 @@ for command in (start, simulate, predict, stop, status, watch, dashboard, report
 
 def main() -> NoReturn:
     """The console script."""
-    shared.main(cli, "fl-aggregator")
+    run_program(cli, "fl-aggregator")
 
 
 if __name__ == "__main__":

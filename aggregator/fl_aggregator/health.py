@@ -6,12 +6,12 @@ import queue
 import time
 
 from fl_aggregator.lookout import CONNECT_TIMEOUT, Lookout, age
+from fl_shared.cli.broker_access import BrokerOptions
 from fl_shared.errors import ProgramError, RunFailed
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import BIRTH_WAIT, FRESH, LIVE_WAIT
-from fl_shared.reach import BrokerOptions
 
 
 def check(broker: BrokerOptions, timeout: float) -> str:

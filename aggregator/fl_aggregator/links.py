@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from fl_aggregator.inbox import Inbox, Lane
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
@@ -24,7 +25,6 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Scope
-from fl_shared.reach import BrokerReach
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
@@ -15,7 +16,6 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.reach import BrokerReach
 
 CONNECT_TIMEOUT: Final = 10.0
 ASK_AGAIN_AFTER: Final = 5.0

@@ -14,7 +14,8 @@ import click
 from click.core import ParameterSource
 
 from fl_aggregator.tracking.options import Tracking, tracking_options
-from fl_shared import options as shared
+from fl_shared.cli import logging, signals
+from fl_shared.cli import options as shared
 from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from fl_aggregator.runtime import Aggregator, Outcome
     from fl_aggregator.seals import Seals
     from fl_aggregator.spool import Durability
-    from fl_shared.reach import BrokerOptions, BrokerReach
+    from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
 
 Command = Callable[..., Any]
 
@@ -110,7 +111,7 @@ def start(
     from fl_aggregator.watch.cli import watch_command
     from fl_shared.mqtt.address import BrokerAddress
 
-    shared.start_logging(verbose, log_format, quiet=quiet)
+    logging.start_logging(verbose, log_format, quiet=quiet)
     if resume is None:
         reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
         seals = Seals(reach.kit, required=require_sealed)
@@ -191,9 +192,9 @@ def simulate(
     from fl_aggregator.rundir import FleetRecord
     from fl_aggregator.settings import parse
     from fl_aggregator.watch.cli import watch_command
-    from fl_shared.reach import PREFIX
+    from fl_shared.cli.broker_access import PREFIX
 
-    shared.start_logging(verbose, log_format, quiet=quiet)
+    logging.start_logging(verbose, log_format, quiet=quiet)
     if broker.kit is not None:
         raise UserError("--kit: it is one account's, and simulate runs a fleet; expected --ca, --cert, --key")
     question = None if picture is None else picture.read_bytes()
@@ -336,7 +337,7 @@ def _end_on_signals(aggregator: Aggregator) -> None:
             raise KeyboardInterrupt
         aggregator.interrupt(f"interrupted by {number.name}")
 
-    shared.end_on_signals(first)
+    signals.end_on_signals(first)
 
 
 def _exit_code(outcome: Outcome) -> int:
@@ -344,7 +345,7 @@ def _exit_code(outcome: Outcome) -> int:
 
     if isinstance(outcome.state.phase, Finished):
         return 0
-    return shared.INTERRUPTED if isinstance(outcome.state.phase, Stopped) else RunFailed.exit_code
+    return signals.INTERRUPTED if isinstance(outcome.state.phase, Stopped) else RunFailed.exit_code
 
 
 def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[str, Any]:

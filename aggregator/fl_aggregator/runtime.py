@@ -32,13 +32,13 @@ from fl_aggregator.seals import Seals
 from fl_aggregator.tracking.trackers import Trackers, Vitals
 from fl_aggregator.uploads import Misfit
 from fl_aggregator.workshop import Done, Workshop
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Scope
-from fl_shared.reach import BrokerReach
 from fl_shared.transfer.upload_scheduler import Granted
 
 LOG: Final = logging.getLogger(__name__)

@@ -17,11 +17,11 @@ from fl_aggregator.dashboard.server import DashboardServer
 from fl_aggregator.rundir import PARTS, RUN, FleetRecord
 from fl_aggregator.runtime import Aggregator, Outcome
 from fl_aggregator.settings import Settings
-from fl_shared import options
+from fl_shared.cli import signals
+from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol import messages as m
-from fl_shared.reach import BrokerOptions, BrokerReach
 from fl_shared.system.child_process import Leashed
 from fl_shared.system.mosquitto import LOOPBACK, MosquittoChild
 
@@ -98,7 +98,7 @@ class Simulation:
     def stay(self) -> None:
         """Waits for Ctrl-C or SIGTERM, while edges answer predictions. Raises `RunFailed` if they end before."""
         done = threading.Event()
-        options.end_on_signals(lambda _signal: done.set())
+        signals.end_on_signals(lambda _signal: done.set())
         while not done.wait(_POLL):
             assert self._fleet is not None
             if (code := self._fleet.poll()) is not None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from fl_aggregator.watch.follower import Follower
 from fl_aggregator.watch.lines import duration, summary_lines
 from fl_aggregator.watch.sight import Sight
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import RunFailed
-from fl_shared.reach import BrokerReach
 
 
 def look(reach: BrokerReach, wait: float) -> Sight:

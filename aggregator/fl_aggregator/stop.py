@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from fl_aggregator.lookout import CONNECT_TIMEOUT, Lookout
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
@@ -17,7 +18,6 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.limits import BIRTH_WAIT
-from fl_shared.reach import BrokerReach
 
 ANSWER_WAIT: Final = 5.0
 REPEAT_EVERY: Final = 2.0

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 from click.core import ParameterSource
 
-from fl_shared import options
+from fl_shared.cli import options
+from fl_shared.cli.logging import start_logging
+from fl_shared.cli.main import run_program
 from fl_shared.errors import UserError
 from fl_shared.protocol.topics import valid_client
 
 if TYPE_CHECKING:
-    from fl_shared.reach import BrokerOptions
+    from fl_shared.cli.broker_access import BrokerOptions
     from fl_shared.security.kit import Kit
 
 LOG: Final = logging.getLogger(__name__)
@@ -173,7 +175,7 @@ def command(
     """Train on this machine's own data for a federation, and answer predictions, over an MQTT broker."""
     if evaluator in ids:
         raise click.BadParameter(f"{evaluator!r} is among the ids of --id, too", param_hint="--evaluator")
-    options.start_logging(verbose, log_format)
+    start_logging(verbose, log_format)
     reach = broker.reach(roles=ROLES, mqtt_client_id=mqtt_client_id)
     if reach.kit is not None:
         ids, roles = _by_kit(reach.kit, ids, roles, evaluator)
@@ -248,4 +250,4 @@ def _cores() -> int:
 
 
 def main() -> NoReturn:
-    options.main(command, "fl-edge")
+    run_program(command, "fl-edge")

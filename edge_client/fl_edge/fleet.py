@@ -28,14 +28,14 @@ from fl_edge.state_dir import StateDir
 from fl_edge.tasks.synthetic import PREFIX as SYNTHETIC
 from fl_edge.trust import Trust
 from fl_edge.wire import Wire, WireEvent
+from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.signals import end_on_signals
 from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.network import Network
-from fl_shared.options import end_on_signals
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.reach import BrokerReach
 
 LOG = logging.getLogger(__name__)
 

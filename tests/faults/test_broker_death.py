@@ -15,11 +15,11 @@ import pytest
 
 from fl_aggregator.inbox import Inbox
 from fl_aggregator.links import Links
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Scope
-from fl_shared.reach import BrokerReach
 from tests import programs
 from tests.broker import Mosquitto
 from tests.faults.watching import TASK, Watch, freeze, model_sha256, settings, thaw, trainings, workers

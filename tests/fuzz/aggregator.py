@@ -22,13 +22,13 @@ from fl_aggregator import journal, launch
 from fl_aggregator.phases import Aggregating, Collecting, Run, Selecting, new_run
 from fl_aggregator.runtime import Aggregator
 from fl_aggregator.settings import Settings
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.reach import BrokerReach
 from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer import upload

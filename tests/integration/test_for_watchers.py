@@ -14,11 +14,11 @@ import pytest
 
 from fl_aggregator.inbox import Inbox
 from fl_aggregator.links import Links
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Scope
-from fl_shared.reach import BrokerReach
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests import programs
 from tests.broker import Mosquitto

@@ -19,7 +19,7 @@ from fl_aggregator.settings import Settings
 from fl_aggregator.watch.drawing import View, table
 from fl_aggregator.watch.lines import duration, now_line, size, summary_lines, trend
 from fl_aggregator.watch.picture import Crowd, Picture
-from fl_shared.options import start_logging
+from fl_shared.cli.logging import start_logging
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.messages import ModelReference
 

@@ -73,7 +73,7 @@ def test_the_whole_package_loads_nothing_that_only_edges_have(package: str) -> N
     done = run(sys.executable, "-c", IMPORT_EVERYTHING, package)
     assert done.returncode == 0, done.stderr
     modules = set(done.stdout.split())
-    assert f"{package}.{'round' if package == 'fl_aggregator' else 'messages'}" in modules
+    assert f"{package}.{'round' if package == 'fl_aggregator' else 'protocol.messages'}" in modules
     assert top_level(modules) & EDGE_ONLY == set()
 
 

@@ -8,7 +8,7 @@ import logging
 import msgpack
 import pytest
 
-from fl_shared.options import start_logging
+from fl_shared.cli.logging import start_logging
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t

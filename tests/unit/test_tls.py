@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
 from fl_shared.errors import SpeaksTls, UserError, WebSocketRefused
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.diagnosis import diagnose
 from fl_shared.mqtt.events import ConnectionSettings
-from fl_shared.reach import BrokerOptions, BrokerReach
 from fl_shared.security.tls import Tls
 from tests.certificates import Authority, Pair, with_password
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fl_shared import options as shared
+from fl_shared.cli import logging, signals
+from fl_shared.cli import options as shared
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,11 +75,11 @@ def dashboard(
     if mosquitto_port is not None:
         click.echo("\n".join(Listener(mosquitto_port, websockets=True, http_dir=STATIC).lines()))
         return
-    shared.start_logging(verbose, log_format)
+    logging.start_logging(verbose, log_format)
     done = threading.Event()
     with DashboardServer(broker, prefix, listen) as server:
         # Serving until Ctrl-C is what was asked for: to end so is no failure.
-        shared.end_on_signals(lambda _signal: done.set())
+        signals.end_on_signals(lambda _signal: done.set())
         click.echo(f"dashboard: {server.url} (broker {broker.url}, prefix {prefix}); Ctrl-C ends it")
         if open_browser:
             import webbrowser

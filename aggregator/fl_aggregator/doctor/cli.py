@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fl_shared import options as shared
+from fl_shared.cli import logging
+from fl_shared.cli import options as shared
 from fl_shared.errors import RunFailed
 
 if TYPE_CHECKING:
     from fl_aggregator.doctor.findings import Finding
-    from fl_shared.reach import BrokerOptions
+    from fl_shared.cli.broker_access import BrokerOptions
 
 
 @click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
@@ -30,7 +31,7 @@ def doctor(
     """
     from fl_aggregator.doctor.examination import examine
 
-    shared.start_logging(verbose, log_format)
+    logging.start_logging(verbose, log_format)
     reach = broker.reach(mqtt_client_id=mqtt_client_id)
 
     def tell(finding: Finding) -> None:

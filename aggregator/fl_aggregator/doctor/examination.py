@@ -8,8 +8,8 @@ from typing import Final
 from fl_aggregator.doctor import delivery, online, packets, queues, rights
 from fl_aggregator.doctor.bench import Bench
 from fl_aggregator.doctor.findings import Finding, Report
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt.paho.probe_results import ProbeFailed
-from fl_shared.reach import BrokerReach
 
 Trial = Callable[[Bench], Finding]
 

@@ -9,12 +9,12 @@ from typing import Final
 
 from fl_aggregator.doctor.findings import Finding
 from fl_aggregator.lookout import CONNECT_TIMEOUT, Lookout, age
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import LIVE_WAIT
-from fl_shared.reach import BrokerReach
 
 ANSWER_WAIT: Final = 5.0
 BIRTH_WAIT: Final = 0.5

@@ -11,11 +11,11 @@ from typing import Final
 
 from fl_aggregator.doctor.bench import Bench
 from fl_aggregator.doctor.findings import Finding
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt.events import MAX_FILTERS
 from fl_shared.mqtt.paho.probe import Probe
 from fl_shared.mqtt.paho.probe_results import FAILURE, ProbeFailed
 from fl_shared.protocol import topics as t
-from fl_shared.reach import BrokerReach
 
 FAR_ROUND: Final = 10**15
 """No run comes so far."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fl_shared import options as shared
+from fl_shared.cli import options as shared
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fl_shared import options as shared
+from fl_shared.cli import options as shared
 from fl_shared.errors import UserError
 
 _FILE = click.Path(dir_okay=False, path_type=Path)

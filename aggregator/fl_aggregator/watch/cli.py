@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fl_shared import options as shared
+from fl_shared.cli import options as shared
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
-    from fl_shared.reach import BrokerOptions, BrokerReach
+    from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
 
 WAIT = click.FloatRange(0.1, 86_400.0)
 

@@ -13,6 +13,7 @@ from fl_aggregator.curves import Ended, Row, rows_in
 from fl_aggregator.lookout import CONNECT_TIMEOUT, age, is_old_will
 from fl_aggregator.watch.picture import Crowd, Picture, names_of
 from fl_aggregator.watch.sight import Sight
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
@@ -20,7 +21,6 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.limits import LIVE_WAIT
-from fl_shared.reach import BrokerReach
 from fl_shared.security.verified import read
 
 REST_WAIT: Final = 0.5

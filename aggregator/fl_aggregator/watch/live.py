@@ -16,9 +16,9 @@ from fl_aggregator.watch.follower import Follower
 from fl_aggregator.watch.lines import duration, now_line, round_line, summary_lines
 from fl_aggregator.watch.sight import Sight, fields_of
 from fl_aggregator.watch.sight import as_json as fields_of_sight
+from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.signals import INTERRUPTED
 from fl_shared.errors import RunFailed
-from fl_shared.options import INTERRUPTED
-from fl_shared.reach import BrokerReach
 
 LOOK_EVERY: Final = 0.25
 FIRST, RAREST = 3.0, 60.0

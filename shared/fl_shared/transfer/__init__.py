@@ -1,4 +1,4 @@
-"""PURE: models and updates in chunks, asked for by who receives them. No broker, clock or thread.
+"""PURE: models and updates in chunks; the receiver asks for them. No broker, clock or thread.
 
 ====================  ===========================================================
 ``publication``       a model as retained chunks and a manifest

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import difflib
 import functools
-import logging
 import os
-import signal
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from click.core import ParameterSource
 
-from fl_shared.errors import ProgramError, UserError
+from fl_shared.cli.logging import LOG_FORMATS
+from fl_shared.errors import UserError
 from fl_shared.protocol.topics import valid_prefix
-from fl_shared.system.text import one_line
 
 if TYPE_CHECKING:
     from fl_shared.mqtt.address import BrokerAddress
@@ -40,10 +36,6 @@ EPILOG: Final = (
     "Every option may also be given in the environment (--keepalive as FL_KEEPALIVE) or in the TOML file of "
     "--config (keepalive = 10). The broker's password comes from FL_PASSWORD or --password-file."
 )
-LOG_FORMATS: Final = ("text", "json")
-INTERRUPTED: Final = 130
-SHOW_CURSOR: Final = b"\x1b[?25h"
-"""What a live view has hidden, a terminal keeps hidden."""
 
 
 # --- the parts of a command line --------------------------------------------------------------------------
@@ -133,7 +125,7 @@ def _broker_options(command: Command, otherwise: str) -> Command:
 
     @functools.wraps(command)
     def gathering(*args: Any, password_file: Path | None, **values: Any) -> Any:
-        from fl_shared.reach import BrokerOptions
+        from fl_shared.cli.broker_access import BrokerOptions
 
         parts = {name: values.pop(name) for name in _PARTS}
         broker = BrokerOptions(**parts, password=read_password(password_file))
@@ -226,110 +218,3 @@ def read_password(password_file: Path | None) -> str | None:
     if not lines or not lines[0]:
         raise UserError(f"password file {password_file}: its first line is empty; expected the password")
     return lines[0]
-
-
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        import json
-
-        fields = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        client = getattr(record, "client", None)
-        if client is not None:
-            fields["client"] = client
-        fields |= getattr(record, "facts", {})
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
-
-
-class _TextFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        client = getattr(record, "client", None)
-        mark = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        who = "" if client is None else f"[{client}] "
-        text = f"{self.formatTime(record, '%H:%M:%S')} {who}{mark}{one_line(record.getMessage())}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
-
-
-def start_logging(verbose: int, log_format: str, *, quiet: bool = False) -> None:
-    """Log lines go to stderr. ``extra={"client": …}`` of a record says which edge it is about.
-
-    ``extra={"facts": {…}}``: what the message says, for those who read it as JSON. ``quiet``: only errors.
-    """
-    if quiet and verbose:
-        raise UserError("--quiet beside --verbose: expected one of them at most")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
-    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    # asyncio says which selector it uses; nobody asked.
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
-
-
-def end_at_once() -> NoReturn:
-    """Without another word or wait: children end by themselves, since their leash or socket does."""
-    if sys.stderr.isatty():
-        os.write(sys.stderr.fileno(), SHOW_CURSOR)
-    os._exit(INTERRUPTED)
-
-
-def end_on_signals(first: Callable[[signal.Signals], None]) -> dict[signal.Signals, Any]:
-    """``first`` is told of the first Ctrl-C or SIGTERM, the second one ends at once. Gives the handlers before."""
-    asked = False
-
-    def on_signal(number: int, _frame: object) -> None:
-        nonlocal asked
-        if asked:
-            end_at_once()
-        asked = True
-        first(signal.Signals(number))
-
-    return {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-
-
-def _unwind(_number: signal.Signals) -> None:
-    raise KeyboardInterrupt
-
-
-def _where_from(error: click.BadParameter) -> str:
-    """Where a wrong value stands, if not on the command line before our eyes."""
-    context, parameter = error.ctx, error.param
-    if context is None or parameter is None or parameter.name is None:
-        return ""
-    match context.get_parameter_source(parameter.name):
-        case ParameterSource.ENVIRONMENT:
-            return f" (from {parameter.envvar or f'{context.auto_envvar_prefix}_{parameter.name.upper()}'})"
-        case ParameterSource.DEFAULT_MAP:
-            return " (from the file of --config)"
-        case _:
-            return ""
-
-
-def main(command: click.Command, program: str) -> NoReturn:
-    """Runs ``command`` and ends the process: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
-
-    An exit code that the command returns (an int) is taken as it is. SIGTERM ends it as Ctrl-C does.
-    """
-    end_on_signals(_unwind)  # until a command has a better answer
-    try:
-        result = command.main(prog_name=program, standalone_mode=False)
-        code = result if isinstance(result, int) else 0
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo(f"{program}: interrupted", err=True)
-        code = INTERRUPTED
-    except click.BadParameter as error:
-        click.echo(f"{program}: {error.format_message()}{_where_from(error)}", err=True)
-        code = UserError.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = UserError.exit_code
-    except ProgramError as error:
-        click.echo(f"{program}: {one_line(str(error))}", err=True)
-        code = error.exit_code
-    sys.stdout.flush()
-    sys.exit(code)

@@ -1,0 +1,55 @@
+"""Log lines on stderr, as text or as JSON."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final
+
+from fl_shared.errors import UserError
+from fl_shared.system.text import one_line
+
+LOG_FORMATS: Final = ("text", "json")
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        import json
+
+        fields = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        client = getattr(record, "client", None)
+        if client is not None:
+            fields["client"] = client
+        fields |= getattr(record, "facts", {})
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        client = getattr(record, "client", None)
+        mark = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        who = "" if client is None else f"[{client}] "
+        text = f"{self.formatTime(record, '%H:%M:%S')} {who}{mark}{one_line(record.getMessage())}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def start_logging(verbose: int, log_format: str, *, quiet: bool = False) -> None:
+    """Log lines go to stderr. ``extra={"client": …}`` of a record says which edge it is about.
+
+    ``extra={"facts": {…}}``: what the message says, for those who read it as JSON. ``quiet``: only errors.
+    """
+    if quiet and verbose:
+        raise UserError("--quiet beside --verbose: expected one of them at most")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # asyncio says which selector it uses; nobody asked.
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,0 +1,52 @@
+"""Runs a command as a program: exit codes, and errors as one line."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+from click.core import ParameterSource
+
+from fl_shared.cli.signals import INTERRUPTED, end_on_signals, raise_interrupt
+from fl_shared.errors import ProgramError, UserError
+from fl_shared.system.text import one_line
+
+
+def _where_from(error: click.BadParameter) -> str:
+    """Where a wrong value stands, if not on the command line before our eyes."""
+    context, parameter = error.ctx, error.param
+    if context is None or parameter is None or parameter.name is None:
+        return ""
+    match context.get_parameter_source(parameter.name):
+        case ParameterSource.ENVIRONMENT:
+            return f" (from {parameter.envvar or f'{context.auto_envvar_prefix}_{parameter.name.upper()}'})"
+        case ParameterSource.DEFAULT_MAP:
+            return " (from the file of --config)"
+        case _:
+            return ""
+
+
+def run_program(command: click.Command, program: str) -> NoReturn:
+    """Runs ``command`` and ends the process: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
+
+    An exit code that the command returns (an int) is taken as it is. SIGTERM ends it as Ctrl-C does.
+    """
+    end_on_signals(raise_interrupt)  # until a command has a better answer
+    try:
+        result = command.main(prog_name=program, standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo(f"{program}: interrupted", err=True)
+        code = INTERRUPTED
+    except click.BadParameter as error:
+        click.echo(f"{program}: {error.format_message()}{_where_from(error)}", err=True)
+        code = UserError.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = UserError.exit_code
+    except ProgramError as error:
+        click.echo(f"{program}: {one_line(str(error))}", err=True)
+        code = error.exit_code
+    sys.stdout.flush()
+    sys.exit(code)
