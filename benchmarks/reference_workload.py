@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fl_edge.tasks import load_task
+from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import Examples, Task
 from fl_shared.protocol.messages import Partition
 

@@ -79,7 +79,7 @@ class Craft(Protocol):
 @lru_cache(maxsize=64)
 def craft_of(task: str, data_dir: Path | None, device: str) -> Craft:
     """Raises ``UnknownTaskError``."""
-    from fl_edge.tasks import load_task
+    from fl_edge.tasks.registry import load_task
     from fl_edge.tasks.synthetic import SyntheticCraft, values_of
 
     values = values_of(task)

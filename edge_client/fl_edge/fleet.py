@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from fl_edge import kept, tasks
+from fl_edge import kept
 from fl_edge.edge import Edge
 from fl_edge.errors import UnknownTaskError
 from fl_edge.heartbeat import Heartbeat
@@ -25,6 +25,7 @@ from fl_edge.predictor import MAX_PACKET
 from fl_edge.runtime import Inbox, Interrupted, Runtime
 from fl_edge.session.phases import Identity, Session
 from fl_edge.state_dir import StateDir
+from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import PREFIX as SYNTHETIC
 from fl_edge.trust import Trust
 from fl_edge.wire import Wire, WireEvent
@@ -135,7 +136,7 @@ def _edge(
         edge.client,
         state.device,
         edge.roles,
-        tasks.names(),
+        registry.names(),
         settings.task,
         families=(SYNTHETIC,),
         chunk=settings.chunk,
@@ -166,11 +167,11 @@ def _edge(
 def _check(settings: FleetSettings) -> None:
     """What can be told before anything is started."""
     try:
-        known = settings.task is None or tasks.knows(settings.task)
+        known = settings.task is None or registry.knows(settings.task)
     except UnknownTaskError as error:
         raise UserError(f"--task: {error}") from None
     if not known:
-        names = ", ".join((*tasks.names(), f"{SYNTHETIC}N"))
+        names = ", ".join((*registry.names(), f"{SYNTHETIC}N"))
         raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {names}")
     if importlib.util.find_spec("torch") is None and not _is_synthetic(settings.task):
         raise UserError("torch is not installed, and an edge needs it: pip install 'fl-mqtt[edge]'")

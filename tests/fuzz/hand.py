@@ -11,7 +11,7 @@ from PIL import Image
 
 from fl_edge import jobs
 from fl_edge.errors import EdgeError
-from fl_edge.tasks import payload as pictures
+from fl_edge.tasks import pictures
 from fl_edge.worker import Worker, _failure, _Kept
 from fl_shared.protocol import messages as m
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_edge.datasets import read
+from fl_edge.data.datasets import read
 from fl_edge.errors import DataMissingError
 from tests import programs
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from fl_edge import training
 from fl_edge.jobs import Initialised, JobResult, KeepModel, Outcome
 from fl_edge.pool import Pool
-from fl_edge.tasks import load_task
+from fl_edge.tasks.registry import load_task
 from fl_shared.protocol.messages import Partition, TrainingSettings
 from fl_shared.system.shared_memory import SharedBytes
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fl_edge import datasets, downloads
+from fl_edge.data import datasets, downloads
 from fl_edge.errors import DataCorruptError, DataMissingError
 
 pytestmark = pytest.mark.edge

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_edge.partition import hold_out, parts, split
+from fl_edge.data.partition import hold_out, parts, split
 from fl_shared.protocol.messages import Partition
 from fl_shared.protocol.partition_scheme import Dirichlet, Iid, Own, Quantity, Shards, parse_scheme
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fl_edge.errors import PayloadError
-from fl_edge.tasks import payload as p
+from fl_edge.tasks import pictures as p
 
 pytestmark = pytest.mark.edge
 

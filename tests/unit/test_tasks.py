@@ -17,9 +17,9 @@ from torch import nn
 
 from fl_edge import training
 from fl_edge.errors import CancelledError, DivergedError, PayloadError, UnknownTaskError
-from fl_edge.tasks import load_task, names
 from fl_edge.tasks.cifar10 import Cifar10Task
 from fl_edge.tasks.image import ImageTask, draw_weights
+from fl_edge.tasks.registry import load_task, names
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples
 from fl_shared.protocol.messages import Partition, TrainingSettings
@@ -63,7 +63,10 @@ def never() -> bool:
 
 
 def test_names_are_known_without_importing_torch() -> None:
-    code = "import sys, fl_edge.tasks as t; print(*t.names()); print({'torch', 'PIL', 'sklearn'} & set(sys.modules))"
+    code = (
+        "import sys, fl_edge.tasks.registry as t; print(*t.names()); "
+        "print({'torch', 'PIL', 'sklearn'} & set(sys.modules))"
+    )
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
@@ -360,7 +363,7 @@ def test_enlarged_digits_are_recognised_dark_on_light_and_light_on_dark(trained:
 
     from PIL import Image
 
-    from fl_edge import datasets
+    from fl_edge.data import datasets
 
     task, data = load_task("digits"), datasets.read("digits", "test")
     for invert in (False, True):

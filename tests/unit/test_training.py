@@ -17,7 +17,7 @@ from torch import nn
 from fl_edge import training
 from fl_edge.craft import TrainedUpdate, edge_seed
 from fl_edge.errors import CancelledError, DivergedError, ManifestMismatchError
-from fl_edge.tasks import load_task
+from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
 from fl_edge.training import train_update

@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 
 from fl_edge import jobs, pool, training
 from fl_edge.jobs import Evaluated, Failed, Initialised, Loaded, Predicted, Trained
-from fl_edge.tasks import load_task
+from fl_edge.tasks.registry import load_task
 from fl_edge.worker_process import WorkerProcess
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_edge.tasks.image import ImageTask
-from fl_edge.tasks.payload import fit_colour
+from fl_edge.tasks.pictures import fit_colour
 
 
 class Cifar10Task(ImageTask):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_edge.tasks.image import ImageTask
-from fl_edge.tasks.payload import fit_coarse_digit
+from fl_edge.tasks.pictures import fit_coarse_digit
 
 DIGITS: Final = tuple("0123456789")
 

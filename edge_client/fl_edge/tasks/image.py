@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from fl_edge import datasets
-from fl_edge.partition import Indices, hold_out, own_index, parts
+from fl_edge.data import datasets
+from fl_edge.data.partition import Indices, hold_out, own_index, parts
 from fl_edge.tasks import classes
-from fl_edge.tasks.payload import decode
+from fl_edge.tasks.pictures import decode
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
 from fl_shared.protocol.messages import Partition, TrainingSettings
@@ -28,7 +28,7 @@ EVALUATION_BATCH: Final = 128
 
 
 class ImageTask(Task):
-    """A task over one of ``fl_edge.datasets``; inputs: float32, (examples, channels, height, width)."""
+    """A task over one of ``fl_edge.data.datasets``; inputs: float32, (examples, channels, height, width)."""
 
     data_set: ClassVar[datasets.Name]
     labels: ClassVar[tuple[str, ...]]

@@ -10,7 +10,7 @@ from torch import nn
 
 from fl_edge.tasks.digits import DIGITS
 from fl_edge.tasks.image import ImageTask
-from fl_edge.tasks.payload import fit_digit, fit_garment
+from fl_edge.tasks.pictures import fit_digit, fit_garment
 
 
 def lenet() -> nn.Module:

@@ -1,7 +1,7 @@
 """How a data set is parted among edges: the grammar of ``messages.Partition.scheme``.
 
 ``iid`` | ``shards`` | ``dirichlet:ALPHA`` | ``quantity:ALPHA`` | ``own``. The aggregator names a scheme, the
-edges carry it out (``fl_edge.partition``); both read it with ``parse_scheme``.
+edges carry it out (``fl_edge.data.partition``); both read it with ``parse_scheme``.
 """
 
 from __future__ import annotations

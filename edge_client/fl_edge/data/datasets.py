@@ -18,9 +18,9 @@ from typing import Final, Literal, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_edge.downloads import Download, fetch
+from fl_edge.data.downloads import Download, fetch
+from fl_edge.data.formats import CIFAR_SIDE, Bytes, read_cifar_archive, read_cifar_files, read_idx
 from fl_edge.errors import DataCorruptError, DataMissingError
-from fl_edge.formats import CIFAR_SIDE, Bytes, read_cifar_archive, read_cifar_files, read_idx
 
 Name = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
 Split = Literal["train", "test"]

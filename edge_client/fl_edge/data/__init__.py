@@ -1,0 +1,9 @@
+"""Data sets and how they are divided.
+
+==============  =================================================================
+``datasets``    data sets as arrays, from files or packages
+``downloads``   finds and fetches the files of a data set
+``formats``     reads the files' formats
+``partition``   divides a data set among edges
+==============  =================================================================
+"""
