@@ -10,10 +10,11 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from fl_edge.session import effects, events, step
+from fl_edge.session import effects, events
 from fl_edge.session.effects import Effect
 from fl_edge.session.events import Event
-from fl_edge.session.phases import Appraisal, Confirming, Identity, Kept, Part, Session, State
+from fl_edge.session.machine import step
+from fl_edge.session.state import Appraisal, Confirming, Identity, Kept, Part, Session, State
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection, model_digest

@@ -23,7 +23,7 @@ from fl_edge.parts_file import PartsFile
 from fl_edge.pool import Pool
 from fl_edge.predictor import MAX_PACKET
 from fl_edge.runtime import Inbox, Interrupted, Runtime
-from fl_edge.session.phases import Identity, Session
+from fl_edge.session.state import Identity, Session
 from fl_edge.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import PREFIX as SYNTHETIC

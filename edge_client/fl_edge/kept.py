@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fl_edge.session.phases import Kept
+from fl_edge.session.state import Kept
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import beside_of, write_atomically
 from fl_shared.tensors.encodings.registry import Encoding

@@ -11,7 +11,7 @@ from fl_edge.models import Model
 from fl_edge.pool import Pool
 from fl_edge.predictor import Answer
 from fl_edge.session import effects, events
-from fl_edge.session.phases import Appraisal
+from fl_edge.session.state import Appraisal
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
 

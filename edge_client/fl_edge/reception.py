@@ -11,7 +11,7 @@ from typing import Final, assert_never
 from fl_edge.edge import Edge
 from fl_edge.models import ModelStore
 from fl_edge.session import events
-from fl_edge.session.phases import Session
+from fl_edge.session.state import Session
 from fl_edge.translate import cleared, event_of
 from fl_edge.vigil import Vigil
 from fl_edge.wire import Up, WireEvent

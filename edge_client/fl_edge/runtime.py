@@ -17,7 +17,6 @@ from functools import partial
 from typing import Final, assert_never
 
 from fl_edge import inbox as bounded
-from fl_edge import session as machine
 from fl_edge.edge import Edge
 from fl_edge.heartbeat import Heartbeat
 from fl_edge.jobs import JobResult
@@ -29,8 +28,8 @@ from fl_edge.pool import Pool
 from fl_edge.predictor import Predictor
 from fl_edge.quota import Quota
 from fl_edge.reception import Reception
-from fl_edge.session import effects, events
-from fl_edge.session.phases import Registering
+from fl_edge.session import effects, events, machine
+from fl_edge.session.state import Registering
 from fl_edge.vigil import Vigil
 from fl_edge.wire import WireEvent
 from fl_shared.mqtt import events as mqtt

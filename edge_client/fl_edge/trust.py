@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fl_edge.session.phases import Member
+from fl_edge.session.state import Member
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 

@@ -20,7 +20,7 @@ from fl_edge.parts_file import PartsFile
 from fl_edge.pool import Pool
 from fl_edge.predictor import FETCH_PATIENCE, RETRY
 from fl_edge.runtime import Inbox, Runtime
-from fl_edge.session.phases import Identity, Session, Stopped
+from fl_edge.session.state import Identity, Session, Stopped
 from fl_edge.wire import Wire, WireEvent
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fl_edge.session.phases import Session
+from fl_edge.session.state import Session
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t

@@ -6,9 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fl_edge.session import effects, events, next_due
+from fl_edge.session import effects, events
 from fl_edge.session.events import Event
-from fl_edge.session.phases import (
+from fl_edge.session.machine import next_due
+from fl_edge.session.state import (
     AwaitingPart,
     Confirming,
     Fetching,

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fl_edge import kept
-from fl_edge.session.phases import Kept
+from fl_edge.session.state import Kept
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer.upload import FinishedUpdate
 from tests.edge_script import Play, update

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fl_edge.session import next_due
 from fl_edge.session.effects import Fetch, Send, SendChunks, Train
 from fl_edge.session.events import Trained
-from fl_edge.session.phases import (
+from fl_edge.session.machine import next_due
+from fl_edge.session.state import (
     AwaitingPart,
     Confirming,
     Fetching,
@@ -23,7 +23,7 @@ from fl_edge.session.phases import (
     Unable,
     Whole,
 )
-from fl_edge.session.steps import pause
+from fl_edge.session.transitions import pause
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
 from fl_shared.transfer import upload

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fl_edge.session.effects import Cancel, Load, Say, Send
 from fl_edge.session.events import AggregatorSeen, Connected, JobFailed, PartLoaded, PresenceSeen
-from fl_edge.session.phases import (
+from fl_edge.session.state import (
     AwaitingPart,
     Confirming,
     Idle,
@@ -22,7 +22,7 @@ from fl_edge.session.phases import (
     Reporting,
     Session,
 )
-from fl_edge.session.steps import (
+from fl_edge.session.transitions import (
     Step,
     drop_appraisal,
     drop_work,

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fl_edge.session import reports
+from fl_edge.session import reporting
 from fl_edge.session.effects import Fetch, Say, Train
 from fl_edge.session.events import Fetched, JobFailed, ResultSeen, SelectionCleared, SelectionSeen, Trained
-from fl_edge.session.phases import (
-    Fetching,
-    Idle,
-    Part,
-    Posted,
-    Reporting,
-    Session,
-    Training,
-    Unable,
-)
-from fl_edge.session.steps import Step, drop_work, started, stay, then
+from fl_edge.session.state import Fetching, Idle, Part, Posted, Reporting, Session, Training, Unable
+from fl_edge.session.transitions import Step, drop_work, started, stay, then
 from fl_shared.protocol import messages as m
 
 LEAST_PATIENCE = 10.0
@@ -125,10 +116,10 @@ def _begin(session: Session, selected: m.Selected, now: float) -> Step:
     member, part = session.member, session.part
     assert member is not None
     if not session.identity.trains:
-        return reports.give_up(session, selected, "this edge has not the role train", now)
+        return reporting.give_up(session, selected, "this edge has not the role train", now)
     if selected.task != member.task:
         detail = f"task: {selected.task!r} in the selection, but this edge was admitted to {member.task!r}"
-        return reports.give_up(session, selected, detail, now)
+        return reporting.give_up(session, selected, detail, now)
     if not isinstance(part, Part) or part.partition != member.partition:
         # Not yet: it is taken up when the part is loaded.
         return stay(session)
@@ -159,7 +150,7 @@ def trained(session: Session, event: Trained) -> Step:
             how = "" if loss is None else f", loss {loss:.4f}"
             said = Say(f"round {selected.round}: trained in {update.seconds:.1f} s{how}")
             session = replace(session, work=Reporting(selected, update, None, 0, event.now))
-            return then(stay(session, said), lambda s: reports.report(s, event.now))
+            return then(stay(session, said), lambda s: reporting.report(s, event.now))
         case _:
             return stay(session)
 
@@ -167,6 +158,6 @@ def trained(session: Session, event: Trained) -> Step:
 def work_failed(session: Session, event: JobFailed) -> Step:
     match session.work:
         case Fetching(job=job, selected=selected) | Training(job=job, selected=selected) if job == event.job:
-            return reports.give_up(session, selected, event.detail, event.now)
+            return reporting.give_up(session, selected, event.detail, event.now)
         case _:
             return stay(session)

@@ -6,15 +6,8 @@ from dataclasses import replace
 
 from fl_edge.session.effects import Evaluate, Fetch, OfferModel, Say, Send
 from fl_edge.session.events import Evaluated, Fetched, JobFailed
-from fl_edge.session.phases import (
-    Appraisal,
-    Appraised,
-    Appraising,
-    Part,
-    Session,
-    Told,
-)
-from fl_edge.session.steps import Step, numbered, started, stay, stop, then
+from fl_edge.session.state import Appraisal, Appraised, Appraising, Part, Session, Told
+from fl_edge.session.transitions import Step, numbered, started, stay, stop, then
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 

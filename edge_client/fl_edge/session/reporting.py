@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from fl_edge.session.effects import Say, Send, SendChunks
-from fl_edge.session.phases import (
+from fl_edge.session.state import (
     Fetching,
     Granted,
     Idle,
@@ -19,7 +19,7 @@ from fl_edge.session.phases import (
     Unable,
     Whole,
 )
-from fl_edge.session.steps import Step, drop_work, numbered, pause, stay, then
+from fl_edge.session.transitions import Step, drop_work, numbered, pause, stay, then
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.transfer import upload

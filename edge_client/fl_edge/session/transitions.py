@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fl_edge.session.effects import Cancel, Disconnect, Effect, Say, Send
-from fl_edge.session.phases import (
+from fl_edge.session.state import (
     Appraising,
     Fetching,
     Idle,
