@@ -15,7 +15,7 @@ from tests.broker import Mosquitto
 
 @pytest.fixture(autouse=True)
 def subnormal_numbers() -> Iterator[None]:
-    """Training takes them for zero (`fl_edge.training`), for its whole process; the aggregator and its tests do not."""
+    """Training flushes them to zero, for its whole process (`local_training`); the aggregator does not."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)

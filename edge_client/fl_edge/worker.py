@@ -26,7 +26,6 @@ from typing import Final, NoReturn, assert_never, cast
 
 import numpy as np
 
-from fl_edge.craft import Craft, craft_of
 from fl_edge.errors import (
     CancelledError,
     DataMissingError,
@@ -61,6 +60,8 @@ from fl_edge.jobs import (
     read_frame,
     write_frame,
 )
+from fl_edge.training.executor import Craft
+from fl_edge.training.factory import craft_of
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector
@@ -130,7 +131,7 @@ class Worker:
         try:
             import torch
 
-            from fl_edge.training import settle_torch
+            from fl_edge.training.local_training import settle_torch
 
             settle_torch()
             torch.zeros(1, device=self._device)

@@ -17,7 +17,7 @@ import msgpack
 import numpy as np
 from safetensors.numpy import save_file
 
-from fl_edge.tasks.synthetic import SyntheticCraft
+from fl_edge.training.synthetic_executor import SyntheticCraft
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.security.kit import Kit, Role

@@ -16,7 +16,7 @@ from fl_aggregator.checkpoint import read_safetensors
 from fl_aggregator.journal import replay
 from fl_aggregator.phases import Finished, new_run
 from fl_aggregator.settings import Settings
-from fl_edge.tasks.synthetic import SyntheticCraft
+from fl_edge.training.synthetic_executor import SyntheticCraft
 from fl_shared.tensors.manifest import Manifest, Vector
 from tests import programs
 from tests.faults.soak import VALUES, Sample, Soak

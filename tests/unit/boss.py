@@ -9,10 +9,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from fl_edge import training
 from fl_edge.jobs import Initialised, JobResult, KeepModel, Outcome
 from fl_edge.pool import Pool
 from fl_edge.tasks.registry import load_task
+from fl_edge.training import local_training
 from fl_shared.protocol.messages import Partition, TrainingSettings
 from fl_shared.system.shared_memory import SharedBytes
 
@@ -72,7 +72,7 @@ def settings(**changes: Any) -> TrainingSettings:
 @lru_cache
 def first_weights() -> Initialised:
     """What round 0 of ``digits`` makes with seed 0."""
-    manifest, weights = training.initial(load_task("digits"), 0)
+    manifest, weights = local_training.initial(load_task("digits"), 0)
     return Initialised(manifest, SharedBytes.of(weights.astype("<f4").tobytes()))
 
 

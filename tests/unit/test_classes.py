@@ -23,7 +23,7 @@ from fl_edge.parts_file import PartsFile
 from fl_edge.tasks import classes
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import Examples, LocalData
-from fl_edge.torch_craft import TorchCraft
+from fl_edge.training.torch_executor import TorchCraft
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t

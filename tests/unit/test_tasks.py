@@ -15,13 +15,13 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from fl_edge import training
 from fl_edge.errors import CancelledError, DivergedError, PayloadError, UnknownTaskError
 from fl_edge.tasks.cifar10 import Cifar10Task
 from fl_edge.tasks.image import ImageTask, draw_weights
 from fl_edge.tasks.registry import load_task, names
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples
+from fl_edge.training import local_training
 from fl_shared.protocol.messages import Partition, TrainingSettings
 
 pytestmark = pytest.mark.edge
@@ -32,7 +32,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 @pytest.fixture(autouse=True)
 def _settled() -> None:
-    training.settle_torch()
+    local_training.settle_torch()
 
 
 def part(index: int = 0, **changes: Any) -> Partition:
@@ -158,12 +158,12 @@ def test_models_have_two_convolutions_and_their_size(
 def test_first_weights_depend_on_the_seed_alone_and_leave_torchs_chance_alone() -> None:
     task = load_task("digits")
     torch.manual_seed(1)
-    one = training.initial(task, 5)[1]
+    one = local_training.initial(task, 5)[1]
     drawn = torch.rand(3)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(3), drawn)
-    assert (training.initial(task, 5)[1] == one).all()
-    assert (training.initial(task, 6)[1] != one).any()
+    assert (local_training.initial(task, 5)[1] == one).all()
+    assert (local_training.initial(task, 6)[1] != one).any()
 
 
 def test_first_weights_are_spread_like_pytorchs_own() -> None:
@@ -324,13 +324,13 @@ def test_evaluation_counts_every_example_once() -> None:
 @pytest.fixture(scope="module")
 def trained() -> nn.Module:
     """Twenty edges, ten a round, ten epochs, ten rounds of federated averaging."""
-    training.settle_torch()
+    local_training.settle_torch()
     task, cohorts = load_task("digits"), np.random.default_rng(0)
-    manifest, weights = training.initial(task, 0)
+    manifest, weights = local_training.initial(task, 0)
     for number in range(1, 11):
         total, examples = np.zeros(len(weights)), 0
         for k in cohorts.permutation(20)[:10]:
-            update = training.train_update(
+            update = local_training.train_update(
                 task,
                 task.load(part(int(k)), None),
                 weights,
@@ -343,7 +343,7 @@ def trained() -> nn.Module:
             total += update.examples * update.delta.astype(np.float64)
             examples += update.examples
         weights = (weights + total / examples).astype(np.float32)
-    return training.model_from(task, weights, manifest)
+    return local_training.model_from(task, weights, manifest)
 
 
 def test_digits_reach_95_percent(trained: nn.Module) -> None:

@@ -14,13 +14,13 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from fl_edge import training
-from fl_edge.craft import TrainedUpdate, edge_seed
 from fl_edge.errors import CancelledError, DivergedError, ManifestMismatchError
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
-from fl_edge.training import train_update
+from fl_edge.training import local_training
+from fl_edge.training.executor import TrainedUpdate, edge_seed
+from fl_edge.training.local_training import train_update
 from fl_shared.protocol.messages import Partition, TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector, unflatten
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.edge
 
 @pytest.fixture(autouse=True)
 def _settled() -> None:
-    training.settle_torch()
+    local_training.settle_torch()
 
 
 def settings(**changes: Any) -> TrainingSettings:
@@ -56,7 +56,7 @@ def train(
     **changes: Any,
 ) -> TrainedUpdate:
     task = load_task("digits")
-    manifest, weights = training.initial(task, 0)
+    manifest, weights = local_training.initial(task, 0)
     return train_update(
         task,
         data or digits(),
@@ -71,7 +71,7 @@ def train(
 
 def test_an_update_is_what_was_learnt() -> None:
     task, data = load_task("digits"), digits()
-    manifest, base = training.initial(task, 0)
+    manifest, base = local_training.initial(task, 0)
     kept = base.copy()
     update = train(data=data, base=base)
     assert (base == kept).all()
@@ -107,11 +107,11 @@ def test_an_edges_chance_never_changes() -> None:
 
 def test_metrics_are_those_of_the_holdout_before_and_after() -> None:
     task, data = load_task("digits"), digits()
-    manifest, base = training.initial(task, 0)
+    manifest, base = local_training.initial(task, 0)
     update = train(data=data, epochs=20)
     assert data.holdout is not None
     for metrics, weights in ((update.metrics.before, base), (update.metrics.after, base + update.delta)):
-        scores = training.evaluate(task, weights, manifest, data.holdout)
+        scores = local_training.evaluate(task, weights, manifest, data.holdout)
         assert metrics is not None
         assert metrics["accuracy"] == pytest.approx(scores.accuracy)
         assert metrics["loss"] == pytest.approx(scores.loss, rel=1e-4)
@@ -140,37 +140,37 @@ def test_what_diverges_is_no_update() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 def test_a_base_that_is_not_finite_on_the_examples_is_no_base(value: float) -> None:
     task = load_task("digits")
-    manifest, base = training.initial(task, 0)
+    manifest, base = local_training.initial(task, 0)
     base[:] = value
     with pytest.raises(DivergedError):
         train(base=base)
     with pytest.raises(DivergedError, match="examples is"):
-        training.evaluate(task, base, manifest, task.load_test(None))
+        local_training.evaluate(task, base, manifest, task.load_test(None))
 
 
 def test_another_tasks_model_is_refused_with_the_array_that_differs() -> None:
     task = load_task("digits")
-    manifest, weights = training.initial(load_task("mnist"), 0)
+    manifest, weights = local_training.initial(load_task("mnist"), 0)
     with pytest.raises(ManifestMismatchError, match=r"task digits: .*array 'conv1.bias' is .*\[20\].*\[32\]"):
         train_update(task, digits(), weights, manifest, settings(), 1, "edge-0", never)
 
 
 def test_a_missing_array_and_another_role_are_named() -> None:
     task = load_task("digits")
-    manifest, weights = training.initial(task, 0)
+    manifest, weights = local_training.initial(task, 0)
     without = Manifest(arrays=manifest.arrays[1:])
     with pytest.raises(ManifestMismatchError, match=r"'conv1.bias' is absent, expected"):
-        training.model_from(task, weights[32:], without)
+        local_training.model_from(task, weights[32:], without)
     other = Manifest(arrays=(manifest.arrays[0].model_copy(update={"role": "buffer"}), *manifest.arrays[1:]))
     with pytest.raises(ManifestMismatchError, match="buffer"):
-        training.model_from(task, weights, other)
+        local_training.model_from(task, weights, other)
 
 
 def test_a_vector_of_another_length_is_refused() -> None:
     task = load_task("digits")
-    manifest, weights = training.initial(task, 0)
+    manifest, weights = local_training.initial(task, 0)
     with pytest.raises(ValueError, match=r"shape \(53001,\), expected \(53002,\)"):
-        training.model_from(task, weights[1:], manifest)
+        local_training.model_from(task, weights[1:], manifest)
 
 
 # --- a task with what the built-in ones lack: buffers, dropout, a part that stays at home
@@ -217,7 +217,7 @@ PARTITION = Partition(index=0, count=1, scheme="own", seed=0, holdout=0)
 
 
 def test_buffers_travel_as_such_and_counters_and_personal_layers_stay_at_home() -> None:
-    manifest, weights = training.initial(Odd(), 0)
+    manifest, weights = local_training.initial(Odd(), 0)
     roles = {array.name: array.role for array in manifest.arrays}
     assert roles == {
         "0.bias": "parameter",
@@ -237,7 +237,7 @@ def test_buffers_travel_as_such_and_counters_and_personal_layers_stay_at_home() 
 
 
 def test_dropout_repeats_as_well() -> None:
-    manifest, weights = training.initial(Odd(), 0)
+    manifest, weights = local_training.initial(Odd(), 0)
     data = Odd().load(PARTITION, None)
 
     def delta(number: int, noise: int) -> Vector:
@@ -249,7 +249,7 @@ def test_dropout_repeats_as_well() -> None:
 
 
 def test_training_leaves_torchs_global_chance_as_it_was() -> None:
-    manifest, weights = training.initial(Odd(), 0)
+    manifest, weights = local_training.initial(Odd(), 0)
     before = torch.random.get_rng_state()
     train_update(Odd(), Odd().load(PARTITION, None), weights, manifest, settings(), 1, "e", never)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -15,9 +15,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from fl_edge import jobs, pool, training
+from fl_edge import jobs, pool
 from fl_edge.jobs import Evaluated, Failed, Initialised, Loaded, Predicted, Trained
 from fl_edge.tasks.registry import load_task
+from fl_edge.training import local_training
 from fl_edge.worker_process import WorkerProcess
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
@@ -69,14 +70,14 @@ def test_without_a_part_only_the_task_is_looked_at(boss: Boss, first: Initialise
 
 
 def test_a_worker_trains_to_the_same_bits_as_anyone(boss: Boss, first: Initialised) -> None:
-    training.settle_torch()
+    local_training.settle_torch()
     task = load_task("digits")
-    manifest, weights = training.initial(task, 0)
+    manifest, weights = local_training.initial(task, 0)
     assert first.weights.view == weights.astype("<f4").tobytes()
     ids = [boss.pool.train(f"edge-{k}", "digits", part(k), given(first), settings(), 3) for k in (4, 5, 4)]
     trained = [boss.expect(Trained, job) for job in ids]
     for k, update in zip((4, 5, 4), trained, strict=True):
-        expected = training.train_update(
+        expected = local_training.train_update(
             task, task.load(part(k), None), weights, manifest, settings(), 3, f"edge-{k}", lambda: False
         )
         assert update.delta.view == expected.delta.astype("<f4").tobytes()
@@ -98,8 +99,8 @@ def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(boss: Boss,
     none = boss.pool.evaluate("edge-0", "digits", "holdout", part(holdout=0.0), given(first))
     unnamed = boss.pool.evaluate("edge-0", "digits", "holdout", None, given(first))
     task = load_task("digits")
-    manifest, weights = training.initial(task, 0)
-    expected = training.evaluate(task, weights, manifest, task.load_test(None))
+    manifest, weights = local_training.initial(task, 0)
+    expected = local_training.evaluate(task, weights, manifest, task.load_test(None))
     assert boss.expect(Evaluated, test) == Evaluated(
         359, expected.loss, expected.accuracy, {}, expected.confusion
     )
@@ -111,8 +112,8 @@ def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(boss: Boss,
 def test_a_prediction_is_answered(boss: Boss, first: Initialised) -> None:
     answer = boss.expect(Predicted, boss.pool.predict("digits", given(first), SEVEN))
     task = load_task("digits")
-    manifest, weights = training.initial(task, 0)
-    expected = task.predict(training.model_from(task, weights, manifest), SEVEN)
+    manifest, weights = local_training.initial(task, 0)
+    expected = task.predict(local_training.model_from(task, weights, manifest), SEVEN)
     assert answer.probabilities == pytest.approx(expected)
     assert answer.label == max(expected, key=expected.__getitem__)
 
@@ -125,7 +126,7 @@ def test_each_digest_is_a_model_of_its_own_and_the_model_comes_again_when_forgot
     for _ in range(2):
         for k, vector in enumerate(vectors):
             job = boss.pool.predict("digits", model(f"scaled-{k}", vector.tobytes(), first.manifest), SEVEN)
-            expected = task.predict(training.model_from(task, vector.copy(), first.manifest), SEVEN)
+            expected = task.predict(local_training.model_from(task, vector.copy(), first.manifest), SEVEN)
             assert boss.expect(Predicted, job).probabilities == pytest.approx(expected)
     for slot in boss.pool._slots:
         assert len(slot.models) <= pool.MODELS_KEPT
@@ -228,7 +229,7 @@ def line() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socket]) -> None:
-    manifest: Manifest = training.initial(load_task("digits"), 0)[0]
+    manifest: Manifest = local_training.initial(load_task("digits"), 0)[0]
     frames: list[jobs.ToWorker | jobs.FromWorker] = [
         jobs.Do(1, jobs.Load("e", "digits", None)),
         jobs.Do(2, jobs.Train("e", "digits", part(), "d0", settings(), 7)),

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fl_edge.craft import MakeVector, TrainedUpdate, edge_seed
 from fl_edge.errors import DivergedError, ManifestMismatchError
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task
+from fl_edge.training.executor import MakeVector, TrainedUpdate, edge_seed
 from fl_shared.protocol.messages import TrainingSettings, UpdateMetrics
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, unflatten
 

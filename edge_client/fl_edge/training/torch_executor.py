@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fl_edge import training
-from fl_edge.craft import Look, MakeVector, TrainedUpdate
 from fl_edge.tasks import classes
 from fl_edge.tasks.task import Scores, Task
+from fl_edge.training import local_training
+from fl_edge.training.executor import Look, MakeVector, TrainedUpdate
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector
 
@@ -17,11 +17,11 @@ class TorchCraft:
     """``data_dir``: where the data set's files lie, if the user has said so."""
 
     def __init__(self, task: Task, data_dir: Path | None, device: str) -> None:
-        training.settle_torch()
+        local_training.settle_torch()
         self._task, self._data_dir, self._device = task, data_dir, device
 
     def look(self, partition: Partition | None) -> Look:
-        manifest = training.manifest_in(self._task, self._task.model(0))
+        manifest = local_training.manifest_in(self._task, self._task.model(0))
         if partition is None:
             return Look(0, 0, manifest)
         data = self._task.load(partition, self._data_dir)
@@ -29,7 +29,7 @@ class TorchCraft:
         return Look(len(data.train), held, manifest, classes.count(self._task.labels, data))
 
     def initial(self, seed: int, make: MakeVector) -> Manifest:
-        manifest, weights = training.initial(self._task, seed)
+        manifest, weights = local_training.initial(self._task, seed)
         make(manifest.values)[:] = weights
         return manifest
 
@@ -44,7 +44,7 @@ class TorchCraft:
         cancelled: Callable[[], bool],
         make: MakeVector,
     ) -> TrainedUpdate:
-        return training.train_update(
+        return local_training.train_update(
             self._task,
             self._task.load(partition, self._data_dir),
             base,
@@ -69,8 +69,8 @@ class TorchCraft:
             if holdout is None:
                 raise ValueError("split: holdout, but nothing of the part is held out")
             examples = holdout
-        return training.evaluate(self._task, model, manifest, examples, self._device)
+        return local_training.evaluate(self._task, model, manifest, examples, self._device)
 
     def predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
-        built = training.model_from(self._task, model, manifest, self._device)
+        built = local_training.model_from(self._task, model, manifest, self._device)
         return lambda payload: self._task.predict(built, payload)

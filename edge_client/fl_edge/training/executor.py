@@ -1,15 +1,10 @@
-"""How the work of one task is done, vectors in and vectors out (`Craft`), and whose craft a task calls for.
-
-No torch in here: it is imported with the first task that needs it.
-"""
+"""How the work of one task is done, vectors in and vectors out. No torch in here."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -74,20 +69,6 @@ class Craft(Protocol):
 
     def predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
         """What gives the probability of each label for a request."""
-
-
-@lru_cache(maxsize=64)
-def craft_of(task: str, data_dir: Path | None, device: str) -> Craft:
-    """Raises ``UnknownTaskError``."""
-    from fl_edge.tasks.registry import load_task
-    from fl_edge.tasks.synthetic import SyntheticCraft, values_of
-
-    values = values_of(task)
-    if values is not None:
-        return SyntheticCraft(values)
-    from fl_edge.torch_craft import TorchCraft
-
-    return TorchCraft(load_task(task), data_dir, device)
 
 
 def edge_seed(seed: int, round_number: int, client: str) -> np.random.SeedSequence:

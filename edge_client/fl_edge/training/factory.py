@@ -1,0 +1,23 @@
+"""Chooses the executor that a task calls for. torch is imported with the first task that needs it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from fl_edge.training.executor import Craft
+
+
+@lru_cache(maxsize=64)
+def craft_of(task: str, data_dir: Path | None, device: str) -> Craft:
+    """Raises ``UnknownTaskError``."""
+    from fl_edge.tasks.registry import load_task
+    from fl_edge.tasks.synthetic import values_of
+    from fl_edge.training.synthetic_executor import SyntheticCraft
+
+    values = values_of(task)
+    if values is not None:
+        return SyntheticCraft(values)
+    from fl_edge.training.torch_executor import TorchCraft
+
+    return TorchCraft(load_task(task), data_dir, device)

@@ -1,0 +1,91 @@
+"""Executes ``synthetic-N``: training returns at once, with small numbers that client, round and seed decide."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from fl_edge.errors import PayloadError
+from fl_edge.tasks.task import Scores
+from fl_edge.training.executor import Look, MakeVector, TrainedUpdate, edge_seed
+from fl_shared.protocol.messages import Partition, Split, TrainingSettings, UpdateMetrics
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
+
+LARGEST: Final = 1e-3
+"""Of a change, and of a first weight."""
+_BLOCK: Final = 65_521
+"""Random values that are drawn; then they repeat. A prime, so that no two chunks of a power of two are the same."""
+
+
+class SyntheticCraft:
+    """The work of ``synthetic-N`` (see `executor.Craft`)."""
+
+    def __init__(self, values: int) -> None:
+        head = values // 10
+        arrays = [ArraySpec(name="body", shape=(values - head,))]
+        if head:
+            arrays.append(ArraySpec(name="head", shape=(head,)))
+        self._manifest = Manifest(arrays=tuple(arrays))
+
+    def look(self, partition: Partition | None) -> Look:
+        return Look(0 if partition is None else 1, 0, self._manifest)
+
+    def initial(self, seed: int, make: MakeVector) -> Manifest:
+        _fill(make(self._manifest.values), np.random.SeedSequence(seed))
+        return self._manifest
+
+    def train(
+        self,
+        base: Vector,
+        manifest: Manifest,
+        partition: Partition,
+        settings: TrainingSettings,
+        round_number: int,
+        client: str,
+        cancelled: Callable[[], bool],  # noqa: ARG002  there is no time for it
+        make: MakeVector,
+    ) -> TrainedUpdate:
+        started = time.perf_counter()
+        self._check(base, manifest)
+        delta = make(len(base))
+        _fill(delta, edge_seed(settings.seed, round_number, client))
+        return TrainedUpdate(
+            delta, self.look(partition).examples, 1, time.perf_counter() - started, UpdateMetrics()
+        )
+
+    def evaluate(
+        self,
+        model: Vector,
+        manifest: Manifest,
+        split: Split,  # noqa: ARG002
+        partition: Partition | None,  # noqa: ARG002
+    ) -> Scores:
+        self._check(model, manifest)
+        return Scores(examples=1, loss=0.0, accuracy=0.0)
+
+    def predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
+        self._check(model, manifest)
+
+        def predict(_payload: bytes) -> dict[str, float]:
+            raise PayloadError("a synthetic model predicts nothing")
+
+        return predict
+
+    def _check(self, model: Vector, manifest: Manifest) -> None:
+        if manifest != self._manifest or len(model) != manifest.values:
+            raise ValueError(
+                f"the model sent has {len(model)} values, {manifest.values} by its manifest; "
+                f"expected {self._manifest.values}"
+            )
+
+
+def _fill(vector: Vector, seed: np.random.SeedSequence) -> None:
+    block = np.random.default_rng(seed).random(_BLOCK, dtype=np.float32)
+    block -= np.float32(0.5)
+    block *= np.float32(2 * LARGEST)
+    for start in range(0, len(vector), _BLOCK):
+        piece = vector[start : start + _BLOCK]
+        piece[:] = block[: len(piece)]
