@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fl_edge.messaging.authenticity import Trust
+from fl_edge.messaging.connection import Wire, WireEvent
 from fl_edge.predictor import Predictor
 from fl_edge.session.state import State
-from fl_edge.trust import Trust
-from fl_edge.wire import Wire, WireEvent
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 

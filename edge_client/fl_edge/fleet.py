@@ -15,20 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from fl_edge import kept
 from fl_edge.edge import Edge
 from fl_edge.errors import UnknownTaskError
 from fl_edge.heartbeat import Heartbeat
-from fl_edge.parts_file import PartsFile
+from fl_edge.messaging.authenticity import Trust
+from fl_edge.messaging.connection import Wire, WireEvent
 from fl_edge.pool import Pool
 from fl_edge.predictor import MAX_PACKET
 from fl_edge.runtime import Inbox, Interrupted, Runtime
 from fl_edge.session.state import Identity, Session
-from fl_edge.state_dir import StateDir
+from fl_edge.storage import update_store
+from fl_edge.storage.label_counts_file import PartsFile
+from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import PREFIX as SYNTHETIC
-from fl_edge.trust import Trust
-from fl_edge.wire import Wire, WireEvent
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.cli.signals import end_on_signals
 from fl_shared.errors import UserError
@@ -99,7 +99,7 @@ def run(settings: FleetSettings) -> int:
         states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
         heartbeat = None if settings.heartbeat is None else Heartbeat(settings.heartbeat, time.monotonic())
         inbox = Inbox()
-        keeper = kept.Keeper()
+        keeper = update_store.Keeper()
         stack.callback(keeper.close)
         stack.enter_context(_interrupts(lambda: inbox.put(Interrupted())))
         pool = Pool(settings.workers, settings.data, device, inbox.put, warm=not _is_synthetic(settings.task))
@@ -158,8 +158,8 @@ def _edge(
         return network.connect(for_predictions, post)
 
     # Sequence numbers grow over restarts, too, as far as clocks do.
-    file = state.path / kept.FILE
-    session = Session(identity, seq=int(time.time() * 1000), kept=kept.read(file, edge.client))
+    file = state.path / update_store.FILE
+    session = Session(identity, seq=int(time.time() * 1000), kept=update_store.read(file, edge.client))
     trust = None if kit is None else Trust(kit.verifier())
     return Edge(session, file, connect, connect_predictor, trust)
 

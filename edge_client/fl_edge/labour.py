@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from fl_edge import jobs
-from fl_edge.models import Model
+from fl_edge.messaging.model_store import Model
 from fl_edge.pool import Pool
 from fl_edge.predictor import Answer
 from fl_edge.session import effects, events

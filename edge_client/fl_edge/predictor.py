@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from fl_edge.models import Holder, Model, ModelStore
+from fl_edge.messaging.model_store import Holder, Model, ModelStore
 from fl_edge.quota import Quota
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt

@@ -20,18 +20,18 @@ from fl_edge import inbox as bounded
 from fl_edge.edge import Edge
 from fl_edge.heartbeat import Heartbeat
 from fl_edge.jobs import JobResult
-from fl_edge.kept import Keeper
 from fl_edge.labour import Forecast, Labour
-from fl_edge.models import Carrier, Holder, Model, ModelStore
-from fl_edge.parts_file import PartsFile
+from fl_edge.messaging.connection import WireEvent
+from fl_edge.messaging.model_store import Carrier, Holder, Model, ModelStore
 from fl_edge.pool import Pool
 from fl_edge.predictor import Predictor
 from fl_edge.quota import Quota
 from fl_edge.reception import Reception
 from fl_edge.session import effects, events, machine
 from fl_edge.session.state import Registering
+from fl_edge.storage.label_counts_file import PartsFile
+from fl_edge.storage.update_store import Keeper
 from fl_edge.vigil import Vigil
-from fl_edge.wire import WireEvent
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_edge import kept
+from fl_edge.storage import update_store
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -44,7 +44,7 @@ def edge(directory: Path, broker: Mosquitto, ids: str, life: int = 1) -> program
 
 
 def kept_file(directory: Path, ids: str, client: str = "") -> Path:
-    return directory / ids / "state" / client / kept.FILE
+    return directory / ids / "state" / client / update_store.FILE
 
 
 def test_an_edge_that_dies_in_every_phase(
@@ -144,7 +144,7 @@ def test_an_answer_that_never_came(tmp_path: Path, shared_mosquitto: Mosquitto, 
     wire = OverTheWire(network, shared_mosquitto.address, prefix, task=small)
     arguments = ("--task", small, "--prefix", prefix)
     state = ("--state-dir", str(tmp_path / "state"))
-    file = tmp_path / "state" / kept.FILE
+    file = tmp_path / "state" / update_store.FILE
     with programs.edges(tmp_path / "1", shared_mosquitto.url, "0", *arguments, *state) as first:
         wire.admit_fully("0")
         wire.select(0, ("0",), None)
@@ -168,7 +168,7 @@ def test_the_update_of_another_run_is_not_sent(
     prefix, small = "faults/other", "synthetic-1000"
     arguments = ("--task", small, "--prefix", prefix, "--state-dir", str(tmp_path / "state"))
     wire = OverTheWire(network, shared_mosquitto.address, prefix, task=small)
-    file = tmp_path / "state" / kept.FILE
+    file = tmp_path / "state" / update_store.FILE
     with programs.edges(tmp_path / "1", shared_mosquitto.url, "0", *arguments) as first:
         wire.admit_fully("0")
         wire.select(0, ("0",), None)

@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
-from fl_edge import kept
 from fl_edge.edge import Edge
-from fl_edge.parts_file import PartsFile
+from fl_edge.messaging.connection import Wire, WireEvent
 from fl_edge.pool import Pool
 from fl_edge.predictor import FETCH_PATIENCE, RETRY
 from fl_edge.runtime import Inbox, Runtime
 from fl_edge.session.state import Identity, Session, Stopped
-from fl_edge.wire import Wire, WireEvent
+from fl_edge.storage import update_store
+from fl_edge.storage.label_counts_file import PartsFile
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.connection import Connection
@@ -53,7 +53,7 @@ class Beset:
         self.rounds = self.answers = self.restarts = 0
         self.stopped: dict[str, int] = {}
         self._directory = directory
-        self._keeper = kept.Keeper()
+        self._keeper = update_store.Keeper()
         self._sent: dict[str, m.Message] = {}
         self.speaker = Speaker(self.rng)
         self._model = self.speaker.model()
@@ -95,7 +95,7 @@ class Beset:
             return cast(Connection, line)
 
         file = self._directory / f"{client}.kept"
-        return Edge(Session(identity, kept=kept.read(file, client)), file, connect, connect_predictor)
+        return Edge(Session(identity, kept=update_store.read(file, client)), file, connect, connect_predictor)
 
     def turn(self) -> None:
         """What `Runtime.run` does, until nothing is left to do."""

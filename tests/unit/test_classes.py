@@ -19,7 +19,7 @@ from fl_aggregator.effects import WriteHistory
 from fl_aggregator.events import Confusion, Evaluated
 from fl_edge.jobs import Evaluated as Done
 from fl_edge.jobs import Loaded
-from fl_edge.parts_file import PartsFile
+from fl_edge.storage.label_counts_file import PartsFile
 from fl_edge.tasks import classes
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import Examples, LocalData

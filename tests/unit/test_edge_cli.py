@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fl_edge.cli import parse_ids, parse_roles
-from fl_edge.state_dir import StateDir
+from fl_edge.storage.state_dir import StateDir
 from fl_shared.errors import UserError
 
 
@@ -173,7 +173,7 @@ def test_a_state_directory_is_one_processs_at_a_time(tmp_path: Path) -> None:
 
 def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom fl_edge.state_dir import StateDir\n"
+        "import sys, time\nfrom pathlib import Path\nfrom fl_edge.storage.state_dir import StateDir\n"
         "state = StateDir.open(Path(sys.argv[1]))\nprint('held', flush=True)\ntime.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fl_edge import kept
 from fl_edge.session.state import Kept
+from fl_edge.storage import update_store
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer.upload import FinishedUpdate
 from tests.edge_script import Play, update
@@ -25,16 +25,16 @@ def finished(number: int = 3, *, base: str | None = "b" * 64) -> Kept:
 
 @pytest.mark.parametrize("base", ["b" * 64, None])
 def test_what_is_written_is_read_again(tmp_path: Path, base: str | None) -> None:
-    path, wanted = tmp_path / kept.FILE, finished(base=base)
-    kept.write(path, "7", wanted)
-    found = kept.read(path, "7")
+    path, wanted = tmp_path / update_store.FILE, finished(base=base)
+    update_store.write(path, "7", wanted)
+    found = update_store.read(path, "7")
     assert found == wanted
-    assert [entry.name for entry in tmp_path.iterdir()] == [kept.FILE], "nothing beside it"
+    assert [entry.name for entry in tmp_path.iterdir()] == [update_store.FILE], "nothing beside it"
     assert np.array_equal(load_file(path)["weights"], np.frombuffer(DATA, "<f4")), "other tools can read it"
 
 
 def test_sections_of_several_lengths(tmp_path: Path) -> None:
-    path, one = tmp_path / kept.FILE, finished()
+    path, one = tmp_path / update_store.FILE, finished()
     sections = (
         ModelSection("control", MANIFEST, DATA[::-1]),
         ModelSection("weights", MANIFEST, memoryview(DATA)),
@@ -48,16 +48,16 @@ def test_sections_of_several_lengths(tmp_path: Path) -> None:
         metrics=one.update.metrics,
         sections=sections,
     )
-    kept.write(path, "7", Kept(one.selected, both))
-    assert kept.read(path, "7") == Kept(one.selected, both)
+    update_store.write(path, "7", Kept(one.selected, both))
+    assert update_store.read(path, "7") == Kept(one.selected, both)
 
 
 def test_its_data_lives_on_when_it_is_forgotten(tmp_path: Path) -> None:
-    path = tmp_path / kept.FILE
-    kept.write(path, "7", finished())
-    found = kept.read(path, "7")
-    kept.forget(path)
-    kept.forget(path)
+    path = tmp_path / update_store.FILE
+    update_store.write(path, "7", finished())
+    found = update_store.read(path, "7")
+    update_store.forget(path)
+    update_store.forget(path)
     assert found is not None
     assert bytes(found.update.sections[0].data) == DATA
 
@@ -100,42 +100,42 @@ def negative(data: bytes) -> bytes:
 def test_what_is_damaged_is_removed(
     tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / kept.FILE
-    kept.write(path, "7", finished())
+    path = tmp_path / update_store.FILE
+    update_store.write(path, "7", finished())
     path.write_bytes(damage(path.read_bytes()))
     with caplog.at_level(logging.WARNING):
-        assert kept.read(path, "7") is None
+        assert update_store.read(path, "7") is None
     assert not path.exists()
     assert "is of no use" in caplog.text
 
 
 def test_what_another_client_has_left_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / kept.FILE
-    kept.write(path, "7", finished())
-    assert kept.read(path, "8") is None
+    path = tmp_path / update_store.FILE
+    update_store.write(path, "7", finished())
+    assert update_store.read(path, "8") is None
     assert "client: '7', and this edge is '8'" in caplog.text
     assert not path.exists()
 
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
-    (tmp_path / (kept.FILE + ".part")).write_bytes(b"half of it")
-    assert kept.read(tmp_path / kept.FILE, "7") is None
+    (tmp_path / (update_store.FILE + ".part")).write_bytes(b"half of it")
+    assert update_store.read(tmp_path / update_store.FILE, "7") is None
     assert not list(tmp_path.iterdir())
 
 
 def test_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keeper = kept.Keeper()
-    keeper.keep(tmp_path / "missing" / kept.FILE, "7", finished())
-    keeper.keep(tmp_path / kept.FILE, "7", finished())
+    keeper = update_store.Keeper()
+    keeper.keep(tmp_path / "missing" / update_store.FILE, "7", finished())
+    keeper.keep(tmp_path / update_store.FILE, "7", finished())
     keeper.close()
     assert "not written" in caplog.text
-    assert (tmp_path / kept.FILE).exists(), "it goes on with others"
+    assert (tmp_path / update_store.FILE).exists(), "it goes on with others"
 
 
 def test_only_the_newest_wish_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the thread is busy with one file, another's update comes and is answered: that one is never written."""
     begun, go_on, written = threading.Event(), threading.Event(), []
-    write = kept.write
+    write = update_store.write
 
     def slow(path: Path, client: str, what: Kept) -> None:
         begun.set()
@@ -143,8 +143,8 @@ def test_only_the_newest_wish_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         written.append((client, what.selected.round))
         write(path, client, what)
 
-    monkeypatch.setattr(kept, "write", slow)
-    keeper = kept.Keeper()
+    monkeypatch.setattr(update_store, "write", slow)
+    keeper = update_store.Keeper()
     one, two, three = (tmp_path / name for name in "123")
     keeper.keep(one, "1", finished(1))
     assert begun.wait(10)

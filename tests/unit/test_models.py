@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fl_edge.models import Holder, Model, ModelStore
+from fl_edge.messaging.model_store import Holder, Model, ModelStore
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from fl_edge.models import Model, ModelStore
+from fl_edge.messaging.model_store import Model, ModelStore
 from fl_edge.predictor import GHOST_AFTER, Answer, Predictor
 from fl_edge.quota import Quota
 from fl_shared.mqtt import events as mqtt
