@@ -194,7 +194,7 @@ def command(
     if mqtt_client_id is not None and len(each) > 1:
         raise click.BadParameter("it can name one edge only", param_hint="--mqtt-client-id")
 
-    from fl_edge import fleet
+    from fl_edge.runtime import fleet
 
     def directory(name: str) -> Path:
         if state_dir is None:

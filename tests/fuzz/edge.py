@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
-from fl_edge.edge import Edge
 from fl_edge.messaging.connection import Wire, WireEvent
-from fl_edge.pool import Pool
-from fl_edge.predictor import FETCH_PATIENCE, RETRY
-from fl_edge.runtime import Inbox, Runtime
+from fl_edge.prediction.predictor import FETCH_PATIENCE, RETRY
+from fl_edge.runtime.edge import Edge
+from fl_edge.runtime.loop import Inbox, Runtime
 from fl_edge.session.state import Identity, Session, Stopped
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import PartsFile
+from fl_edge.workers.pool import Pool
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.connection import Connection

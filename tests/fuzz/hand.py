@@ -9,39 +9,39 @@ from pathlib import Path
 
 from PIL import Image
 
-from fl_edge import jobs
 from fl_edge.errors import EdgeError
 from fl_edge.tasks import pictures
-from fl_edge.worker import Worker, _failure, _Kept
+from fl_edge.workers import protocol
+from fl_edge.workers.worker import Worker, _failure, _Kept
 from fl_shared.protocol import messages as m
 
 
 class Hand:
     """Stands in for ``pool.Pool``: the worker's own code does each job at once."""
 
-    def __init__(self, done: Callable[[jobs.JobResult], None]) -> None:
+    def __init__(self, done: Callable[[protocol.JobResult], None]) -> None:
         self._ends = socket.socketpair()
         self._worker = Worker(self._ends[0], None, "cpu", cold=True)
         self._done = done
         self._jobs = 0
 
     def load(self, client: str, task: str, partition: m.Partition | None) -> int:
-        return self._do(jobs.Load(client, task, partition), None)
+        return self._do(protocol.Load(client, task, partition), None)
 
     def train(
-        self, client: str, task: str, partition: m.Partition, base: jobs.KeepModel | None,
+        self, client: str, task: str, partition: m.Partition, base: protocol.KeepModel | None,
         settings: m.TrainingSettings, round: int,  # noqa: A002
     ) -> int:  # fmt: skip
         digest = None if base is None else base.digest
-        return self._do(jobs.Train(client, task, partition, digest, settings, round), base)
+        return self._do(protocol.Train(client, task, partition, digest, settings, round), base)
 
     def evaluate(
-        self, client: str, task: str, split: m.Split, partition: m.Partition | None, model: jobs.KeepModel
+        self, client: str, task: str, split: m.Split, partition: m.Partition | None, model: protocol.KeepModel
     ) -> int:
-        return self._do(jobs.Evaluate(client, task, split, partition, model.digest), model)
+        return self._do(protocol.Evaluate(client, task, split, partition, model.digest), model)
 
-    def predict(self, task: str, model: jobs.KeepModel, payload: bytes) -> int:
-        return self._do(jobs.Predict(task, model.digest, payload), model)
+    def predict(self, task: str, model: protocol.KeepModel, payload: bytes) -> int:
+        return self._do(protocol.Predict(task, model.digest, payload), model)
 
     def cancel(self, job_id: int) -> None:
         pass
@@ -50,28 +50,28 @@ class Hand:
         for end in self._ends:
             end.close()
 
-    def _do(self, job: jobs.Job, model: jobs.KeepModel | None) -> int:
+    def _do(self, job: protocol.Job, model: protocol.KeepModel | None) -> int:
         self._jobs += 1
         given = None if model is None else _Kept(model)
-        outcome: jobs.Outcome
+        outcome: protocol.Outcome
         try:
-            if isinstance(job, jobs.Predict):
+            if isinstance(job, protocol.Predict):
                 outcome = _look_at(job.payload)
             else:
                 outcome = self._worker._perform(job, given, lambda: False)
         except (EdgeError, ValueError) as error:  # others are ours
             outcome = _failure(error)
-        self._done(jobs.JobResult(self._jobs, job, outcome, 0.0))
+        self._done(protocol.JobResult(self._jobs, job, outcome, 0.0))
         return self._jobs
 
 
-def _look_at(payload: bytes) -> jobs.Predicted:
+def _look_at(payload: bytes) -> protocol.Predicted:
     """What every task does with a request, but for the model: the picture is read and fitted."""
     picture = pictures.decode(payload)
     fitted = [pictures.fit_digit(picture), pictures.fit_coarse_digit(picture), pictures.fit_garment(picture)]
     assert [grey.shape for grey in fitted] == [(28, 28), (8, 8), (28, 28)]
     assert pictures.fit_colour(picture, 32).shape == (32, 32, 3)
-    return jobs.Predicted("0", {"0": 1.0})
+    return protocol.Predicted("0", {"0": 1.0})
 
 
 def requests() -> tuple[bytes, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_edge.heartbeat import BEAT_EVERY, Heartbeat
+from fl_edge.runtime.heartbeat import BEAT_EVERY, Heartbeat
 from fl_shared.errors import UserError
 from tests import programs
 from tests.broker import Mosquitto

@@ -120,7 +120,7 @@ def test_all_children_end_with_it(tmp_path: Path, end: signal.Signals) -> None:
         try:
             names = " ".join(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in children)
             assert "mosquitto -c" in names
-            assert "fl_edge.worker" in names
+            assert "fl_edge.workers.worker" in names
             run.send(end)
             code = run.wait(20)
             programs.until(lambda: not programs.alive(children), 10, f"the end of {children}")

@@ -9,10 +9,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from fl_edge.jobs import Initialised, JobResult, KeepModel, Outcome
-from fl_edge.pool import Pool
 from fl_edge.tasks.registry import load_task
 from fl_edge.training import local_training
+from fl_edge.workers.pool import Pool
+from fl_edge.workers.protocol import Initialised, JobResult, KeepModel, Outcome
 from fl_shared.protocol.messages import Partition, TrainingSettings
 from fl_shared.system.shared_memory import SharedBytes
 

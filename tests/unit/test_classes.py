@@ -17,17 +17,16 @@ import torch
 from fl_aggregator import journal, views
 from fl_aggregator.effects import WriteHistory
 from fl_aggregator.events import Confusion, Evaluated
-from fl_edge.jobs import Evaluated as Done
-from fl_edge.jobs import Loaded
 from fl_edge.storage.label_counts_file import PartsFile
 from fl_edge.tasks import classes
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import Examples, LocalData
 from fl_edge.training.torch_executor import TorchCraft
+from fl_edge.workers.protocol import Evaluated as Done
+from fl_edge.workers.protocol import Loaded
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.tensors.manifest import Manifest, manifest_of
 from tests.samples import MESSAGES
 from tests.unit.boss import Boss, first_weights, given, part
 from tests.unit.playbook import Playbook, digest_of, round_done, training
@@ -153,28 +152,23 @@ def test_a_matrix_survives_the_journal(tmp_path: Path) -> None:
     assert list(journal.read(tmp_path)) == [event]
 
 
-def loaded(manifest: Manifest, **labels: int) -> Loaded:
-    return Loaded(sum(labels.values()), 0, manifest, labels)
-
-
 def test_parts_are_written_once_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    manifest = manifest_of({"w": torch.zeros(1).numpy()})
     file = tmp_path / "parts.jsonl"
     parts = PartsFile(file)
     for count in (1, 1, 2):
-        parts.take("0", loaded(manifest, a=count))
-    parts.take("1", loaded(manifest, b=3))
-    parts.take("evaluator", loaded(manifest))
+        parts.append("0", count, 0, {"a": count})
+    parts.append("1", 3, 0, {"b": 3})
+    parts.append("evaluator", 0, 0, {})
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(line["client"], line["labels"]) for line in lines] == [
         ("0", {"a": 1}),
         ("0", {"a": 2}),
         ("1", {"b": 3}),
     ]
-    PartsFile(None).take("0", loaded(manifest, a=1))
+    PartsFile(None).append("0", 1, 0, {"a": 1})
     with caplog.at_level(logging.WARNING):
         nowhere = PartsFile(tmp_path / "none" / "parts.jsonl")
-        nowhere.take("0", loaded(manifest, a=1))
-        nowhere.take("1", loaded(manifest, a=1))
+        nowhere.append("0", 1, 0, {"a": 1})
+        nowhere.append("1", 1, 0, {"a": 1})
     assert len(caplog.records) == 1
     assert "No such file" in caplog.text

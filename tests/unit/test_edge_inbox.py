@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from fl_edge.inbox import MAX_ASIDE, MAX_ASIDE_BYTES, OVERHEAD, Inbox
+from fl_edge.runtime.inbox import MAX_ASIDE, MAX_ASIDE_BYTES, OVERHEAD, Inbox
 
 
 def test_messages_over_the_bound_are_dropped_and_counted() -> None:

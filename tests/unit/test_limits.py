@@ -22,8 +22,8 @@ from fl_aggregator.limits import (
 from fl_aggregator.phases import new_run
 from fl_aggregator.refusals import UNKNOWN, Refusals
 from fl_aggregator.settings import Settings
-from fl_edge import quota
-from fl_edge.quota import Quota
+from fl_edge.prediction import rate_limit
+from fl_edge.prediction.rate_limit import Quota
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Scope
@@ -311,7 +311,7 @@ def test_one_asker_leaves_room_for_others(caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level(logging.WARNING)
     asked = Quota(0.0)
     answered = sum(asked.refusal("greedy", 100, 0.0) is None for _ in range(10_000))
-    assert answered == quota.REQUESTS_OF_ONE.burst
+    assert answered == rate_limit.REQUESTS_OF_ONE.burst
     assert asked.refusal("modest", 100, 0.0) is None
     why = asked.refusal("greedy", 100, 0.0)
     assert why is not None
@@ -324,7 +324,7 @@ def test_one_asker_leaves_room_for_others(caplog: pytest.LogCaptureFixture) -> N
 def test_all_askers_together_have_a_limit_and_are_not_remembered_for_ever() -> None:
     asked = Quota(0.0)
     answered = sum(asked.refusal(f"asker-{n}", 100, 0.0) is None for n in range(20_000))
-    assert answered == quota.REQUESTS.burst
-    assert len(asked) == quota.MAX_ASKERS
+    assert answered == rate_limit.REQUESTS.burst
+    assert len(asked) == rate_limit.MAX_ASKERS
     answered = sum(asked.refusal(None, 2**24, 100.0) is None for _ in range(100))
-    assert answered == quota.BYTES.burst // 2**24
+    assert answered == rate_limit.BYTES.burst // 2**24

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from fl_edge.messaging.model_store import Model, ModelStore
-from fl_edge.predictor import GHOST_AFTER, Answer, Predictor
-from fl_edge.quota import Quota
+from fl_edge.prediction.predictor import GHOST_AFTER, Answer, Predictor
+from fl_edge.prediction.rate_limit import Quota
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m

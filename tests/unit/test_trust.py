@@ -8,15 +8,15 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fl_edge.edge import Edge
 from fl_edge.messaging.authenticity import MAX_RUNS, MAX_TOPICS, Trust
 from fl_edge.messaging.connection import Up
 from fl_edge.messaging.model_store import ModelStore
-from fl_edge.reception import Reception
+from fl_edge.runtime.edge import Edge
+from fl_edge.runtime.notices import Vigil
+from fl_edge.runtime.router import Reception
 from fl_edge.session import events
 from fl_edge.session.machine import step
 from fl_edge.session.state import Identity, Member, Session
-from fl_edge.vigil import Vigil
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m

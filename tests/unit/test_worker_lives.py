@@ -15,9 +15,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from fl_edge import pool
-from fl_edge.jobs import Failed, Initialised, Loaded
-from fl_edge.pool import Pool
+from fl_edge.workers import pool
+from fl_edge.workers.pool import Pool
+from fl_edge.workers.protocol import Failed, Initialised, Loaded
 from tests.unit.boss import Boss, part, train_for_ever
 
 pytestmark = pytest.mark.edge
@@ -181,8 +181,8 @@ def test_closing_ends_a_worker_that_is_stopped(
 PARENT = """
 import sys, time
 from queue import SimpleQueue
-from fl_edge.jobs import KeepModel
-from fl_edge.pool import Pool
+from fl_edge.workers.protocol import KeepModel
+from fl_edge.workers.pool import Pool
 from fl_shared.protocol.messages import Partition, TrainingSettings
 
 results = SimpleQueue()

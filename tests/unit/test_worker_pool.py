@@ -15,11 +15,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from fl_edge import jobs, pool
-from fl_edge.jobs import Evaluated, Failed, Initialised, Loaded, Predicted, Trained
 from fl_edge.tasks.registry import load_task
 from fl_edge.training import local_training
-from fl_edge.worker_process import WorkerProcess
+from fl_edge.workers import pool, protocol
+from fl_edge.workers.process import WorkerProcess
+from fl_edge.workers.protocol import Evaluated, Failed, Initialised, Loaded, Predicted, Trained
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
@@ -42,15 +42,15 @@ def first(boss: Boss) -> Initialised:
     return boss.expect(Initialised, boss.pool.initial("digits", 0))
 
 
-def model(digest: str, data: bytes, manifest: Manifest) -> jobs.KeepModel:
-    return jobs.KeepModel(digest, manifest, SharedBytes.of(data))
+def model(digest: str, data: bytes, manifest: Manifest) -> protocol.KeepModel:
+    return protocol.KeepModel(digest, manifest, SharedBytes.of(data))
 
 
 # --- what workers do
 
 
 def test_the_pool_itself_imports_no_torch() -> None:
-    code = "import sys, fl_edge.pool; print('torch' in sys.modules)"
+    code = "import sys, fl_edge.workers.pool; print('torch' in sys.modules)"
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
@@ -230,34 +230,34 @@ def line() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socket]) -> None:
     manifest: Manifest = local_training.initial(load_task("digits"), 0)[0]
-    frames: list[jobs.ToWorker | jobs.FromWorker] = [
-        jobs.Do(1, jobs.Load("e", "digits", None)),
-        jobs.Do(2, jobs.Train("e", "digits", part(), "d0", settings(), 7)),
-        jobs.Do(3, jobs.Evaluate("e", "digits", "holdout", part(), "d0")),
-        jobs.KeepModel("d", manifest, SharedBytes.of(bytes(range(256)))),
-        jobs.Cancel(4),
-        jobs.Ready(),
-        jobs.Done(
+    frames: list[protocol.ToWorker | protocol.FromWorker] = [
+        protocol.Do(1, protocol.Load("e", "digits", None)),
+        protocol.Do(2, protocol.Train("e", "digits", part(), "d0", settings(), 7)),
+        protocol.Do(3, protocol.Evaluate("e", "digits", "holdout", part(), "d0")),
+        protocol.KeepModel("d", manifest, SharedBytes.of(bytes(range(256)))),
+        protocol.Cancel(4),
+        protocol.Ready(),
+        protocol.Done(
             5,
             Trained(manifest, SharedBytes.of(b"\xff"), "d", 3, 4, 0.5, UpdateMetrics(train={"loss": 0.1})),
             0.25,
         ),
-        jobs.Done(6, Predicted("is", {"is": 0.5, "job": 0.5}), 0.0),
-        jobs.Done(7, Failed("bad-payload", "…"), 0.0),
+        protocol.Done(6, Predicted("is", {"is": 0.5, "job": 0.5}), 0.0),
+        protocol.Done(7, Failed("bad-payload", "…"), 0.0),
     ]
     ours, theirs = line
     for frame in frames:
-        jobs.write_frame(ours, frame)
+        protocol.write_frame(ours, frame)
     ours.shutdown(socket.SHUT_WR)
-    assert [jobs.read_frame(theirs) for _ in frames] == frames
-    assert jobs.read_frame(theirs) is None
+    assert [protocol.read_frame(theirs) for _ in frames] == frames
+    assert protocol.read_frame(theirs) is None
 
 
 def test_a_vector_is_the_same_memory_at_both_ends(line: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = line
     memory = SharedBytes.of(bytes(10_000_000))
-    jobs.write_frame(ours, jobs.KeepModel("d", first_weights().manifest, memory.part(8, 4000)))
-    there = jobs.read_frame(theirs).weights
+    protocol.write_frame(ours, protocol.KeepModel("d", first_weights().manifest, memory.part(8, 4000)))
+    there = protocol.read_frame(theirs).weights
     memory.view[8:12] = b"abcd"
     assert bytes(there.view[:4]) == b"abcd"
     assert len(there.view) == 4000
@@ -274,13 +274,13 @@ def test_memory_that_is_not_there_is_not_believed_in() -> None:
 
 def test_a_frame_cut_short_is_the_end() -> None:
     ours, theirs = socket.socketpair()
-    jobs.write_frame(ours, jobs.Cancel(1))
+    protocol.write_frame(ours, protocol.Cancel(1))
     whole = theirs.recv(1000)
     for length in range(len(whole)):
         ours, theirs = socket.socketpair()
         ours.sendall(whole[:length])
         ours.close()
-        assert jobs.read_frame(theirs) is None
+        assert protocol.read_frame(theirs) is None
         theirs.close()
 
 
@@ -295,7 +295,7 @@ def test_synthetic_work_needs_no_torch() -> None:
         first = boss.expect(
             Trained, boss.pool.train("7", "synthetic-1000", part(), None, settings(), 0), timeout=5
         )
-        base = jobs.KeepModel(first.digest, first.manifest, first.delta)
+        base = protocol.KeepModel(first.digest, first.manifest, first.delta)
         one, same, other = (
             boss.expect(Trained, boss.pool.train(client, "synthetic-1000", part(), base, settings(), 1))
             for client in ("7", "7", "8")
@@ -322,10 +322,10 @@ def test_synthetic_work_needs_no_torch() -> None:
 def test_a_model_is_given_to_a_worker_once(
     boss: Boss, first: Initialised, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent: list[jobs.ToWorker] = []
+    sent: list[protocol.ToWorker] = []
     really_send = WorkerProcess.send
 
-    def send(self: WorkerProcess, frame: jobs.ToWorker) -> None:
+    def send(self: WorkerProcess, frame: protocol.ToWorker) -> None:
         sent.append(frame)
         really_send(self, frame)
 
@@ -336,7 +336,7 @@ def test_a_model_is_given_to_a_worker_once(
         for job in ids:
             boss.expect(Evaluated, job)
         boss.expect(Predicted, boss.pool.predict("digits", one, SEVEN))
-    assert 1 <= sum(isinstance(frame, jobs.KeepModel) for frame in sent) <= 2, "there are two workers"
+    assert 1 <= sum(isinstance(frame, protocol.KeepModel) for frame in sent) <= 2, "there are two workers"
 
 
 def test_large_models_are_not_hoarded(

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-
-from fl_edge import jobs
 
 LOG = logging.getLogger(__name__)
 
@@ -25,16 +24,12 @@ class PartsFile:
         self._written: dict[str, str] = {}
         self._failed = False
 
-    def take(self, client: str, part: jobs.Loaded) -> None:
-        if self._path is None or not part.labels:
+    def append(self, client: str, examples: int, holdout_examples: int, labels: Mapping[str, int]) -> None:
+        """``labels``: examples of each class, held-out ones included; without any, no line is written."""
+        if self._path is None or not labels:
             return
         line = json.dumps(
-            {
-                "client": client,
-                "examples": part.examples,
-                "holdout": part.holdout_examples,
-                "labels": part.labels,
-            }
+            {"client": client, "examples": examples, "holdout": holdout_examples, "labels": dict(labels)}
         )
         if self._written.get(client) == line:
             return

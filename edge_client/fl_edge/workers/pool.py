@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, assert_never
 
-from fl_edge.jobs import (
+from fl_edge.workers.process import WorkerProcess
+from fl_edge.workers.protocol import (
     Cancel,
     Do,
     Done,
@@ -35,7 +36,6 @@ from fl_edge.jobs import (
     Train,
     Unusable,
 )
-from fl_edge.worker_process import WorkerProcess
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 
 CANCEL_GRACE: Final = 30.0

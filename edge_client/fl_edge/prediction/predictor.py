@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from fl_edge.messaging.model_store import Holder, Model, ModelStore
-from fl_edge.quota import Quota
+from fl_edge.prediction.rate_limit import Quota
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection

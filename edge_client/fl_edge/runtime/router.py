@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, assert_never
 
-from fl_edge.edge import Edge
 from fl_edge.messaging.connection import Up, WireEvent
 from fl_edge.messaging.model_store import ModelStore
 from fl_edge.messaging.translate import cleared, event_of
+from fl_edge.runtime.edge import Edge
+from fl_edge.runtime.notices import Vigil
 from fl_edge.session import events
 from fl_edge.session.state import Session
-from fl_edge.vigil import Vigil
 from fl_shared.errors import BadSignature
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t

@@ -16,22 +16,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never
 
-from fl_edge import inbox as bounded
-from fl_edge.edge import Edge
-from fl_edge.heartbeat import Heartbeat
-from fl_edge.jobs import JobResult
-from fl_edge.labour import Forecast, Labour
 from fl_edge.messaging.connection import WireEvent
 from fl_edge.messaging.model_store import Carrier, Holder, Model, ModelStore
-from fl_edge.pool import Pool
-from fl_edge.predictor import Predictor
-from fl_edge.quota import Quota
-from fl_edge.reception import Reception
+from fl_edge.prediction.predictor import Predictor
+from fl_edge.prediction.rate_limit import Quota
+from fl_edge.runtime import inbox as bounded
+from fl_edge.runtime.dispatcher import Forecast, Labour
+from fl_edge.runtime.edge import Edge
+from fl_edge.runtime.heartbeat import Heartbeat
+from fl_edge.runtime.notices import Vigil
+from fl_edge.runtime.router import Reception
 from fl_edge.session import effects, events, machine
 from fl_edge.session.state import Registering
 from fl_edge.storage.label_counts_file import PartsFile
 from fl_edge.storage.update_store import Keeper
-from fl_edge.vigil import Vigil
+from fl_edge.workers.pool import Pool
+from fl_edge.workers.protocol import JobResult
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
 
@@ -104,7 +104,7 @@ class Runtime:
         self._quota = Quota(clock())
         self._heartbeat = heartbeat
         self._clock = clock
-        self._labour = Labour(pool, parts.take)
+        self._labour = Labour(pool, parts)
         self._store = ModelStore(self._carrier, self._fetched)
         self._told: deque[tuple[Edge, events.Event]] = deque()
         self._timers: list[tuple[float, int, Edge]] = []

@@ -15,20 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from fl_edge.edge import Edge
 from fl_edge.errors import UnknownTaskError
-from fl_edge.heartbeat import Heartbeat
 from fl_edge.messaging.authenticity import Trust
 from fl_edge.messaging.connection import Wire, WireEvent
-from fl_edge.pool import Pool
-from fl_edge.predictor import MAX_PACKET
-from fl_edge.runtime import Inbox, Interrupted, Runtime
+from fl_edge.prediction.predictor import MAX_PACKET
+from fl_edge.runtime.edge import Edge
+from fl_edge.runtime.heartbeat import Heartbeat
+from fl_edge.runtime.loop import Inbox, Interrupted, Runtime
 from fl_edge.session.state import Identity, Session
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import PartsFile
 from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import PREFIX as SYNTHETIC
+from fl_edge.workers.pool import Pool
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.cli.signals import end_on_signals
 from fl_shared.errors import UserError

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from fl_edge.edge import Edge
+from fl_edge.runtime.edge import Edge
 from fl_shared.errors import BrokerUnreachable
 
 LOG = logging.getLogger(__name__)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
-from fl_edge import jobs
 from fl_edge.messaging.model_store import Model
-from fl_edge.pool import Pool
-from fl_edge.predictor import Answer
+from fl_edge.prediction.predictor import Answer
 from fl_edge.session import effects, events
 from fl_edge.session.state import Appraisal
+from fl_edge.storage.label_counts_file import PartsFile
+from fl_edge.workers import protocol
+from fl_edge.workers.pool import Pool
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
 
@@ -38,10 +38,10 @@ class Forecast:
 class Labour:
     """Not thread-safe: one thread starts jobs and hands in their results."""
 
-    def __init__(self, pool: Pool, loaded: Callable[[str, jobs.Loaded], None]) -> None:
+    def __init__(self, pool: Pool, label_counts: PartsFile) -> None:
         """``loaded`` is told what a client's part turned out to be."""
         self._pool = pool
-        self._loaded = loaded
+        self._label_counts = label_counts
         self._owners: dict[int, Owner] = {}
         self._ids: dict[tuple[str, int], int] = {}
 
@@ -82,7 +82,7 @@ class Labour:
             self._owners.pop(pool_id, None)
             self._pool.cancel(pool_id)
 
-    def done(self, result: jobs.JobResult, now: float) -> tuple[str, events.Event | Forecast] | None:
+    def done(self, result: protocol.JobResult, now: float) -> tuple[str, events.Event | Forecast] | None:
         """Whom the result concerns, and what it tells them; null: nobody waits for it any more."""
         owner = self._owners.pop(result.id, None)
         if owner is None:
@@ -90,8 +90,9 @@ class Labour:
         if owner.job is None:
             return owner.client, Forecast(owner.client, result.id, _answer(result.outcome))
         self._ids.pop((owner.client, owner.job), None)
-        if isinstance(result.outcome, jobs.Loaded):
-            self._loaded(owner.client, result.outcome)
+        loaded = result.outcome
+        if isinstance(loaded, protocol.Loaded):
+            self._label_counts.append(owner.client, loaded.examples, loaded.holdout_examples, loaded.labels)
         return owner.client, _event(owner, owner.job, result.outcome, now)
 
     def _start(self, owner: Owner, pool_id: int) -> None:
@@ -100,27 +101,27 @@ class Labour:
         self._ids[owner.client, owner.job] = pool_id
 
 
-def _given(model: Model) -> jobs.KeepModel:
-    return jobs.KeepModel(model.digest, model.weights.manifest, model.weights_memory)
+def _given(model: Model) -> protocol.KeepModel:
+    return protocol.KeepModel(model.digest, model.weights.manifest, model.weights_memory)
 
 
-def _answer(outcome: jobs.Outcome) -> Answer:
+def _answer(outcome: protocol.Outcome) -> Answer:
     match outcome:
-        case jobs.Predicted(probabilities=probabilities):
+        case protocol.Predicted(probabilities=probabilities):
             return Answer(probabilities=probabilities)
-        case jobs.Failed(message=message):
+        case protocol.Failed(message=message):
             return Answer(error=message)
         case _:
             raise AssertionError(f"a prediction has the outcome {type(outcome).__name__}")
 
 
-def _event(owner: Owner, job: int, outcome: jobs.Outcome, now: float) -> events.Event:
+def _event(owner: Owner, job: int, outcome: protocol.Outcome, now: float) -> events.Event:
     match outcome:
-        case jobs.Loaded():
+        case protocol.Loaded():
             return events.PartLoaded(
                 now, job, outcome.examples, outcome.holdout_examples, outcome.manifest.digest
             )
-        case jobs.Trained():
+        case protocol.Trained():
             update = FinishedUpdate(
                 base=owner.base,
                 digest=outcome.digest,
@@ -131,12 +132,12 @@ def _event(owner: Owner, job: int, outcome: jobs.Outcome, now: float) -> events.
                 sections=(ModelSection("weights", outcome.manifest, outcome.delta.view),),
             )
             return events.Trained(now, job, update)
-        case jobs.Evaluated():
+        case protocol.Evaluated():
             found = Appraisal(outcome.examples, outcome.loss, outcome.accuracy, outcome.confusion)
             return events.Evaluated(now, job, found)
-        case jobs.Failed(kind=kind, message=message):
+        case protocol.Failed(kind=kind, message=message):
             return events.JobFailed(now, job, message, users_mistake=kind in ("data-missing", "unknown-task"))
-        case jobs.Initialised() | jobs.Predicted():
+        case protocol.Initialised() | protocol.Predicted():
             raise AssertionError(f"a session's job has the outcome {type(outcome).__name__}")
         case _:
             assert_never(outcome)

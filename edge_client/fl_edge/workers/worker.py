@@ -1,4 +1,5 @@
-"""A worker process: trains, evaluates and predicts on behalf of the edges of a fleet (``python -m fl_edge.worker``).
+"""A worker process: trains, evaluates and predicts on behalf of the edges of a fleet
+(``python -m fl_edge.workers.worker``).
 
 Three threads: the main one works off the jobs; one receives frames, so that a cancel is seen in the middle
 of a job and the end of the parent ends the worker at once; one predicts, so that nobody waits behind
@@ -34,7 +35,9 @@ from fl_edge.errors import (
     PayloadError,
     UnknownTaskError,
 )
-from fl_edge.jobs import (
+from fl_edge.training.executor import Craft
+from fl_edge.training.factory import craft_of
+from fl_edge.workers.protocol import (
     Cancel,
     Do,
     Done,
@@ -60,8 +63,6 @@ from fl_edge.jobs import (
     read_frame,
     write_frame,
 )
-from fl_edge.training.executor import Craft
-from fl_edge.training.factory import craft_of
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector
@@ -291,7 +292,9 @@ def _failure(error: Exception) -> Failed:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="fl_edge.worker", description="Started by fl-edge; not for people.")
+    parser = argparse.ArgumentParser(
+        prog="fl_edge.workers.worker", description="Started by fl-edge; not for people."
+    )
     parser.add_argument("socket", type=int, help="file descriptor of the socket to the parent")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--device", default="cpu")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fl_edge.messaging.authenticity import Trust
 from fl_edge.messaging.connection import Wire, WireEvent
-from fl_edge.predictor import Predictor
+from fl_edge.prediction.predictor import Predictor
 from fl_edge.session.state import State
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Final, cast
 
-from fl_edge.jobs import FromWorker, ToWorker, read_frame, write_frame
+from fl_edge.workers.protocol import FromWorker, ToWorker, read_frame, write_frame
 
 LAST_BREATH: Final = 3.0
 """Seconds that a worker may live on after it has closed its end of the socket."""
@@ -32,7 +32,15 @@ class WorkerProcess:
         self._ear, theirs = socket.socketpair()
         # A socket for each thread, so that none is closed under the other's hands.
         self._mouth = self._ear.dup()
-        command = [sys.executable, "-P", "-m", "fl_edge.worker", str(theirs.fileno()), "--device", device]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "fl_edge.workers.worker",
+            str(theirs.fileno()),
+            "--device",
+            device,
+        ]
         if data_dir is not None:
             command += ["--data", str(data_dir)]
         if not warm:

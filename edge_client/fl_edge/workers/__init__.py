@@ -1,0 +1,9 @@
+"""Processes that train, evaluate and predict on behalf of a fleet's edges.
+
+============  ===================================================================
+``pool``      gives jobs to workers, and starts those that died anew
+``process``   one worker process, seen from outside
+``protocol``  jobs and results between the two
+``worker``    the program that runs in the process
+============  ===================================================================
+"""
