@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from fl_aggregator import events as on
-from fl_aggregator.phases import Collecting, Run
+from fl_aggregator.round import events as on
+from fl_aggregator.round.state import Collecting, Run
 
 LOG: Final = logging.getLogger(__name__)
 

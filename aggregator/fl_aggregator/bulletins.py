@@ -9,9 +9,9 @@ from typing import Final
 from fl_aggregator import translate, views
 from fl_aggregator.for_watchers import ForWatchers
 from fl_aggregator.links import Links
-from fl_aggregator.phases import Run, Summary
 from fl_aggregator.refusals import Refusals
 from fl_aggregator.resumption import RESULTS_RETAINED
+from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Scope

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fl_aggregator.phases import Summary
+from fl_aggregator.round.state import Summary
 from fl_shared.protocol import messages as m
 
 MAX_ROWS: Final = m.MAX_HISTORY - 1

@@ -13,10 +13,10 @@ from typing import Final, Protocol, Self
 from rich.console import Console
 from rich.live import Live
 
-from fl_aggregator import effects as do
 from fl_aggregator import rollcall, views
 from fl_aggregator.curves import Curves, ended_of, row_of
-from fl_aggregator.phases import Run
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.state import Run
 from fl_aggregator.waiting import Waiting, waited_for
 from fl_aggregator.watch.drawing import View
 from fl_aggregator.watch.lines import round_line

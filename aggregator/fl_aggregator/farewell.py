@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from fl_aggregator.phases import Failed, Finished, Stopped
 from fl_aggregator.refusals import Counts
+from fl_aggregator.round.state import Failed, Finished, Stopped
 from fl_aggregator.rundir import HISTORY, RUN
 from fl_aggregator.runtime import Outcome
 from fl_aggregator.watch.lines import duration, size

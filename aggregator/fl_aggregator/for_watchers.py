@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from fl_aggregator import curves, rollcall, views
-from fl_aggregator.events import UpdateFacts
 from fl_aggregator.links import Links
-from fl_aggregator.phases import Evaluating, Run, Summary, collected_in
+from fl_aggregator.round.events import UpdateFacts
+from fl_aggregator.round.state import Evaluating, Run, Summary, collected_in
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t

@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from fl_aggregator import effects as do
-from fl_aggregator import events as on
 from fl_aggregator import translate
 from fl_aggregator.gate import TurnedAway
 from fl_aggregator.links import Links
-from fl_aggregator.phases import Run
 from fl_aggregator.refusals import Refusals
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.state import Run
 from fl_aggregator.seals import Seals
 from fl_aggregator.translate import Dropped
 from fl_shared.mqtt import events as mqtt

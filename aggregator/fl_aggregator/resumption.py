@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from fl_aggregator import effects as do
 from fl_aggregator import views
-from fl_aggregator.events import UpdateFacts
 from fl_aggregator.journal import replay
-from fl_aggregator.phases import (
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.closing import announcement_of, average_of
+from fl_aggregator.round.events import UpdateFacts
+from fl_aggregator.round.state import (
     Aggregating,
     Collecting,
     Failed,
@@ -27,7 +28,6 @@ from fl_aggregator.phases import (
     collected_in,
     new_run,
 )
-from fl_aggregator.round import announcement_of, average_of
 from fl_aggregator.rundir import RunDirectory, RunRecord, versions
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from fl_aggregator.events import UpdateFacts
-from fl_aggregator.phases import Aggregating, Collecting, Run, Stopped, Summary
-from fl_aggregator.roster import Client
+from fl_aggregator.round.events import UpdateFacts
+from fl_aggregator.round.roster import Client
+from fl_aggregator.round.state import Aggregating, Collecting, Run, Stopped, Summary
 from fl_shared.protocol import messages as m
 
 LOADING: Final = "is loading its part of the data"

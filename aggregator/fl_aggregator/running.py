@@ -341,7 +341,7 @@ def _end_on_signals(aggregator: Aggregator) -> None:
 
 
 def _exit_code(outcome: Outcome) -> int:
-    from fl_aggregator.phases import Finished, Stopped
+    from fl_aggregator.round.state import Finished, Stopped
 
     if isinstance(outcome.state.phase, Finished):
         return 0

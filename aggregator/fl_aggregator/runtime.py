@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar, assert_never
 
 from fl_aggregator import attendance, resumption, strategies, translate, vacancy, views
-from fl_aggregator import effects as do
-from fl_aggregator import events as on
 from fl_aggregator.bulletins import Bulletins
 from fl_aggregator.curves import Curves, rows_of
 from fl_aggregator.disk import DiskFull, room_for
@@ -21,12 +19,14 @@ from fl_aggregator.inbox import MAX_WAITING, Inbox, Item, Signal
 from fl_aggregator.launch import Launch
 from fl_aggregator.links import Links
 from fl_aggregator.pause import Pause
-from fl_aggregator.phases import Finished, Run, new_run
 from fl_aggregator.publications import Publications
 from fl_aggregator.reception import Reception
 from fl_aggregator.refusals import Refusals
 from fl_aggregator.resumption import Resumption
-from fl_aggregator.round import step
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.machine import step
+from fl_aggregator.round.state import Finished, Run, new_run
 from fl_aggregator.rundir import utc_now
 from fl_aggregator.seals import Seals
 from fl_aggregator.tracking.trackers import Trackers, Vitals

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fl_aggregator import effects as do
-from fl_aggregator import events as on
-from fl_aggregator.phases import Summary
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.state import Summary
 from fl_aggregator.settings import Settings
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t

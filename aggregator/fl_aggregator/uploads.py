@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
 from fl_aggregator.check import Content
-from fl_aggregator.events import UpdateFacts
+from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.spool import Partial, Spool
 from fl_aggregator.spool_file import Description
 from fl_shared.protocol import messages as m

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fl_aggregator.phases import (
+from fl_aggregator.round.state import (
     Aggregating,
     Collecting,
     Evaluating,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from fl_aggregator import effects as do
 from fl_aggregator import views
-from fl_aggregator.phases import Evaluating, Run, Selecting
-from fl_aggregator.roster import own_part
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.roster import own_part
+from fl_aggregator.round.state import Evaluating, Run, Selecting
 
 FIRST: Final = 3.0
 """Seconds of waiting after which it is said for the first time; then after twice as many, and so on."""

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from fl_aggregator import effects as do
-from fl_aggregator import events as on
 from fl_aggregator.averaging import Averaging, Checked
 from fl_aggregator.check import Content, Unusable
 from fl_aggregator.disk import DiskFull
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
 from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
 from fl_aggregator.spool_file import Damaged

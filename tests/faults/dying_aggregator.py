@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 
 from fl_aggregator import cli, runtime
-from fl_aggregator import effects as do
+from fl_aggregator.round import effects as do
 
 
 class Mortal(runtime.Aggregator):

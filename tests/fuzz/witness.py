@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_aggregator import effects as do
+from fl_aggregator.round import effects as do
 from fl_aggregator.settings import Settings
 from fl_aggregator.spool import Spool
 from fl_shared.protocol import messages as m

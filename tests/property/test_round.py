@@ -21,10 +21,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fl_aggregator import effects as do
-from fl_aggregator import events as on
-from fl_aggregator.phases import Aggregating, Collecting, Failed, Finished, Run, Stopped
-from fl_aggregator.round import average_of, step
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.closing import average_of
+from fl_aggregator.round.machine import step
+from fl_aggregator.round.state import Aggregating, Collecting, Failed, Finished, Run, Stopped
 from tests.unit.playbook import Playbook, digest_of
 
 IDS = ("0", "1", "2", "3", "7", "alice", "bob", "e")

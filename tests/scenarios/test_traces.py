@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from fl_aggregator import events as on
-from fl_aggregator.phases import Collecting
+from fl_aggregator.round import events as on
+from fl_aggregator.round.state import Collecting
 from tests.unit.playbook import Playbook
 from tests.unit.words import say, say_phase
 

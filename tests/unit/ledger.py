@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-from fl_aggregator import effects as do
-from fl_aggregator import events as on
-from fl_aggregator.phases import Aggregating, Collecting, Finished, Run, Selecting, Stopped
-from fl_aggregator.round import step
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.machine import step
+from fl_aggregator.round.state import Aggregating, Collecting, Finished, Run, Selecting, Stopped
 
 
 class Ledger:

@@ -29,10 +29,10 @@ import shlex
 from collections import deque
 from typing import Any, Self
 
-from fl_aggregator import effects as do
-from fl_aggregator import events as on
-from fl_aggregator.phases import Collecting, new_run
-from fl_aggregator.round import step
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.machine import step
+from fl_aggregator.round.state import Collecting, new_run
 from fl_aggregator.settings import Settings
 from fl_shared.protocol.messages import ModelReference
 from tests.unit.ledger import Ledger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.phases import Collecting, Selecting
+from fl_aggregator.round.state import Collecting, Selecting
 from tests.unit.playbook import Playbook, gathered, training
 from tests.unit.words import say
 

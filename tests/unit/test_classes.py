@@ -15,8 +15,8 @@ pytest.importorskip("torch")
 import torch
 
 from fl_aggregator import journal, views
-from fl_aggregator.effects import WriteHistory
-from fl_aggregator.events import Confusion, Evaluated
+from fl_aggregator.round.effects import WriteHistory
+from fl_aggregator.round.events import Confusion, Evaluated
 from fl_edge.storage.label_counts_file import PartsFile
 from fl_edge.tasks import classes
 from fl_edge.tasks.registry import load_task

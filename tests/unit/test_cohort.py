@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.selection import permutation
+from fl_aggregator.round.selecting import permutation
 from tests.unit.playbook import round_done, training
 
 # --- selection --------------------------------------------------------------------------------------------

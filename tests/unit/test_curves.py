@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from fl_aggregator import views
 from fl_aggregator.curves import RECENT, Curves, Ended, Row, columns_of, ended_of, row_of, rows_in, rows_of
-from fl_aggregator.phases import Summary
+from fl_aggregator.round.state import Summary
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t

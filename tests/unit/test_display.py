@@ -13,8 +13,8 @@ from rich.console import Console
 
 from fl_aggregator.curves import RECENT, Curves, Ended, Row, ended_of, row_of
 from fl_aggregator.display import Display
-from fl_aggregator.effects import AnnounceRound, WriteHistory
-from fl_aggregator.phases import Summary, new_run
+from fl_aggregator.round.effects import AnnounceRound, WriteHistory
+from fl_aggregator.round.state import Summary, new_run
 from fl_aggregator.settings import Settings
 from fl_aggregator.watch.drawing import View, table
 from fl_aggregator.watch.lines import duration, now_line, size, summary_lines, trend

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.phases import Collecting, Evaluating, Failed, Finished, Stopped
+from fl_aggregator.round.state import Collecting, Evaluating, Failed, Finished, Stopped
 from tests.unit.playbook import Playbook, round_done, training
 from tests.unit.words import say, say_phase
 

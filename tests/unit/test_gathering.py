@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.phases import Failed, Selecting
-from fl_aggregator.round import LOADING
-from fl_aggregator.selection import permutation
+from fl_aggregator.round.selecting import LOADING, permutation
+from fl_aggregator.round.state import Failed, Selecting
 from tests.unit.playbook import Playbook, gathered, training
 
 # --- gathering --------------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from fl_aggregator.limits import (
     Kind,
     Limits,
 )
-from fl_aggregator.phases import new_run
 from fl_aggregator.refusals import UNKNOWN, Refusals
+from fl_aggregator.round.state import new_run
 from fl_aggregator.settings import Settings
 from fl_edge.prediction import rate_limit
 from fl_edge.prediction.rate_limit import Quota

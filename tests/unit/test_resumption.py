@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator import effects as do
-from fl_aggregator import events as on
-from fl_aggregator.phases import Aggregating, Collecting, Run
 from fl_aggregator.resumption import Resumption, recall
-from fl_aggregator.round import step
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.machine import step
+from fl_aggregator.round.state import Aggregating, Collecting, Run
 from fl_aggregator.rundir import HISTORY, RunDirectory, new_record, read_run
 from fl_aggregator.settings import Settings
 from fl_aggregator.views import history_line

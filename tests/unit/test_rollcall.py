@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fl_aggregator import rollcall
-from fl_aggregator.effects import PublishResult
-from fl_aggregator.phases import Aggregating
+from fl_aggregator.round.effects import PublishResult
+from fl_aggregator.round.state import Aggregating
 from fl_shared.protocol import messages as m
 from tests.unit.playbook import Playbook, gathered
 

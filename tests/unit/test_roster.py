@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.roster import (
+from fl_aggregator.round.roster import (
     MAX_DEPARTURES,
     OVERTAKING,
     RECONFIRMING,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.phases import Collecting, Evaluating, Failed, Finished, Selecting, Stopped
+from fl_aggregator.round.state import Collecting, Evaluating, Failed, Finished, Selecting, Stopped
 from tests.unit.playbook import round_done, training
 
 # --- how a round ends -------------------------------------------------------------------------------------

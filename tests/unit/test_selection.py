@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_aggregator.selection import permutation
+from fl_aggregator.round.selecting import permutation
 
 names = st.lists(st.text("abcdefXYZ0189_-", min_size=1, max_size=6), unique=True, max_size=30)
 seeds = st.integers(0, 2**53 - 1)

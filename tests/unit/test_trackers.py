@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fl_aggregator.effects import Effect
-from fl_aggregator.phases import Run, new_run
+from fl_aggregator.round.effects import Effect
+from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.rundir import RunRecord, new_record
 from fl_aggregator.settings import Settings
 from fl_aggregator.tracking import trackers as tracking

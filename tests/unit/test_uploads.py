@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fl_aggregator.disk import DiskFull
-from fl_aggregator.events import UpdateFacts
+from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.spool import Spool
 from fl_aggregator.uploads import Misfit, Uploads
 from fl_shared.protocol import messages as m

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.phases import Aggregating, Selecting
+from fl_aggregator.round.state import Aggregating, Selecting
 from tests.unit.playbook import round_done, training
 from tests.unit.words import say
 

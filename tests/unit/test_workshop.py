@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_aggregator import effects as do
-from fl_aggregator import events as on
 from fl_aggregator import strategies
 from fl_aggregator.checkpoint import Checkpoints, Model
 from fl_aggregator.disk import DiskFull
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
 from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
 from fl_aggregator.workshop import Done, Workshop

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from fnmatch import fnmatchcase
 
-from fl_aggregator import effects as do
-from fl_aggregator.phases import Collecting, Run, Selecting, Summary
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.state import Collecting, Run, Selecting, Summary
 from fl_shared.protocol.messages import ModelReference
 
 

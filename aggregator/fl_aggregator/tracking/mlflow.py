@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from fl_aggregator.effects import Effect
-from fl_aggregator.phases import Run
+from fl_aggregator.round.effects import Effect
+from fl_aggregator.round.state import Run
 from fl_aggregator.rundir import RunRecord
 from fl_aggregator.tracking.tensorboard import scalars
 from fl_aggregator.tracking.trackers import Line, Vitals

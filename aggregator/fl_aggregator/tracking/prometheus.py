@@ -14,9 +14,9 @@ import prometheus_client as client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from fl_aggregator import effects as do
 from fl_aggregator import rollcall, views
-from fl_aggregator.phases import Run
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.state import Run
 from fl_aggregator.rundir import RunRecord
 from fl_aggregator.tracking.trackers import Line, Vitals
 from fl_shared.errors import UserError

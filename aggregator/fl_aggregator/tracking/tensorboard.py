@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from fl_aggregator.effects import Effect
-from fl_aggregator.phases import Run
+from fl_aggregator.round.effects import Effect
+from fl_aggregator.round.state import Run
 from fl_aggregator.rundir import RunRecord
 from fl_aggregator.tracking.event_file import EventFile, steps
 from fl_aggregator.tracking.trackers import Line, Vitals

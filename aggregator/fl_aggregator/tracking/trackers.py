@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
-from fl_aggregator.effects import Effect
-from fl_aggregator.phases import Run
+from fl_aggregator.round.effects import Effect
+from fl_aggregator.round.state import Run
 from fl_aggregator.rundir import RunRecord
 
 LOG: Final = logging.getLogger(__name__)

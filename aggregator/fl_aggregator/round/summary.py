@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from fl_aggregator.events import UpdateFacts
-from fl_aggregator.phases import Collecting, Run, Summary
+from fl_aggregator.round.events import UpdateFacts
+from fl_aggregator.round.state import Collecting, Run, Summary
 from fl_shared.protocol.messages import ModelReference
 
 MAX_NAME: Final = 64

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from fl_aggregator import roster as r
-from fl_aggregator.effects import Admit, Effect, Refuse, Reply
-from fl_aggregator.events import Registered
-from fl_aggregator.phases import Collecting, Run
+from fl_aggregator.round import roster as r
+from fl_aggregator.round.effects import Admit, Effect, Refuse, Reply
+from fl_aggregator.round.events import Registered
+from fl_aggregator.round.state import Collecting, Run
 
 Step = tuple[Run, tuple[Effect, ...]]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from fl_aggregator import effects as do
-from fl_aggregator.events import UpdateFacts
-from fl_aggregator.phases import Aggregating, Closed, Collecting, Run
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.events import UpdateFacts
+from fl_aggregator.round.state import Aggregating, Closed, Collecting, Run
 from fl_shared.protocol.messages import RejectionReason
 
 Step = tuple[Run, tuple[do.Effect, ...]]

@@ -11,11 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fl_aggregator.events import Event, UpdateFacts
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.events import Event, UpdateFacts
+from fl_aggregator.round.state import (
+    Run,
+)
 from fl_shared.protocol.messages import ModelReference, RefusalReason, RejectionReason, Split
 
 if TYPE_CHECKING:
-    from fl_aggregator.phases import Summary
+    from fl_aggregator.round.state import Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +168,6 @@ Effect = (
     | KeepBest
     | End
 )
+
+
+Step = tuple[Run, tuple[do.Effect, ...]]

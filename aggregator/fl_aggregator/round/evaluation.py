@@ -9,9 +9,9 @@ import math
 from dataclasses import replace
 from typing import Final
 
-from fl_aggregator.effects import Effect, KeepBest, PublishResult, WriteHistory
-from fl_aggregator.events import Confusion, Evaluated
-from fl_aggregator.phases import Evaluation, Run, Summary
+from fl_aggregator.round.effects import Effect, KeepBest, PublishResult, WriteHistory
+from fl_aggregator.round.events import Confusion, Evaluated
+from fl_aggregator.round.state import Evaluation, Run, Summary
 from fl_shared.protocol.messages import ModelReference, Split
 
 LONGEST_EVALUATION: Final = 120.0

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fl_aggregator.events import Confusion, Evaluated, UpdateFacts
-from fl_aggregator.roster import Roster
+from fl_aggregator.round.events import Confusion, Evaluated, UpdateFacts
+from fl_aggregator.round.roster import Roster
 from fl_aggregator.settings import Settings
 from fl_shared.protocol.messages import ModelReference, Split
 

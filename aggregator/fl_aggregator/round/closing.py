@@ -1,0 +1,161 @@
+"""How a round and a run end: closed, committed, abandoned, finished, stopped; and how a stopped run is resumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final, Literal
+
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import evaluation, updates
+from fl_aggregator.round import events as on
+from fl_aggregator.round.effects import Step
+from fl_aggregator.round.events import Resumed
+from fl_aggregator.round.state import (
+    Aggregating,
+    Collecting,
+    Evaluating,
+    Failed,
+    Finished,
+    Run,
+    Selecting,
+    Stopped,
+)
+from fl_aggregator.round.summary import missing_from, overdue, summary_of
+from fl_shared.protocol.messages import ModelReference
+
+MAX_ABANDONED_IN_A_ROW: Final = 5
+
+
+def announcement_of(phase: Collecting) -> do.AnnounceRound:
+    """Of an open round as it is."""
+    return do.AnnounceRound(phase.round, phase.base, phase.cohort, phase.deadline)
+
+
+def collect(state: Run, phase: Collecting, now: float) -> Step:
+    """Closes the round if it is complete; else calls substitutes for who dropped out; ends it in time."""
+    if len(phase.updates) >= phase.target:
+        return _close(state, phase, now)
+    out_of_time = now >= phase.deadline
+    if out_of_time and phase.base is None:
+        # First weights: whoever was asked has had its time, and the next one is asked.
+        phase = replace(phase, out={**phase.out, **dict.fromkeys(phase.awaited, overdue(phase, now))})
+    grace = state.settings.grace
+    gone = frozenset(n for n in phase.awaited if state.roster.absent(n, now, grace))
+    at_work = len(phase.updates) + len(phase.awaited) - len(gone)
+    called: tuple[str, ...] = ()
+    if at_work < phase.width and (not out_of_time or phase.base is None):
+        eligible = frozenset(state.roster.eligible(state.manifest))
+        called = tuple(n for n in phase.substitutes if n in eligible)[: phase.width - at_work]
+    if called:
+        phase = replace(
+            phase,
+            cohort=phase.cohort + called,
+            substitutes=tuple(n for n in phase.substitutes if n not in called),
+            deadline=now + state.settings.deadline if phase.base is None else phase.deadline,
+        )
+        return replace(state, phase=phase), (announcement_of(phase),)
+    if at_work == len(phase.updates) or out_of_time:
+        if len(phase.updates) >= phase.quorum:
+            return _close(state, phase, now)
+        why = "its deadline passed" if out_of_time else "nobody who is present was left to answer"
+        have = f"{len(phase.updates)} of {phase.quorum} updates needed"
+        return abandon(state, phase, now, f"{why} with {have}")
+    return state, ()
+
+
+def _close(state: Run, phase: Collecting, now: float) -> Step:
+    aggregating = Aggregating(collected=phase, closed=now, missing=missing_from(state, phase, now))
+    return replace(state, phase=aggregating), (average_of(phase),)
+
+
+def average_of(phase: Collecting) -> do.Average:
+    """Of all the updates that a round has come to."""
+    contributors = tuple(phase.updates[name] for name in sorted(phase.updates))
+    return do.Average(phase.round, phase.version, phase.base, contributors)
+
+
+def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Step:
+    summary = summary_of(state, phase, now, now, reason=reason)
+    abandoned = state.abandoned_in_a_row + 1
+    # Doubling from a second on; whoever blinked has time to come back.
+    pause = min(2.0 ** (abandoned - 1), 30.0)
+    following = Selecting(
+        round=phase.round if phase.base is None else phase.round + 1, since=now, not_before=now + pause
+    )
+    state = replace(
+        state,
+        phase=following,
+        abandoned_in_a_row=abandoned,
+        closed=updates.remember(state.closed, phase),
+        unsettled=state.unsettled if phase.base is None else (*state.unsettled, summary),
+    )
+    effects: tuple[do.Effect, ...] = (do.PublishResult(summary), do.WithdrawRound(phase.round))
+    if abandoned < MAX_ABANDONED_IN_A_ROW:
+        if phase.base is None:
+            # Round 0 is opened again under its number, and whoever saw a result of it would not take part.
+            effects = effects[1:]
+        state, settled = evaluation.settle(state, now)
+        return state, (*effects, *settled)
+    detail = f"{abandoned} rounds in a row were abandoned; round {phase.round}: {reason}"
+    failed = Failed(at=now, reason="rounds-abandoned", detail=detail, before=following)
+    state, ended = end_run(state, failed, now)
+    return state, (*effects, *ended)
+
+
+def commit(state: Run, event: on.ModelMade) -> Step:
+    phase = state.phase
+    if not isinstance(phase, Aggregating) or phase.round != event.round:
+        return state, ()
+    collected = phase.collected
+    model = ModelReference(version=collected.version, digest=event.digest)
+    summary = summary_of(state, collected, phase.closed, event.now, model=model, missing=phase.missing)
+    state = replace(
+        state,
+        phase=Selecting(round=phase.round + 1, since=event.now, not_before=event.now),
+        model=model,
+        manifest=event.manifest,
+        abandoned_in_a_row=0,
+        closed=updates.remember(state.closed, collected),
+        unsettled=state.unsettled if collected.base is None else (*state.unsettled, summary),
+    )
+    state, split = evaluation.ask(state, model, event.now)
+    return state, (
+        do.PublishModel(phase.round, model, split),
+        do.PublishResult(summary),
+        do.WithdrawRound(phase.round),
+    )
+
+
+def finish(state: Run, now: float) -> Step:
+    reason: Literal["rounds", "target-accuracy"] = (
+        "rounds" if state.version >= state.settings.rounds else "target-accuracy"
+    )
+    return end_run(state, Finished(at=now, reason=reason), now)
+
+
+def end_run(state: Run, phase: Finished | Failed, now: float) -> Step:
+    state, effects = evaluation.settle(state, now, everything=True)
+    return replace(state, phase=phase), (*effects, do.End())
+
+
+def interrupt(state: Run, now: float, reason: str) -> Step:
+    """What is still under evaluation is written down as it is, and goes on if the run is taken up again."""
+    assert isinstance(state.phase, Selecting | Collecting | Aggregating | Evaluating), "the run is not over"
+    _, effects = evaluation.settle(state, now, everything=True)
+    stopped = Stopped(at=now, reason=reason, before=state.phase)
+    return replace(state, phase=stopped), (*effects, do.End())
+
+
+def resume(state: Run, event: Resumed) -> Run:
+    """Goes on where the run was. Whoever was here gets time to register again before anything is decided."""
+    if isinstance(state.phase, Finished):
+        return state
+    state = replace(state, epoch=event.epoch, roster=state.roster.all_unconfirmed(event.now))
+    match state.phase:
+        case Stopped(before=before):
+            return replace(state, phase=before)
+        case Failed(before=before):
+            phase = Selecting(round=before.round, since=event.now, not_before=event.now)
+            return replace(state, phase=phase, abandoned_in_a_row=0)
+        case _:
+            return state

@@ -1,0 +1,150 @@
+"""The round: a pure state machine. Everything that decides how a run goes is in ``step``.
+
+Selecting → Collecting → Aggregating → (committed | abandoned) → Selecting → … → Finished | Failed | Stopped
+(and a resume leads from Failed and Stopped back to where the run was)
+
+The same state and event always give the same state and effects. Whenever the state changes, the first effect
+is ``Record(event)``; replaying the recorded events through ``step`` gives the state back, and no decision is
+ever taken twice. ``effects`` says what the order of the effects promises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from fl_aggregator.round import closing, evaluation, registration, updates
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.closing import abandon, collect, commit
+from fl_aggregator.round.effects import Step
+from fl_aggregator.round.selecting import select
+from fl_aggregator.round.state import (
+    Collecting,
+    Evaluating,
+    Run,
+    Selecting,
+    Stopped,
+    collected_in,
+)
+
+
+def step(state: Run, event: on.Event) -> Step:
+    """What ``event`` makes of ``state``, and what is to be done about it, in this order."""
+    if state.over and not isinstance(event, on.Resumed):
+        return _after_the_end(state, event)
+    after, effects = _react(state, event)
+    after, more = _advance(after, event.now)
+    effects += more
+    if after == state:
+        return state, effects
+    return after, (do.Record(event), *effects)
+
+
+def _react(state: Run, event: on.Event) -> Step:
+    match event:
+        case on.Started(now=now):
+            return _start(state, now)
+        case on.Resumed():
+            return closing.resume(state, event), ()
+        case on.UpdatesLost():
+            return _lose(state, event)
+        case on.Disconnected(now=now):
+            return replace(state, roster=state.roster.none_lost_just_before(now)), ()
+        case on.Reconnected(now=now):
+            return replace(state, roster=state.roster.all_unconfirmed(now)), ()
+        case on.Registered():
+            return registration.register(state, event)
+        case on.EdgeLost(now=now, client=client, session=session):
+            return replace(state, roster=state.roster.lost(client, session, now)), ()
+        case on.UpdateOffered(update=update) | on.UpdateArrived(update=update):
+            found = updates.judge(state, update)
+            if isinstance(found, do.Keep):
+                return state, (do.Receive(update) if isinstance(event, on.UpdateOffered) else found,)
+            state = updates.put_out(state, update.client, update.round, found)
+            return state, (updates.reply(update, found),)
+        case on.UpdateKept(update=update):
+            return updates.count(state, update)
+        case on.UpdateUnusable():
+            rejection = _rejection(event)
+            state = updates.put_out(state, event.client, event.round, rejection)
+            return state, (do.Reply(event.client, event.session, rejection),)
+        case on.TrainingFailed(client=client, round=number, detail=detail):
+            return updates.out(state, client, number, f"failed: {detail}"), ()
+        case on.ModelMade():
+            return commit(state, event)
+        case on.Evaluated():
+            return evaluation.take(state, event), ()
+        case on.TimePassed():
+            return state, ()
+        case on.Interrupted(now=now, reason=reason):
+            return closing.interrupt(state, now, reason)
+        case _:
+            assert_never(event)
+
+
+def _after_the_end(state: Run, event: on.Event) -> Step:
+    """Edges stay after the run, and whoever repeats a question still gets an answer."""
+    match event:
+        case on.Registered():
+            return state, registration.register_after_the_end(state, event)
+        case on.UpdateOffered(update=update) | on.UpdateArrived(update=update) | on.UpdateKept(update=update):
+            found = updates.judge(state, update)
+            if isinstance(found, do.Keep) or (isinstance(state.phase, Stopped) and _unknown_round(found)):
+                return state, ()  # the round that was open may be taken up again: the edge keeps its update
+            return state, (updates.reply(update, found),)
+        case on.UpdateUnusable():
+            return state, (do.Reply(event.client, event.session, _rejection(event)),)
+        case _:
+            return state, ()
+
+
+def _unknown_round(found: do.Accept | do.Reject) -> bool:
+    return isinstance(found, do.Reject) and found.reason == "no-round"
+
+
+def _rejection(event: on.UpdateUnusable) -> do.Reject:
+    return do.Reject(event.round, event.digest, event.reason, event.detail)
+
+
+# --- selecting --------------------------------------------------------------------------------------------
+
+
+def _start(state: Run, now: float) -> Step:
+    if not isinstance(state.phase, Selecting) or state.begun:
+        return state, ()
+    state = replace(state, phase=replace(state.phase, since=now, not_before=now))
+    if state.model is None:
+        return state, ()
+    return state, (do.PublishModel(0, state.model, None),)
+
+
+def _lose(state: Run, event: on.UpdatesLost) -> Step:
+    """Whose update was accepted has forgotten it: the round cannot be what it was, and a new one is opened."""
+    collected = collected_in(state.phase)
+    if collected is None or collected.round != event.round or not event.clients:
+        return state, ()
+    named = ", ".join(event.clients[:5]) + (", …" if len(event.clients) > 5 else "")
+    reason = f"accepted updates were lost with the aggregator that held them: {len(event.clients)} ({named})"
+    return abandon(state, collected, event.now, reason)
+
+
+def _advance(state: Run, now: float) -> Step:
+    """Does what is due: settles evaluations, opens, closes or abandons a round, ends the run."""
+    if state.over:
+        return state, ()
+    state, effects = evaluation.settle(state, now)
+    match state.phase:
+        case Selecting() | Evaluating():
+            state, more = select(state, state.phase, now)
+        case Collecting():
+            state, more = collect(state, state.phase, now)
+        case _:
+            more = ()
+    return state, effects + more
+
+
+# --- collecting -------------------------------------------------------------------------------------------
+
+
+# --- aggregating and the end ------------------------------------------------------------------------------

@@ -1,0 +1,117 @@
+"""Opening a round: who is eligible, in which order, and whether enough are here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import registration
+from fl_aggregator.round.closing import announcement_of, end_run, finish
+from fl_aggregator.round.effects import Step
+from fl_aggregator.round.state import (
+    Collecting,
+    Evaluating,
+    Failed,
+    Run,
+    Selecting,
+)
+from fl_aggregator.round.summary import lack_of_edges
+
+LOADING: Final = 60.0
+"""Seconds that edges get to load their part when it was only given to them at the end of the wait."""
+
+
+def select(state: Run, phase: Selecting | Evaluating, now: float) -> Step:
+    settings = state.settings
+    due = state.version >= settings.rounds or state.target_reached
+    if due or settings.target_accuracy is not None:
+        if state.evaluations:
+            waiting = Evaluating(round=phase.round, since=phase.since)
+            return (state if phase == waiting else replace(state, phase=waiting)), ()
+        if due:
+            return finish(state, now)
+    if isinstance(phase, Evaluating):
+        phase = Selecting(round=phase.round, since=now, not_before=now)
+        state = replace(state, phase=phase)
+    if now < phase.not_before or state.roster.reconfirming(now):
+        return state, ()
+    if not state.begun:
+        return _begin(state, phase, now)
+    eligible = state.roster.eligible(state.manifest)
+    needed = 1 if state.model is None else settings.needed
+    if len(eligible) >= needed:
+        return _open(state, phase, eligible, now)
+    if now - phase.since >= settings.wait:
+        return _fail_for_lack_of_edges(state, eligible, needed, now)
+    return state, ()
+
+
+def _begin(state: Run, phase: Selecting, now: float) -> Step:
+    """The first round waits until all ``clients`` have loaded their parts; after ``wait``, for the quorum."""
+    settings = state.settings
+    waited = now - phase.since
+    effects: tuple[do.Effect, ...] = ()
+    if waited < settings.wait and len(state.roster.clients) < settings.clients:
+        return state, ()  # the cheap answer while thousands of edges register
+    trainers = state.roster.trainers()
+    everyone = len(trainers) >= settings.clients
+    if (everyone or waited >= settings.wait) and any(state.roster[n].part is None for n in trainers):
+        state, effects = registration.give_parts(state)
+        everyone = len(state.roster.trainers()) >= settings.clients
+    loading = any(state.roster[name].examples is None for name in trainers if name in state.roster)
+    if loading and waited < settings.wait + LOADING:
+        return state, effects
+    manifest = registration.common_manifest(state)
+    eligible = state.roster.eligible(manifest) if manifest is not None else ()
+    enough = len(eligible) >= settings.needed
+    # All may be here and have loaded, but some have no data or another model: nobody else is to come.
+    if waited < settings.wait and not (everyone and enough):
+        return state, effects
+    if not enough:
+        state, more = _fail_for_lack_of_edges(state, eligible, settings.needed, now)
+        return state, effects + more
+    state, refused = registration.refuse_other_manifests(replace(state, begun=True, manifest=manifest))
+    state, opened = _open(state, phase, eligible, now)
+    return state, (*effects, *refused, *opened)
+
+
+def _open(state: Run, phase: Selecting, eligible: tuple[str, ...], now: float) -> Step:
+    settings = state.settings
+    order = permutation(eligible, settings.seed, phase.round)
+    first_weights = state.model is None
+    width = 1 if first_weights else min(settings.per_round + settings.over_select, len(order))
+    collecting = Collecting(
+        round=phase.round,
+        since=phase.since,
+        opened=now,
+        deadline=now + settings.deadline,
+        base=state.model,
+        target=1 if first_weights else min(settings.per_round, len(order)),
+        quorum=1 if first_weights else settings.needed,
+        width=width,
+        cohort=order[:width],
+        substitutes=order[width:],
+    )
+    return replace(state, phase=collecting), (announcement_of(collecting),)
+
+
+def _fail_for_lack_of_edges(state: Run, eligible: tuple[str, ...], needed: int, now: float) -> Step:
+    assert isinstance(state.phase, Selecting | Evaluating)
+    detail = lack_of_edges(state, eligible, needed)
+    return end_run(state, Failed(at=now, reason="too-few-edges", detail=detail, before=state.phase), now)
+
+
+def permutation(clients: Iterable[str], seed: int, round_number: int) -> tuple[str, ...]:
+    """All ``clients`` in this round's order: ascending by SHA-256 of ``seed NUL round NUL client``.
+
+    A hash instead of a random generator, because its order is the same with every version of every library,
+    and because a client that comes or goes leaves the order of the others as it was.
+    """
+
+    def rank(client: str) -> bytes:
+        return hashlib.sha256(f"{seed}\0{round_number}\0{client}".encode()).digest()
+
+    return tuple(sorted(clients, key=rank))
