@@ -2,46 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 from pydantic import ValidationError
 
 from fl_aggregator.fold import magnitude
-from fl_shared.protocol.messages import FoldSettings, RejectionReason, Update
-from fl_shared.tensors.manifest import WIRE_DTYPE, ArraySpec, Manifest, Vector, content_digest
-
-
-@dataclass(frozen=True, slots=True)
-class SectionContent:
-    """A section as it came; ``arrays`` where it says what it is (round 0)."""
-
-    name: str
-    encoding: str
-    manifest: str
-    arrays: tuple[ArraySpec, ...] | None
-    data: memoryview = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """All that an update brings, whole or in chunks."""
-
-    digest: str
-    sections: tuple[SectionContent, ...]
-    found: str | None = None
-    """The digest that it has, where that is known already; else it is computed."""
-
-    @classmethod
-    def of(cls, update: Update) -> Content:
-        """An update that came whole. Nothing is copied."""
-        return cls(
-            update.digest,
-            tuple(
-                SectionContent(s.name, s.encoding, s.manifest, s.arrays, memoryview(s.data))
-                for s in update.sections
-            ),
-        )
+from fl_aggregator.storage.update_content import Content, SectionContent
+from fl_shared.protocol.messages import FoldSettings, RejectionReason
+from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector, content_digest
 
 
 class Unusable(Exception):

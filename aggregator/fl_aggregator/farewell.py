@@ -9,8 +9,8 @@ from typing import Final
 
 from fl_aggregator.refusals import Counts
 from fl_aggregator.round.state import Failed, Finished, Stopped
-from fl_aggregator.rundir import HISTORY, RUN
 from fl_aggregator.runtime import Outcome
+from fl_aggregator.storage.run_directory import HISTORY, RUN
 from fl_aggregator.watch.lines import duration, size
 
 WRITTEN: Final = (

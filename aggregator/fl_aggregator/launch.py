@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fl_aggregator import rundir
-from fl_aggregator.checkpoint import Model, read_safetensors
 from fl_aggregator.resumption import Resumption, recall
-from fl_aggregator.rundir import FirstWeights, FleetRecord, RunDirectory, RunRecord
 from fl_aggregator.settings import Settings
-from fl_aggregator.spool import Durability
+from fl_aggregator.storage import run_directory
+from fl_aggregator.storage.checkpoint import Model, read_safetensors
+from fl_aggregator.storage.run_directory import FirstWeights, FleetRecord, RunDirectory, RunRecord
+from fl_aggregator.storage.spool import Durability
 from fl_shared.errors import UserError
 
 
@@ -42,14 +42,16 @@ def new(
     """A new run. Raises ``UserError`` if its directory or its first weights cannot be used."""
     weights = None if init is None else read_safetensors(init)
     first = None if weights is None else FirstWeights(digest=weights.digest, manifest=weights.manifest.digest)
-    directory = RunDirectory(run_dir if run_dir is not None else rundir.fresh(settings.task), durability)
-    record = rundir.new_record(settings, durability, chunk, first, fleet)
+    directory = RunDirectory(
+        run_dir if run_dir is not None else run_directory.fresh(settings.task), durability
+    )
+    record = run_directory.new_record(settings, durability, chunk, first, fleet)
     return Launch(record, directory, first_weights=weights)
 
 
 def resume(path: Path, *, simulated: bool) -> Launch:
     """The run in ``path``, where it was. Raises ``UserError`` if none lies there that can go on."""
-    record = rundir.read_run(path)
+    record = run_directory.read_run(path)
     if simulated != (record.fleet is not None):
         begun = "start" if simulated else "simulate"
         raise UserError(

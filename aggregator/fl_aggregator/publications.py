@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fl_aggregator.checkpoint import Model
 from fl_aggregator.links import Links
+from fl_aggregator.storage.checkpoint import Model
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Scope

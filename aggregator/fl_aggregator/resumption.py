@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator import views
-from fl_aggregator.journal import replay
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.closing import announcement_of, average_of
 from fl_aggregator.round.events import UpdateFacts
@@ -28,7 +27,8 @@ from fl_aggregator.round.state import (
     collected_in,
     new_run,
 )
-from fl_aggregator.rundir import RunDirectory, RunRecord, versions
+from fl_aggregator.storage.journal import replay
+from fl_aggregator.storage.run_directory import RunDirectory, RunRecord, versions
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 

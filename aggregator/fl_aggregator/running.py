@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fl_aggregator.launch import Launch
     from fl_aggregator.runtime import Aggregator, Outcome
     from fl_aggregator.seals import Seals
-    from fl_aggregator.spool import Durability
+    from fl_aggregator.storage.spool import Durability
     from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
 
 Command = Callable[..., Any]
@@ -189,8 +189,8 @@ def simulate(
     from fl_aggregator import launch as launches
     from fl_aggregator import simulate as simulation
     from fl_aggregator.predict import one_line
-    from fl_aggregator.rundir import FleetRecord
     from fl_aggregator.settings import parse
+    from fl_aggregator.storage.run_directory import FleetRecord
     from fl_aggregator.watch.cli import watch_command
     from fl_shared.cli.broker_access import PREFIX
 
@@ -283,9 +283,10 @@ def _run(
     """An aggregator, shown on stderr and to trackers, ended by the first Ctrl-C; and how to sum it up."""
     from rich.console import Console
 
-    from fl_aggregator import farewell, rundir
+    from fl_aggregator import farewell
     from fl_aggregator.display import Display
     from fl_aggregator.runtime import Aggregator
+    from fl_aggregator.storage import run_directory
     from fl_aggregator.watch.drawing import WIDE, table
     from fl_shared.system.malloc import keep_freed_memory
 
@@ -309,7 +310,7 @@ def _run(
             return
         recent = aggregator.curves.recent()
         if (earlier := aggregator.curves.count - len(recent)) > 0:
-            click.echo(f"{earlier} earlier rounds: see {directory / rundir.HISTORY}")
+            click.echo(f"{earlier} earlier rounds: see {directory / run_directory.HISTORY}")
         if recent:
             wide = None if sys.stdout.isatty() else WIDE
             out = Console(file=sys.stdout, highlight=False, width=wide)
@@ -350,7 +351,7 @@ def _exit_code(outcome: Outcome) -> int:
 
 def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[str, Any]:
     """The last line of ``simulate --json``."""
-    from fl_aggregator.checkpoint import sha256
+    from fl_aggregator.storage.checkpoint import sha256
 
     model = directory / "model.safetensors"
     return {

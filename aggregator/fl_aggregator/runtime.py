@@ -12,7 +12,6 @@ from typing import Final, TypeVar, assert_never
 from fl_aggregator import attendance, resumption, strategies, translate, vacancy, views
 from fl_aggregator.bulletins import Bulletins
 from fl_aggregator.curves import Curves, rows_of
-from fl_aggregator.disk import DiskFull, room_for
 from fl_aggregator.for_watchers import ForWatchers
 from fl_aggregator.gate import Gate
 from fl_aggregator.inbox import MAX_WAITING, Inbox, Item, Signal
@@ -27,8 +26,9 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Finished, Run, new_run
-from fl_aggregator.rundir import utc_now
 from fl_aggregator.seals import Seals
+from fl_aggregator.storage.disk_space import DiskFull, room_for
+from fl_aggregator.storage.run_directory import utc_now
 from fl_aggregator.tracking.trackers import Trackers, Vitals
 from fl_aggregator.uploads import Misfit
 from fl_aggregator.workshop import Done, Workshop

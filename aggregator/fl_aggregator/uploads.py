@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
-from fl_aggregator.check import Content
 from fl_aggregator.round.events import UpdateFacts
-from fl_aggregator.spool import Partial, Spool
-from fl_aggregator.spool_file import Description
+from fl_aggregator.storage.spool import Partial, Spool
+from fl_aggregator.storage.spool_format import Description
+from fl_aggregator.storage.update_content import Content
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import content_hash
 from fl_shared.transfer.upload_scheduler import Granted, Intake, Offered, same_cut

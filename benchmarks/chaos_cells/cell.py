@@ -11,7 +11,7 @@ from typing import Any, Final
 from chaos_cells.faults import Fault
 from chaos_cells.phases import ROUND, Phase
 from chaos_cells.stage import ROUNDS, SLOW, VICTIM, Setting, Stage, Task
-from fl_aggregator.checkpoint import sha256
+from fl_aggregator.storage.checkpoint import sha256
 
 DEADLINE: Final = 120.0
 """Seconds after which a cell is said to hang."""

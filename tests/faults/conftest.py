@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.checkpoint import sha256
+from fl_aggregator.storage.checkpoint import sha256
 from tests import programs
 from tests.broker import Mosquitto
 from tests.faults.watching import TASK, settings

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fl_aggregator.checkpoint import sha256
-from fl_aggregator.disk import has_room
+from fl_aggregator.storage.checkpoint import sha256
+from fl_aggregator.storage.disk_space import has_room
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.network import Network

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fl_aggregator.checkpoint import sha256
 from fl_aggregator.limits import NEWCOMERS_AT_ONCE
 from fl_aggregator.refusals import UNKNOWN
+from fl_aggregator.storage.checkpoint import sha256
 from fl_shared.errors import QueueFull
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network

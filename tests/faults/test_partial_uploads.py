@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.spool import Spool
+from fl_aggregator.storage.spool import Spool
 from fl_shared.protocol import messages as m
 from tests import programs
 from tests.broker import Mosquitto

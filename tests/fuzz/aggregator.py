@@ -17,11 +17,12 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from fl_aggregator import journal, launch
+from fl_aggregator import launch
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Aggregating, Collecting, Run, Selecting, new_run
 from fl_aggregator.runtime import Aggregator
 from fl_aggregator.settings import Settings
+from fl_aggregator.storage import journal
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress

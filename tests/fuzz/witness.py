@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.settings import Settings
-from fl_aggregator.spool import Spool
+from fl_aggregator.storage.spool import Spool
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
 from fl_shared.transfer import upload

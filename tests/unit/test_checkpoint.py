@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from fl_aggregator.checkpoint import KEPT, Checkpoints, Model, read_safetensors, sha256
-from fl_aggregator.disk import DiskFull
+from fl_aggregator.storage.checkpoint import KEPT, Checkpoints, Model, read_safetensors, sha256
+from fl_aggregator.storage.disk_space import DiskFull
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.tensors.manifest import Vector, flatten, manifest_of, unflatten
 

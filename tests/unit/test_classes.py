@@ -14,9 +14,10 @@ pytest.importorskip("torch")
 
 import torch
 
-from fl_aggregator import journal, views
+from fl_aggregator import views
 from fl_aggregator.round.effects import WriteHistory
 from fl_aggregator.round.events import Confusion, Evaluated
+from fl_aggregator.storage import journal
 from fl_edge.storage.label_counts_file import PartsFile
 from fl_edge.tasks import classes
 from fl_edge.tasks.registry import load_task

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.disk import DiskFull, has_room, in_words, room_for
+from fl_aggregator.storage.disk_space import DiskFull, has_room, in_words, room_for
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

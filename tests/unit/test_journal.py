@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fl_aggregator.journal import FILE, Journal, read, replay
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Finished, Run, new_run
+from fl_aggregator.storage.journal import FILE, Journal, read, replay
 from tests.unit.playbook import Playbook, round_done, training
 
 

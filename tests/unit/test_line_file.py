@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl_aggregator.checkpoint import Model
-from fl_aggregator.line_file import LineFile
-from fl_aggregator.rundir import HISTORY, RunDirectory, new_record
 from fl_aggregator.settings import Settings
+from fl_aggregator.storage.append_log import LineFile
+from fl_aggregator.storage.checkpoint import Model
+from fl_aggregator.storage.run_directory import HISTORY, RunDirectory, new_record
 from fl_shared.tensors.manifest import WIRE_DTYPE
 from tests.samples import DATA, MANIFEST
 
 FULL = """
 import resource, sys
 from pathlib import Path
-from fl_aggregator.line_file import LineFile
+from fl_aggregator.storage.append_log import LineFile
 path = Path(sys.argv[1])
 lines = LineFile(path)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))

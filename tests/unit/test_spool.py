@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fl_aggregator.check import Content, SectionContent
-from fl_aggregator.disk import DiskFull
-from fl_aggregator.spool import Durability, Partial, Spool
-from fl_aggregator.spool_file import Damaged, Description
+from fl_aggregator.storage.disk_space import DiskFull
+from fl_aggregator.storage.spool import Durability, Partial, Spool
+from fl_aggregator.storage.spool_format import Damaged, Description
+from fl_aggregator.storage.update_content import Content, SectionContent
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import ArraySpec, content_digest
 

@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run, new_run
-from fl_aggregator.rundir import RunRecord, new_record
 from fl_aggregator.settings import Settings
+from fl_aggregator.storage.run_directory import RunRecord, new_record
 from fl_aggregator.tracking import trackers as tracking
 from fl_aggregator.tracking.event_file import EventFile, steps
 from fl_aggregator.tracking.tensorboard import TensorBoard

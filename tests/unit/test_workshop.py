@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from fl_aggregator import strategies
-from fl_aggregator.checkpoint import Checkpoints, Model
-from fl_aggregator.disk import DiskFull
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.rundir import RunDirectory
 from fl_aggregator.settings import Settings
+from fl_aggregator.storage.checkpoint import Checkpoints, Model
+from fl_aggregator.storage.disk_space import DiskFull
+from fl_aggregator.storage.run_directory import RunDirectory
 from fl_aggregator.workshop import Done, Workshop
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Vector, content_digest, manifest_of

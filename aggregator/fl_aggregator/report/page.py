@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from fl_aggregator.disk import in_words
 from fl_aggregator.report import figures, sections
 from fl_aggregator.report.comparison import (
     duration,
@@ -19,6 +18,7 @@ from fl_aggregator.report.markup import Child, Markup, table, tag
 from fl_aggregator.report.reading import RunReport
 from fl_aggregator.report.sections import number, section, value_in_words, versions
 from fl_aggregator.report.style import STYLE
+from fl_aggregator.storage.disk_space import in_words
 
 
 def page(runs: Sequence[RunReport]) -> str:

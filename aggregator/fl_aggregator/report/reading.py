@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from fl_aggregator import journal
-from fl_aggregator.rundir import HISTORY, PARTS, RUN
+from fl_aggregator.storage import journal
+from fl_aggregator.storage.run_directory import HISTORY, PARTS, RUN
 from fl_shared.errors import UserError
 
 MAX_FAULTS: Final = 10

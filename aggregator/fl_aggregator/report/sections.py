@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from fl_aggregator.disk import in_words
 from fl_aggregator.report import figures
 from fl_aggregator.report.comparison import duration, first_at, told
 from fl_aggregator.report.markup import Child, Markup, table, tag
 from fl_aggregator.report.reading import Confusion, Round, RunReport
+from fl_aggregator.storage.disk_space import in_words
 
 MAX_ROWS: Final = 1000
 """Of a table; the page says how many there are, and ``--csv`` has all rounds."""

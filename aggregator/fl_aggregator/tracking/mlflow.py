@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
-from fl_aggregator.rundir import RunRecord
+from fl_aggregator.storage.run_directory import RunRecord
 from fl_aggregator.tracking.tensorboard import scalars
 from fl_aggregator.tracking.trackers import Line, Vitals
 from fl_shared.errors import UserError

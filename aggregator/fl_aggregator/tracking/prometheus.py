@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from fl_aggregator import rollcall, views
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
-from fl_aggregator.rundir import RunRecord
+from fl_aggregator.storage.run_directory import RunRecord
 from fl_aggregator.tracking.trackers import Line, Vitals
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m

@@ -9,7 +9,7 @@ from typing import Final
 
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
-from fl_aggregator.rundir import RunRecord
+from fl_aggregator.storage.run_directory import RunRecord
 from fl_aggregator.tracking.event_file import EventFile, steps
 from fl_aggregator.tracking.trackers import Line, Vitals
 

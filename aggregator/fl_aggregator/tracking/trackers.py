@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, Self
 
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
-from fl_aggregator.rundir import RunRecord
+from fl_aggregator.storage.run_directory import RunRecord
 
 LOG: Final = logging.getLogger(__name__)
 

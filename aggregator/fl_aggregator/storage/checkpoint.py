@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from fl_aggregator.disk import room_for
+from fl_aggregator.storage.disk_space import room_for
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.files import beside_of, sync_directory, write_atomically
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector, content_digest, flatten, manifest_of

@@ -21,12 +21,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
-from fl_aggregator import checkpoint, journal, spool
-from fl_aggregator.checkpoint import Checkpoints
-from fl_aggregator.journal import Journal
-from fl_aggregator.line_file import LineFile
 from fl_aggregator.settings import Settings
-from fl_aggregator.spool import Durability, Spool
+from fl_aggregator.storage import checkpoint, journal, spool
+from fl_aggregator.storage.append_log import LineFile
+from fl_aggregator.storage.checkpoint import Checkpoints
+from fl_aggregator.storage.journal import Journal
+from fl_aggregator.storage.spool import Durability, Spool
 from fl_shared.errors import UserError
 from fl_shared.system.files import write_atomically
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol, Self
 
-from fl_aggregator.check import Content
-from fl_aggregator.disk import allocate, room_for
-from fl_aggregator.spool_file import ChunkTable, Damaged, Description, describe
+from fl_aggregator.storage.disk_space import allocate, room_for
+from fl_aggregator.storage.spool_format import ChunkTable, Damaged, Description, describe
+from fl_aggregator.storage.update_content import Content
 from fl_shared.system.files import sync_directory, write_atomically
 
 LOG: Final = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fl_aggregator.check import Content, SectionContent
+from fl_aggregator.storage.update_content import Content, SectionContent
 from fl_shared.protocol import messages as m
 
 _MAGIC: Final = b"FLSPOOL1"

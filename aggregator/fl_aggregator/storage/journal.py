@@ -12,11 +12,11 @@ from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from fl_aggregator.line_file import LineFile
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.events import Event
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Run
+from fl_aggregator.storage.append_log import LineFile
 from fl_shared.errors import UserError
 
 FILE: Final = "journal.jsonl"
