@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fl_aggregator.workshop import Done
+from fl_aggregator.aggregation.worker import Done
 from fl_shared.mqtt import events as mqtt
 
 Lane = Literal["control", "updates"]

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from fl_aggregator.aggregation.worker import Done
 from fl_aggregator.inbox import Inbox, Item, Lane
 from fl_aggregator.storage.disk_space import DiskFull, has_room
-from fl_aggregator.workshop import Done
 from fl_shared.mqtt import events as mqtt
 
 LOG: Final = logging.getLogger(__name__)

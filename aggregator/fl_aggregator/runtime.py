@@ -9,7 +9,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, assert_never
 
-from fl_aggregator import attendance, resumption, strategies, translate, vacancy, views
+from fl_aggregator import attendance, resumption, translate, vacancy, views
+from fl_aggregator.aggregation.strategies import registry
+from fl_aggregator.aggregation.uploads import Misfit
+from fl_aggregator.aggregation.worker import Done, Workshop
 from fl_aggregator.bulletins import Bulletins
 from fl_aggregator.curves import Curves, rows_of
 from fl_aggregator.for_watchers import ForWatchers
@@ -30,8 +33,6 @@ from fl_aggregator.seals import Seals
 from fl_aggregator.storage.disk_space import DiskFull, room_for
 from fl_aggregator.storage.run_directory import utc_now
 from fl_aggregator.tracking.trackers import Trackers, Vitals
-from fl_aggregator.uploads import Misfit
-from fl_aggregator.workshop import Done, Workshop
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
@@ -100,7 +101,7 @@ class Aggregator:
         self._publications = Publications(self._links, self.scope, settings.task, launch.record.chunk)
         self._workshop = Workshop(
             settings,
-            strategies.load(settings.strategy),
+            registry.load(settings.strategy),
             directory,
             self._grant,
             lambda done: self.inbox.put("control", done),

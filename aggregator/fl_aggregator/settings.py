@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fl_aggregator import strategies
+from fl_aggregator.aggregation.strategies import registry
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import partition_scheme, topics
@@ -51,8 +51,8 @@ class Settings(BaseModel):
     @field_validator("strategy")
     @classmethod
     def _strategy_is_known(cls, name: str) -> str:
-        if name not in strategies.names():
-            raise ValueError(f"expected one of {', '.join(strategies.names())}")
+        if name not in registry.names():
+            raise ValueError(f"expected one of {', '.join(registry.names())}")
         return name
 
     @field_validator("partition")

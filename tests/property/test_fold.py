@@ -13,9 +13,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_aggregator.fold import ExactSum
+from fl_aggregator.aggregation.exact_sum import ExactSum
+from fl_aggregator.aggregation.strategies.fedavg import FedAvg
 from fl_aggregator.settings import Settings
-from fl_aggregator.strategies.fedavg import FedAvg
 from fl_shared.tensors.manifest import Vector
 
 quick = settings(deadline=None, max_examples=150)

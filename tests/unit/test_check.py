@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_aggregator.check import Unusable, first_weights_of, weights_of
+from fl_aggregator.aggregation.validation import Unusable, first_weights_of, weights_of
 from fl_aggregator.storage.update_content import Content
 from fl_shared.protocol.messages import FoldSettings, Section, Update, UpdateMetrics
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest

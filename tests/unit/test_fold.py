@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from fl_aggregator.fold import BLOCK, ExactSum
+from fl_aggregator.aggregation.exact_sum import BLOCK, ExactSum
+from fl_aggregator.aggregation.strategies.fedavg import FedAvg
 from fl_aggregator.settings import Settings
-from fl_aggregator.strategies.fedavg import FedAvg
 from fl_shared.tensors.manifest import Vector
 
 

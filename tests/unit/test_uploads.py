@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fl_aggregator.aggregation.uploads import Misfit, Uploads
 from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.spool import Spool
-from fl_aggregator.uploads import Misfit, Uploads
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import content_digest
 from fl_shared.transfer.upload_scheduler import Granted

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_aggregator import strategies
+from fl_aggregator.aggregation.strategies import registry
+from fl_aggregator.aggregation.worker import Done, Workshop
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import Checkpoints, Model
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import RunDirectory
-from fl_aggregator.workshop import Done, Workshop
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Vector, content_digest, manifest_of
 from fl_shared.transfer.upload_scheduler import Granted
@@ -44,7 +44,7 @@ class Life:
         self.done: queue.SimpleQueue[Done] = queue.SimpleQueue()
         self.granted: list[Granted] = []
         self.full: list[DiskFull] = []
-        strategy = strategies.load("fedavg")
+        strategy = registry.load("fedavg")
         self.workshop = Workshop(SETTINGS, strategy, self.directory, self.granted.append, self.done.put)
         if version == 0:
             self.workshop.averaging.add(0, BASE)

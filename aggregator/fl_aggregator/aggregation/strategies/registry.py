@@ -28,7 +28,7 @@ class Strategy(Protocol):
         ...
 
 
-_STRATEGIES: Final = {"fedavg": ("fl_aggregator.strategies.fedavg", "FedAvg")}
+_STRATEGIES: Final = {"fedavg": ("fl_aggregator.aggregation.strategies.fedavg", "FedAvg")}
 
 
 def names() -> tuple[str, ...]:

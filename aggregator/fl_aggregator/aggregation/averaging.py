@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fl_aggregator.check import first_weights_of, weights_of
-from fl_aggregator.fold import BLOCK, ExactSum
+from fl_aggregator.aggregation.exact_sum import BLOCK, ExactSum
+from fl_aggregator.aggregation.strategies.registry import Strategy
+from fl_aggregator.aggregation.validation import first_weights_of, weights_of
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_aggregator.storage.update_content import Content
-from fl_aggregator.strategies import Strategy
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Manifest, Vector
 

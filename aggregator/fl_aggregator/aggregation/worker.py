@@ -16,8 +16,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from fl_aggregator.averaging import Averaging, Checked
-from fl_aggregator.check import Unusable
+from fl_aggregator.aggregation.averaging import Averaging, Checked
+from fl_aggregator.aggregation.strategies.registry import Strategy
+from fl_aggregator.aggregation.uploads import Grant, Misfit, Taken, Uploads
+from fl_aggregator.aggregation.validation import Unusable
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.settings import Settings
@@ -25,8 +27,6 @@ from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_aggregator.storage.spool_format import Damaged
 from fl_aggregator.storage.update_content import Content
-from fl_aggregator.strategies import Strategy
-from fl_aggregator.uploads import Grant, Misfit, Taken, Uploads
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest
 from fl_shared.transfer.publication import MAX_MODEL_BYTES

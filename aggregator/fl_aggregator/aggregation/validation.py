@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import ValidationError
 
-from fl_aggregator.fold import magnitude
+from fl_aggregator.aggregation.exact_sum import magnitude
 from fl_aggregator.storage.update_content import Content, SectionContent
 from fl_shared.protocol.messages import FoldSettings, RejectionReason
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector, content_digest
