@@ -6,9 +6,10 @@ import time
 from collections import deque
 from typing import Final
 
-from fl_aggregator import translate, views
+from fl_aggregator import translate
 from fl_aggregator.for_watchers import ForWatchers
 from fl_aggregator.links import Links
+from fl_aggregator.monitoring.views import status
 from fl_aggregator.refusals import Refusals
 from fl_aggregator.resumption import RESULTS_RETAINED
 from fl_aggregator.round.state import Run, Summary
@@ -49,8 +50,8 @@ class Bulletins:
             return
         self._at, self._of, self._paused = time.monotonic(), state, paused
         worst = refusals.worst(m.MAX_REFUSED_NAMED)
-        self._links.retain(t.StatusTopic(), views.status(state, self._scope, now, paused, worst))
-        missing = views.missing(state, self._scope, now)
+        self._links.retain(t.StatusTopic(), status.status(state, self._scope, now, paused, worst))
+        missing = status.missing(state, self._scope, now)
         if missing is not None:
             self._links.retain(t.MissingTopic(missing.round), missing)
 

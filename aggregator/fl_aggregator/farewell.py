@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from fl_aggregator.monitoring.terminal.text import duration, size
 from fl_aggregator.refusals import Counts
 from fl_aggregator.round.state import Failed, Finished, Stopped
 from fl_aggregator.runtime import Outcome
 from fl_aggregator.storage.run_directory import HISTORY, RUN
-from fl_aggregator.watch.lines import duration, size
 
 WRITTEN: Final = (
     ("model.safetensors", "the newest version"),

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from fl_aggregator import curves, rollcall, views
 from fl_aggregator.links import Links
+from fl_aggregator.monitoring.views import edge_states, history, status
 from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.round.state import Evaluating, Run, Summary, collected_in
 from fl_shared.protocol import codec
@@ -36,8 +36,8 @@ class ForWatchers:
         self._scope = scope
         self._started = started
         self._uploading = uploading
-        self._newest: dict[str, rollcall.Newest] = {}
-        self.curves = curves.Curves()
+        self._newest: dict[str, edge_states.Newest] = {}
+        self.curves = history.Curves()
         self._history_is_due = True
         self._history_at = self._open_at = self._closed_at = self._looked_at = -1e9
         self._of: tuple[Run | None, Collection[str]] = (None, ())
@@ -48,7 +48,7 @@ class ForWatchers:
     # --- what is to be told -------------------------------------------------------------------------------
 
     def restore(
-        self, rounds: Iterable[tuple[curves.Row, curves.Ended]], updates: Iterable[UpdateFacts]
+        self, rounds: Iterable[tuple[history.Row, history.Ended]], updates: Iterable[UpdateFacts]
     ) -> None:
         """What earlier starts of the aggregator had to tell."""
         for row, ended in rounds:
@@ -58,12 +58,12 @@ class ForWatchers:
 
     def took(self, update: UpdateFacts) -> None:
         """An update was accepted."""
-        self._newest[update.client] = rollcall.Newest.of(update)
+        self._newest[update.client] = edge_states.Newest.of(update)
 
     def ended(self, summary: Summary, bytes_up: int, bytes_down: int) -> None:
         """A round has ended, or was evaluated after its end."""
         if summary.round > 0:  # round 0 makes the first weights, and has no line in the history either
-            self.curves.add(curves.row_of(summary, bytes_up, bytes_down), curves.ended_of(summary))
+            self.curves.add(history.row_of(summary, bytes_up, bytes_down), history.ended_of(summary))
             self._history_is_due = True
         if self._closed is None or self._closed.round <= summary.round:
             self._closed_is_due |= self._closed is None or self._closed.round != summary.round
@@ -100,7 +100,7 @@ class ForWatchers:
             task=settings.task,
             rounds=settings.rounds,
             started=self._started,
-            columns=curves.columns_of(self.curves.rows()),
+            columns=history.columns_of(self.curves.rows()),
         )
         self._links.retain(t.HistoryTopic(), message, counted=False)
 
@@ -112,17 +112,17 @@ class ForWatchers:
         if number is None or isinstance(state.phase, Evaluating):  # no other round is to be opened
             self._publish_closed(state)
             return
-        self._publish(state, number, rollcall.open_round(state, uploading, self._newest))
+        self._publish(state, number, edge_states.open_round(state, uploading, self._newest))
 
     def _publish_closed(self, state: Run) -> None:
         closed = self._closed
         if closed is None:
-            self._publish(state, 0, rollcall.open_round(state, (), self._newest))
+            self._publish(state, 0, edge_states.open_round(state, (), self._newest))
         else:
-            self._publish(state, closed.round, rollcall.closed_round(state, closed, self._newest))
+            self._publish(state, closed.round, edge_states.closed_round(state, closed, self._newest))
 
     def _publish(self, state: Run, number: int, edges: dict[str, m.EdgeView]) -> None:
-        envelope, phase = self._scope.envelope(), views.phase_name(state)
+        envelope, phase = self._scope.envelope(), status.phase_name(state)
         limit = min(codec.MAX_NAMES_BYTES, self._links.maximum_packet_size) - HEAD
 
         def made(some: dict[str, m.EdgeView]) -> m.Edges:
@@ -130,7 +130,7 @@ class ForWatchers:
 
         message = made(edges)
         while message.edges and (size := len(codec.encode(message))) > limit:
-            message = made(rollcall.share(edges, int(0.9 * len(message.edges) * limit / size)))
+            message = made(edge_states.share(edges, int(0.9 * len(message.edges) * limit / size)))
         self._links.retain(t.EdgesTopic(number), message, counted=False)
         self._retained.add(number)
         kept = {number, -1 if self._closed is None else self._closed.round}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from fl_aggregator import views
+from fl_aggregator.monitoring.views import status
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.closing import announcement_of, average_of
 from fl_aggregator.round.events import UpdateFacts
@@ -131,7 +131,7 @@ def _mend_history(directory: RunDirectory, state: Run, lines: dict[int, Summary]
     final = lines.keys() - {summary.round for summary in state.unsettled}
     there = directory.keep_history_of(final)
     for number in sorted(final - there):
-        directory.append_history(views.history_line(lines[number], 0, 0))
+        directory.append_history(status.history_line(lines[number], 0, 0))
 
 
 def how(state: Run) -> str:

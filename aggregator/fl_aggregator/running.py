@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from fl_aggregator.tracking.options import Tracking, tracking_options
+from fl_aggregator.monitoring.tracking.options import Tracking, tracking_options
 from fl_shared.cli import logging, signals
 from fl_shared.cli import options as shared
 from fl_shared.errors import RunFailed, UserError
@@ -284,10 +284,10 @@ def _run(
     from rich.console import Console
 
     from fl_aggregator import farewell
-    from fl_aggregator.display import Display
+    from fl_aggregator.monitoring.terminal.display import Display
+    from fl_aggregator.monitoring.terminal.render import WIDE, table
     from fl_aggregator.runtime import Aggregator
     from fl_aggregator.storage import run_directory
-    from fl_aggregator.watch.drawing import WIDE, table
     from fl_shared.system.malloc import keep_freed_memory
 
     keep_freed_memory()

@@ -9,17 +9,19 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, assert_never
 
-from fl_aggregator import attendance, resumption, translate, vacancy, views
+from fl_aggregator import resumption, translate, vacancy
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.uploads import Misfit
 from fl_aggregator.aggregation.worker import Done, Workshop
 from fl_aggregator.bulletins import Bulletins
-from fl_aggregator.curves import Curves, rows_of
 from fl_aggregator.for_watchers import ForWatchers
 from fl_aggregator.gate import Gate
 from fl_aggregator.inbox import MAX_WAITING, Inbox, Item, Signal
 from fl_aggregator.launch import Launch
 from fl_aggregator.links import Links
+from fl_aggregator.monitoring.tracking.trackers import Trackers, Vitals
+from fl_aggregator.monitoring.views import notices, status
+from fl_aggregator.monitoring.views.history import Curves, rows_of
 from fl_aggregator.pause import Pause
 from fl_aggregator.publications import Publications
 from fl_aggregator.reception import Reception
@@ -32,7 +34,6 @@ from fl_aggregator.round.state import Finished, Run, new_run
 from fl_aggregator.seals import Seals
 from fl_aggregator.storage.disk_space import DiskFull, room_for
 from fl_aggregator.storage.run_directory import utc_now
-from fl_aggregator.tracking.trackers import Trackers, Vitals
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
@@ -172,7 +173,7 @@ class Aggregator:
             raise self._failed(error) from None
         finally:
             if self._state.over:
-                self._trackers.ended(views.phase_name(self._state))
+                self._trackers.ended(status.phase_name(self._state))
             self._workshop.close()
             self._links.close()
             self._network.close()
@@ -283,7 +284,7 @@ class Aggregator:
                 self._perform(effect)  # before anybody can see what comes of it
         self._state = after
         if after.roster is not before.roster:
-            attendance.tell(event, self._state)
+            notices.tell(event, self._state)
         for effect in effects:
             if not isinstance(effect, do.Record):
                 self._perform(effect)
@@ -405,7 +406,7 @@ class Aggregator:
             case do.WriteHistory(summary=summary):
                 up, down = self._bulletins.bytes_of(summary.round)
                 refused = self.refusals.take_round(summary.round)
-                line = views.history_line(summary, up, down, refused)
+                line = status.history_line(summary, up, down, refused)
                 self._write(lambda: self._directory.append_history(line))
                 self._trackers.round(line)
             case do.KeepBest(model=model):

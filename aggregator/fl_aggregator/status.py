@@ -6,8 +6,8 @@ Everything comes from what lies retained at the broker: ``fl/aggregator``, ``fl/
 
 from __future__ import annotations
 
+from fl_aggregator.monitoring.terminal.text import duration, summary_lines
 from fl_aggregator.watch.follower import Follower
-from fl_aggregator.watch.lines import duration, summary_lines
 from fl_aggregator.watch.sight import Sight
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import RunFailed

@@ -7,8 +7,18 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from fl_aggregator import views
-from fl_aggregator.curves import RECENT, Curves, Ended, Row, columns_of, ended_of, row_of, rows_in, rows_of
+from fl_aggregator.monitoring.views import status
+from fl_aggregator.monitoring.views.history import (
+    RECENT,
+    Curves,
+    Ended,
+    Row,
+    columns_of,
+    ended_of,
+    row_of,
+    rows_in,
+    rows_of,
+)
 from fl_aggregator.round.state import Summary
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -57,9 +67,9 @@ def test_a_round_is_a_row_and_again_when_it_was_evaluated() -> None:
 
 def test_the_history_file_gives_the_same_rows() -> None:
     written = [
-        views.history_line(summary(1, accuracy=0.5, train_loss=0.1), 10, 20),
+        status.history_line(summary(1, accuracy=0.5, train_loss=0.1), 10, 20),
         {"round": 2, "metrics": {}},
-        views.history_line(summary(3), 30, 40),
+        status.history_line(summary(3), 30, 40),
     ]
     lines = [json.loads(json.dumps(line)) for line in written]
     assert list(rows_of(lines)) == [

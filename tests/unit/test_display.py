@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 import pytest
 from rich.console import Console
 
-from fl_aggregator.curves import RECENT, Curves, Ended, Row, ended_of, row_of
-from fl_aggregator.display import Display
+from fl_aggregator.monitoring.terminal.display import Display
+from fl_aggregator.monitoring.terminal.render import View, table
+from fl_aggregator.monitoring.terminal.snapshot import Crowd, Picture
+from fl_aggregator.monitoring.terminal.text import duration, now_line, size, summary_lines, trend
+from fl_aggregator.monitoring.views.history import RECENT, Curves, Ended, Row, ended_of, row_of
 from fl_aggregator.round.effects import AnnounceRound, WriteHistory
 from fl_aggregator.round.state import Summary, new_run
 from fl_aggregator.settings import Settings
-from fl_aggregator.watch.drawing import View, table
-from fl_aggregator.watch.lines import duration, now_line, size, summary_lines, trend
-from fl_aggregator.watch.picture import Crowd, Picture
 from fl_shared.cli.logging import start_logging
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.messages import ModelReference

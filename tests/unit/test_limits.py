@@ -6,7 +6,6 @@ import logging
 
 import pytest
 
-from fl_aggregator import views
 from fl_aggregator.limits import (
     BYTES,
     MESSAGES,
@@ -19,6 +18,7 @@ from fl_aggregator.limits import (
     Kind,
     Limits,
 )
+from fl_aggregator.monitoring.views import status
 from fl_aggregator.refusals import UNKNOWN, Refusals
 from fl_aggregator.round.state import new_run
 from fl_aggregator.settings import Settings
@@ -185,11 +185,11 @@ def test_the_worst_few_are_named_and_not_who_was_only_late() -> None:
 def test_the_status_names_the_worst_in_the_room_that_it_has() -> None:
     state = new_run(Settings(task="x" * 64))
     worst = {f"{letter * 64}": 2**53 for letter in "abc"}
-    whole = views.status(state, Scope("R", 1), 0.0, None, {"a": 1})
+    whole = status.status(state, Scope("R", 1), 0.0, None, {"a": 1})
     assert whole.refused == {"a": 1}
-    crowded = views.status(state, Scope("r" * 64, 1), 0.0, "disk full " * 30, worst)
-    assert len(codec.encode(crowded)) <= views.STATUS_BYTES
-    assert views.status(state, Scope("R", 1), 0.0).refused == {}
+    crowded = status.status(state, Scope("r" * 64, 1), 0.0, "disk full " * 30, worst)
+    assert len(codec.encode(crowded)) <= status.STATUS_BYTES
+    assert status.status(state, Scope("R", 1), 0.0).refused == {}
 
 
 # --- uploads ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fl_aggregator.monitoring.views.status import history_line
 from fl_aggregator.resumption import Resumption, recall
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -14,7 +15,6 @@ from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Aggregating, Collecting, Run
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import HISTORY, RunDirectory, new_record, read_run
-from fl_aggregator.views import history_line
 from fl_shared.errors import UserError
 from tests.unit.playbook import Playbook, round_done, training
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fl_aggregator import rollcall
+from fl_aggregator.monitoring.views import edge_states
 from fl_aggregator.round.effects import PublishResult
 from fl_aggregator.round.state import Aggregating
 from fl_shared.protocol import messages as m
@@ -17,22 +17,22 @@ def test_who_loads_has_loaded_and_is_gone() -> None:
     playbook = Playbook(clients=4, per_round=2).play(
         "start", "join 0", "join 1", "join 2", "join 3", "load 0", "load 3 examples=0", "lose 1"
     )
-    assert states(rollcall.open_round(playbook.state, (), {})) == {
+    assert states(edge_states.open_round(playbook.state, (), {})) == {
         "0": ("present", None),
-        "1": ("offline", rollcall.LOST),
-        "2": ("present", rollcall.LOADING),
-        "3": ("present", rollcall.NO_EXAMPLES),
+        "1": ("offline", edge_states.LOST),
+        "2": ("present", edge_states.LOADING),
+        "3": ("present", edge_states.NO_EXAMPLES),
     }
     playbook.play("reconnect", "rejoin 0")
-    found = states(rollcall.open_round(playbook.state, (), {}))
-    assert found["2"] == ("offline", rollcall.UNCONFIRMED)
+    found = states(edge_states.open_round(playbook.state, (), {}))
+    assert found["2"] == ("offline", edge_states.UNCONFIRMED)
     assert found["0"][0] == "present"
 
 
 def test_in_round_0_one_is_selected_and_nobody_trains() -> None:
     playbook = gathered(clients=3, per_round=2)
     (first,) = playbook.cohort
-    found = states(rollcall.open_round(playbook.state, (), {}))
+    found = states(edge_states.open_round(playbook.state, (), {}))
     assert found == {name: ("selected" if name == first else "present", None) for name in "012"}
 
 
@@ -40,13 +40,13 @@ def test_an_open_round_and_how_it_ended() -> None:
     playbook = gathered(auto=False, first_weights=True, clients=5, per_round=5, quorum=1, grace=1000)
     one, two, three, four, five = playbook.cohort
     playbook.play(f"send {one}", f"kept {one}", f"fail {two} detail=no_memory", f"lose {four}")
-    newest = {one: rollcall.Newest(57, 0.25, 100, 0.75, None)}
-    views = rollcall.open_round(playbook.state, {three, one}, newest)
+    newest = {one: edge_states.Newest(57, 0.25, 100, 0.75, None)}
+    views = edge_states.open_round(playbook.state, {three, one}, newest)
     assert states(views) == {
         one: ("in", None),
         two: ("missing", "failed: no_memory"),
         three: ("uploading", None),
-        four: ("offline", rollcall.LOST),
+        four: ("offline", edge_states.LOST),
         five: ("training", None),
     }
     assert views[one].model_dump(exclude={"state", "why"}) == {
@@ -56,13 +56,13 @@ def test_an_open_round_and_how_it_ended() -> None:
 
     playbook.play(f"send {three}", f"kept {three}", f"send {five}", f"kept {five}", "wait 1001")
     assert isinstance(playbook.state.phase, Aggregating)
-    found = states(rollcall.open_round(playbook.state, (), newest))
+    found = states(edge_states.open_round(playbook.state, (), newest))
     assert found[four][0] == "missing"
     assert (found[four][1] or "").startswith("offline: for ")
     playbook.play("made")
     effects = [effect for _, step in playbook.told for effect in step]
     summary = [effect.summary for effect in effects if isinstance(effect, PublishResult)][-1]
-    ended = rollcall.closed_round(playbook.state, summary, newest)
+    ended = edge_states.closed_round(playbook.state, summary, newest)
     assert states(ended) == found
     assert ended[one].accuracy == 0.75
 
@@ -70,15 +70,18 @@ def test_an_open_round_and_how_it_ended() -> None:
 def test_a_run_that_was_stopped_shows_the_round_that_it_kept() -> None:
     playbook = gathered(first_weights=True, clients=2, per_round=2)
     playbook.play("send 0", "interrupt")
-    assert states(rollcall.open_round(playbook.state, (), {})) == {"0": ("in", None), "1": ("training", None)}
+    assert states(edge_states.open_round(playbook.state, (), {})) == {
+        "0": ("in", None),
+        "1": ("training", None),
+    }
 
 
 def test_a_long_reason_is_cut() -> None:
     playbook = gathered(first_weights=True, clients=2, per_round=2)
     playbook.play(f"fail 0 detail={'x' * 230}")
-    why = rollcall.open_round(playbook.state, (), {})["0"].why
+    why = edge_states.open_round(playbook.state, (), {})["0"].why
     assert why is not None
-    assert len(why) == rollcall.MAX_WHY
+    assert len(why) == edge_states.MAX_WHY
     assert why.endswith("x…")
 
 
@@ -89,7 +92,7 @@ def test_where_there_is_no_room_the_idle_are_left_out() -> None:
         "b": m.EdgeView(state="missing", why="x"),
         "c": m.EdgeView(state="offline"),
     }
-    assert list(rollcall.share(views, 3)) == ["0", "a", "b"]
-    assert list(rollcall.share(views, 2)) == ["a", "b"]
-    assert rollcall.share(views, 0) == {}
-    assert rollcall.share(views, 99) == views
+    assert list(edge_states.share(views, 3)) == ["0", "a", "b"]
+    assert list(edge_states.share(views, 2)) == ["a", "b"]
+    assert edge_states.share(views, 0) == {}
+    assert edge_states.share(views, 99) == views

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fl_aggregator.monitoring.tracking import trackers as tracking
+from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
+from fl_aggregator.monitoring.tracking.tensorboard import TensorBoard
+from fl_aggregator.monitoring.tracking.trackers import Line, Tracker, Trackers, Vitals
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import RunRecord, new_record
-from fl_aggregator.tracking import trackers as tracking
-from fl_aggregator.tracking.event_file import EventFile, steps
-from fl_aggregator.tracking.tensorboard import TensorBoard
-from fl_aggregator.tracking.trackers import Line, Tracker, Trackers, Vitals
 
 RECORD = new_record(Settings(), "process", 1024, None, None)
 

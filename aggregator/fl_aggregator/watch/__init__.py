@@ -10,5 +10,4 @@
 ``cli``        the commands ``status`` and ``watch``
 =============  ===================================================================================
 
-``fl_aggregator.status`` is one look; ``fl_aggregator.display`` shows the run that this process runs.
 """

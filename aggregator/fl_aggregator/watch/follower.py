@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
 
-from fl_aggregator.curves import Ended, Row, rows_in
 from fl_aggregator.lookout import CONNECT_TIMEOUT, age, is_old_will
-from fl_aggregator.watch.picture import Crowd, Picture, names_of
+from fl_aggregator.monitoring.terminal.snapshot import Crowd, Picture, names_of
+from fl_aggregator.monitoring.views.history import Ended, Row, rows_in
 from fl_aggregator.watch.sight import Sight
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import UserError

@@ -10,10 +10,10 @@ from typing import Final
 from rich.console import Console
 from rich.live import Live
 
+from fl_aggregator.monitoring.terminal.render import WIDE, View, table
+from fl_aggregator.monitoring.terminal.text import duration, now_line, round_line, summary_lines
 from fl_aggregator.status import nothing_there
-from fl_aggregator.watch.drawing import WIDE, View, table
 from fl_aggregator.watch.follower import Follower
-from fl_aggregator.watch.lines import duration, now_line, round_line, summary_lines
 from fl_aggregator.watch.sight import Sight, fields_of
 from fl_aggregator.watch.sight import as_json as fields_of_sight
 from fl_shared.cli.broker_access import BrokerReach

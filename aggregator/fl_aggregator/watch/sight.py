@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fl_aggregator.curves import Ended, Row
-from fl_aggregator.watch.lines import duration
-from fl_aggregator.watch.picture import Picture
+from fl_aggregator.monitoring.terminal.snapshot import Picture
+from fl_aggregator.monitoring.terminal.text import duration
+from fl_aggregator.monitoring.views.history import Ended, Row
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import FRESH
 

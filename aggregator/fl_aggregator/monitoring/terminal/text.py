@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from fl_aggregator.curves import Ended, Row
-from fl_aggregator.watch.picture import Picture, names_of
+from fl_aggregator.monitoring.terminal.snapshot import Picture, names_of
+from fl_aggregator.monitoring.views.history import Ended, Row
 from fl_shared.system.text import one_line
 
 BARS: Final = "▁▂▃▄▅▆▇█"

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
+from fl_aggregator.monitoring.tracking.trackers import Line, Vitals
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
-from fl_aggregator.tracking.event_file import EventFile, steps
-from fl_aggregator.tracking.trackers import Line, Vitals
 
 FOLDER: Final = "tensorboard"
 

@@ -11,9 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fl_aggregator.curves import Ended, Row
-from fl_aggregator.watch import lines
-from fl_aggregator.watch.picture import NAMED, Picture, names_of
+from fl_aggregator.monitoring.terminal import text
+from fl_aggregator.monitoring.terminal.snapshot import NAMED, Picture, names_of
+from fl_aggregator.monitoring.views.history import Ended, Row
 from fl_shared.system.text import one_line
 
 BAR: Final = 30
@@ -66,7 +66,7 @@ def _overview(picture: Picture, *, ascii_only: bool) -> Table:
             status.version or 0,
             status.rounds,
             f"{status.version or 0} of {status.rounds}"
-            + (f", about {lines.duration(left)} left" if left is not None else ""),
+            + (f", about {text.duration(left)} left" if left is not None else ""),
         ),
     )
     where = status.phase if status.round is None else f"round {status.round}"
@@ -79,13 +79,13 @@ def _overview(picture: Picture, *, ascii_only: bool) -> Table:
         grid.add_row("waiting", Text(picture.waiting + _until(status.seconds_left)))
     for name, value in (("accuracy", picture.accuracy), ("loss", picture.loss)):
         if value is not None:
-            curve = lines.trend(picture.curve(name), ascii_only=ascii_only)
-            grid.add_row(name, Text.assemble((curve, GOOD), f" {lines.number(value)}"))
+            curve = text.trend(picture.curve(name), ascii_only=ascii_only)
+            grid.add_row(name, Text.assemble((curve, GOOD), f" {text.number(value)}"))
     if picture.last is not None:
         last = picture.last[0]
         grid.add_row(
             "bytes",
-            Text(f"{lines.size(last.bytes_up)} up, {lines.size(last.bytes_down)} down in round {last.round}"),
+            Text(f"{text.size(last.bytes_up)} up, {text.size(last.bytes_down)} down in round {last.round}"),
         )
     _add_edges(grid, picture)
     return grid
@@ -108,7 +108,7 @@ def _doing(picture: Picture) -> str:
         said += [f"{crowd[state]} {state}" for state in ("training", "uploading", "selected") if crowd[state]]
         said.append(f"{crowd['missing']} missing")
     if status.seconds_left is not None:
-        said.append(f"{lines.duration(status.seconds_left)} left")
+        said.append(f"{text.duration(status.seconds_left)} left")
     return ", ".join(said)
 
 
@@ -144,12 +144,12 @@ def table(rounds: Iterable[tuple[Row, Ended]], *, narrow: bool = False) -> Table
         "round": lambda row: str(row.round),
         "version": lambda row: Text("abandoned", style=BAD) if row.version is None else str(row.version),
         "in": lambda row: f"{row.participants}/{row.cohort}",
-        "accuracy": lambda row: lines.number(row.accuracy),
-        "loss": lambda row: lines.number(row.loss),
-        "train loss": lambda row: lines.number(row.train_loss),
+        "accuracy": lambda row: text.number(row.accuracy),
+        "loss": lambda row: text.number(row.loss),
+        "train loss": lambda row: text.number(row.train_loss),
         "seconds": lambda row: f"{row.seconds:.1f}",
-        "up": lambda row: lines.size(row.bytes_up),
-        "down": lambda row: lines.size(row.bytes_down),
+        "up": lambda row: text.size(row.bytes_up),
+        "down": lambda row: text.size(row.bytes_down),
     }
     if narrow and some_missing:
         del columns["train loss"], columns["up"], columns["down"]

@@ -14,11 +14,11 @@ import prometheus_client as client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from fl_aggregator import rollcall, views
+from fl_aggregator.monitoring.tracking.trackers import Line, Vitals
+from fl_aggregator.monitoring.views import edge_states, status
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
-from fl_aggregator.tracking.trackers import Line, Vitals
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 
@@ -123,16 +123,16 @@ def _of_vitals(vitals: Vitals) -> Iterator[Metric]:
 
 
 def _of_state(state: Run) -> Iterator[Metric]:
-    seen = Tally(view.state for view in rollcall.open_round(state, (), {}).values())
+    seen = Tally(view.state for view in edge_states.open_round(state, (), {}).values())
     yield _labelled(
         GaugeMetricFamily("fl_edges", "Edges of the roster, by what they do.", labels=["state"]),
         {name: seen[name] for name in STATES},
     )
     yield _labelled(
         GaugeMetricFamily("fl_phase", "1 for the phase in which the run is.", labels=["phase"]),
-        {name: float(name == views.phase_name(state)) for name in get_args(m.Phase)},
+        {name: float(name == status.phase_name(state)) for name in get_args(m.Phase)},
     )
-    have, need = views.progress(state)
+    have, need = status.progress(state)
     yield GaugeMetricFamily("fl_updates_have", "Updates of the open round, or edges that are ready.", have)
     yield GaugeMetricFamily("fl_updates_need", "How many of them are wanted.", need)
     yield GaugeMetricFamily("fl_model_version", "Versions of the model that were made.", state.version)

@@ -1,14 +1,16 @@
-"""Waiting for edges: for whom, how long yet, and who was sent away; said now and then, ever more rarely."""
+"""Log lines about a run: what it waits for and for how much longer, and which edges came and went."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Final
 
-from fl_aggregator import views
+from fl_aggregator.monitoring.views import status
 from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
 from fl_aggregator.round.roster import own_part
-from fl_aggregator.round.state import Evaluating, Run, Selecting
+from fl_aggregator.round.state import Collecting, Evaluating, Run, Selecting
 
 FIRST: Final = 3.0
 """Seconds of waiting after which it is said for the first time; then after twice as many, and so on."""
@@ -37,7 +39,7 @@ class Waiting:
                     self._refused[effect.client] = effect.body.detail or effect.body.reason
                 elif isinstance(effect.body, do.Admit):
                     self._refused.pop(effect.client, None)
-        have, need = views.progress(state)
+        have, need = status.progress(state)
         if not isinstance(state.phase, Selecting) or have >= need:
             self._since = None
             return None
@@ -50,7 +52,7 @@ class Waiting:
         if not changed:
             self._pause = min(RAREST, 2 * self._pause)
         self._said_at, self._said = now, (have, need)
-        left = views.seconds_left(state, now)
+        left = status.seconds_left(state, now)
         until = "" if left is None else f"; {left:.0f} s left (--wait)"
         return f"waiting for edges: {waited_for(state)}{until}" + (
             f"; {who}" if (who := self.refused) else ""
@@ -72,7 +74,7 @@ def waited_for(state: Run) -> str:
         return f"for the evaluation by {_names(waiting)}" if waiting else ""
     if not isinstance(state.phase, Selecting):
         return ""
-    have, need = views.progress(state)
+    have, need = status.progress(state)
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
     ready = {name for name, client in trainers.items() if client.present and client.examples}
     loading = sorted(name for name, client in trainers.items() if client.present and name not in ready)
@@ -107,3 +109,29 @@ def _ranges(numbers: Iterable[int]) -> str:
     shown = [str(first) if first == last else f"{first}-{last}" for first, last in spans[:NAMED]]
     more = sum(last - first + 1 for first, last in spans[NAMED:])
     return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+LOG: Final = logging.getLogger(__name__)
+
+
+def tell(event: on.Event, state: Run) -> None:
+    """``state``: what ``event`` has made of it."""
+    match event:
+        case on.Registered(client=client, examples=None, roles=roles):
+            LOG.debug("edge %s is here, to %s", client, ", ".join(roles))
+        case on.Registered(client=client, examples=examples):
+            LOG.debug("edge %s is ready, with %d examples", client, examples)
+        case on.EdgeLost(client=client, session=session):
+            known = state.roster.get(client)
+            if known is not None and known.session == session and not known.present:
+                LOG.info("edge %s is offline%s", client, _without(client, state))
+
+
+def _without(client: str, state: Run) -> str:
+    """What the open round does without an edge that it waits for."""
+    phase = state.phase
+    if not isinstance(phase, Collecting) or client not in phase.awaited:
+        return ""
+    grace = state.settings.grace
+    back = f" unless it is back within {grace:g} s (--grace)" if grace else ""
+    return f": round {phase.round} calls another one, or goes on without it{back}"

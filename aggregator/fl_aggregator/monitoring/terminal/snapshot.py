@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
-from fl_aggregator.curves import Ended, Row
+from fl_aggregator.monitoring.views.history import Ended, Row
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import one_line
 

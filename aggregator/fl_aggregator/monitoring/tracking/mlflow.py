@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
+from fl_aggregator.monitoring.tracking.tensorboard import scalars
+from fl_aggregator.monitoring.tracking.trackers import Line, Vitals
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
-from fl_aggregator.tracking.tensorboard import scalars
-from fl_aggregator.tracking.trackers import Line, Vitals
 from fl_shared.errors import UserError
 
 EXPERIMENT, TAG = "fl-mqtt", "fl-mqtt.run"

@@ -15,7 +15,7 @@ import click
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
-    from fl_aggregator.tracking.trackers import Tracker, Trackers
+    from fl_aggregator.monitoring.tracking.trackers import Tracker, Trackers
 
 Command = Callable[..., Any]
 
@@ -31,12 +31,12 @@ class Tracking:
 
     def trackers(self, run_directory: Path) -> Trackers:
         """To be entered and left. Raises ``UserError``: a port that is taken, a library that is not there."""
-        from fl_aggregator.tracking.trackers import Trackers
+        from fl_aggregator.monitoring.tracking.trackers import Trackers
 
         chosen: list[Tracker] = []
         failures: Counter[str] = Counter()
         if self.tensorboard:
-            from fl_aggregator.tracking.tensorboard import TensorBoard
+            from fl_aggregator.monitoring.tracking.tensorboard import TensorBoard
 
             chosen.append(TensorBoard(run_directory))
         if self.mlflow is not None:
@@ -45,11 +45,11 @@ class Tracking:
                     "--mlflow: a password in the URI would be seen in the list of processes; expected it in "
                     "MLFLOW_TRACKING_PASSWORD, and the user's name in MLFLOW_TRACKING_USERNAME"
                 )
-            from fl_aggregator.tracking.mlflow import MLflow
+            from fl_aggregator.monitoring.tracking.mlflow import MLflow
 
             chosen.append(MLflow(self.mlflow))
         if self.metrics_port is not None:  # last, since it serves at once
-            from fl_aggregator.tracking.prometheus import Prometheus
+            from fl_aggregator.monitoring.tracking.prometheus import Prometheus
 
             chosen.append(Prometheus(self.metrics_host, self.metrics_port, failures))
         return Trackers(chosen, failures)

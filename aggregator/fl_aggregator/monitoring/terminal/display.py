@@ -13,14 +13,15 @@ from typing import Final, Protocol, Self
 from rich.console import Console
 from rich.live import Live
 
-from fl_aggregator import rollcall, views
-from fl_aggregator.curves import Curves, ended_of, row_of
+from fl_aggregator.monitoring.terminal.render import View
+from fl_aggregator.monitoring.terminal.snapshot import Crowd, Picture
+from fl_aggregator.monitoring.terminal.text import round_line
+from fl_aggregator.monitoring.views import edge_states
+from fl_aggregator.monitoring.views import status as views
+from fl_aggregator.monitoring.views.history import Curves, ended_of, row_of
+from fl_aggregator.monitoring.views.notices import Waiting, waited_for
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
-from fl_aggregator.waiting import Waiting, waited_for
-from fl_aggregator.watch.drawing import View
-from fl_aggregator.watch.lines import round_line
-from fl_aggregator.watch.picture import Crowd, Picture
 from fl_shared.protocol.envelope import Scope
 
 LOG: Final = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class Display:
             rows=curves.rows(),
             recent=curves.recent(),
             crowd=Crowd.of(
-                rollcall.standings(state, self._source.uploading()), getattr(state.phase, "round", None)
+                edge_states.standings(state, self._source.uploading()), getattr(state.phase, "round", None)
             ),
             waiting=waited_for(state),
         )

@@ -1,0 +1,8 @@
+"""What people and programs see of a run.
+
+============  ===================================================================
+``views``     computed from the run's state alone: status, history, notices
+``terminal``  the run as text, or as a live display
+``tracking``  TensorBoard, Prometheus, MLflow
+============  ===================================================================
+"""
