@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from fl_aggregator.aggregation.worker import Done
-from fl_aggregator.inbox import Inbox, Item, Lane
+from fl_aggregator.messaging.inbox import Inbox, Item, Lane
 from fl_aggregator.storage.disk_space import DiskFull, has_room
 from fl_shared.mqtt import events as mqtt
 

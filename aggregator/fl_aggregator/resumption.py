@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from fl_aggregator.messaging.publisher import RESULTS_RETAINED
 from fl_aggregator.monitoring.views import status
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.closing import announcement_of, average_of
@@ -33,9 +34,6 @@ from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 
 LOG: Final = logging.getLogger(__name__)
-
-RESULTS_RETAINED: Final = 8
-"""Results of rounds that stay at the broker."""
 
 
 @dataclass(frozen=True, slots=True)

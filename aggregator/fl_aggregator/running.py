@@ -20,8 +20,8 @@ from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.launch import Launch
+    from fl_aggregator.messaging.unsealing import Seals
     from fl_aggregator.runtime import Aggregator, Outcome
-    from fl_aggregator.seals import Seals
     from fl_aggregator.storage.spool import Durability
     from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
 
@@ -106,7 +106,7 @@ def start(
 ) -> int:
     """Run the rounds with edges that connect to the broker by themselves."""
     from fl_aggregator import launch as launches
-    from fl_aggregator.seals import Seals
+    from fl_aggregator.messaging.unsealing import Seals
     from fl_aggregator.settings import parse
     from fl_aggregator.watch.cli import watch_command
     from fl_shared.mqtt.address import BrokerAddress

@@ -9,29 +9,29 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, assert_never
 
-from fl_aggregator import resumption, translate, vacancy
+from fl_aggregator import resumption, vacancy
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.uploads import Misfit
 from fl_aggregator.aggregation.worker import Done, Workshop
-from fl_aggregator.bulletins import Bulletins
-from fl_aggregator.for_watchers import ForWatchers
-from fl_aggregator.gate import Gate
-from fl_aggregator.inbox import MAX_WAITING, Inbox, Item, Signal
 from fl_aggregator.launch import Launch
-from fl_aggregator.links import Links
+from fl_aggregator.messaging import translate
+from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.inbox import MAX_WAITING, Inbox, Item, Signal
+from fl_aggregator.messaging.publisher import Bulletins, Publications
+from fl_aggregator.messaging.rate_limiter import Gate
+from fl_aggregator.messaging.rejections import Refusals
+from fl_aggregator.messaging.router import Reception
+from fl_aggregator.messaging.unsealing import Seals
+from fl_aggregator.messaging.watcher_feed import ForWatchers
 from fl_aggregator.monitoring.tracking.trackers import Trackers, Vitals
 from fl_aggregator.monitoring.views import notices, status
 from fl_aggregator.monitoring.views.history import Curves, rows_of
 from fl_aggregator.pause import Pause
-from fl_aggregator.publications import Publications
-from fl_aggregator.reception import Reception
-from fl_aggregator.refusals import Refusals
 from fl_aggregator.resumption import Resumption
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Finished, Run, new_run
-from fl_aggregator.seals import Seals
 from fl_aggregator.storage.disk_space import DiskFull, room_for
 from fl_aggregator.storage.run_directory import utc_now
 from fl_shared.cli.broker_access import BrokerReach

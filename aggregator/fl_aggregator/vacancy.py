@@ -10,8 +10,8 @@ import logging
 import time
 from typing import Final
 
-from fl_aggregator.inbox import Inbox, Signal
-from fl_aggregator.links import Links
+from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.inbox import Inbox, Signal
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress

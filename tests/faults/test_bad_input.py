@@ -18,7 +18,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from fl_aggregator.refusals import UNKNOWN
+from fl_aggregator.messaging.rejections import UNKNOWN
 from fl_shared.errors import QueueFull
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.inbox import Inbox
-from fl_aggregator.links import Links
+from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.inbox import Inbox
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network

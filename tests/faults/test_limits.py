@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fl_aggregator.limits import NEWCOMERS_AT_ONCE
-from fl_aggregator.refusals import UNKNOWN
+from fl_aggregator.messaging.rate_limits import NEWCOMERS_AT_ONCE
+from fl_aggregator.messaging.rejections import UNKNOWN
 from fl_aggregator.storage.checkpoint import sha256
 from fl_shared.errors import QueueFull
 from fl_shared.mqtt import events as mqtt

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fl_aggregator.inbox import Inbox
-from fl_aggregator.links import Links
+from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.inbox import Inbox
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator import inbox as bounded
-from fl_aggregator.inbox import CONTROL_IN_A_ROW, Inbox, Signal
+from fl_aggregator.messaging import inbox as bounded
+from fl_aggregator.messaging.inbox import CONTROL_IN_A_ROW, Inbox, Signal
 from fl_shared.mqtt.events import Lost, Received
 
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from fl_aggregator.limits import (
+from fl_aggregator.messaging.rate_limits import (
     BYTES,
     MESSAGES,
     NEWCOMERS_AT_ONCE,
@@ -18,8 +18,8 @@ from fl_aggregator.limits import (
     Kind,
     Limits,
 )
+from fl_aggregator.messaging.rejections import UNKNOWN, Refusals
 from fl_aggregator.monitoring.views import status
-from fl_aggregator.refusals import UNKNOWN, Refusals
 from fl_aggregator.round.state import new_run
 from fl_aggregator.settings import Settings
 from fl_edge.prediction import rate_limit

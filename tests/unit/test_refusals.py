@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from fl_aggregator.farewell import refused_line
-from fl_aggregator.refusals import MAX_EDGES, OTHERS, UNKNOWN, Refusals
+from fl_aggregator.messaging.rejections import MAX_EDGES, OTHERS, UNKNOWN, Refusals
 
 
 def test_each_refusal_is_in_one_round_and_in_the_total() -> None:

@@ -7,8 +7,8 @@ from typing import Any, cast
 import msgpack
 import pytest
 
+from fl_aggregator.messaging.translate import Dropped, event_from, unusable
 from fl_aggregator.round import events as on
-from fl_aggregator.translate import Dropped, event_from, unusable
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from fl_aggregator.inbox import Inbox, Lane
+from fl_aggregator.messaging.inbox import Inbox, Lane
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt

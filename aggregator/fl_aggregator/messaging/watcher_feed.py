@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from fl_aggregator.links import Links
+from fl_aggregator.messaging.connections import Links
 from fl_aggregator.monitoring.views import edge_states, history, status
 from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.round.state import Evaluating, Run, Summary, collected_in

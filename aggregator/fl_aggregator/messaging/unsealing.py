@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fl_aggregator.translate import Dropped
+from fl_aggregator.messaging.translate import Dropped
 from fl_shared.errors import CannotOpen, UserError
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.codec import is_sealed

@@ -6,15 +6,15 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from fl_aggregator import translate
-from fl_aggregator.gate import TurnedAway
-from fl_aggregator.links import Links
-from fl_aggregator.refusals import Refusals
+from fl_aggregator.messaging import translate
+from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.rate_limiter import TurnedAway
+from fl_aggregator.messaging.rejections import Refusals
+from fl_aggregator.messaging.translate import Dropped
+from fl_aggregator.messaging.unsealing import Seals
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Run
-from fl_aggregator.seals import Seals
-from fl_aggregator.translate import Dropped
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from fl_aggregator.limits import Exceeded, Kind, Limits
+from fl_aggregator.messaging.rate_limits import Exceeded, Kind, Limits
 from fl_aggregator.round.roster import Roster, own_part
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
