@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fl_shared.cli import logging
 from fl_shared.cli import options as shared
+from fl_shared.cli.logging import start_logging
 from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
@@ -67,6 +67,6 @@ def stop(
     """End the run that is online, from anywhere: its round is kept, and its aggregator says how to resume."""
     from fl_aggregator.stop import stop as stop_run
 
-    logging.start_logging(verbose, log_format)
+    start_logging(verbose, log_format)
     reach = broker.reach(roles=("operator",))
     click.echo(stop_run(reach, run, reason, timeout))

@@ -14,8 +14,9 @@ import click
 from click.core import ParameterSource
 
 from fl_aggregator.monitoring.tracking.options import Tracking, tracking_options
-from fl_shared.cli import logging, signals
 from fl_shared.cli import options as shared
+from fl_shared.cli import signals
+from fl_shared.cli.logging import start_logging
 from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def start(
     from fl_aggregator.watch.cli import watch_command
     from fl_shared.mqtt.address import BrokerAddress
 
-    logging.start_logging(verbose, log_format, quiet=quiet)
+    start_logging(verbose, log_format, quiet=quiet)
     if resume is None:
         reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
         seals = Seals(reach.kit, required=require_sealed)
@@ -194,7 +195,7 @@ def simulate(
     from fl_aggregator.watch.cli import watch_command
     from fl_shared.cli.broker_access import PREFIX
 
-    logging.start_logging(verbose, log_format, quiet=quiet)
+    start_logging(verbose, log_format, quiet=quiet)
     if broker.kit is not None:
         raise UserError("--kit: it is one account's, and simulate runs a fleet; expected --ca, --cert, --key")
     question = None if picture is None else picture.read_bytes()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fl_shared.cli import logging, signals
 from fl_shared.cli import options as shared
+from fl_shared.cli import signals
+from fl_shared.cli.logging import start_logging
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def dashboard(
     if mosquitto_port is not None:
         click.echo("\n".join(Listener(mosquitto_port, websockets=True, http_dir=STATIC).lines()))
         return
-    logging.start_logging(verbose, log_format)
+    start_logging(verbose, log_format)
     done = threading.Event()
     with DashboardServer(broker, prefix, listen) as server:
         # Serving until Ctrl-C is what was asked for: to end so is no failure.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fl_shared.cli import logging
 from fl_shared.cli import options as shared
+from fl_shared.cli.logging import start_logging
 from fl_shared.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def doctor(
     """
     from fl_aggregator.doctor.examination import examine
 
-    logging.start_logging(verbose, log_format)
+    start_logging(verbose, log_format)
     reach = broker.reach(mqtt_client_id=mqtt_client_id)
 
     def tell(finding: Finding) -> None:
