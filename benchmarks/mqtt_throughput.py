@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from fl_aggregator.provision.authority import Authority, new_serial
+from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_shared.errors import QueueFull
 from fl_shared.mqtt.address import BrokerAddress, Scheme
 from fl_shared.mqtt.events import ConnectionSettings, Event, Received, Subscribed

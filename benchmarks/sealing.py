@@ -34,8 +34,8 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from fl_aggregator.provision import kits
-from fl_aggregator.provision.accounts import Place
+from fl_aggregator.tools.provision import kits
+from fl_aggregator.tools.provision.accounts import Place
 from fl_shared.security.kit import Kit
 from fl_shared.security.sealing import Opener, Sealer
 from fl_shared.security.signatures import Signer, Verifier

@@ -17,9 +17,9 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from fl_aggregator.provision import kits
-from fl_aggregator.provision.accounts import Place
-from fl_aggregator.provision.kits import Provision
+from fl_aggregator.tools.provision import kits
+from fl_aggregator.tools.provision.accounts import Place
+from fl_aggregator.tools.provision.kits import Provision
 from fl_shared.security.kit import Kit, Role
 from fl_shared.system.mosquitto import LOOPBACK, find_mosquitto, free_port, is_running
 

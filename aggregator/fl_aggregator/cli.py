@@ -6,13 +6,12 @@ from typing import NoReturn
 
 import click
 
-from fl_aggregator.afar import predict, stop
-from fl_aggregator.dashboard.cli import dashboard
-from fl_aggregator.doctor.cli import doctor
-from fl_aggregator.provision.cli import provision
-from fl_aggregator.report.cli import report
 from fl_aggregator.running import simulate, start
-from fl_aggregator.watch.cli import status, watch
+from fl_aggregator.tools.dashboard.cli import dashboard
+from fl_aggregator.tools.doctor.cli import doctor
+from fl_aggregator.tools.provision.cli import provision
+from fl_aggregator.tools.remote.cli import predict, status, stop, watch
+from fl_aggregator.tools.report.cli import report
 from fl_shared.cli import options as shared
 from fl_shared.cli.main import run_program
 

@@ -109,7 +109,7 @@ def start(
     from fl_aggregator import launch as launches
     from fl_aggregator.messaging.unsealing import Seals
     from fl_aggregator.settings import parse
-    from fl_aggregator.watch.cli import watch_command
+    from fl_aggregator.tools.remote.cli import watch_command
     from fl_shared.mqtt.address import BrokerAddress
 
     start_logging(verbose, log_format, quiet=quiet)
@@ -189,10 +189,10 @@ def simulate(
     """Run everything on this machine: a broker, all edges, and the aggregator."""
     from fl_aggregator import launch as launches
     from fl_aggregator import simulate as simulation
-    from fl_aggregator.predict import one_line
     from fl_aggregator.settings import parse
     from fl_aggregator.storage.run_directory import FleetRecord
-    from fl_aggregator.watch.cli import watch_command
+    from fl_aggregator.tools.remote.cli import watch_command
+    from fl_aggregator.tools.remote.predict import one_line
     from fl_shared.cli.broker_access import PREFIX
 
     start_logging(verbose, log_format, quiet=quiet)

@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from fl_aggregator import predict
-from fl_aggregator.dashboard.address import WebSocketAddress
-from fl_aggregator.dashboard.server import DashboardServer
 from fl_aggregator.runtime import Aggregator, Outcome
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import PARTS, RUN, FleetRecord
+from fl_aggregator.tools.dashboard.address import WebSocketAddress
+from fl_aggregator.tools.dashboard.server import DashboardServer
+from fl_aggregator.tools.remote import predict
 from fl_shared.cli import signals
 from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
 from fl_shared.errors import RunFailed, UserError

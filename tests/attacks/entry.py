@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from fl_aggregator.provision.authority import Authority, new_serial
+from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_shared.security.kit import Kit
 from tests import programs
 from tests.attacks.row import Row

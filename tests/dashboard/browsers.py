@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from fl_aggregator.dashboard.server import STATIC
+from fl_aggregator.tools.dashboard.server import STATIC
 from fl_shared.system.mosquitto import LOOPBACK, Listener, free_port
 from tests.broker import Mosquitto
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from fl_aggregator.dashboard.address import WebSocketAddress
-from fl_aggregator.dashboard.server import DashboardServer
+from fl_aggregator.tools.dashboard.address import WebSocketAddress
+from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_shared.system.mosquitto import LOOPBACK
 from tests.broker import Mosquitto
 from tests.dashboard.browsers import Watched, browser, find_browser, for_browsers

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page
 
-from fl_aggregator.dashboard.address import WebSocketAddress
-from fl_aggregator.dashboard.server import DashboardServer
+from fl_aggregator.tools.dashboard.address import WebSocketAddress
+from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_shared.system.mosquitto import LOOPBACK
 from tests import programs
 from tests.dashboard.browsers import Watched, browser, find_browser, for_browsers

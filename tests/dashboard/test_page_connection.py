@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from fl_aggregator.dashboard.address import WebSocketAddress
-from fl_aggregator.dashboard.server import DashboardServer
+from fl_aggregator.tools.dashboard.address import WebSocketAddress
+from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_shared.system.mosquitto import LOOPBACK, Listener, free_port
 from tests.broker import Mosquitto
 from tests.dashboard.browsers import Watched

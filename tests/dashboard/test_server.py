@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fl_aggregator.dashboard.address import WebSocketAddress
-from fl_aggregator.dashboard.server import STATIC, DashboardServer
 from fl_aggregator.storage.checkpoint import sha256
+from fl_aggregator.tools.dashboard.address import WebSocketAddress
+from fl_aggregator.tools.dashboard.server import STATIC, DashboardServer
 from fl_shared.errors import UserError
 from fl_shared.system.mosquitto import LOOPBACK, Listener, MosquittoChild
 from tests import programs

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.provision.authority import Authority, new_serial
-from fl_aggregator.provision.kits import Provision
+from fl_aggregator.tools.provision.authority import Authority, new_serial
+from fl_aggregator.tools.provision.kits import Provision
 from fl_shared.security.kit import Kit
 from tests.provisioned import NOT_AUTHORISED, Broker, Refused, connected, kit_of, provisioned
 

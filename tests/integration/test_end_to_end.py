@@ -20,7 +20,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from fl_aggregator.provision.kits import Provision
+from fl_aggregator.tools.provision.kits import Provision
 from fl_edge.training.executor import edge_seed
 from fl_edge.training.synthetic_executor import SyntheticCraft
 from fl_shared.protocol import codec

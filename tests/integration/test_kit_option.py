@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.provision.kits import Provision
+from fl_aggregator.tools.provision.kits import Provision
 from tests import programs
 from tests.programs import Program, until
 from tests.provisioned import Broker, provisioned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.doctor.findings import Finding, Report, spelt
+from fl_aggregator.tools.doctor.findings import Finding, Report, spelt
 
 OK = Finding("retain", "ok", "stored")
 LIMITED = Finding(

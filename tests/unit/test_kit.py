@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fl_aggregator.provision.authority import Authority, new_serial
+from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_shared.errors import UserError
 from fl_shared.security.kit import MAX_KIT, MAX_MEMBER, Kit
 

@@ -18,9 +18,9 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from fl_aggregator.provision import accounts, authority, broker_files, kits
-from fl_aggregator.provision.accounts import Place, Register, hashed, is_password
-from fl_aggregator.provision.kits import Provision
+from fl_aggregator.tools.provision import accounts, authority, broker_files, kits
+from fl_aggregator.tools.provision.accounts import Place, Register, hashed, is_password
+from fl_aggregator.tools.provision.kits import Provision
 from fl_shared.errors import UserError
 from fl_shared.security import kit as kit_module
 from fl_shared.security.kit import Kit, Role

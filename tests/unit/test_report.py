@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 
 from fl_aggregator.cli import cli
-from fl_aggregator.report import comparison, figures
-from fl_aggregator.report.markup import Markup, table, tag, text
-from fl_aggregator.report.reading import read
+from fl_aggregator.tools.report import comparison, figures
+from fl_aggregator.tools.report.markup import Markup, table, tag, text
+from fl_aggregator.tools.report.reading import read
 from fl_shared.errors import UserError
 
 EVIL = """<script>alert(1)</script>"'&$x_{$"""

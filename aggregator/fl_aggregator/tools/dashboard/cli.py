@@ -1,0 +1,90 @@
+"""``fl-aggregator dashboard``."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import click
+
+from fl_shared.cli import options as shared
+from fl_shared.cli import signals
+from fl_shared.cli.logging import start_logging
+from fl_shared.errors import UserError
+
+if TYPE_CHECKING:
+    from fl_aggregator.tools.dashboard.address import WebSocketAddress
+
+
+def _broker(_ctx: click.Context, _param: click.Parameter, value: str) -> WebSocketAddress:
+    from fl_aggregator.tools.dashboard.address import WebSocketAddress
+
+    try:
+        return WebSocketAddress.parse(value)
+    except UserError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _listen(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise click.BadParameter(f"{value!r}; expected host:port, for example 127.0.0.1:8080 or [::1]:8080")
+    return host, int(port)
+
+
+@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@click.option(
+    "--broker",
+    metavar="URL",
+    default="ws://localhost:9001/mqtt",
+    callback=_broker,
+    help="Where a browser finds the broker: ws://[user@]host:port/mqtt or wss://….",
+)
+@shared.prefix_option()
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8080",
+    callback=_listen,
+    help="Where the page is served; port 0 is any free one.",
+)
+@click.option("--open", "open_browser", is_flag=True, help="Open it in this machine's browser.")
+@click.option(
+    "--mosquitto",
+    "mosquitto_port",
+    metavar="PORT",
+    type=click.IntRange(1, 65_535),
+    default=None,
+    help="Serve nothing; print the lines with which Mosquitto serves the page itself, at PORT.",
+)
+@shared.logging_options
+@shared.config_option
+def dashboard(
+    broker: WebSocketAddress,
+    prefix: str,
+    listen: tuple[str, int],
+    open_browser: bool,
+    mosquitto_port: int | None,
+    verbose: int,
+    log_format: str,
+) -> None:
+    """Serve a page that shows a run, live. It connects to the broker itself, over MQTT WebSockets."""
+    from fl_aggregator.tools.dashboard.server import STATIC, DashboardServer
+    from fl_shared.system.mosquitto import Listener
+
+    if mosquitto_port is not None:
+        click.echo("\n".join(Listener(mosquitto_port, websockets=True, http_dir=STATIC).lines()))
+        return
+    start_logging(verbose, log_format)
+    done = threading.Event()
+    with DashboardServer(broker, prefix, listen) as server:
+        # Serving until Ctrl-C is what was asked for: to end so is no failure.
+        signals.end_on_signals(lambda _signal: done.set())
+        click.echo(f"dashboard: {server.url} (broker {broker.url}, prefix {prefix}); Ctrl-C ends it")
+        if open_browser:
+            import webbrowser
+
+            if not webbrowser.open(server.url):
+                click.echo("fl-aggregator: no browser could be started; open the address by hand", err=True)
+        done.wait()

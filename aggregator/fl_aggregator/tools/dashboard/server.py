@@ -1,0 +1,137 @@
+"""Serves the page, and a ``config.json`` that says where the broker is. No message passes through here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from fl_aggregator.tools.dashboard.address import WebSocketAddress
+from fl_shared.errors import UserError
+
+LOG = logging.getLogger(__name__)
+
+STATIC: Final = Path(__file__).parent / "static"
+"""The page's files; Mosquitto may serve them by itself."""
+CONFIG: Final = "/config.json"
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".md": "text/plain; charset=utf-8",
+    ".LICENSE": "text/plain; charset=utf-8",
+}
+_HEADERS: Final = {
+    # Scripts, styles and pictures of its own only; connections to whatever broker a person names.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Cache-Control": "no-cache",
+}
+_REQUEST_TIMEOUT: Final = 10.0
+_POLL: Final = 0.1
+
+
+class DashboardServer:
+    """The page at ``url`` while its ``with`` block runs.
+
+    ``listen``: host and port, 0 for any free one. Raises `UserError` where that cannot be had.
+    """
+
+    def __init__(self, broker: WebSocketAddress, prefix: str, listen: tuple[str, int]) -> None:
+        config = {"broker": broker.url, "prefix": prefix, "user": broker.user}
+        pages = _pages() | {CONFIG: (_TYPES[".json"], json.dumps(config).encode())}
+        host, port = listen
+        kind = _Server6 if ":" in host else _Server
+        try:
+            self._server = kind(listen, _handler(pages))
+        except (OSError, OverflowError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise UserError(
+                f"--listen {_shown(host)}:{port}: {why}; expected an address of this machine and a free port"
+            ) from None
+        self.url = f"http://{_shown(host)}:{self._server.server_address[1]}/"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL,), name="fl-dashboard", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(_REQUEST_TIMEOUT)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # A request that hangs is not waited for: it is a daemon's, and holds nothing.
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+        # A browser that goes away in the middle of an answer.
+        LOG.debug("a request from %s was not answered to its end", client_address, exc_info=True)
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def _pages() -> dict[str, tuple[str, bytes]]:
+    """Path → content type and content. All in memory: no path of a request ever reaches the file system."""
+    return {
+        f"/{file.relative_to(STATIC).as_posix()}": (_TYPES[file.suffix], file.read_bytes())
+        for file in STATIC.rglob("*")
+        if file.suffix in _TYPES
+    }
+
+
+def _handler(pages: dict[str, tuple[str, bytes]]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = _REQUEST_TIMEOUT
+        server_version = "fl-mqtt"
+        sys_version = ""
+
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def _answer(self, *, body: bool) -> None:
+            path = self.path.partition("?")[0]
+            found = pages.get("/index.html" if path == "/" else path)
+            kind, content = found or ("text/plain; charset=utf-8", b"there is no such page here\n")
+            self.send_response(404 if found is None else 200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            for name, value in _HEADERS.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
+            LOG.debug("%s: " + format, self.address_string(), *args)
+
+    return Handler
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

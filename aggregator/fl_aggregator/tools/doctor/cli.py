@@ -1,0 +1,43 @@
+"""The command ``fl-aggregator doctor``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from fl_shared.cli import options as shared
+from fl_shared.cli.logging import start_logging
+from fl_shared.errors import RunFailed
+
+if TYPE_CHECKING:
+    from fl_aggregator.tools.doctor.findings import Finding
+    from fl_shared.cli.broker_access import BrokerOptions
+
+
+@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output instead.")
+@click.option("--mqtt-client-id", default=None, help="For brokers that bind ids to accounts.")
+@shared.broker_options
+@shared.logging_options
+@shared.config_option
+def doctor(
+    as_json: bool, mqtt_client_id: str | None, broker: BrokerOptions, verbose: int, log_format: str
+) -> int:
+    """Try what a run needs on the broker: is it good enough?
+
+    Ends with 0 if the broker can carry a run, 1 if not, 2 if it cannot be reached.
+    """
+    from fl_aggregator.tools.doctor.examination import examine
+
+    start_logging(verbose, log_format)
+    reach = broker.reach(mqtt_client_id=mqtt_client_id)
+
+    def tell(finding: Finding) -> None:
+        if not as_json:
+            click.echo(finding.line())
+
+    report = examine(reach, tell)
+    click.echo(json.dumps(report.as_json()) if as_json else report.verdict())
+    return 0 if report.can_carry_a_run else RunFailed.exit_code

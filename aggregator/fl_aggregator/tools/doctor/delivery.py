@@ -1,0 +1,284 @@
+"""What becomes of messages one by one: round trips, retained ones, wildcards, wills, answers."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import time
+from typing import Final
+
+from fl_aggregator.tools.doctor.bench import Bench, hear_until_quiet
+from fl_aggregator.tools.doctor.findings import Finding
+from fl_shared.mqtt.paho.probe import Probe
+from fl_shared.mqtt.paho.probe_results import FAILURE, Heard, ProbeFailed
+
+TRIPS: Final = 20
+SLOW_ANSWER: Final = 0.03
+"""Seconds of a round trip beyond what the network takes that look like Nagle's algorithm and a delayed ACK (40 ms)."""
+SHARED: Final = 20
+POLL: Final = 0.005
+EXPIRY: Final = 1
+LATE_WILL: Final = 5.0
+
+
+def round_trips(bench: Bench) -> Finding:
+    """A question and its answer at QoS 1, again and again; the first to be tried, since all others need it."""
+    there, back = bench.topic("there"), bench.topic("back")
+    with bench.probe() as asker, bench.probe(second=True) as edge:
+        refused = (
+            max(*asker.subscribe([back]), *edge.subscribe([there]), asker.say(there, b"first")) >= FAILURE
+        )
+        if refused or not edge.hear(1, bench.wait):
+            return Finding(
+                "messages",
+                "untested",
+                f"this account may not {'use' if refused else 'read'} {bench.topic('#')}",
+                "nothing can be tried there",
+                f"ACL: topic readwrite {bench.prefix}/doctor/#",
+            )
+        seconds = []
+        for number in range(TRIPS):
+            begun = time.monotonic()
+            heard = _passed(asker, edge, there, number, bench.wait)
+            heard += _passed(edge, asker, back, number, bench.wait)
+            if len(heard) < 2:
+                return Finding("messages", "missing", f"of {number + 1} round trips one was lost")
+            seconds.append(heard[-1].at - begun)
+    qos = min(each.qos for each in heard)
+    bench.latency = statistics.median(seconds)
+    network = _connect_seconds(bench)
+    measured = {"median_seconds": round(bench.latency, 5), "tcp_connect_seconds": round(network, 5)}
+    detail = (
+        f"QoS 1 both ways, a question and its answer take {bench.latency * 1000:.1f} ms (median of {TRIPS})"
+    )
+    if qos != 1:
+        return Finding("messages", "missing", f"delivered at QoS {qos} instead of 1", measured=measured)
+    if bench.latency > 4 * network + SLOW_ANSWER:
+        return Finding(
+            "messages",
+            "limited",
+            detail,
+            f"the network needs {network * 1000:.1f} ms one way and back: the broker waits before it sends",
+            "mosquitto.conf: set_tcp_nodelay true",
+            measured=measured,
+        )
+    return Finding("messages", "ok", detail, measured=measured)
+
+
+def _passed(speaker: Probe, listener: Probe, topic: str, number: int, wait: float) -> list[Heard]:
+    speaker.publish(topic, number.to_bytes(4, "big"))
+    return listener.hear(1, wait)
+
+
+def _connect_seconds(bench: Bench) -> float:
+    """One round trip of the network, without the broker's program."""
+    address = bench.settings.address
+    times = []
+    for _ in range(3):
+        begun = time.monotonic()
+        try:
+            with socket.create_connection((address.host, address.port), bench.wait):
+                times.append(time.monotonic() - begun)
+        except OSError as error:
+            raise ProbeFailed(f"no further connection: {error.strerror or error}") from None
+    return min(times)
+
+
+def retained(bench: Bench) -> Finding:
+    """Models, births, the open round: all that a late edge must find is retained."""
+    effect = "edges that come later find neither model nor round"
+    remedy = "mosquitto.conf: retain_available true"
+    if not bench.announced.retain_available:
+        return Finding("retain", "missing", "the broker says that it retains nothing", effect, remedy)
+    topic, payload = bench.topic("retained"), b"kept"
+    with bench.probe() as speaker:
+        code = bench.retain(speaker, "retained", payload)
+        if code >= FAILURE:
+            return Finding(
+                "retain", "missing", f"a retained message was refused (0x{code:02x})", effect, remedy
+            )
+        with bench.probe(second=True) as late:
+            late.subscribe([topic])
+            heard = late.hear(1, bench.wait)
+        if not heard:
+            return Finding(
+                "retain", "missing", "a retained message was acknowledged and not kept", effect, remedy
+            )
+        if not heard[0].retain or heard[0].payload != payload:
+            return Finding("retain", "missing", "a retained message came back altered", effect)
+        bench.retain(speaker, "retained", b"")
+        with bench.probe(second=True) as late:
+            late.subscribe([topic])
+            if late.hear(1, bench.quiet):
+                return Finding(
+                    "retain",
+                    "missing",
+                    "an empty message does not clear a retained one",
+                    "rounds that have ended go on",
+                )
+    return Finding("retain", "ok", "stored, delivered, cleared by an empty message")
+
+
+def wildcards(bench: Bench) -> Finding:
+    """``+`` and ``#``: how the aggregator hears edges that it does not know yet."""
+    effect = "the aggregator hears no edge"
+    if not bench.announced.wildcards_available:
+        return Finding("wildcards", "missing", "the broker says that it has none", effect)
+    for mark in "+#":
+        with bench.probe() as listener, bench.probe(second=True) as speaker:
+            code = listener.subscribe([bench.topic(mark)])[0]
+            if code >= FAILURE:
+                return Finding(
+                    "wildcards", "missing", f"{bench.topic(mark)} was refused (0x{code:02x})", effect
+                )
+            speaker.say(bench.topic("wild"), mark.encode())
+            if not listener.hear(1, bench.wait):
+                return Finding("wildcards", "missing", f"{mark} was granted and brings nothing", effect)
+    return Finding("wildcards", "ok", "+ and #")
+
+
+def foreign_only(bench: Bench) -> Finding:
+    """No Local and Retain As Published (MQTT 5, 3.8.3.1): how the aggregator sees who else writes to its topics."""
+    effect = "the aggregator hears what it says itself"
+    with bench.probe() as aggregator, bench.probe(second=True) as other:
+        code = aggregator.subscribe([bench.topic("own")], foreign_only=True)[0]
+        if code >= FAILURE:
+            return Finding("no-local", "limited", f"refused (0x{code:02x})", effect, essential=False)
+        aggregator.say(bench.topic("own"), b"own")
+        if bench.announced.retain_available:
+            bench.retain(other, "own", b"foreign")
+        else:
+            other.say(bench.topic("own"), b"foreign")
+        heard = hear_until_quiet(aggregator, 3, bench.quiet)
+    if any(each.payload == b"own" for each in heard):
+        return Finding("no-local", "limited", "a client hears itself", effect)
+    foreign = [each for each in heard if each.payload == b"foreign"]
+    if not foreign:
+        return Finding("no-local", "missing", "a subscription without its own messages brings no others")
+    if bench.announced.retain_available and not foreign[0].retain:
+        return Finding(
+            "no-local",
+            "limited",
+            "whether a message is retained is not passed on",
+            "what others retain on the aggregator's topics is repaired only when it connects again",
+        )
+    return Finding("no-local", "ok", "own messages stay away, retained ones say so")
+
+
+def shared(bench: Bench) -> Finding:
+    """``$share``: each request for a prediction goes to one predictor."""
+    effect = "predictions only by asking one edge by name (predict --client)"
+    if not bench.announced.shared_available:
+        return Finding("shared", "limited", "the broker says that it has no shared subscriptions", effect)
+    name = f"$share/doctor/{bench.topic('shared')}"
+    with bench.probe() as one, bench.probe(second=True) as two:
+        for each in (one, two):
+            code = each.subscribe([name])[0]
+            if code >= FAILURE:
+                return Finding("shared", "limited", f"$share was refused (0x{code:02x})", effect)
+        wanted = [number.to_bytes(2, "big") for number in range(SHARED)]
+        heard: list[list[bytes]] = [[], []]
+        for number, payload in enumerate(wanted, 1):
+            one.say(bench.topic("shared"), payload)
+            # One after another: how much a reader's queue holds is tried elsewhere.
+            deadline = time.monotonic() + bench.quiet
+            while sum(map(len, heard)) < number and time.monotonic() < deadline:
+                for probe, mine in zip((one, two), heard, strict=True):
+                    mine += [each.payload for each in probe.hear(1, POLL)]
+        for probe, mine in zip((one, two), heard, strict=True):
+            mine += [each.payload for each in hear_until_quiet(probe, SHARED, bench.quiet)]
+    counts = [len(each) for each in heard]
+    measured = {"first": counts[0], "second": counts[1], "sent": SHARED}
+    if sorted(heard[0] + heard[1]) == wanted:
+        shares = " and ".join(map(str, counts))
+        return Finding("shared", "ok", f"of {SHARED} requests two predictors got {shares}", measured=measured)
+    if sum(counts) > SHARED:
+        what = "requests are answered more than once"
+    elif sum(counts):
+        what = "requests are lost, and asked again after 5 s"
+    else:
+        what = effect
+    return Finding("shared", "limited", f"of {SHARED} requests {counts} came", what, measured=measured)
+
+
+def wills(bench: Bench) -> Finding:
+    """Retained wills: how a lost edge, or a lost aggregator, is noticed before its deadline."""
+    if not bench.announced.retain_available:
+        return Finding("wills", "untested", "retained ones need retain", essential=False)
+    effect = "who is lost is noticed at the round's deadline only"
+    will = bench.will("will", b"gone")
+    with bench.probe() as watcher:
+        watcher.subscribe([will.topic])
+        victim = bench.probe(second=True, will=will)
+        cut_at = victim.cut()
+        heard = watcher.hear(1, bench.wait)
+        if not heard:
+            return Finding("wills", "limited", f"none within {bench.wait:g} s of a cut connection", effect)
+        seconds = round(heard[0].at - cut_at, 4)
+        with bench.probe(second=True) as late:
+            late.subscribe([will.topic])
+            kept = late.hear(1, bench.wait)
+    measured = {"seconds": seconds}
+    if not kept or not kept[0].retain:
+        return Finding(
+            "wills",
+            "limited",
+            "published, but not retained",
+            "edges that come later see ghosts",
+            measured=measured,
+        )
+    if seconds > LATE_WILL:
+        return Finding(
+            "wills", "limited", f"{seconds:.1f} s after the connection was cut", effect, measured=measured
+        )
+    return Finding(
+        "wills",
+        "ok",
+        f"published {seconds * 1000:.1f} ms after a connection was cut, and retained",
+        measured=measured,
+    )
+
+
+def expiry(bench: Bench) -> Finding:
+    """Message expiry: nobody answers a request whose asker has gone."""
+    if not bench.announced.retain_available:
+        return Finding("expiry", "untested", "tried with retained messages", essential=False)
+    effect = "requests for predictions are answered long after their askers have gone"
+    topic = bench.topic("expiry")
+    with bench.probe() as speaker:
+        bench.retain(speaker, "expiry", b"short-lived", expiry=EXPIRY)
+        told = time.monotonic()
+        with bench.probe(second=True) as early:
+            early.subscribe([topic])
+            heard = early.hear(1, bench.wait)
+        time.sleep(max(0.0, told + EXPIRY + 1.1 - time.monotonic()))  # brokers count whole seconds
+        with bench.probe(second=True) as late:
+            late.subscribe([topic])
+            stale = late.hear(1, bench.quiet)
+    if stale:
+        return Finding("expiry", "limited", f"a message with {EXPIRY} s to live came after it", effect)
+    if heard and heard[0].expiry is None:
+        return Finding("expiry", "ok", "messages expire; how long they had left is not said")
+    return Finding("expiry", "ok", "messages expire, and say how long they had left")
+
+
+def answers(bench: Bench) -> Finding:
+    """Response Topic and Correlation Data pass from asker to edge."""
+    correlation = bytes(range(16))
+    with bench.probe() as edge, bench.probe(second=True) as asker:
+        edge.subscribe([bench.topic("ask")])
+        asker.acknowledged(
+            [
+                asker.publish(
+                    bench.topic("ask"), b"?", response_topic=bench.topic("answer"), correlation=correlation
+                )
+            ]
+        )
+        heard = edge.hear(1, bench.wait)
+    effect = f"predictions are answered on {bench.prefix}/predictions for all to see, and predict hears none"
+    if not heard:
+        return Finding("answers", "limited", "a message with a response topic does not come", effect)
+    got = (heard[0].response_topic, heard[0].correlation)
+    if got != (bench.topic("answer"), correlation):
+        return Finding("answers", "limited", "response topic and correlation data are not passed on", effect)
+    return Finding("answers", "ok", "response topic and correlation data are passed on")

@@ -1,0 +1,166 @@
+"""How large: what CONNACK allows, and packets as large as a run's."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+from fl_aggregator.tools.doctor.bench import Bench
+from fl_aggregator.tools.doctor.findings import Finding, Verdict, spelt
+from fl_shared.mqtt.events import LARGEST_PACKET
+from fl_shared.mqtt.outbox import WINDOW, Publish
+from fl_shared.mqtt.paho.probe_results import ProbeFailed
+from fl_shared.protocol import messages as m
+from fl_shared.protocol.limits import INLINE_HEAD, INLINE_LIMIT
+
+CHUNK: Final = 2**20 + 2**10
+"""Bytes of a packet with a chunk of the default size."""
+WHOLE: Final = INLINE_LIMIT + INLINE_HEAD
+"""Bytes of a packet with the largest update that is sent whole."""
+SMALLEST: Final = 8 * 2**10
+"""Bytes of a packet below which the announcement of a round of a hundred edges has no room."""
+PATIENCE: Final = 60.0
+"""Seconds that a packet may take: one that would take longer is left out."""
+SLOWEST: Final = 100_000
+"""Bytes a second that are waited for while nothing is known; below that, chunks time out before they come."""
+SIZE_REMEDY: Final = "mosquitto.conf: max_packet_size 67108864, no message_size_limit"
+WEBSOCKET_REMEDY: Final = "mosquitto.conf: websockets_headers_size 65535"
+"""2.0 sends as many bytes of a WebSocket (4,096 unless told) every tenth of a second, see its issue 2252."""
+
+
+def limits(bench: Bench) -> Finding:
+    """What CONNACK says; what it says of retain, wildcards and ``$share`` is told where they are tried."""
+    announced, keepalive = bench.announced, bench.settings.keepalive
+    receive = announced.receive_maximum or 65_535
+    qos = 2 if announced.maximum_qos is None else announced.maximum_qos
+    parts = [
+        f"packets of {spelt(announced.maximum_packet_size)}",
+        f"{receive:,} unacknowledged",
+        f"QoS {qos}",
+        f"{announced.topic_alias_maximum or 0} topic aliases",
+        f"keepalive {announced.server_keep_alive or keepalive} s",
+    ]
+    detail, measured = ", ".join(parts), {
+        "maximum_packet_size": announced.maximum_packet_size,
+        "receive_maximum": receive,
+        "maximum_qos": qos,
+        "topic_alias_maximum": announced.topic_alias_maximum or 0,
+        "server_keep_alive": announced.server_keep_alive,
+        "retain_available": announced.retain_available,
+        "wildcard_subscriptions": announced.wildcards_available,
+        "shared_subscriptions": announced.shared_available,
+    }  # fmt: skip
+    if qos < 1:
+        return Finding(
+            "limits",
+            "missing",
+            detail,
+            "our messages are QoS 1",
+            "mosquitto.conf: max_qos 1",
+            measured=measured,
+        )
+    effects, remedies = [], []
+    if receive < WINDOW:
+        effects.append(f"we send {WINDOW} at once, here {receive}, which is slower")
+        remedies.append(f"max_inflight_messages {WINDOW}")
+    if announced.server_keep_alive is not None and announced.server_keep_alive != keepalive:
+        effects.append(
+            f"a silent loss is noticed after up to {1.5 * announced.server_keep_alive:g} s, whatever --keepalive says"
+        )
+        remedies.append("max_keepalive 65535")
+    return Finding(
+        "limits",
+        "limited" if effects else "ok",
+        detail,
+        "; ".join(effects),
+        "mosquitto.conf: " + ", ".join(remedies) if remedies else "",
+        measured=measured,
+    )
+
+
+def packets(bench: Bench) -> Finding:
+    """Chunks of 1 MiB, updates that are sent whole, and the largest packet that is announced (or that we ever send)."""
+    announced = bench.announced.maximum_packet_size
+    limit = min(announced or LARGEST_PACKET, m.MAX_PACKET)
+    seconds: dict[int, float] = {}
+    lost: int | None = None
+    for size in sorted({min(limit, each) for each in (CHUNK, WHOLE, m.MAX_PACKET)}):
+        if bench.rate is not None and 3 * size / bench.rate > PATIENCE:
+            break
+        if not _try(bench, size, seconds):
+            lost = size
+            break
+    if not seconds:
+        size = min(limit, CHUNK)
+        while not seconds and size > SMALLEST:
+            size //= 2
+            _try(bench, size, seconds)
+    bench.largest = max(seconds, default=0)
+    detail = (
+        ", ".join(f"{spelt(size)} in {took * 1000:.0f} ms" for size, took in seconds.items()) or "none came"
+    )
+    if announced is not None:
+        detail += f"; {spelt(announced)} announced"
+    remedy = SIZE_REMEDY
+    if bench.rate is not None and bench.rate < SLOWEST:
+        verdict: Verdict = "missing"
+        effect = (
+            f"{spelt(round(bench.rate))} a second: chunks of models and updates time out before they come"
+        )
+        remedy = WEBSOCKET_REMEDY if bench.settings.address.is_websocket else "a faster network"
+    else:
+        verdict, effect = _judged(bench.largest, lost)
+    measured = {
+        "announced": announced,
+        "largest": bench.largest,
+        "lost": lost,
+        "seconds": {str(size): round(took, 4) for size, took in seconds.items()},
+    }
+    return Finding(
+        "packets",
+        verdict,
+        detail if lost is None else f"{detail}; {spelt(lost)} did not come in time",
+        effect,
+        remedy if effect else "",
+        measured=measured,
+    )
+
+
+def _judged(largest: int, lost: int | None) -> tuple[Verdict, str]:
+    """``lost``: bytes of a packet that the broker had not said it would not take."""
+    if largest < SMALLEST:
+        return "missing", f"a round's announcement needs {spelt(SMALLEST)}"
+    if lost is not None and lost <= WHOLE:
+        return "missing", "the broker does not say how much it takes: models and updates never arrive"
+    if lost is not None:
+        return "limited", "keep --chunk at 4 MiB at most, of fl-edge too"
+    if largest < CHUNK:
+        effect = f"models and updates travel in chunks of {spelt(largest - 2**10)}: more messages"
+        return "limited", effect + (
+            ", rounds of hundreds of edges cannot be announced" if largest < 2**16 else ""
+        )
+    return "ok", ""
+
+
+def _try(bench: Bench, size: int, seconds: dict[int, float]) -> bool:
+    """Whether a packet of ``size`` bytes comes from one client to another; if so, in how many ``seconds``."""
+    topic = bench.topic("large")
+    overhead = Publish(topic, bytes(size), 1, retain=False).checked_size() - size
+    payload = os.urandom(size - overhead)
+    wait = bench.wait + (size / SLOWEST if bench.rate is None else 3 * size / bench.rate)
+    try:
+        with bench.probe() as listener, bench.probe(second=True) as speaker:
+            listener.subscribe([topic])
+            begun = time.monotonic()
+            speaker.publish(topic, payload)
+            heard = listener.hear(1, wait)
+    except ProbeFailed:
+        if bench.is_gone:
+            raise
+        return False  # the broker's way of saying that it is too large
+    if not heard or heard[0].payload != payload:
+        return False
+    seconds[size] = heard[0].at - begun
+    bench.rate = size / seconds[size]
+    return True

@@ -1,0 +1,127 @@
+"""How much at once: bursts at a reader that is slow to acknowledge."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from fl_aggregator.tools.doctor.bench import WINDOW, Bench, hear_until_quiet, seconds_since
+from fl_aggregator.tools.doctor.findings import Finding, spelt
+from fl_shared.mqtt.paho.probe import Probe
+from fl_shared.mqtt.paho.probe_results import FAILURE
+
+PATIENCE: Final = 60.0
+"""Seconds that all bursts together may take."""
+BURSTS: Final = 100
+LOSSES_ENOUGH: Final = 3
+LARGE_CHUNK: Final = 2**18
+"""Bytes: 64 of them are the 16 MiB that are granted at once (protocol, 6.2)."""
+BACKLOG: Final = 8
+"""Retained chunks of a model that an edge asks for at once."""
+BACKLOG_CHUNK: Final = 2**16
+QUEUE_REMEDY: Final = "mosquitto.conf: max_queued_messages 1000 (or more), max_queued_bytes 0"
+
+
+def bursts(bench: Bench) -> Finding:
+    """As many chunks as are granted at once, at a reader that acknowledges none until all were sent."""
+    came: list[int] = []
+    refusals = 0
+    begun = time.monotonic()
+    with bench.probe(holds_acks=True) as reader, bench.probe(second=True) as writer:
+        reader.subscribe([bench.topic("burst")])
+        while len(came) < BURSTS and time.monotonic() < begun + PATIENCE:
+            arrived, refused = _burst(bench, reader, writer, len(came), 64)
+            came.append(arrived)
+            refusals += refused
+            if sum(each < WINDOW for each in came) >= LOSSES_ENOUGH:
+                break
+        small = seconds_since(begun)
+        large = None
+        size = min(LARGE_CHUNK, (bench.largest or 0) - 2**10)
+        if bench.rate is not None and size >= 64 and 3 * WINDOW * size / bench.rate < PATIENCE:
+            expected = 3 * WINDOW * size / bench.rate
+            large, refused = _burst(bench, reader, writer, BURSTS, size, expected)
+            refusals += refused
+    measured = {
+        "bursts": len(came),
+        "sent": WINDOW * len(came),
+        "came": sum(came),
+        "fewest": min(came),
+        "seconds": small,
+        "large_chunk": size if large is not None else None,
+        "large_came": large,
+        "refused": refusals,
+    }
+    detail = f"{sum(came):,} of {WINDOW * len(came):,} came in bursts of {WINDOW}"
+    if large is not None:
+        detail += f", {large} of {WINDOW} of {spelt(size)} each"
+    lost = min(came) < WINDOW or (large is not None and large < WINDOW)
+    if not lost:
+        return Finding("bursts", "ok", detail, measured=measured)
+    silently = "" if refusals else " (each was acknowledged)"
+    if min(came) == 0 or large == 0:
+        return Finding(
+            "bursts",
+            "missing",
+            detail + silently,
+            "uploads do not get through",
+            QUEUE_REMEDY,
+            measured=measured,
+        )
+    return Finding(
+        "bursts",
+        "limited",
+        detail + silently,
+        "what is lost of an upload is asked for again after 5 s: rounds are slow",
+        QUEUE_REMEDY,
+        measured=measured,
+    )
+
+
+def _burst(
+    bench: Bench, reader: Probe, writer: Probe, number: int, size: int, expected: float = 0.0
+) -> tuple[int, int]:
+    """(how many of ``size`` bytes came, how many were refused). ``number`` tells them from those before."""
+    payloads = [
+        number.to_bytes(4, "big") + index.to_bytes(4, "big") + bytes(size - 8) for index in range(WINDOW)
+    ]
+    reader.hold_acks()
+    mids = [writer.publish(bench.topic("burst"), payload) for payload in payloads]
+    refused = sum(code >= FAILURE for code in writer.acknowledged(mids, bench.wait + expected))
+    reader.acknowledge_all()
+    heard = hear_until_quiet(reader, WINDOW - refused, max(1.0, bench.quiet) + expected / 4)
+    return len({each.payload for each in heard} & set(payloads)), refused
+
+
+def backlog(bench: Bench) -> Finding:
+    """A window of a model's retained chunks, asked for by one SUBSCRIBE and taken slowly."""
+    if not bench.announced.retain_available:
+        return Finding("model windows", "untested", "they need retain", essential=False)
+    size = max(16, min(BACKLOG_CHUNK, (bench.largest or BACKLOG_CHUNK) - 2**10))
+    patience = bench.quiet + (0.0 if bench.rate is None else 2 * BACKLOG * size / bench.rate)
+    leaves = [f"chunk{number}" for number in range(BACKLOG)]
+    with bench.probe() as speaker:
+        for leaf in leaves:
+            bench.retain(speaker, leaf, bytes(size))
+        with bench.probe(second=True, holds_acks=True) as reader:
+            codes = reader.subscribe([bench.topic(leaf) for leaf in leaves])
+            heard = hear_until_quiet(reader, BACKLOG, patience)
+            reader.acknowledge_all()
+            heard += hear_until_quiet(reader, BACKLOG - len(heard), max(1.0, patience))
+    came = len({each.topic for each in heard})
+    measured = {"asked": BACKLOG, "came": came}
+    detail = f"{came} of {BACKLOG} retained chunks came at one SUBSCRIBE"
+    if len(codes) != BACKLOG or max(codes) >= FAILURE:
+        return Finding(
+            "model windows", "missing", f"{BACKLOG} filters in one SUBSCRIBE are refused", measured=measured
+        )
+    if came == BACKLOG:
+        return Finding("model windows", "ok", detail, measured=measured)
+    return Finding(
+        "model windows",
+        "limited" if came else "missing",
+        detail,
+        "edges ask for the others again, after a time-out each: models load slowly",
+        QUEUE_REMEDY,
+        measured=measured,
+    )

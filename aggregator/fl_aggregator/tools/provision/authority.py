@@ -1,0 +1,250 @@
+"""The authority that all certificates come from, and the keys that are the aggregator's own.
+
+Its directory holds ``ca.key``, ``ca.pem``, ``signing.key`` and ``sealing.key``. Whoever reads the keys can be anybody:
+it stays where kits are made, and no program needs it to run.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from fl_aggregator.tools.provision.accounts import Revoked
+from fl_shared.errors import UserError
+from fl_shared.security.signatures import Signer
+from fl_shared.system.files import write_private
+
+AUTHORITY_DAYS: Final = 20 * 365
+"""Of the CA and its revocation list. An expired list locks everybody out; a new one is made with each change."""
+BEFORE: Final = timedelta(days=1)
+"""What is issued now is valid since yesterday: clocks of devices are not right."""
+_FILES: Final = ("ca.key", "signing.key", "sealing.key", "ca.pem")
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate and its key, PEM."""
+
+    cert: bytes
+    key: bytes
+
+
+class Authority:
+    """See `create` and `open`. ``signing`` and ``sealing`` are the aggregator's private keys."""
+
+    def __init__(
+        self,
+        cert: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey,
+        signing: Ed25519PrivateKey,
+        sealing: X25519PrivateKey,
+    ) -> None:
+        self._cert = cert
+        self._key = key
+        self.signing = signing
+        self.sealing = sealing
+
+    @classmethod
+    def create(cls, directory: Path, now: datetime) -> Self:
+        """A new one, whose files are then in ``directory``, which must not exist."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name(f"fl-mqtt authority {secrets.token_hex(4)}")
+        days = timedelta(days=AUTHORITY_DAYS)
+        cert = (
+            _builder(name, name, key.public_key(), key.public_key(), new_serial(), now, days)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        made = cls(cert, key, Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
+        beside = directory.with_name(f".{directory.name}.part")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(mode=0o700, parents=True)
+        made._write(beside)
+        beside.rename(directory)
+        return made
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """That of ``directory``. Raises ``UserError``."""
+        held: dict[str, bytes] = {}
+        try:
+            for file in _FILES:
+                held[file] = (directory / file).read_bytes()
+        except OSError as error:
+            raise UserError(f"authority {directory}: {error.filename}: {error.strerror}") from None
+        try:
+            cert = x509.load_pem_x509_certificate(held["ca.pem"])
+            key = load_pem_private_key(held["ca.key"], None)
+            signing = load_pem_private_key(held["signing.key"], None)
+            sealing = load_pem_private_key(held["sealing.key"], None)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"authority {directory}: not in PEM as it was made: {error}") from None
+        if (
+            not isinstance(key, ec.EllipticCurvePrivateKey)
+            or not isinstance(signing, Ed25519PrivateKey)
+            or not isinstance(sealing, X25519PrivateKey)
+            or key.public_key() != cert.public_key()
+        ):
+            raise UserError(f"authority {directory}: its keys are not those that it was made with")
+        return cls(cert, key, signing, sealing)
+
+    def with_new_keys(self, directory: Path) -> Authority:
+        """The same authority with other keys for the aggregator, in the place of those in ``directory``."""
+        made = Authority(self._cert, self._key, Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
+        made._write(directory)
+        return made
+
+    @property
+    def pem(self) -> bytes:
+        """Its certificate."""
+        return self._cert.public_bytes(Encoding.PEM)
+
+    def voucher(self, account: str, public: bytes) -> bytes:
+        """For the sealing key ``public`` (raw, 32 bytes) of an account."""
+        return Signer(self.signing.private_bytes_raw()).vouch(account, public)
+
+    def client(self, name: str, serial: int, now: datetime, days: int) -> Issued:
+        """For an account: its name is the common name, and it may be shown by clients only."""
+        return self._issue(name, serial, now, days, ExtendedKeyUsageOID.CLIENT_AUTH, ())
+
+    def broker(self, hosts: Sequence[str], serial: int, now: datetime, days: int) -> Issued:
+        """For the broker at ``hosts``, names or addresses: it may be shown by servers only."""
+        return self._issue(hosts[0][:64], serial, now, days, ExtendedKeyUsageOID.SERVER_AUTH, hosts)
+
+    def revocations(self, revoked: Iterable[Revoked], now: datetime) -> bytes:
+        """The list of certificates that are valid no more, PEM."""
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._cert.subject)
+            .last_update(now - BEFORE)
+            .next_update(self._cert.not_valid_after_utc)
+            .add_extension(_authority_key(self._key.public_key()), critical=False)
+            .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
+        )
+        for one in revoked:
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(int(one.serial, 16))
+                .revocation_date(one.when.astimezone(UTC))
+                .build()
+            )
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    def _issue(
+        self,
+        name: str,
+        serial: int,
+        now: datetime,
+        days: int,
+        purpose: x509.ObjectIdentifier,
+        hosts: Sequence[str],
+    ) -> Issued:
+        key = ec.generate_private_key(ec.SECP256R1())
+        # A certificate that outlives its authority is valid for nobody.
+        span = min(timedelta(days=days), self._cert.not_valid_after_utc - now)
+        builder = (
+            _builder(
+                _name(name), self._cert.subject, key.public_key(), self._key.public_key(), serial, now, span
+            )
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(digital_signature=True), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        )
+        if hosts:
+            names = x509.SubjectAlternativeName([_alternative(host) for host in hosts])
+            builder = builder.add_extension(names, critical=False)
+        cert = builder.sign(self._key, hashes.SHA256())
+        return Issued(cert.public_bytes(Encoding.PEM), _pem(key))
+
+    def _write(self, directory: Path) -> None:
+        held = (_pem(self._key), _pem(self.signing), _pem(self.sealing), self.pem)
+        for file, content in zip(_FILES, held, strict=True):
+            write_private(directory / file, content)
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def new_serial() -> int:
+    """Of a certificate: positive, random, at most 159 bits."""
+    return x509.random_serial_number()
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    issuing: ec.EllipticCurvePublicKey,
+    serial: int,
+    now: datetime,
+    span: timedelta,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(serial)
+        .not_valid_before(now - BEFORE)
+        .not_valid_after(now + span)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(_authority_key(issuing), critical=False)
+    )
+
+
+def _authority_key(public: ec.EllipticCurvePublicKey) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(public)
+
+
+def _usage(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey | X25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

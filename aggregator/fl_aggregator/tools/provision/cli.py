@@ -1,0 +1,271 @@
+"""``fl-aggregator provision``: accounts for a broker, and what is to be done about them later."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from fl_shared.cli import options as shared
+from fl_shared.errors import UserError
+
+if TYPE_CHECKING:
+    from fl_aggregator.tools.provision.kits import Done, Provision
+    from fl_shared.security.kit import Role
+
+Command = Callable[..., Any]
+
+MAX_EDGES: Final = 100_000
+OUT: Final = click.Path(file_okay=False, path_type=Path)
+_HOST: Final = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
+
+
+def _out_and_force(command: Command) -> Command:
+    command = click.option("--force", is_flag=True, help="Replace kits that are there.")(command)
+    return click.option("--out", type=OUT, default=Path("kits"), help="Where accounts and kits are.")(command)
+
+
+def _roles(command: Command) -> Command:
+    """``train``, ``evaluate``, ``predict``: which edges may."""
+    for role, default, what in (
+        ("predict", "none", "answer predictions"),
+        ("evaluate", "none", "evaluate on the test split"),
+        ("train", "all", "train"),
+    ):
+        text = f"Edges that {what}: all, none, or ID,…"
+        command = click.option(f"--{role}", metavar="WHO", default=default, help=text)(command)
+    return command
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings=shared.CONTEXT,
+    epilog="Without a command it makes everything anew: --edges N --broker-host HOST.",
+)
+@click.option("--edges", type=click.IntRange(0, MAX_EDGES), default=None, help="Kits for edges 0 to N-1.")
+@click.option(
+    "--broker-host",
+    "broker_host",
+    multiple=True,
+    metavar="HOST",
+    help="Name or address of the broker; several for its certificate, the first for kits.",
+)
+@click.option("--broker-port", type=click.IntRange(1, 65_535), default=8883)
+@shared.prefix_option()
+@_roles
+@click.option(
+    "--askers", metavar="WHO", default="none", help="Accounts that may ask for predictions: none, or NAME,…"
+)
+@click.option(
+    "--password", "passwords", is_flag=True, help="Accounts with passwords in the place of certificates."
+)
+@click.option("--days", type=click.IntRange(1, 7_000), default=730, help="How long certificates are valid.")
+@click.option(
+    "--broker-dir",
+    metavar="DIR",
+    default=None,
+    show_default="OUT/broker",
+    help="Where the broker finds its files, if not where they are made.",
+)
+@_out_and_force
+@shared.config_option
+@click.pass_context
+def provision(
+    context: click.Context,
+    edges: int | None,
+    broker_host: tuple[str, ...],
+    broker_port: int,
+    prefix: str,
+    train: str,
+    evaluate: str,
+    predict: str,
+    askers: str,
+    passwords: bool,
+    days: int,
+    broker_dir: str | None,
+    out: Path,
+    force: bool,
+) -> None:
+    """Accounts, certificates and kits for the edges, and an ACL and a configuration for Mosquitto."""
+    if context.invoked_subcommand is not None:
+        # What stands before a command would be lost without a word.
+        given = [name for name in context.params if _given(context, name)]
+        if given:
+            raise UserError(
+                f"--{given[0].replace('_', '-')} before {context.invoked_subcommand}: expected behind it"
+            )
+        return
+    if edges is None:
+        raise UserError(
+            "--edges is missing: for how many edges? (to change what is there: add, revoke, rotate)"
+        )
+    if not broker_host:
+        raise UserError(
+            "--broker-host is missing: where do edges find the broker? expected a name or an address"
+        )
+    from fl_aggregator.tools.provision import kits
+    from fl_aggregator.tools.provision.accounts import Place
+
+    place = Place(
+        hosts=tuple(_host(host) for host in broker_host),
+        port=broker_port,
+        prefix=prefix,
+        passwords=passwords,
+        days=days,
+        broker_dir=_broker_dir(broker_dir),
+    )
+    wanted = _edges([str(number) for number in range(edges)], train, evaluate, predict)
+    for name in _names(askers, "--askers"):
+        wanted.append((name, ("asker",)))
+    made, done = kits.begin(out, place, wanted, force=force)
+    _say(done)
+    click.echo(f"the authority is {out / kits.AUTHORITY}: keep it safe, and away from the broker")
+    click.echo(f"the broker's files are in {made.broker}: docs/operations.md says how to install them")
+
+
+@provision.command(context_settings=shared.CONTEXT)
+@click.argument("names", metavar="ID…", nargs=-1, required=True)
+@_roles
+@click.option("--asker", is_flag=True, help="Accounts that ask for predictions, and no edges.")
+@_out_and_force
+@shared.config_option
+def add(
+    names: tuple[str, ...], train: str, evaluate: str, predict: str, asker: bool, out: Path, force: bool
+) -> None:
+    """New accounts and kits."""
+    from fl_aggregator.tools.provision import kits
+    from fl_aggregator.tools.provision.accounts import check_name
+
+    wanted: list[tuple[str, tuple[Role, ...]]]
+    if asker:
+        wanted = [(check_name(name, "account"), ("asker",)) for name in names]
+    else:
+        wanted = _edges([check_name(name, "edge") for name in names], train, evaluate, predict)
+    with kits.opened(out) as made:
+        _say(made.add(wanted, force=force))
+        _reload(made)
+
+
+@provision.command(context_settings=shared.CONTEXT)
+@click.argument("names", metavar="ID…", nargs=-1, required=True)
+@click.option("--out", type=OUT, default=Path("kits"), help="Where accounts and kits are.")
+@shared.config_option
+def revoke(names: tuple[str, ...], out: Path) -> None:
+    """Takes accounts away; their kits are worth nothing once the broker has read its files again."""
+    from fl_aggregator.tools.provision import kits
+
+    with kits.opened(out) as made:
+        _say(made.revoke(names))
+        _reload(made)
+
+
+@provision.command(context_settings=shared.CONTEXT)
+@click.argument("names", metavar="[ID…]", nargs=-1)
+@click.option("--aggregator", is_flag=True, help="The aggregator's certificate; its signature stays.")
+@click.option("--broker", "of_broker", is_flag=True, help="The broker's certificate.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Every account, and the aggregator's own keys: after its kit was lost.",
+)
+@_out_and_force
+@shared.config_option
+def rotate(
+    names: tuple[str, ...], aggregator: bool, of_broker: bool, everything: bool, out: Path, force: bool
+) -> None:
+    """New keys and kits for accounts; the old ones are worth nothing once the broker has read its files again."""
+    from fl_aggregator.tools.provision import kits
+    from fl_aggregator.tools.provision.accounts import AGGREGATOR
+
+    if not (names or aggregator or of_broker or everything):
+        raise UserError("rotate what? expected ID…, --aggregator, --broker or --all")
+    if everything and (names or aggregator):
+        raise UserError("--all beside the name of an account; expected one of them")
+    with kits.opened(out) as made:
+        chosen = [one.name for one in made.register.accounts] if everything else list(names)
+        chosen += [AGGREGATOR] if aggregator else []
+        if chosen:
+            _say(made.rotate(chosen, force=force, new_keys=everything))
+        if of_broker:
+            made.rotate_broker()
+            click.echo(f"written: {made.broker / 'broker.pem'} and its key")
+        _reload(made, replaced=True)
+
+
+# --- what the options mean ------------------------------------------------------------------------------------
+
+
+def _given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _names(text: str, option: str) -> list[str]:
+    from fl_aggregator.tools.provision.accounts import check_name
+
+    return [] if text == "none" else [check_name(name.strip(), option) for name in text.split(",")]
+
+
+def _chosen(text: str, option: str, names: list[str]) -> set[str]:
+    if text == "all":
+        return set(names)
+    chosen = _names(text, option)
+    for name in chosen:
+        if name not in names:
+            raise UserError(f"{option} {name!r}: there is no such edge among those to be made")
+    return set(chosen)
+
+
+def _edges(names: list[str], train: str, evaluate: str, predict: str) -> list[tuple[str, tuple[Role, ...]]]:
+    may: dict[Role, set[str]] = {
+        "train": _chosen(train, "--train", names),
+        "evaluate": _chosen(evaluate, "--evaluate", names),
+        "predict": _chosen(predict, "--predict", names),
+    }
+    wanted = [(name, tuple(role for role in may if name in may[role])) for name in names]
+    for name, roles in wanted:
+        if not roles:
+            raise UserError(
+                f"edge {name!r} would have nothing to do: expected it in --train, --evaluate or --predict"
+            )
+    return wanted
+
+
+def _host(text: str) -> str:
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        if not _HOST.fullmatch(text) or len(text) > 253:
+            raise UserError(f"--broker-host {text[:80]!r}: expected a host name or an address") from None
+        return text.lower()
+
+
+def _broker_dir(text: str | None) -> str | None:
+    if text is not None and not (text.startswith("/") and text.isprintable()):
+        raise UserError(f"--broker-dir {text!r}: expected an absolute path, as the broker sees it")
+    return text
+
+
+def _say(done: Done) -> None:
+    for name in done.revoked:
+        click.echo(f"revoked: {name}")
+    if len(done.kits) > 4:
+        click.echo(f"written: {done.kits[0]} … {done.kits[-1]}, {len(done.kits)} kits")
+    else:
+        for path in done.kits:
+            click.echo(f"written: {path}")
+
+
+def _reload(made: Provision, *, replaced: bool = False) -> None:
+    click.echo(f"bring the files of {made.broker} to the broker and let it read them: kill -HUP its process")
+    if replaced and not made.register.place.passwords:
+        click.echo(
+            "a connection that is open with an old certificate stays open until the broker is restarted"
+        )

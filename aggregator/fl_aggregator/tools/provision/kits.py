@@ -1,0 +1,260 @@
+"""Makes kits, replaces and withdraws them.
+
+The order in each change: first the register, where accounts are pending, then their kits, then the register without
+that, then the broker's files, and last the register, now settled. So no certificate is given out that the register
+does not know of, and `Provision.finish` goes on wherever something died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from fl_aggregator.tools.provision import accounts as acc
+from fl_aggregator.tools.provision import broker_files
+from fl_aggregator.tools.provision.accounts import Account, Place, Register
+from fl_aggregator.tools.provision.authority import Authority, new_serial
+from fl_shared.errors import UserError
+from fl_shared.security.kit import Kit, Role
+
+AUTHORITY: Final = "authority"
+BROKER: Final = "broker"
+_LOCK: Final = ".lock"
+
+
+@dataclass(slots=True)
+class Done:
+    """What a command has come to: files of kits that were written, and accounts that are gone."""
+
+    kits: list[Path] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
+
+
+class Provision:
+    """The directory ``out``, which one process at a time may change: see `opened`."""
+
+    def __init__(self, out: Path, register: Register, authority: Authority) -> None:
+        self.out = out
+        self.register = register
+        self._authority = authority
+        self._now = datetime.now(UTC).replace(microsecond=0)
+
+    @property
+    def broker(self) -> Path:
+        """What the broker needs."""
+        return self.out / BROKER
+
+    # --- what can be asked for ----------------------------------------------------------------------------
+
+    def add(self, wanted: Sequence[tuple[str, tuple[Role, ...]]], *, force: bool) -> Done:
+        """Accounts and kits for names that have none. Raises ``UserError`` before anything is changed."""
+        names: set[str] = set()
+        for name, _ in wanted:
+            if name in names:
+                raise UserError(f"{name!r} is named twice; each account has a name of its own")
+            names.add(name)
+            if self.register.find(name) is not None:
+                raise UserError(f"{name!r} has an account already; for a new kit: provision rotate {name}")
+        return self._issue([self._account(name, roles) for name, roles in wanted], force=force)
+
+    def rotate(self, names: Sequence[str], *, force: bool, new_keys: bool = False) -> Done:
+        """New kits for accounts; what the old ones prove is valid no more.
+
+        ``new_keys``: the aggregator signs and opens with other keys from now on, which only new kits know, and who
+        predicts does so in another share group.
+        """
+        fresh = [self._account(one.name, one.roles) for one in map(self._known, dict.fromkeys(names))]
+        return self._issue(fresh, force=force, new_keys=new_keys)
+
+    def rotate_broker(self) -> None:
+        """A new certificate and key for the broker."""
+        self._save(self.register.with_broker(f"{new_serial():x}", self._now))
+        self.finish()
+
+    def revoke(self, names: Sequence[str]) -> Done:
+        """These accounts are gone: from the ACL and the passwords, and their certificates are on the list.
+
+        A kit that is still here is deleted.
+        """
+        gone = [self._known(name) for name in dict.fromkeys(names)]
+        for account in gone:
+            if account.name == acc.AGGREGATOR:
+                raise UserError(
+                    "the aggregator cannot be revoked, only get a new kit: provision rotate --aggregator"
+                )
+            if account.name == acc.OPERATOR:
+                raise UserError(
+                    "the operator cannot be revoked, only get a new kit: provision rotate operator --force"
+                )
+        self._save(self.register.without(names, self._now))
+        self.finish()
+        for account in gone:
+            (self.out / account.kit_file).unlink(missing_ok=True)
+        return Done(revoked=[account.name for account in gone])
+
+    def finish(self) -> Done:
+        """Writes what is still to be written."""
+        done = Done()
+        fresh: list[Account] = []
+        for account in self.register.pending:
+            path = self.out / account.kit_file
+            done.kits.append(path)
+            if account.serial is None:
+                password = acc.new_password()
+                self._kit(account, password).write(path, replace=True)
+                fresh.append(account.model_copy(update={"password": acc.hashed(password)}))
+            else:
+                if not _is_written(account, path):
+                    self._kit(account, None).write(path, replace=True)
+                fresh.append(account)
+        if fresh:
+            self._save(self.register.with_kits(fresh))
+        self.broker.mkdir(mode=0o700, exist_ok=True)
+        broker_files.write(self.broker, self.register, self._authority, self._now)
+        broker_files.write_certificate(self.broker, self.register, self._authority, self._now)
+        self._save(self.register.model_copy(update={"settled": True}))
+        return done
+
+    # --- how ----------------------------------------------------------------------------------------------
+
+    def _account(self, name: str, roles: tuple[Role, ...]) -> Account:
+        serial = None if self.register.place.passwords else f"{new_serial():x}"
+        return Account(name=name, roles=roles, issued=self._now, pending=True, serial=serial)
+
+    def _issue(self, fresh: list[Account], *, force: bool, new_keys: bool = False) -> Done:
+        there = [path for one in fresh if (path := self.out / one.kit_file).exists()]
+        if there and not force:
+            more = "" if len(there) == 1 else f" and {len(there) - 1} more"
+            raise UserError(f"{there[0]}{more} exists; with --force it is replaced")
+        register = self.register.with_new_group() if new_keys else self.register
+        self._save(register.with_accounts(fresh, self._now))
+        if new_keys:
+            self._authority = self._authority.with_new_keys(self.out / AUTHORITY)
+        return self.finish()
+
+    def _known(self, name: str) -> Account:
+        account = self.register.find(name)
+        if account is None:
+            raise UserError(f"{name[:80]!r} has no account in {self.out / acc.FILE}")
+        return account
+
+    def _save(self, register: Register) -> None:
+        register.write(self.out)
+        self.register = register
+
+    def _kit(self, account: Account, password: str | None) -> Kit:
+        place, authority = self.register.place, self._authority
+        issued = None
+        if account.serial is not None:
+            issued = authority.client(account.name, int(account.serial, 16), self._now, place.days)
+        mine = account.name == acc.AGGREGATOR
+        sealing = authority.sealing if mine else X25519PrivateKey.generate()
+        public = sealing.public_key().public_bytes_raw()
+        return Kit(
+            name=account.name,
+            roles=account.roles,
+            broker=place.url,
+            prefix=place.prefix,
+            ca=authority.pem,
+            cert=None if issued is None else issued.cert,
+            key=None if issued is None else issued.key,
+            user=None if password is None else account.name,
+            password=password,
+            predict_group=self.register.predict_group if "predict" in account.roles else None,
+            signing_public=authority.signing.public_key().public_bytes_raw(),
+            sealing_public=authority.sealing.public_key().public_bytes_raw(),
+            signing_private=authority.signing.private_bytes_raw() if mine else None,
+            sealing_private=sealing.private_bytes_raw(),
+            voucher=None if mine else authority.voucher(account.name, public),
+        )
+
+
+@contextlib.contextmanager
+def opened(out: Path) -> Iterator[Provision]:
+    """What an earlier `begin` has made; what that or another command left half-way is finished first."""
+    if not (out / acc.FILE).exists():
+        raise UserError(f"--out {out}: no {acc.FILE} in it; begin with: provision --edges N --out {out}")
+    with _locked(out):
+        register = Register.read(out)
+        assert register is not None
+        provision = Provision(out, register, Authority.open(out / AUTHORITY))
+        if not register.settled:
+            provision.finish()
+        yield provision
+
+
+def begin(
+    out: Path, place: Place, wanted: Sequence[tuple[str, tuple[Role, ...]]], *, force: bool
+) -> tuple[Provision, Done]:
+    """A new authority and accounts in ``out``, for the aggregator, the operator and those ``wanted``.
+
+    If it was interrupted the same call goes on with it. Raises ``UserError``.
+    """
+    with _locked(out):
+        now = datetime.now(UTC).replace(microsecond=0)
+        found = Register.read(out)
+        if found is not None:
+            if found.settled:
+                raise UserError(
+                    f"--out {out}: has {len(found.accounts)} accounts already; expected a new directory, "
+                    "or: provision add ID"
+                )
+            provision = Provision(out, found, Authority.open(out / AUTHORITY))
+            different = [
+                name for name in Place.model_fields if getattr(found.place, name) != getattr(place, name)
+            ]
+            if different:
+                raise UserError(
+                    f"--out {out}: was begun with other settings ({', '.join(different)}) and not finished; "
+                    "repeat the command as it was, or use a new directory"
+                )
+            return provision, provision.finish()
+        where = out / AUTHORITY
+        authority = Authority.open(where) if where.exists() else Authority.create(where, now)
+        provision = Provision(out, Register(place=place, predict_group=acc.new_group()), authority)
+        provision.register = provision.register.with_broker(f"{new_serial():x}", now)
+        own: list[tuple[str, tuple[Role, ...]]] = [
+            (acc.AGGREGATOR, ("aggregator",)),
+            (acc.OPERATOR, ("operator",)),
+        ]
+        return provision, provision.add([*own, *wanted], force=force)
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    try:
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"--out {out}: another provision is using it") from None
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}: {error.filename}") from None
+    finally:
+        os.close(lock)
+
+
+def _is_written(account: Account, path: Path) -> bool:
+    """Whether the kit that is there is this account's newest."""
+    if account.serial is None or not path.exists():
+        return False
+    try:
+        kit = Kit.read(path)
+    except UserError:
+        return False
+    if kit.cert is None:
+        return False
+    return x509.load_pem_x509_certificate(kit.cert).serial_number == int(account.serial, 16)

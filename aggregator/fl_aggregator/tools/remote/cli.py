@@ -1,0 +1,136 @@
+"""The commands that read or ask a run over the broker. Heavy imports wait until one runs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fl_shared.cli import options as shared
+from fl_shared.cli.logging import start_logging
+from fl_shared.errors import RunFailed, UserError
+
+if TYPE_CHECKING:
+    from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
+
+WAIT = click.FloatRange(0.1, 86_400.0)
+
+
+def watch_command(reach: BrokerReach, prefix: str) -> str:
+    """The command line that watches a run from another terminal."""
+    if reach.kit is not None:
+        return "fl-aggregator watch --kit operator.zip"
+    under = "" if prefix == "fl" else f" --prefix {shlex.quote(prefix)}"
+    ca = "" if reach.tls is None else " --ca FILE"
+    return f"fl-aggregator watch --broker {shlex.quote(str(reach.address))}{ca}{under}"
+
+
+@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@click.option("--wait", type=WAIT, default=None, show_default="5; with --check 8",
+              help="Seconds to wait for a status.")  # fmt: skip
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object, with the curves and every edge."
+)
+@click.option("--check", is_flag=True, help="End with 0 if a run is online and has said so within 15 s, else with 1 "
+              "and never with 2: for health checks.")  # fmt: skip
+@shared.broker_options
+@shared.config_option
+def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions) -> int:
+    """Look once at the run under a prefix, whether or not its aggregator is there."""
+    from fl_aggregator.tools.remote import health
+    from fl_aggregator.tools.remote import status as looking
+    from fl_aggregator.tools.remote.sighting import as_json as fields_of_sight
+
+    if check and as_json:
+        raise UserError("--check beside --json: expected one of them")
+    if check:
+        click.echo(health.check(broker, wait or 8.0))
+        return 0
+    sight = looking.look(broker.reach(), wait or 5.0)
+    if as_json:
+        click.echo(json.dumps(fields_of_sight(sight, everything=True)))
+        return 0
+    for line in looking.lines(sight):
+        click.echo(line)
+    return 0
+
+
+@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@click.option("--wait", type=WAIT, default=5.0, help="Seconds to wait for the first status.")
+@click.option("--give-up", type=WAIT, default=600.0,
+              help="Seconds without the broker or the aggregator after which it ends with 1.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@shared.broker_options
+@shared.config_option
+def watch(
+    wait: float,
+    give_up: float,
+    as_json: bool,
+    broker: BrokerOptions,
+) -> int:
+    """Follow the run under a prefix until it ends; the exit code is the run's: 0, 1, or 130 if it was stopped."""
+    from rich.console import Console
+
+    from fl_aggregator.tools.remote import watch
+
+    return watch.watch(broker.reach(), wait, give_up, as_json=as_json, console=Console())
+
+
+@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--client", default=None, help="Ask this edge instead of any.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 3600.0), default=30.0, help="Seconds to wait for the answer."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as it came.")
+@shared.broker_options
+@shared.config_option
+def predict(
+    file: Path,
+    client: str | None,
+    timeout: float,
+    as_json: bool,
+    broker: BrokerOptions,
+) -> int:
+    """Ask the edges about FILE: a PNG or JPEG picture, or JSON ({"pixels": …}); - is standard input."""
+    from fl_aggregator.tools.remote.predict import Request, ask, one_line
+    from fl_shared.protocol.topics import valid_client
+
+    if client is not None and not valid_client(client):
+        raise UserError(f"--client {client!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
+    payload = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    reach = broker.reach(roles=("asker",))
+    answer = ask(reach, Request(payload, reach.prefix, client), timeout)
+    click.echo(answer.model_dump_json() if as_json else one_line(answer))
+    return 0 if answer.error is None else RunFailed.exit_code
+
+
+@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@click.option(
+    "--run", metavar="ID", default=None, show_default="whichever is online", help="End this run only."
+)
+@click.option("--reason", metavar="TEXT", default="", help="Told to whoever runs the aggregator.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 3600.0), default=30.0, help="Seconds to wait for the run's end."
+)
+@shared.broker_options
+@shared.logging_options
+@shared.config_option
+def stop(
+    run: str | None,
+    reason: str,
+    timeout: float,
+    broker: BrokerOptions,
+    verbose: int,
+    log_format: str,
+) -> None:
+    """End the run that is online, from anywhere: its round is kept, and its aggregator says how to resume."""
+    from fl_aggregator.tools.remote.stop import stop as stop_run
+
+    start_logging(verbose, log_format)
+    reach = broker.reach(roles=("operator",))
+    click.echo(stop_run(reach, run, reason, timeout))

@@ -1,0 +1,43 @@
+"""One look at the run under a prefix, from any machine that may subscribe, and also when its aggregator is gone.
+
+Everything comes from what lies retained at the broker: ``fl/aggregator``, ``fl/status``, ``fl/history``,
+``fl/round/<n>/edges`` and the last results (docs/protocol.md, 8.4 and 8.9 to 8.11).
+"""
+
+from __future__ import annotations
+
+from fl_aggregator.monitoring.terminal.text import duration, summary_lines
+from fl_aggregator.tools.remote.follower import Follower
+from fl_aggregator.tools.remote.sighting import Sight
+from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.errors import RunFailed
+
+
+def look(reach: BrokerReach, wait: float) -> Sight:
+    """What is to be seen; ``wait`` seconds for the first status.
+
+    Raises ``UserError`` if the broker cannot be reached or does not let us read, ``RunFailed`` if nothing is there.
+    """
+    with Follower(reach) as follower:
+        sight = follower.first_look(wait)
+        if sight.picture is None:
+            raise RunFailed(nothing_there(follower, wait))
+        return sight
+
+
+def nothing_there(follower: Follower, wait: float) -> str:
+    """What was waited for in vain."""
+    if not follower.answered:
+        return f"the broker has not answered the subscription within {duration(wait)} (--wait)"
+    return (
+        f"no run {follower.where}: no status came within {duration(wait)} (--wait); "
+        "is it the broker and the --prefix of the run, and has it been started?"
+    )
+
+
+def lines(sight: Sight) -> list[str]:
+    """For a person."""
+    if sight.picture is None:
+        return []
+    trouble = [sight.trouble] if sight.trouble else []
+    return [*summary_lines(sight.picture), *trouble]

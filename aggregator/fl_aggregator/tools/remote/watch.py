@@ -1,0 +1,160 @@
+"""Follows a run until it ends: a live view on a terminal, lines elsewhere, or an object of JSON a line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+
+from fl_aggregator.monitoring.terminal.render import WIDE, View, table
+from fl_aggregator.monitoring.terminal.text import duration, now_line, round_line, summary_lines
+from fl_aggregator.tools.remote.follower import Follower
+from fl_aggregator.tools.remote.sighting import Sight, fields_of
+from fl_aggregator.tools.remote.sighting import as_json as fields_of_sight
+from fl_aggregator.tools.remote.status import nothing_there
+from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.signals import INTERRUPTED
+from fl_shared.errors import RunFailed
+
+LOOK_EVERY: Final = 0.25
+FIRST, RAREST = 3.0, 60.0
+"""Seconds without a line, off a terminal, after which what goes on is said; then after twice as many, and so on."""
+GOODBYE_WAIT: Final = 1.0
+"""The last result and the last states may come just after the last status."""
+EXIT_CODES: Final = {"finished": 0, "failed": RunFailed.exit_code, "interrupted": INTERRUPTED}
+
+
+def watch(reach: BrokerReach, wait: float, give_up: float, *, as_json: bool, console: Console) -> int:
+    """Until the run ends; gives the exit code that says how it did.
+
+    ``wait``: seconds for the first status; ``give_up``: seconds without the broker, or with an aggregator that is
+    offline. Raises ``UserError`` and ``RunFailed``.
+    """
+    with Follower(reach) as follower:
+        if follower.first_look(wait).picture is None:
+            raise RunFailed(nothing_there(follower, wait))
+        if as_json:
+            return _follow(follower, give_up, _Json(console))
+        if not console.is_terminal:
+            return _follow(follower, give_up, _Lines(console))
+        with _Drawn(console) as drawn:
+            return _follow(follower, give_up, drawn)
+
+
+class _Json:
+    """One object a line, each time that a status comes and when there is trouble."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._before: object = None
+
+    def show(self, follower: Follower, sight: Sight, *, last: bool) -> None:
+        for row, ended in follower.ended(all_of_them=last):
+            self._write({"round": fields_of(row, ended)})
+        key = (sight.picture and sight.picture.status, sight.online, follower.lost and follower.lost[1])
+        if key != self._before or last:
+            self._before = key
+            connected = {"broker": "connected" if follower.lost is None else follower.lost[1]}
+            self._write(connected | fields_of_sight(sight, everything=last))
+
+    def _write(self, fields: dict[str, object]) -> None:
+        self._console.file.write(json.dumps(fields) + "\n")
+        self._console.file.flush()
+
+
+class _Lines:
+    """How it is at first; then each round that ends, and what goes on when nothing ends, ever more rarely."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._trouble = ""
+        self._said_at = 0.0
+        self._pause = FIRST
+        self._begun = False
+
+    def show(self, follower: Follower, sight: Sight, *, last: bool) -> None:
+        picture = sight.picture
+        if picture is None:
+            return
+        if not self._begun:
+            self._begun = True
+            self._say(summary_lines(picture))
+        rounds = [round_line(*each, picture.status.rounds) for each in follower.ended(all_of_them=last)]
+        if rounds:
+            self._say(rounds)
+            self._pause = FIRST
+        trouble = "" if picture.over else _trouble(follower, sight)
+        if bool(trouble) != bool(self._trouble):
+            self._say([trouble or "all is well again"])
+            self._trouble, self._pause = trouble, FIRST
+        if last:
+            self._say(summary_lines(picture))
+        elif time.monotonic() - self._said_at >= self._pause:
+            self._pause = min(RAREST, 2 * self._pause)
+            self._say([trouble or now_line(picture)])
+
+    def _say(self, lines: Iterable[str]) -> None:
+        self._said_at = time.monotonic()
+        for line in lines:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Drawn:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._view = View(None)
+        self._live = Live(
+            get_renderable=lambda: self._view, console=console, refresh_per_second=4, transient=True
+        )
+
+    def __enter__(self) -> _Drawn:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, follower: Follower, sight: Sight, *, last: bool) -> None:
+        over = sight.picture is not None and sight.picture.over
+        self._view = View(sight.picture, "" if over else _trouble(follower, sight))
+        if last and sight.picture is not None:
+            self._live.stop()
+            if sight.picture.recent:
+                narrow = self._console.width < WIDE
+                self._console.print(table(sight.picture.recent.values(), narrow=narrow))
+            for line in summary_lines(sight.picture):
+                self._console.print(line, markup=False, highlight=False)
+
+
+def _follow(follower: Follower, give_up: float, output: _Json | _Lines | _Drawn) -> int:
+    ending: float | None = None
+    gone: float | None = None
+    looked = 0.0
+    while True:
+        follower.hear(LOOK_EVERY)
+        now = time.monotonic()
+        if now - looked < LOOK_EVERY:
+            continue
+        looked = now
+        sight = follower.sight()
+        over = sight.picture is not None and sight.picture.over
+        ending = (ending or now) if over else None
+        done = ending is not None and (now - ending >= GOODBYE_WAIT or follower.lost is not None)
+        output.show(follower, sight, last=done)
+        if done and sight.picture is not None:
+            return EXIT_CODES[sight.picture.status.phase]
+        gone = (gone or now) if follower.lost is not None or not sight.alive else None
+        if gone is not None and not over and now - gone >= give_up:
+            why = _trouble(follower, sight)
+            raise RunFailed(f"given up after {duration(give_up)} (--give-up): {why}")
+
+
+def _trouble(follower: Follower, sight: Sight) -> str:
+    if follower.lost is not None:
+        since, reason = follower.lost
+        return f"no broker for {duration(time.monotonic() - since)}: {reason}; trying again"
+    return sight.trouble

@@ -1,0 +1,53 @@
+"""``fl-aggregator report``. What it needs beyond click is imported when it begins to work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fl_shared.cli import options as shared
+from fl_shared.errors import UserError
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(context_settings=shared.CONTEXT)
+@click.argument(
+    "directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(file_okay=False, path_type=Path)
+)
+@click.option("--out", type=_FILE, default=Path("report.html"), help="The page; - for none, with --csv.")
+@click.option(
+    "--csv", "csv_file", type=_FILE, default=None, help="Write the rounds of all runs here as well."
+)
+@shared.config_option
+def report(directories: tuple[Path, ...], out: Path, csv_file: Path | None) -> None:
+    """Write a page about the run in DIR, or one that compares the runs in several: curves, rounds, edges, labels.
+
+    DIR is what start and simulate write to. A run may still be going on. The page needs no network.
+    """
+    from fl_aggregator.tools.report.page import page
+    from fl_aggregator.tools.report.reading import read
+    from fl_aggregator.tools.report.spreadsheet import rows
+    from fl_shared.system.files import write_atomically
+
+    runs = [read(directory) for directory in directories]
+    for run in runs:
+        for fault in run.faults:
+            click.echo(f"fl-aggregator report: {fault}; left out", err=True)
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise UserError(f"DIR: {', '.join(map(str, directories))}: expected each run once")
+    written = []
+    try:
+        if str(out) != "-":
+            write_atomically(out, page(runs).encode())
+            written.append(out)
+        if csv_file is not None:
+            write_atomically(csv_file, rows(runs).encode())
+            written.append(csv_file)
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {error.strerror or error}") from None
+    for file in written:
+        click.echo(f"written: {file}")
+    if not written:
+        raise UserError("--out - without --csv: expected at least one of them to name a file")

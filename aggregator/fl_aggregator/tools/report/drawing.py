@@ -1,0 +1,107 @@
+"""matplotlib's drawings as SVG that stands in a page and takes its colours, by day and by night."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from fl_aggregator.tools.report.markup import Markup, text
+from fl_shared.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SERIES: Final = 8
+"""Colours that are told apart; `colour` begins again after them."""
+INK: Final = "#010203"
+MUTED: Final = "#010204"
+GRID: Final = "#010205"
+SURFACE: Final = "#010206"
+_STYLES: Final = {INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface"} | {
+    f"#0102{16 + n:02x}": f"--series-{n + 1}" for n in range(SERIES)
+}
+"""Colours that nobody would choose, each of which stands for a variable of the page's style."""
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a run may be called $x$
+    "font.size": 9.5,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
+    "axes.titlepad": 12,
+    "axes.formatter.useoffset": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "text.color": INK,
+    "lines.linewidth": 2,
+    "lines.solid_capstyle": "round",
+    "lines.solid_joinstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "legend.labelcolor": INK,
+    "legend.handlelength": 1.4,
+}
+
+
+def colour(index: int) -> str:
+    """That of series number ``index``, from 0."""
+    return f"#0102{16 + index % SERIES:02x}"
+
+
+def draw(name: str, size: tuple[float, float], described: str, paint: Callable[[Axes], None]) -> Markup:
+    """A drawing of ``size`` inches. ``name``: unlike that of any other in the page. Raises ``UserError``."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError(
+            "matplotlib is not installed, and a report needs it: pip install 'fl-mqtt[report]'"
+        ) from None
+    # The salt makes names inside the drawing (of clip paths, markers) its own, and the same each time.
+    with rc_context(cast(Any, {**_SETTINGS, "svg.hashsalt": name})):
+        figure = Figure(figsize=size, layout="constrained", facecolor="none")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot(facecolor="none")
+        paint(axes)
+        out = io.StringIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of letters that its own font has not: the page's has
+            figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    return _inline(out.getvalue(), described)
+
+
+def _inline(svg: str, described: str) -> Markup:
+    """Without what only a file of its own needs; as wide as there is room."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, count=1, flags=re.DOTALL)
+    head, _, rest = body.partition(">")
+    box = re.search(r'viewBox="([^"]+)"', head)
+    assert box is not None
+    width = float(box[1].split()[2])
+    for sentinel, variable in _STYLES.items():
+        rest = rest.replace(sentinel, f"var({variable})")
+    opened = (
+        f'<svg role="img" aria-label="{text(described)}" viewBox="{box[1]}" '
+        f'style="max-width:{width * 4 / 3:.0f}px">'
+    )
+    return Markup(opened + rest)

@@ -1,0 +1,250 @@
+"""What a report draws. Every figure says in words what it shows, and has a table beside it in the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final
+
+from fl_aggregator.tools.report.drawing import GRID, INK, MUTED, SERIES, SURFACE, colour, draw
+from fl_aggregator.tools.report.markup import Markup
+from fl_aggregator.tools.report.reading import Round, RunReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDE: Final = (9.6, 2.9)
+HALF: Final = (4.7, 2.9)
+MAX_EDGES: Final = 80
+"""Edges that a figure names; of more it shows so many, evenly chosen in the order of their names."""
+MAX_ROUNDS: Final = 120
+"""Rounds in the grid of who took part: the newest ones."""
+MAX_NAME: Final = 24
+MANY: Final = 40
+"""Points on a curve from which on they are not marked one by one."""
+PHASES: Final = ("selecting", "collecting", "aggregating", "evaluating")
+
+Curve = tuple[str, Sequence[float], Sequence[float]]
+"""Its name, and the points' coordinates."""
+
+
+def curves(
+    name: str,
+    title: str,
+    lines: Sequence[Curve],
+    *,
+    along: str,
+    size: tuple[float, float] = HALF,
+    share: bool = False,
+) -> Markup:
+    """``share``: the values are between 0 and 1."""
+
+    def paint(axes: Axes) -> None:
+        for index, (label, x, y) in enumerate(lines):
+            style: dict[str, Any] = {"color": colour(index), "label": _short(label)}
+            if index >= SERIES:
+                style["linestyle"] = "--"
+            if len(x) <= MANY:
+                style |= {"marker": "o", "markersize": 4.5, "markeredgecolor": SURFACE, "markeredgewidth": 1}
+            axes.plot(x, y, **style)
+        axes.set_title(title)
+        axes.set_xlabel(along)
+        axes.margins(x=0.02)
+        if along == "round":
+            _whole_numbers(axes)
+        if share:
+            low = min((min(y) for _, _, y in lines if len(y)), default=0.0)
+            axes.set_ylim(max(0.0, min(0.9, low - 0.05)), 1.0)
+        elif all(min(y, default=0) >= 0 for _, _, y in lines):
+            axes.set_ylim(bottom=0)
+        if len(lines) > 1:
+            _legend(axes, len(lines))
+
+    said = "; ".join(f"{label}: {_ends(y)}" for label, _, y in lines)
+    return draw(name, size, f"{title} by {along}. {said}", paint)
+
+
+def _whole_numbers(axes: Axes) -> None:
+    """Along the rounds."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _short(name: str) -> str:
+    """As much of a name as leaves room for the drawing."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+
+
+def _ends(values: Sequence[float]) -> str:
+    return f"from {values[0]:.4g} to {values[-1]:.4g}" if len(values) else "nothing measured"
+
+
+def _legend(axes: Axes, entries: int) -> None:
+    """Below the drawing, where it covers nothing."""
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=min(entries, 4))
+
+
+def stacked(
+    name: str, title: str, unit: str, rounds: Sequence[Round], parts: Sequence[tuple[str, Callable[[Round], float]]],
+    *, size: tuple[float, float] = HALF,
+) -> Markup:  # fmt: skip
+    """A bar a round, of ``parts`` on top of each other; areas where rounds are many."""
+    x = [line.round for line in rounds]
+    heights = [(label, [part(line) for line in rounds]) for label, part in parts]
+    heights = [(label, values) for label, values in heights if any(values)]
+
+    def paint(axes: Axes) -> None:
+        if len(x) > MAX_ROUNDS:
+            colours = [colour(index) for index in range(len(heights))]
+            axes.stackplot(
+                x, *(values for _, values in heights), labels=[label for label, _ in heights], colors=colours,
+                linewidth=0,
+            )  # fmt: skip
+        else:
+            floor = [0.0] * len(x)
+            for index, (label, values) in enumerate(heights):
+                axes.bar(
+                    x,
+                    values,
+                    0.78,
+                    bottom=floor,
+                    label=label,
+                    color=colour(index),
+                    edgecolor=SURFACE,
+                    linewidth=0.8,
+                )
+                floor = [a + b for a, b in zip(floor, values, strict=True)]
+        axes.set_title(title)
+        axes.set_xlabel("round")
+        axes.set_ylabel(unit)
+        _whole_numbers(axes)
+        if len(heights) > 1:
+            _legend(axes, len(heights))
+
+    said = "; ".join(f"{label}: {sum(values):.4g} {unit} in all" for label, values in heights)
+    return draw(name, size, f"{title} by round. {said}", paint)
+
+
+def evenly(names: Sequence[str], most: int = MAX_EDGES) -> list[str]:
+    """At most so many of the names, the first and the last among them."""
+    if len(names) <= most:
+        return list(names)
+    return [names[round(index * (len(names) - 1) / (most - 1))] for index in range(most)]
+
+
+def participation(name: str, rounds: Sequence[Round], edges: Sequence[str]) -> Markup:
+    """A row an edge, a column a round: in, missing, not needed, or not selected."""
+    row = {edge: index for index, edge in enumerate(edges)}
+    here, gone, spare = (
+        [(at, row[name]) for at, names in enumerate(lists) for name in names if name in row]
+        for lists in ([r.participants for r in rounds], [r.lost for r in rounds], [r.surplus for r in rounds])
+    )
+    width = min(9.6, 1.4 + 0.28 * max(8, len(rounds)))
+    height = 0.9 + 0.2 * max(4, len(edges))
+    dot = min(64.0, (0.62 * 72 * min(0.2, (width - 1.2) / len(rounds))) ** 2)
+
+    def paint(axes: Axes) -> None:
+        axes.grid(visible=False)
+        x, y = zip(*[(at, r) for at in range(len(rounds)) for r in row.values()], strict=True)
+        axes.scatter(x, y, s=dot * 0.12, color=GRID, linewidths=0)
+        for points, style, label in (
+            (here, {"marker": "s", "color": colour(0), "linewidths": 0}, "in"),
+            (gone, {"marker": "x", "color": colour(1), "linewidths": 1.6}, "missing"),
+            (spare, {"marker": "s", "facecolor": "none", "edgecolor": MUTED, "linewidths": 1}, "not needed"),
+        ):
+            if points:
+                across, down = zip(*points, strict=True)
+                axes.scatter(across, down, s=dot, label=label, **style)  # type: ignore[arg-type]
+        _edge_names(axes, edges)
+        axes.set_xlim(-0.7, len(rounds) - 0.3)
+        axes.set_xlabel("round")
+        _whole_numbers(axes)
+        axes.xaxis.set_major_formatter(
+            lambda at, _: str(rounds[int(at)].round) if 0 <= at < len(rounds) else ""
+        )
+        if here or gone or spare:
+            _legend(axes, 3)
+
+    said = f"{len(here)} times an edge's update was in, {len(gone)} times it was missing"
+    return draw(
+        name, (width, height), f"Participation of {len(edges)} edges in {len(rounds)} rounds: {said}", paint
+    )
+
+
+def _edge_names(axes: Axes, edges: Sequence[str]) -> None:
+    axes.set_yticks(range(len(edges)), [_short(edge) for edge in edges], fontsize=8)
+    axes.set_ylim(len(edges) - 0.4, -0.6)
+
+
+def labels(name: str, counts: Sequence[tuple[str, dict[str, int]]], classes: Sequence[str]) -> Markup:
+    """A disc for each edge and class, whose area is the number of examples."""
+    points = [
+        (x, y, held[label])
+        for x, (_, held) in enumerate(counts)
+        for y, label in enumerate(classes)
+        if held.get(label)
+    ]
+    most = max((number for _, _, number in points), default=1)
+    wide, high = min(9.6, 1.3 + 0.34 * len(counts)), 0.9 + 0.26 * len(classes)
+    cell = 72 * min((wide - 1.2) / max(len(counts), 1), 0.26)
+
+    def paint(axes: Axes) -> None:
+        axes.grid(visible=False)
+        if points:
+            x, y, size = zip(*points, strict=True)
+            area = [max(1.2, (0.92 * cell) ** 2 * number / most) for number in size]
+            axes.scatter(x, y, s=area, color=colour(0), linewidths=0)
+        names = [_short(edge) for edge, _ in counts]
+        crowded = len(names) > 30 or max(map(len, names), default=0) > 3
+        axes.set_xticks(range(len(names)), names, fontsize=8, rotation=90 if crowded else 0)
+        axes.set_yticks(range(len(classes)), [_short(label) for label in classes])
+        axes.set_xlim(-0.7, len(names) - 0.3)
+        axes.set_ylim(len(classes) - 0.4, -0.6)
+        axes.set_xlabel("edge")
+
+    said = f"the largest disc is {most} examples"
+    return draw(name, (wide, high), f"Examples of each label on {len(counts)} edges; {said}", paint)
+
+
+def accuracies(name: str, found: Sequence[tuple[str, float]], overall: float | None) -> Markup:
+    """Each edge's accuracy; a histogram where edges are many. ``overall``: the run's."""
+    values = [value for _, value in found]
+
+    def paint(axes: Axes) -> None:
+        if len(found) > MAX_EDGES:
+            axes.hist(values, bins=40, range=(0, 1), color=colour(0), edgecolor=SURFACE, linewidth=0.8)
+            axes.set_ylabel("edges")
+        else:
+            ranked = sorted(found, key=lambda item: item[1])
+            axes.grid(visible=True, axis="x")
+            axes.grid(visible=False, axis="y")
+            axes.barh(range(len(ranked)), [value for _, value in ranked], 0.72, color=colour(0))
+            axes.set_yticks(range(len(ranked)), [_short(edge) for edge, _ in ranked], fontsize=8)
+            axes.set_ylim(-0.6, len(ranked) - 0.4)
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("accuracy")
+        if overall is not None:
+            axes.axvline(overall, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+            side = "right" if overall > 0.5 else "left"
+            axes.annotate(
+                f" the run's: {overall:.3f} ", (overall, 1.0), xycoords=("data", "axes fraction"), va="bottom",
+                ha=side, fontsize=8.5, color=MUTED,
+            )  # fmt: skip
+
+    height = 2.9 if len(found) > MAX_EDGES else 0.9 + 0.19 * max(4, len(found))
+    said = f"lowest {min(values):.4f}, highest {max(values):.4f}"
+    return draw(
+        name, (HALF[0], height), f"Accuracy of {len(found)} edges on what they hold out: {said}", paint
+    )
+
+
+def against(run: RunReport, of: Callable[[Round], float], metric: str) -> tuple[list[float], list[float]]:
+    """The metric where it was measured, along the sum of ``of`` over the rounds until then."""
+    so_far = accumulate(of(line) for line in run.rounds)
+    found = [
+        (x, line.metrics[metric])
+        for x, line in zip(so_far, run.rounds, strict=True)
+        if metric in line.metrics
+    ]
+    return [x for x, _ in found], [y for _, y in found]

@@ -1,0 +1,175 @@
+"""The whole page: one file that needs nothing else, neither a network nor a script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from fl_aggregator.storage.disk_space import in_words
+from fl_aggregator.tools.report import figures, sections
+from fl_aggregator.tools.report.comparison import (
+    duration,
+    first_at,
+    named_apart,
+    settings_that_differ,
+    target_of,
+)
+from fl_aggregator.tools.report.drawing import SERIES
+from fl_aggregator.tools.report.markup import Child, Markup, table, tag
+from fl_aggregator.tools.report.reading import RunReport
+from fl_aggregator.tools.report.sections import number, section, value_in_words, versions
+from fl_aggregator.tools.report.style import STYLE
+
+
+def page(runs: Sequence[RunReport]) -> str:
+    """About one run, or about several beside each other. Raises ``UserError`` without matplotlib."""
+    named_apart(runs)
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
+    body = _one(runs[0]) if len(runs) == 1 else _several(runs)
+    found = tag(
+        "html",
+        tag(
+            "head",
+            tag("meta", charset="utf-8"),
+            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            tag(
+                "meta",
+                http_equiv="Content-Security-Policy",
+                content="default-src 'none'; style-src 'unsafe-inline'",
+            ),
+            tag("title", title),
+            tag("style", STYLE),
+        ),
+        tag(
+            "body",
+            *body,
+            tag(
+                "footer",
+                f"Written by fl-mqtt {version('fl-mqtt')} from what lies in the directories of the runs.",
+            ),
+        ),
+        lang="en",
+    )
+    return f"<!DOCTYPE html>\n{found}\n"
+
+
+def _one(run: RunReport) -> list[Child]:
+    parts = run.settings
+    about = [f"{parts[name]} {name}" for name in ("clients", "rounds") if name in parts]
+    what = " · ".join(
+        [f"task {parts.get('task', 'unknown')}", *about, f"partition {parts.get('partition', '?')}"]
+    )
+    return [
+        tag("header", tag("h1", run.name), tag("p", what, class_="sub"), tag("p", _state(run), class_="sub"),
+            sections.tiles(run)),
+        tag("main", _faults([run]), *_parts(run)),
+    ]  # fmt: skip
+
+
+def _state(run: RunReport) -> Markup:
+    """When, and whether it came to its end."""
+    began = f"run {run.record.get('run', '?')}, begun {run.record.get('started', '?')}"
+    times = run.record.get("epoch", 1)
+    again = f", taken up again {times - 1} times" if isinstance(times, int) and times > 1 else ""
+    if run.ended:
+        return tag("span", f"{began}, ended {run.record['ended']}{again}")
+    open_end = f"not finished: {versions(run)} of {run.settings.get('rounds', '?')} versions"
+    return tag("span", f"{began}{again}; ", tag("b", open_end, class_="bad"))
+
+
+def _parts(run: RunReport) -> list[Child]:
+    if not run.rounds:
+        nothing = section("Rounds", note="No round has ended yet: the history is empty.")
+        return [nothing, sections.labels(run), sections.settings(run)]
+    return [
+        sections.learning(run), sections.pair(sections.accuracy_by_edge(run), sections.confusion(run)),
+        sections.labels(run), sections.participation(run), sections.cost(run), sections.refusals(run),
+        sections.rounds(run),
+        sections.settings(run),
+    ]  # fmt: skip
+
+
+def _faults(runs: Sequence[RunReport]) -> Markup | None:
+    found = [fault for run in runs for fault in run.faults]
+    if not found:
+        return None
+    return section("What could not be read", tag("ul", *(tag("li", fault) for fault in found)),
+                   note="It is left out of all that follows.")  # fmt: skip
+
+
+def _several(runs: Sequence[RunReport]) -> list[Child]:
+    settings = {str(run.settings.get("task", "?")) for run in runs}
+    sub = f"task {', '.join(sorted(settings))}"
+    return [
+        tag("header", tag("h1", f"{len(runs)} runs compared"), tag("p", sub, class_="sub")),
+        tag("main", _faults(runs), _outcomes(runs), _overlaid(runs), _differences(runs),
+            *(tag("details", tag("summary", run.name, " on its own"), tag("p", _state(run), class_="sub"),
+                  sections.tiles(run), *_parts(run)) for run in runs)),
+    ]  # fmt: skip
+
+
+def _key(run: RunReport, index: int) -> Markup:
+    square = tag(
+        "i", class_="key", style=f"background: var(--series-{index % SERIES + 1})", aria_hidden="true"
+    )
+    return tag("span", square, run.name)
+
+
+def _outcomes(runs: Sequence[RunReport]) -> Markup:
+    target = target_of(runs)
+    head = [
+        "run",
+        "versions",
+        "accuracy",
+        "best",
+        "loss",
+        "to the target",
+        "time in rounds",
+        "up",
+        "down",
+        "missing",
+    ]
+    rows = []
+    for index, run in enumerate(runs):
+        reached = None if target is None else first_at(run, target)
+        rows.append(
+            [_key(run, index), f"{versions(run)}{'' if run.ended else ' (not finished)'}",
+             number(run.last("accuracy")), number(max(run.series("accuracy")[1], default=None)),
+             number(run.last("loss")), "–" if reached is None else f"{reached} versions",
+             duration(sum(line.took for line in run.rounds)), in_words(sum(line.bytes.up for line in run.rounds)),
+             in_words(sum(line.bytes.down for line in run.rounds)), sum(len(line.lost) for line in run.rounds)]
+        )  # fmt: skip
+    note = None if target is None else f"The target is an accuracy of {target:g}."
+    return section("How far they came", table(head, rows, caption="Runs"), note=note)
+
+
+def _overlaid(runs: Sequence[RunReport]) -> Markup:
+    if not any(run.rounds for run in runs):
+        return section("Learning", note="None of the runs has ended a round yet.")
+    by_round = [(run.name, *run.series("accuracy")) for run in runs]
+    losses = [(run.name, *run.series("loss")) for run in runs]
+    by_time = [(run.name, *figures.against(run, lambda line: line.took, "accuracy")) for run in runs]
+    by_bytes = [
+        (run.name, *figures.against(run, lambda line: (line.bytes.up + line.bytes.down) / 1e6, "accuracy"))
+        for run in runs
+    ]
+    return section(
+        "Learning",
+        tag(
+            "div",
+            figures.curves("all/accuracy", "Accuracy by round", by_round, along="round", share=True),
+            figures.curves("all/loss", "Loss by round", losses, along="round"),
+            figures.curves("all/time", "Accuracy by time", by_time, along="seconds", share=True),
+            figures.curves("all/bytes", "Accuracy by traffic", by_bytes, along="MB, up and down", share=True),
+            class_="figures",
+        ),
+    )
+
+
+def _differences(runs: Sequence[RunReport]) -> Markup:
+    found = settings_that_differ(runs)
+    if not found:
+        return section("Settings", note="All settings are the same.")
+    rows = [[name.replace("_", "-"), *map(value_in_words, values)] for name, values in found]
+    head = ["setting", *(_key(run, index) for index, run in enumerate(runs))]
+    return section("Settings that differ", table(head, rows, caption="Settings that differ"))

@@ -1,0 +1,299 @@
+"""What a report says of one run, part by part. A part that has nothing to say says why, or is not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from fl_aggregator.storage.disk_space import in_words
+from fl_aggregator.tools.report import figures
+from fl_aggregator.tools.report.comparison import duration, first_at, told
+from fl_aggregator.tools.report.markup import Child, Markup, table, tag
+from fl_aggregator.tools.report.reading import Confusion, Round, RunReport
+
+MAX_ROWS: Final = 1000
+"""Of a table; the page says how many there are, and ``--csv`` has all rounds."""
+SHORT: Final = {
+    "selecting": "select",
+    "collecting": "collect",
+    "aggregating": "average",
+    "evaluating": "evaluate",
+}
+"""Phases at the head of a column of seconds."""
+MAX_MATRIX: Final = 25
+"""Classes of a confusion matrix that is shown; of a larger one the most frequent confusions are."""
+
+
+def section(title: str, *children: Child, note: str | None = None, long: bool = False) -> Markup:
+    told = tag("p", note, class_="note") if note else None
+    return tag("section", tag("h2", title), told, *children, class_="long" if long else None)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def tiles(run: RunReport) -> Markup:
+    accuracy, best = run.last("accuracy"), max(run.series("accuracy")[1], default=None)
+    target = run.settings.get("target_accuracy")
+    shown: list[tuple[str, str]] = [
+        (number(accuracy), "accuracy" if accuracy == best else f"accuracy (best {number(best)})"),
+        (number(run.last("loss")), "loss"),
+        (str(versions(run)), f"versions of {run.settings.get('rounds', '?')}"),
+        (duration(sum(line.took for line in run.rounds)), "in rounds"),
+        (in_words(sum(line.bytes.up for line in run.rounds)), "up, from edges"),
+        (in_words(sum(line.bytes.down for line in run.rounds)), "down, published"),
+    ]
+    if isinstance(target, (int, float)):
+        reached = first_at(run, target)
+        shown.insert(1, ("not reached" if reached is None else f"version {reached}", f"target {target:g}"))
+    return tag("div", *(tag("div", tag("b", big), tag("span", small), class_="tile") for big, small in shown),
+               class_="tiles")  # fmt: skip
+
+
+def versions(run: RunReport) -> int:
+    return max((line.version for line in run.rounds if line.version is not None), default=0)
+
+
+def learning(run: RunReport) -> Markup:
+    accuracy, loss, train = (run.series(name) for name in ("accuracy", "loss", "train_loss"))
+    losses = [(name, *line) for name, line in (("loss", loss), ("on training data", train)) if line[0]]
+    drawn = []
+    if accuracy[0]:
+        drawn.append(figures.curves(f"{run.name}/accuracy", "Accuracy", [("accuracy", *accuracy)], along="round",
+                                    share=True))  # fmt: skip
+    if losses:
+        drawn.append(figures.curves(f"{run.name}/loss", "Loss", losses, along="round"))
+    note = "Of each version, on the test split where an edge evaluates it, else on what the edges hold out."
+    if not drawn:
+        return section("Learning", note="Nothing was measured: no edge evaluates, and none holds data out.")
+    return section("Learning", tag("div", *drawn, class_="figures"), note=note)
+
+
+def cost(run: RunReport) -> Markup:
+    phases = [(name, _phase(name)) for name in figures.PHASES]
+    traffic: list[tuple[str, Callable[[Round], float]]] = [
+        ("up", lambda line: line.bytes.up / 1e6), ("down", lambda line: line.bytes.down / 1e6)
+    ]  # fmt: skip
+    drawn = (
+        figures.stacked(f"{run.name}/seconds", "Seconds by phase", "s", run.rounds, phases),
+        figures.stacked(f"{run.name}/bytes", "Bytes", "MB", run.rounds, traffic),
+    )
+    return section(
+        "Time and traffic", tag("div", *drawn, class_="figures"),
+        note="Evaluating goes on beside the next round. A model that is published counts once, however many fetch it.",
+    )  # fmt: skip
+
+
+def _phase(name: str) -> Callable[[Round], float]:
+    return lambda line: line.seconds.get(name, 0.0)
+
+
+def rounds(run: RunReport) -> Markup:
+    shown = run.rounds[-MAX_ROWS:]
+    phases = [name for name in figures.PHASES if any(name in line.seconds for line in shown)]
+    head = ["round", "outcome", "in", "accuracy", "loss", "train loss", *(SHORT[name] for name in phases), "up",
+            "down", "missing"]  # fmt: skip
+    rows = [
+        [line.round, _outcome(line), f"{len(line.participants)}/{len(line.cohort)}",
+         *(number(line.metrics.get(name)) for name in ("accuracy", "loss", "train_loss")),
+         *(number(line.seconds.get(name), 2) for name in phases),
+         in_words(line.bytes.up), in_words(line.bytes.down), _missing(line)]
+        for line in shown
+    ]  # fmt: skip
+    left = len(run.rounds) - len(shown)
+    note = "Phases in seconds."
+    if left:
+        note += f" The last {len(shown)} rounds; {left} more before them: --csv has all."
+    return section(
+        "Rounds", table(head, rows, caption="Rounds", words=frozenset({1, len(head) - 1})), long=True,
+        note=note,
+    )  # fmt: skip
+
+
+def _outcome(line: Round) -> Markup:
+    if line.outcome == "committed":
+        return tag("span", f"version {line.version}", class_="good")
+    return tag("span", "abandoned", f": {line.reason}" if line.reason else None, class_="bad")
+
+
+def _missing(line: Round, most: int = 12) -> Child:
+    """Who, and why; a reason that many share is said once."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in line.lost.items():
+        by_reason.setdefault(why, []).append(name)
+    said = [
+        f"{', '.join(names[:most])}{' …' if len(names) > most else ''} ({why})"
+        for why, names in by_reason.items()
+    ]
+    return "; ".join(said[:most]) + (f"; and {len(said) - most} more reasons" if len(said) > most else "")
+
+
+def _order(names: Iterable[str]) -> list[str]:
+    """Numbers as numbers."""
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+
+
+def edges_of(run: RunReport) -> list[str]:
+    """Whoever was selected, sent an update, or has a part."""
+    named = {name for line in run.rounds for name in (*line.cohort, *line.participants, *line.missing)}
+    return _order(named | run.newest.keys() | run.parts.keys())
+
+
+def participation(run: RunReport) -> Markup | None:
+    edges = edges_of(run)
+    if not edges:
+        return None
+    shown, newest = figures.evenly(edges), run.rounds[-figures.MAX_ROUNDS :]
+    limits = []
+    if len(shown) < len(edges):
+        limits.append(f"{len(shown)} of {len(edges)} edges, evenly chosen.")
+    if len(newest) < len(run.rounds):
+        limits.append(f"The last {len(newest)} of {len(run.rounds)} rounds.")
+    note = " ".join(["A small dot: not selected in that round.", *limits])
+    return section("Participation", figures.participation(f"{run.name}/participation", newest, shown),
+                   _edge_table(run, edges), note=note)  # fmt: skip
+
+
+def _edge_table(run: RunReport, edges: Sequence[str]) -> Markup:
+    selected, took_part, missed = (_tally(names) for names in (
+        (line.cohort for line in run.rounds), (line.participants for line in run.rounds),
+        (line.lost for line in run.rounds)))  # fmt: skip
+    rows = []
+    for name in edges[:MAX_ROWS]:
+        newest = run.newest.get(name)
+        rows.append(
+            [name, selected.get(name, 0), took_part.get(name, 0), missed.get(name, 0),
+             *(("–",) * 5 if newest is None else (
+                 newest.examples, number(newest.after.get("accuracy")), number(newest.after.get("loss")),
+                 number(newest.seconds, 2), in_words(newest.size)))]
+        )  # fmt: skip
+    head = ["edge", "selected", "in", "missing", "examples", "accuracy", "loss", "seconds", "update"]
+    more = f", the first {MAX_ROWS}" if len(edges) > MAX_ROWS else ""
+    return tag("details", tag("summary", f"All {len(edges)} edges as a table{more}"),
+               table(head, rows, caption="Edges: how often each took part, and its newest update"))  # fmt: skip
+
+
+def _tally(lists: Iterable[Iterable[str]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for names in lists:
+        for name in names:
+            found[name] = found.get(name, 0) + 1
+    return found
+
+
+def labels(run: RunReport) -> Markup | None:
+    if not run.parts:
+        return None
+    names = figures.evenly(_order(run.parts))
+    classes = list(dict.fromkeys(label for part in run.parts.values() for label in part.labels))
+    note = (
+        f"How the partition {run.settings.get('partition', '')} dealt the data out: the area of a disc is the "
+        "number of examples. Known since all edges were simulated on one machine; real edges never send it."
+    )
+    if len(names) < len(run.parts):
+        note += f" {len(names)} of {len(run.parts)} edges, evenly chosen."
+    if len(classes) > 100:
+        return section("Labels", note=f"{len(classes)} classes: too many to draw.")
+    drawn = figures.labels(f"{run.name}/labels", [(name, run.parts[name].labels) for name in names], classes)
+    rows = [[name, sum(run.parts[name].labels.values()), *(run.parts[name].labels.get(c, 0) for c in classes)]
+            for name in _order(run.parts)[:MAX_ROWS]]  # fmt: skip
+    shown = table(["edge", "all", *classes], rows, caption="Examples of each label on each edge")
+    return section(
+        "Labels on the edges", drawn, tag("details", tag("summary", "As a table"), shown), note=note
+    )
+
+
+def accuracy_by_edge(run: RunReport) -> Markup | None:
+    found = [(name, run.newest[name].after["accuracy"]) for name in _order(run.newest)
+             if "accuracy" in run.newest[name].after]  # fmt: skip
+    if not found:
+        return None
+    return section(
+        "Accuracy of each edge", figures.accuracies(f"{run.name}/accuracies", found, run.last("accuracy")),
+        note="Of each edge's newest update, trained on its own data, on what the edge holds out of them.",
+    )  # fmt: skip
+
+
+def confusion(run: RunReport) -> Markup | None:
+    found = run.confusion
+    if found is None:
+        return None
+    line, matrix = found
+    note = f"Version {line.version} on the test split: true classes by row, what the model took them for by column."
+    shown = _matrix(matrix) if len(matrix.labels) <= MAX_MATRIX else _confused(matrix)
+    return section("Confusion", shown, note=note)
+
+
+def _matrix(matrix: Confusion) -> Markup:
+    rows = []
+    for index, (label, counts) in enumerate(zip(matrix.labels, matrix.counts, strict=True)):
+        whole = sum(counts) or 1
+        cells = [
+            tag("td", count or None, style=_shade(count / whole, right=column == index),
+                title=f"{label} taken for {matrix.labels[column]}: {count}")
+            for column, count in enumerate(counts)
+        ]  # fmt: skip
+        rows.append(
+            tag("tr", tag("th", label, scope="row"), *cells, tag("td", f"{counts[index] / whole:.0%}"))
+        )
+    head = tag("tr", tag("td"), *(tag("th", label, scope="col") for label in matrix.labels),
+               tag("th", "right", scope="col"))  # fmt: skip
+    return tag("div", tag("table", tag("caption", "Confusion matrix"), tag("thead", head), tag("tbody", *rows)),
+               class_="scroll matrix", tabindex="0", role="region", aria_label="Confusion matrix")  # fmt: skip
+
+
+def _shade(share: float, *, right: bool) -> str | None:
+    if not share:
+        return None
+    hue = "--series-1" if right else "--series-2"
+    strength = 12 + 58 * share if right else 14 + 70 * min(1.0, 2 * share)
+    return f"background: color-mix(in srgb, var({hue}) {strength:.0f}%, var(--surface))"
+
+
+def _confused(matrix: Confusion, most: int = 30) -> Markup:
+    pairs = [
+        (count, label, matrix.labels[column])
+        for index, (label, counts) in enumerate(zip(matrix.labels, matrix.counts, strict=True))
+        for column, count in enumerate(counts)
+        if column != index and count
+    ]
+    pairs.sort(key=lambda pair: -pair[0])
+    rows = [(true, taken, count) for count, true, taken in pairs[:most]]
+    return table(["class", "taken for", "examples"], rows, caption="The most frequent confusions",
+                 words=frozenset({0, 1}))  # fmt: skip
+
+
+def refusals(run: RunReport) -> Markup | None:
+    counts: dict[tuple[str, str], int] = {}
+    for line in run.rounds:
+        for name, reasons in line.refused.items():
+            for reason, times in reasons.items():
+                counts[name, reason] = counts.get((name, reason), 0) + times
+    if not counts:
+        return None
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    rows = [(name, reason, times) for (name, reason), times in ranked[:MAX_ROWS]]
+    return section("Refused", table(["edge", "reason", "times"], rows, caption="Refused", words=frozenset({0, 1})),
+                   note="Messages that the aggregator did not take, by edge and reason.")  # fmt: skip
+
+
+def settings(run: RunReport) -> Markup:
+    shown = (
+        tag("div", tag("dt", name.replace("_", "-")), tag("dd", value_in_words(value)))
+        for name, value in told(run).items()
+    )
+    return section("Settings", tag("dl", *shown, class_="settings"))
+
+
+def pair(first: Markup | None, second: Markup | None) -> Markup | None:
+    """Beside each other, where there is room."""
+    both = [one for one in (first, second) if one is not None]
+    return tag("div", *both, class_="pair") if both else None
+
+
+def value_in_words(value: Any) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

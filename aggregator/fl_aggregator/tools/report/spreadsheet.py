@@ -1,0 +1,38 @@
+"""The rounds of runs as CSV (RFC 4180, UTF-8): one row a round, the run's name first."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from fl_aggregator.tools.report.reading import RunReport
+
+
+def rows(runs: Sequence[RunReport]) -> str:
+    """Metrics and phases have a column each, as far as any round has them; lists are divided by blanks."""
+    rounds = [(run, line) for run in runs for line in run.rounds]
+    metrics = sorted({name for _, line in rounds for name in line.metrics})
+    phases = list(dict.fromkeys(name for _, line in rounds for name in line.seconds))
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(
+        ["run", "round", "outcome", "reason", "version", "selected", "participants", "missing", "refused", "examples",
+         *metrics, *(f"seconds_{phase}" for phase in phases), "bytes_up", "bytes_down",
+         "participant_ids", "missing_ids"]
+    )  # fmt: skip
+    for run, line in rounds:
+        writer.writerow(
+            [_tame(run.name), line.round, line.outcome, _tame(line.reason or ""),
+             "" if line.version is None else line.version, len(line.cohort), len(line.participants),
+             len(line.missing), sum(sum(why.values()) for why in line.refused.values()), line.examples,
+             *(line.metrics.get(name, "") for name in metrics), *(line.seconds.get(name, "") for name in phases),
+             line.bytes.up, line.bytes.down,
+             _tame(" ".join(line.participants)), _tame(" ".join(line.missing))]
+        )  # fmt: skip
+    return out.getvalue()
+
+
+def _tame(text: str) -> str:
+    """What a spreadsheet would take for a formula, and a stranger may have written."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
