@@ -10,7 +10,7 @@ from typing import Final
 from fl_aggregator.messaging.rejections import Counts
 from fl_aggregator.monitoring.terminal.text import duration, size
 from fl_aggregator.round.state import Failed, Finished, Stopped
-from fl_aggregator.runtime import Outcome
+from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import HISTORY, RUN
 
 WRITTEN: Final = (

@@ -20,9 +20,9 @@ from fl_shared.cli.logging import start_logging
 from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
-    from fl_aggregator.launch import Launch
     from fl_aggregator.messaging.unsealing import Seals
-    from fl_aggregator.runtime import Aggregator, Outcome
+    from fl_aggregator.server.aggregator import Aggregator, Outcome
+    from fl_aggregator.server.launch import Launch
     from fl_aggregator.storage.spool import Durability
     from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
 
@@ -106,8 +106,8 @@ def start(
     **values: Any,
 ) -> int:
     """Run the rounds with edges that connect to the broker by themselves."""
-    from fl_aggregator import launch as launches
     from fl_aggregator.messaging.unsealing import Seals
+    from fl_aggregator.server import launch as launches
     from fl_aggregator.settings import parse
     from fl_aggregator.tools.remote.cli import watch_command
     from fl_shared.mqtt.address import BrokerAddress
@@ -187,8 +187,8 @@ def simulate(
     **values: Any,
 ) -> int:
     """Run everything on this machine: a broker, all edges, and the aggregator."""
-    from fl_aggregator import launch as launches
     from fl_aggregator import simulate as simulation
+    from fl_aggregator.server import launch as launches
     from fl_aggregator.settings import parse
     from fl_aggregator.storage.run_directory import FleetRecord
     from fl_aggregator.tools.remote.cli import watch_command
@@ -287,7 +287,7 @@ def _run(
     from fl_aggregator import farewell
     from fl_aggregator.monitoring.terminal.display import Display
     from fl_aggregator.monitoring.terminal.render import WIDE, table
-    from fl_aggregator.runtime import Aggregator
+    from fl_aggregator.server.aggregator import Aggregator
     from fl_aggregator.storage import run_directory
     from fl_shared.system.malloc import keep_freed_memory
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from fl_aggregator.runtime import Aggregator, Outcome
+from fl_aggregator.server.aggregator import Aggregator, Outcome
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import PARTS, RUN, FleetRecord
 from fl_aggregator.tools.dashboard.address import WebSocketAddress

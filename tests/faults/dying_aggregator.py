@@ -9,11 +9,12 @@ import os
 import signal
 from pathlib import Path
 
-from fl_aggregator import cli, runtime
+from fl_aggregator import cli
 from fl_aggregator.round import effects as do
+from fl_aggregator.server import aggregator
 
 
-class Mortal(runtime.Aggregator):
+class Mortal(aggregator.Aggregator):
     """Its n-th effect is never performed."""
 
     dies_before = int(os.environ["DIES_BEFORE"])
@@ -30,7 +31,7 @@ class Mortal(runtime.Aggregator):
         super()._perform(effect)
 
 
-runtime.Aggregator = Mortal  # type: ignore[misc]
+aggregator.Aggregator = Mortal  # type: ignore[misc]
 
 if __name__ == "__main__":
     cli.main()

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Finished, new_run
+from fl_aggregator.server.resume import replay
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import read_safetensors
-from fl_aggregator.storage.journal import replay
 from fl_edge.training.synthetic_executor import SyntheticCraft
 from fl_shared.tensors.manifest import Manifest, Vector
 from tests import programs

@@ -17,12 +17,11 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from fl_aggregator import launch
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Aggregating, Collecting, Run, Selecting, new_run
-from fl_aggregator.runtime import Aggregator
+from fl_aggregator.server import launch, resume
+from fl_aggregator.server.aggregator import Aggregator
 from fl_aggregator.settings import Settings
-from fl_aggregator.storage import journal
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
@@ -306,6 +305,6 @@ class Besieged:
     def replay(self) -> None:
         """The journal, with all the noise in it that meant something, gives the state back."""
         state = new_run(self.settings)
-        for _, after, _ in journal.replay(state, self._launch.directory.path):
+        for _, after, _ in resume.replay(state, self._launch.directory.path):
             state = after
         assert state == self.state, "the journal does not give the state back"

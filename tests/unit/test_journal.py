@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Finished, Run, new_run
-from fl_aggregator.storage.journal import FILE, Journal, read, replay
+from fl_aggregator.server.resume import replay
+from fl_aggregator.storage.journal import FILE, Journal, read
 from tests.unit.playbook import Playbook, round_done, training
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.monitoring.views.status import history_line
-from fl_aggregator.resumption import Resumption, recall
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Aggregating, Collecting, Run
+from fl_aggregator.server.resume import Resumption, recall
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import HISTORY, RunDirectory, new_record, read_run
 from fl_shared.errors import UserError

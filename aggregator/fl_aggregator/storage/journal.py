@@ -12,10 +12,7 @@ from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.events import Event
-from fl_aggregator.round.machine import step
-from fl_aggregator.round.state import Run
 from fl_aggregator.storage.append_log import LineFile
 from fl_shared.errors import UserError
 
@@ -58,10 +55,3 @@ def read(directory: Path) -> Iterator[Event]:
                 problem = str(error).splitlines()[0]
                 raise UserError(f"{directory / FILE}: line {number} is not an event: {problem}") from None
             yield event
-
-
-def replay(state: Run, directory: Path) -> Iterator[tuple[Event, Run, tuple[Effect, ...]]]:
-    """Each recorded event with the state after it and the effects that it had; none of them is performed."""
-    for event in read(directory):
-        state, effects = step(state, event)
-        yield event, state, effects

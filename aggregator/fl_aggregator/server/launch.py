@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fl_aggregator.resumption import Resumption, recall
+from fl_aggregator.server.resume import Resumption, recall
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage import run_directory
 from fl_aggregator.storage.checkpoint import Model, read_safetensors

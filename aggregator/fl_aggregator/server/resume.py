@@ -8,15 +8,18 @@ such that twice is as good as once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from fl_aggregator.messaging.publisher import RESULTS_RETAINED
 from fl_aggregator.monitoring.views import status
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.closing import announcement_of, average_of
-from fl_aggregator.round.events import UpdateFacts
+from fl_aggregator.round.effects import Effect
+from fl_aggregator.round.events import Event, UpdateFacts
+from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import (
     Aggregating,
     Collecting,
@@ -28,7 +31,7 @@ from fl_aggregator.round.state import (
     collected_in,
     new_run,
 )
-from fl_aggregator.storage.journal import replay
+from fl_aggregator.storage.journal import read
 from fl_aggregator.storage.run_directory import RunDirectory, RunRecord, versions
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
@@ -143,3 +146,10 @@ def how(state: Run) -> str:
             return f"{done}; round {phase.round} has closed and is to be averaged"
         case _:
             return done
+
+
+def replay(state: Run, directory: Path) -> Iterator[tuple[Event, Run, tuple[Effect, ...]]]:
+    """Each recorded event with the state after it and the effects that it had; none of them is performed."""
+    for event in read(directory):
+        state, effects = step(state, event)
+        yield event, state, effects

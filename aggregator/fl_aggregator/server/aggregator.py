@@ -9,11 +9,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, assert_never
 
-from fl_aggregator import resumption, vacancy
 from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.uploads import Misfit
 from fl_aggregator.aggregation.worker import Done, Workshop
-from fl_aggregator.launch import Launch
 from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.connections import Links
 from fl_aggregator.messaging.inbox import MAX_WAITING, Inbox, Item, Signal
@@ -26,12 +24,14 @@ from fl_aggregator.messaging.watcher_feed import ForWatchers
 from fl_aggregator.monitoring.tracking.trackers import Trackers, Vitals
 from fl_aggregator.monitoring.views import notices, status
 from fl_aggregator.monitoring.views.history import Curves, rows_of
-from fl_aggregator.pause import Pause
-from fl_aggregator.resumption import Resumption
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Finished, Run, new_run
+from fl_aggregator.server import occupancy, resume
+from fl_aggregator.server.disk_pause import Pause
+from fl_aggregator.server.launch import Launch
+from fl_aggregator.server.resume import Resumption
 from fl_aggregator.storage.disk_space import DiskFull, room_for
 from fl_aggregator.storage.run_directory import utc_now
 from fl_shared.cli.broker_access import BrokerReach
@@ -141,7 +141,7 @@ class Aggregator:
         """Blocks until the run is over. Raises ``UserError`` and ``RunFailed``."""
         try:
             self._links.connect(CONNECT_TIMEOUT)
-            vacancy.stop_if_occupied(
+            occupancy.stop_if_occupied(
                 self._links, self.inbox, self.scope, self.settings.prefix, self._broker.address
             )
             self.running = True
@@ -188,7 +188,7 @@ class Aggregator:
 
     def _resume(self, found: Resumption) -> None:
         """Takes the run up where the journal says that it was; run time stood still meanwhile."""
-        LOG.info("run %s goes on: %s", self.scope.run, resumption.how(found.state))
+        LOG.info("run %s goes on: %s", self.scope.run, resume.how(found.state))
         self._started -= found.now
         workshop = self._workshop
         if found.state.model is not None:
