@@ -33,7 +33,7 @@ lint: setup-dev ## Style, types, which package may import what, and what bandit 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/bandit -q -c pyproject.toml -r aggregator edge_client shared
+	$(BIN)/bandit -q -c pyproject.toml -r aggregator edge_client shared fl_mqtt
 
 # Three at a time, since tests mostly wait; those of the most patience come first. pytest comes last: its closing line is the one to read.
 test: lint ## Lint, then all tests but the long ones

@@ -1,5 +1,5 @@
 """``python -m fl_aggregator``: the same as ``fl-aggregator``."""
 
-from fl_aggregator.cli import main
+from fl_aggregator.cli.main import main
 
 main()

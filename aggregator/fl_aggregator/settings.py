@@ -7,7 +7,6 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fl_aggregator.aggregation.strategies import registry
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import partition_scheme, topics
@@ -47,13 +46,6 @@ class Settings(BaseModel):
     max_examples: Annotated[int, Field(ge=1, le=2**40)] = 1_000_000
     max_delta: Annotated[float, Field(gt=0, le=1e12)] = 100.0
     max_clients: Annotated[int, Field(ge=1, le=2_000_000)] | None = None
-
-    @field_validator("strategy")
-    @classmethod
-    def _strategy_is_known(cls, name: str) -> str:
-        if name not in registry.names():
-            raise ValueError(f"expected one of {', '.join(registry.names())}")
-        return name
 
     @field_validator("partition")
     @classmethod

@@ -8,8 +8,7 @@
 ``training``    executes tasks on vectors
 ``messaging``   an edge and the broker
 ``storage``     what an edge keeps on its disk
-``tasks``       what is learned
-``data``        data sets and how they are divided
+``tasks``       what is learned;  ``data``: data sets and how they are divided
 ``session``     PURE: the state machine of one edge
 ``errors``      what can go wrong with a task, its data or a device
 ==============  =================================================================

@@ -9,7 +9,7 @@ import os
 import signal
 from pathlib import Path
 
-from fl_aggregator import cli
+from fl_aggregator.cli import main
 from fl_aggregator.round import effects as do
 from fl_aggregator.server import aggregator
 
@@ -34,4 +34,4 @@ class Mortal(aggregator.Aggregator):
 aggregator.Aggregator = Mortal  # type: ignore[misc]
 
 if __name__ == "__main__":
-    cli.main()
+    main.main()

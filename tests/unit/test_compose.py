@@ -18,7 +18,7 @@ import click
 import pytest
 import yaml
 
-from fl_aggregator.cli import cli
+from fl_aggregator.cli.main import cli
 from fl_edge.cli import command as fl_edge
 from fl_shared.security.kit import Kit
 from fl_shared.system.mosquitto import configuration

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from fl_aggregator.farewell import refused_line
+from fl_aggregator.cli.summary import refused_line
 from fl_aggregator.messaging.rejections import MAX_EDGES, OTHERS, UNKNOWN, Refusals
 
 

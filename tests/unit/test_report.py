@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 
-from fl_aggregator.cli import cli
+from fl_aggregator.cli.main import cli
 from fl_aggregator.tools.report import comparison, figures
 from fl_aggregator.tools.report.markup import Markup, table, tag, text
 from fl_aggregator.tools.report.reading import read

@@ -87,7 +87,6 @@ def test_what_was_not_given_has_its_default() -> None:
         ({"seed": 2**53}, "--seed", "9007199254740992", "less than 9007199254740992"),
         ({"max_examples": 0}, "--max-examples", "0", "greater than or equal to 1"),
         ({"max_delta": 0}, "--max-delta", "0", "greater than 0"),
-        ({"strategy": "krum"}, "--strategy", "'krum'", "expected one of fedavg"),
         ({"partition": "dirichlet"}, "--partition", "'dirichlet'", "ALPHA is missing"),
         ({"partition": "dirichlet:-1"}, "--partition", "'dirichlet:-1'", "expected 0.001"),
         ({"partition": "by-name"}, "--partition", "'by-name'", "expected iid, shards"),

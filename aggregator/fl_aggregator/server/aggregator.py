@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, assert_never
 
-from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.aggregation.uploads import Misfit
 from fl_aggregator.aggregation.worker import Done, Workshop
 from fl_aggregator.messaging import translate
@@ -102,7 +101,7 @@ class Aggregator:
         self._publications = Publications(self._links, self.scope, settings.task, launch.record.chunk)
         self._workshop = Workshop(
             settings,
-            registry.load(settings.strategy),
+            launch.strategy,
             directory,
             self._grant,
             lambda done: self.inbox.put("control", done),

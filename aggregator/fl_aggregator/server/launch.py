@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fl_aggregator.aggregation.strategies.registry import Strategy, load
 from fl_aggregator.server.resume import Resumption, recall
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage import run_directory
@@ -20,6 +21,7 @@ class Launch:
 
     record: RunRecord
     directory: RunDirectory
+    strategy: Strategy
     first_weights: Model | None = None
     taken_up: Resumption | None = None
 
@@ -39,14 +41,15 @@ def new(
     chunk: int,
     fleet: FleetRecord | None = None,
 ) -> Launch:
-    """A new run. Raises ``UserError`` if its directory or its first weights cannot be used."""
+    """A new run. Raises ``UserError`` if its strategy, directory or first weights cannot be used."""
+    strategy = load(settings.strategy)
     weights = None if init is None else read_safetensors(init)
     first = None if weights is None else FirstWeights(digest=weights.digest, manifest=weights.manifest.digest)
     directory = RunDirectory(
         run_dir if run_dir is not None else run_directory.fresh(settings.task), durability
     )
     record = run_directory.new_record(settings, durability, chunk, first, fleet)
-    return Launch(record, directory, first_weights=weights)
+    return Launch(record, directory, strategy, first_weights=weights)
 
 
 def resume(path: Path, *, simulated: bool) -> Launch:
@@ -58,10 +61,11 @@ def resume(path: Path, *, simulated: bool) -> Launch:
             f"--resume {path}: was begun by fl-aggregator {begun}, and goes on with: "
             f"fl-aggregator {begun} --resume {path}"
         )
+    strategy = load(record.settings.strategy)
     directory = RunDirectory(path, record.durability, resume=True)
     try:
         found = recall(directory, record)
     except BaseException:
         directory.close()
         raise
-    return Launch(record.model_copy(update={"epoch": record.epoch + 1}), directory, taken_up=found)
+    return Launch(record.model_copy(update={"epoch": record.epoch + 1}), directory, strategy, taken_up=found)

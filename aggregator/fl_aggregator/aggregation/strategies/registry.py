@@ -12,6 +12,7 @@ from typing import Final, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_shared.errors import UserError
 from fl_shared.tensors.manifest import Vector
 
 
@@ -31,12 +32,9 @@ class Strategy(Protocol):
 _STRATEGIES: Final = {"fedavg": ("fl_aggregator.aggregation.strategies.fedavg", "FedAvg")}
 
 
-def names() -> tuple[str, ...]:
-    """The strategies there are."""
-    return tuple(sorted(_STRATEGIES))
-
-
 def load(name: str) -> Strategy:
-    """The strategy called ``name``. Raises ``KeyError`` for one that there is not."""
+    """The strategy called ``name``. Raises ``UserError`` for an unknown name."""
+    if name not in _STRATEGIES:
+        raise UserError(f"--strategy {name!r}: expected one of {', '.join(sorted(_STRATEGIES))}")
     module, attribute = _STRATEGIES[name]
     return cast(Strategy, getattr(import_module(module), attribute)())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import NoReturn
 
 import click
 
-from fl_aggregator.running import simulate, start
+from fl_aggregator.cli.start import start
 from fl_aggregator.tools.dashboard.cli import dashboard
 from fl_aggregator.tools.doctor.cli import doctor
 from fl_aggregator.tools.provision.cli import provision
@@ -22,8 +23,11 @@ def cli() -> None:
     """Federated learning over the MQTT broker that you already run."""
 
 
-for command in (start, simulate, predict, stop, status, watch, dashboard, report, provision, doctor):
+for command in (start, predict, stop, status, watch, dashboard, report, provision, doctor):
     cli.add_command(command)
+# What composes both programs stands above this one, and is found instead of imported.
+for entry in entry_points(group="fl_aggregator.commands"):
+    cli.add_command(entry.load())
 
 
 def main() -> NoReturn:

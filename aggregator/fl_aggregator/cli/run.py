@@ -1,0 +1,101 @@
+"""Runs an aggregator as a program: shown on stderr, told to trackers, ended by Ctrl-C, summed up."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from fl_aggregator.monitoring.tracking.options import Tracking
+from fl_shared.cli import signals
+from fl_shared.errors import RunFailed
+
+if TYPE_CHECKING:
+    from fl_aggregator.messaging.unsealing import Seals
+    from fl_aggregator.server.aggregator import Aggregator, Outcome
+    from fl_aggregator.server.launch import Launch
+    from fl_shared.cli.broker_access import BrokerReach
+
+
+@contextmanager
+def run_aggregator(
+    launch: Launch,
+    broker: BrokerReach,
+    tracking: Tracking,
+    log_format: str,
+    quiet: bool,
+    keys: list[str],
+    hint: str = "",
+    seals: Seals | None = None,
+) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
+    """An aggregator, shown on stderr and to trackers, ended by the first Ctrl-C; and how to sum it up."""
+    from rich.console import Console
+
+    from fl_aggregator.cli import summary
+    from fl_aggregator.monitoring.terminal.display import Display
+    from fl_aggregator.monitoring.terminal.render import WIDE, table
+    from fl_aggregator.server.aggregator import Aggregator
+    from fl_aggregator.storage import run_directory
+    from fl_shared.system.malloc import keep_freed_memory
+
+    keep_freed_memory()
+    console = Console(stderr=True)
+    display = Display(
+        console, launch.record.run, live=console.is_terminal and log_format == "text" and not quiet, hint=hint
+    )
+    trackers = tracking.trackers(launch.directory.path)
+    aggregator = Aggregator(launch, broker, seals=seals, observer=display.observe, trackers=trackers)
+    display.follow(aggregator)
+    _end_on_signals(aggregator)
+
+    def finish(outcome: Outcome) -> None:
+        display.stop()
+        directory = launch.directory.path
+        resume = summary.how_to_resume(click.get_current_context().command_path, outcome, directory, keys)
+        verdict = summary.verdict(outcome, display.waiting.refused)
+        if quiet:
+            click.echo(verdict if resume is None else f"{verdict}; resume with: {resume}")
+            return
+        recent = aggregator.curves.recent()
+        if (earlier := aggregator.curves.count - len(recent)) > 0:
+            click.echo(f"{earlier} earlier rounds: see {directory / run_directory.HISTORY}")
+        if recent:
+            wide = None if sys.stdout.isatty() else WIDE
+            out = Console(file=sys.stdout, highlight=False, width=wide)
+            out.print(table(recent.values(), narrow=out.width < WIDE))
+        if refused := aggregator.refusals.total:
+            click.echo(summary.refused_line(refused))
+        click.echo(verdict)
+        for line in summary.written(directory):
+            click.echo(line)
+        if resume is not None:
+            click.echo(f"resume with: {resume}")
+
+    with trackers, display:
+        yield aggregator, finish
+
+
+def _end_on_signals(aggregator: Aggregator) -> None:
+    """The first Ctrl-C (or SIGTERM) ends the run in order.
+
+    Before there is a run and after it, it unwinds: nothing is left that would have to be kept.
+    """
+
+    def first(number: signal.Signals) -> None:
+        if not aggregator.running:
+            raise KeyboardInterrupt
+        aggregator.interrupt(f"interrupted by {number.name}")
+
+    signals.end_on_signals(first)
+
+
+def exit_code(outcome: Outcome) -> int:
+    from fl_aggregator.round.state import Finished, Stopped
+
+    if isinstance(outcome.state.phase, Finished):
+        return 0
+    return signals.INTERRUPTED if isinstance(outcome.state.phase, Stopped) else RunFailed.exit_code

@@ -1,0 +1,1 @@
+"""What composes both programs. Neither of them imports it."""

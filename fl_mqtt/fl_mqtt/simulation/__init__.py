@@ -1,0 +1,7 @@
+"""Whole federations on one machine.
+
+=========  ======================================================================
+``local``  a broker, a fleet of edges and the aggregator, as processes
+``cli``    ``fl-aggregator simulate``
+=========  ======================================================================
+"""

@@ -1,0 +1,149 @@
+"""``fl-aggregator simulate``. Heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fl_aggregator.cli.options import FILE, refuse_beside_resume, run_options
+from fl_aggregator.cli.run import exit_code, run_aggregator
+from fl_aggregator.monitoring.tracking.options import Tracking, tracking_options
+from fl_shared.cli import options as shared
+from fl_shared.cli.logging import start_logging
+from fl_shared.errors import RunFailed, UserError
+
+if TYPE_CHECKING:
+    from fl_aggregator.server.aggregator import Aggregator, Outcome
+    from fl_aggregator.storage.spool import Durability
+    from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
+
+
+@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@run_options
+@tracking_options
+@shared.quiet_option
+@click.option("--grace", type=float, default=0.0, help="Seconds before a lost edge counts as gone.")
+@shared.broker_options_of_simulate
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the data set's files lie.",
+)
+@click.option("--device", default=None, show_default="cpu", help="Where edges train: cpu, cuda or auto.")
+@click.option(
+    "--workers", type=click.IntRange(1), default=None, show_default="one a core", help="Training processes."
+)
+@click.option("--predict", "picture", type=FILE, help="At the end ask the edges about this picture.")
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
+@click.option("--stay", is_flag=True, help="After the run keep broker, edges and dashboard until Ctrl-C.")
+@shared.logging_options
+@shared.config_option
+def simulate(
+    broker: BrokerOptions,
+    data: Path | None,
+    device: str | None,
+    workers: int | None,
+    picture: Path | None,
+    as_json: bool,
+    stay: bool,
+    verbose: int,
+    log_format: str,
+    quiet: bool,
+    init: Path | None,
+    run_dir: Path | None,
+    resume: Path | None,
+    durability: Durability,
+    chunk: int,
+    tracking: Tracking,
+    **values: Any,
+) -> int:
+    """Run everything on this machine: a broker, all edges, and the aggregator."""
+    from fl_aggregator.server import launch as launches
+    from fl_aggregator.settings import parse
+    from fl_aggregator.storage.run_directory import FleetRecord
+    from fl_aggregator.tools.remote.cli import watch_command
+    from fl_aggregator.tools.remote.predict import one_line
+    from fl_mqtt.simulation import local as simulation
+    from fl_shared.cli.broker_access import PREFIX
+
+    start_logging(verbose, log_format, quiet=quiet)
+    if broker.kit is not None:
+        raise UserError("--kit: it is one account's, and simulate runs a fleet; expected --ca, --cert, --key")
+    question = None if picture is None else picture.read_bytes()
+    if resume is None:
+        settings = parse(**values, prefix=broker.prefix or PREFIX)
+        simulation.check_fleet_possible()
+        _broker_of_fleet(broker, None if broker.broker is None else str(broker.broker))
+        fleet = FleetRecord(
+            broker=None if broker.broker is None else str(broker.broker),
+            data=data, device=device, workers=workers,
+        )  # fmt: skip
+        launch = launches.new(settings, run_dir, init, durability, chunk, fleet)
+    else:
+        refuse_beside_resume("broker", "data", "device", "workers")
+        simulation.check_fleet_possible()
+        launch = launches.resume(resume, simulated=True)
+    settings, directory = launch.record.settings, launch.directory.path
+    assert launch.record.fleet is not None
+    fleet = launch.record.fleet
+    with (
+        closing(launch),
+        simulation.Simulation(directory, _broker_of_fleet(broker, fleet.broker), broker) as sim,
+    ):
+        page = sim.serve_dashboard(settings)
+        if not quiet:
+            click.echo(f"broker: {sim.broker.address}")
+            click.echo(f"watch it: {watch_command(sim.broker, settings.prefix)}")
+            if page is not None:
+                click.echo(f"dashboard: {page}")
+        with run_aggregator(launch, sim.broker, tracking, log_format, quiet, broker.keys()) as (
+            aggregator,
+            finish,
+        ):
+            sim.start_fleet(settings, fleet)
+            outcome = sim.run(aggregator)
+            code = exit_code(outcome)
+            answer = sim.predict(settings, question) if code == 0 and question is not None else None
+            finish(outcome)
+        if answer is not None:
+            click.echo(one_line(answer))
+        if as_json:
+            click.echo(json.dumps(_result(aggregator, outcome, directory)))
+        if answer is not None and answer.error is not None:
+            raise RunFailed(f"the prediction failed: {answer.error}")
+        if stay and code == 0:
+            click.echo("the broker, the edges and the dashboard stay until Ctrl-C", err=True)
+            sim.stay()
+    return code
+
+
+def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerReach | None:
+    """How a simulation reaches the broker at ``address``; null for one of its own."""
+    from fl_shared.mqtt.address import BrokerAddress
+
+    if address is not None:
+        return broker.reach(otherwise=BrokerAddress.parse(address))
+    if keys := broker.keys():
+        raise UserError(f"{keys[0]} without --broker: a simulation's own broker has no certificates")
+    return None
+
+
+def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[str, Any]:
+    """The last line of ``simulate --json``."""
+    from fl_aggregator.storage.checkpoint import sha256
+
+    model = directory / "model.safetensors"
+    return {
+        "run": aggregator.scope.run,
+        "rounds": outcome.state.version,
+        "accuracy": outcome.state.metrics.get("accuracy"),
+        "loss": outcome.state.metrics.get("loss"),
+        "model_sha256": sha256(model) if model.exists() else None,
+        "seconds": round(outcome.seconds, 3),
+        "refused": aggregator.refusals.total,
+        "run_dir": str(directory),
+    }
