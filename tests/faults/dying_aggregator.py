@@ -9,29 +9,30 @@ import os
 import signal
 from pathlib import Path
 
-from fl_aggregator.cli import main
+from fl_aggregator.cli.main import main
 from fl_aggregator.round import effects as do
-from fl_aggregator.server import aggregator
+from fl_aggregator.round.state import Run
+from fl_aggregator.server import aggregator, interpreter
 
 
-class Mortal(aggregator.Aggregator):
+class Mortal(interpreter.Interpreter):
     """Its n-th effect is never performed."""
 
     dies_before = int(os.environ["DIES_BEFORE"])
     note = Path(os.environ["DEATH_NOTE"])
     performed = 0
 
-    def _perform(self, effect: do.Effect) -> None:
+    def perform(self, effect: do.Effect, state: Run) -> None:
         event = type(effect.event).__name__ if isinstance(effect, do.Record) else ""
         if Mortal.performed == self.dies_before:
             self.note.write_text(f"{Mortal.performed} {type(effect).__name__} {event}")
             os.kill(os.getpid(), signal.SIGKILL)
         Mortal.performed += 1
         self.note.write_text(f"{Mortal.performed} lives")
-        super()._perform(effect)
+        super().perform(effect, state)
 
 
-aggregator.Aggregator = Mortal  # type: ignore[misc]
+aggregator.Interpreter = Mortal  # type: ignore[attr-defined, misc]
 
 if __name__ == "__main__":
-    main.main()
+    main()

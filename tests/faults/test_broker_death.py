@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.messaging.connections import Links
-from fl_aggregator.messaging.inbox import Inbox
+from fl_aggregator.messaging.inbox import Arrival, Inbox
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
@@ -147,7 +147,7 @@ def test_the_aggregator_is_born_again_when_it_listens_to_updates(
     mosquitto: Mosquitto, network: Network
 ) -> None:
     """An edge that is admitted offers its update at once, and again only after five seconds or more."""
-    inbox = Inbox()
+    inbox = Inbox(lambda received: Arrival(None, received))
     links = Links(network, BrokerReach(mosquitto.address), "fl", Scope("R", 1), inbox)
     with Listener(mosquitto, "fl/aggregator") as seen:
         links.connect(10)

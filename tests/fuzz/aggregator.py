@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from fl_aggregator.messaging.inbox import Arrival
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Aggregating, Collecting, Run, Selecting, new_run
 from fl_aggregator.server import launch, resume
@@ -56,7 +57,7 @@ class Besieged:
             self._launch, broker, observer=lambda _, effects, __: self.witness.see(effects)
         )
         # All of the noise is to come in, however fast it is made: what the gate turns away is never read.
-        self.aggregator.inbox._admits = lambda _received: True
+        self.aggregator.inbox._admit = lambda received: Arrival(t.parse("fl", received.topic), received)
         self.answers: dict[str, m.Reply] = {}
         self.grants: dict[tuple[str, str], list[int]] = {}
         """Chunks that are asked for, by client and digest."""

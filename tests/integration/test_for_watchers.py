@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fl_aggregator.messaging.connections import Links
-from fl_aggregator.messaging.inbox import Inbox
+from fl_aggregator.messaging.inbox import Arrival, Inbox
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
@@ -165,7 +165,13 @@ def test_after_a_broker_that_forgot_everything_it_is_said_again(
 
 def test_what_only_watchers_read_never_counts_as_a_rounds(mosquitto: Mosquitto, network: Network) -> None:
     """Neither when it is said, nor when it is said again."""
-    links = Links(network, BrokerReach(mosquitto.address), "fl", Scope("R", 1), Inbox())
+    links = Links(
+        network,
+        BrokerReach(mosquitto.address),
+        "fl",
+        Scope("R", 1),
+        Inbox(lambda received: Arrival(None, received)),
+    )
     links.connect(10)
     links.take_over()
     before = links.bytes_down

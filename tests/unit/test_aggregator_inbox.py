@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fl_aggregator.messaging import inbox as bounded
-from fl_aggregator.messaging.inbox import CONTROL_IN_A_ROW, Inbox, Signal
+from fl_aggregator.messaging.inbox import CONTROL_IN_A_ROW, Arrival, Inbox, Signal
 from fl_shared.mqtt.events import Lost, Received
 
 
@@ -13,16 +13,20 @@ def message(size: int, topic: str = "fl/x") -> Received:
     return Received(topic, b"x" * size, False, 1)
 
 
+def admit(received: Received) -> Arrival:
+    return Arrival(None, received)
+
+
 def topics(inbox: Inbox) -> list[str]:
     found = []
     while (item := inbox.get(0.0)) is not None:
-        assert isinstance(item[1], Received)
-        found.append(item[1].topic)
+        assert isinstance(item[1], Arrival)
+        found.append(item[1].received.topic)
     return found
 
 
 def test_control_overtakes_updates_but_not_for_ever() -> None:
-    inbox = Inbox()
+    inbox = Inbox(admit)
     inbox.put("updates", message(1, "update"))
     for number in range(CONTROL_IN_A_ROW + 5):
         inbox.put("control", message(1, f"control {number}"))
@@ -34,7 +38,7 @@ def test_control_overtakes_updates_but_not_for_ever() -> None:
 def test_control_messages_are_bounded_in_bytes_and_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "MAX_CONTROL_BYTES", 1000)
     monkeypatch.setattr(bounded, "MAX_WAITING", 20)
-    inbox = Inbox()
+    inbox = Inbox(admit)
     for number in range(5):
         inbox.put("control", message(300, str(number)))
     assert inbox.take_dropped() == 2
@@ -50,7 +54,7 @@ def test_control_messages_are_bounded_in_bytes_and_in_number(monkeypatch: pytest
 
 def test_updates_are_bounded_in_bytes_but_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "MAX_UPDATE_BYTES", 1000)
-    inbox = Inbox()
+    inbox = Inbox(admit)
     for number in range(3):
         inbox.put("updates", message(5000, str(number)))
     assert inbox.take_dropped() == 2
@@ -63,7 +67,7 @@ def test_updates_are_bounded_in_bytes_but_for_one(monkeypatch: pytest.MonkeyPatc
 def test_what_is_no_message_is_never_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "MAX_WAITING", 0)
     monkeypatch.setattr(bounded, "MAX_UPDATE_BYTES", 0)
-    inbox = Inbox()
+    inbox = Inbox(admit)
     items = (Signal("stop"), Lost("x", 0))
     inbox.put("control", items[0])
     inbox.put("updates", message(10))
@@ -76,7 +80,7 @@ def test_what_is_no_message_is_never_dropped(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_end_is_not_held_up_by_a_flood() -> None:
-    inbox = Inbox()
+    inbox = Inbox(admit)
     inbox.put("updates", message(1, "update"))
     for number in range(CONTROL_IN_A_ROW + 5):
         inbox.put("control", message(1, f"control {number}"))

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from fl_aggregator.aggregation.worker import Done
 from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import topics as t
 
 Lane = Literal["control", "updates"]
 
@@ -32,31 +33,45 @@ class Signal:
     reason: str
 
 
-Item = mqtt.Event | Signal | Done
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message that was admitted. ``topic``: null for none of the protocol's."""
+
+    topic: t.Topic | None
+    received: mqtt.Received
+
+
+Item = mqtt.Connected | mqtt.Subscribed | mqtt.Lost | mqtt.Refused | Arrival | Signal | Done
+
+
+def size_of(item: Item) -> int:
+    """Bytes of a message's payload; 0 for anything else."""
+    return len(item.received.payload) if isinstance(item, Arrival) else 0
 
 
 class Inbox:
-    """Filled by the network's thread, emptied by the aggregator's. What is not admitted does not come in."""
+    """Filled by the network's thread, emptied by the aggregator's. ``admit`` gives null for what is to be left out."""
 
-    def __init__(self, admits: Callable[[mqtt.Received], bool] = lambda _received: True) -> None:
-        self._admits = admits
+    def __init__(self, admit: Callable[[mqtt.Received], Arrival | None]) -> None:
+        self._admit = admit
         self._changed = threading.Condition()
         self._control: deque[Item] = deque()
-        self._updates: deque[mqtt.Event] = deque()
+        self._updates: deque[Item] = deque()
         self._control_bytes = 0
         self._update_bytes = 0
         self._in_a_row = 0
         self._dropped = 0
 
-    def put(self, lane: Lane, item: Item) -> None:
+    def put(self, lane: Lane, event: mqtt.Event | Signal | Done) -> None:
         """Never blocks."""
-        if isinstance(item, mqtt.Received) and not self._admits(item):
+        item = self._admit(event) if isinstance(event, mqtt.Received) else event
+        if item is None:
             return
-        size = len(item.payload) if isinstance(item, mqtt.Received) else 0
+        size = size_of(item)
         with self._changed:
             if lane == "control" or isinstance(item, Signal | Done):
                 full = len(self._control) >= MAX_WAITING or self._control_bytes + size > MAX_CONTROL_BYTES
-                if isinstance(item, mqtt.Received) and full:
+                if isinstance(item, Arrival) and full:
                     self._dropped += 1
                     return
                 self._control_bytes += size
@@ -93,11 +108,11 @@ class Inbox:
             if self._control and (urgent or not (self._updates and self._in_a_row >= CONTROL_IN_A_ROW)):
                 self._in_a_row += 1
                 item = self._control.popleft()
-                self._control_bytes -= len(item.payload) if isinstance(item, mqtt.Received) else 0
+                self._control_bytes -= size_of(item)
                 return "control", item
             self._in_a_row = 0
             if self._updates:
                 update = self._updates.popleft()
-                self._update_bytes -= len(update.payload) if isinstance(update, mqtt.Received) else 0
+                self._update_bytes -= size_of(update)
                 return "updates", update
             return None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from fl_aggregator.messaging.inbox import Arrival
 from fl_aggregator.messaging.rate_limits import Exceeded, Kind, Limits
 from fl_aggregator.round.roster import Roster, own_part
 from fl_shared.mqtt import events as mqtt
@@ -58,25 +59,28 @@ class Gate:
         self._limits = Limits(clients, known_at_most, clock())
         self._turned_away: Counter[tuple[str | None, Exceeded]] = Counter()
 
-    def admits(self, received: mqtt.Received) -> bool:
-        """Whether it is to be read; for the network's thread."""
-        found = self._account(received)
+    def admit(self, received: mqtt.Received) -> Arrival | None:
+        """A message with its parsed topic; null if it is not to be read. For the network's thread."""
+        arrival = Arrival(t.parse(self._prefix, received.topic), received)
+        found = self._account(arrival.topic)
         if found is None:
-            return True
+            return arrival
         client, kind = found
         if received.retain:
-            # Of somebody who was never here it says that he is, or is gone: that has no end, and means nothing.
-            return kind != "presence" or client is not None
+            # Retained presence of unknown clients is dropped: there can be any number of them.
+            return None if kind == "presence" and client is None else arrival
         with self._lock:
             exceeded = self._limits.charge(client, kind, len(received.payload), self._clock())
             if exceeded is None:
-                return True
+                return arrival
             self._turned_away[client, exceeded] += 1
-            return False
+            return None
 
-    def _account(self, received: mqtt.Received) -> tuple[str | None, Kind] | None:
-        """Whose limits it counts on: of who is on the roster, or has a part by its name, of which there are so many."""
-        topic = t.parse(self._prefix, received.topic)
+    def _account(self, topic: t.Topic | None) -> tuple[str | None, Kind] | None:
+        """The client (null if unknown) and kind under which a message is limited; null if it is not.
+
+        Clients of the roster are known, and those whose partition follows from their name: their number is bounded.
+        """
         kind = LIMITED.get(type(topic)) if topic is not None else None
         if kind is None:
             return None
@@ -85,12 +89,12 @@ class Gate:
             client = None
         return client, kind
 
-    def give_back(self, received: mqtt.Received) -> None:
+    def give_back(self, arrival: Arrival) -> None:
         """It was asked for, and costs its sender nothing."""
-        found = self._account(received)
+        found = self._account(arrival.topic)
         if found is not None:
             with self._lock:
-                self._limits.give_back(found[0], len(received.payload))
+                self._limits.give_back(found[0], len(arrival.received.payload))
 
     def fill(self, clients: Iterable[str]) -> None:
         """These are asked to speak."""

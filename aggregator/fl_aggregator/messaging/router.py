@@ -8,6 +8,7 @@ from typing import Final
 
 from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.inbox import Arrival
 from fl_aggregator.messaging.rate_limiter import TurnedAway
 from fl_aggregator.messaging.rejections import Refusals
 from fl_aggregator.messaging.translate import Dropped
@@ -15,7 +16,6 @@ from fl_aggregator.messaging.unsealing import Seals
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Run
-from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -42,10 +42,10 @@ UNHEARD_OF: Final = Rate(5, 100)
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """``event`` is what happened, ``said`` the update, offer or chunk that it is about, ``answer`` what to reply."""
+    """``event`` is what happened, ``chunk`` a piece of an update, ``answer`` what to reply."""
 
     event: on.Event | None = None
-    said: m.Update | m.Offer | m.UpdateChunk | None = None
+    chunk: m.UpdateChunk | None = None
     answer: do.Reply | None = None
 
 
@@ -55,17 +55,16 @@ NOTHING: Final = Meaning()
 class Reception:
     """Belongs to the loop's thread."""
 
-    def __init__(self, links: Links, refusals: Refusals, seals: Seals, scope: Scope, prefix: str) -> None:
+    def __init__(self, links: Links, refusals: Refusals, seals: Seals, scope: Scope) -> None:
         self._links = links
         self._refusals = refusals
         self._unheard_of = Bucket(UNHEARD_OF, time.monotonic())
         self._seals = seals
         self._scope = scope
-        self._prefix = prefix
 
-    def read(self, received: mqtt.Received, state: Run, now: float) -> Meaning:
+    def read(self, arrival: Arrival, state: Run, now: float) -> Meaning:
         """What a message means at run time ``now``."""
-        topic = t.parse(self._prefix, received.topic)
+        topic, received = arrival.topic, arrival.received
         if topic is None:
             detail = f"topic: {received.topic[:100]!r}, expected one of the protocol's"
             return self.drop(state, None, "unknown-topic", detail)
@@ -96,8 +95,7 @@ class Reception:
                 f"presences: expected at most {UNHEARD_OF.each:g} a second that end what nobody has begun"
             )
             return self.drop(state, None, "too-many-presences", detail)
-        said = message if isinstance(message, m.Update | m.Offer | m.UpdateChunk) else None
-        return Meaning(event, said)
+        return Meaning(event, message if isinstance(message, m.UpdateChunk) else None)
 
     def turned_away(self, found: TurnedAway, state: Run) -> None:
         """What the gate has kept out is counted, and its sender is told of it once in a while."""

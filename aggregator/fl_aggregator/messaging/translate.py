@@ -35,9 +35,9 @@ def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, siz
         case m.ClientPresence():
             return None  # a birth says less than the registration that follows it, and may be a ghost's
         case m.Update():
-            return on.UpdateArrived(now=now, update=_facts(message, size))
+            return on.UpdateArrived(now=now, update=_facts(message, size), payload=message)
         case m.Offer():
-            return on.UpdateOffered(now=now, update=_facts(message, message.size))
+            return on.UpdateOffered(now=now, update=_facts(message, message.size), payload=message)
         case m.TrainingFailed():
             return on.TrainingFailed(
                 now=now, client=message.client, round=message.round, detail=message.detail

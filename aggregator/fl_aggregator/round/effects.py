@@ -1,25 +1,19 @@
 """What to do, in the imperative. The interpreter performs the effects of a step in their order.
 
 The order is part of the machine: ``Record`` comes first whenever the state changed, so that what is published
-was persisted before; ``Keep`` (which writes to the spool) comes before the ``UpdateKept`` that makes an
-update count, and so before the edge hears ``Accept``; the model is on disk (``Average``) before the
-``ModelMade`` that commits it, which is recorded before it is published.
+was persisted before. `PERFORMANCE` says of each effect where it is performed, what is on disk by then, and which
+events answer it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
-from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
 from fl_aggregator.round.events import Event, UpdateFacts
-from fl_aggregator.round.state import (
-    Run,
-)
+from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol.messages import ModelReference, RefusalReason, RejectionReason, Split
-
-if TYPE_CHECKING:
-    from fl_aggregator.round.state import Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +86,7 @@ class Receive:
     """Take an offered update in, chunk by chunk; ``UpdateArrived`` follows when all of it is here."""
 
     update: UpdateFacts
+    payload: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +94,7 @@ class Keep:
     """Check an update's values and write it to the spool; ``UpdateKept`` or ``UpdateUnusable`` follows."""
 
     update: UpdateFacts
+    payload: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,5 +165,46 @@ Effect = (
     | End
 )
 
+Step = tuple[Run, tuple[Effect, ...]]
+"""The state after an event, and what is to be done, in this order."""
 
-Step = tuple[Run, tuple[do.Effect, ...]]
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """How an effect is performed.
+
+    ``thread``: the one that does the work. ``on_disk``: what was persisted before. ``answered_by``: the events that
+    may come of it. ``at_resume``: whether a resumed run performs it once more (only the newest of each kind).
+    """
+
+    thread: Literal["loop", "worker"]
+    on_disk: str
+    answered_by: tuple[type[Event], ...] = ()
+    at_resume: bool = False
+
+
+PERFORMANCE: Final[dict[type[Effect], Performance]] = {
+    Record: Performance(
+        "loop", "nothing: it is what persists the event, before any other effect of its step"
+    ),
+    Reply: Performance("loop", "the event; before Accept also the update, in the spool (Keep)"),
+    AnnounceRound: Performance(
+        "loop", "the event that opened the round or called substitutes", at_resume=True
+    ),
+    WithdrawRound: Performance("loop", "the event that ended the round", (on.UpdateOffered,)),
+    Receive: Performance(
+        "loop", "nothing: chunks are written as they come", (on.UpdateArrived, on.UpdateUnusable)
+    ),
+    Keep: Performance(
+        "worker", "nothing: it writes the update to the spool", (on.UpdateKept, on.UpdateUnusable)
+    ),
+    Fold: Performance("worker", "the update, in the spool, and its UpdateKept"),
+    Average: Performance(
+        "worker", "the closing of the round; it writes the model", (on.ModelMade,), at_resume=True
+    ),
+    PublishModel: Performance("loop", "the model, in its checkpoint, and its ModelMade", at_resume=True),
+    PublishResult: Performance("loop", "the event that ended the round or its evaluation", at_resume=True),
+    WriteHistory: Performance("loop", "the event that ended the round's evaluation"),
+    KeepBest: Performance("loop", "the model, in its checkpoint", at_resume=True),
+    End: Performance("loop", "the event that ended the run"),
+}

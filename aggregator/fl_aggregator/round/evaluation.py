@@ -9,15 +9,13 @@ import math
 from dataclasses import replace
 from typing import Final
 
-from fl_aggregator.round.effects import Effect, KeepBest, PublishResult, WriteHistory
+from fl_aggregator.round.effects import Effect, KeepBest, PublishResult, Step, WriteHistory
 from fl_aggregator.round.events import Confusion, Evaluated
 from fl_aggregator.round.state import Evaluation, Run, Summary
 from fl_shared.protocol.messages import ModelReference, Split
 
 LONGEST_EVALUATION: Final = 120.0
 """Seconds that a version's evaluation is waited for: an evaluator that hangs must not hold up the end of a run."""
-
-Step = tuple[Run, tuple[Effect, ...]]
 
 
 def ask(state: Run, model: ModelReference, now: float) -> tuple[Run, Split | None]:

@@ -5,8 +5,14 @@ while the aggregator is down. Weights are opaque here: an event names them by di
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
 
 from fl_shared.protocol.messages import ClientRole, RejectionReason, Split
+
+Payload = Annotated[object, Field(exclude=True)]
+"""The bytes of an update, or its offer. The machine hands it on without a look; the journal leaves it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,18 +99,22 @@ class EdgeLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateOffered:
-    """An edge has an update that is too large to be sent unasked."""
+    """An edge has an update that is too large to be sent unasked. ``payload``: the offer."""
 
     now: float
     update: UpdateFacts
+    payload: Payload = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateArrived:
-    """All of an update is here; nobody has looked at its values yet."""
+    """All of an update is here, and its values are not checked yet. ``payload``: an update that came whole; null for
+    one that came in chunks.
+    """
 
     now: float
     update: UpdateFacts
+    payload: Payload = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,12 +57,16 @@ def _react(state: Run, event: on.Event) -> Step:
             return registration.register(state, event)
         case on.EdgeLost(now=now, client=client, session=session):
             return replace(state, roster=state.roster.lost(client, session, now)), ()
-        case on.UpdateOffered(update=update) | on.UpdateArrived(update=update):
-            found = updates.judge(state, update)
-            if isinstance(found, do.Keep):
-                return state, (do.Receive(update) if isinstance(event, on.UpdateOffered) else found,)
-            state = updates.put_out(state, update.client, update.round, found)
-            return state, (updates.reply(update, found),)
+        case (
+            on.UpdateOffered(update=update, payload=payload)
+            | on.UpdateArrived(update=update, payload=payload)
+        ):
+            answer = updates.decide(state, update)
+            if answer is None:
+                take = do.Receive if isinstance(event, on.UpdateOffered) else do.Keep
+                return state, (take(update, payload),)
+            state = updates.put_out(state, update.client, update.round, answer)
+            return state, (updates.reply(update, answer),)
         case on.UpdateKept(update=update):
             return updates.count(state, update)
         case on.UpdateUnusable():
@@ -89,10 +93,10 @@ def _after_the_end(state: Run, event: on.Event) -> Step:
         case on.Registered():
             return state, registration.register_after_the_end(state, event)
         case on.UpdateOffered(update=update) | on.UpdateArrived(update=update) | on.UpdateKept(update=update):
-            found = updates.judge(state, update)
-            if isinstance(found, do.Keep) or (isinstance(state.phase, Stopped) and _unknown_round(found)):
+            answer = updates.decide(state, update)
+            if answer is None or (isinstance(state.phase, Stopped) and _unknown_round(answer)):
                 return state, ()  # the round that was open may be taken up again: the edge keeps its update
-            return state, (updates.reply(update, found),)
+            return state, (updates.reply(update, answer),)
         case on.UpdateUnusable():
             return state, (do.Reply(event.client, event.session, _rejection(event)),)
         case _:

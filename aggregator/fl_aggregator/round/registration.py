@@ -6,11 +6,9 @@ from collections import Counter
 from dataclasses import replace
 
 from fl_aggregator.round import roster as r
-from fl_aggregator.round.effects import Admit, Effect, Refuse, Reply
+from fl_aggregator.round.effects import Admit, Effect, Refuse, Reply, Step
 from fl_aggregator.round.events import Registered
 from fl_aggregator.round.state import Collecting, Run
-
-Step = tuple[Run, tuple[Effect, ...]]
 
 
 def register(state: Run, event: Registered) -> Step:

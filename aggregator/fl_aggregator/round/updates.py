@@ -6,26 +6,25 @@ from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.round import effects as do
+from fl_aggregator.round.effects import Step
 from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.round.state import Aggregating, Closed, Collecting, Run
 from fl_shared.protocol.messages import RejectionReason
-
-Step = tuple[Run, tuple[do.Effect, ...]]
 
 REMEMBERED_ROUNDS: Final = 4
 MAX_REASON: Final = 240
 """Characters of why an edge is out: part of it is the edge's own words, and a result names many."""
 
 
-def judge(state: Run, update: UpdateFacts) -> do.Keep | do.Accept | do.Reject:
-    """What becomes of an update, by all but its values."""
+def decide(state: Run, update: UpdateFacts) -> do.Accept | do.Reject | None:
+    """The answer to an update by all but its values; null if it is wanted, and they are to be checked."""
 
     def reject(reason: RejectionReason, detail: str) -> do.Reject:
         return do.Reject(update.round, update.digest, reason, detail)
 
     phase = state.phase
     if not isinstance(phase, Collecting) or phase.round != update.round:
-        return _judge_closed(state, update)
+        return _decide_closed(state, update)
     if update.client not in phase.cohort:
         return reject("not-selected", f"{update.client!r} is not selected in round {update.round}")
     held = phase.updates.get(update.client)
@@ -44,10 +43,10 @@ def judge(state: Run, update: UpdateFacts) -> do.Keep | do.Accept | do.Reject:
     most = state.settings.max_examples
     if not 1 <= update.examples <= most:
         return reject("bad-examples", f"examples: {update.examples}, expected 1 to {most} (--max-examples)")
-    return do.Keep(update)
+    return None
 
 
-def _judge_closed(state: Run, update: UpdateFacts) -> do.Accept | do.Reject:
+def _decide_closed(state: Run, update: UpdateFacts) -> do.Accept | do.Reject:
     phase = state.phase
     if isinstance(phase, Aggregating) and phase.round == update.round:
         closed: Closed | None = closed_round(phase.collected)
@@ -74,9 +73,9 @@ def _short(digest: str | None) -> str:
 
 def count(state: Run, update: UpdateFacts) -> Step:
     """An update lies in the spool. It may be there for the second time, or the round may have closed."""
-    verdict = judge(state, update)
-    if not isinstance(verdict, do.Keep):
-        return state, (reply(update, verdict),)
+    answer = decide(state, update)
+    if answer is not None:
+        return state, (reply(update, answer),)
     assert isinstance(state.phase, Collecting)
     phase = replace(state.phase, updates={**state.phase.updates, update.client: update})
     accepted = reply(update, do.Accept(update.round, update.digest))

@@ -7,50 +7,43 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar, assert_never
+from typing import Final, assert_never
 
 from fl_aggregator.aggregation.uploads import Misfit
-from fl_aggregator.aggregation.worker import Done, Workshop
-from fl_aggregator.messaging import translate
+from fl_aggregator.aggregation.worker import Done
 from fl_aggregator.messaging.connections import Links
-from fl_aggregator.messaging.inbox import MAX_WAITING, Inbox, Item, Signal
-from fl_aggregator.messaging.publisher import Bulletins, Publications
+from fl_aggregator.messaging.inbox import MAX_WAITING, Arrival, Inbox, Item, Signal
 from fl_aggregator.messaging.rate_limiter import Gate
 from fl_aggregator.messaging.rejections import Refusals
 from fl_aggregator.messaging.router import Reception
 from fl_aggregator.messaging.unsealing import Seals
-from fl_aggregator.messaging.watcher_feed import ForWatchers
 from fl_aggregator.monitoring.tracking.trackers import Trackers, Vitals
 from fl_aggregator.monitoring.views import notices, status
-from fl_aggregator.monitoring.views.history import Curves, rows_of
+from fl_aggregator.monitoring.views.history import Curves
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Finished, Run, new_run
 from fl_aggregator.server import occupancy, resume
 from fl_aggregator.server.disk_pause import Pause
+from fl_aggregator.server.interpreter import Interpreter
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.resume import Resumption
-from fl_aggregator.storage.disk_space import DiskFull, room_for
+from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import utc_now
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
-from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Scope
-from fl_shared.transfer.upload_scheduler import Granted
 
 LOG: Final = logging.getLogger(__name__)
 
 TICK: Final = 0.2
-RECORD_BYTES: Final = 4096
-"""About so much a line of the journal or the history, or a directory's entry, may need."""
 CONNECT_TIMEOUT: Final = 6.0
 """An attempt has 5 s, and then a reason."""
 
-Written = TypeVar("Written")
 Observer = Callable[[Run, tuple[do.Effect, ...], float], None]
 """Is shown the state after each step, its effects, and the run time in seconds."""
 
@@ -88,32 +81,32 @@ class Aggregator:
         self._gate = Gate(
             settings.prefix, settings.clients, settings.known_at_most, lambda: self._state.roster
         )
-        self.inbox = Inbox(self._gate.admits)
+        self.inbox = Inbox(self._gate.admit)
         self.refusals = Refusals()
         self._broker = broker
-        self._directory = directory = launch.directory
+        self._directory = launch.directory
         self._observer = observer
         self._trackers = Trackers() if trackers is None else trackers
         self._network = Network("fl-aggregator")
         self._links = Links(self._network, broker, settings.prefix, self.scope, self.inbox)
         seals = seals or Seals(broker.kit, required=False)
-        self._reception = Reception(self._links, self.refusals, seals, self.scope, settings.prefix)
-        self._publications = Publications(self._links, self.scope, settings.task, launch.record.chunk)
-        self._workshop = Workshop(
-            settings,
-            launch.strategy,
-            directory,
-            self._grant,
-            lambda done: self.inbox.put("control", done),
-        )
-        started = launch.record.started.removesuffix("+00:00") + "Z"
-        self._for_watchers = ForWatchers(self._links, self.scope, started, self._workshop.under_way)
-        self._bulletins = Bulletins(self._links, self.scope, self._for_watchers)
+        self._reception = Reception(self._links, self.refusals, seals, self.scope)
         self._pause = Pause(self.inbox, self._take, self._tell_of_pause)
-        self._state = self._steady = self._first_state()
         self._events: deque[on.Event] = deque()
-        self._whole: m.Update | None = None
-        self._offered: m.Offer | None = None
+        self._interpreter = Interpreter(
+            launch,
+            self.scope,
+            self._links,
+            self.inbox,
+            gate=self._gate,
+            refusals=self.refusals,
+            pause=self._pause,
+            trackers=self._trackers,
+            post=self._events.append,
+            clock=self._now,
+        )
+        self._workshop = self._interpreter.workshop
+        self._state = self._steady = self._first_state()
         self._started = time.monotonic()
         self._born = False
         self.running = False
@@ -161,7 +154,7 @@ class Aggregator:
             self._publish_status(force=True)
             if isinstance(self._state.phase, Finished):
                 ended = record.model_copy(update={"ended": utc_now()})
-                self._write(lambda: self._directory.write_run(ended))
+                self._interpreter.write(lambda: self._directory.write_run(ended))
             return Outcome(self._state, self._now())
         except _EndedInPause as ended:
             # It cannot be written down, and need not be: the journal says where the run was before what did not fit.
@@ -189,22 +182,8 @@ class Aggregator:
         """Takes the run up where the journal says that it was; run time stood still meanwhile."""
         LOG.info("run %s goes on: %s", self.scope.run, resume.how(found.state))
         self._started -= found.now
-        workshop = self._workshop
-        if found.state.model is not None:
-            version, checkpoints = found.state.version, self._directory.checkpoints
-            before = checkpoints.read(version - 1) if version > 0 else None
-            workshop.averaging.restore(version, checkpoints.read(version), before)
         collected = found.open_round
-        held = () if collected is None else tuple(collected.updates.values())
-        self._for_watchers.restore(rows_of(self._directory.history()), found.updates.values())
-        self._directory.spool.keep_only(
-            None if collected is None else collected.round, [update.client for update in held]
-        )
-        lost: tuple[str, ...] = ()
-        if collected is not None:
-            workshop.begin_round(collected.base)
-            self._bulletins.begin_round(collected.round)
-            lost = workshop.restore(collected.round, held)
+        lost = self._interpreter.restore(found)
         if not found.begun:
             self._handle(on.Started(now=self._now()))
         self._handle(on.Resumed(now=self._now(), epoch=self.scope.epoch))
@@ -216,12 +195,12 @@ class Aggregator:
             )
             self._handle(on.UpdatesLost(now=self._now(), round=collected.round, clients=lost))
         for effect in found.again(self._state):
-            self._perform(effect)
+            self._interpreter.perform(effect, self._state)
 
     @property
     def curves(self) -> Curves:
         """The rounds that have ended, in earlier starts of the aggregator too."""
-        return self._for_watchers.curves
+        return self._interpreter.for_watchers.curves
 
     @property
     def paused(self) -> str | None:
@@ -268,7 +247,6 @@ class Aggregator:
             self._handle(on.TimePassed(now=self._ticked))
         while self._events:
             self._handle(self._events.popleft())
-        self._whole = self._offered = None
         self._workshop.uploads.pass_time(self._now())
         self._publish_status()
 
@@ -280,13 +258,13 @@ class Aggregator:
         after, effects = step(before, event)
         for effect in effects:
             if isinstance(effect, do.Record):
-                self._perform(effect)  # before anybody can see what comes of it
+                self._interpreter.perform(effect, before)  # before anybody can see what comes of it
         self._state = after
         if after.roster is not before.roster:
             notices.tell(event, self._state)
         for effect in effects:
             if not isinstance(effect, do.Record):
-                self._perform(effect)
+                self._interpreter.perform(effect, after)
         if self._observer is not None:
             self._observer(self._state, effects, self._now())
         self._trackers.observe(self._state, effects)
@@ -310,7 +288,7 @@ class Aggregator:
                 self._done(item)
             case Signal(reason=reason):
                 self._handle(on.Interrupted(now=self._now(), reason=reason))
-            case mqtt.Received():
+            case Arrival():
                 self._received(item)
             case mqtt.Connected():
                 self._connected(lane)
@@ -346,131 +324,19 @@ class Aggregator:
             self._links.take_over()
             self._handle(on.Reconnected(now=self._now()))
 
-    def _received(self, received: mqtt.Received) -> None:
-        meaning = self._reception.read(received, self._state, self._now())
-        match meaning.said:
-            case m.UpdateChunk():
-                self._take_chunk(meaning.said, received)
-                return
-            case m.Update():
-                self._whole = meaning.said
-            case m.Offer():
-                self._offered = meaning.said
+    def _received(self, arrival: Arrival) -> None:
+        meaning = self._reception.read(arrival, self._state, self._now())
+        if meaning.chunk is not None:
+            self._take_chunk(meaning.chunk, arrival)
         if meaning.answer is not None:
-            self._perform(meaning.answer)
+            self._interpreter.perform(meaning.answer, self._state)
         if meaning.event is not None:
             before = self._state
             self._handle(meaning.event)
             if isinstance(meaning.event, on.Evaluated) and self._state is not before:
-                self._gate.give_back(received)  # it was waited for
+                self._gate.give_back(arrival)  # it was waited for
 
-    # --- effects ------------------------------------------------------------------------------------------
-
-    def _perform(self, effect: do.Effect) -> None:
-        """While there is no room on the disk for it, the run stands still."""
-        match effect:
-            case do.Record(event=event):
-                self._write(lambda: self._directory.journal.append(event))
-            case do.Reply(client=client, body=body):
-                if isinstance(body, do.Reject | do.Refuse):
-                    self._reception.drop(self._state, client, body.reason, body.detail)
-                self._links.send(t.RepliesTopic(client), translate.reply(effect, self.settings, self.scope))
-            case do.AnnounceRound():
-                self._announce(effect)
-            case do.WithdrawRound(round=number):
-                self._publications.withdraw(number)
-                self._directory.spool.forget(number)
-                self._events.extend(
-                    on.UpdateOffered(now=self._now(), update=facts)
-                    for facts in self._workshop.uploads.end_round()
-                )
-            case do.Receive(update=update):
-                self._receive(update)
-            case do.Keep(update=update):
-                self._keep(update)
-            case do.Fold(update=update):
-                self._for_watchers.took(update)
-                self._workshop.fold(update)
-            case do.Average():
-                self._workshop.average(effect)
-            case do.PublishModel(round=number, model=model, evaluate=evaluate):
-                newest, previous = self._workshop.averaging.newest, self._workshop.averaging.previous
-                if model.digest == newest.digest:
-                    self._publications.publish(number, model, newest, evaluate, previous)
-                elif previous is not None:  # only when a run is taken up again
-                    self._publications.publish(number, model, previous, evaluate)
-            case do.PublishResult(summary=summary):
-                self.refusals.close_round(summary.round)
-                self._bulletins.result(summary)
-            case do.WriteHistory(summary=summary):
-                up, down = self._bulletins.bytes_of(summary.round)
-                refused = self.refusals.take_round(summary.round)
-                line = status.history_line(summary, up, down, refused)
-                self._write(lambda: self._directory.append_history(line))
-                self._trackers.round(line)
-            case do.KeepBest(model=model):
-                if not self._write(lambda: self._directory.checkpoints.keep_best(model.version)):
-                    LOG.warning(
-                        "version %d is the best so far, but its checkpoint is gone: best.safetensors stays as it is",
-                        model.version,
-                    )
-            case do.End():
-                pass
-            case _:
-                assert_never(effect)
-
-    def _write(self, action: Callable[[], Written]) -> Written:
-        """Something small, into the run's directory."""
-
-        def write() -> Written:
-            with room_for(RECORD_BYTES, self._directory.path):
-                return action()
-
-        return self._pause.attempt(write)
-
-    def _grant(self, grant: Granted) -> None:
-        offer = grant.offer
-        message = m.Grant(
-            **self.scope.envelope(),
-            client=offer.client,
-            session=offer.session,
-            round=offer.round,
-            digest=offer.digest,
-            chunks=grant.chunks,
-        )
-        self._links.send(t.RepliesTopic(offer.client), message)
-
-    def _announce(self, effect: do.AnnounceRound) -> None:
-        if self._bulletins.begin_round(effect.round):
-            self._workshop.begin_round(effect.base)
-        self._gate.fill(effect.cohort)
-        message = translate.selected(
-            effect, self.settings, self.scope, self._now(), self._links.maximum_packet_size
-        )
-        self._publications.announce(message, effect.cohort)
-
-    def _receive(self, update: on.UpdateFacts) -> None:
-        assert self._offered is not None, "an offer is taken up in the turn in which it arrived"
-        try:
-            complete = self._workshop.receive(self._offered, update, self._now())
-        except Misfit as error:
-            # By an event, since it is out of the round: it will not send another one.
-            self._events.append(
-                on.UpdateUnusable(
-                    now=self._now(),
-                    client=update.client,
-                    session=update.session,
-                    round=update.round,
-                    digest=update.digest,
-                    reason=error.reason if error.reason in ("wrong-size", "wrong-manifest") else "malformed",
-                    detail=str(error),
-                )
-            )
-            return
-        if complete is not None:  # all of it had come before the aggregator was started again
-            self._events.append(on.UpdateArrived(now=self._now(), update=complete))
-
-    def _take_chunk(self, chunk: m.UpdateChunk, received: mqtt.Received) -> None:
+    def _take_chunk(self, chunk: m.UpdateChunk, arrival: Arrival) -> None:
         kept = self._workshop.uploads.kept
         try:
             complete = self._pause.attempt(lambda: self._workshop.uploads.take(chunk, self._now()))
@@ -478,15 +344,10 @@ class Aggregator:
             self._reception.drop(self._state, chunk.client, error.reason, str(error))
             return
         if self._workshop.uploads.kept > kept:
-            self._gate.give_back(received)
+            self._gate.give_back(arrival)
         self._links.bytes_up += len(chunk.data)
         if complete is not None:
             self._handle(on.UpdateArrived(now=self._now(), update=complete))
-
-    def _keep(self, update: on.UpdateFacts) -> None:
-        if self._whole is not None:
-            self._links.bytes_up += update.size
-        self._workshop.keep(update, self._whole)
 
     def _done(self, done: Done) -> None:
         """The workshop has finished something."""
@@ -503,4 +364,6 @@ class Aggregator:
         self._workshop.settle(done, self._now())
 
     def _publish_status(self, *, force: bool = False) -> None:
-        self._bulletins.status(self._state, self._now(), self._pause.why, self.refusals, force=force)
+        self._interpreter.bulletins.status(
+            self._state, self._now(), self._pause.why, self.refusals, force=force
+        )

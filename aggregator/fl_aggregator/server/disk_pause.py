@@ -13,9 +13,8 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from fl_aggregator.aggregation.worker import Done
-from fl_aggregator.messaging.inbox import Inbox, Item, Lane
+from fl_aggregator.messaging.inbox import Arrival, Inbox, Item, Lane, size_of
 from fl_aggregator.storage.disk_space import DiskFull, has_room
-from fl_shared.mqtt import events as mqtt
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class Pause:
         if not self._held:
             return None
         lane, item = self._held.popleft()
-        self._held_bytes -= _size(item)
+        self._held_bytes -= size_of(item)
         return lane, item
 
     def attempt(self, action: Callable[[], Result]) -> Result:
@@ -116,13 +115,9 @@ class Pause:
     def _hold(self, lane: Lane, item: Item) -> None:
         if isinstance(item, Done):
             self._held.append((lane, item))
-        elif lane == "updates" and isinstance(item, mqtt.Received):
-            if self._held_bytes + len(item.payload) <= MAX_HELD_BYTES:
-                self._held_bytes += len(item.payload)
+        elif lane == "updates" and isinstance(item, Arrival):
+            if self._held_bytes + size_of(item) <= MAX_HELD_BYTES:
+                self._held_bytes += size_of(item)
                 self._held.append((lane, item))
         else:
             self._take(lane, item)
-
-
-def _size(item: Item) -> int:
-    return len(item.payload) if isinstance(item, mqtt.Received) else 0

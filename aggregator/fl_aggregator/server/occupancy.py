@@ -11,7 +11,7 @@ import time
 from typing import Final
 
 from fl_aggregator.messaging.connections import Links
-from fl_aggregator.messaging.inbox import Inbox, Signal
+from fl_aggregator.messaging.inbox import Arrival, Inbox, Signal
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
@@ -52,7 +52,7 @@ def stop_if_occupied(links: Links, inbox: Inbox, scope: Scope, prefix: str, brok
                 raise UserError(reason)
             case Signal(reason=reason):
                 raise RunFailed(reason)
-            case mqtt.Received() as received:
+            case Arrival(received=received):
                 found = _run_here(received, prefix)
                 if found is not None and not received.retain:
                     advice = "" if found == scope.run else ", or give this one another --prefix"

@@ -1,0 +1,226 @@
+"""Performs the effects of the round machine. `round.effects.PERFORMANCE` says of each where, and what answers it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, TypeVar, assert_never
+
+from fl_aggregator.aggregation.uploads import Misfit
+from fl_aggregator.aggregation.worker import Workshop
+from fl_aggregator.messaging import translate
+from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.inbox import Inbox
+from fl_aggregator.messaging.publisher import Bulletins, Publications
+from fl_aggregator.messaging.rate_limiter import Gate
+from fl_aggregator.messaging.rejections import Refusals
+from fl_aggregator.messaging.watcher_feed import ForWatchers
+from fl_aggregator.monitoring.tracking.trackers import Trackers
+from fl_aggregator.monitoring.views import status
+from fl_aggregator.monitoring.views.history import rows_of
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.state import Run
+from fl_aggregator.server.disk_pause import Pause
+from fl_aggregator.server.launch import Launch
+from fl_aggregator.server.resume import Resumption
+from fl_aggregator.storage.disk_space import room_for
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.envelope import Scope
+from fl_shared.transfer.upload_scheduler import Granted
+
+LOG: Final = logging.getLogger(__name__)
+
+RECORD_BYTES: Final = 4096
+"""About so much a line of the journal or the history, or a directory's entry, may need."""
+
+Written = TypeVar("Written")
+
+
+class Interpreter:
+    """Belongs to the loop's thread. Nothing is decided here: what comes of an effect is posted as an event.
+
+    ``post`` puts an event behind those that wait; ``clock`` gives run time in seconds.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        scope: Scope,
+        links: Links,
+        inbox: Inbox,
+        *,
+        gate: Gate,
+        refusals: Refusals,
+        pause: Pause,
+        trackers: Trackers,
+        post: Callable[[on.Event], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings = launch.record.settings
+        self._directory = launch.directory
+        self._scope = scope
+        self._links = links
+        self._gate = gate
+        self._refusals = refusals
+        self._pause = pause
+        self._trackers = trackers
+        self._post = post
+        self._clock = clock
+        self.workshop = Workshop(
+            settings, launch.strategy, launch.directory, self._grant, lambda done: inbox.put("control", done)
+        )
+        started = launch.record.started.removesuffix("+00:00") + "Z"
+        self.for_watchers = ForWatchers(links, scope, started, self.workshop.under_way)
+        self.bulletins = Bulletins(links, scope, self.for_watchers)
+        self._publications = Publications(links, scope, settings.task, launch.record.chunk)
+
+    def restore(self, found: Resumption) -> tuple[str, ...]:
+        """Takes up models, history and the open round of a run that is resumed.
+
+        Gives the clients whose accepted update is not in the spool any more, sorted.
+        """
+        if found.state.model is not None:
+            version, checkpoints = found.state.version, self._directory.checkpoints
+            before = checkpoints.read(version - 1) if version > 0 else None
+            self.workshop.averaging.restore(version, checkpoints.read(version), before)
+        collected = found.open_round
+        held = () if collected is None else tuple(collected.updates.values())
+        self.for_watchers.restore(rows_of(self._directory.history()), found.updates.values())
+        self._directory.spool.keep_only(
+            None if collected is None else collected.round, [update.client for update in held]
+        )
+        if collected is None:
+            return ()
+        self.workshop.begin_round(collected.base)
+        self.bulletins.begin_round(collected.round)
+        return self.workshop.restore(collected.round, held)
+
+    def write(self, action: Callable[[], Written]) -> Written:
+        """Something small, into the run's directory. While the disk has no room for it, the run stands still."""
+
+        def write() -> Written:
+            with room_for(RECORD_BYTES, self._directory.path):
+                return action()
+
+        return self._pause.attempt(write)
+
+    def perform(self, effect: do.Effect, state: Run) -> None:
+        """One effect; ``state`` is the newest. Raises ``OSError`` if the run's directory cannot be written to."""
+        match effect:
+            case do.Record(event=event):
+                self.write(lambda: self._directory.journal.append(event))
+            case do.Reply():
+                self._reply(effect, state)
+            case do.AnnounceRound():
+                self._announce(effect)
+            case do.WithdrawRound(round=number):
+                self._withdraw(number)
+            case do.Receive():
+                self._receive(effect)
+            case do.Keep():
+                self._keep(effect)
+            case do.Fold(update=update):
+                self.for_watchers.took(update)
+                self.workshop.fold(update)
+            case do.Average():
+                self.workshop.average(effect)
+            case do.PublishModel():
+                self._publish_model(effect)
+            case do.PublishResult(summary=summary):
+                self._refusals.close_round(summary.round)
+                self.bulletins.result(summary)
+            case do.WriteHistory():
+                self._write_history(effect)
+            case do.KeepBest():
+                self._keep_best(effect)
+            case do.End():
+                pass
+            case _:
+                assert_never(effect)
+
+    def _reply(self, effect: do.Reply, state: Run) -> None:
+        if isinstance(effect.body, do.Reject | do.Refuse):
+            known = effect.client if effect.client in state.roster else None
+            self._refusals.count(known, effect.body.reason, effect.body.detail)
+        answer = translate.reply(effect, self._settings, self._scope)
+        self._links.send(t.RepliesTopic(effect.client), answer)
+
+    def _announce(self, effect: do.AnnounceRound) -> None:
+        if self.bulletins.begin_round(effect.round):
+            self.workshop.begin_round(effect.base)
+        self._gate.fill(effect.cohort)
+        message = translate.selected(
+            effect, self._settings, self._scope, self._clock(), self._links.maximum_packet_size
+        )
+        self._publications.announce(message, effect.cohort)
+
+    def _withdraw(self, number: int) -> None:
+        self._publications.withdraw(number)
+        self._directory.spool.forget(number)
+        for update in self.workshop.uploads.end_round():
+            self._post(on.UpdateOffered(now=self._clock(), update=update))
+
+    def _receive(self, effect: do.Receive) -> None:
+        update, offer = effect.update, effect.payload
+        assert isinstance(offer, m.Offer)
+        try:
+            complete = self.workshop.receive(offer, update, self._clock())
+        except Misfit as error:
+            # By an event, since it is out of the round: it will not send another one.
+            self._post(
+                on.UpdateUnusable(
+                    now=self._clock(),
+                    client=update.client,
+                    session=update.session,
+                    round=update.round,
+                    digest=update.digest,
+                    reason=error.reason if error.reason in ("wrong-size", "wrong-manifest") else "malformed",
+                    detail=str(error),
+                )
+            )
+            return
+        if complete is not None:  # all of it had come before the aggregator was started again
+            self._post(on.UpdateArrived(now=self._clock(), update=complete))
+
+    def _keep(self, effect: do.Keep) -> None:
+        whole = effect.payload
+        assert isinstance(whole, m.Update | None)
+        if whole is not None:
+            self._links.bytes_up += effect.update.size
+        self.workshop.keep(effect.update, whole)
+
+    def _publish_model(self, effect: do.PublishModel) -> None:
+        newest, previous = self.workshop.averaging.newest, self.workshop.averaging.previous
+        if effect.model.digest == newest.digest:
+            self._publications.publish(effect.round, effect.model, newest, effect.evaluate, previous)
+        elif previous is not None:  # only when a run is resumed
+            self._publications.publish(effect.round, effect.model, previous, effect.evaluate)
+
+    def _write_history(self, effect: do.WriteHistory) -> None:
+        number = effect.summary.round
+        up, down = self.bulletins.bytes_of(number)
+        line = status.history_line(effect.summary, up, down, self._refusals.take_round(number))
+        self.write(lambda: self._directory.append_history(line))
+        self._trackers.round(line)
+
+    def _keep_best(self, effect: do.KeepBest) -> None:
+        version = effect.model.version
+        if not self.write(lambda: self._directory.checkpoints.keep_best(version)):
+            LOG.warning(
+                "version %d is the best so far, but its checkpoint is gone: best.safetensors stays as it is",
+                version,
+            )
+
+    def _grant(self, grant: Granted) -> None:
+        offer = grant.offer
+        message = m.Grant(
+            **self._scope.envelope(),
+            client=offer.client,
+            session=offer.session,
+            round=offer.round,
+            digest=offer.digest,
+            chunks=grant.chunks,
+        )
+        self._links.send(t.RepliesTopic(offer.client), message)
