@@ -32,7 +32,7 @@ class Mortal(interpreter.Interpreter):
         super().perform(effect, state)
 
 
-aggregator.Interpreter = Mortal  # type: ignore[attr-defined, misc]
+aggregator.Interpreter = Mortal  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     main()
