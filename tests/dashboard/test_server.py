@@ -17,8 +17,8 @@ from fl_aggregator.dashboard.address import WebSocketAddress
 from fl_aggregator.dashboard.server import STATIC, DashboardServer
 from fl_shared.errors import UserError
 from fl_shared.mosquitto import LOOPBACK, Listener, MosquittoChild
-from tests import programs
-from tests.dashboard.browsers import for_browsers
+from tests.support import programs
+from tests.support.browser import websocket_broker
 
 BROKER = WebSocketAddress.parse("ws://broker.example:9001/mqtt")
 
@@ -205,7 +205,7 @@ def test_the_lines_for_mosquitto() -> None:
 
 @pytest.mark.broker
 def test_mosquitto_serves_the_same_files_and_none_besides(tmp_path: Path) -> None:
-    broker, port = for_browsers(tmp_path)
+    broker, port = websocket_broker(tmp_path)
     url = f"http://{LOOPBACK}:{port}/"
     try:
         for name in ("", "js/main.js", "css/page.css", "vendor/mqtt.min.js", "config.json"):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests import programs
-from tests.dashboard.browsers import Watched
+from tests.support import programs
+from tests.support.browser import CheckedPage
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 SMALL = (
@@ -35,7 +35,7 @@ def test_one_address_to_open_that_stays_until_it_is_interrupted(chromium: Browse
         programs.until(lambda: "dashboard: " in run.out, 30, "the page's address")
         found = re.search(r"^dashboard: (http://127\.0\.0\.1:\d+/)$", run.out, re.MULTILINE)
         assert found is not None, run.output
-        page = Watched(chromium)
+        page = CheckedPage(chromium)
         page.page.goto(found.group(1))
         page.wait_text("#overview-title", "Finished: 2 of 2 versions", 90_000)
         programs.until(lambda: "until Ctrl-C" in run.err, 20, "the run's end")

@@ -25,10 +25,10 @@ from fl_shared.errors import QueueFull
 from fl_shared.mqtt import Network
 from fl_shared.publication import ModelSection, Publication, publication
 from fl_shared.tensors import ArraySpec, Manifest, Vector
-from tests import programs
-from tests.aggregator_over_the_wire import RUN, OverTheWire, sections_of
-from tests.broker import Mosquitto
-from tests.samples import MESSAGES
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.samples import MESSAGES
+from tests.support.simulated_aggregator import RUN, SimulatedAggregator, sections_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -43,7 +43,7 @@ FLOOD = 300
 class Scene:
     """The edge ``7``, on a broker that has things of an earlier life."""
 
-    def __init__(self, wire: OverTheWire, edge: programs.Program) -> None:
+    def __init__(self, wire: SimulatedAggregator, edge: programs.Program) -> None:
         self.wire = wire
         self.edge = edge
         self.round = 0
@@ -99,7 +99,7 @@ class Scene:
 def test_an_edge_goes_on_whatever_its_aggregator_says(
     tmp_path: Path, mosquitto: Mosquitto, network: Network
 ) -> None:
-    wire = OverTheWire(network, mosquitto.address, "fl", task=TASK)
+    wire = SimulatedAggregator(network, mosquitto.address, "fl", task=TASK)
     leave_behind(wire)
     arguments = ("--task", TASK, "--chunk", str(CHUNK))
     with programs.edges(tmp_path, mosquitto.url, "7", *arguments) as edge:
@@ -134,7 +134,7 @@ def test_an_edge_goes_on_whatever_its_aggregator_says(
     assert len(edge.err.splitlines()) < 200, "a flood of bad messages is not one of log lines"
 
 
-def leave_behind(wire: OverTheWire) -> None:
+def leave_behind(wire: SimulatedAggregator) -> None:
     """Retained on every topic that an edge listens to."""
     for topic, payload in (
         ("fl/aggregator", b"junk"),
@@ -318,7 +318,7 @@ def other_model(scene: Scene, shift: float) -> Publication:
     return of_vector(scene, scene.weights + np.float32(shift))
 
 
-def chunk_of(model: Publication, index: int, wire: OverTheWire) -> dict[str, Any]:
+def chunk_of(model: Publication, index: int, wire: SimulatedAggregator) -> dict[str, Any]:
     return model.chunk(index, **wire.envelope()).model_dump()
 
 

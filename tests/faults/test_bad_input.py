@@ -25,11 +25,19 @@ from fl_shared import topics as t
 from fl_shared.errors import QueueFull
 from fl_shared.mqtt import Network
 from fl_shared.tensors import ArraySpec, Manifest, Vector, content_digest
-from tests import programs
-from tests.broker import Mosquitto
-from tests.edge_over_the_wire import EdgesOverTheWire, digest_of, folded, offer_of, session_of
-from tests.faults.bad_updates import ANSWERED, MANIFEST, NOT_ANSWERED, OTHER, VALUES, Bad, with_data
-from tests.samples import MESSAGES
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.invalid_updates import (
+    ANSWERED,
+    MANIFEST,
+    NOT_ANSWERED,
+    OTHER,
+    VALUES,
+    Case,
+    with_data,
+)
+from tests.support.samples import MESSAGES
+from tests.support.simulated_edges import SimulatedEdges, digest_of, folded, offer_of, session_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -45,7 +53,7 @@ def pack(fields: dict[str, Any]) -> bytes:
 class Scene:
     """A run, its hand-made edges, and what is to be counted."""
 
-    def __init__(self, run: programs.Program, wire: EdgesOverTheWire, clients: Sequence[str]) -> None:
+    def __init__(self, run: programs.Program, wire: SimulatedEdges, clients: Sequence[str]) -> None:
         self.run = run
         self.wire = wire
         self.chance = np.random.default_rng(7)
@@ -113,7 +121,7 @@ SETTINGS = (
 def test_whatever_is_sent_the_good_updates_are_folded_exactly(
     tmp_path: Path, mosquitto: Mosquitto, network: Network
 ) -> None:
-    wire = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    wire = SimulatedEdges(network, mosquitto.address, MANIFEST)
     leftovers = leave_behind(wire)
     with programs.aggregator(tmp_path, mosquitto.url, *SETTINGS) as run:
         scene = Scene(run, wire, CLIENTS)
@@ -178,7 +186,7 @@ def out_of_the_round() -> list[tuple[str, str]]:
     ]
 
 
-def leave_behind(wire: EdgesOverTheWire) -> dict[str, int]:
+def leave_behind(wire: SimulatedEdges) -> dict[str, int]:
     """Retained from an earlier life, on topics of edges and of the aggregator."""
     retained = {
         "fl/updates/nan": codec.encode(MESSAGES["update"][1]),
@@ -237,7 +245,7 @@ def first_weights(scene: Scene) -> Vector:
     return weights
 
 
-def newly_called(wire: EdgesOverTheWire, called: set[str]) -> str:
+def newly_called(wire: SimulatedEdges, called: set[str]) -> str:
     while True:
         cohort = wire.expect(m.Selected, 10, round=0).cohort
         assert cohort is not None
@@ -318,7 +326,7 @@ def bad_updates(scene: Scene) -> list[str]:
     """Says who is still in the round, and has sent its good update after the bad one."""
     wire = scene.wire
 
-    def sent(bad: Bad) -> None:
+    def sent(bad: Case) -> None:
         wire.send_update(bad.name, bad.make(scene.good(bad.name), pack))
 
     for bad in ANSWERED:
@@ -402,7 +410,7 @@ def flood(scene: Scene) -> None:
         programs.until(partial(sent, wire, topic, payload), 10, "room to send")
 
 
-def sent(wire: EdgesOverTheWire, topic: str, payload: bytes) -> bool:
+def sent(wire: SimulatedEdges, topic: str, payload: bytes) -> bool:
     try:
         return wire.connection.publish(topic, payload)
     except QueueFull:

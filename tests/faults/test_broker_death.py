@@ -19,10 +19,10 @@ from fl_aggregator.translate import Scope
 from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared.reach import BrokerReach
-from tests import programs
-from tests.broker import Mosquitto
-from tests.faults.watching import TASK, Watch, freeze, model_sha256, settings, thaw, trainings, workers
-from tests.wire import Listener
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.listener import Listener
+from tests.support.watching import TASK, Watch, freeze, model_sha256, settings, thaw, trainings, workers
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
 

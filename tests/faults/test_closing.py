@@ -16,9 +16,9 @@ from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared import topics as t
 from fl_shared.tensors import ArraySpec, Manifest
-from tests import programs
-from tests.broker import Mosquitto
-from tests.edge_over_the_wire import EdgesOverTheWire, session_of
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.simulated_edges import SimulatedEdges, session_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -32,7 +32,7 @@ class Run:
         self, directory: Path, broker: Mosquitto, network: mqtt.Network, stack: ExitStack, *arguments: str
     ) -> None:
         self.directory = directory
-        self.edges = EdgesOverTheWire(network, broker.address, MANIFEST)
+        self.edges = SimulatedEdges(network, broker.address, MANIFEST)
         self.program = stack.enter_context(
             programs.aggregator(directory, broker.url, "--holdout", "0", "--wait", "20", *arguments)
         )

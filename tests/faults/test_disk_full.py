@@ -21,10 +21,9 @@ from fl_aggregator.disk import has_room
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
-from tests import programs
-from tests.broker import Mosquitto
-from tests.faults import watching
-from tests.faults.watching import TASK, Watch
+from tests.support import programs, watching
+from tests.support.broker import Mosquitto
+from tests.support.watching import TASK, Watch
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 

@@ -15,10 +15,10 @@ from fl_edge import kept
 from fl_shared import messages as m
 from fl_shared import mqtt
 from fl_shared import topics as t
-from tests import programs
-from tests.aggregator_over_the_wire import OverTheWire
-from tests.broker import Mosquitto
-from tests.faults.watching import (
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.simulated_aggregator import SimulatedAggregator
+from tests.support.watching import (
     TASK,
     Watch,
     freeze,
@@ -143,7 +143,7 @@ def test_an_answer_that_never_came(
 ) -> None:
     """The aggregator has not got the update, so the next life of the edge sends it: the same bytes, once trained."""
     prefix, small = "faults/unanswered", "synthetic-1000"
-    wire = OverTheWire(network, shared_mosquitto.address, prefix, task=small)
+    wire = SimulatedAggregator(network, shared_mosquitto.address, prefix, task=small)
     arguments = ("--task", small, "--prefix", prefix)
     state = ("--state-dir", str(tmp_path / "state"))
     file = tmp_path / "state" / kept.FILE
@@ -169,7 +169,7 @@ def test_the_update_of_another_run_is_not_sent(
 ) -> None:
     prefix, small = "faults/other", "synthetic-1000"
     arguments = ("--task", small, "--prefix", prefix, "--state-dir", str(tmp_path / "state"))
-    wire = OverTheWire(network, shared_mosquitto.address, prefix, task=small)
+    wire = SimulatedAggregator(network, shared_mosquitto.address, prefix, task=small)
     file = tmp_path / "state" / kept.FILE
     with programs.edges(tmp_path / "1", shared_mosquitto.url, "0", *arguments) as first:
         wire.admit_fully("0")

@@ -28,11 +28,11 @@ from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import QueueFull
 from fl_shared.tensors import ArraySpec, Manifest
-from tests import programs
-from tests.aggregator_over_the_wire import OverTheWire
-from tests.broker import Mosquitto
-from tests.edge_over_the_wire import EdgesOverTheWire, digest_of, offer_of
-from tests.faults.watching import TASK, settings
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.simulated_aggregator import SimulatedAggregator
+from tests.support.simulated_edges import SimulatedEdges, digest_of, offer_of
+from tests.support.watching import TASK, settings
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(180)]
 
@@ -129,7 +129,7 @@ def test_a_flood_changes_nothing_for_those_who_train(
 ) -> None:
     manifest = Manifest(arrays=(ArraySpec(name="body", shape=(3,)),))
     with programs.aggregator(tmp_path, mosquitto.url, *settings(5), "--wait", "90") as run:
-        watch = OverTheWire(
+        watch = SimulatedAggregator(
             network, mosquitto.address, "fl", hears=("aggregator", "status", f"replies/{MAD}")
         )
         born = watch.expect(m.AggregatorPresence, 20, state="online")
@@ -184,7 +184,7 @@ CHUNK = 2**18
 class SlowEdges:
     """They are selected like others, offer their updates at once, and then only seem to send them."""
 
-    def __init__(self, wire: EdgesOverTheWire, manifest: Manifest) -> None:
+    def __init__(self, wire: SimulatedEdges, manifest: Manifest) -> None:
         """Ready before anybody else can be."""
         self._wire = wire
         vector = np.ones(manifest.values, np.float32)
@@ -229,7 +229,7 @@ def test_whoever_only_seems_to_send_holds_nobody_up(
         "--rounds", "1", "--holdout", "0", "--grace", "0", "--wait", "60", "--deadline", "170",
         "--init", str(first),
     )  # fmt: skip
-    wire = EdgesOverTheWire(network, mosquitto.address, manifest, task=f"synthetic-{values}")
+    wire = SimulatedEdges(network, mosquitto.address, manifest, task=f"synthetic-{values}")
     with programs.aggregator(tmp_path, mosquitto.url, *run_settings) as run:
         wire.expect(m.AggregatorPresence, 20, state="online")
         wire.join(dict.fromkeys(SLOW, 10))
@@ -259,7 +259,7 @@ def test_a_claim_that_is_too_large_is_refused_before_a_byte_is_taken(
     run_settings = (
         "--clients", "2", "--per-round", "2", "--rounds", "1", "--holdout", "0", "--grace", "0", "--wait", "20",
     )  # fmt: skip
-    wire = EdgesOverTheWire(network, mosquitto.address, manifest)
+    wire = SimulatedEdges(network, mosquitto.address, manifest)
     with programs.aggregator(tmp_path, mosquitto.url, *run_settings) as run:
         wire.expect(m.AggregatorPresence, 20, state="online")
         wire.join({"0": 10, "1": 10})

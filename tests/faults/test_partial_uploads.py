@@ -10,10 +10,9 @@ import pytest
 
 from fl_aggregator.spool import Spool
 from fl_shared import messages as m
-from tests import programs
-from tests.broker import Mosquitto
-from tests.faults import watching
-from tests.faults.watching import Watch
+from tests.support import programs, watching
+from tests.support.broker import Mosquitto
+from tests.support.watching import Watch
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 

@@ -14,11 +14,11 @@ import pytest
 from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
-from tests import programs
-from tests.broker import Mosquitto
-from tests.faults.watching import TASK, Hold, Watch, freeze, kill, thaw, trainings
-from tests.peer import Peer, peer
-from tests.wire import Listener
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import Peer, peer
+from tests.support.listener import Listener
+from tests.support.watching import TASK, Hold, Watch, freeze, kill, thaw, trainings
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 

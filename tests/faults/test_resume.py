@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests import programs
-from tests.broker import Mosquitto
+from tests.support import programs
+from tests.support.broker import Mosquitto
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -46,16 +46,16 @@ class Place:
     fleet: programs.Program
     directory: Path
 
-    def mortal(self, name: str, dies_before: int, *, again: bool = False) -> tuple[int, str]:
+    def mortal(self, name: str, crash_before: int, *, again: bool = False) -> tuple[int, str]:
         """A start of a run (or of one ``again``) that dies; its exit code, and its death note."""
         directory = self.directory / name
         directory.mkdir(exist_ok=again)
         note, run = directory / "note.txt", str(directory / "run")
         what = ("--resume", run) if again else (*RUN, "--run-dir", run)
         done = subprocess.run(
-            [sys.executable, "-m", "tests.faults.dying_aggregator", "start", *what, "--broker", self.broker.url,
+            [sys.executable, "-m", "tests.support.crashing_aggregator", "start", *what, "--broker", self.broker.url,
              "--keepalive", programs.KEEPALIVE],
-            env={**os.environ, "DIES_BEFORE": str(dies_before), "DEATH_NOTE": str(note)},
+            env={**os.environ, "CRASH_BEFORE_EFFECT": str(crash_before), "CRASH_REPORT": str(note)},
             capture_output=True, timeout=90, check=False,
         )  # fmt: skip
         return done.returncode, note.read_text()

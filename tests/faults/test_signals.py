@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from fl_shared.mosquitto import answers
-from tests import programs
-from tests.broker import Mosquitto
-from tests.wire import Listener
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.listener import Listener
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from fl_shared import mqtt
-from tests import programs
-from tests.broker import Mosquitto
-from tests.peer import peer
-from tests.wire import Listener
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import peer
+from tests.support.listener import Listener
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs
-from tests.broker import Mosquitto
-from tests.provisioned import kit_of, provisioned
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.provisioned_broker import kit_of, provisioned
 
 SEVEN = Path(__file__).parents[2] / "examples" / "seven.png"
 RUN = ("--clients", "2", "--per-round", "2", "--rounds", "500", "--epochs", "1", "--wait", "60")

@@ -12,7 +12,7 @@ import pytest
 from fl_aggregator.provision.authority import Authority, new_serial
 from fl_aggregator.provision.kits import Provision
 from fl_shared.kit import Kit
-from tests.provisioned import NOT_AUTHORISED, Broker, Refused, connected, kit_of, provisioned
+from tests.support.provisioned_broker import NOT_AUTHORISED, Broker, Refused, connected, kit_of, provisioned
 
 pytestmark = pytest.mark.broker
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs
-from tests.broker import Mosquitto
+from tests.support import programs
+from tests.support.broker import Mosquitto
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 

@@ -14,10 +14,10 @@ from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared.connection import ConnectionSettings
 from fl_shared.mosquitto import free_port
-from tests import programs
-from tests.broker import Mosquitto
-from tests.programs import Program
-from tests.provisioned import Broker, provisioned
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.programs import Program
+from tests.support.provisioned_broker import Broker, provisioned
 
 pytestmark = pytest.mark.broker
 

@@ -22,8 +22,8 @@ from fl_shared import mqtt
 from fl_shared import topics as t
 from fl_shared.tensors import Manifest, content_digest
 from fl_shared.transfer import ModelSection, model_digest, publication
-from tests.aggregator_over_the_wire import RUN, OverTheWire, collect, sections_of
-from tests.broker import Mosquitto
+from tests.support.broker import Mosquitto
+from tests.support.simulated_aggregator import RUN, SimulatedAggregator, collect, sections_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(90)]
 
@@ -94,7 +94,7 @@ def test_one_edge_from_its_registration_to_predictions(
     shared_mosquitto: Mosquitto, network: mqtt.Network, start: Start, tmp_path: Path
 ) -> None:
     prefix = "edge/one"
-    wire = OverTheWire(network, shared_mosquitto.address, prefix)
+    wire = SimulatedAggregator(network, shared_mosquitto.address, prefix)
     process = start(shared_mosquitto.url, prefix, "--id", "lab-a", "--state-dir", "state")
 
     born = wire.expect(m.ClientPresence, 20)
@@ -162,7 +162,7 @@ def test_one_edge_from_its_registration_to_predictions(
     assert "Traceback" not in log
 
 
-def _ask_all_kinds(wire: OverTheWire, prefix: str) -> None:
+def _ask_all_kinds(wire: SimulatedAggregator, prefix: str) -> None:
     picture = np.full((40, 40), 255, np.uint8)
     picture[8:12, 8:32] = picture[8:32, 18:22] = 0
     # The connection for requests may still be on its way: whoever asks must be ready to ask again (7.5).
@@ -203,7 +203,7 @@ def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(
     shared_mosquitto: Mosquitto, network: mqtt.Network, start: Start, tmp_path: Path
 ) -> None:
     prefix = "edge/killed"
-    wire = OverTheWire(network, shared_mosquitto.address, prefix)
+    wire = SimulatedAggregator(network, shared_mosquitto.address, prefix)
     process = start(shared_mosquitto.url, prefix, "--id", "7")
     registered = wire.admit_fully("7")
     wire.select(0, ("7",), None)
@@ -245,7 +245,7 @@ def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(
 def test_the_device_is_the_same_after_a_restart(
     shared_mosquitto: Mosquitto, network: mqtt.Network, start: Start
 ) -> None:
-    wire = OverTheWire(network, shared_mosquitto.address, "edge/device")
+    wire = SimulatedAggregator(network, shared_mosquitto.address, "edge/device")
     devices = []
     for _ in range(2):
         process = start(shared_mosquitto.url, "edge/device", "--id", "7")
@@ -260,7 +260,7 @@ def test_a_fleet_is_many_edges_in_one_process(
     shared_mosquitto: Mosquitto, network: mqtt.Network, start: Start, tmp_path: Path
 ) -> None:
     prefix, names = "edge/fleet", tuple(str(k) for k in range(5))
-    wire = OverTheWire(network, shared_mosquitto.address, prefix)
+    wire = SimulatedAggregator(network, shared_mosquitto.address, prefix)
     process = start(
         shared_mosquitto.url, prefix, "--id", "0-4", "--evaluator", "evaluator", "--state-dir", "s"
     )
@@ -301,14 +301,14 @@ def test_a_fleet_is_many_edges_in_one_process(
 
 
 def test_the_broker_may_die_and_come_back(mosquitto: Mosquitto, network: mqtt.Network, start: Start) -> None:
-    wire = OverTheWire(network, mosquitto.address, "fl")
+    wire = SimulatedAggregator(network, mosquitto.address, "fl")
     start(mosquitto.url, "fl", "--id", "7")
     wire.admit_fully("7")
     wire.select(0, ("7",), None)
     update = wire.expect(m.Update, 30)
     mosquitto.kill()
     mosquitto.start()
-    wire = OverTheWire(network, mosquitto.address, "fl", epoch=2)
+    wire = SimulatedAggregator(network, mosquitto.address, "fl", epoch=2)
     wire.admit(wire.expect(m.Registration, 20, run=None))
     kept = wire.expect(m.Update, 20)
     assert (kept.digest, kept.epoch) == (update.digest, 2)
@@ -328,7 +328,7 @@ def test_large_models_go_both_ways_in_chunks(
     broker = Mosquitto(directory, extra=[extra] if extra else [])
     hears = ("register/#", "updates/#", "clients/+/presence", "evaluations/#")
     try:
-        wire = OverTheWire(network, broker.address, "fl", task=f"synthetic-{VALUES}", hears=hears)
+        wire = SimulatedAggregator(network, broker.address, "fl", task=f"synthetic-{VALUES}", hears=hears)
         process = start(broker.url, "fl", "--id", "7", "--task", f"synthetic-{VALUES}")
         wire.admit_fully("7")
 
@@ -394,7 +394,7 @@ def test_an_upload_goes_on_after_the_broker_has_died(
 ) -> None:
     task = f"synthetic-{VALUES}"
     hears = ("register/#", "updates/#")
-    wire = OverTheWire(network, mosquitto.address, "fl", task=task, hears=hears)
+    wire = SimulatedAggregator(network, mosquitto.address, "fl", task=task, hears=hears)
     start(mosquitto.url, "fl", "--id", "7", "--task", task, "--chunk", "65536")
     wire.admit_fully("7")
     wire.select(0, ("7",), None, inline_limit=0)
@@ -405,7 +405,7 @@ def test_an_upload_goes_on_after_the_broker_has_died(
     wire.grant(offer, tuple(range(50, 100)))
     mosquitto.kill()
     mosquitto.start()
-    wire = OverTheWire(network, mosquitto.address, "fl", task=task, hears=hears)
+    wire = SimulatedAggregator(network, mosquitto.address, "fl", task=task, hears=hears)
     wire.admit(wire.expect(m.Registration, 20, run=None))
     again = wire.expect(m.Offer, 20)
     assert (again.digest, again.chunk_size) == (offer.digest, offer.chunk_size)
@@ -429,7 +429,7 @@ def run_edge(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.
 def test_a_second_edge_with_the_same_state_directory_exits_2(
     shared_mosquitto: Mosquitto, network: mqtt.Network, start: Start, tmp_path: Path
 ) -> None:
-    wire = OverTheWire(network, shared_mosquitto.address, "edge/lock")
+    wire = SimulatedAggregator(network, shared_mosquitto.address, "edge/lock")
     first = start(shared_mosquitto.url, "edge/lock", "--id", "7")
     wire.expect(m.Registration, 20)
     second = run_edge(tmp_path, "--id", "7", "--broker", shared_mosquitto.url)

@@ -29,9 +29,9 @@ from fl_shared import topics as t
 from fl_shared.publication import ModelSection, model_digest
 from fl_shared.sealing import Sealer
 from fl_shared.signatures import Signer
-from tests.aggregator_over_the_wire import FOLD, TRAINING
-from tests.programs import KEEPALIVE, Program, history, until
-from tests.provisioned import Broker, Client, connected, kit_of, provisioned
+from tests.support.programs import KEEPALIVE, Program, history, until
+from tests.support.provisioned_broker import Broker, Client, connected, kit_of, provisioned
+from tests.support.simulated_aggregator import FOLD, TRAINING
 
 pytestmark = pytest.mark.broker
 

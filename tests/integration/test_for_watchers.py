@@ -20,9 +20,9 @@ from fl_shared import mqtt
 from fl_shared import topics as t
 from fl_shared.reach import BrokerReach
 from fl_shared.tensors import ArraySpec, Manifest
-from tests import programs
-from tests.broker import Mosquitto
-from tests.edge_over_the_wire import EdgesOverTheWire, session_of
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.simulated_edges import SimulatedEdges, session_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -37,7 +37,7 @@ def states(message: m.Edges) -> dict[str, str]:
     return {name: view.state for name, view in message.edges.items()}
 
 
-def until_states(edges: EdgesOverTheWire, number: int, wanted: dict[str, str]) -> m.Edges:
+def until_states(edges: SimulatedEdges, number: int, wanted: dict[str, str]) -> m.Edges:
     while True:
         message = edges.expect(m.Edges, 10.0, round=number)
         if states(message) == wanted:
@@ -62,7 +62,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
         subprocess.run(
             ["mosquitto_pub", "-p", str(mosquitto.port), "-r", "-t", topic, "-m", "ghost"], check=True
         )
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = SimulatedEdges(network, mosquitto.address, MANIFEST)
     edges.connection.subscribe([("fl/history", 1)])
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
     edges.expect(m.AggregatorPresence, state="online")
@@ -148,7 +148,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
 def test_after_a_broker_that_forgot_everything_it_is_said_again(
     tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
 ) -> None:
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = SimulatedEdges(network, mosquitto.address, MANIFEST)
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
     edges.expect(m.AggregatorPresence, state="online")
     edges.join(dict.fromkeys("abc", 10))

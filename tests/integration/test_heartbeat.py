@@ -10,8 +10,8 @@ import pytest
 
 from fl_edge.heartbeat import BEAT_EVERY, Heartbeat
 from fl_shared.errors import UserError
-from tests import programs
-from tests.broker import Mosquitto
+from tests.support import programs
+from tests.support.broker import Mosquitto
 
 LATE = BEAT_EVERY + 3.0
 

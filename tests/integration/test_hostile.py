@@ -13,10 +13,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from fl_shared import codec
-from tests import programs
-from tests.broker import Mosquitto
-from tests.samples import MESSAGES
-from tests.wire import Listener
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.listener import Listener
+from tests.support.samples import MESSAGES
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 

@@ -13,7 +13,7 @@ import pytest
 
 from fl_shared.leash import Leashed
 from fl_shared.mosquitto import answers
-from tests.peer import eventually
+from tests.support.connection_harness import eventually
 
 pytestmark = pytest.mark.broker
 

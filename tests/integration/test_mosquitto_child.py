@@ -16,8 +16,8 @@ from fl_shared.errors import RunFailed, UserError
 from fl_shared.leash import Leashed
 from fl_shared.mosquitto import Listener, MosquittoChild, answers, configuration, find_mosquitto, free_port
 from fl_shared.mqtt import ConnectionSettings, Network
-from tests.broker import Mosquitto
-from tests.peer import eventually
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import eventually
 
 pytestmark = pytest.mark.broker
 ROOT = Path(__file__).parents[2]

@@ -16,8 +16,8 @@ from fl_shared.mqtt import (
     Received,
     Subscribed,
 )
-from tests.broker import Mosquitto
-from tests.peer import DEADLINE, Peer, eventually, peer, settings
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import DEADLINE, Peer, eventually, peer, settings
 
 pytestmark = pytest.mark.broker
 

@@ -22,8 +22,8 @@ from fl_shared.mqtt import (
     Received,
     Will,
 )
-from tests.broker import Mosquitto
-from tests.peer import DEADLINE, Peer, peer, settings
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import DEADLINE, Peer, peer, settings
 
 pytestmark = pytest.mark.broker
 

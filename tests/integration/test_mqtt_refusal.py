@@ -23,8 +23,8 @@ from fl_shared.mqtt import (
     Received,
     Refused,
 )
-from tests.broker import Mosquitto
-from tests.peer import DEADLINE, Peer, peer, settings
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import DEADLINE, Peer, peer, settings
 
 pytestmark = pytest.mark.broker
 

@@ -16,8 +16,8 @@ from fl_shared.broker_url import BrokerAddress
 from fl_shared.mqtt import Connected, ConnectionSettings, Lost, Network, Received, shortcuts
 from fl_shared.mqtt.publish_packet import LARGE
 from fl_shared.mqtt.shortcuts import ShortcutClient, client_class
-from tests.broker import Mosquitto
-from tests.peer import DEADLINE, Peer, peer
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import DEADLINE, Peer, peer
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fl_shared.kit import Role
-from tests.programs import Program
-from tests.provisioned import Broker, Client, connected, kit_of, provisioned
+from tests.support.programs import Program
+from tests.support.provisioned_broker import Broker, Client, connected, kit_of, provisioned
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(120)]
 

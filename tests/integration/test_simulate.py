@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests import programs
+from tests.support import programs
 
 SEVEN = Path(__file__).parents[2] / "examples" / "seven.png"
 SMALL = (

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests import programs
-from tests.broker import Mosquitto
-from tests.wire import Listener
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.listener import Listener
 
 SEVEN = Path(__file__).parents[2] / "examples" / "seven.png"
 SMALL = (

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from fl_shared.mqtt import Connection, Network, Received
-from tests import programs
-from tests.broker import Mosquitto
-from tests.peer import peer
-from tests.provisioned import NOT_AUTHORISED, Broker, connected, kit_of, provisioned
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import peer
+from tests.support.provisioned_broker import NOT_AUTHORISED, Broker, connected, kit_of, provisioned
 
 pytestmark = pytest.mark.broker
 

@@ -19,11 +19,11 @@ from fl_shared.errors import BrokerRefused
 from fl_shared.mosquitto import LOOPBACK, free_port
 from fl_shared.mqtt import Network
 from fl_shared.tls import Tls
-from tests import programs
-from tests.broker import Mosquitto
-from tests.certificates import Authority, Pair, self_signed
-from tests.peer import Peer
-from tests.programs import Program, until
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.certificates import Authority, Pair, self_signed
+from tests.support.connection_harness import Peer
+from tests.support.programs import Program, until
 
 pytestmark = pytest.mark.broker
 
@@ -187,7 +187,7 @@ from pathlib import Path
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.mqtt import Connected, ConnectionSettings, Network, Received, Subscribed, shortcuts
 from fl_shared.tls import Tls
-from tests.peer import Peer
+from tests.support.connection_harness import Peer
 url, ca, cert, key, version, *sizes = sys.argv[1:]
 assert shortcuts.client_class().__name__ == ("Client" if os.environ["FL_STOCK_PAHO"] else "ShortcutClient")
 tls = Tls.read(Path(ca), Path(cert), Path(key)).context()

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from fl_shared.mosquitto import free_port
-from tests import programs
-from tests.broker import Mosquitto
-from tests.programs import until
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.programs import until
 from tests.unit.test_trackers import curves
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]

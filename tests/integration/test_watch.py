@@ -20,10 +20,10 @@ from fl_shared import mqtt
 from fl_shared import topics as t
 from fl_shared.mosquitto import free_port
 from fl_shared.tensors import ArraySpec, Manifest
-from tests import programs
-from tests.broker import Mosquitto
-from tests.edge_over_the_wire import EdgesOverTheWire, session_of
-from tests.programs import Program
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.programs import Program
+from tests.support.simulated_edges import SimulatedEdges, session_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -52,7 +52,7 @@ def looked(broker: str) -> dict[str, Any]:
     return found
 
 
-def fail(edges: EdgesOverTheWire, client: str, number: int, detail: str) -> None:
+def fail(edges: SimulatedEdges, client: str, number: int, detail: str) -> None:
     said = m.TrainingFailed(
         **edges.envelope(), client=client, session=session_of(client), round=number, detail=detail
     )
@@ -92,7 +92,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
 ) -> None:
     """`watch` goes on through all of it; `status` says since when the aggregator is gone, and what can be done."""
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = SimulatedEdges(network, mosquitto.address, MANIFEST)
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
     edges.expect(m.AggregatorPresence, state="online")
     plain = stack.enter_context(watch(tmp_path / "plain", mosquitto.url))
@@ -144,7 +144,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     assert "is offline" in unwell.stderr
 
     again = stack.enter_context(programs.resumed(tmp_path))
-    anew = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    anew = SimulatedEdges(network, mosquitto.address, MANIFEST)
     anew.expect(m.AggregatorPresence, state="online", epoch=2)
     anew.join(dict.fromkeys("abc", 10))
     for number in (2, 3):
@@ -172,7 +172,7 @@ def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
     tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network
 ) -> None:
     """A birth without a will and a status of long ago: perhaps a wrong clock, so a sign of life is waited for."""
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = SimulatedEdges(network, mosquitto.address, MANIFEST)
     born = m.AggregatorPresence(state="online", session="s", run="r", epoch=1)
     old = m.Status(
         run="r", epoch=1, seq=1, written="2020-01-01T00:00:00Z", task="digits", phase="collecting", round=1,
@@ -200,7 +200,7 @@ def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
 def test_watch_ends_with_the_code_of_a_run_that_was_stopped_and_with_130_at_ctrl_c(
     tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
 ) -> None:
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = SimulatedEdges(network, mosquitto.address, MANIFEST)
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
     edges.expect(m.AggregatorPresence, state="online")
     stopped = stack.enter_context(watch(tmp_path / "stopped", mosquitto.url))
@@ -220,7 +220,7 @@ def test_watch_ends_with_the_code_of_a_run_that_was_stopped_and_with_130_at_ctrl
 def test_on_a_terminal_it_is_drawn(
     tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack
 ) -> None:
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = SimulatedEdges(network, mosquitto.address, MANIFEST)
     stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
     edges.expect(m.AggregatorPresence, state="online")
     edges.join(dict.fromkeys("abc", 10))
@@ -284,7 +284,7 @@ def test_what_start_says_off_a_terminal(
     tmp_path: Path, mosquitto: Mosquitto, network: mqtt.Network, stack: ExitStack, how: str
 ) -> None:
     """`--quiet`: how it ended, in one line. `--log-format json`: each line of the log is an object."""
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = SimulatedEdges(network, mosquitto.address, MANIFEST)
     option = ("--quiet",) if how == "quiet" else ("--log-format", "json")
     run = stack.enter_context(
         programs.aggregator(tmp_path, mosquitto.url, *SETTINGS, "--rounds", "1", "--no-tensorboard", *option)

@@ -20,10 +20,10 @@ from fl_shared.mosquitto import LOOPBACK, free_port
 from fl_shared.mqtt import Network
 from fl_shared.mqtt.websocket import MAX_FRAME, WebSocket
 from fl_shared.tls import Tls
-from tests import programs
-from tests.broker import Mosquitto
-from tests.certificates import Authority
-from tests.peer import Peer
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.certificates import Authority
+from tests.support.connection_harness import Peer
 
 SIZES = (0, 1, 125, 126, 5000, 65_535, 65_536, MAX_FRAME - 1, MAX_FRAME, MAX_FRAME + 1, 1_500_000)
 

@@ -17,10 +17,10 @@ from fl_aggregator.phases import Collecting
 from fl_shared import codec, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
-from tests.fuzz.aggregator import CHUNK, GOLDEN, NOISY, Besieged
-from tests.fuzz.mutations import Seed
-from tests.fuzz.strategies import NOISE, SPOILINGS, Spoiling
-from tests.samples import MESSAGES
+from tests.support.fuzz.aggregator_harness import CHUNK, GOLDEN, NOISY, AggregatorHarness
+from tests.support.fuzz.mutations import Seed
+from tests.support.fuzz.strategies import MUTATIONS, NOISE, Mutation
+from tests.support.samples import MESSAGES
 
 TOPICS = sorted({topic for topic, _ in MESSAGES.values()}, key=repr)
 
@@ -32,8 +32,8 @@ def test_bytes_are_a_message_or_a_decode_error(topic: t.Topic, payload: bytes) -
 
 
 @settings(max_examples=250, deadline=None)
-@given(spoiling=SPOILINGS)
-def test_a_spoiled_message_is_a_message_or_a_decode_error(spoiling: Spoiling) -> None:
+@given(spoiling=MUTATIONS)
+def test_a_spoiled_message_is_a_message_or_a_decode_error(spoiling: Mutation) -> None:
     text, payload = spoiling(GOLDEN)
     topic = t.parse("fl", text)
     assert topic is not None
@@ -51,10 +51,10 @@ def _decode(topic: t.Topic, payload: bytes) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rounds=st.lists(NOISE, min_size=1, max_size=2))
-def test_a_run_goes_on_among_noise(rounds: list[list[Spoiling]]) -> None:
+def test_a_run_goes_on_among_noise(rounds: list[list[Mutation]]) -> None:
     """With first weights from round 0 on; `finish_round` holds each model against what was accepted."""
     with tempfile.TemporaryDirectory() as scratch:
-        besieged = Besieged(Path(scratch) / "run", seed=0)
+        besieged = AggregatorHarness(Path(scratch) / "run", seed=0)
         try:
             for noise in ([], *rounds):
                 phase = besieged.begin_round()
@@ -64,14 +64,14 @@ def test_a_run_goes_on_among_noise(rounds: list[list[Spoiling]]) -> None:
                     besieged.take(topic, besieged.harmless(topic, payload), retain=spoiling.retain)
                 besieged.finish_round()
             besieged.replay()
-            assert besieged.witness.accepted >= 3 * len(rounds)
+            assert besieged.oracle.accepted >= 3 * len(rounds)
         finally:
             besieged.close()
 
 
 def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
     """If it were all dropped at the door, nothing would be shown by it."""
-    besieged = Besieged(tmp_path / "run", seed=5)
+    besieged = AggregatorHarness(tmp_path / "run", seed=5)
     try:
         for _ in range(12):
             phase = besieged.begin_round()
@@ -81,7 +81,7 @@ def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
                 besieged.take(topic, payload, retain=retain)
             besieged.finish_round()
         reasons = {reason for counts in besieged.aggregator.refusals.total.values() for reason in counts}
-        assert besieged.witness.of_noise > 0
+        assert besieged.oracle.of_noise > 0
     finally:
         besieged.close()
     assert {
@@ -96,7 +96,7 @@ def test_what_is_accepted_stays_what_it_was(tmp_path: Path) -> None:
 
     They once had one file, and late chunks were written into the accepted update (or past its end, which kills).
     """
-    besieged = Besieged(tmp_path / "run", seed=1)
+    besieged = AggregatorHarness(tmp_path / "run", seed=1)
     try:
         besieged.begin_round()
         besieged.finish_round()
@@ -126,22 +126,22 @@ def test_what_is_accepted_stays_what_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_value_that_must_not_be_folded(tmp_path: Path, value: float, chunked: bool) -> None:
     """All that is said of the update is true; one of its values is not to be had."""
-    besieged = Besieged(tmp_path / "run", seed=2)
+    besieged = AggregatorHarness(tmp_path / "run", seed=2)
     try:
         besieged.begin_round()
         besieged.finish_round()
         phase = besieged.begin_round()
         peer = besieged.peers[NOISY[0]]
 
-        def spoil(data: bytearray) -> None:
+        def corrupt(data: bytearray) -> None:
             data[400:404] = np.float32(value).tobytes()
 
-        peer.update = besieged.update_for(phase, spoil)
+        peer.update = besieged.update_for(phase, corrupt)
         with pytest.raises(AssertionError, match=r"not-finite|too-large") as refused:
             besieged.give(peer, phase, chunked=chunked)
         assert "weights: " in str(refused.value)
         besieged.finish_round()
-        assert besieged.witness.of_noise == 0
+        assert besieged.oracle.of_noise == 0
     finally:
         besieged.close()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from fl_aggregator import effects as do
 from fl_aggregator.journal import FILE, Journal, read, replay
 from fl_aggregator.phases import Finished, Run, new_run
-from tests.unit.playbook import Playbook, round_done, training
+from tests.support.round_playbook import Playbook, round_done, training
 
 
 def recorded(playbook: Playbook) -> list[do.Record]:

@@ -15,12 +15,12 @@ from fl_edge import kept
 from fl_edge.session.phases import Kept
 from fl_shared.transfer import ModelSection, model_digest
 from fl_shared.upload import FinishedUpdate
-from tests.edge_script import Play, update
-from tests.samples import DATA, MANIFEST
+from tests.support.samples import DATA, MANIFEST
+from tests.support.session_script import SessionScript, update
 
 
 def finished(number: int = 3, *, base: str | None = "b" * 64) -> Kept:
-    return Kept(Play(kept=number).session.finished().selected, update(base=base))  # type: ignore[union-attr]
+    return Kept(SessionScript(kept=number).session.finished().selected, update(base=base))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("base", ["b" * 64, None])

@@ -15,7 +15,7 @@ from fl_aggregator.line_file import LineFile
 from fl_aggregator.rundir import HISTORY, RunDirectory, new_record
 from fl_aggregator.settings import Settings
 from fl_shared.tensors import WIRE_DTYPE
-from tests.samples import DATA, MANIFEST
+from tests.support.samples import DATA, MANIFEST
 
 FULL = """
 import resource, sys

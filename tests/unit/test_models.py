@@ -8,7 +8,7 @@ from fl_edge.models import Holder, Model, ModelStore
 from fl_shared import codec
 from fl_shared import topics as t
 from fl_shared.transfer import ModelSection, publication
-from tests.samples import DATA, MANIFEST
+from tests.support.samples import DATA, MANIFEST
 
 MODEL = publication([ModelSection("weights", MANIFEST, DATA)], 2**20)
 TOPICS = set(MODEL.topics())

@@ -12,7 +12,7 @@ from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.publication import ModelSection, Publication, publication
-from tests.samples import DATA, MANIFEST
+from tests.support.samples import DATA, MANIFEST
 
 MODELS = [publication([ModelSection("weights", MANIFEST, DATA[:-1] + bytes([n]))], 2**20) for n in range(3)]
 

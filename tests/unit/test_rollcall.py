@@ -6,7 +6,7 @@ from fl_aggregator import rollcall
 from fl_aggregator.effects import PublishResult
 from fl_aggregator.phases import Aggregating
 from fl_shared import messages as m
-from tests.unit.playbook import Playbook, gathered
+from tests.support.round_playbook import Playbook, gathered
 
 
 def states(views: dict[str, m.EdgeView]) -> dict[str, tuple[str, str | None]]:

@@ -19,7 +19,7 @@ from fl_shared.codec import is_sealed
 from fl_shared.errors import CannotOpen
 from fl_shared.sealing import ADDED, Opener, Sealer
 from fl_shared.signatures import Signer, Verifier
-from tests.samples import MESSAGES
+from tests.support.samples import MESSAGES
 
 x = bytes.fromhex
 

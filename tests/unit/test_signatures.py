@@ -15,7 +15,7 @@ from fl_shared import codec
 from fl_shared import topics as t
 from fl_shared.errors import BadSignature
 from fl_shared.signatures import SIGNATURE, Signer, Verifier
-from tests.samples import MESSAGES
+from tests.support.samples import MESSAGES
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "kit"
 KEY = bytes(range(32))

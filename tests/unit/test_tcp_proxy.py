@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from fl_shared.mosquitto import LOOPBACK
-from tests import programs
-from tests.tcp_proxy import PacketStarts, TcpProxy
+from tests.support import programs
+from tests.support.tcp_proxy import PacketStarts, TcpProxy
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fl_shared.diagnosis import diagnose
 from fl_shared.errors import SpeaksTls, UserError, WebSocketRefused
 from fl_shared.reach import BrokerOptions, BrokerReach
 from fl_shared.tls import Tls
-from tests.certificates import Authority, Pair, with_password
+from tests.support.certificates import Authority, Pair, with_password
 
 
 @pytest.fixture

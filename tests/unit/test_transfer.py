@@ -22,7 +22,7 @@ from fl_shared.transfer import (
     model_digest,
     publication,
 )
-from tests.samples import DATA, DIGEST, MANIFEST
+from tests.support.samples import DATA, DIGEST, MANIFEST
 
 SCOPE = {"run": "R", "epoch": 1, "seq": 0}
 

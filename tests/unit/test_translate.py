@@ -12,7 +12,7 @@ from fl_aggregator.translate import Dropped, Scope, event_from, unusable
 from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
-from tests.samples import MESSAGES, RUN
+from tests.support.samples import MESSAGES, RUN
 
 SCOPE = Scope(RUN, 1)
 TOPIC = t.UpdatesTopic("7")

@@ -20,7 +20,7 @@ from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.signatures import Signer, Verifier
-from tests.samples import MESSAGES
+from tests.support.samples import MESSAGES
 
 KEY = bytes(range(32))
 SIGNER = Signer(KEY)

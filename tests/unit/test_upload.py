@@ -13,7 +13,7 @@ from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.publication import ModelSection, model_digest
 from fl_shared.tensors import ArraySpec, Manifest
-from tests.samples import DATA, MANIFEST, MESSAGES
+from tests.support.samples import DATA, MANIFEST, MESSAGES
 
 SENDER = upload.Sender("7", "c3d4", "R", 1, 3)
 

@@ -1,0 +1,74 @@
+"""A connection for tests, that remembers what it was told, and ways to make and await one."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from fl_shared.mqtt import (
+    Connected,
+    Connection,
+    ConnectionSettings,
+    Event,
+    Lost,
+    Network,
+    Received,
+    Refused,
+    Subscribed,
+)
+from tests.support.broker import Mosquitto
+
+E = TypeVar("E", Connected, Lost, Received, Refused, Subscribed)
+DEADLINE = 10.0
+
+
+class Peer:
+    """A connection and what it was told, in order."""
+
+    def __init__(self, network: Network, settings: ConnectionSettings) -> None:
+        self.events: queue.Queue[Event] = queue.Queue()
+        self.connection: Connection = network.connect(settings, self.events.put)
+
+    def next(self, kind: type[E], timeout: float = DEADLINE) -> E:
+        """The next event of this kind; others before it are forgotten."""
+        deadline = time.monotonic() + timeout
+        while True:
+            event = self.events.get(timeout=max(0.01, deadline - time.monotonic()))
+            if isinstance(event, kind):
+                return event
+
+    def subscribed(self, *filters: str, qos: int = 1) -> Subscribed:
+        assert self.connection.subscribe([(name, qos) for name in filters])
+        return self.next(Subscribed)
+
+    def quiet_for(self, seconds: float) -> list[Received]:
+        """What is received within that time."""
+        time.sleep(seconds)
+        seen = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                event = self.events.get_nowait()
+                if isinstance(event, Received):
+                    seen.append(event)
+        return seen
+
+
+def settings(broker: Mosquitto, **more: object) -> ConnectionSettings:
+    return ConnectionSettings(broker.address, **({"retry_cap": 0.3} | more))  # type: ignore[arg-type]
+
+
+def peer(network: Network, broker: Mosquitto, **more: object) -> Peer:
+    made = Peer(network, settings(broker, **more))
+    made.connection.wait_connected(DEADLINE)
+    made.next(Connected)
+    return made
+
+
+def eventually(condition: Callable[[], bool], timeout: float = DEADLINE) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        time.sleep(0.01)

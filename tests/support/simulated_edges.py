@@ -1,0 +1,137 @@
+"""What edges say to an aggregator and hear from it, over a real broker: the test decides what and when.
+
+All of them on one connection, since identity is the topic (protocol, 1.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import msgpack
+import numpy as np
+
+from fl_shared import codec, mqtt
+from fl_shared import messages as m
+from fl_shared import topics as t
+from fl_shared.broker_url import BrokerAddress
+from fl_shared.tensors import Manifest, Vector, content_digest
+from tests.support.simulated_aggregator import SimulatedAggregator
+
+
+class SimulatedEdges(SimulatedAggregator):
+    """``manifest``: of the weights that all of these edges have."""
+
+    def __init__(
+        self, network: mqtt.Network, address: BrokerAddress, manifest: Manifest, *, task: str = "digits"
+    ) -> None:
+        super().__init__(network, address, "fl", task=task, hears=("aggregator", "replies/#", "round/#"))
+        self.manifest = manifest
+        self.run = ""
+
+    def envelope(self) -> dict[str, Any]:
+        return super().envelope() | {"run": self.run}
+
+    def registration(self, client: str, **changes: Any) -> m.Registration:
+        """The first one, unless ``changes`` say otherwise."""
+        self._seq += 1
+        fields: dict[str, Any] = {
+            "seq": self._seq,
+            "client": client,
+            "session": session_of(client),
+            "device": f"device-of-{client}",
+            "roles": ("train",),
+            "encodings": ("f32",),
+            **changes,
+        }
+        return m.Registration(**fields)
+
+    def register(self, client: str, **changes: Any) -> None:
+        self.send(t.RegisterTopic(client), self.registration(client, **changes))
+
+    def join(self, examples: dict[str, int]) -> None:
+        """All of them register, get their parts and say that they have loaded so many examples."""
+        for client in examples:
+            self.register(client)
+        for client, count in examples.items():
+            admitted = self.expect(m.Admitted, client=client)
+            while admitted.partition is None:
+                admitted = self.expect(m.Admitted, client=client)
+            self.run, self.epoch = admitted.run, admitted.epoch
+            loaded = {"run": self.run, "epoch": self.epoch, "manifest": self.manifest.digest}
+            self.register(client, examples=count, **loaded)
+        for client, count in examples.items():
+            self.expect(m.Admitted, client=client, examples=count)
+
+    def update(
+        self, client: str, round_number: int, base: str | None, vector: Vector, examples: int, **changes: Any
+    ) -> dict[str, Any]:
+        """A good update, as the map that is sent; ``changes`` replace members."""
+        data = vector.astype("<f4").tobytes()
+        whole = m.Update(
+            **self.envelope(),
+            client=client,
+            session=session_of(client),
+            round=round_number,
+            base=base,
+            digest=digest_of(self.manifest, data),
+            examples=examples,
+            steps=1,
+            seconds=0.5,
+            metrics=m.UpdateMetrics(after={"accuracy": 0.5}),
+            sections=(
+                m.Section(
+                    name="weights",
+                    encoding="f32",
+                    manifest=self.manifest.digest,
+                    arrays=self.manifest.arrays if base is None else None,
+                    data=data,
+                ),
+            ),
+        )
+        return cast(dict[str, Any], msgpack.unpackb(codec.encode(whole))) | changes
+
+    def send_update(self, client: str, update: dict[str, Any] | bytes) -> None:
+        payload = update if isinstance(update, bytes) else cast(bytes, msgpack.packb(update))
+        self.say(t.build(self.prefix, t.UpdatesTopic(client)), payload)
+
+    def contribute(self, client: str, selected: m.Selected) -> None:
+        """Half a one for each value, from ten examples; until that is accepted."""
+        base = None if selected.base is None else selected.base.digest
+        vector = np.full(self.manifest.values, 0.5, np.float32)
+        self.send_update(client, self.update(client, selected.round, base, vector, 10))
+        self.expect(m.Accepted, client=client, round=selected.round)
+
+    def say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        assert self.connection.publish(topic, payload, retain=retain)
+
+
+def session_of(client: str) -> str:
+    return f"session-of-{client}"[:64]
+
+
+def digest_of(manifest: Manifest, data: bytes) -> str:
+    """Of an update with this one section."""
+    return content_digest([("weights", "f32", manifest.digest, data)])
+
+
+def offer_of(update: dict[str, Any], cut_every: int, **changes: Any) -> dict[str, Any]:
+    """The offer of what ``update`` is whole."""
+    sections = [
+        {name: value for name, value in section.items() if name != "data"} | {"size": len(section["data"])}
+        for section in update["sections"]
+    ]
+    size = sum(section["size"] for section in sections)
+    cut = {"size": size, "chunk_size": cut_every, "chunks": max(1, -(-size // cut_every))}
+    return update | {"kind": "offer", "sections": sections} | cut | changes
+
+
+def folded(base: Vector, contributions: Iterable[tuple[int, Vector]], scale_bits: int) -> Vector:
+    """The next model by protocol, 5.10: ``contributions`` are (examples, local − base)."""
+    total = np.zeros(len(base), np.int64)
+    count = 0
+    for examples, delta in contributions:
+        total += np.rint(delta.astype(np.float64) * float(examples) * 2.0**scale_bits).astype(np.int64)
+        count += examples
+    mean = total.astype(np.float64) / (2.0**scale_bits * count)
+    return (base.astype(np.float64) + mean).astype(np.float32)
