@@ -5,9 +5,9 @@
 No broker takes part: this is about what our own code does with a message that has come. A real aggregator (with a run
 directory, its loop turned by hand) and real edges get what `tests/support/fuzz` makes of good messages, golden ones and
 those of a live run: bits flipped, cut, grown, spliced, values replaced by extreme ones, wrong topics, retained,
-repeated, in any order. Amid the noise rounds are worked through: every honest update must be accepted, and each model must be, bit
-for bit, what the accepted updates give when they are added up in another way; in the end the journal must give the
-state back. Edges must join a run, train, report and predict.
+repeated, in any order. Amid the noise rounds are worked through: every honest update must be accepted, and each model
+must be, bit for bit, what the accepted updates give when they are added up in another way; in the end the journal must
+give the state back. Edges must join a run, train, report and predict.
 
 Every exception that escapes is printed with the message that made it. Ends with 1 if there was one, if a round was not
 what it should be, or if resident memory (without what malloc keeps free for later) is more than 5 % larger at the end

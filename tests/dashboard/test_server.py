@@ -19,6 +19,7 @@ from fl_shared.errors import UserError
 from fl_shared.mosquitto import LOOPBACK, Listener, MosquittoChild
 from tests.support import programs
 from tests.support.browser import websocket_broker
+from tests.support.wait import wait_until
 
 BROKER = WebSocketAddress.parse("ws://broker.example:9001/mqtt")
 
@@ -168,7 +169,7 @@ def test_an_address_for_other_programs_is_explained_and_a_password_is_not_repeat
 
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     with programs.Program(tmp_path, "fl-aggregator", "dashboard", "--listen", f"{LOOPBACK}:0") as program:
-        programs.until(lambda: "dashboard: http://" in program.out, 20, "its address")
+        wait_until(lambda: "dashboard: http://" in program.out, 20, "its address")
         url = program.out.split()[1]
         assert json.loads(get(url, "/config.json")[2])["broker"] == "ws://localhost:9001/mqtt"
         program.send(signal.SIGINT)

@@ -7,7 +7,7 @@ import pytest
 from fl_aggregator.checkpoint import sha256
 from tests.support import programs
 from tests.support.broker import Mosquitto
-from tests.support.watching import TASK, settings
+from tests.support.synthetic_run import TASK, settings
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import json
 import re
 import signal
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -21,14 +22,13 @@ import pytest
 from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.errors import QueueFull
-from fl_shared.mqtt import Network
 from fl_shared.publication import ModelSection, Publication, publication
 from fl_shared.tensors import ArraySpec, Manifest, Vector
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.samples import MESSAGES
 from tests.support.simulated_aggregator import RUN, SimulatedAggregator, sections_of
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -85,21 +85,13 @@ class Scene:
         return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
 
     def say(self, topic: t.Topic | str, payload: bytes, *, retain: bool = False) -> None:
-        text = topic if isinstance(topic, str) else t.build(self.wire.prefix, topic)
-
-        def sent() -> bool:
-            try:
-                return self.wire.connection.publish(text, payload, retain=retain)
-            except QueueFull:
-                return False
-
-        programs.until(sent, 20, "room to send")
+        self.wire.send(topic, payload, retain=retain)
 
 
 def test_an_edge_goes_on_whatever_its_aggregator_says(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
-    wire = SimulatedAggregator(network, mosquitto.address, "fl", task=TASK)
+    wire = stack.enter_context(SimulatedAggregator(mosquitto.endpoint, "fl", task=TASK))
     leave_behind(wire)
     arguments = ("--task", TASK, "--chunk", str(CHUNK))
     with programs.edges(tmp_path, mosquitto.url, "7", *arguments) as edge:
@@ -145,7 +137,7 @@ def leave_behind(wire: SimulatedAggregator) -> None:
         ("fl/round/3/result", DEEP),
         ("fl/replies/7", codec.encode(MESSAGES["refused"][1])),
     ):
-        assert wire.connection.publish(topic, payload, retain=True)
+        assert wire.publish(topic, payload, retain=True) < 0x80
     time.sleep(0.2)
 
 
@@ -171,7 +163,7 @@ def admission(scene: Scene) -> None:
     wire.admit(first)
     second = wire.expect(m.Registration, 30, client="7", run=RUN)
     wire.admit(second)
-    programs.until(lambda: "registered for run" in scene.edge.err, 10, "its registration")
+    wait_until(lambda: "registered for run" in scene.edge.err, 10, "its registration")
 
 
 def nonsense_selections(scene: Scene, base: str) -> None:
@@ -220,14 +212,14 @@ def nonsense_selections(scene: Scene, base: str) -> None:
     ):
         scene.say(t.SelectedTopic(number), json.dumps(good | cast(dict[str, Any], changes)).encode())
         begin = f"SelectedTopic: {field}" if field != "bytes of JSON" else field
-        programs.until(partial(scene.said, begin), 5, f"a word on {field}")
+        wait_until(partial(scene.said, begin), 5, f"a word on {field}")
     for changes in ({"run": "another"}, {"cohort": ["8"]}, {"cohort": None}):
         scene.say(t.SelectedTopic(number), json.dumps(good | changes).encode())
-    wire.silence(m.Update, 0.5)
+    wire.expect_silence(m.Update, 0.5)
     # A later start of its own run: it registers again, and obeys whoever answers, which is still this one.
     scene.say(t.SelectedTopic(number), json.dumps(good | {"epoch": 9}).encode())
     wire.admit(wire.expect(m.Registration, 10, client="7", run=None))
-    wire.silence(m.Update, 0.2)
+    wire.expect_silence(m.Update, 0.2)
     scene.round = number + 50
 
 
@@ -239,8 +231,8 @@ def bad_models(scene: Scene) -> None:
     model = other_model(scene, 0.25)
     put(scene, model, {1: {"crc32": 1}})
     number = scene.select(model.digest)
-    programs.until(lambda: "crc32" in scene.edge.err, 10, "a word on the checksum")
-    wire.silence(m.TrainingFailed, 0.2)
+    wait_until(lambda: "crc32" in scene.edge.err, 10, "a word on the checksum")
+    wire.expect_silence(m.TrainingFailed, 0.2)
     wire.send(t.ChunkTopic(model.digest[:12], 1), model.chunk(1, **wire.envelope()), retain=True)
     update = wire.expect(m.Update, 15, round=number)
     assert update.base == model.digest
@@ -280,8 +272,8 @@ def bad_models(scene: Scene) -> None:
         put(scene, model, manifest=LARGEST | claims)
         base = scene.select(model.digest)
         if words is not None:
-            programs.until(partial(scene.said, words), 10, f"a word on {words}")
-        wire.silence(m.TrainingFailed, 0.2)
+            wait_until(partial(scene.said, words), 10, f"a word on {words}")
+        wire.expect_silence(m.TrainingFailed, 0.2)
         clear_until_given_up(scene, model, base)
         scene.says_no(base, "superseded")
     assert scene.rss() - before < 30 * 2**20
@@ -295,7 +287,7 @@ def bad_models(scene: Scene) -> None:
         scene.say(t.ChunkTopic(model.digest[:12], 0), b"\x81\xa1x" + b"\xdd\xff\xff\xff\xff")
         return f"round {number}: cannot train" in scene.edge.err
 
-    programs.until(bombed, 10, "its giving up")
+    wait_until(bombed, 10, "its giving up")
     scene.says_no(number, "16 messages did not fit")
 
 
@@ -307,7 +299,7 @@ def clear_until_given_up(scene: Scene, model: Publication, number: int) -> None:
         scene.wire.clear(t.ChunkTopic(model.digest[:12], 0))
         return f"round {number}: cannot train" in scene.edge.err
 
-    programs.until(given_up, 10, "its giving up")
+    wait_until(given_up, 10, "its giving up")
 
 
 def of_vector(scene: Scene, weights: Vector) -> Publication:
@@ -378,12 +370,12 @@ def bad_replies(scene: Scene, base: str) -> None:
         wire.send(
             t.RepliesTopic("7"), m.Rejected(**wire.envelope() | to | wrong, reason="late", detail="late")
         )
-    wire.silence(m.UpdateChunk, 0.5)
+    wire.expect_silence(m.UpdateChunk, 0.5)
     wire.grant(offer, (2, 2, 2, 77))
     assert wire.expect(m.UpdateChunk, 10, round=number).index == 2
-    wire.silence(m.UpdateChunk, 0.3)
+    wire.expect_silence(m.UpdateChunk, 0.3)
     wire.answer(offer)
-    programs.until(lambda: f"round {number}: accepted" in scene.edge.err, 10, "its acceptance")
+    wait_until(lambda: f"round {number}: accepted" in scene.edge.err, 10, "its acceptance")
 
 
 def flood(scene: Scene) -> None:

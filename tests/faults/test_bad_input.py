@@ -10,7 +10,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +21,6 @@ import pytest
 from fl_aggregator.refusals import UNKNOWN
 from fl_shared import codec
 from fl_shared import messages as m
-from fl_shared import topics as t
-from fl_shared.errors import QueueFull
-from fl_shared.mqtt import Network
 from fl_shared.tensors import ArraySpec, Manifest, Vector, content_digest
 from tests.support import programs
 from tests.support.broker import Mosquitto
@@ -38,6 +35,7 @@ from tests.support.invalid_updates import (
 )
 from tests.support.samples import MESSAGES
 from tests.support.simulated_edges import SimulatedEdges, digest_of, folded, offer_of, session_of
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -74,7 +72,7 @@ class Scene:
         if counts[reason] != times:
             return
         begin = f"refused from {client} ({reason}, "
-        said = programs.until(
+        said = wait_until(
             lambda: [line for line in self.run.err.splitlines() if begin in line], 10, f"{begin}…)"
         )
         assert all(word in said[0] for word in words), (words, said[0])
@@ -119,9 +117,9 @@ SETTINGS = (
 
 
 def test_whatever_is_sent_the_good_updates_are_folded_exactly(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
-    wire = SimulatedEdges(network, mosquitto.address, MANIFEST)
+    wire = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     leftovers = leave_behind(wire)
     with programs.aggregator(tmp_path, mosquitto.url, *SETTINGS) as run:
         scene = Scene(run, wire, CLIENTS)
@@ -200,7 +198,7 @@ def leave_behind(wire: SimulatedEdges) -> dict[str, int]:
         "fl/model": b"\xff" * 10,
     }
     for topic, payload in (retained | foreign).items():
-        wire.say(topic, payload, retain=True)
+        wire.send(topic, payload, retain=True)
     time.sleep(0.2)
     return {"retained": len(retained), "foreign": len(foreign)}
 
@@ -274,7 +272,7 @@ def registrations(scene: Scene) -> None:
         scene.count(label, reason, words)
 
     old = json.dumps({"v": 7, "kind": "register", "client": "future", "session": "session-of-future"})
-    wire.say("fl/register/future", old.encode())
+    wire.send("fl/register/future", old.encode())
     refused = wire.expect(m.Refused, 10, client="future")
     assert refused.reason == "wrong-version"
     assert "got 7" in refused.detail
@@ -291,13 +289,13 @@ def registrations(scene: Scene) -> None:
         (b"\xff\xfe", ("message: ",)),
         (b"{}", ("client: ", "required")),
     ):
-        wire.say("fl/register/good-1", payload)
+        wire.send("fl/register/good-1", payload)
         scene.count("good-1", "malformed", said)
-    wire.say("fl/register/good-1", json.dumps(fields | {"client": "good-0"}).encode())
+    wire.send("fl/register/good-1", json.dumps(fields | {"client": "good-0"}).encode())
     scene.count("good-1", "client-mismatch", ("client: 'good-0'", "'good-1'"))
     # What is larger than anything of ours the broker keeps from us: not a word of it, and no connection ends.
-    wire.say("fl/register/huge", b" " * 3_000_000)
-    wire.say("fl/updates/good-1", b" " * 20_000_000)
+    wire.send("fl/register/huge", b" " * 3_000_000)
+    wire.send("fl/updates/good-1", b" " * 20_000_000)
 
 
 def strangers(scene: Scene) -> None:
@@ -317,9 +315,9 @@ def strangers(scene: Scene) -> None:
         ("fl/evaluations/good-2", b'{"accuracy": 2}', "good-2", "malformed"),
         ("fl/round/1/result", codec.encode(MESSAGES["result"][1]), UNKNOWN, "foreign"),
     ):
-        wire.say(topic, payload)
+        wire.send(topic, payload)
         scene.count(client, reason, ())
-    wire.heard = [heard for heard in wire.heard if not isinstance(heard[1], m.Result)]
+    wire.take_all(m.Result)
 
 
 def bad_updates(scene: Scene) -> list[str]:
@@ -405,16 +403,7 @@ def flood(scene: Scene) -> None:
     wire.expect(m.Selected, 10, round=2)
     for number in range(FLOOD):
         roles = ("train",) if number % 2 else ("predict",)
-        topic = t.build(wire.prefix, t.RegisterTopic(f"flood-{number}"))
-        payload = codec.encode(wire.registration(f"flood-{number}", roles=roles))
-        programs.until(partial(sent, wire, topic, payload), 10, "room to send")
-
-
-def sent(wire: SimulatedEdges, topic: str, payload: bytes) -> bool:
-    try:
-        return wire.connection.publish(topic, payload)
-    except QueueFull:
-        return False
+        wire.register(f"flood-{number}", roles=roles)
 
 
 def after_the_close(scene: Scene) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -161,9 +162,7 @@ def test_a_run_in_memory_only_begins_its_round_anew(place: Place) -> None:
         directory, "fl-aggregator", "start", *RUN, "--epochs", "200", "--durability", "memory",
         "--broker", place.broker.url, "--keepalive", programs.KEEPALIVE, "--run-dir", str(directory / "run"),
     ) as run:  # fmt: skip
-        programs.until(
-            lambda: (1 in contributions(directory)) or not run.running(), 60, "an update of round 1"
-        )
+        wait_until(lambda: (1 in contributions(directory)) or not run.running(), 60, "an update of round 1")
         run.send(signal.SIGKILL)
         run.wait()
     before = contributions(directory)
@@ -181,7 +180,7 @@ def test_a_run_that_is_online_is_not_taken_up_from_a_copy_of_its_directory(place
         directory, "fl-aggregator", "start", *RUN, "--epochs", "3000", "--prefix", "fl",
         "--broker", place.broker.url, "--keepalive", programs.KEEPALIVE, "--run-dir", str(directory / "run"),
     ) as run:  # fmt: skip
-        programs.until(lambda: "round 1: selected" in run.err, 60, "round 1")
+        wait_until(lambda: "round 1: selected" in run.err, 60, "round 1")
         shutil.copytree(directory / "run", place.directory / "copy" / "run")
         with place.resume("copy", "--broker", place.broker.url) as copy:
             assert copy.wait(30) == 2

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import queue
 import re
 import signal
 import time
@@ -29,9 +28,11 @@ from fl_shared import topics as t
 from fl_shared.publication import ModelSection, model_digest
 from fl_shared.sealing import Sealer
 from fl_shared.signatures import Signer
-from tests.support.programs import KEEPALIVE, Program, history, until
-from tests.support.provisioned_broker import Broker, Client, connected, kit_of, provisioned
+from tests.support.client import Client, Endpoint
+from tests.support.programs import KEEPALIVE, Program, history
+from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
 from tests.support.simulated_aggregator import FOLD, TRAINING
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -44,7 +45,7 @@ ALL = "fl/#"
 class Site:
     """A broker with accounts, and programs that use their kits."""
 
-    def __init__(self, directory: Path, made: Provision, broker: Broker) -> None:
+    def __init__(self, directory: Path, made: Provision, broker: ProvisionedBroker) -> None:
         self.directory, self.made, self.broker = directory, made, broker
         self._stack = contextlib.ExitStack()
 
@@ -69,7 +70,7 @@ class Site:
         return self.program(name, "fl-aggregator", "start", *options, *arguments)
 
     def forger(self) -> Client:
-        client = self._stack.enter_context(connected(kit_of(self.made, "forger")))
+        client = self._stack.enter_context(Client(Endpoint.of(kit_of(self.made, "forger"))))
         assert client.subscribe(ALL) < 0x80
         return client
 
@@ -81,7 +82,7 @@ class Site:
 def site(tmp_path: Path) -> Iterator[Site]:
     wanted = [("0", ("train",)), ("1", ("train",)), ("forger", ("asker",))]
     made = provisioned(tmp_path / "kits", wanted)  # type: ignore[arg-type]
-    with Broker(made, extra_acl=FORGER) as broker:
+    with ProvisionedBroker(made, extra_acl=FORGER) as broker:
         here = Site(tmp_path, made, broker)
         yield here
         here.close()
@@ -89,11 +90,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def heard(client: Client) -> list[tuple[str, bytes]]:
     """All that has come so far, and has not been asked for before."""
-    found = []
-    with contextlib.suppress(queue.Empty):
-        while True:
-            found.append(client.heard.get_nowait())
-    return found
+    return [(one.topic, one.payload) for one in client.take_all()]
 
 
 def rounds(site: Site, name: str) -> list[dict[str, Any]]:
@@ -126,14 +123,14 @@ def delta(client: str, number: int) -> bytes:
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "plain"])
 def test_the_brokers_operator_reads_no_update(site: Site, sealed: bool) -> None:
     """Clause 9.10. The same listener reads it all where nothing is sealed."""
-    spy = site.forger()
+    observer = site.forger()
     for name in ("0", "1"):
         site.edge(name, *(["--seal"] if sealed else []))
     site.aggregator("run", *(["--require-sealed"] if sealed else [])).ends_well()
     undisturbed(site, "run", 3)
     messages = [
         (topic, payload)
-        for topic, payload in heard(spy)
+        for topic, payload in heard(observer)
         if topic.startswith(("fl/updates/", "fl/register/", "fl/evaluations/")) and payload
     ]
     assert len({topic for topic, _ in messages}) >= 4
@@ -147,12 +144,12 @@ def test_the_brokers_operator_reads_no_update(site: Site, sealed: bool) -> None:
 
 def test_an_update_that_comes_in_chunks_is_sealed_as_well(site: Site) -> None:
     task = "synthetic-1200000"
-    spy = site.forger()
+    observer = site.forger()
     for name in ("0", "1"):
         site.edge(name, "--seal", "--chunk", "500000", task=task)
     site.aggregator("run", "--require-sealed", task=task).ends_well()
     undisturbed(site, "run", 3)
-    parts = [payload for topic, payload in heard(spy) if topic.startswith("fl/updates/")]
+    parts = [payload for topic, payload in heard(observer) if topic.startswith("fl/updates/")]
     assert sum(len(part) > 500_000 for part in parts) >= 3 * 2 * 9
     assert all(codec.is_sealed(part) for part in parts)
 
@@ -180,9 +177,9 @@ def session_of(forger: Client, client: str, deadline: float = 20.0) -> str:
     """Of an edge that is online: its presence is no secret."""
     end = time.monotonic() + deadline
     while time.monotonic() < end:
-        topic, payload = forger.heard.get(timeout=deadline)
-        if topic == f"fl/clients/{client}/presence" and payload:
-            return str(json.loads(payload)["session"])
+        one = forger.take(timeout=deadline)
+        if one.topic == f"fl/clients/{client}/presence" and one.payload:
+            return str(json.loads(one.payload)["session"])
     raise AssertionError(f"edge {client} was not born")
 
 
@@ -216,7 +213,7 @@ def test_a_false_aggregator_is_not_obeyed(site: Site, signer: Signer | None) -> 
     forged(forger, t.RepliesTopic("0"), admitted, signer)
     forged(forger, t.SelectedTopic(0), selection("evil", 0), signer)
     forged(forger, t.RepliesTopic("0"), refused, signer)
-    until(lambda: edges[0].err.count("a message was dropped") >= 3, 20, "they were all dropped")
+    wait_until(lambda: edges[0].err.count("a message was dropped") >= 3, 20, "they were all dropped")
     site.aggregator("run", "--require-sealed").ends_well()
     undisturbed(site, "run", 3)
     for edge in edges:
@@ -230,7 +227,7 @@ def test_a_forged_selection_is_not_obeyed_while_the_run_goes_on(site: Site) -> N
     forger = site.forger()
     edges = [site.edge(name, "--seal") for name in ("0", "1")]
     run = site.aggregator("run", "--require-sealed", rounds=60)
-    name = until(lambda: re.search(r"run ([0-9a-f]+) at", run.err), 20, "it has begun")[1]
+    name = wait_until(lambda: re.search(r"run ([0-9a-f]+) at", run.err), 20, "it has begun")[1]
     forgeries = 0
     while run.running():
         number = 500 + forgeries
@@ -276,7 +273,7 @@ def test_what_was_recorded_is_not_obeyed(site: Site) -> None:
     assert all(payload.endswith(b'"}') and b',"sig":"' in payload for _, payload in old)
 
     second = site.aggregator("second", "--require-sealed", rounds=60)
-    until(lambda: "round 2: version" in second.err, 30, "it has begun")
+    wait_until(lambda: "round 2: version" in second.err, 30, "it has begun")
     marks = [len(edge.err) for edge in edges]
     said = 0
     while second.running():
@@ -335,7 +332,7 @@ def test_a_forged_update_is_refused_and_changes_nothing(site: Site) -> None:
     own = Sealer(strange.private_bytes_raw(), kit.voucher, kit.sealing_public)
 
     loud = site.aggregator("loud", "--require-sealed", "--seed", "3", rounds=30)
-    run = until(lambda: re.search(r"run ([0-9a-f]+) at", loud.err), 20, "it has begun")[1]
+    run = wait_until(lambda: re.search(r"run ([0-9a-f]+) at", loud.err), 20, "it has begun")[1]
     number, base, tried = 0, "", 0
     while loud.running():
         for topic, payload in heard(forger):
@@ -383,12 +380,12 @@ def test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once(site: Site)
     for name in ("0", "1"):
         site.edge(name, "--seal")
     run = site.aggregator("run", "--require-sealed", rounds=2000)
-    name = until(lambda: re.search(r"run ([0-9a-f]+) at", run.err), 20, "it has begun")[1]
+    name = wait_until(lambda: re.search(r"run ([0-9a-f]+) at", run.err), 20, "it has begun")[1]
     plain = codec.encode(m.Control(run=name, epoch=1, reason="forged"))
-    until(lambda: "round 2: version" in run.err, 30, "rounds are made")
+    wait_until(lambda: "round 2: version" in run.err, 30, "rounds are made")
     forger.publish("fl/control", plain)
     forger.publish("fl/control", kit_of(site.made, "0").sealer().seal("fl/control", plain))
-    until(lambda: "not-sealed" in run.err and "not-opened" in run.err, 20, "both are refused")
+    wait_until(lambda: "not-sealed" in run.err and "not-opened" in run.err, 20, "both are refused")
     assert run.running()
 
     heard(forger)
@@ -405,12 +402,12 @@ def test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once(site: Site)
         "--resume", str(site.directory / "run" / "run"),
     )  # fmt: skip
     before = len(rounds(site, "run"))
-    until(lambda: len(rounds(site, "run")) > before, 30, "it goes on")
+    wait_until(lambda: len(rounds(site, "run")) > before, 30, "it goes on")
     for payload in orders:
         forger.publish("fl/control", payload)
-    until(lambda: "other-epoch" in again.err, 20, "it is refused")
+    wait_until(lambda: "other-epoch" in again.err, 20, "it is refused")
     before = len(rounds(site, "run"))
-    until(lambda: len(rounds(site, "run")) > before + 3, 30, "it goes on all the same")
+    wait_until(lambda: len(rounds(site, "run")) > before + 3, 30, "it goes on all the same")
     assert again.running()
 
 
@@ -445,7 +442,7 @@ def test_a_mistake_is_told_at_once(
 def test_a_run_that_takes_only_what_is_sealed_does_so_when_it_is_taken_up_again(site: Site) -> None:
     """And its last line says with which kit."""
     run = site.aggregator("first", "--require-sealed", rounds=50)
-    until(lambda: "watch it: " in run.err, 20, "the run")
+    wait_until(lambda: "watch it: " in run.err, 20, "the run")
     run.send(signal.SIGTERM)
     assert run.wait(20) == 130, run.output
     assert run.out.rstrip().endswith(f"/run --kit {site.kit('aggregator')}"), run.out
@@ -455,6 +452,6 @@ def test_a_run_that_takes_only_what_is_sealed_does_so_when_it_is_taken_up_again(
     words = ("start", "--resume", directory, "--kit", site.kit("aggregator"))
     again = site.program("again", "fl-aggregator", *words)
     site.edge("0")  # without --seal
-    until(lambda: "not-sealed" in again.err, 20, "that the edge's registration is refused")
+    wait_until(lambda: "not-sealed" in again.err, 20, "that the edge's registration is refused")
     again.send(signal.SIGTERM)
     assert again.wait(20) == 130, again.output

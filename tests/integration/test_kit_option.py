@@ -10,8 +10,9 @@ import pytest
 
 from fl_aggregator.provision.kits import Provision
 from tests.support import programs
-from tests.support.programs import Program, until
-from tests.support.provisioned_broker import Broker, provisioned
+from tests.support.programs import Program
+from tests.support.provisioned_broker import ProvisionedBroker, provisioned
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -26,7 +27,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
         passwords=request.param == "passwords",
         prefix="plant7/fl",
     )
-    with Broker(made):
+    with ProvisionedBroker(made):
         yield made
 
 
@@ -67,7 +68,7 @@ def test_a_run_in_which_everybody_has_a_kit(site: Provision, tmp_path: Path) -> 
 
 def test_an_operator_ends_a_run_with_a_kit(site: Provision, tmp_path: Path) -> None:
     with aggregator(tmp_path, site, "--rounds", "1000") as run:
-        until(lambda: "prefix plant7/fl" in run.err, 20, "the run has begun")
+        wait_until(lambda: "prefix plant7/fl" in run.err, 20, "the run has begun")
         command = [str(programs.BIN / "fl-aggregator"), "stop", "--kit", kit(site, "operator")]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert ended.returncode == 0, ended.stderr

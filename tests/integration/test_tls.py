@@ -23,7 +23,8 @@ from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.certificates import Authority, Pair, self_signed
 from tests.support.connection_harness import Peer
-from tests.support.programs import Program, until
+from tests.support.programs import Program
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -284,15 +285,15 @@ def test_an_edge_lives_through_a_change_of_certificates(tmp_path: Path) -> None:
     url, options = f"mqtts://{LOOPBACK}:{port}", ("--ca", str(authority.ca), "--task", "synthetic-10")
     try:
         with programs.edges(tmp_path / "edge", url, "7", *options) as edge:
-            until(lambda: "connected to" in edge.err, 20, "the edge is connected")
+            wait_until(lambda: "connected to" in edge.err, 20, "the edge is connected")
             pair.cert.write_bytes(expired.cert.read_bytes())
             pair.key.write_bytes(expired.key.read_bytes())
             broker.restart()
-            until(lambda: "has expired" in edge.err, 20, "the edge says what is wrong")
+            wait_until(lambda: "has expired" in edge.err, 20, "the edge says what is wrong")
             pair.cert.write_bytes(good[0])
             pair.key.write_bytes(good[1])
             broker.restart()
-            until(lambda: edge.err.count("connected to") == 2, 20, f"it is back: {edge.err}")
+            wait_until(lambda: edge.err.count("connected to") == 2, 20, f"it is back: {edge.err}")
             assert edge.running()
     finally:
         broker.stop()
@@ -318,7 +319,7 @@ def test_no_password_is_in_a_process_list_or_a_log(tmp_path: Path) -> None:
             programs.aggregator(tmp_path, url, *options, "--clients", "2", "--per-round", "2") as aggregator,
             programs.edges(tmp_path / "edges", url, "0-1", *tls, "--task", "synthetic-5000", "-v") as edges,
         ):
-            until(lambda: "connected to" in edges.err, 20, "the edges are connected")
+            wait_until(lambda: "connected to" in edges.err, 20, "the edges are connected")
             seen = [command_line(pid) for each in (aggregator, edges) for pid in family(each)]
             aggregator.ends_well()
             written = aggregator.output + edges.output

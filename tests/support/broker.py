@@ -20,6 +20,7 @@ from fl_shared.mosquitto import (
     free_port,
     is_running,
 )
+from tests.support.client import Endpoint
 
 START_TIMEOUT = 10.0
 
@@ -54,6 +55,11 @@ class Mosquitto:
     @property
     def address(self) -> BrokerAddress:
         return BrokerAddress(LOOPBACK, self.port)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """For a test client without an account."""
+        return Endpoint(self.port)
 
     @property
     def pid(self) -> int:

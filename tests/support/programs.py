@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tests.support.wait import wait_until
 
 BIN = Path(sys.executable).parent
 KEEPALIVE = "2"
@@ -109,17 +110,6 @@ def history(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
-    """What ``condition`` gives as soon as it is true."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {timeout} s: {what}")
-
-
 def alive(pids: Sequence[int]) -> list[int]:
     """Which of the processes still run."""
     return [pid for pid in pids if _state(pid) not in (None, "Z")]
@@ -166,3 +156,28 @@ def kill_all(pids: Sequence[int]) -> None:
     for pid in pids:
         if alive([pid]):
             os.kill(pid, signal.SIGKILL)
+
+
+def workers(edge: Program) -> list[int]:
+    """The processes that train for an edge or a fleet."""
+    return descendants(edge.pid)
+
+
+def freeze(*pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+
+
+def thaw(*pids: int) -> None:
+    for pid in pids:
+        if alive([pid]):
+            os.kill(pid, signal.SIGCONT)
+
+
+def kill(edge: Program) -> None:
+    """SIGKILL, and it is waited for. A worker that was frozen may notice that it is alone."""
+    below = workers(edge)
+    edge.send(signal.SIGKILL)
+    edge.wait(10)
+    thaw(*below)
+    wait_until(lambda: not alive(below), 10, "the workers of a killed edge end")

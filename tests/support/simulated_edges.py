@@ -1,6 +1,6 @@
-"""What edges say to an aggregator and hear from it, over a real broker: the test decides what and when.
+"""Edges under the control of a test, on a real broker.
 
-All of them on one connection, since identity is the topic (protocol, 1.6).
+All of them share one connection, since the topic is the identity (protocol, 1.6).
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ from typing import Any, cast
 import msgpack
 import numpy as np
 
-from fl_shared import codec, mqtt
+from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.broker_url import BrokerAddress
 from fl_shared.tensors import Manifest, Vector, content_digest
-from tests.support.simulated_aggregator import SimulatedAggregator
+from tests.support.client import Client, Endpoint
 
 
-class SimulatedEdges(SimulatedAggregator):
-    """``manifest``: of the weights that all of these edges have."""
+class SimulatedEdges(Client):
+    """``manifest``: of the model that all of these edges have."""
 
-    def __init__(
-        self, network: mqtt.Network, address: BrokerAddress, manifest: Manifest, *, task: str = "digits"
-    ) -> None:
-        super().__init__(network, address, "fl", task=task, hears=("aggregator", "replies/#", "round/#"))
+    def __init__(self, endpoint: Endpoint, manifest: Manifest, *, task: str = "digits") -> None:
         self.manifest = manifest
+        self.task = task
         self.run = ""
+        self.epoch = 1
+        self._seq = 0
+        super().__init__(endpoint, "fl/aggregator", "fl/replies/#", "fl/round/#", reconnect=True)
 
     def envelope(self) -> dict[str, Any]:
-        return super().envelope() | {"run": self.run}
+        self._seq += 1
+        return {"run": self.run, "epoch": self.epoch, "seq": self._seq}
 
     def registration(self, client: str, **changes: Any) -> m.Registration:
         """The first one, unless ``changes`` say otherwise."""
@@ -93,7 +94,7 @@ class SimulatedEdges(SimulatedAggregator):
 
     def send_update(self, client: str, update: dict[str, Any] | bytes) -> None:
         payload = update if isinstance(update, bytes) else cast(bytes, msgpack.packb(update))
-        self.say(t.build(self.prefix, t.UpdatesTopic(client)), payload)
+        self.send(t.UpdatesTopic(client), payload)
 
     def contribute(self, client: str, selected: m.Selected) -> None:
         """Half a one for each value, from ten examples; until that is accepted."""
@@ -101,9 +102,6 @@ class SimulatedEdges(SimulatedAggregator):
         vector = np.full(self.manifest.values, 0.5, np.float32)
         self.send_update(client, self.update(client, selected.round, base, vector, 10))
         self.expect(m.Accepted, client=client, round=selected.round)
-
-    def say(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        assert self.connection.publish(topic, payload, retain=retain)
 
 
 def session_of(client: str) -> str:

@@ -17,9 +17,10 @@ from statistics import median
 
 from tests.support import programs
 from tests.support.broker import Mosquitto
-from tests.support.listener import Listener
+from tests.support.client import Client
 from tests.support.programs import Program
 from tests.support.restartable_fleet import RestartableFleet
+from tests.support.wait import wait_until
 
 VALUES = 50_000
 TASK = f"synthetic-{VALUES}"
@@ -90,8 +91,8 @@ class SoakRun:
         self._broker = Mosquitto(self.directory / "broker", extra=["sys_interval 1"])
         with ExitStack() as stack:
             stack.callback(self._broker.stop)
-            stack.callback(self._look_who_is_left)
-            self._watching = stack.enter_context(Listener(self._broker, "$SYS/#"))
+            stack.callback(self._find_left_behind)
+            self._watching = stack.enter_context(Client(self._broker.endpoint, "$SYS/#"))
             run = stack.enter_context(
                 programs.aggregator(self.directory, self._broker.url, *SETTINGS, "--rounds", str(self.rounds))
             )
@@ -106,10 +107,10 @@ class SoakRun:
             self._live(run, timeout)
             self.output = run.output
             run.ends_well(10)
-            with Listener(self._broker, "fl/#") as after:
+            with Client(self._broker.endpoint, "fl/#") as after:
                 time.sleep(1.0)
-            self.retained = {topic for topic, _, kept in after.all() if kept}
-            programs.until(lambda: not any(f.zombies() for f in self._fleets), 5, "no zombie below an edge")
+            self.retained = set(after.retained)
+            wait_until(lambda: not any(f.zombies() for f in self._fleets), 5, "no zombie below an edge")
 
     def _live(self, run: Program, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -160,7 +161,7 @@ class SoakRun:
         if "VmRSS" not in status:
             return
         # What the broker says of itself is retained, too, and some of it comes only when there is something to say.
-        own = {topic: payload for topic, payload, _ in self._watching.all()}
+        own = {one.topic: one.payload for one in self._watching.received}
         retained = int(own[RETAINED]) - len(own) if RETAINED in own else 0
         self.samples.append(
             Sample(
@@ -243,7 +244,7 @@ class SoakRun:
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._due, (time.monotonic() + seconds, next(self._order), action))
 
-    def _look_who_is_left(self) -> None:
+    def _find_left_behind(self) -> None:
         """When all have been ended."""
         deadline = time.monotonic() + 5
         while True:

@@ -14,8 +14,9 @@ from fl_shared.kit import Kit
 from tests.support import programs
 from tests.support.attacks.attack import Attack
 from tests.support.attacks.cluster import ALL, BAD, KITS, TASK, Cluster
-from tests.support.attacks.impersonation import DENIED, NOT_AUTHORISED
-from tests.support.attacks.malicious_client import ConnectionRefused, Endpoint, malicious_client
+from tests.support.attacks.impersonation import DENIED
+from tests.support.client import NOT_AUTHORISED, Client, ConnectionRefused, Endpoint
+from tests.support.wait import wait_until
 
 NONE, WRONG = "peer did not return a certificate", "certificate verify failed"
 
@@ -28,10 +29,10 @@ def is_kept_out(words: str, *kits: Callable[[Cluster], Kit]) -> Callable[[Cluste
             before = cluster.broker_log().count(words)
             with (
                 contextlib.suppress(ConnectionRefused),
-                malicious_client(Endpoint.of(kit(cluster)), "outsider"),
+                Client(Endpoint.of(kit(cluster)), name="outsider"),
             ):
                 raise AssertionError("it was let in")
-            programs.until(lambda: cluster.broker_log().count(words) > before, 15, "it is logged")  # noqa: B023
+            wait_until(lambda: cluster.broker_log().count(words) > before, 15, "it is logged")  # noqa: B023
 
     return act
 
@@ -71,7 +72,7 @@ def says_it_is_another(cluster: Cluster) -> None:
     """The certificate's name counts."""
     for user in ("0", "aggregator"):
         kit = replace(cluster.kit(BAD), user=user, password="x")
-        with malicious_client(Endpoint.of(kit), f"as-{user}") as client:
+        with Client(Endpoint.of(kit), name=f"as-{user}") as client:
             assert client.publish("fl/updates/0", b"x") == NOT_AUTHORISED
             assert client.publish("fl/status", b"x", retain=True) == NOT_AUTHORISED
             assert cluster.denied(f"as-{user}", "fl/updates/0")
@@ -92,9 +93,7 @@ def runs_our_program_as_another(cluster: Cluster) -> None:
     state = ["--state-dir", str(cluster.directory / "state-stolen")]
     pattern = r"Denied PUBLISH from fl[0-9a-f]+ .*'fl/register/0'"
     with programs.Program(cluster.directory / "stolen", "fl-edge", *arguments, *state) as edge:
-        programs.until(
-            lambda: re.search(pattern, cluster.broker_log()), 20, f"it may not register\n{edge.err}"
-        )
+        wait_until(lambda: re.search(pattern, cluster.broker_log()), 20, f"it may not register\n{edge.err}")
     found = cluster.made.out / "edge-3.zip"
     ended = subprocess.run(
         [str(programs.BIN / "fl-edge"), "--kit", str(found), "--id", "0"],
@@ -119,7 +118,7 @@ def takes_client_ids(cluster: Cluster) -> None:
         "fl-aggregator-updates",
         "x" * 60_000,
     ):
-        with malicious_client(cluster.endpoint(account), name):
+        with Client(cluster.endpoint(account), name=name):
             pass
     assert cluster.broker_log().count("already connected") == before
     for edge in cluster.edges.values():

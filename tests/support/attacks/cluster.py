@@ -23,12 +23,13 @@ from fl_shared import messages as m
 from fl_shared.kit import Kit, Role
 from fl_shared.sealing import Sealer
 from tests.support import programs
-from tests.support.attacks.malicious_client import Endpoint, Heard, MaliciousClient
 from tests.support.broker import Mosquitto
-from tests.support.programs import KEEPALIVE, Program, until
-from tests.support.provisioned_broker import Broker, kit_of, provisioned
+from tests.support.client import Client, Endpoint, Received
+from tests.support.programs import KEEPALIVE, Program, freeze, thaw, workers
+from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
 from tests.support.simulated_edges import digest_of
-from tests.support.watching import freeze, model_sha256, thaw, workers
+from tests.support.synthetic_run import model_sha256
+from tests.support.wait import wait_until
 
 Setup = Literal["lab", "accounts", "end to end"]
 LAB: Final[tuple[Setup, ...]] = ("lab",)
@@ -64,7 +65,7 @@ class Cluster:
         self.directory = directory
         self._stack = contextlib.ExitStack()
         self._seq = 0
-        self.eavesdroppers: list[tuple[MaliciousClient, re.Pattern[str]]] = []
+        self.eavesdroppers: list[tuple[Client, re.Pattern[str]]] = []
         """Who listens to the end of the run, and on which topics it may hear something."""
         self.sealer: Sealer | None = None
         if setup == "lab":
@@ -78,7 +79,7 @@ class Cluster:
             self.made.revoke(["gone"])
             conf = self.made.broker / "mosquitto.conf"
             conf.write_text(conf.read_text() + "log_type all\n")  # also what it denies
-            broker = self._stack.enter_context(Broker(self.made, extra_acl=OBSERVER))
+            broker = self._stack.enter_context(ProvisionedBroker(self.made, extra_acl=OBSERVER))
             self.port, self.broker_log = self.made.register.place.port, broker.log
             if setup == "end to end":
                 self.sealer = self.kit(BAD).sealer()
@@ -94,9 +95,9 @@ class Cluster:
         """Of an account; in the lab there is one for everybody."""
         return Endpoint(self.port) if self.made is None else Endpoint.of(self.kit(name))
 
-    def enter(self, account: str, name: str, **more: Any) -> MaliciousClient:
+    def enter(self, account: str, name: str, **more: Any) -> Client:
         """A client of ``account``, until the cluster is closed."""
-        client = MaliciousClient(self.endpoint(account), name, **more)
+        client = Client(self.endpoint(account), name=name, **more)
         self._stack.callback(client.close)
         return client
 
@@ -139,27 +140,27 @@ class Cluster:
         self._frozen = workers(self.edges["1"])
         freeze(*self._frozen)
         self._stack.callback(thaw, *self._frozen)
-        until(self._is_held, 60, "a round waits for edge 1 alone")
+        wait_until(self._is_held, 60, "a round waits for edge 1 alone")
         status = json.loads(self._last("fl/status").payload)
         self.round = int(status["round"])
         assert FIRST_HELD_ROUND <= self.round <= ROUNDS, "rounds were made faster than they could be stopped"
         selected = json.loads(self._last(f"fl/round/{self.round}/selected").payload)
         self.base = str(selected["base"]["digest"])
-        self.recorded = list(self.observer.heard)
+        self.recorded = list(self.observer.received)
 
     def _join(self) -> None:
-        birth = self.observer.until(
+        birth = self.observer.wait_for(
             lambda one: one.topic == "fl/aggregator" and b'"online"' in one.payload, "a birth"
         )
         head = json.loads(birth.payload)
         self.run, self.epoch = str(head["run"]), int(head["epoch"])
         self.register()
-        self.bad.until(lambda one: b'"partition":{' in one.payload, "that it has a part")
+        self.bad.wait_for(lambda one: b'"partition":{' in one.payload, "that it has a part")
         self.register(run=self.run, epoch=self.epoch, manifest=self.manifest.digest, examples=10)
-        self.bad.until(lambda one: b'"examples":10,"held"' in one.payload, "that it is ready")
+        self.bad.wait_for(lambda one: b'"examples":10,"held"' in one.payload, "that it is ready")
 
     def _is_held(self) -> bool:
-        for one in reversed(self.observer.heard):
+        for one in reversed(self.observer.received):
             if one.topic == "fl/status" and one.payload:
                 status = json.loads(one.payload)
                 return (status["phase"], status["have"]) == ("collecting", 2) and int(
@@ -167,10 +168,10 @@ class Cluster:
                 ) >= FIRST_HELD_ROUND
         return False
 
-    def _last(self, topic: str) -> Heard:
+    def _last(self, topic: str) -> Received:
         """The newest that the observer has heard there, which may yet have to come."""
-        self.observer.until(lambda one: one.topic == topic and bool(one.payload), topic)
-        return next(one for one in reversed(self.observer.heard) if one.topic == topic and one.payload)
+        self.observer.wait_for(lambda one: one.topic == topic and bool(one.payload), topic)
+        return next(one for one in reversed(self.observer.received) if one.topic == topic and one.payload)
 
     def finish(self) -> None:
         thaw(*self._frozen)
@@ -214,10 +215,10 @@ class Cluster:
 
     def rejected(self, update: dict[str, Any], reason: str) -> None:
         """Edge 3 sends it, and hears that."""
-        before = len(self.bad.heard)
+        before = len(self.bad.received)
         self.say(f"fl/updates/{BAD}", cast(bytes, msgpack.packb(update)))
         words = f'"reason":"{reason}"'.encode()
-        self.bad.until(lambda one: words in one.payload, f"rejected: {reason}", since=before)
+        self.bad.wait_for(lambda one: words in one.payload, f"rejected: {reason}", since=before)
 
     # --- what others have said ----------------------------------------------------------------------------
 

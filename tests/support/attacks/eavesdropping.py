@@ -7,7 +7,7 @@ import re
 
 from tests.support.attacks.attack import Attack
 from tests.support.attacks.cluster import ALL, BAD, KITS, Cluster
-from tests.support.attacks.malicious_client import malicious_client
+from tests.support.client import Client
 
 FILTERS = (
     "#", "+/#", "fl/#", "$SYS/#", "$SYS/broker/connection/#", "fl/updates/#", "fl/updates/0", "fl/replies/+",
@@ -35,8 +35,8 @@ def listens(cluster: Cluster) -> None:
 
 def swallows(cluster: Cluster) -> None:
     with (
-        malicious_client(cluster.endpoint(BAD), "swallower") as intruder,
-        malicious_client(cluster.endpoint("kiosk"), "kiosk") as asker,
+        Client(cluster.endpoint(BAD), name="swallower") as intruder,
+        Client(cluster.endpoint("kiosk"), name="kiosk") as asker,
     ):
         for group in ("predictors", "mine", "fl"):
             intruder.subscribe(f"$share/{group}/fl/predict")
@@ -45,26 +45,26 @@ def swallows(cluster: Cluster) -> None:
             request = b"request %d" % number
             assert asker.publish("fl/predict", request) < 0x80
             digest = hashlib.sha256(request).hexdigest().encode()
-            asker.until(lambda one, digest=digest: digest in one.payload, f"answer {number}")  # type: ignore[misc]
-        assert not intruder.heard
+            asker.wait_for(lambda one, digest=digest: digest in one.payload, f"answer {number}")  # type: ignore[misc]
+        assert not intruder.received
 
 
 def points_answers_at_our_topics(cluster: Cluster) -> None:
-    with malicious_client(cluster.endpoint("kiosk"), "pointer") as asker:
+    with Client(cluster.endpoint("kiosk"), name="pointer") as asker:
         asker.subscribe("fl/predictions")
-        since = len(cluster.observer.heard)
+        since = len(cluster.observer.received)
         for topic in FORBIDDEN_ANSWERS:
             request = b"answer to " + topic.encode()
             assert asker.publish("fl/predict/0", request, response_topic=topic) < 0x80
             digest = hashlib.sha256(request).hexdigest().encode()
-            answer = asker.until(
+            answer = asker.wait_for(
                 lambda one, digest=digest: digest in one.payload,  # type: ignore[misc]
                 f"an answer to {topic}",
             )
             assert b"response topic" in answer.payload.lower(), answer.payload
-        cluster.observer.until(lambda one: digest in one.payload, "the last answer", since=since)
+        cluster.observer.wait_for(lambda one: digest in one.payload, "the last answer", since=since)
         answers = [
-            one.topic for one in cluster.observer.heard[since:] if b'"kind":"prediction"' in one.payload
+            one.topic for one in cluster.observer.received[since:] if b'"kind":"prediction"' in one.payload
         ]
         assert answers == ["fl/predictions"] * len(FORBIDDEN_ANSWERS)
 

@@ -14,10 +14,9 @@ from fl_shared import codec
 from fl_shared import messages as m
 from tests.support.attacks.attack import UNKNOWN, Attack, Counted
 from tests.support.attacks.cluster import BAD, KITS, LAB, MARK, Cluster
-from tests.support.attacks.malicious_client import Heard, malicious_client
-from tests.support.programs import until
+from tests.support.client import NOT_AUTHORISED, Client, Received
+from tests.support.wait import wait_until
 
-NOT_AUTHORISED = 0x87
 AGAIN = "within a second the true one is there again"
 DENIED = "PUBACK 0x87; broker's log: `Denied PUBLISH`"
 
@@ -49,27 +48,25 @@ def clears(cluster: Cluster) -> None:
 def false_will(cluster: Cluster) -> None:
     """2.0.11 lets who has such a will in, and drops it."""
     payload = codec.encode(m.ClientPresence(client="0", state="offline", session=cluster.session_of("0")))
-    with malicious_client(
-        cluster.endpoint(BAD), "false-will", will=("fl/clients/0/presence", payload)
-    ) as dying:
-        since = len(cluster.observer.heard)
-        dying.die()
-        until(
+    with Client(cluster.endpoint(BAD), name="false-will", will=("fl/clients/0/presence", payload)) as dying:
+        since = len(cluster.observer.received)
+        dying.drop_connection()
+        wait_until(
             lambda: "false-will" in cluster.broker_log().rpartition("New client connected")[2],
             15,
             "it is seen",
         )
-        cluster.observer.until(lambda one: one.topic == "fl/status", "a status", since=since)
+        cluster.observer.wait_for(lambda one: one.topic == "fl/status", "a status", since=since)
     time.sleep(0.2)
-    assert not [one for one in cluster.observer.heard[since:] if one.payload == payload]
+    assert not [one for one in cluster.observer.received[since:] if one.payload == payload]
 
 
 def says_it_is_gone(cluster: Cluster) -> None:
     """In a lab anybody can: of another session it says nothing, and the edge says what is so."""
     payload = codec.encode(m.ClientPresence(client="0", state="offline", session="not-its-own"))
-    since = len(cluster.observer.heard)
+    since = len(cluster.observer.received)
     assert cluster.bad.publish("fl/clients/0/presence", payload, retain=True) < 0x80
-    cluster.observer.until(
+    cluster.observer.wait_for(
         lambda one: one.topic == "fl/clients/0/presence" and b'"online"' in one.payload,
         "a birth",
         since=since,
@@ -78,9 +75,9 @@ def says_it_is_gone(cluster: Cluster) -> None:
 
 def registers_as_another(cluster: Cluster) -> None:
     words = codec.encode(cluster.registration(client="0"))
-    since = len(cluster.observer.heard)
+    since = len(cluster.observer.received)
     assert cluster.bad.publish("fl/register/0", words) < 0x80
-    cluster.observer.until(
+    cluster.observer.wait_for(
         lambda one: one.topic == "fl/replies/0" and b'"id-in-use"' in one.payload, "a refusal", since=since
     )
 
@@ -96,12 +93,12 @@ def rewrites_the_model(cluster: Cluster) -> None:
     for topic in ("fl/model", f"fl/model/{cluster.base[:12]}/manifest", f"fl/model/{cluster.base[:12]}/0"):
         true = next(one.payload for one in reversed(cluster.recorded) if one.topic == topic and one.payload)
         for _ in range(2):
-            since = len(cluster.observer.heard)
+            since = len(cluster.observer.received)
             assert writer.publish(topic, b"\x80poison", retain=True) < 0x80
-        cluster.observer.until(partial(is_there, topic, true), f"the true {topic} again", since=since)
+        cluster.observer.wait_for(partial(is_there, topic, true), f"the true {topic} again", since=since)
 
 
-def is_there(topic: str, payload: bytes, heard: Heard) -> bool:
+def is_there(topic: str, payload: bytes, heard: Received) -> bool:
     return (heard.topic, heard.payload) == (topic, payload)
 
 

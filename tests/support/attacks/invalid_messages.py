@@ -13,7 +13,7 @@ from fl_shared import codec
 from fl_shared import messages as m
 from tests.support.attacks.attack import UNKNOWN, Attack, Counted
 from tests.support.attacks.cluster import BAD, KITS, LAB, SEALED, VALUES, Cluster
-from tests.support.attacks.malicious_client import raw_publish
+from tests.support.attacks.raw_mqtt import raw_publish
 from tests.support.simulated_edges import offer_of
 
 UPDATES = f"fl/updates/{BAD}"
@@ -178,7 +178,7 @@ def floods(cluster: Cluster) -> None:
     whole = {"run": cluster.run, "epoch": cluster.epoch, "manifest": cluster.manifest.digest, "examples": 10}
     for _ in range(100):
         cluster.register(**whole)
-    cluster.bad.until(lambda one: b'"kind":"limited"' in one.payload, "that it is limited")
+    cluster.bad.wait_for(lambda one: b'"kind":"limited"' in one.payload, "that it is limited")
 
 
 def sends_broken_seals(cluster: Cluster) -> None:

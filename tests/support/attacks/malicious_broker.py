@@ -19,7 +19,7 @@ from fl_shared.signatures import Signer
 from tests.support.attacks.attack import UNKNOWN, Attack, Counted, Logged, Where
 from tests.support.attacks.cluster import BAD, HONEST, SEALED, TASK, VALUES, Cluster
 from tests.support.attacks.impersonation import AGAIN, rewrites_the_model
-from tests.support.attacks.malicious_client import Heard
+from tests.support.client import Received
 from tests.support.simulated_aggregator import FOLD, TRAINING
 
 ANOTHER = Signer(Ed25519PrivateKey.generate().private_bytes_raw())
@@ -85,16 +85,16 @@ def false_refusal(cluster: Cluster) -> tuple[t.Topic, m.Message]:
     )  # fmt: skip
 
 
-def of(topic: str, kind: str) -> Callable[[Heard], bool]:
+def of(topic: str, kind: str) -> Callable[[Received], bool]:
     words = f'"kind":"{kind}"'.encode()
     return lambda one: one.topic == topic and words in one.payload
 
 
 def clears_the_selection(cluster: Cluster) -> None:
     topic = f"fl/round/{cluster.round}/selected"
-    since = len(cluster.observer.heard)
+    since = len(cluster.observer.received)
     assert cluster.observer.publish(topic, b"", retain=True) < 0x80
-    cluster.observer.until(of(topic, "selected"), "the selection again", since=since)
+    cluster.observer.wait_for(of(topic, "selected"), "the selection again", since=since)
 
 
 def repeats_an_admission(cluster: Cluster) -> None:
@@ -124,9 +124,9 @@ def poisons_a_chunk(cluster: Cluster) -> None:
     )
     topic = f"fl/model/{cluster.base[:12]}/0"
     true = next(one.payload for one in reversed(cluster.recorded) if one.topic == topic and one.payload)
-    since = len(cluster.observer.heard)
+    since = len(cluster.observer.received)
     assert cluster.observer.publish(topic, codec.encode(chunk), retain=True) < 0x80
-    cluster.observer.until(
+    cluster.observer.wait_for(
         lambda one: (one.topic, one.payload) == (topic, true), "the true chunk", since=since
     )
 
@@ -156,9 +156,9 @@ def repeats_updates(cluster: Cluster) -> None:
     sealed = [one for one in cluster.recorded if one.topic == "fl/updates/0"]
     assert len(sealed) >= 2
     for one in sealed:
-        since = len(cluster.observer.heard)
+        since = len(cluster.observer.received)
         assert cluster.observer.publish("fl/updates/0", one.payload) < 0x80
-        cluster.observer.until(of("fl/replies/0", "accepted"), "accepted again", since=since)
+        cluster.observer.wait_for(of("fl/replies/0", "accepted"), "accepted again", since=since)
 
 
 def moves_an_update(cluster: Cluster) -> None:
@@ -171,9 +171,9 @@ def moves_an_update(cluster: Cluster) -> None:
 def repeats_a_registration(cluster: Cluster) -> None:
     """The first one of this connection, which says nothing of what the edge has loaded, and takes nothing back."""
     old = next(one for one in cluster.recorded if one.topic == "fl/register/0")
-    since = len(cluster.observer.heard)
+    since = len(cluster.observer.received)
     assert cluster.observer.publish("fl/register/0", old.payload) < 0x80
-    cluster.observer.until(of("fl/replies/0", "admitted"), "admitted again", since=since)
+    cluster.observer.wait_for(of("fl/replies/0", "admitted"), "admitted again", since=since)
 
 
 def orders_a_stop(cluster: Cluster) -> None:
@@ -184,7 +184,7 @@ def orders_a_stop(cluster: Cluster) -> None:
 
 def reads_everything(cluster: Cluster) -> None:
     """All that it has heard of what edges say, from the beginning."""
-    told = [one for one in cluster.observer.heard if one.topic.startswith(("fl/updates/", "fl/register/"))]
+    told = [one for one in cluster.observer.received if one.topic.startswith(("fl/updates/", "fl/register/"))]
     by_honest = [one for one in told if one.topic[-1] in HONEST]
     assert len(by_honest) >= 3 * 2 + 3
     for one in by_honest:
