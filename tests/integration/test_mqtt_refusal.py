@@ -24,7 +24,8 @@ from fl_shared.mqtt import (
     Refused,
 )
 from tests.support.broker import Mosquitto
-from tests.support.connection_harness import DEADLINE, Peer, peer, settings
+from tests.support.connection_harness import ConnectionHarness, connected, settings
+from tests.support.wait import DEADLINE
 
 pytestmark = pytest.mark.broker
 
@@ -35,7 +36,7 @@ def test_a_bad_password_is_refused_for_good(network: Network, tmp_path: Path) ->
     broker = Mosquitto(tmp_path, extra=[f"password_file {passwords}"], allow_anonymous=False)
     try:
         account = BrokerAddress("127.0.0.1", broker.port, "edge-7")
-        good = Peer(network, ConnectionSettings(account, password="right"))
+        good = ConnectionHarness(network, ConnectionSettings(account, password="right"))
         good.connection.wait_connected(DEADLINE)
         for wrong in (
             ConnectionSettings(account, password="wrong", retry_cap=0.1),
@@ -43,7 +44,7 @@ def test_a_bad_password_is_refused_for_good(network: Network, tmp_path: Path) ->
             ConnectionSettings(broker.address, retry_cap=0.1),
         ):
             attempts = broker.log().count("New connection")
-            one = Peer(network, wrong)
+            one = ConnectionHarness(network, wrong)
             with pytest.raises(
                 BrokerRefused, match=r"refused the connection: Not authorized.*FL_PASSWORD"
             ) as caught:
@@ -64,7 +65,7 @@ def test_a_first_connection_says_what_is_wrong_and_goes_on_trying(
 ) -> None:
     port = mosquitto.port
     mosquitto.stop()
-    one = Peer(network, settings(mosquitto))
+    one = ConnectionHarness(network, settings(mosquitto))
     with pytest.raises(BrokerUnreachable, match=rf"nothing listens on port {port} of 127.0.0.1") as caught:
         one.connection.wait_connected(0.5)
     assert caught.value.exit_code == 2
@@ -75,7 +76,7 @@ def test_a_first_connection_says_what_is_wrong_and_goes_on_trying(
         ("a" * 80, "no host name"),
         ("a..b", "no host name"),
     ):
-        lost = Peer(network, ConnectionSettings(BrokerAddress(host)))
+        lost = ConnectionHarness(network, ConnectionSettings(BrokerAddress(host)))
         assert says in lost.next(Lost, 30).reason
         lost.connection.close()
 
@@ -93,7 +94,9 @@ def test_a_first_connection_says_what_is_wrong_and_goes_on_trying(
 )
 def test_what_is_no_broker_is_named(network: Network, sends: bytes | None, says: str) -> None:
     with one_answer(sends) as port:
-        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", port), connect_timeout=0.3))
+        one = ConnectionHarness(
+            network, ConnectionSettings(BrokerAddress("127.0.0.1", port), connect_timeout=0.3)
+        )
         with pytest.raises((BrokerUnreachable, BrokerRefused), match=says):
             one.connection.wait_connected(0.7)
 
@@ -104,14 +107,14 @@ def test_odd_bytes_from_a_broker_do_no_harm(network: Network, shared_mosquitto: 
     bad_topic = b"\x30\x05\x00\x02\xff\xfe\x00"
     bad_properties = b"\x30\x06\x00\x01a\x7f\xff\xff"
     good = b"\x30\x05\x00\x01a\x00\xff"
-    healthy = peer(network, shared_mosquitto)
+    healthy = connected(network, shared_mosquitto)
     goodbye = b"\xe0\x02\x8b\x00"
     with one_answer(connack + goodbye) as port:
-        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", port)))
+        one = ConnectionHarness(network, ConnectionSettings(BrokerAddress("127.0.0.1", port)))
         assert one.next(Lost) == Lost("the broker closed the connection: Server shutting down", 0)
         one.connection.close(graceful=False)
     with one_answer(connack + bad_topic + good + bad_properties + good) as port:
-        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", port)))
+        one = ConnectionHarness(network, ConnectionSettings(BrokerAddress("127.0.0.1", port)))
         one.next(Connected)
         assert one.events.get(timeout=DEADLINE) == Received("a", b"\xff", False, 0)
         assert "not MQTT 5" in one.next(Lost).reason
@@ -153,7 +156,7 @@ def test_a_handler_that_raises_is_our_bug_and_surfaces(shared_mosquitto: Mosquit
             raise ZeroDivisionError("a mistake of ours")
 
     one = network.connect(settings(shared_mosquitto), broken)
-    other = peer(network, shared_mosquitto)
+    other = connected(network, shared_mosquitto)
     one.wait_connected(DEADLINE)
     network.check()
     one.subscribe([("broken", 1)])

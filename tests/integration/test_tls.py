@@ -22,7 +22,7 @@ from fl_shared.tls import Tls
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.certificates import Authority, Pair, self_signed
-from tests.support.connection_harness import Peer
+from tests.support.connection_harness import ConnectionHarness
 from tests.support.programs import Program
 from tests.support.wait import wait_until
 
@@ -114,7 +114,7 @@ def test_tls_1_2_says_it_in_the_handshake(site: Site, tmp_path: Path, which: str
     tls = Tls.read(site.authority.ca, *files).context()
     tls.maximum_version = ssl.TLSVersion.TLSv1_2
     with Network() as network:
-        one = Peer(network, ConnectionSettings(BrokerAddress.parse(site.url("mutual")), tls=tls))
+        one = ConnectionHarness(network, ConnectionSettings(BrokerAddress.parse(site.url("mutual")), tls=tls))
         if which == "none":
             says = "does it want a certificate from us"  # it has no word of its own for that
         assert re.search(says, one.next(Refused).reason)
@@ -188,14 +188,14 @@ from pathlib import Path
 from fl_shared.broker_url import BrokerAddress
 from fl_shared.mqtt import Connected, ConnectionSettings, Network, Received, Subscribed, shortcuts
 from fl_shared.tls import Tls
-from tests.support.connection_harness import Peer
+from tests.support.connection_harness import ConnectionHarness
 url, ca, cert, key, version, *sizes = sys.argv[1:]
 assert shortcuts.client_class().__name__ == ("Client" if os.environ["FL_STOCK_PAHO"] else "ShortcutClient")
 tls = Tls.read(Path(ca), Path(cert), Path(key)).context()
 tls.minimum_version = tls.maximum_version = ssl.TLSVersion[version]
 settings = ConnectionSettings(BrokerAddress.parse(url), tls=tls, max_queued_bytes=2**28)
 with Network() as network:
-    one, other = Peer(network, settings), Peer(network, settings)
+    one, other = ConnectionHarness(network, settings), ConnectionHarness(network, settings)
     one.next(Connected), other.next(Connected)
     one.connection.subscribe([("sizes", 1)])
     one.next(Subscribed)
@@ -252,17 +252,17 @@ def test_a_certificate_that_goes_wrong_later_is_said_and_tried_again(tmp_path: P
     settings = ConnectionSettings(address, tls=Tls.read(authority.ca, None, None).context(), retry_cap=0.3)
     try:
         with Network() as network, Network() as elsewhere:
-            one = Peer(network, settings)
+            one = ConnectionHarness(network, settings)
             one.next(Connected)
             show(expired)
             broker.restart()
             while "certificate has expired" not in one.next(Lost).reason:
                 pass
             # A connection that this program opens only now is no start of it.
-            later = Peer(network, settings)
+            later = ConnectionHarness(network, settings)
             assert "certificate has expired" in later.next(Lost).reason
             # For another program it is.
-            stranger = Peer(elsewhere, settings)
+            stranger = ConnectionHarness(elsewhere, settings)
             assert "certificate has expired" in stranger.next(Refused).reason
             with pytest.raises(BrokerRefused, match="certificate has expired"):
                 stranger.connection.wait_connected(1)

@@ -1,11 +1,10 @@
-"""A connection for tests, that remembers what it was told, and ways to make and await one."""
+"""The product's own MQTT connection under test."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
 import time
-from collections.abc import Callable
 from typing import TypeVar
 
 from fl_shared.mqtt import (
@@ -20,13 +19,13 @@ from fl_shared.mqtt import (
     Subscribed,
 )
 from tests.support.broker import Mosquitto
+from tests.support.wait import DEADLINE
 
 E = TypeVar("E", Connected, Lost, Received, Refused, Subscribed)
-DEADLINE = 10.0
 
 
-class Peer:
-    """A connection and what it was told, in order."""
+class ConnectionHarness:
+    """A connection and its events, in order."""
 
     def __init__(self, network: Network, settings: ConnectionSettings) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
@@ -45,7 +44,7 @@ class Peer:
         return self.next(Subscribed)
 
     def quiet_for(self, seconds: float) -> list[Received]:
-        """What is received within that time."""
+        """What is received within so many seconds."""
         time.sleep(seconds)
         seen = []
         with contextlib.suppress(queue.Empty):
@@ -60,15 +59,8 @@ def settings(broker: Mosquitto, **more: object) -> ConnectionSettings:
     return ConnectionSettings(broker.address, **({"retry_cap": 0.3} | more))  # type: ignore[arg-type]
 
 
-def peer(network: Network, broker: Mosquitto, **more: object) -> Peer:
-    made = Peer(network, settings(broker, **more))
+def connected(network: Network, broker: Mosquitto, **more: object) -> ConnectionHarness:
+    made = ConnectionHarness(network, settings(broker, **more))
     made.connection.wait_connected(DEADLINE)
     made.next(Connected)
     return made
-
-
-def eventually(condition: Callable[[], bool], timeout: float = DEADLINE) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become true in time"
-        time.sleep(0.01)

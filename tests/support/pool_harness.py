@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -51,12 +50,6 @@ class PoolHarness:
 
     def pids(self) -> list[int]:
         return [slot.process.pid for slot in self.pool._slots if slot.process is not None]
-
-    def wait_for(self, condition: Callable[[], bool], timeout: float = 20) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, "it has not come true"
-            time.sleep(0.02)
 
 
 def part(index: int = 0, **changes: Any) -> Partition:

@@ -1,16 +1,14 @@
-"""A federation played by hand: whatever a test wants to have published, valid or not."""
+"""A federation as an observer sees it: a test publishes what it wants, valid or not."""
 
 from __future__ import annotations
 
 import json
-import queue
-import time
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from fl_shared import mqtt
 from tests.support.broker import Mosquitto
+from tests.support.client import Client, Received
 
 RUN = "3f9a1c0b7e22"
 
@@ -29,27 +27,22 @@ class SimulatedFederation:
 
     def __init__(self, broker: Mosquitto, prefix: str) -> None:
         self.prefix = prefix
-        self._broker = broker
         self._seq = 0
-        self._network = mqtt.Network("by-hand")
-        self._events: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
+        self._client = Client(broker.endpoint)
 
     def __enter__(self) -> Self:
-        settings = mqtt.ConnectionSettings(self._broker.address)
-        self._connection = self._network.connect(settings, self._events.put)
-        self._connection.wait_connected(10)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._network.close()
+        self._client.close()
 
     def publish(
         self, topic: str, payload: bytes | dict[str, Any], *, retain: bool = True, **more: Any
     ) -> None:
         content = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        self._connection.publish(f"{self.prefix}/{topic}", content, retain=retain, **more)
+        self._client.send(f"{self.prefix}/{topic}", content, retain=retain, **more)
 
     def scope(self, kind: str, **more: Any) -> dict[str, Any]:
         self._seq += 1
@@ -111,15 +104,12 @@ class SimulatedFederation:
 
     def requests(self) -> None:
         """From now on `request` gives what is asked of the edges."""
-        self._connection.subscribe([(f"{self.prefix}/predict", 1)])
-        self._next(mqtt.Subscribed)
+        assert self._client.subscribe(f"{self.prefix}/predict") < 0x80
 
-    def request(self) -> mqtt.Received:
-        found = self._next(mqtt.Received)
-        assert isinstance(found, mqtt.Received)
-        return found
+    def request(self) -> Received:
+        return self._client.take()
 
-    def answer(self, request: mqtt.Received, **more: Any) -> None:
+    def answer(self, request: Received, **more: Any) -> None:
         usual = {
             "client": "7", "sha256": "ab" * 32, "version": 2, "label": "7", "probabilities": {"1": 0.25, "7": 0.75},
             "error": None,
@@ -129,10 +119,3 @@ class SimulatedFederation:
         self.publish(
             topic, self.scope("prediction", **(usual | more)), retain=False, correlation=request.correlation
         )
-
-    def _next(self, kind: type[mqtt.Event], timeout: float = 10.0) -> mqtt.Event:
-        deadline = time.monotonic() + timeout
-        while True:
-            event = self._events.get(timeout=max(0.01, deadline - time.monotonic()))
-            if isinstance(event, kind):
-                return event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import random
@@ -246,10 +247,10 @@ class SoakRun:
 
     def _find_left_behind(self) -> None:
         """When all have been ended."""
-        deadline = time.monotonic() + 5
-        while True:
-            self.left_behind = [pid for fleet in self._fleets for pid in fleet.left_behind()]
-            if not self.left_behind or time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not self._left_behind(), 5, "all processes have ended")
+        self.left_behind = self._left_behind()
         programs.kill_all(self.left_behind)
+
+    def _left_behind(self) -> list[int]:
+        return [pid for fleet in self._fleets for pid in fleet.left_behind()]

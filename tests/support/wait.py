@@ -10,13 +10,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 DEADLINE = 10.0
+"""Seconds that most things have."""
 POLL_INTERVAL = 0.01
 
 
 def wait_until(
     holds: Callable[[], T | None],
-    timeout: float = DEADLINE,
-    what: str = "the condition",
+    timeout: float,
+    what: str,
     *,
     changed: threading.Condition | None = None,
 ) -> T:

@@ -19,6 +19,7 @@ from fl_edge import pool
 from fl_edge.jobs import Failed, Initialised, Loaded
 from fl_edge.pool import Pool
 from tests.support.pool_harness import PoolHarness, part, train_for_ever
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.edge
 
@@ -53,7 +54,7 @@ def test_missing_data_is_a_kind_of_its_own(start: Callable[..., PoolHarness], tm
 
 def test_a_killed_worker_fails_its_job_alone_and_is_replaced(start: Callable[..., PoolHarness]) -> None:
     harness = start(2)
-    harness.wait_for(lambda: harness.pool.ready == 2, timeout=60)
+    wait_until(lambda: harness.pool.ready == 2, 60, "two workers are ready")
     doomed, spared = train_for_ever(harness), train_for_ever(harness)
     (victim,) = [slot.process for slot in harness.pool._slots if slot.job == doomed]
     assert victim is not None
@@ -62,7 +63,7 @@ def test_a_killed_worker_fails_its_job_alone_and_is_replaced(start: Callable[...
     failed = harness.expect(Failed, doomed, timeout=5)
     assert failed.kind == "failed"
     assert f"worker process {victim.pid} was killed by SIGKILL" in failed.message
-    harness.wait_for(lambda: harness.pool.ready == 2, timeout=60)
+    wait_until(lambda: harness.pool.ready == 2, 60, "two workers are ready")
     assert victim.pid not in harness.pids()
     harness.expect(Loaded, harness.pool.load("e", "digits", part()), timeout=30)
     assert spared not in harness.kept
@@ -89,7 +90,7 @@ def test_a_device_that_is_not_there_ends_it_for_good(start: Callable[..., PoolHa
         assert "--device cuda:77 cannot be used" in harness.expect(Failed, job, timeout=60).message
     assert not harness.pool.wait_ready(0)
     assert "cuda:77" in harness.expect(Failed, harness.pool.initial("digits", 0), timeout=1).message
-    harness.wait_for(lambda: not harness.pids())
+    wait_until(lambda: not harness.pids(), 20, "no worker is left")
 
 
 ROGUE = """
@@ -175,7 +176,7 @@ def test_closing_ends_a_worker_that_is_stopped(
     (pid,) = harness.pids()
     os.kill(pid, signal.SIGSTOP)
     harness.pool.close()
-    harness.wait_for(lambda: not alive(pid), timeout=5)
+    wait_until(lambda: not alive(pid), 5, "the worker has ended")
 
 
 PARENT = """
@@ -218,10 +219,7 @@ def test_workers_end_with_their_parent_when_it_is_killed(state: str) -> None:
         parent.kill()
         parent.wait(10)
         parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, "orphans"
-        time.sleep(0.05)
+    wait_until(lambda: not any(alive(pid) for pid in pids), 10, "no orphan is left")
 
 
 def test_a_pool_has_workers() -> None:

@@ -32,6 +32,7 @@ from tests.support.pool_harness import (
     settings,
     train_for_ever,
 )
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.edge
 
@@ -185,7 +186,7 @@ def test_failures_are_of_a_kind(harness: PoolHarness, first: Initialised) -> Non
 
 def test_a_running_job_is_cancelled_within_a_step(harness: PoolHarness, first: Initialised) -> None:
     job = train_for_ever(harness)
-    harness.wait_for(lambda: any(slot.job == job for slot in harness.pool._slots))
+    wait_until(lambda: any(slot.job == job for slot in harness.pool._slots), 20, "the job has begun")
     time.sleep(0.3)
     harness.pool.cancel(job)
     harness.pool.cancel(job)
@@ -207,7 +208,7 @@ def test_a_waiting_job_is_cancelled_at_once(harness: PoolHarness, first: Initial
 
 def test_predictions_do_not_wait_behind_training(harness: PoolHarness, first: Initialised) -> None:
     running = [train_for_ever(harness) for _ in range(3)]
-    harness.wait_for(lambda: all(slot.job is not None for slot in harness.pool._slots))
+    wait_until(lambda: all(slot.job is not None for slot in harness.pool._slots), 20, "all work")
     ids = [harness.pool.predict("digits", given(first), SEVEN) for _ in range(50)]
     for job in ids:
         harness.expect(Predicted, job, timeout=10)
