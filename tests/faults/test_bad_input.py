@@ -24,6 +24,7 @@ from fl_shared import messages as m
 from fl_shared.tensors import ArraySpec, Manifest, Vector, content_digest
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.builders import digest_of, raw_offer_of, session_of
 from tests.support.invalid_updates import (
     ANSWERED,
     MANIFEST,
@@ -34,7 +35,7 @@ from tests.support.invalid_updates import (
     with_data,
 )
 from tests.support.samples import MESSAGES
-from tests.support.simulated_edges import SimulatedEdges, digest_of, folded, offer_of, session_of
+from tests.support.simulated_edges import SimulatedEdges, folded
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
@@ -348,11 +349,11 @@ def bad_uploads(scene: Scene) -> list[str]:
     """Offers that do not fit, and chunks. Says who has brought its good update in after all."""
     wire = scene.wire
     for client, reason, words, changes in OFFERS:
-        wire.send_update(client, offer_of(scene.good(client), CHUNK, **cast(dict[str, Any], changes)))
+        wire.send_update(client, raw_offer_of(scene.good(client), CHUNK, **cast(dict[str, Any], changes)))
         scene.rejected(client, reason, words)
 
     def granted(update: dict[str, Any]) -> None:
-        wire.send_update(update["client"], offer_of(update, CHUNK))
+        wire.send_update(update["client"], raw_offer_of(update, CHUNK))
         chunks: set[int] = set()
         while chunks != {0, 1, 2}:
             chunks |= {*wire.expect(m.Grant, 10, client=update["client"], digest=update["digest"]).chunks}

@@ -17,7 +17,8 @@ from fl_shared import topics as t
 from fl_shared.tensors import ArraySpec, Manifest
 from tests.support import programs
 from tests.support.broker import Mosquitto
-from tests.support.simulated_edges import SimulatedEdges, session_of
+from tests.support.builders import session_of
+from tests.support.simulated_edges import SimulatedEdges
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 

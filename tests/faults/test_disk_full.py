@@ -18,10 +18,9 @@ from safetensors.numpy import save
 
 from fl_aggregator.checkpoint import sha256
 from fl_aggregator.disk import has_room
-from fl_shared import codec, mqtt
 from fl_shared import messages as m
 from fl_shared import topics as t
-from tests.support import programs, synthetic_run
+from tests.support import builders, programs, synthetic_run
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
 from tests.support.synthetic_run import TASK
@@ -207,7 +206,7 @@ def test_first_weights_that_find_no_room_end_the_command(
 
 
 def test_a_journal_that_cannot_grow_pauses_the_run(
-    tmp_path: Path, disk: SmallDisk, mosquitto: Mosquitto, network: mqtt.Network
+    tmp_path: Path, disk: SmallDisk, mosquitto: Mosquitto
 ) -> None:
     """Registrations come until its page is full; none is answered that is not written down."""
     run_dir = disk.path / "run"
@@ -219,10 +218,8 @@ def test_a_journal_that_cannot_grow_pauses_the_run(
     ):
         observer.wait_for_message(m.Status, phase="selecting")
         disk.leave(0)
-        edge = network.connect(mqtt.ConnectionSettings(mosquitto.address), lambda _: None)
-        edge.wait_connected(10)
         for number in range(many):
-            register(edge, f"e{number}")
+            register(observer, f"e{number}")
         first = until_paused(observer)
         assert first.paused == f"disk full: {run_dir}: needs 4.1 kB"
         time.sleep(2.0)
@@ -236,12 +233,9 @@ def test_a_journal_that_cannot_grow_pauses_the_run(
         assert run.wait(10) == 130, run.output
 
 
-def register(edge: mqtt.Connection, client: str) -> None:
-    message = m.Registration(
-        seq=1, client=client, session=f"s-{client}", device=f"d-{client}", task="digits", roles=("train",),
-        encodings=("f32",),
-    )  # fmt: skip
-    assert edge.publish(t.build("fl", t.RegisterTopic(client)), codec.encode(message))
+def register(sender: Client, client: str) -> None:
+    message = builders.registration(client, seq=1, session=f"s-{client}", device=f"d-{client}", task="digits")
+    sender.send(t.RegisterTopic(client), message)
 
 
 def events(run_dir: Path) -> list[str]:

@@ -17,6 +17,7 @@ from fl_shared import messages as m
 from fl_shared import topics as t
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.builders import partition
 from tests.support.client import Client
 from tests.support.programs import freeze, kill, thaw, workers
 from tests.support.simulated_aggregator import SimulatedAggregator
@@ -171,7 +172,7 @@ def test_the_update_of_another_run_is_not_sent(
     wire.clear(t.SelectedTopic(0))
     with programs.edges(tmp_path / "2", shared_mosquitto.url, "0", *arguments):
         registered = wire.expect(m.Registration, 30, client="0", run=None)
-        part = m.Partition(index=0, count=20, scheme="iid", seed=0, holdout=0.2)
+        part = partition()
         fields = {"run": "another", "epoch": 1, "seq": 1, "client": "0", "session": registered.session}
         wire.send(t.RepliesTopic("0"), m.Admitted(**fields, task=small, partition=part))  # type: ignore[arg-type]
         wire.expect(m.Registration, run="another")

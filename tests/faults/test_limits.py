@@ -29,10 +29,11 @@ from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.errors import QueueFull
 from fl_shared.tensors import ArraySpec, Manifest
-from tests.support import programs
+from tests.support import builders, programs
 from tests.support.broker import Mosquitto
+from tests.support.builders import digest_of, raw_offer_of
 from tests.support.client import Client
-from tests.support.simulated_edges import SimulatedEdges, digest_of, offer_of
+from tests.support.simulated_edges import SimulatedEdges
 from tests.support.synthetic_run import TASK, settings
 from tests.support.wait import wait_until
 
@@ -83,10 +84,9 @@ class Flood:
 
 def registration(client: str, seq: int) -> tuple[t.Topic, bytes]:
     """By another session each time: each is a change of who is there."""
-    message = m.Registration(
-        seq=seq, client=client, session=f"s{seq}", device=f"device-{client}", roles=("predict",),
-        encodings=("f32",),
-    )  # fmt: skip
+    message = builders.registration(
+        client, seq=seq, session=f"s{seq}", device=f"device-{client}", roles=("predict",)
+    )
     return t.RegisterTopic(client), codec.encode(message)
 
 
@@ -192,7 +192,7 @@ class SlowEdges:
         base = digest_of(manifest, bytes(4 * manifest.values))
         self.updates = {client: wire.update(client, 1, base, vector, 10) for client in SLOW}
         self._offers = {
-            client: cast(bytes, msgpack.packb(offer_of(update, CHUNK)))
+            client: cast(bytes, msgpack.packb(raw_offer_of(update, CHUNK)))
             for client, update in self.updates.items()
         }
         self.dripped = 0
@@ -268,7 +268,7 @@ def test_a_claim_that_is_too_large_is_refused_before_a_byte_is_taken(
         assert selected.cohort is not None
         [bad] = selected.cohort
         weights = np.ones(600, np.float32)
-        offer = offer_of(wire.update(bad, 0, None, weights, 10), 1024)
+        offer = raw_offer_of(wire.update(bad, 0, None, weights, 10), 1024)
         [section] = offer["sections"]
         if claim == "size":
             offer |= {"size": 2**40, "chunk_size": 2**24, "chunks": 2**16}

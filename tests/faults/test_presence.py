@@ -15,7 +15,7 @@ import pytest
 from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
-from tests.support import programs
+from tests.support import builders, programs
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
 from tests.support.programs import freeze, kill, thaw
@@ -60,10 +60,7 @@ class SimulatedEdge(Client):
         self.publish(topic, m.ClientPresence(client=client, state="online", session=session), retain=True)
 
     def register(self) -> None:
-        registration = m.Registration(
-            seq=1, client=self.client, session=self.session, device=self.device, roles=("train",),
-            encodings=("f32",),
-        )  # fmt: skip
+        registration = builders.registration(self.client, seq=1, session=self.session, device=self.device)
         self.send(t.RegisterTopic(self.client), registration)
 
     def reply(self, timeout: float = 10.0) -> m.Message:

@@ -25,6 +25,7 @@ from fl_shared.tensors import Manifest, content_digest
 from fl_shared.transfer import ModelSection, model_digest, publication
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.builders import partition
 from tests.support.client import Received
 from tests.support.simulated_aggregator import RUN, SimulatedAggregator, collect, sections_of
 from tests.support.wait import wait_until
@@ -231,7 +232,7 @@ def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(
     back = wire.expect(m.Registration, 30, run=None)
     assert back.device == registered.device
     assert back.session != registered.session
-    part = m.Partition(index=0, count=20, scheme="iid", seed=0, holdout=0.2)
+    part = partition()
     wire.admit(back, partition=part)
     wire.admit(wire.expect(m.Registration, 30, run=RUN), partition=part)
     wait_until(

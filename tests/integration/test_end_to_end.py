@@ -25,9 +25,10 @@ from fl_edge.tasks.synthetic import SyntheticCraft
 from fl_shared import codec, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.publication import ModelSection, model_digest
+from fl_shared.publication import ModelSection
 from fl_shared.sealing import Sealer
 from fl_shared.signatures import Signer
+from tests.support.builders import finished_update, partition
 from tests.support.client import Client, Endpoint
 from tests.support.programs import KEEPALIVE, Program, history
 from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
@@ -108,7 +109,7 @@ def delta(client: str, number: int) -> bytes:
     """What an edge learns in a round, as it stands in its update: the task draws it from client, round and seed."""
     vector = np.zeros(VALUES, dtype="<f4")
     craft = SyntheticCraft(VALUES)
-    part = m.Partition(index=0, count=2, scheme="iid", seed=0, holdout=0)
+    part = partition(count=2, holdout=0)
     training = TRAINING.model_copy(update={"seed": 0})
     made = craft.train(
         vector, craft.initial(0, np.empty), part, training, number, client, lambda: False, lambda n: np.empty(n, "<f4")
@@ -203,7 +204,7 @@ def test_a_false_aggregator_is_not_obeyed(site: Site, signer: Signer | None) -> 
         m.AggregatorPresence(state="online", session="x", run="evil", epoch=1),
         signer,
     )
-    part = m.Partition(index=0, count=2, scheme="iid", seed=0, holdout=0)
+    part = partition(count=2, holdout=0)
     admitted = m.Admitted(
         run="evil", epoch=1, seq=1, client="0", session=session, task=TASK, partition=part, examples=None
     )
@@ -307,10 +308,9 @@ def poison(client: str, run: str, session: str, number: int, base: str) -> bytes
     craft = SyntheticCraft(VALUES)
     manifest = craft.initial(0, lambda n: np.empty(n, "<f4"))
     section = ModelSection("weights", manifest, np.full(VALUES, 50.0, dtype="<f4").tobytes())
-    update = upload.FinishedUpdate(
-        base=base, digest=model_digest([section]), examples=1_000_000, steps=1, seconds=0.1,
-        metrics=m.UpdateMetrics(), sections=(section,),
-    )  # fmt: skip
+    update = finished_update(
+        section, base=base, examples=1_000_000, steps=1, seconds=0.1, metrics=m.UpdateMetrics()
+    )
     return codec.encode(upload.whole(upload.Sender(client, session, run, 1, number), 1, update))
 
 

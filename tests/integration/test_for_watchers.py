@@ -22,7 +22,8 @@ from fl_shared.reach import BrokerReach
 from fl_shared.tensors import ArraySpec, Manifest
 from tests.support import programs
 from tests.support.broker import Mosquitto
-from tests.support.simulated_edges import SimulatedEdges, session_of
+from tests.support.builders import session_of
+from tests.support.simulated_edges import SimulatedEdges
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]

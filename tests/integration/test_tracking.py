@@ -18,8 +18,8 @@ import pytest
 from fl_shared.mosquitto import free_port
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.tensorboard import scalars
 from tests.support.wait import wait_until
-from tests.unit.test_trackers import curves
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -137,12 +137,12 @@ def test_tensorboard_has_every_round_once_over_a_kill_and_a_resume(
 ) -> None:
     with programs.edges(tmp_path / "edges", mosquitto.url, IDS):
         with programs.aggregator(tmp_path, mosquitto.url, *COMMON, "--rounds", "60") as first:
-            wait_until(lambda: len(curves_there(tmp_path)) >= 5, 60, "five rounds")
+            wait_until(lambda: len(version_scalars(tmp_path)) >= 5, 60, "five rounds")
             first.send(signal.SIGKILL)
             first.wait()
         with programs.resumed(tmp_path) as second:
             second.ends_well(90)
-    found, lines = curves(tmp_path / "run"), programs.history(tmp_path)
+    found, lines = scalars(tmp_path / "run"), programs.history(tmp_path)
     rounds = [line["round"] for line in lines]
     assert [step for step, _ in found["round/participants"]] == rounds
     assert [int(version) for _, version in found["version"]] == list(range(1, 61))
@@ -152,10 +152,10 @@ def test_tensorboard_has_every_round_once_over_a_kill_and_a_resume(
     assert all("tensorboard:" not in run.err for run in loaded)
 
 
-def curves_there(tmp_path: Path) -> list[tuple[int, float]]:
+def version_scalars(tmp_path: Path) -> list[tuple[int, float]]:
     if not (tmp_path / "run" / "tensorboard").exists():
         return []
-    return curves(tmp_path / "run").get("version", [])
+    return scalars(tmp_path / "run").get("version", [])
 
 
 def test_a_run_goes_on_without_a_tracker_that_fails(tmp_path: Path, mosquitto: Mosquitto) -> None:

@@ -22,8 +22,9 @@ from fl_shared.mosquitto import free_port
 from fl_shared.tensors import ArraySpec, Manifest
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.builders import session_of
 from tests.support.programs import Program
-from tests.support.simulated_edges import SimulatedEdges, session_of
+from tests.support.simulated_edges import SimulatedEdges
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]

@@ -54,36 +54,36 @@ def _decode(topic: t.Topic, payload: bytes) -> None:
 def test_a_run_goes_on_among_noise(rounds: list[list[Mutation]]) -> None:
     """With first weights from round 0 on; `finish_round` holds each model against what was accepted."""
     with tempfile.TemporaryDirectory() as scratch:
-        besieged = AggregatorHarness(Path(scratch) / "run", seed=0)
+        harness = AggregatorHarness(Path(scratch) / "run", seed=0)
         try:
             for noise in ([], *rounds):
-                phase = besieged.begin_round()
-                seeds = besieged.seeds(phase)
+                phase = harness.begin_round()
+                seeds = harness.seeds(phase)
                 for spoiling in noise:
                     topic, payload = spoiling(GOLDEN if spoiling.where % 5 == 0 else seeds)
-                    besieged.take(topic, besieged.harmless(topic, payload), retain=spoiling.retain)
-                besieged.finish_round()
-            besieged.replay()
-            assert besieged.oracle.accepted >= 3 * len(rounds)
+                    harness.take(topic, harness.harmless(topic, payload), retain=spoiling.retain)
+                harness.finish_round()
+            harness.replay()
+            assert harness.oracle.accepted >= 3 * len(rounds)
         finally:
-            besieged.close()
+            harness.close()
 
 
 def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
     """If it were all dropped at the door, nothing would be shown by it."""
-    besieged = AggregatorHarness(tmp_path / "run", seed=5)
+    harness = AggregatorHarness(tmp_path / "run", seed=5)
     try:
         for _ in range(12):
-            phase = besieged.begin_round()
-            seeds = besieged.seeds(phase)
+            phase = harness.begin_round()
+            seeds = harness.seeds(phase)
             for _ in range(400):
-                topic, payload, retain = besieged.noise(phase, seeds)
-                besieged.take(topic, payload, retain=retain)
-            besieged.finish_round()
-        reasons = {reason for counts in besieged.aggregator.refusals.total.values() for reason in counts}
-        assert besieged.oracle.of_noise > 0
+                topic, payload, retain = harness.noise(phase, seeds)
+                harness.take(topic, payload, retain=retain)
+            harness.finish_round()
+        reasons = {reason for counts in harness.aggregator.refusals.total.values() for reason in counts}
+        assert harness.oracle.of_noise > 0
     finally:
-        besieged.close()
+        harness.close()
     assert {
         "malformed", "wrong-version", "unknown-topic", "client-mismatch", "other-run", "other-epoch", "not-granted",
         "wrong-checksum", "wrong-size", "wrong-digest", "wrong-manifest", "wrong-base", "not-finite", "too-large",
@@ -96,54 +96,54 @@ def test_what_is_accepted_stays_what_it_was(tmp_path: Path) -> None:
 
     They once had one file, and late chunks were written into the accepted update (or past its end, which kills).
     """
-    besieged = AggregatorHarness(tmp_path / "run", seed=1)
+    harness = AggregatorHarness(tmp_path / "run", seed=1)
     try:
-        besieged.begin_round()
-        besieged.finish_round()
-        phase = besieged.begin_round()
-        peer = besieged.peers[NOISY[0]]
+        harness.begin_round()
+        harness.finish_round()
+        phase = harness.begin_round()
+        peer = harness.peers[NOISY[0]]
         assert peer.update is not None
-        sender, topic = besieged.sender(peer, phase), t.UpdatesTopic(peer.name)
-        slow = besieged.update_for(phase)
-        besieged.say(topic, upload.offer(sender, 1, slow, CHUNK))
-        first, *others = besieged.grants[peer.name, slow.digest]
-        besieged.say(topic, upload.part(sender, 2, slow, CHUNK, first))
-        besieged.say(topic, upload.whole(sender, 3, peer.update))
-        besieged.until(lambda: isinstance(besieged.answers.get(peer.name), m.Accepted), "it is accepted")
+        sender, topic = harness.sender(peer, phase), t.UpdatesTopic(peer.name)
+        slow = harness.update_for(phase)
+        harness.say(topic, upload.offer(sender, 1, slow, CHUNK))
+        first, *others = harness.grants[peer.name, slow.digest]
+        harness.say(topic, upload.part(sender, 2, slow, CHUNK, first))
+        harness.say(topic, upload.whole(sender, 3, peer.update))
+        harness.turn_until(lambda: isinstance(harness.answers.get(peer.name), m.Accepted), "it is accepted")
         for index in others:
-            besieged.say(topic, upload.part(sender, 4, slow, CHUNK, index))
-        state = besieged.state.phase
+            harness.say(topic, upload.part(sender, 4, slow, CHUNK, index))
+        state = harness.state.phase
         assert isinstance(state, Collecting)
         assert state.updates[peer.name].digest == peer.update.digest
-        kept = besieged.aggregator._directory.spool.read(phase.round, peer.name)
+        kept = harness.aggregator._directory.spool.read(phase.round, peer.name)
         assert bytes(kept.sections[0].data) == bytes(peer.update.sections[0].data)
-        besieged.finish_round()
+        harness.finish_round()
     finally:
-        besieged.close()
+        harness.close()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 100.5])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_value_that_must_not_be_folded(tmp_path: Path, value: float, chunked: bool) -> None:
     """All that is said of the update is true; one of its values is not to be had."""
-    besieged = AggregatorHarness(tmp_path / "run", seed=2)
+    harness = AggregatorHarness(tmp_path / "run", seed=2)
     try:
-        besieged.begin_round()
-        besieged.finish_round()
-        phase = besieged.begin_round()
-        peer = besieged.peers[NOISY[0]]
+        harness.begin_round()
+        harness.finish_round()
+        phase = harness.begin_round()
+        peer = harness.peers[NOISY[0]]
 
         def corrupt(data: bytearray) -> None:
             data[400:404] = np.float32(value).tobytes()
 
-        peer.update = besieged.update_for(phase, corrupt)
+        peer.update = harness.update_for(phase, corrupt)
         with pytest.raises(AssertionError, match=r"not-finite|too-large") as refused:
-            besieged.give(peer, phase, chunked=chunked)
+            harness.give(peer, phase, chunked=chunked)
         assert "weights: " in str(refused.value)
-        besieged.finish_round()
-        assert besieged.oracle.of_noise == 0
+        harness.finish_round()
+        assert harness.oracle.of_noise == 0
     finally:
-        besieged.close()
+        harness.close()
 
 
 def test_a_seed_is_taken_apart_and_put_together() -> None:

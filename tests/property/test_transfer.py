@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from fl_shared import codec, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.publication import ModelSection, Publication, model_digest, publication
+from fl_shared.publication import ModelSection, Publication, publication
 from fl_shared.tensors import ArraySpec, Manifest
 from fl_shared.transfer import Download
+from tests.support.builders import finished_update
 
 SENDER = upload.Sender("7", "s1", "R", 1, 3)
 NAMES = ("control", "momentum", "weights")
@@ -193,22 +194,10 @@ class Receiver:
         return hashlib.sha256(b"".join(sections)).hexdigest()
 
 
-def finished(sections: tuple[ModelSection, ...]) -> upload.FinishedUpdate:
-    return upload.FinishedUpdate(
-        base="b" * 64,
-        digest=model_digest(sections),
-        examples=40,
-        steps=20,
-        seconds=1.5,
-        metrics=m.UpdateMetrics(),
-        sections=sections,
-    )
-
-
 @settings(max_examples=250, deadline=None)
 @given(sizes=SIZES, chunk_size=st.integers(16, 500), weather=WEATHER, window=st.integers(1, 70))
 def test_an_update_goes_up_whole(sizes: list[int], chunk_size: int, weather: Weather, window: int) -> None:
-    update = finished(sections_of(sizes, 2))
+    update = finished_update(*sections_of(sizes, 2))
     topic = t.UpdatesTopic("7")
     offered = codec.decode(topic, codec.encode(upload.offer(SENDER, 0, update, chunk_size)))
     assert isinstance(offered, m.Offer)
@@ -247,7 +236,7 @@ def test_an_update_goes_up_whole(sizes: list[int], chunk_size: int, weather: Wea
 def test_no_packet_is_larger_than_the_broker_takes(
     sizes: list[int], wanted: int, largest: int | None
 ) -> None:
-    update = finished(sections_of(sizes, 3))
+    update = finished_update(*sections_of(sizes, 3))
     try:
         size = upload.chunk_size_for(SENDER, update, wanted, largest)
     except ValueError as error:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from fl_shared.tensors import ArraySpec, Manifest
-from tests.support.simulated_edges import digest_of
+from tests.support.builders import digest_of
 
 MANIFEST: Final = Manifest(
     arrays=(ArraySpec(name="a", shape=(20, 29)), ArraySpec(name="b", shape=(20,), role="buffer"))

@@ -13,7 +13,7 @@ from fl_edge.jobs import Initialised, JobResult, KeepModel, Outcome
 from fl_edge.memory import SharedBytes
 from fl_edge.pool import Pool
 from fl_edge.tasks import load_task
-from fl_shared.messages import Partition, TrainingSettings
+from tests.support.builders import partition, training_settings
 
 SEVEN = (Path(__file__).parents[2] / "examples" / "seven.png").read_bytes()
 LONG = 1_000_000
@@ -52,16 +52,6 @@ class PoolHarness:
         return [slot.process.pid for slot in self.pool._slots if slot.process is not None]
 
 
-def part(index: int = 0, **changes: Any) -> Partition:
-    return Partition(**{"index": index, "count": 20, "scheme": "iid", "seed": 0, "holdout": 0.2, **changes})
-
-
-def settings(**changes: Any) -> TrainingSettings:
-    return TrainingSettings(
-        **{"epochs": 2, "batch_size": 32, "lr": 0.05, "momentum": 0.9, "seed": 0, **changes}
-    )
-
-
 @lru_cache
 def first_weights() -> Initialised:
     """What round 0 of ``digits`` makes with seed 0."""
@@ -76,5 +66,5 @@ def given(first: Initialised, digest: str = "d0") -> KeepModel:
 
 def train_for_ever(harness: PoolHarness, client: str = "edge-0") -> int:
     return harness.pool.train(
-        client, "digits", part(), given(first_weights()), settings(epochs=LONG, lr=1e-9), 1
+        client, "digits", partition(), given(first_weights()), training_settings(epochs=LONG, lr=1e-9), 1
     )

@@ -14,14 +14,15 @@ from fl_edge.session import Effect, Event, Identity, Session, State, effects, ev
 from fl_edge.session.phases import Appraisal, Confirming, Kept, Part
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.transfer import ModelSection, model_digest
+from fl_shared.transfer import ModelSection
 from fl_shared.upload import FinishedUpdate
+from tests.support.builders import finished_update, fold_settings, partition, training_settings
 from tests.support.samples import DATA, MANIFEST
 
 CLIENT, RUN = "7", "R"
 EDGE = Identity(CLIENT, device="dev", roles=("train", "predict"), tasks=("digits", "mnist"))
-TRAINING = m.TrainingSettings(epochs=1, batch_size=32, lr=0.05, momentum=0.9, seed=0)
-FOLD = m.FoldSettings(max_examples=1000, max_delta=100.0, scale_bits=32)
+TRAINING = training_settings(epochs=1)
+FOLD = fold_settings()
 SECTIONS = (ModelSection("weights", MANIFEST, DATA),)
 
 
@@ -31,21 +32,12 @@ def version_digest(version: int) -> str:
 
 
 def update(*, base: str | None = "b" * 64, data: bytes = DATA) -> FinishedUpdate:
-    sections = (ModelSection("weights", MANIFEST, data),)
-    return FinishedUpdate(
-        base=base,
-        digest=model_digest(sections),
-        examples=40,
-        steps=20,
-        seconds=1.5,
-        metrics=m.UpdateMetrics(train={"loss": 0.25}),
-        sections=sections,
-    )
+    return finished_update(ModelSection("weights", MANIFEST, data), base=base)
 
 
-def partition(text: str = "7/20") -> m.Partition:
+def partition_of(text: str) -> m.Partition:
     index, _, count = text.partition("/")
-    return m.Partition(index=int(index), count=int(count), scheme="iid", seed=0, holdout=0.2)
+    return partition(int(index), count=int(count))
 
 
 class SessionScript:
@@ -195,7 +187,7 @@ class SessionScript:
                 **scope,
                 **to,
                 task=named.get("task", "digits"),
-                partition=partition(part) if part else None,
+                partition=partition_of(part) if part else None,
                 examples=loaded.examples if second and isinstance(loaded, Part) else None,
                 held=held,
             )

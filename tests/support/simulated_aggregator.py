@@ -9,11 +9,12 @@ from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.tensors import Manifest
 from fl_shared.transfer import ModelSection, Publication
+from tests.support.builders import fold_settings, partition, training_settings
 from tests.support.client import Client, Endpoint
 
 RUN = "testrun"
-TRAINING = m.TrainingSettings(epochs=2, batch_size=32, lr=0.05, momentum=0.9, seed=0)
-FOLD = m.FoldSettings(max_examples=1_000_000, max_delta=100.0, scale_bits=30)
+TRAINING = training_settings()
+FOLD = fold_settings(max_examples=1_000_000, scale_bits=30)
 
 
 class SimulatedAggregator(Client):
@@ -38,14 +39,18 @@ class SimulatedAggregator(Client):
         self.send(topic, b"", retain=True)
 
     def admit(self, to: m.Registration, **changes: Any) -> None:
-        part = m.Partition(index=0, count=20, scheme="iid", seed=0, holdout=0.2)
-        fields: dict[str, Any] = {"task": self.task, "partition": part, "examples": to.examples, **changes}
+        fields: dict[str, Any] = {
+            "task": self.task,
+            "partition": partition(),
+            "examples": to.examples,
+            **changes,
+        }
         reply = m.Admitted(**self.envelope(), client=to.client, session=to.session, **fields)
         self.send(t.RepliesTopic(to.client), reply)
 
     def admit_fully(self, client: str, index: int = 0) -> m.Registration:
         """Both registrations of a training edge; gives the second one."""
-        part = m.Partition(index=index, count=20, scheme="iid", seed=0, holdout=0.2)
+        part = partition(index)
         self.admit(self.expect(m.Registration, 30, client=client, run=None), partition=part)
         second = self.expect(m.Registration, 60, client=client, run=RUN)
         self.admit(second, partition=part)

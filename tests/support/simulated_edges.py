@@ -14,7 +14,9 @@ import numpy as np
 from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
-from fl_shared.tensors import Manifest, Vector, content_digest
+from fl_shared.tensors import Manifest, Vector
+from tests.support import builders
+from tests.support.builders import session_of
 from tests.support.client import Client, Endpoint
 
 
@@ -36,16 +38,7 @@ class SimulatedEdges(Client):
     def registration(self, client: str, **changes: Any) -> m.Registration:
         """The first one, unless ``changes`` say otherwise."""
         self._seq += 1
-        fields: dict[str, Any] = {
-            "seq": self._seq,
-            "client": client,
-            "session": session_of(client),
-            "device": f"device-of-{client}",
-            "roles": ("train",),
-            "encodings": ("f32",),
-            **changes,
-        }
-        return m.Registration(**fields)
+        return builders.registration(client, **{"seq": self._seq} | changes)
 
     def register(self, client: str, **changes: Any) -> None:
         self.send(t.RegisterTopic(client), self.registration(client, **changes))
@@ -69,27 +62,11 @@ class SimulatedEdges(Client):
     ) -> dict[str, Any]:
         """A good update, as the map that is sent; ``changes`` replace members."""
         data = vector.astype("<f4").tobytes()
-        whole = m.Update(
-            **self.envelope(),
-            client=client,
-            session=session_of(client),
-            round=round_number,
-            base=base,
-            digest=digest_of(self.manifest, data),
-            examples=examples,
-            steps=1,
-            seconds=0.5,
-            metrics=m.UpdateMetrics(after={"accuracy": 0.5}),
-            sections=(
-                m.Section(
-                    name="weights",
-                    encoding="f32",
-                    manifest=self.manifest.digest,
-                    arrays=self.manifest.arrays if base is None else None,
-                    data=data,
-                ),
-            ),
-        )
+        section = builders.section(data, self.manifest, arrays=self.manifest.arrays if base is None else None)
+        whole = builders.update(
+            section, **self.envelope(), client=client, session=session_of(client), round=round_number, base=base,
+            examples=examples, metrics=m.UpdateMetrics(after={"accuracy": 0.5}),
+        )  # fmt: skip
         return cast(dict[str, Any], msgpack.unpackb(codec.encode(whole))) | changes
 
     def send_update(self, client: str, update: dict[str, Any] | bytes) -> None:
@@ -102,26 +79,6 @@ class SimulatedEdges(Client):
         vector = np.full(self.manifest.values, 0.5, np.float32)
         self.send_update(client, self.update(client, selected.round, base, vector, 10))
         self.expect(m.Accepted, client=client, round=selected.round)
-
-
-def session_of(client: str) -> str:
-    return f"session-of-{client}"[:64]
-
-
-def digest_of(manifest: Manifest, data: bytes) -> str:
-    """Of an update with this one section."""
-    return content_digest([("weights", "f32", manifest.digest, data)])
-
-
-def offer_of(update: dict[str, Any], cut_every: int, **changes: Any) -> dict[str, Any]:
-    """The offer of what ``update`` is whole."""
-    sections = [
-        {name: value for name, value in section.items() if name != "data"} | {"size": len(section["data"])}
-        for section in update["sections"]
-    ]
-    size = sum(section["size"] for section in sections)
-    cut = {"size": size, "chunk_size": cut_every, "chunks": max(1, -(-size // cut_every))}
-    return update | {"kind": "offer", "sections": sections} | cut | changes
 
 
 def folded(base: Vector, contributions: Iterable[tuple[int, Vector]], scale_bits: int) -> Vector:

@@ -27,7 +27,8 @@ from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.tensors import Manifest, manifest_of
-from tests.support.pool_harness import PoolHarness, first_weights, given, part
+from tests.support.builders import partition
+from tests.support.pool_harness import PoolHarness, first_weights, given
 from tests.support.round_playbook import Playbook, digest_of, round_done, training
 from tests.support.samples import MESSAGES
 
@@ -72,12 +73,12 @@ def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout
     craft = TorchCraft(load_task("digits"), None, "cpu")
     harness = PoolHarness(1)
     try:
-        loaded = harness.expect(Loaded, harness.pool.load("0", "digits", part()), timeout=60)
+        loaded = harness.expect(Loaded, harness.pool.load("0", "digits", partition()), timeout=60)
         assert sum(loaded.labels.values()) == loaded.examples + loaded.holdout_examples
         assert len(loaded.labels) == 10
         model = given(first_weights())
         on_test = harness.expect(Done, harness.pool.evaluate("0", "digits", "test", None, model))
-        held = harness.expect(Done, harness.pool.evaluate("0", "digits", "holdout", part(), model))
+        held = harness.expect(Done, harness.pool.evaluate("0", "digits", "holdout", partition(), model))
     finally:
         harness.pool.close()
     assert held.confusion is None

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 from fl_edge import kept
 from fl_edge.session.phases import Kept
-from fl_shared.transfer import ModelSection, model_digest
-from fl_shared.upload import FinishedUpdate
+from fl_shared.transfer import ModelSection
+from tests.support.builders import finished_update
 from tests.support.samples import DATA, MANIFEST
 from tests.support.session_script import SessionScript, update
 
@@ -39,15 +39,7 @@ def test_sections_of_several_lengths(tmp_path: Path) -> None:
         ModelSection("control", MANIFEST, DATA[::-1]),
         ModelSection("weights", MANIFEST, memoryview(DATA)),
     )
-    both = FinishedUpdate(
-        base="b" * 64,
-        digest=model_digest(sections),
-        examples=1,
-        steps=2,
-        seconds=3.0,
-        metrics=one.update.metrics,
-        sections=sections,
-    )
+    both = finished_update(*sections, examples=1, steps=2, seconds=3.0, metrics=one.update.metrics)
     kept.write(path, "7", Kept(one.selected, both))
     assert kept.read(path, "7") == Kept(one.selected, both)
 

@@ -18,7 +18,8 @@ pytest.importorskip("torch")
 from fl_edge import pool
 from fl_edge.jobs import Failed, Initialised, Loaded
 from fl_edge.pool import Pool
-from tests.support.pool_harness import PoolHarness, part, train_for_ever
+from tests.support.builders import partition
+from tests.support.pool_harness import PoolHarness, train_for_ever
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.edge
@@ -47,7 +48,7 @@ def alive(pid: int) -> bool:
 
 def test_missing_data_is_a_kind_of_its_own(start: Callable[..., PoolHarness], tmp_path: Path) -> None:
     harness = start(data_dir=tmp_path / "gone")
-    failed = harness.expect(Failed, harness.pool.load("e", "mnist", part()), timeout=60)
+    failed = harness.expect(Failed, harness.pool.load("e", "mnist", partition()), timeout=60)
     assert failed.kind == "data-missing"
     assert "gone is not a directory" in failed.message
 
@@ -65,7 +66,7 @@ def test_a_killed_worker_fails_its_job_alone_and_is_replaced(start: Callable[...
     assert f"worker process {victim.pid} was killed by SIGKILL" in failed.message
     wait_until(lambda: harness.pool.ready == 2, 60, "two workers are ready")
     assert victim.pid not in harness.pids()
-    harness.expect(Loaded, harness.pool.load("e", "digits", part()), timeout=30)
+    harness.expect(Loaded, harness.pool.load("e", "digits", partition()), timeout=30)
     assert spared not in harness.kept
 
 
@@ -85,7 +86,7 @@ def test_a_worker_that_does_not_obey_a_cancel_is_killed(
 
 def test_a_device_that_is_not_there_ends_it_for_good(start: Callable[..., PoolHarness]) -> None:
     harness = start(2, device="cuda:77")
-    ids = [harness.pool.load("e", "digits", part()) for _ in range(3)]
+    ids = [harness.pool.load("e", "digits", partition()) for _ in range(3)]
     for job in ids:
         assert "--device cuda:77 cannot be used" in harness.expect(Failed, job, timeout=60).message
     assert not harness.pool.wait_ready(0)
@@ -134,7 +135,7 @@ def test_what_a_task_prints_does_not_get_between_the_frames(
     with (tmp_path / "said").open("wb") as said:
         harness = start(stderr=said)
         harness.expect(Initialised, harness.pool.initial("loud", 0), timeout=60)
-        harness.expect(Loaded, harness.pool.load("e", "loud", part()))
+        harness.expect(Loaded, harness.pool.load("e", "loud", partition()))
     text = (tmp_path / "said").read_text()
     assert "x" * 1000 in text
     assert "I am a child" in text

@@ -23,15 +23,8 @@ from fl_edge.worker_process import WorkerProcess
 from fl_shared.messages import UpdateMetrics
 from fl_shared.publication import ModelSection, model_digest
 from fl_shared.tensors import Manifest
-from tests.support.pool_harness import (
-    SEVEN,
-    PoolHarness,
-    first_weights,
-    given,
-    part,
-    settings,
-    train_for_ever,
-)
+from tests.support.builders import partition, training_settings
+from tests.support.pool_harness import SEVEN, PoolHarness, first_weights, given, train_for_ever
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.edge
@@ -66,7 +59,7 @@ def test_the_pool_itself_imports_no_torch() -> None:
 
 
 def test_a_part_is_looked_at(harness: PoolHarness, first: Initialised) -> None:
-    ids = [harness.pool.load(f"edge-{k}", "digits", part(k)) for k in range(20)]
+    ids = [harness.pool.load(f"edge-{k}", "digits", partition(k)) for k in range(20)]
     loaded = [harness.expect(Loaded, job) for job in ids]
     assert sum(part.examples + part.holdout_examples for part in loaded) == 1438
     assert {part.manifest.digest for part in loaded} == {first.manifest.digest}
@@ -82,11 +75,21 @@ def test_a_worker_trains_to_the_same_bits_as_anyone(harness: PoolHarness, first:
     task = load_task("digits")
     manifest, weights = training.initial(task, 0)
     assert first.weights.view == weights.astype("<f4").tobytes()
-    ids = [harness.pool.train(f"edge-{k}", "digits", part(k), given(first), settings(), 3) for k in (4, 5, 4)]
+    ids = [
+        harness.pool.train(f"edge-{k}", "digits", partition(k), given(first), training_settings(), 3)
+        for k in (4, 5, 4)
+    ]
     trained = [harness.expect(Trained, job) for job in ids]
     for k, update in zip((4, 5, 4), trained, strict=True):
         expected = training.train_update(
-            task, task.load(part(k), None), weights, manifest, settings(), 3, f"edge-{k}", lambda: False
+            task,
+            task.load(partition(k), None),
+            weights,
+            manifest,
+            training_settings(),
+            3,
+            f"edge-{k}",
+            lambda: False,
         )
         assert update.delta.view == expected.delta.astype("<f4").tobytes()
         assert update.digest == model_digest([ModelSection("weights", manifest, update.delta.view)])
@@ -97,7 +100,7 @@ def test_a_worker_trains_to_the_same_bits_as_anyone(harness: PoolHarness, first:
 
 def test_without_a_base_first_weights_are_made(harness: PoolHarness, first: Initialised) -> None:
     update = harness.expect(
-        Trained, harness.pool.train("edge-0", "digits", part(), None, settings(seed=0), 0)
+        Trained, harness.pool.train("edge-0", "digits", partition(), None, training_settings(seed=0), 0)
     )
     assert update.delta == first.weights
     assert (update.steps, update.examples, update.manifest) == (0, 58, first.manifest)
@@ -107,8 +110,8 @@ def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(
     harness: PoolHarness, first: Initialised
 ) -> None:
     test = harness.pool.evaluate("evaluator", "digits", "test", None, given(first))
-    held = harness.pool.evaluate("edge-0", "digits", "holdout", part(), given(first))
-    none = harness.pool.evaluate("edge-0", "digits", "holdout", part(holdout=0.0), given(first))
+    held = harness.pool.evaluate("edge-0", "digits", "holdout", partition(), given(first))
+    none = harness.pool.evaluate("edge-0", "digits", "holdout", partition(holdout=0.0), given(first))
     unnamed = harness.pool.evaluate("edge-0", "digits", "holdout", None, given(first))
     task = load_task("digits")
     manifest, weights = training.initial(task, 0)
@@ -153,8 +156,8 @@ def test_failures_are_of_a_kind(harness: PoolHarness, first: Initialised) -> Non
     other = harness.expect(Initialised, harness.pool.initial("mnist", 0))
     bad = np.full(first.manifest.values, np.nan, "<f4").tobytes()
     cases = [
-        (harness.pool.load("e", "nope", part()), "unknown-task", "'nope' is unknown here"),
-        (harness.pool.load("e", "digits", part(examples=9999)), "failed", "examples: 9999 asked for"),
+        (harness.pool.load("e", "nope", partition()), "unknown-task", "'nope' is unknown here"),
+        (harness.pool.load("e", "digits", partition(examples=9999)), "failed", "examples: 9999 asked for"),
         (
             harness.pool.predict("digits", given(first), b"?"),
             "bad-payload",
@@ -173,7 +176,7 @@ def test_failures_are_of_a_kind(harness: PoolHarness, first: Initialised) -> Non
             "expected (53002,)",
         ),
         (
-            harness.pool.train("e", "digits", part(), given(first), settings(lr=1e6), 1),
+            harness.pool.train("e", "digits", partition(), given(first), training_settings(lr=1e6), 1),
             "failed",
             "diverged",
         ),
@@ -191,7 +194,7 @@ def test_a_running_job_is_cancelled_within_a_step(harness: PoolHarness, first: I
     harness.pool.cancel(job)
     harness.pool.cancel(job)
     assert harness.expect(Failed, job, timeout=5).kind == "cancelled"
-    harness.expect(Loaded, harness.pool.load("e", "digits", part()))
+    harness.expect(Loaded, harness.pool.load("e", "digits", partition()))
 
 
 def test_a_waiting_job_is_cancelled_at_once(harness: PoolHarness, first: Initialised) -> None:
@@ -246,8 +249,8 @@ def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socke
     manifest: Manifest = training.initial(load_task("digits"), 0)[0]
     frames: list[jobs.ToWorker | jobs.FromWorker] = [
         jobs.Do(1, jobs.Load("e", "digits", None)),
-        jobs.Do(2, jobs.Train("e", "digits", part(), "d0", settings(), 7)),
-        jobs.Do(3, jobs.Evaluate("e", "digits", "holdout", part(), "d0")),
+        jobs.Do(2, jobs.Train("e", "digits", partition(), "d0", training_settings(), 7)),
+        jobs.Do(3, jobs.Evaluate("e", "digits", "holdout", partition(), "d0")),
         jobs.KeepModel("d", manifest, SharedBytes.of(bytes(range(256)))),
         jobs.Cancel(4),
         jobs.Ready(),
@@ -304,14 +307,19 @@ def test_a_frame_cut_short_is_the_end() -> None:
 def test_synthetic_work_needs_no_torch() -> None:
     harness = PoolHarness(1, warm=False)
     try:
-        loaded = harness.expect(Loaded, harness.pool.load("7", "synthetic-1000", part()), timeout=20)
+        loaded = harness.expect(Loaded, harness.pool.load("7", "synthetic-1000", partition()), timeout=20)
         assert (loaded.examples, loaded.manifest.values) == (1, 1000)
         first = harness.expect(
-            Trained, harness.pool.train("7", "synthetic-1000", part(), None, settings(), 0), timeout=5
+            Trained,
+            harness.pool.train("7", "synthetic-1000", partition(), None, training_settings(), 0),
+            timeout=5,
         )
         base = jobs.KeepModel(first.digest, first.manifest, first.delta)
         one, same, other = (
-            harness.expect(Trained, harness.pool.train(client, "synthetic-1000", part(), base, settings(), 1))
+            harness.expect(
+                Trained,
+                harness.pool.train(client, "synthetic-1000", partition(), base, training_settings(), 1),
+            )
             for client in ("7", "7", "8")
         )
         assert one.digest == same.digest != other.digest
@@ -328,7 +336,7 @@ def test_synthetic_work_needs_no_torch() -> None:
         (pid,) = harness.pids()
         assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
         # What comes later may need it all the same.
-        assert harness.expect(Loaded, harness.pool.load("7", "digits", part()), timeout=60).examples > 0
+        assert harness.expect(Loaded, harness.pool.load("7", "digits", partition()), timeout=60).examples > 0
     finally:
         harness.pool.close()
 

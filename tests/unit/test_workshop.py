@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import queue
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from fl_aggregator.settings import Settings
 from fl_aggregator.workshop import Done, Workshop
 from fl_shared import messages as m
 from fl_shared.intake import Granted
-from fl_shared.tensors import Vector, content_digest, manifest_of
-from tests.unit.test_uploads import HEAD
+from fl_shared.tensors import Vector, manifest_of
+from tests.support import builders
+from tests.support.builders import facts_of
 
 SETTINGS = Settings(task="digits", clients=4, per_round=3, rounds=5)
 BASE = Model.of(
@@ -104,43 +104,23 @@ def lives(tmp_path: Path) -> Iterator[Lives]:
 def update(client: str, seed: int, base: str | None = BASE.digest) -> m.Update:
     values: Vector = (np.random.default_rng(seed).normal(size=1507) * 0.1).astype("<f4")
     manifest = BASE.manifest
-    section = m.Section(
-        name="weights", encoding="f32", manifest=manifest.digest, data=values.tobytes(),
-        arrays=manifest.arrays if base is None else None,
-    )  # fmt: skip
-    digest = content_digest([("weights", "f32", manifest.digest, section.data)])
-    head: dict[str, Any] = HEAD | {"client": client, "round": 0 if base is None else 1}
-    return m.Update(
-        **head, base=base, digest=digest, examples=10 + seed, steps=1, seconds=0.0,
-        metrics=m.UpdateMetrics(), sections=(section,),
-    )  # fmt: skip
-
-
-def facts_of(update: m.Update) -> on.UpdateFacts:
-    return on.UpdateFacts(
-        client=update.client, session=update.session, round=update.round, base=update.base,
-        digest=update.digest, manifest=update.sections[0].manifest, examples=update.examples, steps=1,
-        size=len(update.sections[0].data),
-    )  # fmt: skip
+    section = builders.section(values.tobytes(), manifest, arrays=manifest.arrays if base is None else None)
+    return builders.update(
+        section, client=client, round=0 if base is None else 1, base=base, examples=10 + seed
+    )
 
 
 def offer_of(update: m.Update) -> m.Offer:
-    size = len(update.sections[0].data)
-    fields = update.model_dump(exclude={"kind", "sections", "metrics"})
-    section = m.OfferedSection(**update.sections[0].model_dump(exclude={"data", "arrays"}), size=size)
-    return m.Offer(
-        **fields, metrics=update.metrics, sections=(section,), size=size, chunk_size=CHUNK,
-        chunks=-(-size // CHUNK),
-    )  # fmt: skip
+    section = m.OfferedSection(
+        **update.sections[0].model_dump(exclude={"data", "arrays"}), size=len(update.sections[0].data)
+    )
+    return builders.offer_of(update, CHUNK, sections=(section,))
 
 
 def send(life: Life, update: m.Update, *indices: int) -> on.UpdateFacts | None:
     complete = None
     for index in indices:
-        data = update.sections[0].data[index * CHUNK : (index + 1) * CHUNK]
-        head: dict[str, Any] = HEAD | {"client": update.client, "round": update.round}
-        chunk = m.UpdateChunk(**head, digest=update.digest, index=index, crc32=zlib.crc32(data), data=data)
-        complete = life.workshop.uploads.take(chunk, 0.0)
+        complete = life.workshop.uploads.take(builders.chunk_of(update, CHUNK, index), 0.0)
     return complete
 
 

@@ -22,12 +22,11 @@ from fl_shared import codec
 from fl_shared import messages as m
 from fl_shared.kit import Kit, Role
 from fl_shared.sealing import Sealer
-from tests.support import programs
+from tests.support import builders, programs
 from tests.support.broker import Mosquitto
 from tests.support.client import Client, Endpoint, Received
 from tests.support.programs import KEEPALIVE, Program, freeze, thaw, workers
 from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
-from tests.support.simulated_edges import digest_of
 from tests.support.synthetic_run import model_sha256
 from tests.support.wait import wait_until
 
@@ -196,20 +195,15 @@ class Cluster:
         self.say(f"fl/register/{BAD}", codec.encode(self.registration(**changes)))
 
     def registration(self, **changes: Any) -> m.Registration:
-        fields: dict[str, Any] = {
-            "seq": self.next_seq(), "client": BAD, "session": "bad-session", "device": "bad-device",
-            "roles": ("train",), "encodings": ("f32",), **changes,
-        }  # fmt: skip
-        return m.Registration(**fields)
+        usual = {"seq": self.next_seq(), "session": "bad-session", "device": "bad-device"}
+        return builders.registration(BAD, **usual | changes)
 
     def update(self, vector: np.ndarray[Any, Any] | None = None, **changes: Any) -> dict[str, Any]:
         """An update for the open round, as the map that is sent; ``changes`` replace members."""
         data = (np.full(VALUES, 50.0) if vector is None else vector).astype("<f4").tobytes()
-        section = m.Section(name="weights", encoding="f32", manifest=self.manifest.digest, data=data)
-        whole = m.Update(
-            run=self.run, epoch=self.epoch, seq=self.next_seq(), client=BAD, session="bad-session",
-            round=self.round, base=self.base, digest=digest_of(self.manifest, data), examples=1_000_000, steps=1,
-            seconds=0.1, metrics=m.UpdateMetrics(), sections=(section,),
+        whole = builders.update(
+            builders.section(data, self.manifest), run=self.run, epoch=self.epoch, seq=self.next_seq(), client=BAD,
+            session="bad-session", round=self.round, base=self.base, examples=1_000_000, seconds=0.1,
         )  # fmt: skip
         return cast(dict[str, Any], msgpack.unpackb(codec.encode(whole))) | changes
 

@@ -14,7 +14,7 @@ from fl_shared import messages as m
 from tests.support.attacks.attack import UNKNOWN, Attack, Counted
 from tests.support.attacks.cluster import BAD, KITS, LAB, SEALED, VALUES, Cluster
 from tests.support.attacks.raw_mqtt import raw_publish
-from tests.support.simulated_edges import offer_of
+from tests.support.builders import raw_offer_of
 
 UPDATES = f"fl/updates/{BAD}"
 REGISTER = f"fl/register/{BAD}"
@@ -83,7 +83,7 @@ def speaks_to_the_terminal(cluster: Cluster) -> None:
 
 
 def claims_a_size(cluster: Cluster) -> None:
-    offer = offer_of(cluster.update(), 2**24)
+    offer = raw_offer_of(cluster.update(), 2**24)
     [section] = offer["sections"]
     for size, reason in ((2**62, "malformed"), (2**52, "wrong-size"), (2**43, "wrong-size")):
         cut = {"size": size, "chunk_size": 2**24, "chunks": min(10**6, size // 2**24)}

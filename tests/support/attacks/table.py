@@ -54,7 +54,7 @@ COVERED_ELSEWHERE = (
         ("accounts",), "tests/integration/test_acl.py::test_an_outsider_is_not_let_in",
     ),
     CoveredElsewhere(
-        "the old key or password after `rotate`, any after `revoke`", "a intruder", "broker",
+        "the old key or password after `rotate`, any after `revoke`", "a thief", "broker",
         "no connection", ("accounts", "end to end"),
         "tests/integration/test_acl.py::test_what_is_revoked_or_rotated_is_worth_nothing_any_more",
     ),

@@ -26,9 +26,10 @@ from fl_shared import codec, mqtt, upload
 from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.broker_url import BrokerAddress
-from fl_shared.publication import ModelSection, model_digest
+from fl_shared.publication import ModelSection
 from fl_shared.reach import BrokerReach
 from fl_shared.tensors import Vector
+from tests.support.builders import finished_update
 from tests.support.fuzz.fake_network import FakeNetwork
 from tests.support.fuzz.model_oracle import HONEST, MANIFEST, VALUES, ModelOracle, Peer, corrupt
 from tests.support.fuzz.mutations import Mutator, Seed, golden
@@ -112,7 +113,7 @@ class AggregatorHarness:
         while inbox._control or inbox._updates:
             self.aggregator._turn()
 
-    def until(self, condition: Callable[[], bool], what: str) -> None:
+    def turn_until(self, condition: Callable[[], bool], what: str) -> None:
         """Lets the workshop work. Raises ``AssertionError`` if it does not come true."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
@@ -148,15 +149,13 @@ class AggregatorHarness:
         data = bytearray(self.values.standard_normal(VALUES, dtype=np.float32).tobytes())
         if corrupt is not None:
             corrupt(data)
-        sections = (ModelSection("weights", MANIFEST, bytes(data)),)
-        return upload.FinishedUpdate(
+        return finished_update(
+            ModelSection("weights", MANIFEST, bytes(data)),
             base=None if phase.base is None else phase.base.digest,
-            digest=model_digest(sections),
             examples=int(self.values.integers(1, 1000)),
             steps=3,
             seconds=0.5,
             metrics=m.UpdateMetrics(before={"loss": 1.5}, train={"loss": 0.25}),
-            sections=sections,
         )
 
     def sender(self, peer: Peer, phase: Collecting) -> upload.Sender:
@@ -171,7 +170,7 @@ class AggregatorHarness:
             known = self.state.roster.get(peer.name)
             if known is None or not known.present or known.session != peer.session or peer.name in NOISY:
                 self.register(peer)
-        self.until(lambda: isinstance(self.state.phase, Collecting), "a round is opened")
+        self.turn_until(lambda: isinstance(self.state.phase, Collecting), "a round is opened")
         phase = self.state.phase
         assert isinstance(phase, Collecting)
         self._learn(phase)
@@ -264,8 +263,8 @@ class AggregatorHarness:
                         **self.envelope(), client=name, session="any", round=number, detail="noise"
                     )
                     self.say(t.UpdatesTopic(name), failed)
-            self.until(partial(self._moved_on, phase), f"round {number} goes on")
-        self.until(
+            self.turn_until(partial(self._moved_on, phase), f"round {number} goes on")
+        self.turn_until(
             lambda: isinstance(self.state.phase, Selecting | Collecting), f"round {number} is committed"
         )
         self.rounds += 1
@@ -281,10 +280,12 @@ class AggregatorHarness:
         self.grants.pop((peer.name, peer.update.digest), None)
         if chunked:
             self.say(topic, upload.offer(sender, 1, peer.update, CHUNK))
-            self.until(lambda: self._send_granted(peer, sender), f"all chunks of {peer.name} are granted")
+            self.turn_until(
+                lambda: self._send_granted(peer, sender), f"all chunks of {peer.name} are granted"
+            )
         else:
             self.say(topic, upload.whole(sender, 1, peer.update))
-        self.until(lambda: self._is_answered(peer), f"{peer.name} is answered")
+        self.turn_until(lambda: self._is_answered(peer), f"{peer.name} is answered")
         answer = self.answers[peer.name]
         if phase.base is None and isinstance(answer, m.Rejected) and answer.reason == "surplus":
             return  # somebody who had been asked before it has made the first weights after all

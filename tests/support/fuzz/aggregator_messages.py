@@ -9,12 +9,13 @@ from fl_shared import messages as m
 from fl_shared import topics as t
 from fl_shared.publication import ModelSection, Publication, publication
 from fl_shared.tensors import ArraySpec, Manifest
+from tests.support.builders import fold_settings, partition, training_settings
 
 VALUES: Final = 2_000
 CHUNK: Final = 3_000
 TASK: Final = f"synthetic-{VALUES}"
 CLIENT: Final = "edge-1"
-PARTITION: Final = m.Partition(index=1, count=4, scheme="iid", seed=0, holdout=0.2)
+PARTITION: Final = partition(1, count=4)
 MANIFEST: Final = Manifest(
     arrays=(
         ArraySpec(name="body", shape=(VALUES - VALUES // 10,)),
@@ -57,8 +58,8 @@ class AggregatorMessages:
     def selected(self, number: int, base: Publication) -> m.Message:
         return m.Selected(
             **self.envelope(), round=number, task=TASK, cohort=(CLIENT, "other"), seconds_left=60.0,
-            training=m.TrainingSettings(epochs=1, batch_size=8, lr=0.1, momentum=0.0, seed=0),
-            fold=m.FoldSettings(max_examples=1000, max_delta=10.0, scale_bits=30),
+            training=training_settings(epochs=1, batch_size=8, lr=0.1, momentum=0.0),
+            fold=fold_settings(max_delta=10.0, scale_bits=30),
             base=m.ModelReference(version=number - 1, digest=base.digest),
             inline_limit=self.rng.choice((0, 100_000)),
         )  # fmt: skip

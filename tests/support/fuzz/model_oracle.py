@@ -17,6 +17,7 @@ from fl_aggregator.spool import Spool
 from fl_shared import messages as m
 from fl_shared import upload
 from fl_shared.tensors import ArraySpec, Manifest, Vector, content_digest
+from tests.support.builders import registration
 
 HONEST: Final = ("honest-a", "honest-b", "honest-c")
 VALUES: Final = 16_640
@@ -41,11 +42,11 @@ class Peer:
         """All that it has to say to become known: whoever trains says more once it has loaded its part."""
         trains = self.name != "eve"
         facts: dict[str, Any] = {
-            "client": self.name, "session": self.session, "device": self.device, "encodings": ("f32",),
+            "session": self.session, "device": self.device,
             "roles": ("train", "predict") if trains else ("evaluate",),
         }  # fmt: skip
-        first = m.Registration(seq=0, **facts)
-        second = m.Registration(**envelope, **facts, manifest=MANIFEST.digest, examples=10)
+        first = registration(self.name, **facts)
+        second = registration(self.name, **envelope, **facts, manifest=MANIFEST.digest, examples=10)
         return [first, second] if trains else [first]
 
 
