@@ -3,11 +3,11 @@
     python benchmarks/fuzz.py [--messages 1000000] [--seed 0] [--runs 10] [--edge-share 0.3]
 
 No broker takes part: this is about what our own code does with a message that has come. A real aggregator (with a run
-directory, its loop turned by hand) and real edges get what `tests/fuzz` makes of good messages, golden ones and those
-of a live run: bits flipped, cut, grown, spliced, values replaced by extreme ones, wrong topics, retained, repeated, in
-any order. Amid the noise rounds are worked through: every honest update must be accepted, and each model must be, bit
-for bit, what the accepted updates give when they are added up in another way; in the end the journal must give the
-state back. Edges must join a run, train, report and predict.
+directory, its loop turned by hand) and real edges get what `tests/support/fuzz` makes of good messages, golden ones and
+those of a live run: bits flipped, cut, grown, spliced, values replaced by extreme ones, wrong topics, retained,
+repeated, in any order. Amid the noise rounds are worked through: every honest update must be accepted, and each model
+must be, bit for bit, what the accepted updates give when they are added up in another way; in the end the journal must
+give the state back. Edges must join a run, train, report and predict.
 
 Every exception that escapes is printed with the message that made it. Ends with 1 if there was one, if a round was not
 what it should be, or if resident memory (without what malloc keeps free for later) is more than 5 % larger at the end
@@ -36,8 +36,8 @@ from typing import Final, Self
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.fuzz.aggregator import Besieged
-from tests.fuzz.edge import Beset
+from tests.support.fuzz.aggregator_harness import AggregatorHarness
+from tests.support.fuzz.edge_harness import EdgeHarness
 
 A_ROUND: Final = 2000
 """Messages of noise in each of the aggregator's rounds."""
@@ -122,7 +122,7 @@ def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
     """A run of each end. What the noise is depends on ``seed`` alone; when a thread is done with something does not."""
     end = tally.messages + messages
     with tempfile.TemporaryDirectory() as scratch:
-        besieged, beset = Besieged(Path(scratch) / "run", seed), Beset(Path(scratch), seed)
+        besieged, beset = AggregatorHarness(Path(scratch) / "run", seed), EdgeHarness(Path(scratch), seed)
         edge_due = 0.0
         try:
             while tally.messages < end:
@@ -140,8 +140,8 @@ def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
             tally.prove(partial(one_run, beset, 0, tally), "edge")
         finally:
             tally.rounds += besieged.rounds
-            tally.honest += besieged.witness.accepted
-            tally.noisy += besieged.witness.of_noise
+            tally.honest += besieged.oracle.accepted
+            tally.noisy += besieged.oracle.of_noise
             tally.edge_rounds += beset.rounds
             tally.edge_restarts += beset.restarts
             tally.predictions += beset.answers
@@ -151,7 +151,7 @@ def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
             beset.close()
 
 
-def one_round(besieged: Besieged, messages: int, tally: Tally) -> None:
+def one_round(besieged: AggregatorHarness, messages: int, tally: Tally) -> None:
     phase = besieged.begin_round()
     seeds = besieged.seeds(phase)
     for _ in range(messages):
@@ -161,7 +161,7 @@ def one_round(besieged: Besieged, messages: int, tally: Tally) -> None:
     besieged.finish_round()
 
 
-def one_run(beset: Beset, messages: int, tally: Tally) -> None:
+def one_run(beset: EdgeHarness, messages: int, tally: Tally) -> None:
     beset.join_a_run()
     seeds = beset.seeds()
     for _ in range(messages):
@@ -173,8 +173,8 @@ def one_run(beset: Beset, messages: int, tally: Tally) -> None:
             client, topic, payload, retain = what = beset.noise(seeds)
             tally.throw(partial(beset.take, client, topic, payload, retain=retain), "edge", what)
         if draw > 0.998:
-            beset.blink()
-        beset.revive()
+            beset.reconnect()
+        beset.restart_stopped()
     tally.edge += messages
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fl_shared.mqtt.network import Network
-from tests.broker import Mosquitto
+from tests.support.broker import Mosquitto
 
 
 @pytest.fixture(autouse=True)

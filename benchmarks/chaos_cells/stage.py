@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from chaos_cells.watch import Watch
-from tests import programs
-from tests.broker import Mosquitto
-from tests.tcp_proxy import TcpProxy
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.tcp_proxy import TcpProxy
 
 VICTIM: Final = "3"
 LATECOMER: Final = "2"

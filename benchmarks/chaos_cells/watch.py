@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from fl_shared.mqtt import events as mqtt
-from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.connection import Connection
-from fl_shared.mqtt.network import Network
+from tests.support.client import Client, Endpoint
 
 LOGS_EVERY: Final = 0.01
 """Seconds; the journal is read at every look, and the logs after it whenever it has something new.
@@ -76,38 +72,20 @@ class Watch:
     _logs: list[tuple[str, _Tail]] = field(default_factory=list)
     _logs_read: float = 0.0
     _journal: _Tail = field(init=False)
-    _network: Network = field(default_factory=lambda: Network("chaos-watch"))
-    _connected: threading.Event = field(default_factory=threading.Event)
-    _subscribed: threading.Event = field(default_factory=threading.Event)
-    _connection: Connection = field(init=False)
+    _client: Client = field(init=False)
 
     def __post_init__(self) -> None:
         self._journal = _Tail(self.run / "journal.jsonl")
-        settings = mqtt.ConnectionSettings(BrokerAddress("127.0.0.1", self.port), retry_cap=0.2)
-        self._connection = self._network.connect(settings, self._take)
-        if not self.until(self._subscribed.is_set, 10.0):
-            raise AssertionError("the broker takes no subscription")
-
-    def _take(self, event: mqtt.Event) -> None:
-        """On the network thread."""
-        match event:
-            case mqtt.Connected():
-                self._connected.set()
-            case mqtt.Subscribed():
-                self._subscribed.set()
-            case mqtt.Received(topic=topic, payload=payload) if payload:
-                self.heard.append(Heard(time.monotonic(), topic, json.loads(bytes(payload))))
-            case _:
-                pass
+        self._client = Client(Endpoint(self.port), *TOPICS, reconnect=True)
 
     def follow(self, who: str, log: Path) -> None:
         self._logs.append((who, _Tail(log)))
 
     def look(self) -> None:
         now = self.now = time.monotonic()
-        if self._connected.is_set():
-            self._connected.clear()
-            self._connection.subscribe([(name, 0) for name in TOPICS])
+        for one in self._client.take_all():
+            if one.payload:
+                self.heard.append(Heard(one.at, one.topic, json.loads(one.payload)))
         new = [(now, json.loads(line)) for line in self._journal.new_lines()]
         self.journal += new
         if new or now - self._logs_read >= LOGS_EVERY:
@@ -158,4 +136,4 @@ class Watch:
         return None
 
     def close(self) -> None:
-        self._network.close(graceful=False, timeout=1.0)
+        self._client.close()

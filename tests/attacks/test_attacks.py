@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs
-from tests.attacks.row import Counted, Row, Said
-from tests.attacks.stage import ALL, BAD, HONEST, MARK, ROUNDS, Setup, Stage
-from tests.attacks.table import ROWS
+from tests.support import programs
+from tests.support.attacks.attack import Attack, Counted, Logged
+from tests.support.attacks.cluster import ALL, BAD, HONEST, MARK, ROUNDS, Cluster, Setup
+from tests.support.attacks.table import ATTACKS
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
@@ -26,92 +26,92 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("setup", ALL)
 def test_nothing_that_is_tried_changes_a_run(setup: Setup, tmp_path: Path, undisturbed: str) -> None:
-    assert run(setup, tmp_path, [row for row in ROWS if setup in row.setups]) == undisturbed
+    assert run(setup, tmp_path, [attack for attack in ATTACKS if setup in attack.setups]) == undisturbed
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("setup", "row"),
+    ("setup", "attack"),
     [
-        pytest.param(setup, row, id=f"{setup}-{number}")
-        for number, row in enumerate(ROWS)
-        for setup in row.setups
+        pytest.param(setup, attack, id=f"{setup}-{number}")
+        for number, attack in enumerate(ATTACKS)
+        for setup in attack.setups
     ],
 )
-def test_each_alone(setup: Setup, row: Row, tmp_path: Path, undisturbed: str) -> None:
-    assert run(setup, tmp_path, [row]) == undisturbed
+def test_each_alone(setup: Setup, attack: Attack, tmp_path: Path, undisturbed: str) -> None:
+    assert run(setup, tmp_path, [attack]) == undisturbed
 
 
-def run(setup: Setup, directory: Path, rows: Sequence[Row]) -> str:
-    """The digest of the model of a run that all of ``rows`` were tried on."""
-    stage = Stage(setup, directory)
+def run(setup: Setup, directory: Path, attacks: Sequence[Attack]) -> str:
+    """The digest of the model of a run that all of ``attacks`` were tried on."""
+    cluster = Cluster(setup, directory)
     try:
-        stage.hold()
-        failed = {row.name: why for row in rows if (why := attempt(stage, row))}
-        stage.finish()
+        cluster.hold()
+        failed = {attack.name: why for attack in attacks if (why := attempt(cluster, attack))}
+        cluster.finish()
         assert not failed, "\n\n".join(f"{name}: {why}" for name, why in failed.items())
-        check_words(stage, rows)
-        check_counts(stage, rows)
-        check_run(stage)
-        return stage.model()
+        check_words(cluster, attacks)
+        check_counts(cluster, attacks)
+        check_run(cluster)
+        return cluster.model()
     finally:
-        stage.close()
+        cluster.close()
 
 
-def attempt(stage: Stage, row: Row) -> str:
+def attempt(cluster: Cluster, attack: Attack) -> str:
     """Why it was not refused as it should be, or nothing."""
     begun = time.monotonic()
     try:
-        row.act(stage)
+        attack.act(cluster)
     except Exception as error:
         return f"after {time.monotonic() - begun:.1f} s: {error!r}"
     return ""
 
 
-def check_words(stage: Stage, rows: Sequence[Row]) -> None:
-    log = stage.edges["0"].err
-    for row in rows:
-        for seen in row.seen:
-            if isinstance(seen, Said):
-                assert seen.words in log, f"{row.name}: edge 0 does not say {seen.words!r}\n{log}"
+def check_words(cluster: Cluster, attacks: Sequence[Attack]) -> None:
+    log = cluster.edges["0"].err
+    for attack in attacks:
+        for seen in attack.seen:
+            if isinstance(seen, Logged):
+                assert seen.words in log, f"{attack.name}: edge 0 does not say {seen.words!r}\n{log}"
 
 
-def check_counts(stage: Stage, rows: Sequence[Row]) -> None:
+def check_counts(cluster: Cluster, attacks: Sequence[Attack]) -> None:
     """Neither less nor more: what honest edges say is never refused."""
     wanted: Counter[tuple[str, str]] = Counter()
     at_least = set()
-    for row in rows:
-        for seen in row.seen:
+    for attack in attacks:
+        for seen in attack.seen:
             if isinstance(seen, Counted):
                 wanted[seen.who, seen.reason] += seen.times
                 if seen.or_more:
                     at_least.add((seen.who, seen.reason))
-    found = stage.refused()
+    found = cluster.refused()
     for key in at_least:
         assert found.get(key, 0) >= wanted[key], key
         wanted[key] = found[key]
-    assert found == dict(wanted), stage.aggregator.err
+    assert found == dict(wanted), cluster.aggregator.err
 
 
-def check_run(stage: Stage) -> None:
-    lines = programs.history(stage.directory)
+def check_run(cluster: Cluster) -> None:
+    lines = programs.history(cluster.directory)
     assert [line["outcome"] for line in lines] == ["committed"] * ROUNDS
     for line in lines:
         assert line["participants"] == list(HONEST)
         assert set(line["missing"]) <= {BAD}
-    for edge in stage.edges.values():
+    for edge in cluster.edges.values():
         assert edge.running(), edge.output
         assert "stopped: " not in edge.err
         assert "lost" not in edge.err
-        assert not re.search(r"edge [012] is (offline|gone)", stage.aggregator.err)
-    for program in (stage.aggregator, *stage.edges.values()):
+        assert not re.search(r"edge [012] is (offline|gone)", cluster.aggregator.err)
+    for program in (cluster.aggregator, *cluster.edges.values()):
         assert "Traceback" not in program.err
         written = program.out + program.err
         assert not [sign for sign in ("\x1b", "\x9b", "\x07", "\r", "\u2028", "\u202e") if sign in written]
         assert not re.search(r"^FORGED", written, re.MULTILINE)
-    assert not [one for one in stage.witness.heard if MARK in one.payload]
-    for spy, may_hear in stage.spies:
-        assert spy.heard, "it hears what is for all"
-        assert not [one.topic for one in spy.heard if not may_hear.fullmatch(one.topic)]
-    made = {path.name for path in stage.directory.iterdir()}
+    assert not [one for one in cluster.observer.received if MARK in one.payload]
+    for eavesdropper, may_hear in cluster.eavesdroppers:
+        assert eavesdropper.received, "it hears what is for all"
+        assert not [one.topic for one in eavesdropper.received if not may_hear.fullmatch(one.topic)]
+    made = {path.name for path in cluster.directory.iterdir()}
     assert not made & {"etc", "passwd"}

@@ -13,9 +13,9 @@ from playwright.sync_api import Browser
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_shared.system.mosquitto import LOOPBACK
-from tests.broker import Mosquitto
-from tests.dashboard.browsers import Watched, browser, find_browser, for_browsers
-from tests.dashboard.federation import Federation
+from tests.support.broker import Mosquitto
+from tests.support.browser import CheckedPage, browser, find_browser, websocket_broker
+from tests.support.simulated_federation import SimulatedFederation
 
 REQUIRED = "FL_TEST_BROWSER_REQUIRED"
 """Set where a skipped test would go unseen, as in continuous integration."""
@@ -35,20 +35,20 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def web_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mosquitto, int]]:
-    started, port = for_browsers(tmp_path_factory.mktemp("broker"))
+    started, port = websocket_broker(tmp_path_factory.mktemp("broker"))
     yield started, port
     started.stop()
 
 
 @pytest.fixture
-def federation(web_broker: tuple[Mosquitto, int]) -> Iterator[Federation]:
+def federation(web_broker: tuple[Mosquitto, int]) -> Iterator[SimulatedFederation]:
     """An aggregator and edges played by hand."""
-    with Federation(web_broker[0], f"t{secrets.token_hex(4)}") as played:
+    with SimulatedFederation(web_broker[0], f"t{secrets.token_hex(4)}") as played:
         yield played
 
 
 @pytest.fixture
-def served(web_broker: tuple[Mosquitto, int], federation: Federation) -> Iterator[str]:
+def served(web_broker: tuple[Mosquitto, int], federation: SimulatedFederation) -> Iterator[str]:
     """The address of the page that shows it."""
     address = WebSocketAddress.parse(f"ws://{LOOPBACK}:{web_broker[1]}/mqtt")
     with DashboardServer(address, federation.prefix, (LOOPBACK, 0)) as server:
@@ -56,12 +56,12 @@ def served(web_broker: tuple[Mosquitto, int], federation: Federation) -> Iterato
 
 
 @pytest.fixture
-def opened(chromium: Browser, served: str) -> Iterator[Callable[..., Watched]]:
+def opened(chromium: Browser, served: str) -> Iterator[Callable[..., CheckedPage]]:
     """Opens the page; at the end nothing may have gone wrong in it."""
-    pages: list[Watched] = []
+    pages: list[CheckedPage] = []
 
-    def open_page(url: str = served, **context: Any) -> Watched:
-        watched = Watched(chromium, **context)
+    def open_page(url: str = served, **context: Any) -> CheckedPage:
+        watched = CheckedPage(chromium, **context)
         pages.append(watched)
         watched.page.goto(url)
         return watched

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.dashboard.browsers import Watched
-from tests.dashboard.federation import Federation, edge
+from tests.support.browser import CheckedPage
+from tests.support.simulated_federation import SimulatedFederation, edge
 
 pytestmark = pytest.mark.broker
-Open = Callable[..., Watched]
+Open = Callable[..., CheckedPage]
 
 STATES = ("in", "training", "uploading", "selected", "missing", "present", "offline")
 
@@ -67,7 +67,7 @@ FAINT = """() => {
 }"""
 
 
-def whole_page(federation: Federation, open_page: Open, **context: Any) -> Watched:
+def whole_page(federation: SimulatedFederation, open_page: Open, **context: Any) -> CheckedPage:
     """With something everywhere."""
     federation.birth()
     federation.status(paused="no room on the disk")
@@ -90,7 +90,7 @@ def whole_page(federation: Federation, open_page: Open, **context: Any) -> Watch
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_names_and_contrast(federation: Federation, opened: Open, scheme: str) -> None:
+def test_names_and_contrast(federation: SimulatedFederation, opened: Open, scheme: str) -> None:
     page = whole_page(federation, opened, color_scheme=scheme, reduced_motion="reduce")
     for summary in page.page.locator("summary").all():
         summary.click()
@@ -121,7 +121,7 @@ def test_names_and_contrast(federation: Federation, opened: Open, scheme: str) -
     assert len(set(signs)) == len(STATES)
 
 
-def test_all_of_it_by_keyboard(federation: Federation, opened: Open) -> None:
+def test_all_of_it_by_keyboard(federation: SimulatedFederation, opened: Open) -> None:
     page = whole_page(federation, opened)
     reached: list[str] = []
     page.page.locator(".skip").focus()
@@ -150,7 +150,7 @@ def test_all_of_it_by_keyboard(federation: Federation, opened: Open) -> None:
 
 
 @pytest.mark.parametrize("width", [360, 800, 1440, 2560])
-def test_narrow_and_wide(federation: Federation, opened: Open, width: int) -> None:
+def test_narrow_and_wide(federation: SimulatedFederation, opened: Open, width: int) -> None:
     page = whole_page(federation, opened, viewport={"width": width, "height": 800})
     inside = page.page.evaluate(
         "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"

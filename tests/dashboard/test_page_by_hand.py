@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from tests.dashboard.browsers import Watched
-from tests.dashboard.federation import RUN, Federation, edge
+from tests.support.browser import CheckedPage
+from tests.support.simulated_federation import RUN, SimulatedFederation, edge
 
 pytestmark = pytest.mark.broker
-Open = Callable[..., Watched]
+Open = Callable[..., CheckedPage]
 EVIL = '"><img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
 
 
-def test_what_is_retained_is_shown_to_who_comes_late(federation: Federation, opened: Open) -> None:
+def test_what_is_retained_is_shown_to_who_comes_late(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     federation.result(2, {"9": "offline: for 2.0 s"})
     page = opened()
@@ -38,7 +38,7 @@ def test_what_is_retained_is_shown_to_who_comes_late(federation: Federation, ope
     assert page.text("#connection-text") == "Live"
 
 
-def test_what_changes_moves(federation: Federation, opened: Open) -> None:
+def test_what_changes_moves(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     page = opened()
     page.wait_text("[data-curve=accuracy] .readout", "round 2")
@@ -60,7 +60,7 @@ def test_what_changes_moves(federation: Federation, opened: Open) -> None:
     page.wait_text("[data-curve=loss] .readout", "round 1: loss 0.750")
 
 
-def test_an_edge_turns_missing_with_its_reason(federation: Federation, opened: Open) -> None:
+def test_an_edge_turns_missing_with_its_reason(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     page = opened()
     page.page.locator("#edge-2").click()
@@ -76,7 +76,9 @@ def test_an_edge_turns_missing_with_its_reason(federation: Federation, opened: O
     page.wait('document.querySelector("#edge-2").dataset.state === "present"')
 
 
-def test_presence_speaks_while_the_aggregator_is_silent(federation: Federation, opened: Open) -> None:
+def test_presence_speaks_while_the_aggregator_is_silent(
+    federation: SimulatedFederation, opened: Open
+) -> None:
     federation.usual()
     federation.birth("offline")
     page = opened()
@@ -94,7 +96,7 @@ def test_presence_speaks_while_the_aggregator_is_silent(federation: Federation, 
     assert page.text("#f-accuracy") == "75.0 %"
 
 
-def test_silence_pauses_and_ends_are_told(federation: Federation, opened: Open) -> None:
+def test_silence_pauses_and_ends_are_told(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     federation.status(written="2020-01-01T00:00:00Z")
     page = opened()
@@ -113,7 +115,7 @@ def test_silence_pauses_and_ends_are_told(federation: Federation, opened: Open) 
 
 
 def test_the_status_grows_stale_before_ones_eyes(
-    federation: Federation, opened: Open, chromium: Browser
+    federation: SimulatedFederation, opened: Open, chromium: Browser
 ) -> None:
     federation.usual()
     page = opened("about:blank")
@@ -130,7 +132,7 @@ def test_the_status_grows_stale_before_ones_eyes(
     page.wait_text("#banner", "Nothing heard from the aggregator for 1")
 
 
-def test_strangers_strings_stay_strings(federation: Federation, opened: Open) -> None:
+def test_strangers_strings_stay_strings(federation: SimulatedFederation, opened: Open) -> None:
     federation.birth()
     federation.status(paused=EVIL[:300])
     federation.history([0.5])
@@ -175,7 +177,7 @@ WRONG: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def test_junk_is_ignored(federation: Federation, opened: Open) -> None:
+def test_junk_is_ignored(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     page = opened()
     page.wait_text("#overview-title", "Version 3")
@@ -202,7 +204,7 @@ def test_junk_is_ignored(federation: Federation, opened: Open) -> None:
     assert page.text("[data-curve=accuracy] .readout") == "round 2: accuracy 75.0 %"
 
 
-def test_a_thousand_edges(federation: Federation, opened: Open) -> None:
+def test_a_thousand_edges(federation: SimulatedFederation, opened: Open) -> None:
     federation.birth()
     federation.status(present=1000)
     states = ["in", "training", "present", "missing", "offline"]
@@ -245,7 +247,7 @@ def test_a_thousand_edges(federation: Federation, opened: Open) -> None:
     # A message about all of them is drawn in well under the second in which the next one may come.
     cost = page.page.evaluate(
         """async edges => {
-          const federation = new Federation(() => {}, () => {});
+          const federation = new SimulatedFederation(() => {}, () => {});
           const message = {v: 1, kind: "edges", run: "a", epoch: 1, seq: 1, round: 1, phase: "collecting", edges};
           const payload = new TextEncoder().encode(JSON.stringify(message));
           const begun = performance.now();

@@ -10,9 +10,9 @@ from playwright.sync_api import Browser
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_shared.system.mosquitto import LOOPBACK, Listener, free_port
-from tests.broker import Mosquitto
-from tests.dashboard.browsers import Watched
-from tests.dashboard.federation import Federation
+from tests.support.broker import Mosquitto
+from tests.support.browser import CheckedPage
+from tests.support.simulated_federation import SimulatedFederation
 
 pytestmark = pytest.mark.broker
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.broker
 def test_a_prefix_where_nothing_is(chromium: Browser, web_broker: tuple[Mosquitto, int]) -> None:
     address = WebSocketAddress.parse(f"ws://{LOOPBACK}:{web_broker[1]}/mqtt")
     with DashboardServer(address, "nobody/here", (LOOPBACK, 0)) as server:
-        page = Watched(chromium)
+        page = CheckedPage(chromium)
         page.page.clock.install()
         page.page.goto(server.url)
         page.wait_text("#connection-text", "Live")
@@ -38,7 +38,7 @@ def test_an_account_that_is_refused_is_asked_for(chromium: Browser, tmp_path: Pa
         with DashboardServer(
             WebSocketAddress.parse(f"ws://{LOOPBACK}:{port}"), "fl", (LOOPBACK, 0)
         ) as server:
-            page = Watched(chromium)
+            page = CheckedPage(chromium)
             page.page.goto(server.url)
             page.wait_text("#settings-problem", "check user and password")
             page.page.locator("#s-user").fill("me")
@@ -59,11 +59,11 @@ def test_an_account_that_is_refused_is_asked_for(chromium: Browser, tmp_path: Pa
 
 
 def test_mosquitto_alone_serves_it(
-    chromium: Browser, web_broker: tuple[Mosquitto, int], federation: Federation
+    chromium: Browser, web_broker: tuple[Mosquitto, int], federation: SimulatedFederation
 ) -> None:
     """Without a Content-Type, and without our headers: the page brings its own policy."""
     federation.usual()
-    page = Watched(chromium)
+    page = CheckedPage(chromium)
     page.page.goto(f"http://{LOOPBACK}:{web_broker[1]}/#prefix={federation.prefix}")
     page.wait_text("#overview-title", "Version 3 of 10")
     page.wait('document.querySelectorAll("#edges-grid li").length === 3')

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.dashboard.browsers import Watched
-from tests.dashboard.federation import Federation
+from tests.support.browser import CheckedPage
+from tests.support.simulated_federation import SimulatedFederation
 
 pytestmark = pytest.mark.broker
-Open = Callable[..., Watched]
+Open = Callable[..., CheckedPage]
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_drawing_is_asked_about_and_its_answer_shown(federation: Federation, opened: Open) -> None:
+def test_a_drawing_is_asked_about_and_its_answer_shown(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     federation.requests()
     page = opened()
@@ -42,7 +42,7 @@ def test_a_drawing_is_asked_about_and_its_answer_shown(federation: Federation, o
     assert widths == ["25%", "75%"]
 
 
-def test_a_picture_is_asked_about_as_it_is(federation: Federation, opened: Open) -> None:
+def test_a_picture_is_asked_about_as_it_is(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     federation.requests()
     page = opened()
@@ -54,7 +54,7 @@ def test_a_picture_is_asked_about_as_it_is(federation: Federation, opened: Open)
     page.wait_text("#answer-label", "7")
 
 
-def test_drawing_with_the_keyboard_and_no_answer(federation: Federation, opened: Open) -> None:
+def test_drawing_with_the_keyboard_and_no_answer(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     page = opened("about:blank")
     page.page.clock.install()
@@ -75,7 +75,7 @@ def test_drawing_with_the_keyboard_and_no_answer(federation: Federation, opened:
     assert page.page.locator("#sketch-hint").is_visible()
 
 
-def test_a_finger_draws(federation: Federation, opened: Open) -> None:
+def test_a_finger_draws(federation: SimulatedFederation, opened: Open) -> None:
     federation.usual()
     page = opened(has_touch=True, viewport={"width": 360, "height": 740})
     page.wait_text("#connection-text", "Live")

@@ -13,9 +13,9 @@ from playwright.sync_api import Browser
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_shared.system.mosquitto import LOOPBACK
-from tests import programs
-from tests.broker import Mosquitto
-from tests.dashboard.browsers import Watched, for_browsers
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.browser import CheckedPage, websocket_broker
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(240)]
 LONG = 60_000.0
@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, chromium: Browser) -> Iterator
     """Edge 0 in a process of its own; 1 to 3 are the test's, which may lose them: no round closes without all."""
     directory = tmp_path_factory.mktemp("run")
     (directory / "broker").mkdir()
-    broker, port = for_browsers(directory / "broker")
+    broker, port = websocket_broker(directory / "broker")
     address = WebSocketAddress.parse(f"ws://{LOOPBACK}:{port}/mqtt")
     with (
         DashboardServer(address, "fl", (LOOPBACK, 0)) as server,
@@ -60,13 +60,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, chromium: Browser) -> Iterator
     broker.stop()
 
 
-def open_page(chromium: Browser, run: Run) -> Watched:
-    page = Watched(chromium)
+def open_page(chromium: Browser, run: Run) -> CheckedPage:
+    page = CheckedPage(chromium)
     page.page.goto(run.url)
     return page
 
 
-def version(page: Watched) -> int:
+def version(page: CheckedPage) -> int:
     """The newest one in the accuracy curve's table."""
     found: int = page.page.evaluate(f"() => {VERSION}")
     return found
@@ -131,7 +131,7 @@ def late_page_and_a_drawing(chromium: Browser, run: Run, rounds: int) -> None:
     page.close()
 
 
-def broker_restart(page: Watched, run: Run) -> None:
+def broker_restart(page: CheckedPage, run: Run) -> None:
     """It forgets everything; the page does not, and finds back by itself."""
     stood = version(page)
     run.broker.stop()
@@ -144,7 +144,7 @@ def broker_restart(page: Watched, run: Run) -> None:
     page.wait(f"{VERSION} > {stood + 1}", LONG)
 
 
-def aggregator_killed(chromium: Browser, page: Watched, run: Run) -> None:
+def aggregator_killed(chromium: Browser, page: CheckedPage, run: Run) -> None:
     run.aggregator.send(signal.SIGKILL)
     page.wait_text("#banner", "The aggregator is offline", LONG)
     late = open_page(chromium, run)

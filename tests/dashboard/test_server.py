@@ -17,8 +17,9 @@ from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import STATIC, DashboardServer
 from fl_shared.errors import UserError
 from fl_shared.system.mosquitto import LOOPBACK, Listener, MosquittoChild
-from tests import programs
-from tests.dashboard.browsers import for_browsers
+from tests.support import programs
+from tests.support.browser import websocket_broker
+from tests.support.wait import wait_until
 
 BROKER = WebSocketAddress.parse("ws://broker.example:9001/mqtt")
 
@@ -168,7 +169,7 @@ def test_an_address_for_other_programs_is_explained_and_a_password_is_not_repeat
 
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     with programs.Program(tmp_path, "fl-aggregator", "dashboard", "--listen", f"{LOOPBACK}:0") as program:
-        programs.until(lambda: "dashboard: http://" in program.out, 20, "its address")
+        wait_until(lambda: "dashboard: http://" in program.out, 20, "its address")
         url = program.out.split()[1]
         assert json.loads(get(url, "/config.json")[2])["broker"] == "ws://localhost:9001/mqtt"
         program.send(signal.SIGINT)
@@ -205,7 +206,7 @@ def test_the_lines_for_mosquitto() -> None:
 
 @pytest.mark.broker
 def test_mosquitto_serves_the_same_files_and_none_besides(tmp_path: Path) -> None:
-    broker, port = for_browsers(tmp_path)
+    broker, port = websocket_broker(tmp_path)
     url = f"http://{LOOPBACK}:{port}/"
     try:
         for name in ("", "js/main.js", "css/page.css", "vendor/mqtt.min.js", "config.json"):

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests import programs
-from tests.dashboard.browsers import Watched
+from tests.support import programs
+from tests.support.browser import CheckedPage
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 SMALL = (
@@ -32,13 +33,13 @@ SMALL = (
 
 def test_one_address_to_open_that_stays_until_it_is_interrupted(chromium: Browser, tmp_path: Path) -> None:
     with programs.simulate(tmp_path, *SMALL, "--stay") as run:
-        programs.until(lambda: "dashboard: " in run.out, 30, "the page's address")
+        wait_until(lambda: "dashboard: " in run.out, 30, "the page's address")
         found = re.search(r"^dashboard: (http://127\.0\.0\.1:\d+/)$", run.out, re.MULTILINE)
         assert found is not None, run.output
-        page = Watched(chromium)
+        page = CheckedPage(chromium)
         page.page.goto(found.group(1))
         page.wait_text("#overview-title", "Finished: 2 of 2 versions", 90_000)
-        programs.until(lambda: "until Ctrl-C" in run.err, 20, "the run's end")
+        wait_until(lambda: "until Ctrl-C" in run.err, 20, "the run's end")
         assert json.loads(run.out.splitlines()[-1])["rounds"] == 2
         page.draw((14, 5), (14, 23))
         page.page.wait_for_selector("#answer .bars", timeout=30_000)
@@ -46,4 +47,4 @@ def test_one_address_to_open_that_stays_until_it_is_interrupted(chromium: Browse
         children = programs.descendants(run.pid)
         run.send(signal.SIGINT)
         assert run.wait(30) == 0, run.output
-        programs.until(lambda: not programs.alive(children), 10, "the end of broker and edges")
+        wait_until(lambda: not programs.alive(children), 10, "the end of broker and edges")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fl_aggregator.storage.checkpoint import sha256
-from tests import programs
-from tests.broker import Mosquitto
-from tests.faults.watching import TASK, settings
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.synthetic_run import TASK, settings
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import json
 import re
 import signal
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,18 +19,17 @@ import msgpack
 import numpy as np
 import pytest
 
-from fl_shared.errors import QueueFull
-from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import Publication, publication
-from tests import programs
-from tests.aggregator_over_the_wire import RUN, OverTheWire, sections_of
-from tests.broker import Mosquitto
-from tests.samples import MESSAGES
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.samples import MESSAGES
+from tests.support.simulated_aggregator import RUN, SimulatedAggregator, sections_of
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -41,10 +41,10 @@ FLOOD = 300
 """Of each kind of message."""
 
 
-class Scene:
+class EdgeUnderTest:
     """The edge ``7``, on a broker that has things of an earlier life."""
 
-    def __init__(self, wire: OverTheWire, edge: programs.Program) -> None:
+    def __init__(self, wire: SimulatedAggregator, edge: programs.Program) -> None:
         self.wire = wire
         self.edge = edge
         self.round = 0
@@ -66,18 +66,18 @@ class Scene:
         self.wire.select(self.round, ("7",), m.ModelReference(version=1, digest=base), **changes)
         return self.round
 
-    def says_no(self, number: int, *words: str) -> None:
+    def expect_failure(self, number: int, *words: str) -> None:
         failed = self.wire.expect(m.TrainingFailed, 15, round=number)
         assert all(word in failed.detail for word in words), (words, failed.detail)
 
-    def does_its_work(self, base: str) -> m.Update:
+    def train_normally(self, base: str) -> m.Update:
         number = self.select(base)
         update = self.wire.expect(m.Update, 15, round=number)
         assert update.base == base
         self.wire.answer(update)
         return update
 
-    def said(self, words: str) -> bool:
+    def logged(self, words: str) -> bool:
         return words in self.edge.err
 
     def rss(self) -> int:
@@ -86,43 +86,35 @@ class Scene:
         return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
 
     def say(self, topic: t.Topic | str, payload: bytes, *, retain: bool = False) -> None:
-        text = topic if isinstance(topic, str) else t.build(self.wire.prefix, topic)
-
-        def sent() -> bool:
-            try:
-                return self.wire.connection.publish(text, payload, retain=retain)
-            except QueueFull:
-                return False
-
-        programs.until(sent, 20, "room to send")
+        self.wire.send(topic, payload, retain=retain)
 
 
 def test_an_edge_goes_on_whatever_its_aggregator_says(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
-    wire = OverTheWire(network, mosquitto.address, "fl", task=TASK)
+    wire = stack.enter_context(SimulatedAggregator(mosquitto.endpoint, "fl", task=TASK))
     leave_behind(wire)
     arguments = ("--task", TASK, "--chunk", str(CHUNK))
     with programs.edges(tmp_path, mosquitto.url, "7", *arguments) as edge:
-        scene = Scene(wire, edge)
-        admission(scene)
+        tested = EdgeUnderTest(wire, edge)
+        admission(tested)
         wire.select(0, ("7",), None)
-        scene.first = wire.expect(m.Update, 20, round=0)
-        wire.answer(scene.first)
-        good = publication(sections_of(scene.first), CHUNK)
+        tested.first = wire.expect(m.Update, 20, round=0)
+        wire.answer(tested.first)
+        good = publication(sections_of(tested.first), CHUNK)
         wire.publish_model(good, 0)
-        scene.does_its_work(good.digest)
+        tested.train_normally(good.digest)
 
-        nonsense_selections(scene, good.digest)
-        scene.does_its_work(good.digest)
-        bad_models(scene)
-        scene.does_its_work(good.digest)
-        bad_replies(scene, good.digest)
-        scene.does_its_work(good.digest)
-        before = scene.rss()
-        flood(scene)
-        scene.does_its_work(good.digest)
-        assert scene.rss() - before < 60 * 2**20
+        nonsense_selections(tested, good.digest)
+        tested.train_normally(good.digest)
+        bad_models(tested)
+        tested.train_normally(good.digest)
+        bad_replies(tested, good.digest)
+        tested.train_normally(good.digest)
+        before = tested.rss()
+        flood(tested)
+        tested.train_normally(good.digest)
+        assert tested.rss() - before < 60 * 2**20
         assert edge.running()
         assert "20971520 bytes" not in edge.err, "what no edge takes does not reach it"
         assert edge.err.count("connected to") == 1, "and ends no connection"
@@ -135,7 +127,7 @@ def test_an_edge_goes_on_whatever_its_aggregator_says(
     assert len(edge.err.splitlines()) < 200, "a flood of bad messages is not one of log lines"
 
 
-def leave_behind(wire: OverTheWire) -> None:
+def leave_behind(wire: SimulatedAggregator) -> None:
     """Retained on every topic that an edge listens to."""
     for topic, payload in (
         ("fl/aggregator", b"junk"),
@@ -146,21 +138,21 @@ def leave_behind(wire: OverTheWire) -> None:
         ("fl/round/3/result", DEEP),
         ("fl/replies/7", codec.encode(MESSAGES["refused"][1])),
     ):
-        assert wire.connection.publish(topic, payload, retain=True)
+        assert wire.publish(topic, payload, retain=True) < 0x80
     time.sleep(0.2)
 
 
-def admission(scene: Scene) -> None:
+def admission(tested: EdgeUnderTest) -> None:
     """What would end the edge, or admit it elsewhere, but is meant for another session, or is not to be read."""
-    wire = scene.wire
+    wire = tested.wire
     first = wire.expect(m.Registration, 30, client="7", run=None)
-    scene.session = first.session
+    tested.session = first.session
     to_another: dict[str, Any] = {"client": "7", "session": "another"}
     refused = m.Refused(**wire.envelope(), **to_another, reason="id-in-use", detail="in use")
     wire.send(t.RepliesTopic("7"), refused)
     own = json.loads(codec.encode(refused)) | {"session": first.session}
     for changes in ({"v": 2}, {"reason": "because"}, {"client": "8"}, {"run": "a/b"}, {"detail": "x" * 1001}):
-        scene.say(t.RepliesTopic("7"), json.dumps(own | changes).encode())
+        tested.say(t.RepliesTopic("7"), json.dumps(own | changes).encode())
     admitted = {
         "kind": "admitted",
         "task": TASK,
@@ -168,16 +160,16 @@ def admission(scene: Scene) -> None:
     }
     part = cast(dict[str, Any], admitted["partition"])
     for wrong in ({"count": 10**9}, {"index": -1}, {"holdout": 1.0}, {"seed": 2**63}, {"scheme": "x" * 65}):
-        scene.say(t.RepliesTopic("7"), json.dumps(own | admitted | {"partition": part | wrong}).encode())
+        tested.say(t.RepliesTopic("7"), json.dumps(own | admitted | {"partition": part | wrong}).encode())
     wire.admit(first)
     second = wire.expect(m.Registration, 30, client="7", run=RUN)
     wire.admit(second)
-    programs.until(lambda: "registered for run" in scene.edge.err, 10, "its registration")
+    wait_until(lambda: "registered for run" in tested.edge.err, 10, "its registration")
 
 
-def nonsense_selections(scene: Scene, base: str) -> None:
+def nonsense_selections(tested: EdgeUnderTest, base: str) -> None:
     """None of these is obeyed, and each is said with the field that is wrong."""
-    wire, number = scene.wire, scene.round + 1
+    wire, number = tested.wire, tested.round + 1
     wire.select(number + 50, ("8",), m.ModelReference(version=1, digest=base))  # to have its bytes
     model = m.Selected(
         **wire.envelope(),
@@ -219,56 +211,56 @@ def nonsense_selections(scene: Scene, base: str) -> None:
         ("v", {"v": 3}),
         ("epoch", {"epoch": 0}),
     ):
-        scene.say(t.SelectedTopic(number), json.dumps(good | cast(dict[str, Any], changes)).encode())
+        tested.say(t.SelectedTopic(number), json.dumps(good | cast(dict[str, Any], changes)).encode())
         begin = f"SelectedTopic: {field}" if field != "bytes of JSON" else field
-        programs.until(partial(scene.said, begin), 5, f"a word on {field}")
+        wait_until(partial(tested.logged, begin), 5, f"a word on {field}")
     for changes in ({"run": "another"}, {"cohort": ["8"]}, {"cohort": None}):
-        scene.say(t.SelectedTopic(number), json.dumps(good | changes).encode())
-    wire.silence(m.Update, 0.5)
+        tested.say(t.SelectedTopic(number), json.dumps(good | changes).encode())
+    wire.expect_silence(m.Update, 0.5)
     # A later start of its own run: it registers again, and obeys whoever answers, which is still this one.
-    scene.say(t.SelectedTopic(number), json.dumps(good | {"epoch": 9}).encode())
+    tested.say(t.SelectedTopic(number), json.dumps(good | {"epoch": 9}).encode())
     wire.admit(wire.expect(m.Registration, 10, client="7", run=None))
-    wire.silence(m.Update, 0.2)
-    scene.round = number + 50
+    wire.expect_silence(m.Update, 0.2)
+    tested.round = number + 50
 
 
-def bad_models(scene: Scene) -> None:
+def bad_models(tested: EdgeUnderTest) -> None:
     """Models that are none: the edge says that it cannot train, and why, or waits for what is right."""
-    wire = scene.wire
+    wire = tested.wire
 
     # A chunk with another checksum: it is dropped, and the right one taken.
-    model = other_model(scene, 0.25)
-    put(scene, model, {1: {"crc32": 1}})
-    number = scene.select(model.digest)
-    programs.until(lambda: "crc32" in scene.edge.err, 10, "a word on the checksum")
-    wire.silence(m.TrainingFailed, 0.2)
+    model = other_model(tested, 0.25)
+    put(tested, model, {1: {"crc32": 1}})
+    number = tested.select(model.digest)
+    wait_until(lambda: "crc32" in tested.edge.err, 10, "a word on the checksum")
+    wire.expect_silence(m.TrainingFailed, 0.2)
     wire.send(t.ChunkTopic(model.digest[:12], 1), model.chunk(1, **wire.envelope()), retain=True)
     update = wire.expect(m.Update, 15, round=number)
     assert update.base == model.digest
     wire.answer(update)
 
     # Every chunk with its checksum, but not those of this model.
-    model = other_model(scene, 0.5)
-    stolen = other_model(scene, 0.75)
-    put(scene, model, {n: chunk_of(stolen, n, wire) | {"digest": model.digest} for n in range(4)})
-    scene.says_no(scene.select(model.digest), "digest is not that of the model")
+    model = other_model(tested, 0.5)
+    stolen = other_model(tested, 0.75)
+    put(tested, model, {n: chunk_of(stolen, n, wire) | {"digest": model.digest} for n in range(4)})
+    tested.expect_failure(tested.select(model.digest), "digest is not that of the model")
 
     # What is no number.
-    weights = scene.weights.copy()
+    weights = tested.weights.copy()
     weights[5] = np.nan
-    model = of_vector(scene, weights)
-    put(scene, model)
-    scene.says_no(scene.select(model.digest), "value 5 is nan", "expected a finite number")
+    model = of_vector(tested, weights)
+    put(tested, model)
+    tested.expect_failure(tested.select(model.digest), "value 5 is nan", "expected a finite number")
 
     # Another model than this task's.
     model = publication(
         [ModelSection("weights", Manifest(arrays=(ArraySpec(name="x", shape=(10,)),)), bytes(40))], CHUNK
     )
-    put(scene, model)
-    scene.says_no(scene.select(model.digest), "10 values", "expected 1000")
+    put(tested, model)
+    tested.expect_failure(tested.select(model.digest), "10 values", "expected 1000")
 
     # Manifests that claim what cannot be, and the most that they can: room is made for what comes, not for claims.
-    before = scene.rss()
+    before = tested.rss()
     absurd: tuple[tuple[dict[str, Any], str | None], ...] = (
         ({"size": 2**40, "chunks": 2**16, "chunk_size": 2**24}, "size: 1099511627776 bytes, at most"),
         ({"chunks": 10**9}, "chunks: "),
@@ -277,49 +269,49 @@ def bad_models(scene: Scene) -> None:
         ({}, None),
     )
     for number, (claims, words) in enumerate(absurd):
-        model = other_model(scene, 2.0 + number)
-        put(scene, model, manifest=LARGEST | claims)
-        base = scene.select(model.digest)
+        model = other_model(tested, 2.0 + number)
+        put(tested, model, manifest=LARGEST | claims)
+        base = tested.select(model.digest)
         if words is not None:
-            programs.until(partial(scene.said, words), 10, f"a word on {words}")
-        wire.silence(m.TrainingFailed, 0.2)
-        clear_until_given_up(scene, model, base)
-        scene.says_no(base, "superseded")
-    assert scene.rss() - before < 30 * 2**20
+            wait_until(partial(tested.logged, words), 10, f"a word on {words}")
+        wire.expect_silence(m.TrainingFailed, 0.2)
+        clear_until_given_up(tested, model, base)
+        tested.expect_failure(base, "superseded")
+    assert tested.rss() - before < 30 * 2**20
 
     # Bombs.
-    model = other_model(scene, 0.125)
-    number = scene.select(model.digest)
+    model = other_model(tested, 0.125)
+    number = tested.select(model.digest)
 
     def bombed() -> bool:
-        scene.say(t.ManifestTopic(model.digest[:12]), DEEP)
-        scene.say(t.ChunkTopic(model.digest[:12], 0), b"\x81\xa1x" + b"\xdd\xff\xff\xff\xff")
-        return f"round {number}: cannot train" in scene.edge.err
+        tested.say(t.ManifestTopic(model.digest[:12]), DEEP)
+        tested.say(t.ChunkTopic(model.digest[:12], 0), b"\x81\xa1x" + b"\xdd\xff\xff\xff\xff")
+        return f"round {number}: cannot train" in tested.edge.err
 
-    programs.until(bombed, 10, "its giving up")
-    scene.says_no(number, "16 messages did not fit")
+    wait_until(bombed, 10, "its giving up")
+    tested.expect_failure(number, "16 messages did not fit")
 
 
-def clear_until_given_up(scene: Scene, model: Publication, number: int) -> None:
+def clear_until_given_up(tested: EdgeUnderTest, model: Publication, number: int) -> None:
     """Again and again, since the first time may be before the edge has subscribed."""
 
     def given_up() -> bool:
-        scene.wire.clear(t.ManifestTopic(model.digest[:12]))
-        scene.wire.clear(t.ChunkTopic(model.digest[:12], 0))
-        return f"round {number}: cannot train" in scene.edge.err
+        tested.wire.clear(t.ManifestTopic(model.digest[:12]))
+        tested.wire.clear(t.ChunkTopic(model.digest[:12], 0))
+        return f"round {number}: cannot train" in tested.edge.err
 
-    programs.until(given_up, 10, "its giving up")
-
-
-def of_vector(scene: Scene, weights: Vector) -> Publication:
-    return publication([ModelSection("weights", scene.manifest, weights.astype("<f4").tobytes())], CHUNK)
+    wait_until(given_up, 10, "its giving up")
 
 
-def other_model(scene: Scene, shift: float) -> Publication:
-    return of_vector(scene, scene.weights + np.float32(shift))
+def of_vector(tested: EdgeUnderTest, weights: Vector) -> Publication:
+    return publication([ModelSection("weights", tested.manifest, weights.astype("<f4").tobytes())], CHUNK)
 
 
-def chunk_of(model: Publication, index: int, wire: OverTheWire) -> dict[str, Any]:
+def other_model(tested: EdgeUnderTest, shift: float) -> Publication:
+    return of_vector(tested, tested.weights + np.float32(shift))
+
+
+def chunk_of(model: Publication, index: int, wire: SimulatedAggregator) -> dict[str, Any]:
     return model.chunk(index, **wire.envelope()).model_dump()
 
 
@@ -340,24 +332,24 @@ LARGEST = {
 
 
 def put(
-    scene: Scene,
+    tested: EdgeUnderTest,
     model: Publication,
     chunks: dict[int, dict[str, Any]] | None = None,
     manifest: dict[str, Any] | None = None,
 ) -> None:
     """Retained, with these members in place of its own."""
-    short, wire = model.digest[:12], scene.wire
+    short, wire = model.digest[:12], tested.wire
     for index in range(model.chunks):
         chunk = chunk_of(model, index, wire) | (chunks or {}).get(index, {})
-        scene.say(t.ChunkTopic(short, index), cast(bytes, msgpack.packb(chunk)), retain=True)
+        tested.say(t.ChunkTopic(short, index), cast(bytes, msgpack.packb(chunk)), retain=True)
     fields = model.manifest(**wire.envelope()).model_dump() | (manifest or {})
-    scene.say(t.ManifestTopic(short), cast(bytes, msgpack.packb(fields)), retain=True)
+    tested.say(t.ManifestTopic(short), cast(bytes, msgpack.packb(fields)), retain=True)
 
 
-def bad_replies(scene: Scene, base: str) -> None:
+def bad_replies(tested: EdgeUnderTest, base: str) -> None:
     """Grants of what there is not, and answers to others."""
-    wire = scene.wire
-    number = scene.select(base, inline_limit=0)
+    wire = tested.wire
+    number = tested.select(base, inline_limit=0)
     offer = wire.expect(m.Offer, 15, round=number)
     assert offer.chunks == 4
     to: dict[str, Any] = {"client": "7", "session": offer.session, "round": number, "digest": offer.digest}
@@ -373,21 +365,21 @@ def bad_replies(scene: Scene, base: str) -> None:
         wire.send(t.RepliesTopic("7"), m.Grant(**wire.envelope() | to | cast(dict[str, Any], changes)))
     raw = json.loads(codec.encode(m.Grant(**wire.envelope(), **to, chunks=(0,))))
     for chunks in ([], [-1], list(range(2000)), [2**63], ["0"], [[0]]):
-        scene.say(t.RepliesTopic("7"), json.dumps(raw | {"chunks": chunks}).encode())
+        tested.say(t.RepliesTopic("7"), json.dumps(raw | {"chunks": chunks}).encode())
     for wrong in ({"session": "another"}, {"digest": "cd" * 32}, {"round": number - 1}, {"run": "another"}):
         wire.send(t.RepliesTopic("7"), m.Accepted(**wire.envelope() | to | wrong))
         wire.send(
             t.RepliesTopic("7"), m.Rejected(**wire.envelope() | to | wrong, reason="late", detail="late")
         )
-    wire.silence(m.UpdateChunk, 0.5)
+    wire.expect_silence(m.UpdateChunk, 0.5)
     wire.grant(offer, (2, 2, 2, 77))
     assert wire.expect(m.UpdateChunk, 10, round=number).index == 2
-    wire.silence(m.UpdateChunk, 0.3)
+    wire.expect_silence(m.UpdateChunk, 0.3)
     wire.answer(offer)
-    programs.until(lambda: f"round {number}: accepted" in scene.edge.err, 10, "its acceptance")
+    wait_until(lambda: f"round {number}: accepted" in tested.edge.err, 10, "its acceptance")
 
 
-def flood(scene: Scene) -> None:
+def flood(tested: EdgeUnderTest) -> None:
     """Much junk at once, small and large, on every topic that it listens to."""
     topics: tuple[t.Topic, ...] = (
         t.RepliesTopic("7"), t.AggregatorTopic(), t.ModelTopic(), t.WorkTopic("7"), t.SelectedTopic(500),
@@ -395,7 +387,7 @@ def flood(scene: Scene) -> None:
     )  # fmt: skip
     for number in range(FLOOD):
         for topic in topics:
-            scene.say(topic, (b"junk %d" % number, DEEP_JSON, b"{}", DEEP)[number % 4])
+            tested.say(topic, (b"junk %d" % number, DEEP_JSON, b"{}", DEEP)[number % 4])
         if number % 20 == 0:
-            scene.say(t.ModelTopic(), b" " * (10 * 2**20))
-    scene.say(t.ModelTopic(), b" " * (20 * 2**20))  # more than an edge takes: the broker keeps it
+            tested.say(t.ModelTopic(), b" " * (10 * 2**20))
+    tested.say(t.ModelTopic(), b" " * (20 * 2**20))  # more than an edge takes: the broker keeps it

@@ -10,7 +10,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,17 +19,16 @@ import numpy as np
 import pytest
 
 from fl_aggregator.messaging.rejections import UNKNOWN
-from fl_shared.errors import QueueFull
-from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
-from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
-from tests import programs
-from tests.broker import Mosquitto
-from tests.edge_over_the_wire import EdgesOverTheWire, digest_of, folded, offer_of, session_of
-from tests.faults.bad_updates import ANSWERED, MANIFEST, NOT_ANSWERED, OTHER, VALUES, Bad, with_data
-from tests.samples import MESSAGES
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.builders import digest_of, raw_offer_of, session_of
+from tests.support.invalid_updates import ANSWERED, MANIFEST, NOT_ANSWERED, OTHER, VALUES, Case, with_data
+from tests.support.samples import MESSAGES
+from tests.support.simulated_edges import SimulatedEdges, folded
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -42,10 +41,10 @@ def pack(fields: dict[str, Any]) -> bytes:
     return cast(bytes, msgpack.packb(fields))
 
 
-class Scene:
+class RunUnderTest:
     """A run, its hand-made edges, and what is to be counted."""
 
-    def __init__(self, run: programs.Program, wire: EdgesOverTheWire, clients: Sequence[str]) -> None:
+    def __init__(self, run: programs.Program, wire: SimulatedEdges, clients: Sequence[str]) -> None:
         self.run = run
         self.wire = wire
         self.chance = np.random.default_rng(7)
@@ -66,7 +65,7 @@ class Scene:
         if counts[reason] != times:
             return
         begin = f"refused from {client} ({reason}, "
-        said = programs.until(
+        said = wait_until(
             lambda: [line for line in self.run.err.splitlines() if begin in line], 10, f"{begin}…)"
         )
         assert all(word in said[0] for word in words), (words, said[0])
@@ -111,50 +110,50 @@ SETTINGS = (
 
 
 def test_whatever_is_sent_the_good_updates_are_folded_exactly(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
-    wire = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    wire = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     leftovers = leave_behind(wire)
     with programs.aggregator(tmp_path, mosquitto.url, *SETTINGS) as run:
-        scene = Scene(run, wire, CLIENTS)
+        tested = RunUnderTest(run, wire, CLIENTS)
         wire.expect(m.AggregatorPresence, 20, state="online")
-        wire.join(scene.examples)
+        wire.join(tested.examples)
         for label, count in leftovers.items():
-            scene.count(UNKNOWN, label, ("topic: ",), count)
-        weights = first_weights(scene)
+            tested.count(UNKNOWN, label, ("topic: ",), count)
+        weights = first_weights(tested)
         selected = wire.expect(m.Selected, 10, round=1)
         assert selected.cohort is not None
         assert set(selected.cohort) == set(CLIENTS)
         assert selected.base is not None
-        scene.base = selected.base.digest
-        assert scene.base == digest_of(MANIFEST, weights.tobytes())
-        registrations(scene)
-        strangers(scene)
-        contributors = {*bad_updates(scene), *bad_uploads(scene), *GOOD}
+        tested.base = selected.base.digest
+        assert tested.base == digest_of(MANIFEST, weights.tobytes())
+        registrations(tested)
+        unknown_clients(tested)
+        contributors = {*bad_updates(tested), *bad_uploads(tested), *GOOD}
         for client in GOOD:
-            wire.send_update(client, scene.good(client))
-            scene.accepted(client)
+            wire.send_update(client, tested.good(client))
+            tested.accepted(client)
         result = wire.expect(m.Result, 10, round=1)
         assert result.outcome == "committed"
         assert set(result.participants) == contributors
         weights = folded(
-            weights, [(scene.examples[c], scene.deltas[c]) for c in contributors], selected.fold.scale_bits
+            weights, [(tested.examples[c], tested.deltas[c]) for c in contributors], selected.fold.scale_bits
         )
         assert result.digest == digest_of(MANIFEST, weights.tobytes()), "nothing bad is in the model"
         assert {name: why.split(":")[1].strip() for name, why in result.missing.items()} == dict(
             out_of_the_round()
         )
-        counted, scene.refused = scene.refused, {}
+        counted, tested.refused = tested.refused, {}
 
-        scene.base, scene.round = result.digest, 2
-        flood(scene)
-        after_the_close(scene)
+        tested.base, tested.round = result.digest, 2
+        flood(tested)
+        after_the_close(tested)
         for client in CLIENTS:
-            wire.send_update(client, scene.good(client))
+            wire.send_update(client, tested.good(client))
         result = wire.expect(m.Result, 20, round=2)
         assert set(result.participants) == set(CLIENTS), "a rejected edge is in the next round"
         weights = folded(
-            weights, [(scene.examples[c], scene.deltas[c]) for c in CLIENTS], selected.fold.scale_bits
+            weights, [(tested.examples[c], tested.deltas[c]) for c in CLIENTS], selected.fold.scale_bits
         )
         assert result.digest == digest_of(MANIFEST, weights.tobytes())
         run.ends_well(20)
@@ -162,7 +161,7 @@ def test_whatever_is_sent_the_good_updates_are_folded_exactly(
     assert "lost" not in run.err
     first, second = programs.history(tmp_path)
     assert first["refused"] == {client: dict(reasons) for client, reasons in counted.items()}
-    assert second["refused"]["good-0"] == dict(scene.refused["good-0"])
+    assert second["refused"]["good-0"] == dict(tested.refused["good-0"])
     assert second["refused"]["nan"] == {"late": 1}
     assert second["refused"][UNKNOWN]["no-part-left"] >= 100
     assert "refused: " in run.out
@@ -178,7 +177,7 @@ def out_of_the_round() -> list[tuple[str, str]]:
     ]
 
 
-def leave_behind(wire: EdgesOverTheWire) -> dict[str, int]:
+def leave_behind(wire: SimulatedEdges) -> dict[str, int]:
     """Retained from an earlier life, on topics of edges and of the aggregator."""
     retained = {
         "fl/updates/nan": codec.encode(MESSAGES["update"][1]),
@@ -192,18 +191,18 @@ def leave_behind(wire: EdgesOverTheWire) -> dict[str, int]:
         "fl/model": b"\xff" * 10,
     }
     for topic, payload in (retained | foreign).items():
-        wire.say(topic, payload, retain=True)
+        wire.send(topic, payload, retain=True)
     time.sleep(0.2)
     return {"retained": len(retained), "foreign": len(foreign)}
 
 
-def first_weights(scene: Scene) -> Vector:
+def first_weights(tested: RunUnderTest) -> Vector:
     """Round 0: bad first weights, by one edge after the other that is called, and then good ones."""
-    wire = scene.wire
-    weights = scene.chance.normal(0, 1, VALUES).astype(np.float32)
+    wire = tested.wire
+    weights = tested.chance.normal(0, 1, VALUES).astype(np.float32)
 
     def good(client: str, vector: Vector = weights) -> dict[str, Any]:
-        return wire.update(client, 0, None, vector, scene.examples[client])
+        return wire.update(client, 0, None, vector, tested.examples[client])
 
     def arrays(client: str, specs: Sequence[ArraySpec] | None) -> dict[str, Any]:
         update = good(client)
@@ -230,14 +229,14 @@ def first_weights(scene: Scene) -> Vector:
     for make, reason, words in bad:
         client = newly_called(wire, called)
         wire.send_update(client, make(client))
-        scene.rejected(client, reason, words)
+        tested.rejected(client, reason, words)
     client = newly_called(wire, called)
     wire.send_update(client, good(client))
     wire.expect(m.Accepted, 10, client=client, round=0)
     return weights
 
 
-def newly_called(wire: EdgesOverTheWire, called: set[str]) -> str:
+def newly_called(wire: SimulatedEdges, called: set[str]) -> str:
     while True:
         cohort = wire.expect(m.Selected, 10, round=0).cohort
         assert cohort is not None
@@ -248,9 +247,9 @@ def newly_called(wire: EdgesOverTheWire, called: set[str]) -> str:
             return client
 
 
-def registrations(scene: Scene) -> None:
+def registrations(tested: RunUnderTest) -> None:
     """Those that are refused, and those that cannot be read."""
-    wire = scene.wire
+    wire = tested.wire
     ours = {"run": wire.run, "epoch": wire.epoch}
     for client, label, changes, reason, words in (
         ("other-task", UNKNOWN, {"task": "mnist"}, "wrong-task", ("'mnist'", "'digits'")),
@@ -263,15 +262,15 @@ def registrations(scene: Scene) -> None:
         refused = wire.expect(m.Refused, 10, client=client)
         assert refused.reason == reason
         assert all(word in refused.detail for word in words), refused.detail
-        scene.count(label, reason, words)
+        tested.count(label, reason, words)
 
     old = json.dumps({"v": 7, "kind": "register", "client": "future", "session": "session-of-future"})
-    wire.say("fl/register/future", old.encode())
+    wire.send("fl/register/future", old.encode())
     refused = wire.expect(m.Refused, 10, client="future")
     assert refused.reason == "wrong-version"
     assert "got 7" in refused.detail
     assert "version 1" in refused.detail
-    scene.count(UNKNOWN, "wrong-version", ("got 7",))
+    tested.count(UNKNOWN, "wrong-version", ("got 7",))
 
     fields = wire.registration("good-1").model_dump(mode="json")
     for payload, said in (
@@ -283,25 +282,25 @@ def registrations(scene: Scene) -> None:
         (b"\xff\xfe", ("message: ",)),
         (b"{}", ("client: ", "required")),
     ):
-        wire.say("fl/register/good-1", payload)
-        scene.count("good-1", "malformed", said)
-    wire.say("fl/register/good-1", json.dumps(fields | {"client": "good-0"}).encode())
-    scene.count("good-1", "client-mismatch", ("client: 'good-0'", "'good-1'"))
+        wire.send("fl/register/good-1", payload)
+        tested.count("good-1", "malformed", said)
+    wire.send("fl/register/good-1", json.dumps(fields | {"client": "good-0"}).encode())
+    tested.count("good-1", "client-mismatch", ("client: 'good-0'", "'good-1'"))
     # What is larger than anything of ours the broker keeps from us: not a word of it, and no connection ends.
-    wire.say("fl/register/huge", b" " * 3_000_000)
-    wire.say("fl/updates/good-1", b" " * 20_000_000)
+    wire.send("fl/register/huge", b" " * 3_000_000)
+    wire.send("fl/updates/good-1", b" " * 20_000_000)
 
 
-def strangers(scene: Scene) -> None:
+def unknown_clients(tested: RunUnderTest) -> None:
     """Whoever is not on the roster, and what is on no topic, or on somebody else's."""
-    wire = scene.wire
-    stranger = scene.good("good-0") | {"client": "stranger", "session": session_of("stranger")}
+    wire = tested.wire
+    stranger = tested.good("good-0") | {"client": "stranger", "session": session_of("stranger")}
     wire.send_update("stranger", stranger)
-    scene.rejected("stranger", "not-selected", ("'stranger'", "round 1"), UNKNOWN)
+    tested.rejected("stranger", "not-selected", ("'stranger'", "round 1"), UNKNOWN)
     for topic, payload, client, reason in (
         ("fl/updates", b"\xdf\xff\xff\xff\xff", UNKNOWN, "malformed"),
         ("fl/updates", pack(stranger | {"run": "elsewhere"}), UNKNOWN, "other-run"),
-        ("fl/updates", pack(scene.good("good-2") | {"epoch": 3}), "good-2", "other-epoch"),
+        ("fl/updates", pack(tested.good("good-2") | {"epoch": 3}), "good-2", "other-epoch"),
         ("fl/updates/a/b", b"x", UNKNOWN, "unknown-topic"),
         ("fl/register/" + "é" * 30, b"{}", UNKNOWN, "unknown-topic"),
         ("fl/clients/somebody/presence", b"junk", UNKNOWN, "malformed"),
@@ -309,117 +308,108 @@ def strangers(scene: Scene) -> None:
         ("fl/evaluations/good-2", b'{"accuracy": 2}', "good-2", "malformed"),
         ("fl/round/1/result", codec.encode(MESSAGES["result"][1]), UNKNOWN, "foreign"),
     ):
-        wire.say(topic, payload)
-        scene.count(client, reason, ())
-    wire.heard = [heard for heard in wire.heard if not isinstance(heard[1], m.Result)]
+        wire.send(topic, payload)
+        tested.count(client, reason, ())
+    wire.take_all(m.Result)
 
 
-def bad_updates(scene: Scene) -> list[str]:
+def bad_updates(tested: RunUnderTest) -> list[str]:
     """Says who is still in the round, and has sent its good update after the bad one."""
-    wire = scene.wire
+    wire = tested.wire
 
-    def sent(bad: Bad) -> None:
-        wire.send_update(bad.name, bad.make(scene.good(bad.name), pack))
+    def sent(bad: Case) -> None:
+        wire.send_update(bad.name, bad.make(tested.good(bad.name), pack))
 
     for bad in ANSWERED:
         sent(bad)
     for bad in ANSWERED:
-        scene.rejected(bad.name, bad.reason, bad.words)
+        tested.rejected(bad.name, bad.reason, bad.words)
     for bad in NOT_ANSWERED:
         sent(bad)
     for bad in NOT_ANSWERED:
-        scene.count(bad.name, bad.reason, bad.words)
-        wire.send_update(bad.name, scene.good(bad.name))
-        scene.accepted(bad.name)
-    wire.send_update("later-round", scene.good("later-round") | {"round": 99})
-    scene.rejected("later-round", "stale-round", ("round: 99", "round 1 is open"))
-    wire.send_update("later-round", scene.good("later-round"))
-    scene.accepted("later-round")
+        tested.count(bad.name, bad.reason, bad.words)
+        wire.send_update(bad.name, tested.good(bad.name))
+        tested.accepted(bad.name)
+    wire.send_update("later-round", tested.good("later-round") | {"round": 99})
+    tested.rejected("later-round", "stale-round", ("round: 99", "round 1 is open"))
+    wire.send_update("later-round", tested.good("later-round"))
+    tested.accepted("later-round")
     return [*(bad.name for bad in NOT_ANSWERED), "later-round"]
 
 
-def bad_uploads(scene: Scene) -> list[str]:
+def bad_uploads(tested: RunUnderTest) -> list[str]:
     """Offers that do not fit, and chunks. Says who has brought its good update in after all."""
-    wire = scene.wire
+    wire = tested.wire
     for client, reason, words, changes in OFFERS:
-        wire.send_update(client, offer_of(scene.good(client), CHUNK, **cast(dict[str, Any], changes)))
-        scene.rejected(client, reason, words)
+        wire.send_update(client, raw_offer_of(tested.good(client), CHUNK, **cast(dict[str, Any], changes)))
+        tested.rejected(client, reason, words)
 
     def granted(update: dict[str, Any]) -> None:
-        wire.send_update(update["client"], offer_of(update, CHUNK))
+        wire.send_update(update["client"], raw_offer_of(update, CHUNK))
         chunks: set[int] = set()
         while chunks != {0, 1, 2}:
             chunks |= {*wire.expect(m.Grant, 10, client=update["client"], digest=update["digest"]).chunks}
 
     def all_parts(update: dict[str, Any]) -> None:
         for index in range(3):
-            wire.send_update(update["client"], scene.part(update, index))
+            wire.send_update(update["client"], tested.part(update, index))
 
-    update = scene.good("ungranted")
-    wire.send_update("ungranted", scene.part(update, 0))
-    scene.count("ungranted", "not-granted", ("chunk 0 of an update that is not being sent",))
+    update = tested.good("ungranted")
+    wire.send_update("ungranted", tested.part(update, 0))
+    tested.count("ungranted", "not-granted", ("chunk 0 of an update that is not being sent",))
     granted(update)
-    wire.send_update("ungranted", scene.part(update, 99))
-    scene.count("ungranted", "not-granted", ())
+    wire.send_update("ungranted", tested.part(update, 99))
+    tested.count("ungranted", "not-granted", ())
     all_parts(update)
-    scene.accepted("ungranted")
+    tested.accepted("ungranted")
 
-    update = scene.good("bad-checksum")
+    update = tested.good("bad-checksum")
     granted(update)
-    wire.send_update("bad-checksum", scene.part(update, 1, crc32=12345))
-    scene.count("bad-checksum", "wrong-checksum", ("chunk 1: crc32: 12345", "expected"))
+    wire.send_update("bad-checksum", tested.part(update, 1, crc32=12345))
+    tested.count("bad-checksum", "wrong-checksum", ("chunk 1: crc32: 12345", "expected"))
     all_parts(update)
-    scene.accepted("bad-checksum")
+    tested.accepted("bad-checksum")
 
-    update = scene.good("more-than-offered")
+    update = tested.good("more-than-offered")
     granted(update)
-    wire.send_update("more-than-offered", scene.part(update, 2, bytes(5000)))
-    scene.count("more-than-offered", "wrong-size", ("chunk 2: data: 5000 bytes", "expected 352"))
+    wire.send_update("more-than-offered", tested.part(update, 2, bytes(5000)))
+    tested.count("more-than-offered", "wrong-size", ("chunk 2: data: 5000 bytes", "expected 352"))
     all_parts(update)
-    scene.accepted("more-than-offered")
+    tested.accepted("more-than-offered")
 
-    broken = scene.deltas["chunks-of-nan"].tobytes()[:-4] + np.float32(np.nan).tobytes()
-    update = with_data(scene.good("chunks-of-nan"), broken)
+    broken = tested.deltas["chunks-of-nan"].tobytes()[:-4] + np.float32(np.nan).tobytes()
+    update = with_data(tested.good("chunks-of-nan"), broken)
     granted(update)
     all_parts(update)
-    scene.rejected("chunks-of-nan", "not-finite", ("element 19 of 'b' is nan",))
+    tested.rejected("chunks-of-nan", "not-finite", ("element 19 of 'b' is nan",))
 
-    update = scene.good("chunks-of-others")
+    update = tested.good("chunks-of-others")
     granted(update)
     all_parts(with_data(update, bytes(2400)) | {"digest": update["digest"]})
-    scene.rejected("chunks-of-others", "wrong-digest", (f"digest: {update['digest'][:12]}",))
+    tested.rejected("chunks-of-others", "wrong-digest", (f"digest: {update['digest'][:12]}",))
     return ["bad-checksum", "more-than-offered", "ungranted"]
 
 
-def flood(scene: Scene) -> None:
+def flood(tested: RunUnderTest) -> None:
     """Thousands of names register, to train and to predict, while the round is open."""
-    wire = scene.wire
+    wire = tested.wire
     wire.expect(m.Selected, 10, round=2)
     for number in range(FLOOD):
         roles = ("train",) if number % 2 else ("predict",)
-        topic = t.build(wire.prefix, t.RegisterTopic(f"flood-{number}"))
-        payload = codec.encode(wire.registration(f"flood-{number}", roles=roles))
-        programs.until(partial(sent, wire, topic, payload), 10, "room to send")
+        wire.register(f"flood-{number}", roles=roles)
 
 
-def sent(wire: EdgesOverTheWire, topic: str, payload: bytes) -> bool:
-    try:
-        return wire.connection.publish(topic, payload)
-    except QueueFull:
-        return False
-
-
-def after_the_close(scene: Scene) -> None:
+def after_the_close(tested: RunUnderTest) -> None:
     """Late, and another update than the one that is held. Beside the flood, they are answered at once."""
-    wire = scene.wire
-    late = scene.good("nan") | {"round": 1}
+    wire = tested.wire
+    late = tested.good("nan") | {"round": 1}
     wire.send_update("nan", late)
-    scene.rejected("nan", "late", ("round 1 has closed",))
-    wire.send_update("good-0", scene.good("good-0"))
-    scene.accepted("good-0")
-    other = with_data(scene.good("good-0"), bytes(2400))
+    tested.rejected("nan", "late", ("round 1 has closed",))
+    wire.send_update("good-0", tested.good("good-0"))
+    tested.accepted("good-0")
+    other = with_data(tested.good("good-0"), bytes(2400))
     wire.send_update("good-0", other)
-    scene.rejected("good-0", "duplicate", (scene.good("good-0")["digest"][:12], "already held"))
+    tested.rejected("good-0", "duplicate", (tested.good("good-0")["digest"][:12], "already held"))
 
 
 def test_only_what_is_wrong_differs_between_the_manifests() -> None:

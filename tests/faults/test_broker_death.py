@@ -20,10 +20,12 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Scope
-from tests import programs
-from tests.broker import Mosquitto
-from tests.faults.watching import TASK, Watch, freeze, model_sha256, settings, thaw, trainings, workers
-from tests.wire import Listener
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.client import Client
+from tests.support.programs import freeze, thaw, workers
+from tests.support.synthetic_run import TASK, model_sha256, settings, trainings
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
 
@@ -53,16 +55,16 @@ def die_and_come_back(broker: Mosquitto) -> None:
     broker.start()
 
 
-def settled(broker: Mosquitto, watch: Watch) -> dict[str, bytes] | None:
+def settled(broker: Mosquitto, observer: Client) -> dict[str, bytes] | None:
     """What is retained, once every edge's presence is that of its newest session: the run may end before the last of
     them has found the broker again."""
-    with Listener(broker, "fl/#") as later:
-        programs.until(lambda: any(topic == "fl/status" for topic, _, _ in later.all()), 10, "the status")
+    with Client(broker.endpoint, "fl/#") as later:
+        wait_until(lambda: any(one.topic == "fl/status" for one in later.received), 10, "the status")
         time.sleep(0.5)
-    retained = {topic: payload for topic, payload, kept in later.all() if kept}
+    retained = later.retained
     for client in ("0", "1", "2", "judge"):
         presence = json.loads(retained.get(f"fl/clients/{client}/presence", b"{}"))
-        newest = watch.all(m.Registration, client=client)[-1].session
+        newest = observer.all(m.Registration, client=client)[-1].session
         if (presence.get("state"), presence.get("session")) != ("online", newest):
             return None
     return retained
@@ -74,23 +76,23 @@ def test_a_broker_that_dies_in_every_phase(
     """While edges are waited for, and in rounds 1 to 5 while models are fetched, edges train, updates are on the
     way, the average is made, and the last version is evaluated."""
     with contextlib.ExitStack() as stack:
-        watch = stack.enter_context(Watch(broker))
+        observer = stack.enter_context(Client(broker.endpoint, "fl/#", reconnect=True))
         two = stack.enter_context(edges(tmp_path, broker, "1-2", "--evaluator", "judge"))
         run = stack.enter_context(programs.aggregator(tmp_path, broker.url, *settings(5)))
 
         def struck(done: threading.Event) -> None:
             assert done.wait(40), run.output + two.output
 
-        watch.until(m.Status, present=3)
+        observer.wait_for_message(m.Status, present=3)
         die_and_come_back(broker)
         one = stack.enter_context(edges(tmp_path, broker, "0"))
 
         def hold_workers() -> None:
             freeze(*workers(one), *workers(two))
 
-        fetching = watch.strike(broker.freeze, m.Selected, round=1)
-        training = watch.strike(hold_workers, m.Selected, round=2)
-        sending = watch.strike(broker.freeze, m.UpdateChunk, client="0", round=3)
+        fetching = observer.when_message(broker.freeze, m.Selected, round=1)
+        training = observer.when_message(hold_workers, m.Selected, round=2)
+        sending = observer.when_message(broker.freeze, m.UpdateChunk, client="0", round=3)
         answers = []
 
         def third_answer(heard: object) -> bool:
@@ -99,8 +101,8 @@ def test_a_broker_that_dies_in_every_phase(
                 answers.append(message.client)
             return len(set(answers)) == 3
 
-        averaging = watch.strike_when(broker.freeze, third_answer)
-        judging = watch.strike(broker.freeze, m.ModelAnnouncement, version=5)
+        averaging = observer.when(third_answer, broker.freeze)
+        judging = observer.when_message(broker.freeze, m.ModelAnnouncement, version=5)
 
         struck(fetching)
         die_and_come_back(broker)
@@ -112,14 +114,14 @@ def test_a_broker_that_dies_in_every_phase(
         before = time.monotonic()
         die_and_come_back(broker)
         for client in ("0", "1", "2"):
-            watch.until_after(before, m.Registration, client=client)
+            observer.wait_for_message(m.Registration, after=before, client=client)
         thaw(*workers(one), *workers(two))
 
         struck(sending)
         die_and_come_back(broker)
 
         struck(averaging)
-        assert not watch.all(m.ModelAnnouncement, version=4)
+        assert not observer.all(m.ModelAnnouncement, version=4)
         die_and_come_back(broker)
 
         struck(judging)
@@ -133,7 +135,7 @@ def test_a_broker_that_dies_in_every_phase(
         assert {n: times for n, times in trainings(one, two).items() if n} == dict.fromkeys(range(1, 6), 3)
         assert model_sha256(tmp_path) == undisturbed[5]
         assert "Traceback" not in run.err + one.err + two.err
-        retained = programs.until(lambda: settled(broker, watch), 20, "all edges say that they are there")
+        retained = wait_until(lambda: settled(broker, observer), 20, "all edges say that they are there")
     rounds = {topic for topic in retained if topic.startswith("fl/round/")}
     assert {topic.split("/")[3] for topic in rounds} == {"result", "edges"}, "no round is open"
     assert len([topic for topic in rounds if topic.endswith("/edges")]) == 1, "the last one's, for watchers"
@@ -149,7 +151,7 @@ def test_the_aggregator_is_born_again_when_it_listens_to_updates(
     """An edge that is admitted offers its update at once, and again only after five seconds or more."""
     inbox = Inbox(lambda received: Arrival(None, received))
     links = Links(network, BrokerReach(mosquitto.address), "fl", Scope("R", 1), inbox)
-    with Listener(mosquitto, "fl/aggregator") as seen:
+    with Client(mosquitto.endpoint, "fl/aggregator") as seen:
         links.connect(10)
         links.connect_updates()
         links.take_over()
@@ -159,25 +161,23 @@ def test_the_aggregator_is_born_again_when_it_listens_to_updates(
             assert item is not None, "the connection for updates"
         assert isinstance(item[1], mqtt.Connected)
         time.sleep(0.3)
-        assert not seen.all()
+        assert not seen.received
         links.take_updates()
-        programs.until(seen.all, 5, "its birth")
+        wait_until(lambda: seen.received, 5, "its birth")
         links.take_updates()
         links.close()
-        programs.until(lambda: len(seen.all()) > 1, 5, "its farewell")
-    assert [json.loads(payload)["state"] for _, payload, _ in seen.all()] == ["online", "offline"], (
-        "born once"
-    )
+        wait_until(lambda: len(seen.received) > 1, 5, "its farewell")
+    assert [json.loads(one.payload)["state"] for one in seen.received] == ["online", "offline"], "born once"
 
 
 def test_a_broker_that_is_stopped_in_order_costs_no_round(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """It sends everybody's will before it goes, and stays away for longer than ``--grace``."""
     with contextlib.ExitStack() as stack:
-        watch = stack.enter_context(Watch(mosquitto))
+        observer = stack.enter_context(Client(mosquitto.endpoint, "fl/#", reconnect=True))
         fleet = stack.enter_context(edges(tmp_path, mosquitto, "0-2", "--evaluator", "judge"))
         options = (*settings(2), "--grace", "1")
         run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *options))
-        training = watch.strike(lambda: freeze(*workers(fleet)), m.Selected, round=1)
+        training = observer.when_message(lambda: freeze(*workers(fleet)), m.Selected, round=1)
         assert training.wait(40), run.output + fleet.output
         mosquitto.stop()
         time.sleep(3)

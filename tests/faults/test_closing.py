@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
-from tests import programs
-from tests.broker import Mosquitto
-from tests.edge_over_the_wire import EdgesOverTheWire, session_of
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.builders import session_of
+from tests.support.simulated_edges import SimulatedEdges
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -28,11 +28,9 @@ MANIFEST = Manifest(arrays=(ArraySpec(name="w", shape=(5,)),))
 class Run:
     """A real aggregator and its edges ``a``, ``b``, …"""
 
-    def __init__(
-        self, directory: Path, broker: Mosquitto, network: Network, stack: ExitStack, *arguments: str
-    ) -> None:
+    def __init__(self, directory: Path, broker: Mosquitto, stack: ExitStack, *arguments: str) -> None:
         self.directory = directory
-        self.edges = EdgesOverTheWire(network, broker.address, MANIFEST)
+        self.edges = stack.enter_context(SimulatedEdges(broker.endpoint, MANIFEST))
         self.program = stack.enter_context(
             programs.aggregator(directory, broker.url, "--holdout", "0", "--wait", "20", *arguments)
         )
@@ -74,11 +72,9 @@ class Run:
         return programs.history(self.directory)
 
 
-def test_target_deadline_and_substitutes(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
-) -> None:
+def test_target_deadline_and_substitutes(tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack) -> None:
     settings = ("--clients", "4", "--per-round", "2", "--over-select", "1", "--quorum", "1", "--rounds", "3")
-    run = Run(tmp_path, mosquitto, network, stack, *settings, "--grace", "0", "--deadline", "3")
+    run = Run(tmp_path, mosquitto, stack, *settings, "--grace", "0", "--deadline", "3")
     run.edges.join(dict.fromkeys("abcd", 10))
     run.make_first_weights()
 
@@ -136,10 +132,10 @@ def test_target_deadline_and_substitutes(
 
 
 def test_all_who_are_present_have_answered_after_the_grace(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     settings = ("--clients", "2", "--per-round", "2", "--quorum", "1", "--rounds", "2", "--grace", "2")
-    run = Run(tmp_path, mosquitto, network, stack, *settings)
+    run = Run(tmp_path, mosquitto, stack, *settings)
     run.edges.join({"a": 10, "b": 10})
     run.make_first_weights()
 
@@ -147,10 +143,10 @@ def test_all_who_are_present_have_answered_after_the_grace(
     run.send("a", one)
     run.accepted("a", 1)
     run.lose("b")
-    run.edges.silence(m.Result, 1.0)  # links blink
+    run.edges.expect_silence(m.Result, 1.0)  # links blink
     run.edges.register("b", session="another")
     run.edges.expect(m.Admitted, client="b", session="another")
-    run.edges.silence(m.Result, 2.0)
+    run.edges.expect_silence(m.Result, 2.0)
     run.send("b", one, session="another")
     run.accepted("b", 1)
     assert run.edges.expect(m.Result, round=1).participants == ("a", "b")
@@ -166,10 +162,10 @@ def test_all_who_are_present_have_answered_after_the_grace(
 
 
 def test_an_abandoned_round_leaves_the_model_and_a_new_one_is_opened(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     settings = ("--clients", "2", "--per-round", "2", "--quorum", "2", "--rounds", "1", "--deadline", "1")
-    run = Run(tmp_path, mosquitto, network, stack, *settings)
+    run = Run(tmp_path, mosquitto, stack, *settings)
     run.edges.join({"a": 10, "b": 10})
     run.make_first_weights()
 
@@ -194,7 +190,7 @@ def test_an_abandoned_round_leaves_the_model_and_a_new_one_is_opened(
     assert ended.reason == "nobody who is present was left to answer with 0 of 2 updates needed"
     assert ended.missing == {"a": "failed: no power", "b": "failed: no power"}
 
-    run.edges.silence(m.Selected, 1.0)  # the second pause is of 2 s, and began before we heard of it
+    run.edges.expect_silence(m.Selected, 1.0)  # the second pause is of 2 s, and began before we heard of it
     three = run.opened(3)
     for client in "ab":
         run.send(client, three)
@@ -206,10 +202,10 @@ def test_an_abandoned_round_leaves_the_model_and_a_new_one_is_opened(
 
 @pytest.mark.long
 def test_so_many_rounds_may_be_abandoned_and_no_more(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     settings = ("--clients", "1", "--per-round", "1", "--rounds", "1", "--deadline", "0.5")
-    run = Run(tmp_path, mosquitto, network, stack, *settings)
+    run = Run(tmp_path, mosquitto, stack, *settings)
     run.edges.join({"a": 10})
     run.make_first_weights()
     assert run.program.wait(40) == 1, run.program.output

@@ -18,22 +18,19 @@ from safetensors.numpy import save
 
 from fl_aggregator.storage.checkpoint import sha256
 from fl_aggregator.storage.disk_space import has_room
-from fl_shared.mqtt import events as mqtt
-from fl_shared.mqtt.connection import Connection
-from fl_shared.mqtt.network import Network
-from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from tests import programs
-from tests.broker import Mosquitto
-from tests.faults import watching
-from tests.faults.watching import TASK, Watch
+from tests.support import builders, programs, synthetic_run
+from tests.support.broker import Mosquitto
+from tests.support.client import Client
+from tests.support.synthetic_run import TASK
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
 SIZE = 96 * 2**20
 UPDATE = 12_000_000
-"""And a checkpoint: bytes of a model of `watching.TASK`."""
+"""And a checkpoint: bytes of a model of `synthetic_run.TASK`."""
 
 
 class SmallDisk:
@@ -74,12 +71,12 @@ def aggregator(tmp_path: Path, broker: Mosquitto, *arguments: str) -> programs.P
     )  # fmt: skip
 
 
-def paused(watch: Watch) -> list[m.Status]:
-    return [status for status in watch.all(m.Status) if status.paused is not None]
+def paused(observer: Client) -> list[m.Status]:
+    return [status for status in observer.all(m.Status) if status.paused is not None]
 
 
-def until_paused(watch: Watch) -> m.Status:
-    found: list[m.Status] = programs.until(lambda: paused(watch), 60, "the run is paused")
+def until_paused(observer: Client) -> m.Status:
+    found: list[m.Status] = wait_until(lambda: paused(observer), 60, "the run is paused")
     return found[0]
 
 
@@ -107,33 +104,33 @@ def test_a_full_disk_pauses_the_run(
     """
     disk.leave(int(room * size))
     run_dir, task = disk.path / "run", f"synthetic-{size // 4}"
-    arguments = ("--run-dir", str(run_dir), *watching.settings(3), "--deadline", "20", "--task", task)
+    arguments = ("--run-dir", str(run_dir), *synthetic_run.settings(3), "--deadline", "20", "--task", task)
     with (
-        Watch(mosquitto) as watch,
+        Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer,
         programs.edges(tmp_path / "edges", mosquitto.url, "0-2", "--task", task) as edges,
         aggregator(tmp_path, mosquitto, *arguments) as run,
     ):
-        first = until_paused(watch)
-        so_far = len(watch.all(m.Accepted, round=1))
+        first = until_paused(observer)
+        so_far = len(observer.all(m.Accepted, round=1))
         assert first.paused is not None
         assert first.paused.startswith(f"disk full: {run_dir / where}: needs {size / 1e6} MB")
         assert first.round == 1
         assert so_far in accepted
         time.sleep(6.0)
-        during = paused(watch)
+        during = paused(observer)
         assert len(during) >= 2, "the status is repeated every 5 s"
         assert {status.seconds_left for status in during} == {first.seconds_left}, "run time stands still"
-        assert len(watch.all(m.Accepted, round=1)) == so_far, "nothing is accepted meanwhile"
-        assert not watch.all(m.Result, round=1)
+        assert len(observer.all(m.Accepted, round=1)) == so_far, "nothing is accepted meanwhile"
+        assert not observer.all(m.Result, round=1)
         assert run.running(), run.output
         disk.clear()
         cleared = time.monotonic()
-        programs.until(lambda: watch.all(m.Status)[-1].paused is None, 10, "it goes on")
+        wait_until(lambda: observer.all(m.Status)[-1].paused is None, 10, "it goes on")
         assert time.monotonic() - cleared < 3.0, "it looks once a second"
         run.ends_well()
     assert run.err.count("paused: disk full") == 1, run.output
     assert run.err.count("the pause is over") == 1, run.output
-    assert watching.trainings(edges) == {0: 1, 1: 3, 2: 3, 3: 3}, "nobody trains twice"
+    assert synthetic_run.trainings(edges) == {0: 1, 1: 3, 2: 3, 3: 3}, "nobody trains twice"
     assert [line["version"] for line in history(run_dir)] == [1, 2, 3]
     if task == TASK:
         assert sha256(run_dir / "model.safetensors") == undisturbed[3]
@@ -151,11 +148,11 @@ def test_an_interruption_ends_the_pause_and_a_resume_goes_on(
     disk.leave(int(room * UPDATE))
     run_dir = disk.path / "run"
     with (
-        Watch(mosquitto) as watch,
+        Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer,
         programs.edges(tmp_path / "edges", mosquitto.url, "0-2", "--task", TASK) as edges,
     ):
-        with aggregator(tmp_path, mosquitto, "--run-dir", str(run_dir), *watching.settings(3)) as run:
-            until_paused(watch)
+        with aggregator(tmp_path, mosquitto, "--run-dir", str(run_dir), *synthetic_run.settings(3)) as run:
+            until_paused(observer)
             if how == "Ctrl-C":
                 run.send(signal.SIGINT)
             else:
@@ -165,11 +162,11 @@ def test_an_interruption_ends_the_pause_and_a_resume_goes_on(
                     stop.ends_well(20)
             assert run.wait(10) == 130, run.output
         assert f"--resume {run_dir}" in run.out.splitlines()[-1]
-        assert watch.until(m.Status, phase="interrupted").round is None
+        assert observer.wait_for_message(m.Status, phase="interrupted").round is None
         disk.clear()
         with aggregator(tmp_path, mosquitto, "--resume", str(run_dir)) as again:
             again.ends_well()
-    assert watching.trainings(edges) == {0: 1, 1: 3, 2: 3, 3: 3}, "nobody trains twice"
+    assert synthetic_run.trainings(edges) == {0: 1, 1: 3, 2: 3, 3: 3}, "nobody trains twice"
     assert sha256(run_dir / "model.safetensors") == undisturbed[3]
 
 
@@ -179,18 +176,18 @@ def test_a_broker_that_dies_in_a_pause_hears_of_it_again(
     disk.leave(int(2.5 * UPDATE))
     run_dir = disk.path / "run"
     with (
-        Watch(mosquitto) as watch,
+        Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer,
         programs.edges(tmp_path / "edges", mosquitto.url, "0-2", "--task", TASK) as edges,
-        aggregator(tmp_path, mosquitto, "--run-dir", str(run_dir), *watching.settings(3)) as run,
+        aggregator(tmp_path, mosquitto, "--run-dir", str(run_dir), *synthetic_run.settings(3)) as run,
     ):
-        until_paused(watch)
+        until_paused(observer)
         mosquitto.kill()
-        seen = len(paused(watch))
+        seen = len(paused(observer))
         mosquitto.start()
-        programs.until(lambda: len(paused(watch)) > seen, 15, "it says again that it is paused")
+        wait_until(lambda: len(paused(observer)) > seen, 15, "it says again that it is paused")
         disk.clear()
         run.ends_well()
-    assert watching.trainings(edges) == {0: 1, 1: 3, 2: 3, 3: 3}, "nobody trains twice"
+    assert synthetic_run.trainings(edges) == {0: 1, 1: 3, 2: 3, 3: 3}, "nobody trains twice"
     assert sha256(run_dir / "model.safetensors") == undisturbed[3]
 
 
@@ -209,38 +206,36 @@ def test_first_weights_that_find_no_room_end_the_command(
 
 
 def test_a_journal_that_cannot_grow_pauses_the_run(
-    tmp_path: Path, disk: SmallDisk, mosquitto: Mosquitto, network: Network
+    tmp_path: Path, disk: SmallDisk, mosquitto: Mosquitto
 ) -> None:
     """Registrations come until its page is full; none is answered that is not written down."""
     run_dir = disk.path / "run"
     many = 60
     arguments = ("--run-dir", str(run_dir), "--clients", "100", "--wait", "60")
-    with Watch(mosquitto) as watch, aggregator(tmp_path, mosquitto, *arguments) as run:
-        watch.until(m.Status, phase="selecting")
+    with (
+        Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer,
+        aggregator(tmp_path, mosquitto, *arguments) as run,
+    ):
+        observer.wait_for_message(m.Status, phase="selecting")
         disk.leave(0)
-        edge = network.connect(mqtt.ConnectionSettings(mosquitto.address), lambda _: None)
-        edge.wait_connected(10)
         for number in range(many):
-            register(edge, f"e{number}")
-        first = until_paused(watch)
+            register(observer, f"e{number}")
+        first = until_paused(observer)
         assert first.paused == f"disk full: {run_dir}: needs 4.1 kB"
         time.sleep(2.0)
-        answered = len(watch.all(m.Admitted))
+        answered = len(observer.all(m.Admitted))
         assert answered == events(run_dir).count("Registered") < many
-        assert len(paused(watch)) == 1
+        assert len(paused(observer)) == 1
         disk.clear()
-        programs.until(lambda: len(watch.all(m.Admitted)) == many, 10, "everybody is answered")
+        wait_until(lambda: len(observer.all(m.Admitted)) == many, 10, "everybody is answered")
         assert events(run_dir).count("Registered") == many
         run.send(signal.SIGTERM)
         assert run.wait(10) == 130, run.output
 
 
-def register(edge: Connection, client: str) -> None:
-    message = m.Registration(
-        seq=1, client=client, session=f"s-{client}", device=f"d-{client}", task="digits", roles=("train",),
-        encodings=("f32",),
-    )  # fmt: skip
-    assert edge.publish(t.build("fl", t.RegisterTopic(client)), codec.encode(message))
+def register(sender: Client, client: str) -> None:
+    message = builders.registration(client, seq=1, session=f"s-{client}", device=f"d-{client}", task="digits")
+    sender.send(t.RegisterTopic(client), message)
 
 
 def events(run_dir: Path) -> list[str]:

@@ -7,28 +7,22 @@ run's model is that of a run in which nothing happened.
 from __future__ import annotations
 
 import contextlib
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from fl_edge.storage import update_store
-from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from tests import programs
-from tests.aggregator_over_the_wire import OverTheWire
-from tests.broker import Mosquitto
-from tests.faults.watching import (
-    TASK,
-    Watch,
-    freeze,
-    kill,
-    model_sha256,
-    settings,
-    thaw,
-    trainings,
-    workers,
-)
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.builders import partition
+from tests.support.client import Client
+from tests.support.programs import freeze, kill, thaw, workers
+from tests.support.simulated_aggregator import SimulatedAggregator
+from tests.support.synthetic_run import TASK, model_sha256, settings, trainings
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(100)]
 
@@ -53,7 +47,7 @@ def test_an_edge_that_dies_in_every_phase(
     """In round 1 while it fetches the model, in round 2 while it trains, and so on; it is back at once each time."""
     with contextlib.ExitStack() as stack:
         stack.callback(mosquitto.thaw)
-        watch = stack.enter_context(Watch(mosquitto))
+        observer = stack.enter_context(Client(mosquitto.endpoint, "fl/#", reconnect=True))
         others = stack.enter_context(edge(tmp_path, mosquitto, "1-2"))
         lives = [stack.enter_context(edge(tmp_path, mosquitto, "0"))]
 
@@ -63,11 +57,11 @@ def test_an_edge_that_dies_in_every_phase(
         def come_back() -> None:
             lives.append(stack.enter_context(edge(tmp_path, mosquitto, "0", len(lives) + 1)))
 
-        fetching = watch.strike(mosquitto.freeze, m.Selected, round=1)
-        training = watch.strike(lambda: freeze(*workers(lives[-1])), m.Selected, round=2)
-        sending = watch.strike(mosquitto.freeze, m.UpdateChunk, client="0", round=3)
-        others_train = watch.strike(lambda: freeze(*workers(others)), m.Selected, round=4)
-        waiting = watch.strike(lambda: freeze(run.pid), m.UpdateChunk, client="0", round=4, index=11)
+        fetching = observer.when_message(mosquitto.freeze, m.Selected, round=1)
+        training = observer.when_message(lambda: freeze(*workers(lives[-1])), m.Selected, round=2)
+        sending = observer.when_message(mosquitto.freeze, m.UpdateChunk, client="0", round=3)
+        others_train = observer.when_message(lambda: freeze(*workers(others)), m.Selected, round=4)
+        waiting = observer.when_message(lambda: freeze(run.pid), m.UpdateChunk, client="0", round=4, index=11)
         run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *settings(len(ROUNDS))))
 
         assert fetching.wait(30), run.output
@@ -78,29 +72,29 @@ def test_an_edge_that_dies_in_every_phase(
 
         assert training.wait(30), run.output
         for client in ("1", "2"):
-            watch.until(m.Accepted, client=client, round=2)
+            observer.wait_for_message(m.Accepted, client=client, round=2)
         die()
         assert 2 not in trainings(*lives)
         come_back()
 
         assert sending.wait(30), run.output
-        programs.until(kept_file(tmp_path, "0").exists, 10, "the finished update is on disk")
+        wait_until(kept_file(tmp_path, "0").exists, 10, "the finished update is on disk")
         die()
         mosquitto.thaw()
         assert trainings(*lives)[3] == 1
-        assert not watch.all(m.Accepted, client="0", round=3)
+        assert not observer.all(m.Accepted, client="0", round=3)
         come_back()
-        watch.until(m.Accepted, client="0", round=3)
+        observer.wait_for_message(m.Accepted, client="0", round=3)
         assert "round 3: its update was finished before the restart" in lives[-1].err
 
         assert waiting.wait(30), run.output
         assert others_train.is_set()
-        programs.until(kept_file(tmp_path, "0").exists, 10, "the finished update is on disk")
+        wait_until(kept_file(tmp_path, "0").exists, 10, "the finished update is on disk")
         die()
         thaw(run.pid)
-        watch.until(m.Accepted, client="0", round=4)  # there is nobody who hears it
+        observer.wait_for_message(m.Accepted, client="0", round=4)  # there is nobody who hears it
         come_back()
-        watch.until(m.Admitted, client="0", held=4)
+        observer.wait_for_message(m.Admitted, client="0", held=4)
         thaw(*workers(others))
         run.ends_well()
 
@@ -109,7 +103,7 @@ def test_an_edge_that_dies_in_every_phase(
         )
         trained = trainings(*lives)
         assert [trained[number] for number in (1, 2, 3, 4)] == [1, 1, 1, 1]
-        programs.until(lambda: not kept_file(tmp_path, "0").exists(), 5, "nothing is kept any more")
+        wait_until(lambda: not kept_file(tmp_path, "0").exists(), 5, "nothing is kept any more")
         assert "Traceback" not in run.err + "".join(life.err for life in lives)
     assert model_sha256(tmp_path) == undisturbed[len(ROUNDS)]
 
@@ -119,29 +113,29 @@ def test_a_whole_fleet_while_it_waits(
 ) -> None:
     """Its parent is killed, and with it go its workers. All updates were finished, none had been asked for."""
     with (
-        Watch(mosquitto) as watch,
+        Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer,
         edge(tmp_path, mosquitto, "0-2") as fleet,
         programs.aggregator(tmp_path, mosquitto.url, *settings(3)) as run,
     ):
-        struck = watch.strike(lambda: freeze(run.pid), m.Selected, round=1)
+        struck = observer.when_message(lambda: freeze(run.pid), m.Selected, round=1)
         assert struck.wait(30), run.output
         files = [kept_file(tmp_path, "0-2", client) for client in "012"]
-        programs.until(lambda: all(file.exists() for file in files), 20, "three finished updates")
+        wait_until(lambda: all(file.exists() for file in files), 20, "three finished updates")
         kill(fleet)
         with edge(tmp_path, mosquitto, "0-2", 2) as again:
-            watch.until(m.ClientPresence, client="2", state="online")
+            observer.wait_for_message(m.ClientPresence, client="2", state="online")
             thaw(run.pid)
             run.ends_well()
             assert trainings(fleet)[1] == 3
             assert trainings(again) == {2: 3, 3: 3}
-            programs.until(lambda: not any(file.exists() for file in files), 5, "nothing is kept any more")
+            wait_until(lambda: not any(file.exists() for file in files), 5, "nothing is kept any more")
     assert model_sha256(tmp_path) == undisturbed[3]
 
 
-def test_an_answer_that_never_came(tmp_path: Path, shared_mosquitto: Mosquitto, network: Network) -> None:
+def test_an_answer_that_never_came(tmp_path: Path, shared_mosquitto: Mosquitto, stack: ExitStack) -> None:
     """The aggregator has not got the update, so the next life of the edge sends it: the same bytes, once trained."""
     prefix, small = "faults/unanswered", "synthetic-1000"
-    wire = OverTheWire(network, shared_mosquitto.address, prefix, task=small)
+    wire = stack.enter_context(SimulatedAggregator(shared_mosquitto.endpoint, prefix, task=small))
     arguments = ("--task", small, "--prefix", prefix)
     state = ("--state-dir", str(tmp_path / "state"))
     file = tmp_path / "state" / update_store.FILE
@@ -149,7 +143,7 @@ def test_an_answer_that_never_came(tmp_path: Path, shared_mosquitto: Mosquitto, 
         wire.admit_fully("0")
         wire.select(0, ("0",), None)
         sent = wire.expect(m.Update, round=0)
-        programs.until(file.exists, 5, "it is on disk")
+        wait_until(file.exists, 5, "it is on disk")
         kill(first)
     with programs.edges(tmp_path / "2", shared_mosquitto.url, "0", *arguments, *state) as second:
         wire.admit(wire.expect(m.Registration, 30, client="0", run=None))
@@ -157,30 +151,30 @@ def test_an_answer_that_never_came(tmp_path: Path, shared_mosquitto: Mosquitto, 
         assert (again.digest, again.sections, again.examples) == (sent.digest, sent.sections, sent.examples)
         assert again.session != sent.session
         wire.answer(again)
-        programs.until(lambda: not file.exists(), 5, "nothing is kept any more")
+        wait_until(lambda: not file.exists(), 5, "nothing is kept any more")
         assert trainings(second) == {}
     wire.clear(t.SelectedTopic(0))
 
 
 def test_the_update_of_another_run_is_not_sent(
-    tmp_path: Path, shared_mosquitto: Mosquitto, network: Network
+    tmp_path: Path, shared_mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     prefix, small = "faults/other", "synthetic-1000"
     arguments = ("--task", small, "--prefix", prefix, "--state-dir", str(tmp_path / "state"))
-    wire = OverTheWire(network, shared_mosquitto.address, prefix, task=small)
+    wire = stack.enter_context(SimulatedAggregator(shared_mosquitto.endpoint, prefix, task=small))
     file = tmp_path / "state" / update_store.FILE
     with programs.edges(tmp_path / "1", shared_mosquitto.url, "0", *arguments) as first:
         wire.admit_fully("0")
         wire.select(0, ("0",), None)
         wire.expect(m.Update, round=0)
-        programs.until(file.exists, 5, "it is on disk")
+        wait_until(file.exists, 5, "it is on disk")
         kill(first)
     wire.clear(t.SelectedTopic(0))
     with programs.edges(tmp_path / "2", shared_mosquitto.url, "0", *arguments):
         registered = wire.expect(m.Registration, 30, client="0", run=None)
-        part = m.Partition(index=0, count=20, scheme="iid", seed=0, holdout=0.2)
+        part = partition()
         fields = {"run": "another", "epoch": 1, "seq": 1, "client": "0", "session": registered.session}
         wire.send(t.RepliesTopic("0"), m.Admitted(**fields, task=small, partition=part))  # type: ignore[arg-type]
         wire.expect(m.Registration, run="another")
-        programs.until(lambda: not file.exists(), 5, "nothing is kept any more")
-        wire.silence(m.Update, 1.0)
+        wait_until(lambda: not file.exists(), 5, "nothing is kept any more")
+        wire.expect_silence(m.Update, 1.0)

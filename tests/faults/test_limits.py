@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,11 +31,13 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
-from tests import programs
-from tests.aggregator_over_the_wire import OverTheWire
-from tests.broker import Mosquitto
-from tests.edge_over_the_wire import EdgesOverTheWire, digest_of, offer_of
-from tests.faults.watching import TASK, settings
+from tests.support import builders, programs
+from tests.support.broker import Mosquitto
+from tests.support.builders import digest_of, raw_offer_of
+from tests.support.client import Client
+from tests.support.simulated_edges import SimulatedEdges
+from tests.support.synthetic_run import TASK, settings
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(180)]
 
@@ -69,7 +72,7 @@ class Flood:
                 time.sleep(0.005)
 
     def has_sent(self, count: int) -> None:
-        programs.until(lambda: self.sent >= count, 60, f"{count} messages of the flood")
+        wait_until(lambda: self.sent >= count, 60, f"{count} messages of the flood")
 
     @contextlib.contextmanager
     def going_on(self) -> Iterator[None]:
@@ -83,10 +86,9 @@ class Flood:
 
 def registration(client: str, seq: int) -> tuple[t.Topic, bytes]:
     """By another session each time: each is a change of who is there."""
-    message = m.Registration(
-        seq=seq, client=client, session=f"s{seq}", device=f"device-{client}", roles=("predict",),
-        encodings=("f32",),
-    )  # fmt: skip
+    message = builders.registration(
+        client, seq=seq, session=f"s{seq}", device=f"device-{client}", roles=("predict",)
+    )
     return t.RegisterTopic(client), codec.encode(message)
 
 
@@ -127,16 +129,16 @@ def mad_words(run: str, epoch: int, manifest: Manifest) -> Callable[[int], tuple
 
 
 def test_a_flood_changes_nothing_for_those_who_train(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, undisturbed: dict[int, str]
+    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack, undisturbed: dict[int, str]
 ) -> None:
     manifest = Manifest(arrays=(ArraySpec(name="body", shape=(3,)),))
     with programs.aggregator(tmp_path, mosquitto.url, *settings(5), "--wait", "90") as run:
-        watch = OverTheWire(
-            network, mosquitto.address, "fl", hears=("aggregator", "status", f"replies/{MAD}")
+        observer = stack.enter_context(
+            Client(mosquitto.endpoint, "fl/aggregator", "fl/status", f"fl/replies/{MAD}")
         )
-        born = watch.expect(m.AggregatorPresence, 20, state="online")
-        watch.send(t.RegisterTopic(MAD), codec.decode(*registration(MAD, 0)))
-        watch.expect(m.Admitted, 10, client=MAD)
+        born = observer.expect(m.AggregatorPresence, 20, state="online")
+        observer.send(t.RegisterTopic(MAD), codec.decode(*registration(MAD, 0)))
+        observer.expect(m.Admitted, 10, client=MAD)
         newcomers = Flood(network, mosquitto, fresh_ids)
         absent = Flood(network, mosquitto, ghosts)
         mad = Flood(network, mosquitto, mad_words(born.run, born.epoch, manifest))
@@ -149,9 +151,8 @@ def test_a_flood_changes_nothing_for_those_who_train(
                     peak = max(peak, peak_memory(run.pid))
                     time.sleep(0.1)
                 run.ends_well(1)
-        watch.silence(m.Grant, 2.0)  # and hears what else there is
-        statuses = [message for _, message, _ in watch.heard if isinstance(message, m.Status)]
-        told = [message for _, message, _ in watch.heard if isinstance(message, m.Limited)]
+        observer.expect_silence(m.Grant, 2.0)  # and hears what else there is
+        statuses, told = observer.all(m.Status), observer.all(m.Limited)
     assert not [line for line in edges.err.splitlines() if "drops some of what it says" in line]
     made = (tmp_path / "run" / "checkpoints").glob("version-*.safetensors")
     assert {int(f.stem.removeprefix("version-")): sha256(f) for f in made} == undisturbed
@@ -186,14 +187,14 @@ CHUNK = 2**18
 class SlowEdges:
     """They are selected like others, offer their updates at once, and then only seem to send them."""
 
-    def __init__(self, wire: EdgesOverTheWire, manifest: Manifest) -> None:
+    def __init__(self, wire: SimulatedEdges, manifest: Manifest) -> None:
         """Ready before anybody else can be."""
         self._wire = wire
         vector = np.ones(manifest.values, np.float32)
         base = digest_of(manifest, bytes(4 * manifest.values))
         self.updates = {client: wire.update(client, 1, base, vector, 10) for client in SLOW}
         self._offers = {
-            client: cast(bytes, msgpack.packb(offer_of(update, CHUNK)))
+            client: cast(bytes, msgpack.packb(raw_offer_of(update, CHUNK)))
             for client, update in self.updates.items()
         }
         self.dripped = 0
@@ -215,7 +216,7 @@ class SlowEdges:
 
 
 def test_whoever_only_seems_to_send_holds_nobody_up(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     values = 15_000_000  # of which two at a time come in
     manifest = Manifest(
@@ -231,7 +232,7 @@ def test_whoever_only_seems_to_send_holds_nobody_up(
         "--rounds", "1", "--holdout", "0", "--grace", "0", "--wait", "60", "--deadline", "170",
         "--init", str(first),
     )  # fmt: skip
-    wire = EdgesOverTheWire(network, mosquitto.address, manifest, task=f"synthetic-{values}")
+    wire = stack.enter_context(SimulatedEdges(mosquitto.endpoint, manifest, task=f"synthetic-{values}"))
     with programs.aggregator(tmp_path, mosquitto.url, *run_settings) as run:
         wire.expect(m.AggregatorPresence, 20, state="online")
         wire.join(dict.fromkeys(SLOW, 10))
@@ -243,7 +244,7 @@ def test_whoever_only_seems_to_send_holds_nobody_up(
             wire.expect(m.Grant, 20, client=SLOW[0])
             while run.running():
                 slow.drip()
-                wire.silence(m.Refused, 1.5)
+                wire.expect_silence(m.Refused, 1.5)
             run.ends_well(1)
     assert 3 < slow.dripped < 100
     [line] = programs.history(tmp_path)
@@ -253,7 +254,7 @@ def test_whoever_only_seems_to_send_holds_nobody_up(
 
 @pytest.mark.parametrize("claim", ["size", "arrays", "sections"])
 def test_a_claim_that_is_too_large_is_refused_before_a_byte_is_taken(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, claim: str
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack, claim: str
 ) -> None:
     """Also of first weights, of which the edge says what they are."""
     manifest = Manifest(arrays=(ArraySpec(name="body", shape=(600,)),))
@@ -261,7 +262,7 @@ def test_a_claim_that_is_too_large_is_refused_before_a_byte_is_taken(
     run_settings = (
         "--clients", "2", "--per-round", "2", "--rounds", "1", "--holdout", "0", "--grace", "0", "--wait", "20",
     )  # fmt: skip
-    wire = EdgesOverTheWire(network, mosquitto.address, manifest)
+    wire = stack.enter_context(SimulatedEdges(mosquitto.endpoint, manifest))
     with programs.aggregator(tmp_path, mosquitto.url, *run_settings) as run:
         wire.expect(m.AggregatorPresence, 20, state="online")
         wire.join({"0": 10, "1": 10})
@@ -269,7 +270,7 @@ def test_a_claim_that_is_too_large_is_refused_before_a_byte_is_taken(
         assert selected.cohort is not None
         [bad] = selected.cohort
         weights = np.ones(600, np.float32)
-        offer = offer_of(wire.update(bad, 0, None, weights, 10), 1024)
+        offer = raw_offer_of(wire.update(bad, 0, None, weights, 10), 1024)
         [section] = offer["sections"]
         if claim == "size":
             offer |= {"size": 2**40, "chunk_size": 2**24, "chunks": 2**16}
@@ -284,7 +285,7 @@ def test_a_claim_that_is_too_large_is_refused_before_a_byte_is_taken(
         wire.send_update(bad, cast(bytes, msgpack.packb(offer)))
         rejected = wire.expect(m.Rejected, 10, client=bad)
         assert rejected.reason == ("wrong-size" if claim == "size" else "wrong-manifest")
-        assert not [message for _, message, _ in wire.heard if isinstance(message, m.Grant)]
+        assert not wire.all(m.Grant)
         assert used_by(tmp_path / "run") < 2**20
         [good] = {"0", "1"} - {bad}
         wire.send_update(good, wire.update(good, 0, None, weights, 10))

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs
-from tests.broker import Mosquitto
-from tests.wire import Listener
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.client import Client
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -253,7 +254,7 @@ def test_resuming_what_is_open_or_finished(tmp_path: Path, shared_mosquitto: Mos
     command = ("fl-aggregator", "start", "--resume", str(tmp_path / "run"))
     (tmp_path / "empty").mkdir()
     with programs.aggregator(tmp_path, url, *prefix, *TINY) as first:
-        programs.until((tmp_path / "run" / "run.json").exists, 20, "the run")
+        wait_until((tmp_path / "run" / "run.json").exists, 20, "the run")
         is_one_clear_line(run(tmp_path, command, {}), "another aggregator is using it")
         with programs.edges(tmp_path / "edge", url, "0", *prefix, "--task", "synthetic-50"):
             first.ends_well()
@@ -267,10 +268,10 @@ def test_another_run_is_online(tmp_path: Path, shared_mosquitto: Mosquitto) -> N
     url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/online")
     (tmp_path / "empty").mkdir()
     with programs.aggregator(tmp_path / "one", url, *prefix, "--wait", "60") as first:
-        programs.until(lambda: "run " in first.err, 20, "the first run")
-        with Listener(shared_mosquitto, "mistakes/online/aggregator") as seen:
+        wait_until(lambda: "run " in first.err, 20, "the first run")
+        with Client(shared_mosquitto.endpoint, "mistakes/online/aggregator") as seen:
             done = start_at(tmp_path, url, *prefix)
-            states = [json.loads(payload)["state"] for _, payload, _ in seen.all()]
+            states = [json.loads(one.payload)["state"] for one in seen.received]
         is_one_clear_line(done, "is online under the prefix 'mistakes/online'", "--prefix")
         assert states == ["online"]
         assert first.running()
@@ -286,7 +287,7 @@ def test_a_task_that_no_edge_has(tmp_path: Path, shared_mosquitto: Mosquitto) ->
     with programs.aggregator(
         tmp_path, url, *prefix, "--clients", "2", "--per-round", "2", "--wait", "12"
     ) as ours:
-        programs.until(lambda: "run " in ours.err, 20, "the run")
+        wait_until(lambda: "run " in ours.err, 20, "the run")
         with (
             programs.edges(tmp_path / "a", url, "a", *prefix, "--task", "synthetic-50") as a,
             programs.edges(tmp_path / "b", url, "b", *prefix, "--task", "synthetic-60") as b,
@@ -321,7 +322,7 @@ def test_an_id_that_another_device_uses(tmp_path: Path, shared_mosquitto: Mosqui
         programs.aggregator(tmp_path, url, *prefix, *TINY, "--clients", "2", "--wait", "60"),
         programs.edges(tmp_path / "first", url, "0", *mine) as first,
     ):
-        programs.until(lambda: "registered for run" in first.err, 30, "the first device")
+        wait_until(lambda: "registered for run" in first.err, 30, "the first device")
         with programs.edges(tmp_path / "second", url, "0", *mine) as second:
             assert second.wait(30) == 2, second.output
         assert "in use by another device" in second.err

@@ -10,10 +10,9 @@ import pytest
 
 from fl_aggregator.storage.spool import Spool
 from fl_shared.protocol import messages as m
-from tests import programs
-from tests.broker import Mosquitto
-from tests.faults import watching
-from tests.faults.watching import Watch
+from tests.support import programs, synthetic_run
+from tests.support.broker import Mosquitto
+from tests.support.client import Client
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -28,47 +27,47 @@ def test_only_what_had_not_come_travels_again(tmp_path: Path, mosquitto: Mosquit
         "--holdout", "0", "--wait", "60", "--durability", durability,
     )  # fmt: skip
     with (
-        Watch(mosquitto) as watch,
+        Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer,
         programs.edges(tmp_path / "edges", mosquitto.url, "0", "--role", "train") as edge,
     ):
         with programs.aggregator(tmp_path, mosquitto.url, *settings) as first:
-            at_half = watch.strike_when(
-                lambda: first.send(signal.SIGKILL),
+            at_half = observer.when(
                 lambda heard: (
                     isinstance(heard.message, m.UpdateChunk)
                     and heard.message.round == 1
-                    and len(chunks(watch)) > offered(watch).chunks // 2
+                    and len(chunks(observer)) > offered(observer).chunks // 2
                 ),
+                lambda: first.send(signal.SIGKILL),
             )
             assert at_half.wait(60), first.output
             first.wait(10)
         died = time.monotonic()
-        chunk_size, before = offered(watch).chunk_size, len(chunks(watch))
+        chunk_size, before = offered(observer).chunk_size, len(chunks(observer))
         had_come = 0 if durability == "memory" else found(tmp_path)
         with programs.Program(
             tmp_path, "fl-aggregator", "start", "--resume", str(tmp_path / "run"), "--keepalive", "2"
         ) as second:
             second.ends_well()
-        granted = [index for grant in watch.all(m.Grant, round=1, epoch=2) for index in grant.chunks]
+        granted = [index for grant in observer.all(m.Grant, round=1, epoch=2) for index in grant.chunks]
     if durability == "memory":
-        assert len(granted) == offered(watch).chunks, "nothing of it survives, as was said"
+        assert len(granted) == offered(observer).chunks, "nothing of it survives, as was said"
     else:
         assert had_come >= before // 2, "the half that was seen, but for what was still in its inbox"
-        assert len(granted) == len(set(granted)) == offered(watch).chunks - had_come
+        assert len(granted) == len(set(granted)) == offered(observer).chunks - had_come
         assert len(set(granted)) * chunk_size < 0.75 * SIZE
     assert time.monotonic() - died < 60
-    assert watching.trainings(edge) == {0: 1, 1: 1}, "nobody was asked to train again"
+    assert synthetic_run.trainings(edge) == {0: 1, 1: 1}, "nobody was asked to train again"
     (line,) = programs.history(tmp_path)
     assert (line["outcome"], line["participants"]) == ("committed", ["0"])
 
 
-def offered(watch: Watch) -> m.Offer:
-    return watch.all(m.Offer, round=1)[0]
+def offered(observer: Client) -> m.Offer:
+    return observer.all(m.Offer, round=1)[0]
 
 
-def chunks(watch: Watch) -> list[int]:
+def chunks(observer: Client) -> list[int]:
     """Of round 1's upload, as they passed the broker."""
-    return [chunk.index for chunk in watch.all(m.UpdateChunk, round=1)]
+    return [chunk.index for chunk in observer.all(m.UpdateChunk, round=1)]
 
 
 def found(tmp_path: Path) -> int:

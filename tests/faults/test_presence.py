@@ -7,20 +7,20 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from fl_shared.mqtt import events as mqtt
-from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from tests import programs
-from tests.broker import Mosquitto
-from tests.faults.watching import TASK, Hold, Watch, freeze, kill, thaw, trainings
-from tests.peer import Peer, peer
-from tests.wire import Listener
+from tests.support import builders, programs
+from tests.support.broker import Mosquitto
+from tests.support.client import Client
+from tests.support.programs import freeze, kill, thaw
+from tests.support.synthetic_run import TASK, Hold, trainings
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -43,49 +43,31 @@ def settings(clients: int, per_round: int, rounds: int = 1, grace: float = 0.0) 
 def presence_of(broker: Mosquitto, client: str) -> dict[str, str]:
     """What is retained of it."""
     name = f"fl/clients/{client}/presence"
-    with Listener(broker, name) as listener:
-        programs.until(listener.all, 5, f"the presence of {client}")
-    found: dict[str, str] = json.loads(listener.all()[-1][1])
+    with Client(broker.endpoint, name) as listener:
+        wait_until(lambda: listener.received, 5, f"the presence of {client}")
+    found: dict[str, str] = json.loads(listener.received[-1].payload)
     return found
 
 
-class HandMadeEdge:
-    """An edge's connection with its will, as far as presence goes."""
+class SimulatedEdge(Client):
+    """One edge's connection with its will, as far as presence goes."""
 
-    def __init__(
-        self, network: Network, broker: Mosquitto, client: str, session: str, device: str = "d"
-    ) -> None:
+    def __init__(self, broker: Mosquitto, client: str, session: str, device: str = "d") -> None:
         self.client, self.session, self.device = client, session, device
         will = codec.encode(m.ClientPresence(client=client, state="offline", session=session))
         topic = t.build("fl", t.PresenceTopic(client))
-        self.peer: Peer = peer(network, broker, keepalive=30, will=mqtt.Will(topic, will))
-        self.peer.subscribed(t.build("fl", t.RepliesTopic(client)))
-        birth = m.ClientPresence(client=client, state="online", session=session)
-        self.peer.connection.publish(topic, codec.encode(birth), retain=True)
+        super().__init__(broker.endpoint, f"fl/replies/{client}", will=(topic, will))
+        self.publish(topic, m.ClientPresence(client=client, state="online", session=session), retain=True)
 
     def register(self) -> None:
-        message = m.Registration(
-            seq=1,
-            client=self.client,
-            session=self.session,
-            device=self.device,
-            roles=("train",),
-            encodings=("f32",),
-        )
-        self.peer.connection.publish(t.build("fl", t.RegisterTopic(self.client)), codec.encode(message))
+        registration = builders.registration(self.client, seq=1, session=self.session, device=self.device)
+        self.send(t.RegisterTopic(self.client), registration)
 
     def reply(self, timeout: float = 10.0) -> m.Message:
         """The next one to this session."""
-        deadline = time.monotonic() + timeout
-        while True:
-            received = self.peer.next(mqtt.Received, deadline - time.monotonic())
-            message = codec.decode(t.RepliesTopic(self.client), received.payload)
-            if getattr(message, "session", None) == self.session:
-                return message
-
-    def die(self) -> None:
-        """The connection ends without a goodbye."""
-        self.peer.connection.close(graceful=False)
+        found = self.take(lambda one: getattr(one.message, "session", None) == self.session, timeout=timeout)
+        assert found.message is not None
+        return found.message
 
 
 @pytest.fixture
@@ -99,22 +81,25 @@ def test_lost_and_silent_edges_and_a_slow_one(tmp_path: Path, mosquitto: Mosquit
     """Of three edges at work one is killed, one hangs, one is slow. The first two are replaced as soon as it can be
     known that they are gone: a lost connection at once, a silent one when the broker misses it (1.5 keepalives)."""
     with contextlib.ExitStack() as stack:
-        watch = stack.enter_context(Watch(mosquitto))
+        observer = stack.enter_context(Client(mosquitto.endpoint, "fl/#", reconnect=True))
         fleet = {client: stack.enter_context(edge(tmp_path, mosquitto, client)) for client in "01234"}
 
-        held = Hold(watch, fleet.values(), 1)
+        held = Hold(observer, fleet.values(), 1)
         run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *settings(5, 3)))
         held.wait()
-        opened = watch.all(m.Selected, round=1)[0]
+        opened = observer.all(m.Selected, round=1)[0]
         assert opened.cohort is not None
         lost, silent, slow = opened.cohort
         substitutes = set("01234") - set(opened.cohort)
 
         def called(beyond: int) -> float:
             """When the cohort had more than so many names."""
-            return watch.until_heard(
-                lambda message: isinstance(message, m.Selected) and len(message.cohort or ()) > beyond
+            selected = observer.wait_for(
+                lambda one: isinstance(one.message, m.Selected) and len(one.message.cohort or ()) > beyond,
+                f"a cohort of more than {beyond}",
+                timeout=30,
             )
+            return selected.at
 
         stopped = time.monotonic()
         freeze(fleet[silent].pid)
@@ -130,7 +115,7 @@ def test_lost_and_silent_edges_and_a_slow_one(tmp_path: Path, mosquitto: Mosquit
 
         # A slow edge sends no update for longer than that, and is there all the same.
         time.sleep(KEEPALIVE)
-        newest = watch.all(m.Selected, round=1)[-1]
+        newest = observer.all(m.Selected, round=1)[-1]
         assert set(newest.cohort or ()) == {lost, silent, slow} | substitutes
         held.release()
         run.ends_well()
@@ -138,7 +123,7 @@ def test_lost_and_silent_edges_and_a_slow_one(tmp_path: Path, mosquitto: Mosquit
         assert line["participants"] == sorted({slow} | substitutes)
         assert set(line["missing"]) == {lost, silent}
         thaw(fleet[silent].pid)
-        programs.until(lambda: presence_of(mosquitto, silent)["state"] == "online", 20, "it is back")
+        wait_until(lambda: presence_of(mosquitto, silent)["state"] == "online", 20, "it is back")
 
 
 def test_an_edge_that_wakes_up_in_the_same_round_takes_it_up_again(
@@ -146,16 +131,16 @@ def test_an_edge_that_wakes_up_in_the_same_round_takes_it_up_again(
 ) -> None:
     """It was silent for longer than the keepalive, so the broker said that it is gone; its training goes on."""
     with contextlib.ExitStack() as stack:
-        watch = stack.enter_context(Watch(mosquitto))
+        observer = stack.enter_context(Client(mosquitto.endpoint, "fl/#", reconnect=True))
         one = stack.enter_context(edge(tmp_path, mosquitto, "0"))
         stack.enter_context(edge(tmp_path, mosquitto, "1"))
-        held = Hold(watch, [one], 1)
+        held = Hold(observer, [one], 1)
         run = stack.enter_context(
             programs.aggregator(tmp_path, mosquitto.url, *settings(2, 2, grace=30.0), "--quorum", "2")
         )
         held.wait()
         freeze(one.pid)
-        watch.until(m.ClientPresence, client="0", state="offline")
+        observer.wait_for_message(m.ClientPresence, client="0", state="offline")
         thaw(one.pid)
         held.release()
         run.ends_well()
@@ -165,77 +150,80 @@ def test_an_edge_that_wakes_up_in_the_same_round_takes_it_up_again(
 
 
 def test_an_old_will_does_not_declare_absent_who_has_come_back(
-    waiting: programs.Program, mosquitto: Mosquitto, network: Network
+    waiting: programs.Program, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     """The old connection of a device is half open when it comes back: it takes over, and the old will says nothing."""
-    with Watch(mosquitto) as watch:
-        watch.until(m.AggregatorPresence, state="online")
-        old = HandMadeEdge(network, mosquitto, "0", "old")
+    with Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer:
+        observer.wait_for_message(m.AggregatorPresence, state="online")
+        old = stack.enter_context(SimulatedEdge(mosquitto, "0", "old"))
         old.register()
         assert isinstance(old.reply(), m.Admitted)
-        watch.until(m.Status, present=1)
-        new = HandMadeEdge(network, mosquitto, "0", "new")
+        observer.wait_for_message(m.Status, present=1)
+        new = stack.enter_context(SimulatedEdge(mosquitto, "0", "new"))
         new.register()
         assert isinstance(new.reply(), m.Admitted)
-        old.die()
-        watch.until(m.ClientPresence, session="old", state="offline")
+        old.drop_connection()
+        observer.wait_for_message(m.ClientPresence, session="old", state="offline")
         before = time.monotonic()
-        new.die()
-        watch.until_after(before, m.Status, 3.0, present=0)
+        new.drop_connection()
+        observer.wait_for_message(m.Status, 3.0, after=before, present=0)
         assert not [
-            at for at in watch.times(m.Status, present=0) if watch.times(m.Status, present=1)[0] < at < before
+            at
+            for at in observer.times(m.Status, present=0)
+            if observer.times(m.Status, present=1)[0] < at < before
         ]
 
 
 def test_an_old_will_that_overwrites_a_birth_is_overwritten(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
-    with edge(tmp_path, mosquitto, "0") as program, Watch(mosquitto) as watch:
-        born = watch.until(m.ClientPresence, client="0", state="online")
-        stranger = peer(network, mosquitto)
+    with (
+        edge(tmp_path, mosquitto, "0") as program,
+        Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer,
+    ):
+        born = observer.wait_for_message(m.ClientPresence, client="0", state="online")
+        stranger = stack.enter_context(Client(mosquitto.endpoint))
         will = m.ClientPresence(client="0", state="offline", session="an-old-one")
-        stranger.connection.publish("fl/clients/0/presence", codec.encode(will), retain=True)
-        watch.until(m.ClientPresence, client="0", state="offline")
-        programs.until(
-            lambda: presence_of(mosquitto, "0")["state"] == "online", 5, "it says that it is there"
-        )
+        stranger.publish("fl/clients/0/presence", will, retain=True)
+        observer.wait_for_message(m.ClientPresence, client="0", state="offline")
+        wait_until(lambda: presence_of(mosquitto, "0")["state"] == "online", 5, "it says that it is there")
         assert presence_of(mosquitto, "0")["session"] == born.session
         assert program.running()
 
 
 def test_a_will_that_overtakes_what_its_edge_has_said(
-    waiting: programs.Program, mosquitto: Mosquitto, network: Network
+    waiting: programs.Program, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     """Registrations wait in the broker's queue (QoS 1) behind others, wills (QoS 0) do not: an edge that is gone must
     not be taken for present when its registration comes at last."""
-    with Watch(mosquitto) as watch:
-        watch.until(m.AggregatorPresence, state="online")
-        crowd = peer(network, mosquitto, max_queued=5000)
+    with Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer:
+        observer.wait_for_message(m.AggregatorPresence, state="online")
+        crowd = stack.enter_context(Client(mosquitto.endpoint))
         freeze(waiting.pid)
         # As many as fill the sockets between the broker and the aggregator, and then its queue.
         for _ in range(150):
-            crowd.connection.publish("fl/register/crowd", b"x" * 60_000)
-        ghost = HandMadeEdge(network, mosquitto, "0", "ghost")
+            crowd.publish("fl/register/crowd", b"x" * 60_000)
+        ghost = stack.enter_context(SimulatedEdge(mosquitto, "0", "ghost"))
         ghost.register()
-        watch.until(m.Registration, session="ghost")
-        ghost.die()
-        watch.until(m.ClientPresence, session="ghost", state="offline")
+        observer.wait_for_message(m.Registration, session="ghost")
+        ghost.drop_connection()
+        observer.wait_for_message(m.ClientPresence, session="ghost", state="offline")
         thaw(waiting.pid)
-        here = HandMadeEdge(network, mosquitto, "1", "here")
+        here = stack.enter_context(SimulatedEdge(mosquitto, "1", "here"))
         here.register()
         assert isinstance(here.reply(), m.Admitted)
         before = time.monotonic()
-        watch.until_after(before, m.Status, 8.0, present=1)
-        assert not watch.all(m.Status, present=2)
-        assert not watch.all(m.Admitted, session="ghost")
+        observer.wait_for_message(m.Status, 8.0, after=before, present=1)
+        assert not observer.all(m.Status, present=2)
+        assert not observer.all(m.Admitted, session="ghost")
 
 
 def test_a_second_device_with_an_id_in_use(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """It is refused and ends with 2; the run and the first device go on as if nothing had been."""
     with contextlib.ExitStack() as stack:
-        watch = stack.enter_context(Watch(mosquitto))
+        observer = stack.enter_context(Client(mosquitto.endpoint, "fl/#", reconnect=True))
         fleet = {client: stack.enter_context(edge(tmp_path, mosquitto, client)) for client in "01"}
-        held = Hold(watch, [fleet["0"]], 1)
+        held = Hold(observer, [fleet["0"]], 1)
         run = stack.enter_context(
             programs.aggregator(tmp_path, mosquitto.url, *settings(2, 2), "--quorum", "2")
         )
@@ -250,7 +238,7 @@ def test_a_second_device_with_an_id_in_use(tmp_path: Path, mosquitto: Mosquitto)
         (line,) = programs.history(tmp_path)
         assert (line["participants"], line["missing"]) == (["0", "1"], {})
         assert all(program.running() for program in fleet.values())
-        sessions = {r.session for r in watch.all(m.Registration, client="0") if r.run is not None}
+        sessions = {r.session for r in observer.all(m.Registration, client="0") if r.run is not None}
         assert len(sessions) == 1, "the first device was not even disconnected"
         found = presence_of(mosquitto, "0")
         assert (found["state"], found["session"]) == ("online", *sessions)
@@ -259,8 +247,11 @@ def test_a_second_device_with_an_id_in_use(tmp_path: Path, mosquitto: Mosquitto)
 def test_another_device_may_have_an_id_that_is_free_again(
     tmp_path: Path, waiting: programs.Program, mosquitto: Mosquitto
 ) -> None:
-    with Watch(mosquitto) as watch, edge(tmp_path, mosquitto, "0") as first:
-        watch.until(m.Admitted, client="0")
+    with (
+        Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer,
+        edge(tmp_path, mosquitto, "0") as first,
+    ):
+        observer.wait_for_message(m.Admitted, client="0")
         kill(first)
         with edge(tmp_path / "second", mosquitto, "0") as second:
-            programs.until(lambda: "registered for run" in second.err, 20, "it is let in")
+            wait_until(lambda: "registered for run" in second.err, 20, "it is let in")

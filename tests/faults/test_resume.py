@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests import programs
-from tests.broker import Mosquitto
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -30,7 +31,7 @@ FOREVER = 1_000_000
 
 
 @dataclass(frozen=True)
-class Undisturbed:
+class Reference:
     """What every run has to come to."""
 
     model: str
@@ -39,23 +40,23 @@ class Undisturbed:
 
 
 @dataclass
-class Place:
+class Cluster:
     """A broker and three edges that stay, for one run after the other."""
 
     broker: Mosquitto
     fleet: programs.Program
     directory: Path
 
-    def mortal(self, name: str, dies_before: int, *, again: bool = False) -> tuple[int, str]:
-        """A start of a run (or of one ``again``) that dies; its exit code, and its death note."""
+    def crash(self, name: str, crash_before: int, *, again: bool = False) -> tuple[int, str]:
+        """A start of a run (or of one ``again``) that dies; its exit code, and its crash report."""
         directory = self.directory / name
         directory.mkdir(exist_ok=again)
         note, run = directory / "note.txt", str(directory / "run")
         what = ("--resume", run) if again else (*RUN, "--run-dir", run)
         done = subprocess.run(
-            [sys.executable, "-m", "tests.faults.dying_aggregator", "start", *what, "--broker", self.broker.url,
+            [sys.executable, "-m", "tests.support.crashing_aggregator", "start", *what, "--broker", self.broker.url,
              "--keepalive", programs.KEEPALIVE],
-            env={**os.environ, "DIES_BEFORE": str(dies_before), "DEATH_NOTE": str(note)},
+            env={**os.environ, "CRASH_BEFORE_EFFECT": str(crash_before), "CRASH_REPORT": str(note)},
             capture_output=True, timeout=90, check=False,
         )  # fmt: skip
         return done.returncode, note.read_text()
@@ -88,36 +89,36 @@ def contributions(directory: Path) -> dict[int, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     directory = tmp_path_factory.mktemp("resume")
     (directory / "broker").mkdir()
     broker = Mosquitto(directory / "broker")
     with programs.edges(directory / "edges", broker.url, "0-2") as fleet:
-        yield Place(broker, fleet, directory)
+        yield Cluster(broker, fleet, directory)
     broker.stop()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(place: Place) -> Undisturbed:
-    code, note = place.mortal("undisturbed", FOREVER)
+def undisturbed(cluster: Cluster) -> Reference:
+    code, note = cluster.crash("undisturbed", FOREVER)
     assert code == 0, note
-    directory = place.directory / "undisturbed"
-    return Undisturbed(place.model("undisturbed"), contributions(directory), int(note.split()[0]))
+    directory = cluster.directory / "undisturbed"
+    return Reference(cluster.model("undisturbed"), contributions(directory), int(note.split()[0]))
 
 
-def dies_and_goes_on(place: Place, undisturbed: Undisturbed, boundary: int, name: str = "at") -> str:
+def dies_and_goes_on(cluster: Cluster, undisturbed: Reference, boundary: int, name: str = "at") -> str:
     """One boundary; what was about to happen there."""
     name = f"{name}-{boundary}"
-    directory = place.directory / name
-    code, note = place.mortal(name, boundary)
+    directory = cluster.directory / name
+    code, note = cluster.crash(name, boundary)
     if code == 0:
         return "lives"  # what the network brings differs a little from run to run
     assert code == -signal.SIGKILL, note
     if not (directory / "run" / "journal.jsonl").exists():
         return note
-    with place.resume(name, "--broker", place.broker.url) as again:
+    with cluster.resume(name, "--broker", cluster.broker.url) as again:
         assert again.wait(90) == 0, f"killed before effect {note}\n{again.output}"
-    assert place.model(name) == undisturbed.model, f"killed before effect {note}: another model"
+    assert cluster.model(name) == undisturbed.model, f"killed before effect {note}: another model"
     assert contributions(directory) == undisturbed.contributions, f"killed before effect {note}"
     lines = programs.history(directory)
     assert [line["version"] for line in lines] == [1, 2], f"killed before effect {note}: {lines}"
@@ -128,46 +129,44 @@ def dies_and_goes_on(place: Place, undisturbed: Undisturbed, boundary: int, name
 # A few of them here, all in the long tests.
 @pytest.mark.parametrize("boundary", range(6, 60, 13))
 def test_killed_before_an_effect_and_resumed_it_makes_the_same_model(
-    place: Place, undisturbed: Undisturbed, boundary: int
+    cluster: Cluster, undisturbed: Reference, boundary: int
 ) -> None:
-    dies_and_goes_on(place, undisturbed, boundary)
+    dies_and_goes_on(cluster, undisturbed, boundary)
 
 
 @pytest.mark.timeout(300)
-def test_killed_again_and_again_it_makes_the_same_model(place: Place, undisturbed: Undisturbed) -> None:
+def test_killed_again_and_again_it_makes_the_same_model(cluster: Cluster, undisturbed: Reference) -> None:
     code = int(-signal.SIGKILL)
     notes: list[str] = []
     for start in range(40):
         assert code == -signal.SIGKILL, notes
-        code, note = place.mortal("again-and-again", 24 + start % 5, again=start > 0)
+        code, note = cluster.crash("again-and-again", 24 + start % 5, again=start > 0)
         notes.append(note)
         if code == 0:
             break
-    directory = place.directory / "again-and-again"
+    directory = cluster.directory / "again-and-again"
     assert code == 0, notes
     assert len(notes) > 2, "it was killed more than once"
-    assert place.model("again-and-again") == undisturbed.model
+    assert cluster.model("again-and-again") == undisturbed.model
     assert contributions(directory) == undisturbed.contributions
     epochs = [event["epoch"] for event in events(directory) if event["event"] == "Resumed"]
     assert epochs == sorted(set(epochs)), "the epoch grows at each start"
     assert json.loads((directory / "run" / "run.json").read_text())["epoch"] == len(notes)
 
 
-def test_a_run_in_memory_only_begins_its_round_anew(place: Place) -> None:
+def test_a_run_in_memory_only_begins_its_round_anew(cluster: Cluster) -> None:
     """``--durability memory`` pays nothing, and loses the open round with the process, not the run."""
     name = "memory"
-    directory = place.directory / name
+    directory = cluster.directory / name
     with programs.Program(
         directory, "fl-aggregator", "start", *RUN, "--epochs", "200", "--durability", "memory",
-        "--broker", place.broker.url, "--keepalive", programs.KEEPALIVE, "--run-dir", str(directory / "run"),
+        "--broker", cluster.broker.url, "--keepalive", programs.KEEPALIVE, "--run-dir", str(directory / "run"),
     ) as run:  # fmt: skip
-        programs.until(
-            lambda: (1 in contributions(directory)) or not run.running(), 60, "an update of round 1"
-        )
+        wait_until(lambda: (1 in contributions(directory)) or not run.running(), 60, "an update of round 1")
         run.send(signal.SIGKILL)
         run.wait()
     before = contributions(directory)
-    with place.resume(name, "--broker", place.broker.url) as again:
+    with cluster.resume(name, "--broker", cluster.broker.url) as again:
         again.ends_well()
     if len(before[1]) == 1:
         assert "accepted updates of round 1 are gone" in again.err
@@ -175,15 +174,15 @@ def test_a_run_in_memory_only_begins_its_round_anew(place: Place) -> None:
     assert [line["version"] for line in programs.history(directory) if line["version"]] == [1, 2]
 
 
-def test_a_run_that_is_online_is_not_taken_up_from_a_copy_of_its_directory(place: Place) -> None:
-    directory = place.directory / "original"
+def test_a_run_that_is_online_is_not_taken_up_from_a_copy_of_its_directory(cluster: Cluster) -> None:
+    directory = cluster.directory / "original"
     with programs.Program(
         directory, "fl-aggregator", "start", *RUN, "--epochs", "3000", "--prefix", "fl",
-        "--broker", place.broker.url, "--keepalive", programs.KEEPALIVE, "--run-dir", str(directory / "run"),
+        "--broker", cluster.broker.url, "--keepalive", programs.KEEPALIVE, "--run-dir", str(directory / "run"),
     ) as run:  # fmt: skip
-        programs.until(lambda: "round 1: selected" in run.err, 60, "round 1")
-        shutil.copytree(directory / "run", place.directory / "copy" / "run")
-        with place.resume("copy", "--broker", place.broker.url) as copy:
+        wait_until(lambda: "round 1: selected" in run.err, 60, "round 1")
+        shutil.copytree(directory / "run", cluster.directory / "copy" / "run")
+        with cluster.resume("copy", "--broker", cluster.broker.url) as copy:
             assert copy.wait(30) == 2
         assert "is online under the prefix 'fl'" in copy.err
         assert run.running()
@@ -194,10 +193,10 @@ def test_a_run_that_is_online_is_not_taken_up_from_a_copy_of_its_directory(place
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_killed_before_each_effect_and_resumed_it_makes_the_same_model(
-    place: Place, undisturbed: Undisturbed
+    cluster: Cluster, undisturbed: Reference
 ) -> None:
     notes = [
-        dies_and_goes_on(place, undisturbed, boundary, "each") for boundary in range(undisturbed.effects)
+        dies_and_goes_on(cluster, undisturbed, boundary, "each") for boundary in range(undisturbed.effects)
     ]
     about_to = {note.split()[1] for note in notes if note != "lives"}
     assert {"Record", "AnnounceRound", "Keep", "Reply", "Fold", "Average", "PublishModel", "PublishResult",

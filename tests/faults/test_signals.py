@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from fl_shared.system.mosquitto import answers
-from tests import programs
-from tests.broker import Mosquitto
-from tests.wire import Listener
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.client import Client
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -45,7 +46,7 @@ def leftovers(directory: Path) -> list[str]:
 
 
 def in_a_round(run: programs.Program, number: int = 1) -> None:
-    programs.until(lambda: f"round {number}: selected" in run.err, 60, f"round {number}")
+    wait_until(lambda: f"round {number}: selected" in run.err, 60, f"round {number}")
 
 
 # --- before there is a run ------------------------------------------------------------------------------------
@@ -74,7 +75,7 @@ def test_while_waiting_for_a_sign_of_life(
     topic = ("-p", str(mosquitto.port), "-r", "-t", "fl/aggregator")
     subprocess.run(["mosquitto_pub", *topic, "-m", json.dumps(ghost)], check=True)
     with programs.aggregator(tmp_path, mosquitto.url) as run:
-        programs.until(lambda: "waiting 6 s for a sign of life" in run.err, 30, "the wait")
+        wait_until(lambda: "waiting 6 s for a sign of life" in run.err, 30, "the wait")
         run.send(number)
         assert run.wait(3) == 130, run.output
     assert "Traceback" not in run.err
@@ -88,7 +89,7 @@ def test_while_waiting_for_a_sign_of_life(
 @pytest.mark.parametrize("number", BOTH)
 def test_while_waiting_for_edges(tmp_path: Path, mosquitto: Mosquitto, number: signal.Signals) -> None:
     with programs.aggregator(tmp_path, mosquitto.url) as run:
-        programs.until(lambda: "run " in run.err, 30, "the run")
+        wait_until(lambda: "run " in run.err, 30, "the run")
         time.sleep(0.3)
         run.send(number)
         assert run.wait(5) == 130, run.output
@@ -108,7 +109,7 @@ def test_in_a_round_and_then_it_goes_on(tmp_path: Path, mosquitto: Mosquitto) ->
         program, *arguments = run.out.splitlines()[-1].removeprefix("resume with: ").split()
         before = [line["round"] for line in programs.history(tmp_path)]
         with programs.Program(tmp_path / "again", program, *arguments) as again:
-            programs.until(lambda: len(programs.history(tmp_path)) > len(before) + 1, 40, "more rounds")
+            wait_until(lambda: len(programs.history(tmp_path)) > len(before) + 1, 40, "more rounds")
             again.send(signal.SIGTERM)
             assert again.wait(5) == 130, again.output
     rounds = [line["round"] for line in programs.history(tmp_path)]
@@ -119,7 +120,7 @@ def test_in_a_round_and_then_it_goes_on(tmp_path: Path, mosquitto: Mosquitto) ->
 def test_twice_is_at_once(tmp_path: Path, mosquitto: Mosquitto, number: signal.Signals) -> None:
     """The broker is frozen: a farewell would take seconds."""
     with programs.aggregator(tmp_path, mosquitto.url) as run:
-        programs.until(lambda: "run " in run.err, 30, "the run")
+        wait_until(lambda: "run " in run.err, 30, "the run")
         mosquitto.freeze()
         try:
             run.send(number)
@@ -132,7 +133,7 @@ def test_twice_is_at_once(tmp_path: Path, mosquitto: Mosquitto, number: signal.S
     assert "Traceback" not in run.err
     assert not run.out, "that would be in order"
     with programs.resumed(tmp_path) as again:
-        programs.until(lambda: "run " in again.err, 30, "the run, whose lock nobody holds")
+        wait_until(lambda: "run " in again.err, 30, "the run, whose lock nobody holds")
         again.send(signal.SIGINT)
         assert again.wait(10) == 130, again.output
 
@@ -157,7 +158,7 @@ def test_simulate_takes_all_its_children_with_it(
     with programs.Program(
         tmp_path, "fl-aggregator", "simulate", "--run-dir", str(tmp_path / "run"), "--keepalive", "2", *SLOW
     ) as run:
-        programs.until(lambda: "is to make the first weights" in run.err, 60, "the first weights")
+        wait_until(lambda: "is to make the first weights" in run.err, 60, "the first weights")
         in_a_round(run)
         children = programs.descendants(run.pid)
         port = int(run.out.split("mqtt://127.0.0.1:")[1].split()[0])
@@ -167,7 +168,7 @@ def test_simulate_takes_all_its_children_with_it(
                 run.send(number)
                 time.sleep(0.05)
             assert run.wait(2 if len(numbers) > 1 else 12) == code, run.output
-            programs.until(lambda: not programs.alive(children), 10, f"the end of {children}")
+            wait_until(lambda: not programs.alive(children), 10, f"the end of {children}")
         finally:
             programs.kill_all(children)
     assert not answers("127.0.0.1", port)
@@ -184,12 +185,12 @@ def test_simulate_while_its_broker_starts(tmp_path: Path, monkeypatch: pytest.Mo
     sleeper.chmod(0o755)
     monkeypatch.setenv("FL_MOSQUITTO", str(sleeper))
     with programs.simulate(tmp_path) as run:
-        programs.until(lambda: len(programs.descendants(run.pid)) >= 2, 30, "the broker's process")
+        wait_until(lambda: len(programs.descendants(run.pid)) >= 2, 30, "the broker's process")
         children = programs.descendants(run.pid)
         run.send(signal.SIGTERM)
         try:
             assert run.wait(8) == 130, run.output
-            programs.until(lambda: not programs.alive(children), 10, f"the end of {children}")
+            wait_until(lambda: not programs.alive(children), 10, f"the end of {children}")
         finally:
             programs.kill_all(children)
     assert run.err.strip() == "fl-aggregator: interrupted"
@@ -204,7 +205,7 @@ def test_an_edge_says_goodbye_even_while_it_trains(
     tmp_path: Path, mosquitto: Mosquitto, number: signal.Signals
 ) -> None:
     with (
-        Listener(mosquitto, "fl/clients/+/presence") as presence,
+        Client(mosquitto.endpoint, "fl/clients/+/presence") as presence,
         programs.aggregator(tmp_path, mosquitto.url, *SLOW) as run,
         programs.edges(tmp_path / "edges", mosquitto.url, "0-2") as fleet,
     ):
@@ -214,9 +215,9 @@ def test_an_edge_says_goodbye_even_while_it_trains(
         assert workers
         fleet.send(number)
         assert fleet.wait(8) == 130, fleet.output
-        programs.until(lambda: not programs.alive(workers), 8, "the end of its workers")
-        programs.until(lambda: "edge 2 is offline" in run.err, 5, "its farewell")
-        last = {topic: json.loads(payload)["state"] for topic, payload, _ in presence.all()}
+        wait_until(lambda: not programs.alive(workers), 8, "the end of its workers")
+        wait_until(lambda: "edge 2 is offline" in run.err, 5, "its farewell")
+        last = {one.topic: json.loads(one.payload)["state"] for one in presence.received}
     assert last == {f"fl/clients/{n}/presence": "offline" for n in range(3)}
     assert "Traceback" not in fleet.err
 
@@ -225,7 +226,7 @@ def test_an_edge_says_goodbye_even_while_it_trains(
 def test_an_edge_without_a_broker(tmp_path: Path, number: signal.Signals) -> None:
     """It keeps trying, as a device should that is switched on before its network is; until somebody ends it."""
     with programs.edges(tmp_path, "mqtt://127.0.0.1:1", "0", "--task", "synthetic-50") as edge:
-        programs.until(lambda: "nothing listens on port 1" in edge.err, 30, "its first attempt")
+        wait_until(lambda: "nothing listens on port 1" in edge.err, 30, "its first attempt")
         assert edge.running()
         edge.send(number)
         assert edge.wait(5) == 130, edge.output

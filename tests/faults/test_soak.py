@@ -18,14 +18,14 @@ from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import read_safetensors
 from fl_edge.training.synthetic_executor import SyntheticCraft
 from fl_shared.tensors.manifest import Manifest, Vector
-from tests import programs
-from tests.faults.soak import VALUES, Sample, Soak
+from tests.support import programs
+from tests.support.soak import VALUES, Sample, SoakRun
 
 pytestmark = pytest.mark.broker
 
 
 def test_fifty_rounds(tmp_path: Path) -> None:
-    soak = Soak(tmp_path, rounds=50, pace=3, seed=1, blackouts=(0.5,))
+    soak = SoakRun(tmp_path, rounds=50, pace=3, seed=1, blackouts=(0.5,))
     soak.run(100)
     nothing_is_lost(soak)
     nothing_is_left(soak)
@@ -35,14 +35,14 @@ def test_fifty_rounds(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_thousand_rounds(tmp_path: Path) -> None:
-    soak = Soak(tmp_path, rounds=1000, pace=8, seed=2, blackouts=(0.25, 0.5, 0.75))
+    soak = SoakRun(tmp_path, rounds=1000, pace=8, seed=2, blackouts=(0.25, 0.5, 0.75))
     soak.run(500)
     nothing_is_lost(soak)
     nothing_is_left(soak)
     nothing_grows(soak.after(50), soak.at_the_end(), memory=1.05)
 
 
-def nothing_is_lost(soak: Soak) -> None:
+def nothing_is_lost(soak: SoakRun) -> None:
     """All versions were made, each of just those updates whose edges heard that they were accepted."""
     directory = soak.directory / "run"
     settings = Settings.model_validate(json.loads((directory / "run.json").read_text())["settings"])
@@ -115,7 +115,7 @@ def trained(settings: Settings, committed: list[dict[str, Any]], manifest: Manif
     return weights
 
 
-def nothing_is_left(soak: Soak) -> None:
+def nothing_is_left(soak: SoakRun) -> None:
     """Of ended rounds: at the broker, on disk; and of all those processes."""
     clients = {str(number) for number in range(12)} | {"judge"}
     newest = [line["round"] for line in programs.history(soak.directory)][-8:]

@@ -7,16 +7,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fl_shared.mqtt.network import Network
-from tests import programs
-from tests.broker import Mosquitto
-from tests.peer import peer
-from tests.wire import Listener
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.client import Client
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -52,10 +52,10 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
     url, prefix = shared_mosquitto.url, "stop/run"
     with programs.edges(tmp_path / "edges", url, "0-1", "--prefix", prefix, "--task", "synthetic-50"):
         with (
-            Listener(shared_mosquitto, f"{prefix}/control") as control,
+            Client(shared_mosquitto.endpoint, f"{prefix}/control") as control,
             programs.aggregator(tmp_path, url, "--prefix", prefix, *LONG) as run,
         ):
-            programs.until(lambda: "round 2: version" in run.err, 30, "two rounds")
+            wait_until(lambda: "round 2: version" in run.err, 30, "two rounds")
             with stop(tmp_path, shared_mosquitto, prefix, "--run", "another") as stopped:
                 assert stopped.wait(30) == 2, stopped.output
             assert f"it is run {record(tmp_path)['run']} that is online" in stopped.err
@@ -65,7 +65,7 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
             assert "interrupted" in stopped.out
             # Its directory is free at once: whoever has waited for the stop may go on.
             assert run.wait(5) == 130, run.output
-            said = [json.loads(payload) for _, payload, _ in control.all()]
+            said = [json.loads(one.payload) for one in control.received]
         ours = record(tmp_path)["run"]
         assert said[0] == {
             "v": 1,
@@ -80,7 +80,7 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
 
         rounds = len(programs.history(tmp_path))
         with programs.resumed(tmp_path) as again:
-            programs.until(lambda: len(programs.history(tmp_path)) > rounds + 1, 40, "more rounds")
+            wait_until(lambda: len(programs.history(tmp_path)) > rounds + 1, 40, "more rounds")
             assert record(tmp_path)["run"] == ours
             with stop(tmp_path, shared_mosquitto, prefix, "--run", ours) as stopped:
                 assert stopped.wait(30) == 0, stopped.output
@@ -91,18 +91,18 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
     assert f"{ours}, is offline" in stopped.err
 
 
-def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, network: Network) -> None:
+def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, stack: ExitStack) -> None:
     """Another run's, one that lay there before, one that was published to stay, and nonsense."""
     prefix = "stop/disobeyed"
-    operator = peer(network, shared_mosquitto)
+    operator = stack.enter_context(Client(shared_mosquitto.endpoint))
 
     def say(run: str, *, retain: bool = False, **more: object) -> None:
         order = {"v": 1, "kind": "stop", "run": run, "reason": "", **more}
-        assert operator.connection.publish(f"{prefix}/control", json.dumps(order).encode(), retain=retain)
+        assert operator.publish(f"{prefix}/control", json.dumps(order).encode(), retain=retain) < 0x80
 
     say("ghost", retain=True)
     with programs.aggregator(tmp_path, shared_mosquitto.url, "--prefix", prefix, "--wait", "60") as run:
-        programs.until(begun(tmp_path), 20, "the run")
+        wait_until(begun(tmp_path), 20, "the run")
         ours = record(tmp_path)["run"]
         say("another")
         say(ours, retain=True)
@@ -112,9 +112,9 @@ def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, network
         say(ours, reason="\x1b[2J")
         time.sleep(1.0)
         assert run.running(), run.output
-        with Listener(shared_mosquitto, f"{prefix}/control") as later:
+        with Client(shared_mosquitto.endpoint, f"{prefix}/control") as later:
             time.sleep(0.3)
-        assert later.all() == [], "what was to stay is cleared"
+        assert later.received == [], "what was to stay is cleared"
         # And any MQTT client may say what is obeyed.
         order = json.dumps({"v": 1, "kind": "stop", "run": ours})
         plain = ("mosquitto_pub", "-p", str(shared_mosquitto.port), "-t", f"{prefix}/control", "-m", order)
@@ -130,11 +130,11 @@ def test_an_aggregator_that_does_not_answer(tmp_path: Path, shared_mosquitto: Mo
     retained = ("mosquitto_pub", "-p", str(shared_mosquitto.port), "-r", "-t", f"{prefix}/aggregator", "-m")
     subprocess.run([*retained, json.dumps(ghost)], check=True)
     with (
-        Listener(shared_mosquitto, f"{prefix}/control") as control,
+        Client(shared_mosquitto.endpoint, f"{prefix}/control") as control,
         stop(tmp_path, shared_mosquitto, prefix, "--timeout", "5") as stopped,
     ):
         assert stopped.wait(30) == 1, stopped.output
-        assert len(control.all()) == 3
+        assert len(control.received) == 3
     assert "run ghost has not ended within 5 s" in stopped.err
     assert f"{prefix}/control" in stopped.err
     subprocess.run([*retained, ""], check=True)
@@ -143,12 +143,12 @@ def test_an_aggregator_that_does_not_answer(tmp_path: Path, shared_mosquitto: Mo
 def test_an_aggregator_that_dies_meanwhile(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """Without a last status: it is gone when it is not back in time."""
     with programs.aggregator(tmp_path, mosquitto.url, "--wait", "60") as run:
-        with Listener(mosquitto, "fl/status") as statuses:
-            programs.until(statuses.all, 20, "its first status")
+        with Client(mosquitto.endpoint, "fl/status") as statuses:
+            wait_until(lambda: statuses.received, 20, "its first status")
         run.send(signal.SIGSTOP)
         with stop(tmp_path, mosquitto, "fl", "--timeout", "40") as stopped:
-            with Listener(mosquitto, "fl/control") as control:
-                programs.until(control.all, 20, "the first word")
+            with Client(mosquitto.endpoint, "fl/control") as control:
+                wait_until(lambda: control.received, 20, "the first word")
             run.send(signal.SIGKILL)
             assert stopped.wait(30) == 0, stopped.output
     assert "is gone without a last word (last status: selecting" in stopped.out

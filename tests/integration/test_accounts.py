@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs
-from tests.broker import Mosquitto
-from tests.provisioned import kit_of, provisioned
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.provisioned_broker import kit_of, provisioned
+from tests.support.wait import wait_until
 
 SEVEN = Path(__file__).parents[2] / "examples" / "seven.png"
 RUN = ("--clients", "2", "--per-round", "2", "--rounds", "500", "--epochs", "1", "--wait", "60")
@@ -47,7 +48,7 @@ def test_the_acl_leaves_our_programs_all_that_they_need(tmp_path: Path) -> None:
             edge("judge", "evaluate"),
             programs.aggregator(tmp_path, url, *password, *RUN) as run,
         ):
-            programs.until(lambda: len(_committed(tmp_path)) >= 2, 90, run.output)
+            wait_until(lambda: len(_committed(tmp_path)) >= 2, 90, run.output)
             url, *password = account("web")
             words = ("--broker", url, *password, str(SEVEN))
             with programs.Program(tmp_path / "predict", "fl-aggregator", "predict", *words) as predict:

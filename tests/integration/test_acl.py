@@ -12,7 +12,8 @@ import pytest
 from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_aggregator.tools.provision.kits import Provision
 from fl_shared.security.kit import Kit
-from tests.provisioned import NOT_AUTHORISED, Broker, Refused, connected, kit_of, provisioned
+from tests.support.client import NOT_AUTHORISED, Client, ConnectionRefused, Endpoint
+from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
 
 pytestmark = pytest.mark.broker
 
@@ -22,7 +23,8 @@ EDGES = [
     ("judge", ("evaluate",)),
     ("oracle", ("predict",)),
 ]
-WITNESS = "\nuser witness\ntopic readwrite #\n"
+OWN_PRESENCE = "fl/clients/0/presence"
+OBSERVER = "\nuser observer\ntopic readwrite #\n"
 """It sends to every topic and so shows who hears what; only the tests have it."""
 
 MODEL = "fl/model/0123456789ab"
@@ -106,15 +108,22 @@ CERTIFICATES = pytest.mark.parametrize("made", [False], indirect=True, ids=["cer
 @pytest.fixture(scope="module", params=[False, True], ids=["certificates", "passwords"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provision]:
     out = tmp_path_factory.mktemp("kits") / "out"
-    askers = [("web", ("asker",)), ("witness", ("asker",))]
+    askers = [("web", ("asker",)), ("observer", ("asker",))]
     provision = provisioned(out, [*EDGES, *askers], passwords=request.param)  # type: ignore[list-item]
-    with Broker(provision, extra_acl=WITNESS):
+    with ProvisionedBroker(provision, extra_acl=OBSERVER):
         yield provision
+
+
+def topics_before(client: Client, topic: str) -> set[str]:
+    """The topics of what it received before the first message on ``topic``."""
+    client.wait_for(lambda one: one.topic == topic, topic)
+    topics = [one.topic for one in client.received]
+    return set(topics[: topics.index(topic)])
 
 
 @pytest.mark.parametrize("name", ACCOUNTS)
 def test_an_account_writes_what_it_must_and_nothing_else(made: Provision, name: str) -> None:
-    with connected(kit_of(made, name)) as client:
+    with Client(Endpoint.of(kit_of(made, name))) as client:
         codes = {topic: client.publish(topic) for topic in TOPICS}
     assert {topic for topic, code in codes.items() if code < 0x80} == MAY_WRITE[name]
     assert {code for code in codes.values() if code >= 0x80} == {NOT_AUTHORISED}
@@ -125,14 +134,17 @@ def test_an_account_hears_what_it_must_and_nothing_else_whatever_it_subscribes_t
     made: Provision, name: str
 ) -> None:
     last = min(MAY_READ[name])
-    with connected(kit_of(made, name)) as client, connected(kit_of(made, "witness")) as witness:
+    with (
+        Client(Endpoint.of(kit_of(made, name))) as client,
+        Client(Endpoint.of(kit_of(made, "observer"))) as observer,
+    ):
         client.subscribe("#")
         client.subscribe("$SYS/#")
         for topic in TOPICS:
             if topic != last:
-                assert witness.publish(topic) < 0x80
-        assert witness.publish(last) < 0x80
-        assert client.until(last) | {last} == MAY_READ[name]
+                assert observer.publish(topic) < 0x80
+        assert observer.publish(last) < 0x80
+        assert topics_before(client, last) | {last} == MAY_READ[name]
 
 
 @pytest.mark.parametrize(
@@ -154,43 +166,55 @@ def test_neither_the_exact_filter_nor_a_wildcard_brings_what_is_anothers(
     made: Provision, name: str, filters: list[str], heard: set[str]
 ) -> None:
     last = min(MAY_READ[name])
-    with connected(kit_of(made, name)) as client, connected(kit_of(made, "witness")) as witness:
+    with (
+        Client(Endpoint.of(kit_of(made, name))) as client,
+        Client(Endpoint.of(kit_of(made, "observer"))) as observer,
+    ):
         for one in [*filters, last]:
             client.subscribe(one)
         for topic in TOPICS:
             if topic != last:
-                witness.publish(topic)
-        witness.publish(last)
-        assert client.until(last) == heard
+                observer.publish(topic)
+        observer.publish(last)
+        assert topics_before(client, last) == heard
 
 
 def test_a_will_on_anothers_topic_is_never_published(made: Provision) -> None:
     """2.0.11 lets who has one in, and drops it; refusing the connection would do as well."""
-    with connected(kit_of(made, "witness")) as witness:
-        witness.subscribe("#")
+    with Client(Endpoint.of(kit_of(made, "observer"))) as observer:
+        observer.subscribe("#")
         for topic in ("fl/clients/1/presence", "fl/aggregator", "fl/updates"):
-            with contextlib.suppress(Refused), connected(kit_of(made, "0"), will=topic) as false:
-                false.die()
-        with connected(kit_of(made, "0"), will="fl/clients/0/presence") as honest:
-            honest.die()
-        assert witness.until("fl/clients/0/presence") == set()
+            with (
+                contextlib.suppress(ConnectionRefused),
+                Client(Endpoint.of(kit_of(made, "0")), will=(topic, b"gone"), retain_will=False) as false,
+            ):
+                false.drop_connection()
+        with Client(
+            Endpoint.of(kit_of(made, "0")), will=(OWN_PRESENCE, b"gone"), retain_will=False
+        ) as honest:
+            honest.drop_connection()
+        assert topics_before(observer, OWN_PRESENCE) == set()
 
 
 def test_a_retained_message_of_the_aggregators_topics_cannot_be_cleared_by_an_edge(made: Provision) -> None:
-    with connected(kit_of(made, "aggregator")) as aggregator, connected(kit_of(made, "1")) as edge:
+    with (
+        Client(Endpoint.of(kit_of(made, "aggregator"))) as aggregator,
+        Client(Endpoint.of(kit_of(made, "1"))) as edge,
+    ):
         assert aggregator.publish("fl/model", b"newest", retain=True) < 0x80
         assert edge.publish("fl/model", b"", retain=True) == NOT_AUTHORISED
         edge.subscribe("fl/model")
-        assert edge.heard.get(timeout=10) == ("fl/model", b"newest")
+        received = edge.take(timeout=10)
+        assert (received.topic, received.payload) == ("fl/model", b"newest")
         assert aggregator.publish("fl/model", b"", retain=True) < 0x80
 
 
 def test_an_outsider_is_not_let_in(made: Provision, tmp_path: Path) -> None:
     kit = kit_of(made, "0")
     for outsider in _outsiders(made, kit, tmp_path):
-        with pytest.raises(Refused), connected(outsider):
+        with pytest.raises(ConnectionRefused), Client(Endpoint.of(outsider)):
             pass
-    with connected(kit):
+    with Client(Endpoint.of(kit)):
         pass
 
 
@@ -214,7 +238,8 @@ def _outsiders(made: Provision, kit: Kit, tmp_path: Path) -> list[Kit]:
 
 @CERTIFICATES
 def test_a_certificates_name_counts_and_not_what_its_holder_says(made: Provision) -> None:
-    with connected(replace(kit_of(made, "0"), user="aggregator", password="x")) as client:
+    kit = replace(kit_of(made, "0"), user="aggregator", password="x")
+    with Client(Endpoint.of(kit)) as client:
         assert client.publish("fl/status") == NOT_AUTHORISED
         assert client.publish("fl/register/0") < 0x80
 
@@ -227,7 +252,7 @@ def test_the_brokers_own_certificate_opens_no_connection(made: Provision) -> Non
         cert=(files / "broker.pem").read_bytes(),
         key=(files / "broker.key").read_bytes(),
     )
-    with pytest.raises(Refused), connected(stolen):
+    with pytest.raises(ConnectionRefused), Client(Endpoint.of(stolen)):
         pass
 
 
@@ -235,7 +260,11 @@ def test_the_brokers_own_certificate_opens_no_connection(made: Provision) -> Non
 def test_what_is_revoked_or_rotated_is_worth_nothing_any_more(tmp_path: Path, passwords: bool) -> None:
     made = provisioned(tmp_path / "kits", [("0", ("train",)), ("1", ("train",))], passwords=passwords)
     old, other = kit_of(made, "0"), kit_of(made, "1")
-    with Broker(made) as broker, connected(old) as before, connected(other) as unharmed:
+    with (
+        ProvisionedBroker(made) as broker,
+        Client(Endpoint.of(old)) as before,
+        Client(Endpoint.of(other)) as unharmed,
+    ):
         assert before.publish("fl/updates/0") < 0x80
         made.add([("2", ("train",))], force=False)
         made.revoke(["0"])
@@ -243,24 +272,24 @@ def test_what_is_revoked_or_rotated_is_worth_nothing_any_more(tmp_path: Path, pa
         # Whoever is connected may do nothing any more (or is thrown out), and cannot connect anew.
         if not passwords:
             assert before.publish("fl/updates/0") == NOT_AUTHORISED
-        with pytest.raises(Refused), connected(old):
+        with pytest.raises(ConnectionRefused), Client(Endpoint.of(old)):
             pass
         assert unharmed.publish("fl/updates/1") < 0x80
-        with connected(kit_of(made, "2")) as added:
+        with Client(Endpoint.of(kit_of(made, "2"))) as added:
             assert added.publish("fl/updates/2") < 0x80
         rotated = kit_of(made, "1")
         made.rotate(["1"], force=True)
         made.rotate_broker()
         broker.restart()
         for kit in (old, rotated):
-            with pytest.raises(Refused), connected(kit):
+            with pytest.raises(ConnectionRefused), Client(Endpoint.of(kit)):
                 pass
-        with connected(kit_of(made, "1")) as renewed:
+        with Client(Endpoint.of(kit_of(made, "1"))) as renewed:
             assert renewed.publish("fl/updates/1") < 0x80
 
 
 def test_another_prefix_is_kept_apart(tmp_path: Path) -> None:
     made = provisioned(tmp_path / "kits", [("0", ("train",))], prefix="plant7/fl")
-    with Broker(made), connected(kit_of(made, "0")) as client:
+    with ProvisionedBroker(made), Client(Endpoint.of(kit_of(made, "0"))) as client:
         assert client.publish("plant7/fl/updates/0") < 0x80
         assert client.publish("fl/updates/0") == NOT_AUTHORISED

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs
-from tests.broker import Mosquitto
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -65,7 +66,7 @@ def test_an_upload_goes_on_where_a_dying_broker_broke_it_off(tmp_path: Path, mos
         programs.aggregator(tmp_path, mosquitto.url, *settings, "--holdout", "0", "--wait", "60") as run,
     ):
         spool = tmp_path / "run" / "spool" / "1"
-        programs.until(lambda: list(spool.glob("*.part")), 60, "an upload")
+        wait_until(lambda: list(spool.glob("*.part")), 60, "an upload")
         time.sleep(0.1)
         mosquitto.kill()
         time.sleep(0.5)

@@ -16,10 +16,11 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.system.mosquitto import free_port
-from tests import programs
-from tests.broker import Mosquitto
-from tests.programs import Program
-from tests.provisioned import Broker, provisioned
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.programs import Program
+from tests.support.provisioned_broker import ProvisionedBroker, provisioned
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -177,7 +178,7 @@ def test_a_broker_without_qos_1(tmp_path: Path, broker: Mosquitto) -> None:
 def test_with_the_kits_of_a_provisioned_broker(tmp_path: Path, account: str) -> None:
     made = provisioned(tmp_path / "kits", [("0", ("train",))], prefix="plant/fl")
     kit = made.out / ("edge-0.zip" if account == "0" else f"{account}.zip")
-    with Broker(made):
+    with ProvisionedBroker(made):
         seen = Examined(tmp_path / "doctor", "--kit", str(kit))
     assert seen.report["prefix"] == "plant/fl"
     assert seen.verdicts("missing") == [], seen.output
@@ -214,7 +215,7 @@ def test_an_acl_that_forbids_what_an_aggregator_needs(
     head, user, rest = acl.read_text().partition("user aggregator\n")
     assert before in rest
     acl.write_text(head + user + rest.replace(before, after, 1))
-    with Broker(made):
+    with ProvisionedBroker(made):
         seen = Examined(tmp_path / "doctor", "--kit", str(made.out / "aggregator.zip"))
     assert (seen.code, seen.verdicts("missing")) == (1, ["rights"]), seen.output
     assert seen.measured("rights")["forbidden"] == forbidden
@@ -247,7 +248,7 @@ def test_who_is_not_let_in_is_told_why(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_run_that_is_online_is_left_alone(tmp_path: Path, broker: Mosquitto) -> None:
     with programs.aggregator(tmp_path / "aggregator", broker.url) as run:
-        programs.until(lambda: "fl/status" in retained(broker), 20, "a status")
+        wait_until(lambda: "fl/status" in retained(broker), 20, "a status")
         seen = Examined(tmp_path / "doctor", "--broker", broker.url)
         assert (seen.code, seen.verdicts("missing")) == (0, []), seen.output
         assert seen.verdicts("untested") == ["rights"]
@@ -275,7 +276,7 @@ def test_a_birth_that_nobody_lives_up_to(tmp_path: Path, broker: Mosquitto) -> N
 
 def test_an_interrupted_one_clears_up(tmp_path: Path, broker: Mosquitto) -> None:
     with Program(tmp_path / "doctor", "fl-aggregator", "doctor", "--broker", broker.url) as program:
-        programs.until(lambda: "model windows" in program.out, 60, "retained chunks")
+        wait_until(lambda: "model windows" in program.out, 60, "retained chunks")
         assert any(topic.startswith("fl/doctor/") for topic in retained(broker))
         program.send(signal.SIGINT)
         assert program.wait(20) == 130, program.output
@@ -285,7 +286,7 @@ def test_an_interrupted_one_clears_up(tmp_path: Path, broker: Mosquitto) -> None
 @pytest.mark.long
 def test_a_broker_that_stops_answering_is_given_up(tmp_path: Path, broker: Mosquitto) -> None:
     with Program(tmp_path / "doctor", "fl-aggregator", "doctor", "--broker", broker.url) as program:
-        programs.until(lambda: "published" in program.out, 60, "how wills are")
+        wait_until(lambda: "published" in program.out, 60, "how wills are")
         broker.freeze()
         try:
             assert program.wait(60) == 1, program.output

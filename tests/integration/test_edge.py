@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,12 @@ from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import Manifest, content_digest
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer.publication import publication
-from tests.aggregator_over_the_wire import RUN, OverTheWire, collect, sections_of
-from tests.broker import Mosquitto
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.builders import partition
+from tests.support.client import Received
+from tests.support.simulated_aggregator import RUN, SimulatedAggregator, collect, sections_of
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(90)]
 
@@ -75,27 +80,11 @@ def children(pid: int) -> list[int]:
     return [int(child) for file in tasks for child in file.read_text().split()]
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until(holds: Callable[[], bool], timeout: float) -> bool:
-    deadline = time.monotonic() + timeout
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def test_one_edge_from_its_registration_to_predictions(
-    shared_mosquitto: Mosquitto, network: Network, start: Start, tmp_path: Path
+    shared_mosquitto: Mosquitto, stack: ExitStack, start: Start, tmp_path: Path
 ) -> None:
     prefix = "edge/one"
-    wire = OverTheWire(network, shared_mosquitto.address, prefix)
+    wire = stack.enter_context(SimulatedAggregator(shared_mosquitto.endpoint, prefix))
     process = start(shared_mosquitto.url, prefix, "--id", "lab-a", "--state-dir", "state")
 
     born = wire.expect(m.ClientPresence, 20)
@@ -137,7 +126,7 @@ def test_one_edge_from_its_registration_to_predictions(
     wire.answer(again)
     wire.clear(t.SelectedTopic(1))
     wire.select(1, ("lab-a",), base)
-    wire.silence(m.Update, 1.0)
+    wire.expect_silence(m.Update, 1.0)
 
     weights = np.frombuffer(sections[0].data, "<f4") + delta
     newer = publication(
@@ -163,18 +152,24 @@ def test_one_edge_from_its_registration_to_predictions(
     assert "Traceback" not in log
 
 
-def _ask_all_kinds(wire: OverTheWire, prefix: str) -> None:
+def prediction(received: Received) -> m.Prediction:
+    assert isinstance(received.message, m.Prediction)
+    return received.message
+
+
+def _ask_all_kinds(wire: SimulatedAggregator, prefix: str) -> None:
     picture = np.full((40, 40), 255, np.uint8)
     picture[8:12, 8:32] = picture[8:32, 18:22] = 0
     # The connection for requests may still be on its way: whoever asks must be ready to ask again (7.5).
     for _ in range(20):
         wire.ask(png(picture), response_topic=f"{prefix}/predictions/me", correlation=b"17", expiry=10)
         with contextlib.suppress(AssertionError):
-            received, answer = wire.expect_with_topic(m.Prediction, 1.0)
+            received = wire.expect_received(m.Prediction, 1.0)
             break
+    answer = prediction(received)
     assert received.topic == f"{prefix}/predictions/me"
     assert received.correlation == b"17"
-    assert not received.retain
+    assert not received.retained
     assert b"\n" not in received.payload
     assert answer.version == 1, "the newest that was announced"
     assert answer.probabilities is not None
@@ -182,7 +177,8 @@ def _ask_all_kinds(wire: OverTheWire, prefix: str) -> None:
     assert answer.label == max(answer.probabilities, key=answer.probabilities.__getitem__)
 
     wire.ask(json.dumps({"pixels": picture.tolist()}).encode(), of="lab-a")
-    received, from_json = wire.expect_with_topic(m.Prediction, 10)
+    received = wire.expect_received(m.Prediction, 10)
+    from_json = prediction(received)
     assert received.topic == f"{prefix}/predictions"
     assert from_json.probabilities == pytest.approx(answer.probabilities)
     assert from_json.sha256 != answer.sha256
@@ -194,17 +190,18 @@ def _ask_all_kinds(wire: OverTheWire, prefix: str) -> None:
         assert refused.label is None
 
     wire.ask(png(picture), response_topic=f"{prefix}/clients/lab-a/presence")
-    received, refused = wire.expect_with_topic(m.Prediction, 10)
+    received = wire.expect_received(m.Prediction, 10)
+    refused = prediction(received)
     assert received.topic == f"{prefix}/predictions"
     assert refused.error is not None
     assert "response topic" in refused.error
 
 
 def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(
-    shared_mosquitto: Mosquitto, network: Network, start: Start, tmp_path: Path
+    shared_mosquitto: Mosquitto, stack: ExitStack, start: Start, tmp_path: Path
 ) -> None:
     prefix = "edge/killed"
-    wire = OverTheWire(network, shared_mosquitto.address, prefix)
+    wire = stack.enter_context(SimulatedAggregator(shared_mosquitto.endpoint, prefix))
     process = start(shared_mosquitto.url, prefix, "--id", "7")
     registered = wire.admit_fully("7")
     wire.select(0, ("7",), None)
@@ -213,55 +210,58 @@ def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(
     wire.answer(first)
     long = m.TrainingSettings(epochs=100_000, batch_size=32, lr=0.01, momentum=0.9, seed=0)
     wire.select(1, ("7",), base, training=long)
-    assert wait_until(lambda: "selected for round 1" in log_of(tmp_path), 10)
+    wait_until(lambda: "selected for round 1" in log_of(tmp_path), 10, "the edge logs: selected for round 1")
     time.sleep(0.5)
     # It trains, and answers a burst of requests meanwhile: each one once, and what is too much with an error.
     pixels = json.dumps({"pixels": [[0] * 8] * 8}).encode()
     for number in range(100):
         wire.ask(pixels, of="7", response_topic=f"{prefix}/predictions/me", correlation=b"%d" % number)
-    answers = [wire.expect_with_topic(m.Prediction, 20) for _ in range(100)]
-    assert {received.correlation for received, _ in answers} == {b"%d" % number for number in range(100)}
-    assert {answer.error for _, answer in answers} <= {None, "busy; ask again"}
-    assert sum(answer.error is None for _, answer in answers) >= 32
+    answers = [wire.expect_received(m.Prediction, 20) for _ in range(100)]
+    assert {received.correlation for received in answers} == {b"%d" % number for number in range(100)}
+    errors = [prediction(received).error for received in answers]
+    assert set(errors) <= {None, "busy; ask again"}
+    assert sum(error is None for error in errors) >= 32
     assert "trained" not in log_of(tmp_path).rpartition("selected for round 1")[2]
     workers = children(process.pid)
     assert workers
     process.kill()
     assert wire.expect(m.ClientPresence, 5, state="offline").session == registered.session
-    assert wait_until(lambda: not any(is_alive(worker) for worker in workers), 5)
+    wait_until(lambda: not programs.alive(workers), 5, "the workers end")
 
     # The same device comes back, is told of the round that is still open, and that its update is not there.
     start(shared_mosquitto.url, prefix, "--id", "7")
     back = wire.expect(m.Registration, 30, run=None)
     assert back.device == registered.device
     assert back.session != registered.session
-    part = m.Partition(index=0, count=20, scheme="iid", seed=0, holdout=0.2)
+    part = partition()
     wire.admit(back, partition=part)
     wire.admit(wire.expect(m.Registration, 30, run=RUN), partition=part)
-    assert wait_until(lambda: "selected for round 1" in log_of(tmp_path, 1), 10)
+    wait_until(
+        lambda: "selected for round 1" in log_of(tmp_path, 1), 10, "the edge logs: selected for round 1"
+    )
     wire.clear(t.SelectedTopic(1))
-    assert wait_until(lambda: "no longer open" in log_of(tmp_path, 1), 10)
+    wait_until(lambda: "no longer open" in log_of(tmp_path, 1), 10, "the edge logs: no longer open")
 
 
 def test_the_device_is_the_same_after_a_restart(
-    shared_mosquitto: Mosquitto, network: Network, start: Start
+    shared_mosquitto: Mosquitto, stack: ExitStack, start: Start
 ) -> None:
-    wire = OverTheWire(network, shared_mosquitto.address, "edge/device")
+    wire = stack.enter_context(SimulatedAggregator(shared_mosquitto.endpoint, "edge/device"))
     devices = []
     for _ in range(2):
         process = start(shared_mosquitto.url, "edge/device", "--id", "7")
         devices.append(wire.expect(m.Registration, 20).device)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
-        wire.heard.clear()
+        wire.take_all()
     assert devices[0] == devices[1]
 
 
 def test_a_fleet_is_many_edges_in_one_process(
-    shared_mosquitto: Mosquitto, network: Network, start: Start, tmp_path: Path
+    shared_mosquitto: Mosquitto, stack: ExitStack, start: Start, tmp_path: Path
 ) -> None:
     prefix, names = "edge/fleet", tuple(str(k) for k in range(5))
-    wire = OverTheWire(network, shared_mosquitto.address, prefix)
+    wire = stack.enter_context(SimulatedAggregator(shared_mosquitto.endpoint, prefix))
     process = start(
         shared_mosquitto.url, prefix, "--id", "0-4", "--evaluator", "evaluator", "--state-dir", "s"
     )
@@ -291,25 +291,25 @@ def test_a_fleet_is_many_edges_in_one_process(
     )
     wire.send(t.RepliesTopic("4"), refusal)
     assert wire.expect(m.ClientPresence, 5, client="4", state="offline")
-    assert wait_until(lambda: "id-in-use" in log_of(tmp_path), 5)
+    wait_until(lambda: "id-in-use" in log_of(tmp_path), 5, "the edge logs: id-in-use")
     assert process.poll() is None
 
     workers = children(process.pid)
     process.kill()
     for name in ("0", "1", "2", "3", "evaluator"):
         wire.expect(m.ClientPresence, 10, client=name, state="offline")
-    assert wait_until(lambda: not any(is_alive(worker) for worker in workers), 5)
+    wait_until(lambda: not programs.alive(workers), 5, "the workers end")
 
 
-def test_the_broker_may_die_and_come_back(mosquitto: Mosquitto, network: Network, start: Start) -> None:
-    wire = OverTheWire(network, mosquitto.address, "fl")
+def test_the_broker_may_die_and_come_back(mosquitto: Mosquitto, stack: ExitStack, start: Start) -> None:
+    wire = stack.enter_context(SimulatedAggregator(mosquitto.endpoint, "fl"))
     start(mosquitto.url, "fl", "--id", "7")
     wire.admit_fully("7")
     wire.select(0, ("7",), None)
     update = wire.expect(m.Update, 30)
     mosquitto.kill()
     mosquitto.start()
-    wire = OverTheWire(network, mosquitto.address, "fl", epoch=2)
+    wire = stack.enter_context(SimulatedAggregator(mosquitto.endpoint, "fl", epoch=2))
     wire.admit(wire.expect(m.Registration, 20, run=None))
     kept = wire.expect(m.Update, 20)
     assert (kept.digest, kept.epoch) == (update.digest, 2)
@@ -322,14 +322,16 @@ VALUES = 2_000_000
 
 @pytest.mark.parametrize("extra", ["", "max_packet_size 131072", "max_queued_messages 100"])
 def test_large_models_go_both_ways_in_chunks(
-    extra: str, tmp_path: Path, network: Network, start: Start
+    extra: str, tmp_path: Path, stack: ExitStack, start: Start
 ) -> None:
     directory = tmp_path / "broker"
     directory.mkdir()
     broker = Mosquitto(directory, extra=[extra] if extra else [])
     hears = ("register/#", "updates/#", "clients/+/presence", "evaluations/#")
     try:
-        wire = OverTheWire(network, broker.address, "fl", task=f"synthetic-{VALUES}", hears=hears)
+        wire = stack.enter_context(
+            SimulatedAggregator(broker.endpoint, "fl", *hears, task=f"synthetic-{VALUES}")
+        )
         process = start(broker.url, "fl", "--id", "7", "--task", f"synthetic-{VALUES}")
         wire.admit_fully("7")
 
@@ -373,8 +375,8 @@ def test_large_models_go_both_ways_in_chunks(
         wire.answer(offer)
         delta = np.frombuffer(whole(offer, have), "<f4")
         assert 0 < np.abs(delta).max() <= 1e-3
-        wire.silence(m.UpdateChunk, 0.5)
-        assert wait_until(lambda: "round 1: accepted" in log_of(tmp_path), 5)
+        wire.expect_silence(m.UpdateChunk, 0.5)
+        wait_until(lambda: "round 1: accepted" in log_of(tmp_path), 5, "the edge logs: round 1: accepted")
         assert "not sent" not in log_of(tmp_path)
         [worker] = children(process.pid)
         assert "libtorch" not in Path(f"/proc/{worker}/maps").read_text()
@@ -391,11 +393,11 @@ def whole(offer: m.Offer, have: dict[int, bytes]) -> bytes:
 
 
 def test_an_upload_goes_on_after_the_broker_has_died(
-    mosquitto: Mosquitto, network: Network, start: Start
+    mosquitto: Mosquitto, stack: ExitStack, start: Start
 ) -> None:
     task = f"synthetic-{VALUES}"
     hears = ("register/#", "updates/#")
-    wire = OverTheWire(network, mosquitto.address, "fl", task=task, hears=hears)
+    wire = stack.enter_context(SimulatedAggregator(mosquitto.endpoint, "fl", *hears, task=task))
     start(mosquitto.url, "fl", "--id", "7", "--task", task, "--chunk", "65536")
     wire.admit_fully("7")
     wire.select(0, ("7",), None, inline_limit=0)
@@ -406,7 +408,7 @@ def test_an_upload_goes_on_after_the_broker_has_died(
     wire.grant(offer, tuple(range(50, 100)))
     mosquitto.kill()
     mosquitto.start()
-    wire = OverTheWire(network, mosquitto.address, "fl", task=task, hears=hears)
+    wire = stack.enter_context(SimulatedAggregator(mosquitto.endpoint, "fl", *hears, task=task))
     wire.admit(wire.expect(m.Registration, 20, run=None))
     again = wire.expect(m.Offer, 20)
     assert (again.digest, again.chunk_size) == (offer.digest, offer.chunk_size)
@@ -428,9 +430,9 @@ def run_edge(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.
 
 
 def test_a_second_edge_with_the_same_state_directory_exits_2(
-    shared_mosquitto: Mosquitto, network: Network, start: Start, tmp_path: Path
+    shared_mosquitto: Mosquitto, stack: ExitStack, start: Start, tmp_path: Path
 ) -> None:
-    wire = OverTheWire(network, shared_mosquitto.address, "edge/lock")
+    wire = stack.enter_context(SimulatedAggregator(shared_mosquitto.endpoint, "edge/lock"))
     first = start(shared_mosquitto.url, "edge/lock", "--id", "7")
     wire.expect(m.Registration, 20)
     second = run_edge(tmp_path, "--id", "7", "--broker", shared_mosquitto.url)

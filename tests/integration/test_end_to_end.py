@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import queue
 import re
 import signal
 import time
@@ -28,11 +27,14 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.security.sealing import Sealer
 from fl_shared.security.signatures import Signer
-from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer import upload
-from tests.aggregator_over_the_wire import FOLD, TRAINING
-from tests.programs import KEEPALIVE, Program, history, until
-from tests.provisioned import Broker, Client, connected, kit_of, provisioned
+from tests.support.builders import finished_update, partition
+from tests.support.client import Client, Endpoint
+from tests.support.programs import KEEPALIVE, Program, history
+from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
+from tests.support.simulated_aggregator import FOLD, TRAINING
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -45,7 +47,7 @@ ALL = "fl/#"
 class Site:
     """A broker with accounts, and programs that use their kits."""
 
-    def __init__(self, directory: Path, made: Provision, broker: Broker) -> None:
+    def __init__(self, directory: Path, made: Provision, broker: ProvisionedBroker) -> None:
         self.directory, self.made, self.broker = directory, made, broker
         self._stack = contextlib.ExitStack()
 
@@ -70,7 +72,7 @@ class Site:
         return self.program(name, "fl-aggregator", "start", *options, *arguments)
 
     def forger(self) -> Client:
-        client = self._stack.enter_context(connected(kit_of(self.made, "forger")))
+        client = self._stack.enter_context(Client(Endpoint.of(kit_of(self.made, "forger"))))
         assert client.subscribe(ALL) < 0x80
         return client
 
@@ -82,7 +84,7 @@ class Site:
 def site(tmp_path: Path) -> Iterator[Site]:
     wanted = [("0", ("train",)), ("1", ("train",)), ("forger", ("asker",))]
     made = provisioned(tmp_path / "kits", wanted)  # type: ignore[arg-type]
-    with Broker(made, extra_acl=FORGER) as broker:
+    with ProvisionedBroker(made, extra_acl=FORGER) as broker:
         here = Site(tmp_path, made, broker)
         yield here
         here.close()
@@ -90,11 +92,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def heard(client: Client) -> list[tuple[str, bytes]]:
     """All that has come so far, and has not been asked for before."""
-    found = []
-    with contextlib.suppress(queue.Empty):
-        while True:
-            found.append(client.heard.get_nowait())
-    return found
+    return [(one.topic, one.payload) for one in client.take_all()]
 
 
 def rounds(site: Site, name: str) -> list[dict[str, Any]]:
@@ -112,7 +110,7 @@ def delta(client: str, number: int) -> bytes:
     """What an edge learns in a round, as it stands in its update: the task draws it from client, round and seed."""
     vector = np.zeros(VALUES, dtype="<f4")
     craft = SyntheticCraft(VALUES)
-    part = m.Partition(index=0, count=2, scheme="iid", seed=0, holdout=0)
+    part = partition(count=2, holdout=0)
     training = TRAINING.model_copy(update={"seed": 0})
     made = craft.train(
         vector, craft.initial(0, np.empty), part, training, number, client, lambda: False, lambda n: np.empty(n, "<f4")
@@ -127,14 +125,14 @@ def delta(client: str, number: int) -> bytes:
 @pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "plain"])
 def test_the_brokers_operator_reads_no_update(site: Site, sealed: bool) -> None:
     """Clause 9.10. The same listener reads it all where nothing is sealed."""
-    spy = site.forger()
+    observer = site.forger()
     for name in ("0", "1"):
         site.edge(name, *(["--seal"] if sealed else []))
     site.aggregator("run", *(["--require-sealed"] if sealed else [])).ends_well()
     undisturbed(site, "run", 3)
     messages = [
         (topic, payload)
-        for topic, payload in heard(spy)
+        for topic, payload in heard(observer)
         if topic.startswith(("fl/updates/", "fl/register/", "fl/evaluations/")) and payload
     ]
     assert len({topic for topic, _ in messages}) >= 4
@@ -148,12 +146,12 @@ def test_the_brokers_operator_reads_no_update(site: Site, sealed: bool) -> None:
 
 def test_an_update_that_comes_in_chunks_is_sealed_as_well(site: Site) -> None:
     task = "synthetic-1200000"
-    spy = site.forger()
+    observer = site.forger()
     for name in ("0", "1"):
         site.edge(name, "--seal", "--chunk", "500000", task=task)
     site.aggregator("run", "--require-sealed", task=task).ends_well()
     undisturbed(site, "run", 3)
-    parts = [payload for topic, payload in heard(spy) if topic.startswith("fl/updates/")]
+    parts = [payload for topic, payload in heard(observer) if topic.startswith("fl/updates/")]
     assert sum(len(part) > 500_000 for part in parts) >= 3 * 2 * 9
     assert all(codec.is_sealed(part) for part in parts)
 
@@ -181,9 +179,9 @@ def session_of(forger: Client, client: str, deadline: float = 20.0) -> str:
     """Of an edge that is online: its presence is no secret."""
     end = time.monotonic() + deadline
     while time.monotonic() < end:
-        topic, payload = forger.heard.get(timeout=deadline)
-        if topic == f"fl/clients/{client}/presence" and payload:
-            return str(json.loads(payload)["session"])
+        one = forger.take(timeout=deadline)
+        if one.topic == f"fl/clients/{client}/presence" and one.payload:
+            return str(json.loads(one.payload)["session"])
     raise AssertionError(f"edge {client} was not born")
 
 
@@ -207,7 +205,7 @@ def test_a_false_aggregator_is_not_obeyed(site: Site, signer: Signer | None) -> 
         m.AggregatorPresence(state="online", session="x", run="evil", epoch=1),
         signer,
     )
-    part = m.Partition(index=0, count=2, scheme="iid", seed=0, holdout=0)
+    part = partition(count=2, holdout=0)
     admitted = m.Admitted(
         run="evil", epoch=1, seq=1, client="0", session=session, task=TASK, partition=part, examples=None
     )
@@ -217,7 +215,7 @@ def test_a_false_aggregator_is_not_obeyed(site: Site, signer: Signer | None) -> 
     forged(forger, t.RepliesTopic("0"), admitted, signer)
     forged(forger, t.SelectedTopic(0), selection("evil", 0), signer)
     forged(forger, t.RepliesTopic("0"), refused, signer)
-    until(lambda: edges[0].err.count("a message was dropped") >= 3, 20, "they were all dropped")
+    wait_until(lambda: edges[0].err.count("a message was dropped") >= 3, 20, "they were all dropped")
     site.aggregator("run", "--require-sealed").ends_well()
     undisturbed(site, "run", 3)
     for edge in edges:
@@ -231,7 +229,7 @@ def test_a_forged_selection_is_not_obeyed_while_the_run_goes_on(site: Site) -> N
     forger = site.forger()
     edges = [site.edge(name, "--seal") for name in ("0", "1")]
     run = site.aggregator("run", "--require-sealed", rounds=60)
-    name = until(lambda: re.search(r"run ([0-9a-f]+) at", run.err), 20, "it has begun")[1]
+    name = wait_until(lambda: re.search(r"run ([0-9a-f]+) at", run.err), 20, "it has begun")[1]
     forgeries = 0
     while run.running():
         number = 500 + forgeries
@@ -277,7 +275,7 @@ def test_what_was_recorded_is_not_obeyed(site: Site) -> None:
     assert all(payload.endswith(b'"}') and b',"sig":"' in payload for _, payload in old)
 
     second = site.aggregator("second", "--require-sealed", rounds=60)
-    until(lambda: "round 2: version" in second.err, 30, "it has begun")
+    wait_until(lambda: "round 2: version" in second.err, 30, "it has begun")
     marks = [len(edge.err) for edge in edges]
     said = 0
     while second.running():
@@ -311,10 +309,9 @@ def poison(client: str, run: str, session: str, number: int, base: str) -> bytes
     craft = SyntheticCraft(VALUES)
     manifest = craft.initial(0, lambda n: np.empty(n, "<f4"))
     section = ModelSection("weights", manifest, np.full(VALUES, 50.0, dtype="<f4").tobytes())
-    update = upload.FinishedUpdate(
-        base=base, digest=model_digest([section]), examples=1_000_000, steps=1, seconds=0.1,
-        metrics=m.UpdateMetrics(), sections=(section,),
-    )  # fmt: skip
+    update = finished_update(
+        section, base=base, examples=1_000_000, steps=1, seconds=0.1, metrics=m.UpdateMetrics()
+    )
     return codec.encode(upload.whole(upload.Sender(client, session, run, 1, number), 1, update))
 
 
@@ -336,7 +333,7 @@ def test_a_forged_update_is_refused_and_changes_nothing(site: Site) -> None:
     own = Sealer(strange.private_bytes_raw(), kit.voucher, kit.sealing_public)
 
     loud = site.aggregator("loud", "--require-sealed", "--seed", "3", rounds=30)
-    run = until(lambda: re.search(r"run ([0-9a-f]+) at", loud.err), 20, "it has begun")[1]
+    run = wait_until(lambda: re.search(r"run ([0-9a-f]+) at", loud.err), 20, "it has begun")[1]
     number, base, tried = 0, "", 0
     while loud.running():
         for topic, payload in heard(forger):
@@ -384,12 +381,12 @@ def test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once(site: Site)
     for name in ("0", "1"):
         site.edge(name, "--seal")
     run = site.aggregator("run", "--require-sealed", rounds=2000)
-    name = until(lambda: re.search(r"run ([0-9a-f]+) at", run.err), 20, "it has begun")[1]
+    name = wait_until(lambda: re.search(r"run ([0-9a-f]+) at", run.err), 20, "it has begun")[1]
     plain = codec.encode(m.Control(run=name, epoch=1, reason="forged"))
-    until(lambda: "round 2: version" in run.err, 30, "rounds are made")
+    wait_until(lambda: "round 2: version" in run.err, 30, "rounds are made")
     forger.publish("fl/control", plain)
     forger.publish("fl/control", kit_of(site.made, "0").sealer().seal("fl/control", plain))
-    until(lambda: "not-sealed" in run.err and "not-opened" in run.err, 20, "both are refused")
+    wait_until(lambda: "not-sealed" in run.err and "not-opened" in run.err, 20, "both are refused")
     assert run.running()
 
     heard(forger)
@@ -406,12 +403,12 @@ def test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once(site: Site)
         "--resume", str(site.directory / "run" / "run"),
     )  # fmt: skip
     before = len(rounds(site, "run"))
-    until(lambda: len(rounds(site, "run")) > before, 30, "it goes on")
+    wait_until(lambda: len(rounds(site, "run")) > before, 30, "it goes on")
     for payload in orders:
         forger.publish("fl/control", payload)
-    until(lambda: "other-epoch" in again.err, 20, "it is refused")
+    wait_until(lambda: "other-epoch" in again.err, 20, "it is refused")
     before = len(rounds(site, "run"))
-    until(lambda: len(rounds(site, "run")) > before + 3, 30, "it goes on all the same")
+    wait_until(lambda: len(rounds(site, "run")) > before + 3, 30, "it goes on all the same")
     assert again.running()
 
 
@@ -446,7 +443,7 @@ def test_a_mistake_is_told_at_once(
 def test_a_run_that_takes_only_what_is_sealed_does_so_when_it_is_taken_up_again(site: Site) -> None:
     """And its last line says with which kit."""
     run = site.aggregator("first", "--require-sealed", rounds=50)
-    until(lambda: "watch it: " in run.err, 20, "the run")
+    wait_until(lambda: "watch it: " in run.err, 20, "the run")
     run.send(signal.SIGTERM)
     assert run.wait(20) == 130, run.output
     assert run.out.rstrip().endswith(f"/run --kit {site.kit('aggregator')}"), run.out
@@ -456,6 +453,6 @@ def test_a_run_that_takes_only_what_is_sealed_does_so_when_it_is_taken_up_again(
     words = ("start", "--resume", directory, "--kit", site.kit("aggregator"))
     again = site.program("again", "fl-aggregator", *words)
     site.edge("0")  # without --seal
-    until(lambda: "not-sealed" in again.err, 20, "that the edge's registration is refused")
+    wait_until(lambda: "not-sealed" in again.err, 20, "that the edge's registration is refused")
     again.send(signal.SIGTERM)
     assert again.wait(20) == 130, again.output

@@ -20,9 +20,11 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Scope
 from fl_shared.tensors.manifest import ArraySpec, Manifest
-from tests import programs
-from tests.broker import Mosquitto
-from tests.edge_over_the_wire import EdgesOverTheWire, session_of
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.builders import session_of
+from tests.support.simulated_edges import SimulatedEdges
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -37,7 +39,7 @@ def states(message: m.Edges) -> dict[str, str]:
     return {name: view.state for name, view in message.edges.items()}
 
 
-def until_states(edges: EdgesOverTheWire, number: int, wanted: dict[str, str]) -> m.Edges:
+def until_states(edges: SimulatedEdges, number: int, wanted: dict[str, str]) -> m.Edges:
     while True:
         message = edges.expect(m.Edges, 10.0, round=number)
         if states(message) == wanted:
@@ -62,8 +64,8 @@ def test_a_run_its_resume_and_what_is_left_of_it(
         subprocess.run(
             ["mosquitto_pub", "-p", str(mosquitto.port), "-r", "-t", topic, "-m", "ghost"], check=True
         )
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
-    edges.connection.subscribe([("fl/history", 1)])
+    edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
+    edges.subscribe("fl/history")
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
     edges.expect(m.AggregatorPresence, state="online")
     edges.expect(m.History, task="digits", rounds=2, columns=m.HistoryColumns())
@@ -85,7 +87,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
     assert ended.edges[first].examples == 10
     edges.contribute("a", one)
     for topic in ("fl/history", "fl/round/1/edges", "fl/round/5/edges"):
-        edges.say(topic, b"forged", retain=True)
+        edges.send(topic, b"forged", retain=True)
     found = until_states(edges, 1, {"a": "in", "b": "training", "c": "training"})
     size = found.edges["a"].bytes
     assert size is not None
@@ -119,7 +121,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
     assert lies["fl/round/2/edges"]["phase"] == "interrupted"
     assert lies["fl/round/2/edges"]["edges"]["a"]["state"] == "in"
 
-    edges.heard.clear()
+    edges.take_all()
     again = stack.enter_context(programs.resumed(tmp_path))
     edges.expect(m.AggregatorPresence, state="online", epoch=2)
     history = edges.expect(m.History, epoch=2)
@@ -148,7 +150,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
 def test_after_a_broker_that_forgot_everything_it_is_said_again(
     tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
     edges.expect(m.AggregatorPresence, state="online")
     edges.join(dict.fromkeys("abc", 10))
@@ -159,7 +161,7 @@ def test_after_a_broker_that_forgot_everything_it_is_said_again(
         lies = retained(mosquitto)
         return "fl/history" in lies and set(lies.get("fl/round/0/edges", {}).get("edges", ())) == set("abc")
 
-    programs.until(is_there, 20, "history and edges")
+    wait_until(is_there, 20, "history and edges")
     assert run.running()
 
 

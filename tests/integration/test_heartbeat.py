@@ -10,8 +10,9 @@ import pytest
 
 from fl_edge.runtime.heartbeat import BEAT_EVERY, Heartbeat
 from fl_shared.errors import UserError
-from tests import programs
-from tests.broker import Mosquitto
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.wait import wait_until
 
 LATE = BEAT_EVERY + 3.0
 
@@ -27,17 +28,17 @@ def test_it_beats_while_an_edge_has_its_broker(tmp_path: Path, mosquitto: Mosqui
     mosquitto.kill()
     arguments = ("--task", "synthetic-50", "--heartbeat", str(file))
     with programs.edges(tmp_path / "edges", mosquitto.url, "0-2", *arguments) as fleet:
-        programs.until(lambda: "no broker" in fleet.err, 20, "it says that there is no broker")
+        wait_until(lambda: "no broker" in fleet.err, 20, "it says that there is no broker")
         assert not file.exists()
         mosquitto.start()
-        programs.until(file.exists, 20, "a heartbeat")
+        wait_until(file.exists, 20, "a heartbeat")
         first = file.stat().st_mtime
-        programs.until(lambda: file.stat().st_mtime > first, LATE, "another one")
+        wait_until(lambda: file.stat().st_mtime > first, LATE, "another one")
         mosquitto.kill()
-        programs.until(lambda: age(file) > LATE, 30, "it falls silent without a broker")
+        wait_until(lambda: age(file) > LATE, 30, "it falls silent without a broker")
         assert fleet.running()
         mosquitto.start()
-        programs.until(lambda: age(file) < 2, 20, "it beats again")
+        wait_until(lambda: age(file) < 2, 20, "it beats again")
 
 
 def test_a_file_that_cannot_be_is_a_mistake(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.tools.provision.kits import Provision
-from tests import programs
-from tests.programs import Program, until
-from tests.provisioned import Broker, provisioned
+from tests.support import programs
+from tests.support.programs import Program
+from tests.support.provisioned_broker import ProvisionedBroker, provisioned
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -26,7 +27,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
         passwords=request.param == "passwords",
         prefix="plant7/fl",
     )
-    with Broker(made):
+    with ProvisionedBroker(made):
         yield made
 
 
@@ -52,9 +53,9 @@ def test_a_run_in_which_everybody_has_a_kit(site: Provision, tmp_path: Path) -> 
         edge(tmp_path, site, "0") as zero,
         edge(tmp_path, site, "1") as one,
         edge(tmp_path, site, "judge") as judge,
-        aggregator(tmp_path, site, "--rounds", "2") as boss,
+        aggregator(tmp_path, site, "--rounds", "2") as run,
     ):
-        boss.ends_well()
+        run.ends_well()
         assert zero.err.count("it answers no predictions: its kit is without the role predict") == 1
         assert "its kit is without" not in one.err
         assert "it does not train: its kit is without the role train" in judge.err
@@ -66,12 +67,12 @@ def test_a_run_in_which_everybody_has_a_kit(site: Provision, tmp_path: Path) -> 
 
 
 def test_an_operator_ends_a_run_with_a_kit(site: Provision, tmp_path: Path) -> None:
-    with aggregator(tmp_path, site, "--rounds", "1000") as boss:
-        until(lambda: "prefix plant7/fl" in boss.err, 20, "the run has begun")
+    with aggregator(tmp_path, site, "--rounds", "1000") as run:
+        wait_until(lambda: "prefix plant7/fl" in run.err, 20, "the run has begun")
         command = [str(programs.BIN / "fl-aggregator"), "stop", "--kit", kit(site, "operator")]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert ended.returncode == 0, ended.stderr
-        assert boss.wait() == 130
+        assert run.wait() == 130
 
 
 def test_what_does_not_go_beside_a_kit(site: Provision, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from fl_shared.system.child_process import Leashed
 from fl_shared.system.mosquitto import answers
-from tests.peer import eventually
+from tests.support.wait import DEADLINE, wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -51,7 +51,7 @@ def test_the_broker_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     assert answers("127.0.0.1", port)
     parent.kill()
     parent.communicate()
-    eventually(lambda: not answers("127.0.0.1", port), 5.0)
+    wait_until(lambda: not answers("127.0.0.1", port), 5.0, "the broker has ended")
     assert "terminating" in (tmp_path / "mosquitto.log").read_text()
 
 
@@ -61,7 +61,7 @@ def test_it_ends_also_when_the_leash_itself_is_killed(tmp_path: Path) -> None:
     program = Leashed([sys.executable, "-c", PRINTS_ITS_PID], tmp_path / "log")
     pid = first_number(tmp_path / "log")
     os.kill(os_parent(pid), signal.SIGKILL)
-    eventually(lambda: not alive(pid))
+    wait_until(lambda: not alive(pid), DEADLINE, "the process has ended")
     assert program.stop() == -signal.SIGKILL
 
 
@@ -69,7 +69,7 @@ PRINTS_ITS_PID = "import os, time; print(os.getpid(), flush=True); time.sleep(60
 
 
 def first_number(log: Path) -> int:
-    eventually(lambda: log.read_text().endswith("\n"))
+    wait_until(lambda: log.read_text().endswith("\n"), DEADLINE, "a line in the log")
     return int(log.read_text().split()[0])
 
 
@@ -118,7 +118,7 @@ def test_what_ignores_sigterm_is_killed_and_with_it_what_it_started(tmp_path: Pa
     begin = time.monotonic()
     assert program.stop() == 128 + signal.SIGKILL
     assert 4.0 < time.monotonic() - begin < 8.0
-    eventually(lambda: not alive(own_pid) and not alive(child))
+    wait_until(lambda: not alive(own_pid) and not alive(child), DEADLINE, "both have ended")
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_a_leashed_program(tmp_path: Path) -> None:

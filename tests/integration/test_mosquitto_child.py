@@ -24,8 +24,8 @@ from fl_shared.system.mosquitto import (
     find_mosquitto,
     free_port,
 )
-from tests.broker import Mosquitto
-from tests.peer import eventually
+from tests.support.broker import Mosquitto
+from tests.support.wait import DEADLINE, wait_until
 
 pytestmark = pytest.mark.broker
 ROOT = Path(__file__).parents[2]
@@ -107,7 +107,9 @@ def test_persistence_and_more_listeners_are_taken(tmp_path: Path) -> None:
     text = configuration([Listener(port, "127.0.0.1"), Listener(other, "::1")], persistence=memory)
     (tmp_path / "both.conf").write_text(text + ("user root\n" if os.geteuid() == 0 else ""))
     with Leashed([find_mosquitto(), "-c", str(tmp_path / "both.conf")], tmp_path / "log") as process:
-        eventually(lambda: process.poll() is not None or answers("127.0.0.1", port))
+        wait_until(
+            lambda: process.poll() is not None or answers("127.0.0.1", port), DEADLINE, "the broker answers"
+        )
         assert process.poll() is None, process.log_tail()
         assert answers("::1", other)
     assert (memory / "mosquitto.db").exists()

@@ -13,15 +13,16 @@ import pytest
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt.events import Received, Subscribed
 from fl_shared.mqtt.network import Network
-from tests.broker import Mosquitto
-from tests.peer import DEADLINE, Peer, eventually, peer, settings
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import ConnectionHarness, connected, settings
+from tests.support.wait import DEADLINE, wait_until
 
 pytestmark = pytest.mark.broker
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_a_message_arrives_as_it_was_sent(network: Network, shared_mosquitto: Mosquitto, qos: int) -> None:
-    one = peer(network, shared_mosquitto)
+    one = connected(network, shared_mosquitto)
     assert one.subscribed(f"as-sent/{qos}", qos=2).codes == (2,)
     payload = bytes(range(256)) * 3
     assert one.connection.publish(
@@ -33,7 +34,7 @@ def test_a_message_arrives_as_it_was_sent(network: Network, shared_mosquitto: Mo
 def test_a_retained_message_says_so_and_is_cleared_by_an_empty_one(
     network: Network, shared_mosquitto: Mosquitto
 ) -> None:
-    one, other = peer(network, shared_mosquitto), peer(network, shared_mosquitto)
+    one, other = connected(network, shared_mosquitto), connected(network, shared_mosquitto)
     assert one.connection.publish("kept/a", b"1", retain=True)
     assert one.subscribed("kept/a")
     assert one.next(Received) == Received("kept/a", b"1", True, 1)
@@ -46,7 +47,7 @@ def test_a_retained_message_says_so_and_is_cleared_by_an_empty_one(
 def test_many_filters_are_asked_for_eight_at_a_time_and_let_go(
     network: Network, shared_mosquitto: Mosquitto
 ) -> None:
-    one = peer(network, shared_mosquitto)
+    one = connected(network, shared_mosquitto)
     names = [f"many/{i}" for i in range(20)]
     assert one.connection.subscribe([(name, i % 2) for i, name in enumerate(names)])
     answers = [one.next(Subscribed) for _ in range(3)]
@@ -62,7 +63,7 @@ def test_many_filters_are_asked_for_eight_at_a_time_and_let_go(
 
 def test_a_large_message_and_a_round_trip(network: Network, shared_mosquitto: Mosquitto) -> None:
     """TCP_NODELAY on both sides: without it a round trip takes 44 ms or more."""
-    one = peer(network, shared_mosquitto)
+    one = connected(network, shared_mosquitto)
     one.subscribed("large/#")
     large = bytes(1_700_000)
     assert one.connection.publish("large/1", large)
@@ -77,7 +78,7 @@ def test_a_large_message_and_a_round_trip(network: Network, shared_mosquitto: Mo
 
 
 def test_what_mqtt_cannot_express_raises_at_the_caller(network: Network, shared_mosquitto: Mosquitto) -> None:
-    connection = peer(network, shared_mosquitto).connection
+    connection = connected(network, shared_mosquitto).connection
     for topic in ("", "a/+", "#", "a\0", "x" * 70_000, "\ud800"):
         with pytest.raises(ValueError, match=r"topic|surrogates"):
             connection.publish(topic, b"")
@@ -95,21 +96,21 @@ def test_what_mqtt_cannot_express_raises_at_the_caller(network: Network, shared_
     assert connection.publish("still/there", b"")
 
 
-def subscribes(one: Peer) -> bool:
+def subscribes(one: ConnectionHarness) -> bool:
     with contextlib.suppress(QueueFull):
         return one.connection.subscribe([("full", 1)])
     return False
 
 
 def test_what_waits_is_bounded(network: Network, mosquitto: Mosquitto) -> None:
-    one = peer(network, mosquitto, max_queued=50, max_queued_bytes=10_000_000, keepalive=60)
+    one = connected(network, mosquitto, max_queued=50, max_queued_bytes=10_000_000, keepalive=60)
     mosquitto.freeze()
     for _ in range(50):
         assert one.connection.publish("full", b"x")
     with pytest.raises(QueueFull, match="50 messages"):
         one.connection.publish("full", b"x")
     mosquitto.thaw()
-    eventually(lambda: subscribes(one))
+    wait_until(lambda: subscribes(one), DEADLINE, "room for a subscription")
     one.next(Subscribed)  # queued behind them: when it is answered, all are sent
     mosquitto.freeze()
     for _ in range(3):
@@ -123,7 +124,7 @@ def test_what_waits_is_bounded(network: Network, mosquitto: Mosquitto) -> None:
 def test_the_announced_packet_size_is_kept_to(network: Network, tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path, extra=["max_packet_size 131072", "max_inflight_messages 3"])
     try:
-        one = peer(network, broker)
+        one = connected(network, broker)
         limits = one.connection.limits
         assert limits is not None
         assert (limits.maximum_packet_size, limits.receive_maximum) == (131_072, 3)
@@ -145,10 +146,10 @@ def test_the_announced_packet_size_is_kept_to(network: Network, tmp_path: Path) 
 def test_three_hundred_connections_and_two_networks(network: Network, shared_mosquitto: Mosquitto) -> None:
     other = Network("other")
     try:
-        hub = peer(other, shared_mosquitto)
+        hub = connected(other, shared_mosquitto)
         hub.subscribed("crowd/#")
         threads = threading.active_count()
-        peers = [Peer(network, settings(shared_mosquitto)) for _ in range(300)]
+        peers = [ConnectionHarness(network, settings(shared_mosquitto)) for _ in range(300)]
         for one in peers:
             one.connection.wait_connected(DEADLINE)
         assert threading.active_count() - threads <= 8

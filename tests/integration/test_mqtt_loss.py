@@ -16,8 +16,9 @@ import pytest
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Received, Will
 from fl_shared.mqtt.network import Network
-from tests.broker import Mosquitto
-from tests.peer import DEADLINE, Peer, peer, settings
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import ConnectionHarness, connected, settings
+from tests.support.wait import DEADLINE
 
 pytestmark = pytest.mark.broker
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.broker
 def test_after_a_killed_broker_only_what_is_published_again_is_sent(
     network: Network, mosquitto: Mosquitto
 ) -> None:
-    one = peer(network, mosquitto)
+    one = connected(network, mosquitto)
     # Nothing is acknowledged, and most not even handed to the socket, when the broker goes.
     mosquitto.freeze()
     for i in range(60):
@@ -47,7 +48,7 @@ def test_after_a_killed_broker_only_what_is_published_again_is_sent(
 
 
 def test_a_broker_that_restarts_is_found_again_and_again(network: Network, mosquitto: Mosquitto) -> None:
-    one = peer(network, mosquitto)
+    one = connected(network, mosquitto)
     for _ in range(3):
         mosquitto.stop()
         assert one.next(Lost).failures == 0
@@ -58,8 +59,8 @@ def test_a_broker_that_restarts_is_found_again_and_again(network: Network, mosqu
 
 
 def test_a_silent_broker_is_noticed_by_the_keepalive(network: Network, mosquitto: Mosquitto) -> None:
-    one = peer(network, mosquitto, keepalive=2, connect_timeout=0.5)
-    busy = peer(network, mosquitto, keepalive=60)
+    one = connected(network, mosquitto, keepalive=2, connect_timeout=0.5)
+    busy = connected(network, mosquitto, keepalive=60)
     time.sleep(3.5)
     assert one.connection.limits is not None, "an idle connection lives by its pings"
     mosquitto.freeze()
@@ -87,10 +88,10 @@ def test_a_slow_upload_longer_than_the_keepalive_gets_through(
 
     with slow_relay(mosquitto.port, bytes_per_second=400_000) as port:
         monkeypatch.setattr(socket, "create_connection", connect_with_small_buffer)
-        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", port), keepalive=1))
+        one = ConnectionHarness(network, ConnectionSettings(BrokerAddress("127.0.0.1", port), keepalive=1))
         one.connection.wait_connected(DEADLINE)
         monkeypatch.undo()
-        hub = peer(network, mosquitto)
+        hub = connected(network, mosquitto)
         hub.subscribed("slow")
         begin = time.monotonic()
         assert one.connection.publish("slow", bytes(1_200_000))
@@ -144,7 +145,7 @@ sys.stdin.read()
 
 
 def test_the_will_of_a_killed_process_is_sent(network: Network, shared_mosquitto: Mosquitto) -> None:
-    watcher = peer(network, shared_mosquitto)
+    watcher = connected(network, shared_mosquitto)
     watcher.subscribed("wills/process")
     process = subprocess.Popen(
         [sys.executable, "-c", CLIENT, shared_mosquitto.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -161,9 +162,9 @@ def test_the_will_of_a_killed_process_is_sent(network: Network, shared_mosquitto
 def test_a_graceful_close_flushes_and_keeps_the_will_and_another_does_not(
     network: Network, shared_mosquitto: Mosquitto
 ) -> None:
-    watcher = peer(network, shared_mosquitto)
+    watcher = connected(network, shared_mosquitto)
     watcher.subscribed("wills/kept/#")
-    one = peer(network, shared_mosquitto, will=Will("wills/kept/1", b"gone"))
+    one = connected(network, shared_mosquitto, will=Will("wills/kept/1", b"gone"))
     for _ in range(100):
         assert one.connection.publish("wills/kept/bulk", bytes(100_000))
     one.connection.close()
@@ -172,13 +173,13 @@ def test_a_graceful_close_flushes_and_keeps_the_will_and_another_does_not(
     assert watcher.quiet_for(0.2) == []
     assert one.events.empty(), "no event follows a close"
 
-    two = peer(network, shared_mosquitto, will=Will("wills/kept/2", b"gone"))
+    two = connected(network, shared_mosquitto, will=Will("wills/kept/2", b"gone"))
     two.connection.close(graceful=False)
     assert watcher.next(Received) == Received("wills/kept/2", b"gone", False, 1)
 
 
 def test_a_graceful_close_waits_no_longer_than_it_was_told(network: Network, mosquitto: Mosquitto) -> None:
-    one = peer(network, mosquitto)
+    one = connected(network, mosquitto)
     mosquitto.freeze()
     for _ in range(40):
         assert one.connection.publish("stuck", bytes(1_000_000))
@@ -186,7 +187,7 @@ def test_a_graceful_close_waits_no_longer_than_it_was_told(network: Network, mos
     one.connection.close(timeout=0.5)
     assert time.monotonic() - begin < 1.5
     begin = time.monotonic()
-    other = Peer(network, settings(mosquitto))
+    other = ConnectionHarness(network, settings(mosquitto))
     time.sleep(0.1)
     other.connection.close()
     assert time.monotonic() - begin < 1.0

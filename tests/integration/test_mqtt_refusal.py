@@ -16,8 +16,9 @@ from fl_shared.errors import BrokerRefused, BrokerUnreachable
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import Connected, ConnectionSettings, Event, Lost, Received, Refused
 from fl_shared.mqtt.network import Network
-from tests.broker import Mosquitto
-from tests.peer import DEADLINE, Peer, peer, settings
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import ConnectionHarness, connected, settings
+from tests.support.wait import DEADLINE
 
 pytestmark = pytest.mark.broker
 
@@ -28,7 +29,7 @@ def test_a_bad_password_is_refused_for_good(network: Network, tmp_path: Path) ->
     broker = Mosquitto(tmp_path, extra=[f"password_file {passwords}"], allow_anonymous=False)
     try:
         account = BrokerAddress("127.0.0.1", broker.port, "edge-7")
-        good = Peer(network, ConnectionSettings(account, password="right"))
+        good = ConnectionHarness(network, ConnectionSettings(account, password="right"))
         good.connection.wait_connected(DEADLINE)
         for wrong in (
             ConnectionSettings(account, password="wrong", retry_cap=0.1),
@@ -36,7 +37,7 @@ def test_a_bad_password_is_refused_for_good(network: Network, tmp_path: Path) ->
             ConnectionSettings(broker.address, retry_cap=0.1),
         ):
             attempts = broker.log().count("New connection")
-            one = Peer(network, wrong)
+            one = ConnectionHarness(network, wrong)
             with pytest.raises(
                 BrokerRefused, match=r"refused the connection: Not authorized.*FL_PASSWORD"
             ) as caught:
@@ -57,7 +58,7 @@ def test_a_first_connection_says_what_is_wrong_and_goes_on_trying(
 ) -> None:
     port = mosquitto.port
     mosquitto.stop()
-    one = Peer(network, settings(mosquitto))
+    one = ConnectionHarness(network, settings(mosquitto))
     with pytest.raises(BrokerUnreachable, match=rf"nothing listens on port {port} of 127.0.0.1") as caught:
         one.connection.wait_connected(0.5)
     assert caught.value.exit_code == 2
@@ -68,7 +69,7 @@ def test_a_first_connection_says_what_is_wrong_and_goes_on_trying(
         ("a" * 80, "no host name"),
         ("a..b", "no host name"),
     ):
-        lost = Peer(network, ConnectionSettings(BrokerAddress(host)))
+        lost = ConnectionHarness(network, ConnectionSettings(BrokerAddress(host)))
         assert says in lost.next(Lost, 30).reason
         lost.connection.close()
 
@@ -86,7 +87,9 @@ def test_a_first_connection_says_what_is_wrong_and_goes_on_trying(
 )
 def test_what_is_no_broker_is_named(network: Network, sends: bytes | None, says: str) -> None:
     with one_answer(sends) as port:
-        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", port), connect_timeout=0.3))
+        one = ConnectionHarness(
+            network, ConnectionSettings(BrokerAddress("127.0.0.1", port), connect_timeout=0.3)
+        )
         with pytest.raises((BrokerUnreachable, BrokerRefused), match=says):
             one.connection.wait_connected(0.7)
 
@@ -97,14 +100,14 @@ def test_odd_bytes_from_a_broker_do_no_harm(network: Network, shared_mosquitto: 
     bad_topic = b"\x30\x05\x00\x02\xff\xfe\x00"
     bad_properties = b"\x30\x06\x00\x01a\x7f\xff\xff"
     good = b"\x30\x05\x00\x01a\x00\xff"
-    healthy = peer(network, shared_mosquitto)
+    healthy = connected(network, shared_mosquitto)
     goodbye = b"\xe0\x02\x8b\x00"
     with one_answer(connack + goodbye) as port:
-        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", port)))
+        one = ConnectionHarness(network, ConnectionSettings(BrokerAddress("127.0.0.1", port)))
         assert one.next(Lost) == Lost("the broker closed the connection: Server shutting down", 0)
         one.connection.close(graceful=False)
     with one_answer(connack + bad_topic + good + bad_properties + good) as port:
-        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", port)))
+        one = ConnectionHarness(network, ConnectionSettings(BrokerAddress("127.0.0.1", port)))
         one.next(Connected)
         assert one.events.get(timeout=DEADLINE) == Received("a", b"\xff", False, 0)
         assert "not MQTT 5" in one.next(Lost).reason
@@ -146,7 +149,7 @@ def test_a_handler_that_raises_is_our_bug_and_surfaces(shared_mosquitto: Mosquit
             raise ZeroDivisionError("a mistake of ours")
 
     one = network.connect(settings(shared_mosquitto), broken)
-    other = peer(network, shared_mosquitto)
+    other = connected(network, shared_mosquitto)
     one.wait_connected(DEADLINE)
     network.check()
     one.subscribe([("broken", 1)])

@@ -18,8 +18,9 @@ from fl_shared.mqtt.network import Network
 from fl_shared.mqtt.paho import fast_client
 from fl_shared.mqtt.paho.fast_client import ShortcutClient, client_class
 from fl_shared.mqtt.paho.publish_packet import LARGE
-from tests.broker import Mosquitto
-from tests.peer import DEADLINE, Peer, peer
+from tests.support.broker import Mosquitto
+from tests.support.connection_harness import ConnectionHarness, connected
+from tests.support.wait import DEADLINE
 
 
 @pytest.fixture(autouse=True)
@@ -92,9 +93,9 @@ def test_messages_of_all_sizes_arrive_whole_and_in_order(
 ) -> None:
     """Sizes around where small ends, the read-ahead ends and the length takes another byte; QoS mixed."""
     monkeypatch.setenv(fast_client.STOCK, "1" if sender == "stock" else "")
-    one = peer(network, shared_mosquitto, max_queued_bytes=2**30)
+    one = connected(network, shared_mosquitto, max_queued_bytes=2**30)
     monkeypatch.setenv(fast_client.STOCK, "1" if receiver == "stock" else "")
-    other = peer(network, shared_mosquitto)
+    other = connected(network, shared_mosquitto)
     topic = f"sizes/{sender}/{receiver}"
     other.subscribed(topic, qos=2)
     chance = random.Random(0)
@@ -123,7 +124,7 @@ def test_a_graceful_close_sends_messages_of_qos_0_too(
     network: Network, shared_mosquitto: Mosquitto, size: int
 ) -> None:
     """A large one is a header and a payload to the socket: it is sent only when both are."""
-    one, other = peer(network, shared_mosquitto), peer(network, shared_mosquitto)
+    one, other = connected(network, shared_mosquitto), connected(network, shared_mosquitto)
     other.subscribed(f"zero/{size}")
     assert one.connection.publish(f"zero/{size}", bytes(size), qos=0)
     one.connection.close()
@@ -160,7 +161,9 @@ def test_packets_that_come_in_pieces_are_put_together(network: Network, step: in
 
         thread = threading.Thread(target=serve)
         thread.start()
-        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", server.getsockname()[1])))
+        one = ConnectionHarness(
+            network, ConnectionSettings(BrokerAddress("127.0.0.1", server.getsockname()[1]))
+        )
         one.next(Connected)
         for payload in payloads:
             received = one.events.get(timeout=DEADLINE)
@@ -199,7 +202,9 @@ def test_what_is_not_mqtt_ends_the_connection(
 
         thread = threading.Thread(target=serve)
         thread.start()
-        one = Peer(network, ConnectionSettings(BrokerAddress("127.0.0.1", server.getsockname()[1])))
+        one = ConnectionHarness(
+            network, ConnectionSettings(BrokerAddress("127.0.0.1", server.getsockname()[1]))
+        )
         one.next(Connected)
         first = one.events.get(timeout=DEADLINE)
         assert isinstance(first, Received)

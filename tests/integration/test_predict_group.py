@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import queue
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fl_shared.security.kit import Role
-from tests.programs import Program
-from tests.provisioned import Broker, Client, connected, kit_of, provisioned
+from tests.support.client import Client, Endpoint
+from tests.support.programs import Program
+from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(120)]
 
@@ -31,7 +31,7 @@ WANTED: list[tuple[str, tuple[Role, ...]]] = [
 def predicting(tmp_path: Path) -> Iterator[tuple[Program, Client, Client]]:
     """An edge that answers, an account gone bad that may not, and one that asks."""
     made = provisioned(tmp_path / "kits", WANTED)
-    with Broker(made):
+    with ProvisionedBroker(made):
         settings = ("--task", TASK, "--clients", "1", "--per-round", "1", "--rounds", "1", "--holdout", "0")
         run = Program(
             tmp_path / "aggregator", "fl-aggregator", "start", "--kit", str(tmp_path / "kits" / "aggregator.zip"),
@@ -41,7 +41,12 @@ def predicting(tmp_path: Path) -> Iterator[tuple[Program, Client, Client]]:
             tmp_path / "edge", "fl-edge", "--kit", str(tmp_path / "kits" / "edge-0.zip"),
             "--state-dir", str(tmp_path / "state"), "--keepalive", "2", "--task", TASK, "-vv",
         )  # fmt: skip
-        with run, edge, connected(kit_of(made, "bad")) as bad, connected(kit_of(made, "kiosk")) as asker:
+        with (
+            run,
+            edge,
+            Client(Endpoint.of(kit_of(made, "bad"))) as bad,
+            Client(Endpoint.of(kit_of(made, "kiosk"))) as asker,
+        ):
             run.ends_well(60)
             asker.subscribe("fl/predictions")
             yield edge, bad, asker
@@ -57,10 +62,9 @@ def answered(asker: Client, request: bytes, attempts: int = 1) -> bool:
     digest = hashlib.sha256(request).hexdigest()
     for _ in range(attempts):
         asker.publish("fl/predict", request)
-        with contextlib.suppress(queue.Empty):
+        with contextlib.suppress(AssertionError):
             while True:
-                _, payload = asker.heard.get(timeout=5.0)
-                if json.loads(payload)["sha256"] == digest:
+                if json.loads(asker.take(timeout=5.0).payload)["sha256"] == digest:
                     return True
     return False
 
@@ -73,7 +77,7 @@ def test_who_may_not_read_requests_cannot_swallow_them(tmp_path: Path) -> None:
             bad.subscribe(f"$share/{name}/fl/predict")
         lost = [n for n in range(REQUESTS) if not answered(asker, f"request {n}".encode())]
         assert lost == [], edge.output
-        assert bad.heard.empty()
+        assert not bad.received
 
 
 def test_a_flood_of_requests_does_not_silence_the_edge(tmp_path: Path) -> None:
@@ -82,7 +86,7 @@ def test_a_flood_of_requests_does_not_silence_the_edge(tmp_path: Path) -> None:
         assert answered(asker, b"the first", attempts=6), edge.output
         flood = 5000
         for number in range(flood):
-            asker.send("fl/predict", f"request {number}".encode())
+            asker.send("fl/predict", f"request {number}".encode(), qos=0)
         asker.publish("fl/predict", b"the last of them")
         assert answered(asker, b"after the flood", attempts=6), edge.output
         assert "more is asked than is answered: requests: at most 200 a second" in edge.err

@@ -11,7 +11,7 @@ import pytest
 
 from fl_edge.data.datasets import read
 from fl_edge.errors import DataMissingError
-from tests import programs
+from tests.support import programs
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs
-from tests.broker import Mosquitto
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -64,7 +65,7 @@ def test_a_run_keeps_the_password_to_itself(
         return not run.running()
 
     with programs.simulate(tmp_path, *SMALL, *more) as run:
-        programs.until(trained, 90, "the run's end")
+        wait_until(trained, 90, "the run's end")
         run.ends_well()
     assert any(b"fl_edge" in line for line in lines), "the edges' processes have been looked at"
     assert (tmp_path / "run" / "run.json").is_file()

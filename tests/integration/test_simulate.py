@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests import programs
+from tests.support import programs
+from tests.support.wait import wait_until
 
 SEVEN = Path(__file__).parents[2] / "examples" / "seven.png"
 SMALL = (
@@ -115,7 +116,7 @@ LONG = ("--clients", "4", "--per-round", "3", "--rounds", "500", "--epochs", "5"
 def test_all_children_end_with_it(tmp_path: Path, end: signal.Signals) -> None:
     """However it ends: broker, fleet and workers with it."""
     with programs.simulate(tmp_path, *LONG) as run:
-        programs.until(lambda: "round 1: version" in run.err, 60, "a committed round")
+        wait_until(lambda: "round 1: version" in run.err, 60, "a committed round")
         children = programs.descendants(run.pid)
         try:
             names = " ".join(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in children)
@@ -123,7 +124,7 @@ def test_all_children_end_with_it(tmp_path: Path, end: signal.Signals) -> None:
             assert "fl_edge.workers.worker" in names
             run.send(end)
             code = run.wait(20)
-            programs.until(lambda: not programs.alive(children), 10, f"the end of {children}")
+            wait_until(lambda: not programs.alive(children), 10, f"the end of {children}")
         finally:
             programs.kill_all(children)
     assert code == (-signal.SIGKILL if end is signal.SIGKILL else 130), run.output

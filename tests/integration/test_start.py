@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests import programs
-from tests.broker import Mosquitto
-from tests.wire import Listener
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.client import Client
+from tests.support.wait import wait_until
 
 SEVEN = Path(__file__).parents[2] / "examples" / "seven.png"
 SMALL = (
@@ -38,7 +39,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.edge]
 def test_a_run_and_then_predictions_with_plain_clients(tmp_path: Path, mosquitto: Mosquitto) -> None:
     with programs.edges(tmp_path / "edges", mosquitto.url, "0-2") as fleet:
         with programs.aggregator(tmp_path, mosquitto.url, *SMALL) as run:
-            programs.until(lambda: "round 1" in run.err, 60, "the first round")
+            wait_until(lambda: "round 1" in run.err, 60, "the first round")
             assert not programs.loads(run.pid, "torch"), "an aggregator needs no torch"
             run.ends_well()
         assert [line["version"] for line in programs.history(tmp_path)] == [1, 2]
@@ -94,19 +95,19 @@ def test_what_lies_at_the_broker_during_and_after_a_run(tmp_path: Path, mosquitt
         subprocess.run(
             ["mosquitto_pub", "-p", str(mosquitto.port), "-r", "-t", topic, "-m", payload], check=True
         )
-    with Listener(mosquitto, "#") as seen, programs.edges(tmp_path / "edges", mosquitto.url, "0-2"):
+    with Client(mosquitto.endpoint, "#") as seen, programs.edges(tmp_path / "edges", mosquitto.url, "0-2"):
         with programs.aggregator(tmp_path, mosquitto.url, *SMALL, "--epochs", "100") as run:
             run.ends_well()
-        statuses = [json.loads(payload) for topic, payload, _ in seen.all() if topic == "fl/status"]
+        statuses = [json.loads(one.payload) for one in seen.received if one.topic == "fl/status"]
     assert [s["phase"] for s in statuses][-1] == "finished"
     assert "collecting" in {s["phase"] for s in statuses}
-    assert all(len(p) <= 1024 for topic, p, _ in seen.all() if topic == "fl/status")
-    sent = {topic for topic, payload, _ in seen.all() if payload}
+    assert all(len(one.payload) <= 1024 for one in seen.received if one.topic == "fl/status")
+    sent = {one.topic for one in seen.received if one.payload}
     assert {"fl/round/0/selected", "fl/round/1/selected", "fl/round/2/selected", "fl/model"} <= sent
 
-    with Listener(mosquitto, "fl/#") as later:
+    with Client(mosquitto.endpoint, "fl/#") as later:
         time.sleep(1.0)
-    retained = {topic: payload for topic, payload, kept in later.all() if kept}
+    retained = later.retained
     assert {t for t in retained if t.startswith("fl/round/")} == {
         "fl/round/2/edges",
         *(f"fl/round/{n}/result" for n in (0, 1, 2)),
@@ -125,9 +126,9 @@ def test_what_lies_at_the_broker_during_and_after_a_run(tmp_path: Path, mosquitt
 def test_an_edge_killed_in_the_middle_of_a_round_is_named(tmp_path: Path, mosquitto: Mosquitto) -> None:
     def cohort() -> list[str]:
         found: list[str] = []
-        for topic, payload, _ in seen.all():
-            if topic == "fl/round/1/selected" and payload:
-                found = json.loads(payload)["cohort"]
+        for one in seen.received:
+            if one.topic == "fl/round/1/selected" and one.payload:
+                found = json.loads(one.payload)["cohort"]
         return found
 
     settings = (
@@ -145,13 +146,13 @@ def test_an_edge_killed_in_the_middle_of_a_round_is_named(tmp_path: Path, mosqui
         "0",
     )
     with (
-        Listener(mosquitto, "fl/round/+/selected") as seen,
+        Client(mosquitto.endpoint, "fl/round/+/selected") as seen,
         programs.edges(tmp_path / "0", mosquitto.url, "0"),
         programs.edges(tmp_path / "1", mosquitto.url, "1"),
         programs.edges(tmp_path / "2", mosquitto.url, "2") as victim,
         programs.aggregator(tmp_path, mosquitto.url, *settings) as run,
     ):
-        programs.until(cohort, 60, "round 1")
+        wait_until(cohort, 60, "round 1")
         time.sleep(0.3)
         assert run.running()
         victim.send(signal.SIGKILL)
@@ -165,7 +166,7 @@ def test_an_edge_killed_in_the_middle_of_a_round_is_named(tmp_path: Path, mosqui
 def test_a_second_aggregator_under_the_same_prefix_is_refused(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """Clause 8.3."""
     with programs.aggregator(tmp_path / "one", mosquitto.url, "--wait", "60") as first:
-        programs.until(lambda: (tmp_path / "one" / "run" / "run.json").exists(), 20, "the first aggregator")
+        wait_until(lambda: (tmp_path / "one" / "run" / "run.json").exists(), 20, "the first aggregator")
         with programs.aggregator(tmp_path / "two", mosquitto.url) as second:
             assert second.wait(20) == 2
         assert "is online" in second.err
@@ -197,7 +198,7 @@ def test_a_second_aggregator_under_the_same_prefix_is_refused(tmp_path: Path, mo
 
 def test_ctrl_c_ends_it_with_130(tmp_path: Path, mosquitto: Mosquitto) -> None:
     with programs.aggregator(tmp_path, mosquitto.url, "--wait", "60") as run:
-        programs.until(lambda: (tmp_path / "run" / "run.json").exists(), 20, "the run directory")
+        wait_until(lambda: (tmp_path / "run" / "run.json").exists(), 20, "the run directory")
         time.sleep(0.5)
         run.send(signal.SIGINT)
         assert run.wait(10) == 130

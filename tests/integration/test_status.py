@@ -13,13 +13,11 @@ from typing import Any
 
 import pytest
 
-from fl_shared.mqtt.connection import Connection
-from fl_shared.mqtt.events import Received
-from fl_shared.mqtt.network import Network
-from tests import programs
-from tests.broker import Mosquitto
-from tests.peer import peer
-from tests.provisioned import NOT_AUTHORISED, Broker, connected, kit_of, provisioned
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.client import NOT_AUTHORISED, Client, Endpoint
+from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -51,16 +49,12 @@ def text(message: object) -> bytes:
 
 
 @contextmanager
-def lying_there(broker: Mosquitto, prefix: str, *messages: tuple[str, Any]) -> Iterator[Connection]:
-    """These are retained, and whoever said them is silent; gives a connection on which to say more."""
-    with Network() as network:
-        them = peer(network, broker)
-        them.subscribed(f"{prefix}/#")
+def lying_there(broker: Mosquitto, prefix: str, *messages: tuple[str, Any]) -> Iterator[Client]:
+    """These are retained, and their sender is silent; gives its client, which can send more."""
+    with Client(broker.endpoint) as sender:
         for topic, message in messages:
-            them.connection.publish(f"{prefix}/{topic}", text(message), retain=True)
-        for _ in messages:
-            them.next(Received)
-        yield them.connection
+            assert sender.publish(f"{prefix}/{topic}", text(message), retain=True) < 0x80
+        yield sender
 
 
 def test_a_run_is_healthy_until_it_is_killed_or_stands_still(
@@ -72,9 +66,9 @@ def test_a_run_is_healthy_until_it_is_killed_or_stands_still(
 
     settings = ("--prefix", prefix, "--task", "synthetic-50", "--clients", "2", "--per-round", "2")
     with programs.aggregator(tmp_path, url, *settings) as run:
-        programs.until(lambda: (tmp_path / "run" / "run.json").exists(), 30, "a run")
+        wait_until(lambda: (tmp_path / "run" / "run.json").exists(), 30, "a run")
         ours = json.loads((tmp_path / "run" / "run.json").read_text())["run"]
-        programs.until(lambda: check(tmp_path, url, prefix)[0] == 0, 10, "healthy")
+        wait_until(lambda: check(tmp_path, url, prefix)[0] == 0, 10, "healthy")
         code, said = check(tmp_path, url, prefix)
         assert code == 0, said
         assert said.startswith(f"run {ours}: selecting in round 0, 0 of 2 edges, no version yet ("), said
@@ -82,13 +76,13 @@ def test_a_run_is_healthy_until_it_is_killed_or_stands_still(
 
         # It neither says anything nor goodbye; the broker notices within 1.5 times the keepalive of 2 s.
         run.send(signal.SIGSTOP)
-        programs.until(lambda: "is offline" in check(tmp_path, url, prefix)[1], 20, "unhealthy")
+        wait_until(lambda: "is offline" in check(tmp_path, url, prefix)[1], 20, "unhealthy")
         run.send(signal.SIGCONT)
-        programs.until(lambda: check(tmp_path, url, prefix)[0] == 0, 20, "healthy again")
+        wait_until(lambda: check(tmp_path, url, prefix)[0] == 0, 20, "healthy again")
 
         run.send(signal.SIGKILL)
         run.wait(10)
-        programs.until(lambda: "is offline" in check(tmp_path, url, prefix)[1], 10, "its will")
+        wait_until(lambda: "is offline" in check(tmp_path, url, prefix)[1], 10, "its will")
         code, said = check(tmp_path, url, prefix)
         assert (code, f"the last one, {ours}, is offline" in said) == (1, True), said
 
@@ -182,16 +176,18 @@ def test_with_a_kit_only_what_the_aggregator_has_signed_is_believed(tmp_path: Pa
         ) as asked:
             return asked.wait(40), asked.out + asked.err
 
-    with Broker(made, extra_acl="\nuser operator\ntopic write fl/status\ntopic write fl/aggregator\n"):
+    with ProvisionedBroker(
+        made, extra_acl="\nuser operator\ntopic write fl/status\ntopic write fl/aggregator\n"
+    ):
         kit = str(made.out / "aggregator.zip")
         command = ("--kit", kit, "--clients", "1", "--per-round", "1", "--run-dir", str(tmp_path / "run"))
         with programs.Program(tmp_path, "fl-aggregator", "start", *command) as run:
-            programs.until(lambda: ask("aggregator")[0] == 0, 30, "healthy")
+            wait_until(lambda: ask("aggregator")[0] == 0, 30, "healthy")
             assert ask("operator")[0] == 0
             run.send(signal.SIGTERM)
             assert run.wait(20) == 130, run.output
         assert ask("operator")[0] == 1
-        with connected(kit_of(made, "operator")) as forger:
+        with Client(Endpoint.of(kit_of(made, "operator"))) as forger:
             for topic, message in (("aggregator", BIRTH), ("status", {**STATUS, "written": ago(0)})):
                 assert forger.publish(f"fl/{topic}", text(message), retain=True) < NOT_AUTHORISED
             code, said = ask("operator")

@@ -19,11 +19,12 @@ from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Refused
 from fl_shared.mqtt.network import Network
 from fl_shared.security.tls import Tls
 from fl_shared.system.mosquitto import LOOPBACK, free_port
-from tests import programs
-from tests.broker import Mosquitto
-from tests.certificates import Authority, Pair, self_signed
-from tests.peer import Peer
-from tests.programs import Program, until
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.certificates import Authority, Pair, self_signed
+from tests.support.connection_harness import ConnectionHarness
+from tests.support.programs import Program
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -113,7 +114,7 @@ def test_tls_1_2_says_it_in_the_handshake(site: Site, tmp_path: Path, which: str
     tls = Tls.read(site.authority.ca, *files).context()
     tls.maximum_version = ssl.TLSVersion.TLSv1_2
     with Network() as network:
-        one = Peer(network, ConnectionSettings(BrokerAddress.parse(site.url("mutual")), tls=tls))
+        one = ConnectionHarness(network, ConnectionSettings(BrokerAddress.parse(site.url("mutual")), tls=tls))
         if which == "none":
             says = "does it want a certificate from us"  # it has no word of its own for that
         assert re.search(says, one.next(Refused).reason)
@@ -185,16 +186,21 @@ def test_messages_of_any_size_pass_over_tls(site: Site, version: str, stock: str
 import os, ssl, sys
 from pathlib import Path
 from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.network import Connected, ConnectionSettings, Network, Received, Subscribed, shortcuts
+from fl_shared.mqtt.network import Connected
+from fl_shared.mqtt.network import ConnectionSettings
+from fl_shared.mqtt.network import Network
+from fl_shared.mqtt.network import Received
+from fl_shared.mqtt.network import Subscribed
+from fl_shared.mqtt.network import shortcuts
 from fl_shared.security.tls import Tls
-from tests.peer import Peer
+from tests.support.connection_harness import ConnectionHarness
 url, ca, cert, key, version, *sizes = sys.argv[1:]
 assert shortcuts.client_class().__name__ == ("Client" if os.environ["FL_STOCK_PAHO"] else "ShortcutClient")
 tls = Tls.read(Path(ca), Path(cert), Path(key)).context()
 tls.minimum_version = tls.maximum_version = ssl.TLSVersion[version]
 settings = ConnectionSettings(BrokerAddress.parse(url), tls=tls, max_queued_bytes=2**28)
 with Network() as network:
-    one, other = Peer(network, settings), Peer(network, settings)
+    one, other = ConnectionHarness(network, settings), ConnectionHarness(network, settings)
     one.next(Connected), other.next(Connected)
     one.connection.subscribe([("sizes", 1)])
     one.next(Subscribed)
@@ -251,17 +257,17 @@ def test_a_certificate_that_goes_wrong_later_is_said_and_tried_again(tmp_path: P
     settings = ConnectionSettings(address, tls=Tls.read(authority.ca, None, None).context(), retry_cap=0.3)
     try:
         with Network() as network, Network() as elsewhere:
-            one = Peer(network, settings)
+            one = ConnectionHarness(network, settings)
             one.next(Connected)
             show(expired)
             broker.restart()
             while "certificate has expired" not in one.next(Lost).reason:
                 pass
             # A connection that this program opens only now is no start of it.
-            later = Peer(network, settings)
+            later = ConnectionHarness(network, settings)
             assert "certificate has expired" in later.next(Lost).reason
             # For another program it is.
-            stranger = Peer(elsewhere, settings)
+            stranger = ConnectionHarness(elsewhere, settings)
             assert "certificate has expired" in stranger.next(Refused).reason
             with pytest.raises(BrokerRefused, match="certificate has expired"):
                 stranger.connection.wait_connected(1)
@@ -284,15 +290,15 @@ def test_an_edge_lives_through_a_change_of_certificates(tmp_path: Path) -> None:
     url, options = f"mqtts://{LOOPBACK}:{port}", ("--ca", str(authority.ca), "--task", "synthetic-10")
     try:
         with programs.edges(tmp_path / "edge", url, "7", *options) as edge:
-            until(lambda: "connected to" in edge.err, 20, "the edge is connected")
+            wait_until(lambda: "connected to" in edge.err, 20, "the edge is connected")
             pair.cert.write_bytes(expired.cert.read_bytes())
             pair.key.write_bytes(expired.key.read_bytes())
             broker.restart()
-            until(lambda: "has expired" in edge.err, 20, "the edge says what is wrong")
+            wait_until(lambda: "has expired" in edge.err, 20, "the edge says what is wrong")
             pair.cert.write_bytes(good[0])
             pair.key.write_bytes(good[1])
             broker.restart()
-            until(lambda: edge.err.count("connected to") == 2, 20, f"it is back: {edge.err}")
+            wait_until(lambda: edge.err.count("connected to") == 2, 20, f"it is back: {edge.err}")
             assert edge.running()
     finally:
         broker.stop()
@@ -318,7 +324,7 @@ def test_no_password_is_in_a_process_list_or_a_log(tmp_path: Path) -> None:
             programs.aggregator(tmp_path, url, *options, "--clients", "2", "--per-round", "2") as aggregator,
             programs.edges(tmp_path / "edges", url, "0-1", *tls, "--task", "synthetic-5000", "-v") as edges,
         ):
-            until(lambda: "connected to" in edges.err, 20, "the edges are connected")
+            wait_until(lambda: "connected to" in edges.err, 20, "the edges are connected")
             seen = [command_line(pid) for each in (aggregator, edges) for pid in family(each)]
             aggregator.ends_well()
             written = aggregator.output + edges.output

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from fl_shared.system.mosquitto import free_port
-from tests import programs
-from tests.broker import Mosquitto
-from tests.programs import until
-from tests.unit.test_trackers import curves
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.tensorboard import scalars
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
@@ -53,7 +53,7 @@ def endless(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[tuple[programs.Pro
         programs.edges(tmp_path / "edges", mosquitto.url, IDS) as edges,
         programs.aggregator(tmp_path, mosquitto.url, *arguments) as aggregator,
     ):
-        until(lambda: value(port, 'fl_rounds_total{outcome="committed"}') >= 5, 60, "five rounds")
+        wait_until(lambda: value(port, 'fl_rounds_total{outcome="committed"}') >= 5, 60, "five rounds")
         yield aggregator, edges, port
 
 
@@ -85,7 +85,7 @@ def test_metrics_of_a_run(
 
     junk = ["mosquitto_pub", "-p", str(mosquitto.port), "-t", "fl/updates/lab-a", "-m", "junk"]
     subprocess.run(junk, check=True, timeout=10)
-    malformed = until(
+    malformed = wait_until(
         lambda: [n for n in scrape(port)[1] if n.startswith("fl_refused_messages_total{")],
         10,
         "junk is counted",
@@ -93,10 +93,10 @@ def test_metrics_of_a_run(
     assert all("lab-a" not in name for name in malformed)
 
     edges.send(signal.SIGKILL)
-    until(lambda: value(port, 'fl_edges{state="offline"}') + value(port, 'fl_edges{state="missing"}') == 3, 20,
+    wait_until(lambda: value(port, 'fl_edges{state="offline"}') + value(port, 'fl_edges{state="missing"}') == 3, 20,
           "all edges are gone")  # fmt: skip
     mosquitto.kill()
-    until(lambda: scrape(port)[1]["fl_connected"] == 0, 20, "the broker is gone")
+    wait_until(lambda: scrape(port)[1]["fl_connected"] == 0, 20, "the broker is gone")
     aggregator.send(signal.SIGINT)
     assert aggregator.wait(30) == 130
     with pytest.raises(OSError, match="refused"):
@@ -137,12 +137,12 @@ def test_tensorboard_has_every_round_once_over_a_kill_and_a_resume(
 ) -> None:
     with programs.edges(tmp_path / "edges", mosquitto.url, IDS):
         with programs.aggregator(tmp_path, mosquitto.url, *COMMON, "--rounds", "60") as first:
-            until(lambda: len(curves_there(tmp_path)) >= 5, 60, "five rounds")
+            wait_until(lambda: len(version_scalars(tmp_path)) >= 5, 60, "five rounds")
             first.send(signal.SIGKILL)
             first.wait()
         with programs.resumed(tmp_path) as second:
             second.ends_well(90)
-    found, lines = curves(tmp_path / "run"), programs.history(tmp_path)
+    found, lines = scalars(tmp_path / "run"), programs.history(tmp_path)
     rounds = [line["round"] for line in lines]
     assert [step for step, _ in found["round/participants"]] == rounds
     assert [int(version) for _, version in found["version"]] == list(range(1, 61))
@@ -152,10 +152,10 @@ def test_tensorboard_has_every_round_once_over_a_kill_and_a_resume(
     assert all("tensorboard:" not in run.err for run in loaded)
 
 
-def curves_there(tmp_path: Path) -> list[tuple[int, float]]:
+def version_scalars(tmp_path: Path) -> list[tuple[int, float]]:
     if not (tmp_path / "run" / "tensorboard").exists():
         return []
-    return curves(tmp_path / "run").get("version", [])
+    return scalars(tmp_path / "run").get("version", [])
 
 
 def test_a_run_goes_on_without_a_tracker_that_fails(tmp_path: Path, mosquitto: Mosquitto) -> None:
@@ -173,7 +173,7 @@ def test_a_run_goes_on_without_a_tracker_that_fails(tmp_path: Path, mosquitto: M
         programs.edges(tmp_path / "edges", mosquitto.url, IDS),
         programs.aggregator(tmp_path, mosquitto.url, *arguments) as run,
     ):
-        until(looked, 60, "the run is over")
+        wait_until(looked, 60, "the run is over")
         run.ends_well()
     assert Counter("tensorboard: " in line for line in run.err.splitlines())[True] == 1
     assert max(failures) >= 1
@@ -190,8 +190,8 @@ def test_mlflow_has_the_settings_and_every_round(
         with programs.aggregator(
             tmp_path, mosquitto.url, *COMMON, "--rounds", "100000", "--no-tensorboard", "--mlflow", uri
         ) as first:
-            until(lambda: (tmp_path / "run" / "history.jsonl").exists() and len(programs.history(tmp_path)) > 3, 60,
-                  "three rounds")  # fmt: skip
+            lines = tmp_path / "run" / "history.jsonl"
+            wait_until(lambda: lines.exists() and len(programs.history(tmp_path)) > 3, 60, "three rounds")
             first.send(signal.SIGINT)
             assert first.wait(30) == 130
         client = mlflow.MlflowClient(uri)
@@ -201,9 +201,9 @@ def test_mlflow_has_the_settings_and_every_round(
         with programs.Program(
             tmp_path / "again", "fl-aggregator", "start", "--resume", str(tmp_path / "run"), "--mlflow", uri,
         ) as second:  # fmt: skip
-            until(lambda: "round" in second.err, 60, "it goes on")
+            wait_until(lambda: "round" in second.err, 60, "it goes on")
             seen = len(programs.history(tmp_path))
-            until(lambda: len(programs.history(tmp_path)) > seen + 2, 60, "more rounds")
+            wait_until(lambda: len(programs.history(tmp_path)) > seen + 2, 60, "more rounds")
             second.send(signal.SIGINT)
             second.wait(30)
     (still,) = client.search_runs([client.get_experiment_by_name("fl-mqtt").experiment_id])

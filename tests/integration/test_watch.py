@@ -20,10 +20,12 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.system.mosquitto import free_port
 from fl_shared.tensors.manifest import ArraySpec, Manifest
-from tests import programs
-from tests.broker import Mosquitto
-from tests.edge_over_the_wire import EdgesOverTheWire, session_of
-from tests.programs import Program
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.builders import session_of
+from tests.support.programs import Program
+from tests.support.simulated_edges import SimulatedEdges
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -52,7 +54,7 @@ def looked(broker: str) -> dict[str, Any]:
     return found
 
 
-def fail(edges: EdgesOverTheWire, client: str, number: int, detail: str) -> None:
+def fail(edges: SimulatedEdges, client: str, number: int, detail: str) -> None:
     said = m.TrainingFailed(
         **edges.envelope(), client=client, session=session_of(client), round=number, detail=detail
     )
@@ -92,13 +94,13 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
     """`watch` goes on through all of it; `status` says since when the aggregator is gone, and what can be done."""
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
     edges.expect(m.AggregatorPresence, state="online")
     plain = stack.enter_context(watch(tmp_path / "plain", mosquitto.url))
     as_json = stack.enter_context(watch(tmp_path / "json", mosquitto.url, "--json"))
     edges.register("a")
-    programs.until(lambda: "0 of 3 ready" in plain.out, 20, "for whom it waits")
+    wait_until(lambda: "0 of 3 ready" in plain.out, 20, "for whom it waits")
     edges.join(dict.fromkeys("abc", 10))
     zero = edges.expect(m.Selected, round=0)
     assert zero.cohort is not None
@@ -106,9 +108,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     one = edges.expect(m.Selected, round=1)
     edges.contribute("a", one)
     fail(edges, "b", 1, "no \x1b[31mmemory\nat all")
-    programs.until(
-        lambda: looked(mosquitto.url)["edges"] == {"in": 1, "missing": 1, "training": 1}, 10, "edges"
-    )
+    wait_until(lambda: looked(mosquitto.url)["edges"] == {"in": 1, "missing": 1, "training": 1}, 10, "edges")
     found = looked(mosquitto.url)
     assert (found["aggregator"], found["alive"]) == ("online", True)
     assert found["age"] < 7
@@ -123,17 +123,17 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     assert (well.returncode, well.stderr) == (0, "")
     assert "collecting in round 1" in well.stdout
     edges.contribute("c", one)
-    programs.until(lambda: "round 1: version 1 of 3, 2 of 3 in" in plain.out, 20, "a line for the round")
+    wait_until(lambda: "round 1: version 1 of 3, 2 of 3 in" in plain.out, 20, "a line for the round")
 
     mosquitto.stop()
-    programs.until(lambda: "no broker for" in plain.out, 20, "that the broker is gone")
+    wait_until(lambda: "no broker for" in plain.out, 20, "that the broker is gone")
     mosquitto.start()
-    programs.until(lambda: "all is well again" in plain.out, 30, "that it is back")
-    edges.connection.wait_connected(10)
+    wait_until(lambda: "all is well again" in plain.out, 30, "that it is back")
+    wait_until(lambda: not edges.lost, 10, "the edges are connected")
 
     run.send(signal.SIGKILL)
     run.wait()
-    programs.until(lambda: "the aggregator is offline" in plain.out, 20, "that the aggregator is gone")
+    wait_until(lambda: "the aggregator is offline" in plain.out, 20, "that the aggregator is gone")
     dead = status(mosquitto.url)
     assert dead.returncode == 0
     assert "version 1 of 3" in dead.stdout
@@ -144,7 +144,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     assert "is offline" in unwell.stderr
 
     again = stack.enter_context(programs.resumed(tmp_path))
-    anew = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    anew = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     anew.expect(m.AggregatorPresence, state="online", epoch=2)
     anew.join(dict.fromkeys("abc", 10))
     for number in (2, 3):
@@ -169,10 +169,10 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
 
 
 def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     """A birth without a will and a status of long ago: perhaps a wrong clock, so a sign of life is waited for."""
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     born = m.AggregatorPresence(state="online", session="s", run="r", epoch=1)
     old = m.Status(
         run="r", epoch=1, seq=1, written="2020-01-01T00:00:00Z", task="digits", phase="collecting", round=1,
@@ -200,14 +200,12 @@ def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
 def test_watch_ends_with_the_code_of_a_run_that_was_stopped_and_with_130_at_ctrl_c(
     tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
     edges.expect(m.AggregatorPresence, state="online")
     stopped = stack.enter_context(watch(tmp_path / "stopped", mosquitto.url))
     left = stack.enter_context(watch(tmp_path / "left", mosquitto.url))
-    programs.until(
-        lambda: "version 0 of 3" in left.out and "version 0 of 3" in stopped.out, 20, "a first look"
-    )
+    wait_until(lambda: "version 0 of 3" in left.out and "version 0 of 3" in stopped.out, 20, "a first look")
     left.send(signal.SIGINT)
     assert left.wait(10) == 130
     assert left.err.split("\n")[-2:] == ["fl-aggregator: interrupted", ""]
@@ -220,7 +218,7 @@ def test_watch_ends_with_the_code_of_a_run_that_was_stopped_and_with_130_at_ctrl
 def test_on_a_terminal_it_is_drawn(
     tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
 ) -> None:
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
     edges.expect(m.AggregatorPresence, state="online")
     edges.join(dict.fromkeys("abc", 10))
@@ -265,7 +263,7 @@ def test_the_command_that_simulate_prints_follows_it(tmp_path: Path) -> None:
     with programs.simulate(
         tmp_path, "--clients", "3", "--per-round", "2", "--rounds", "3", "--epochs", "40", "--prefix", "lab/x"
     ) as run:
-        command = programs.until(
+        command = wait_until(
             lambda: [line for line in run.out.splitlines() if line.startswith("watch it: ")],
             40,
             "the command",
@@ -284,7 +282,7 @@ def test_what_start_says_off_a_terminal(
     tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack, how: str
 ) -> None:
     """`--quiet`: how it ended, in one line. `--log-format json`: each line of the log is an object."""
-    edges = EdgesOverTheWire(network, mosquitto.address, MANIFEST)
+    edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     option = ("--quiet",) if how == "quiet" else ("--log-format", "json")
     run = stack.enter_context(
         programs.aggregator(tmp_path, mosquitto.url, *SETTINGS, "--rounds", "1", "--no-tensorboard", *option)

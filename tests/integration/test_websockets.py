@@ -20,10 +20,10 @@ from fl_shared.mqtt.network import Network
 from fl_shared.mqtt.websocket import MAX_FRAME, WebSocket
 from fl_shared.security.tls import Tls
 from fl_shared.system.mosquitto import LOOPBACK, free_port
-from tests import programs
-from tests.broker import Mosquitto
-from tests.certificates import Authority
-from tests.peer import Peer
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.certificates import Authority
+from tests.support.connection_harness import ConnectionHarness
 
 SIZES = (0, 1, 125, 126, 5000, 65_535, 65_536, MAX_FRAME - 1, MAX_FRAME, MAX_FRAME + 1, 1_500_000)
 
@@ -64,7 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_messages_of_any_size_pass(site: Site, scheme: str) -> None:
     with Network() as network:
-        one, other = (Peer(network, site.settings(scheme)) for _ in range(2))
+        one, other = (ConnectionHarness(network, site.settings(scheme)) for _ in range(2))
         one.next(Connected), other.next(Connected)
         one.subscribed(f"sizes/{scheme}")
         payloads = [os.urandom(size) for size in SIZES] + [bytes([number]) * number for number in range(100)]
@@ -78,7 +78,7 @@ def test_messages_of_any_size_pass(site: Site, scheme: str) -> None:
 @pytest.mark.broker
 def test_its_keepalive_holds_it_and_its_end_is_noticed(site: Site) -> None:
     with Network() as network:
-        one = Peer(network, site.settings("ws"))
+        one = ConnectionHarness(network, site.settings("ws"))
         one.next(Connected)
         one.quiet_for(5.0)
         assert one.connection.limits is not None, "two keepalives later it is still there"
@@ -101,7 +101,7 @@ def test_the_wrong_kind_of_port_is_said(site: Site, url: str, says: str) -> None
     address = BrokerAddress.parse(url.format(**ports))
     tls = Tls.read(site.authority.ca, None, None).context() if address.is_encrypted else None
     with Network() as network:
-        one = Peer(network, ConnectionSettings(address, tls=tls))
+        one = ConnectionHarness(network, ConnectionSettings(address, tls=tls))
         reason = one.next(Refused).reason if "TLS" in says else one.next(Lost).reason
         assert says.format(**ports) in reason
 

@@ -18,10 +18,10 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.transfer import upload
-from tests.fuzz.aggregator import CHUNK, GOLDEN, NOISY, Besieged
-from tests.fuzz.mutations import Seed
-from tests.fuzz.strategies import NOISE, SPOILINGS, Spoiling
-from tests.samples import MESSAGES
+from tests.support.fuzz.aggregator_harness import CHUNK, GOLDEN, NOISY, AggregatorHarness
+from tests.support.fuzz.mutations import Seed
+from tests.support.fuzz.strategies import MUTATIONS, NOISE, Mutation
+from tests.support.samples import MESSAGES
 
 TOPICS = sorted({topic for topic, _ in MESSAGES.values()}, key=repr)
 
@@ -33,8 +33,8 @@ def test_bytes_are_a_message_or_a_decode_error(topic: t.Topic, payload: bytes) -
 
 
 @settings(max_examples=250, deadline=None)
-@given(spoiling=SPOILINGS)
-def test_a_spoiled_message_is_a_message_or_a_decode_error(spoiling: Spoiling) -> None:
+@given(spoiling=MUTATIONS)
+def test_a_spoiled_message_is_a_message_or_a_decode_error(spoiling: Mutation) -> None:
     text, payload = spoiling(GOLDEN)
     topic = t.parse("fl", text)
     assert topic is not None
@@ -52,39 +52,39 @@ def _decode(topic: t.Topic, payload: bytes) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rounds=st.lists(NOISE, min_size=1, max_size=2))
-def test_a_run_goes_on_among_noise(rounds: list[list[Spoiling]]) -> None:
+def test_a_run_goes_on_among_noise(rounds: list[list[Mutation]]) -> None:
     """With first weights from round 0 on; `finish_round` holds each model against what was accepted."""
     with tempfile.TemporaryDirectory() as scratch:
-        besieged = Besieged(Path(scratch) / "run", seed=0)
+        harness = AggregatorHarness(Path(scratch) / "run", seed=0)
         try:
             for noise in ([], *rounds):
-                phase = besieged.begin_round()
-                seeds = besieged.seeds(phase)
+                phase = harness.begin_round()
+                seeds = harness.seeds(phase)
                 for spoiling in noise:
                     topic, payload = spoiling(GOLDEN if spoiling.where % 5 == 0 else seeds)
-                    besieged.take(topic, besieged.harmless(topic, payload), retain=spoiling.retain)
-                besieged.finish_round()
-            besieged.replay()
-            assert besieged.witness.accepted >= 3 * len(rounds)
+                    harness.take(topic, harness.harmless(topic, payload), retain=spoiling.retain)
+                harness.finish_round()
+            harness.replay()
+            assert harness.oracle.accepted >= 3 * len(rounds)
         finally:
-            besieged.close()
+            harness.close()
 
 
 def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
     """If it were all dropped at the door, nothing would be shown by it."""
-    besieged = Besieged(tmp_path / "run", seed=5)
+    harness = AggregatorHarness(tmp_path / "run", seed=5)
     try:
         for _ in range(12):
-            phase = besieged.begin_round()
-            seeds = besieged.seeds(phase)
+            phase = harness.begin_round()
+            seeds = harness.seeds(phase)
             for _ in range(400):
-                topic, payload, retain = besieged.noise(phase, seeds)
-                besieged.take(topic, payload, retain=retain)
-            besieged.finish_round()
-        reasons = {reason for counts in besieged.aggregator.refusals.total.values() for reason in counts}
-        assert besieged.witness.of_noise > 0
+                topic, payload, retain = harness.noise(phase, seeds)
+                harness.take(topic, payload, retain=retain)
+            harness.finish_round()
+        reasons = {reason for counts in harness.aggregator.refusals.total.values() for reason in counts}
+        assert harness.oracle.of_noise > 0
     finally:
-        besieged.close()
+        harness.close()
     assert {
         "malformed", "wrong-version", "unknown-topic", "client-mismatch", "other-run", "other-epoch", "not-granted",
         "wrong-checksum", "wrong-size", "wrong-digest", "wrong-manifest", "wrong-base", "not-finite", "too-large",
@@ -97,54 +97,54 @@ def test_what_is_accepted_stays_what_it_was(tmp_path: Path) -> None:
 
     They once had one file, and late chunks were written into the accepted update (or past its end, which kills).
     """
-    besieged = Besieged(tmp_path / "run", seed=1)
+    harness = AggregatorHarness(tmp_path / "run", seed=1)
     try:
-        besieged.begin_round()
-        besieged.finish_round()
-        phase = besieged.begin_round()
-        peer = besieged.peers[NOISY[0]]
+        harness.begin_round()
+        harness.finish_round()
+        phase = harness.begin_round()
+        peer = harness.peers[NOISY[0]]
         assert peer.update is not None
-        sender, topic = besieged.sender(peer, phase), t.UpdatesTopic(peer.name)
-        slow = besieged.update_for(phase)
-        besieged.say(topic, upload.offer(sender, 1, slow, CHUNK))
-        first, *others = besieged.grants[peer.name, slow.digest]
-        besieged.say(topic, upload.part(sender, 2, slow, CHUNK, first))
-        besieged.say(topic, upload.whole(sender, 3, peer.update))
-        besieged.until(lambda: isinstance(besieged.answers.get(peer.name), m.Accepted), "it is accepted")
+        sender, topic = harness.sender(peer, phase), t.UpdatesTopic(peer.name)
+        slow = harness.update_for(phase)
+        harness.say(topic, upload.offer(sender, 1, slow, CHUNK))
+        first, *others = harness.grants[peer.name, slow.digest]
+        harness.say(topic, upload.part(sender, 2, slow, CHUNK, first))
+        harness.say(topic, upload.whole(sender, 3, peer.update))
+        harness.turn_until(lambda: isinstance(harness.answers.get(peer.name), m.Accepted), "it is accepted")
         for index in others:
-            besieged.say(topic, upload.part(sender, 4, slow, CHUNK, index))
-        state = besieged.state.phase
+            harness.say(topic, upload.part(sender, 4, slow, CHUNK, index))
+        state = harness.state.phase
         assert isinstance(state, Collecting)
         assert state.updates[peer.name].digest == peer.update.digest
-        kept = besieged.aggregator._directory.spool.read(phase.round, peer.name)
+        kept = harness.aggregator._directory.spool.read(phase.round, peer.name)
         assert bytes(kept.sections[0].data) == bytes(peer.update.sections[0].data)
-        besieged.finish_round()
+        harness.finish_round()
     finally:
-        besieged.close()
+        harness.close()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 100.5])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_value_that_must_not_be_folded(tmp_path: Path, value: float, chunked: bool) -> None:
     """All that is said of the update is true; one of its values is not to be had."""
-    besieged = Besieged(tmp_path / "run", seed=2)
+    harness = AggregatorHarness(tmp_path / "run", seed=2)
     try:
-        besieged.begin_round()
-        besieged.finish_round()
-        phase = besieged.begin_round()
-        peer = besieged.peers[NOISY[0]]
+        harness.begin_round()
+        harness.finish_round()
+        phase = harness.begin_round()
+        peer = harness.peers[NOISY[0]]
 
-        def spoil(data: bytearray) -> None:
+        def corrupt(data: bytearray) -> None:
             data[400:404] = np.float32(value).tobytes()
 
-        peer.update = besieged.update_for(phase, spoil)
+        peer.update = harness.update_for(phase, corrupt)
         with pytest.raises(AssertionError, match=r"not-finite|too-large") as refused:
-            besieged.give(peer, phase, chunked=chunked)
+            harness.give(peer, phase, chunked=chunked)
         assert "weights: " in str(refused.value)
-        besieged.finish_round()
-        assert besieged.witness.of_noise == 0
+        harness.finish_round()
+        assert harness.oracle.of_noise == 0
     finally:
-        besieged.close()
+        harness.close()
 
 
 def test_a_seed_is_taken_apart_and_put_together() -> None:

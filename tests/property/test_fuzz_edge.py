@@ -20,16 +20,16 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec
 from fl_shared.transfer.download import Download
-from tests.fuzz.edge import GOLDEN, PREDICTOR, Beset
-from tests.fuzz.speaker import CLIENT
-from tests.fuzz.strategies import NOISE, Spoiling
+from tests.support.fuzz.aggregator_messages import CLIENT
+from tests.support.fuzz.edge_harness import GOLDEN, PREDICTOR, EdgeHarness
+from tests.support.fuzz.strategies import NOISE, Mutation
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(noise=NOISE, blinks=st.booleans())
-def test_an_edge_can_join_a_run_after_any_noise(noise: list[Spoiling], blinks: bool) -> None:
+def test_an_edge_can_join_a_run_after_any_noise(noise: list[Mutation], blinks: bool) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        beset = Beset(Path(scratch), seed=0)
+        beset = EdgeHarness(Path(scratch), seed=0)
         try:
             beset.join_a_run()
             seeds = beset.seeds()
@@ -38,7 +38,7 @@ def test_an_edge_can_join_a_run_after_any_noise(noise: list[Spoiling], blinks: b
                 client = PREDICTOR if spoiling.where % 7 == 0 else CLIENT
                 beset.take(client, topic, payload, retain=spoiling.retain)
             if blinks:
-                beset.blink()
+                beset.reconnect()
             beset.join_a_run()
         finally:
             beset.close()
@@ -55,7 +55,7 @@ def test_an_edge_can_join_a_run_after_any_noise(noise: list[Spoiling], blinks: b
     retain=st.booleans(),
 )
 def test_a_request_is_answered_once_or_not_at_all(
-    predictor: Beset, payload: bytes, response: str | None, correlation: bytes | None, retain: bool
+    predictor: EdgeHarness, payload: bytes, response: str | None, correlation: bytes | None, retain: bool
 ) -> None:
     before = predictor.answers
     predictor.ask(mqtt.Received("fl/predict", payload, retain, 1, response, correlation))
@@ -69,15 +69,15 @@ def test_a_request_is_answered_once_or_not_at_all(
 
 
 @pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> Beset:
-    beset = Beset(tmp_path_factory.mktemp("predictor"), seed=0)
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> EdgeHarness:
+    beset = EdgeHarness(tmp_path_factory.mktemp("predictor"), seed=0)
     beset.join_a_run()
     return beset
 
 
 def test_the_noise_reaches_sessions_and_predictors(tmp_path: Path) -> None:
     """If it were all dropped at the door, nothing would be shown by it."""
-    beset = Beset(tmp_path, seed=3)
+    beset = EdgeHarness(tmp_path, seed=3)
     states = set()
     try:
         for _ in range(24):
@@ -91,7 +91,7 @@ def test_the_noise_reaches_sessions_and_predictors(tmp_path: Path) -> None:
                     beset.take(client, topic, payload, retain=retain)
                 state = beset.edges[CLIENT].state
                 states.add(type(state.work).__name__ if isinstance(state, Session) else "Stopped")
-                beset.revive()
+                beset.restart_stopped()
     finally:
         beset.close()
     assert {"Idle", "Fetching", "Reporting", "Unable"} <= states
@@ -124,7 +124,7 @@ def test_a_model_for_which_there_is_no_memory_is_not_fetched() -> None:
 def test_the_same_seed_makes_the_same_noise(tmp_path: Path) -> None:
     def hear(name: str) -> list[bytes]:
         (tmp_path / name).mkdir()
-        beset = Beset(tmp_path / name, seed=7)
+        beset = EdgeHarness(tmp_path / name, seed=7)
         try:
             return [beset.mutator.payload(random.Random(n).choice(GOLDEN), GOLDEN) for n in range(50)]
         finally:

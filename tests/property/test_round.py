@@ -1,7 +1,7 @@
 """The round machine against anything that edges, the network and the clock may do to it.
 
-After every step the ledger compares (see `tests.unit.ledger`); at the end the journal is replayed, and the run is
-brought to its end in one of two ways: everyone is silent, or everyone behaves.
+After every step `tests.support.round_invariants` checks the machine; at the end the journal is replayed, and the run
+is brought to its end in one of two ways: everyone is silent, or everyone behaves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.closing import average_of
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Aggregating, Collecting, Failed, Finished, Run, Stopped
-from tests.unit.playbook import Playbook, digest_of
+from tests.support.round_playbook import Playbook, digest_of
 
 IDS = ("0", "1", "2", "3", "7", "alice", "bob", "e")
 ODD = (
@@ -188,7 +188,7 @@ class AnyRun(RuleBasedStateMachine):
             self.tell(on.ModelMade(now=now, round=order.round, digest=digest, manifest=manifest))
             return
         update = order.update
-        if usable or (update.client, update.round, update.digest) in self.play.ledger.accepted:
+        if usable or (update.client, update.round, update.digest) in self.play.invariants.accepted:
             self.tell(on.UpdateKept(now=now, update=update))
         else:
             self.tell(f"unusable {update.client} not-finite round={update.round} digest={update.digest}")
@@ -268,12 +268,12 @@ class AnyRun(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "play"):
             return
-        self.play.ledger.check_replay(self.state)
+        self.play.invariants.check_replay(self.state)
         if self.silent:
             self.end_in_silence()
         else:
             self.end_together()
-        self.play.ledger.check_replay(self.state)
+        self.play.invariants.check_replay(self.state)
 
     def finish_orders(self) -> None:
         while self.orders:

@@ -24,8 +24,8 @@ from fl_edge.session.state import (
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
 from fl_shared.transfer import upload
-from tests.edge_script import Play, identity, update
-from tests.samples import DATA
+from tests.support.samples import DATA
+from tests.support.session_script import SessionScript, identity, update
 
 RUNS = st.sampled_from(["R", "R", "R", "S"])
 EPOCHS = st.integers(1, 3)
@@ -42,7 +42,7 @@ class Edge(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.play = Play(identity(chunk=4000))  # an update has three of them
+        self.script = SessionScript(identity(chunk=4000))  # an update has three of them
         self.online: str | None = None
         self.largest: int | None = None
         self.sessions = 0
@@ -57,8 +57,8 @@ class Edge(RuleBasedStateMachine):
     @rule(roles=ROLES, task=st.sampled_from([None, "digits"]), kept=st.sampled_from([None, 0, 1, 3]))
     @precondition(lambda self: self.sessions == 0)
     def begin(self, roles: tuple[m.ClientRole, ...], task: str | None, kept: int | None) -> None:
-        self.play = Play(identity(roles=roles, task=task, chunk=4000), kept=kept)
-        self.on_disk = self.play.session.finished()
+        self.script = SessionScript(identity(roles=roles, task=task, chunk=4000), kept=kept)
+        self.on_disk = self.script.session.finished()
 
     # --- what may happen ----------------------------------------------------------------------------------
 
@@ -66,17 +66,17 @@ class Edge(RuleBasedStateMachine):
     def connect(self, largest: int | None) -> None:
         self.sessions += 1
         self.online, self.largest = f"s{self.sessions}", largest
-        self.happen(events.Connected(self.play.now, self.online, largest))
+        self.happen(events.Connected(self.script.now, self.online, largest))
 
     @rule()
     def lose(self) -> None:
         self.online = None
-        self.happen(events.ConnectionLost(self.play.now))
+        self.happen(events.ConnectionLost(self.script.now))
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 35.0]))
     def wait(self, seconds: float) -> None:
-        self.play.now += seconds
-        self.happen(events.TimePassed(self.play.now))
+        self.script.now += seconds
+        self.happen(events.TimePassed(self.script.now))
 
     @rule(run=RUNS, epoch=EPOCHS, part=PARTS, held=st.sampled_from(["", "", "0", "1", "2"]))
     def admit(self, run: str, epoch: int, part: str, held: str) -> None:
@@ -95,7 +95,9 @@ class Edge(RuleBasedStateMachine):
     def see_aggregator(self, state: str, name: str, run: str, epoch: int) -> None:
         self.say(f"aggregator {state} {name} run={run} epoch={epoch}")
 
-    @precondition(lambda self: not isinstance(self.play.state, Stopped) and self.play.state.identity.trains)
+    @precondition(
+        lambda self: not isinstance(self.script.state, Stopped) and self.script.state.identity.trains
+    )
     @rule(largest=st.sampled_from([None, 4_000]), epoch=st.integers(1, 3))
     def come_to_an_offer(self, largest: int | None, epoch: int) -> None:
         """A round that goes well until its update is offered: what is left to chance hardly ever gets there."""
@@ -114,7 +116,7 @@ class Edge(RuleBasedStateMachine):
                 if kind is not effects.Fetch:
                     del self.jobs[job]
                 ended = (
-                    events.Fetched(self.play.now, job) if kind is effects.Fetch else self.ended(begun, job)
+                    events.Fetched(self.script.now, job) if kind is effects.Fetch else self.ended(begun, job)
                 )
                 self.happen(ended)
 
@@ -160,7 +162,7 @@ class Edge(RuleBasedStateMachine):
     def answer(self, run: str, number: int, accepted: bool, right: bool) -> None:
         """Perhaps to what is kept, perhaps to anything."""
         digest = update().digest
-        work = self.play.state.work if not isinstance(self.play.state, Stopped) else None
+        work = self.script.state.work if not isinstance(self.script.state, Stopped) else None
         if right and isinstance(work, Reporting):
             number, run, digest = work.selected.round, work.selected.run, work.update.digest
             if self.online is not None:
@@ -178,7 +180,7 @@ class Edge(RuleBasedStateMachine):
     def grant(self, run: str, epoch: int, number: int, chunks: list[int], right: str) -> None:
         """Perhaps of what is offered, perhaps of anything; of chunks that there are, or not, or twice."""
         digest = update().digest
-        work = self.play.state.work if not isinstance(self.play.state, Stopped) else None
+        work = self.script.state.work if not isinstance(self.script.state, Stopped) else None
         if right != "none" and isinstance(work, Reporting):
             digest = work.update.digest
             if right == "all":
@@ -193,7 +195,7 @@ class Edge(RuleBasedStateMachine):
     def end_a_job(self, choice, works: bool, users: bool) -> None:  # type: ignore[no-untyped-def]
         job = choice.choice(sorted(self.jobs))
         begun = self.jobs[job]
-        now = self.play.now
+        now = self.script.now
         event: Event
         if not works:
             del self.jobs[job]
@@ -208,13 +210,13 @@ class Edge(RuleBasedStateMachine):
     def ended(self, begun: effects.Effect, job: int) -> Event:
         match begun:
             case effects.Load():
-                return self.play.event(f"loaded {job} holdout={job % 2 * 10}")
+                return self.script.event(f"loaded {job} holdout={job % 2 * 10}")
             case effects.Train(selected=selected):
                 base = None if selected.base is None else selected.base.digest
                 data = job.to_bytes(4, "little") + DATA[4:] * 1000
-                return events.Trained(self.play.now, job, update(base=base, data=data))
+                return events.Trained(self.script.now, job, update(base=base, data=data))
             case _:
-                return self.play.event(f"evaluated {job}")
+                return self.script.event(f"evaluated {job}")
 
     @rule(
         job=st.integers(0, 40), what=st.sampled_from(["loaded", "fetched", "trained", "evaluated", "failed"])
@@ -231,11 +233,11 @@ class Edge(RuleBasedStateMachine):
     # --- what must hold -----------------------------------------------------------------------------------
 
     def say(self, line: str) -> tuple[effects.Effect, ...]:
-        return self.happen(self.play.event(line))
+        return self.happen(self.script.event(line))
 
     def happen(self, event: Event) -> tuple[effects.Effect, ...]:
-        was_over = isinstance(self.play.state, Stopped)
-        done = self.play.happen(event)
+        was_over = isinstance(self.script.state, Stopped)
+        done = self.script.happen(event)
         assert not (was_over and done), "it acts after its end"
         for effect in done:
             self.check(effect)
@@ -253,7 +255,7 @@ class Edge(RuleBasedStateMachine):
                     self.started(job, effect)
                 assert isinstance(self.jobs[job], effects.Fetch | effects.Train)
                 self.jobs[job] = effect
-                member = self.play.session.member
+                member = self.script.session.member
                 assert member is not None
                 assert (selected.run, partition) == (member.run, member.partition)
                 assert (selected.run, selected.round) not in self.answered, (
@@ -284,7 +286,7 @@ class Edge(RuleBasedStateMachine):
         digest, number, asked = self.granted
         assert effect.chunks
         assert list(effect.chunks) == [i for i in dict.fromkeys(asked) if i in effect.chunks]
-        sender, member = effect.sender, self.play.session.member
+        sender, member = effect.sender, self.script.session.member
         assert (effect.update.digest, sender.round) == (digest, number)
         assert member is not None
         assert (sender.run, sender.epoch, sender.session) == (member.run, member.epoch, self.online)
@@ -309,7 +311,7 @@ class Edge(RuleBasedStateMachine):
             assert seq > self.last_seq
             self.last_seq = seq
         if isinstance(message, m.Update | m.Offer | m.TrainingFailed | m.Evaluation):
-            member = self.play.session.member
+            member = self.script.session.member
             assert member is not None
             assert (message.run, message.epoch) == (member.run, member.epoch), (
                 "it obeys whom it was admitted by"
@@ -319,12 +321,12 @@ class Edge(RuleBasedStateMachine):
             assert (message.run, message.round) not in self.answered, "it repeats what was answered"
             key = (message.run, message.epoch, message.session, message.digest, message.round)
             before = self.last_sent.get(key)
-            assert before is None or self.play.now - before >= 5, "it repeats itself too soon"
-            self.last_sent[key] = self.play.now
+            assert before is None or self.script.now - before >= 5, "it repeats itself too soon"
+            self.last_sent[key] = self.script.now
 
     @invariant()
     def one_job_of_each_kind(self) -> None:
-        state = self.play.state
+        state = self.script.state
         if isinstance(state, Stopped):
             assert not self.jobs, "a job outlives its edge"
             return
@@ -336,7 +338,7 @@ class Edge(RuleBasedStateMachine):
 
     @invariant()
     def what_is_finished_and_not_answered_outlives_it(self) -> None:
-        state = self.play.state
+        state = self.script.state
         if isinstance(state, Stopped):
             return
         kept = self.on_disk
@@ -348,15 +350,15 @@ class Edge(RuleBasedStateMachine):
 
     @invariant()
     def time_is_asked_for(self) -> None:
-        state, due = self.play.state, next_due(self.play.state)
+        state, due = self.script.state, next_due(self.script.state)
         if not isinstance(state, Stopped) and isinstance(state.link, Registering | AwaitingPart | Confirming):
             assert due is not None
-            assert due <= self.play.now + 30, "it gives up registering"
-        assert due is None or due >= self.play.now - 35, "something is overdue for ever"
+            assert due <= self.script.now + 30, "it gives up registering"
+        assert due is None or due >= self.script.now - 35, "something is overdue for ever"
 
     @invariant()
     def work_is_for_the_own_run(self) -> None:
-        state = self.play.state
+        state = self.script.state
         if not isinstance(state, Stopped) and hasattr(state.work, "selected"):
             assert state.member is not None
             assert state.work.selected.run == state.member.run

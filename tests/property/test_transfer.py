@@ -15,10 +15,11 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
-from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer import upload
 from fl_shared.transfer.download import Download
 from fl_shared.transfer.publication import Publication, publication
+from tests.support.builders import finished_update
 
 SENDER = upload.Sender("7", "s1", "R", 1, 3)
 NAMES = ("control", "momentum", "weights")
@@ -39,7 +40,7 @@ def sections_of(sizes: Sequence[int], seed: int) -> tuple[ModelSection, ...]:
 SIZES = st.lists(st.integers(0, 300), min_size=1, max_size=3)
 
 
-class Weather:
+class LossyLink:
     """What happens to messages on their way: each chance is one in so many that it happens."""
 
     def __init__(self, seed: int, lose: float, double: float, damage: float, order: float) -> None:
@@ -60,8 +61,8 @@ class Weather:
         return [(topic, payload)] * (2 if self.chance.random() < self.double else 1)
 
 
-WEATHER = st.builds(
-    Weather,
+LINKS = st.builds(
+    LossyLink,
     seed=st.integers(0, 10_000),
     lose=st.sampled_from([0.0, 0.2, 0.7]),
     double=st.sampled_from([0.0, 0.3]),
@@ -73,7 +74,7 @@ WEATHER = st.builds(
 # --- down -------------------------------------------------------------------------------------------------
 
 
-class Broker:
+class FakeBroker:
     """Retained messages and one subscriber, who is told of nothing that does not fit into his queue."""
 
     def __init__(self, model: Publication, queue: int) -> None:
@@ -90,7 +91,7 @@ class Broker:
         self.subscribed: set[t.Topic] = set()
         self.arriving: list[tuple[t.Topic, bytes]] = []
 
-    def hear(self, download: Download, now: float) -> None:
+    def update_subscriptions(self, download: Download, now: float) -> None:
         asking = download.ask(now)
         assert set(asking.unsubscribe) <= self.subscribed
         self.subscribed -= set(asking.unsubscribe)
@@ -102,7 +103,7 @@ class Broker:
             if len(self.arriving) < self.queue:
                 self.arriving.append((topic, self.kept[topic]))
 
-    def hang_up(self, download: Download) -> None:
+    def disconnect(self, download: Download) -> None:
         self.subscribed.clear()
         self.arriving.clear()
         download.forget_asked()
@@ -112,22 +113,22 @@ class Broker:
 @given(
     sizes=SIZES,
     chunk_size=st.integers(1, 500),
-    weather=WEATHER,
+    link=LINKS,
     queue=st.sampled_from([1, 3, 100]),
     hang_ups=st.sampled_from([0.0, 0.02]),
 )
 def test_a_model_comes_down_whole_or_fails(
-    sizes: list[int], chunk_size: int, weather: Weather, queue: int, hang_ups: float
+    sizes: list[int], chunk_size: int, link: LossyLink, queue: int, hang_ups: float
 ) -> None:
     sections = sections_of(sizes, 1)
     model = publication(sections, chunk_size)
-    download, broker, now = Download(model.digest), Broker(model, queue), 0.0
+    download, broker, now = Download(model.digest), FakeBroker(model, queue), 0.0
     for _ in range(100_000):
-        broker.hear(download, now)
+        broker.update_subscriptions(download, now)
         if download.state != "open":
             break
-        if weather.chance.random() < hang_ups:
-            broker.hang_up(download)
+        if link.chance.random() < hang_ups:
+            broker.disconnect(download)
             now += 1.0
         elif not broker.arriving:
             due = download.due()
@@ -136,7 +137,7 @@ def test_a_model_comes_down_whole_or_fails(
             now = max(now, due)
         else:
             now += 0.01
-            for topic, payload in weather.next(broker.arriving):
+            for topic, payload in link.next(broker.arriving):
                 try:
                     message = codec.decode(topic, payload)
                 except codec.DecodeError as error:
@@ -146,7 +147,7 @@ def test_a_model_comes_down_whole_or_fails(
                     download.take(message, now)
     event(download.state)
     if download.state == "failed":
-        assert weather.damage
+        assert link.damage
         assert "did not fit" in download.failure or "digest is not that" in download.failure
         return
     assert download.state == "complete"
@@ -195,22 +196,10 @@ class Receiver:
         return hashlib.sha256(b"".join(sections)).hexdigest()
 
 
-def finished(sections: tuple[ModelSection, ...]) -> upload.FinishedUpdate:
-    return upload.FinishedUpdate(
-        base="b" * 64,
-        digest=model_digest(sections),
-        examples=40,
-        steps=20,
-        seconds=1.5,
-        metrics=m.UpdateMetrics(),
-        sections=sections,
-    )
-
-
 @settings(max_examples=250, deadline=None)
-@given(sizes=SIZES, chunk_size=st.integers(16, 500), weather=WEATHER, window=st.integers(1, 70))
-def test_an_update_goes_up_whole(sizes: list[int], chunk_size: int, weather: Weather, window: int) -> None:
-    update = finished(sections_of(sizes, 2))
+@given(sizes=SIZES, chunk_size=st.integers(16, 500), link=LINKS, window=st.integers(1, 70))
+def test_an_update_goes_up_whole(sizes: list[int], chunk_size: int, link: LossyLink, window: int) -> None:
+    update = finished_update(*sections_of(sizes, 2))
     topic = t.UpdatesTopic("7")
     offered = codec.decode(topic, codec.encode(upload.offer(SENDER, 0, update, chunk_size)))
     assert isinstance(offered, m.Offer)
@@ -225,7 +214,7 @@ def test_an_update_goes_up_whole(sizes: list[int], chunk_size: int, weather: Wea
             arriving.append((topic, codec.encode(part)))
             seq += 1
         while arriving:
-            for _, payload in weather.next(arriving):
+            for _, payload in link.next(arriving):
                 try:
                     message = codec.decode(topic, payload)
                 except codec.DecodeError:
@@ -233,7 +222,7 @@ def test_an_update_goes_up_whole(sizes: list[int], chunk_size: int, weather: Wea
                 if isinstance(message, m.UpdateChunk):
                     receiver.take(message)
     assert not receiver.missing, "it never ends"
-    if weather.damage and receiver.digest() != update.digest:
+    if link.damage and receiver.digest() != update.digest:
         # A place that was damaged on the way is not guarded by the checksum: the digest decides (6.5).
         event("wrong-digest")
         return
@@ -249,7 +238,7 @@ def test_an_update_goes_up_whole(sizes: list[int], chunk_size: int, weather: Wea
 def test_no_packet_is_larger_than_the_broker_takes(
     sizes: list[int], wanted: int, largest: int | None
 ) -> None:
-    update = finished(sections_of(sizes, 3))
+    update = finished_update(*sections_of(sizes, 3))
     try:
         size = upload.chunk_size_for(SENDER, update, wanted, largest)
     except ValueError as error:

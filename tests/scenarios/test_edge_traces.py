@@ -1,4 +1,4 @@
-"""Golden traces of an edge's session: what happens (``>``, in the language of ``tests.edge_script``) and what it does.
+"""Golden traces of an edge's session: what happens (``>``, as in ``tests.support.session_script``) and what it does.
 
 Lines before that say what the edge is: its ``roles``, its ``chunk``, the ``size`` of its updates (bytes), the
 round for which an update was ``kept`` by an earlier process of it.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge_script import Play, identity
+from tests.support.session_script import SessionScript, identity
 
 FOLDER = Path(__file__).parent / "edge"
 TRACES = sorted(FOLDER.glob("*.txt"))
@@ -24,7 +24,7 @@ def replayed(text: str) -> str:
     changes: dict[str, object] = {}
     size = kept = None
     lines = []
-    play = None
+    script = None
     for line in text.splitlines():
         name, _, value = line.partition(": ")
         if name == "roles":
@@ -38,8 +38,8 @@ def replayed(text: str) -> str:
         if line.startswith("#") or name in ("roles", "chunk", "size", "kept") or not line.strip():
             lines.append(line)
         elif line.startswith("> "):
-            play = play or Play(identity(**changes), size, kept)
-            lines += [line, *(f"    {effect}" for effect in play.texts(line.removeprefix("> ")))]
+            script = script or SessionScript(identity(**changes), size, kept)
+            lines += [line, *(f"    {effect}" for effect in script.texts(line.removeprefix("> ")))]
     return "\n".join(lines) + "\n"
 
 

@@ -1,8 +1,8 @@
 """Golden traces of the round machine: what happens stands at the margin, what is to be done about it is indented.
 
-The notation is that of `tests.unit.playbook` and `tests.unit.words`. A line `. …` is what the interpreter reports
-by itself, a line `= …` the time and the phase afterwards. `gather` lets all edges join and load, and `begin` the
-first weights be made as well: what that looks like is in `happy-path.txt`.
+The notation is that of `tests.support.round_playbook` and `tests.support.round_text`. A line `. …` is what the
+interpreter reports by itself, a line `= …` the time and the phase afterwards. `gather` lets all edges join and
+load, and `begin` the first weights be made as well: what that looks like is in `happy-path.txt`.
 
 `UPDATE_TRACES=1 pytest tests/scenarios` writes the indented lines anew: look at the difference before you commit it.
 """
@@ -18,8 +18,8 @@ import pytest
 
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Collecting
-from tests.unit.playbook import Playbook
-from tests.unit.words import say, say_phase
+from tests.support.round_playbook import Playbook
+from tests.support.round_text import describe, describe_phase
 
 TRACES = sorted(Path(__file__).parent.glob("*.txt"))
 
@@ -63,7 +63,7 @@ def play(text: str) -> str:
         else:
             lines += _told(playbook, line)
     assert playbook is not None
-    playbook.ledger.check_replay(playbook.state)
+    playbook.invariants.check_replay(playbook.state)
     return "\n".join(lines) + "\n"
 
 
@@ -80,19 +80,19 @@ def _where(playbook: Playbook) -> str:
     more = (
         f", next {','.join(phase.substitutes)}" if isinstance(phase, Collecting) and phase.substitutes else ""
     )
-    return f"  = {playbook.now:g} s: {say_phase(playbook.state)}{more}"
+    return f"  = {playbook.now:g} s: {describe_phase(playbook.state)}{more}"
 
 
 def _told(playbook: Playbook, line: str) -> list[str]:
     """What comes of one line: effects, what the interpreter reports, the phase if it has changed."""
-    before, steps = say_phase(playbook.state), len(playbook.told)
+    before, steps = describe_phase(playbook.state), len(playbook.told)
     playbook.play(line)
     lines: list[str] = []
     for number, (event, effects) in enumerate(playbook.told[steps:]):
         if number:
             lines.append(f"  . {_say_event(event)}")
-        lines += [f"    {say(effect)}" for effect in effects]
-    after = say_phase(playbook.state)
+        lines += [f"    {describe(effect)}" for effect in effects]
+    after = describe_phase(playbook.state)
     if after != before:
         lines.append(_where(playbook))
     return lines

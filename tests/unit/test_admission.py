@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fl_aggregator.round.state import Collecting, Selecting
-from tests.unit.playbook import Playbook, gathered, training
-from tests.unit.words import say
+from tests.support.round_playbook import Playbook, gathered, training
+from tests.support.round_text import describe
 
 
 def test_edge_k_gets_part_k() -> None:
@@ -131,7 +131,7 @@ def test_an_answer_says_which_registration_it_answers() -> None:
     """A first registration is answered without examples, a second one with those that it named."""
     playbook = Playbook(clients=2, per_round=2)
     playbook.play("start", "join 0", "load 0 examples=17")
-    assert [say(effects[-1]) for _, effects in playbook.told[1:]] == [
+    assert [describe(effects[-1]) for _, effects in playbook.told[1:]] == [
         "admit 0 part=0",
         "admit 0 part=0 examples=17",
     ]

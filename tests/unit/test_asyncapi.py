@@ -16,7 +16,7 @@ import yaml
 
 from fl_shared.protocol import asyncapi, codec
 from fl_shared.protocol import topics as t
-from tests.samples import MESSAGES
+from tests.support.samples import MESSAGES
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"

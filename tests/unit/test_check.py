@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from fl_aggregator.aggregation.validation import Unusable, first_weights_of, weights_of
 from fl_aggregator.storage.update_content import Content
-from fl_shared.protocol.messages import FoldSettings, Section, Update, UpdateMetrics
-from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
+from fl_shared.protocol.messages import Update
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
+from tests.support.builders import digest_of, fold_settings, section, update
 
 MANIFEST = Manifest(
     arrays=(
@@ -20,38 +21,10 @@ MANIFEST = Manifest(
         ArraySpec(name="norm.mean", shape=(1,), role="buffer"),
     )
 )
-CAPS = FoldSettings(max_examples=1000, max_delta=100.0, scale_bits=32)
+CAPS = fold_settings()
 quick = settings(deadline=None, max_examples=100)
 finite = st.floats(-100, 100, width=32)
 vectors = st.lists(finite, min_size=9, max_size=9).map(lambda values: np.array(values, dtype="<f4"))
-
-
-def section(
-    data: bytes,
-    manifest: str = MANIFEST.digest,
-    name: str = "weights",
-    arrays: tuple[ArraySpec, ...] | None = None,
-) -> Section:
-    return Section(name=name, encoding="f32", manifest=manifest, arrays=arrays, data=data)
-
-
-def update(*sections: Section, digest: str | None = None) -> Update:
-    content = [(s.name, s.encoding, s.manifest, s.data) for s in sections]
-    return Update(
-        run="r",
-        epoch=1,
-        seq=1,
-        client="7",
-        session="s",
-        round=3,
-        base="0" * 64,
-        digest=digest or content_digest(content),
-        examples=10,
-        steps=1,
-        seconds=1.0,
-        metrics=UpdateMetrics(),
-        sections=sections,
-    )
 
 
 def values(*changed: tuple[int, float]) -> Vector:
@@ -70,7 +43,7 @@ def refused(bad: Update) -> tuple[str, str]:
 @quick
 @given(vectors)
 def test_what_may_be_folded_comes_back_bit_for_bit(vector: Vector) -> None:
-    found, largest = weights_of(Content.of(update(section(vector.tobytes()))), MANIFEST, CAPS)
+    found, largest = weights_of(Content.of(update(section(vector.tobytes(), MANIFEST))), MANIFEST, CAPS)
     assert found.tobytes() == vector.tobytes()
     assert found.dtype == np.float32
     assert found.shape == (9,)
@@ -84,7 +57,7 @@ def test_a_model_without_values_may_be_folded() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 35, 37, 72])
 def test_wrong_size(size: int) -> None:
-    assert refused(update(section(b"\0" * size))) == (
+    assert refused(update(section(b"\0" * size, MANIFEST))) == (
         "wrong-size",
         f"weights.data: {size} bytes, expected 36",
     )
@@ -100,14 +73,14 @@ def test_wrong_manifest_of_the_same_size() -> None:
 
 @pytest.mark.parametrize("names", [("control",), ("control", "weights"), ("weights", "weights")])
 def test_wrong_sections(names: tuple[str, ...]) -> None:
-    reason, detail = refused(update(*(section(values().tobytes(), name=name) for name in names)))
+    reason, detail = refused(update(*(section(values().tobytes(), MANIFEST, name=name) for name in names)))
     assert reason == "wrong-manifest"
     assert detail == f"sections: {list(names)}, expected ['weights']"
 
 
 def test_wrong_digest() -> None:
-    content = content_digest([("weights", "f32", MANIFEST.digest, values().tobytes())])
-    assert refused(update(section(values().tobytes()), digest="cd" * 32)) == (
+    content = digest_of(MANIFEST, values().tobytes())
+    assert refused(update(section(values().tobytes(), MANIFEST), digest="cd" * 32)) == (
         "wrong-digest",
         f"digest: cdcdcdcdcdcd, the content has {content[:12]}",
     )
@@ -116,10 +89,10 @@ def test_wrong_digest() -> None:
 @quick
 @given(st.integers(0, 35), st.integers(1, 255))
 def test_any_byte_that_changed_on_the_way_is_noticed(index: int, flip: int) -> None:
-    good = update(section(values().tobytes()))
+    good = update(section(values().tobytes(), MANIFEST))
     data = bytearray(values().tobytes())
     data[index] ^= flip
-    assert refused(update(section(bytes(data)), digest=good.digest))[0] == "wrong-digest"
+    assert refused(update(section(bytes(data), MANIFEST), digest=good.digest))[0] == "wrong-digest"
 
 
 @quick
@@ -133,7 +106,7 @@ def test_not_finite_says_where(index: int, value: float, too_large_elsewhere: bo
     vector = values((8 - index, 1e30)) if too_large_elsewhere and index != 4 else values()
     vector[index] = value
     name, offset = ("conv.weight", 0) if index < 6 else ("fc.bias", 6) if index < 8 else ("norm.mean", 8)
-    assert refused(update(section(vector.tobytes()))) == (
+    assert refused(update(section(vector.tobytes(), MANIFEST))) == (
         "not-finite",
         f"weights: element {index - offset} of '{name}' is {value}, expected a finite number",
     )
@@ -146,7 +119,7 @@ def test_not_finite_says_where(index: int, value: float, too_large_elsewhere: bo
 )
 def test_too_large(index: int, value: float) -> None:
     for signed in (value, -value):
-        reason, detail = refused(update(section(values((index, signed)).tobytes())))
+        reason, detail = refused(update(section(values((index, signed)).tobytes(), MANIFEST)))
         assert reason == "too-large"
         assert detail == f"weights: a value of magnitude {value:g}, at most 100 (--max-delta)"
 
@@ -154,7 +127,8 @@ def test_too_large(index: int, value: float) -> None:
 @pytest.mark.parametrize("value", [100.0, -100.0])
 def test_exactly_the_cap_is_allowed(value: float) -> None:
     assert (
-        weights_of(Content.of(update(section(values((3, value)).tobytes()))), MANIFEST, CAPS)[0][3] == value
+        weights_of(Content.of(update(section(values((3, value)).tobytes(), MANIFEST))), MANIFEST, CAPS)[0][3]
+        == value
     )
 
 
@@ -171,14 +145,14 @@ def first_refused(bad: Update, expected: str | None = MANIFEST.digest) -> tuple[
 def test_first_weights_bring_their_manifest_and_may_be_large(expected: str | None) -> None:
     vector = values((0, 1e6))
     manifest, found = first_weights_of(
-        Content.of(update(section(vector.tobytes(), arrays=MANIFEST.arrays))), expected
+        Content.of(update(section(vector.tobytes(), MANIFEST, arrays=MANIFEST.arrays))), expected
     )
     assert manifest == MANIFEST
     assert found.tobytes() == vector.tobytes()
 
 
 def test_first_weights_without_arrays() -> None:
-    assert first_refused(update(section(values().tobytes()))) == (
+    assert first_refused(update(section(values().tobytes(), MANIFEST))) == (
         "wrong-manifest",
         "weights.arrays: missing, and first weights must say what they are",
     )
@@ -186,11 +160,11 @@ def test_first_weights_without_arrays() -> None:
 
 def test_first_weights_whose_arrays_are_no_manifest() -> None:
     twice = (ArraySpec(name="a", shape=(4,)), ArraySpec(name="a", shape=(5,)))
-    reason, detail = first_refused(update(section(values().tobytes(), arrays=twice)))
+    reason, detail = first_refused(update(section(values().tobytes(), MANIFEST, arrays=twice)))
     assert reason == "wrong-manifest"
     assert detail.endswith("names must be unique and in ascending order")
     huge = tuple(ArraySpec(name=f"{n}", shape=(2**33,)) for n in range(3))
-    reason, detail = first_refused(update(section(b"", arrays=huge)))
+    reason, detail = first_refused(update(section(b"", MANIFEST, arrays=huge)))
     assert reason == "wrong-manifest"
     assert "at most 8589934592" in detail
 
@@ -208,17 +182,17 @@ def test_first_weights_with_another_manifest_than_they_say_or_than_the_run_has()
 
 
 def test_first_weights_of_another_size() -> None:
-    assert first_refused(update(section(b"\0" * 35, arrays=MANIFEST.arrays)))[0] == "wrong-size"
+    assert first_refused(update(section(b"\0" * 35, MANIFEST, arrays=MANIFEST.arrays)))[0] == "wrong-size"
 
 
 def test_first_weights_with_another_digest() -> None:
-    bad = update(section(values().tobytes(), arrays=MANIFEST.arrays), digest="cd" * 32)
+    bad = update(section(values().tobytes(), MANIFEST, arrays=MANIFEST.arrays), digest="cd" * 32)
     assert first_refused(bad)[0] == "wrong-digest"
 
 
 def test_first_weights_that_are_not_finite() -> None:
     vector = values((7, float("nan")))
-    assert first_refused(update(section(vector.tobytes(), arrays=MANIFEST.arrays))) == (
+    assert first_refused(update(section(vector.tobytes(), MANIFEST, arrays=MANIFEST.arrays))) == (
         "not-finite",
         "weights: element 1 of 'fc.bias' is nan, expected a finite number",
     )

@@ -28,9 +28,10 @@ from fl_edge.workers.protocol import Loaded
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from tests.samples import MESSAGES
-from tests.unit.boss import Boss, first_weights, given, part
-from tests.unit.playbook import Playbook, digest_of, round_done, training
+from tests.support.builders import partition
+from tests.support.pool_harness import PoolHarness, first_weights, given
+from tests.support.round_playbook import Playbook, digest_of, round_done, training
+from tests.support.samples import MESSAGES
 
 pytestmark = pytest.mark.edge
 
@@ -71,16 +72,16 @@ def test_labels_are_counted_held_out_or_not() -> None:
 def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout_does_not() -> None:
     """How an edge's own labels are spread stays its secret."""
     craft = TorchCraft(load_task("digits"), None, "cpu")
-    boss = Boss(1)
+    harness = PoolHarness(1)
     try:
-        loaded = boss.expect(Loaded, boss.pool.load("0", "digits", part()), timeout=60)
+        loaded = harness.expect(Loaded, harness.pool.load("0", "digits", partition()), timeout=60)
         assert sum(loaded.labels.values()) == loaded.examples + loaded.holdout_examples
         assert len(loaded.labels) == 10
         model = given(first_weights())
-        on_test = boss.expect(Done, boss.pool.evaluate("0", "digits", "test", None, model))
-        held = boss.expect(Done, boss.pool.evaluate("0", "digits", "holdout", part(), model))
+        on_test = harness.expect(Done, harness.pool.evaluate("0", "digits", "test", None, model))
+        held = harness.expect(Done, harness.pool.evaluate("0", "digits", "holdout", partition(), model))
     finally:
-        boss.pool.close()
+        harness.pool.close()
     assert held.confusion is None
     assert on_test.confusion is not None
     counts = on_test.confusion.counts

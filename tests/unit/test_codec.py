@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from tests.samples import MESSAGES
+from tests.support.samples import MESSAGES
 
 TOPICS = sorted({topic for topic, _ in MESSAGES.values()}, key=repr)
 

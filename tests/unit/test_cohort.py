@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fl_aggregator.round.selecting import permutation
-from tests.unit.playbook import round_done, training
+from tests.support.round_playbook import round_done, training
 
 # --- selection --------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from fl_aggregator.cli.main import cli
 from fl_edge.cli import command as fl_edge
 from fl_shared.security.kit import Kit
 from fl_shared.system.mosquitto import configuration
-from tests.programs import BIN
+from tests.support.programs import BIN
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())

@@ -23,6 +23,7 @@ from fl_aggregator.round.state import Summary
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from tests.support.builders import round_summary
 
 
 def row(number: int, accuracy: float | None = None) -> Row:
@@ -30,18 +31,8 @@ def row(number: int, accuracy: float | None = None) -> Row:
 
 
 def summary(number: int, **metrics: float) -> Summary:
-    return Summary(
-        round=number,
-        outcome="committed",
-        reason=None,
-        model=m.ModelReference(version=number, digest="a" * 64),
-        cohort=("0", "1"),
-        participants=("0",),
-        missing={"1": "offline: for 0.5 s"},
-        examples=10,
-        metrics=metrics,
-        seconds={"selecting": 0.25, "collecting": 1.0, "evaluating": 99.0},
-    )
+    seconds = {"selecting": 0.25, "collecting": 1.0, "evaluating": 99.0}
+    return round_summary(number, metrics=metrics, seconds=seconds)
 
 
 def test_a_round_is_a_row_and_again_when_it_was_evaluated() -> None:

@@ -22,6 +22,7 @@ from fl_aggregator.settings import Settings
 from fl_shared.cli.logging import start_logging
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.messages import ModelReference
+from tests.support.builders import round_summary
 
 
 @dataclass
@@ -37,18 +38,7 @@ class Aggregator:
 
 def summary(number: int) -> Summary:
     missing = {f"edge-{edge}": "offline: for 0.5 s" for edge in range(8)}
-    return Summary(
-        round=number,
-        outcome="committed",
-        reason=None,
-        model=ModelReference(version=number, digest="a" * 64),
-        cohort=("0", *missing),
-        participants=("0",),
-        missing=missing,
-        examples=10,
-        metrics={},
-        seconds={"collecting": 0.25},
-    )
+    return round_summary(number, cohort=("0", *missing), missing=missing, seconds={"collecting": 0.25})
 
 
 def played(rounds: int, console: Console, *, live: bool = False) -> tuple[Display, Aggregator]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from fl_aggregator.round.state import Collecting, Evaluating, Failed, Finished, Stopped
-from tests.unit.playbook import Playbook, round_done, training
-from tests.unit.words import say, say_phase
+from tests.support.round_playbook import Playbook, round_done, training
+from tests.support.round_text import describe, describe_phase
 
 
 def published(playbook: Playbook) -> list[str]:
     """For each version, on which split edges were asked to evaluate it."""
-    lines = (say(effect).split() for _, effects in playbook.told for effect in effects)
+    lines = (describe(effect).split() for _, effects in playbook.told for effect in effects)
     return [" ".join((words[1], words[3])) for words in lines if words[0] == "publish"]
 
 
@@ -231,10 +231,10 @@ def test_lines_are_written_in_the_order_of_the_rounds() -> None:
     playbook = training(clients=1, per_round=1, evaluator=True)
     round_done(playbook)
     playbook.play("fail 0", "wait 1")
-    assert playbook.ledger.results == [0, 1, 2]
-    assert playbook.ledger.written == []
+    assert playbook.invariants.results == [0, 1, 2]
+    assert playbook.invariants.written == []
     playbook.play("evaluate e 1 0.5")
-    assert playbook.ledger.written == [1, 2]
+    assert playbook.invariants.written == [1, 2]
 
 
 def test_the_best_version_is_kept() -> None:
@@ -245,7 +245,7 @@ def test_the_best_version_is_kept() -> None:
         round_done(playbook)
         playbook.play(f"evaluate e {version} {accuracy}")
         effects = playbook.told[-1][1]
-        best.append([say(effect) for effect in effects if say(effect).startswith("best")])
+        best.append([describe(effect) for effect in effects if describe(effect).startswith("best")])
     assert best == [["best v1"], [], [], ["best v4"]]
     assert playbook.state.best == 0.6
 
@@ -260,7 +260,7 @@ def test_the_target_accuracy_ends_the_run() -> None:
     )
     round_done(playbook)
     assert playbook >> "evaluate e 2 0.7" << "result 2" << "best v2" << "history 2" << "end"
-    assert say_phase(playbook.state) == "finished target-accuracy"
+    assert describe_phase(playbook.state) == "finished target-accuracy"
     assert playbook.state.version == 2
 
 

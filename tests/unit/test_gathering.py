@@ -6,7 +6,7 @@ import pytest
 
 from fl_aggregator.round.selecting import LOADING, permutation
 from fl_aggregator.round.state import Failed, Selecting
-from tests.unit.playbook import Playbook, gathered, training
+from tests.support.round_playbook import Playbook, gathered, training
 
 # --- gathering --------------------------------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ def test_round_0_makes_version_0_out_of_one_update_without_a_base() -> None:
         << "withdraw 0"
         << "announce 1 base=v0"
     )
-    assert not playbook.ledger.written, "round 0 is not counted, and has no line in the history"
+    assert not playbook.invariants.written, "round 0 is not counted, and has no line in the history"
 
 
 @pytest.mark.parametrize("how", ["fail {}", "unusable {} not-finite", "send {} manifest=N"])
@@ -196,7 +196,7 @@ def test_round_0_is_opened_again_under_its_number_when_nobody_is_left() -> None:
         << f"announce 0 cohort={first}"
     )
     playbook.play(f"send {first}")
-    assert playbook.ledger.written == []
+    assert playbook.invariants.written == []
     assert playbook >> f"send {first} round=0" << f"accept {first} {first}@0", "the round closed twice"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
-from tests.samples import MESSAGES
+from tests.support.samples import MESSAGES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -8,7 +8,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Finished, Run, new_run
 from fl_aggregator.server.resume import replay
 from fl_aggregator.storage.journal import FILE, Journal, read
-from tests.unit.playbook import Playbook, round_done, training
+from tests.support.round_playbook import Playbook, round_done, training
 
 
 def recorded(playbook: Playbook) -> list[do.Record]:

@@ -13,14 +13,14 @@ from safetensors.numpy import load_file
 
 from fl_edge.session.state import Kept
 from fl_edge.storage import update_store
-from fl_shared.tensors.sections import ModelSection, model_digest
-from fl_shared.transfer.upload import FinishedUpdate
-from tests.edge_script import Play, update
-from tests.samples import DATA, MANIFEST
+from fl_shared.tensors.sections import ModelSection
+from tests.support.builders import finished_update
+from tests.support.samples import DATA, MANIFEST
+from tests.support.session_script import SessionScript, update
 
 
 def finished(number: int = 3, *, base: str | None = "b" * 64) -> Kept:
-    return Kept(Play(kept=number).session.finished().selected, update(base=base))  # type: ignore[union-attr]
+    return Kept(SessionScript(kept=number).session.finished().selected, update(base=base))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("base", ["b" * 64, None])
@@ -39,15 +39,7 @@ def test_sections_of_several_lengths(tmp_path: Path) -> None:
         ModelSection("control", MANIFEST, DATA[::-1]),
         ModelSection("weights", MANIFEST, memoryview(DATA)),
     )
-    both = FinishedUpdate(
-        base="b" * 64,
-        digest=model_digest(sections),
-        examples=1,
-        steps=2,
-        seconds=3.0,
-        metrics=one.update.metrics,
-        sections=sections,
-    )
+    both = finished_update(*sections, examples=1, steps=2, seconds=3.0, metrics=one.update.metrics)
     update_store.write(path, "7", Kept(one.selected, both))
     assert update_store.read(path, "7") == Kept(one.selected, both)
 

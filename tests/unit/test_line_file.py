@@ -15,7 +15,7 @@ from fl_aggregator.storage.append_log import LineFile
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.run_directory import HISTORY, RunDirectory, new_record
 from fl_shared.tensors.manifest import WIRE_DTYPE
-from tests.samples import DATA, MANIFEST
+from tests.support.samples import DATA, MANIFEST
 
 FULL = """
 import resource, sys

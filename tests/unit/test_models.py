@@ -9,14 +9,14 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import publication
-from tests.samples import DATA, MANIFEST
+from tests.support.samples import DATA, MANIFEST
 
 MODEL = publication([ModelSection("weights", MANIFEST, DATA)], 2**20)
 TOPICS = set(MODEL.topics())
 A, B, C = Holder("a", 1), Holder("b", 1), Holder("c")
 
 
-class Line:
+class FakeConnection:
     """What a connection is subscribed to."""
 
     def __init__(self) -> None:
@@ -29,9 +29,9 @@ class Line:
 
 class Fixture:
     def __init__(self, *online: str) -> None:
-        self.lines = {client: Line() for client in online}
+        self.connections = {client: FakeConnection() for client in online}
         self.done: list[tuple[Holder, bool, str]] = []
-        self.store = ModelStore(self.lines.get, self._done)
+        self.store = ModelStore(self.connections.get, self._done)
 
     def _done(self, holder: Holder, digest: str, model: Model | None, why: str) -> None:
         assert digest == MODEL.digest
@@ -55,12 +55,12 @@ def test_one_download_serves_all_who_wait_and_those_who_come_later() -> None:
     fleet = Fixture("a", "b", "c")
     fleet.fetch(A)
     fleet.fetch(B)
-    assert [client for client, line in fleet.lines.items() if line.topics] == ["a"]
-    assert fleet.lines["a"].topics == TOPICS
+    assert [client for client, connection in fleet.connections.items() if connection.topics] == ["a"]
+    assert fleet.connections["a"].topics == TOPICS
     fleet.deliver()
     fleet.fetch(C)
     assert fleet.done == [(A, True, ""), (B, True, ""), (C, True, "")]
-    assert not any(line.topics for line in fleet.lines.values()), "nothing stays subscribed"
+    assert not any(connection.topics for connection in fleet.connections.values()), "nothing stays subscribed"
     assert fleet.held(A) is fleet.held(B) is fleet.held(C)
 
 
@@ -71,14 +71,14 @@ def test_a_model_is_kept_no_longer_than_it_is_held() -> None:
     fleet.store.release(A, MODEL.digest)
     assert fleet.held(A) is None
     fleet.fetch(B)
-    assert fleet.lines["b"].topics == TOPICS, "it is fetched again"
+    assert fleet.connections["b"].topics == TOPICS, "it is fetched again"
 
 
 def test_a_released_fetch_is_given_up_without_a_word() -> None:
     fleet = Fixture("a")
     fleet.fetch(A)
     fleet.store.release(A, MODEL.digest)
-    assert fleet.lines["a"].topics == set()
+    assert fleet.connections["a"].topics == set()
     fleet.deliver()
     assert fleet.done == []
     assert fleet.store.due() is None
@@ -88,9 +88,9 @@ def test_a_download_moves_to_another_connection_when_its_own_is_lost() -> None:
     fleet = Fixture("a", "b")
     fleet.fetch(A)
     fleet.fetch(B)
-    del fleet.lines["a"]
+    del fleet.connections["a"]
     fleet.store.line_lost("a", 1.0)
-    assert fleet.lines["b"].topics == TOPICS
+    assert fleet.connections["b"].topics == TOPICS
     fleet.deliver()
     assert fleet.done == [(A, True, ""), (B, True, "")]
 
@@ -99,9 +99,9 @@ def test_without_any_connection_it_waits_for_one() -> None:
     fleet = Fixture()
     fleet.fetch(A)
     assert fleet.store.due() is not None
-    fleet.lines["a"] = Line()
+    fleet.connections["a"] = FakeConnection()
     fleet.store.line_up(2.0)
-    assert fleet.lines["a"].topics == TOPICS
+    assert fleet.connections["a"].topics == TOPICS
 
 
 def test_patience_ends_for_each_holder_alone() -> None:
@@ -121,7 +121,7 @@ def test_what_does_not_come_is_asked_for_again() -> None:
     fleet = Fixture("a")
     fleet.fetch(A)
     asked: list[tuple[Sequence[t.Topic], Sequence[t.Topic]]] = []
-    fleet.lines["a"].ask = lambda subscribe, unsubscribe: asked.append((subscribe, unsubscribe))  # type: ignore[method-assign]
+    fleet.connections["a"].ask = lambda subscribe, unsubscribe: asked.append((subscribe, unsubscribe))  # type: ignore[method-assign]
     fleet.store.advance(4.9)
     assert asked == []
     fleet.store.advance(5.0)
@@ -133,7 +133,7 @@ def test_a_cleared_topic_ends_the_fetch() -> None:
     fleet.fetch(A)
     fleet.store.take(t.ManifestTopic(MODEL.digest[:12]), b"", 1.0)
     assert fleet.done == [(A, False, "it was superseded by a newer version")]
-    assert fleet.lines["a"].topics == set()
+    assert fleet.connections["a"].topics == set()
 
 
 def test_garbage_is_counted_and_told() -> None:

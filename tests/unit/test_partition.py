@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from fl_edge.data.partition import hold_out, parts, split
 from fl_shared.protocol.messages import Partition
 from fl_shared.protocol.partition_scheme import Dirichlet, Iid, Own, Quantity, Shards, parse_scheme
+from tests.support import builders
 
 LABELS = np.random.default_rng(1).integers(0, 10, 6000)
 SCHEMES = ["iid", "shards", "dirichlet:0.3", "dirichlet:0.001", "quantity:0.3", "quantity:0.001"]
 
 
 def partition(**changes: Any) -> Partition:
-    return Partition(**{"index": 0, "count": 20, "scheme": "iid", "seed": 7, "holdout": 0.2, **changes})
+    return builders.partition(**{"seed": 7} | changes)
 
 
 @given(

@@ -13,7 +13,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.system.text import one_line
-from tests.samples import MESSAGES
+from tests.support.samples import MESSAGES
 
 BAD = "a\nb\r\x1b[2Jc\x9b31md\u2028e\u202ef\x00g\x7fh"
 PLAIN = "a b  [2Jc 31md e f g h"

@@ -14,14 +14,14 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import Publication, publication
-from tests.samples import DATA, MANIFEST
+from tests.support.samples import DATA, MANIFEST
 
 MODELS = [publication([ModelSection("weights", MANIFEST, DATA[:-1] + bytes([n]))], 2**20) for n in range(3)]
 
-GHOST = int(GHOST_AFTER) + 2
+OVERDUE = int(GHOST_AFTER) + 2
 
 
-class Line:
+class FakeConnection:
     """A connection that keeps what is sent on it."""
 
     def __init__(self) -> None:
@@ -39,15 +39,15 @@ class Line:
         self.sent.append(message)
 
 
-class Stage:
+class Setup:
     """A predictor with its store; predictions are made at once."""
 
     def __init__(self) -> None:
-        self.line = Line()
+        self.connection = FakeConnection()
         self.now = 0.0
         self.jobs = 0
-        self.store = ModelStore(lambda _: self.line, self._fetched)
-        connect = cast(Any, lambda: self.line)
+        self.store = ModelStore(lambda _: self.connection, self._fetched)
+        connect = cast(Any, lambda: self.connection)
         self.predictor = Predictor("7", "fl", self.store, self, connect, 0, Quota(0.0), "predictors")
 
     def predict(self, *_: object) -> int:
@@ -84,103 +84,103 @@ class Stage:
         """Of the answers, once all jobs that were started are done."""
         for job in range(1, self.jobs + 1):
             self.predictor.predicted(job, Answer(probabilities={"7": 1.0}))
-        return [message.version for message in self.line.sent]
+        return [message.version for message in self.connection.sent]
 
 
 def test_a_request_waits_for_a_newer_model_but_not_for_long() -> None:
-    stage = Stage()
-    stage.announce(0)
-    stage.deliver(MODELS[0])
-    stage.ask()
-    assert stage.versions() == [0]
-    stage.announce(1)
-    stage.ask()
-    stage.wait(4.9)
-    assert stage.versions() == [0], "it waits for version 1"
-    stage.wait(0.2)
-    assert stage.versions() == [0, 0]
-    stage.ask()
-    assert stage.versions() == [0, 0, 0], "it is known to take long"
+    setup = Setup()
+    setup.announce(0)
+    setup.deliver(MODELS[0])
+    setup.ask()
+    assert setup.versions() == [0]
+    setup.announce(1)
+    setup.ask()
+    setup.wait(4.9)
+    assert setup.versions() == [0], "it waits for version 1"
+    setup.wait(0.2)
+    assert setup.versions() == [0, 0]
+    setup.ask()
+    assert setup.versions() == [0, 0, 0], "it is known to take long"
 
 
 def test_a_large_model_is_not_begun_anew_for_each_request() -> None:
-    stage = Stage()
-    stage.announce(0)
-    stage.deliver(MODELS[0])
-    stage.announce(1)
-    stage.ask()
-    stage.wait(300)
-    stage.deliver(MODELS[1])
-    stage.ask()
-    assert stage.versions() == [0, 1]
+    setup = Setup()
+    setup.announce(0)
+    setup.deliver(MODELS[0])
+    setup.announce(1)
+    setup.ask()
+    setup.wait(300)
+    setup.deliver(MODELS[1])
+    setup.ask()
+    assert setup.versions() == [0, 1]
 
 
 def test_requests_that_wait_get_the_newer_model_when_it_comes() -> None:
-    stage = Stage()
-    stage.announce(0)
-    stage.deliver(MODELS[0])
-    stage.announce(2)
-    stage.ask()
-    stage.wait(2)
-    stage.deliver(MODELS[2])
-    assert stage.versions() == [2]
+    setup = Setup()
+    setup.announce(0)
+    setup.deliver(MODELS[0])
+    setup.announce(2)
+    setup.ask()
+    setup.wait(2)
+    setup.deliver(MODELS[2])
+    assert setup.versions() == [2]
 
 
 def test_a_first_model_that_does_not_come_is_tried_again() -> None:
-    stage = Stage()
-    stage.announce(0)
-    stage.wait(600)
-    stage.ask()
-    stage.wait(14)
-    stage.deliver(MODELS[0])
-    assert stage.versions() == [], "nobody waits for it"
-    stage.wait(2)
-    stage.deliver(MODELS[0])
-    stage.ask()
-    assert stage.versions() == [0]
+    setup = Setup()
+    setup.announce(0)
+    setup.wait(600)
+    setup.ask()
+    setup.wait(14)
+    setup.deliver(MODELS[0])
+    assert setup.versions() == [], "nobody waits for it"
+    setup.wait(2)
+    setup.deliver(MODELS[0])
+    setup.ask()
+    assert setup.versions() == [0]
 
 
 def test_a_model_that_does_not_come_gives_way_to_one_that_was_announced_later() -> None:
     """Announced by mistake or malice and never there: it must not keep the others away."""
-    stage = Stage()
-    stage.announce(0)
-    stage.wait(1)
-    stage.announce(1)
-    for _ in range(GHOST):
-        stage.wait(1)
-    stage.deliver(MODELS[1])
-    stage.ask()
-    assert stage.versions() == [1]
-    stage.announce(2)
-    stage.ask()
-    stage.announce(0)
-    for _ in range(GHOST):
-        stage.wait(1)
-    stage.deliver(MODELS[0])
-    stage.ask()
-    assert stage.versions() == [1, 1, 0]
+    setup = Setup()
+    setup.announce(0)
+    setup.wait(1)
+    setup.announce(1)
+    for _ in range(OVERDUE):
+        setup.wait(1)
+    setup.deliver(MODELS[1])
+    setup.ask()
+    assert setup.versions() == [1]
+    setup.announce(2)
+    setup.ask()
+    setup.announce(0)
+    for _ in range(OVERDUE):
+        setup.wait(1)
+    setup.deliver(MODELS[0])
+    setup.ask()
+    assert setup.versions() == [1, 1, 0]
 
 
 def test_a_model_that_comes_slowly_is_not_given_up_for_a_newer_one() -> None:
     """Else an edge on a slow link would never have any, where versions follow fast."""
     section = ModelSection("weights", MANIFEST, DATA)
     slow = publication([section], 1)
-    stage = Stage()
-    stage.predictor.announced(
+    setup = Setup()
+    setup.predictor.announced(
         m.ModelAnnouncement(
             run="R", epoch=1, seq=0, task="digits", round=3, version=3, digest=slow.digest,
             chunks=slow.chunks, size=slow.size,
         ),
-        stage.now,
+        setup.now,
     )  # fmt: skip
     manifest = codec.encode(slow.manifest(run="R", epoch=1, seq=0))
-    stage.store.take(t.ManifestTopic(slow.digest[:12]), manifest, stage.now)
+    setup.store.take(t.ManifestTopic(slow.digest[:12]), manifest, setup.now)
     for index in range(slow.chunks):
-        stage.announce(index % 3)
-        for _ in range(GHOST - 3):
-            stage.wait(1)
+        setup.announce(index % 3)
+        for _ in range(OVERDUE - 3):
+            setup.wait(1)
         chunk = codec.encode(slow.chunk(index, run="R", epoch=1, seq=0))
-        stage.store.take(t.ChunkTopic(slow.digest[:12], index), chunk, stage.now)
-    stage.ask()
-    stage.wait(6)
-    assert stage.versions() == [3]
+        setup.store.take(t.ChunkTopic(slow.digest[:12], index), chunk, setup.now)
+    setup.ask()
+    setup.wait(6)
+    assert setup.versions() == [3]

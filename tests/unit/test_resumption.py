@@ -16,7 +16,7 @@ from fl_aggregator.server.resume import Resumption, recall
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import HISTORY, RunDirectory, new_record, read_run
 from fl_shared.errors import UserError
-from tests.unit.playbook import Playbook, round_done, training
+from tests.support.round_playbook import Playbook, round_done, training
 
 
 def directory_of(playbook: Playbook, path: Path, *, lines: bool = True) -> RunDirectory:

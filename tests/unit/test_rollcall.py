@@ -6,7 +6,7 @@ from fl_aggregator.monitoring.views import edge_states
 from fl_aggregator.round.effects import PublishResult
 from fl_aggregator.round.state import Aggregating
 from fl_shared.protocol import messages as m
-from tests.unit.playbook import Playbook, gathered
+from tests.support.round_playbook import Playbook, gathered
 
 
 def states(views: dict[str, m.EdgeView]) -> dict[str, tuple[str, str | None]]:

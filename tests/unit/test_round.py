@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fl_aggregator.round.state import Collecting, Evaluating, Failed, Finished, Selecting, Stopped
-from tests.unit.playbook import round_done, training
+from tests.support.round_playbook import round_done, training
 
 # --- how a round ends -------------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ def test_the_run_ends_after_its_last_version() -> None:
     round_done(playbook)
     playbook.play("send 0", "send 1")
     assert playbook.state.phase == Finished(at=0.0, reason="rounds")
-    assert playbook.ledger.written == [1, 2]
+    assert playbook.invariants.written == [1, 2]
 
 
 def test_an_interrupt_ends_the_run_and_writes_what_is_known() -> None:
@@ -225,7 +225,7 @@ def test_a_stopped_run_goes_on_in_the_same_round_with_what_it_held() -> None:
     playbook.play(
         "rejoin 0 roles=train", "rejoin 1 roles=train", "rejoin e roles=evaluate", "evaluate e 1 0.5"
     )
-    assert playbook.ledger.written == [1], "the line is written anew, with the accuracy"
+    assert playbook.invariants.written == [1], "the line is written anew, with the accuracy"
     playbook.play("send 1")
     assert playbook.state.version == 2
 
@@ -329,5 +329,5 @@ def test_what_was_recorded_gives_the_state_back() -> None:
     round_done(playbook)
     playbook.play("evaluate e 1 0.5")
     assert not isinstance(playbook.state.phase, Evaluating)
-    playbook.ledger.check_replay(playbook.state)
-    assert len(playbook.ledger.journal) < len(playbook.told)
+    playbook.invariants.check_replay(playbook.state)
+    assert len(playbook.invariants.journal) < len(playbook.told)

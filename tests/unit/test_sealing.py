@@ -21,7 +21,7 @@ from fl_shared.security import hpke, sealing
 from fl_shared.security.sealing import ADDED, Opener, Sealer
 from fl_shared.security.signatures import Signer, Verifier
 from fl_shared.transfer import upload
-from tests.samples import MESSAGES
+from tests.support.samples import MESSAGES
 
 x = bytes.fromhex
 

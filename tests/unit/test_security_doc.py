@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.row import Elsewhere, Row
-from tests.attacks.table import ELSEWHERE, ROWS
+from tests.support.attacks.attack import Attack, CoveredElsewhere
+from tests.support.attacks.table import ATTACKS, COVERED_ELSEWHERE
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "security.md"
@@ -28,16 +28,19 @@ def tables() -> list[list[str]]:
 
 
 def test_the_document_has_what_the_tests_try() -> None:
-    assert tables() == [[row.line() for row in ROWS], [row.line() for row in ELSEWHERE]]
+    assert tables() == [
+        [attack.line() for attack in ATTACKS],
+        [attack.line() for attack in COVERED_ELSEWHERE],
+    ]
 
 
 def test_no_attempt_stands_there_twice() -> None:
-    rows: list[Row | Elsewhere] = [*ROWS, *ELSEWHERE]
-    keys = [(row.name, row.who, setup) for row in rows for setup in row.setups]
+    attacks: list[Attack | CoveredElsewhere] = [*ATTACKS, *COVERED_ELSEWHERE]
+    keys = [(attack.name, attack.who, setup) for attack in attacks for setup in attack.setups]
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("test", [row.test for row in ELSEWHERE])
+@pytest.mark.parametrize("test", [attack.test for attack in COVERED_ELSEWHERE])
 def test_what_is_tried_elsewhere_is(test: str) -> None:
     file, _, function = test.partition("::")
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))

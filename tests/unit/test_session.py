@@ -1,4 +1,4 @@
-"""The edge's session, play by play. The numbers in the names are clauses of docs/protocol.md."""
+"""The edge's session, event by event. The numbers in the names are clauses of docs/protocol.md."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from fl_edge.session.transitions import pause
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
 from fl_shared.transfer import upload
-from tests.edge_script import Play, identity, shown, update, version_digest
-from tests.samples import DATA
+from tests.support.samples import DATA
+from tests.support.session_script import SessionScript, identity, shown, update, version_digest
 
 READY = ("connected s1", "admitted part=7/20", "loaded 0", "admitted part=7/20")
 TRAINS = (*READY, "selected 1", "fetched 1")
@@ -39,27 +39,27 @@ def sent(effects: object) -> list[m.Message]:
     return [effect.message for effect in effects if isinstance(effect, Send)]
 
 
-def ready(**changes: object) -> Play:
-    play = Play(identity(**changes))
-    play.do(*READY)
-    return play
+def ready(**changes: object) -> SessionScript:
+    script = SessionScript(identity(**changes))
+    script.do(*READY)
+    return script
 
 
 # --- section 4 --------------------------------------------------------------------------------------------
 
 
 def test_4_1_birth_comes_before_the_registration_and_names_the_same_session() -> None:
-    assert Play().texts("connected s1") == [
+    assert SessionScript().texts("connected s1") == [
         "send fl/clients/7/presence (retained): online session=s1",
         "send fl/register/7: register session=s1",
     ]
 
 
 def test_4_1_a_presence_overwritten_by_an_old_will_is_published_again() -> None:
-    play = ready()
+    script = ready()
     again = ["send fl/clients/7/presence (retained): online session=s1"]
-    assert play.texts("presence offline s0") == again
-    assert play.texts("presence cleared") == again
+    assert script.texts("presence offline s0") == again
+    assert script.texts("presence cleared") == again
 
 
 @pytest.mark.parametrize("line", ["presence online s1", "presence online s9"])
@@ -68,158 +68,158 @@ def test_4_1_a_presence_that_is_online_is_left_alone(line: str) -> None:
 
 
 def test_4_2_registration_is_repeated_with_growing_pauses() -> None:
-    play = Play()
-    play.do("connected s1")
+    script = SessionScript()
+    script.do("connected s1")
     pauses = []
     for _ in range(8):
-        due = next_due(play.state)
+        due = next_due(script.state)
         assert due is not None
-        pauses.append(due - play.now)
-        assert play.texts(f"time {pauses[-1] - 0.01}") == []
-        assert play.texts("time 0.02") == ["send fl/register/7: register session=s1"]
+        pauses.append(due - script.now)
+        assert script.texts(f"time {pauses[-1] - 0.01}") == []
+        assert script.texts("time 0.02") == ["send fl/register/7: register session=s1"]
     assert 1 <= pauses[0] < 2
     assert all(15 <= later <= 30 for later in pauses[5:])
     assert pauses[:5] == sorted(pauses[:5])
 
 
 def test_4_2_it_registers_again_when_a_new_start_of_the_aggregator_comes_online() -> None:
-    play = ready()
-    play.do("aggregator online a1 epoch=1 retained")
-    assert play.texts("aggregator online a1 epoch=1") == []
-    assert play.texts("aggregator online a2 epoch=1") == ["send fl/register/7: register session=s1"]
-    play.do("admitted part=7/20", "admitted part=7/20")
-    assert isinstance(play.session.link, Registered)
-    assert play.texts("aggregator offline a1 epoch=1") == [], "the will of an older session"
-    assert play.texts("aggregator online a3 epoch=2") == ["send fl/register/7: register session=s1"]
+    script = ready()
+    script.do("aggregator online a1 epoch=1 retained")
+    assert script.texts("aggregator online a1 epoch=1") == []
+    assert script.texts("aggregator online a2 epoch=1") == ["send fl/register/7: register session=s1"]
+    script.do("admitted part=7/20", "admitted part=7/20")
+    assert isinstance(script.session.link, Registered)
+    assert script.texts("aggregator offline a1 epoch=1") == [], "the will of an older session"
+    assert script.texts("aggregator online a3 epoch=2") == ["send fl/register/7: register session=s1"]
 
 
 def test_4_2_a_retained_birth_does_not_double_the_registration() -> None:
-    play = Play()
-    play.do("connected s1")
-    assert play.texts("aggregator online a1 retained") == []
-    assert play.texts("aggregator online a2") == ["send fl/register/7: register session=s1"]
+    script = SessionScript()
+    script.do("connected s1")
+    assert script.texts("aggregator online a1 retained") == []
+    assert script.texts("aggregator online a2") == ["send fl/register/7: register session=s1"]
 
 
 def test_4_3_replies_to_other_sessions_are_ignored() -> None:
-    play = Play()
-    play.do("connected s1")
-    assert play.do("admitted part=7/20 session=s0") == ()
-    assert play.do("refused id-in-use session=s0") == ()
-    assert isinstance(play.session.link, Registering)
+    script = SessionScript()
+    script.do("connected s1")
+    assert script.do("admitted part=7/20 session=s0") == ()
+    assert script.do("refused id-in-use session=s0") == ()
+    assert isinstance(script.session.link, Registering)
 
 
 def test_4_3_while_parts_are_not_given_out_it_waits_and_asks_again_slowly() -> None:
-    play = Play()
-    play.do("connected s1", "admitted")
-    assert isinstance(play.session.link, AwaitingPart)
-    due = next_due(play.state)
+    script = SessionScript()
+    script.do("connected s1", "admitted")
+    assert isinstance(script.session.link, AwaitingPart)
+    due = next_due(script.state)
     assert due is not None
     assert due >= 10
-    assert play.texts(f"time {due}") == ["send fl/register/7: register session=s1"]
-    assert isinstance(play.session.link, AwaitingPart)
-    assert play.texts("admitted part=3/20")[-1] == "load job=0 digits part=3/20"
+    assert script.texts(f"time {due}") == ["send fl/register/7: register session=s1"]
+    assert isinstance(script.session.link, AwaitingPart)
+    assert script.texts("admitted part=3/20")[-1] == "load job=0 digits part=3/20"
 
 
 def test_4_4_second_registration_follows_loading_and_is_repeated_until_answered() -> None:
-    play = Play()
-    play.do("connected s1")
-    assert "load job=0 digits part=7/20" in play.texts("admitted part=7/20")
-    assert isinstance(play.session.link, Loading)
+    script = SessionScript()
+    script.do("connected s1")
+    assert "load job=0 digits part=7/20" in script.texts("admitted part=7/20")
+    assert isinstance(script.session.link, Loading)
     second = "send fl/register/7: register session=s1 run=R epoch=1 examples=40"
-    assert second in play.texts("loaded 0")
-    assert play.texts("time 2") == [second]
-    assert isinstance(play.session.link, Confirming)
-    play.do("admitted part=7/20")
-    assert isinstance(play.session.link, Registered)
-    assert next_due(play.state) is None
+    assert second in script.texts("loaded 0")
+    assert script.texts("time 2") == [second]
+    assert isinstance(script.session.link, Confirming)
+    script.do("admitted part=7/20")
+    assert isinstance(script.session.link, Registered)
+    assert next_due(script.state) is None
 
 
 def test_4_3_a_late_answer_to_the_first_registration_does_not_pass_for_one_to_the_second() -> None:
-    play = Play()
-    play.do("connected s1", "admitted part=7/20", "loaded 0")
-    assert play.texts("admitted part=7/20 answers=first") == []
-    assert isinstance(play.session.link, Confirming)
-    assert play.texts("admitted part=7/20") == ["say registered for run R with 40 examples"]
+    script = SessionScript()
+    script.do("connected s1", "admitted part=7/20", "loaded 0")
+    assert script.texts("admitted part=7/20 answers=first") == []
+    assert isinstance(script.session.link, Confirming)
+    assert script.texts("admitted part=7/20") == ["say registered for run R with 40 examples"]
 
 
 def test_4_4_an_edge_that_does_not_train_registers_once() -> None:
-    play = Play(identity(roles=("predict",)))
-    play.do("connected s1")
-    assert play.texts("admitted") == ["say admitted to run R (digits)"]
-    assert isinstance(play.session.link, Registered)
+    script = SessionScript(identity(roles=("predict",)))
+    script.do("connected s1")
+    assert script.texts("admitted") == ["say admitted to run R (digits)"]
+    assert isinstance(script.session.link, Registered)
 
 
 def test_4_4_after_a_reconnect_the_part_is_not_loaded_again() -> None:
-    play = ready()
-    assert play.texts("lost") == []
-    play.do("connected s2")
-    assert play.texts("admitted part=7/20") == [
+    script = ready()
+    assert script.texts("lost") == []
+    script.do("connected s2")
+    assert script.texts("admitted part=7/20") == [
         "send fl/register/7: register session=s2 run=R epoch=1 examples=40"
     ]
 
 
 def test_another_part_is_loaded_anew() -> None:
-    play = ready()
-    play.do("aggregator online a2 epoch=2")
-    assert "load job=1 digits part=8/20" in play.texts("admitted part=8/20 epoch=2")
-    assert "load job=2 digits part=9/20" in play.texts("admitted part=9/20 epoch=2")
-    assert play.do("loaded 1") == (), "that of the part before"
-    assert play.texts("loaded 2")[-1].endswith("epoch=2 examples=40")
+    script = ready()
+    script.do("aggregator online a2 epoch=2")
+    assert "load job=1 digits part=8/20" in script.texts("admitted part=8/20 epoch=2")
+    assert "load job=2 digits part=9/20" in script.texts("admitted part=9/20 epoch=2")
+    assert script.do("loaded 1") == (), "that of the part before"
+    assert script.texts("loaded 2")[-1].endswith("epoch=2 examples=40")
 
 
 def test_a_part_that_is_loaded_while_offline_is_confirmed_after_the_reconnect() -> None:
-    play = Play()
-    play.do("connected s1", "admitted part=7/20", "lost")
-    assert sent(play.do("loaded 0")) == []
-    play.do("connected s2")
-    assert len(sent(play.do("admitted part=7/20"))) == 1
+    script = SessionScript()
+    script.do("connected s1", "admitted part=7/20", "lost")
+    assert sent(script.do("loaded 0")) == []
+    script.do("connected s2")
+    assert len(sent(script.do("admitted part=7/20"))) == 1
 
 
 @pytest.mark.parametrize(
     "reason", ["id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "no-part-left"]
 )
 def test_4_6_refused_means_exit_2_with_the_reason(reason: str) -> None:
-    play = Play()
-    play.do("connected s1")
-    texts = play.texts(f"refused {reason}")
-    assert isinstance(play.state, Stopped)
-    assert play.state.exit_code == 2
-    assert reason in play.state.reason
+    script = SessionScript()
+    script.do("connected s1")
+    texts = script.texts(f"refused {reason}")
+    assert isinstance(script.state, Stopped)
+    assert script.state.exit_code == 2
+    assert reason in script.state.reason
     assert texts[-2:] == ["send fl/clients/7/presence (retained): offline session=s1", "disconnect"]
 
 
 def test_an_edge_without_the_task_says_which_it_has() -> None:
-    play = Play()
-    play.do("connected s1", "admitted part=7/20 task=cifar10")
-    assert isinstance(play.state, Stopped)
-    assert play.state.exit_code == 2
-    assert "'cifar10'" in play.state.reason
-    assert "digits, mnist" in play.state.reason
+    script = SessionScript()
+    script.do("connected s1", "admitted part=7/20 task=cifar10")
+    assert isinstance(script.state, Stopped)
+    assert script.state.exit_code == 2
+    assert "'cifar10'" in script.state.reason
+    assert "digits, mnist" in script.state.reason
 
 
 @pytest.mark.parametrize(
     ("task", "has"), [("synthetic-5", True), ("synthetic-", False), ("synthetic-x", False)]
 )
 def test_a_family_of_tasks_has_a_number(task: str, has: bool) -> None:
-    play = Play(identity(families=("synthetic-",)))
-    play.do("connected s1", f"admitted part=7/20 task={task}")
-    assert isinstance(play.state, Stopped) is not has
-    if isinstance(play.state, Stopped):
-        assert "digits, mnist, synthetic-N" in play.state.reason
+    script = SessionScript(identity(families=("synthetic-",)))
+    script.do("connected s1", f"admitted part=7/20 task={task}")
+    assert isinstance(script.state, Stopped) is not has
+    if isinstance(script.state, Stopped):
+        assert "digits, mnist, synthetic-N" in script.state.reason
 
 
 def test_an_edge_that_insists_on_a_task_trains_no_other() -> None:
-    play = Play(identity(task="mnist"))
-    play.do("connected s1", "admitted part=7/20 task=digits")
-    assert isinstance(play.state, Stopped)
-    assert play.state.exit_code == 2
+    script = SessionScript(identity(task="mnist"))
+    script.do("connected s1", "admitted part=7/20 task=digits")
+    assert isinstance(script.state, Stopped)
+    assert script.state.exit_code == 2
 
 
 def test_missing_data_is_the_users_mistake_and_a_dead_worker_is_not() -> None:
-    missing = Play()
+    missing = SessionScript()
     missing.do("connected s1", "admitted part=7/20", "failed 0 put train.gz into /data user=yes")
     assert missing.state == Stopped(identity(), 2, "put train.gz into /data")
-    dead = Play()
+    dead = SessionScript()
     dead.do("connected s1", "admitted part=7/20")
     assert "load job=1 digits part=7/20" in dead.texts("failed 0 killed")
     assert "load job=2 digits part=7/20" in dead.texts("failed 1 killed")
@@ -232,69 +232,69 @@ def test_missing_data_is_the_users_mistake_and_a_dead_worker_is_not() -> None:
 
 
 def test_5_2_fetches_the_base_then_trains_then_reports() -> None:
-    play = ready()
-    assert play.texts("selected 1") == [
+    script = ready()
+    assert script.texts("selected 1") == [
         "say selected for round 1",
         f"fetch job=1 {version_digest(0)[:12]} within 600 s",
     ]
-    assert play.texts("fetched 1") == ["train job=1 round=1 from version 0 part=7/20"]
-    [message] = sent(play.do("trained 1"))
+    assert script.texts("fetched 1") == ["train job=1 round=1 from version 0 part=7/20"]
+    [message] = sent(script.do("trained 1"))
     assert isinstance(message, m.Update)
     assert (message.round, message.client, message.session, message.run) == (1, "7", "s1", "R")
     assert message.digest == update().digest
 
 
 def test_5_3_round_0_makes_the_first_weights_without_a_base() -> None:
-    play = ready()
-    assert play.texts("selected 0")[-1] == "train job=1 round=0 first weights part=7/20"
-    [message] = sent(play.do("trained 1 base=none"))
+    script = ready()
+    assert script.texts("selected 0")[-1] == "train job=1 round=0 first weights part=7/20"
+    [message] = sent(script.do("trained 1 base=none"))
     assert isinstance(message, m.Update)
     assert message.base is None
     assert message.sections[0].arrays is not None
 
 
 def test_who_is_not_in_the_cohort_does_nothing() -> None:
-    play = ready()
-    assert play.do("selected 1 cohort=8,9") == ()
-    assert play.texts("selected 1 cohort=8,9,7")[0] == "say selected for round 1", "called as a substitute"
+    script = ready()
+    assert script.do("selected 1 cohort=8,9") == ()
+    assert script.texts("selected 1 cohort=8,9,7")[0] == "say selected for round 1", "called as a substitute"
 
 
 def test_5_1_a_personal_selection_needs_no_cohort() -> None:
-    play = ready()
-    assert play.texts("selected 1 work")[0] == "say selected for round 1"
+    script = ready()
+    assert script.texts("selected 1 work")[0] == "say selected for round 1"
 
 
 def test_a_selection_seen_before_the_admission_is_taken_up_after_loading() -> None:
-    play = Play()
-    play.do("connected s1")
-    assert play.do("selected 3") == ()
-    assert not any(isinstance(effect, Fetch) for effect in play.do("admitted part=7/20"))
-    assert any(isinstance(effect, Fetch) for effect in play.do("loaded 0"))
+    script = SessionScript()
+    script.do("connected s1")
+    assert script.do("selected 3") == ()
+    assert not any(isinstance(effect, Fetch) for effect in script.do("admitted part=7/20"))
+    assert any(isinstance(effect, Fetch) for effect in script.do("loaded 0"))
 
 
 def test_5_5_a_round_whose_update_is_held_is_not_trained_again() -> None:
-    play = Play()
-    play.do("connected s1", "selected 3", "admitted part=7/20 held=3")
-    assert not any(isinstance(effect, Fetch | Train) for effect in play.do("loaded 0"))
-    assert any(isinstance(effect, Fetch) for effect in play.do("selected 4"))
+    script = SessionScript()
+    script.do("connected s1", "selected 3", "admitted part=7/20 held=3")
+    assert not any(isinstance(effect, Fetch | Train) for effect in script.do("loaded 0"))
+    assert any(isinstance(effect, Fetch) for effect in script.do("selected 4"))
 
 
 def test_4_3_another_run_or_epoch_is_not_obeyed() -> None:
-    play = ready()
-    assert play.do("selected 5 run=ghost") == ()
-    assert play.texts("selected 5 epoch=2") == ["send fl/register/7: register session=s1"], (
+    script = ready()
+    assert script.do("selected 5 run=ghost") == ()
+    assert script.texts("selected 5 epoch=2") == ["send fl/register/7: register session=s1"], (
         "it has missed a birth"
     )
-    assert isinstance(play.session.work, Idle)
-    assert "say selected for round 5" in play.texts("admitted part=7/20 epoch=2")
+    assert isinstance(script.session.work, Idle)
+    assert "say selected for round 5" in script.texts("admitted part=7/20 epoch=2")
 
 
 def test_the_same_selection_again_changes_nothing() -> None:
-    play = Play()
-    play.do(*TRAINS)
-    assert play.do("selected 1 cohort=7,8,9") == ()
-    play.do("trained 1", "accepted 1")
-    assert play.do("selected 1") == ()
+    script = SessionScript()
+    script.do(*TRAINS)
+    assert script.do("selected 1 cohort=7,8,9") == ()
+    script.do("trained 1", "accepted 1")
+    assert script.do("selected 1") == ()
 
 
 @pytest.mark.parametrize("phase", ["fetching", "training"])
@@ -323,31 +323,31 @@ def test_the_same_selection_again_changes_nothing() -> None:
     ],
 )
 def test_5_7_what_stops_training(phase: str, line: str, stops: bool) -> None:
-    play = Play()
-    play.do(*(TRAINS if phase == "training" else TRAINS[:-1]))
-    texts = play.texts(line)
+    script = SessionScript()
+    script.do(*(TRAINS if phase == "training" else TRAINS[:-1]))
+    texts = script.texts(line)
     assert ("cancel job=1" in texts) is stops
-    work = play.session.work
+    work = script.session.work
     assert (isinstance(work, Training | Fetching) and work.job == 1) is not stops
 
 
 def test_5_7_clearing_the_own_topic_stops_what_came_on_it() -> None:
-    play = ready()
-    play.do("selected 1 work", "fetched 1")
-    assert "cancel job=1" in play.texts("cleared work")
+    script = ready()
+    script.do("selected 1 work", "fetched 1")
+    assert "cancel job=1" in script.texts("cleared work")
 
 
 def test_5_2_a_failure_is_told_until_the_round_is_over() -> None:
-    play = Play()
-    play.do(*TRAINS)
+    script = SessionScript()
+    script.do(*TRAINS)
     failed = "send fl/updates/7: failed session=s1 epoch=1 round=1: the worker was killed"
-    assert failed in play.texts("failed 1 the worker was killed")
-    assert play.texts("time 10") == [failed]
-    play.do("lost", "connected s2")
-    assert failed.replace("s1", "s2") in play.texts("admitted part=7/20")
-    play.do("result 1")
-    assert isinstance(play.session.work, Idle)
-    assert next_due(play.state) is not None, "of the registration"
+    assert failed in script.texts("failed 1 the worker was killed")
+    assert script.texts("time 10") == [failed]
+    script.do("lost", "connected s2")
+    assert failed.replace("s1", "s2") in script.texts("admitted part=7/20")
+    script.do("result 1")
+    assert isinstance(script.session.work, Idle)
+    assert next_due(script.state) is not None, "of the registration"
 
 
 # --- section 6: uploads -----------------------------------------------------------------------------------
@@ -356,24 +356,24 @@ BIG = DATA * 1000
 """16,000 bytes: 16 chunks of 1,000."""
 
 
-def offering(*, chunk: int = 1024, limit: int = 100, connected: str = "connected s1") -> Play:
+def offering(*, chunk: int = 1024, limit: int = 100, connected: str = "connected s1") -> SessionScript:
     """An edge that has offered an update of 16,000 bytes."""
-    play = Play(identity(chunk=chunk))
-    play.do(connected, *READY[1:], f"selected 1 limit={limit}", "fetched 1")
-    play.happen(Trained(play.now, 1, update(data=BIG)))
-    return play
+    script = SessionScript(identity(chunk=chunk))
+    script.do(connected, *READY[1:], f"selected 1 limit={limit}", "fetched 1")
+    script.happen(Trained(script.now, 1, update(data=BIG)))
+    return script
 
 
-def shipment(play: Play) -> object:
-    assert isinstance(play.session.work, Reporting)
-    return play.session.work.shipment
+def shipment(script: SessionScript) -> object:
+    assert isinstance(script.session.work, Reporting)
+    return script.session.work.shipment
 
 
 @pytest.mark.parametrize(("limit", "kind"), [(16_000, m.Update), (15_999, m.Offer), (0, m.Offer)])
 def test_6_1_an_update_over_the_inline_limit_is_offered(limit: int, kind: type[m.Message]) -> None:
-    play = ready()
-    play.do(f"selected 1 limit={limit}", "fetched 1")
-    [message] = sent(play.happen(Trained(play.now, 1, update(data=BIG))))
+    script = ready()
+    script.do(f"selected 1 limit={limit}", "fetched 1")
+    [message] = sent(script.happen(Trained(script.now, 1, update(data=BIG))))
     assert isinstance(message, kind)
     if isinstance(message, m.Offer):
         assert (message.size, message.chunks, message.chunk_size) == (16_000, 1, 2**20)
@@ -382,12 +382,12 @@ def test_6_1_an_update_over_the_inline_limit_is_offered(limit: int, kind: type[m
 
 
 def test_6_1_what_the_broker_does_not_take_whole_is_offered_in_chunks_that_it_takes() -> None:
-    play = Play()
-    play.do("connected s1 largest=10000", *TRAINS[1:])
-    [message] = sent(play.happen(Trained(play.now, 1, update(data=BIG))))
+    script = SessionScript()
+    script.do("connected s1 largest=10000", *TRAINS[1:])
+    [message] = sent(script.happen(Trained(script.now, 1, update(data=BIG))))
     assert isinstance(message, m.Offer)
     assert 8_000 < message.chunk_size < 9_500
-    [send] = play.do("grant 1 0,1 digest=" + update(data=BIG).digest)
+    [send] = script.do("grant 1 0,1 digest=" + update(data=BIG).digest)
     assert isinstance(send, SendChunks)
     parts = [upload.part(send.sender, 0, send.update, send.chunk_size, index) for index in send.chunks]
     assert all(len(encode(part)) + upload.PACKET_ROOM <= 10_000 for part in parts)
@@ -396,46 +396,48 @@ def test_6_1_what_the_broker_does_not_take_whole_is_offered_in_chunks_that_it_ta
 
 @pytest.mark.parametrize("largest", [0, 400, 1400, 1700])
 def test_6_1_a_broker_that_takes_next_to_nothing_is_told_of(largest: int) -> None:
-    play = offering(connected=f"connected s1 largest={largest}")
-    assert isinstance(play.session.work, Unable)
-    assert "the broker takes packets of" in play.session.work.detail
+    script = offering(connected=f"connected s1 largest={largest}")
+    assert isinstance(script.session.work, Unable)
+    assert "the broker takes packets of" in script.session.work.detail
 
 
 def test_6_1_the_first_weights_are_offered_with_their_arrays() -> None:
-    play = ready()
-    play.do("selected 0 limit=0")
-    [message] = sent(play.do("trained 1 base=none"))
+    script = ready()
+    script.do("selected 0 limit=0")
+    [message] = sent(script.do("trained 1 base=none"))
     assert isinstance(message, m.Offer)
     assert message.base is None
     assert message.sections[0].arrays is not None
 
 
 def test_6_2_an_offer_is_repeated_like_an_update_while_nobody_answers() -> None:
-    play = offering()
+    script = offering()
     for _ in range(6):
-        due = next_due(play.state)
+        due = next_due(script.state)
         assert due is not None
-        assert 5 <= due - play.now <= 30
-        [message] = sent(play.do(f"time {due - play.now}"))
+        assert 5 <= due - script.now <= 30
+        [message] = sent(script.do(f"time {due - script.now}"))
         assert isinstance(message, m.Offer)
         assert message.chunk_size == 1024
 
 
 def test_6_3_granted_chunks_are_sent_once_in_order() -> None:
-    play = offering()
+    script = offering()
     digest = update(data=BIG).digest
-    assert play.texts(f"grant 1 3,1,2,3,1 digest={digest}") == [
+    assert script.texts(f"grant 1 3,1,2,3,1 digest={digest}") == [
         "send chunks 3,1,2 of 1024 bytes session=s1 round=1"
     ]
-    assert shipment(play) == Granted(1024)
-    assert play.texts(f"grant 1 3 digest={digest}") == ["send chunks 3 of 1024 bytes session=s1 round=1"]
+    assert shipment(script) == Granted(1024)
+    assert script.texts(f"grant 1 3 digest={digest}") == ["send chunks 3 of 1024 bytes session=s1 round=1"]
 
 
 def test_6_3_chunks_that_there_are_not_are_not_sent() -> None:
-    play = offering()
+    script = offering()
     digest = update(data=BIG).digest
-    assert play.do(f"grant 1 16,17 digest={digest}") == ()
-    assert play.texts(f"grant 1 15,99 digest={digest}") == ["send chunks 15 of 1024 bytes session=s1 round=1"]
+    assert script.do(f"grant 1 16,17 digest={digest}") == ()
+    assert script.texts(f"grant 1 15,99 digest={digest}") == [
+        "send chunks 15 of 1024 bytes session=s1 round=1"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -443,42 +445,42 @@ def test_6_3_chunks_that_there_are_not_are_not_sent() -> None:
     ["1 0 digest=" + "0" * 64, "2 0", "0 0", "1 0 run=ghost", "1 0 epoch=2", "1 0 session=s0"],
 )
 def test_6_3_what_was_not_granted_for_this_is_not_sent(grant: str) -> None:
-    play = offering()
+    script = offering()
     more = "" if "digest" in grant else f" digest={update(data=BIG).digest}"
-    assert play.do(f"grant {grant}{more}") == ()
-    assert shipment(play) == Offered(1024)
+    assert script.do(f"grant {grant}{more}") == ()
+    assert shipment(script) == Offered(1024)
 
 
 def test_6_3_a_grant_for_what_was_sent_whole_means_nothing() -> None:
-    play = Play()
-    play.do(*TRAINS, "trained 1")
-    assert shipment(play) == Whole()
-    assert play.do("grant 1 0") == ()
+    script = SessionScript()
+    script.do(*TRAINS, "trained 1")
+    assert shipment(script) == Whole()
+    assert script.do("grant 1 0") == ()
 
 
 def test_6_3_the_numbers_of_chunks_and_of_other_messages_grow_together() -> None:
-    play = offering()
+    script = offering()
     digest = update(data=BIG).digest
-    [send] = play.do(f"grant 1 0,1,2 digest={digest}")
+    [send] = script.do(f"grant 1 0,1,2 digest={digest}")
     assert isinstance(send, SendChunks)
-    assert play.session.seq == send.first_seq + 3
-    [again] = play.do(f"grant 1 0 digest={digest}")
+    assert script.session.seq == send.first_seq + 3
+    [again] = script.do(f"grant 1 0 digest={digest}")
     assert isinstance(again, SendChunks)
     assert again.first_seq == send.first_seq + 3
 
 
 def test_6_4_while_grants_come_the_offer_is_not_repeated() -> None:
-    play = offering()
+    script = offering()
     digest = update(data=BIG).digest
     for index in range(15):
-        assert len(play.do(f"grant 1 {index} digest={digest}")) == 1
-        assert play.do("time 9.9") == ()
+        assert len(script.do(f"grant 1 {index} digest={digest}")) == 1
+        assert script.do("time 9.9") == ()
     waits = []
     for _ in range(5):
-        due = next_due(play.state)
+        due = next_due(script.state)
         assert due is not None
-        waits.append(due - play.now)
-        [message] = sent(play.do(f"time {waits[-1]}"))
+        waits.append(due - script.now)
+        [message] = sent(script.do(f"time {waits[-1]}"))
         assert isinstance(message, m.Offer)
     assert waits[0] + 9.9 >= 10
     assert all(10 <= wait <= 30 for wait in waits[1:])
@@ -486,132 +488,133 @@ def test_6_4_while_grants_come_the_offer_is_not_repeated() -> None:
 
 @pytest.mark.parametrize("again", ["connected s2", "aggregator online a2 epoch=2"])
 def test_6_4_after_a_reconnect_and_in_a_new_epoch_it_is_offered_again_cut_the_same_way(again: str) -> None:
-    play = offering()
-    play.do("aggregator online a1 retained", f"grant 1 0,1 digest={update(data=BIG).digest}")
+    script = offering()
+    script.do("aggregator online a1 retained", f"grant 1 0,1 digest={update(data=BIG).digest}")
     epoch = 2 if "epoch=2" in again else 1
-    play.do(*(["lost"] if "connected" in again else []), again)
-    assert play.do(f"grant 1 2 digest={update(data=BIG).digest}") == () or epoch == 2
-    messages = sent(play.do(f"admitted part=7/20 epoch={epoch}"))
+    script.do(*(["lost"] if "connected" in again else []), again)
+    # The new registration is not answered yet.
+    assert script.do(f"grant 1 2 epoch={epoch} digest={update(data=BIG).digest}") == ()
+    messages = sent(script.do(f"admitted part=7/20 epoch={epoch}"))
     [message] = [message for message in messages if isinstance(message, m.Offer)]
     assert (message.chunk_size, message.epoch) == (1024, epoch)
-    [send] = play.do(f"grant 1 2 epoch={epoch} digest={update(data=BIG).digest}")
+    [send] = script.do(f"grant 1 2 epoch={epoch} digest={update(data=BIG).digest}")
     assert isinstance(send, SendChunks)
     assert (send.sender.session, send.sender.epoch) == (message.session, epoch)
 
 
 def test_6_4_a_broker_that_takes_less_than_before_gets_smaller_chunks() -> None:
-    play = offering(chunk=8192)
-    play.do("lost", "connected s2 largest=5000")
-    [message] = [x for x in sent(play.do("admitted part=7/20")) if isinstance(x, m.Offer)]
+    script = offering(chunk=8192)
+    script.do("lost", "connected s2 largest=5000")
+    [message] = [x for x in sent(script.do("admitted part=7/20")) if isinstance(x, m.Offer)]
     assert 3_000 < message.chunk_size < 4_500
 
 
 @pytest.mark.parametrize("answer", ["accepted 1", "rejected 1 wrong-digest"])
 def test_6_5_accepted_and_rejected_end_an_upload(answer: str) -> None:
-    play = offering()
+    script = offering()
     digest = update(data=BIG).digest
-    play.do(f"grant 1 0,1 digest={digest}")
-    play.do(f"{answer} digest={digest}")
-    assert isinstance(play.session.work, Idle)
-    assert play.do(f"grant 1 2 digest={digest}") == ()
+    script.do(f"grant 1 0,1 digest={digest}")
+    script.do(f"{answer} digest={digest}")
+    assert isinstance(script.session.work, Idle)
+    assert script.do(f"grant 1 2 digest={digest}") == ()
 
 
 def test_6_2_an_offer_may_be_answered_with_accepted_at_once() -> None:
-    play = offering()
-    play.do(f"accepted 1 digest={update(data=BIG).digest}")
-    assert isinstance(play.session.work, Idle)
+    script = offering()
+    script.do(f"accepted 1 digest={update(data=BIG).digest}")
+    assert isinstance(script.session.work, Idle)
 
 
 # --- section 5: reporting ---------------------------------------------------------------------------------
 
 
 def test_5_5_an_update_is_repeated_after_pauses_of_5_to_30_seconds() -> None:
-    play = Play()
-    play.do(*TRAINS, "trained 1")
+    script = SessionScript()
+    script.do(*TRAINS, "trained 1")
     for attempt in range(6):
-        due = next_due(play.state)
+        due = next_due(script.state)
         assert due is not None
-        wait = due - play.now
+        wait = due - script.now
         assert 5 <= wait <= 30
         assert attempt == 0 or wait >= 10
-        assert play.texts(f"time {wait - 0.01}") == []
-        [message] = sent(play.do("time 0.02"))
+        assert script.texts(f"time {wait - 0.01}") == []
+        [message] = sent(script.do("time 0.02"))
         assert isinstance(message, m.Update)
 
 
 def test_5_5_an_update_is_kept_offline_and_sent_again_under_the_new_envelope() -> None:
-    play = Play()
-    play.do(*TRAINS, "lost")
-    assert sent(play.do("trained 1")) == []
-    assert next_due(play.state) is None
-    play.do("connected s2")
-    messages = sent(play.do("admitted part=7/20 epoch=2"))
+    script = SessionScript()
+    script.do(*TRAINS, "lost")
+    assert sent(script.do("trained 1")) == []
+    assert next_due(script.state) is None
+    script.do("connected s2")
+    messages = sent(script.do("admitted part=7/20 epoch=2"))
     [kept] = [message for message in messages if isinstance(message, m.Update)]
     assert (kept.session, kept.epoch, kept.digest) == ("s2", 2, update().digest)
-    assert sent(play.do("admitted part=7/20 epoch=2")) == [], "once is enough on one connection"
+    assert sent(script.do("admitted part=7/20 epoch=2")) == [], "once is enough on one connection"
 
 
 def test_5_5_a_reconnect_finds_the_update_held() -> None:
-    play = Play()
-    play.do(*TRAINS, "trained 1", "lost", "connected s2", "admitted part=7/20 held=1")
-    assert isinstance(play.session.work, Idle)
+    script = SessionScript()
+    script.do(*TRAINS, "trained 1", "lost", "connected s2", "admitted part=7/20 held=1")
+    assert isinstance(script.session.work, Idle)
 
 
 def test_5_5_accepted_ends_it_whatever_the_epoch() -> None:
-    play = Play()
-    play.do(*TRAINS, "trained 1")
-    assert play.texts("accepted 1") == ["forget the update that was kept", "say round 1: accepted"]
-    assert isinstance(play.session.work, Idle)
-    assert play.do("accepted 1") == ()
+    script = SessionScript()
+    script.do(*TRAINS, "trained 1")
+    assert script.texts("accepted 1") == ["forget the update that was kept", "say round 1: accepted"]
+    assert isinstance(script.session.work, Idle)
+    assert script.do("accepted 1") == ()
 
 
 @pytest.mark.parametrize("line", ["accepted 2", "accepted 1 run=ghost", f"accepted 1 digest={'0' * 64}"])
 def test_an_answer_to_something_else_ends_nothing(line: str) -> None:
-    play = Play()
-    play.do(*TRAINS, "trained 1")
-    assert play.do(line) == ()
-    assert isinstance(play.session.work, Reporting)
+    script = SessionScript()
+    script.do(*TRAINS, "trained 1")
+    assert script.do(line) == ()
+    assert isinstance(script.session.work, Reporting)
 
 
 @pytest.mark.parametrize("line", ["rejected 1 wrong-base", "rejected 1 late"])
 def test_5_6_a_rejected_update_is_dropped_and_the_round_not_trained_again(line: str) -> None:
-    play = Play()
-    play.do(*TRAINS, "trained 1")
-    forgotten, said = play.texts(line)
+    script = SessionScript()
+    script.do(*TRAINS, "trained 1")
+    forgotten, said = script.texts(line)
     assert forgotten == "forget the update that was kept"
     assert "say warning: round 1: rejected" in said
-    assert isinstance(play.session.work, Idle)
-    assert play.do("selected 1") == ()
+    assert isinstance(script.session.work, Idle)
+    assert script.do("selected 1") == ()
 
 
 def test_a_finished_update_outlives_the_result_until_it_is_answered() -> None:
-    play = Play()
-    play.do(*TRAINS, "trained 1", "result 1", "selected 2 cohort=8")
-    assert isinstance(play.session.work, Reporting)
-    play.do("rejected 1 late")
-    assert isinstance(play.session.work, Idle)
+    script = SessionScript()
+    script.do(*TRAINS, "trained 1", "result 1", "selected 2 cohort=8")
+    assert isinstance(script.session.work, Reporting)
+    script.do("rejected 1 late")
+    assert isinstance(script.session.work, Idle)
 
 
 def test_a_new_selection_takes_the_place_of_an_unanswered_update() -> None:
-    play = Play()
-    play.do(*TRAINS, "trained 1", "selected 2")
-    assert isinstance(play.session.work, Fetching)
-    assert play.do("accepted 1") == ()
+    script = SessionScript()
+    script.do(*TRAINS, "trained 1", "selected 2")
+    assert isinstance(script.session.work, Fetching)
+    assert script.do("accepted 1") == ()
 
 
 def test_updates_are_not_repeated_to_an_aggregator_that_is_gone() -> None:
-    play = Play()
-    play.do(*TRAINS, "aggregator online a1 retained", "trained 1", "aggregator offline a1")
-    assert next_due(play.state) is None
-    assert play.do("time 100") == ()
-    play.do("aggregator online a2 epoch=2")
-    assert any(isinstance(message, m.Update) for message in sent(play.do("admitted part=7/20 epoch=2")))
+    script = SessionScript()
+    script.do(*TRAINS, "aggregator online a1 retained", "trained 1", "aggregator offline a1")
+    assert next_due(script.state) is None
+    assert script.do("time 100") == ()
+    script.do("aggregator online a2 epoch=2")
+    assert any(isinstance(message, m.Update) for message in sent(script.do("admitted part=7/20 epoch=2")))
 
 
 def test_another_run_begins_at_its_own_round_1() -> None:
-    play = Play()
-    play.do(*TRAINS, "trained 1", "accepted 1", "selected 1 run=other", "aggregator online a2 run=other")
-    assert "say selected for round 1" in play.texts("admitted part=7/20 run=other")
+    script = SessionScript()
+    script.do(*TRAINS, "trained 1", "accepted 1", "selected 1 run=other", "aggregator online a2 run=other")
+    assert "say selected for round 1" in script.texts("admitted part=7/20 run=other")
 
 
 def test_pauses_differ_between_edges_and_repeat_for_one() -> None:
@@ -624,30 +627,30 @@ def test_pauses_differ_between_edges_and_repeat_for_one() -> None:
 
 
 def test_5_11_an_evaluate_edge_reports_each_version_once() -> None:
-    play = Play(identity(roles=("evaluate",)))
-    play.do("connected s1", "admitted")
-    assert play.texts("model 1 evaluate=test") == [f"fetch job=0 {version_digest(1)[:12]} within 600 s"]
-    assert play.texts("fetched 0") == [f"evaluate job=0 {version_digest(1)[:12]} on test"]
-    assert play.texts("evaluated 0")[-1] == (
+    script = SessionScript(identity(roles=("evaluate",)))
+    script.do("connected s1", "admitted")
+    assert script.texts("model 1 evaluate=test") == [f"fetch job=0 {version_digest(1)[:12]} within 600 s"]
+    assert script.texts("fetched 0") == [f"evaluate job=0 {version_digest(1)[:12]} on test"]
+    assert script.texts("evaluated 0")[-1] == (
         "send fl/evaluations/7: evaluation epoch=1 version=1 test accuracy=0.75"
     )
-    assert play.do("model 1 evaluate=test") == ()
-    assert play.do("model 2") == (), "nobody asks"
+    assert script.do("model 1 evaluate=test") == ()
+    assert script.do("model 2") == (), "nobody asks"
 
 
 def test_5_11_only_the_newest_of_those_that_came_meanwhile_is_evaluated() -> None:
-    play = Play(identity(roles=("evaluate",)))
-    play.do("connected s1", "admitted", "model 1 evaluate=test", "fetched 0")
-    assert play.do("model 2 evaluate=test", "model 3 evaluate=test") == ()
-    assert play.texts("evaluated 0")[-1] == f"fetch job=1 {version_digest(3)[:12]} within 600 s"
+    script = SessionScript(identity(roles=("evaluate",)))
+    script.do("connected s1", "admitted", "model 1 evaluate=test", "fetched 0")
+    assert script.do("model 2 evaluate=test", "model 3 evaluate=test") == ()
+    assert script.texts("evaluated 0")[-1] == f"fetch job=1 {version_digest(3)[:12]} within 600 s"
 
 
 def test_5_11_what_was_found_is_said_again_in_a_new_session_without_doing_it_again() -> None:
-    play = Play(identity(roles=("evaluate",)))
-    play.do("connected s1", "admitted", "model 1 evaluate=test", "fetched 0", "evaluated 0", "lost")
-    play.do("connected s2")
-    assert len(sent(play.do("admitted"))) == 1
-    assert play.do("model 1 evaluate=test") == ()
+    script = SessionScript(identity(roles=("evaluate",)))
+    script.do("connected s1", "admitted", "model 1 evaluate=test", "fetched 0", "evaluated 0", "lost")
+    script.do("connected s2")
+    assert len(sent(script.do("admitted"))) == 1
+    assert script.do("model 1 evaluate=test") == ()
 
 
 def evaluations(effects: object) -> list[m.Evaluation]:
@@ -655,10 +658,10 @@ def evaluations(effects: object) -> list[m.Evaluation]:
 
 
 def test_5_11_holdouts_are_for_edges_that_train_and_have_one() -> None:
-    play = ready()
-    assert play.texts("model 1 evaluate=test")[-1] == "offer version 1"
-    assert play.texts("model 1 evaluate=holdout")[-1].startswith("fetch job=1")
-    without = Play()
+    script = ready()
+    assert script.texts("model 1 evaluate=test")[-1] == "offer version 1"
+    assert script.texts("model 1 evaluate=holdout")[-1].startswith("fetch job=1")
+    without = SessionScript()
     without.do("connected s1", "admitted part=7/20", "loaded 0 holdout=0")
     effects = without.do("model 1 evaluate=holdout")
     assert not any(isinstance(effect, Fetch) for effect in effects)
@@ -670,44 +673,44 @@ def test_5_11_holdouts_are_for_edges_that_train_and_have_one() -> None:
 
 
 def test_an_evaluation_that_fails_is_not_tried_for_ever() -> None:
-    play = Play(identity(roles=("evaluate",)))
-    play.do("connected s1", "admitted", "model 1 evaluate=test")
-    assert [report.examples for report in evaluations(play.do("failed 0 it was superseded"))] == [0]
-    assert play.do("model 1 evaluate=test") == ()
-    assert isinstance(play.do("model 2 evaluate=test")[-1], Fetch)
+    script = SessionScript(identity(roles=("evaluate",)))
+    script.do("connected s1", "admitted", "model 1 evaluate=test")
+    assert [report.examples for report in evaluations(script.do("failed 0 it was superseded"))] == [0]
+    assert script.do("model 1 evaluate=test") == ()
+    assert isinstance(script.do("model 2 evaluate=test")[-1], Fetch)
 
 
 def test_models_are_offered_for_predictions_before_any_admission_but_not_those_of_ghosts_after_it() -> None:
-    play = Play()
-    play.do("connected s1")
-    assert play.texts("model 4 run=old") == ["offer version 4"]
-    play.do("admitted part=7/20")
-    assert play.do("model 5 run=old") == ()
-    assert play.texts("model 1") == ["offer version 1"]
-    assert Play(identity(roles=("train",))).do("model 1") == ()
+    script = SessionScript()
+    script.do("connected s1")
+    assert script.texts("model 4 run=old") == ["offer version 4"]
+    script.do("admitted part=7/20")
+    assert script.do("model 5 run=old") == ()
+    assert script.texts("model 1") == ["offer version 1"]
+    assert SessionScript(identity(roles=("train",))).do("model 1") == ()
 
 
 # --- the end ----------------------------------------------------------------------------------------------
 
 
 def test_stopping_cancels_says_goodbye_and_disconnects() -> None:
-    play = Play()
-    play.do(*TRAINS)
-    assert play.texts("stop") == [
+    script = SessionScript()
+    script.do(*TRAINS)
+    assert script.texts("stop") == [
         "cancel job=1",
         "send fl/clients/7/presence (retained): offline session=s1",
         "disconnect",
     ]
-    assert play.do("trained 1") == ()
-    assert play.do("connected s2") == ()
+    assert script.do("trained 1") == ()
+    assert script.do("connected s2") == ()
 
 
 def test_seq_grows_with_each_message() -> None:
-    play = Play()
+    script = SessionScript()
     numbers = [
         message.seq
         for line in (*TRAINS, "trained 1", "time 40", "time 40")
-        for message in sent(play.do(line))
+        for message in sent(script.do(line))
         if hasattr(message, "seq")
     ]
     assert numbers == sorted(set(numbers))
@@ -715,33 +718,33 @@ def test_seq_grows_with_each_message() -> None:
 
 
 def test_effects_can_be_shown() -> None:
-    play = Play()
-    assert all(shown(effect) for line in TRAINS for effect in play.do(line))
+    script = SessionScript()
+    assert all(shown(effect) for line in TRAINS for effect in script.do(line))
 
 
 def test_4_3_an_edge_of_a_run_ignores_replies_of_one_that_was_not_born() -> None:
     for line in ("admitted part=7/20 run=other", "refused run=other id-in-use"):
-        play = Play()
-        play.do(*TRAINS)
-        assert play.texts(line) == []
-    play.do("aggregator online a9 run=other")
-    assert "cancel job=1" in play.texts("admitted part=7/20 run=other")
+        script = SessionScript()
+        script.do(*TRAINS)
+        assert script.texts(line) == []
+    script.do("aggregator online a9 run=other")
+    assert "cancel job=1" in script.texts("admitted part=7/20 run=other")
 
 
 def test_5_6_a_rejection_that_does_not_say_of_what_costs_no_update() -> None:
-    play = Play()
-    play.do(*TRAINS, "trained 1")
-    assert play.texts("rejected 1 late digest=none") == []
-    assert "say warning: round 1: rejected" in play.texts("rejected 1 late")[1]
+    script = SessionScript()
+    script.do(*TRAINS, "trained 1")
+    assert script.texts("rejected 1 late digest=none") == []
+    assert "say warning: round 1: rejected" in script.texts("rejected 1 late")[1]
 
 
 def test_4_1_it_registers_again_where_its_own_session_is_said_to_be_gone() -> None:
     """An old will is answered by a birth; a will of this very session has been believed by the aggregator."""
-    play = ready()
-    assert [line.split(":")[0] for line in play.texts("presence offline s0")] == [
+    script = ready()
+    assert [line.split(":")[0] for line in script.texts("presence offline s0")] == [
         "send fl/clients/7/presence (retained)"
     ]
-    again = play.texts("presence offline s1")
+    again = script.texts("presence offline s1")
     assert [line.split(":")[0] for line in again] == [
         "send fl/clients/7/presence (retained)",
         "send fl/register/7",

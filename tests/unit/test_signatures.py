@@ -15,7 +15,7 @@ from fl_shared.errors import BadSignature
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.security.signatures import SIGNATURE, Signer, Verifier
-from tests.samples import MESSAGES
+from tests.support.samples import MESSAGES
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "kit"
 KEY = bytes(range(32))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.support.builders import partition, training_settings
 
 pytest.importorskip("torch")
 
@@ -22,7 +23,6 @@ from fl_edge.tasks.registry import load_task, names
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples
 from fl_edge.training import local_training
-from fl_shared.protocol.messages import Partition, TrainingSettings
 
 pytestmark = pytest.mark.edge
 
@@ -33,26 +33,6 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 @pytest.fixture(autouse=True)
 def _settled() -> None:
     local_training.settle_torch()
-
-
-def part(index: int = 0, **changes: Any) -> Partition:
-    return Partition(
-        **{
-            "index": index,
-            "count": 20,
-            "scheme": "iid",
-            "seed": 0,
-            "holdout": 0.2,
-            "examples": None,
-            **changes,
-        }
-    )
-
-
-def settings(**changes: Any) -> TrainingSettings:
-    return TrainingSettings(
-        **{"epochs": 2, "batch_size": 32, "lr": 0.05, "momentum": 0.9, "seed": 0, **changes}
-    )
 
 
 def never() -> bool:
@@ -186,7 +166,7 @@ def test_a_layer_that_first_weights_are_not_known_for_is_our_bug() -> None:
 
 
 def test_a_part_is_standardised_and_laid_out_for_convolutions() -> None:
-    data = load_task("digits").load(part(count=1), None)
+    data = load_task("digits").load(partition(count=1), None)
     assert data.holdout is not None
     assert (data.train.inputs.shape, data.holdout.inputs.shape) == ((1150, 1, 8, 8), (288, 1, 8, 8))
     assert data.train.inputs.dtype == torch.float32
@@ -196,12 +176,12 @@ def test_a_part_is_standardised_and_laid_out_for_convolutions() -> None:
 
 
 def test_without_a_holdout_there_is_none() -> None:
-    assert load_task("digits").load(part(holdout=0.0), None).holdout is None
+    assert load_task("digits").load(partition(holdout=0.0), None).holdout is None
 
 
 def test_parts_and_the_test_split_are_disjoint() -> None:
     task = load_task("digits")
-    parts = [task.load(part(i), None) for i in range(20)]
+    parts = [task.load(partition(i), None) for i in range(20)]
     seen = [d.train.inputs for d in parts] + [d.holdout.inputs for d in parts if d.holdout is not None]
     rows = torch.cat([*seen, task.load_test(None).inputs]).reshape(-1, 64)
     assert len(rows) == 1797
@@ -211,13 +191,13 @@ def test_parts_and_the_test_split_are_disjoint() -> None:
 
 def test_a_partition_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="examples: 5000 asked for"):
-        load_task("digits").load(part(examples=5000), None)
+        load_task("digits").load(partition(examples=5000), None)
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="apt install dataset-fashion-mnist")
 def test_fashion_mnist_is_standardised_with_its_own_constants() -> None:
     task = load_task("fashion-mnist")
-    data = task.load(part(count=1, holdout=0.0), None)
+    data = task.load(partition(count=1, holdout=0.0), None)
     assert len(data.train) == 60_000
     assert abs(float(data.train.inputs.mean())) < 1e-3
     assert float(data.train.inputs.std()) == pytest.approx(1, abs=1e-3)
@@ -229,11 +209,11 @@ def test_fashion_mnist_is_standardised_with_its_own_constants() -> None:
 
 def test_sgd_is_to_the_bit_what_pytorchs_is() -> None:
     task = load_task("digits")
-    data = task.load(part(), None).train
+    data = task.load(partition(), None).train
     for momentum in (0.0, 0.9):
         ours, theirs = task.model(0), task.model(0)
         chance = np.random.SeedSequence(3)
-        sgd(ours, data, settings(momentum=momentum), chance, never)
+        sgd(ours, data, training_settings(momentum=momentum), chance, never)
         order = torch.Generator().manual_seed(int(chance.generate_state(1, np.uint64)[0]))
         optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=momentum)
         for _ in range(2):
@@ -262,7 +242,9 @@ def test_every_example_is_used_in_every_epoch(examples: int, batch: int, steps: 
             return self.layer(x)  # type: ignore[no-any-return]
 
     data = Examples(torch.arange(examples).float().reshape(-1, 1), torch.zeros(examples, dtype=torch.int64))
-    report = sgd(Counting(), data, settings(batch_size=batch, lr=1e-9), np.random.SeedSequence(0), never)
+    report = sgd(
+        Counting(), data, training_settings(batch_size=batch, lr=1e-9), np.random.SeedSequence(0), never
+    )
     assert report.steps == steps
     assert sorted(seen[:examples]) == sorted(seen[examples:]) == list(range(examples))
     assert seen[:examples] != seen[examples:]
@@ -272,7 +254,7 @@ def test_the_loss_reported_is_the_mean_of_the_last_epoch() -> None:
     data = Examples(torch.zeros(5, 1), torch.tensor([0, 0, 0, 0, 1]))
     model = nn.Linear(1, 2)
     nn.init.constant_(model.bias, 0)
-    report = sgd(model, data, settings(lr=1e-12, batch_size=4), np.random.SeedSequence(0), never)
+    report = sgd(model, data, training_settings(lr=1e-12, batch_size=4), np.random.SeedSequence(0), never)
     # Equal logits: log 2 for each example, whatever batch it is in.
     assert report.loss == pytest.approx(np.log(2), rel=1e-6)
 
@@ -285,10 +267,14 @@ def test_a_cancel_is_seen_at_the_next_step() -> None:
         asked += 1
         return asked == 3
 
-    data = load_task("digits").load(part(), None)
+    data = load_task("digits").load(partition(), None)
     with pytest.raises(CancelledError):
         load_task("digits").train(
-            load_task("digits").model(0), data, settings(epochs=100), np.random.SeedSequence(0), cancelled
+            load_task("digits").model(0),
+            data,
+            training_settings(epochs=100),
+            np.random.SeedSequence(0),
+            cancelled,
         )
     assert asked == 3
 
@@ -300,8 +286,8 @@ def test_training_that_diverges_says_so() -> None:
     ):
         task.train(
             task.model(0),
-            task.load(part(), None),
-            settings(epochs=50, lr=1e6),
+            task.load(partition(), None),
+            training_settings(epochs=50, lr=1e6),
             np.random.SeedSequence(0),
             never,
         )
@@ -332,10 +318,10 @@ def trained() -> nn.Module:
         for k in cohorts.permutation(20)[:10]:
             update = local_training.train_update(
                 task,
-                task.load(part(int(k)), None),
+                task.load(partition(int(k)), None),
                 weights,
                 manifest,
-                settings(epochs=10),
+                training_settings(epochs=10),
                 number,
                 str(k),
                 never,

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from fl_shared.system.mosquitto import LOOPBACK
-from tests import programs
-from tests.tcp_proxy import PacketStarts, TcpProxy
+from tests.support.tcp_proxy import PacketStarts, TcpProxy
+from tests.support.wait import wait_until
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_everything_goes_through_and_is_counted(echo: int) -> None:
     with TcpProxy(echo) as proxy, connect(proxy) as connection:
         there_and_back(connection, bytes(range(256)) * 4000)
         # What came back to us is counted a moment later.
-        programs.until(lambda: proxy.traffic.down == 1_024_000, 5, "all of it is counted")
+        wait_until(lambda: proxy.traffic.down == 1_024_000, 5, "all of it is counted")
         assert (proxy.traffic.up, proxy.traffic.down) == (1_024_000, 1_024_000)
 
 

@@ -16,7 +16,7 @@ from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.diagnosis import diagnose
 from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.security.tls import Tls
-from tests.certificates import Authority, Pair, with_password
+from tests.support.certificates import Authority, Pair, with_password
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fl_aggregator.monitoring.tracking import trackers as tracking
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
@@ -24,6 +23,7 @@ from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import RunRecord, new_record
+from tests.support.tensorboard import scalars
 
 RECORD = new_record(Settings(), "process", 1024, None, None)
 
@@ -57,13 +57,6 @@ def run(
             trackers.round(each)
         trackers.ended("finished")
     return trackers
-
-
-def curves(directory: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard itself finds in a run's directory, by tag: step and value."""
-    found = EventAccumulator(str(directory / "tensorboard"))
-    found.Reload()
-    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 
 class Broken:
@@ -113,25 +106,25 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
         TensorBoard(tmp_path),
         rounds=[line(1, accuracy=0.25), line(2, accuracy=0.5), line(200, accuracy=0.75)],
     )
-    found = curves(tmp_path)
+    found = scalars(tmp_path)
     assert found["accuracy"] == [(1, 0.25), (2, 0.5), (200, 0.75)]
     assert found["seconds/collecting"][0] == (1, 1.5)
     assert found["bytes/up"][0] == (1, 100.0)
     assert found["round/participants"][0] == (1, 2.0)
     assert found["round/missing"][0] == (1, 1.0)
     assert found["round/refused"][0] == (1, 3.0)
-    assert "edges/train_loss" in curves_of(tmp_path / "more", line(1))
+    assert "edges/train_loss" in scalars_of(tmp_path / "more", line(1))
 
 
-def curves_of(directory: Path, *lines: Line) -> dict[str, list[tuple[int, float]]]:
+def scalars_of(directory: Path, *lines: Line) -> dict[str, list[tuple[int, float]]]:
     directory.mkdir()
     run(TensorBoard(directory), rounds=lines)
-    return curves(directory)
+    return scalars(directory)
 
 
 def test_names_and_numbers_of_all_kinds_are_written(tmp_path: Path) -> None:
     name = "ÄÖ <&> " + "x" * 50
-    found = curves_of(tmp_path / "run", line(2**40, **{name: 1e300, "small": -1e300, "loss": 1e-3}))
+    found = scalars_of(tmp_path / "run", line(2**40, **{name: 1e300, "small": -1e300, "loss": 1e-3}))
     assert found[f"edges/{name}"] == [(2**40, math.inf)]
     assert found["edges/small"] == [(2**40, -math.inf)]
     assert found["loss"] == [(2**40, struct.unpack("<f", struct.pack("<f", 1e-3))[0])]
@@ -145,7 +138,7 @@ def test_a_run_that_is_taken_up_again_goes_on_where_it_was(tmp_path: Path) -> No
     again = RECORD.model_copy(update={"epoch": 2})
     earlier = [line(1, loss=3.0), line(2, loss=2.0), line(3, loss=1.5)]  # of which the third was not written
     run(TensorBoard(tmp_path), rounds=[line(4, loss=1.0)], record=again, earlier=earlier)
-    assert curves(tmp_path)["loss"] == [(1, 3.0), (2, 2.0), (3, 1.5), (4, 1.0)]
+    assert scalars(tmp_path)["loss"] == [(1, 3.0), (2, 2.0), (3, 1.5), (4, 1.0)]
 
 
 def test_a_round_that_is_written_once_more_counts_once(tmp_path: Path) -> None:
@@ -153,7 +146,7 @@ def test_a_round_that_is_written_once_more_counts_once(tmp_path: Path) -> None:
     run(TensorBoard(tmp_path), rounds=[line(1, loss=3.0), line(2, loss=9.0)])
     again = RECORD.model_copy(update={"epoch": 2})
     run(TensorBoard(tmp_path), rounds=[line(2, loss=2.0), line(3, loss=1.0)], record=again, earlier=[line(1)])
-    assert curves(tmp_path)["loss"] == [(1, 3.0), (2, 2.0), (3, 1.0)]
+    assert scalars(tmp_path)["loss"] == [(1, 3.0), (2, 2.0), (3, 1.0)]
 
 
 def test_steps_end_where_a_file_is_damaged(tmp_path: Path) -> None:
@@ -209,7 +202,7 @@ def test_failures_are_said_once_and_counted(caplog: pytest.LogCaptureFixture, tm
     assert [record.getMessage() for record in caplog.records] == [caplog.records[0].getMessage()]
     assert "broken: " in caplog.text
     assert "the run goes on" in caplog.text
-    assert [step for step, _ in curves(tmp_path)["accuracy"]] == [1, 2], "the others are not disturbed"
+    assert [step for step, _ in scalars(tmp_path)["accuracy"]] == [1, 2], "the others are not disturbed"
 
 
 def test_a_folder_that_cannot_be_made(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

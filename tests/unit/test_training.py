@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.builders import partition, training_settings
+
 pytest.importorskip("torch")
 
 import torch
@@ -32,19 +34,12 @@ def _settled() -> None:
     local_training.settle_torch()
 
 
-def settings(**changes: Any) -> TrainingSettings:
-    return TrainingSettings(
-        **{"epochs": 2, "batch_size": 32, "lr": 0.05, "momentum": 0.9, "seed": 0, **changes}
-    )
-
-
 def never() -> bool:
     return False
 
 
 def digits(holdout: float = 0.2) -> LocalData:
-    partition = Partition(index=0, count=20, scheme="iid", seed=0, holdout=holdout)
-    return load_task("digits").load(partition, None)
+    return load_task("digits").load(partition(holdout=holdout), None)
 
 
 def train(
@@ -62,7 +57,7 @@ def train(
         data or digits(),
         weights if base is None else base,
         manifest,
-        settings(**changes),
+        training_settings(**changes),
         number,
         client,
         cancelled,
@@ -82,7 +77,7 @@ def test_an_update_is_what_was_learnt() -> None:
 
     # The same by hand.
     model = task.model(0)
-    report = task.train(model, data, settings(), edge_seed(0, 1, "edge-0"), never)
+    report = task.train(model, data, training_settings(), edge_seed(0, 1, "edge-0"), never)
     for name, learnt in unflatten(update.delta, manifest).items():
         local = model.state_dict()[name].numpy()
         np.testing.assert_array_equal(learnt, local - unflatten(base, manifest)[name])
@@ -152,7 +147,7 @@ def test_another_tasks_model_is_refused_with_the_array_that_differs() -> None:
     task = load_task("digits")
     manifest, weights = local_training.initial(load_task("mnist"), 0)
     with pytest.raises(ManifestMismatchError, match=r"task digits: .*array 'conv1.bias' is .*\[20\].*\[32\]"):
-        train_update(task, digits(), weights, manifest, settings(), 1, "edge-0", never)
+        train_update(task, digits(), weights, manifest, training_settings(), 1, "edge-0", never)
 
 
 def test_a_missing_array_and_another_role_are_named() -> None:
@@ -213,7 +208,7 @@ class Odd(Task):
         return tuple(name for name in super().shared(model) if not name.startswith("4."))
 
 
-PARTITION = Partition(index=0, count=1, scheme="own", seed=0, holdout=0)
+PARTITION = partition(count=1, scheme="own", holdout=0)
 
 
 def test_buffers_travel_as_such_and_counters_and_personal_layers_stay_at_home() -> None:
@@ -231,7 +226,7 @@ def test_buffers_travel_as_such_and_counters_and_personal_layers_stay_at_home() 
     }
     assert weights.shape == (4 * 8 + 8 + 4 * 8 + 8 * 2 + 2,)
     update = train_update(
-        Odd(), Odd().load(PARTITION, None), weights, manifest, settings(), 1, "edge-0", never
+        Odd(), Odd().load(PARTITION, None), weights, manifest, training_settings(), 1, "edge-0", never
     )
     assert unflatten(update.delta, manifest)["1.running_mean"].any()
 
@@ -242,7 +237,7 @@ def test_dropout_repeats_as_well() -> None:
 
     def delta(number: int, noise: int) -> Vector:
         torch.manual_seed(noise)
-        return train_update(Odd(), data, weights, manifest, settings(), number, "e", never).delta
+        return train_update(Odd(), data, weights, manifest, training_settings(), number, "e", never).delta
 
     assert (delta(1, noise=5) == delta(1, noise=6)).all()
     assert (delta(1, noise=5) != delta(2, noise=5)).any()
@@ -251,5 +246,5 @@ def test_dropout_repeats_as_well() -> None:
 def test_training_leaves_torchs_global_chance_as_it_was() -> None:
     manifest, weights = local_training.initial(Odd(), 0)
     before = torch.random.get_rng_state()
-    train_update(Odd(), Odd().load(PARTITION, None), weights, manifest, settings(), 1, "e", never)
+    train_update(Odd(), Odd().load(PARTITION, None), weights, manifest, training_settings(), 1, "e", never)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -6,7 +6,6 @@ import time
 import zlib
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from fl_shared.protocol import codec
@@ -16,14 +15,10 @@ from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer.download import Download
 from fl_shared.transfer.publication import Publication, TransferError, check_manifest, publication
-from tests.samples import DATA, DIGEST, MANIFEST
+from tests.support.builders import model_section
+from tests.support.samples import DATA, DIGEST, MANIFEST
 
 SCOPE = {"run": "R", "epoch": 1, "seq": 0}
-
-
-def section(name: str = "weights", values: int = 1000, seed: int = 0) -> ModelSection:
-    data = np.random.default_rng(seed).standard_normal(values).astype("<f4").tobytes()
-    return ModelSection(name, Manifest(arrays=(ArraySpec(name="w", shape=(values,)),)), data)
 
 
 def scoped(model: Publication) -> dict[t.Topic, m.ModelManifest | m.ModelChunk]:
@@ -88,7 +83,7 @@ def test_3_4_the_digest_of_a_model_is_that_of_the_golden_vectors() -> None:
 
 
 def test_3_6_chunks_are_the_sections_cut_in_pieces() -> None:
-    sections = [section("control", 10), section("weights", 33)]
+    sections = [model_section(10, name="control"), model_section(33, name="weights")]
     model = publication(sections, chunk_size=30)
     whole = b"".join(bytes(s.data) for s in sections)
     chunks = [model.chunk(i, run="R", epoch=1, seq=0) for i in range(model.chunks)]
@@ -101,7 +96,7 @@ def test_3_6_chunks_are_the_sections_cut_in_pieces() -> None:
 
 
 def test_topics_name_the_manifest_last() -> None:
-    model = publication([section()], 1000)
+    model = publication([model_section()], 1000)
     short = model.digest[:12]
     assert model.topics() == (*(t.ChunkTopic(short, i) for i in range(4)), t.ManifestTopic(short))
 
@@ -109,12 +104,12 @@ def test_topics_name_the_manifest_last() -> None:
 @pytest.mark.parametrize(
     ("sections", "chunk_size", "names"),
     [
-        ([section()], 0, "chunk_size"),
-        ([section("control")], 100, "weights"),
-        ([section("weights"), section("control")], 100, "ascending"),
-        ([section(), section()], 100, "unique"),
+        ([model_section()], 0, "chunk_size"),
+        ([model_section(name="control")], 100, "weights"),
+        ([model_section(name="weights"), model_section(name="control")], 100, "ascending"),
+        ([model_section(), model_section()], 100, "unique"),
         ([ModelSection("weights", MANIFEST, DATA[:-1])], 100, "15 bytes, expected 16"),
-        ([section(values=300_000)], 1, "more than 1000000 chunks"),
+        ([model_section(300_000)], 1, "more than 1000000 chunks"),
     ],
 )
 def test_what_is_no_model_is_not_published(sections: list[ModelSection], chunk_size: int, names: str) -> None:
@@ -126,17 +121,17 @@ def test_what_is_no_model_is_not_published(sections: list[ModelSection], chunk_s
 
 
 def test_a_small_model_takes_one_turn() -> None:
-    model = publication([section()], 2**20)
+    model = publication([model_section()], 2**20)
     download = Download(model.digest)
     broker = fetch(model, download)
     assert download.state == "complete"
-    assert [bytes(s.data) for s in download.model] == [bytes(section().data)]
+    assert [bytes(s.data) for s in download.model] == [bytes(model_section().data)]
     assert len(broker.asked) == 2, "the manifest and chunk 0, at once"
     assert broker.subscribed == set(), "and nothing more"
 
 
 def test_the_model_is_put_together_where_it_is_told_to() -> None:
-    model = publication([section("control", 50), section("weights", 30)], 100)
+    model = publication([model_section(50, name="control"), model_section(30, name="weights")], 100)
     buffers: list[bytearray] = []
 
     def allocate(size: int) -> bytearray:
@@ -159,8 +154,8 @@ def test_sections_without_a_byte_have_a_digest_too() -> None:
     empty = Manifest(arrays=(ArraySpec(name="w", shape=(0,)),))
     for sections in (
         [ModelSection("weights", empty, b"")],
-        [ModelSection("control", empty, b""), section()],
-        [section("control"), ModelSection("weights", empty, b"")],
+        [ModelSection("control", empty, b""), model_section()],
+        [model_section(name="control"), ModelSection("weights", empty, b"")],
     ):
         model = publication(sections, 300)
         download = Download(model.digest)
@@ -170,7 +165,7 @@ def test_sections_without_a_byte_have_a_digest_too() -> None:
 
 
 def test_3_6_never_more_than_a_window_is_asked_for_and_in_few_packets() -> None:
-    model = publication([section(values=5000)], 100)
+    model = publication([model_section(5000)], 100)
     download = Download(model.digest)
     broker = fetch(model, download)
     assert model.chunks == 200
@@ -181,7 +176,7 @@ def test_3_6_never_more_than_a_window_is_asked_for_and_in_few_packets() -> None:
 
 
 def test_large_chunks_make_a_small_window() -> None:
-    model = publication([section(values=6 * 2**20)], 6 * 2**20)
+    model = publication([model_section(6 * 2**20)], 6 * 2**20)
     download = Download(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
@@ -191,7 +186,7 @@ def test_large_chunks_make_a_small_window() -> None:
 
 def test_the_pipe_is_kept_full() -> None:
     """More is asked for while half of the window is still under way."""
-    model = publication([section(values=5000)], 100)
+    model = publication([model_section(5000)], 100)
     download = Download(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
@@ -223,7 +218,7 @@ def test_what_does_not_come_is_asked_for_again_ever_more_slowly() -> None:
 
 def started(values: int = 5000) -> tuple[Publication, Download, Broker]:
     """A download of 200 chunks whose manifest and first chunk came at second 0, and which has asked for 16 more."""
-    model = publication([section(values=values)], 100)
+    model = publication([model_section(values)], 100)
     download, broker = Download(model.digest), Broker(model)
     for message in list(broker.ask(download, 0.0)):
         download.take(message, 0.0)
@@ -291,7 +286,7 @@ def test_a_broker_that_drops_is_asked_for_less() -> None:
 
 def test_the_work_for_a_chunk_does_not_grow_with_their_number() -> None:
     def seconds(chunks: int) -> float:
-        model = publication([section(values=chunks)], 4)
+        model = publication([model_section(chunks)], 4)
         kept = scoped(model)
         download = Download(model.digest)
         now, begun = 0.0, time.process_time()
@@ -306,7 +301,7 @@ def test_the_work_for_a_chunk_does_not_grow_with_their_number() -> None:
 
 
 def test_a_new_connection_asks_only_for_what_is_missing() -> None:
-    model = publication([section(values=500)], 100)
+    model = publication([model_section(500)], 100)
     download = Download(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
@@ -319,7 +314,7 @@ def test_a_new_connection_asks_only_for_what_is_missing() -> None:
 
 
 def test_a_corrupt_chunk_is_not_taken_and_asked_for_again() -> None:
-    model = publication([section(values=100)], 100)
+    model = publication([model_section(100)], 100)
     download = Download(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
@@ -338,8 +333,8 @@ def test_a_corrupt_chunk_is_not_taken_and_asked_for_again() -> None:
 
 
 def test_a_wrong_digest_begins_anew_and_then_fails() -> None:
-    model = publication([section(values=100)], 1000)
-    wrong = section(values=100, seed=1).data
+    model = publication([model_section(100)], 1000)
+    wrong = model_section(100, seed=1).data
     lying = model.chunk(0, run="R", epoch=1, seq=0).model_copy(
         update={"data": wrong, "crc32": zlib.crc32(wrong)}
     )
@@ -359,7 +354,7 @@ def test_a_wrong_digest_begins_anew_and_then_fails() -> None:
 
 
 def test_2_2_a_cleared_topic_supersedes_a_model_that_is_not_here_yet() -> None:
-    model = publication([section()], 1000)
+    model = publication([model_section()], 1000)
     download = Download(model.digest)
     download.take(model.manifest(run="R", epoch=1, seq=0), 0.0)
     download.ask(0.0)
@@ -374,7 +369,7 @@ def test_2_2_a_cleared_topic_supersedes_a_model_that_is_not_here_yet() -> None:
 
 
 def test_messages_of_another_model_with_the_same_topic_are_not_taken() -> None:
-    model = publication([section()], 2**20)
+    model = publication([model_section()], 2**20)
     download = Download(model.digest[:12] + "0" * 52)
     for _ in range(16):
         assert download.state == "open"
@@ -401,7 +396,7 @@ def test_garbage_ends_a_download_after_a_while() -> None:
     ],
 )
 def test_absurd_manifests_are_refused(changes: dict[str, int], names: str) -> None:
-    model = publication([section()], 4000)
+    model = publication([model_section()], 4000)
     manifest = model.manifest(run="R", epoch=1, seq=0).model_copy(update=changes)
     with pytest.raises(TransferError, match=names):
         check_manifest(manifest)
@@ -411,7 +406,7 @@ def test_absurd_manifests_are_refused(changes: dict[str, int], names: str) -> No
 
 
 def test_a_section_whose_arrays_do_not_fill_it_is_refused() -> None:
-    manifest = publication([section()], 4000).manifest(run="R", epoch=1, seq=0)
+    manifest = publication([model_section()], 4000).manifest(run="R", epoch=1, seq=0)
     part = manifest.sections[0].model_copy(update={"arrays": (ArraySpec(name="w", shape=(999,)),)})
     with pytest.raises(TransferError, match="expected 3996"):
         check_manifest(manifest.model_copy(update={"sections": (part,)}))
@@ -421,7 +416,7 @@ def test_a_section_whose_arrays_do_not_fill_it_is_refused() -> None:
 
 
 def test_a_model_survives_the_wire() -> None:
-    model = publication([section()], 1500)
+    model = publication([model_section()], 1500)
     download = Download(model.digest)
     for topic, message in scoped(model).items():
         decoded = codec.decode(topic, codec.encode(message))

@@ -13,7 +13,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Scope
-from tests.samples import MESSAGES, RUN
+from tests.support.samples import MESSAGES, RUN
 
 SCOPE = Scope(RUN, 1)
 TOPIC = t.UpdatesTopic("7")

@@ -22,7 +22,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.security.signatures import Signer, Verifier
-from tests.samples import MESSAGES
+from tests.support.samples import MESSAGES
 
 KEY = bytes(range(32))
 SIGNER = Signer(KEY)
@@ -94,7 +94,7 @@ def test_what_is_remembered_is_bounded() -> None:
 # --- with a session ---------------------------------------------------------------------------------------
 
 
-class Desk:
+class EdgeUnderTest:
     """An edge with its reception, and what its session has been told. No broker: what comes is put in by hand."""
 
     def __init__(self, *, kit: bool = True) -> None:
@@ -174,86 +174,86 @@ def test_each_kind_has_to_be_signed(name: str) -> None:
     topic, message = MESSAGES[name]
     if isinstance(topic, t.RepliesTopic):
         topic, message = REPLIES, message.model_copy(update={"client": "7"})
-    desk = Desk()
-    assert not desk.say(topic, message, None)
-    assert not desk.say(topic, message, OTHER)
-    assert not desk.put(topic, desk.bytes(t.StatusTopic(), message))
-    assert desk.say(topic, message)
+    tested = EdgeUnderTest()
+    assert not tested.say(topic, message, None)
+    assert not tested.say(topic, message, OTHER)
+    assert not tested.put(topic, tested.bytes(t.StatusTopic(), message))
+    assert tested.say(topic, message)
     for signer in (None, OTHER, SIGNER):
-        assert Desk(kit=False).say(topic, message, signer)
+        assert EdgeUnderTest(kit=False).say(topic, message, signer)
 
 
 def test_nobody_can_clear_a_round_unsigned() -> None:
     """Clause 9.4."""
     for kit in (True, False):
-        desk = Desk(kit=kit)
-        assert desk.put(t.SelectedTopic(3), b"") is not kit
-        assert desk.put(t.WorkTopic("7"), b"") is not kit
-        assert desk.put(t.PresenceTopic("7"), b""), "it is its own, and it says again that it is there"
+        tested = EdgeUnderTest(kit=kit)
+        assert tested.put(t.SelectedTopic(3), b"") is not kit
+        assert tested.put(t.WorkTopic("7"), b"") is not kit
+        assert tested.put(t.PresenceTopic("7"), b""), "it is its own, and it says again that it is there"
 
 
 def test_an_admission_of_another_session_admits_nobody() -> None:
     """Clause 9.5: a recorded one names the connection that it was for."""
-    desk = Desk()
-    recorded = desk.bytes(REPLIES, admitted())
-    assert desk.put(REPLIES, recorded)
-    assert desk.run == ("a", 1)
-    desk = Desk()
-    desk.connect("session-2")
-    desk.put(REPLIES, recorded)
-    assert desk.run is None
-    desk.say(REPLIES, admitted(session="session-2"))
-    assert desk.run == ("a", 1)
+    tested = EdgeUnderTest()
+    recorded = tested.bytes(REPLIES, admitted())
+    assert tested.put(REPLIES, recorded)
+    assert tested.run == ("a", 1)
+    tested = EdgeUnderTest()
+    tested.connect("session-2")
+    tested.put(REPLIES, recorded)
+    assert tested.run is None
+    tested.say(REPLIES, admitted(session="session-2"))
+    assert tested.run == ("a", 1)
 
 
 def test_a_recorded_run_does_not_take_an_edge_back() -> None:
     """Clause 9.6, with the birth and the admission of this very session."""
-    desk = Desk()
-    of_a = [(BORN, desk.bytes(BORN, birth("a"))), (REPLIES, desk.bytes(REPLIES, admitted("a")))]
+    tested = EdgeUnderTest()
+    of_a = [(BORN, tested.bytes(BORN, birth("a"))), (REPLIES, tested.bytes(REPLIES, admitted("a")))]
     for topic, payload in of_a:
-        desk.put(topic, payload)
-    assert desk.run == ("a", 1)
-    desk.say(BORN, birth("b"))
-    desk.say(REPLIES, admitted("b"))
-    assert desk.run == ("b", 1)
+        tested.put(topic, payload)
+    assert tested.run == ("a", 1)
+    tested.say(BORN, birth("b"))
+    tested.say(REPLIES, admitted("b"))
+    assert tested.run == ("b", 1)
     for topic, payload in of_a:
-        desk.put(topic, payload)
-    assert desk.run == ("b", 1)
-    desk.say(BORN, birth("a", 2))
-    desk.say(REPLIES, admitted("a", 2))
-    assert desk.run == ("a", 2), "it was taken up again"
+        tested.put(topic, payload)
+    assert tested.run == ("b", 1)
+    tested.say(BORN, birth("a", 2))
+    tested.say(REPLIES, admitted("a", 2))
+    assert tested.run == ("a", 2), "it was taken up again"
 
 
 def test_a_recorded_epoch_is_not_obeyed() -> None:
     """Clause 9.6."""
-    desk = Desk()
+    tested = EdgeUnderTest()
     topic = t.SelectedTopic(3)
     old: Any = SELECTED.model_copy(update={"run": "a", "epoch": 1, "round": 3})
-    desk.say(REPLIES, admitted("a", 1))
-    assert desk.say(topic, old)
-    desk.say(REPLIES, admitted("a", 2))
-    assert not desk.say(topic, old)
-    assert not desk.say(REPLIES, admitted("a", 1, seq=99))
-    assert desk.say(topic, old.model_copy(update={"epoch": 2}))
+    tested.say(REPLIES, admitted("a", 1))
+    assert tested.say(topic, old)
+    tested.say(REPLIES, admitted("a", 2))
+    assert not tested.say(topic, old)
+    assert not tested.say(REPLIES, admitted("a", 1, seq=99))
+    assert tested.say(topic, old.model_copy(update={"epoch": 2}))
 
 
 def test_what_is_signed_for_one_topic_is_nothing_on_another() -> None:
     """Clause 9.1: the result of round 3 ends no other, and the selection of another edge is not ours."""
-    desk = Desk()
-    desk.say(REPLIES, admitted())
+    tested = EdgeUnderTest()
+    tested.say(REPLIES, admitted())
     result = RESULT.model_copy(update={"run": "a", "epoch": 1, "round": 3})
-    assert not desk.put(t.ResultTopic(4), desk.bytes(t.ResultTopic(3), result))
-    assert desk.put(t.ResultTopic(3), desk.bytes(t.ResultTopic(3), result))
+    assert not tested.put(t.ResultTopic(4), tested.bytes(t.ResultTopic(3), result))
+    assert tested.put(t.ResultTopic(3), tested.bytes(t.ResultTopic(3), result))
     work = SELECTED.model_copy(update={"run": "a", "epoch": 1})
-    assert not desk.put(t.WorkTopic("7"), desk.bytes(t.WorkTopic("8"), work))
-    assert not desk.put(t.WorkTopic("7"), desk.bytes(t.SelectedTopic(work.round), work))
+    assert not tested.put(t.WorkTopic("7"), tested.bytes(t.WorkTopic("8"), work))
+    assert not tested.put(t.WorkTopic("7"), tested.bytes(t.SelectedTopic(work.round), work))
 
 
 def test_what_is_refused_is_said_and_not_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     """Clause 9.3: the first time, and at powers of ten."""
-    desk = Desk()
+    tested = EdgeUnderTest()
     for _ in range(25):
-        desk.say(t.SelectedTopic(3), SELECTED, None)
+        tested.say(t.SelectedTopic(3), SELECTED, None)
     lines = [record.getMessage() for record in caplog.records if "sig: missing" in record.getMessage()]
     assert [line.split(": ")[0] for line in lines] == [
         "a message was dropped (1 so far)",
@@ -262,10 +262,10 @@ def test_what_is_refused_is_said_and_not_for_ever(caplog: pytest.LogCaptureFixtu
 
 
 def test_an_edge_that_has_stopped_takes_no_harm() -> None:
-    desk = Desk()
-    desk.edge.state, _ = step(desk.edge.state, events.StopRequested(1.0))
-    desk.say(t.SelectedTopic(3), replace_run(SELECTED))
-    assert not isinstance(desk.edge.state, Session)
+    tested = EdgeUnderTest()
+    tested.edge.state, _ = step(tested.edge.state, events.StopRequested(1.0))
+    tested.say(t.SelectedTopic(3), replace_run(SELECTED))
+    assert not isinstance(tested.edge.state, Session)
 
 
 def replace_run(message: m.Selected) -> m.Selected:

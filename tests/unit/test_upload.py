@@ -12,9 +12,10 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
-from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer import upload
-from tests.samples import DATA, MANIFEST, MESSAGES
+from tests.support.builders import finished_update
+from tests.support.samples import DATA, MANIFEST, MESSAGES
 
 SENDER = upload.Sender("7", "c3d4", "R", 1, 3)
 
@@ -26,15 +27,7 @@ def update(
     sections: tuple[ModelSection, ...] = (ModelSection("weights", manifest, memoryview(data)),)
     if control:
         sections = (ModelSection("control", manifest, memoryview(data[::-1])), *sections)
-    return upload.FinishedUpdate(
-        base=base,
-        digest=model_digest(sections),
-        examples=57,
-        steps=20,
-        seconds=0.25,
-        metrics=m.UpdateMetrics(train={"loss": 0.25}),
-        sections=sections,
-    )
+    return finished_update(*sections, base=base, examples=57, seconds=0.25)
 
 
 def generic(message: m.Message) -> bytes:
@@ -151,7 +144,7 @@ def test_6_1_what_the_broker_announces_limits_it() -> None:
 def test_6_1_an_offer_that_does_not_fit_is_told_of() -> None:
     arrays = tuple(ArraySpec(name=f"layer-{i:05}", shape=(1,)) for i in range(5000))
     section = ModelSection("weights", Manifest(arrays=arrays), bytes(20_000))
-    one = upload.FinishedUpdate(None, model_digest([section]), 1, 0, 0.0, m.UpdateMetrics(), (section,))
+    one = finished_update(section, base=None, examples=1, steps=0, seconds=0.0, metrics=m.UpdateMetrics())
     with pytest.raises(ValueError, match=r"its offer has \d+ bytes, and the broker takes packets of 131072"):
         upload.chunk_size_for(SENDER, one, 2**20, 131_072)
 
@@ -163,6 +156,8 @@ def test_there_are_never_more_chunks_than_may_be() -> None:
             return 2**31
 
     section = ModelSection("weights", MANIFEST, Huge())
-    one = upload.FinishedUpdate("b" * 64, "d" * 64, 1, 0, 0.0, m.UpdateMetrics(), (section,))
+    one = finished_update(
+        section, digest="d" * 64, examples=1, steps=0, seconds=0.0, metrics=m.UpdateMetrics()
+    )
     size = upload.chunk_size_for(SENDER, one, 1024, None)
     assert upload.offer(SENDER, 0, one, size).chunks <= 1_000_000

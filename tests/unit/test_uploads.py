@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +15,27 @@ from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.spool import Spool
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import content_digest
 from fl_shared.transfer.upload_scheduler import Granted
+from tests.support import builders
 
 CHUNK = 1024
 DATA = np.random.default_rng(1).bytes(5 * CHUNK + 100)
 MANIFEST = "ab" * 32
-DIGEST = content_digest([("weights", "f32", MANIFEST, DATA)])
-HEAD: dict[str, Any] = {"run": "r", "epoch": 1, "seq": 1, "client": "7", "session": "s", "round": 3}
+DIGEST = builders.digest_of(MANIFEST, DATA)
+UPDATE = builders.update(builders.section(DATA, MANIFEST), base=DIGEST, examples=5)
 
 
 def offer(*, size: int = len(DATA), chunk_size: int = CHUNK, chunks: int = 6) -> m.Offer:
     section = m.OfferedSection(name="weights", encoding="f32", manifest=MANIFEST, size=size)
-    return m.Offer(
-        **HEAD, base=DIGEST, digest=DIGEST, examples=5, steps=1, seconds=0.0, metrics=m.UpdateMetrics(),
-        sections=(section,), size=size, chunk_size=chunk_size, chunks=chunks,
-    )  # fmt: skip
+    return builders.offer_of(UPDATE, chunk_size, sections=(section,), size=size, chunks=chunks)
 
 
 def facts(size: int = len(DATA)) -> UpdateFacts:
-    return UpdateFacts(
-        client="7", session="s", round=3, base=DIGEST, digest=DIGEST, manifest=MANIFEST, examples=5, steps=1,
-        size=size,
-    )  # fmt: skip
+    return builders.facts_of(UPDATE, size=size)
 
 
-def part(index: int, data: bytes | None = None, crc32: int | None = None) -> m.UpdateChunk:
-    data = DATA[index * CHUNK : (index + 1) * CHUNK] if data is None else data
-    return m.UpdateChunk(
-        **HEAD, digest=DIGEST, index=index, crc32=zlib.crc32(data) if crc32 is None else crc32, data=data
-    )
+def chunk(index: int, **changes: Any) -> m.UpdateChunk:
+    return builders.chunk_of(UPDATE, CHUNK, index, **changes)
 
 
 @pytest.fixture
@@ -64,7 +54,7 @@ def test_in_any_order_it_is_the_update_and_its_digest(
 ) -> None:
     uploads.begin(offer(), facts(), 0.0)
     assert [grant.chunks for grant in granted] == [(0, 1, 2, 3, 4, 5)]
-    complete = [uploads.take(part(index), 0.0) for index in order]
+    complete = [uploads.take(chunk(index), 0.0) for index in order]
     assert complete == [None] * (len(order) - 1) + [facts()]
     taken = uploads.take_out("7")
     assert taken.content().found == DIGEST
@@ -77,16 +67,16 @@ def test_in_any_order_it_is_the_update_and_its_digest(
 def test_what_does_not_fit_is_not_kept(uploads: Uploads) -> None:
     """6.6."""
     with pytest.raises(Misfit, match="not being sent"):
-        uploads.take(part(0), 0.0)
+        uploads.take(chunk(0), 0.0)
     uploads.begin(offer(), facts(), 0.0)
     with pytest.raises(Misfit, match="crc32"):
-        uploads.take(part(0, crc32=1), 0.0)
+        uploads.take(chunk(0, crc32=1), 0.0)
     with pytest.raises(Misfit, match="wrong-size"):
-        uploads.take(part(0, data=DATA[: CHUNK - 1]), 0.0)
+        uploads.take(chunk(0, data=DATA[: CHUNK - 1]), 0.0)
     with pytest.raises(Misfit, match="not-granted"):
-        uploads.take(part(6, data=b"x"), 0.0)
-    assert all(uploads.take(part(index), 0.0) is None for index in range(5))
-    assert uploads.take(part(5), 0.0) == facts()
+        uploads.take(chunk(6, data=b"x"), 0.0)
+    assert all(uploads.take(chunk(index), 0.0) is None for index in range(5))
+    assert uploads.take(chunk(5), 0.0) == facts()
 
 
 @pytest.mark.parametrize(
@@ -105,10 +95,10 @@ def test_an_offer_that_contradicts_itself_is_refused(
 
 def test_the_same_digest_with_another_size_is_another_upload(uploads: Uploads) -> None:
     uploads.begin(offer(), facts(), 0.0)
-    uploads.take(part(0), 0.0)
+    uploads.take(chunk(0), 0.0)
     uploads.begin(offer(size=9 * CHUNK, chunks=9), facts(9 * CHUNK), 1.0)
     for index in range(9):
-        complete = uploads.take(part(index, data=bytes(CHUNK)), 1.0)
+        complete = uploads.take(chunk(index, data=bytes(CHUNK)), 1.0)
     assert complete == facts(9 * CHUNK)
     assert uploads.take_out("7").content().found != DIGEST
 
@@ -121,7 +111,7 @@ def died(tmp_path: Path, *indices: int) -> None:
     uploads = Uploads(Spool(tmp_path), lambda _: None)
     uploads.begin(offer(), facts(), 0.0)
     for index in indices:
-        uploads.take(part(index), 0.0)
+        uploads.take(chunk(index), 0.0)
 
 
 def test_only_what_had_not_come_is_granted_after_a_restart(
@@ -132,8 +122,8 @@ def test_only_what_had_not_come_is_granted_after_a_restart(
     uploads.restore(3)
     assert uploads.begin(offer(), facts(), 0.0) is None
     assert [grant.chunks for grant in granted] == [(2, 3, 5)]
-    assert uploads.take(part(0), 0.0) is None, "a duplicate"
-    assert [uploads.take(part(index), 0.0) for index in (5, 3, 2)] == [None, None, facts()]
+    assert uploads.take(chunk(0), 0.0) is None, "a duplicate"
+    assert [uploads.take(chunk(index), 0.0) for index in (5, 3, 2)] == [None, None, facts()]
     taken = uploads.take_out("7")
     assert taken.content().found == DIGEST
     assert bytes(taken.content().sections[0].data) == DATA
@@ -177,7 +167,7 @@ def test_a_digest_that_is_wrong_after_a_restart_asks_for_all_of_it_once_more(
     uploads.restore(3)
     uploads.begin(offer(), facts(), 0.0)
     for index in range(1, 6):
-        complete = uploads.take(part(index), 0.0)
+        complete = uploads.take(chunk(index), 0.0)
     assert complete == facts()
     taken = uploads.take_out("7")
     assert taken.found
@@ -185,7 +175,7 @@ def test_a_digest_that_is_wrong_after_a_restart_asks_for_all_of_it_once_more(
     uploads.take_anew(taken, 1.0)
     assert [grant.chunks for grant in granted] == [(0, 1, 2, 3, 4, 5)]
     assert list((tmp_path / "spool" / "3").iterdir()) == []
-    assert [uploads.take(part(index), 1.0) for index in range(6)][-1] == facts()
+    assert [uploads.take(chunk(index), 1.0) for index in range(6)][-1] == facts()
     assert not uploads.take_out("7").found, "another wrong digest is the edge's own"
 
 
@@ -207,15 +197,15 @@ def test_no_room_for_a_chunk_changes_nothing(
         patch.setattr(os, "posix_fallocate", full)
         for _ in range(2):
             with pytest.raises(DiskFull):
-                uploads.take(part(0), 0.0)
-    assert [uploads.take(part(index), 0.0) for index in range(6)][-1] == facts()
+                uploads.take(chunk(0), 0.0)
+    assert [uploads.take(chunk(index), 0.0) for index in range(6)][-1] == facts()
     assert len(granted) == 1
 
 
 def test_the_end_of_the_round_drops_what_is_under_way(uploads: Uploads, tmp_path: Path) -> None:
     uploads.begin(offer(), facts(), 0.0)
-    uploads.take(part(0), 0.0)
+    uploads.take(chunk(0), 0.0)
     assert uploads.end_round() == (facts(),)
     assert list((tmp_path / "spool" / "3").iterdir()) == []
     with pytest.raises(Misfit):
-        uploads.take(part(1), 0.0)
+        uploads.take(chunk(1), 0.0)

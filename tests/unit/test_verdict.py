@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fl_aggregator.round.state import Aggregating, Selecting
-from tests.unit.playbook import round_done, training
-from tests.unit.words import say
+from tests.support.round_playbook import round_done, training
+from tests.support.round_text import describe
 
 
 def test_an_update_is_kept_before_it_counts_and_before_its_edge_hears_so() -> None:
@@ -75,8 +75,8 @@ def test_a_wrong_update_is_rejected_with_field_value_and_expectation(
     a = playbook.cohort[0]
     playbook.play(f"send {a} {what}")
     reply = playbook.told[-1][1][-1]
-    assert say(reply).startswith(f"reject {a} ")
-    assert f' {reason} "{detail}"' in say(reply)
+    assert describe(reply).startswith(f"reject {a} ")
+    assert f' {reason} "{detail}"' in describe(reply)
 
 
 def test_an_update_with_as_many_examples_as_may_be_is_kept() -> None:

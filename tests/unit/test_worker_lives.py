@@ -18,23 +18,25 @@ pytest.importorskip("torch")
 from fl_edge.workers import pool
 from fl_edge.workers.pool import Pool
 from fl_edge.workers.protocol import Failed, Initialised, Loaded
-from tests.unit.boss import Boss, part, train_for_ever
+from tests.support.builders import partition
+from tests.support.pool_harness import PoolHarness, train_for_ever
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.edge
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Boss]]:
+def start() -> Iterator[Callable[..., PoolHarness]]:
     """Starts pools that end with the test."""
-    started: list[Boss] = []
+    started: list[PoolHarness] = []
 
-    def start(workers: int = 1, **options: Any) -> Boss:
-        started.append(Boss(workers, **options))
+    def start(workers: int = 1, **options: Any) -> PoolHarness:
+        started.append(PoolHarness(workers, **options))
         return started[-1]
 
     yield start
-    for boss in started:
-        boss.pool.close()
+    for harness in started:
+        harness.pool.close()
 
 
 def alive(pid: int) -> bool:
@@ -44,52 +46,52 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_missing_data_is_a_kind_of_its_own(start: Callable[..., Boss], tmp_path: Path) -> None:
-    boss = start(data_dir=tmp_path / "gone")
-    failed = boss.expect(Failed, boss.pool.load("e", "mnist", part()), timeout=60)
+def test_missing_data_is_a_kind_of_its_own(start: Callable[..., PoolHarness], tmp_path: Path) -> None:
+    harness = start(data_dir=tmp_path / "gone")
+    failed = harness.expect(Failed, harness.pool.load("e", "mnist", partition()), timeout=60)
     assert failed.kind == "data-missing"
     assert "gone is not a directory" in failed.message
 
 
-def test_a_killed_worker_fails_its_job_alone_and_is_replaced(start: Callable[..., Boss]) -> None:
-    boss = start(2)
-    boss.wait_for(lambda: boss.pool.ready == 2, timeout=60)
-    doomed, spared = train_for_ever(boss), train_for_ever(boss)
-    (victim,) = [slot.process for slot in boss.pool._slots if slot.job == doomed]
+def test_a_killed_worker_fails_its_job_alone_and_is_replaced(start: Callable[..., PoolHarness]) -> None:
+    harness = start(2)
+    wait_until(lambda: harness.pool.ready == 2, 60, "two workers are ready")
+    doomed, spared = train_for_ever(harness), train_for_ever(harness)
+    (victim,) = [slot.process for slot in harness.pool._slots if slot.job == doomed]
     assert victim is not None
     time.sleep(0.3)
     os.kill(victim.pid, signal.SIGKILL)
-    failed = boss.expect(Failed, doomed, timeout=5)
+    failed = harness.expect(Failed, doomed, timeout=5)
     assert failed.kind == "failed"
     assert f"worker process {victim.pid} was killed by SIGKILL" in failed.message
-    boss.wait_for(lambda: boss.pool.ready == 2, timeout=60)
-    assert victim.pid not in boss.pids()
-    boss.expect(Loaded, boss.pool.load("e", "digits", part()), timeout=30)
-    assert spared not in boss.kept
+    wait_until(lambda: harness.pool.ready == 2, 60, "two workers are ready")
+    assert victim.pid not in harness.pids()
+    harness.expect(Loaded, harness.pool.load("e", "digits", partition()), timeout=30)
+    assert spared not in harness.kept
 
 
 def test_a_worker_that_does_not_obey_a_cancel_is_killed(
-    start: Callable[..., Boss], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., PoolHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "CANCEL_GRACE", 0.3)
-    boss = start()
-    assert boss.pool.wait_ready(60)
-    job = train_for_ever(boss)
-    (pid,) = boss.pids()
+    harness = start()
+    assert harness.pool.wait_ready(60)
+    job = train_for_ever(harness)
+    (pid,) = harness.pids()
     os.kill(pid, signal.SIGSTOP)
-    boss.pool.cancel(job)
-    assert boss.expect(Failed, job, timeout=5).kind == "cancelled"
+    harness.pool.cancel(job)
+    assert harness.expect(Failed, job, timeout=5).kind == "cancelled"
     assert not alive(pid)
 
 
-def test_a_device_that_is_not_there_ends_it_for_good(start: Callable[..., Boss]) -> None:
-    boss = start(2, device="cuda:77")
-    ids = [boss.pool.load("e", "digits", part()) for _ in range(3)]
+def test_a_device_that_is_not_there_ends_it_for_good(start: Callable[..., PoolHarness]) -> None:
+    harness = start(2, device="cuda:77")
+    ids = [harness.pool.load("e", "digits", partition()) for _ in range(3)]
     for job in ids:
-        assert "--device cuda:77 cannot be used" in boss.expect(Failed, job, timeout=60).message
-    assert not boss.pool.wait_ready(0)
-    assert "cuda:77" in boss.expect(Failed, boss.pool.initial("digits", 0), timeout=1).message
-    boss.wait_for(lambda: not boss.pids())
+        assert "--device cuda:77 cannot be used" in harness.expect(Failed, job, timeout=60).message
+    assert not harness.pool.wait_ready(0)
+    assert "cuda:77" in harness.expect(Failed, harness.pool.initial("digits", 0), timeout=1).message
+    wait_until(lambda: not harness.pids(), 20, "no worker is left")
 
 
 ROGUE = """
@@ -128,12 +130,12 @@ def rogues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("rogues")
 def test_what_a_task_prints_does_not_get_between_the_frames(
-    start: Callable[..., Boss], tmp_path: Path
+    start: Callable[..., PoolHarness], tmp_path: Path
 ) -> None:
     with (tmp_path / "said").open("wb") as said:
-        boss = start(stderr=said)
-        boss.expect(Initialised, boss.pool.initial("loud", 0), timeout=60)
-        boss.expect(Loaded, boss.pool.load("e", "loud", part()))
+        harness = start(stderr=said)
+        harness.expect(Initialised, harness.pool.initial("loud", 0), timeout=60)
+        harness.expect(Loaded, harness.pool.load("e", "loud", partition()))
     text = (tmp_path / "said").read_text()
     assert "x" * 1000 in text
     assert "I am a child" in text
@@ -141,41 +143,41 @@ def test_what_a_task_prints_does_not_get_between_the_frames(
 
 @pytest.mark.usefixtures("rogues")
 def test_a_worker_that_keeps_dying_is_not_replaced_for_ever(
-    start: Callable[..., Boss], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., PoolHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "MAX_FAILURES", 2)
     monkeypatch.setattr(pool, "FIRST_PAUSE", 0.01)
-    boss = start()
-    ids = [boss.pool.initial("deadly", 0) for _ in range(3)]
-    messages = [boss.expect(Failed, job, timeout=60).message for job in ids]
+    harness = start()
+    ids = [harness.pool.initial("deadly", 0) for _ in range(3)]
+    messages = [harness.expect(Failed, job, timeout=60).message for job in ids]
     assert "ended with exit code 3" in messages[0]
     assert all("2 times in a row" in message for message in messages[1:])
 
 
-def test_closing_ends_the_workers_whatever_they_do(start: Callable[..., Boss]) -> None:
-    boss = start(2)
-    assert boss.pool.wait_ready(60)
-    jobs_open = [train_for_ever(boss) for _ in range(3)]
-    pids = boss.pids()
+def test_closing_ends_the_workers_whatever_they_do(start: Callable[..., PoolHarness]) -> None:
+    harness = start(2)
+    assert harness.pool.wait_ready(60)
+    jobs_open = [train_for_ever(harness) for _ in range(3)]
+    pids = harness.pids()
     started = time.monotonic()
-    boss.pool.close()
+    harness.pool.close()
     assert time.monotonic() - started < 5
     assert not any(alive(pid) for pid in pids)
-    assert boss.results.empty()
-    assert not set(jobs_open) & set(boss.kept)
-    boss.pool.close()
+    assert harness.results.empty()
+    assert not set(jobs_open) & set(harness.kept)
+    harness.pool.close()
 
 
 def test_closing_ends_a_worker_that_is_stopped(
-    start: Callable[..., Boss], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., PoolHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "CLOSE_GRACE", 0.3)
-    boss = start()
-    assert boss.pool.wait_ready(60)
-    (pid,) = boss.pids()
+    harness = start()
+    assert harness.pool.wait_ready(60)
+    (pid,) = harness.pids()
     os.kill(pid, signal.SIGSTOP)
-    boss.pool.close()
-    boss.wait_for(lambda: not alive(pid), timeout=5)
+    harness.pool.close()
+    wait_until(lambda: not alive(pid), 5, "the worker has ended")
 
 
 PARENT = """
@@ -218,10 +220,7 @@ def test_workers_end_with_their_parent_when_it_is_killed(state: str) -> None:
         parent.kill()
         parent.wait(10)
         parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, "orphans"
-        time.sleep(0.05)
+    wait_until(lambda: not any(alive(pid) for pid in pids), 10, "no orphan is left")
 
 
 def test_a_pool_has_workers() -> None:

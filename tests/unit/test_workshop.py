@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import queue
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from fl_aggregator.storage.checkpoint import Checkpoints, Model
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import Vector, content_digest, manifest_of
+from fl_shared.tensors.manifest import Vector, manifest_of
 from fl_shared.transfer.upload_scheduler import Granted
-from tests.unit.test_uploads import HEAD
+from tests.support import builders
+from tests.support.builders import facts_of
 
 SETTINGS = Settings(task="digits", clients=4, per_round=3, rounds=5)
 BASE = Model.of(
@@ -35,8 +35,8 @@ REFERENCE = m.ModelReference(version=0, digest=BASE.digest)
 CHUNK = 1024
 
 
-class Life:
-    """One life of an aggregator's workshop, which ends without a word."""
+class Incarnation:
+    """One incarnation of an aggregator's workshop, which ends without a word."""
 
     def __init__(self, path: Path, version: int | None) -> None:
         self.directory = RunDirectory(path, resume=(path / "run.json").exists())
@@ -78,69 +78,49 @@ class Life:
         assert isinstance(event, on.ModelMade)
         return event.digest
 
-    def die(self) -> None:
+    def end(self) -> None:
         self.workshop.close()
         self.directory.close()
 
 
-Lives = Callable[..., Life]
+Incarnations = Callable[..., Incarnation]
 
 
 @pytest.fixture
-def lives(tmp_path: Path) -> Iterator[Lives]:
-    """The next life in the same directory: the one before ends."""
-    now: list[Life] = []
+def incarnations(tmp_path: Path) -> Iterator[Incarnations]:
+    """The next incarnation in the same directory: the one before ends."""
+    now: list[Incarnation] = []
 
-    def next_life(version: int | None = 0) -> Life:
+    def next_incarnation(version: int | None = 0) -> Incarnation:
         if now:
-            now.pop().die()
-        now.append(Life(tmp_path / "run", version))
+            now.pop().end()
+        now.append(Incarnation(tmp_path / "run", version))
         return now[0]
 
-    yield next_life
-    now.pop().die()
+    yield next_incarnation
+    now.pop().end()
 
 
 def update(client: str, seed: int, base: str | None = BASE.digest) -> m.Update:
     values: Vector = (np.random.default_rng(seed).normal(size=1507) * 0.1).astype("<f4")
     manifest = BASE.manifest
-    section = m.Section(
-        name="weights", encoding="f32", manifest=manifest.digest, data=values.tobytes(),
-        arrays=manifest.arrays if base is None else None,
-    )  # fmt: skip
-    digest = content_digest([("weights", "f32", manifest.digest, section.data)])
-    head: dict[str, Any] = HEAD | {"client": client, "round": 0 if base is None else 1}
-    return m.Update(
-        **head, base=base, digest=digest, examples=10 + seed, steps=1, seconds=0.0,
-        metrics=m.UpdateMetrics(), sections=(section,),
-    )  # fmt: skip
-
-
-def facts_of(update: m.Update) -> on.UpdateFacts:
-    return on.UpdateFacts(
-        client=update.client, session=update.session, round=update.round, base=update.base,
-        digest=update.digest, manifest=update.sections[0].manifest, examples=update.examples, steps=1,
-        size=len(update.sections[0].data),
-    )  # fmt: skip
+    section = builders.section(values.tobytes(), manifest, arrays=manifest.arrays if base is None else None)
+    return builders.update(
+        section, client=client, round=0 if base is None else 1, base=base, examples=10 + seed
+    )
 
 
 def offer_of(update: m.Update) -> m.Offer:
-    size = len(update.sections[0].data)
-    fields = update.model_dump(exclude={"kind", "sections", "metrics"})
-    section = m.OfferedSection(**update.sections[0].model_dump(exclude={"data", "arrays"}), size=size)
-    return m.Offer(
-        **fields, metrics=update.metrics, sections=(section,), size=size, chunk_size=CHUNK,
-        chunks=-(-size // CHUNK),
-    )  # fmt: skip
+    section = m.OfferedSection(
+        **update.sections[0].model_dump(exclude={"data", "arrays"}), size=len(update.sections[0].data)
+    )
+    return builders.offer_of(update, CHUNK, sections=(section,))
 
 
-def send(life: Life, update: m.Update, *indices: int) -> on.UpdateFacts | None:
+def send(incarnation: Incarnation, update: m.Update, *indices: int) -> on.UpdateFacts | None:
     complete = None
     for index in indices:
-        data = update.sections[0].data[index * CHUNK : (index + 1) * CHUNK]
-        head: dict[str, Any] = HEAD | {"client": update.client, "round": update.round}
-        chunk = m.UpdateChunk(**head, digest=update.digest, index=index, crc32=zlib.crc32(data), data=data)
-        complete = life.workshop.uploads.take(chunk, 0.0)
+        complete = incarnation.workshop.uploads.take(builders.chunk_of(update, CHUNK, index), 0.0)
     return complete
 
 
@@ -150,10 +130,10 @@ ALL = tuple(map(facts_of, UPDATES))
 
 @pytest.fixture
 def undisturbed(tmp_path: Path) -> str:
-    life = Life(tmp_path / "undisturbed", 0)
-    life.workshop.begin_round(REFERENCE)
-    digest = life.average(life.accept(*UPDATES))
-    life.die()
+    incarnation = Incarnation(tmp_path / "undisturbed", 0)
+    incarnation.workshop.begin_round(REFERENCE)
+    digest = incarnation.average(incarnation.accept(*UPDATES))
+    incarnation.end()
     return digest
 
 
@@ -162,25 +142,25 @@ def undisturbed(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("accepted", [0, 1, 2, 3])
 def test_what_was_accepted_is_folded_again_and_the_model_is_the_same(
-    lives: Lives, undisturbed: str, accepted: int
+    incarnations: Incarnations, undisturbed: str, accepted: int
 ) -> None:
-    first = lives()
+    first = incarnations()
     first.workshop.begin_round(REFERENCE)
     held = first.accept(*UPDATES[:accepted])
-    second = lives()
+    second = incarnations()
     second.workshop.begin_round(REFERENCE)
     assert second.workshop.restore(1, reversed(held)) == ()
     second.accept(*UPDATES[accepted:])
     assert second.average(ALL) == undisturbed
 
 
-def test_the_first_weights_are_taken_up_again(lives: Lives) -> None:
+def test_the_first_weights_are_taken_up_again(incarnations: Incarnations) -> None:
     """Nothing but their own file knows what arrays they are made of."""
     weights = update("3", 4, base=None)
-    first = lives(None)
+    first = incarnations(None)
     first.workshop.begin_round(None)
     held = first.accept(weights)
-    second = lives(None)
+    second = incarnations(None)
     second.workshop.begin_round(None)
     assert second.workshop.restore(0, held) == ()
     assert second.average(held, 0, 0) == weights.digest
@@ -191,9 +171,9 @@ def test_the_first_weights_are_taken_up_again(lives: Lives) -> None:
 
 @pytest.mark.parametrize("how", ["gone", "cut", "a bit", "another's", "its description"])
 def test_an_update_that_is_not_what_was_accepted_is_told_and_sent_again(
-    lives: Lives, undisturbed: str, how: str
+    incarnations: Incarnations, undisturbed: str, how: str
 ) -> None:
-    first = lives()
+    first = incarnations()
     first.workshop.begin_round(REFERENCE)
     held = first.accept(*UPDATES)
     folder = first.directory.path / "spool" / "1"
@@ -209,7 +189,7 @@ def test_an_update_that_is_not_what_was_accepted_is_told_and_sent_again(
     )
     if how == "gone":
         path.unlink()
-    second = lives()
+    second = incarnations()
     second.workshop.begin_round(REFERENCE)
     assert second.workshop.restore(1, held) == ("1",)
     assert sorted(path.name for path in folder.iterdir()) == ["0.update", "2.update"]
@@ -217,14 +197,14 @@ def test_an_update_that_is_not_what_was_accepted_is_told_and_sent_again(
     assert second.average(ALL) == undisturbed
 
 
-def test_an_upload_goes_on_where_it_was(lives: Lives, undisturbed: str) -> None:
-    first = lives()
+def test_an_upload_goes_on_where_it_was(incarnations: Incarnations, undisturbed: str) -> None:
+    first = incarnations()
     first.workshop.begin_round(REFERENCE)
     held = first.accept(*UPDATES[:2])
     third = UPDATES[2]
     assert first.workshop.receive(offer_of(third), facts_of(third), 0.0) is None
     send(first, third, 0, 3, 4)
-    second = lives()
+    second = incarnations()
     second.workshop.begin_round(REFERENCE)
     assert second.workshop.restore(1, held) == ()
     assert second.workshop.receive(offer_of(third), facts_of(third), 0.0) is None
@@ -236,15 +216,17 @@ def test_an_upload_goes_on_where_it_was(lives: Lives, undisturbed: str) -> None:
     assert second.average(ALL) == undisturbed
 
 
-def test_an_upload_whose_file_lies_about_it_is_sent_anew(lives: Lives, undisturbed: str) -> None:
+def test_an_upload_whose_file_lies_about_it_is_sent_anew(
+    incarnations: Incarnations, undisturbed: str
+) -> None:
     """Its checksums are right, and still it is not the update: that is not the edge's fault, as far as we know."""
-    first = lives()
+    first = incarnations()
     first.workshop.begin_round(REFERENCE)
     third = UPDATES[2]
     wrong = update("2", 99).model_copy(update={"digest": third.digest})
     first.workshop.receive(offer_of(third), facts_of(third), 0.0)
     send(first, wrong, *range(6))
-    second = lives()
+    second = incarnations()
     second.workshop.begin_round(REFERENCE)
     second.workshop.restore(1, ())
     assert second.workshop.receive(offer_of(third), facts_of(third), 0.0) == facts_of(third)
@@ -260,14 +242,14 @@ def test_an_upload_whose_file_lies_about_it_is_sent_anew(lives: Lives, undisturb
     assert second.average(ALL) == undisturbed
 
 
-def test_the_second_wrong_digest_is_the_edges(lives: Lives) -> None:
-    first = lives()
+def test_the_second_wrong_digest_is_the_edges(incarnations: Incarnations) -> None:
+    first = incarnations()
     first.workshop.begin_round(REFERENCE)
     third = UPDATES[2]
     wrong = update("2", 99).model_copy(update={"digest": third.digest})
     first.workshop.receive(offer_of(third), facts_of(third), 0.0)
     send(first, wrong, 0)
-    second = lives()
+    second = incarnations()
     second.workshop.begin_round(REFERENCE)
     second.workshop.restore(1, ())
     second.workshop.receive(offer_of(third), facts_of(third), 0.0)
@@ -296,46 +278,50 @@ def full_at_first(monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> Non
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_an_update_that_finds_no_room_is_kept_as_soon_as_there_is(
-    lives: Lives, undisturbed: str, monkeypatch: pytest.MonkeyPatch, whole: bool
+    incarnations: Incarnations, undisturbed: str, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
-    life = lives()
-    life.workshop.begin_round(REFERENCE)
-    life.accept(*UPDATES[:2])
+    incarnation = incarnations()
+    incarnation.workshop.begin_round(REFERENCE)
+    incarnation.accept(*UPDATES[:2])
     full_at_first(monkeypatch, "replace" if whole else "rename", 3)
     if whole:
-        life.accept(UPDATES[2])
+        incarnation.accept(UPDATES[2])
     else:
-        life.workshop.receive(offer_of(UPDATES[2]), ALL[2], 0.0)
-        send(life, UPDATES[2], *range(6))
-        life.workshop.keep(ALL[2], None)
-        assert isinstance(life.next().event, on.UpdateKept)
-        life.next()
-    assert len(life.full) == 3
-    assert life.average(ALL) == undisturbed
+        incarnation.workshop.receive(offer_of(UPDATES[2]), ALL[2], 0.0)
+        send(incarnation, UPDATES[2], *range(6))
+        incarnation.workshop.keep(ALL[2], None)
+        assert isinstance(incarnation.next().event, on.UpdateKept)
+        incarnation.next()
+    assert len(incarnation.full) == 3
+    assert incarnation.average(ALL) == undisturbed
 
 
 def test_a_model_that_finds_no_room_is_not_lost(
-    lives: Lives, undisturbed: str, monkeypatch: pytest.MonkeyPatch
+    incarnations: Incarnations, undisturbed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    life = lives()
-    life.workshop.begin_round(REFERENCE)
-    life.accept(*UPDATES)
+    incarnation = incarnations()
+    incarnation.workshop.begin_round(REFERENCE)
+    incarnation.accept(*UPDATES)
     full_at_first(monkeypatch, "replace", 3)
-    assert life.average(ALL) == undisturbed
-    assert [(full.directory.name, full.needed) for full in life.full] == [("checkpoints", 4 * 1507)] * 3
-    assert life.directory.checkpoints.read(1).digest == undisturbed
-    assert life.workshop.averaging.previous is not None
-    assert life.workshop.averaging.previous.digest == BASE.digest
+    assert incarnation.average(ALL) == undisturbed
+    assert [(full.directory.name, full.needed) for full in incarnation.full] == [
+        ("checkpoints", 4 * 1507)
+    ] * 3
+    assert incarnation.directory.checkpoints.read(1).digest == undisturbed
+    assert incarnation.workshop.averaging.previous is not None
+    assert incarnation.workshop.averaging.previous.digest == BASE.digest
 
 
-def test_another_error_of_the_disk_ends_the_run(lives: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_of_the_disk_ends_the_run(
+    incarnations: Incarnations, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_arguments: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    life = lives()
-    life.workshop.begin_round(REFERENCE)
+    incarnation = incarnations()
+    incarnation.workshop.begin_round(REFERENCE)
     monkeypatch.setattr(Path, "replace", broken)
-    life.workshop.keep(ALL[0], UPDATES[0])
-    done = life.done.get(timeout=20)
+    incarnation.workshop.keep(ALL[0], UPDATES[0])
+    done = incarnation.done.get(timeout=20)
     assert isinstance(done.error, OSError)
     assert done.error.errno == errno.EROFS

@@ -1,0 +1,11 @@
+"""The attack suite: what a malicious client or broker tries against a run, what refuses it, and where that shows.
+
+``cluster``            a broker, an aggregator and three honest edges in the middle of a round, and their attackers
+``attack``             one attack: who tries it, where it is refused, what is seen of it
+``authentication``     connecting without an account, or as another one
+``impersonation``      speaking in the name of others
+``eavesdropping``      reading or intercepting what is for others
+``invalid_messages``   messages on one's own topics that no honest edge sends
+``malicious_broker``   what the operator of the broker can try where the broker is not trusted
+``table``              all attacks, in the order of docs/security.md
+"""

@@ -1,0 +1,83 @@
+"""All attacks of the table of attacks, in the order of docs/security.md."""
+
+from __future__ import annotations
+
+from tests.support.attacks import (
+    authentication,
+    eavesdropping,
+    impersonation,
+    invalid_messages,
+    malicious_broker,
+)
+from tests.support.attacks.attack import Attack, CoveredElsewhere
+from tests.support.attacks.cluster import LAB, SEALED
+
+ATTACKS: tuple[Attack, ...] = (
+    *authentication.ATTACKS,
+    *impersonation.ATTACKS,
+    *eavesdropping.ATTACKS,
+    *malicious_broker.ATTACKS,
+    *invalid_messages.ATTACKS,
+)
+
+LIMITS = "tests/faults/test_limits.py"
+END_TO_END = "tests/integration/test_end_to_end.py"
+
+COVERED_ELSEWHERE = (
+    CoveredElsewhere(
+        "a flood of registrations and wills of made-up names, and of all that one edge may say", "anybody",
+        "aggregator",
+        "`too-many-registrations` of `(unknown)`; `too-many-messages` and `too-many-registrations` of that edge; "
+        "`limited`",
+        LAB, f"{LIMITS}::test_a_flood_changes_nothing_for_those_who_train",
+    ),
+    CoveredElsewhere(
+        "a slow upload, to hold a grant that others wait for", "two selected edges", "aggregator",
+        "in `missing` of the round", LAB, f"{LIMITS}::test_whoever_only_seems_to_send_holds_nobody_up",
+    ),
+    CoveredElsewhere(
+        "first weights of 2^40 bytes, of giant arrays, of a second section", "the edge that is asked for them",
+        "aggregator", "`rejected`; `wrong-size` or `wrong-manifest` of that edge", LAB,
+        f"{LIMITS}::test_a_claim_that_is_too_large_is_refused_before_a_byte_is_taken",
+    ),
+    CoveredElsewhere(
+        "retained registrations, updates and selections of an earlier life; junk on all topics", "anybody",
+        "aggregator", "cleared; `retained`, `malformed`, `foreign`", LAB,
+        "tests/integration/test_hostile.py::test_a_run_goes_on_among_junk",
+    ),
+    CoveredElsewhere(
+        "a flood of requests for predictions", "asker", "edge", "`busy`, once a second; edge's log", ("accounts",),
+        "tests/integration/test_predict_group.py::test_a_flood_of_requests_does_not_silence_the_edge",
+    ),
+    CoveredElsewhere(
+        "an account's password that is wrong, empty, or another's", "outsider", "broker", "no connection",
+        ("accounts",), "tests/integration/test_acl.py::test_an_outsider_is_not_let_in",
+    ),
+    CoveredElsewhere(
+        "the old key or password after `rotate`, any after `revoke`", "a thief", "broker",
+        "no connection", ("accounts", "end to end"),
+        "tests/integration/test_acl.py::test_what_is_revoked_or_rotated_is_worth_nothing_any_more",
+    ),
+    CoveredElsewhere(
+        "replay: all that the aggregator said in a run that is over, to the same connections", "operator", "edge",
+        "edge's log: `epoch: …, expected one after …`", SEALED, f"{END_TO_END}::test_what_was_recorded_is_not_obeyed",
+    ),
+    CoveredElsewhere(
+        "replay: an operator's own `stop` after the run was taken up again", "operator", "aggregator",
+        "`other-epoch`", SEALED,
+        f"{END_TO_END}::test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once",
+    ),
+    CoveredElsewhere(
+        "every kind of message, spoiled at random", "anybody", "aggregator", "counted", LAB,
+        "tests/property/test_fuzz_aggregator.py::test_a_run_goes_on_among_noise",
+    ),
+    CoveredElsewhere(
+        "every kind of message to an edge, spoiled at random", "anybody", "edge", "edge's log", LAB,
+        "tests/property/test_fuzz_edge.py::test_an_edge_can_join_a_run_after_any_noise",
+    ),
+    CoveredElsewhere(
+        "models with other bytes than their digest says, giant models, claims that contradict each other", "anybody",
+        "edge", "`failed`; edge's log", LAB,
+        "tests/faults/test_bad_aggregator.py::test_an_edge_goes_on_whatever_its_aggregator_says",
+    ),
+)  # fmt: skip

@@ -1,0 +1,118 @@
+"""A real Mosquitto for a test, with its default limits, that can be killed and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.system.mosquitto import (
+    LOOPBACK,
+    Listener,
+    answers,
+    configuration,
+    find_mosquitto,
+    free_port,
+    is_running,
+)
+from tests.support.client import Endpoint
+
+START_TIMEOUT = 10.0
+
+
+class Mosquitto:
+    """``extra``: further lines of its configuration. The port stays the same over `restart`."""
+
+    def __init__(self, directory: Path, *, extra: Sequence[str] = (), allow_anonymous: bool = True) -> None:
+        self._program = find_mosquitto()
+        self._directory = directory
+        self._extra = list(extra)
+        self._allow_anonymous = allow_anonymous
+        if os.geteuid() == 0:
+            # It would become another user, who may not read the files of the test.
+            self._extra.append("user root")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+        for _ in range(5):
+            self.port = free_port()
+            try:
+                self.start()
+                return
+            except AssertionError:
+                if "already in use" not in self.log():
+                    raise
+        raise AssertionError(f"five free ports were taken by others before mosquitto could:\n{self.log()}")
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://{LOOPBACK}:{self.port}"
+
+    @property
+    def address(self) -> BrokerAddress:
+        return BrokerAddress(LOOPBACK, self.port)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """For a test client without an account."""
+        return Endpoint(self.port)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def log(self) -> str:
+        return (self._directory / "mosquitto.log").read_text(errors="replace")
+
+    def start(self) -> None:
+        assert self._process is None
+        file, log = self._directory / "mosquitto.conf", self._directory / "mosquitto.log"
+        file.write_text(
+            configuration(
+                [Listener(self.port, LOOPBACK)],
+                allow_anonymous=self._allow_anonymous,
+                max_packet_size=None,
+                extra=self._extra,
+            )
+        )
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [self._program, "-c", str(file)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not (is_running(log) and answers(LOOPBACK, self.port)):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"mosquitto does not start:\n{self.log()}")
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """SIGKILL: it forgets everything, and tells nobody."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """SIGTERM: it says goodbye to its clients."""
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5.0)
+            self.kill()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        """SIGSTOP: the connections stay, and nothing answers any more, as if the cable were cut."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)

@@ -1,0 +1,107 @@
+"""A headless browser, and what every test asks of a page: no error, and no request that leaves this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from fl_aggregator.tools.dashboard.server import STATIC
+from fl_shared.system.mosquitto import LOOPBACK, Listener, free_port
+from tests.support.broker import Mosquitto
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+TIMEOUT = 10_000.0
+"""Milliseconds that a page has for whatever it is asked."""
+OURS = ("127.0.0.1", "localhost")
+
+
+def find_browser() -> str | None:
+    """The path of a Chromium: FL_CHROMIUM, or what this system has."""
+    named = os.environ.get("FL_CHROMIUM")
+    found = (
+        [named] if named else [shutil.which(name) for name in PROGRAMS] + [str(MAC) if MAC.exists() else None]
+    )
+    return next((path for path in found if path), None)
+
+
+@contextmanager
+def browser(program: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # In a container there is no user namespace for its sandbox, and little of /dev/shm.
+        started = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield started
+        started.close()
+
+
+class CheckedPage:
+    """A page in a context of its own, and what went wrong in it."""
+
+    def __init__(self, browser: Browser, **context: Any) -> None:
+        self._context = browser.new_context(**({"viewport": {"width": 1440, "height": 1000}} | context))
+        self.page: Page = self._context.new_page()
+        self.page.set_default_timeout(TIMEOUT)
+        self.errors: list[str] = []
+        self.hosts: set[str] = set()
+        self.page.on("console", lambda message: self._said(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+        self.page.on("request", lambda request: self._asked(request.url))
+        self.page.on("websocket", lambda socket: self._asked(socket.url))
+
+    def _said(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.errors.append(f"console {kind}: {text}")
+
+    def _asked(self, url: str) -> None:
+        if not url.startswith(("data:", "blob:")):
+            self.hosts.add(urlsplit(url).hostname or "")
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+    def wait(self, expression: str, timeout: float = TIMEOUT) -> None:
+        """Until a JavaScript expression holds in the page."""
+        self.page.wait_for_function(f"() => {expression}", timeout=timeout)
+
+    def wait_text(self, selector: str, part: str, timeout: float = TIMEOUT) -> None:
+        self.page.wait_for_function(
+            "([selector, part]) => document.querySelector(selector)?.textContent.includes(part)",
+            arg=[selector, part],
+            timeout=timeout,
+        )
+
+    def draw(self, *points: tuple[float, float]) -> None:
+        """One stroke over the board, in its own 28 × 28 pixels."""
+        board = self.page.locator("#sketch")
+        board.scroll_into_view_if_needed()
+        box = board.bounding_box()
+        assert box is not None
+        places = [(box["x"] + x / 28 * box["width"], box["y"] + y / 28 * box["height"]) for x, y in points]
+        self.page.mouse.move(*places[0])
+        self.page.mouse.down()
+        for place in places[1:]:
+            self.page.mouse.move(*place, steps=8)
+        self.page.mouse.up()
+
+    def close(self, *, broken: bool = False) -> None:
+        """``broken``: the broker was taken away, which the browser itself reports on its console."""
+        self._context.close()
+        errors = [text for text in self.errors if not (broken and "WebSocket" in text)]
+        assert errors == []
+        assert self.hosts <= set(OURS), "a request has left this machine"
+
+
+def websocket_broker(directory: Path) -> tuple[Mosquitto, int]:
+    """A broker that also listens for WebSockets, and serves the page itself, at the port given."""
+    port = free_port()
+    listener = Listener(port, LOOPBACK, websockets=True, http_dir=STATIC)
+    return Mosquitto(directory, extra=listener.lines()), port

@@ -1,0 +1,153 @@
+"""Messages and values of the protocol with common members; keyword arguments replace members."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+from fl_aggregator.round.events import UpdateFacts
+from fl_aggregator.round.state import Summary
+from fl_shared.protocol import messages as m
+from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
+from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.transfer.upload import FinishedUpdate
+
+Raw = dict[str, Any]
+"""A message as the map that is sent, which may be invalid."""
+
+
+def partition(index: int = 0, **changes: Any) -> m.Partition:
+    return m.Partition(**{"index": index, "count": 20, "scheme": "iid", "seed": 0, "holdout": 0.2, **changes})
+
+
+def training_settings(**changes: Any) -> m.TrainingSettings:
+    usual = {"epochs": 2, "batch_size": 32, "lr": 0.05, "momentum": 0.9, "seed": 0}
+    return m.TrainingSettings(**usual | changes)
+
+
+def fold_settings(**changes: Any) -> m.FoldSettings:
+    return m.FoldSettings(**{"max_examples": 1000, "max_delta": 100.0, "scale_bits": 32, **changes})
+
+
+def session_of(client: str) -> str:
+    return f"session-of-{client}"[:64]
+
+
+def registration(client: str, **changes: Any) -> m.Registration:
+    """The first one of a connection, unless ``changes`` say otherwise."""
+    usual: dict[str, Any] = {
+        "seq": 0, "client": client, "session": session_of(client), "device": f"device-of-{client}",
+        "roles": ("train",), "encodings": ("f32",),
+    }  # fmt: skip
+    return m.Registration(**usual | changes)
+
+
+# --- updates as messages ----------------------------------------------------------------------------------
+
+
+def digest_of(manifest: Manifest | str, data: bytes) -> str:
+    """Of an update with this section alone."""
+    return content_digest([("weights", "f32", _digest(manifest), data)])
+
+
+def section(
+    data: bytes,
+    manifest: Manifest | str,
+    name: str = "weights",
+    arrays: tuple[ArraySpec, ...] | None = None,
+) -> m.Section:
+    return m.Section(name=name, encoding="f32", manifest=_digest(manifest), arrays=arrays, data=data)
+
+
+def update(*sections: m.Section, **changes: Any) -> m.Update:
+    """Its digest is that of ``sections``, unless ``changes`` say otherwise."""
+    usual: dict[str, Any] = {
+        "run": "r", "epoch": 1, "seq": 1, "client": "7", "session": "s", "round": 3, "base": "0" * 64,
+        "digest": content_digest([(s.name, s.encoding, s.manifest, s.data) for s in sections]),
+        "examples": 10, "steps": 1, "seconds": 0.5, "metrics": m.UpdateMetrics(), "sections": sections,
+    }  # fmt: skip
+    return m.Update(**usual | changes)
+
+
+def offer_of(whole: m.Update, chunk_size: int, **changes: Any) -> m.Offer:
+    size = sum(len(one.data) for one in whole.sections)
+    usual = {
+        **whole.model_dump(exclude={"kind", "sections", "metrics"}),
+        "metrics": whole.metrics,
+        "sections": tuple(
+            m.OfferedSection(
+                **one.model_dump(exclude={"data", "arrays"}), arrays=one.arrays, size=len(one.data)
+            )
+            for one in whole.sections
+        ),
+        "size": size,
+        "chunk_size": chunk_size,
+        "chunks": max(1, -(-size // chunk_size)),
+    }
+    return m.Offer(**usual | changes)
+
+
+def chunk_of(whole: m.Update, chunk_size: int, index: int, **changes: Any) -> m.UpdateChunk:
+    """The checksum is that of the data, unless ``changes`` say otherwise."""
+    content = b"".join(one.data for one in whole.sections)
+    usual: dict[str, Any] = {
+        **whole.model_dump(include={"run", "epoch", "seq", "client", "session", "round", "digest"}),
+        "index": index,
+        "data": content[index * chunk_size : (index + 1) * chunk_size],
+    }
+    members = usual | changes
+    return m.UpdateChunk(**{"crc32": zlib.crc32(members["data"])} | members)
+
+
+def raw_offer_of(whole: Raw, chunk_size: int, **changes: Any) -> Raw:
+    """The offer of an update that is a map."""
+    sections = [
+        {name: value for name, value in one.items() if name != "data"} | {"size": len(one["data"])}
+        for one in whole["sections"]
+    ]
+    size = sum(one["size"] for one in sections)
+    cut = {"size": size, "chunk_size": chunk_size, "chunks": max(1, -(-size // chunk_size))}
+    return whole | {"kind": "offer", "sections": sections} | cut | changes
+
+
+def _digest(manifest: Manifest | str) -> str:
+    return manifest if isinstance(manifest, str) else manifest.digest
+
+
+# --- updates and models inside the programs ---------------------------------------------------------------
+
+
+def model_section(values: int = 1000, seed: int = 0, name: str = "weights") -> ModelSection:
+    """One array of normal values."""
+    data = np.random.default_rng(seed).standard_normal(values).astype("<f4").tobytes()
+    return ModelSection(name, Manifest(arrays=(ArraySpec(name="w", shape=(values,)),)), data)
+
+
+def finished_update(*sections: ModelSection, **changes: Any) -> FinishedUpdate:
+    usual: dict[str, Any] = {
+        "base": "b" * 64, "digest": model_digest(sections), "examples": 40, "steps": 20, "seconds": 1.5,
+        "metrics": m.UpdateMetrics(train={"loss": 0.25}), "sections": sections,
+    }  # fmt: skip
+    return FinishedUpdate(**usual | changes)
+
+
+def facts_of(whole: m.Update, **changes: Any) -> UpdateFacts:
+    usual: dict[str, Any] = {
+        **whole.model_dump(include={"client", "session", "round", "base", "digest", "examples", "steps"}),
+        "manifest": whole.sections[0].manifest,
+        "size": sum(len(one.data) for one in whole.sections),
+    }
+    return UpdateFacts(**usual | changes)
+
+
+def round_summary(number: int, **changes: Any) -> Summary:
+    """A committed round that edge 0 took part in, and edge 1 did not."""
+    usual: dict[str, Any] = {
+        "round": number, "outcome": "committed", "reason": None,
+        "model": m.ModelReference(version=number, digest="a" * 64), "cohort": ("0", "1"), "participants": ("0",),
+        "missing": {"1": "offline: for 0.5 s"}, "examples": 10, "metrics": {},
+        "seconds": {"selecting": 0.25, "collecting": 1.0},
+    }  # fmt: skip
+    return Summary(**usual | changes)

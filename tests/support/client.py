@@ -1,0 +1,353 @@
+"""The MQTT client of the tests: MQTT 5 by paho alone, so that it can contradict the product's own client."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.security.kit import Kit
+from fl_shared.system.mosquitto import LOOPBACK
+from tests.support.wait import wait_until
+
+M = TypeVar("M", bound=m.Message)
+
+ANSWER_TIMEOUT = 15.0
+"""Seconds that the broker has for an acknowledgement."""
+NOT_AUTHORISED = 0x87
+"""The reason code of what an ACL denies. All from 0x80 on are failures."""
+
+
+class ConnectionRefused(Exception):
+    """The broker or TLS refuses the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A broker's listener and an account. ``tls`` is null without TLS."""
+
+    port: int
+    tls: ssl.SSLContext | None = None
+    user: str | None = None
+    password: str | None = None
+    host: str = LOOPBACK
+
+    @classmethod
+    def of(cls, kit: Kit) -> Endpoint:
+        host, _, port = kit.broker.partition("://")[2].rpartition(":")
+        return cls(int(port), kit.ssl_context(), kit.user, kit.password, host)
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message as it came. ``at``: on the monotonic clock; ``prefix``: of the topics that are decoded."""
+
+    at: float
+    topic: str
+    payload: bytes
+    retained: bool
+    response_topic: str | None
+    correlation: bytes | None
+    prefix: str
+
+    @cached_property
+    def message(self) -> m.Message | None:
+        """Null for what is no message of the protocol, and for an empty payload, which clears a retained message."""
+        topic = t.parse(self.prefix, self.topic)
+        if topic is None or not self.payload:
+            return None
+        try:
+            return codec.decode(topic, self.payload)
+        except codec.DecodeError:
+            return None
+
+    def is_a(self, kind: type[m.Message], **members: Any) -> bool:
+        """Whether it is a message of that kind with these members."""
+        found = self.message
+        return isinstance(found, kind) and all(
+            getattr(found, name) == value for name, value in members.items()
+        )
+
+
+Wanted = Callable[[Received], Any]
+
+
+class Client:
+    """A connection, from its construction to the end of the ``with`` block, that remembers all it receives in order.
+
+    ``filters`` are subscribed to. ``will``: topic and payload. ``reconnect``: it connects and subscribes again when
+    the connection is lost. Raises `ConnectionRefused`.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *filters: str,
+        name: str = "",
+        prefix: str = "fl",
+        will: tuple[str, bytes] | None = None,
+        retain_will: bool = True,
+        keepalive: int = 60,
+        reconnect: bool = False,
+    ) -> None:
+        self.name = name = name or f"test-{secrets.token_hex(4)}"
+        self.prefix = prefix
+        self.lost = ""
+        """Why the connection was lost, if it was."""
+        self._filters: dict[str, SubscribeOptions] = {}
+        self._received: list[Received] = []
+        self._pending: list[Received] = []
+        self._actions: list[tuple[Wanted, Callable[[], None], threading.Event]] = []
+        self._codes: dict[int, int] = {}
+        self._changed = threading.Condition()
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        client = self._client = paho.Client(
+            CallbackAPIVersion.VERSION2, name, protocol=paho.MQTTv5, reconnect_on_failure=reconnect
+        )
+        client.reconnect_delay_set(0.1, 0.2)  # type: ignore[arg-type]  # it takes fractions, too
+        if endpoint.tls is not None:
+            client.tls_set_context(endpoint.tls)
+        if endpoint.user is not None:
+            client.username_pw_set(endpoint.user, endpoint.password)
+        if will is not None:
+            client.will_set(*will, qos=1, retain=retain_will)
+        client.on_connect = lambda _c, _u, _f, code, _p: self._on_connect(code, answers)
+        client.on_disconnect = lambda _c, _u, _f, code, _p: self._on_disconnect(str(code), answers)
+        client.on_publish = lambda _c, _u, mid, code, _p: self._on_answer(mid, code.value)
+        client.on_subscribe = lambda _c, _u, mid, codes, _p: self._on_answer(
+            mid, max(code.value for code in codes)
+        )
+        client.on_message = lambda _c, _u, message: self._on_message(message)
+        try:
+            # OSError: the handshake fails. TLS 1.3 tells a client of its certificate's refusal only afterwards.
+            client.connect(endpoint.host, endpoint.port, keepalive, clean_start=True)
+            client.loop_start()
+            code = answers.get(timeout=ANSWER_TIMEOUT)
+        except (OSError, queue.Empty) as error:
+            self.close()
+            raise ConnectionRefused(repr(error)) from None
+        if isinstance(code, str) or code.is_failure:
+            self.close()
+            raise ConnectionRefused(str(code))
+        if filters:
+            assert self.subscribe(*filters) < 0x80
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def publish(self, topic: str | t.Topic, payload: bytes | m.Message = b"x", **options: Any) -> int:
+        """As `send`; waits for the PUBACK and returns its reason code."""
+        return self._answer(self.send(topic, payload, **options))
+
+    def send(
+        self, topic: str | t.Topic, payload: bytes | m.Message, *, qos: int = 1, retain: bool = False,
+        response_topic: str | None = None, correlation: bytes | None = None, content_type: str | None = None,
+        expiry: int | None = None,
+    ) -> int:  # fmt: skip
+        """Queues a message and returns its packet identifier."""
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        for property_name, value in (
+            ("ResponseTopic", response_topic), ("CorrelationData", correlation), ("ContentType", content_type),
+            ("MessageExpiryInterval", expiry),
+        ):  # fmt: skip
+            if value is not None:
+                setattr(properties, property_name, value)
+        name = topic if isinstance(topic, str) else t.build(self.prefix, topic)
+        content = codec.encode(payload) if isinstance(payload, m.Message) else payload
+        return self._client.publish(name, content, qos, retain, properties).mid
+
+    def subscribe(self, *filters: str) -> int:
+        """Waits for the SUBACK and returns its largest reason code."""
+        options = SubscribeOptions(1)
+        self._filters |= dict.fromkeys(filters, options)
+        _, packet = self._client.subscribe([(name, options) for name in filters])
+        return self._answer(packet)
+
+    def drop_connection(self) -> None:
+        """Ends the connection without a DISCONNECT, so that the broker publishes the will."""
+        self._client.loop_stop()
+        connection = self._client.socket()
+        assert isinstance(connection, socket.socket)
+        connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _answer(self, packet: int | None) -> int:
+        assert packet is not None, f"{self.name} is not connected"
+        wait_until(
+            lambda: packet in self._codes or self.lost,
+            ANSWER_TIMEOUT,
+            "an answer of the broker",
+            changed=self._changed,
+        )
+        with self._changed:
+            assert packet in self._codes, f"{self.name} was disconnected: {self.lost}"
+            return self._codes.pop(packet)
+
+    # --- receiving ------------------------------------------------------------------------------------------
+
+    @property
+    def received(self) -> list[Received]:
+        """All so far."""
+        with self._changed:
+            return list(self._received)
+
+    @property
+    def retained(self) -> dict[str, bytes]:
+        """Those that the broker had retained, by topic."""
+        return {one.topic: one.payload for one in self.received if one.retained}
+
+    def all(self, kind: type[M], **members: Any) -> list[M]:
+        """All messages of that kind with these members so far."""
+        return [one.message for one in self.received if one.is_a(kind, **members)]  # type: ignore[misc]
+
+    def times(self, kind: type[m.Message], **members: Any) -> list[float]:
+        return [one.at for one in self.received if one.is_a(kind, **members)]
+
+    def wait_for(
+        self, wanted: Wanted, what: str = "a message", *, timeout: float = ANSWER_TIMEOUT, since: int = 0
+    ) -> Received:
+        """The first of all received messages, from number ``since`` on, for which ``wanted`` is true."""
+
+        def first() -> Received | None:
+            return next((one for one in self._received[since:] if wanted(one)), None)
+
+        found = wait_until(first, timeout, f"{self.name} receives {what}", changed=self._changed)
+        assert found is not None
+        return found
+
+    def wait_for_message(
+        self, kind: type[M], timeout: float = 30.0, *, after: float = 0.0, **members: Any
+    ) -> M:
+        """The first message of that kind with these members that came later than ``after``."""
+        found = self.wait_for(
+            lambda one: one.at > after and one.is_a(kind, **members),
+            f"a {kind.__name__} with {members}",
+            timeout=timeout,
+        )
+        return found.message  # type: ignore[return-value]
+
+    def take(
+        self, wanted: Wanted = lambda _: True, what: str = "a message", *, timeout: float = ANSWER_TIMEOUT
+    ) -> Received:
+        """The first message for which ``wanted`` is true and that was not taken before."""
+
+        def first() -> Received | None:
+            for index, one in enumerate(self._pending):
+                if wanted(one):
+                    return self._pending.pop(index)
+            return None
+
+        try:
+            found = wait_until(first, timeout, what, changed=self._changed)
+        except AssertionError as error:
+            pending = [type(one.message).__name__ for one in self.pending]
+            raise AssertionError(f"{error}; there were {pending}") from None
+        assert found is not None
+        return found
+
+    @property
+    def pending(self) -> list[Received]:
+        """All that were not taken."""
+        with self._changed:
+            return list(self._pending)
+
+    def take_all(self, kind: type[m.Message] | None = None) -> list[Received]:
+        """All that were not taken, or those of them that are of that kind."""
+        with self._changed:
+            taken = [one for one in self._pending if kind is None or one.is_a(kind)]
+            self._pending = [one for one in self._pending if one not in taken]
+        return taken
+
+    def expect(self, kind: type[M], timeout: float = 20.0, **members: Any) -> M:
+        """Takes the first message of that kind with these members."""
+        return self.expect_received(kind, timeout, **members).message  # type: ignore[return-value]
+
+    def expect_received(self, kind: type[m.Message], timeout: float = 20.0, **members: Any) -> Received:
+        return self.take(
+            lambda one: one.is_a(kind, **members), f"a {kind.__name__} with {members}", timeout=timeout
+        )
+
+    def expect_silence(self, kind: type[m.Message], seconds: float) -> None:
+        """No message of that kind waits to be taken, nor comes within so many seconds."""
+        with self._changed:
+            came = self._changed.wait_for(lambda: any(one.is_a(kind) for one in self._pending), seconds)
+        assert not came, [one.message for one in self.pending if one.is_a(kind)]
+
+    def when(self, wanted: Wanted, action: Callable[[], None]) -> threading.Event:
+        """Calls ``action`` as soon as such a message comes, and then sets the event.
+
+        This client receives nothing else meanwhile.
+        """
+        done = threading.Event()
+        with self._changed:
+            self._actions.append((wanted, action, done))
+        return done
+
+    def when_message(
+        self, action: Callable[[], None], kind: type[m.Message], **members: Any
+    ) -> threading.Event:
+        return self.when(lambda one: one.is_a(kind, **members), action)
+
+    # --- paho's thread --------------------------------------------------------------------------------------
+
+    def _on_connect(self, code: Any, answers: queue.SimpleQueue[Any]) -> None:
+        if not code.is_failure:
+            self.lost = ""
+            if self._filters:  # again
+                self._client.subscribe(list(self._filters.items()))
+        answers.put(code)
+
+    def _on_disconnect(self, why: str, answers: queue.SimpleQueue[Any]) -> None:
+        answers.put(why)
+        with self._changed:
+            self.lost = why
+            self._changed.notify_all()
+
+    def _on_answer(self, packet: int, code: int) -> None:
+        with self._changed:
+            self._codes[packet] = code
+            self._changed.notify_all()
+
+    def _on_message(self, message: paho.MQTTMessage) -> None:
+        properties = message.properties
+        one = Received(
+            time.monotonic(), message.topic, bytes(message.payload), message.retain,
+            getattr(properties, "ResponseTopic", None), getattr(properties, "CorrelationData", None), self.prefix,
+        )  # fmt: skip
+        with self._changed:
+            self._received.append(one)
+            self._pending.append(one)
+            self._changed.notify_all()
+            due = [entry for entry in self._actions if entry[0](one)]
+            self._actions = [entry for entry in self._actions if entry not in due]
+        for _, action, done in due:
+            action()
+            done.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

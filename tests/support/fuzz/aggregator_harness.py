@@ -1,0 +1,312 @@
+"""A real aggregator with a real run directory among noise, and the honest edges that have to get through to it.
+
+Its loop is turned by hand, a message at a time; all that is not real is its two connections, which swallow what is
+published. Honest edges never go wrong; nobody else has their sessions, as where accounts forbid it. The noise speaks
+for the others, with all that is right in it but for one mutation, so that it gets as deep as it can.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+
+from fl_aggregator.messaging.inbox import Arrival
+from fl_aggregator.round import events as on
+from fl_aggregator.round.state import Aggregating, Collecting, Run, Selecting, new_run
+from fl_aggregator.server import launch, resume
+from fl_aggregator.server.aggregator import Aggregator
+from fl_aggregator.settings import Settings
+from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.network import Network
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.tensors.manifest import Vector
+from fl_shared.tensors.sections import ModelSection
+from fl_shared.transfer import upload
+from tests.support.builders import finished_update
+from tests.support.fuzz.fake_network import FakeNetwork
+from tests.support.fuzz.model_oracle import HONEST, MANIFEST, VALUES, ModelOracle, Peer, corrupt
+from tests.support.fuzz.mutations import Mutator, Seed, golden
+
+NOISY: Final = ("n1", "n2", "n3", "n4")
+CHUNK: Final = 8_192
+PATIENCE: Final = 20.0
+GOLDEN: Final = golden(NOISY[-1])
+
+
+class AggregatorHarness:
+    """``noise`` throws messages at it; ``finish_round`` proves that it still does its work."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self.settings = Settings(
+            task=f"synthetic-{VALUES}", clients=7, per_round=7, quorum=len(HONEST), rounds=1_000_000, grace=0.0,
+            deadline=1e8, wait=1e8, evaluate_every=5, seed=seed,
+        )  # fmt: skip
+        self._launch = launch.new(self.settings, directory, None, "process", CHUNK)
+        broker = BrokerReach(BrokerAddress.parse("mqtt://127.0.0.1"))
+        self.aggregator = Aggregator(
+            self._launch, broker, observer=lambda _, effects, __: self.oracle.see(effects)
+        )
+        # All of the noise is to come in, however fast it is made: what the gate turns away is never read.
+        self.aggregator.inbox._admit = lambda received: Arrival(t.parse("fl", received.topic), received)
+        self.answers: dict[str, m.Reply] = {}
+        self.grants: dict[tuple[str, str], list[int]] = {}
+        """Chunks that are asked for, by client and digest."""
+        self.mutator = Mutator(random.Random(seed))
+        self.rng = self.mutator.rng
+        self.values = np.random.default_rng(seed)
+        self.updates: dict[tuple[str, str], upload.FinishedUpdate] = {}
+        """Those of the noisy ones, good and corrupted, by client and digest."""
+        self.peers = {name: Peer(name) for name in (*HONEST, *NOISY, "eve")}
+        self.oracle = ModelOracle(self.settings, self._launch.directory.spool, self._newest, self.peers)
+        self.rounds = 0
+        self._seq = 0
+        links = self.aggregator._links
+        links._network = cast(Network, FakeNetwork(self._published))
+        links.connect(1.0)
+        links.connect_updates()
+        self.turn()
+        self._launch.directory.write_run(self._launch.record)
+        links.take_over()
+        self.aggregator._born = True
+        self.aggregator._handle(on.Started(now=self.aggregator._now()))
+
+    def _published(self, topic: str, payload: bytes) -> None:
+        """Whatever the aggregator answers has to be a message that an edge can read."""
+        where = t.parse("fl", topic)
+        assert where is not None, topic
+        reply = codec.decode(where, payload)
+        if isinstance(reply, m.Grant):
+            asked = self.grants.setdefault((reply.client, reply.digest), [])
+            asked[:] = [*asked[-16:], *reply.chunks]
+        elif isinstance(reply, m.Reply):
+            self.answers[reply.client] = reply
+
+    @property
+    def state(self) -> Run:
+        return self.aggregator._state
+
+    def _newest(self) -> Vector:
+        return self.aggregator._workshop.averaging.newest.weights
+
+    def close(self) -> None:
+        self.aggregator._workshop.close()
+        self.aggregator._network.close()
+        self._launch.close()
+
+    # --- the loop -----------------------------------------------------------------------------------------
+
+    def take(self, topic: str, payload: bytes | memoryview, *, retain: bool = False) -> None:
+        """One message, as the network thread would bring it, and all that it leads to at once."""
+        lane: Any = "updates" if topic.startswith("fl/updates") else "control"
+        self.aggregator.inbox.put(lane, mqtt.Received(topic, payload, retain, 1))
+        self.turn()
+
+    def turn(self) -> None:
+        inbox = self.aggregator.inbox
+        while inbox._control or inbox._updates:
+            self.aggregator._turn()
+
+    def turn_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Lets the workshop work. Raises ``AssertionError`` if it does not come true."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{what}: not within {PATIENCE:g} s; {self.state.phase}")
+            self.aggregator._turn()
+
+    # --- honest words -------------------------------------------------------------------------------------
+
+    def envelope(self) -> dict[str, Any]:
+        self._seq += 1
+        return {"run": self.aggregator.scope.run, "epoch": self.aggregator.scope.epoch, "seq": self._seq}
+
+    def say(self, topic: t.Topic, message: m.Message) -> None:
+        self.take(t.build("fl", topic), codec.encode(message))
+
+    def register(self, peer: Peer) -> None:
+        """With a new session, whatever others have made of the name."""
+        known = self.state.roster.get(peer.name)
+        if known is not None and known.device != peer.device:
+            self.say(
+                t.PresenceTopic(peer.name),
+                m.ClientPresence(client=peer.name, state="offline", session=known.session),
+            )
+        peer.session = secrets.token_hex(6)
+        for message in peer.registrations(self.envelope()):
+            self.say(t.RegisterTopic(peer.name), message)
+
+    def update_for(
+        self, phase: Collecting, corrupt: Callable[[bytearray], None] | None = None
+    ) -> upload.FinishedUpdate:
+        """What a peer might have learnt in the round. ``corrupt`` changes it before it gets its digest."""
+        data = bytearray(self.values.standard_normal(VALUES, dtype=np.float32).tobytes())
+        if corrupt is not None:
+            corrupt(data)
+        return finished_update(
+            ModelSection("weights", MANIFEST, bytes(data)),
+            base=None if phase.base is None else phase.base.digest,
+            examples=int(self.values.integers(1, 1000)),
+            steps=3,
+            seconds=0.5,
+            metrics=m.UpdateMetrics(before={"loss": 1.5}, train={"loss": 0.25}),
+        )
+
+    def sender(self, peer: Peer, phase: Collecting) -> upload.Sender:
+        scope = self.aggregator.scope
+        return upload.Sender(peer.name, peer.session, scope.run, scope.epoch, phase.round)
+
+    # --- a round ------------------------------------------------------------------------------------------
+
+    def begin_round(self) -> Collecting:
+        """Everybody is here, and a round is open."""
+        for peer in self.peers.values():
+            known = self.state.roster.get(peer.name)
+            if known is None or not known.present or known.session != peer.session or peer.name in NOISY:
+                self.register(peer)
+        self.turn_until(lambda: isinstance(self.state.phase, Collecting), "a round is opened")
+        phase = self.state.phase
+        assert isinstance(phase, Collecting)
+        self._learn(phase)
+        return phase
+
+    def _learn(self, phase: Collecting) -> None:
+        """Everybody has trained for the round, once."""
+        for peer in self.peers.values():
+            if peer.round != phase.round:
+                peer.round, peer.update = phase.round, self.update_for(phase)
+
+    def seeds(self, phase: Collecting) -> list[Seed]:
+        """What the noisy ones might say in this round if they were honest."""
+        found: list[tuple[t.Topic, m.Message]] = []
+        self.grants.clear()
+        self.updates.clear()
+        for name in NOISY:
+            peer = self.peers[name]
+            assert peer.update is not None
+            sender, topic = self.sender(peer, phase), t.UpdatesTopic(name)
+            corrupted = self.update_for(phase, partial(corrupt, self.rng))
+            self.updates |= {(name, update.digest): update for update in (peer.update, corrupted)}
+            found += [(t.RegisterTopic(name), message) for message in peer.registrations(self.envelope())]
+            found += [
+                (t.PresenceTopic(name), m.ClientPresence(client=name, state="online", session=peer.session)),
+                (topic, upload.whole(sender, 1, peer.update)),
+                (topic, upload.offer(sender, 1, peer.update, CHUNK)),
+                (topic, upload.part(sender, 1, peer.update, CHUNK, self.rng.randrange(9))),
+                (topic, upload.whole(sender, 1, corrupted)),
+                (topic, upload.offer(sender, 1, corrupted, CHUNK)),
+            ]
+        failed = m.TrainingFailed(
+            **self.envelope(), client=name, session=peer.session, round=phase.round, detail="no"
+        )
+        found.append((topic, failed))
+        will = m.ClientPresence(client=name, state="offline", session=peer.session)
+        found.append((t.PresenceTopic(name), will))
+        if self.state.model is not None:
+            eve = self.peers["eve"]
+            found.append((t.EvaluationsTopic("eve"), m.Evaluation(
+                **self.envelope(), client="eve", session=eve.session, version=self.state.model.version,
+                digest=self.state.model.digest, split="test", examples=100, loss=0.5, accuracy=0.9,
+            )))  # fmt: skip
+        live = [Seed(t.build("fl", topic), codec.encode(message)) for topic, message in found]
+        bare = [Seed(seed.topic.rpartition("/")[0], seed.payload) for seed in live[::5]]
+        return live + bare
+
+    def noise(self, phase: Collecting, seeds: list[Seed]) -> tuple[str, bytes, bool]:
+        """The next bad message."""
+        rng = self.rng
+        if rng.random() < 0.06 and self.grants:
+            self._part_asked_for(phase, seeds)
+        source = GOLDEN if rng.random() < 0.25 else seeds
+        seed = rng.choice(source)
+        topic, payload = self.mutator.topic(seed.topic, source), self.mutator.payload(seed, source)
+        if rng.random() < 0.05:
+            topic = "/".join(rng.choice(HONEST) if level in NOISY else level for level in topic.split("/"))
+        return topic, self.harmless(topic, payload), rng.random() < 0.03
+
+    def harmless(self, topic: str, payload: bytes) -> bytes:
+        """Who speaks in the name of an honest edge is of another run: he could not have its account, and so no say."""
+        if "honest-" in topic or b"honest-" in payload:
+            return payload.replace(self.aggregator.scope.run.encode(), b"another-run0")
+        return payload
+
+    def _part_asked_for(self, phase: Collecting, seeds: list[Seed]) -> None:
+        """A chunk that was granted takes the place of another seed."""
+        name, digest = asked = self.rng.choice(list(self.grants))
+        chunks, update = self.grants[asked], self.updates.get(asked)
+        if update is None or not chunks:
+            del self.grants[asked]
+            return
+        part = upload.part(self.sender(self.peers[name], phase), 1, update, CHUNK, chunks.pop())
+        assert part.digest == digest
+        seeds[self.rng.randrange(len(seeds))] = Seed(f"fl/updates/{name}", codec.encode(part))
+
+    def finish_round(self) -> None:
+        """The honest ones send what they have, the others give up, and the next model is what it should be."""
+        phase = self.state.phase
+        # First weights may be in already: noise that is as good as what was asked for is no noise.
+        assert isinstance(phase, Collecting | Aggregating), phase
+        number = phase.round
+        while isinstance(phase := self.state.phase, Collecting) and phase.round == number:
+            self._learn(phase)
+            for name in sorted(phase.awaited, key=HONEST.__contains__):
+                if name in HONEST:
+                    self.give(self.peers[name], phase, chunked=(self.rounds + len(phase.updates)) % 2 == 1)
+                else:  # it may be a name that the noise has made up
+                    failed = m.TrainingFailed(
+                        **self.envelope(), client=name, session="any", round=number, detail="noise"
+                    )
+                    self.say(t.UpdatesTopic(name), failed)
+            self.turn_until(partial(self._moved_on, phase), f"round {number} goes on")
+        self.turn_until(
+            lambda: isinstance(self.state.phase, Selecting | Collecting), f"round {number} is committed"
+        )
+        self.rounds += 1
+
+    def _moved_on(self, phase: Collecting) -> bool:
+        return self.state.phase != phase
+
+    def give(self, peer: Peer, phase: Collecting, *, chunked: bool) -> None:
+        """What the peer has learnt is accepted, or ``AssertionError`` is raised."""
+        assert peer.update is not None
+        sender, topic = self.sender(peer, phase), t.UpdatesTopic(peer.name)
+        self.answers.pop(peer.name, None)
+        self.grants.pop((peer.name, peer.update.digest), None)
+        if chunked:
+            self.say(topic, upload.offer(sender, 1, peer.update, CHUNK))
+            self.turn_until(
+                lambda: self._send_granted(peer, sender), f"all chunks of {peer.name} are granted"
+            )
+        else:
+            self.say(topic, upload.whole(sender, 1, peer.update))
+        self.turn_until(lambda: self._is_answered(peer), f"{peer.name} is answered")
+        answer = self.answers[peer.name]
+        if phase.base is None and isinstance(answer, m.Rejected) and answer.reason == "surplus":
+            return  # somebody who had been asked before it has made the first weights after all
+        assert isinstance(answer, m.Accepted), answer
+
+    def _is_answered(self, peer: Peer) -> bool:
+        return isinstance(self.answers.get(peer.name), m.Accepted | m.Rejected)
+
+    def _send_granted(self, peer: Peer, sender: upload.Sender) -> bool:
+        assert peer.update is not None
+        for index in self.grants.pop((peer.name, peer.update.digest), ()):
+            self.say(t.UpdatesTopic(peer.name), upload.part(sender, 1, peer.update, CHUNK, index))
+        return self._is_answered(peer)
+
+    def replay(self) -> None:
+        """The journal, with all the noise in it that meant something, gives the state back."""
+        state = new_run(self.settings)
+        for _, after, _ in resume.replay(state, self._launch.directory.path):
+            state = after
+        assert state == self.state, "the journal does not give the state back"

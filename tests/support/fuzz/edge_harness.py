@@ -1,0 +1,260 @@
+"""Real sessions of edges among noise, as if the aggregator, and those who ask for predictions, had gone mad.
+
+Reception, sessions, model downloads and the predictor are the real ones, and so is the work (on a task without data);
+all that is not real is their connections, which swallow, the clock, which is turned by hand, and that the work is done
+at once and in this process.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final, cast
+
+from fl_edge.messaging.connection import Wire, WireEvent
+from fl_edge.prediction.predictor import FETCH_PATIENCE, RETRY
+from fl_edge.runtime.edge import Edge
+from fl_edge.runtime.loop import Inbox, Runtime
+from fl_edge.session.state import Identity, Session, Stopped
+from fl_edge.storage import update_store
+from fl_edge.storage.label_counts_file import PartsFile
+from fl_edge.workers.pool import Pool
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.connection import Connection
+from fl_shared.mqtt.network import Network
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from tests.support.fuzz.aggregator_messages import CLIENT, PARTITION, AggregatorMessages
+from tests.support.fuzz.fake_network import FakeConnection, FakeNetwork
+from tests.support.fuzz.inline_pool import InlinePool, requests
+from tests.support.fuzz.mutations import Mutator, Seed, golden
+
+PREDICTOR: Final = "edge-2"
+GOLDEN: Final = golden(CLIENT)
+LAST_ROUND: Final = 2**52
+FRESH: Final = 150
+"""Messages after which the aggregator has got on."""
+STEP: Final = 0.002
+"""Seconds that pass with each message."""
+
+
+class EdgeHarness:
+    """``noise`` throws messages at two edges; ``join_a_run`` proves that they still do their work."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self.mutator = Mutator(random.Random(seed))
+        self.rng = self.mutator.rng
+        self.now = 1000.0
+        self.rounds = self.answers = self.restarts = 0
+        self.stopped: dict[str, int] = {}
+        self._directory = directory
+        self._keeper = update_store.Keeper()
+        self._sent: dict[str, m.Message] = {}
+        self.aggregator = AggregatorMessages(self.rng)
+        self._model = self.aggregator.model()
+        self._round = 0
+        self._fresh = FRESH
+        self._requests = requests()
+        self._start()
+
+    def close(self) -> None:
+        self._pool.close()
+        self._keeper.close()
+
+    # --- the two edges ------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self.inbox = Inbox()
+        self._network, self._ask = FakeNetwork(self._published), FakeNetwork(self._published)
+        self._pool = InlinePool(self.inbox.put)
+        everything: tuple[m.ClientRole, ...] = ("train", "predict", "evaluate")
+        edges = [self._edge(CLIENT, everything), self._edge(PREDICTOR, ("predict",))]
+        self.edges = {edge.client: edge for edge in edges}
+        self.runtime = Runtime(
+            edges, cast(Pool, self._pool), self.inbox, self._keeper, PartsFile(None), prefix="fl", broker="nowhere",
+            patience=None, clock=lambda: self.now,
+        )  # fmt: skip
+        for edge in edges:
+            edge.wire = edge.connect(partial(self.runtime._enqueue, edge.client))
+        self.turn()
+
+    def _edge(self, client: str, roles: tuple[m.ClientRole, ...]) -> Edge:
+        identity = Identity(client, f"device-{client}", roles, (), None, families=("synthetic-",), chunk=4096)
+        settings = mqtt.ConnectionSettings(BrokerAddress.parse("mqtt://127.0.0.1"))
+
+        def connect(post: Callable[[WireEvent], None]) -> Wire:
+            return Wire(cast(Network, self._network), settings, "fl", client, roles, post)
+
+        def connect_predictor(post: Callable[[mqtt.Event], None]) -> Connection:
+            line: FakeConnection = self._ask.connect(settings, post)
+            return cast(Connection, line)
+
+        file = self._directory / f"{client}.kept"
+        return Edge(Session(identity, kept=update_store.read(file, client)), file, connect, connect_predictor)
+
+    def turn(self) -> None:
+        """What `Runtime.run` does, until nothing is left to do."""
+        while True:
+            try:
+                item = self.inbox.get(0)
+            except queue.Empty:
+                break
+            self.runtime._handle(item)
+        self.runtime._pass_time(self.now)
+        self.runtime._end_evaluators_left_alone()
+        self.runtime._settle()
+
+    def take(self, client: str, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """One message on the connection of an edge's session, and all that it leads to."""
+        self.now += STEP
+        self.runtime._enqueue(client, mqtt.Received(topic, payload, retain, 1))
+        self.turn()
+
+    def ask(self, received: mqtt.Received) -> None:
+        """A prediction request."""
+        self.now += STEP
+        self.runtime._enqueue_for_predictions(PREDICTOR, received)
+        self.turn()
+
+    def reconnect(self) -> None:
+        """The connection of an edge is lost, and back."""
+        settings, on_event = self.rng.choice(self._network.opened)
+        on_event(mqtt.Lost("it blinked", 0))
+        self.turn()
+        self._network.up(settings, on_event)
+        self.turn()
+
+    def restart_stopped(self) -> None:
+        """Who has stopped, as an aggregator may tell it to, is started again."""
+        ended = [edge.state for edge in self.edges.values() if isinstance(edge.state, Stopped)]
+        for state in ended:
+            what = state.reason.split(":")[0].split(" ")[0]
+            self.stopped[what] = self.stopped.get(what, 0) + 1
+        if ended:
+            self.restarts += 1
+            self._pool.close()
+            self._start()
+
+    def _session(self, client: str = CLIENT) -> str:
+        state = self.edges[client].state
+        line = state.line if isinstance(state, Session) else None
+        return "none" if line is None else line.session
+
+    def _published(self, topic: str, payload: bytes) -> None:
+        """Whatever an edge sends has to be a message that an aggregator, or who has asked, can read."""
+        where = t.parse("fl", topic)
+        if where is None:
+            where = t.PredictionsTopic()  # a response topic of the asker's own
+        message = codec.decode(where, payload)
+        if isinstance(message, m.Prediction):
+            self.answers += 1
+        else:
+            self._sent[message.kind] = message
+
+    # --- honest work --------------------------------------------------------------------------------------
+
+    def _say(self, topic: t.Topic, message: m.Message, client: str = CLIENT) -> None:
+        self.take(client, t.build("fl", topic), codec.encode(message), retain=isinstance(topic, t.ModelTopic))
+
+    def join_a_run(self) -> None:
+        """A new run: the edge registers, trains on a new model, is accepted; and a request is answered."""
+        self.restart_stopped()
+        aggregator = self.aggregator
+        aggregator.run = f"run{self.rng.randrange(10**9)}"
+        self._model = aggregator.model()
+        self._sent.clear()
+        for client in self.edges:
+            session, partition = self._session(client), PARTITION if client == CLIENT else None
+            self._say(t.AggregatorTopic(), aggregator.birth(), client)
+            self._say(t.RepliesTopic(client), aggregator.admitted(client, session, partition, None), client)
+        self._say(t.RepliesTopic(CLIENT), aggregator.admitted(CLIENT, self._session(), PARTITION, 1))
+        number = self.rng.randrange(1, 1000)
+        self._say(t.SelectedTopic(number), aggregator.selected(number, self._model))
+        for client in self.edges:
+            self._say(t.ModelTopic(), aggregator.announcement(number - 1, self._model), client)
+        for topic, message in aggregator.pieces(self._model):
+            self._say(topic, message)
+        update = self._sent.get("update") or self._sent.get("offer")
+        assert isinstance(update, m.Update | m.Offer), f"no update: {self.edges[CLIENT].state}"
+        assert (update.run, update.round, update.base) == (aggregator.run, number, self._model.digest)
+        grant, accepted, _ = aggregator.answers(self._session(), number, update.digest)
+        if isinstance(update, m.Offer):
+            assert update.chunks == 2
+            self._say(t.RepliesTopic(CLIENT), grant)
+            part = self._sent["part"]
+            assert isinstance(part, m.UpdateChunk)
+            assert (part.digest, part.index) == (update.digest, 1)
+        self._say(t.RepliesTopic(CLIENT), accepted)
+        state = self.edges[CLIENT].state
+        assert isinstance(state, Session)
+        assert state.settled >= number, state
+        self.rounds += 1
+        self._round = number
+        self._ask_well()
+
+    def _ask_well(self) -> None:
+        """A request is answered as soon as a model is there; for one that nobody has it does not wait for ever."""
+        before, asked_until = self.answers, self.now + FETCH_PATIENCE + 2 * RETRY
+        while self.answers == before:
+            assert self.now < asked_until, "a good request is not answered"
+            for topic, message in self.aggregator.pieces(self._model):
+                self._say(topic, message, PREDICTOR)
+            self.ask(mqtt.Received("fl/predict", self._requests[0], False, 1, "answers/1", b"1"))
+            self.now += 10.0
+            self.turn()
+
+    # --- noise --------------------------------------------------------------------------------------------
+
+    def seeds(self) -> list[Seed]:
+        """What the aggregator might say now if it were in its right mind; it is about rounds that are news."""
+        state = self.edges[CLIENT].state
+        if isinstance(state, Session) and self._round <= state.settled < LAST_ROUND:
+            self._round = state.settled
+        self._fresh = FRESH
+        said = self.aggregator.all_messages(self._round + 1, self._session(), self._model)
+        return [self._seed(*what) for what in said]
+
+    def _seed(self, topic: t.Topic, message: m.Message) -> Seed:
+        return Seed(t.build("fl", topic), codec.encode(message))
+
+    def _answer(self, seeds: list[Seed]) -> None:
+        """Answers to what the edge has just sent take the places of other seeds."""
+        update = self._sent.pop("update", None) or self._sent.pop("offer", None)
+        if isinstance(update, m.Update | m.Offer):
+            for reply in self.aggregator.answers(self._session(), update.round, update.digest):
+                seeds[self.rng.randrange(len(seeds))] = self._seed(t.RepliesTopic(CLIENT), reply)
+
+    def noise(self, seeds: list[Seed]) -> tuple[str, str, bytes, bool]:
+        """The next bad message: to whom, topic, payload, whether it was retained."""
+        self._fresh -= 1
+        if self._fresh == 0:
+            seeds[:] = self.seeds()
+        self._answer(seeds)
+        source = GOLDEN if self.rng.random() < 0.15 else seeds
+        seed = self.rng.choice(source)
+        client = CLIENT if self.rng.random() < 0.85 else PREDICTOR
+        if self.rng.random() < 0.3:
+            # As it is, but who knows when: so a download ends now and then, and there is something to report on.
+            return client, seed.topic, seed.payload, self.rng.random() < 0.3
+        topic, payload = self.mutator.topic(seed.topic, source), self.mutator.payload(seed, source)
+        return client, topic, payload, self.rng.random() < 0.3
+
+    def request(self) -> mqtt.Received:
+        """A bad prediction request."""
+        rng = self.rng
+        seed = Seed("fl/predict", rng.choice(self._requests))
+        seeds = [Seed("fl/predict", payload) for payload in self._requests]
+        response = rng.choice(
+            (None, "answers/me", "fl/predictions/me", "fl/status", "$SYS/x", "a/+/b", "", "\0", "x" * 70_000)
+        )
+        if response is not None and rng.random() < 0.3:
+            response = self.mutator.topic(response, seeds)
+        return mqtt.Received(
+            "fl/predict", self.mutator.payload(seed, seeds), rng.random() < 0.05, 1, response,
+            rng.choice((None, b"", b"1", rng.randbytes(100))),
+        )  # fmt: skip

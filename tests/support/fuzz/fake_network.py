@@ -1,0 +1,61 @@
+"""Connections that swallow: there is no broker here, and what our programs publish goes to whoever listens here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.events import check_topic
+
+Published = Callable[[str, bytes], None]
+
+
+class FakeConnection:
+    """Stands in for ``mqtt.Connection``; ``published`` is called for all that is not retained."""
+
+    limits: mqtt.Connected | None = None
+
+    def __init__(self, published: Published) -> None:
+        self._published = published
+
+    def wait_connected(self, timeout: float, *, once: bool = False) -> None:
+        assert timeout > 0 or once
+
+    def subscribe(self, filters: Sequence[tuple[str, int]], *, foreign_only: bool = False) -> bool:
+        return bool(filters) or foreign_only
+
+    def unsubscribe(self, filters: Sequence[str]) -> bool:
+        return bool(filters)
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool = False, correlation: bytes | None = None
+    ) -> None:
+        assert qos == 1
+        assert correlation is None or isinstance(correlation, bytes)
+        check_topic(topic)  # as the real one does: it raises ValueError
+        if not retain:
+            self._published(topic, payload)
+
+    def close(self, *, graceful: bool, timeout: float = 0.0) -> None:
+        pass
+
+
+class FakeNetwork:
+    """Stands in for ``mqtt.Network``: connects at once, as often as it is asked to."""
+
+    def __init__(self, published: Published) -> None:
+        self._published = published
+        self.opened: list[tuple[mqtt.ConnectionSettings, Callable[[mqtt.Event], None]]] = []
+
+    def connect(
+        self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.Event], None]
+    ) -> FakeConnection:
+        self.opened.append((settings, on_event))
+        self.up(settings, on_event)
+        return FakeConnection(self._published)
+
+    def up(self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.Event], None]) -> None:
+        """It is connected (again)."""
+        if callable(settings.will):
+            settings.will()
+        on_event(mqtt.Connected(2**28, 100, settings.keepalive))

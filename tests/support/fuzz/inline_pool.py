@@ -1,0 +1,87 @@
+"""The work of edges without processes for it, and what they may be asked for."""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from fl_edge.errors import EdgeError
+from fl_edge.tasks import pictures
+from fl_edge.workers import protocol
+from fl_edge.workers.worker import Worker, _failure, _Kept
+from fl_shared.protocol import messages as m
+
+
+class InlinePool:
+    """Stands in for ``pool.Pool``: the worker's own code does each job at once."""
+
+    def __init__(self, done: Callable[[protocol.JobResult], None]) -> None:
+        self._ends = socket.socketpair()
+        self._worker = Worker(self._ends[0], None, "cpu", cold=True)
+        self._done = done
+        self._jobs = 0
+
+    def load(self, client: str, task: str, partition: m.Partition | None) -> int:
+        return self._do(protocol.Load(client, task, partition), None)
+
+    def train(
+        self, client: str, task: str, partition: m.Partition, base: protocol.KeepModel | None,
+        settings: m.TrainingSettings, round: int,  # noqa: A002
+    ) -> int:  # fmt: skip
+        digest = None if base is None else base.digest
+        return self._do(protocol.Train(client, task, partition, digest, settings, round), base)
+
+    def evaluate(
+        self, client: str, task: str, split: m.Split, partition: m.Partition | None, model: protocol.KeepModel
+    ) -> int:
+        return self._do(protocol.Evaluate(client, task, split, partition, model.digest), model)
+
+    def predict(self, task: str, model: protocol.KeepModel, payload: bytes) -> int:
+        return self._do(protocol.Predict(task, model.digest, payload), model)
+
+    def cancel(self, job_id: int) -> None:
+        pass
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.close()
+
+    def _do(self, job: protocol.Job, model: protocol.KeepModel | None) -> int:
+        self._jobs += 1
+        given = None if model is None else _Kept(model)
+        outcome: protocol.Outcome
+        try:
+            if isinstance(job, protocol.Predict):
+                outcome = _look_at(job.payload)
+            else:
+                outcome = self._worker._perform(job, given, lambda: False)
+        except (EdgeError, ValueError) as error:  # others are ours
+            outcome = _failure(error)
+        self._done(protocol.JobResult(self._jobs, job, outcome, 0.0))
+        return self._jobs
+
+
+def _look_at(payload: bytes) -> protocol.Predicted:
+    """What every task does with a request, but for the model: the picture is read and fitted."""
+    picture = pictures.decode(payload)
+    fitted = [pictures.fit_digit(picture), pictures.fit_coarse_digit(picture), pictures.fit_garment(picture)]
+    assert [grey.shape for grey in fitted] == [(28, 28), (8, 8), (28, 28)]
+    assert pictures.fit_colour(picture, 32).shape == (32, 32, 3)
+    return protocol.Predicted("0", {"0": 1.0})
+
+
+def requests() -> tuple[bytes, ...]:
+    """Good ones: a PNG, a JPEG, and JSON of three kinds."""
+    seven = (Path(__file__).parents[3] / "examples" / "seven.png").read_bytes()
+    jpeg = io.BytesIO()
+    Image.open(io.BytesIO(seven)).convert("RGB").resize((40, 30)).save(jpeg, "JPEG")
+    small = io.BytesIO()
+    Image.open(io.BytesIO(seven)).convert("P").resize((20, 20)).save(small, "PNG")
+    return (
+        b'{"pixels": [[0, 255, 0], [0, 128.5, 0]]}', small.getvalue(), jpeg.getvalue(),
+        b'{"pixels": [[[1, 2, 3], [4, 5, 6]]]}', b'{"pixels": [0, 0.25, 0.5, 1]}',
+    )  # fmt: skip

@@ -1,0 +1,123 @@
+"""What honest edges know, and a second opinion on the models that an aggregator makes of their updates."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_aggregator.round import effects as do
+from fl_aggregator.settings import Settings
+from fl_aggregator.storage.spool import Spool
+from fl_shared.protocol import messages as m
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
+from fl_shared.transfer import upload
+from tests.support.builders import registration
+
+HONEST: Final = ("honest-a", "honest-b", "honest-c")
+VALUES: Final = 16_640
+"""Updates of so many values are just above what `codec` takes apart in another way."""
+MANIFEST: Final = Manifest(
+    arrays=(ArraySpec(name="body", shape=(VALUES - 40,)), ArraySpec(name="head", shape=(5, 8), role="buffer"))
+)
+
+
+@dataclass
+class Peer:
+    """What an edge knows of itself."""
+
+    name: str
+    device: str = field(default_factory=lambda: secrets.token_hex(4))
+    session: str = ""
+    round: int = -1
+    update: upload.FinishedUpdate | None = None
+    """What it has learnt in that round."""
+
+    def registrations(self, envelope: dict[str, Any]) -> list[m.Message]:
+        """All that it has to say to become known: whoever trains says more once it has loaded its part."""
+        trains = self.name != "eve"
+        facts: dict[str, Any] = {
+            "session": self.session, "device": self.device,
+            "roles": ("train", "predict") if trains else ("evaluate",),
+        }  # fmt: skip
+        first = registration(self.name, **facts)
+        second = registration(self.name, **envelope, **facts, manifest=MANIFEST.digest, examples=10)
+        return [first, second] if trains else [first]
+
+
+def corrupt(rng: random.Random, data: bytearray) -> None:
+    """Makes a vector of one that must not be folded, though all that is said of it will be true."""
+    match rng.randrange(4):
+        case 0:
+            data[40:44] = np.float32(rng.choice((np.nan, np.inf, -np.inf))).tobytes()
+        case 1:
+            data[-4:] = np.float32(rng.choice((100.5, -1e30, 3e38))).tobytes()
+        case 2:
+            del data[-4:]
+        case _:
+            data += b"\0\0\0\0"
+
+
+class ModelOracle:
+    """Looks over the aggregator's shoulder: at the models that it makes, and at what it makes them of.
+
+    ``accepted``: updates of honest edges that went into a model; ``of_noise``: those of others. Raises
+    ``AssertionError`` where something is not as it should be.
+    """
+
+    def __init__(
+        self, settings: Settings, spool: Spool, newest: Callable[[], Vector], peers: Mapping[str, Peer]
+    ) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._newest = newest
+        self._peers = peers
+        self.accepted = self.of_noise = 0
+        self._expected: NDArray[np.float64] | None = None
+        self._base: NDArray[np.float64] = np.zeros(0)
+
+    def see(self, effects: tuple[do.Effect, ...]) -> None:
+        """These have just been performed."""
+        for effect in effects:
+            if isinstance(effect, do.PublishModel):
+                self._check(effect)
+            elif isinstance(effect, do.Average):
+                self._average(effect)
+
+    def _average(self, effect: do.Average) -> None:
+        """What is to come of it, out of the spool (before that is deleted) and in another way."""
+        scale, total, examples = 2.0**self._settings.scale_bits, np.zeros(VALUES, np.int64), 0
+        for facts in effect.contributors:
+            (section,) = self._spool.read(effect.round, facts.client).sections
+            what = [(section.name, section.encoding, section.manifest, section.data)]
+            assert content_digest(what) == facts.digest, f"{facts.client}: not what was accepted"
+            vector = np.frombuffer(bytes(section.data), np.float32)
+            assert np.isfinite(vector).all(), f"{facts.client}: not finite"
+            assert 1 <= facts.examples <= self._settings.max_examples, facts
+            if facts.client in HONEST:
+                own = self._peers[facts.client].update
+                assert own is not None
+                assert (facts.digest, facts.examples) == (own.digest, own.examples)
+                self.accepted += 1
+            else:
+                self.of_noise += 1
+            if effect.base is None:
+                self._expected = vector.astype(np.float64)
+                return
+            assert np.abs(vector).max() <= self._settings.max_delta, f"{facts.client}: too large"
+            total += np.rint(vector.astype(np.float64) * (facts.examples * scale)).astype(np.int64)
+            examples += facts.examples
+        assert set(HONEST) <= {facts.client for facts in effect.contributors}
+        self._expected = self._base + total / (examples * scale)
+
+    def _check(self, published: do.PublishModel) -> None:
+        assert self._expected is not None, "nothing was averaged"
+        expected, self._expected = self._expected.astype(np.float32), None
+        where = f"round {published.round}: the model is not that of its updates"
+        assert self._newest().tobytes() == expected.tobytes(), where
+        self._base = expected.astype(np.float64)

@@ -1,0 +1,70 @@
+"""A worker pool under test, and what its tests ask of it."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from fl_edge.tasks.registry import load_task
+from fl_edge.training import local_training
+from fl_edge.workers.pool import Pool
+from fl_edge.workers.protocol import Initialised, JobResult, KeepModel, Outcome
+from fl_shared.system.shared_memory import SharedBytes
+from tests.support.builders import partition, training_settings
+
+SEVEN = (Path(__file__).parents[2] / "examples" / "seven.png").read_bytes()
+LONG = 1_000_000
+"""Epochs: training for ever."""
+
+Kind = TypeVar("Kind", bound=Outcome)
+
+
+class PoolHarness:
+    """A pool and its results."""
+
+    def __init__(self, workers: int, **options: Any) -> None:
+        self.results: SimpleQueue[JobResult] = SimpleQueue()
+        self.kept: dict[int, JobResult] = {}
+        self.pool = Pool(
+            workers, options.pop("data_dir", None), options.pop("device", "cpu"), self.results.put, **options
+        )
+
+    def result(self, job_id: int, timeout: float = 30) -> Outcome:
+        deadline = time.monotonic() + timeout
+        while job_id not in self.kept:
+            try:
+                result = self.results.get(timeout=max(0, deadline - time.monotonic()))
+            except Empty:
+                raise AssertionError(f"job {job_id} has no result after {timeout} s") from None
+            assert result.id not in self.kept, "two results of one job"
+            self.kept[result.id] = result
+        return self.kept[job_id].outcome
+
+    def expect(self, kind: type[Kind], job_id: int, timeout: float = 30) -> Kind:
+        outcome = self.result(job_id, timeout)
+        assert isinstance(outcome, kind), outcome
+        return outcome
+
+    def pids(self) -> list[int]:
+        return [slot.process.pid for slot in self.pool._slots if slot.process is not None]
+
+
+@lru_cache
+def first_weights() -> Initialised:
+    """What round 0 of ``digits`` makes with seed 0."""
+    manifest, weights = local_training.initial(load_task("digits"), 0)
+    return Initialised(manifest, SharedBytes.of(weights.astype("<f4").tobytes()))
+
+
+def given(first: Initialised, digest: str = "d0") -> KeepModel:
+    """These weights as the model with this digest."""
+    return KeepModel(digest, first.manifest, first.weights)
+
+
+def train_for_ever(harness: PoolHarness, client: str = "edge-0") -> int:
+    return harness.pool.train(
+        client, "digits", partition(), given(first_weights()), training_settings(epochs=LONG, lr=1e-9), 1
+    )

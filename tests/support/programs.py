@@ -1,0 +1,183 @@
+"""Our two programs as a user starts them, and what a test asks of their processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support.wait import wait_until
+
+BIN = Path(sys.executable).parent
+KEEPALIVE = "2"
+
+
+class Program:
+    """``fl-aggregator …`` or ``fl-edge …``, its output in files; killed when the ``with`` block ends."""
+
+    def __init__(self, directory: Path, name: str, *arguments: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._out, self._err = directory / "stdout.txt", directory / "stderr.txt"
+        self.command = [str(BIN / name), *arguments]
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text(errors="replace")
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text(errors="replace")
+
+    @property
+    def output(self) -> str:
+        """For a failing assertion."""
+        return f"$ {' '.join(self.command)}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The JSON object in the last line of standard output."""
+        found: dict[str, Any] = json.loads(self.out.splitlines()[-1])
+        return found
+
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait(self, timeout: float = 90.0) -> int:
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout} s\n{self.output}") from None
+
+    def ends_well(self, timeout: float = 90.0) -> None:
+        code = self.wait(timeout)
+        assert code == 0, f"exit code {code}\n{self.output}"
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.running():
+            self._process.kill()
+        self._process.wait()
+
+
+def aggregator(directory: Path, broker: str, *arguments: str) -> Program:
+    """``fl-aggregator start`` that writes to ``directory/run``."""
+    common = ("--broker", broker, "--keepalive", KEEPALIVE, "--run-dir", str(directory / "run"))
+    return Program(directory, "fl-aggregator", "start", *common, *arguments)
+
+
+def resumed(directory: Path, *arguments: str) -> Program:
+    """``fl-aggregator start --resume directory/run``, which says what it has to say in ``directory/again``."""
+    common = ("--resume", str(directory / "run"), "--keepalive", KEEPALIVE)
+    return Program(directory / "again", "fl-aggregator", "start", *common, *arguments)
+
+
+def edges(directory: Path, broker: str, ids: str, *arguments: str) -> Program:
+    """``fl-edge --id IDS``, its state in ``directory/state``."""
+    common = ("--broker", broker, "--keepalive", KEEPALIVE, "--state-dir", str(directory / "state"))
+    return Program(directory, "fl-edge", "--id", ids, *common, *arguments)
+
+
+def simulate(directory: Path, *arguments: str) -> Program:
+    """``fl-aggregator simulate --json`` that writes to ``directory/run``."""
+    common = ("--json", "--keepalive", KEEPALIVE, "--run-dir", str(directory / "run"))
+    return Program(directory, "fl-aggregator", "simulate", *common, *arguments)
+
+
+def history(directory: Path) -> list[dict[str, Any]]:
+    """The lines of ``directory/run/history.jsonl``."""
+    path = directory / "run" / "history.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def alive(pids: Sequence[int]) -> list[int]:
+    """Which of the processes still run."""
+    return [pid for pid in pids if _state(pid) not in (None, "Z")]
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below ``pid``."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (parent := _parent(int(entry.name))) is not None:
+            children.setdefault(parent, []).append(int(entry.name))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _state(pid: int) -> str | None:
+    fields = _stat(pid)
+    return None if fields is None else fields[0]
+
+
+def _parent(pid: int) -> int | None:
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])
+
+
+def loads(pid: int, library: str) -> bool:
+    """Whether a process has mapped a file whose path has ``library`` in it."""
+    return library in Path(f"/proc/{pid}/maps").read_text()
+
+
+def kill_all(pids: Sequence[int]) -> None:
+    for pid in pids:
+        if alive([pid]):
+            os.kill(pid, signal.SIGKILL)
+
+
+def workers(edge: Program) -> list[int]:
+    """The processes that train for an edge or a fleet."""
+    return descendants(edge.pid)
+
+
+def freeze(*pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+
+
+def thaw(*pids: int) -> None:
+    for pid in pids:
+        if alive([pid]):
+            os.kill(pid, signal.SIGCONT)
+
+
+def kill(edge: Program) -> None:
+    """SIGKILL, and it is waited for. A worker that was frozen may notice that it is alone."""
+    below = workers(edge)
+    edge.send(signal.SIGKILL)
+    edge.wait(10)
+    thaw(*below)
+    wait_until(lambda: not alive(below), 10, "the workers of a killed edge end")

@@ -1,0 +1,106 @@
+"""A real Mosquitto with the files that ``fl-aggregator provision`` makes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fl_aggregator.tools.provision import kits
+from fl_aggregator.tools.provision.accounts import Place
+from fl_aggregator.tools.provision.kits import Provision
+from fl_shared.security.kit import Kit, Role
+from fl_shared.system.mosquitto import LOOPBACK, find_mosquitto, free_port, is_running
+from tests.support.wait import wait_until
+
+WAIT = 10.0
+
+
+def provisioned(
+    out: Path, wanted: Sequence[tuple[str, tuple[Role, ...]]], *, passwords: bool = False, prefix: str = "fl"
+) -> Provision:
+    """Accounts for a broker on this machine."""
+    place = Place(
+        hosts=(LOOPBACK, "localhost"),
+        port=free_port(),
+        prefix=prefix,
+        passwords=passwords,
+        days=30,
+        broker_dir=None,
+    )
+    return kits.begin(out, place, wanted, force=False)[0]
+
+
+def kit_of(made: Provision, name: str) -> Kit:
+    account = made.register.find(name)
+    assert account is not None
+    return Kit.read(made.out / account.kit_file)
+
+
+class ProvisionedBroker:
+    """Runs while its ``with`` block does. ``extra``: further lines for its ACL, as a test may want for an observer."""
+
+    def __init__(self, made: Provision, *, extra_acl: str = "") -> None:
+        self._files = made.broker
+        self._log = made.out / "mosquitto.log"
+        self._extra = extra_acl
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def start(self) -> None:
+        conf = (self._files / "mosquitto.conf").read_text()
+        if os.geteuid() == 0:
+            conf += "user root\n"  # it would become another user, who may not read the files
+        file = self._files / "test.conf"
+        file.write_text(conf)
+        self._add_to_acl()
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [find_mosquitto(), "-c", str(file)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        deadline = time.monotonic() + WAIT
+        while not is_running(self._log):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise AssertionError(f"mosquitto does not start:\n{self.log()}")
+            time.sleep(0.01)
+
+    def reload(self) -> None:
+        """SIGHUP, as an operator sends it."""
+        assert self._process is not None
+        self._add_to_acl()
+        seen = self.log().count("Reloading config")
+        self._process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.log().count("Reloading config") > seen, WAIT, "the broker reloads")
+        assert self._process.poll() is None, self.log()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5.0)
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _add_to_acl(self) -> None:
+        acl = self._files / "acl"
+        if self._extra and self._extra not in acl.read_text():
+            acl.write_text(acl.read_text() + self._extra)
+
+    def __enter__(self) -> ProvisionedBroker:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -1,0 +1,176 @@
+"""What must hold at every step of the round machine, whoever drives it: the plays, the traces, or Hypothesis."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+from fl_aggregator.round import effects as do
+from fl_aggregator.round import events as on
+from fl_aggregator.round.machine import step
+from fl_aggregator.round.state import Aggregating, Collecting, Finished, Run, Selecting, Stopped
+
+
+class RoundInvariants:
+    """Keeps book of what the machine has ordered, and compares. Each violation is an ``AssertionError``."""
+
+    def __init__(self, state: Run) -> None:
+        self._first = state
+        self.journal: list[on.Event] = []
+        self.open_round: int | None = None
+        self.last_round = 0
+        self.averaged = False
+        self.last_averaged: int | None = None
+        self.cohort: tuple[str, ...] = ()
+        self.folded: dict[str, on.UpdateFacts] = {}
+        self.accepted: set[tuple[str, int, str]] = set()
+        self.results: list[int] = []
+        self.written: list[int] = []
+        self.ended = False
+
+    def check(self, before: Run, event: on.Event, after: Run, effects: tuple[do.Effect, ...]) -> None:
+        """One step. Effects are taken in their order, as the interpreter takes them."""
+        assert step(before, event) == (after, effects), "the same input, another output"
+        records = [effect for effect in effects if isinstance(effect, do.Record)]
+        assert records == ([do.Record(event)] if before != after else []), "recorded exactly when changed"
+        assert not records or effects[0] is records[0], "recorded first"
+        if self.ended and isinstance(event, on.Resumed) and not isinstance(before.phase, Finished):
+            self.ended = False
+            # Their lines are written anew: they said what was known when the run was stopped.
+            again = {summary.round for summary in before.unsettled}
+            self.written = [number for number in self.written if number not in again]
+        if self.ended:
+            assert before == after, "nothing changes after the end"
+            assert all(isinstance(effect, do.Reply) for effect in effects), "after the end only answers"
+        self.journal += [record.event for record in records]
+        for effect in effects:
+            self._take(effect, before, event)
+        self._check_state(before, event, after)
+        assert self.ended == after.over
+        awaited = {evaluation.model for evaluation in after.evaluations}
+        written = [effect.summary.model for effect in effects if isinstance(effect, do.WriteHistory)]
+        stopped = isinstance(after.phase, Stopped)
+        assert stopped or not any(model in awaited for model in written), "a line waits for the evaluation"
+
+    def check_replay(self, state: Run) -> None:
+        """What was recorded, and nothing else, leads to the state."""
+        replayed = self._first
+        for event in self.journal:
+            replayed, _ = step(replayed, event)
+        assert replayed == state
+
+    # --- effects ----------------------------------------------------------------------------------------
+
+    def _take(self, effect: do.Effect, before: Run, event: on.Event) -> None:
+        match effect:
+            case do.Reply(client=client, session=session, body=body):
+                asked = _asker(event)
+                known = before.roster.get(client)
+                told = (client, session) == asked or (known is not None and known.session == session)
+                assert told, "an answer goes to the session that asked, or to one that was waiting for news"
+                self._check_answer(client, body)
+            case do.AnnounceRound(round=number, cohort=cohort):
+                if self.open_round is None:
+                    assert number == self.last_round + 1 or self.last_round == number == 0
+                    if isinstance(before.phase, Selecting):
+                        assert event.now >= before.phase.not_before, "opened before its time"
+                    self.open_round = self.last_round = number
+                    self.averaged, self.cohort, self.folded = False, (), {}
+                assert number == self.open_round, "never two rounds open"
+                assert cohort[: len(self.cohort)] == self.cohort != cohort, "a cohort only grows"
+                assert len(set(cohort)) == len(cohort)
+                self.cohort = cohort
+            case do.Fold(update=update):
+                assert update.round == self.open_round
+                assert not self.averaged
+                assert update.client in self.cohort, "folded from outside of the cohort"
+                assert update.client not in self.folded, "folded twice"
+                self.folded[update.client] = update
+            case do.Average(round=number, version=version, base=base, contributors=contributors):
+                assert number == self.open_round
+                assert not self.averaged, "averaged once"
+                self.averaged, self.last_averaged = True, number
+                assert {update.client: update for update in contributors} == self.folded
+                assert [u.client for u in contributors] == sorted(self.folded)
+                assert base == before.model
+                assert version == (0 if base is None else base.version + 1), "versions grow by one"
+                self._check_count(before, len(contributors))
+            case do.WithdrawRound(round=number):
+                assert number == self.open_round
+                self.open_round = None
+            case do.PublishResult(summary=summary):
+                assert summary.round not in self.written, "the line in the history is final"
+                if summary.round not in self.results:
+                    assert summary.round == self.open_round, "a round has its result before it is withdrawn"
+                    self.results.append(summary.round)
+                assert set(summary.missing) | set(summary.participants) <= set(summary.cohort)
+                assert not set(summary.missing) & set(summary.participants)
+            case do.WriteHistory(summary=summary):
+                self.written.append(summary.round)
+                assert summary.round in self.results
+                assert all(a < b for a, b in pairwise(self.written)), "in the order of the rounds, each once"
+            case do.End():
+                assert not self.ended
+                self.ended = True
+                assert self.written == [number for number in self.results if number > 0], (
+                    "every round has its line"
+                )
+            case _:
+                pass
+
+    def _check_answer(self, client: str, body: do.Admit | do.Refuse | do.Accept | do.Reject) -> None:
+        match body:
+            case do.Accept(round=number, digest=digest):
+                self.accepted.add((client, number, digest))
+            case do.Reject(round=number, digest=str(digest)) if number >= self.last_round - 1:
+                assert (client, number, digest) not in self.accepted, "accepted twice, or not at all"
+            case _:
+                pass
+
+    @staticmethod
+    def _check_count(before: Run, contributors: int) -> None:
+        settings = before.settings
+        if before.model is None:
+            assert contributors == 1
+        else:
+            assert settings.needed <= contributors <= settings.per_round
+
+    # --- states -----------------------------------------------------------------------------------------
+
+    def _check_state(self, before: Run, event: on.Event, after: Run) -> None:
+        phase = after.phase
+        parts = Counter(c.part for c in after.roster.clients.values() if c.part is not None)
+        assert all(n == 1 and 0 <= part < after.settings.clients for part, n in parts.items()), (
+            "a part, an edge"
+        )
+        if after.model != before.model:
+            assert isinstance(event, on.ModelMade), "only an average makes a model"
+            assert after.model is not None
+            assert after.model.version == (0 if before.model is None else before.model.version + 1)
+            assert (event.round, event.digest) == (self.last_averaged, after.model.digest)
+        elif isinstance(before.phase, Collecting | Aggregating) and phase != before.phase:
+            assert after.model is before.model or after.model == before.model
+        if isinstance(phase, Collecting):
+            assert self.open_round == phase.round
+            assert event.now < phase.deadline, "a round ends by its deadline"
+            assert phase.cohort == self.cohort
+            assert not set(phase.cohort) & set(phase.substitutes)
+            assert set(phase.updates) == set(self.folded)
+            assert len(phase.updates) < phase.target <= phase.width
+            assert phase.quorum <= phase.target
+            assert phase.base == after.model
+        elif isinstance(phase, Aggregating):
+            assert self.open_round == phase.round
+            assert self.averaged
+        elif not after.over:
+            assert self.open_round is None
+
+
+def _asker(event: on.Event) -> tuple[str, str] | None:
+    match event:
+        case on.Registered() | on.UpdateUnusable():
+            return event.client, event.session
+        case on.UpdateArrived(update=update) | on.UpdateKept(update=update):
+            return update.client, update.session
+        case _:
+            return None

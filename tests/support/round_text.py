@@ -1,0 +1,103 @@
+"""Effects and phases of the round machine in words, for plays and traces."""
+
+from __future__ import annotations
+
+import shlex
+from fnmatch import fnmatchcase
+
+from fl_aggregator.round import effects as do
+from fl_aggregator.round.state import Collecting, Run, Selecting, Summary
+from fl_shared.protocol.messages import ModelReference
+
+
+def matches(expected: str, actual: str) -> bool:
+    """Whether the words expected occur in what was said, in their order; ``*`` stands for any text in a word."""
+    words = iter(shlex.split(actual))
+    return all(any(fnmatchcase(word, wanted) for word in words) for wanted in shlex.split(expected))
+
+
+def describe(effect: do.Effect) -> str:
+    """An effect on one line."""
+    match effect:
+        case do.Record():
+            return "record"
+        case do.Reply(client=client, session=session, body=body):
+            return f"{_describe_body(client, body)}{'' if session == f'{client}.1' else f' to={session}'}"
+        case do.AnnounceRound():
+            cohort = ",".join(effect.cohort)
+            return f"announce {effect.round} base={_model(effect.base)} cohort={cohort} until={effect.deadline:g}"
+        case do.WithdrawRound(round=number):
+            return f"withdraw {number}"
+        case do.Receive(update=update):
+            return f"receive {update.digest}"
+        case do.Keep(update=update):
+            return f"keep {update.digest}"
+        case do.Fold(update=update):
+            return f"fold {update.digest}"
+        case do.Average(round=number, version=version, contributors=contributors):
+            of = ",".join(update.digest for update in contributors)
+            return f"average {number} base={_model(effect.base)} of={of} version={version}"
+        case do.PublishModel(round=number, model=model, evaluate=split):
+            return f"publish {_model(model)} round={number} evaluate={split or '-'}"
+        case do.PublishResult(summary=summary):
+            return f"result {_describe_summary(summary)}"
+        case do.WriteHistory(summary=summary):
+            return f"history {_describe_summary(summary)}"
+        case do.KeepBest(model=model):
+            return f"best {_model(model)}"
+        case do.End():
+            return "end"
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _describe_body(client: str, body: do.Admit | do.Refuse | do.Accept | do.Reject) -> str:
+    match body:
+        case do.Admit(part=part, held=held, examples=examples):
+            tail = "" if examples is None else f" examples={examples}"
+            tail += "" if held is None else f" held={held}"
+            return f"admit {client} part={'-' if part is None else part}{tail}"
+        case do.Refuse(reason=reason, detail=detail):
+            return f"refuse {client} {reason} {_quote(detail)}"
+        case do.Accept(digest=digest):
+            return f"accept {client} {digest}"
+        case do.Reject(digest=digest, reason=reason, detail=detail):
+            return f"reject {client} {digest or '-'} {reason} {_quote(detail)}"
+
+
+def _describe_summary(summary: Summary) -> str:
+    words = [
+        str(summary.round),
+        summary.outcome,
+        _model(summary.model),
+        f"by={','.join(summary.participants) or '-'}",
+        f"examples={summary.examples}",
+        *(f"{name}={value:g}" for name, value in sorted(summary.metrics.items())),
+        *(f"{name}={_quote(why)}" for name, why in sorted(summary.missing.items())),
+        *(f"{name}={value:g}s" for name, value in summary.seconds.items() if value),
+        *([f"reason={_quote(summary.reason)}"] if summary.reason else []),
+    ]
+    return " ".join(words)
+
+
+def _model(model: ModelReference | None) -> str:
+    return "-" if model is None else f"v{int(model.digest, 16)}"
+
+
+def describe_phase(state: Run) -> str:
+    """Where the machine stands, on one line."""
+    phase = state.phase
+    words = [type(phase).__name__.lower()]
+    match phase:
+        case Selecting(round=number):
+            words.append(str(number))
+        case Collecting(round=number):
+            words += [str(number), f"{len(phase.updates)}/{phase.target}", "of", ",".join(phase.cohort)]
+        case _:
+            words += [
+                str(getattr(phase, name)) for name in ("round", "reason", "detail") if hasattr(phase, name)
+            ]
+    return " ".join(words)

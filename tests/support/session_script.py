@@ -1,0 +1,289 @@
+"""A language for what happens to an edge's session, and for what it does: one line an event, one an effect.
+
+``connected s1`` · ``admitted part=3/20 epoch=2 held=5`` · ``selected 4 cohort=7,8`` · ``trained 1`` …
+Everything is about the client ``7``, the run ``R`` and the task ``digits``, unless a ``name=value`` says otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+from fl_edge.session import effects, events
+from fl_edge.session.effects import Effect
+from fl_edge.session.events import Event
+from fl_edge.session.machine import step
+from fl_edge.session.state import Appraisal, Confirming, Identity, Kept, Part, Session, State
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.tensors.sections import ModelSection
+from fl_shared.transfer.upload import FinishedUpdate
+from tests.support.builders import finished_update, fold_settings, partition, training_settings
+from tests.support.samples import DATA, MANIFEST
+
+CLIENT, RUN = "7", "R"
+EDGE = Identity(CLIENT, device="dev", roles=("train", "predict"), tasks=("digits", "mnist"))
+TRAINING = training_settings(epochs=1)
+FOLD = fold_settings()
+SECTIONS = (ModelSection("weights", MANIFEST, DATA),)
+
+
+def version_digest(version: int) -> str:
+    """Of the model with this version, in these tests."""
+    return hashlib.sha256(f"version {version}".encode()).hexdigest()
+
+
+def update(*, base: str | None = "b" * 64, data: bytes = DATA) -> FinishedUpdate:
+    return finished_update(ModelSection("weights", MANIFEST, data), base=base)
+
+
+def partition_of(text: str) -> m.Partition:
+    index, _, count = text.partition("/")
+    return partition(int(index), count=int(count))
+
+
+class SessionScript:
+    """One session and its clock; its updates have ``size`` bytes, or the four values of the golden vectors.
+
+    ``kept``: an earlier process of it had finished its update for that round of the run ``R``.
+    ``seq`` of what the aggregator sends is of no meaning to an edge.
+    """
+
+    def __init__(self, identity: Identity = EDGE, size: int | None = None, kept: int | None = None) -> None:
+        self.state: State = Session(identity)
+        self.now = 0.0
+        if kept is not None:
+            selection = self.event(f"selected {kept}")
+            assert isinstance(selection, events.SelectionSeen)
+            base = None if kept == 0 else "b" * 64
+            self.state = Session(identity, kept=Kept(selection.selected, update(base=base)))
+        self.data = DATA if size is None else (DATA * -(-size // len(DATA)))[:size]
+
+    @property
+    def session(self) -> Session:
+        assert isinstance(self.state, Session)
+        return self.state
+
+    def happen(self, event: Event) -> tuple[Effect, ...]:
+        self.state, done = step(self.state, event)
+        return done
+
+    def do(self, *lines: str) -> tuple[Effect, ...]:
+        """What the last of these events leads to."""
+        done: tuple[Effect, ...] = ()
+        for line in lines:
+            done = self.happen(self.event(line))
+        return done
+
+    def texts(self, *lines: str) -> list[str]:
+        return [shown(effect) for effect in self.do(*lines)]
+
+    def event(self, line: str) -> Event:
+        words = [word for word in line.split() if "=" not in word]
+        named = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        what, rest = words[0], words[1:]
+        if what == "time":
+            self.now += float(rest[0])
+            return events.TimePassed(self.now)
+        if what == "lost":
+            return events.ConnectionLost(self.now)
+        if what == "stop":
+            return events.StopRequested(self.now)
+        if what == "connected":
+            largest = int(named["largest"]) if "largest" in named else None
+            return events.Connected(self.now, rest[0], largest)
+        if what in ("loaded", "fetched", "trained", "evaluated", "failed"):
+            return self._of_job(what, int(rest[0]), " ".join(rest[1:]), named)
+        return self._of_wire(what, rest, named)
+
+    def _of_job(self, what: str, job: int, text: str, named: dict[str, str]) -> Event:
+        if what == "loaded":
+            holdout = int(named.get("holdout", "10"))
+            return events.PartLoaded(self.now, job, int(named.get("examples", "40")), holdout, "c" * 64)
+        if what == "fetched":
+            return events.Fetched(self.now, job)
+        if what == "trained":
+            return events.Trained(
+                self.now, job, update(base=None if named.get("base") == "none" else "b" * 64, data=self.data)
+            )
+        if what == "evaluated":
+            return events.Evaluated(self.now, job, Appraisal(examples=10, loss=0.5, accuracy=0.75))
+        return events.JobFailed(self.now, job, text, users_mistake="user" in named)
+
+    def _of_wire(self, what: str, rest: list[str], named: dict[str, str]) -> Event:
+        scope: dict[str, Any] = {
+            "run": named.get("run", RUN),
+            "epoch": int(named.get("epoch", "1")),
+            "seq": 0,
+        }
+        task = named.get("task", "digits")
+        match what:
+            case "aggregator":
+                state: Any = rest[0]
+                seen = m.AggregatorPresence(
+                    state=state, session=rest[1], run=scope["run"], epoch=scope["epoch"]
+                )
+                return events.AggregatorSeen(self.now, seen, retained="retained" in rest)
+            case "presence":
+                if rest == ["cleared"]:
+                    return events.PresenceSeen(self.now, None)
+                state = rest[0]
+                return events.PresenceSeen(
+                    self.now, m.ClientPresence(client=CLIENT, state=state, session=rest[1])
+                )
+            case "admitted" | "refused" | "grant" | "accepted" | "rejected":
+                return events.Replied(self.now, self._reply(what, rest, named, scope))
+            case "selected":
+                number = int(rest[0])
+                base = (
+                    None
+                    if number == 0
+                    else m.ModelReference(version=number - 1, digest=version_digest(number - 1))
+                )
+                selected = m.Selected(
+                    **scope,
+                    round=number,
+                    task=task,
+                    cohort=None if "work" in rest else tuple(named.get("cohort", CLIENT).split(",")),
+                    seconds_left=float(named.get("left", "600")),
+                    training=TRAINING,
+                    fold=FOLD,
+                    base=base,
+                    inline_limit=int(named.get("limit", "1000000")),
+                )
+                return events.SelectionSeen(self.now, selected, personal="work" in rest)
+            case "cleared":
+                return events.SelectionCleared(self.now, None if rest == ["work"] else int(rest[0]))
+            case "result":
+                return events.ResultSeen(self.now, self._result(int(rest[0]), scope))
+            case "model":
+                split: Any = named.get("evaluate")
+                version = int(rest[0])
+                announced = m.ModelAnnouncement(
+                    **scope,
+                    task=task,
+                    round=version,
+                    version=version,
+                    digest=version_digest(version),
+                    chunks=1,
+                    size=16,
+                    evaluate=split,
+                )
+                return events.ModelAnnounced(self.now, announced)
+        raise AssertionError(f"no such event: {what}")
+
+    def _reply(self, what: str, rest: list[str], named: dict[str, str], scope: dict[str, Any]) -> Any:
+        line = self.session.line if isinstance(self.state, Session) else None
+        to: dict[str, Any] = {
+            "client": CLIENT,
+            "session": named.get("session", line.session if line else "none"),
+        }
+        if what == "admitted":
+            part = named.get("part")
+            held = int(named["held"]) if "held" in named else None
+            # It answers the registration that the edge sent last, unless the script says `answers=first`.
+            confirmed = isinstance(self.state, Session) and isinstance(self.state.link, Confirming)
+            loaded = self.state.part if isinstance(self.state, Session) else None
+            second = confirmed and isinstance(loaded, Part) and named.get("answers") != "first"
+            return m.Admitted(
+                **scope,
+                **to,
+                task=named.get("task", "digits"),
+                partition=partition_of(part) if part else None,
+                examples=loaded.examples if second and isinstance(loaded, Part) else None,
+                held=held,
+            )
+        if what == "grant":
+            chunks = tuple(int(index) for index in rest[1].split(","))
+            digest = named.get("digest", update(data=self.data).digest)
+            return m.Grant(**scope, **to, round=int(rest[0]), digest=digest, chunks=chunks)
+        reason: Any = rest[-1]
+        if what == "refused":
+            return m.Refused(**scope, **to, reason=reason, detail="because")
+        digest = named.get("digest", update(data=self.data).digest)
+        if what == "accepted":
+            return m.Accepted(**scope, **to, round=int(rest[0]), digest=digest)
+        return m.Rejected(
+            **scope,
+            **to,
+            round=int(rest[0]),
+            digest=None if digest == "none" else digest,
+            reason=reason,
+            detail="because",
+        )
+
+    def _result(self, number: int, scope: dict[str, Any]) -> m.Result:
+        return m.Result(
+            **scope,
+            round=number,
+            outcome="committed",
+            reason=None,
+            version=number,
+            digest=version_digest(number),
+            participants=("8",),
+            missing={},
+            examples=40,
+            metrics={},
+            bytes_up=0,
+            bytes_down=0,
+            seconds=1.0,
+        )
+
+
+def identity(**changes: Any) -> Identity:
+    return replace(EDGE, **changes)
+
+
+def shown(effect: Effect) -> str:
+    """One line for an effect."""
+    match effect:
+        case effects.Send(topic=topic, message=message, retain=retain):
+            where = t.build("fl", topic)
+            return f"send {where}{' (retained)' if retain else ''}: {_content(message)}"
+        case effects.SendChunks(sender=sender, chunks=chunks, chunk_size=size):
+            listed = ",".join(map(str, chunks))
+            return f"send chunks {listed} of {size} bytes session={sender.session} round={sender.round}"
+        case effects.KeepUpdate(kept=kept):
+            return f"keep the update of round {kept.selected.round}"
+        case effects.ForgetUpdate():
+            return "forget the update that was kept"
+        case effects.Load(job=job, task=task, partition=part):
+            return f"load job={job} {task} part={part.index}/{part.count}"
+        case effects.Fetch(job=job, digest=digest, patience=patience):
+            return f"fetch job={job} {digest[:12]} within {patience:g} s"
+        case effects.Train(job=job, selected=selected, partition=part):
+            base = "first weights" if selected.base is None else f"from version {selected.base.version}"
+            return f"train job={job} round={selected.round} {base} part={part.index}/{part.count}"
+        case effects.Evaluate(job=job, split=split, digest=digest):
+            return f"evaluate job={job} {digest[:12]} on {split}"
+        case effects.Cancel(job=job):
+            return f"cancel job={job}"
+        case effects.OfferModel(announced=announced):
+            return f"offer version {announced.version}"
+        case effects.Disconnect():
+            return "disconnect"
+        case effects.Say(text=text, level=level):
+            return f"say {'' if level == 'info' else level + ': '}{text}"
+
+
+def _content(message: m.Message) -> str:
+    match message:
+        case m.ClientPresence(state=state, session=session):
+            return f"{state} session={session}"
+        case m.Registration() as r if r.run is None:
+            return f"register session={r.session}"
+        case m.Registration() as r:
+            return f"register session={r.session} run={r.run} epoch={r.epoch} examples={r.examples}"
+        case m.Update() as u:
+            return f"update session={u.session} epoch={u.epoch} round={u.round} digest={u.digest[:6]}"
+        case m.Offer() as o:
+            cut = f"{o.chunks} chunks of {o.chunk_size}"
+            return f"offer session={o.session} epoch={o.epoch} round={o.round} digest={o.digest[:6]} {cut}"
+        case m.TrainingFailed() as f:
+            return f"failed session={f.session} epoch={f.epoch} round={f.round}: {f.detail}"
+        case m.Evaluation() as e:
+            found = f"accuracy={e.accuracy}" if e.examples else "nothing"
+            return f"evaluation epoch={e.epoch} version={e.version} {e.split} {found}"
+        case _:
+            return message.kind

@@ -1,0 +1,140 @@
+"""An aggregator under the control of a test, on a real broker."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.tensors.manifest import Manifest
+from fl_shared.tensors.sections import ModelSection
+from fl_shared.transfer.publication import Publication
+from tests.support.builders import fold_settings, partition, training_settings
+from tests.support.client import Client, Endpoint
+
+RUN = "testrun"
+TRAINING = training_settings()
+FOLD = fold_settings(max_examples=1_000_000, scale_bits=30)
+
+
+class SimulatedAggregator(Client):
+    """Receives everything under the prefix, or only what ``filters`` match (below the prefix)."""
+
+    def __init__(
+        self, endpoint: Endpoint, prefix: str, *filters: str, epoch: int = 1, task: str = "digits"
+    ) -> None:
+        self.task = task
+        self.epoch = epoch
+        self._seq = 0
+        super().__init__(
+            endpoint, *(f"{prefix}/{name}" for name in filters or "#"), prefix=prefix, reconnect=True
+        )
+
+    def envelope(self) -> dict[str, Any]:
+        self._seq += 1
+        return {"run": RUN, "epoch": self.epoch, "seq": self._seq}
+
+    def clear(self, topic: t.Topic) -> None:
+        """Clears what is retained there."""
+        self.send(topic, b"", retain=True)
+
+    def admit(self, to: m.Registration, **changes: Any) -> None:
+        fields: dict[str, Any] = {
+            "task": self.task,
+            "partition": partition(),
+            "examples": to.examples,
+            **changes,
+        }
+        reply = m.Admitted(**self.envelope(), client=to.client, session=to.session, **fields)
+        self.send(t.RepliesTopic(to.client), reply)
+
+    def admit_fully(self, client: str, index: int = 0) -> m.Registration:
+        """Both registrations of a training edge; gives the second one."""
+        part = partition(index)
+        self.admit(self.expect(m.Registration, 30, client=client, run=None), partition=part)
+        second = self.expect(m.Registration, 60, client=client, run=RUN)
+        self.admit(second, partition=part)
+        return second
+
+    def select(
+        self, number: int, cohort: tuple[str, ...], base: m.ModelReference | None, **changes: Any
+    ) -> None:
+        fields: dict[str, Any] = {
+            "seconds_left": 60.0,
+            "training": TRAINING,
+            "fold": FOLD,
+            "inline_limit": 10_000_000,
+            **changes,
+        }
+        selected = m.Selected(
+            **self.envelope(), round=number, task=self.task, cohort=cohort, base=base, **fields
+        )
+        self.send(t.SelectedTopic(number), selected, retain=True)
+
+    def grant(self, offer: m.Offer, chunks: tuple[int, ...]) -> None:
+        reply = m.Grant(
+            **self.envelope(),
+            client=offer.client,
+            session=offer.session,
+            round=offer.round,
+            digest=offer.digest,
+            chunks=chunks,
+        )
+        self.send(t.RepliesTopic(offer.client), reply)
+
+    def answer(self, update: m.Update | m.Offer) -> None:
+        accepted = m.Accepted(
+            **self.envelope(),
+            client=update.client,
+            session=update.session,
+            round=update.round,
+            digest=update.digest,
+        )
+        self.send(t.RepliesTopic(update.client), accepted)
+
+    def publish_model(
+        self, model: Publication, version: int, evaluate: m.Split | None = None
+    ) -> m.ModelReference:
+        for index in range(model.chunks):
+            chunk = model.chunk(index, **self.envelope())
+            self.send(t.ChunkTopic(model.digest[:12], index), chunk, retain=True)
+        self.send(t.ManifestTopic(model.digest[:12]), model.manifest(**self.envelope()), retain=True)
+        announced = m.ModelAnnouncement(
+            **self.envelope(),
+            task=self.task,
+            round=version,
+            version=version,
+            digest=model.digest,
+            chunks=model.chunks,
+            size=model.size,
+            evaluate=evaluate,
+        )
+        self.send(t.ModelTopic(), announced, retain=True)
+        return m.ModelReference(version=version, digest=model.digest)
+
+    def ask(self, payload: bytes, *, of: str | None = None, **properties: Any) -> None:
+        """Requests a prediction, of client ``of`` or of any."""
+        self.send(t.PredictTopic(of), payload, **properties)
+
+
+def collect(
+    aggregator: SimulatedAggregator, offer: m.Offer, have: dict[int, bytes], most: int, timeout: float = 30.0
+) -> None:
+    """Asks for ``most`` of the chunks that are not in ``have``, and puts them there."""
+    missing = tuple(i for i in range(offer.chunks) if i not in have)[:most]
+    aggregator.grant(offer, missing)
+    for _ in missing:
+        part = aggregator.expect(m.UpdateChunk, timeout, client=offer.client, digest=offer.digest)
+        assert part.crc32 == zlib.crc32(part.data)
+        assert part.index in missing, "it was not granted"
+        assert part.index not in have, "it was granted once"
+        have[part.index] = part.data
+
+
+def sections_of(update: m.Update) -> tuple[ModelSection, ...]:
+    """The whole weights that an update of round 0 carries."""
+    return tuple(
+        ModelSection(section.name, Manifest(arrays=section.arrays or ()), section.data)
+        for section in update.sections
+    )

@@ -1,0 +1,55 @@
+"""A run of three edges on a synthetic task, which always ends with the same model, and ways to hold it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from fl_aggregator.storage.checkpoint import sha256
+from fl_shared.protocol import messages as m
+from tests.support import programs
+from tests.support.client import Client
+
+TASK = "synthetic-3000000"
+"""12 MB: offered and sent in chunks, and large enough that a transfer can be caught in the middle."""
+
+
+def settings(rounds: int) -> tuple[str, ...]:
+    """Of a run of three edges, all of which are selected in every round: so its model is always the same."""
+    return (
+        "--task", TASK, "--clients", "3", "--per-round", "3", "--rounds", str(rounds), "--quorum", "3",
+        "--grace", "30", "--wait", "30", "--holdout", "0",
+    )  # fmt: skip
+
+
+def trainings(*edges: programs.Program) -> dict[int, int]:
+    """How often each round was trained for, by all of these processes together."""
+    rounds = [int(n) for edge in edges for n in re.findall(r"round (\d+): trained in", edge.err)]
+    return {number: rounds.count(number) for number in sorted(set(rounds))}
+
+
+def model_sha256(directory: Path) -> str:
+    return sha256(directory / "run" / "model.safetensors")
+
+
+class Hold:
+    """Edges whose workers stand still from the moment that round ``number`` opens, so that they train for ever.
+
+    They have to fetch the model first, which leaves time to strike.
+    """
+
+    def __init__(self, observer: Client, edges: Iterable[programs.Program], number: int) -> None:
+        self._pids: list[int] = []
+        observer.when_message(
+            lambda: self._pids.extend(pid for edge in edges for pid in programs.workers(edge)),
+            m.Selected,
+            round=number - 1,
+        )
+        self._held = observer.when_message(lambda: programs.freeze(*self._pids), m.Selected, round=number)
+
+    def wait(self) -> None:
+        assert self._held.wait(40), "the round was not opened"
+
+    def release(self) -> None:
+        programs.thaw(*self._pids)

@@ -1,0 +1,36 @@
+"""Waiting with a deadline."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+DEADLINE = 10.0
+"""Seconds that most things have."""
+POLL_INTERVAL = 0.01
+
+
+def wait_until(
+    holds: Callable[[], T | None],
+    timeout: float,
+    what: str,
+    *,
+    changed: threading.Condition | None = None,
+) -> T:
+    """Returns the first true value of ``holds``; raises ``AssertionError`` if there is none within ``timeout`` seconds.
+
+    With ``changed``, ``holds`` is called under its lock whenever that is notified; otherwise every `POLL_INTERVAL`.
+    """
+    if changed is not None:
+        with changed:
+            found = changed.wait_for(holds, timeout)
+    else:
+        deadline = time.monotonic() + timeout
+        while not (found := holds()) and time.monotonic() < deadline:
+            time.sleep(POLL_INTERVAL)
+    assert found, f"not within {timeout:g} s: {what}"
+    return found
