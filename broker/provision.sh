@@ -1,6 +1,6 @@
 #!/bin/sh
-# In a container of compose.yaml: makes accounts and kits in /provision, or changes them as the arguments say
-# (revoke 3), and gives to each service, in a volume of its own below /kits, what that service needs and no more.
+# Runs in a container of compose.yaml. Makes accounts and kits in /provision, or changes them as the arguments say
+# (revoke 3). Then gives each service, in its own volume below /kits, only the files that it needs.
 set -eu
 umask 077
 
@@ -13,7 +13,7 @@ elif ! grep -qs '"settled": *true' "$out/accounts.json"; then
         --broker-host "$BROKER_HOST" --broker-host localhost --broker-host 127.0.0.1 --broker-dir /kits
 fi
 
-# give DIRECTORY FILE…: these and no others; each is whole at any time.
+# give DIRECTORY FILE…: puts these files there and removes all others. Each file is complete at any time.
 give() {
     to=$1
     shift
@@ -30,7 +30,7 @@ give() {
     done
 }
 
-# Mosquitto's clients, with which the broker's health is checked, want files.
+# The broker's health check uses Mosquitto's clients, which need the key and the certificate as files.
 pem=$(mktemp -d)
 python -m zipfile -e "$out/asker-healthcheck.zip" "$pem"
 mv "$pem/cert.pem" "$pem/healthcheck.pem"
@@ -40,4 +40,4 @@ give "$kits/broker" "$out"/broker/* "$pem/healthcheck.pem" "$pem/healthcheck.key
 give "$kits/aggregator" "$out/aggregator.zip"
 give "$kits/edges" "$out"/edge-*.zip
 give "$kits/clients" "$out/operator.zip" "$out/asker-asker.zip"
-echo "provision: kits are where the services find them"
+echo "provision: each service has its files"
