@@ -9,6 +9,8 @@ load, and `begin` the first weights be made as well: what that looks like is in 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shlex
 from pathlib import Path
@@ -17,11 +19,13 @@ from typing import Any
 import pytest
 
 from fl_aggregator.round import events as on
+from fl_aggregator.round import machine
 from fl_aggregator.round.state import Collecting
 from tests.support.round_playbook import Playbook
 from tests.support.round_text import describe, describe_phase
 
 TRACES = sorted(Path(__file__).parent.glob("*.txt"))
+VERSION_FILE = Path(__file__).parent / "machine_version.json"
 
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
@@ -31,6 +35,19 @@ def test_trace(path: Path) -> None:
     if os.environ.get("UPDATE_TRACES") == "1":
         path.write_text(played, encoding="utf-8")
     assert played == text or os.environ.get("UPDATE_TRACES") == "1"
+
+
+def test_a_changed_trace_raises_the_version_of_the_machine() -> None:
+    """A journal that an earlier version wrote would be replayed to another state (`machine.VERSION`)."""
+    recorded = json.loads(VERSION_FILE.read_text(encoding="utf-8"))
+    digests = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in TRACES}
+    changed = {name for name, digest in recorded["traces"].items() if digests.get(name) != digest}
+    if os.environ.get("UPDATE_TRACES") == "1" and (not changed or recorded["version"] < machine.VERSION):
+        VERSION_FILE.write_text(json.dumps({"version": machine.VERSION, "traces": digests}, indent=1) + "\n")
+        return
+    assert not changed, f"raise machine.VERSION above {recorded['version']}, then UPDATE_TRACES=1"
+    now = {"version": machine.VERSION, "traces": digests}
+    assert recorded == now, "UPDATE_TRACES=1 records new traces"
 
 
 def test_there_are_traces_and_a_wrong_one_is_noticed() -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from fl_aggregator.monitoring.views import status
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import WriteHistory
 from fl_aggregator.round.events import Confusion, Evaluated
 from fl_aggregator.storage import journal
@@ -135,7 +135,7 @@ def history_of(*matrices: Confusion | None) -> Any:
     for name, matrix in zip(names, matrices, strict=True):
         playbook.play(evaluated(name, playbook, matrix))
     written = [e.summary for _, effects in playbook.told for e in effects if isinstance(e, WriteHistory)]
-    return status.history_line(written[-1], 0, 0)["confusion"]
+    return RoundRecord.of(written[-1], 0, 0).line()["confusion"]
 
 
 def test_matrices_of_several_evaluators_are_summed() -> None:

@@ -7,16 +7,12 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from fl_aggregator.monitoring.views import status
-from fl_aggregator.monitoring.views.history import (
-    RECENT,
-    Curves,
-    Ended,
-    Row,
+from fl_aggregator.monitoring.views.history import RECENT, Curves
+from fl_aggregator.monitoring.views.round_record import (
+    HistoryRow,
+    RoundRecord,
     columns_of,
-    ended_of,
-    row_of,
-    rows_in,
+    read_records,
     rows_of,
 )
 from fl_aggregator.round.state import Summary
@@ -26,8 +22,8 @@ from fl_shared.protocol import topics as t
 from tests.support.builders import round_summary
 
 
-def row(number: int, accuracy: float | None = None) -> Row:
-    return Row(number, number, accuracy, None, None, 1.5, 10, 10, 17_243_200, 34_486_400)
+def record(number: int, **metrics: float) -> RoundRecord:
+    return RoundRecord.of(summary(number, **metrics), 17_243_200, 34_486_400)
 
 
 def summary(number: int, **metrics: float) -> Summary:
@@ -42,39 +38,44 @@ def test_a_round_is_a_row_and_again_when_it_was_evaluated() -> None:
         summary(2),
         summary(1, train_loss=0.5, accuracy=0.123456789, loss=1.5),
     ):
-        curves.add(row_of(one, 100, 200), ended_of(one))
+        curves.add(RoundRecord.of(one, 100, 200))
     columns = columns_of(curves.rows())
     assert columns.round == (1, 2)
     assert columns.accuracy == (0.123457, None)
     assert columns.train_loss == (0.5, None)
     assert columns.seconds == (1.25, 1.25), "without the evaluation"
     assert (columns.participants, columns.cohort) == ((1, 1), (2, 2))
-    row, ended = curves.recent()[1]
-    assert row == row_of(summary(1, train_loss=0.5, accuracy=0.123457, loss=1.5), 100, 200)
-    assert ended == Ended(None, {"1": "offline: for 0.5 s"})
+    first = curves.recent()[1]
+    assert first == RoundRecord.of(summary(1, train_loss=0.5, accuracy=0.123456789, loss=1.5), 100, 200)
+    assert (first.reason, first.missing) == (None, {"1": "offline: for 0.5 s"})
     assert curves.count == 2
-    assert rows_in(columns) == curves.rows()
+    assert rows_of(columns) == curves.rows()
 
 
-def test_the_history_file_gives_the_same_rows() -> None:
+def test_the_history_file_gives_the_same_records() -> None:
+    refused = {"7": {"late": 2}}
     written = [
-        status.history_line(summary(1, accuracy=0.5, train_loss=0.1), 10, 20),
-        {"round": 2, "metrics": {}},
-        status.history_line(summary(3), 30, 40),
+        RoundRecord.of(summary(1, accuracy=0.5, train_loss=0.1), 10, 20, refused),
+        RoundRecord.of(summary(3), 30, 40),
     ]
-    lines = [json.loads(json.dumps(line)) for line in written]
-    assert list(rows_of(lines)) == [
-        (row_of(summary(1, accuracy=0.5, train_loss=0.1), 10, 20), ended_of(summary(1))),
-        (row_of(summary(3), 30, 40), ended_of(summary(3))),
-    ]
+    lines = [written[0].line(), {"round": 2, "metrics": {}}, written[1].line()]
+    assert list(read_records(json.loads(json.dumps(line)) for line in lines)) == written
+
+
+def test_a_result_tells_what_the_record_says() -> None:
+    """But for what it leaves out: who was selected and surplus, the time of each phase, the matrix, the refused."""
+    record = RoundRecord.of(summary(1, accuracy=0.5), 10, 20)
+    result = record.result({"run": "r", "epoch": 1, "seq": 1})
+    assert HistoryRow.of(RoundRecord.of_result(result)) == HistoryRow.of(record)
+    assert RoundRecord.of_result(result).summary_fields() == record.summary_fields()
 
 
 @pytest.mark.parametrize("rounds", [1, 499, 500, 501, 1000, 12_345])
 def test_thinned_evenly_with_the_first_and_the_last(rounds: int) -> None:
     curves = Curves()
     for number in range(1, rounds + 1):
-        curves.add(row(number), Ended(None, {}))
-        curves.add(row(number, number / rounds), Ended(None, {}))
+        curves.add(record(number))
+        curves.add(record(number, accuracy=number / rounds))
     columns = columns_of(curves.rows())
     assert columns.round[0] == 1
     assert columns.round[-1] == rounds
@@ -93,11 +94,11 @@ def test_thinned_evenly_with_the_first_and_the_last(rounds: int) -> None:
 
 
 def test_the_widest_numbers_fit() -> None:
-    widest = Row(
+    widest = HistoryRow(
         10**7, 10**7, -1.23456e-300, -1.23456e-300, -1.23456e-300, 1234567.891, 10**6, 10**6, 10**12, 10**12
     )
     columns = m.HistoryColumns(
-        **{name: (getattr(widest, name),) * m.MAX_HISTORY for name in Row.__dataclass_fields__}
+        **{name: (getattr(widest, name),) * m.MAX_HISTORY for name in HistoryRow.__dataclass_fields__}
     )
     history = m.History(
         run="r" * 64, epoch=1, seq=1, task="t" * 64, rounds=1, started="2026-11-24T12:00:00Z", columns=columns

@@ -15,7 +15,8 @@ from fl_aggregator.monitoring.terminal.display import Display
 from fl_aggregator.monitoring.terminal.render import View, table
 from fl_aggregator.monitoring.terminal.snapshot import Crowd, Picture
 from fl_aggregator.monitoring.terminal.text import duration, now_line, size, summary_lines, trend
-from fl_aggregator.monitoring.views.history import RECENT, Curves, Ended, Row, ended_of, row_of
+from fl_aggregator.monitoring.views.history import RECENT, Curves
+from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_aggregator.round.effects import AnnounceRound, WriteHistory
 from fl_aggregator.round.state import Summary, new_run
 from fl_aggregator.settings import Settings
@@ -48,7 +49,7 @@ def played(rounds: int, console: Console, *, live: bool = False) -> tuple[Displa
     state = new_run(Settings(rounds=rounds))
     for number in range(1, rounds + 1):
         one = summary(number)
-        aggregator.curves.add(row_of(one, 1000, 2000), ended_of(one))
+        aggregator.curves.add(RoundRecord.of(one, 1000, 2000))
         display.observe(state, (WriteHistory(one),), now=float(number))
     return display, aggregator
 
@@ -104,17 +105,33 @@ def test_who_is_selected_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages[1].endswith("19 and 5 more")
 
 
+NINE = tuple(f"e{number}" for number in range(9))
+
+
+def record(
+    number: int, participants: tuple[str, ...], missing: dict[str, str], seconds: float, **metrics: float
+) -> RoundRecord:
+    summary = round_summary(
+        number,
+        cohort=(*participants, *missing),
+        participants=participants,
+        missing=missing,
+        metrics=metrics,
+        seconds={"collecting": seconds},
+    )
+    return RoundRecord.of(summary, 17_243_200, 34_486_400)
+
+
 def picture(**changes: object) -> Picture:
     status = m.Status(
         run="3f9a1c0b7e22", epoch=1, seq=1, written="2026-11-24T12:00:00Z", task="digits", phase="collecting",
         round=3, version=2, rounds=10, have=4, need=10, present=18, seconds_left=592.0, missing=("3", "5"),
         metrics={"accuracy": 0.75, "loss": 0.5},
     ).model_copy(update=changes)  # fmt: skip
-    rows = (
-        Row(1, 1, 0.25, 2.0, 1.9, 2.0, 10, 10, 17_243_200, 34_486_400),
-        Row(2, 2, 0.75, 0.5, 0.4, 4.0, 9, 10, 17_243_200, 34_486_400),
+    records = (
+        record(1, ("0", *NINE), {}, 2.0, accuracy=0.25, loss=2.0, train_loss=1.9),
+        record(2, NINE, {"7": "offline: for 3.1 s"}, 4.0, accuracy=0.75, loss=0.5, train_loss=0.4),
     )
-    ended = (Ended(None, {}), Ended(None, {"7": "offline: for 3.1 s"}))
     crowd = Crowd.of(
         [
             ("1", "in", None),
@@ -124,7 +141,8 @@ def picture(**changes: object) -> Picture:
         ],
         3,
     )
-    return Picture(status, rows, dict(zip((1, 2), zip(rows, ended, strict=True), strict=True)), crowd)
+    rows = tuple(HistoryRow.of(each) for each in records)
+    return Picture(status, rows, {each.round: each for each in records}, crowd)
 
 
 @pytest.mark.parametrize("width", [80, 120])

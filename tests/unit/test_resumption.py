@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.monitoring.views.status import history_line
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
+from fl_aggregator.round import machine
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Aggregating, Collecting, Run
 from fl_aggregator.server.resume import Resumption, recall
@@ -29,7 +30,7 @@ def directory_of(playbook: Playbook, path: Path, *, lines: bool = True) -> RunDi
                 case do.Record(event=event):
                     directory.journal.append(event)
                 case do.WriteHistory(summary=summary) if lines:
-                    directory.append_history(history_line(summary, 7, 8))
+                    directory.append_history(RoundRecord.of(summary, 7, 8).line())
                 case _:
                     pass
     return directory
@@ -49,6 +50,16 @@ def rounds_in(path: Path) -> list[int]:
 
 def resumed(state: Run) -> Run:
     return step(state, on.Resumed(now=0.0, epoch=2))[0]
+
+
+def test_another_version_of_the_round_machine_does_not_replay_a_journal(tmp_path: Path) -> None:
+    directory = directory_of(training(clients=2, per_round=2), tmp_path)
+    record = read_run(tmp_path).model_copy(update={"machine": machine.VERSION + 1})
+    with pytest.raises(
+        UserError, match=f"version {machine.VERSION + 1} .* this is version {machine.VERSION}:"
+    ):
+        recall(directory, record)
+    directory.close()
 
 
 def test_an_open_round_is_announced_again_with_the_two_newest_models(tmp_path: Path) -> None:

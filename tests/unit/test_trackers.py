@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fl_aggregator.monitoring.tracking import trackers as tracking
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
 from fl_aggregator.monitoring.tracking.tensorboard import TensorBoard
-from fl_aggregator.monitoring.tracking.trackers import Line, Tracker, Trackers, Vitals
+from fl_aggregator.monitoring.tracking.trackers import Tracker, Trackers, Vitals
+from fl_aggregator.monitoring.views.round_record import RoundRecord, Traffic
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run, new_run
 from fl_aggregator.settings import Settings
@@ -28,19 +28,19 @@ from tests.support.tensorboard import scalars
 RECORD = new_record(Settings(), "process", 1024, None, None)
 
 
-def line(number: int, **metrics: float) -> dict[str, Any]:
-    return {
-        "round": number,
-        "outcome": "committed",
-        "version": number,
-        "participants": ["0", "1"],
-        "missing": {"2": "late"},
-        "refused": {"2": {"late": 2, "surplus": 1}},
-        "examples": 30,
-        "metrics": metrics or {"accuracy": 0.5, "train_loss": 0.25},
-        "seconds": {"collecting": 1.5},
-        "bytes": {"up": 100, "down": 50},
-    }
+def line(number: int, **metrics: float) -> RoundRecord:
+    return RoundRecord(
+        round=number,
+        outcome="committed",
+        version=number,
+        participants=["0", "1"],
+        missing={"2": "late"},
+        refused={"2": {"late": 2, "surplus": 1}},
+        examples=30,
+        metrics=metrics or {"accuracy": 0.5, "train_loss": 0.25},
+        seconds={"collecting": 1.5},
+        bytes=Traffic(up=100, down=50),
+    )
 
 
 def vitals() -> Vitals:
@@ -48,7 +48,10 @@ def vitals() -> Vitals:
 
 
 def run(
-    *chosen: Tracker, rounds: Iterable[Line] = (), record: RunRecord = RECORD, earlier: Iterable[Line] = ()
+    *chosen: Tracker,
+    rounds: Iterable[RoundRecord] = (),
+    record: RunRecord = RECORD,
+    earlier: Iterable[RoundRecord] = (),
 ) -> Trackers:
     with Trackers(chosen) as trackers:
         trackers.begin(record, earlier, vitals)
@@ -64,14 +67,14 @@ class Broken:
 
     name = "broken"
 
-    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:
-        raise OSError(28, f"No space left for {record.run} {earlier} {vitals}")
+    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:
+        raise OSError(28, f"No space left for {run.run} {earlier} {vitals}")
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         raise KeyError(state, effects)
 
-    def round(self, line: Line) -> None:
-        raise RuntimeError(line)
+    def round(self, record: RoundRecord) -> None:
+        raise RuntimeError(record)
 
     def close(self, outcome: str | None) -> None:
         raise ValueError(outcome)
@@ -87,15 +90,15 @@ class Slow:
         self.rounds: list[int] = []
         self.outcome: str | None = None
 
-    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:
-        self.begun_with = (record, earlier, vitals)
+    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:
+        self.begun_with = (run, earlier, vitals)
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         self.seen = (state, effects)
 
-    def round(self, line: Line) -> None:
+    def round(self, record: RoundRecord) -> None:
         assert self.go.wait(30)
-        self.rounds.append(line["round"])
+        self.rounds.append(record.round)
 
     def close(self, outcome: str | None) -> None:
         self.outcome = outcome
@@ -116,7 +119,7 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     assert "edges/train_loss" in scalars_of(tmp_path / "more", line(1))
 
 
-def scalars_of(directory: Path, *lines: Line) -> dict[str, list[tuple[int, float]]]:
+def scalars_of(directory: Path, *lines: RoundRecord) -> dict[str, list[tuple[int, float]]]:
     directory.mkdir()
     run(TensorBoard(directory), rounds=lines)
     return scalars(directory)

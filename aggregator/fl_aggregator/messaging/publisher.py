@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.connections import Links
 from fl_aggregator.messaging.rejections import Refusals
 from fl_aggregator.messaging.watcher_feed import ForWatchers
 from fl_aggregator.monitoring.views import status
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.state import (
     Run,
     Summary,
@@ -165,9 +165,9 @@ class Bulletins:
         number = summary.round
         if number not in self._bytes:
             self._bytes[number] = self._counted(number)
-        found = translate.result(summary, self._scope, *self._bytes[number])
-        self._for_watchers.ended(summary, *self._bytes[number])
-        self._links.retain(t.ResultTopic(number), found)
+        record = RoundRecord.of(summary, *self._bytes[number])
+        self._for_watchers.ended(summary, record)
+        self._links.retain(t.ResultTopic(number), record.result(self._scope.envelope()))
         if number not in self._results:
             self._results.append(number)
             if len(self._results) > RESULTS_RETAINED:

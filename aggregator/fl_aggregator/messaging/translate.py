@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.state import Summary
 from fl_aggregator.settings import Settings
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -180,22 +179,3 @@ def _inline_limit(cohort: int, largest: int) -> int:
     All of a cohort at once must fit into a broker's queue for one reader, and into our inbox.
     """
     return 0 if cohort > INLINE_COHORT else max(0, min(INLINE_LIMIT, largest - INLINE_HEAD))
-
-
-def result(summary: Summary, scope: Scope, bytes_up: int, bytes_down: int) -> m.Result:
-    """How a round ended, for ``fl/round/<n>/result``."""
-    return m.Result(
-        **scope.envelope(),
-        round=summary.round,
-        outcome=summary.outcome,
-        reason=summary.reason,
-        version=None if summary.model is None else summary.model.version,
-        digest=None if summary.model is None else summary.model.digest,
-        participants=summary.participants,
-        missing={name: why[:1000] for name, why in summary.missing.items()},
-        examples=summary.examples,
-        metrics=dict(summary.metrics),
-        bytes_up=bytes_up,
-        bytes_down=bytes_down,
-        seconds=sum(seconds for phase, seconds in summary.seconds.items() if phase != "evaluating"),
-    )

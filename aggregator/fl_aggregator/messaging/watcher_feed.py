@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from fl_aggregator.messaging.connections import Links
-from fl_aggregator.monitoring.views import edge_states, history, status
+from fl_aggregator.monitoring.views import edge_states, history
+from fl_aggregator.monitoring.views.round_record import RoundRecord, columns_of
 from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.round.state import Evaluating, Run, Summary, collected_in
 from fl_shared.protocol import codec
@@ -47,12 +48,10 @@ class ForWatchers:
 
     # --- what is to be told -------------------------------------------------------------------------------
 
-    def restore(
-        self, rounds: Iterable[tuple[history.Row, history.Ended]], updates: Iterable[UpdateFacts]
-    ) -> None:
+    def restore(self, rounds: Iterable[RoundRecord], updates: Iterable[UpdateFacts]) -> None:
         """What earlier starts of the aggregator had to tell."""
-        for row, ended in rounds:
-            self.curves.add(row, ended)
+        for record in rounds:
+            self.curves.add(record)
         for update in updates:
             self.took(update)
 
@@ -60,10 +59,10 @@ class ForWatchers:
         """An update was accepted."""
         self._newest[update.client] = edge_states.Newest.of(update)
 
-    def ended(self, summary: Summary, bytes_up: int, bytes_down: int) -> None:
+    def ended(self, summary: Summary, record: RoundRecord) -> None:
         """A round has ended, or was evaluated after its end."""
         if summary.round > 0:  # round 0 makes the first weights, and has no line in the history either
-            self.curves.add(history.row_of(summary, bytes_up, bytes_down), history.ended_of(summary))
+            self.curves.add(record)
             self._history_is_due = True
         if self._closed is None or self._closed.round <= summary.round:
             self._closed_is_due |= self._closed is None or self._closed.round != summary.round
@@ -72,7 +71,7 @@ class ForWatchers:
     def bytes_of(self, number: int) -> tuple[int, int] | None:
         """Up and down, of a round that ended in an earlier start of the aggregator."""
         known = self.curves.recent().get(number)
-        return None if known is None else (known[0].bytes_up, known[0].bytes_down)
+        return None if known is None else (known.bytes.up, known.bytes.down)
 
     # --- telling it ---------------------------------------------------------------------------------------
 
@@ -100,7 +99,7 @@ class ForWatchers:
             task=settings.task,
             rounds=settings.rounds,
             started=self._started,
-            columns=history.columns_of(self.curves.rows()),
+            columns=columns_of(self.curves.rows()),
         )
         self._links.retain(t.HistoryTopic(), message, counted=False)
 
@@ -122,7 +121,7 @@ class ForWatchers:
             self._publish(state, closed.round, edge_states.closed_round(state, closed, self._newest))
 
     def _publish(self, state: Run, number: int, edges: dict[str, m.EdgeView]) -> None:
-        envelope, phase = self._scope.envelope(), status.phase_name(state)
+        envelope, phase = self._scope.envelope(), state.phase.name
         limit = min(codec.MAX_NAMES_BYTES, self._links.maximum_packet_size) - HEAD
 
         def made(some: dict[str, m.EdgeView]) -> m.Edges:

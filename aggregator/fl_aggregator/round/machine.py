@@ -11,7 +11,7 @@ ever taken twice. ``effects`` says what the order of the effects promises.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import assert_never
+from typing import Final, assert_never
 
 from fl_aggregator.round import closing, evaluation, registration, updates
 from fl_aggregator.round import effects as do
@@ -27,6 +27,9 @@ from fl_aggregator.round.state import (
     Stopped,
     collected_in,
 )
+
+VERSION: Final = 1
+"""Raised whenever the same state and event give another answer: a journal is replayed by the version that wrote it."""
 
 
 def step(state: Run, event: on.Event) -> Step:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Final, Literal, get_args
 
 from fl_aggregator.round.events import Confusion, Evaluated, UpdateFacts
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.settings import Settings
 from fl_shared.protocol.messages import ModelReference, Split
+from fl_shared.protocol.messages import Phase as PhaseName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selecting:
     """Waiting for enough eligible edges to open round ``round``; not before ``not_before``."""
 
+    name: ClassVar[PhaseName] = "selecting"
     round: int
     since: float
     not_before: float
@@ -32,6 +34,7 @@ class Collecting:
     and why.
     """
 
+    name: ClassVar[PhaseName] = "collecting"
     round: int
     since: float
     opened: float
@@ -62,6 +65,7 @@ class Collecting:
 class Aggregating:
     """The round has closed and its average is being made."""
 
+    name: ClassVar[PhaseName] = "aggregating"
     collected: Collecting
     closed: float
     missing: Mapping[str, str]
@@ -75,6 +79,7 @@ class Aggregating:
 class Evaluating:
     """Nothing is left to do, or to decide, before the newest version has been evaluated."""
 
+    name: ClassVar[PhaseName] = "evaluating"
     round: int
     since: float
 
@@ -83,6 +88,7 @@ class Evaluating:
 class Finished:
     """All versions were made, or the target accuracy was reached."""
 
+    name: ClassVar[PhaseName] = "finished"
     at: float
     reason: Literal["rounds", "target-accuracy"]
 
@@ -91,6 +97,7 @@ class Finished:
 class Failed:
     """The run cannot go on by itself. ``before``: where it was, to be taken up when the cause is mended."""
 
+    name: ClassVar[PhaseName] = "failed"
     at: float
     reason: Literal["too-few-edges", "rounds-abandoned"]
     detail: str
@@ -101,13 +108,18 @@ class Failed:
 class Stopped:
     """The operator ended the run; it can be taken up where it was: ``before``."""
 
+    name: ClassVar[PhaseName] = "interrupted"
     at: float
     reason: str
     before: Selecting | Collecting | Aggregating | Evaluating
 
 
 Phase = Selecting | Collecting | Aggregating | Evaluating | Finished | Failed | Stopped
-OVER = (Finished, Failed, Stopped)
+PHASES: Final[tuple[type[Phase], ...]] = get_args(Phase)
+"""In the order in which a run passes through them."""
+OVER: Final = (Finished, Failed, Stopped)
+TIMED: Final = (Selecting, Collecting, Aggregating, Evaluating)
+"""The phases of one round; a summary has the seconds of each."""
 
 
 def collected_in(phase: Phase) -> Collecting | None:

@@ -18,8 +18,9 @@ from fl_aggregator.messaging.rejections import Refusals
 from fl_aggregator.messaging.router import Reception
 from fl_aggregator.messaging.unsealing import Seals
 from fl_aggregator.monitoring.tracking.trackers import Trackers, Vitals
-from fl_aggregator.monitoring.views import notices, status
+from fl_aggregator.monitoring.views import notices
 from fl_aggregator.monitoring.views.history import Curves
+from fl_aggregator.monitoring.views.round_record import read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
@@ -139,7 +140,7 @@ class Aggregator:
             self.running = True
             record = self._launch.record.model_copy(update={"broker": str(self._broker.address)})
             self._directory.write_run(record)
-            self._trackers.begin(record, self._directory.history(), self.vitals)
+            self._trackers.begin(record, read_records(self._directory.history()), self.vitals)
             LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
             self._links.connect_updates()
             self._links.take_over()
@@ -165,7 +166,7 @@ class Aggregator:
             raise self._failed(error) from None
         finally:
             if self._state.over:
-                self._trackers.ended(status.phase_name(self._state))
+                self._trackers.ended(self._state.phase.name)
             self._workshop.close()
             self._links.close()
             self._network.close()

@@ -16,8 +16,7 @@ from fl_aggregator.messaging.rate_limiter import Gate
 from fl_aggregator.messaging.rejections import Refusals
 from fl_aggregator.messaging.watcher_feed import ForWatchers
 from fl_aggregator.monitoring.tracking.trackers import Trackers
-from fl_aggregator.monitoring.views import status
-from fl_aggregator.monitoring.views.history import rows_of
+from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Run
@@ -87,7 +86,7 @@ class Interpreter:
             self.workshop.averaging.restore(version, checkpoints.read(version), before)
         collected = found.open_round
         held = () if collected is None else tuple(collected.updates.values())
-        self.for_watchers.restore(rows_of(self._directory.history()), found.updates.values())
+        self.for_watchers.restore(read_records(self._directory.history()), found.updates.values())
         self._directory.spool.keep_only(
             None if collected is None else collected.round, [update.client for update in held]
         )
@@ -201,9 +200,9 @@ class Interpreter:
     def _write_history(self, effect: do.WriteHistory) -> None:
         number = effect.summary.round
         up, down = self.bulletins.bytes_of(number)
-        line = status.history_line(effect.summary, up, down, self._refusals.take_round(number))
-        self.write(lambda: self._directory.append_history(line))
-        self._trackers.round(line)
+        record = RoundRecord.of(effect.summary, up, down, self._refusals.take_round(number))
+        self.write(lambda: self._directory.append_history(record.line()))
+        self._trackers.round(record)
 
     def _keep_best(self, effect: do.KeepBest) -> None:
         version = effect.model.version

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from fl_aggregator.messaging.publisher import RESULTS_RETAINED
-from fl_aggregator.monitoring.views import status
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
+from fl_aggregator.round import machine
 from fl_aggregator.round.closing import announcement_of, average_of
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.events import Event, UpdateFacts
@@ -80,7 +81,14 @@ class Resumption:
 
 
 def recall(directory: RunDirectory, record: RunRecord) -> Resumption:
-    """Reads the journal, and makes the history what it says. Raises ``UserError`` if the run has ended, and said so."""
+    """Reads the journal, and makes the history what it says. Raises ``UserError`` if the run has ended and said
+    so, or if another version of the round machine recorded it."""
+    if record.machine != machine.VERSION:
+        raise UserError(
+            f"--resume {directory.path}: run {record.run} was recorded by version {record.machine} of the round "
+            f"machine, this is version {machine.VERSION}: resume it with the release of fl-mqtt that began it "
+            f"({record.versions.get('fl-mqtt')})"
+        )
     mine, theirs = versions()["fl-mqtt"], record.versions.get("fl-mqtt")
     if mine != theirs:
         LOG.warning(
@@ -132,7 +140,7 @@ def _mend_history(directory: RunDirectory, state: Run, lines: dict[int, Summary]
     final = lines.keys() - {summary.round for summary in state.unsettled}
     there = directory.keep_history_of(final)
     for number in sorted(final - there):
-        directory.append_history(status.history_line(lines[number], 0, 0))
+        directory.append_history(RoundRecord.of(lines[number], 0, 0).line())
 
 
 def how(state: Run) -> str:

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
+from fl_aggregator.round import machine
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage import checkpoint, journal, spool
 from fl_aggregator.storage.append_log import LineFile
@@ -72,6 +73,8 @@ class RunRecord(BaseModel):
     first_weights: FirstWeights | None = None
     fleet: FleetRecord | None = None
     require_sealed: bool = False
+    machine: int
+    """The version of the round machine, by which the journal is replayed."""
     versions: dict[str, str]
 
 
@@ -93,6 +96,7 @@ def new_record(
         chunk=chunk,
         first_weights=first_weights,
         fleet=fleet,
+        machine=machine.VERSION,
         versions=versions(),
     )
 

@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from collections.abc import Collection
-from dataclasses import asdict
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -18,8 +17,9 @@ from fl_aggregator.monitoring.terminal.snapshot import Crowd, Picture
 from fl_aggregator.monitoring.terminal.text import round_line
 from fl_aggregator.monitoring.views import edge_states
 from fl_aggregator.monitoring.views import status as views
-from fl_aggregator.monitoring.views.history import Curves, ended_of, row_of
+from fl_aggregator.monitoring.views.history import Curves
 from fl_aggregator.monitoring.views.notices import Waiting, waited_for
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
 from fl_shared.protocol.envelope import Scope
@@ -109,10 +109,9 @@ class Display:
     def _say_round(self, effect: do.WriteHistory, state: Run) -> None:
         assert self._source is not None
         summary = effect.summary
-        known = self._source.curves.recent().get(summary.round)
-        row, ended = known if known is not None else (row_of(summary, 0, 0), ended_of(summary))
-        facts = {"round": asdict(row) | {"missing": dict(ended.missing), "reason": ended.reason}}
-        LOG.info("%s", round_line(row, ended, state.settings.rounds), extra={"facts": facts})
+        record = self._source.curves.recent().get(summary.round) or RoundRecord.of(summary, 0, 0)
+        facts = {"round": record.summary_fields()}
+        LOG.info("%s", round_line(record, state.settings.rounds), extra={"facts": facts})
 
     def _look(self, state: Run, now: float) -> Picture:
         assert self._source is not None

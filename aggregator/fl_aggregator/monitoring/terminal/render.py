@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fl_aggregator.monitoring.terminal import text
 from fl_aggregator.monitoring.terminal.snapshot import NAMED, Picture, names_of
-from fl_aggregator.monitoring.views.history import Ended, Row
+from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.system.text import one_line
 
 BAR: Final = 30
@@ -82,10 +82,10 @@ def _overview(picture: Picture, *, ascii_only: bool) -> Table:
             curve = text.trend(picture.curve(name), ascii_only=ascii_only)
             grid.add_row(name, Text.assemble((curve, GOOD), f" {text.number(value)}"))
     if picture.last is not None:
-        last = picture.last[0]
+        last = picture.last
         grid.add_row(
             "bytes",
-            Text(f"{text.size(last.bytes_up)} up, {text.size(last.bytes_down)} down in round {last.round}"),
+            Text(f"{text.size(last.bytes.up)} up, {text.size(last.bytes.down)} down in round {last.round}"),
         )
     _add_edges(grid, picture)
     return grid
@@ -133,14 +133,14 @@ def _add_edges(grid: Table, picture: Picture) -> None:
         grid.add_row("offline", Text(crowd.who("offline", why=False), style=BAD))
 
 
-def table(rounds: Iterable[tuple[Row, Ended]], *, narrow: bool = False) -> Table:
+def table(rounds: Iterable[RoundRecord], *, narrow: bool = False) -> Table:
     """The rounds, for a person. ``missing`` names who was selected and did not contribute, if there was anybody.
 
     ``narrow``: without what fits into 80 columns only if nobody was missing.
     """
     shown = list(rounds)
-    some_missing = any(ended.missing for _, ended in shown)
-    columns: dict[str, Callable[[Row], str | Text]] = {
+    some_missing = any(record.missing for record in shown)
+    columns: dict[str, Callable[[HistoryRow], str | Text]] = {
         "round": lambda row: str(row.round),
         "version": lambda row: Text("abandoned", style=BAD) if row.version is None else str(row.version),
         "in": lambda row: f"{row.participants}/{row.cohort}",
@@ -158,9 +158,10 @@ def table(rounds: Iterable[tuple[Row, Ended]], *, narrow: bool = False) -> Table
         found.add_column(name, justify="right", no_wrap=True)
     if some_missing:
         found.add_column("missing", overflow="fold")
-    for row, ended in shown:
+    for record in shown:
+        row = HistoryRow.of(record)
         cells = [cell(row) for cell in columns.values()]
-        few = [(name, why.split(":")[0]) for name, why in list(ended.missing.items())[:NAMED]]
-        more = [Text(names_of(few, len(ended.missing)))] if some_missing else []
+        few = [(name, why.split(":")[0]) for name, why in list(record.missing.items())[:NAMED]]
+        more = [Text(names_of(few, len(record.missing)))] if some_missing else []
         found.add_row(*cells, *more)
     return found

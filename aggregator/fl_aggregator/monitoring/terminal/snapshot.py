@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
-from fl_aggregator.monitoring.views.history import Ended, Row
+from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import one_line
 
@@ -66,8 +66,8 @@ class Picture:
     """
 
     status: m.Status
-    rows: tuple[Row, ...] = ()
-    recent: Mapping[int, tuple[Row, Ended]] = field(default_factory=dict)
+    rows: tuple[HistoryRow, ...] = ()
+    recent: Mapping[int, RoundRecord] = field(default_factory=dict)
     crowd: Crowd | None = None
     waiting: str = ""
 
@@ -102,16 +102,16 @@ class Picture:
         return curve[-1] if curve else None
 
     @property
-    def last(self) -> tuple[Row, Ended] | None:
+    def last(self) -> RoundRecord | None:
         """The round that ended last."""
         return self.recent[max(self.recent)] if self.recent else None
 
     def time_left(self) -> float | None:
         """Seconds until the last version, if rounds go on as the last few did; null before the first."""
         left = self.status.rounds - (self.status.version or 0)
-        lately = [self.recent[number][0] for number in sorted(self.recent)[-RECENT:]]
-        made = sum(row.version is not None for row in lately)
+        lately = [self.recent[number] for number in sorted(self.recent)[-RECENT:]]
+        made = sum(record.version is not None for record in lately)
         if self.over or not made or left <= 0:
             return None
         # An abandoned round costs its time, and makes nothing.
-        return left * median(row.seconds for row in lately) * len(lately) / made
+        return left * median(record.duration for record in lately) * len(lately) / made

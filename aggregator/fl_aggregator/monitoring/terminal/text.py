@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fl_aggregator.monitoring.terminal.snapshot import Picture, names_of
-from fl_aggregator.monitoring.views.history import Ended, Row
+from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.system.text import one_line
 
 BARS: Final = "▁▂▃▄▅▆▇█"
@@ -60,10 +60,11 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def round_line(row: Row, ended: Ended, rounds: int) -> str:
+def round_line(record: RoundRecord, rounds: int) -> str:
     """A round that has ended, in one line."""
+    row = HistoryRow.of(record)
     how = (
-        f"abandoned: {one_line(ended.reason or '')}"
+        f"abandoned: {one_line(record.reason or '')}"
         if row.version is None
         else f"version {row.version} of {rounds}"
     )
@@ -71,12 +72,12 @@ def round_line(row: Row, ended: Ended, rounds: int) -> str:
         f"round {row.round}: {how}, {row.participants} of {row.cohort} in, accuracy {number(row.accuracy)}, "
         f"loss {number(row.loss)}, {duration(row.seconds)}, {size(row.bytes_up)} up, {size(row.bytes_down)} down"
     )
-    return f"{said}; missing: {missing_of(ended)}" if ended.missing else said
+    return f"{said}; missing: {missing_of(record)}" if record.missing else said
 
 
-def missing_of(ended: Ended, most: int = 10) -> str:
+def missing_of(record: RoundRecord, most: int = 10) -> str:
     """Who was missing in a round, and why."""
-    return names_of(list(ended.missing.items())[:most], len(ended.missing))
+    return names_of(list(record.missing.items())[:most], len(record.missing))
 
 
 def now_line(picture: Picture) -> str:
@@ -116,7 +117,7 @@ def summary_lines(picture: Picture) -> list[str]:
             f"accuracy {number(picture.accuracy)}, loss {number(picture.loss)}{curve and '  ' + curve}"
         )
     if picture.last is not None:
-        lines.append(round_line(*picture.last, status.rounds))
+        lines.append(round_line(picture.last, status.rounds))
     if crowd is not None:
         counts = ", ".join(f"{crowd[state]} {state}" for state in crowd.counts) or "none yet"
         lines.append(f"edges: {counts}")

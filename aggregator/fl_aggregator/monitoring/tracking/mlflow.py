@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from fl_aggregator.monitoring.tracking.tensorboard import scalars
-from fl_aggregator.monitoring.tracking.trackers import Line, Vitals
+from fl_aggregator.monitoring.tracking.trackers import Vitals
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
@@ -33,25 +34,25 @@ class MLflow:
         except Exception as error:  # its own, of a type that came with it
             raise UserError(f"--mlflow {uri}: {str(error).splitlines()[0]}") from None
 
-    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
+    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         of = experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT)
-        for known in self._client.search_runs([of], f"tags.`{TAG}` = '{record.run}'", max_results=1):
+        for known in self._client.search_runs([of], f"tags.`{TAG}` = '{run.run}'", max_results=1):
             self._id = known.info.run_id
             self._client.set_terminated(self._id, "RUNNING")
             return
-        self._id = self._client.create_run(of, tags={TAG: record.run}, run_name=record.run).info.run_id
-        for key, value in record.settings.model_dump().items():
+        self._id = self._client.create_run(of, tags={TAG: run.run}, run_name=run.run).info.run_id
+        for key, value in run.settings.model_dump().items():
             self._client.log_param(self._id, key, value)
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         pass
 
-    def round(self, line: Line) -> None:
+    def round(self, record: RoundRecord) -> None:
         now = int(time.time() * 1000)
         # Of a batch with a name that it does not like, and edges choose names, MLflow takes nothing.
-        found = {t: float(v) for t, v in scalars(line).items() if all(map(str.isidentifier, t.split("/")))}
-        self._client.log_batch(self._id, [self._metric(t, v, now, line["round"]) for t, v in found.items()])
+        found = {t: float(v) for t, v in scalars(record).items() if all(map(str.isidentifier, t.split("/")))}
+        self._client.log_batch(self._id, [self._metric(t, v, now, record.round) for t, v in found.items()])
 
     def close(self, outcome: str | None) -> None:
         if self._id:

@@ -14,10 +14,11 @@ import prometheus_client as client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from fl_aggregator.monitoring.tracking.trackers import Line, Vitals
+from fl_aggregator.monitoring.tracking.trackers import Vitals
 from fl_aggregator.monitoring.views import edge_states, status
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import Run
+from fl_aggregator.round.state import PHASES, TIMED, Run
 from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
@@ -26,7 +27,6 @@ Metric = CounterMetricFamily | GaugeMetricFamily
 
 STATES: Final = tuple(state for state in get_args(m.EdgeState) if state != "uploading")
 """Whose update is on its way only the loop's own thread may ask; those edges count as training."""
-PHASES: Final = ("selecting", "collecting", "aggregating", "evaluating")
 BUCKETS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
@@ -58,14 +58,14 @@ class Prometheus(Collector):
         for outcome in ("committed", "abandoned"):
             self._rounds.labels(outcome)
         self._updates.labels("accepted", "")
-        for phase in PHASES:
-            self._seconds.labels(phase)
+        for phase in TIMED:
+            self._seconds.labels(phase.name)
         try:
             self._server, self._thread = client.start_http_server(port, host, registry)
         except OSError as error:
             raise UserError(f"--metrics-port {port}: {host}: {error.strerror or error}") from None
 
-    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
+    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
         self._vitals = vitals
 
     def observe(self, state: Run, effects: tuple[do.Effect, ...]) -> None:
@@ -79,11 +79,11 @@ class Prometheus(Collector):
                 case _:
                     pass
 
-    def round(self, line: Line) -> None:
-        self._rounds.labels(line["outcome"]).inc()
-        for phase in PHASES:
-            if phase in line["seconds"]:
-                self._seconds.labels(phase).observe(line["seconds"][phase])
+    def round(self, record: RoundRecord) -> None:
+        self._rounds.labels(record.outcome).inc()
+        for phase in TIMED:
+            if phase.name in record.seconds:
+                self._seconds.labels(phase.name).observe(record.seconds[phase.name])
 
     def close(self, outcome: str | None) -> None:  # noqa: ARG002
         self._server.shutdown()
@@ -130,7 +130,7 @@ def _of_state(state: Run) -> Iterator[Metric]:
     )
     yield _labelled(
         GaugeMetricFamily("fl_phase", "1 for the phase in which the run is.", labels=["phase"]),
-        {name: float(name == status.phase_name(state)) for name in get_args(m.Phase)},
+        {phase.name: float(phase is type(state.phase)) for phase in PHASES},
     )
     have, need = status.progress(state)
     yield GaugeMetricFamily("fl_updates_have", "Updates of the open round, or edges that are ready.", have)

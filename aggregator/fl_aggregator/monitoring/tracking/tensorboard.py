@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
-from fl_aggregator.monitoring.tracking.trackers import Line, Vitals
+from fl_aggregator.monitoring.tracking.trackers import Vitals
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
@@ -27,26 +28,26 @@ class TensorBoard:
         self._file: EventFile | None = None
         self._last = 0
 
-    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
+    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
         before = sorted(self._folder.glob("events.out.tfevents.*"))
         self._last = max((step for file in before for step in steps(file)), default=0)
         # Readers take the files in the order of their names.
-        self._name = f"events.out.tfevents.{int(time.time()):010d}.{record.epoch}"
-        for line in earlier:  # who died between the history and this, or began without it
-            if line["round"] > self._last:
-                self.round(line)
+        self._name = f"events.out.tfevents.{int(time.time()):010d}.{run.epoch}"
+        for record in earlier:  # written to the history, and not here
+            if record.round > self._last:
+                self.round(record)
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         pass
 
-    def round(self, line: Line) -> None:
+    def round(self, record: RoundRecord) -> None:
         if self._file is None:  # a run that ends before its first round leaves nothing of ours behind
             self._folder.mkdir(exist_ok=True)
             self._file = EventFile(self._folder / self._name)
-        number: int = line["round"]
+        number = record.round
         if number <= self._last:
             self._file.begin_again(number)
-        self._file.scalars(number, scalars(line))
+        self._file.scalars(number, scalars(record))
         self._last = number
 
     def close(self, outcome: str | None) -> None:  # noqa: ARG002
@@ -54,17 +55,17 @@ class TensorBoard:
             self._file.close()
 
 
-def scalars(line: Line) -> dict[str, float]:
+def scalars(record: RoundRecord) -> dict[str, float]:
     """A round's numbers by TensorBoard's tags. What was measured on the edges' own data stands under ``edges/``."""
     found: dict[str, float] = {}
-    for name, value in line["metrics"].items():
+    for name, value in record.metrics.items():
         found[name if name in ("accuracy", "loss") else f"edges/{name}"] = value
-    if line["version"] is not None:
-        found["version"] = line["version"]
-    found |= {f"seconds/{phase}": seconds for phase, seconds in line["seconds"].items()}
-    found |= {f"bytes/{way}": count for way, count in line["bytes"].items()}
-    found["round/participants"] = len(line["participants"])
-    found["round/missing"] = len(line["missing"])
-    found["round/examples"] = line["examples"]
-    found["round/refused"] = sum(sum(reasons.values()) for reasons in line["refused"].values())
+    if record.version is not None:
+        found["version"] = record.version
+    found |= {f"seconds/{phase}": seconds for phase, seconds in record.seconds.items()}
+    found |= {"bytes/up": record.bytes.up, "bytes/down": record.bytes.down}
+    found["round/participants"] = len(record.participants)
+    found["round/missing"] = len(record.missing)
+    found["round/examples"] = record.examples
+    found["round/refused"] = sum(sum(reasons.values()) for reasons in record.refused.values())
     return found

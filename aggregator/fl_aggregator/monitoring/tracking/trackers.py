@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
+from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
@@ -21,9 +22,6 @@ MAX_WAITING: Final = 1000
 """Rounds that a slow tracker may be behind; what comes then is left out, and counted."""
 CLOSE_TIMEOUT: Final = 10.0
 """Seconds that the end of a run waits for what is still to be written."""
-
-Line = Mapping[str, Any]
-"""A round as it stands in ``history.jsonl``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +46,14 @@ class Tracker(Protocol):
 
     name: str
 
-    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:
+    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:
         """A run begins, or goes on after the rounds in ``earlier``. ``vitals`` may be called in any thread."""
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         """A step was made."""
 
-    def round(self, line: Line) -> None:
-        """A round has ended, and nothing will be added to its line."""
+    def round(self, record: RoundRecord) -> None:
+        """A round has ended, and nothing will be added to its record."""
 
     def close(self, outcome: str | None) -> None:
         """``outcome``: the phase in which the run ended (null: by an error). Without `begin` there was no run."""
@@ -92,20 +90,20 @@ class Trackers:
                 "trackers are still writing after %g s; what they have not written is lost", CLOSE_TIMEOUT
             )
 
-    def begin(self, record: RunRecord, earlier: Iterable[Line], vitals: Callable[[], Vitals]) -> None:
+    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:
         if not self._trackers:
             return
-        lines = tuple(earlier)
+        records = tuple(earlier)
         for tracker in self._trackers:
-            self._later(tracker, lambda t=tracker: t.begin(record, lines, vitals))  # type: ignore[misc]
+            self._later(tracker, lambda t=tracker: t.begin(run, records, vitals))  # type: ignore[misc]
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         for tracker in self._trackers:
             self._guard(tracker, lambda t=tracker: t.observe(state, effects))  # type: ignore[misc]
 
-    def round(self, line: Line) -> None:
+    def round(self, record: RoundRecord) -> None:
         for tracker in self._trackers:
-            self._later(tracker, lambda t=tracker: t.round(line))  # type: ignore[misc]
+            self._later(tracker, lambda t=tracker: t.round(record))  # type: ignore[misc]
 
     def ended(self, outcome: str) -> None:
         """In which phase the run ended."""

@@ -1,21 +1,17 @@
-"""What others see of the state: the status, who is awaited, a line of the history."""
+"""What others see of the state: the status, and who is awaited."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from fl_aggregator.round.state import (
     Aggregating,
     Collecting,
     Evaluating,
-    Failed,
-    Finished,
     Run,
     Selecting,
-    Stopped,
-    Summary,
 )
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -23,20 +19,6 @@ from fl_shared.protocol.envelope import Envelope, Scope
 
 STATUS_BYTES: Final = 1024 - codec.SIGNATURE_ROOM
 PAUSED_LENGTH: Final = 200
-
-_PHASES: dict[type[object], m.Phase] = {
-    Selecting: "selecting",
-    Collecting: "collecting",
-    Aggregating: "aggregating",
-    Evaluating: "evaluating",
-    Finished: "finished",
-    Failed: "failed",
-    Stopped: "interrupted",
-}
-
-
-def phase_name(state: Run) -> m.Phase:
-    return _PHASES[type(state.phase)]
 
 
 def progress(state: Run) -> tuple[int, int]:
@@ -101,7 +83,7 @@ def _status(
         **envelope,
         written=datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
         task=state.settings.task,
-        phase=phase_name(state),
+        phase=state.phase.name,
         round=number,
         version=None if state.model is None else state.model.version,
         rounds=state.settings.rounds,
@@ -133,27 +115,3 @@ def missing(state: Run, scope: Scope, now: float) -> m.Missing | None:
             seconds=round(max(0.0, now - since), 1),
         )
     return m.Missing(**scope.envelope(), round=phase.round, clients=clients)
-
-
-def history_line(
-    summary: Summary, bytes_up: int, bytes_down: int, refused: Mapping[str, Mapping[str, int]] | None = None
-) -> dict[str, Any]:
-    """A round's line in ``history.jsonl``. ``refused``: by client and reason, how often (`refusals`)."""
-    return {
-        "round": summary.round,
-        "outcome": summary.outcome,
-        "reason": summary.reason,
-        "version": None if summary.model is None else summary.model.version,
-        "digest": None if summary.model is None else summary.model.digest,
-        "cohort": list(summary.cohort),
-        "participants": list(summary.participants),
-        "missing": dict(summary.missing),
-        "refused": {client: dict(reasons) for client, reasons in (refused or {}).items()},
-        "examples": summary.examples,
-        "metrics": dict(summary.metrics),
-        "confusion": None
-        if summary.confusion is None
-        else {"labels": list(summary.confusion.labels), "counts": list(map(list, summary.confusion.counts))},
-        "seconds": dict(summary.seconds),
-        "bytes": {"up": bytes_up, "down": bytes_down},
-    }

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from fl_aggregator.monitoring.terminal.snapshot import Crowd, Picture, names_of
-from fl_aggregator.monitoring.views.history import Ended, Row, rows_in
+from fl_aggregator.monitoring.views.round_record import RoundRecord, rows_of
 from fl_aggregator.tools.remote.observer import CONNECT_TIMEOUT, age, is_old_will
 from fl_aggregator.tools.remote.sighting import Sight
 from fl_shared.cli.broker_access import BrokerReach
@@ -46,7 +46,7 @@ class Follower:
         self._live_at: float | None = None
         self._history: m.History | None = None
         self._edges: m.Edges | None = None
-        self._results: dict[int, tuple[Row, Ended]] = {}
+        self._results: dict[int, RoundRecord] = {}
         self._fresh: deque[tuple[int, float]] = deque(maxlen=RESULTS)
         self.answered = False
         """Whether the broker has answered our subscription; what is retained follows."""
@@ -132,7 +132,7 @@ class Follower:
                 self._edges = message
             case m.Result(round=number) as message if number > 0 and self._is_of_run(message):
                 known = number in self._results
-                self._results[number] = _row(message)
+                self._results[number] = RoundRecord.of_result(message)
                 if len(self._results) > RESULTS:
                     del self._results[min(self._results)]
                 if not known and not received.retain:
@@ -163,14 +163,13 @@ class Follower:
             return time.monotonic() - self._live_at
         return max(0.0, age(self._status))
 
-    def ended(self, *, all_of_them: bool = False) -> Iterator[tuple[Row, Ended]]:
+    def ended(self, *, all_of_them: bool = False) -> Iterator[RoundRecord]:
         """Rounds that have ended since this was asked before, once they are evaluated, or are not soon."""
         while self._fresh:
             number, heard_at = self._fresh[0]
             found = self._results.get(number)
             if found is not None:
-                row, _ = found
-                known = row.version is None or row.accuracy is not None
+                known = found.version is None or "accuracy" in found.metrics
                 if not known and not all_of_them and time.monotonic() - heard_at < EVALUATED_WITHIN:
                     return
                 yield found
@@ -181,12 +180,13 @@ class Follower:
         if status is None:
             return None
         history = self._history
-        rows = () if history is None or history.run != status.run else rows_in(history.columns)
+        rows = () if history is None or history.run != status.run else rows_of(history.columns)
         recent = dict(self._results)
         # What was measured after its end stands in the history only, until the result is sent again.
         for row in rows[-RESULTS:]:
             if row.round in recent:
-                recent[row.round] = row, recent[row.round][1]
+                known = recent[row.round]
+                recent[row.round] = known.model_copy(update={"metrics": known.metrics | row.metrics})
         crowd = None
         if edges is not None:
             crowd = Crowd.of(
@@ -203,23 +203,6 @@ def _is_newer(one: m.Edges, other: m.Edges) -> bool:
     if one.run != other.run:
         return True  # the broker keeps one run's only
     return (one.epoch, one.seq) >= (other.epoch, other.seq)
-
-
-def _row(result: m.Result) -> tuple[Row, Ended]:
-    metrics = result.metrics
-    row = Row(
-        round=result.round,
-        version=result.version,
-        accuracy=metrics.get("accuracy"),
-        loss=metrics.get("loss"),
-        train_loss=metrics.get("train_loss"),
-        seconds=result.seconds,
-        participants=len(result.participants),
-        cohort=len(result.participants) + len(result.missing),
-        bytes_up=result.bytes_up,
-        bytes_down=result.bytes_down,
-    )
-    return row, Ended(result.reason, result.missing)
 
 
 def _waiting(status: m.Status, edges: m.Edges | None) -> str:

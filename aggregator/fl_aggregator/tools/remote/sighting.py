@@ -7,7 +7,7 @@ from typing import Any
 
 from fl_aggregator.monitoring.terminal.snapshot import Picture
 from fl_aggregator.monitoring.terminal.text import duration
-from fl_aggregator.monitoring.views.history import Ended, Row
+from fl_aggregator.monitoring.views.round_record import HistoryRow
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import FRESH
 
@@ -61,19 +61,14 @@ def as_json(sight: Sight, *, everything: bool) -> dict[str, Any]:
     if picture is None:
         return found
     last = picture.last
-    found["last"] = None if last is None else fields_of(*last)
+    found["last"] = None if last is None else last.summary_fields()
     found["time_left"] = picture.time_left()
     crowd = picture.crowd
     found["edges"] = None if crowd is None else dict(crowd.counts)
     if everything:
-        found["rounds"] = [fields_of(*each) for each in picture.recent.values()]
+        found["rounds"] = [each.summary_fields() for each in picture.recent.values()]
         found["history"] = {
-            name: [getattr(row, name) for row in picture.rows] for name in Row.__dataclass_fields__
+            name: [getattr(row, name) for row in picture.rows] for name in HistoryRow.__dataclass_fields__
         }
         found["every_edge"] = None if sight.edges is None else sight.edges.model_dump(mode="json")["edges"]
     return found
-
-
-def fields_of(row: Row, ended: Ended) -> dict[str, Any]:
-    values = {name: getattr(row, name) for name in Row.__dataclass_fields__}
-    return values | {"reason": ended.reason, "missing": dict(ended.missing)}

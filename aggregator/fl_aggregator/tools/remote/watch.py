@@ -13,7 +13,7 @@ from rich.live import Live
 from fl_aggregator.monitoring.terminal.render import WIDE, View, table
 from fl_aggregator.monitoring.terminal.text import duration, now_line, round_line, summary_lines
 from fl_aggregator.tools.remote.follower import Follower
-from fl_aggregator.tools.remote.sighting import Sight, fields_of
+from fl_aggregator.tools.remote.sighting import Sight
 from fl_aggregator.tools.remote.sighting import as_json as fields_of_sight
 from fl_aggregator.tools.remote.status import nothing_there
 from fl_shared.cli.broker_access import BrokerReach
@@ -53,8 +53,8 @@ class _Json:
         self._before: object = None
 
     def show(self, follower: Follower, sight: Sight, *, last: bool) -> None:
-        for row, ended in follower.ended(all_of_them=last):
-            self._write({"round": fields_of(row, ended)})
+        for record in follower.ended(all_of_them=last):
+            self._write({"round": record.summary_fields()})
         key = (sight.picture and sight.picture.status, sight.online, follower.lost and follower.lost[1])
         if key != self._before or last:
             self._before = key
@@ -83,7 +83,7 @@ class _Lines:
         if not self._begun:
             self._begun = True
             self._say(summary_lines(picture))
-        rounds = [round_line(*each, picture.status.rounds) for each in follower.ended(all_of_them=last)]
+        rounds = [round_line(each, picture.status.rounds) for each in follower.ended(all_of_them=last)]
         if rounds:
             self._say(rounds)
             self._pause = FIRST

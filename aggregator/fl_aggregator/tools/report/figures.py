@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
+from fl_aggregator.monitoring.views.round_record import RoundRecord
+from fl_aggregator.round.state import TIMED
 from fl_aggregator.tools.report.drawing import GRID, INK, MUTED, SERIES, SURFACE, colour, draw
 from fl_aggregator.tools.report.markup import Markup
-from fl_aggregator.tools.report.reading import Round, RunReport
+from fl_aggregator.tools.report.reading import RunReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +24,7 @@ MAX_ROUNDS: Final = 120
 MAX_NAME: Final = 24
 MANY: Final = 40
 """Points on a curve from which on they are not marked one by one."""
-PHASES: Final = ("selecting", "collecting", "aggregating", "evaluating")
+PHASES: Final = tuple(phase.name for phase in TIMED)
 
 Curve = tuple[str, Sequence[float], Sequence[float]]
 """Its name, and the points' coordinates."""
@@ -86,8 +88,8 @@ def _legend(axes: Axes, entries: int) -> None:
 
 
 def stacked(
-    name: str, title: str, unit: str, rounds: Sequence[Round], parts: Sequence[tuple[str, Callable[[Round], float]]],
-    *, size: tuple[float, float] = HALF,
+    name: str, title: str, unit: str, rounds: Sequence[RoundRecord],
+    parts: Sequence[tuple[str, Callable[[RoundRecord], float]]], *, size: tuple[float, float] = HALF,
 ) -> Markup:  # fmt: skip
     """A bar a round, of ``parts`` on top of each other; areas where rounds are many."""
     x = [line.round for line in rounds]
@@ -133,7 +135,7 @@ def evenly(names: Sequence[str], most: int = MAX_EDGES) -> list[str]:
     return [names[round(index * (len(names) - 1) / (most - 1))] for index in range(most)]
 
 
-def participation(name: str, rounds: Sequence[Round], edges: Sequence[str]) -> Markup:
+def participation(name: str, rounds: Sequence[RoundRecord], edges: Sequence[str]) -> Markup:
     """A row an edge, a column a round: in, missing, not needed, or not selected."""
     row = {edge: index for index, edge in enumerate(edges)}
     here, gone, spare = (
@@ -239,7 +241,9 @@ def accuracies(name: str, found: Sequence[tuple[str, float]], overall: float | N
     )
 
 
-def against(run: RunReport, of: Callable[[Round], float], metric: str) -> tuple[list[float], list[float]]:
+def against(
+    run: RunReport, of: Callable[[RoundRecord], float], metric: str
+) -> tuple[list[float], list[float]]:
     """The metric where it was measured, along the sum of ``of`` over the rounds until then."""
     so_far = accumulate(of(line) for line in run.rounds)
     found = [

@@ -136,7 +136,7 @@ def _outcomes(runs: Sequence[RunReport]) -> Markup:
             [_key(run, index), f"{versions(run)}{'' if run.ended else ' (not finished)'}",
              number(run.last("accuracy")), number(max(run.series("accuracy")[1], default=None)),
              number(run.last("loss")), "–" if reached is None else f"{reached} versions",
-             duration(sum(line.took for line in run.rounds)), in_words(sum(line.bytes.up for line in run.rounds)),
+             duration(sum(line.duration for line in run.rounds)), in_words(sum(line.bytes.up for line in run.rounds)),
              in_words(sum(line.bytes.down for line in run.rounds)), sum(len(line.lost) for line in run.rounds)]
         )  # fmt: skip
     note = None if target is None else f"The target is an accuracy of {target:g}."
@@ -148,7 +148,7 @@ def _overlaid(runs: Sequence[RunReport]) -> Markup:
         return section("Learning", note="None of the runs has ended a round yet.")
     by_round = [(run.name, *run.series("accuracy")) for run in runs]
     losses = [(run.name, *run.series("loss")) for run in runs]
-    by_time = [(run.name, *figures.against(run, lambda line: line.took, "accuracy")) for run in runs]
+    by_time = [(run.name, *figures.against(run, lambda line: line.duration, "accuracy")) for run in runs]
     by_bytes = [
         (run.name, *figures.against(run, lambda line: (line.bytes.up + line.bytes.down) / 1e6, "accuracy"))
         for run in runs

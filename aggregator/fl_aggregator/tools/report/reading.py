@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from fl_aggregator.monitoring.views.round_record import ConfusionMatrix, Count, Counts, Metrics, RoundRecord
 from fl_aggregator.storage import journal
 from fl_aggregator.storage.run_directory import HISTORY, PARTS, RUN
 from fl_shared.errors import UserError
@@ -21,68 +22,11 @@ MAX_FAULTS: Final = 10
 """Broken lines that are named; the others are counted."""
 _ACCEPTED: Final = b'{"event":"UpdateKept"'
 
-Count = Annotated[int, Field(ge=0)]
-Counts = dict[str, Count]
-Metrics = dict[str, Annotated[float, Field(ge=-1e300, le=1e300)]]
-"""What can be drawn; the aggregator writes finite numbers only."""
 Line = TypeVar("Line")
 
 
 class _Lenient(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Confusion(_Lenient):
-    """``counts[i][j]``: examples of class ``labels[i]`` taken for ``labels[j]``."""
-
-    labels: Annotated[list[str], Field(min_length=1)]
-    counts: list[list[Count]]
-
-    @model_validator(mode="after")
-    def _square(self) -> Confusion:
-        if [len(row) for row in self.counts] != [len(self.labels)] * len(self.labels):
-            raise ValueError(f"expected {len(self.labels)} rows of {len(self.labels)} counts")
-        return self
-
-
-class Traffic(_Lenient):
-    """Bytes."""
-
-    up: Count = 0
-    down: Count = 0
-
-
-class Round(_Lenient):
-    """A line of the history. ``seconds`` by phase."""
-
-    round: Count
-    outcome: Literal["committed", "abandoned"]
-    reason: str | None = None
-    version: Count | None = None
-    cohort: list[str] = []
-    participants: list[str] = []
-    missing: dict[str, str] = {}
-    refused: dict[str, Counts] = {}
-    examples: Count = 0
-    metrics: Metrics = {}
-    confusion: Confusion | None = None
-    seconds: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = {}
-    bytes: Traffic = Traffic()
-
-    @property
-    def surplus(self) -> list[str]:
-        """Selected, and not needed: the round had all the updates it wanted."""
-        return [name for name, why in self.missing.items() if why.startswith("surplus")]
-
-    @property
-    def lost(self) -> dict[str, str]:
-        """Selected, and truly missing; why."""
-        return {name: why for name, why in self.missing.items() if not why.startswith("surplus")}
-
-    @property
-    def took(self) -> float:
-        """Seconds, without the evaluation, which goes on beside the next round."""
-        return sum(seconds for phase, seconds in self.seconds.items() if phase != "evaluating")
 
 
 class Part(_Lenient):
@@ -114,7 +58,7 @@ class RunReport:
     path: Path
     name: str
     record: dict[str, Any] = field(default_factory=dict)
-    rounds: list[Round] = field(default_factory=list)
+    rounds: list[RoundRecord] = field(default_factory=list)
     parts: dict[str, Part] = field(default_factory=dict)
     newest: dict[str, Newest] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -139,7 +83,7 @@ class RunReport:
         return values[-1] if values else None
 
     @property
-    def confusion(self) -> tuple[Round, Confusion] | None:
+    def confusion(self) -> tuple[RoundRecord, ConfusionMatrix] | None:
         """The newest one, and whose."""
         for found in reversed(self.rounds):
             if found.confusion is not None:
@@ -153,7 +97,7 @@ def read(directory: Path) -> RunReport:
     if not directory.is_dir():
         raise UserError(f"{directory}: is not there, expected the directory of a run")
     run.record = _record(run)
-    found = {line.round: line for line in _lines(run, HISTORY, TypeAdapter(Round))}
+    found = {line.round: line for line in _lines(run, HISTORY, TypeAdapter(RoundRecord))}
     run.rounds = [found[number] for number in sorted(found)]
     if not run.record and not run.rounds:
         why = f": {run.faults[0]}" if run.faults else ""

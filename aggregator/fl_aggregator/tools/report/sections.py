@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from fl_aggregator.monitoring.views.round_record import ConfusionMatrix, RoundRecord
 from fl_aggregator.storage.disk_space import in_words
 from fl_aggregator.tools.report import figures
 from fl_aggregator.tools.report.comparison import duration, first_at, told
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
-from fl_aggregator.tools.report.reading import Confusion, Round, RunReport
+from fl_aggregator.tools.report.reading import RunReport
 
 MAX_ROWS: Final = 1000
 """Of a table; the page says how many there are, and ``--csv`` has all rounds."""
@@ -41,7 +42,7 @@ def tiles(run: RunReport) -> Markup:
         (number(accuracy), "accuracy" if accuracy == best else f"accuracy (best {number(best)})"),
         (number(run.last("loss")), "loss"),
         (str(versions(run)), f"versions of {run.settings.get('rounds', '?')}"),
-        (duration(sum(line.took for line in run.rounds)), "in rounds"),
+        (duration(sum(line.duration for line in run.rounds)), "in rounds"),
         (in_words(sum(line.bytes.up for line in run.rounds)), "up, from edges"),
         (in_words(sum(line.bytes.down for line in run.rounds)), "down, published"),
     ]
@@ -73,7 +74,7 @@ def learning(run: RunReport) -> Markup:
 
 def cost(run: RunReport) -> Markup:
     phases = [(name, _phase(name)) for name in figures.PHASES]
-    traffic: list[tuple[str, Callable[[Round], float]]] = [
+    traffic: list[tuple[str, Callable[[RoundRecord], float]]] = [
         ("up", lambda line: line.bytes.up / 1e6), ("down", lambda line: line.bytes.down / 1e6)
     ]  # fmt: skip
     drawn = (
@@ -86,7 +87,7 @@ def cost(run: RunReport) -> Markup:
     )  # fmt: skip
 
 
-def _phase(name: str) -> Callable[[Round], float]:
+def _phase(name: str) -> Callable[[RoundRecord], float]:
     return lambda line: line.seconds.get(name, 0.0)
 
 
@@ -112,13 +113,13 @@ def rounds(run: RunReport) -> Markup:
     )  # fmt: skip
 
 
-def _outcome(line: Round) -> Markup:
+def _outcome(line: RoundRecord) -> Markup:
     if line.outcome == "committed":
         return tag("span", f"version {line.version}", class_="good")
     return tag("span", "abandoned", f": {line.reason}" if line.reason else None, class_="bad")
 
 
-def _missing(line: Round, most: int = 12) -> Child:
+def _missing(line: RoundRecord, most: int = 12) -> Child:
     """Who, and why; a reason that many share is said once."""
     by_reason: dict[str, list[str]] = {}
     for name, why in line.lost.items():
@@ -226,7 +227,7 @@ def confusion(run: RunReport) -> Markup | None:
     return section("Confusion", shown, note=note)
 
 
-def _matrix(matrix: Confusion) -> Markup:
+def _matrix(matrix: ConfusionMatrix) -> Markup:
     rows = []
     for index, (label, counts) in enumerate(zip(matrix.labels, matrix.counts, strict=True)):
         whole = sum(counts) or 1
@@ -252,7 +253,7 @@ def _shade(share: float, *, right: bool) -> str | None:
     return f"background: color-mix(in srgb, var({hue}) {strength:.0f}%, var(--surface))"
 
 
-def _confused(matrix: Confusion, most: int = 30) -> Markup:
+def _confused(matrix: ConfusionMatrix, most: int = 30) -> Markup:
     pairs = [
         (count, label, matrix.labels[column])
         for index, (label, counts) in enumerate(zip(matrix.labels, matrix.counts, strict=True))

@@ -1,0 +1,28 @@
+"""The phases of a run are named once, on their types; the wire and the dashboard have the same names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+from fl_aggregator.round.state import OVER, PHASES, TIMED
+from fl_shared.protocol import messages as m
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "aggregator/fl_aggregator/tools/dashboard/static/js"
+
+
+def listed(script: str, name: str) -> tuple[str, ...]:
+    found = re.search(rf"const {name} = \[(.*?)\];", (SCRIPTS / script).read_text(), re.DOTALL)
+    assert found is not None, f"{name} in {script}"
+    return tuple(re.findall(r'"([^"]+)"', found[1]))
+
+
+def test_the_wire_names_every_phase() -> None:
+    assert tuple(phase.name for phase in PHASES) == get_args(m.Phase)
+    assert tuple(phase.name for phase in OVER) == m.OVER
+
+
+def test_the_dashboard_names_every_phase() -> None:
+    assert listed("messages.js", "PHASES") == get_args(m.Phase)
+    assert listed("overview.js", "STAGES") == tuple(phase.name for phase in TIMED)
