@@ -11,6 +11,7 @@ from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round import machine
+from fl_aggregator.round.effects import PERFORMANCE
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Aggregating, Collecting, Run
 from fl_aggregator.server.resume import Resumption, recall
@@ -76,6 +77,7 @@ def test_an_open_round_is_announced_again_with_the_two_newest_models(tmp_path: P
     again = found.again(resumed(found.state))
     assert isinstance(again[-1], do.AnnounceRound)
     assert again[-1].cohort == playbook.cohort
+    assert {type(effect) for effect in again} <= {kind for kind, row in PERFORMANCE.items() if row.at_resume}
 
 
 def test_a_round_that_had_closed_is_averaged_again(tmp_path: Path) -> None:

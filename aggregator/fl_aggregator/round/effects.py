@@ -177,7 +177,7 @@ class Performance:
     may come of it. ``at_resume``: whether a resumed run performs it once more (only the newest of each kind).
     """
 
-    thread: Literal["loop", "worker"]
+    thread: Literal["loop", "worker", "both"]
     on_disk: str
     answered_by: tuple[type[Event], ...] = ()
     at_resume: bool = False
@@ -189,7 +189,7 @@ PERFORMANCE: Final[dict[type[Effect], Performance]] = {
     ),
     Reply: Performance("loop", "the event; before Accept also the update, in the spool (Keep)"),
     AnnounceRound: Performance(
-        "loop", "the event that opened the round or called substitutes", at_resume=True
+        "both", "the event that opened the round or called substitutes", at_resume=True
     ),
     WithdrawRound: Performance("loop", "the event that ended the round", (on.UpdateOffered,)),
     Receive: Performance(
