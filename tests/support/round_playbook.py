@@ -110,7 +110,12 @@ class Playbook:
         self.invariants.check(before, event, self.state, effects)
         self.told.append((event, effects))
         self._pending += [effect for effect in effects if not isinstance(effect, do.Record)]
-        for effect in effects if self.auto else ():
+        if self.auto:
+            self.follow(effects)
+
+    def follow(self, effects: tuple[do.Effect, ...]) -> None:
+        """What the interpreter reports of ``effects``, at once."""
+        for effect in effects:
             match effect:
                 case do.Keep(update=update):
                     self.handle(on.UpdateKept(now=self.now, update=update))
