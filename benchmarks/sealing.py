@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_aggregator.tools.provision import kits
-from fl_aggregator.tools.provision.accounts import Place
+from fl_aggregator.tools.provision.accounts import BrokerLocation
 from fl_shared.security.kit import Kit
 from fl_shared.security.sealing import Opener, Sealer
 from fl_shared.security.signatures import Signer, Verifier
@@ -105,7 +105,7 @@ class Site:
 
     def __init__(self, directory: Path, edges: int) -> None:
         wanted: list[tuple[str, tuple[Any, ...]]] = [(str(number), ("train",)) for number in range(edges)]
-        place = Place(hosts=(LOOPBACK,), port=free_port(), prefix="fl", passwords=False, days=30)
+        place = BrokerLocation(hosts=(LOOPBACK,), port=free_port(), prefix="fl", passwords=False, days=30)
         self.made, _ = kits.begin(directory / "kits", place, wanted, force=False)
         self.files = directory / "files"
         self.files.mkdir()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import Arrival, Inbox
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt import events as mqtt
@@ -150,7 +150,7 @@ def test_the_aggregator_is_born_again_when_it_listens_to_updates(
 ) -> None:
     """An edge that is admitted offers its update at once, and again only after five seconds or more."""
     inbox = Inbox(lambda received: Arrival(None, received))
-    links = Links(network, BrokerReach(mosquitto.address), "fl", Scope("R", 1), inbox)
+    links = Connections(network, BrokerReach(mosquitto.address), "fl", Scope("R", 1), inbox)
     with Client(mosquitto.endpoint, "fl/aggregator") as seen:
         links.connect(10)
         links.connect_updates()

@@ -16,7 +16,7 @@ from fl_aggregator.round.state import Finished, new_run
 from fl_aggregator.server.resume import replay
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import read_safetensors
-from fl_edge.training.synthetic_executor import SyntheticCraft
+from fl_edge.training.synthetic_executor import SyntheticExecutor
 from fl_shared.tensors.manifest import Manifest, Vector
 from tests.support import programs
 from tests.support.soak import VALUES, Sample, SoakRun
@@ -86,7 +86,7 @@ def nothing_is_lost(soak: SoakRun) -> None:
 
 def trained(settings: Settings, committed: list[dict[str, Any]], manifest: Manifest) -> NDArray[np.float32]:
     """What the protocol (5.4, 5.10) makes of these rounds: every update again, by whoever contributed it."""
-    craft = SyntheticCraft(VALUES)
+    craft = SyntheticExecutor(VALUES)
     weights = np.empty(VALUES, np.float32)
 
     def into_weights(_values: int) -> Vector:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_aggregator.tools.provision.kits import Provision
 from fl_edge.training.executor import edge_seed
-from fl_edge.training.synthetic_executor import SyntheticCraft
+from fl_edge.training.synthetic_executor import SyntheticExecutor
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -109,7 +109,7 @@ def undisturbed(site: Site, name: str, count: int) -> None:
 def delta(client: str, number: int) -> bytes:
     """What an edge learns in a round, as it stands in its update: the task draws it from client, round and seed."""
     vector = np.zeros(VALUES, dtype="<f4")
-    craft = SyntheticCraft(VALUES)
+    craft = SyntheticExecutor(VALUES)
     part = partition(count=2, holdout=0)
     training = TRAINING.model_copy(update={"seed": 0})
     made = craft.train(
@@ -306,7 +306,7 @@ def test_what_was_recorded_is_not_obeyed(site: Site) -> None:
 
 def poison(client: str, run: str, session: str, number: int, base: str) -> bytes:
     """An update with values that would be seen."""
-    craft = SyntheticCraft(VALUES)
+    craft = SyntheticExecutor(VALUES)
     manifest = craft.initial(0, lambda n: np.empty(n, "<f4"))
     section = ModelSection("weights", manifest, np.full(VALUES, 50.0, dtype="<f4").tobytes())
     update = finished_update(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import Arrival, Inbox
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt.network import Network
@@ -167,7 +167,7 @@ def test_after_a_broker_that_forgot_everything_it_is_said_again(
 
 def test_what_only_watchers_read_never_counts_as_a_rounds(mosquitto: Mosquitto, network: Network) -> None:
     """Neither when it is said, nor when it is said again."""
-    links = Links(
+    links = Connections(
         network,
         BrokerReach(mosquitto.address),
         "fl",

@@ -94,7 +94,7 @@ def test_the_noise_reaches_sessions_and_predictors(tmp_path: Path) -> None:
                 beset.restart_stopped()
     finally:
         beset.close()
-    assert {"Idle", "Fetching", "Reporting", "Unable"} <= states
+    assert {"Idle", "Fetching", "Reporting", "TrainingFailed"} <= states
     assert beset.answers > 50
 
 

@@ -10,12 +10,12 @@ from fl_edge.session import effects, events
 from fl_edge.session.events import Event
 from fl_edge.session.machine import next_due
 from fl_edge.session.state import (
-    AwaitingPart,
+    AwaitingPartition,
     Confirming,
     Fetching,
     Kept,
-    LoadingPart,
-    Part,
+    LoadingPartition,
+    PartitionLoaded,
     Registering,
     Reporting,
     Stopped,
@@ -332,7 +332,9 @@ class Edge(RuleBasedStateMachine):
             return
         phases = [state.part, state.work, state.appraisal]
         known = {
-            p.job for p in phases if isinstance(p, LoadingPart | Fetching | Training) or hasattr(p, "job")
+            p.job
+            for p in phases
+            if isinstance(p, LoadingPartition | Fetching | Training) or hasattr(p, "job")
         }
         assert known == set(self.jobs), "every job is known, and none is waited for that does not run"
 
@@ -351,7 +353,9 @@ class Edge(RuleBasedStateMachine):
     @invariant()
     def time_is_asked_for(self) -> None:
         state, due = self.script.state, next_due(self.script.state)
-        if not isinstance(state, Stopped) and isinstance(state.link, Registering | AwaitingPart | Confirming):
+        if not isinstance(state, Stopped) and isinstance(
+            state.link, Registering | AwaitingPartition | Confirming
+        ):
             assert due is not None
             assert due <= self.script.now + 30, "it gives up registering"
         assert due is None or due >= self.script.now - 35, "something is overdue for ever"
@@ -363,7 +367,7 @@ class Edge(RuleBasedStateMachine):
             assert state.member is not None
             assert state.work.selected.run == state.member.run
             if isinstance(state.work, Training | Fetching):
-                assert isinstance(state.part, Part | LoadingPart)
+                assert isinstance(state.part, PartitionLoaded | LoadingPartition)
 
 
 TestSession = Edge.TestCase

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fl_aggregator.tools.provision import kits
-from fl_aggregator.tools.provision.accounts import Place
+from fl_aggregator.tools.provision.accounts import BrokerLocation
 from fl_aggregator.tools.provision.kits import Provision
 from fl_shared.security.kit import Kit, Role
 from fl_shared.system.mosquitto import LOOPBACK, find_mosquitto, free_port, is_running
@@ -24,7 +24,7 @@ def provisioned(
     out: Path, wanted: Sequence[tuple[str, tuple[Role, ...]]], *, passwords: bool = False, prefix: str = "fl"
 ) -> Provision:
     """Accounts for a broker on this machine."""
-    place = Place(
+    place = BrokerLocation(
         hosts=(LOOPBACK, "localhost"),
         port=free_port(),
         prefix=prefix,

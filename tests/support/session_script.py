@@ -14,7 +14,7 @@ from fl_edge.session import effects, events
 from fl_edge.session.effects import Effect
 from fl_edge.session.events import Event
 from fl_edge.session.machine import step
-from fl_edge.session.state import Appraisal, Confirming, Identity, Kept, Part, Session, State
+from fl_edge.session.state import Confirming, Evaluation, Identity, Kept, PartitionLoaded, Session, State
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection
@@ -108,7 +108,7 @@ class SessionScript:
                 self.now, job, update(base=None if named.get("base") == "none" else "b" * 64, data=self.data)
             )
         if what == "evaluated":
-            return events.Evaluated(self.now, job, Appraisal(examples=10, loss=0.5, accuracy=0.75))
+            return events.Evaluated(self.now, job, Evaluation(examples=10, loss=0.5, accuracy=0.75))
         return events.JobFailed(self.now, job, text, users_mistake="user" in named)
 
     def _of_wire(self, what: str, rest: list[str], named: dict[str, str]) -> Event:
@@ -185,13 +185,13 @@ class SessionScript:
             # It answers the registration that the edge sent last, unless the script says `answers=first`.
             confirmed = isinstance(self.state, Session) and isinstance(self.state.link, Confirming)
             loaded = self.state.part if isinstance(self.state, Session) else None
-            second = confirmed and isinstance(loaded, Part) and named.get("answers") != "first"
+            second = confirmed and isinstance(loaded, PartitionLoaded) and named.get("answers") != "first"
             return m.Admitted(
                 **scope,
                 **to,
                 task=named.get("task", "digits"),
                 partition=partition_of(part) if part else None,
-                examples=loaded.examples if second and isinstance(loaded, Part) else None,
+                examples=loaded.examples if second and isinstance(loaded, PartitionLoaded) else None,
                 held=held,
             )
         if what == "grant":
@@ -263,7 +263,7 @@ def shown(effect: Effect) -> str:
             return f"offer version {announced.version}"
         case effects.Disconnect():
             return "disconnect"
-        case effects.Say(text=text, level=level):
+        case effects.LogNotice(text=text, level=level):
             return f"say {'' if level == 'info' else level + ': '}{text}"
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_aggregator.aggregation.validation import Unusable, first_weights_of, weights_of
+from fl_aggregator.aggregation.validation import InvalidUpdate, first_weights_of, weights_of
 from fl_aggregator.storage.update_content import Content
 from fl_shared.protocol.messages import Update
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
@@ -35,7 +35,7 @@ def values(*changed: tuple[int, float]) -> Vector:
 
 
 def refused(bad: Update) -> tuple[str, str]:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(InvalidUpdate) as caught:
         weights_of(Content.of(bad), MANIFEST, CAPS)
     return caught.value.reason, str(caught.value)
 
@@ -136,7 +136,7 @@ def test_exactly_the_cap_is_allowed(value: float) -> None:
 
 
 def first_refused(bad: Update, expected: str | None = MANIFEST.digest) -> tuple[str, str]:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(InvalidUpdate) as caught:
         first_weights_of(Content.of(bad), expected)
     return caught.value.reason, str(caught.value)
 

@@ -18,11 +18,11 @@ from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import WriteHistory
 from fl_aggregator.round.events import Confusion, Evaluated
 from fl_aggregator.storage import journal
-from fl_edge.storage.label_counts_file import PartsFile
+from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.tasks import classes
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import Examples, LocalData
-from fl_edge.training.torch_executor import TorchCraft
+from fl_edge.training.torch_executor import TorchExecutor
 from fl_edge.workers.protocol import Evaluated as Done
 from fl_edge.workers.protocol import Loaded
 from fl_shared.protocol import codec
@@ -71,7 +71,7 @@ def test_labels_are_counted_held_out_or_not() -> None:
 
 def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout_does_not() -> None:
     """How an edge's own labels are spread stays its secret."""
-    craft = TorchCraft(load_task("digits"), None, "cpu")
+    craft = TorchExecutor(load_task("digits"), None, "cpu")
     harness = PoolHarness(1)
     try:
         loaded = harness.expect(Loaded, harness.pool.load("0", "digits", partition()), timeout=60)
@@ -156,7 +156,7 @@ def test_a_matrix_survives_the_journal(tmp_path: Path) -> None:
 
 def test_parts_are_written_once_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "parts.jsonl"
-    parts = PartsFile(file)
+    parts = LabelCountsFile(file)
     for count in (1, 1, 2):
         parts.append("0", count, 0, {"a": count})
     parts.append("1", 3, 0, {"b": 3})
@@ -167,9 +167,9 @@ def test_parts_are_written_once_each(tmp_path: Path, caplog: pytest.LogCaptureFi
         ("0", {"a": 2}),
         ("1", {"b": 3}),
     ]
-    PartsFile(None).append("0", 1, 0, {"a": 1})
+    LabelCountsFile(None).append("0", 1, 0, {"a": 1})
     with caplog.at_level(logging.WARNING):
-        nowhere = PartsFile(tmp_path / "none" / "parts.jsonl")
+        nowhere = LabelCountsFile(tmp_path / "none" / "parts.jsonl")
         nowhere.append("0", 1, 0, {"a": 1})
         nowhere.append("1", 1, 0, {"a": 1})
     assert len(caplog.records) == 1

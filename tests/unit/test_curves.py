@@ -7,7 +7,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from fl_aggregator.monitoring.views.history import RECENT, Curves
+from fl_aggregator.monitoring.views.history import RECENT, History
 from fl_aggregator.monitoring.views.round_record import (
     HistoryRow,
     RoundRecord,
@@ -32,7 +32,7 @@ def summary(number: int, **metrics: float) -> Summary:
 
 
 def test_a_round_is_a_row_and_again_when_it_was_evaluated() -> None:
-    curves = Curves()
+    curves = History()
     for one in (
         summary(1, train_loss=0.5),
         summary(2),
@@ -72,7 +72,7 @@ def test_a_result_tells_what_the_record_says() -> None:
 
 @pytest.mark.parametrize("rounds", [1, 499, 500, 501, 1000, 12_345])
 def test_thinned_evenly_with_the_first_and_the_last(rounds: int) -> None:
-    curves = Curves()
+    curves = History()
     for number in range(1, rounds + 1):
         curves.add(record(number))
         curves.add(record(number, accuracy=number / rounds))

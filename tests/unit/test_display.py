@@ -13,9 +13,9 @@ from rich.console import Console
 
 from fl_aggregator.monitoring.terminal.display import Display
 from fl_aggregator.monitoring.terminal.render import View, table
-from fl_aggregator.monitoring.terminal.snapshot import Crowd, Picture
+from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot
 from fl_aggregator.monitoring.terminal.text import duration, now_line, size, summary_lines, trend
-from fl_aggregator.monitoring.views.history import RECENT, Curves
+from fl_aggregator.monitoring.views.history import RECENT, History
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_aggregator.round.effects import AnnounceRound, WriteHistory
 from fl_aggregator.round.state import Summary, new_run
@@ -30,7 +30,7 @@ from tests.support.builders import round_summary
 class Aggregator:
     """What a display asks one for."""
 
-    curves: Curves = field(default_factory=Curves)
+    curves: History = field(default_factory=History)
     paused: str | None = None
 
     def uploading(self) -> Collection[str]:
@@ -122,7 +122,7 @@ def record(
     return RoundRecord.of(summary, 17_243_200, 34_486_400)
 
 
-def picture(**changes: object) -> Picture:
+def picture(**changes: object) -> Snapshot:
     status = m.Status(
         run="3f9a1c0b7e22", epoch=1, seq=1, written="2026-11-24T12:00:00Z", task="digits", phase="collecting",
         round=3, version=2, rounds=10, have=4, need=10, present=18, seconds_left=592.0, missing=("3", "5"),
@@ -132,7 +132,7 @@ def picture(**changes: object) -> Picture:
         record(1, ("0", *NINE), {}, 2.0, accuracy=0.25, loss=2.0, train_loss=1.9),
         record(2, NINE, {"7": "offline: for 3.1 s"}, 4.0, accuracy=0.75, loss=0.5, train_loss=0.4),
     )
-    crowd = Crowd.of(
+    crowd = EdgeCounts.of(
         [
             ("1", "in", None),
             ("3", "training", None),
@@ -142,7 +142,7 @@ def picture(**changes: object) -> Picture:
         3,
     )
     rows = tuple(HistoryRow.of(each) for each in records)
-    return Picture(status, rows, {each.round: each for each in records}, crowd)
+    return Snapshot(status, rows, {each.round: each for each in records}, crowd)
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -18,7 +18,7 @@ from fl_aggregator.messaging.rate_limits import (
     Kind,
     Limits,
 )
-from fl_aggregator.messaging.rejections import UNKNOWN, Refusals
+from fl_aggregator.messaging.rejections import UNKNOWN, Rejections
 from fl_aggregator.monitoring.views import status
 from fl_aggregator.round.state import new_run
 from fl_aggregator.settings import Settings
@@ -172,7 +172,7 @@ def test_a_client_is_told_once_in_a_while(limits: Limits) -> None:
 
 
 def test_the_worst_few_are_named_and_not_who_was_only_late() -> None:
-    refusals = Refusals()
+    refusals = Rejections()
     refusals.count("a", "too-many-messages", "x", 5)
     refusals.count("a", "malformed", "x", 2)
     refusals.count(None, "too-many-registrations", "x", 19_000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fl_edge.messaging.model_store import Holder, Model, ModelStore
+from fl_edge.messaging.model_store import Model, ModelStore, ModelUser
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection
@@ -13,7 +13,7 @@ from tests.support.samples import DATA, MANIFEST
 
 MODEL = publication([ModelSection("weights", MANIFEST, DATA)], 2**20)
 TOPICS = set(MODEL.topics())
-A, B, C = Holder("a", 1), Holder("b", 1), Holder("c")
+A, B, C = ModelUser("a", 1), ModelUser("b", 1), ModelUser("c")
 
 
 class FakeConnection:
@@ -30,14 +30,14 @@ class FakeConnection:
 class Fixture:
     def __init__(self, *online: str) -> None:
         self.connections = {client: FakeConnection() for client in online}
-        self.done: list[tuple[Holder, bool, str]] = []
+        self.done: list[tuple[ModelUser, bool, str]] = []
         self.store = ModelStore(self.connections.get, self._done)
 
-    def _done(self, holder: Holder, digest: str, model: Model | None, why: str) -> None:
+    def _done(self, holder: ModelUser, digest: str, model: Model | None, why: str) -> None:
         assert digest == MODEL.digest
         self.done.append((holder, model is not None, why))
 
-    def fetch(self, holder: Holder, now: float = 0.0, patience: float = 60.0) -> None:
+    def fetch(self, holder: ModelUser, now: float = 0.0, patience: float = 60.0) -> None:
         self.store.fetch(holder, MODEL.digest, now, patience)
 
     def deliver(self) -> None:
@@ -47,7 +47,7 @@ class Fixture:
         manifest = MODEL.manifest(run="R", epoch=1, seq=0)
         self.store.take(t.ManifestTopic(MODEL.digest[:12]), codec.encode(manifest), 1.0)
 
-    def held(self, holder: Holder) -> Model | None:
+    def held(self, holder: ModelUser) -> Model | None:
         return self.store.held(holder, MODEL.digest)
 
 

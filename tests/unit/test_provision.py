@@ -19,14 +19,14 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fl_aggregator.tools.provision import accounts, authority, broker_files, kits
-from fl_aggregator.tools.provision.accounts import Place, Register, hashed, is_password
+from fl_aggregator.tools.provision.accounts import BrokerLocation, Register, hashed, is_password
 from fl_aggregator.tools.provision.kits import Provision
 from fl_shared.errors import UserError
 from fl_shared.security import kit as kit_module
 from fl_shared.security.kit import Kit, Role
 from fl_shared.system import files
 
-PLACE = Place(
+PLACE = BrokerLocation(
     hosts=("broker.example", "10.1.2.3", "::1"),
     port=8883,
     prefix="fl",
@@ -43,7 +43,7 @@ THREE: list[tuple[str, tuple[Role, ...]]] = [
 KITS = {"aggregator.zip", "operator.zip", "edge-0.zip", "edge-1.zip", "asker-web.zip"}
 
 
-def begin(out: Path, place: Place = PLACE, *, force: bool = False) -> Provision:
+def begin(out: Path, place: BrokerLocation = PLACE, *, force: bool = False) -> Provision:
     return kits.begin(out, place, THREE, force=force)[0]
 
 
@@ -108,7 +108,7 @@ def check_whole(out: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
-def test_it_makes_a_kit_for_everybody_and_files_for_the_broker(tmp_path: Path, place: Place) -> None:
+def test_it_makes_a_kit_for_everybody_and_files_for_the_broker(tmp_path: Path, place: BrokerLocation) -> None:
     out = tmp_path / "kits"
     begin(out, place)
     check_whole(out)
@@ -184,7 +184,7 @@ def test_a_password_is_stored_as_mosquitto_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
-def test_accounts_come_and_go(tmp_path: Path, place: Place) -> None:
+def test_accounts_come_and_go(tmp_path: Path, place: BrokerLocation) -> None:
     out = tmp_path / "kits"
     begin(out, place)
     before = {path.name: path.read_bytes() for path in out.glob("*.zip")}
@@ -317,7 +317,7 @@ def _dying_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 @pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
 def test_beginning_can_be_repeated_wherever_it_died(
-    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, place: BrokerLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = 0
     while True:
@@ -338,7 +338,7 @@ def test_beginning_can_be_repeated_wherever_it_died(
 @pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_the_next_command_finishes_what_died(
-    tmp_path: Path, operation: str, place: Place, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, operation: str, place: BrokerLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = 0
     while True:

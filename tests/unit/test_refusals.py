@@ -7,11 +7,11 @@ import logging
 import pytest
 
 from fl_aggregator.cli.summary import refused_line
-from fl_aggregator.messaging.rejections import MAX_EDGES, OTHERS, UNKNOWN, Refusals
+from fl_aggregator.messaging.rejections import MAX_EDGES, OTHERS, UNKNOWN, Rejections
 
 
 def test_each_refusal_is_in_one_round_and_in_the_total() -> None:
-    refusals = Refusals()
+    refusals = Rejections()
     refusals.count("a", "not-finite", "x")
     refusals.count(None, "malformed", "x")
     refusals.close_round(1)
@@ -33,7 +33,7 @@ def test_each_refusal_is_in_one_round_and_in_the_total() -> None:
 
 
 def test_names_are_bounded() -> None:
-    refusals = Refusals()
+    refusals = Rejections()
     for number in range(MAX_EDGES + 500):
         refusals.count(f"edge-{number}", "malformed", "x")
     refusals.count("edge-0", "malformed", "x")
@@ -44,7 +44,7 @@ def test_names_are_bounded() -> None:
 
 def test_it_is_said_the_first_time_and_at_powers_of_ten(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    refusals = Refusals()
+    refusals = Rejections()
     for _ in range(1234):
         refusals.count("a", "malformed", "round: Field required")
     refusals.count(None, "no-room", "x", 12)

@@ -14,7 +14,7 @@ from fl_aggregator.round import machine
 from fl_aggregator.round.effects import PERFORMANCE
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Aggregating, Collecting, Run
-from fl_aggregator.server.resume import Resumption, recall
+from fl_aggregator.server.resume import RecoveredRun, recover
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import HISTORY, RunDirectory, new_record, read_run
 from fl_shared.errors import UserError
@@ -37,10 +37,10 @@ def directory_of(playbook: Playbook, path: Path, *, lines: bool = True) -> RunDi
     return directory
 
 
-def recalled(playbook: Playbook, path: Path) -> Resumption:
+def recalled(playbook: Playbook, path: Path) -> RecoveredRun:
     directory = directory_of(playbook, path)
     try:
-        return recall(directory, read_run(path))
+        return recover(directory, read_run(path))
     finally:
         directory.close()
 
@@ -59,7 +59,7 @@ def test_another_version_of_the_round_machine_does_not_replay_a_journal(tmp_path
     with pytest.raises(
         UserError, match=f"version {machine.VERSION + 1} .* this is version {machine.VERSION}:"
     ):
-        recall(directory, record)
+        recover(directory, record)
     directory.close()
 
 
@@ -105,10 +105,10 @@ def test_a_finished_run_is_not_taken_up(tmp_path: Path) -> None:
     playbook = training(clients=2, per_round=2, rounds=1, holdout=0)
     round_done(playbook)
     directory = directory_of(playbook, tmp_path, lines=False)
-    assert recall(directory, read_run(tmp_path)).state == playbook.state, "it has not said yet that it is"
+    assert recover(directory, read_run(tmp_path)).state == playbook.state, "it has not said yet that it is"
     directory.write_run(read_run(tmp_path).model_copy(update={"ended": "2026-01-01T00:00:00+00:00"}))
     with pytest.raises(UserError, match=r"is finished \(1 of 1 versions\)"):
-        recall(directory, read_run(tmp_path))
+        recover(directory, read_run(tmp_path))
     directory.close()
     assert rounds_in(tmp_path) == [1], (
         "a line that was still to be written when the aggregator died is there now"
@@ -125,7 +125,7 @@ def test_the_history_is_made_what_the_journal_says(tmp_path: Path) -> None:
     assert rounds_in(tmp_path) == [1, 2]
     with (tmp_path / HISTORY).open("ab") as file:
         file.write(b'{"round": 3, "outc')
-    recall(directory, read_run(tmp_path))
+    recover(directory, read_run(tmp_path))
     directory.close()
     assert rounds_in(tmp_path) == [1], "round 2 gets its line once its version has been evaluated"
 

@@ -6,8 +6,8 @@ import pytest
 
 from fl_aggregator.round.roster import (
     MAX_DEPARTURES,
-    OVERTAKING,
     RECONFIRMING,
+    SESSION_OVERLAP,
     Client,
     Roster,
     give_parts,
@@ -79,13 +79,13 @@ def test_a_will_counts_for_the_session_that_left_it_and_only_once() -> None:
 
 def test_a_will_that_overtakes_the_registration_is_remembered_for_a_while() -> None:
     roster = Roster({"a": client(session="1")}).lost("a", "2", 5.0).lost("new", "1", 6.0)
-    assert roster.overtaken("a", "2", 5.0 + OVERTAKING - 0.1)
-    assert not roster.overtaken("a", "2", 5.0 + OVERTAKING)
+    assert roster.overtaken("a", "2", 5.0 + SESSION_OVERLAP - 0.1)
+    assert not roster.overtaken("a", "2", 5.0 + SESSION_OVERLAP)
     assert not roster.overtaken("a", "3", 5.1), "the edge has come back"
     assert roster.overtaken("new", "1", 6.1)
     assert not roster.overtaken("nobody", "1", 6.1)
     assert roster.lost("a", "2", 8.0) is roster, "said twice"
-    later = roster.lost("b", "1", 5.0 + OVERTAKING)
+    later = roster.lost("b", "1", 5.0 + SESSION_OVERLAP)
     assert set(later.departures) == {"b", "new"}
 
 
@@ -94,7 +94,7 @@ def test_a_flood_of_wills_does_not_fill_the_memory() -> None:
     for number in range(MAX_DEPARTURES + 10):
         roster = roster.lost(str(number), "s", 1.0)
     assert len(roster.departures) == MAX_DEPARTURES
-    assert len(roster.lost("x", "s", 1.0 + OVERTAKING).departures) == 1
+    assert len(roster.lost("x", "s", 1.0 + SESSION_OVERLAP).departures) == 1
 
 
 @pytest.mark.parametrize(("grace", "now", "absent"), [(0, 5.0, True), (5, 9.9, False), (5, 10.0, True)])

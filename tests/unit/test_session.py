@@ -8,7 +8,7 @@ from fl_edge.session.effects import Fetch, Send, SendChunks, Train
 from fl_edge.session.events import Trained
 from fl_edge.session.machine import next_due
 from fl_edge.session.state import (
-    AwaitingPart,
+    AwaitingPartition,
     Confirming,
     Fetching,
     Granted,
@@ -20,7 +20,7 @@ from fl_edge.session.state import (
     Reporting,
     Stopped,
     Training,
-    Unable,
+    TrainingFailed,
     Whole,
 )
 from fl_edge.session.transitions import pause
@@ -111,12 +111,12 @@ def test_4_3_replies_to_other_sessions_are_ignored() -> None:
 def test_4_3_while_parts_are_not_given_out_it_waits_and_asks_again_slowly() -> None:
     script = SessionScript()
     script.do("connected s1", "admitted")
-    assert isinstance(script.session.link, AwaitingPart)
+    assert isinstance(script.session.link, AwaitingPartition)
     due = next_due(script.state)
     assert due is not None
     assert due >= 10
     assert script.texts(f"time {due}") == ["send fl/register/7: register session=s1"]
-    assert isinstance(script.session.link, AwaitingPart)
+    assert isinstance(script.session.link, AwaitingPartition)
     assert script.texts("admitted part=3/20")[-1] == "load job=0 digits part=3/20"
 
 
@@ -397,7 +397,7 @@ def test_6_1_what_the_broker_does_not_take_whole_is_offered_in_chunks_that_it_ta
 @pytest.mark.parametrize("largest", [0, 400, 1400, 1700])
 def test_6_1_a_broker_that_takes_next_to_nothing_is_told_of(largest: int) -> None:
     script = offering(connected=f"connected s1 largest={largest}")
-    assert isinstance(script.session.work, Unable)
+    assert isinstance(script.session.work, TrainingFailed)
     assert "the broker takes packets of" in script.session.work.detail
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgpack
 import pytest
 
-from fl_aggregator.messaging.translate import Dropped, event_from, unusable
+from fl_aggregator.messaging.translate import MessageRejected, event_from, unusable
 from fl_aggregator.round import events as on
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -98,10 +98,10 @@ def test_what_is_not_of_this_run_is_dropped_under_the_name_of_whose_it_is(
     topic: t.UpdatesTopic, changes: dict[str, Any], reason: str, detail: str, client: str
 ) -> None:
     message = MESSAGES["update"][1].model_copy(update=changes)
-    with pytest.raises(Dropped) as dropped:
+    with pytest.raises(MessageRejected) as dropped:
         event_from(topic, message, SCOPE, 0.0, 10)
     assert (dropped.value.reason, str(dropped.value), dropped.value.client) == (reason, detail, client)
     claim = codec.claim_in(codec.encode(message))
     assert claim is not None
-    with pytest.raises(Dropped, match=detail.partition(":")[0]):
+    with pytest.raises(MessageRejected, match=detail.partition(":")[0]):
         unusable(topic, claim, "x", SCOPE, 0.0)

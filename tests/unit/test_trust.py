@@ -13,7 +13,7 @@ from fl_edge.messaging.connection import Up
 from fl_edge.messaging.model_store import ModelStore
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.notices import Vigil
-from fl_edge.runtime.router import Reception
+from fl_edge.runtime.router import Router
 from fl_edge.session import events
 from fl_edge.session.machine import step
 from fl_edge.session.state import Identity, Member, Session
@@ -47,46 +47,48 @@ def test_on_one_topic_nothing_goes_back() -> None:
     """Clause 9.7: twice is a duplicate, later is new, and each topic counts for itself."""
     trust = Trust(VERIFIER)
     for seq, old in ((5, False), (5, False), (7, False), (6, True), (5, True), (7, False), (8, False)):
-        assert (trust.why_old("fl/x", said(seq=seq), member()) is not None) is old, seq
-    assert trust.why_old("fl/y", said(seq=2), member()) is None, "it lay there before"
-    assert trust.why_old("fl/x", said(epoch=2, seq=1), member(epoch=2)) is None, "a new start begins anew"
+        assert (trust.staleness("fl/x", said(seq=seq), member()) is not None) is old, seq
+    assert trust.staleness("fl/y", said(seq=2), member()) is None, "it lay there before"
+    assert trust.staleness("fl/x", said(epoch=2, seq=1), member(epoch=2)) is None, "a new start begins anew"
 
 
 def test_an_epoch_that_is_over_says_nothing_more() -> None:
     """Clause 9.6."""
     trust = Trust(VERIFIER)
-    assert trust.why_old("fl/x", said(epoch=1), None) is None, "nothing is known yet"
-    assert trust.why_old("fl/x", said(epoch=2), member(epoch=1)) is None, "it may be the next"
-    assert trust.why_old("fl/x", said(epoch=1), member(epoch=2)) is not None
-    assert trust.why_old("fl/x", said(epoch=2), member(epoch=2)) is None
-    assert trust.why_old("fl/x", said(epoch=3), member(epoch=2)) is None
+    assert trust.staleness("fl/x", said(epoch=1), None) is None, "nothing is known yet"
+    assert trust.staleness("fl/x", said(epoch=2), member(epoch=1)) is None, "it may be the next"
+    assert trust.staleness("fl/x", said(epoch=1), member(epoch=2)) is not None
+    assert trust.staleness("fl/x", said(epoch=2), member(epoch=2)) is None
+    assert trust.staleness("fl/x", said(epoch=3), member(epoch=2)) is None
 
 
 def test_a_run_that_was_left_comes_back_only_with_a_new_start() -> None:
     """Clause 9.6."""
     trust = Trust(VERIFIER)
-    assert trust.why_old("fl/x", said("a", 3), member("a", 3)) is None
-    assert trust.why_old("fl/x", said("b", 1), member("b", 1)) is None
+    assert trust.staleness("fl/x", said("a", 3), member("a", 3)) is None
+    assert trust.staleness("fl/x", said("b", 1), member("b", 1)) is None
     for epoch in (1, 2, 3):
-        why = trust.why_old("fl/x", said("a", epoch), member("b", 1))
+        why = trust.staleness("fl/x", said("a", epoch), member("b", 1))
         assert why == f"epoch: {epoch} of run a, expected one after 3"
-    assert trust.why_old("fl/x", said("a", 4), member("b", 1)) is None
-    assert trust.why_old("fl/x", said("c", 1), member("b", 1)) is None, "nobody obeys it, but it may admit us"
+    assert trust.staleness("fl/x", said("a", 4), member("b", 1)) is None
+    assert trust.staleness("fl/x", said("c", 1), member("b", 1)) is None, (
+        "nobody obeys it, but it may admit us"
+    )
 
 
 def test_births_are_never_old() -> None:
     """Clause 9.6: an edge registers for one, and nothing more."""
     trust = Trust(VERIFIER)
     birth = m.AggregatorPresence(state="online", session="s", run="a", epoch=1)
-    assert trust.why_old("fl/aggregator", birth, member("a", 9)) is None
+    assert trust.staleness("fl/aggregator", birth, member("a", 9)) is None
 
 
 def test_what_is_remembered_is_bounded() -> None:
     trust = Trust(VERIFIER)
     for number in range(MAX_RUNS + 50):
-        trust.why_old("fl/x", said(f"r{number}"), member(f"r{number}"))
+        trust.staleness("fl/x", said(f"r{number}"), member(f"r{number}"))
     for number in range(MAX_TOPICS + 50):
-        trust.why_old(f"fl/{number}", said("z"), member("z"))
+        trust.staleness(f"fl/{number}", said("z"), member("z"))
     assert len(trust._epochs) == MAX_RUNS
     assert len(trust._seqs) == MAX_TOPICS
 
@@ -103,7 +105,7 @@ class EdgeUnderTest:
         self.edge = Edge(Session(identity), Path("kept"), _never, _never, trust)
         self.told: list[events.Event] = []
         vigil = Vigil([self.edge], "mqtt://x", None, 0.0)
-        self.reception = Reception(
+        self.reception = Router(
             "fl", ModelStore(lambda _: None, lambda *_: None), vigil, self._tell, lambda: None
         )
         self.edge.wire = _Wire()  # type: ignore[assignment]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fl_aggregator.aggregation.strategies import registry
-from fl_aggregator.aggregation.worker import Done, Workshop
+from fl_aggregator.aggregation.worker import AggregationWorker, JobDone
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.settings import Settings
@@ -41,15 +41,17 @@ class Incarnation:
     def __init__(self, path: Path, version: int | None) -> None:
         self.directory = RunDirectory(path, resume=(path / "run.json").exists())
         (path / "run.json").touch()
-        self.done: queue.SimpleQueue[Done] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[JobDone] = queue.SimpleQueue()
         self.granted: list[Granted] = []
         self.full: list[DiskFull] = []
         strategy = registry.load("fedavg")
-        self.workshop = Workshop(SETTINGS, strategy, self.directory, self.granted.append, self.done.put)
+        self.workshop = AggregationWorker(
+            SETTINGS, strategy, self.directory, self.granted.append, self.done.put
+        )
         if version == 0:
             self.workshop.averaging.add(0, BASE)
 
-    def next(self) -> Done:
+    def next(self) -> JobDone:
         """What the thread has done next; everything that comes of it is performed. What found no room is done again."""
         done = self.done.get(timeout=20)
         assert done.error is None, done.error
@@ -57,7 +59,7 @@ class Incarnation:
             assert done.full is not None
             self.full.append(done.full)
             done.again()
-            done = Done()  # lets go of the bytes
+            done = JobDone()  # lets go of the bytes
             return self.next()
         if isinstance(done.event, on.UpdateKept):
             self.workshop.fold(done.event.update)

@@ -71,7 +71,7 @@ class Averaging:
         )
 
     def check(self, update: Content) -> Checked:
-        """Looks at an update's values; ``fold`` may follow. Raises ``check.Unusable``."""
+        """Looks at an update's values; ``fold`` may follow. Raises ``check.WorkerUnavailable``."""
         if self._base is None:
             return Checked(*first_weights_of(update, None))
         manifest = self._base.manifest

@@ -25,7 +25,7 @@ SMALLEST_CHUNK: Final = 2**10
 """Bytes; smaller ones would be all envelope."""
 
 
-class Misfit(Exception):
+class InvalidOffer(Exception):
     """An offer or a chunk that is of no use. ``reason`` is what it is counted under."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -80,7 +80,7 @@ class _Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ReceivedUpdate:
     """A complete upload. ``found``: some of it came in an earlier life of the aggregator."""
 
     facts: UpdateFacts
@@ -131,18 +131,22 @@ class Uploads:
             self._found[client] = _Found(found.partial, found.description, bytes(found.here), digesting)
 
     def begin(self, offer: m.Offer, facts: UpdateFacts, now: float) -> UpdateFacts | None:
-        """An offer that is wanted; its facts if all of it is here already. Raises ``Misfit`` if it fits nowhere."""
+        """Takes up an offer; its facts if all of it is here already. Raises ``InvalidOffer``."""
         client = offer.client
         try:
             offered = Offered(
                 client, offer.session, offer.round, offer.digest, offer.size, offer.chunk_size, offer.chunks
             )
         except ValueError as error:
-            raise Misfit("malformed", str(error)) from None
+            raise InvalidOffer("malformed", str(error)) from None
         if sum(section.size for section in offer.sections) != offer.size:
-            raise Misfit("malformed", f"size: {offer.size}, but the sections have another size together")
+            raise InvalidOffer(
+                "malformed", f"size: {offer.size}, but the sections have another size together"
+            )
         if offer.chunks > 1 and offer.chunk_size < SMALLEST_CHUNK:
-            raise Misfit("malformed", f"chunk_size: {offer.chunk_size}, expected at least {SMALLEST_CHUNK}")
+            raise InvalidOffer(
+                "malformed", f"chunk_size: {offer.chunk_size}, expected at least {SMALLEST_CHUNK}"
+            )
         known = self._uploads.get(client)
         if known is not None and not same_cut(known.offered, offered):
             self.drop(client)
@@ -170,15 +174,15 @@ class Uploads:
     def take(self, part: m.UpdateChunk, now: float) -> UpdateFacts | None:
         """Keeps a chunk; the update's facts if that was the last one.
 
-        Raises ``Misfit``, and ``OSError`` if there is no room: nothing has changed then, and it may come again.
+        Raises ``InvalidOffer``, and ``OSError`` if there is no room: nothing has changed then, and it may come again.
         """
         upload = self._uploads.get(part.client)
         if upload is None:
-            raise Misfit("not-granted", f"chunk {part.index} of an update that is not being sent")
+            raise InvalidOffer("not-granted", f"chunk {part.index} of an update that is not being sent")
         checksum = zlib.crc32(part.data)
         if checksum != part.crc32:
             detail = f"chunk {part.index}: crc32: {part.crc32}, expected {checksum} of {len(part.data)} bytes"
-            raise Misfit("wrong-checksum", detail)
+            raise InvalidOffer("wrong-checksum", detail)
         offered = upload.offered
         arrived = (part.client, part.round, part.digest, part.index, len(part.data))
         match self._intake.verdict(*arrived):
@@ -196,12 +200,14 @@ class Uploads:
                     upload.digesting.take(part.index, data)
             case "wrong-size" as verdict:
                 expected = f"expected {offered.length(part.index)} as offered"
-                raise Misfit(
+                raise InvalidOffer(
                     verdict, f"chunk {part.index}: data: {len(part.data)} bytes, {expected}: {verdict}"
                 )
             case verdict:
                 of = f"of {offered.chunks} chunks of the update {offered.digest[:12]}"
-                raise Misfit(verdict, f"index: {part.index} {of}, expected one that is granted: {verdict}")
+                raise InvalidOffer(
+                    verdict, f"index: {part.index} {of}, expected one that is granted: {verdict}"
+                )
         self._tell(self._intake.more(now))
         return upload.facts if self._intake.is_complete(part.client) else None
 
@@ -212,30 +218,30 @@ class Uploads:
             upload.digesting = _Digesting.of(upload.description)
         return upload.partial
 
-    def take_out(self, client: str) -> Taken:
+    def take_out(self, client: str) -> ReceivedUpdate:
         """A complete upload; its room is not given to others before it is put away."""
         upload = self._uploads.pop(client)
         assert upload.partial is not None, "complete"
         digest = None if upload.digesting is None else upload.digesting.digest()
-        return Taken(
+        return ReceivedUpdate(
             upload.facts, upload.offered, upload.description, upload.partial, digest, found=upload.found
         )
 
-    def put_away(self, taken: Taken, now: float, *, drop: bool) -> None:
+    def put_away(self, taken: ReceivedUpdate, now: float, *, drop: bool) -> None:
         """What was taken out is not needed in memory any more; ``drop``: nor on disk."""
         if drop:
             taken.partial.drop()
         taken.partial.close()
         self._end(taken, now)
 
-    def take_anew(self, taken: Taken, now: float) -> None:
+    def take_anew(self, taken: ReceivedUpdate, now: float) -> None:
         """What was taken out is not what was offered, but not all of it came now: asks for all of it once more."""
         _throw_away(taken.partial)
         self._end(taken, now)
         if taken.facts.client not in self._uploads:
             self._start(taken.facts, taken.offered, taken.description, now)
 
-    def _end(self, taken: Taken, now: float) -> None:
+    def _end(self, taken: ReceivedUpdate, now: float) -> None:
         known = self._intake.get(taken.facts.client)
         if known is not None and known.digest == taken.facts.digest:
             self._intake.forget(taken.facts.client)

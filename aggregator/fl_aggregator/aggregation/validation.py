@@ -11,7 +11,7 @@ from fl_shared.protocol.messages import FoldSettings, RejectionReason
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector, content_digest
 
 
-class Unusable(Exception):
+class InvalidUpdate(Exception):
     """An update cannot be used; the text names the field, the value and what was expected."""
 
     def __init__(self, reason: RejectionReason, detail: str) -> None:
@@ -20,13 +20,13 @@ class Unusable(Exception):
 
 
 def weights_of(update: Content, manifest: Manifest, caps: FoldSettings) -> tuple[Vector, float]:
-    """The delta that an update carries, shape (manifest.values,), and its magnitude. Raises ``Unusable``."""
+    """The delta that an update carries, shape (manifest.values,), and its magnitude. Raises ``InvalidUpdate``."""
     vector = _vector(update, manifest)
     largest = magnitude(vector)
     if not np.isfinite(largest):
-        raise Unusable("not-finite", f"weights: {_not_finite_in(vector, manifest)}")
+        raise InvalidUpdate("not-finite", f"weights: {_not_finite_in(vector, manifest)}")
     if largest > caps.max_delta:
-        raise Unusable(
+        raise InvalidUpdate(
             "too-large",
             f"weights: a value of magnitude {largest:g}, at most {caps.max_delta:g} (--max-delta)",
         )
@@ -34,27 +34,29 @@ def weights_of(update: Content, manifest: Manifest, caps: FoldSettings) -> tuple
 
 
 def first_weights_of(update: Content, expected: str | None) -> tuple[Manifest, Vector]:
-    """Round 0's whole weights and their manifest (its digest ``expected``, if given). Raises ``Unusable``."""
+    """Round 0's whole weights and their manifest (its digest ``expected``, if given). Raises ``InvalidUpdate``."""
     section = _weights_section(update)
     if section.arrays is None:
-        raise Unusable("wrong-manifest", "weights.arrays: missing, and first weights must say what they are")
+        raise InvalidUpdate(
+            "wrong-manifest", "weights.arrays: missing, and first weights must say what they are"
+        )
     try:
         manifest = Manifest(arrays=section.arrays)
     except ValidationError as error:
-        raise Unusable("wrong-manifest", f"weights.arrays: {error.errors()[0]['msg']}") from None
+        raise InvalidUpdate("wrong-manifest", f"weights.arrays: {error.errors()[0]['msg']}") from None
     if expected is not None and manifest.digest != expected:
         detail = f"weights.arrays: their manifest is {manifest.digest[:12]}, expected {expected[:12]}"
-        raise Unusable("wrong-manifest", detail)
+        raise InvalidUpdate("wrong-manifest", detail)
     vector = _vector(update, manifest)
     if not np.isfinite(vector).all():
-        raise Unusable("not-finite", f"weights: {_not_finite_in(vector, manifest)}")
+        raise InvalidUpdate("not-finite", f"weights: {_not_finite_in(vector, manifest)}")
     return manifest, vector
 
 
 def _weights_section(update: Content) -> SectionContent:
     names = [section.name for section in update.sections]
     if names != ["weights"]:
-        raise Unusable("wrong-manifest", f"sections: {names}, expected ['weights']")
+        raise InvalidUpdate("wrong-manifest", f"sections: {names}, expected ['weights']")
     return update.sections[0]
 
 
@@ -62,16 +64,16 @@ def _vector(update: Content, manifest: Manifest) -> Vector:
     section = _weights_section(update)
     expected = manifest.values * WIRE_DTYPE.itemsize
     if len(section.data) != expected:
-        raise Unusable("wrong-size", f"weights.data: {len(section.data)} bytes, expected {expected}")
+        raise InvalidUpdate("wrong-size", f"weights.data: {len(section.data)} bytes, expected {expected}")
     if section.manifest != manifest.digest:
-        raise Unusable(
+        raise InvalidUpdate(
             "wrong-manifest", f"weights.manifest: {section.manifest[:12]}, expected {manifest.digest[:12]}"
         )
     digest = update.found or content_digest(
         [(section.name, section.encoding, section.manifest, section.data)]
     )
     if digest != update.digest:
-        raise Unusable("wrong-digest", f"digest: {update.digest[:12]}, the content has {digest[:12]}")
+        raise InvalidUpdate("wrong-digest", f"digest: {update.digest[:12]}, the content has {digest[:12]}")
     return np.frombuffer(section.data, dtype=WIRE_DTYPE)
 
 

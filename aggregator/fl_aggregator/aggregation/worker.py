@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from fl_aggregator.aggregation.averaging import Averaging, Checked
 from fl_aggregator.aggregation.strategies.registry import Strategy
-from fl_aggregator.aggregation.uploads import Grant, Misfit, Taken, Uploads
-from fl_aggregator.aggregation.validation import Unusable
+from fl_aggregator.aggregation.uploads import Grant, InvalidOffer, ReceivedUpdate, Uploads
+from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.settings import Settings
@@ -35,7 +35,7 @@ LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class JobDone:
     """The thread has finished something. ``event`` (its time is not set yet) is what that means, if anything.
 
     ``checked`` or ``folded`` is the update that it was about; ``anew`` says that it must be sent once more. If there
@@ -51,7 +51,7 @@ class Done:
     error: BaseException | None = None
 
 
-class Workshop:
+class AggregationWorker:
     """All methods are for the loop's thread. ``post`` puts what was done into its inbox."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Workshop:
         strategy: Strategy,
         directory: RunDirectory,
         grant: Grant,
-        post: Callable[[Done], None],
+        post: Callable[[JobDone], None],
     ) -> None:
         self.averaging = Averaging(settings, strategy, directory)
         self.uploads = Uploads(directory.spool, grant)
@@ -69,7 +69,7 @@ class Workshop:
         self._thread = ThreadPoolExecutor(1, "fl-arithmetic")
         self._at_work: dict[str, str] = {}
         self._checked: dict[str, Checked] = {}
-        self._taken: dict[tuple[str, str], Taken] = {}
+        self._taken: dict[tuple[str, str], ReceivedUpdate] = {}
 
     def restore(self, round_number: int, updates: Iterable[on.UpdateFacts]) -> tuple[str, ...]:
         """At a resume: folds what the spool holds of the open round's accepted ``updates``; returns when it is done.
@@ -94,7 +94,7 @@ class Workshop:
             checked = self.averaging.check(replace(content, digest=update.digest))
         except FileNotFoundError:
             return False
-        except (Damaged, Unusable) as damage:
+        except (Damaged, InvalidUpdate) as damage:
             LOG.warning(
                 "the update of edge %s in the spool is damaged, and deleted: %s", update.client, damage
             )
@@ -104,13 +104,13 @@ class Workshop:
         return True
 
     def receive(self, offer: m.Offer, facts: on.UpdateFacts, now: float) -> on.UpdateFacts | None:
-        """Takes an offered update in, chunk by chunk; its facts if all of it is here. Raises ``uploads.Misfit``."""
+        """Takes an offered update in, chunk by chunk; its facts if all of it is here. Raises ``InvalidOffer``."""
         if self._at_work.get(facts.client) == facts.digest:
             return None
         expected = self._expected_bytes(offer)
         if offer.size != expected:
             # Before any room is made for it.
-            raise Misfit("wrong-size", f"size: {offer.size} bytes, expected {expected}")
+            raise InvalidOffer("wrong-size", f"size: {offer.size} bytes, expected {expected}")
         return self.uploads.begin(offer, facts, now)
 
     def _expected_bytes(self, offer: m.Offer) -> int:
@@ -119,15 +119,15 @@ class Workshop:
         # Round 0: the edge says what its arrays are, but not how many values the run's manifest has.
         names = [section.name for section in offer.sections]
         if names != ["weights"]:
-            raise Misfit("wrong-manifest", f"sections: {names}, expected ['weights']")
+            raise InvalidOffer("wrong-manifest", f"sections: {names}, expected ['weights']")
         [section] = offer.sections
         try:
             manifest = Manifest(arrays=section.arrays or ())
         except ValidationError as error:
-            raise Misfit("wrong-manifest", f"weights.arrays: {error.errors()[0]['msg']}") from None
+            raise InvalidOffer("wrong-manifest", f"weights.arrays: {error.errors()[0]['msg']}") from None
         if manifest.digest != section.manifest:
             expected = f"expected {section.manifest[:12]}"
-            raise Misfit(
+            raise InvalidOffer(
                 "wrong-manifest", f"weights.arrays: their manifest is {manifest.digest[:12]}, {expected}"
             )
         return min(manifest.values * WIRE_DTYPE.itemsize, MAX_MODEL_BYTES)
@@ -144,21 +144,21 @@ class Workshop:
         else:
             self._run(self._check, update, Content.of(whole), None)
 
-    def _check(self, update: on.UpdateFacts, content: Content, taken: Taken | None) -> Done:
+    def _check(self, update: on.UpdateFacts, content: Content, taken: ReceivedUpdate | None) -> JobDone:
         try:
             checked = self.averaging.check(content)
             if taken is None:
                 self._spool.put(update.round, update.client, content)
             else:
                 taken.partial.keep()
-        except Unusable as error:
+        except InvalidUpdate as error:
             if error.reason == "wrong-digest" and taken is not None and taken.found:
                 # That may be our file's fault, and the edge must not be put out of the round for it.
                 LOG.warning(
                     "the update of edge %s is not what was offered: it is asked for all of it again",
                     update.client,
                 )
-                return Done(checked=update, anew=True)
+                return JobDone(checked=update, anew=True)
             unusable = on.UpdateUnusable(
                 now=0.0,
                 client=update.client,
@@ -168,25 +168,25 @@ class Workshop:
                 reason=error.reason,
                 detail=str(error),
             )
-            return Done(unusable, checked=update)
+            return JobDone(unusable, checked=update)
         self._checked[update.client] = checked
-        return Done(on.UpdateKept(now=0.0, update=update), checked=update)
+        return JobDone(on.UpdateKept(now=0.0, update=update), checked=update)
 
     def fold(self, update: on.UpdateFacts) -> None:
         """Adds a kept update to the round's sum."""
         self._run(self._fold, update, self._checked.pop(update.client))
 
-    def _fold(self, update: on.UpdateFacts, checked: Checked) -> Done:
+    def _fold(self, update: on.UpdateFacts, checked: Checked) -> JobDone:
         self.averaging.fold(checked, update.examples)
-        return Done(folded=update)
+        return JobDone(folded=update)
 
     def average(self, effect: do.Average) -> None:
         """Makes the next version and writes it to disk; ``ModelMade`` comes of it."""
         self._run(self._average, effect)
 
-    def _average(self, effect: do.Average) -> Done:
+    def _average(self, effect: do.Average) -> JobDone:
         made = self.averaging.average(effect.version)
-        return Done(
+        return JobDone(
             on.ModelMade(now=0.0, round=effect.round, digest=made.digest, manifest=made.manifest.digest)
         )
 
@@ -197,7 +197,7 @@ class Workshop:
     def begin_round(self, base: m.ModelReference | None) -> None:
         self._run(lambda: self.averaging.begin(base))
 
-    def settle(self, done: Done, now: float) -> None:
+    def settle(self, done: JobDone, now: float) -> None:
         """After what came of ``done`` was handled: lets go of all that nobody will use any more."""
         if done.checked is not None:
             del self._at_work[done.checked.client]
@@ -219,7 +219,7 @@ class Workshop:
         """Waits for what is under way."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, work: Callable[..., Done | None], *arguments: Any) -> None:
+    def _run(self, work: Callable[..., JobDone | None], *arguments: Any) -> None:
         held = list(arguments)
 
         def run() -> None:
@@ -227,9 +227,9 @@ class Workshop:
                 done = work(*held)
             except DiskFull as full:
                 full.forget_frames()
-                done = Done(full=full, again=partial(self._run, work, *held))
+                done = JobDone(full=full, again=partial(self._run, work, *held))
             except BaseException as error:
-                done = Done(error=error)
+                done = JobDone(error=error)
             # Before anybody hears of it: what they are views of may be closed then, and must have none.
             held.clear()
             if done is not None:

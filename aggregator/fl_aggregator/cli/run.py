@@ -15,7 +15,7 @@ from fl_shared.cli import signals
 from fl_shared.errors import RunFailed
 
 if TYPE_CHECKING:
-    from fl_aggregator.messaging.unsealing import Seals
+    from fl_aggregator.messaging.unsealing import Unsealer
     from fl_aggregator.server.aggregator import Aggregator, Outcome
     from fl_aggregator.server.launch import Launch
     from fl_shared.cli.broker_access import BrokerReach
@@ -30,7 +30,7 @@ def run_aggregator(
     quiet: bool,
     keys: list[str],
     hint: str = "",
-    seals: Seals | None = None,
+    seals: Unsealer | None = None,
 ) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
     """An aggregator, shown on stderr and to trackers, ended by the first Ctrl-C; and how to sum it up."""
     from rich.console import Console

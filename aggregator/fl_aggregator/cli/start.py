@@ -50,7 +50,7 @@ def start(
     **values: Any,
 ) -> int:
     """Run the rounds with edges that connect to the broker by themselves."""
-    from fl_aggregator.messaging.unsealing import Seals
+    from fl_aggregator.messaging.unsealing import Unsealer
     from fl_aggregator.server import launch as launches
     from fl_aggregator.settings import parse
     from fl_aggregator.tools.remote.cli import watch_command
@@ -59,7 +59,7 @@ def start(
     start_logging(verbose, log_format, quiet=quiet)
     if resume is None:
         reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
-        seals = Seals(reach.kit, required=require_sealed)
+        seals = Unsealer(reach.kit, required=require_sealed)
         launch = launches.new(parse(**values, prefix=reach.prefix), run_dir, init, durability, chunk)
     else:
         refuse_beside_resume()
@@ -67,7 +67,7 @@ def start(
         recorded = BrokerAddress.parse(launch.record.broker)
         reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id, otherwise=recorded)
         require_sealed = require_sealed or launch.record.require_sealed
-        seals = Seals(reach.kit, required=require_sealed)
+        seals = Unsealer(reach.kit, required=require_sealed)
         if reach.kit is not None and reach.prefix != launch.record.settings.prefix:
             raise UserError(
                 f"--kit: its account has rights under the prefix {reach.prefix!r}, "

@@ -41,7 +41,7 @@ DEFEND_EVERY: Final = 1.0
 MAX_DEFENDED: Final = 10_000
 
 
-class Links:
+class Connections:
     """Publishes for the aggregator and puts what arrives into its inbox."""
 
     def __init__(

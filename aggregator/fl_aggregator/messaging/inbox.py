@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from fl_aggregator.aggregation.worker import Done
+from fl_aggregator.aggregation.worker import JobDone
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
 
@@ -41,7 +41,7 @@ class Arrival:
     received: mqtt.Received
 
 
-Item = mqtt.Connected | mqtt.Subscribed | mqtt.Lost | mqtt.Refused | Arrival | Signal | Done
+Item = mqtt.Connected | mqtt.Subscribed | mqtt.Lost | mqtt.Refused | Arrival | Signal | JobDone
 
 
 def size_of(item: Item) -> int:
@@ -62,14 +62,14 @@ class Inbox:
         self._in_a_row = 0
         self._dropped = 0
 
-    def put(self, lane: Lane, event: mqtt.Event | Signal | Done) -> None:
+    def put(self, lane: Lane, event: mqtt.Event | Signal | JobDone) -> None:
         """Never blocks."""
         item = self._admit(event) if isinstance(event, mqtt.Received) else event
         if item is None:
             return
         size = size_of(item)
         with self._changed:
-            if lane == "control" or isinstance(item, Signal | Done):
+            if lane == "control" or isinstance(item, Signal | JobDone):
                 full = len(self._control) >= MAX_WAITING or self._control_bytes + size > MAX_CONTROL_BYTES
                 if isinstance(item, Arrival) and full:
                     self._dropped += 1

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fl_aggregator.messaging.connections import Links
-from fl_aggregator.messaging.rejections import Refusals
-from fl_aggregator.messaging.watcher_feed import ForWatchers
+from fl_aggregator.messaging.connections import Connections
+from fl_aggregator.messaging.rejections import Rejections
+from fl_aggregator.messaging.watcher_feed import ObserverFeed
 from fl_aggregator.monitoring.views import status
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.state import (
@@ -30,10 +30,10 @@ MODELS_RETAINED: Final = 2
 """The newest, on which the open round builds, and the one before, which may still be under evaluation."""
 
 
-class Publications:
+class ModelPublisher:
     """Publishes through ``links``, and clears what is superseded."""
 
-    def __init__(self, links: Links, scope: Scope, task: str, chunk_size: int) -> None:
+    def __init__(self, links: Connections, scope: Scope, task: str, chunk_size: int) -> None:
         self._links = links
         self._scope = scope
         self._task = task
@@ -119,10 +119,10 @@ STATUS_EVERY: Final = 5.0
 STATUS_AT_MOST_EVERY: Final = 0.5
 
 
-class Bulletins:
+class StatusPublisher:
     """Counts the bytes of each round too, as they are part of its result."""
 
-    def __init__(self, links: Links, scope: Scope, for_watchers: ForWatchers) -> None:
+    def __init__(self, links: Connections, scope: Scope, for_watchers: ObserverFeed) -> None:
         self._links = links
         self._for_watchers = for_watchers
         self._scope = scope
@@ -134,7 +134,7 @@ class Bulletins:
         self._results: deque[int] = deque()
 
     def status(
-        self, state: Run, now: float, paused: str | None, refusals: Refusals, *, force: bool = False
+        self, state: Run, now: float, paused: str | None, refusals: Rejections, *, force: bool = False
     ) -> None:
         """On change, but at most twice a second, and every 5 s. ``now``: run time; ``paused``: why it stands still."""
         self._for_watchers.look(state, force=force)

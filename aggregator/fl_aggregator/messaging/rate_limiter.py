@@ -29,7 +29,7 @@ LIMITED: Final[dict[type[t.Topic], Kind]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class TurnedAway:
+class Throttled:
     """Of ``client`` (null: of who is not known) so many messages; ``tell``: it is to hear of it."""
 
     client: str | None
@@ -38,7 +38,7 @@ class TurnedAway:
     tell: bool
 
 
-class Gate:
+class RateLimiter:
     """``roster`` gives the newest one, which is never changed in place. ``clock`` goes on in a pause of the run: edges
     repeat then what is not answered.
     """
@@ -101,13 +101,13 @@ class Gate:
         with self._lock:
             self._limits.fill(clients)
 
-    def take_turned_away(self) -> list[TurnedAway]:
+    def take_turned_away(self) -> list[Throttled]:
         """What was turned away since this was asked before."""
         now = self._clock()
         with self._lock:
             found, self._turned_away = self._turned_away, Counter()
             return [
-                TurnedAway(
+                Throttled(
                     client, exceeded, times, client is not None and self._limits.is_to_be_told(client, now)
                 )
                 for (client, exceeded), times in found.items()

@@ -50,7 +50,7 @@ class Rates:
 CLIENT: Final = Rates(MESSAGES, BYTES, REGISTRATIONS, PRESENCES)
 
 
-class Account:
+class ClientLimits:
     """Of one client, or of all strangers."""
 
     __slots__ = ("_bytes", "_messages", "_presences", "_registrations", "_told_at")
@@ -118,8 +118,8 @@ class Limits:
 
     def __init__(self, clients: int, known_at_most: int, now: float) -> None:
         self._most = known_at_most + clients
-        self._accounts: OrderedDict[str, Account] = OrderedDict()
-        self._strangers = Account(
+        self._accounts: OrderedDict[str, ClientLimits] = OrderedDict()
+        self._strangers = ClientLimits(
             Rates(
                 messages=STRANGERS_MESSAGES,
                 bytes=STRANGERS_BYTES,
@@ -156,10 +156,10 @@ class Limits:
         """Whether a client whose message was too much is to be told of it: once in ``TELL_EVERY`` seconds."""
         return self._of(client, now).is_to_be_told(now)
 
-    def _of(self, client: str, now: float) -> Account:
+    def _of(self, client: str, now: float) -> ClientLimits:
         account = self._accounts.get(client)
         if account is None:
-            account = self._accounts[client] = Account(CLIENT, now)
+            account = self._accounts[client] = ClientLimits(CLIENT, now)
             if len(self._accounts) > self._most:
                 self._accounts.popitem(last=False)
         else:

@@ -26,7 +26,7 @@ Counts = dict[str, dict[str, int]]
 """By client, and within that by reason."""
 
 
-class Refusals:
+class Rejections:
     """Counts since this start of the aggregator: in all, and by the round in whose time it was.
 
     A round's time begins where that of the one before it ended, so that nothing falls between two rounds; what was

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator.messaging import translate
-from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import Arrival
-from fl_aggregator.messaging.rate_limiter import TurnedAway
-from fl_aggregator.messaging.rejections import Refusals
-from fl_aggregator.messaging.translate import Dropped
-from fl_aggregator.messaging.unsealing import Seals
+from fl_aggregator.messaging.rate_limiter import Throttled
+from fl_aggregator.messaging.rejections import Rejections
+from fl_aggregator.messaging.translate import MessageRejected
+from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Run
@@ -41,7 +41,7 @@ UNHEARD_OF: Final = Rate(5, 100)
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class Inbound:
     """``event`` is what happened, ``chunk`` a piece of an update, ``answer`` what to reply."""
 
     event: on.Event | None = None
@@ -49,20 +49,20 @@ class Meaning:
     answer: do.Reply | None = None
 
 
-NOTHING: Final = Meaning()
+NOTHING: Final = Inbound()
 
 
-class Reception:
+class Router:
     """Belongs to the loop's thread."""
 
-    def __init__(self, links: Links, refusals: Refusals, seals: Seals, scope: Scope) -> None:
+    def __init__(self, links: Connections, refusals: Rejections, seals: Unsealer, scope: Scope) -> None:
         self._links = links
         self._refusals = refusals
         self._unheard_of = Bucket(UNHEARD_OF, time.monotonic())
         self._seals = seals
         self._scope = scope
 
-    def read(self, arrival: Arrival, state: Run, now: float) -> Meaning:
+    def read(self, arrival: Arrival, state: Run, now: float) -> Inbound:
         """What a message means at run time ``now``."""
         topic, received = arrival.topic, arrival.received
         if topic is None:
@@ -87,7 +87,7 @@ class Reception:
             event = translate.event_from(topic, message, self._scope, now, len(payload))
         except codec.DecodeError as error:
             return self._unreadable(topic, payload, error, state, now)
-        except Dropped as error:
+        except MessageRejected as error:
             return self.drop(state, error.client, error.reason, str(error))
         strange = isinstance(event, on.EdgeLost) and event.client not in state.roster
         if strange and not self._unheard_of.take(1, time.monotonic()):
@@ -95,9 +95,9 @@ class Reception:
                 f"presences: expected at most {UNHEARD_OF.each:g} a second that end what nobody has begun"
             )
             return self.drop(state, None, "too-many-presences", detail)
-        return Meaning(event, message if isinstance(message, m.UpdateChunk) else None)
+        return Inbound(event, message if isinstance(message, m.UpdateChunk) else None)
 
-    def turned_away(self, found: TurnedAway, state: Run) -> None:
+    def turned_away(self, found: Throttled, state: Run) -> None:
         """What the gate has kept out is counted, and its sender is told of it once in a while."""
         reason, detail = found.exceeded.reason, str(found.exceeded)
         known = None if found.client is None else state.roster.get(found.client)
@@ -109,7 +109,7 @@ class Reception:
 
     def _unreadable(
         self, topic: t.Topic, payload: bytes | memoryview, error: codec.DecodeError, state: Run, now: float
-    ) -> Meaning:
+    ) -> Inbound:
         """Answered where it says whose it is, and that is so; else nothing says that an edge wrote it.
 
         An update of which only a number is wrong would be sent again and again, and waited for until the deadline.
@@ -120,18 +120,18 @@ class Reception:
             known = None if claim is None else state.roster.get(claim.client)
             if claim is not None and known is not None and known.session == claim.session:
                 try:
-                    return Meaning(translate.unusable(topic, claim, str(error), self._scope, now))
-                except Dropped as foreign:
+                    return Inbound(translate.unusable(topic, claim, str(error), self._scope, now))
+                except MessageRejected as foreign:
                     return self.drop(state, foreign.client, foreign.reason, str(foreign))
         if isinstance(topic, t.RegisterTopic) and error.wrong_version and client:
             session = codec.session_in(bytes(payload))
             known = state.roster.get(client)
             if session and (known is None or known.session != session):
                 detail = f"{error}: protocol version {m.PROTOCOL_VERSION} is spoken here"
-                return Meaning(answer=do.Reply(client, session, do.Refuse("wrong-version", detail)))
+                return Inbound(answer=do.Reply(client, session, do.Refuse("wrong-version", detail)))
         return self.drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
 
-    def drop(self, state: Run, client: str | None, reason: str, detail: str) -> Meaning:
+    def drop(self, state: Run, client: str | None, reason: str, detail: str) -> Inbound:
         """Counts what goes no further; ``detail`` names the field, the value and what was expected."""
         self._refusals.count(client if client in state.roster else None, reason, detail)
         return NOTHING

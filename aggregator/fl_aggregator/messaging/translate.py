@@ -11,7 +11,7 @@ from fl_shared.protocol.envelope import Envelope, Scope
 from fl_shared.protocol.limits import INLINE_COHORT, INLINE_HEAD, INLINE_LIMIT
 
 
-class Dropped(Exception):
+class MessageRejected(Exception):
     """A message that does not concern this run, or contradicts itself.
 
     ``reason`` is what it is counted under; ``client`` whose it is by its topic, or by itself on a bare one.
@@ -24,7 +24,7 @@ class Dropped(Exception):
 
 
 def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, size: int) -> on.Event | None:
-    """The event that a message to the aggregator is. Raises ``Dropped``. ``size`` is the payload's, in bytes."""
+    """The event that a message to the aggregator is; ``size``: the payload, in bytes. Raises ``MessageRejected``."""
     _check_scope(topic, message, scope)
     match message:
         case m.Registration():
@@ -58,9 +58,9 @@ def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, siz
             )
         case m.Control(run=run, epoch=epoch, reason=reason):
             if run != scope.run:
-                raise Dropped("other-run", f"run: {run!r}, this is {scope.run!r}", None)
+                raise MessageRejected("other-run", f"run: {run!r}, this is {scope.run!r}", None)
             if epoch not in (None, scope.epoch):
-                raise Dropped("other-epoch", f"epoch: {epoch}, this is {scope.epoch}", None)
+                raise MessageRejected("other-epoch", f"epoch: {epoch}, this is {scope.epoch}", None)
             why = f": {reason}" if reason else ""
             return on.Interrupted(now=now, reason=f"stopped by fl-aggregator stop{why}")
         case _:
@@ -70,7 +70,7 @@ def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, siz
 def unusable(
     topic: t.UpdatesTopic, claim: m.UpdateClaim, detail: str, scope: Scope, now: float
 ) -> on.UpdateUnusable:
-    """An update (or an offer of one) of which not all can be read, but whose it is. Raises ``Dropped``."""
+    """An update (or an offer of one) of which not all can be read, but whose it is. Raises ``MessageRejected``."""
     _check_scope(topic, claim, scope)
     return on.UpdateUnusable(
         now=now,
@@ -88,14 +88,16 @@ def _check_scope(topic: t.Topic, message: m.Message | m.UpdateClaim, scope: Scop
     claimed = getattr(message, "client", None)
     who = named or claimed
     if named is not None and claimed is not None and named != claimed:
-        raise Dropped("client-mismatch", f"client: {claimed!r}, expected {named!r}, whose topic it is", who)
+        raise MessageRejected(
+            "client-mismatch", f"client: {claimed!r}, expected {named!r}, whose topic it is", who
+        )
     if not isinstance(message, m.Scoped | m.UpdateClaim):
         return
     if message.run != scope.run:
-        raise Dropped("other-run", f"run: {message.run!r}, expected {scope.run!r}", who)
+        raise MessageRejected("other-run", f"run: {message.run!r}, expected {scope.run!r}", who)
     if message.epoch != scope.epoch:
         # Not rejected: the edge will say it again in this epoch, and must not lose what it has.
-        raise Dropped("other-epoch", f"epoch: {message.epoch}, expected {scope.epoch}", who)
+        raise MessageRejected("other-epoch", f"epoch: {message.epoch}, expected {scope.epoch}", who)
 
 
 def _registered(message: m.Registration, scope: Scope, now: float) -> on.Registered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fl_aggregator.messaging.translate import Dropped
+from fl_aggregator.messaging.translate import MessageRejected
 from fl_shared.errors import CannotOpen, UserError
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.codec import is_sealed
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fl_shared.security.kit import Kit
 
 
-class Seals:
+class Unsealer:
     """``kit``: the aggregator's, null where there are none. ``required``: what edges send must be sealed.
 
     Belongs to the loop's thread: opening is not for the network's, which everybody waits for.
@@ -26,20 +26,22 @@ class Seals:
         self._opener = None if kit is None else kit.opener()
 
     def opened(self, topic: t.Topic, text: str, payload: bytes | memoryview) -> bytes | memoryview:
-        """What a payload on ``topic``, which ``text`` spells, has to say. Raises ``Dropped``."""
+        """What a payload on ``topic``, which ``text`` spells, has to say. Raises ``MessageRejected``."""
         account = t.OPERATOR if isinstance(topic, t.ControlTopic) else getattr(topic, "client", None)
         if not is_sealed(payload):
             if self._must_be_sealed(topic):
-                raise Dropped("not-sealed", f"topic: {text}: it is not sealed, and has to be", account)
+                raise MessageRejected(
+                    "not-sealed", f"topic: {text}: it is not sealed, and has to be", account
+                )
             return payload
         if self._opener is None:
-            raise Dropped("not-opened", "it is sealed, and this aggregator has no kit", account)
+            raise MessageRejected("not-opened", "it is sealed, and this aggregator has no kit", account)
         if account is None:
-            raise Dropped("not-opened", f"topic: {text}: it is sealed, and no account's", None)
+            raise MessageRejected("not-opened", f"topic: {text}: it is sealed, and no account's", None)
         try:
             return self._opener.open(account, text, payload)
         except CannotOpen as error:
-            raise Dropped("not-opened", f"topic: {text}: {error}", account) from None
+            raise MessageRejected("not-opened", f"topic: {text}: {error}", account) from None
 
     def _must_be_sealed(self, topic: t.Topic) -> bool:
         """An operator has a kit whenever the aggregator has; presence says nothing that is not seen anyway."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.monitoring.views import edge_states, history
 from fl_aggregator.monitoring.views.round_record import RoundRecord, columns_of
 from fl_aggregator.round.events import UpdateFacts
@@ -27,18 +27,18 @@ HEAD: Final = 2**12
 """Bytes of a packet that are not its payload, generously."""
 
 
-class ForWatchers:
+class ObserverFeed:
     """``started``: when the run began, UTC. ``uploading`` says whose update is on its way."""
 
     def __init__(
-        self, links: Links, scope: Scope, started: str, uploading: Callable[[], Collection[str]]
+        self, links: Connections, scope: Scope, started: str, uploading: Callable[[], Collection[str]]
     ) -> None:
         self._links = links
         self._scope = scope
         self._started = started
         self._uploading = uploading
-        self._newest: dict[str, edge_states.Newest] = {}
-        self.curves = history.Curves()
+        self._newest: dict[str, edge_states.LatestUpdate] = {}
+        self.curves = history.History()
         self._history_is_due = True
         self._history_at = self._open_at = self._closed_at = self._looked_at = -1e9
         self._of: tuple[Run | None, Collection[str]] = (None, ())
@@ -57,7 +57,7 @@ class ForWatchers:
 
     def took(self, update: UpdateFacts) -> None:
         """An update was accepted."""
-        self._newest[update.client] = edge_states.Newest.of(update)
+        self._newest[update.client] = edge_states.LatestUpdate.of(update)
 
     def ended(self, summary: Summary, record: RoundRecord) -> None:
         """A round has ended, or was evaluated after its end."""

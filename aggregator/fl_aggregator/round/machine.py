@@ -68,16 +68,16 @@ def _react(state: Run, event: on.Event) -> Step:
             if answer is None:
                 take = do.Receive if isinstance(event, on.UpdateOffered) else do.Keep
                 return state, (take(update, payload),)
-            state = updates.put_out(state, update.client, update.round, answer)
+            state = updates.drop_if_rejected(state, update.client, update.round, answer)
             return state, (updates.reply(update, answer),)
         case on.UpdateKept(update=update):
-            return updates.count(state, update)
+            return updates.accept(state, update)
         case on.UpdateUnusable():
             rejection = _rejection(event)
-            state = updates.put_out(state, event.client, event.round, rejection)
+            state = updates.drop_if_rejected(state, event.client, event.round, rejection)
             return state, (do.Reply(event.client, event.session, rejection),)
         case on.TrainingFailed(client=client, round=number, detail=detail):
-            return updates.out(state, client, number, f"failed: {detail}"), ()
+            return updates.drop_from_round(state, client, number, f"failed: {detail}"), ()
         case on.ModelMade():
             return commit(state, event)
         case on.Evaluated():

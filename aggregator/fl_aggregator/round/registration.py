@@ -46,7 +46,7 @@ def register(state: Run, event: Registered) -> Step:
     if known != client:
         state = replace(state, roster=state.roster.with_client(event.client, client))
     return state, (
-        Reply(event.client, event.session, Admit(part, held(state, event.client), event.examples)),
+        Reply(event.client, event.session, Admit(part, partition_of(state, event.client), event.examples)),
     )
 
 
@@ -105,7 +105,7 @@ def _part(state: Run, event: Registered) -> int | Refuse | None:
     return part
 
 
-def held(state: Run, client: str) -> int | None:
+def partition_of(state: Run, client: str) -> int | None:
     """The open round for which the client's update is already here."""
     phase = state.phase
     return phase.round if isinstance(phase, Collecting) and client in phase.updates else None

@@ -9,12 +9,12 @@ from typing import Final, Literal
 
 from fl_shared.protocol.messages import ClientRole
 
-FAREWELL: Final = 2.0
+WILL_DELAY: Final = 2.0
 """Seconds that a broker takes at most from the first will that it sends at its end until we hear that it is gone."""
 RECONFIRMING: Final = 10.0
 """Seconds that edges get to register again after our own connection was gone, if the grace is not longer: it
 was not their link that blinked, and a broker that restarts has cut off all of them."""
-OVERTAKING: Final = 10.0
+SESSION_OVERLAP: Final = 10.0
 """Seconds after a will in which a registration of the same session is one that it has overtaken."""
 MAX_DEPARTURES: Final = 1000
 """Sessions that are remembered for having ended; more at once are a broker's or a network's end."""
@@ -94,7 +94,7 @@ class Roster:
     def _departed(self, name: str, session: str, now: float) -> Roster:
         if self.departures.get(name, ("", 0.0))[0] == session:
             return self
-        recent = {n: (s, at) for n, (s, at) in self.departures.items() if now - at < OVERTAKING}
+        recent = {n: (s, at) for n, (s, at) in self.departures.items() if now - at < SESSION_OVERLAP}
         if len(recent) >= MAX_DEPARTURES:
             return self
         return replace(self, departures={**recent, name: (session, now)})
@@ -103,13 +103,13 @@ class Roster:
         """Whether a registration is that of a session that has ended: its will came first, since what is sent at
         QoS 0 does not wait in the broker's queue."""
         ended, at = self.departures.get(name, ("", 0.0))
-        return ended == session and now - at < OVERTAKING
+        return ended == session and now - at < SESSION_OVERLAP
 
     def none_lost_just_before(self, now: float) -> Roster:
         """Our own connection is gone: a broker that is stopped sends all wills first, and they say nothing of edges."""
         clients = {
             name: replace(client, lost_at=None)
-            if client.lost_at is not None and not client.unconfirmed and now - client.lost_at < FAREWELL
+            if client.lost_at is not None and not client.unconfirmed and now - client.lost_at < WILL_DELAY
             else client
             for name, client in self.clients.items()
         }

@@ -71,7 +71,7 @@ def _short(digest: str | None) -> str:
     return "none" if digest is None else digest[:12]
 
 
-def count(state: Run, update: UpdateFacts) -> Step:
+def accept(state: Run, update: UpdateFacts) -> Step:
     """An update lies in the spool. It may be there for the second time, or the round may have closed."""
     answer = decide(state, update)
     if answer is not None:
@@ -87,14 +87,14 @@ def reply(update: UpdateFacts, body: do.Accept | do.Reject) -> do.Reply:
     return do.Reply(update.client, update.session, body)
 
 
-def put_out(state: Run, client: str, number: int, verdict: do.Accept | do.Reject) -> Run:
+def drop_if_rejected(state: Run, client: str, number: int, verdict: do.Accept | do.Reject) -> Run:
     """A selected edge whose update is no good will not send another: it is out of the round."""
     if isinstance(verdict, do.Accept):
         return state
-    return out(state, client, number, f"rejected: {verdict.reason}: {verdict.detail}")
+    return drop_from_round(state, client, number, f"rejected: {verdict.reason}: {verdict.detail}")
 
 
-def out(state: Run, client: str, number: int, why: str) -> Run:
+def drop_from_round(state: Run, client: str, number: int, why: str) -> Run:
     """Nothing is awaited any more of ``client`` in round ``number``, if it is the open one."""
     phase = state.phase
     if not isinstance(phase, Collecting) or phase.round != number or client not in phase.awaited:

@@ -9,27 +9,27 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from fl_aggregator.aggregation.uploads import Misfit
-from fl_aggregator.aggregation.worker import Done
-from fl_aggregator.messaging.connections import Links
+from fl_aggregator.aggregation.uploads import InvalidOffer
+from fl_aggregator.aggregation.worker import JobDone
+from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import MAX_WAITING, Arrival, Inbox, Item, Signal
-from fl_aggregator.messaging.rate_limiter import Gate
-from fl_aggregator.messaging.rejections import Refusals
-from fl_aggregator.messaging.router import Reception
-from fl_aggregator.messaging.unsealing import Seals
+from fl_aggregator.messaging.rate_limiter import RateLimiter
+from fl_aggregator.messaging.rejections import Rejections
+from fl_aggregator.messaging.router import Router
+from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.monitoring.tracking.trackers import Trackers, Vitals
 from fl_aggregator.monitoring.views import notices
-from fl_aggregator.monitoring.views.history import Curves
+from fl_aggregator.monitoring.views.history import History
 from fl_aggregator.monitoring.views.round_record import read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Finished, Run, new_run
 from fl_aggregator.server import occupancy, resume
-from fl_aggregator.server.disk_pause import Pause
+from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.interpreter import Interpreter
 from fl_aggregator.server.launch import Launch
-from fl_aggregator.server.resume import Resumption
+from fl_aggregator.server.resume import RecoveredRun
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import utc_now
 from fl_shared.cli.broker_access import BrokerReach
@@ -71,7 +71,7 @@ class Aggregator:
         launch: Launch,
         broker: BrokerReach,
         *,
-        seals: Seals | None = None,
+        seals: Unsealer | None = None,
         observer: Observer | None = None,
         trackers: Trackers | None = None,
     ) -> None:
@@ -79,20 +79,20 @@ class Aggregator:
         self.settings = settings = launch.record.settings
         self._launch = launch
         self.scope = Scope(run=launch.record.run, epoch=launch.record.epoch)
-        self._gate = Gate(
+        self._gate = RateLimiter(
             settings.prefix, settings.clients, settings.known_at_most, lambda: self._state.roster
         )
         self.inbox = Inbox(self._gate.admit)
-        self.refusals = Refusals()
+        self.refusals = Rejections()
         self._broker = broker
         self._directory = launch.directory
         self._observer = observer
         self._trackers = Trackers() if trackers is None else trackers
         self._network = Network("fl-aggregator")
-        self._links = Links(self._network, broker, settings.prefix, self.scope, self.inbox)
-        seals = seals or Seals(broker.kit, required=False)
-        self._reception = Reception(self._links, self.refusals, seals, self.scope)
-        self._pause = Pause(self.inbox, self._take, self._tell_of_pause)
+        self._links = Connections(self._network, broker, settings.prefix, self.scope, self.inbox)
+        seals = seals or Unsealer(broker.kit, required=False)
+        self._reception = Router(self._links, self.refusals, seals, self.scope)
+        self._pause = DiskPause(self.inbox, self._take, self._tell_of_pause)
         self._events: deque[on.Event] = deque()
         self._interpreter = Interpreter(
             launch,
@@ -179,7 +179,7 @@ class Aggregator:
         how = f"; when that is put right, go on with --resume {directory}" if self.running else ""
         return RunFailed(f"{error.filename or directory}: {error.strerror or error}{how}")
 
-    def _resume(self, found: Resumption) -> None:
+    def _resume(self, found: RecoveredRun) -> None:
         """Takes the run up where the journal says that it was; run time stood still meanwhile."""
         LOG.info("run %s goes on: %s", self.scope.run, resume.how(found.state))
         self._started -= found.now
@@ -199,7 +199,7 @@ class Aggregator:
             self._interpreter.perform(effect, self._state)
 
     @property
-    def curves(self) -> Curves:
+    def curves(self) -> History:
         """The rounds that have ended, in earlier starts of the aggregator too."""
         return self._interpreter.for_watchers.curves
 
@@ -262,7 +262,7 @@ class Aggregator:
                 self._interpreter.perform(effect, before)  # before anybody can see what comes of it
         self._state = after
         if after.roster is not before.roster:
-            notices.tell(event, self._state)
+            notices.log_presence(event, self._state)
         for effect in effects:
             if not isinstance(effect, do.Record):
                 self._interpreter.perform(effect, after)
@@ -285,7 +285,7 @@ class Aggregator:
 
     def _take(self, lane: str, item: Item) -> None:
         match item:
-            case Done():
+            case JobDone():
                 self._done(item)
             case Signal(reason=reason):
                 self._handle(on.Interrupted(now=self._now(), reason=reason))
@@ -341,7 +341,7 @@ class Aggregator:
         kept = self._workshop.uploads.kept
         try:
             complete = self._pause.attempt(lambda: self._workshop.uploads.take(chunk, self._now()))
-        except Misfit as error:
+        except InvalidOffer as error:
             self._reception.drop(self._state, chunk.client, error.reason, str(error))
             return
         if self._workshop.uploads.kept > kept:
@@ -350,7 +350,7 @@ class Aggregator:
         if complete is not None:
             self._handle(on.UpdateArrived(now=self._now(), update=complete))
 
-    def _done(self, done: Done) -> None:
+    def _done(self, done: JobDone) -> None:
         """The workshop has finished something."""
         if done.full is not None and done.again is not None:
             self._pause.until_room(done.full)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from fl_aggregator.aggregation.worker import Done
+from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.inbox import Arrival, Inbox, Item, Lane, size_of
 from fl_aggregator.storage.disk_space import DiskFull, has_room
 
@@ -28,7 +28,7 @@ MAX_HELD_BYTES: Final = 64 * 2**20
 Result = TypeVar("Result")
 
 
-class Pause:
+class DiskPause:
     """Belongs to the loop's thread, which it holds while it waits. Meanwhile (a few times a second, and at both ends)
     ``tell`` is called, and ``take`` is given what arrives and cannot wait: it must not change the run's state, but
     may raise to end the run; the pause then stays as it is.
@@ -113,7 +113,7 @@ class Pause:
                 look = time.monotonic() + LOOK_EVERY
 
     def _hold(self, lane: Lane, item: Item) -> None:
-        if isinstance(item, Done):
+        if isinstance(item, JobDone):
             self._held.append((lane, item))
         elif lane == "updates" and isinstance(item, Arrival):
             if self._held_bytes + size_of(item) <= MAX_HELD_BYTES:

@@ -6,23 +6,23 @@ import logging
 from collections.abc import Callable
 from typing import Final, TypeVar, assert_never
 
-from fl_aggregator.aggregation.uploads import Misfit
-from fl_aggregator.aggregation.worker import Workshop
+from fl_aggregator.aggregation.uploads import InvalidOffer
+from fl_aggregator.aggregation.worker import AggregationWorker
 from fl_aggregator.messaging import translate
-from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import Inbox
-from fl_aggregator.messaging.publisher import Bulletins, Publications
-from fl_aggregator.messaging.rate_limiter import Gate
-from fl_aggregator.messaging.rejections import Refusals
-from fl_aggregator.messaging.watcher_feed import ForWatchers
+from fl_aggregator.messaging.publisher import ModelPublisher, StatusPublisher
+from fl_aggregator.messaging.rate_limiter import RateLimiter
+from fl_aggregator.messaging.rejections import Rejections
+from fl_aggregator.messaging.watcher_feed import ObserverFeed
 from fl_aggregator.monitoring.tracking.trackers import Trackers
 from fl_aggregator.monitoring.views.round_record import RoundRecord, read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Run
-from fl_aggregator.server.disk_pause import Pause
+from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.launch import Launch
-from fl_aggregator.server.resume import Resumption
+from fl_aggregator.server.resume import RecoveredRun
 from fl_aggregator.storage.disk_space import room_for
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -47,12 +47,12 @@ class Interpreter:
         self,
         launch: Launch,
         scope: Scope,
-        links: Links,
+        links: Connections,
         inbox: Inbox,
         *,
-        gate: Gate,
-        refusals: Refusals,
-        pause: Pause,
+        gate: RateLimiter,
+        refusals: Rejections,
+        pause: DiskPause,
         trackers: Trackers,
         post: Callable[[on.Event], None],
         clock: Callable[[], float],
@@ -67,15 +67,15 @@ class Interpreter:
         self._trackers = trackers
         self._post = post
         self._clock = clock
-        self.workshop = Workshop(
+        self.workshop = AggregationWorker(
             settings, launch.strategy, launch.directory, self._grant, lambda done: inbox.put("control", done)
         )
         started = launch.record.started.removesuffix("+00:00") + "Z"
-        self.for_watchers = ForWatchers(links, scope, started, self.workshop.under_way)
-        self.bulletins = Bulletins(links, scope, self.for_watchers)
-        self._publications = Publications(links, scope, settings.task, launch.record.chunk)
+        self.for_watchers = ObserverFeed(links, scope, started, self.workshop.under_way)
+        self.bulletins = StatusPublisher(links, scope, self.for_watchers)
+        self._publications = ModelPublisher(links, scope, settings.task, launch.record.chunk)
 
-    def restore(self, found: Resumption) -> tuple[str, ...]:
+    def restore(self, found: RecoveredRun) -> tuple[str, ...]:
         """Takes up models, history and the open round of a run that is resumed.
 
         Gives the clients whose accepted update is not in the spool any more, sorted.
@@ -166,7 +166,7 @@ class Interpreter:
         assert isinstance(offer, m.Offer)
         try:
             complete = self.workshop.receive(offer, update, self._clock())
-        except Misfit as error:
+        except InvalidOffer as error:
             # By an event, since it is out of the round: it will not send another one.
             self._post(
                 on.UpdateUnusable(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fl_aggregator.aggregation.strategies.registry import Strategy, load
-from fl_aggregator.server.resume import Resumption, recall
+from fl_aggregator.server.resume import RecoveredRun, recover
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage import run_directory
 from fl_aggregator.storage.checkpoint import Model, read_safetensors
@@ -23,7 +23,7 @@ class Launch:
     directory: RunDirectory
     strategy: Strategy
     first_weights: Model | None = None
-    taken_up: Resumption | None = None
+    taken_up: RecoveredRun | None = None
 
     def recording(self, **more: object) -> Launch:
         """With ``more`` in ``run.json``, when that is written."""
@@ -64,7 +64,7 @@ def resume(path: Path, *, simulated: bool) -> Launch:
     strategy = load(record.settings.strategy)
     directory = RunDirectory(path, record.durability, resume=True)
     try:
-        found = recall(directory, record)
+        found = recover(directory, record)
     except BaseException:
         directory.close()
         raise

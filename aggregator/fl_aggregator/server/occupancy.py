@@ -10,7 +10,7 @@ import logging
 import time
 from typing import Final
 
-from fl_aggregator.messaging.connections import Links
+from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import Arrival, Inbox, Signal
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
@@ -25,7 +25,9 @@ LOG: Final = logging.getLogger(__name__)
 ANSWER_WAIT: Final = 5.0
 
 
-def stop_if_occupied(links: Links, inbox: Inbox, scope: Scope, prefix: str, broker: BrokerAddress) -> None:
+def stop_if_occupied(
+    links: Connections, inbox: Inbox, scope: Scope, prefix: str, broker: BrokerAddress
+) -> None:
     """Waits up to 6 s for a sign of life of a run that was born here. Raises ``UserError`` if it lives.
 
     Nothing of ours was published yet, so that whatever is heard is somebody else's: another run's, or that of an

@@ -41,7 +41,7 @@ LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Resumption:
+class RecoveredRun:
     """Where a run was. ``now``: run time of the last event; ``begun``: whether there was any.
 
     ``models`` (the newest two) and ``results`` are what was published last; ``best`` what was kept as such,
@@ -80,7 +80,7 @@ class Resumption:
         return tuple(effects)
 
 
-def recall(directory: RunDirectory, record: RunRecord) -> Resumption:
+def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
     """Reads the journal, and makes the history what it says. Raises ``UserError`` if the run has ended and said
     so, or if another version of the round machine recorded it."""
     if record.machine != machine.VERSION:
@@ -132,7 +132,7 @@ def recall(directory: RunDirectory, record: RunRecord) -> Resumption:
         )
     newest = tuple(models[version] for version in sorted(models)[-2:])
     shown = tuple(results.values())[-RESULTS_RETAINED:]
-    return Resumption(record, state, now, begun, newest, shown, best, updates)
+    return RecoveredRun(record, state, now, begun, newest, shown, best, updates)
 
 
 def _mend_history(directory: RunDirectory, state: Run, lines: dict[int, Summary]) -> None:

@@ -39,7 +39,7 @@ class Trust:
         if not isinstance(topic, UNSIGNED):
             self._verifier.check(text, payload)
 
-    def why_old(self, text: str, message: m.Message, member: Member | None) -> str | None:
+    def staleness(self, text: str, message: m.Message, member: Member | None) -> str | None:
         """Why a message that was signed, if it had to be, is not to be obeyed, or null. ``member``: where it belongs.
 
         Births are never old: all that comes of them is that the edge registers.

@@ -28,7 +28,7 @@ RETRY_CARRIER: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class ModelUser:
     """Job ``job`` of ``client``, or (``job`` null) its predictions."""
 
     client: str
@@ -53,13 +53,13 @@ class Model:
         return self.memory.part(sum(len(section.data) for section in before), len(self.weights.data))
 
 
-class Carrier(Protocol):
+class Transport(Protocol):
     """A connection that a model can come over (`wire.Wire`)."""
 
     def ask(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None: ...
 
 
-Done = Callable[[Holder, str, Model | None, str], None]
+Done = Callable[[ModelUser, str, Model | None, str], None]
 """Called once for each fetch that was not released: holder, digest, and the model, or null and why not."""
 
 
@@ -81,8 +81,8 @@ class _Entry:
         self.place = _Place()
         self.download = Download(digest, allocate=self.place.allocate)
         self.model: Model | None = None
-        self.holders: set[Holder] = set()
-        self.until: dict[Holder, float] = {}
+        self.holders: set[ModelUser] = set()
+        self.until: dict[ModelUser, float] = {}
         """Those who still wait, and for how long."""
         self.carrier: str | None = None
         self.report_at = now + REPORT_EVERY
@@ -91,13 +91,13 @@ class _Entry:
 class ModelStore:
     """``carrier_of`` gives the connection of a client, or null while it has none. Times are seconds."""
 
-    def __init__(self, carrier_of: Callable[[str], Carrier | None], done: Done) -> None:
+    def __init__(self, carrier_of: Callable[[str], Transport | None], done: Done) -> None:
         self._carrier_of = carrier_of
         self._done = done
         self._entries: dict[str, _Entry] = {}
         self._retry_at = 0.0
 
-    def fetch(self, holder: Holder, digest: str, now: float, patience: float) -> None:
+    def fetch(self, holder: ModelUser, digest: str, now: float, patience: float) -> None:
         """Holds the model, and gets it if it is not here; ``done`` is called within ``patience``, or at once."""
         entry = self._entries.get(digest)
         if entry is None:
@@ -109,7 +109,7 @@ class ModelStore:
         entry.until[holder] = now + patience
         self._ask(entry, now)
 
-    def held(self, holder: Holder, digest: str) -> Model | None:
+    def held(self, holder: ModelUser, digest: str) -> Model | None:
         entry = self._entries.get(digest)
         return entry.model if entry is not None and holder in entry.holders else None
 
@@ -118,7 +118,7 @@ class ModelStore:
         entry = self._entries.get(digest)
         return "" if entry is None else entry.download.progress
 
-    def release(self, holder: Holder, digest: str) -> None:
+    def release(self, holder: ModelUser, digest: str) -> None:
         """The holder needs it no more. A fetch of its own that is under way ends without ``done``."""
         entry = self._entries.get(digest)
         if entry is None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from fl_edge.messaging.model_store import Holder, Model, ModelStore
+from fl_edge.messaging.model_store import Model, ModelStore, ModelUser
 from fl_edge.prediction.rate_limit import Quota
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt
@@ -55,7 +55,7 @@ class Answer:
     error: str | None = None
 
 
-class Oracle(Protocol):
+class PredictionBackend(Protocol):
     """Where predictions are made: gives the number of a job that ends with `Predictor.predicted`."""
 
     def predict(self, task: str, model: Model, payload: bytes) -> int: ...
@@ -72,7 +72,7 @@ class Predictor:
         client: str,
         prefix: str,
         store: ModelStore,
-        oracle: Oracle,
+        oracle: PredictionBackend,
         connect: Callable[[], Connection],
         first_seq: int,
         quota: Quota,
@@ -97,8 +97,8 @@ class Predictor:
         self._running: dict[int, tuple[Request, m.ModelAnnouncement]] = {}
 
     @property
-    def holder(self) -> Holder:
-        return Holder(self._client)
+    def holder(self) -> ModelUser:
+        return ModelUser(self._client)
 
     # --- models -------------------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Predictor:
                 self._fetch(self._announced, now)
 
     def predicted(self, job: int, answer: Answer) -> None:
-        """What a job of `Oracle` has come to."""
+        """What a job of `PredictionBackend` has come to."""
         found = self._running.pop(job, None)
         if found is not None:
             self._answer(*found, answer)

@@ -8,8 +8,8 @@ from typing import assert_never
 from fl_edge.messaging.model_store import Model
 from fl_edge.prediction.predictor import Answer
 from fl_edge.session import effects, events
-from fl_edge.session.state import Appraisal
-from fl_edge.storage.label_counts_file import PartsFile
+from fl_edge.session.state import Evaluation
+from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.workers import protocol
 from fl_edge.workers.pool import Pool
 from fl_shared.tensors.sections import ModelSection
@@ -17,7 +17,7 @@ from fl_shared.transfer.upload import FinishedUpdate
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class JobOwner:
     """Job ``job`` of the session of ``client``, or (null) a prediction of its predictor."""
 
     client: str
@@ -27,26 +27,26 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
-    """A prediction job is done; ``id`` is what `Labour.predict` gave."""
+class PredictionResult:
+    """A prediction job is done; ``id`` is what `Dispatcher.predict` gave."""
 
     client: str
     id: int
     answer: Answer
 
 
-class Labour:
+class Dispatcher:
     """Not thread-safe: one thread starts jobs and hands in their results."""
 
-    def __init__(self, pool: Pool, label_counts: PartsFile) -> None:
+    def __init__(self, pool: Pool, label_counts: LabelCountsFile) -> None:
         """``loaded`` is told what a client's part turned out to be."""
         self._pool = pool
         self._label_counts = label_counts
-        self._owners: dict[int, Owner] = {}
+        self._owners: dict[int, JobOwner] = {}
         self._ids: dict[tuple[str, int], int] = {}
 
     def load(self, client: str, effect: effects.Load) -> None:
-        self._start(Owner(client, effect.job), self._pool.load(client, effect.task, effect.partition))
+        self._start(JobOwner(client, effect.job), self._pool.load(client, effect.task, effect.partition))
 
     def train(self, client: str, effect: effects.Train, base: Model | None) -> None:
         selected = effect.selected
@@ -58,7 +58,7 @@ class Labour:
             selected.training,
             selected.round,
         )
-        self._start(Owner(client, effect.job, None if base is None else base.digest), pool_id)
+        self._start(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
 
     def evaluate(self, client: str, effect: effects.Evaluate, model: Model) -> None:
         pool_id = self._pool.evaluate(
@@ -68,11 +68,11 @@ class Labour:
             effect.partition,
             _given(model),
         )
-        self._start(Owner(client, effect.job), pool_id)
+        self._start(JobOwner(client, effect.job), pool_id)
 
     def predict(self, client: str, task: str, model: Model, payload: bytes) -> int:
         pool_id = self._pool.predict(task, _given(model), payload)
-        self._owners[pool_id] = Owner(client, None)
+        self._owners[pool_id] = JobOwner(client, None)
         return pool_id
 
     def cancel(self, client: str, job: int) -> None:
@@ -82,20 +82,22 @@ class Labour:
             self._owners.pop(pool_id, None)
             self._pool.cancel(pool_id)
 
-    def done(self, result: protocol.JobResult, now: float) -> tuple[str, events.Event | Forecast] | None:
+    def done(
+        self, result: protocol.JobResult, now: float
+    ) -> tuple[str, events.Event | PredictionResult] | None:
         """Whom the result concerns, and what it tells them; null: nobody waits for it any more."""
         owner = self._owners.pop(result.id, None)
         if owner is None:
             return None
         if owner.job is None:
-            return owner.client, Forecast(owner.client, result.id, _answer(result.outcome))
+            return owner.client, PredictionResult(owner.client, result.id, _answer(result.outcome))
         self._ids.pop((owner.client, owner.job), None)
         loaded = result.outcome
         if isinstance(loaded, protocol.Loaded):
             self._label_counts.append(owner.client, loaded.examples, loaded.holdout_examples, loaded.labels)
         return owner.client, _event(owner, owner.job, result.outcome, now)
 
-    def _start(self, owner: Owner, pool_id: int) -> None:
+    def _start(self, owner: JobOwner, pool_id: int) -> None:
         assert owner.job is not None
         self._owners[pool_id] = owner
         self._ids[owner.client, owner.job] = pool_id
@@ -115,7 +117,7 @@ def _answer(outcome: protocol.Outcome) -> Answer:
             raise AssertionError(f"a prediction has the outcome {type(outcome).__name__}")
 
 
-def _event(owner: Owner, job: int, outcome: protocol.Outcome, now: float) -> events.Event:
+def _event(owner: JobOwner, job: int, outcome: protocol.Outcome, now: float) -> events.Event:
     match outcome:
         case protocol.Loaded():
             return events.PartLoaded(
@@ -133,7 +135,7 @@ def _event(owner: Owner, job: int, outcome: protocol.Outcome, now: float) -> eve
             )
             return events.Trained(now, job, update)
         case protocol.Evaluated():
-            found = Appraisal(outcome.examples, outcome.loss, outcome.accuracy, outcome.confusion)
+            found = Evaluation(outcome.examples, outcome.loss, outcome.accuracy, outcome.confusion)
             return events.Evaluated(now, job, found)
         case protocol.Failed(kind=kind, message=message):
             return events.JobFailed(now, job, message, users_mistake=kind in ("data-missing", "unknown-task"))

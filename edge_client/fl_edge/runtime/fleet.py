@@ -24,7 +24,7 @@ from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.loop import Inbox, Interrupted, Runtime
 from fl_edge.session.state import Identity, Session
 from fl_edge.storage import update_store
-from fl_edge.storage.label_counts_file import PartsFile
+from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import PREFIX as SYNTHETIC
@@ -115,7 +115,7 @@ def run(settings: FleetSettings) -> int:
             pool,
             inbox,
             keeper,
-            PartsFile(settings.parts_file),
+            LabelCountsFile(settings.parts_file),
             prefix=settings.reach.prefix,
             broker=str(settings.reach.address),
             patience=settings.wait,

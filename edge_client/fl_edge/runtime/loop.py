@@ -17,18 +17,18 @@ from functools import partial
 from typing import Final, assert_never
 
 from fl_edge.messaging.connection import WireEvent
-from fl_edge.messaging.model_store import Carrier, Holder, Model, ModelStore
+from fl_edge.messaging.model_store import Model, ModelStore, ModelUser, Transport
 from fl_edge.prediction.predictor import Predictor
 from fl_edge.prediction.rate_limit import Quota
 from fl_edge.runtime import inbox as bounded
-from fl_edge.runtime.dispatcher import Forecast, Labour
+from fl_edge.runtime.dispatcher import Dispatcher, PredictionResult
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.notices import Vigil
-from fl_edge.runtime.router import Reception
+from fl_edge.runtime.router import Router
 from fl_edge.session import effects, events, machine
 from fl_edge.session.state import Registering
-from fl_edge.storage.label_counts_file import PartsFile
+from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.update_store import Keeper
 from fl_edge.workers.pool import Pool
 from fl_edge.workers.protocol import JobResult
@@ -68,7 +68,7 @@ def _size(event: WireEvent | mqtt.Event) -> int | None:
 
 
 class _EdgeOracle:
-    def __init__(self, labour: Labour, client: str) -> None:
+    def __init__(self, labour: Dispatcher, client: str) -> None:
         self._labour, self._client = labour, client
 
     def predict(self, task: str, model: Model, payload: bytes) -> int:
@@ -87,7 +87,7 @@ class Runtime:
         pool: Pool,
         inbox: Inbox,
         keeper: Keeper,
-        parts: PartsFile,
+        parts: LabelCountsFile,
         *,
         prefix: str,
         broker: str,
@@ -104,7 +104,7 @@ class Runtime:
         self._quota = Quota(clock())
         self._heartbeat = heartbeat
         self._clock = clock
-        self._labour = Labour(pool, parts)
+        self._labour = Dispatcher(pool, parts)
         self._store = ModelStore(self._carrier, self._fetched)
         self._told: deque[tuple[Edge, events.Event]] = deque()
         self._timers: list[tuple[float, int, Edge]] = []
@@ -113,7 +113,7 @@ class Runtime:
         self._alive = len(self._edges)
         self._companions = [edge for edge in edges if edge.state.identity.roles == ("evaluate",)]
         self._vigil = Vigil(edges, broker, patience, clock())
-        self._reception = Reception(prefix, self._store, self._vigil, self._tell, self._settle)
+        self._reception = Router(prefix, self._store, self._vigil, self._tell, self._settle)
         self._next_second = clock() + 1.0
         first_seq = int(time.time() * 1000)
         for edge in edges:
@@ -246,17 +246,17 @@ class Runtime:
 
     # --- what comes from the workers and the store --------------------------------------------------------
 
-    def _job_done(self, edge: Edge, what: events.Event | Forecast) -> None:
-        if not isinstance(what, Forecast):
+    def _job_done(self, edge: Edge, what: events.Event | PredictionResult) -> None:
+        if not isinstance(what, PredictionResult):
             self._tell(edge, what)
         elif edge.predictor is not None:
             edge.predictor.predicted(what.id, what.answer)
 
-    def _carrier(self, client: str) -> Carrier | None:
+    def _carrier(self, client: str) -> Transport | None:
         wire = self._edges[client].wire
         return wire if wire is not None and wire.is_up else None
 
-    def _fetched(self, holder: Holder, digest: str, model: Model | None, why: str) -> None:
+    def _fetched(self, holder: ModelUser, digest: str, model: Model | None, why: str) -> None:
         edge, now = self._edges[holder.client], self._clock()
         if holder.job is None:
             if edge.predictor is not None:
@@ -285,7 +285,7 @@ class Runtime:
                 self._labour.load(client, effect)
             case effects.Fetch(job=job, digest=digest, patience=patience):
                 edge.held[job] = digest
-                self._store.fetch(Holder(client, job), digest, now, patience)
+                self._store.fetch(ModelUser(client, job), digest, now, patience)
             case effects.Train(job=job, selected=selected):
                 base = None if selected.base is None else self._take(edge, job)
                 self._labour.train(client, effect, base)
@@ -297,7 +297,7 @@ class Runtime:
             case effects.OfferModel(announced=announced):
                 if edge.predictor is not None:
                     edge.predictor.announced(announced, now)
-            case effects.Say(text=text, level=level):
+            case effects.LogNotice(text=text, level=level):
                 LOG.log(getattr(logging, level.upper()), "%s", text, extra={"client": client})
             case effects.Disconnect():
                 self._disconnect(edge)
@@ -306,7 +306,7 @@ class Runtime:
 
     def _take(self, edge: Edge, job: int) -> Model:
         """The model that the job has fetched. The pool has its memory from now on, and the store need not."""
-        model = self._store.held(Holder(edge.client, job), edge.held[job])
+        model = self._store.held(ModelUser(edge.client, job), edge.held[job])
         assert model is not None, "a machine starts with a model only what has fetched it"
         self._release(edge, job)
         return model
@@ -314,7 +314,7 @@ class Runtime:
     def _release(self, edge: Edge, job: int) -> None:
         digest = edge.held.pop(job, None)
         if digest is not None:
-            self._store.release(Holder(edge.client, job), digest)
+            self._store.release(ModelUser(edge.client, job), digest)
 
     def _disconnect(self, edge: Edge) -> None:
         """All at once when everything ends, which is the network's matter."""

@@ -30,7 +30,7 @@ class _Old(Exception):
     """It was said once, and is so no more: somebody has kept it (protocol, 9.5 to 9.7)."""
 
 
-class Reception:
+class Router:
     """``tell`` gives an event to an edge's session, ``settle`` has the effects of all that was told performed."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Reception:
                     self._store.line_lost(edge.client, now)
                 self._vigil.lost(edge, reason, now)
             case mqtt.Refused(reason=reason):
-                self._tell(edge, events.Barred(now, reason))
+                self._tell(edge, events.ConnectionRefused(now, reason))
             case mqtt.Received():
                 self._received(edge, event, now)
             case mqtt.Subscribed():
@@ -82,7 +82,7 @@ class Reception:
         names = ", ".join(event.refused)
         if edge.wire.essential(event.refused):
             reason = f"the broker does not let it subscribe to {names}: check the broker's access rules"
-            self._tell(edge, events.Barred(now, reason))
+            self._tell(edge, events.ConnectionRefused(now, reason))
         else:
             LOG.warning(
                 "the broker does not let it read %s, and it goes on without: check the account's rights",
@@ -122,7 +122,7 @@ class Reception:
         message = decode(topic, received.payload)
         if trust is not None:
             member = edge.state.member if isinstance(edge.state, Session) else None
-            if (why := trust.why_old(received.topic, message, member)) is not None:
+            if (why := trust.staleness(received.topic, message, member)) is not None:
                 raise _Old(why)
         return event_of(edge.client, topic, message, retained=received.retain, now=now)
 

@@ -100,7 +100,7 @@ class Disconnect:
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class LogNotice:
     text: str
     level: Literal["info", "warning", "error"] = "info"
 
@@ -117,5 +117,5 @@ Effect = (
     | Cancel
     | OfferModel
     | Disconnect
-    | Say
+    | LogNotice
 )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fl_edge.session.effects import Evaluate, Fetch, OfferModel, Say, Send
+from fl_edge.session.effects import Evaluate, Fetch, LogNotice, OfferModel, Send
 from fl_edge.session.events import Evaluated, Fetched, JobFailed
-from fl_edge.session.state import Appraisal, Appraised, Appraising, Part, Session, Told
+from fl_edge.session.state import Evaluating, Evaluation, EvaluationDone, LastAnswer, PartitionLoaded, Session
 from fl_edge.session.transitions import Step, numbered, started, stay, stop, then
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 
 PATIENCE = 600.0
 """Seconds that fetching a model may take which is to be evaluated. A newer version ends it anyway."""
-NONE = Appraisal(examples=0, loss=0.0, accuracy=0.0)
+NONE = Evaluation(examples=0, loss=0.0, accuracy=0.0)
 """Said all the same, so that nobody waits for it."""
 
 
@@ -34,23 +34,25 @@ def appraise(session: Session) -> Step:
     """Evaluates the newest model of the own run, or says again what it has found, where that is asked for."""
     post = session.own_post()
     announced = post.announced if post else None
-    if announced is None or announced.evaluate is None or isinstance(session.appraisal, Appraising):
+    if announced is None or announced.evaluate is None or isinstance(session.appraisal, Evaluating):
         return stay(session)
     if not _can(session, announced.evaluate, announced.task):
         return stay(session)
     match session.appraisal:
-        case Appraised(announced=before, split=split) if split == announced.evaluate and (
+        case EvaluationDone(announced=before, split=split) if split == announced.evaluate and (
             (before.run, before.version, before.digest)
             == (announced.run, announced.version, announced.digest)
         ):
             return tell(session)
         case _ if (
-            announced.evaluate == "holdout" and isinstance(session.part, Part) and not session.part.holdout
+            announced.evaluate == "holdout"
+            and isinstance(session.part, PartitionLoaded)
+            and not session.part.holdout
         ):
-            return tell(replace(session, appraisal=Appraised(announced, announced.evaluate, NONE, None)))
+            return tell(replace(session, appraisal=EvaluationDone(announced, announced.evaluate, NONE, None)))
         case _:
             session, job = started(session)
-            session = replace(session, appraisal=Appraising(job, announced, announced.evaluate))
+            session = replace(session, appraisal=Evaluating(job, announced, announced.evaluate))
             return stay(session, Fetch(job, announced.digest, PATIENCE))
 
 
@@ -60,14 +62,16 @@ def _can(session: Session, split: m.Split, task: str) -> bool:
         return False
     if split == "test":
         return "evaluate" in who.roles
-    return who.trains and isinstance(part, Part) and part.partition == member.partition
+    return who.trains and isinstance(part, PartitionLoaded) and part.partition == member.partition
 
 
 def fetched(session: Session, event: Fetched) -> Step:
     match session.appraisal:
-        case Appraising(job=job, announced=announced, split=split) if job == event.job:
+        case Evaluating(job=job, announced=announced, split=split) if job == event.job:
             partition = (
-                session.part.partition if split == "holdout" and isinstance(session.part, Part) else None
+                session.part.partition
+                if split == "holdout" and isinstance(session.part, PartitionLoaded)
+                else None
             )
             return stay(session, Evaluate(job, announced.task, announced.digest, split, partition))
         case _:
@@ -76,10 +80,10 @@ def fetched(session: Session, event: Fetched) -> Step:
 
 def evaluated(session: Session, event: Evaluated) -> Step:
     match session.appraisal:
-        case Appraising(job=job, announced=announced, split=split) if job == event.job:
+        case Evaluating(job=job, announced=announced, split=split) if job == event.job:
             found = event.appraisal
-            said = Say(f"version {announced.version}: accuracy {found.accuracy:.4f} on {split}")
-            session = replace(session, appraisal=Appraised(announced, split, found, None))
+            said = LogNotice(f"version {announced.version}: accuracy {found.accuracy:.4f} on {split}")
+            session = replace(session, appraisal=EvaluationDone(announced, split, found, None))
             return then(stay(session, said), tell, appraise)
         case _:
             return stay(session)
@@ -87,11 +91,11 @@ def evaluated(session: Session, event: Evaluated) -> Step:
 
 def failed(session: Session, event: JobFailed) -> Step:
     match session.appraisal:
-        case Appraising(job=job, announced=announced, split=split) if job == event.job:
-            session = replace(session, appraisal=Appraised(announced, split, NONE, None))
+        case Evaluating(job=job, announced=announced, split=split) if job == event.job:
+            session = replace(session, appraisal=EvaluationDone(announced, split, NONE, None))
             if event.users_mistake and session.identity.roles == ("evaluate",):
                 return stop(session, 2, event.detail)
-            said = Say(f"version {announced.version}: cannot evaluate it: {event.detail}", "warning")
+            said = LogNotice(f"version {announced.version}: cannot evaluate it: {event.detail}", "warning")
             return then(stay(session, said), tell, appraise)
         case _:
             return stay(session)
@@ -100,7 +104,7 @@ def failed(session: Session, event: JobFailed) -> Step:
 def tell(session: Session) -> Step:
     """Sends what was found, once to each start of the aggregator on each connection."""
     state, told = session.appraisal, session.admitted_as()
-    if told is None or not isinstance(state, Appraised) or state.told == told:
+    if told is None or not isinstance(state, EvaluationDone) or state.told == told:
         return stay(session)
     if state.announced.run != told.run:
         return stay(session)
@@ -111,7 +115,7 @@ def tell(session: Session) -> Step:
 
 
 def _message(
-    client: str, told: Told, seq: int, announced: m.ModelAnnouncement, split: m.Split, found: Appraisal
+    client: str, told: LastAnswer, seq: int, announced: m.ModelAnnouncement, split: m.Split, found: Evaluation
 ) -> m.Evaluation:
     return m.Evaluation(
         run=told.run,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fl_edge.session.state import Appraisal
+from fl_edge.session.state import Evaluation
 from fl_shared.protocol import messages as m
 from fl_shared.transfer.upload import FinishedUpdate
 
@@ -34,7 +34,7 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class Barred:
+class ConnectionRefused:
     """The broker will not have it, or not let it hear what is meant for it."""
 
     now: float
@@ -119,7 +119,7 @@ class Trained:
 class Evaluated:
     now: float
     job: int
-    appraisal: Appraisal
+    appraisal: Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ Event = (
     | ConnectionLost
     | TimePassed
     | StopRequested
-    | Barred
+    | ConnectionRefused
     | AggregatorSeen
     | PresenceSeen
     | Replied

@@ -17,12 +17,12 @@ from dataclasses import replace
 from typing import assert_never
 
 from fl_edge.session import evaluation, registration, reporting, rounds
-from fl_edge.session.effects import Effect, ForgetUpdate, KeepUpdate, Say
+from fl_edge.session.effects import Effect, ForgetUpdate, KeepUpdate, LogNotice
 from fl_edge.session.events import (
     AggregatorSeen,
-    Barred,
     Connected,
     ConnectionLost,
+    ConnectionRefused,
     Evaluated,
     Event,
     Fetched,
@@ -39,17 +39,17 @@ from fl_edge.session.events import (
     Trained,
 )
 from fl_edge.session.state import (
-    AwaitingPart,
+    AwaitingPartition,
     Confirming,
     Identity,
-    LoadingPart,
+    LoadingPartition,
     Offline,
     Registering,
     Reporting,
     Session,
     State,
     Stopped,
-    Unable,
+    TrainingFailed,
 )
 from fl_edge.session.transitions import Step, stay, stop, then
 from fl_shared.protocol import messages as m
@@ -89,7 +89,7 @@ def _react(session: Session, event: Event) -> Step:
             )
         case StopRequested():
             return stop(session, 130, "interrupted")
-        case Barred(reason=reason):
+        case ConnectionRefused(reason=reason):
             return stop(session, 2, reason)
         case AggregatorSeen():
             return registration.aggregator_seen(session, event)
@@ -130,7 +130,7 @@ def _react(session: Session, event: Event) -> Step:
         case Evaluated():
             return evaluation.evaluated(session, event)
         case JobFailed():
-            if isinstance(session.part, LoadingPart) and session.part.job == event.job:
+            if isinstance(session.part, LoadingPartition) and session.part.job == event.job:
                 return registration.part_failed(session, event)
             return then(rounds.work_failed(session, event), lambda s: evaluation.failed(s, event))
         case _:
@@ -161,7 +161,7 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Step:
         case m.Limited():
             # It is repeated like all that is not answered.
             said = f"the aggregator drops some of what it says: {reply.reason}: {reply.detail}"
-            return stay(session, Say(said, "warning"))
+            return stay(session, LogNotice(said, "warning"))
         case _:
             return stay(session)
 
@@ -182,8 +182,8 @@ def next_due(state: State) -> float | None:
     """When ``TimePassed`` has to be told next, or null: nothing waits for time to pass."""
     if isinstance(state, Stopped) or isinstance(state.link, Offline):
         return None
-    dues = [state.link.due] if isinstance(state.link, Registering | AwaitingPart | Confirming) else []
+    dues = [state.link.due] if isinstance(state.link, Registering | AwaitingPartition | Confirming) else []
     gone = state.aggregator is not None and state.aggregator.state == "offline"
-    if isinstance(state.work, Reporting | Unable) and state.admitted_as() and not gone:
+    if isinstance(state.work, Reporting | TrainingFailed) and state.admitted_as() and not gone:
         dues.append(state.work.due)
     return min(dues, default=None)

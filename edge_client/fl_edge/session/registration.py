@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fl_edge.session.effects import Cancel, Load, Say, Send
+from fl_edge.session.effects import Cancel, Load, LogNotice, Send
 from fl_edge.session.events import AggregatorSeen, Connected, JobFailed, PartLoaded, PresenceSeen
 from fl_edge.session.state import (
-    AwaitingPart,
+    AwaitingPartition,
     Confirming,
+    Connection,
     Idle,
-    Line,
     Loading,
-    LoadingPart,
+    LoadingPartition,
     Member,
-    NoPart,
+    NoPartition,
     Offline,
-    Part,
+    PartitionLoaded,
     Registered,
     Registering,
     Reporting,
@@ -45,7 +45,7 @@ LOADS = 3
 
 
 def connected(session: Session, event: Connected) -> Step:
-    line = Line(event.session, event.largest)
+    line = Connection(event.session, event.largest)
     # What was heard of the aggregator on the last connection may have changed since.
     fresh = replace(session, link=Registering(line, 0, event.now), aggregator=None)
     return then(announce(fresh), lambda s: register(s, event.now, 0))
@@ -81,7 +81,7 @@ def register(session: Session, now: float, attempt: int) -> Step:
 def await_part(session: Session, now: float, attempt: int) -> Step:
     assert session.line is not None
     due = now + pause(session.identity.client, attempt, PART_PAUSE)
-    return stay(replace(session, link=AwaitingPart(session.line, attempt, due)))
+    return stay(replace(session, link=AwaitingPartition(session.line, attempt, due)))
 
 
 def confirm(session: Session, now: float, attempt: int) -> Step:
@@ -89,7 +89,7 @@ def confirm(session: Session, now: float, attempt: int) -> Step:
     who, line, part, member = session.identity, session.line, session.part, session.member
     assert line is not None
     assert member is not None
-    assert isinstance(part, Part)
+    assert isinstance(part, PartitionLoaded)
     session, seq = numbered(session)
     message = m.Registration(
         run=member.run,
@@ -116,7 +116,7 @@ def repeat(session: Session, now: float) -> Step:
             return register(session, now, attempt + 1)
         case Confirming(attempt=attempt, due=due) if now >= due:
             return confirm(session, now, attempt + 1)
-        case AwaitingPart(attempt=attempt, due=due) if now >= due:
+        case AwaitingPartition(attempt=attempt, due=due) if now >= due:
             return then(register(session, now, 0), lambda s: await_part(s, now, attempt + 1))
         case _:
             return stay(session)
@@ -214,7 +214,7 @@ def _take_up_kept(session: Session, reply: m.Admitted, now: float) -> Step:
     if kept.selected.run != reply.run or not session.identity.trains:
         return stay(session)
     number = kept.selected.round
-    said = Say(f"round {number}: its update was finished before the restart")
+    said = LogNotice(f"round {number}: its update was finished before the restart")
     work = Reporting(kept.selected, kept.update, None, 0, now)
     return stay(replace(session, work=work, settled=max(session.settled, number - 1)), said)
 
@@ -226,7 +226,7 @@ def _is_held(session: Session, reply: m.Admitted) -> Step:
     session = replace(session, settled=max(session.settled, reply.held))
     if isinstance(session.work, Idle) or session.work.selected.round != reply.held:
         return stay(session)
-    said = Say(f"round {reply.held}: the aggregator has the update already")
+    said = LogNotice(f"round {reply.held}: the aggregator has the update already")
     return then(drop_work(session), lambda s: stay(s, said))
 
 
@@ -237,20 +237,20 @@ def _go_on(session: Session, before: Session, reply: m.Admitted, now: float) -> 
     named = f"admitted to run {reply.run} ({reply.task})"
     if not session.identity.trains:
         session = replace(session, link=Registered(line))
-        return stay(session) if isinstance(link, Registered) else stay(session, Say(named))
+        return stay(session) if isinstance(link, Registered) else stay(session, LogNotice(named))
     if partition is None:
-        if isinstance(link, AwaitingPart):
+        if isinstance(link, AwaitingPartition):
             return await_part(session, now, link.attempt)
-        said = Say(f"{named}; its part is given out when the run begins")
+        said = LogNotice(f"{named}; its part is given out when the run begins")
         return then(stay(session, said), lambda s: await_part(s, now, 0))
-    if isinstance(part, NoPart) or (part.task, part.partition) != (reply.task, partition):
-        said = Say(f"{named} with part {partition.index} of {partition.count}")
+    if isinstance(part, NoPartition) or (part.task, part.partition) != (reply.task, partition):
+        said = LogNotice(f"{named} with part {partition.index} of {partition.count}")
         return then(
             stay(session, said),
             lambda s: load(s, reply.task, partition, 0),
             lambda s: stay(replace(s, link=Loading(line))),
         )
-    if isinstance(part, LoadingPart):
+    if isinstance(part, LoadingPartition):
         return stay(replace(session, link=Loading(line)))
     if before.member != session.member or not isinstance(link, Confirming | Registered):
         return confirm(session, now, 0)
@@ -259,22 +259,24 @@ def _go_on(session: Session, before: Session, reply: m.Admitted, now: float) -> 
     session = replace(session, link=Registered(line))
     if isinstance(link, Registered):
         return stay(session)
-    return stay(session, Say(f"registered for run {reply.run} with {part.examples} examples"))
+    return stay(session, LogNotice(f"registered for run {reply.run} with {part.examples} examples"))
 
 
 def load(session: Session, task: str, partition: m.Partition, failures: int) -> Step:
-    effects = (Cancel(session.part.job),) if isinstance(session.part, LoadingPart) else ()
+    effects = (Cancel(session.part.job),) if isinstance(session.part, LoadingPartition) else ()
     session, job = started(session)
-    session = replace(session, part=LoadingPart(job, task, partition, failures))
+    session = replace(session, part=LoadingPartition(job, task, partition, failures))
     return stay(session, *effects, Load(job, task, partition))
 
 
 def part_loaded(session: Session, event: PartLoaded) -> Step:
     part = session.part
-    if not isinstance(part, LoadingPart) or part.job != event.job:
+    if not isinstance(part, LoadingPartition) or part.job != event.job:
         return stay(session)
-    loaded = Part(part.task, part.partition, event.examples, event.holdout, event.manifest)
-    said = Say(f"loaded part {part.partition.index}: {event.examples} examples, {event.holdout} held out")
+    loaded = PartitionLoaded(part.task, part.partition, event.examples, event.holdout, event.manifest)
+    said = LogNotice(
+        f"loaded part {part.partition.index}: {event.examples} examples, {event.holdout} held out"
+    )
     session = replace(session, part=loaded)
     if isinstance(session.link, Loading):
         return then(stay(session, said), lambda s: confirm(s, event.now, 0))
@@ -283,13 +285,13 @@ def part_loaded(session: Session, event: PartLoaded) -> Step:
 
 def part_failed(session: Session, event: JobFailed) -> Step:
     part = session.part
-    assert isinstance(part, LoadingPart)
-    session = replace(session, part=NoPart())
+    assert isinstance(part, LoadingPartition)
+    session = replace(session, part=NoPartition())
     if event.users_mistake:
         return stop(session, 2, event.detail)
     if part.failures + 1 >= LOADS:
         return stop(session, 1, f"cannot load its part: {event.detail}")
-    said = Say(f"cannot load its part of the data, trying again: {event.detail}", "warning")
+    said = LogNotice(f"cannot load its part of the data, trying again: {event.detail}", "warning")
     return then(stay(session, said), lambda s: load(s, part.task, part.partition, part.failures + 1))
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from fl_edge.session.effects import Say, Send, SendChunks
+from fl_edge.session.effects import LogNotice, Send, SendChunks
 from fl_edge.session.state import (
     Fetching,
     Granted,
     Idle,
+    LastAnswer,
     Offered,
     Reporting,
     Session,
     Shipment,
-    Told,
     Training,
-    Unable,
+    TrainingFailed,
     Whole,
 )
 from fl_edge.session.transitions import Step, drop_work, numbered, pause, stay, then
@@ -35,15 +35,15 @@ MAX_DETAIL = 1000
 
 def give_up(session: Session, selected: m.Selected, detail: str, now: float) -> Step:
     """Says that it cannot train in this round."""
-    said = Say(f"round {selected.round}: cannot train: {detail}", "warning")
-    session = replace(session, work=Unable(selected, detail[:MAX_DETAIL], None, 0, now))
+    said = LogNotice(f"round {selected.round}: cannot train: {detail}", "warning")
+    session = replace(session, work=TrainingFailed(selected, detail[:MAX_DETAIL], None, 0, now))
     return then(stay(session, said), lambda s: report(s, now))
 
 
 def report(session: Session, now: float) -> Step:
     """Sends what is to be reported, unless this connection has told it to this start of the aggregator."""
     match session.work:
-        case Reporting(told=told) | Unable(told=told) if told != session.admitted_as():
+        case Reporting(told=told) | TrainingFailed(told=told) if told != session.admitted_as():
             return _send(session, now, 0)
         case _:
             return stay(session)
@@ -53,7 +53,7 @@ def repeat(session: Session, now: float) -> Step:
     """Sends it again when that is due. To an aggregator that has said that it is gone, it is of no use."""
     gone = session.aggregator is not None and session.aggregator.state == "offline"
     match session.work:
-        case Reporting(attempt=attempt, due=due) | Unable(attempt=attempt, due=due) if (
+        case Reporting(attempt=attempt, due=due) | TrainingFailed(attempt=attempt, due=due) if (
             now >= due and not gone
         ):
             return _send(session, now, attempt + 1)
@@ -68,7 +68,7 @@ def _send(session: Session, now: float, attempt: int) -> Step:
     match work:
         case Reporting():
             return _ship(session, work, told, now, attempt)
-        case Unable(selected=selected, detail=detail):
+        case TrainingFailed(selected=selected, detail=detail):
             session, seq = numbered(session)
             failed = m.TrainingFailed(
                 run=told.run,
@@ -88,7 +88,7 @@ def _send(session: Session, now: float, attempt: int) -> Step:
             assert_never(work)
 
 
-def _ship(session: Session, work: Reporting, told: Told, now: float, attempt: int) -> Step:
+def _ship(session: Session, work: Reporting, told: LastAnswer, now: float, attempt: int) -> Step:
     """Sends the update whole where that may be (6.1), and else offers it."""
     who, line, update = session.identity, session.line, work.update
     assert line is not None
@@ -113,7 +113,7 @@ def _ship(session: Session, work: Reporting, told: Told, now: float, attempt: in
     return stay(replace(session, work=work), Send(t.UpdatesTopic(who.client), message))
 
 
-def _sender(session: Session, told: Told, work: Reporting) -> Sender:
+def _sender(session: Session, told: LastAnswer, work: Reporting) -> Sender:
     return Sender(session.identity.client, told.session, told.run, told.epoch, work.selected.round)
 
 
@@ -127,7 +127,7 @@ def granted(session: Session, reply: m.Grant, now: float) -> Step:
             Reporting(
                 selected=selected,
                 update=update,
-                told=Told() as told,
+                told=LastAnswer() as told,
                 shipment=Offered() | Granted() as shipment,
             ) as work
         ) if told == session.admitted_as() and reply.epoch == told.epoch:
@@ -148,7 +148,7 @@ def granted(session: Session, reply: m.Grant, now: float) -> Step:
 def accepted(session: Session, reply: m.Accepted) -> Step:
     match session.work:
         case Reporting(selected=selected, update=update) if _meant(session, reply, selected, update.digest):
-            said = Say(f"round {reply.round}: accepted")
+            said = LogNotice(f"round {reply.round}: accepted")
             session = replace(session, settled=max(session.settled, reply.round))
             return then(drop_work(session), lambda s: stay(s, said))
         case _:
@@ -159,11 +159,11 @@ def rejected(session: Session, reply: m.Rejected) -> Step:
     match session.work:
         case Reporting(selected=selected, update=update) if _meant(session, reply, selected, update.digest):
             pass
-        case Unable(selected=selected) if _meant(session, reply, selected, None):
+        case TrainingFailed(selected=selected) if _meant(session, reply, selected, None):
             pass
         case _:
             return stay(session)
-    said = Say(f"round {reply.round}: rejected: {reply.reason}: {reply.detail}", "warning")
+    said = LogNotice(f"round {reply.round}: rejected: {reply.reason}: {reply.detail}", "warning")
     session = replace(session, settled=max(session.settled, reply.round))
     return then(drop_work(session), lambda s: stay(s, said))
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fl_edge.session import reporting
-from fl_edge.session.effects import Fetch, Say, Train
+from fl_edge.session.effects import Fetch, LogNotice, Train
 from fl_edge.session.events import Fetched, JobFailed, ResultSeen, SelectionCleared, SelectionSeen, Trained
-from fl_edge.session.state import Fetching, Idle, Part, Posted, Reporting, Session, Training, Unable
+from fl_edge.session.state import (
+    Fetching,
+    Idle,
+    PartitionLoaded,
+    Reporting,
+    SentReport,
+    Session,
+    Training,
+    TrainingFailed,
+)
 from fl_edge.session.transitions import Step, drop_work, started, stay, then
 from fl_shared.protocol import messages as m
 
@@ -20,14 +29,14 @@ MAX_POSTS = 4
 # --- what is posted ---------------------------------------------------------------------------------------
 
 
-def posted_by(session: Session, message: m.Scoped) -> Posted:
+def posted_by(session: Session, message: m.Scoped) -> SentReport:
     for post in session.posted:
         if (post.run, post.epoch) == (message.run, message.epoch):
             return post
-    return Posted(message.run, message.epoch)
+    return SentReport(message.run, message.epoch)
 
 
-def keep_post(session: Session, post: Posted) -> Session:
+def keep_post(session: Session, post: SentReport) -> Session:
     """The newest post last; the oldest are forgotten, but not those of the own run."""
     others = [p for p in session.posted if (p.run, p.epoch) != (post.run, post.epoch)]
     own = session.own_post()
@@ -50,7 +59,7 @@ def selection_seen(session: Session, event: SelectionSeen) -> Step:
 def selection_cleared(session: Session, event: SelectionCleared) -> Step:
     """The round is no longer open. Whose clearing it was is not said, so all selections of that number go."""
 
-    def is_meant(post: Posted) -> bool:
+    def is_meant(post: SentReport) -> bool:
         if post.selected is None:
             return False
         return post.personal if event.round is None else post.selected.round == event.round
@@ -62,7 +71,7 @@ def selection_cleared(session: Session, event: SelectionCleared) -> Step:
     kept = tuple(replace(p, selected=None, personal=False) if is_meant(p) else p for p in session.posted)
     session = replace(session, posted=kept)
     match session.work:
-        case Fetching() | Training() | Unable() as work if work.selected.round in cleared:
+        case Fetching() | Training() | TrainingFailed() as work if work.selected.round in cleared:
             return _leave(session, "the round is no longer open")
         case _:
             return stay(session)
@@ -74,7 +83,7 @@ def result_seen(session: Session, event: ResultSeen) -> Step:
         return stay(session)
     session = replace(session, settled=max(session.settled, result.round))
     match session.work:
-        case Fetching() | Training() | Unable() as work if work.selected.round == result.round:
+        case Fetching() | Training() | TrainingFailed() as work if work.selected.round == result.round:
             return _leave(session, f"the round was {result.outcome} without it")
         case _:
             # A finished update is kept until it is answered, even if that answer can only be "late".
@@ -82,8 +91,8 @@ def result_seen(session: Session, event: ResultSeen) -> Step:
 
 
 def _leave(session: Session, why: str) -> Step:
-    assert isinstance(session.work, Fetching | Training | Unable)
-    said = Say(f"round {session.work.selected.round}: stopped: {why}")
+    assert isinstance(session.work, Fetching | Training | TrainingFailed)
+    said = LogNotice(f"round {session.work.selected.round}: stopped: {why}")
     return then(drop_work(session), lambda s: stay(s, said))
 
 
@@ -103,7 +112,7 @@ def take_up(session: Session, now: float) -> Step:
     session = replace(session, settled=max(session.settled, selected.round - 1))
     client = session.identity.client
     if not (post.personal or (selected.cohort is not None and client in selected.cohort)):
-        if isinstance(work, Fetching | Training | Unable):
+        if isinstance(work, Fetching | Training | TrainingFailed):
             return _leave(session, f"round {selected.round} has begun")
         return stay(session)
     left = (
@@ -120,10 +129,10 @@ def _begin(session: Session, selected: m.Selected, now: float) -> Step:
     if selected.task != member.task:
         detail = f"task: {selected.task!r} in the selection, but this edge was admitted to {member.task!r}"
         return reporting.give_up(session, selected, detail, now)
-    if not isinstance(part, Part) or part.partition != member.partition:
+    if not isinstance(part, PartitionLoaded) or part.partition != member.partition:
         # Not yet: it is taken up when the part is loaded.
         return stay(session)
-    said = Say(f"selected for round {selected.round}")
+    said = LogNotice(f"selected for round {selected.round}")
     session, job = started(session)
     if selected.base is None:
         session = replace(session, work=Training(job, selected))
@@ -135,7 +144,7 @@ def _begin(session: Session, selected: m.Selected, now: float) -> Step:
 
 def fetched(session: Session, event: Fetched) -> Step:
     match session.work, session.part:
-        case Fetching(job=job, selected=selected), Part(partition=partition) if job == event.job:
+        case Fetching(job=job, selected=selected), PartitionLoaded(partition=partition) if job == event.job:
             session = replace(session, work=Training(job, selected))
             return stay(session, Train(job, selected, partition))
         case _:
@@ -148,7 +157,7 @@ def trained(session: Session, event: Trained) -> Step:
             update = event.update
             loss = (update.metrics.train or {}).get("loss")
             how = "" if loss is None else f", loss {loss:.4f}"
-            said = Say(f"round {selected.round}: trained in {update.seconds:.1f} s{how}")
+            said = LogNotice(f"round {selected.round}: trained in {update.seconds:.1f} s{how}")
             session = replace(session, work=Reporting(selected, update, None, 0, event.now))
             return then(stay(session, said), lambda s: reporting.report(s, event.now))
         case _:

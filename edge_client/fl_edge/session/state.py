@@ -42,7 +42,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Connection:
     """A live connection: its ``session``, and the largest packet the broker takes (bytes; null: no limit)."""
 
     session: str
@@ -58,16 +58,16 @@ class Offline:
 class Registering:
     """The first registration is out, ``attempt`` times before; the next one at ``due``."""
 
-    line: Line
+    line: Connection
     attempt: int
     due: float
 
 
 @dataclass(frozen=True, slots=True)
-class AwaitingPart:
+class AwaitingPartition:
     """Admitted, but parts are not given out yet. Asks again, slowly: the promised reply may get lost."""
 
-    line: Line
+    line: Connection
     attempt: int
     due: float
 
@@ -76,14 +76,14 @@ class AwaitingPart:
 class Loading:
     """Admitted with a part that is being loaded."""
 
-    line: Line
+    line: Connection
 
 
 @dataclass(frozen=True, slots=True)
 class Confirming:
     """The second registration (manifest, examples) is out."""
 
-    line: Line
+    line: Connection
     attempt: int
     due: float
 
@@ -92,10 +92,10 @@ class Confirming:
 class Registered:
     """Everything is said. May be selected."""
 
-    line: Line
+    line: Connection
 
 
-Admission = AwaitingPart | Loading | Confirming | Registered
+Admission = AwaitingPartition | Loading | Confirming | Registered
 """The links on which the aggregator knows this session."""
 Link = Offline | Registering | Admission
 
@@ -114,12 +114,12 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class NoPart:
+class NoPartition:
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class LoadingPart:
+class LoadingPartition:
     """Job ``job`` loads it; ``failures`` earlier ones did not."""
 
     job: int
@@ -129,7 +129,7 @@ class LoadingPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartitionLoaded:
     """``examples`` to train on, ``holdout`` for evaluation; ``manifest``: digest of the weights' manifest."""
 
     task: str
@@ -139,14 +139,14 @@ class Part:
     manifest: str
 
 
-PartState = NoPart | LoadingPart | Part
+PartitionState = NoPartition | LoadingPartition | PartitionLoaded
 
 
 # --- the round's work -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class LastAnswer:
     """Whom something was sent to: in which session of ours, to which start of the aggregator."""
 
     session: str
@@ -214,36 +214,36 @@ class Reporting:
 
     selected: m.Selected
     update: FinishedUpdate
-    told: Told | None
+    told: LastAnswer | None
     attempt: int
     due: float
     shipment: Shipment = Whole()
 
 
 @dataclass(frozen=True, slots=True)
-class Unable:
+class TrainingFailed:
     """Cannot train in this round, and says so until the round is over."""
 
     selected: m.Selected
     detail: str
-    told: Told | None
+    told: LastAnswer | None
     attempt: int
     due: float
 
 
-Work = Idle | Fetching | Training | Reporting | Unable
+Work = Idle | Fetching | Training | Reporting | TrainingFailed
 
 
 # --- evaluation -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Unasked:
+class NotEvaluating:
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class Appraising:
+class Evaluating:
     """Job ``job`` fetches the announced model, or evaluates it."""
 
     job: int
@@ -252,7 +252,7 @@ class Appraising:
 
 
 @dataclass(frozen=True, slots=True)
-class Appraisal:
+class Evaluation:
     """How a model does: ``loss`` per example, ``accuracy`` in 0…1; neither says anything if ``examples`` is 0."""
 
     examples: int
@@ -262,23 +262,23 @@ class Appraisal:
 
 
 @dataclass(frozen=True, slots=True)
-class Appraised:
+class EvaluationDone:
     """``appraisal`` is one of no examples if it could not be made; it is not tried again."""
 
     announced: m.ModelAnnouncement
     split: m.Split
-    appraisal: Appraisal
-    told: Told | None
+    appraisal: Evaluation
+    told: LastAnswer | None
 
 
-AppraisalState = Unasked | Appraising | Appraised
+EvaluationState = NotEvaluating | Evaluating | EvaluationDone
 
 
 # --- the whole --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
+class SentReport:
     """What lies at the broker from one start of an aggregator; it may be seen before the edge is admitted."""
 
     run: str
@@ -303,23 +303,23 @@ class Session:
     job: int = 0
     link: Link = Offline()
     member: Member | None = None
-    part: PartState = NoPart()
+    part: PartitionState = NoPartition()
     work: Work = Idle()
-    appraisal: AppraisalState = Unasked()
+    appraisal: EvaluationState = NotEvaluating()
     settled: int = -1
-    posted: tuple[Posted, ...] = ()
+    posted: tuple[SentReport, ...] = ()
     aggregator: m.AggregatorPresence | None = None
     kept: Kept | None = None
 
     @property
-    def line(self) -> Line | None:
+    def line(self) -> Connection | None:
         return None if isinstance(self.link, Offline) else self.link.line
 
-    def admitted_as(self) -> Told | None:
+    def admitted_as(self) -> LastAnswer | None:
         """To whom this session may speak of rounds now, or null."""
         if self.member is None or not isinstance(self.link, Admission):
             return None
-        return Told(self.link.line.session, self.member.run, self.member.epoch)
+        return LastAnswer(self.link.line.session, self.member.run, self.member.epoch)
 
     def finished(self) -> Kept | None:
         """The update that must outlive this process: it is not answered yet."""
@@ -329,7 +329,7 @@ class Session:
             case _:
                 return self.kept
 
-    def own_post(self) -> Posted | None:
+    def own_post(self) -> SentReport | None:
         """What was posted by the aggregator that the edge belongs to."""
         for post in self.posted:
             if self.member and (post.run, post.epoch) == (self.member.run, self.member.epoch):

@@ -6,17 +6,17 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from fl_edge.session.effects import Cancel, Disconnect, Effect, Say, Send
+from fl_edge.session.effects import Cancel, Disconnect, Effect, LogNotice, Send
 from fl_edge.session.state import (
-    Appraising,
+    Evaluating,
     Fetching,
     Idle,
-    LoadingPart,
+    LoadingPartition,
+    NotEvaluating,
     Session,
     State,
     Stopped,
     Training,
-    Unasked,
 )
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -70,10 +70,10 @@ def drop_work(session: Session) -> Step:
 
 def drop_appraisal(session: Session) -> Step:
     match session.appraisal:
-        case Appraising(job=job):
-            return replace(session, appraisal=Unasked()), (Cancel(job),)
+        case Evaluating(job=job):
+            return replace(session, appraisal=NotEvaluating()), (Cancel(job),)
         case _:
-            return replace(session, appraisal=Unasked()), ()
+            return replace(session, appraisal=NotEvaluating()), ()
 
 
 def stop(session: Session, exit_code: int, reason: str) -> Step:
@@ -81,10 +81,10 @@ def stop(session: Session, exit_code: int, reason: str) -> Step:
     effects: list[Effect] = [
         Cancel(phase.job)
         for phase in (session.part, session.work, session.appraisal)
-        if isinstance(phase, LoadingPart | Fetching | Training | Appraising)
+        if isinstance(phase, LoadingPartition | Fetching | Training | Evaluating)
     ]
     if exit_code != 130:
-        effects.append(Say(reason, "error"))
+        effects.append(LogNotice(reason, "error"))
     if session.line is not None:
         client = session.identity.client
         farewell = m.ClientPresence(client=client, state="offline", session=session.line.session)

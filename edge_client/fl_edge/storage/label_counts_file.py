@@ -13,7 +13,7 @@ from pathlib import Path
 LOG = logging.getLogger(__name__)
 
 
-class PartsFile:
+class LabelCountsFile:
     """Appends to ``path`` (null: to nothing). An edge whose part changes has another line; the last one counts.
 
     A line that cannot be written is said once and left out: no edge stops learning for it.

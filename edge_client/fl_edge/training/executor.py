@@ -31,7 +31,7 @@ class TrainedUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DataSummary:
     """Examples for training, examples held out, the weights' manifest; of each class how many, where it has a name."""
 
     examples: int
@@ -40,10 +40,10 @@ class Look:
     labels: dict[str, int] = field(default_factory=dict)
 
 
-class Craft(Protocol):
+class Executor(Protocol):
     """Vectors have the shape (manifest.values,). Raises what is in `errors`, and ``ValueError``."""
 
-    def look(self, partition: Partition | None) -> Look:
+    def look(self, partition: Partition | None) -> DataSummary:
         """What there is to learn from, and what is learnt."""
 
     def initial(self, seed: int, make: MakeVector) -> Manifest:

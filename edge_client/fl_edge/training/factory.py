@@ -5,19 +5,19 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from fl_edge.training.executor import Craft
+from fl_edge.training.executor import Executor
 
 
 @lru_cache(maxsize=64)
-def craft_of(task: str, data_dir: Path | None, device: str) -> Craft:
+def executor_for(task: str, data_dir: Path | None, device: str) -> Executor:
     """Raises ``UnknownTaskError``."""
     from fl_edge.tasks.registry import load_task
     from fl_edge.tasks.synthetic import values_of
-    from fl_edge.training.synthetic_executor import SyntheticCraft
+    from fl_edge.training.synthetic_executor import SyntheticExecutor
 
     values = values_of(task)
     if values is not None:
-        return SyntheticCraft(values)
-    from fl_edge.training.torch_executor import TorchCraft
+        return SyntheticExecutor(values)
+    from fl_edge.training.torch_executor import TorchExecutor
 
-    return TorchCraft(load_task(task), data_dir, device)
+    return TorchExecutor(load_task(task), data_dir, device)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fl_edge.errors import PayloadError
 from fl_edge.tasks.task import Scores
-from fl_edge.training.executor import Look, MakeVector, TrainedUpdate, edge_seed
+from fl_edge.training.executor import DataSummary, MakeVector, TrainedUpdate, edge_seed
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings, UpdateMetrics
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 
@@ -20,8 +20,8 @@ _BLOCK: Final = 65_521
 """Random values that are drawn; then they repeat. A prime, so that no two chunks of a power of two are the same."""
 
 
-class SyntheticCraft:
-    """The work of ``synthetic-N`` (see `executor.Craft`)."""
+class SyntheticExecutor:
+    """The work of ``synthetic-N`` (see `executor.Executor`)."""
 
     def __init__(self, values: int) -> None:
         head = values // 10
@@ -30,8 +30,8 @@ class SyntheticCraft:
             arrays.append(ArraySpec(name="head", shape=(head,)))
         self._manifest = Manifest(arrays=tuple(arrays))
 
-    def look(self, partition: Partition | None) -> Look:
-        return Look(0 if partition is None else 1, 0, self._manifest)
+    def look(self, partition: Partition | None) -> DataSummary:
+        return DataSummary(0 if partition is None else 1, 0, self._manifest)
 
     def initial(self, seed: int, make: MakeVector) -> Manifest:
         _fill(make(self._manifest.values), np.random.SeedSequence(seed))

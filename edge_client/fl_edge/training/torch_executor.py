@@ -1,4 +1,4 @@
-"""The craft of a `Task`: models of torch, trained on data (see `craft.Craft`)."""
+"""The craft of a `Task`: models of torch, trained on data (see `craft.Executor`)."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 from fl_edge.tasks import classes
 from fl_edge.tasks.task import Scores, Task
 from fl_edge.training import local_training
-from fl_edge.training.executor import Look, MakeVector, TrainedUpdate
+from fl_edge.training.executor import DataSummary, MakeVector, TrainedUpdate
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector
 
 
-class TorchCraft:
+class TorchExecutor:
     """``data_dir``: where the data set's files lie, if the user has said so."""
 
     def __init__(self, task: Task, data_dir: Path | None, device: str) -> None:
         local_training.settle_torch()
         self._task, self._data_dir, self._device = task, data_dir, device
 
-    def look(self, partition: Partition | None) -> Look:
+    def look(self, partition: Partition | None) -> DataSummary:
         manifest = local_training.manifest_in(self._task, self._task.model(0))
         if partition is None:
-            return Look(0, 0, manifest)
+            return DataSummary(0, 0, manifest)
         data = self._task.load(partition, self._data_dir)
         held = 0 if data.holdout is None else len(data.holdout)
-        return Look(len(data.train), held, manifest, classes.count(self._task.labels, data))
+        return DataSummary(len(data.train), held, manifest, classes.count(self._task.labels, data))
 
     def initial(self, seed: int, make: MakeVector) -> Manifest:
         manifest, weights = local_training.initial(self._task, seed)

@@ -34,7 +34,7 @@ from fl_edge.workers.protocol import (
     Ready,
     ToWorker,
     Train,
-    Unusable,
+    WorkerUnavailable,
 )
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 
@@ -287,7 +287,7 @@ class Pool:
         for frame in process.hear():
             self._heard(slot, frame)
             del frame  # it may have a large vector in it
-        return process.epitaph()
+        return process.exit_reason()
 
     def _heard(self, slot: _Slot, frame: FromWorker) -> None:
         results: list[JobResult] = []
@@ -296,7 +296,7 @@ class Pool:
                 case Ready():
                     slot.ready = True
                     self._lock.notify_all()
-                case Unusable(detail=detail):
+                case WorkerUnavailable(detail=detail):
                     slot.fate = detail
                 case Done(id=job_id, outcome=outcome, seconds=seconds):
                     slot.failures = 0

@@ -100,7 +100,7 @@ class WorkerProcess:
             self._process.wait()
         self.hang_up()
 
-    def epitaph(self) -> str:
+    def exit_reason(self) -> str:
         """How it ended, for people."""
         status = self._process.returncode
         if status >= 0:

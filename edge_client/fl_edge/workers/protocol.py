@@ -188,7 +188,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Unusable:
+class WorkerUnavailable:
     """There is no point in starting this worker again."""
 
     detail: str
@@ -202,13 +202,13 @@ class Done:
 
 
 ToWorker = Do | Cancel | KeepModel | ForgetModel
-FromWorker = Ready | Unusable | Done
+FromWorker = Ready | WorkerUnavailable | Done
 
 _CLASSES: Final[dict[str, type[Any]]] = {
     kind.__name__: kind
     for kind in (
         Load, Initial, Train, Evaluate, Predict, Loaded, Initialised, Trained, Evaluated, Predicted, Failed,
-        Do, Cancel, KeepModel, ForgetModel, Ready, Unusable, Done,
+        Do, Cancel, KeepModel, ForgetModel, Ready, WorkerUnavailable, Done,
     )
 }  # fmt: skip
 _MODELS: Final[dict[str, type[BaseModel]]] = {

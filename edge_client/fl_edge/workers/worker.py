@@ -35,8 +35,8 @@ from fl_edge.errors import (
     PayloadError,
     UnknownTaskError,
 )
-from fl_edge.training.executor import Craft
-from fl_edge.training.factory import craft_of
+from fl_edge.training.executor import Executor
+from fl_edge.training.factory import executor_for
 from fl_edge.workers.protocol import (
     Cancel,
     Do,
@@ -59,7 +59,7 @@ from fl_edge.workers.protocol import (
     ToWorker,
     Train,
     Trained,
-    Unusable,
+    WorkerUnavailable,
     read_frame,
     write_frame,
 )
@@ -117,7 +117,7 @@ class Worker:
         threading.Thread(target=self._receive, name="receiver", daemon=True).start()
         problem = None if self._cold else self._warm_up()
         if problem is not None:
-            self._send(Unusable(problem))
+            self._send(WorkerUnavailable(problem))
             return 1
         threading.Thread(target=self._predict, name="predictor", daemon=True).start()
         self._send(Ready())
@@ -185,7 +185,7 @@ class Worker:
     def _perform(self, job: Job, kept: _Kept | None, cancelled: Callable[[], bool]) -> Outcome:
         if cancelled():
             raise CancelledError("cancelled before it began")
-        craft = craft_of(job.task, self._data_dir, self._device)
+        craft = executor_for(job.task, self._data_dir, self._device)
         match job:
             case Load(partition=partition):
                 seen = craft.look(partition)
@@ -208,7 +208,9 @@ class Worker:
             case _:
                 assert_never(job)
 
-    def _train(self, craft: Craft, job: Train, kept: _Kept | None, cancelled: Callable[[], bool]) -> Trained:
+    def _train(
+        self, craft: Executor, job: Train, kept: _Kept | None, cancelled: Callable[[], bool]
+    ) -> Trained:
         result = _Result()
         if job.base is None:
             examples = craft.look(job.partition).examples
@@ -239,7 +241,7 @@ class Worker:
         assert isinstance(job, Predict)
         assert kept is not None
         if job.task not in kept.predictors:
-            craft = craft_of(job.task, self._data_dir, self._device)
+            craft = executor_for(job.task, self._data_dir, self._device)
             kept.predictors[job.task] = craft.predictor(kept.weights(), kept.given.manifest)
         probabilities = kept.predictors[job.task](job.payload)
         if not all(math.isfinite(probability) for probability in probabilities.values()):

@@ -265,7 +265,7 @@ def _models() -> list[type[m.Message]]:
 
 def _schemas() -> Tree:
     models = _models()
-    everything: list[type[m.Part]] = [*models, m.ImageRequest]
+    everything: list[type[m.Fragment]] = [*models, m.ImageRequest]
     _, made = models_json_schema(
         [(model, "validation") for model in everything],
         ref_template="#/components/schemas/{model}",

@@ -66,7 +66,7 @@ OVER: Final[tuple[Phase, ...]] = ("finished", "failed", "interrupted")
 """Those of a run's last status."""
 
 
-class Part(BaseModel):
+class Fragment(BaseModel):
     """A part of a message; also the base of the messages themselves."""
 
     # Values come from strangers and hardly ever twice: pydantic is not to keep 16,384 of their strings.
@@ -75,7 +75,7 @@ class Part(BaseModel):
     )
 
 
-class Message(Part):
+class Message(Fragment):
     v: Literal[1] = PROTOCOL_VERSION
     kind: str
 
@@ -113,7 +113,7 @@ class ClientPresence(Message):
 # --- registration -----------------------------------------------------------------------------------------
 
 
-class Partition(Part):
+class Partition(Fragment):
     """Which part of a data set is an edge's: part ``index`` of ``count``, drawn with ``seed`` by ``scheme``.
 
     ``scheme``: ``iid``, ``shards``, ``dirichlet:ALPHA``, ``quantity:ALPHA``, or ``own`` (all that the edge has).
@@ -209,12 +209,12 @@ class Limited(Reply):
 # --- the round --------------------------------------------------------------------------------------------
 
 
-class ModelReference(Part):
+class ModelReference(Fragment):
     version: Count
     digest: Digest
 
 
-class TrainingSettings(Part):
+class TrainingSettings(Fragment):
     """How the selected edges train: SGD; ``lr`` is this round's learning rate, after any decay."""
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -224,7 +224,7 @@ class TrainingSettings(Part):
     seed: Count
 
 
-class FoldSettings(Part):
+class FoldSettings(Fragment):
     """The exact fold: examples × delta × 2^scale_bits in int64. What is over the caps is a rejected update."""
 
     max_examples: Annotated[int, Field(ge=1, le=2**53)]
@@ -263,7 +263,7 @@ class ModelAnnouncement(Scoped):
     evaluate: Split | None = None
 
 
-class SectionManifest(Part):
+class SectionManifest(Fragment):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     encoding: Encoding
     arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)]
@@ -291,7 +291,7 @@ class ModelChunk(Scoped):
     data: bytes
 
 
-class Section(Part):
+class Section(Fragment):
     """A section of an update. ``arrays`` only where the receiver cannot know them (round 0)."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
@@ -303,7 +303,7 @@ class Section(Part):
     data: bytes
 
 
-class UpdateMetrics(Part):
+class UpdateMetrics(Fragment):
     """On the edge's holdout: the base model (``before``) and the trained one (``after``); ``train``: its loss."""
 
     before: Metrics | None = None
@@ -327,7 +327,7 @@ class Update(Scoped):
     sections: Annotated[tuple[Section, ...], Field(min_length=1, max_length=16, fail_fast=True)]
 
 
-class UpdateClaim(Part):
+class UpdateClaim(Fragment):
     """What an update, or an offer of one, says of itself: enough to answer it where the rest cannot be read."""
 
     v: Literal[1]
@@ -340,7 +340,7 @@ class UpdateClaim(Part):
     digest: Digest
 
 
-class OfferedSection(Part):
+class OfferedSection(Fragment):
     """A section of an offer: all but its data, of which there are ``size`` bytes."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
@@ -401,7 +401,7 @@ MAX_CLASSES: Final = 100
 """Of a confusion matrix."""
 
 
-class Confusion(Part):
+class Confusion(Fragment):
     """``counts[i][j]``: how many examples of the class ``labels[i]`` were taken for ``labels[j]``."""
 
     labels: Annotated[
@@ -466,7 +466,7 @@ class Result(Scoped):
     seconds: Seconds
 
 
-class Awaited(Part):
+class Awaited(Fragment):
     state: State
     seconds: Seconds
     """Since it was selected (online) or lost (offline)."""
@@ -483,7 +483,7 @@ class Missing(Scoped):
 EdgeState = Literal["present", "offline", "selected", "training", "uploading", "in", "missing"]
 
 
-class EdgeView(Part):
+class EdgeView(Fragment):
     """One edge in the eyes of the aggregator; ``why`` it is missing or offline, or not ready yet.
 
     The numbers are those of its newest update that was accepted: ``examples`` and ``seconds`` of training, ``bytes``
@@ -517,7 +517,7 @@ MAX_HISTORY: Final = 500
 """Rows of `History`; it also has at most 64 KiB."""
 
 
-class HistoryColumns(Part):
+class HistoryColumns(Fragment):
     """Equally long arrays, one entry a round. ``version`` is null where a round was abandoned; numbers that nobody
     has measured are null. ``seconds`` without the evaluation, which goes on beside the next round.
     """
@@ -613,7 +613,7 @@ class Prediction(Scoped):
     error: Text | None = None
 
 
-class ImageRequest(Part):
+class ImageRequest(Fragment):
     """A prediction request in JSON: ``pixels`` is a matrix of grey values, of [r, g, b], or a flat list of a square.
 
     Values are 0 to 255, or 0 to 1 if none is larger than 1.

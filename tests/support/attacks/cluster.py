@@ -17,7 +17,7 @@ import msgpack
 import numpy as np
 from safetensors.numpy import save_file
 
-from fl_edge.training.synthetic_executor import SyntheticCraft
+from fl_edge.training.synthetic_executor import SyntheticExecutor
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.security.kit import Kit, Role
@@ -82,7 +82,7 @@ class Cluster:
             self.port, self.broker_log = self.made.register.place.port, broker.log
             if setup == "end to end":
                 self.sealer = self.kit(BAD).sealer()
-        self.manifest = SyntheticCraft(VALUES).initial(0, lambda n: np.empty(n, "<f4"))
+        self.manifest = SyntheticExecutor(VALUES).initial(0, lambda n: np.empty(n, "<f4"))
 
     # --- who is there -------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.loop import Inbox, Runtime
 from fl_edge.session.state import Identity, Session, Stopped
 from fl_edge.storage import update_store
-from fl_edge.storage.label_counts_file import PartsFile
+from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.workers.pool import Pool
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
@@ -76,7 +76,8 @@ class EdgeHarness:
         edges = [self._edge(CLIENT, everything), self._edge(PREDICTOR, ("predict",))]
         self.edges = {edge.client: edge for edge in edges}
         self.runtime = Runtime(
-            edges, cast(Pool, self._pool), self.inbox, self._keeper, PartsFile(None), prefix="fl", broker="nowhere",
+            edges, cast(Pool, self._pool), self.inbox, self._keeper, LabelCountsFile(None), prefix="fl",
+            broker="nowhere",
             patience=None, clock=lambda: self.now,
         )  # fmt: skip
         for edge in edges:

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.live import Live
 
 from fl_aggregator.monitoring.terminal.render import View
-from fl_aggregator.monitoring.terminal.snapshot import Crowd, Picture
+from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot
 from fl_aggregator.monitoring.terminal.text import round_line
 from fl_aggregator.monitoring.views import edge_states
 from fl_aggregator.monitoring.views import status as views
-from fl_aggregator.monitoring.views.history import Curves
-from fl_aggregator.monitoring.views.notices import Waiting, waited_for
+from fl_aggregator.monitoring.views.history import History
+from fl_aggregator.monitoring.views.notices import WaitingNotices, waited_for
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
@@ -35,7 +35,7 @@ class Source(Protocol):
     """What an observer may ask the aggregator for, beside the state that it is shown."""
 
     @property
-    def curves(self) -> Curves: ...
+    def curves(self) -> History: ...
 
     @property
     def paused(self) -> str | None: ...
@@ -53,14 +53,14 @@ class Display:
         self._hint = hint
         self._scope = Scope(run=run, epoch=1)
         self._source: Source | None = None
-        self._picture: Picture | None = None
+        self._picture: Snapshot | None = None
         self._looked_at = 0.0
         self._live = (
             Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
             if live
             else None
         )
-        self.waiting = Waiting()
+        self.waiting = WaitingNotices()
 
     def follow(self, source: Source) -> None:
         """Before the first `observe`."""
@@ -113,14 +113,14 @@ class Display:
         facts = {"round": record.summary_fields()}
         LOG.info("%s", round_line(record, state.settings.rounds), extra={"facts": facts})
 
-    def _look(self, state: Run, now: float) -> Picture:
+    def _look(self, state: Run, now: float) -> Snapshot:
         assert self._source is not None
         curves = self._source.curves
-        return Picture(
+        return Snapshot(
             status=views.status(state, self._scope, now),
             rows=curves.rows(),
             recent=curves.recent(),
-            crowd=Crowd.of(
+            crowd=EdgeCounts.of(
                 edge_states.standings(state, self._source.uploading()), getattr(state.phase, "round", None)
             ),
             waiting=waited_for(state),
@@ -131,7 +131,7 @@ class Display:
         picture, source = self._picture, self._source
         if picture is not None and source is not None and source.paused is not None:
             status = picture.status.model_copy(update={"paused": source.paused})
-            picture = Picture(status, picture.rows, picture.recent, picture.crowd, picture.waiting)
+            picture = Snapshot(status, picture.rows, picture.recent, picture.crowd, picture.waiting)
         return View(picture)
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fl_aggregator.monitoring.terminal import text
-from fl_aggregator.monitoring.terminal.snapshot import NAMED, Picture, names_of
+from fl_aggregator.monitoring.terminal.snapshot import NAMED, Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.system.text import one_line
 
@@ -28,7 +28,7 @@ GOOD, BAD, DIM = "green", "bold red", "dim"
 class View:
     """``heading``: what else there is to say, above everything (a lost connection, an aggregator that is gone)."""
 
-    def __init__(self, picture: Picture | None, heading: str = "") -> None:
+    def __init__(self, picture: Snapshot | None, heading: str = "") -> None:
         self._picture = picture
         self._heading = heading
 
@@ -53,7 +53,7 @@ class View:
         yield Group(*parts)
 
 
-def _overview(picture: Picture, *, ascii_only: bool) -> Table:
+def _overview(picture: Snapshot, *, ascii_only: bool) -> Table:
     status = picture.status
     grid = Table.grid(padding=(0, 1))
     grid.add_column(style=DIM, no_wrap=True)
@@ -97,7 +97,7 @@ def _bar(have: int, need: int, said: str) -> Table:
     return row
 
 
-def _doing(picture: Picture) -> str:
+def _doing(picture: Snapshot) -> str:
     status, crowd = picture.status, picture.at_work
     if status.phase == "selecting":
         return f"{status.have} of {status.need} edges ready"
@@ -118,7 +118,7 @@ def _until(seconds: float | None) -> str:
     return f", until {datetime.now() + timedelta(seconds=seconds):%H:%M:%S}"
 
 
-def _add_edges(grid: Table, picture: Picture) -> None:
+def _add_edges(grid: Table, picture: Snapshot) -> None:
     status, crowd = picture.status, picture.crowd
     if status.phase == "collecting" and status.missing:
         more = " …" if len(status.missing) == 10 else ""

@@ -18,7 +18,7 @@ RECENT: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class EdgeCounts:
     """Edges by state: how many, and the first few of them with a reason, if there is one.
 
     ``round``: as they are in that one; what is heard from afar may be a second older than the status.
@@ -29,7 +29,7 @@ class Crowd:
     named: Mapping[m.EdgeState, tuple[tuple[str, str | None], ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, edges: Iterable[tuple[str, m.EdgeState, str | None]], round_number: int | None) -> Crowd:
+    def of(cls, edges: Iterable[tuple[str, m.EdgeState, str | None]], round_number: int | None) -> EdgeCounts:
         """``edges``: name, state and why."""
         counts: dict[m.EdgeState, int] = {}
         named: dict[m.EdgeState, list[tuple[str, str | None]]] = {}
@@ -59,7 +59,7 @@ def names_of(few: Iterable[tuple[str, str | None]], count: int, *, why: bool = T
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Snapshot:
     """``status``: as it is on ``fl/status``. ``rows``: rounds that have ended, evenly thinned where there are many.
 
     ``recent``: the last few by number, none left out. ``waiting``: for whom, in words, before a round opens.
@@ -68,7 +68,7 @@ class Picture:
     status: m.Status
     rows: tuple[HistoryRow, ...] = ()
     recent: Mapping[int, RoundRecord] = field(default_factory=dict)
-    crowd: Crowd | None = None
+    crowd: EdgeCounts | None = None
     waiting: str = ""
 
     @property
@@ -76,7 +76,7 @@ class Picture:
         return self.status.phase in m.OVER
 
     @property
-    def at_work(self) -> Crowd | None:
+    def at_work(self) -> EdgeCounts | None:
         """The crowd, if it is that of the round which is open."""
         status, crowd = self.status, self.crowd
         is_open = crowd is not None and status.phase == "collecting" and crowd.round == status.round

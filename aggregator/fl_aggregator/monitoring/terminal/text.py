@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from fl_aggregator.monitoring.terminal.snapshot import Picture, names_of
+from fl_aggregator.monitoring.terminal.snapshot import Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.system.text import one_line
 
@@ -80,7 +80,7 @@ def missing_of(record: RoundRecord, most: int = 10) -> str:
     return names_of(list(record.missing.items())[:most], len(record.missing))
 
 
-def now_line(picture: Picture) -> str:
+def now_line(picture: Snapshot) -> str:
     """What goes on at the moment."""
     status = picture.status
     where = status.phase if status.round is None else f"round {status.round}: {status.phase}"
@@ -101,7 +101,7 @@ def now_line(picture: Picture) -> str:
     return ", ".join(said)
 
 
-def summary_lines(picture: Picture) -> list[str]:
+def summary_lines(picture: Snapshot) -> list[str]:
     """A whole look at a run: what it is, how far it is, what goes on, who is there."""
     status, crowd = picture.status, picture.crowd
     lines = [

@@ -22,7 +22,7 @@ MAX_WHY: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
-class Newest:
+class LatestUpdate:
     """What is told of an edge's newest update; numbers that it did not give are null."""
 
     examples: int
@@ -32,21 +32,23 @@ class Newest:
     loss: float | None
 
     @classmethod
-    def of(cls, update: UpdateFacts) -> Newest:
+    def of(cls, update: UpdateFacts) -> LatestUpdate:
         after = update.after
         return cls(update.examples, update.seconds, update.size, after.get("accuracy"), after.get("loss"))
 
 
-Standing = tuple[str, m.EdgeState, str | None]
+EdgeState = tuple[str, m.EdgeState, str | None]
 """An edge's name, what it does, and why, where that needs to be said."""
 
 
-def open_round(state: Run, uploading: Collection[str], newest: Mapping[str, Newest]) -> dict[str, m.EdgeView]:
+def open_round(
+    state: Run, uploading: Collection[str], newest: Mapping[str, LatestUpdate]
+) -> dict[str, m.EdgeView]:
     """Every edge of the roster, while a round is open or about to be. ``uploading``: whose update is on its way."""
     return {name: _view(here, why, newest.get(name)) for name, here, why in standings(state, uploading)}
 
 
-def standings(state: Run, uploading: Collection[str]) -> Iterator[Standing]:
+def standings(state: Run, uploading: Collection[str]) -> Iterator[EdgeState]:
     """The same without numbers."""
     phase = state.phase.before if isinstance(state.phase, Stopped) else state.phase
     missing: Mapping[str, str] = {}
@@ -75,7 +77,7 @@ def standings(state: Run, uploading: Collection[str]) -> Iterator[Standing]:
         yield name, here, why
 
 
-def closed_round(state: Run, summary: Summary, newest: Mapping[str, Newest]) -> dict[str, m.EdgeView]:
+def closed_round(state: Run, summary: Summary, newest: Mapping[str, LatestUpdate]) -> dict[str, m.EdgeView]:
     """Every edge of the roster, and what became of those who were selected in a round that has ended."""
     called = frozenset(summary.cohort)
     found: dict[str, m.EdgeView] = {}
@@ -100,7 +102,7 @@ def _idle(client: Client) -> tuple[m.EdgeState, str | None]:
     return "present", None
 
 
-def _view(state: m.EdgeState, why: str | None, newest: Newest | None) -> m.EdgeView:
+def _view(state: m.EdgeState, why: str | None, newest: LatestUpdate | None) -> m.EdgeView:
     if why is not None and len(why) > MAX_WHY:
         why = f"{why[: MAX_WHY - 1]}…"
     if newest is None:

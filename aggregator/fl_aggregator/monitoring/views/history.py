@@ -16,7 +16,7 @@ RECENT: Final = 100
 """The last rounds, of which all is remembered; a person reads no more."""
 
 
-class Curves:
+class History:
     """Rows in the order of their rounds. ``count``: how many rounds there were."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ NAMED: Final = 10
 MAX_REFUSED: Final = 100
 
 
-class Waiting:
+class WaitingNotices:
     """What of it has been said. Times are run time in seconds."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ def _ranges(numbers: Iterable[int]) -> str:
 LOG: Final = logging.getLogger(__name__)
 
 
-def tell(event: on.Event, state: Run) -> None:
+def log_presence(event: on.Event, state: Run) -> None:
     """``state``: what ``event`` has made of it."""
     match event:
         case on.Registered(client=client, examples=None, roles=roles):

@@ -61,7 +61,7 @@ def status(
     refused: Mapping[str, int] | None = None,
 ) -> m.Status:
     """One look at the run, in at most ``STATUS_BYTES``: as many of the missing as there is room for, up to ten, and of
-    those of whom most was ``refused`` (`Refusals.worst`), who is named after the missing.
+    those of whom most was ``refused`` (`Rejections.worst`), who is named after the missing.
 
     ``paused``: why the run stands still, if it does; cut off at ``PAUSED_LENGTH``.
     """

@@ -22,7 +22,7 @@ MAX_SKEW: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class RunStatus:
     """``connection``: how connecting went. ``run``: what is online. ``is_online``: its topics are to be left alone."""
 
     connection: Finding
@@ -30,7 +30,7 @@ class Sight:
     is_online: bool
 
 
-def look(reach: BrokerReach) -> Sight:
+def look(reach: BrokerReach) -> RunStatus:
     """Raises ``BrokerUnreachable`` or ``BrokerRefused``, with the reason, if it cannot connect."""
     inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
     with Network("fl-doctor") as network:
@@ -43,10 +43,10 @@ def look(reach: BrokerReach) -> Sight:
         try:
             _watch(lookout)
         except UserError as error:
-            return Sight(found, Finding("run", "untested", str(error), essential=False), is_online=False)
+            return RunStatus(found, Finding("run", "untested", str(error), essential=False), is_online=False)
     born = lookout.born
     is_online = born is not None and born.state == "online"
-    return Sight(found, _run(lookout), is_online)
+    return RunStatus(found, _run(lookout), is_online)
 
 
 def _connected(reach: BrokerReach, seconds: float) -> Finding:

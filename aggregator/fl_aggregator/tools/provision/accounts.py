@@ -65,7 +65,7 @@ class Revoked(_Frozen):
     when: AwareDatetime
 
 
-class Place(_Frozen):
+class BrokerLocation(_Frozen):
     """What is said once, at the first provisioning. ``days``: how long a certificate is valid.
 
     ``broker_dir``: where the broker finds its files, null for where they are made.
@@ -93,7 +93,7 @@ class Register(_Frozen):
 
     format: Literal[1] = 1
     settled: bool = False
-    place: Place
+    place: BrokerLocation
     predict_group: Annotated[str, Field(pattern=f"^{GROUP}$")]
     accounts: tuple[Account, ...] = ()
     broker_serial: Serial | None = None

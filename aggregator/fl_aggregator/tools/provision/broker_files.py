@@ -13,7 +13,7 @@ from typing import Final
 from cryptography import x509
 
 from fl_aggregator.tools.provision import acl
-from fl_aggregator.tools.provision.accounts import Place, Register
+from fl_aggregator.tools.provision.accounts import BrokerLocation, Register
 from fl_aggregator.tools.provision.authority import Authority
 from fl_shared.system.files import write_private
 from fl_shared.system.mosquitto import Listener, configuration
@@ -69,7 +69,7 @@ def _held_serial(directory: Path) -> int | None:
         return None
 
 
-def conf(place: Place, made_in: Path, plugins: str | None = None) -> str:
+def conf(place: BrokerLocation, made_in: Path, plugins: str | None = None) -> str:
     """The text of ``mosquitto.conf``. ``plugins``: where those of Mosquitto 2.1 are, null for 2.0's own settings."""
     where = str(made_in.absolute()) if place.broker_dir is None else place.broker_dir.rstrip("/")
     of_listener = [f"cafile {where}/{CA}", f"certfile {where}/{CERTIFICATE}", f"keyfile {where}/{KEY}"]

@@ -13,7 +13,7 @@ from fl_shared.cli import options as shared
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
-    from fl_aggregator.tools.provision.kits import Done, Provision
+    from fl_aggregator.tools.provision.kits import Provision, ProvisionResult
     from fl_shared.security.kit import Role
 
 Command = Callable[..., Any]
@@ -109,9 +109,9 @@ def provision(
             "--broker-host is missing: where do edges find the broker? expected a name or an address"
         )
     from fl_aggregator.tools.provision import kits
-    from fl_aggregator.tools.provision.accounts import Place
+    from fl_aggregator.tools.provision.accounts import BrokerLocation
 
-    place = Place(
+    place = BrokerLocation(
         hosts=tuple(_host(host) for host in broker_host),
         port=broker_port,
         prefix=prefix,
@@ -253,7 +253,7 @@ def _broker_dir(text: str | None) -> str | None:
     return text
 
 
-def _say(done: Done) -> None:
+def _say(done: ProvisionResult) -> None:
     for name in done.revoked:
         click.echo(f"revoked: {name}")
     if len(done.kits) > 4:

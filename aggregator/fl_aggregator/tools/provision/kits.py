@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_aggregator.tools.provision import accounts as acc
 from fl_aggregator.tools.provision import broker_files
-from fl_aggregator.tools.provision.accounts import Account, Place, Register
+from fl_aggregator.tools.provision.accounts import Account, BrokerLocation, Register
 from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_shared.errors import UserError
 from fl_shared.security.kit import Kit, Role
@@ -32,7 +32,7 @@ _LOCK: Final = ".lock"
 
 
 @dataclass(slots=True)
-class Done:
+class ProvisionResult:
     """What a command has come to: files of kits that were written, and accounts that are gone."""
 
     kits: list[Path] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Provision:
 
     # --- what can be asked for ----------------------------------------------------------------------------
 
-    def add(self, wanted: Sequence[tuple[str, tuple[Role, ...]]], *, force: bool) -> Done:
+    def add(self, wanted: Sequence[tuple[str, tuple[Role, ...]]], *, force: bool) -> ProvisionResult:
         """Accounts and kits for names that have none. Raises ``UserError`` before anything is changed."""
         names: set[str] = set()
         for name, _ in wanted:
@@ -66,7 +66,7 @@ class Provision:
                 raise UserError(f"{name!r} has an account already; for a new kit: provision rotate {name}")
         return self._issue([self._account(name, roles) for name, roles in wanted], force=force)
 
-    def rotate(self, names: Sequence[str], *, force: bool, new_keys: bool = False) -> Done:
+    def rotate(self, names: Sequence[str], *, force: bool, new_keys: bool = False) -> ProvisionResult:
         """New kits for accounts; what the old ones prove is valid no more.
 
         ``new_keys``: the aggregator signs and opens with other keys from now on, which only new kits know, and who
@@ -80,7 +80,7 @@ class Provision:
         self._save(self.register.with_broker(f"{new_serial():x}", self._now))
         self.finish()
 
-    def revoke(self, names: Sequence[str]) -> Done:
+    def revoke(self, names: Sequence[str]) -> ProvisionResult:
         """These accounts are gone: from the ACL and the passwords, and their certificates are on the list.
 
         A kit that is still here is deleted.
@@ -99,11 +99,11 @@ class Provision:
         self.finish()
         for account in gone:
             (self.out / account.kit_file).unlink(missing_ok=True)
-        return Done(revoked=[account.name for account in gone])
+        return ProvisionResult(revoked=[account.name for account in gone])
 
-    def finish(self) -> Done:
+    def finish(self) -> ProvisionResult:
         """Writes what is still to be written."""
-        done = Done()
+        done = ProvisionResult()
         fresh: list[Account] = []
         for account in self.register.pending:
             path = self.out / account.kit_file
@@ -130,7 +130,7 @@ class Provision:
         serial = None if self.register.place.passwords else f"{new_serial():x}"
         return Account(name=name, roles=roles, issued=self._now, pending=True, serial=serial)
 
-    def _issue(self, fresh: list[Account], *, force: bool, new_keys: bool = False) -> Done:
+    def _issue(self, fresh: list[Account], *, force: bool, new_keys: bool = False) -> ProvisionResult:
         there = [path for one in fresh if (path := self.out / one.kit_file).exists()]
         if there and not force:
             more = "" if len(there) == 1 else f" and {len(there) - 1} more"
@@ -193,8 +193,8 @@ def opened(out: Path) -> Iterator[Provision]:
 
 
 def begin(
-    out: Path, place: Place, wanted: Sequence[tuple[str, tuple[Role, ...]]], *, force: bool
-) -> tuple[Provision, Done]:
+    out: Path, place: BrokerLocation, wanted: Sequence[tuple[str, tuple[Role, ...]]], *, force: bool
+) -> tuple[Provision, ProvisionResult]:
     """A new authority and accounts in ``out``, for the aggregator, the operator and those ``wanted``.
 
     If it was interrupted the same call goes on with it. Raises ``UserError``.
@@ -210,7 +210,9 @@ def begin(
                 )
             provision = Provision(out, found, Authority.open(out / AUTHORITY))
             different = [
-                name for name in Place.model_fields if getattr(found.place, name) != getattr(place, name)
+                name
+                for name in BrokerLocation.model_fields
+                if getattr(found.place, name) != getattr(place, name)
             ]
             if different:
                 raise UserError(

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
 
-from fl_aggregator.monitoring.terminal.snapshot import Crowd, Picture, names_of
+from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import RoundRecord, rows_of
 from fl_aggregator.tools.remote.observer import CONNECT_TIMEOUT, age, is_old_will
-from fl_aggregator.tools.remote.sighting import Sight
+from fl_aggregator.tools.remote.sighting import ObservedRun
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
@@ -98,7 +98,7 @@ class Follower:
                 self._received(event)
         return True
 
-    def first_look(self, wait: float) -> Sight:
+    def first_look(self, wait: float) -> ObservedRun:
         """What there is, as soon as it is: ``wait`` seconds are for the first status. Raises ``UserError``."""
         deadline = time.monotonic() + wait
         while self._status is None and (left := deadline - time.monotonic()) > 0:
@@ -150,11 +150,11 @@ class Follower:
 
     # --- what is known ------------------------------------------------------------------------------------
 
-    def sight(self) -> Sight:
+    def sight(self) -> ObservedRun:
         """What is known now."""
         online = self._born is not None and self._born.state == "online"
         edges = self._edges if self._edges is not None and self._is_of_run(self._edges) else None
-        return Sight(self._picture(edges), edges, online, self._age())
+        return ObservedRun(self._picture(edges), edges, online, self._age())
 
     def _age(self) -> float | None:
         if self._status is None:
@@ -175,7 +175,7 @@ class Follower:
                 yield found
             self._fresh.popleft()
 
-    def _picture(self, edges: m.Edges | None) -> Picture | None:
+    def _picture(self, edges: m.Edges | None) -> Snapshot | None:
         status = self._status
         if status is None:
             return None
@@ -189,10 +189,10 @@ class Follower:
                 recent[row.round] = known.model_copy(update={"metrics": known.metrics | row.metrics})
         crowd = None
         if edges is not None:
-            crowd = Crowd.of(
+            crowd = EdgeCounts.of(
                 ((name, view.state, view.why) for name, view in edges.edges.items()), edges.round
             )
-        return Picture(status, rows, dict(sorted(recent.items())), crowd, _waiting(status, edges))
+        return Snapshot(status, rows, dict(sorted(recent.items())), crowd, _waiting(status, edges))
 
     @property
     def where(self) -> str:

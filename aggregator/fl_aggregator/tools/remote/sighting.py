@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fl_aggregator.monitoring.terminal.snapshot import Picture
+from fl_aggregator.monitoring.terminal.snapshot import Snapshot
 from fl_aggregator.monitoring.terminal.text import duration
 from fl_aggregator.monitoring.views.round_record import HistoryRow
 from fl_shared.protocol import messages as m
@@ -13,12 +13,12 @@ from fl_shared.protocol.limits import FRESH
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ObservedRun:
     """What is known at one moment. ``age``: seconds since the status was written, as far as clocks tell; ``online``:
     what the aggregator's birth or will says; ``picture`` is null while no status has come.
     """
 
-    picture: Picture | None
+    picture: Snapshot | None
     edges: m.Edges | None
     online: bool
     age: float | None
@@ -49,7 +49,7 @@ class Sight:
         )
 
 
-def as_json(sight: Sight, *, everything: bool) -> dict[str, Any]:
+def as_json(sight: ObservedRun, *, everything: bool) -> dict[str, Any]:
     """A look at a run for programs; ``everything``: the curves and every edge too."""
     picture = sight.picture
     found: dict[str, Any] = {

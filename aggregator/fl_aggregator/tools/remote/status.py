@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from fl_aggregator.monitoring.terminal.text import duration, summary_lines
 from fl_aggregator.tools.remote.follower import Follower
-from fl_aggregator.tools.remote.sighting import Sight
+from fl_aggregator.tools.remote.sighting import ObservedRun
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import RunFailed
 
 
-def look(reach: BrokerReach, wait: float) -> Sight:
+def look(reach: BrokerReach, wait: float) -> ObservedRun:
     """What is to be seen; ``wait`` seconds for the first status.
 
     Raises ``UserError`` if the broker cannot be reached or does not let us read, ``RunFailed`` if nothing is there.
@@ -35,7 +35,7 @@ def nothing_there(follower: Follower, wait: float) -> str:
     )
 
 
-def lines(sight: Sight) -> list[str]:
+def lines(sight: ObservedRun) -> list[str]:
     """For a person."""
     if sight.picture is None:
         return []

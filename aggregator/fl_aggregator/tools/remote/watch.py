@@ -13,7 +13,7 @@ from rich.live import Live
 from fl_aggregator.monitoring.terminal.render import WIDE, View, table
 from fl_aggregator.monitoring.terminal.text import duration, now_line, round_line, summary_lines
 from fl_aggregator.tools.remote.follower import Follower
-from fl_aggregator.tools.remote.sighting import Sight
+from fl_aggregator.tools.remote.sighting import ObservedRun
 from fl_aggregator.tools.remote.sighting import as_json as fields_of_sight
 from fl_aggregator.tools.remote.status import nothing_there
 from fl_shared.cli.broker_access import BrokerReach
@@ -52,7 +52,7 @@ class _Json:
         self._console = console
         self._before: object = None
 
-    def show(self, follower: Follower, sight: Sight, *, last: bool) -> None:
+    def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
         for record in follower.ended(all_of_them=last):
             self._write({"round": record.summary_fields()})
         key = (sight.picture and sight.picture.status, sight.online, follower.lost and follower.lost[1])
@@ -76,7 +76,7 @@ class _Lines:
         self._pause = FIRST
         self._begun = False
 
-    def show(self, follower: Follower, sight: Sight, *, last: bool) -> None:
+    def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
         picture = sight.picture
         if picture is None:
             return
@@ -118,7 +118,7 @@ class _Drawn:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, follower: Follower, sight: Sight, *, last: bool) -> None:
+    def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
         over = sight.picture is not None and sight.picture.over
         self._view = View(sight.picture, "" if over else _trouble(follower, sight))
         if last and sight.picture is not None:
@@ -153,7 +153,7 @@ def _follow(follower: Follower, give_up: float, output: _Json | _Lines | _Drawn)
             raise RunFailed(f"given up after {duration(give_up)} (--give-up): {why}")
 
 
-def _trouble(follower: Follower, sight: Sight) -> str:
+def _trouble(follower: Follower, sight: ObservedRun) -> str:
     if follower.lost is not None:
         since, reason = follower.lost
         return f"no broker for {duration(time.monotonic() - since)}: {reason}; trying again"

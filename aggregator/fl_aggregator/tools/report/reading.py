@@ -36,7 +36,7 @@ class Part(_Lenient):
     labels: Counts
 
 
-class Newest(_Lenient):
+class LatestResult(_Lenient):
     """An edge's newest accepted update: ``after`` is how its trained model did on what it holds out."""
 
     client: str
@@ -48,7 +48,7 @@ class Newest(_Lenient):
 
 
 class _Accepted(_Lenient):
-    update: Newest
+    update: LatestResult
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class RunReport:
     record: dict[str, Any] = field(default_factory=dict)
     rounds: list[RoundRecord] = field(default_factory=list)
     parts: dict[str, Part] = field(default_factory=dict)
-    newest: dict[str, Newest] = field(default_factory=dict)
+    newest: dict[str, LatestResult] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
     @property
