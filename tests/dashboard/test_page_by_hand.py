@@ -247,7 +247,7 @@ def test_a_thousand_edges(federation: SimulatedFederation, opened: Open) -> None
     # A message about all of them is drawn in well under the second in which the next one may come.
     cost = page.page.evaluate(
         """async edges => {
-          const federation = new SimulatedFederation(() => {}, () => {});
+          const federation = new Federation(() => {}, () => {});
           const message = {v: 1, kind: "edges", run: "a", epoch: 1, seq: 1, round: 1, phase: "collecting", edges};
           const payload = new TextEncoder().encode(JSON.stringify(message));
           const begun = performance.now();

@@ -57,7 +57,7 @@ def retained(broker: Mosquitto) -> dict[str, Any]:
 
 
 def test_a_run_its_resume_and_what_is_left_of_it(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     """With leftovers of another run, and somebody who writes there in its midst: both are put right."""
     for topic in ("fl/history", "fl/round/2/edges", "fl/round/77/edges"):
@@ -148,7 +148,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
 
 
 def test_after_a_broker_that_forgot_everything_it_is_said_again(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))

@@ -226,12 +226,12 @@ print("all came")
 
 def test_a_run_over_mutual_tls(site: Site, tmp_path: Path) -> None:
     tls = ["--ca", str(site.authority.ca)]
-    boss = [*tls, *site.authority.client("boss").options, "--task", "synthetic-5000"]
+    arguments = [*tls, *site.authority.client("boss").options, "--task", "synthetic-5000"]
     edge = [*tls, *site.authority.client("edges").options, "--task", "synthetic-5000", "--role", "train"]
     plan = ["--clients", "3", "--per-round", "3", "--rounds", "2", "--prefix", "over-tls"]
     with (
         programs.edges(tmp_path / "edges", site.url("mutual"), "0-2", *edge, "--prefix", "over-tls"),
-        programs.aggregator(tmp_path, site.url("mutual"), *boss, *plan) as aggregator,
+        programs.aggregator(tmp_path, site.url("mutual"), *arguments, *plan) as aggregator,
     ):
         aggregator.ends_well()
     assert [line["outcome"] for line in programs.history(tmp_path) if line.get("outcome")][-1] == "committed"

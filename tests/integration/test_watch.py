@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.system.mosquitto import free_port
@@ -91,7 +90,7 @@ def test_no_broker(arguments: tuple[str, ...], code: int) -> None:
 
 
 def test_a_run_whose_broker_and_aggregator_die_and_come_back(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     """`watch` goes on through all of it; `status` says since when the aggregator is gone, and what can be done."""
     edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
@@ -198,7 +197,7 @@ def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
 
 
 def test_watch_ends_with_the_code_of_a_run_that_was_stopped_and_with_130_at_ctrl_c(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
     edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     run = stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
@@ -215,9 +214,7 @@ def test_watch_ends_with_the_code_of_a_run_that_was_stopped_and_with_130_at_ctrl
     assert "interrupted" in stopped.out
 
 
-def test_on_a_terminal_it_is_drawn(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack
-) -> None:
+def test_on_a_terminal_it_is_drawn(tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack) -> None:
     edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
     stack.enter_context(programs.aggregator(tmp_path, mosquitto.url, *SETTINGS))
     edges.expect(m.AggregatorPresence, state="online")
@@ -279,7 +276,7 @@ def test_the_command_that_simulate_prints_follows_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["quiet", "json"])
 def test_what_start_says_off_a_terminal(
-    tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack, how: str
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack, how: str
 ) -> None:
     """`--quiet`: how it ended, in one line. `--log-format json`: each line of the log is an object."""
     edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))

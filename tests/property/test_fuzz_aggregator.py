@@ -33,9 +33,9 @@ def test_bytes_are_a_message_or_a_decode_error(topic: t.Topic, payload: bytes) -
 
 
 @settings(max_examples=250, deadline=None)
-@given(spoiling=MUTATIONS)
-def test_a_spoiled_message_is_a_message_or_a_decode_error(spoiling: Mutation) -> None:
-    text, payload = spoiling(GOLDEN)
+@given(mutation=MUTATIONS)
+def test_a_mutated_message_is_a_message_or_a_decode_error(mutation: Mutation) -> None:
+    text, payload = mutation(GOLDEN)
     topic = t.parse("fl", text)
     assert topic is not None
     _decode(topic, payload)
@@ -60,9 +60,9 @@ def test_a_run_goes_on_among_noise(rounds: list[list[Mutation]]) -> None:
             for noise in ([], *rounds):
                 phase = harness.begin_round()
                 seeds = harness.seeds(phase)
-                for spoiling in noise:
-                    topic, payload = spoiling(GOLDEN if spoiling.where % 5 == 0 else seeds)
-                    harness.take(topic, harness.harmless(topic, payload), retain=spoiling.retain)
+                for mutation in noise:
+                    topic, payload = mutation(GOLDEN if mutation.where % 5 == 0 else seeds)
+                    harness.take(topic, harness.harmless(topic, payload), retain=mutation.retain)
                 harness.finish_round()
             harness.replay()
             assert harness.oracle.accepted >= 3 * len(rounds)

@@ -29,19 +29,19 @@ from tests.support.fuzz.strategies import NOISE, Mutation
 @given(noise=NOISE, blinks=st.booleans())
 def test_an_edge_can_join_a_run_after_any_noise(noise: list[Mutation], blinks: bool) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        beset = EdgeHarness(Path(scratch), seed=0)
+        harness = EdgeHarness(Path(scratch), seed=0)
         try:
-            beset.join_a_run()
-            seeds = beset.seeds()
-            for spoiling in noise:
-                topic, payload = spoiling(GOLDEN if spoiling.where % 5 == 0 else seeds)
-                client = PREDICTOR if spoiling.where % 7 == 0 else CLIENT
-                beset.take(client, topic, payload, retain=spoiling.retain)
+            harness.join_a_run()
+            seeds = harness.seeds()
+            for mutation in noise:
+                topic, payload = mutation(GOLDEN if mutation.where % 5 == 0 else seeds)
+                client = PREDICTOR if mutation.where % 7 == 0 else CLIENT
+                harness.take(client, topic, payload, retain=mutation.retain)
             if blinks:
-                beset.reconnect()
-            beset.join_a_run()
+                harness.reconnect()
+            harness.join_a_run()
         finally:
-            beset.close()
+            harness.close()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -70,32 +70,32 @@ def test_a_request_is_answered_once_or_not_at_all(
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> EdgeHarness:
-    beset = EdgeHarness(tmp_path_factory.mktemp("predictor"), seed=0)
-    beset.join_a_run()
-    return beset
+    harness = EdgeHarness(tmp_path_factory.mktemp("predictor"), seed=0)
+    harness.join_a_run()
+    return harness
 
 
 def test_the_noise_reaches_sessions_and_predictors(tmp_path: Path) -> None:
     """If it were all dropped at the door, nothing would be shown by it."""
-    beset = EdgeHarness(tmp_path, seed=3)
+    harness = EdgeHarness(tmp_path, seed=3)
     states = set()
     try:
         for _ in range(24):
-            beset.join_a_run()
-            seeds = beset.seeds()
+            harness.join_a_run()
+            seeds = harness.seeds()
             for _ in range(250):
-                if beset.rng.random() < 0.1:
-                    beset.ask(beset.request())
+                if harness.rng.random() < 0.1:
+                    harness.ask(harness.request())
                 else:
-                    client, topic, payload, retain = beset.noise(seeds)
-                    beset.take(client, topic, payload, retain=retain)
-                state = beset.edges[CLIENT].state
+                    client, topic, payload, retain = harness.noise(seeds)
+                    harness.take(client, topic, payload, retain=retain)
+                state = harness.edges[CLIENT].state
                 states.add(type(state.work).__name__ if isinstance(state, Session) else "Stopped")
-                beset.restart_stopped()
+                harness.restart_stopped()
     finally:
-        beset.close()
+        harness.close()
     assert {"Idle", "Fetching", "Reporting", "TrainingFailed"} <= states
-    assert beset.answers > 50
+    assert harness.answers > 50
 
 
 def test_a_model_for_which_there_is_no_memory_is_not_fetched() -> None:
@@ -124,10 +124,10 @@ def test_a_model_for_which_there_is_no_memory_is_not_fetched() -> None:
 def test_the_same_seed_makes_the_same_noise(tmp_path: Path) -> None:
     def hear(name: str) -> list[bytes]:
         (tmp_path / name).mkdir()
-        beset = EdgeHarness(tmp_path / name, seed=7)
+        harness = EdgeHarness(tmp_path / name, seed=7)
         try:
-            return [beset.mutator.payload(random.Random(n).choice(GOLDEN), GOLDEN) for n in range(50)]
+            return [harness.mutator.payload(random.Random(n).choice(GOLDEN), GOLDEN) for n in range(50)]
         finally:
-            beset.close()
+            harness.close()
 
     assert hear("one") == hear("two")

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from fl_shared.system.mosquitto import (
     is_running,
 )
 from tests.support.client import Endpoint
+from tests.support.wait import wait_until
 
 START_TIMEOUT = 10.0
 
@@ -84,12 +84,17 @@ class Mosquitto:
             self._process = subprocess.Popen(
                 [self._program, "-c", str(file)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
-        deadline = time.monotonic() + START_TIMEOUT
-        while not (is_running(log) and answers(LOOPBACK, self.port)):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise AssertionError(f"mosquitto does not start:\n{self.log()}")
-            time.sleep(0.01)
+        process = self._process
+        try:
+            wait_until(
+                lambda: process.poll() is not None or (is_running(log) and answers(LOOPBACK, self.port)),
+                START_TIMEOUT,
+                "mosquitto starts",
+            )
+            assert process.poll() is None, "mosquitto has ended"
+        except AssertionError as error:
+            self.kill()
+            raise AssertionError(f"{error}:\n{self.log()}") from None
 
     def kill(self) -> None:
         """SIGKILL: it forgets everything, and tells nobody."""

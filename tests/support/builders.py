@@ -18,7 +18,7 @@ Raw = dict[str, Any]
 """A message as the map that is sent, which may be invalid."""
 
 
-def partition(index: int = 0, **changes: Any) -> m.Partition:
+def partition(index: int = 0, /, **changes: Any) -> m.Partition:
     return m.Partition(**{"index": index, "count": 20, "scheme": "iid", "seed": 0, "holdout": 0.2, **changes})
 
 
@@ -35,7 +35,7 @@ def session_of(client: str) -> str:
     return f"session-of-{client}"[:64]
 
 
-def registration(client: str, **changes: Any) -> m.Registration:
+def registration(client: str, /, **changes: Any) -> m.Registration:
     """The first one of a connection, unless ``changes`` say otherwise."""
     usual: dict[str, Any] = {
         "seq": 0, "client": client, "session": session_of(client), "device": f"device-of-{client}",
@@ -71,7 +71,7 @@ def update(*sections: m.Section, **changes: Any) -> m.Update:
     return m.Update(**usual | changes)
 
 
-def offer_of(whole: m.Update, chunk_size: int, **changes: Any) -> m.Offer:
+def offer_of(whole: m.Update, chunk_size: int, /, **changes: Any) -> m.Offer:
     size = sum(len(one.data) for one in whole.sections)
     usual = {
         **whole.model_dump(exclude={"kind", "sections", "metrics"}),
@@ -89,7 +89,7 @@ def offer_of(whole: m.Update, chunk_size: int, **changes: Any) -> m.Offer:
     return m.Offer(**usual | changes)
 
 
-def chunk_of(whole: m.Update, chunk_size: int, index: int, **changes: Any) -> m.UpdateChunk:
+def chunk_of(whole: m.Update, chunk_size: int, index: int, /, **changes: Any) -> m.UpdateChunk:
     """The checksum is that of the data, unless ``changes`` say otherwise."""
     content = b"".join(one.data for one in whole.sections)
     usual: dict[str, Any] = {
@@ -101,7 +101,7 @@ def chunk_of(whole: m.Update, chunk_size: int, index: int, **changes: Any) -> m.
     return m.UpdateChunk(**{"crc32": zlib.crc32(members["data"])} | members)
 
 
-def raw_offer_of(whole: Raw, chunk_size: int, **changes: Any) -> Raw:
+def raw_offer_of(whole: Raw, chunk_size: int, /, **changes: Any) -> Raw:
     """The offer of an update that is a map."""
     sections = [
         {name: value for name, value in one.items() if name != "data"} | {"size": len(one["data"])}
@@ -133,7 +133,7 @@ def finished_update(*sections: ModelSection, **changes: Any) -> FinishedUpdate:
     return FinishedUpdate(**usual | changes)
 
 
-def facts_of(whole: m.Update, **changes: Any) -> UpdateFacts:
+def facts_of(whole: m.Update, /, **changes: Any) -> UpdateFacts:
     usual: dict[str, Any] = {
         **whole.model_dump(include={"client", "session", "round", "base", "digest", "examples", "steps"}),
         "manifest": whole.sections[0].manifest,
@@ -142,7 +142,7 @@ def facts_of(whole: m.Update, **changes: Any) -> UpdateFacts:
     return UpdateFacts(**usual | changes)
 
 
-def round_summary(number: int, **changes: Any) -> Summary:
+def round_summary(number: int, /, **changes: Any) -> Summary:
     """A committed round that edge 0 took part in, and edge 1 did not."""
     usual: dict[str, Any] = {
         "round": number, "outcome": "committed", "reason": None,

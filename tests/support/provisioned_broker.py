@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,12 +63,13 @@ class ProvisionedBroker:
             self._process = subprocess.Popen(
                 [find_mosquitto(), "-c", str(file)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
-        deadline = time.monotonic() + WAIT
-        while not is_running(self._log):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise AssertionError(f"mosquitto does not start:\n{self.log()}")
-            time.sleep(0.01)
+        process = self._process
+        try:
+            wait_until(lambda: process.poll() is not None or is_running(self._log), WAIT, "mosquitto starts")
+            assert process.poll() is None, "mosquitto has ended"
+        except AssertionError as error:
+            self.stop()
+            raise AssertionError(f"{error}:\n{self.log()}") from None
 
     def reload(self) -> None:
         """SIGHUP, as an operator sends it."""

@@ -53,10 +53,10 @@ def _no_channel(document: Tree) -> None:
     document["operations"]["edgeSendsRegister"]["reply"]["channel"]["address"] = "fl/replies/7"
 
 
-@pytest.mark.parametrize("spoil", [_no_address, _no_action, _no_such_qos, _no_channel])
-def test_the_schema_would_find_a_mistake(spoil: Callable[[Tree], None]) -> None:
+@pytest.mark.parametrize("break_it", [_no_address, _no_action, _no_such_qos, _no_channel])
+def test_the_schema_would_find_a_mistake(break_it: Callable[[Tree], None]) -> None:
     document = copy.deepcopy(DOCUMENT)
-    spoil(document)
+    break_it(document)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, SPEC, jsonschema.Draft7Validator)
 

@@ -20,7 +20,7 @@ TOPIC = t.UpdatesTopic("7")
 BARE = t.UpdatesTopic()
 
 
-def spoilt(sample: str, **members: Any) -> bytes:
+def invalid(sample: str, **members: Any) -> bytes:
     """A good message of this kind with other members."""
     fields = msgpack.unpackb(codec.encode(MESSAGES[sample][1]))
     return cast(bytes, msgpack.packb(fields | members))
@@ -33,7 +33,7 @@ def spoilt(sample: str, **members: Any) -> bytes:
 def test_an_update_that_cannot_be_read_is_unusable_if_it_says_whose_it_is(
     kind: str, wrong: dict[str, Any]
 ) -> None:
-    payload = spoilt(kind, **wrong)
+    payload = invalid(kind, **wrong)
     with pytest.raises(codec.DecodeError) as error:
         codec.decode(TOPIC, payload)
     claim = codec.claim_in(payload)
@@ -59,14 +59,14 @@ def test_an_update_that_cannot_be_read_is_unusable_if_it_says_whose_it_is(
         b"",
         b"\xff",
         b"\x81\xa4kind\xa6update",
-        spoilt("update", v=2),
-        spoilt("update", kind="part"),
-        spoilt("update", client="a/b"),
-        spoilt("update", session=None),
-        spoilt("update", round=-1),
-        spoilt("update", digest="xyz"),
-        spoilt("update", epoch=2**60),
-        spoilt("update")[:-1],
+        invalid("update", v=2),
+        invalid("update", kind="part"),
+        invalid("update", client="a/b"),
+        invalid("update", session=None),
+        invalid("update", round=-1),
+        invalid("update", digest="xyz"),
+        invalid("update", epoch=2**60),
+        invalid("update")[:-1],
         codec.encode(MESSAGES["part"][1]),
         b"\x81\xa1x" + b"\x91" * 100_000,
     ],

@@ -134,11 +134,9 @@ class Cluster:
         )  # fmt: skip
         self.bad = self.enter(BAD, "bad")
         self.bad.subscribe(f"fl/replies/{BAD}")
+        self._hold_edge_1()
         self._join()
         self._last("fl/round/1/result")
-        self._frozen = workers(self.edges["1"])
-        freeze(*self._frozen)
-        self._stack.callback(thaw, *self._frozen)
         wait_until(self._is_held, 60, "a round waits for edge 1 alone")
         status = json.loads(self._last("fl/status").payload)
         self.round = int(status["round"])
@@ -157,6 +155,16 @@ class Cluster:
         self.bad.wait_for(lambda one: b'"partition":{' in one.payload, "that it has a part")
         self.register(run=self.run, epoch=self.epoch, manifest=self.manifest.digest, examples=10)
         self.bad.wait_for(lambda one: b'"examples":10,"held"' in one.payload, "that it is ready")
+
+    def _hold_edge_1(self) -> None:
+        """Its workers stop as soon as round 1 has its result: later rounds take only milliseconds."""
+        self._frozen: list[int] = []
+        self._stack.callback(lambda: thaw(*self._frozen))
+        self.observer.when(
+            lambda one: one.topic == "fl/round/1/selected",
+            lambda: self._frozen.extend(workers(self.edges["1"])),
+        )
+        self.observer.when(lambda one: one.topic == "fl/round/1/result", lambda: freeze(*self._frozen))
 
     def _is_held(self) -> bool:
         for one in reversed(self.observer.received):
