@@ -95,7 +95,7 @@ def test_what_does_not_go_together_is_refused(authority: Authority, pair: Pair) 
         BrokerOptions(plain, ca=authority.ca),
         BrokerOptions(plain, cert=pair.cert, key=pair.key),
     ):
-        with pytest.raises(UserError, match="is for mqtts:// and wss://, and the broker is mqtt://h:1883"):
+        with pytest.raises(UserError, match="needs mqtts:// or wss://, but the broker is mqtt://h:1883"):
             options.reach()
     with pytest.raises(UserError, match="a password needs a user; write mqtts://USER@host"):
         BrokerOptions(ENCRYPTED, password="p").reach()
