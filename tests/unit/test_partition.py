@@ -173,7 +173,7 @@ def test_schemes_are_read(text: str, scheme: object) -> None:
         ("", "expected iid, shards, dirichlet:ALPHA"),
         ("IID", "expected iid"),
         ("iid:1", "expected iid"),
-        ("dirichlet", "ALPHA is missing, expected for example dirichlet:0.5"),
+        ("dirichlet", "ALPHA is missing; expected, for example, dirichlet:0.5"),
         ("quantity:", "ALPHA is '', expected a number"),
         ("dirichlet:many", "ALPHA is 'many', expected a number"),
         ("dirichlet:nan", "expected 0.001"),

@@ -286,7 +286,7 @@ def test_a_vector_is_the_same_memory_at_both_ends(line: tuple[socket.socket, soc
 
 def test_memory_that_is_not_there_is_not_believed_in() -> None:
     memory = SharedBytes.new(10)
-    with pytest.raises(ValueError, match="20 bytes from 5 on are claimed of memory of 10"):
+    with pytest.raises(ValueError, match="20 bytes from 5 on, but the memory has only 10"):
         SharedBytes.adopt(os.dup(memory.fd), 5, 20)
 
 
