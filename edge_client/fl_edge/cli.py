@@ -39,18 +39,20 @@ def parse_ids(text: str) -> tuple[str, ...]:
                 raise ValueError(f"{name!r} ends before it begins; expected FIRST-LAST, for example 0-19")
             if last - first >= MAX_EDGES:
                 raise ValueError(
-                    f"{name!r} names {last - first + 1} edges, at most {MAX_EDGES} in one process"
+                    f"{name!r} is {last - first + 1} edges; expected at most {MAX_EDGES} in one process"
                 )
             ids += [str(number) for number in range(first, last + 1)]
         elif valid_client(name):
             ids.append(name)
         else:
-            raise ValueError(f"{name!r} is no id; expected 1 to 64 of A-Z a-z 0-9 _ -, or a range like 0-19")
+            raise ValueError(
+                f"{name!r} is not a valid id; expected 1 to 64 characters of A-Z a-z 0-9 _ -, or a range like 0-19"
+            )
     twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
     if twice:
-        raise ValueError(f"{twice[0]!r} is named twice; expected each id once")
+        raise ValueError(f"{twice[0]!r} is given twice; expected each id once")
     if len(ids) > MAX_EDGES:
-        raise ValueError(f"{len(ids)} edges, at most {MAX_EDGES} in one process")
+        raise ValueError(f"{len(ids)} edges; expected at most {MAX_EDGES} in one process")
     return tuple(ids)
 
 
@@ -79,7 +81,9 @@ def _roles(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
 
 def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     if value is not None and not valid_client(value):
-        raise click.BadParameter(f"{value!r} is no id; expected 1 to 64 of A-Z a-z 0-9 _ -")
+        raise click.BadParameter(
+            f"{value!r} is not a valid id; expected 1 to 64 characters of A-Z a-z 0-9 _ -"
+        )
     return value
 
 
@@ -90,17 +94,17 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     envvar="FL_ID",
     metavar="ID",
     callback=_ids,
-    help="Its id, or several: 0-19, or 0-4,9,lab-a. Edge k of a run of N gets part k of the data, for k < N."
+    help="The edge's id, or several: 0-19, or 0-4,9,lab-a. In a run of N, edge k < N gets partition k of the data."
     "  [default: the kit's]",
 )
 @options.broker_options
 @click.option(
-    "--task", metavar="NAME", help="Train this task only; else the one that the aggregator announces."
+    "--task", metavar="NAME", help="Train only this task.  [default: the task that the aggregator announces]"
 )
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the data set's files lie.",
+    help="Directory of the data set's files.",
 )
 @click.option(
     "--role",
@@ -110,52 +114,58 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     default=("train,predict",),
     metavar="ROLES",
     callback=_roles,
-    help="One or more of train, predict, evaluate.",
+    help="What the edge does: one or more of train, predict, evaluate.",
 )
 @click.option(
     "--evaluator",
     metavar="ID",
     callback=_name,
-    help="One more edge with this id, which only evaluates models on the test split.",
+    help="Add an edge with this id that only evaluates models on the test split.",
 )
 @click.option(
     "--state-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="What an edge keeps; with several ids a directory in it for each.  [default: .fl-edge/ID]",
+    help="Directory for an edge's state; with several ids, one subdirectory for each.  [default: .fl-edge/ID]",
 )
-@click.option("--device", type=click.Choice(("cpu", "cuda", "auto")), default="cpu", help="Where to train.")
+@click.option(
+    "--device", type=click.Choice(("cpu", "cuda", "auto")), default="cpu", help="Device to train on."
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, 1024),
-    help="Processes that train.  [default: one a core, at most one an edge]",
+    help="Number of training processes.  [default: one per core, at most one per edge]",
 )
 @click.option(
     "--chunk",
     type=click.IntRange(1024, 2**24),
     default=2**20,
     metavar="BYTES",
-    help="How an update is cut that is too large for one message; less where the broker wants smaller packets.",
+    help="Chunk size of updates that are too large for one message; smaller if the broker requires it.",
 )
 @click.option(
-    "--wait", type=click.FloatRange(0), help="End after so many seconds without a broker.  [default: never]"
+    "--wait",
+    type=click.FloatRange(0),
+    help="Exit after this many seconds without a broker.  [default: never]",
 )
 @click.option(
     "--seal",
     is_flag=True,
-    help="Let nobody but the aggregator read what it sends, its broker neither (--kit).",
+    help="Encrypt what the edge sends so that only the aggregator can read it, not even the broker (with --kit).",
 )
 @click.option(
     "--heartbeat",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Touch this file every 5 s while it works and has its broker: for health checks.",
+    help="Touch this file every 5 s while working and connected to the broker, for health checks.",
 )
 @click.option(
-    "--mqtt-client-id", metavar="TEXT", help="For brokers that bind MQTT client ids; one edge only."
+    "--mqtt-client-id",
+    metavar="TEXT",
+    help="MQTT client id, for brokers that tie it to an account; with one edge only.",
 )
 @click.option(
     "--parts-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write here how each edge's data are spread over the classes. It stays on this machine.",
+    help="Write each edge's number of examples per class to this file. It stays on this machine.",
 )
 @options.logging_options
 @options.config_option
@@ -172,9 +182,11 @@ def command(
     log_format: str,
     **rest: Any,
 ) -> int:
-    """Train on this machine's own data for a federation, and answer predictions, over an MQTT broker."""
+    """Train on this machine's own data for a federation, and answer prediction requests, over an MQTT broker."""
     if evaluator in ids:
-        raise click.BadParameter(f"{evaluator!r} is among the ids of --id, too", param_hint="--evaluator")
+        raise click.BadParameter(
+            f"{evaluator!r} is also one of the ids of --id; expected another id", param_hint="--evaluator"
+        )
     start_logging(verbose, log_format)
     reach = broker.reach(roles=ROLES, mqtt_client_id=mqtt_client_id)
     if reach.kit is not None:
@@ -186,13 +198,13 @@ def command(
         )
     if seal:
         if reach.kit is None:
-            raise UserError("--seal without --kit: for whom? expected the kit that provision has made")
+            raise UserError("--seal needs --kit: expected the kit that fl-aggregator provision made")
         reach.kit.sealer()
     each = [(name, roles) for name in ids]
     if evaluator is not None:
         each.append((evaluator, ("evaluate",)))
     if mqtt_client_id is not None and len(each) > 1:
-        raise click.BadParameter("it can name one edge only", param_hint="--mqtt-client-id")
+        raise click.BadParameter("can be used with one edge only", param_hint="--mqtt-client-id")
 
     from fl_edge.runtime import fleet
 
@@ -227,18 +239,18 @@ def _by_kit(
     """The id and the roles of the kit's account; it is one edge's and allows no more than it says."""
     its_roles = tuple(role for role in ROLES if role in kit.roles)
     if ids not in ((), (kit.name,)):
-        raise UserError(f"--id beside --kit: the kit is of edge {kit.name!r}, and of no other")
+        raise UserError(f"--id does not match --kit: the kit is for edge {kit.name!r} only")
     if evaluator is not None:
-        raise UserError(f"--evaluator beside --kit: the kit is of edge {kit.name!r}, and of no other")
+        raise UserError(f"--evaluator cannot be combined with --kit: the kit is for edge {kit.name!r} only")
     source = click.get_current_context().get_parameter_source("roles")
     if source is not ParameterSource.DEFAULT:
         for role in roles:
             if role not in its_roles:
-                raise UserError(f"--role {role}: the kit of {kit.name!r} is for {', '.join(its_roles)}")
+                raise UserError(f"--role {role}: the kit of {kit.name!r} allows only {', '.join(its_roles)}")
         return (kit.name,), roles
-    for role, what in (("train", "does not train"), ("predict", "answers no predictions")):
+    for role, what in (("train", "does not train"), ("predict", "answers no prediction requests")):
         if role not in its_roles:
-            LOG.info("it %s: its kit is without the role %s", what, role, extra={"client": kit.name})
+            LOG.info("%s: its kit does not include the role %s", what, role, extra={"client": kit.name})
     return (kit.name,), its_roles
 
 

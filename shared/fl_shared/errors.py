@@ -68,7 +68,7 @@ class MessageTooLarge(Exception):
     def __init__(self, topic: str, size: int, limit: int) -> None:
         super().__init__(
             f"a message of {size} bytes on {topic!r}: the broker accepts packets of at most {limit} bytes "
-            "(its max_packet_size, or maximum packet size)"
+            "(max_packet_size in mosquitto.conf)"
         )
         self.topic = topic
         self.size = size

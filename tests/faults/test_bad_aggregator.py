@@ -121,8 +121,8 @@ def test_an_edge_goes_on_whatever_its_aggregator_says(
         edge.send(signal.SIGTERM)
         assert edge.wait(10) == 130
     assert "Traceback" not in edge.err
-    dropped = [line for line in edge.err.splitlines() if "a message was dropped (" in line]
-    times = {int(re.findall(r"dropped \((\d+) so far", line)[0]) for line in dropped}
+    dropped = [line for line in edge.err.splitlines() if "dropped a message (" in line]
+    times = {int(re.findall(r"dropped a message \((\d+) so far", line)[0]) for line in dropped}
     assert times == {1, 10, 100}
     assert len(edge.err.splitlines()) < 200, "a flood of bad messages is not one of log lines"
 
@@ -243,7 +243,7 @@ def bad_models(tested: EdgeUnderTest) -> None:
     model = other_model(tested, 0.5)
     stolen = other_model(tested, 0.75)
     put(tested, model, {n: chunk_of(stolen, n, wire) | {"digest": model.digest} for n in range(4)})
-    tested.expect_failure(tested.select(model.digest), "digest is not that of the model")
+    tested.expect_failure(tested.select(model.digest), "digest is not the model's")
 
     # What is no number.
     weights = tested.weights.copy()
@@ -262,7 +262,10 @@ def bad_models(tested: EdgeUnderTest) -> None:
     # Manifests that claim what cannot be, and the most that they can: room is made for what comes, not for claims.
     before = tested.rss()
     absurd: tuple[tuple[dict[str, Any], str | None], ...] = (
-        ({"size": 2**40, "chunks": 2**16, "chunk_size": 2**24}, "size: 1099511627776 bytes, at most"),
+        (
+            {"size": 2**40, "chunks": 2**16, "chunk_size": 2**24},
+            "size: 1099511627776 bytes, expected at most",
+        ),
         ({"chunks": 10**9}, "chunks: "),
         ({"chunk_size": 2**30}, "chunk_size: "),
         ({"size": 2**63}, "size: "),
@@ -289,7 +292,7 @@ def bad_models(tested: EdgeUnderTest) -> None:
         return f"round {number}: cannot train" in tested.edge.err
 
     wait_until(bombed, 10, "its giving up")
-    tested.expect_failure(number, "16 messages did not fit")
+    tested.expect_failure(number, "16 messages were not valid")
 
 
 def clear_until_given_up(tested: EdgeUnderTest, model: Publication, number: int) -> None:

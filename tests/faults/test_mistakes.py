@@ -58,7 +58,7 @@ MISTAKES = {
     "environment, a choice": start(FL_DURABILITY="always", says=("--durability", "process", "FL_DURABILITY")),
     "environment, our own check": start(FL_STRATEGY="fedmax", says=("--strategy 'fedmax'",)),
     "configuration, a number": start("--config", "{HERE}/number.toml", says=("--rounds", "'many'", "--config")),
-    "configuration, a list": start("--config", "{HERE}/list.toml", says=("rounds: a list", "one value")),
+    "configuration, a list": start("--config", "{HERE}/list.toml", says=("rounds: is a list", "one value")),
     "configuration, a name": start("--config", "{HERE}/name.toml", says=("'roundz'", "did you mean 'rounds'")),
     "first weights that are none": start("--init", "{HERE}/number.toml", says=("number.toml",)),
     "host without a name": start("--broker", "mqtt://nowhere.invalid", says=("'nowhere.invalid'", "resolved")),
@@ -171,7 +171,10 @@ def test_connection_refused_is_said_without_waiting(here: Path) -> None:
 
 @pytest.mark.parametrize(
     ("sends", "says"),
-    [(None, "did not answer within 5 s"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "hung up without an answer")],
+    [
+        (None, "did not answer within 5 s"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "closed the connection without an answer"),
+    ],
 )
 def test_a_port_that_speaks_no_mqtt(here: Path, sends: bytes | None, says: str) -> None:
     with contextlib.ExitStack() as stack:
@@ -337,7 +340,7 @@ def test_a_target_that_nobody_measures(tmp_path: Path, shared_mosquitto: Mosquit
         programs.aggregator(tmp_path, url, *prefix, *TINY, "--target-accuracy", "0.5") as ours,
     ):
         ours.ends_well()
-    assert "only an edge with --role evaluate can measure it" in ours.err
+    assert "only edges with --role evaluate measure accuracy" in ours.err
     assert "finished: 1 of 1 versions" in ours.out
 
 

@@ -56,9 +56,11 @@ def test_a_run_in_which_everybody_has_a_kit(site: Provision, tmp_path: Path) -> 
         aggregator(tmp_path, site, "--rounds", "2") as run,
     ):
         run.ends_well()
-        assert zero.err.count("it answers no predictions: its kit is without the role predict") == 1
-        assert "its kit is without" not in one.err
-        assert "it does not train: its kit is without the role train" in judge.err
+        assert (
+            zero.err.count("answers no prediction requests: its kit does not include the role predict") == 1
+        )
+        assert "its kit does not include" not in one.err
+        assert "does not train: its kit does not include the role train" in judge.err
         for each in (zero, one, judge):
             assert each.running(), each.output
     assert [line["outcome"] for line in programs.history(tmp_path) if line.get("outcome")][-1] == "committed"
@@ -80,13 +82,21 @@ def test_what_does_not_go_beside_a_kit(site: Provision, tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("hunter22\n")
     rows = [
-        ("fl-edge", ["--kit", own, "--id", "5"], "the kit is of edge '0', and of no other"),
-        ("fl-edge", ["--kit", own, "--evaluator", "e"], "the kit is of edge '0', and of no other"),
-        ("fl-edge", ["--kit", own, "--role", "train,predict"], "--role predict: the kit of '0' is for train"),
-        ("fl-edge", ["--kit", own, "--prefix", "fl"], "rights under 'plant7/fl' only"),
-        ("fl-edge", ["--kit", own, "--broker", "mqtt://h"], "goes with mqtts:// or wss:// only"),
-        ("fl-edge", ["--kit", own, "--broker", "mqtts://u@h"], "the account is the kit's"),
-        ("fl-edge", ["--kit", own, "--ca", own], "--ca beside --kit"),
+        ("fl-edge", ["--kit", own, "--id", "5"], "the kit is for edge '0' only"),
+        ("fl-edge", ["--kit", own, "--evaluator", "e"], "the kit is for edge '0' only"),
+        (
+            "fl-edge",
+            ["--kit", own, "--role", "train,predict"],
+            "--role predict: the kit of '0' allows only train",
+        ),
+        ("fl-edge", ["--kit", own, "--prefix", "fl"], "rights only under 'plant7/fl'"),
+        ("fl-edge", ["--kit", own, "--broker", "mqtt://h"], "a kit needs mqtts:// or wss://"),
+        (
+            "fl-edge",
+            ["--kit", own, "--broker", "mqtts://u@h"],
+            "expected no user in the URL, since the kit names it",
+        ),
+        ("fl-edge", ["--kit", own, "--ca", own], "--ca cannot be combined with --kit"),
         ("fl-edge", ["--kit", own, "--password-file", str(secret)], "a password (--password-file, FL_PASS"),
         (
             "fl-edge",

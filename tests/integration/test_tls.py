@@ -74,17 +74,21 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 # --- at the start: one line, at once ----------------------------------------------------------------------------
 
 SERVERS = [
-    ("expired", LOOPBACK, r"the broker's certificate has expired \(here it is 20.*provision rotate --broker"),
+    (
+        "expired",
+        LOOPBACK,
+        r"the broker's certificate has expired \(this machine's time is 20.*provision rotate --broker",
+    ),
     ("future", LOOPBACK, r"the broker's certificate is not valid yet .*clock right\?"),
     ("self-signed", LOOPBACK, "the broker's certificate is self-signed.*--ca"),
-    ("foreign", LOOPBACK, "the broker's certificate is from an authority that we do not trust.*--ca"),
+    ("foreign", LOOPBACK, "the broker's certificate is from an authority that is not trusted.*--ca"),
     ("elsewhere", LOOPBACK, "the broker's certificate is not for '127.0.0.1'.*--broker-host"),
     ("elsewhere", "localhost", "the broker's certificate is not for 'localhost'"),
 ]
 CLIENTS = [
-    ("none", "it wants a certificate from us: give --kit, or --cert and --key"),
+    ("none", "it requires a client certificate: give --kit, or --cert and --key"),
     ("foreign", "our certificate is from an authority that it does not trust"),
-    ("expired", "our certificate is out of its time: get a new one"),
+    ("expired", "our certificate has expired or is not valid yet: get a new one"),
     ("revoked", "our certificate has been revoked: get a new one"),
 ]
 
@@ -116,7 +120,7 @@ def test_tls_1_2_says_it_in_the_handshake(site: Site, tmp_path: Path, which: str
     with Network() as network:
         one = ConnectionHarness(network, ConnectionSettings(BrokerAddress.parse(site.url("mutual")), tls=tls))
         if which == "none":
-            says = "does it want a certificate from us"  # it has no word of its own for that
+            says = "it may require a client certificate"  # it has no word of its own for that
         assert re.search(says, one.next(Refused).reason)
 
 
@@ -140,16 +144,16 @@ def test_the_wrong_kind_of_port_ends_a_start(site: Site, tmp_path: Path, program
         program,
         plain,
         ["--ca", str(site.authority.ca)],
-        "what listens there speaks no TLS.*mqtt://",
+        "this port does not use TLS.*mqtt://",
     )
     encrypted = f"mqtt://{LOOPBACK}:{site.doors['server']}"
     ends_at_once(
-        tmp_path, program, encrypted, [], rf"wants TLS: write mqtts://127.0.0.1:{site.doors['server']}"
+        tmp_path, program, encrypted, [], rf"requires TLS: write mqtts://127.0.0.1:{site.doors['server']}"
     )
 
 
 def test_without_ca_the_system_says_whom_to_trust(site: Site, tmp_path: Path) -> None:
-    ends_at_once(tmp_path, "fl-edge", site.url("server"), [], "an authority that we do not trust")
+    ends_at_once(tmp_path, "fl-edge", site.url("server"), [], "an authority that is not trusted")
     command = [str(programs.BIN / "fl-aggregator"), "stop", "--broker", site.url("server")]
     trusting = subprocess.run(
         command,

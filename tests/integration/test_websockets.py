@@ -92,8 +92,8 @@ def test_its_keepalive_holds_it_and_its_end_is_noticed(site: Site) -> None:
     ("url", "says"),
     [
         ("ws://127.0.0.1:{plain}", "127.0.0.1:{plain}/mqtt"),
-        ("ws://127.0.0.1:{wss}", "wants TLS: write wss://127.0.0.1:{wss}"),
-        ("wss://127.0.0.1:{ws}", "speaks no TLS"),
+        ("ws://127.0.0.1:{wss}", "requires TLS: write wss://127.0.0.1:{wss}"),
+        ("wss://127.0.0.1:{ws}", "does not use TLS"),
     ],
 )
 def test_the_wrong_kind_of_port_is_said(site: Site, url: str, says: str) -> None:
@@ -172,14 +172,18 @@ def opened(address: BrokerAddress, timeout: float = 5.0) -> WebSocket:
 @pytest.mark.parametrize(
     ("answer", "kind", "says"),
     [
-        (lambda _: b"HTTP/1.1 404 Not Found\r\n\r\n", WebSocketRefused, "'404 Not Found' at the path /mqtt"),
+        (lambda _: b"HTTP/1.1 404 Not Found\r\n\r\n", WebSocketRefused, "'404 Not Found' for the path /mqtt"),
         (lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", WebSocketRefused, "'200 OK'"),
         (lambda _: b"SSH-2.0-OpenSSH_9.2\r\n", WebSocketRefused, "does not speak HTTP"),
         (lambda _: b"HTTP/1.1 abc\r\n\r\n", WebSocketRefused, "does not speak HTTP"),
-        (lambda _: b"", WebSocketRefused, "hung up"),
+        (lambda _: b"", WebSocketRefused, "it closed the connection"),
         (lambda _: b"\x15\x03\x01\x00\x02\x02F", SpeaksTls, "^$"),
-        (lambda _: head(b"nonsense"), WebSocketRefused, "not that of a WebSocket"),
-        (lambda proof: head(proof).replace(b"WebSocket\r", b"h2c\r"), WebSocketRefused, "not that of a"),
+        (lambda _: head(b"nonsense"), WebSocketRefused, "did not answer as a WebSocket server"),
+        (
+            lambda proof: head(proof).replace(b"WebSocket\r", b"h2c\r"),
+            WebSocketRefused,
+            "did not answer as a",
+        ),
         (lambda proof: head(proof, b"Sec-WebSocket-Protocol: chat"), WebSocketRefused, "is not MQTT"),
         (lambda _: b"HTTP/1.1 101 X\r\n" + b"a: b\r\n" * 10_000, WebSocketRefused, "longer than 16384"),
     ],

@@ -152,7 +152,7 @@ def test_what_is_here_already_is_not_granted() -> None:
     assert intake.chunk("a", 1, "da", 0, CHUNK) == "duplicate"
     assert intake.offer(offered("b", 35), 0.0, bytes([1] * 4)) == ()
     assert intake.is_complete("b")
-    with pytest.raises(ValueError, match="here: 3 chunks"):
+    with pytest.raises(ValueError, match="received: 3 chunks"):
         intake.offer(offered("c", 35), 0.0, bytes(3))
 
 

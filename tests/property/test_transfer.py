@@ -148,7 +148,7 @@ def test_a_model_comes_down_whole_or_fails(
     event(download.state)
     if download.state == "failed":
         assert link.damage
-        assert "did not fit" in download.failure or "digest is not that" in download.failure
+        assert "were not valid" in download.failure or "digest is not the model's" in download.failure
         return
     assert download.state == "complete"
     assert [(s.name, s.manifest, bytes(s.data)) for s in download.model] == [

@@ -98,7 +98,7 @@ def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout
         ({"labels": ["a", "b"], "counts": [[1, 2]]}, "expected 2 rows of 2"),
         ({"labels": ["a"], "counts": [[1, 2]]}, "expected 1 rows of 1"),
         ({"labels": ["a"], "counts": [[-1]]}, "confusion.counts.0.0"),
-        ({"labels": ["a"], "counts": [[7]]}, "7 in all, expected 360"),
+        ({"labels": ["a"], "counts": [[7]]}, "7 in total, expected 360"),
         ({"labels": [], "counts": []}, "confusion.labels"),
         ({"labels": ["x"] * 101, "counts": [[0] * 101] * 101}, "confusion.labels"),
         ({"labels": ["a"], "counts": [[0] * 20_000]}, "confusion.counts.0"),

@@ -45,14 +45,14 @@ def test_ids(text: str, ids: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "is no id"),
-        ("a b", "'a b' is no id"),
-        ("lab/a", "is no id"),
+        ("", "is not a valid id"),
+        ("a b", "'a b' is not a valid id"),
+        ("lab/a", "is not a valid id"),
         ("x" * 65, "1 to 64"),
         ("5-2", "'5-2' ends before it begins"),
-        ("0-10000", "10001 edges, at most 10000"),
+        ("0-10000", "10001 edges; expected at most 10000"),
         ("0-9999,x", "10001 edges"),
-        ("1,2,0-1", "'1' is named twice"),
+        ("1,2,0-1", "'1' is given twice"),
     ],
 )
 def test_wrong_ids_are_named(text: str, says: str) -> None:
@@ -91,7 +91,7 @@ def test_help_and_version_import_nothing_heavy(argument: str) -> None:
         (["--id", "1", "--broker", "mqtt://u:secret@x"], "FL_PASSWORD"),
         (["--id", "1", "--prefix", "a/#"], "without '+', '#'"),
         (["--id", "0-3", "--mqtt-client-id", "x"], "one edge only"),
-        (["--id", "0-3", "--evaluator", "2"], "among the ids"),
+        (["--id", "0-3", "--evaluator", "2"], "also one of the ids"),
         (["--id", "1", "--keepalive", "0"], "1<=x<=65535"),
         (["--id", "1", "--data", "/nowhere"], "does not exist"),
         (["--id", "1", "--task", "chess"], "expected one of: digits"),
@@ -127,7 +127,7 @@ def test_options_come_from_the_command_line_then_the_environment_then_the_file(t
     [
         ("idd = 3", "has no option 'idd'; did you mean 'id'?"),
         ("id = 3\nkeepalive = ", "is not TOML"),
-        ("[id]\na = 1", "a table; expected one value"),
+        ("[id]\na = 1", "is a table; expected one value"),
         ('id = 3\nkeepalive = "often"', "'often' is not a valid integer"),
         ("config = 'x'", "has no option 'config'"),
     ],
@@ -193,7 +193,7 @@ def test_what_cannot_be_a_state_directory_is_told(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "device").write_text("not a token!")
-    with pytest.raises(UserError, match="is no device token; delete the file"):
+    with pytest.raises(UserError, match="is not a device token; delete the file"):
         StateDir.open(broken)
     (broken / "device").unlink()
     StateDir.open(broken).close()

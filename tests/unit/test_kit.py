@@ -97,7 +97,7 @@ def test_what_is_written_is_read_again(
 def test_it_is_not_written_over_what_is_there(kit: Kit, with_password: Kit, tmp_path: Path) -> None:
     path = tmp_path / "edge-7.zip"
     path.write_bytes(b"something")
-    with pytest.raises(UserError, match=r"edge-7\.zip exists"):
+    with pytest.raises(UserError, match=r"edge-7\.zip already exists"):
         kit.write(path)
     assert path.read_bytes() == b"something"
     kit.write(path, replace=True)
@@ -186,7 +186,7 @@ BAD: list[tuple[str, Callable[[Members], Members], str]] = [
     ("no name", saying(name=None), "name: Field required"),
     ("name with a slash", saying(name="a/b"), "name: "),
     ("name with a newline", saying(name="7\n"), "name: "),
-    ("another's name", saying(name="8"), r"cert\.pem: is of \['7'\], expected the kit's name, '8'"),
+    ("another's name", saying(name="8"), r"cert\.pem: is for \['7'\], expected the kit's name, '8'"),
     ("no roles", saying(roles=[]), "roles: "),
     ("unknown role", saying(roles=["admin"]), r"roles\.0: "),
     ("plain broker", saying(broker="mqtt://broker:1883"), "broker: .*expected mqtts://host:port"),
@@ -194,29 +194,29 @@ BAD: list[tuple[str, Callable[[Members], Members], str]] = [
     ("broker with a path", saying(broker="mqtts://broker:1/x"), "broker: .*expected mqtts://host:port"),
     ("broker with port 99999", saying(broker="mqtts://broker:99999"), "broker: .*expected mqtts://host:port"),
     ("broker with a password", saying(broker="mqtts://a:b@broker:1"), "broker: "),
-    ("prefix with a wildcard", saying(prefix="fl/#"), "prefix: .*cannot stand before topics"),
+    ("prefix with a wildcard", saying(prefix="fl/#"), "prefix: .*is not a valid topic prefix"),
     ("unknown member", saying(extra=1), "extra: "),
     ("short signing key", saying(signing_public=SHORT), "signing_public: .*32"),
     ("no sealing key", saying(sealing_public=None), "sealing_public: Field required"),
     ("no base64", saying(sealing_public="§" * 44), "sealing_public: "),
-    ("the aggregator's key", saying(signing_private=THIRTY_TWO), "signing_private is the aggregator's"),
-    ("another sealing key", saying(sealing_private=THIRTY_TWO), "voucher is not for the sealing_private of '7'"),
-    ("no sealing key of its own", saying(sealing_private=None), "sealing_private and voucher go together"),
-    ("no voucher", saying(voucher=None), "sealing_private and voucher go together"),
-    ("another's voucher", saying(voucher=SIXTY_FOUR), "voucher is not for the sealing_private of '7'"),
+    ("the aggregator's key", saying(signing_private=THIRTY_TWO), "expected signing_private only in"),
+    ("another sealing key", saying(sealing_private=THIRTY_TWO), "voucher does not match the sealing_private of '7'"),
+    ("no sealing key of its own", saying(sealing_private=None), "expected both sealing_private and voucher"),
+    ("no voucher", saying(voucher=None), "expected both sealing_private and voucher"),
+    ("another's voucher", saying(voucher=SIXTY_FOUR), "voucher does not match the sealing_private of '7'"),
     ("a short voucher", saying(voucher=THIRTY_TWO), "voucher: .*64"),
-    ("no group", saying(predict_group=None), "predict_group belongs to the role predict"),
-    ("a group for who does not predict", saying(roles=["train"]), "predict_group belongs to the role predict"),
+    ("no group", saying(predict_group=None), "expected predict_group with the role predict"),
+    ("a group for who does not predict", saying(roles=["train"]), "expected predict_group with the role predict"),
     ("a group with a slash", saying(predict_group="a/b"), "predict_group: "),
     ("the role, no keys", saying(roles=["aggregator"]), "the aggregator's private keys are missing"),
     ("ca.pem is no PEM", having(ca=b"hello"), r"ca\.pem: not a certificate in PEM"),
     ("ca.pem is broken", having(ca=b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), r"ca\.pem: not"),
     ("cert.pem is no PEM", having(cert=b""), r"cert\.pem: not a certificate in PEM"),
     ("key.pem is no PEM", having(key=b"hello"), r"key\.pem: not a private key"),
-    ("ca.pem is no authority", lambda m: {**m, "ca.pem": m["cert.pem"]}, r"ca\.pem: .*no authority"),
-    ("another file", lambda m: {**m, "README": b"x"}, r"holds 'README'; expected ca\.pem, cert\.pem"),
-    ("a way out", lambda m: {**m, "../../etc/cron.d/x": b"x"}, r"holds '\.\./\.\./etc/cron\.d/x'"),
-    ("a folder", lambda m: {**m, "kit.json/": b""}, "holds 'kit.json/'"),
+    ("ca.pem is no authority", lambda m: {**m, "ca.pem": m["cert.pem"]}, r"ca\.pem: .*not an authority's"),
+    ("another file", lambda m: {**m, "README": b"x"}, r"contains 'README'; expected only ca\.pem, cert\.pem"),
+    ("a way out", lambda m: {**m, "../../etc/cron.d/x": b"x"}, r"contains '\.\./\.\./etc/cron\.d/x'"),
+    ("a folder", lambda m: {**m, "kit.json/": b""}, "contains 'kit.json/'"),
 ]  # fmt: skip
 
 
@@ -265,7 +265,7 @@ def test_what_unpacks_to_more_than_a_kit_is_refused_and_not_unpacked(kit: Kit, t
     data = zipped(bomb, compression=zipfile.ZIP_DEFLATED)
     assert len(data) < MAX_KIT
     path.write_bytes(data)
-    with pytest.raises(UserError, match=rf"ca\.pem: 67108864 bytes, at most {MAX_MEMBER}"):
+    with pytest.raises(UserError, match=rf"ca\.pem: 67108864 bytes, expected at most {MAX_MEMBER}"):
         Kit.read(path)
     # One that says of itself that it is small.
     path.write_bytes(data.replace((64 * 2**20).to_bytes(4, "little"), (600).to_bytes(4, "little")))
@@ -281,7 +281,7 @@ def test_what_is_no_kit_at_all_is_a_mistake(kit: Kit, tmp_path: Path) -> None:
         (b"PK" * 100, "not a readable zip file"),
         (kit.encode()[:-30], "not a readable zip file"),
         (bytes(MAX_KIT + 1), f"larger than {MAX_KIT} bytes"),
-        (zipped(members, twice="ca.pem"), r"holds ca\.pem twice"),
+        (zipped(members, twice="ca.pem"), r"contains ca\.pem twice"),
         (zipped({}), r"kit\.json is missing"),
     ):
         path.write_bytes(data)
@@ -318,7 +318,7 @@ def test_a_certificate_out_of_its_time_is_named(kit: Kit, with_password: Kit) ->
     with_password.check_validity(NOW + timedelta(days=9999))
     with pytest.raises(UserError, match=r"'7': its certificate expired on .*provision rotate"):
         kit.check_validity(NOW + timedelta(days=31))
-    with pytest.raises(UserError, match=r"is this machine's clock right\?"):
+    with pytest.raises(UserError, match=r"is its clock right\?"):
         kit.check_validity(NOW - timedelta(days=2))
 
 

@@ -194,7 +194,7 @@ def test_accounts_come_and_go(tmp_path: Path, place: BrokerLocation) -> None:
         check_whole(out)
         assert "topic write fl/updates/ward-3\n" in acl(out)
         old = Kit.read(ward)
-        with pytest.raises(UserError, match="exists; with --force it is replaced"):
+        with pytest.raises(UserError, match="already exists; --force replaces it"):
             made.rotate(["ward-3"], force=False)
         made.rotate(["ward-3"], force=True)
         check_whole(out)
@@ -364,9 +364,12 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     begin(tmp_path)
     with (tmp_path / ".lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another provision is using it"), kits.opened(tmp_path):
+        with (
+            pytest.raises(UserError, match="in use by another fl-aggregator provision"),
+            kits.opened(tmp_path),
+        ):
             pass
-        with pytest.raises(UserError, match="another provision is using it"):
+        with pytest.raises(UserError, match="in use by another fl-aggregator provision"):
             begin(tmp_path)
     _open(tmp_path, lambda _: None)
 
@@ -377,14 +380,14 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 def test_it_does_not_begin_twice(tmp_path: Path) -> None:
     begin(tmp_path)
     before = (tmp_path / "accounts.json").read_bytes()
-    with pytest.raises(UserError, match="has 5 accounts already"):
+    with pytest.raises(UserError, match="already has 5 accounts"):
         begin(tmp_path, force=True)
     assert (tmp_path / "accounts.json").read_bytes() == before
 
 
 def test_it_does_not_replace_kits_of_another(tmp_path: Path) -> None:
     (tmp_path / "edge-1.zip").write_bytes(b"somebody's")
-    with pytest.raises(UserError, match=r"edge-1\.zip exists; with --force it is replaced"):
+    with pytest.raises(UserError, match=r"edge-1\.zip already exists; --force replaces it"):
         begin(tmp_path)
     assert (tmp_path / "edge-1.zip").read_bytes() == b"somebody's"
     assert not (tmp_path / "edge-0.zip").exists()
@@ -397,8 +400,8 @@ def test_names_that_are_wrong_change_nothing(tmp_path: Path) -> None:
     before = (tmp_path / "accounts.json").read_bytes()
     with kits.opened(tmp_path) as made:
         mistakes: list[tuple[Callable[[], object], str]] = [
-            (lambda: made.add([("0", ("train",))], force=True), "'0' has an account already"),
-            (lambda: made.add([("2", ("train",)), ("2", ("train",))], force=True), "named twice"),
+            (lambda: made.add([("0", ("train",))], force=True), "'0' already has an account"),
+            (lambda: made.add([("2", ("train",)), ("2", ("train",))], force=True), "given twice"),
             (lambda: made.rotate(["0", "nobody"], force=True), "'nobody' has no account"),
             (lambda: made.revoke(["0", "nobody"]), "'nobody' has no account"),
             (lambda: made.revoke(["aggregator"]), "cannot be revoked"),
@@ -416,8 +419,8 @@ def test_names_that_are_wrong_change_nothing(tmp_path: Path) -> None:
         ("accounts.json", b"{", "accounts.json: .*as provision wrote it"),
         ("accounts.json", b'{"format": 2}', "accounts.json: "),
         ("authority/ca.key", None, "ca.key: No such file"),
-        ("authority/ca.pem", b"x", "not in PEM"),
-        ("authority/signing.key", b"x", "not in PEM"),
+        ("authority/ca.pem", b"x", "expected the PEM files as provision wrote them"),
+        ("authority/signing.key", b"x", "expected the PEM files as provision wrote them"),
     ],
 )
 def test_a_directory_that_is_damaged_is_named(
@@ -490,22 +493,22 @@ def test_the_whole_story_on_the_command_line(tmp_path: Path) -> None:
         ("--edges 2 --broker-host a_b", "--broker-host 'a_b': expected a host name or an address"),
         ("--edges 2 --broker-host b --broker-port 0", "--broker-port"),
         ("--edges 2 --broker-host b --prefix fl/#", "--prefix"),
-        ("--edges 2 --broker-host b --predict 2", "--predict '2': there is no such edge"),
+        ("--edges 2 --broker-host b --predict 2", "--predict '2': not one of the edges to create"),
         ("--edges 2 --broker-host b --predict 0,,1", "--predict '': expected 1 to 64"),
-        ("--edges 2 --broker-host b --train none", "edge '0' would have nothing to do"),
-        ("--edges 2 --broker-host b --askers operator", "this name is the operator's"),
-        ("--edges 2 --broker-host b --askers 1", "'1' is named twice"),
+        ("--edges 2 --broker-host b --train none", "edge '0' would have no role"),
+        ("--edges 2 --broker-host b --askers operator", "this name is reserved for the operator"),
+        ("--edges 2 --broker-host b --askers 1", "'1' is given twice"),
         ("--edges 2 --broker-host b --broker-dir etc", "--broker-dir 'etc': expected an absolute path"),
         ("--edges 2 --broker-host b --days 0", "--days"),
         ("--edges 2 --broker-host b --out taken", "taken"),
-        ("--prefix x add 3", "--prefix before add: expected behind it"),
-        ("add 3", "no accounts.json in it; begin with"),
+        ("--prefix x add 3", "--prefix before add: expected after it"),
+        ("add 3", "contains no accounts.json; start with"),
         ("add a/b", "edge 'a/b': expected 1 to 64"),
-        ("add aggregator", "this name is the aggregator's"),
+        ("add aggregator", "this name is reserved for the aggregator"),
         ("add", "ID"),
         ("revoke 3 --out nowhere", "nowhere"),
-        ("rotate", "rotate what?"),
-        ("rotate --all 3", "--all beside the name"),
+        ("rotate", "nothing to rotate"),
+        ("rotate --all 3", "--all cannot be combined with account names"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named_and_makes_nothing(

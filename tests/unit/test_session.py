@@ -398,7 +398,7 @@ def test_6_1_what_the_broker_does_not_take_whole_is_offered_in_chunks_that_it_ta
 def test_6_1_a_broker_that_takes_next_to_nothing_is_told_of(largest: int) -> None:
     script = offering(connected=f"connected s1 largest={largest}")
     assert isinstance(script.session.work, TrainingFailed)
-    assert "the broker takes packets of" in script.session.work.detail
+    assert "the broker accepts packets of at most" in script.session.work.detail
 
 
 def test_6_1_the_first_weights_are_offered_with_their_arrays() -> None:

@@ -62,7 +62,7 @@ def test_files_that_are_none_are_named(authority: Authority, pair: Pair, tmp_pat
         ((None, pair.cert, None), "--cert without --key"),
         ((None, None, pair.key), "--key without --cert"),
         ((None, pair.cert, pair.cert), r"--key .*: expected PEM \(-----BEGIN … PRIVATE KEY"),
-        ((None, pair.cert, other.key), "the key that belongs to it"),
+        ((None, pair.cert, other.key), "a certificate in PEM and its key"),
         ((None, prose, pair.key), "expected a certificate in PEM"),
         ((None, pair.cert, locked), "the key has a password"),
     ]
@@ -77,7 +77,7 @@ def test_a_key_that_others_may_read_is_told(pair: Pair, caplog: pytest.LogCaptur
     pair.key.chmod(0o640)
     with caplog.at_level(logging.WARNING):
         Tls.read(None, pair.cert, pair.key)
-    assert "others may read it (mode 640)" in caplog.text
+    assert "other users can read it (mode 640)" in caplog.text
 
 
 def test_nothing_secret_is_shown(authority: Authority, pair: Pair) -> None:
@@ -95,7 +95,7 @@ def test_what_does_not_go_together_is_refused(authority: Authority, pair: Pair) 
         BrokerOptions(plain, ca=authority.ca),
         BrokerOptions(plain, cert=pair.cert, key=pair.key),
     ):
-        with pytest.raises(UserError, match="is for mqtts:// and wss://, and the broker is mqtt://h:1883"):
+        with pytest.raises(UserError, match="needs mqtts:// or wss://, but the broker is mqtt://h:1883"):
             options.reach()
     with pytest.raises(UserError, match="a password needs a user; write mqtts://USER@host"):
         BrokerOptions(ENCRYPTED, password="p").reach()
@@ -124,11 +124,26 @@ def test_where_the_broker_is_if_nothing_says_so() -> None:
         ("mqtt://h", socket.gaierror(-2, "Name or service not known"), "'h' cannot be resolved", False),
         ("mqtts://h", ConnectionRefusedError(), "nothing listens on port 8883 of h", False),
         ("mqtt://h", TimeoutError(), "did not answer on port 1883 within 5 s", False),
-        ("mqtt://h", SpeaksTls(), "wants TLS: write mqtts://h:1883", True),
-        ("ws://h", SpeaksTls(), "wants TLS: write wss://h:80", True),
-        ("wss://h/x", WebSocketRefused("it answers '404'", 404), "no WebSocket: it answers '404'", True),
-        ("wss://h/x", WebSocketRefused("it answers '503'", 503), "no WebSocket: it answers '503'", False),
-        ("ws://h/x", WebSocketRefused("it hung up"), "no WebSocket: it hung up", False),
+        ("mqtt://h", SpeaksTls(), "requires TLS: write mqtts://h:1883", True),
+        ("ws://h", SpeaksTls(), "requires TLS: write wss://h:80", True),
+        (
+            "wss://h/x",
+            WebSocketRefused("it answers '404'", 404),
+            "no WebSocket connection: it answers '404'",
+            True,
+        ),
+        (
+            "wss://h/x",
+            WebSocketRefused("it answers '503'", 503),
+            "no WebSocket connection: it answers '503'",
+            False,
+        ),
+        (
+            "ws://h/x",
+            WebSocketRefused("it closed the connection"),
+            "no WebSocket connection: it closed the connection",
+            False,
+        ),
         ("mqtt://h", OSError(113, "No route to host"), "mqtt://h:1883: No route to host", False),
     ],
 )
@@ -153,5 +168,5 @@ def test_who_hangs_up_in_the_middle_of_tls_may_just_be_starting() -> None:
         thread.start()
         found = diagnose(ConnectionResetError(), ConnectionSettings(address, tls=Tls().context()))
         thread.join(5)
-    assert "hung up in the middle of TLS" in found.reason
+    assert "closed during the TLS handshake" in found.reason
     assert not found.is_hopeless

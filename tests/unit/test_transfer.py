@@ -392,7 +392,7 @@ def test_garbage_ends_a_download_after_a_while() -> None:
         ({"size": 2**40, "chunks": 1_000_000, "chunk_size": 2**28}, "size"),
         ({"chunks": 2}, "chunks"),
         ({"chunk_size": 1}, "chunks"),
-        ({"size": 4004, "chunk_size": 4004}, "sections have other sizes"),
+        ({"size": 4004, "chunk_size": 4004}, "sizes of the sections have another sum"),
     ],
 )
 def test_absurd_manifests_are_refused(changes: dict[str, int], names: str) -> None:
@@ -402,7 +402,7 @@ def test_absurd_manifests_are_refused(changes: dict[str, int], names: str) -> No
         check_manifest(manifest)
     download = Download(model.digest)
     download.take(manifest, 0.0)
-    assert download.progress == "its manifest has not come"
+    assert download.progress == "its manifest has not arrived"
 
 
 def test_a_section_whose_arrays_do_not_fill_it_is_refused() -> None:

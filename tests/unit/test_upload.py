@@ -137,7 +137,7 @@ def test_6_1_what_the_broker_announces_limits_it() -> None:
     one = update(bytes(10_000_000))
     size = upload.chunk_size_for(SENDER, one, 2**20, 131_072)
     assert 129_500 < size < 131_072
-    with pytest.raises(ValueError, match="takes packets of 1500 bytes"):
+    with pytest.raises(ValueError, match="accepts packets of at most 1500 bytes"):
         upload.chunk_size_for(SENDER, one, 2**20, 1500)
 
 
@@ -145,7 +145,9 @@ def test_6_1_an_offer_that_does_not_fit_is_told_of() -> None:
     arrays = tuple(ArraySpec(name=f"layer-{i:05}", shape=(1,)) for i in range(5000))
     section = ModelSection("weights", Manifest(arrays=arrays), bytes(20_000))
     one = finished_update(section, base=None, examples=1, steps=0, seconds=0.0, metrics=m.UpdateMetrics())
-    with pytest.raises(ValueError, match=r"its offer has \d+ bytes, and the broker takes packets of 131072"):
+    with pytest.raises(
+        ValueError, match=r"its offer has \d+ bytes, but the broker accepts packets of at most 131072"
+    ):
         upload.chunk_size_for(SENDER, one, 2**20, 131_072)
 
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 @run_options
 @tracking_options
 @shared.quiet_option
-@click.option("--grace", type=float, default=5.0, help="Seconds before a lost edge counts as gone.")
+@click.option("--grace", type=float, default=5.0, help="Seconds that a lost edge has to return.")
 @shared.broker_options
-@click.option("--mqtt-client-id", default=None, help="For brokers that bind ids to accounts.")
+@click.option("--mqtt-client-id", default=None, help="MQTT client id, for brokers that tie it to an account.")
 @click.option(
     "--require-sealed",
     is_flag=True,
-    help="Take nothing from edges that they have not sealed (fl-edge --seal).",
+    help="Reject unsealed messages from edges (see fl-edge --seal).",
 )
 @shared.logging_options
 @shared.config_option
@@ -49,7 +49,7 @@ def start(
     tracking: Tracking,
     **values: Any,
 ) -> int:
-    """Run the rounds with edges that connect to the broker by themselves."""
+    """Run training rounds with the edges that connect to the broker."""
     from fl_aggregator.messaging.unsealing import Unsealer
     from fl_aggregator.server import launch as launches
     from fl_aggregator.settings import parse
@@ -70,14 +70,14 @@ def start(
         seals = Unsealer(reach.kit, required=require_sealed)
         if reach.kit is not None and reach.prefix != launch.record.settings.prefix:
             raise UserError(
-                f"--kit: its account has rights under the prefix {reach.prefix!r}, "
-                f"and the run's is {launch.record.settings.prefix!r}"
+                f"--kit: the kit's account has rights under the prefix {reach.prefix!r}, "
+                f"but the run uses {launch.record.settings.prefix!r}"
             )
     if launch.record.settings.target_accuracy is not None and launch.record.settings.holdout == 0:
         # Not refused: nobody knows yet who will come.
         click.echo(
-            "fl-aggregator: --target-accuracy with --holdout 0: only an edge with --role evaluate can measure it; "
-            "without one the run goes on to the last of --rounds",
+            "fl-aggregator: --target-accuracy with --holdout 0: only edges with --role evaluate measure accuracy; "
+            "without one, the run does all --rounds",
             err=True,
         )
     launch = launch.recording(require_sealed=require_sealed)

@@ -16,8 +16,8 @@ from fl_aggregator.storage.run_directory import HISTORY, RUN
 WRITTEN: Final = (
     ("model.safetensors", "the newest version"),
     ("best.safetensors", "the version with the best accuracy"),
-    (HISTORY, "a line of JSON for each round"),
-    (RUN, "what the run was told"),
+    (HISTORY, "one line of JSON per round"),
+    (RUN, "the run's settings"),
 )
 
 
@@ -29,7 +29,7 @@ def verdict(outcome: Outcome, refused: str) -> str:
     reached = "" if accuracy is None else f", accuracy {accuracy:.4f}"
     match state.phase:
         case Finished(reason=reason):
-            early = "" if reason == "rounds" else " (the target accuracy is reached)"
+            early = "" if reason == "rounds" else " (target accuracy reached)"
             return f"finished: {versions}{reached}{early}"
         case Failed(detail=detail):
             return f"failed: {versions}{reached}: {detail}" + (f"; {refused}" if refused else "")

@@ -95,7 +95,7 @@ def failed(session: Session, event: JobFailed) -> Step:
             session = replace(session, appraisal=EvaluationDone(announced, split, NONE, None))
             if event.users_mistake and session.identity.roles == ("evaluate",):
                 return stop(session, 2, event.detail)
-            said = LogNotice(f"version {announced.version}: cannot evaluate it: {event.detail}", "warning")
+            said = LogNotice(f"version {announced.version}: cannot evaluate: {event.detail}", "warning")
             return then(stay(session, said), tell, appraise)
         case _:
             return stay(session)

@@ -26,20 +26,28 @@ if TYPE_CHECKING:
 @run_options
 @tracking_options
 @shared.quiet_option
-@click.option("--grace", type=float, default=0.0, help="Seconds before a lost edge counts as gone.")
+@click.option("--grace", type=float, default=0.0, help="Seconds that a lost edge has to return.")
 @shared.broker_options_of_simulate
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the data set's files lie.",
+    help="Directory of the data set's files.",
 )
-@click.option("--device", default=None, show_default="cpu", help="Where edges train: cpu, cuda or auto.")
 @click.option(
-    "--workers", type=click.IntRange(1), default=None, show_default="one a core", help="Training processes."
+    "--device", default=None, show_default="cpu", help="Device that edges train on: cpu, cuda or auto."
 )
-@click.option("--predict", "picture", type=FILE, help="At the end ask the edges about this picture.")
-@click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
-@click.option("--stay", is_flag=True, help="After the run keep broker, edges and dashboard until Ctrl-C.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=None,
+    show_default="one per core",
+    help="Number of training processes.",
+)
+@click.option("--predict", "picture", type=FILE, help="At the end, ask the edges to classify this picture.")
+@click.option("--json", "as_json", is_flag=True, help="At the end, print one JSON object on standard output.")
+@click.option(
+    "--stay", is_flag=True, help="After the run, keep the broker, edges and dashboard running until Ctrl-C."
+)
 @shared.logging_options
 @shared.config_option
 def simulate(
@@ -61,7 +69,7 @@ def simulate(
     tracking: Tracking,
     **values: Any,
 ) -> int:
-    """Run everything on this machine: a broker, all edges, and the aggregator."""
+    """Run a broker, all edges and the aggregator on this machine."""
     from fl_aggregator.server import launch as launches
     from fl_aggregator.settings import parse
     from fl_aggregator.storage.run_directory import FleetRecord
@@ -72,7 +80,9 @@ def simulate(
 
     start_logging(verbose, log_format, quiet=quiet)
     if broker.kit is not None:
-        raise UserError("--kit: it is one account's, and simulate runs a fleet; expected --ca, --cert, --key")
+        raise UserError(
+            "--kit: a kit is for one account, but simulate runs a fleet; expected --ca, --cert, --key"
+        )
     question = None if picture is None else picture.read_bytes()
     if resume is None:
         settings = parse(**values, prefix=broker.prefix or PREFIX)
@@ -116,7 +126,7 @@ def simulate(
         if answer is not None and answer.error is not None:
             raise RunFailed(f"the prediction failed: {answer.error}")
         if stay and code == 0:
-            click.echo("the broker, the edges and the dashboard stay until Ctrl-C", err=True)
+            click.echo("the broker, the edges and the dashboard keep running until Ctrl-C", err=True)
             sim.stay()
     return code
 
@@ -128,7 +138,7 @@ def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerReach 
     if address is not None:
         return broker.reach(otherwise=BrokerAddress.parse(address))
     if keys := broker.keys():
-        raise UserError(f"{keys[0]} without --broker: a simulation's own broker has no certificates")
+        raise UserError(f"{keys[0]} needs --broker: a simulation's own broker has no certificates")
     return None
 
 

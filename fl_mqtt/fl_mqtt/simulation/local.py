@@ -102,7 +102,7 @@ class Simulation:
         while not done.wait(_POLL):
             assert self._fleet is not None
             if (code := self._fleet.poll()) is not None:
-                raise RunFailed(f"the edges ended (status {code}): {self._fleet.log_tail(3)}")
+                raise RunFailed(f"the edges exited (status {code}): {self._fleet.log_tail(3)}")
 
     def start_fleet(self, settings: Settings, fleet: FleetRecord) -> None:
         """``--clients`` edges in one process tree, and one more that only evaluates."""
@@ -151,7 +151,7 @@ class Simulation:
                 code = None if self._fleet is None else self._fleet.poll()
                 if code is not None:
                     died.append(code)
-                    aggregator.interrupt(f"the fleet ended with status {code}")
+                    aggregator.interrupt(f"the fleet exited with status {code}")
                     return
 
         watcher = threading.Thread(target=watch, name="fl-fleet-watch", daemon=True)
@@ -170,12 +170,12 @@ class Simulation:
         assert self._fleet is not None
         if died[0] != UserError.exit_code:
             said = self._fleet.log_tail(3) or self.fleet_log
-            raise RunFailed(f"the edges ended (status {died[0]}): {said}")
+            raise RunFailed(f"the edges exited (status {died[0]}): {said}")
         if outcome is not None and not outcome.state.begun and aggregator.scope.epoch == 1:
             (self._directory / RUN).unlink(missing_ok=True)
         # Every edge of the fleet has made the same one.
         said = self._fleet.log_tail(1)
-        raise UserError(f"the edges ended: {said.rpartition(' error: ')[2].removeprefix('fl-edge: ')}")
+        raise UserError(f"the edges exited: {said.rpartition(' error: ')[2].removeprefix('fl-edge: ')}")
 
     def predict(self, settings: Settings, payload: bytes) -> m.Prediction:
         """Asks the edges, as any MQTT client may."""

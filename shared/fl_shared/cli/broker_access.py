@@ -46,10 +46,10 @@ class BrokerReach:
         kit.check_validity(datetime.now(UTC))
         at = address or BrokerAddress.parse(kit.broker)
         if not at.is_encrypted:
-            raise UserError(f"--broker {at} beside --kit: a kit goes with mqtts:// or wss:// only")
+            raise UserError(f"--broker {at} cannot be combined with --kit: a kit needs mqtts:// or wss://")
         if at.user is not None:
             raise UserError(
-                f"--broker {at} beside --kit: the account is the kit's; expected no user in the URL"
+                f"--broker {at} cannot be combined with --kit: expected no user in the URL, since the kit names it"
             )
         own = BrokerAddress(at.host, at.port, kit.user, at.scheme, at.path)
         return cls(own, kit.password, keepalive, mqtt_client_id, kit.ssl_context(), kit.prefix, kit)
@@ -95,7 +95,7 @@ class BrokerOptions:
         files = {"--ca": self.ca, "--cert": self.cert, "--key": self.key}
         if not address.is_encrypted and (given := [name for name, path in files.items() if path is not None]):
             raise UserError(
-                f"{given[0]} is for mqtts:// and wss://, and the broker is {address}: nothing would be encrypted"
+                f"{given[0]} needs mqtts:// or wss://, but the broker is {address}: nothing would be encrypted"
             )
         return BrokerReach(
             address,
@@ -124,15 +124,18 @@ class BrokerOptions:
         }
         for name, value in beside.items():
             if value is not None:
-                raise UserError(f"{name} beside --kit: the kit has its own; expected one of them")
+                raise UserError(
+                    f"{name} cannot be combined with --kit: the kit has its own; expected one of them"
+                )
         kit = Kit.read(path)
         if roles and not set(roles) & set(kit.roles):
             raise UserError(
-                f"--kit {path}: it is for {kit.name!r} ({', '.join(kit.roles)}), expected one for {' or '.join(roles)}"
+                f"--kit {path}: is for {kit.name!r} ({', '.join(kit.roles)}), expected one for {' or '.join(roles)}"
             )
         if self.prefix not in (None, kit.prefix):
             raise UserError(
-                f"--prefix {self.prefix} beside --kit: the kit's account has rights under {kit.prefix!r} only"
+                f"--prefix {self.prefix} cannot be combined with --kit: "
+                f"the kit's account has rights only under {kit.prefix!r}"
             )
         address = self.broker or (otherwise if otherwise and otherwise.user is None else None)
         return BrokerReach.of_kit(kit, address, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id)

@@ -46,7 +46,7 @@ def start_logging(verbose: int, log_format: str, *, quiet: bool = False) -> None
     ``extra={"facts": {…}}``: what the message says, for those who read it as JSON. ``quiet``: only errors.
     """
     if quiet and verbose:
-        raise UserError("--quiet beside --verbose: expected one of them at most")
+        raise UserError("--quiet cannot be combined with --verbose")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO

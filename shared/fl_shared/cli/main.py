@@ -22,7 +22,7 @@ def _where_from(error: click.BadParameter) -> str:
         case ParameterSource.ENVIRONMENT:
             return f" (from {parameter.envvar or f'{context.auto_envvar_prefix}_{parameter.name.upper()}'})"
         case ParameterSource.DEFAULT_MAP:
-            return " (from the file of --config)"
+            return " (from the --config file)"
         case _:
             return ""
 

@@ -33,7 +33,7 @@ CONTEXT: Final[dict[str, Any]] = {
 }
 """``context_settings`` of every command; with it ``--per-round`` is also ``FL_PER_ROUND``."""
 EPILOG: Final = (
-    "Every option may also be given in the environment (--keepalive as FL_KEEPALIVE) or in the TOML file of "
+    "Every option can also be set in the environment (FL_KEEPALIVE for --keepalive) or in the TOML file of "
     "--config (keepalive = 10). The broker's password comes from FL_PASSWORD or --password-file."
 )
 
@@ -57,7 +57,7 @@ def topic_prefix(_ctx: click.Context, _param: click.Parameter, value: str | None
     """Callback of the option that holds what stands before all topics."""
     if value is not None and not valid_prefix(value):
         raise click.BadParameter(
-            f"{value!r}; expected one to five levels without '+', '#', '$', spaces and empty levels, "
+            f"{value!r}; expected one to five levels without '+', '#', '$', spaces or empty levels, "
             "for example fl or plant7/fl"
         )
     return value
@@ -71,7 +71,7 @@ def prefix_option(default: str | None = "fl") -> Callable[[Command], Command]:
         default=default,
         show_default="fl",
         callback=topic_prefix,
-        help="What all topics begin with.",
+        help="Prefix of all topics.",
     )
 
 
@@ -82,7 +82,7 @@ def broker_options(command: Command) -> Command:
 
 def broker_options_of_simulate(command: Command) -> Command:
     """The same for a program that starts a broker if none is named."""
-    return _broker_options(command, "a mosquitto of its own")
+    return _broker_options(command, "its own Mosquitto")
 
 
 _PARTS: Final = ("broker", "ca", "cert", "key", "kit", "prefix", "keepalive")
@@ -96,30 +96,32 @@ def _broker_options(command: Command, otherwise: str) -> Command:
             metavar="URL",
             show_default=otherwise,
             callback=broker_address,
-            help="The broker: mqtt[s]://[user@]host[:port], or ws[s]://[user@]host[:port][/path].",
+            help="Broker address: mqtt[s]://[user@]host[:port] or ws[s]://[user@]host[:port][/path].",
         ),
         click.option(
             "--kit",
             type=file,
-            help="What fl-aggregator provision has made: says where the broker is, and who we are.",
+            help="Kit from fl-aggregator provision: the broker's address and an account.",
         ),
         click.option(
             "--ca",
             type=file,
-            show_default="those that this system trusts",
-            help="Authorities that vouch for the broker (PEM).",
+            show_default="those of this system",
+            help="Authorities to check the broker's certificate with (PEM).",
         ),
-        click.option("--cert", type=file, help="Our certificate, where the broker wants one (PEM)."),
-        click.option("--key", type=file, help="Its key (PEM, without a password)."),
+        click.option("--cert", type=file, help="Client certificate, if the broker requires one (PEM)."),
+        click.option("--key", type=file, help="Private key of --cert (PEM, without a password)."),
         click.option(
-            "--password-file", type=file, help="File with the broker's password (instead of FL_PASSWORD)."
+            "--password-file",
+            type=file,
+            help="File that contains the broker's password (instead of FL_PASSWORD).",
         ),
         prefix_option(None),
         click.option(
             "--keepalive",
             type=click.IntRange(1, 65_535),
             default=30,
-            help="Seconds; a lost connection is noticed after at most twice as many.",
+            help="Keepalive in seconds; a lost connection is noticed within twice this time.",
         ),
     ]
 
@@ -140,8 +142,13 @@ def _broker_options(command: Command, otherwise: str) -> Command:
 def logging_options(command: Command) -> Command:
     """``verbose``: how often it was given, ``log_format``: ``text`` or ``json``; for `start_logging`."""
     options = [
-        click.option("-v", "--verbose", count=True, help="Say more."),
-        click.option("--log-format", type=click.Choice(LOG_FORMATS), default="text", help="On stderr."),
+        click.option("-v", "--verbose", count=True, help="More output."),
+        click.option(
+            "--log-format",
+            type=click.Choice(LOG_FORMATS),
+            default="text",
+            help="Format of the log on standard error.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -150,9 +157,7 @@ def logging_options(command: Command) -> Command:
 
 def quiet_option(command: Command) -> Command:
     """``quiet``: bool, for `start_logging`."""
-    return click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and how it ended.")(
-        command
-    )
+    return click.option("-q", "--quiet", is_flag=True, help="Print only errors and the outcome.")(command)
 
 
 def config_option(command: Command) -> Command:
@@ -197,7 +202,7 @@ def _take_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
         if isinstance(value, dict) or (isinstance(value, list) and not option.multiple):
             kind = "table" if isinstance(value, dict) else "list"
             more = ", or a list of them" if option.multiple else ""
-            raise click.BadParameter(f"{path}: {key}: a {kind}; expected one value{more}")
+            raise click.BadParameter(f"{path}: {key}: is a {kind}; expected one value{more}")
         defaults[option.name] = value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 

@@ -63,7 +63,7 @@ class BrokerAddress:
         account, at, place = rest.rpartition("@")
         if at and ":" in account:
             raise UserError(
-                f"broker {_shown(url)!r}: a password in the URL can be seen by everybody on this machine; "
+                f"broker {_shown(url)!r}: a password in the URL is visible to everyone on this machine; "
                 f"write {scheme}://user@host and give the password in FL_PASSWORD or with --password-file"
             )
         user = unquote(account) if at else None
@@ -100,14 +100,14 @@ def _place(url: str, scheme: Scheme, place: str) -> tuple[str, int | None, str]:
         path = path or WEBSOCKET_PATH
         if not _PATH.fullmatch(path):
             raise UserError(
-                f"broker {_shown(url)!r}: the path {path[:80]!r}; expected /mqtt or the like, at most 1024 characters"
+                f"broker {_shown(url)!r}: the path {path[:80]!r}; expected a path like /mqtt, at most 1024 characters"
             )
     elif path not in ("", "/"):
         raise UserError(f"broker {_shown(url)!r}: nothing may follow the port; expected {_FORM}")
     else:
         path = ""
     if not host or not host.isprintable() or any(mark in host for mark in " \\%,") or len(host) > 253:
-        raise UserError(f"broker {_shown(url)!r}: {host or ''!r} is no host name; expected {_FORM}")
+        raise UserError(f"broker {_shown(url)!r}: {host or ''!r} is not a host name; expected {_FORM}")
     if port == 0:
         raise UserError(f"broker {_shown(url)!r}: port 0; expected a port from 1 to 65535")
     return host, port, path

@@ -216,7 +216,7 @@ class Connection:
     def link_silent(self, link: Link) -> None:
         """`link_over` of a link that ended before the broker said anything."""
         if self.settings.address in self._reached:
-            self.link_over(link, f"{self.settings.address} hung up without an answer")
+            self.link_over(link, f"{self.settings.address} closed the connection without an answer")
             return
 
         def ask() -> None:
@@ -259,7 +259,7 @@ class Connection:
         self._started = True
         wait = self.settings.connect_timeout
         reason = (
-            f"{self.settings.address} took the connection but did not answer within {wait:g} s: "
+            f"{self.settings.address} accepted the connection but did not answer within {wait:g} s: "
             "is an MQTT broker listening there?"
         )
         self._timer = self._thread.later(wait, lambda: link.abort(reason))
@@ -274,7 +274,7 @@ class Connection:
             self._thread.post(lambda: self.link_over(link, found.reason, is_hopeless=found.is_hopeless))
         except Exception as error:
             self._thread.fail(error)
-            self._thread.post(lambda: self.link_over(link, "an error of this program"))
+            self._thread.post(lambda: self.link_over(link, "an error in this program"))
         else:
             self._thread.post(lambda: self._opened(link))
 

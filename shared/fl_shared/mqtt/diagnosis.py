@@ -27,15 +27,15 @@ _NOT_TLS: Final = frozenset(
 )
 _TOO_OLD: Final = frozenset({"UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "TLSV1_ALERT_PROTOCOL_VERSION"})
 _WHAT_IT_SAYS_OF_OURS: Final = {
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate from us: give --kit, or --cert and --key",
-    "SSLV3_ALERT_HANDSHAKE_FAILURE": "does it want a certificate from us? give --kit, or --cert and --key",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it requires a client certificate: give --kit, or --cert and --key",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "it may require a client certificate: give --kit, or --cert and --key",
     "TLSV1_ALERT_UNKNOWN_CA": "our certificate is from an authority that it does not trust: is it for this broker?",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": f"our certificate is out of its time: {_ROTATE}",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": f"our certificate has expired or is not valid yet: {_ROTATE}",
     "SSLV3_ALERT_CERTIFICATE_REVOKED": f"our certificate has been revoked: {_ROTATE}",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept our certificate: is it for this broker, and for clients?",
     "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept our certificate: is it for this broker, and for clients?",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "it does not accept our certificate: is it for clients?",
-    "TLSV1_ALERT_ACCESS_DENIED": "our certificate has no access",
+    "TLSV1_ALERT_ACCESS_DENIED": "our certificate gives no access",
 }
 """Alerts (RFC 8446, 6.2) as OpenSSL names them. In TLS 1.3 they come after the handshake, at the first read."""
 _EXPIRED, _NOT_YET, _SELF_SIGNED, _WRONG_HOST, _WRONG_ADDRESS = 10, 9, 18, 62, 64
@@ -57,7 +57,7 @@ def diagnose(error: OSError | UnicodeError, settings: ConnectionSettings) -> Dia
     if isinstance(error, socket.gaierror):
         return Diagnosis(f"the host name {address.host!r} cannot be resolved ({error.strerror})")
     if isinstance(error, UnicodeError):
-        return Diagnosis(f"{address.host!r} is no host name")
+        return Diagnosis(f"{address.host!r} is not a host name")
     if isinstance(error, TimeoutError):
         return Diagnosis(
             f"{address.host} did not answer on port {address.port} within {settings.connect_timeout:g} s"
@@ -83,7 +83,7 @@ def diagnose_silence(settings: ConnectionSettings) -> Diagnosis:
     if not address.is_encrypted and _answers_tls(address):
         return _speaks_tls(address)
     also = ", and does it accept our certificate" if address.is_encrypted else ""
-    return Diagnosis(f"{address} hung up without an answer: is it an MQTT 5 broker{also}?")
+    return Diagnosis(f"{address} closed the connection without an answer: is it an MQTT 5 broker{also}?")
 
 
 def _answers_tls(address: BrokerAddress) -> bool:
@@ -104,25 +104,25 @@ def _of_theirs(error: ssl.SSLCertVerificationError, address: BrokerAddress) -> s
     match error.verify_code:
         case code if code == _EXPIRED:
             return (
-                f"the broker's certificate has expired (here it is {now}): "
+                f"the broker's certificate has expired (this machine's time is {now}): "
                 "it needs a new one (fl-aggregator provision rotate --broker)"
             )
         case code if code == _NOT_YET:
-            return f"the broker's certificate is not valid yet (here it is {now}): is this machine's clock right?"
+            return f"the broker's certificate is not valid yet (this machine's time is {now}): is its clock right?"
         case code if code == _SELF_SIGNED:
             return (
-                "the broker's certificate is self-signed, and nobody whom we trust vouches for it: "
+                "the broker's certificate is self-signed, and no trusted authority vouches for it: "
                 "give it with --ca if it is the right one"
             )
         case code if code in _UNKNOWN_AUTHORITY:
             return (
-                "the broker's certificate is from an authority that we do not trust: give that authority with --ca, "
+                "the broker's certificate is from an authority that is not trusted: give that authority with --ca, "
                 "or the kit for this broker with --kit"
             )
         case code if code in (_WRONG_HOST, _WRONG_ADDRESS):
             return (
                 f"the broker's certificate is not for {address.host!r}: name the broker in --broker as its certificate "
-                "does, or give it one with this name (fl-aggregator provision --broker-host)"
+                "does, or make one with this name (fl-aggregator provision --broker-host)"
             )
         case _:
             return f"the broker's certificate cannot be accepted: {error.verify_message}"
@@ -131,11 +131,11 @@ def _of_theirs(error: ssl.SSLCertVerificationError, address: BrokerAddress) -> s
 def _of_tls(error: ssl.SSLError, address: BrokerAddress) -> Diagnosis:
     reason = error.reason or ""
     if (what := _WHAT_IT_SAYS_OF_OURS.get(reason)) is not None:
-        return Diagnosis(f"{address}: the broker refuses TLS with us: {what}", is_hopeless=True)
+        return Diagnosis(f"{address}: the broker refuses the TLS connection: {what}", is_hopeless=True)
     if reason in _NOT_TLS:
         return Diagnosis(_speaks_no_tls(address), is_hopeless=True)
     if reason in _TOO_OLD:
-        return Diagnosis(f"{address}: the broker speaks no TLS 1.2 or 1.3", is_hopeless=True)
+        return Diagnosis(f"{address}: the broker does not support TLS 1.2 or 1.3", is_hopeless=True)
     return Diagnosis(f"{address}: TLS failed: {reason.replace('_', ' ').lower() or error}")
 
 
@@ -144,22 +144,24 @@ def _of_hanging_up(error: OSError, address: BrokerAddress) -> Diagnosis:
     if not address.is_websocket and answers(address.host, address.port):
         return Diagnosis(_speaks_no_tls(address), is_hopeless=True)
     if not address.is_websocket or isinstance(error, ssl.SSLEOFError):
-        return Diagnosis(f"{address}: it hung up in the middle of TLS: is a broker with TLS listening there?")
+        return Diagnosis(
+            f"{address}: the connection was closed during the TLS handshake: is a broker with TLS listening there?"
+        )
     return _of_the_rest(error, address)
 
 
 def _speaks_no_tls(address: BrokerAddress) -> str:
     plain = "mqtt" if address.scheme == "mqtts" else "ws"
     return (
-        f"{address}: what listens there speaks no TLS: is it another port (8883, or 443), or is it {plain}:// "
-        "that is meant, which anybody on the way can read and change?"
+        f"{address}: this port does not use TLS: use another port (8883 or 443), or {plain}://, "
+        "which anyone on the network path can read and change"
     )
 
 
 def _speaks_tls(address: BrokerAddress) -> Diagnosis:
     encrypted = "wss" if address.is_websocket else "mqtts"
     return Diagnosis(
-        f"{address}: what listens there wants TLS: write {encrypted}://{address.host_and_port}",
+        f"{address}: this port requires TLS: write {encrypted}://{address.host_and_port}",
         is_hopeless=True,
     )
 
@@ -172,4 +174,4 @@ def _of_the_rest(error: OSError, address: BrokerAddress) -> Diagnosis:
     if not isinstance(error, WebSocketRefused):
         return Diagnosis(f"{address}: {error.strerror or error}")
     hopeless = status is not None and 400 <= status < 500 and status not in (408, 425, 429)
-    return Diagnosis(f"{address}: no WebSocket: {error}", is_hopeless=hopeless)
+    return Diagnosis(f"{address}: no WebSocket connection: {error}", is_hopeless=hopeless)

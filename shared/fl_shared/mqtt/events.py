@@ -165,7 +165,9 @@ def check_filter(name: str) -> None:
     levels = name.split("/")
     wild = [level for level in levels if ("+" in level or "#" in level) and len(level) > 1]
     if not name or len(name.encode()) > MAX_STRING or "\0" in name or wild or "#" in levels[:-1]:
-        raise ValueError(f"filter {name[:80]!r}: + and # stand alone in a level, and # only in the last one")
+        raise ValueError(
+            f"filter {name[:80]!r}: + and # must be alone in a level, and # must be in the last one"
+        )
 
 
 def check_will(will: Will) -> None:

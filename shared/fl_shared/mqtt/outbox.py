@@ -84,8 +84,8 @@ class Outbox:
                 return False
             if self._count >= self._max_queued or (self._count and self._bytes + size > self._max_bytes):
                 raise QueueFull(
-                    f"{self._count} messages of {self._bytes} bytes wait for the broker; at most "
-                    f"{self._max_queued} of {self._max_bytes} bytes may"
+                    f"{self._count} messages ({self._bytes} bytes) are waiting for the broker; expected at most "
+                    f"{self._max_queued} ({self._max_bytes} bytes)"
                 )
             self._count += 1
             self._bytes += size

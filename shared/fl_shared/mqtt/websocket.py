@@ -82,16 +82,16 @@ class WebSocket:
             raise WebSocketRefused("it does not speak HTTP")
         if words[1] != "101":
             what = " ".join(words[1:])[:80]
-            raise WebSocketRefused(f"it answers {what!r} at the path {address.path}", int(words[1]))
+            raise WebSocketRefused(f"it answered {what!r} for the path {address.path}", int(words[1]))
         proof = b64encode(sha1(key + _GUID, usedforsecurity=False).digest()).decode()
         if (
             fields.get("sec-websocket-accept") != proof
             or fields.get("upgrade", "").lower() != "websocket"
             or "upgrade" not in fields.get("connection", "").lower()
         ):
-            raise WebSocketRefused("its answer is not that of a WebSocket", 101)
+            raise WebSocketRefused("it did not answer as a WebSocket server", 101)
         if fields.get("sec-websocket-protocol", "mqtt") != "mqtt":
-            raise WebSocketRefused("what it speaks inside the WebSocket is not MQTT", 101)
+            raise WebSocketRefused("the protocol inside its WebSocket is not MQTT", 101)
 
     def _answer(self, deadline: float) -> bytes:
         """The head of it; what comes behind is in the buffer."""
@@ -105,7 +105,7 @@ class WebSocket:
             self._sock.settimeout(left)
             more = self._sock.recv(4096)
             if not more:
-                raise WebSocketRefused("it hung up")
+                raise WebSocketRefused("it closed the connection")
             seen += more
             if seen[:1] == TLS_ALERT and not self._is_tls:
                 raise SpeaksTls
@@ -187,7 +187,7 @@ class WebSocket:
         extra = {126: 2, 127: 8}.get(size, 0)
         is_control = bool(opcode & _CONTROL)
         if first & 0x70 or second & 0x80 or (is_control and (extra or not first & 0x80)):
-            raise ConnectionError("the broker breaks the rules of WebSocket")
+            raise ConnectionError("the broker violates the WebSocket protocol")
         if not self._need(2 + extra + (size if is_control else 0)):
             return False
         at = self._start + 2
@@ -196,7 +196,7 @@ class WebSocket:
             self._start = at + size
             return self._control(opcode, body)
         if opcode not in (_BINARY, _CONTINUATION):
-            raise ConnectionError("the broker sends text in its WebSocket; MQTT is binary")
+            raise ConnectionError("the broker sends WebSocket text frames; expected binary ones")
         self._start = at + extra
         self._left = int.from_bytes(self._buffer[at : at + extra], "big") if extra else size
         return True

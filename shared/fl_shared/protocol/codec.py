@@ -127,7 +127,7 @@ def decode(topic: t.Topic, payload: bytes | memoryview) -> m.Message:
     """
     kinds = KINDS.get(type(topic))
     if kinds is None:
-        raise DecodeError(f"nothing of ours is decoded on {type(topic).__name__}")
+        raise DecodeError(f"no message is expected on {type(topic).__name__}")
     if issubclass(kinds[0], MSGPACK):
         apart = _data_apart(payload)
         if apart is not None:
@@ -137,7 +137,7 @@ def decode(topic: t.Topic, payload: bytes | memoryview) -> m.Message:
         return _validate(lambda: model.model_validate(fields))
     most = MAX_NAMES_BYTES if isinstance(topic, NAMING) else MAX_JSON_BYTES
     if len(payload) > most:
-        raise DecodeError(f"{len(payload)} bytes of JSON, at most {most}")
+        raise DecodeError(f"{len(payload)} bytes of JSON, expected at most {most}")
     payload = bytes(payload)
     if len(kinds) == 1:
         return _validate(lambda: kinds[0].model_validate_json(payload))
@@ -212,7 +212,7 @@ def _with_data_back(
 
 def _unpack(payload: bytes | memoryview) -> dict[str, Any]:
     if len(payload) > MAX_MSGPACK_BYTES:
-        raise DecodeError(f"{len(payload)} bytes, at most {MAX_MSGPACK_BYTES}")
+        raise DecodeError(f"{len(payload)} bytes, expected at most {MAX_MSGPACK_BYTES}")
     containers = 0
 
     def counted(container: Any) -> Any:
@@ -279,4 +279,4 @@ def _validate(build: Callable[[], Model]) -> Model:
         given = "" if first["type"] == "missing" else f" (got {_shown(first['input'])})"
         raise DecodeError(f"{field}: {first['msg']}{given}", version=version) from None
     except (RecursionError, MemoryError) as error:
-        raise DecodeError(f"not to be read: {type(error).__name__}") from None
+        raise DecodeError(f"cannot be decoded: {type(error).__name__}") from None

@@ -417,7 +417,7 @@ class Confusion(Fragment):
     def _square(self) -> Self:
         classes = len(self.labels)
         if len(self.counts) != classes or any(len(row) != classes for row in self.counts):
-            raise ValueError(f"counts: expected {classes} rows of {classes}, as there are labels")
+            raise ValueError(f"counts: expected {classes} rows of {classes}, one for each label")
         return self
 
 
@@ -444,7 +444,7 @@ class Evaluation(Scoped):
     def _of_the_same_examples(self) -> Self:
         counted = self.examples if self.confusion is None else sum(map(sum, self.confusion.counts))
         if counted != self.examples:
-            raise ValueError(f"confusion: {counted} in all, expected {self.examples}, as there are examples")
+            raise ValueError(f"confusion: {counted} in total, expected {self.examples}, one for each example")
         return self
 
 

@@ -62,7 +62,7 @@ def parse_scheme(text: str) -> Scheme:
         case "quantity", ":":
             return Quantity(_alpha(text, argument))
         case (("dirichlet" | "quantity"), ""):
-            raise ValueError(f"partition {text!r}: ALPHA is missing, expected for example {name}:0.5")
+            raise ValueError(f"partition {text!r}: ALPHA is missing; expected, for example, {name}:0.5")
         case _:
             raise ValueError(f"partition {text!r}: expected {GRAMMAR}")
 

@@ -51,7 +51,7 @@ class Context:
         try:
             return self._aead.decrypt((self._nonce ^ sequence).to_bytes(_NONCE, "big"), sealed, aad)
         except (InvalidTag, ValueError):
-            raise CannotOpen("it does not fit its seal") from None
+            raise CannotOpen("the content does not match its seal") from None
 
 
 def encapsulate(
@@ -75,7 +75,7 @@ def decapsulate(recipient: X25519PrivateKey, sender: bytes, enc: bytes) -> bytes
             recipient.exchange(X25519PublicKey.from_public_bytes(public)) for public in (enc, sender)
         )
     except ValueError:  # a point of small order
-        raise CannotOpen("its keys are none") from None
+        raise CannotOpen("its keys are not valid") from None
     return _shared_secret(shared, enc + recipient.public_key().public_bytes_raw() + sender)
 
 

@@ -65,7 +65,7 @@ def broker_text(value: str) -> str:
 
 def _prefix(value: str) -> str:
     if not valid_prefix(value):
-        raise ValueError(f"{value!r} cannot stand before topics")
+        raise ValueError(f"{value!r} is not a valid topic prefix")
     return value
 
 
@@ -139,7 +139,7 @@ class Kit:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         if len(data) > MAX_KIT:
-            raise _Unfit(f"larger than {MAX_KIT} bytes; expected a kit that fl-aggregator provision has made")
+            raise _Unfit(f"larger than {MAX_KIT} bytes; expected a kit made by fl-aggregator provision")
         members = _unzip(data)
         for name in (DESCRIPTION, CA):
             if name not in members:
@@ -175,7 +175,7 @@ class Kit:
     def write(self, path: Path, *, replace: bool = False) -> None:
         """Writes it with mode 0600, whole or not at all. Raises ``UserError`` for a file in its place."""
         if not replace and path.exists():
-            raise UserError(f"{path} exists; a kit is only replaced with --force")
+            raise UserError(f"{path} already exists; --force replaces it")
         write_private(path, self.encode())
 
     def check_validity(self, now: datetime) -> None:
@@ -191,7 +191,7 @@ class Kit:
         if now < cert.not_valid_before_utc:
             raise UserError(
                 f"kit of {self.name!r}: its certificate is valid from {cert.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
-                f"and here it is {now:%Y-%m-%d %H:%M}: is this machine's clock right?"
+                f"but this machine's time is {now:%Y-%m-%d %H:%M}: is its clock right?"
             )
 
     def ssl_context(self) -> ssl.SSLContext:
@@ -220,19 +220,19 @@ class Kit:
         """Seals what the account sends on one connection. Raises ``UserError`` if the kit has no key for that."""
         if self.sealing_private is None or self.voucher is None:
             raise UserError(
-                f"the kit of {self.name!r} has no key to seal with; get a new one: provision rotate"
+                f"the kit of {self.name!r} has no key to seal with; get a new kit: fl-aggregator provision rotate"
             )
         return Sealer(self.sealing_private, self.voucher, self.sealing_public)
 
     def _check(self) -> None:
         authorities = _certificates(CA, self.ca)
         if not all(_is_authority(one) for one in authorities):
-            raise _Unfit(f"{CA}: holds a certificate that is no authority's")
+            raise _Unfit(f"{CA}: contains a certificate that is not an authority's")
         has_password = self.user is not None and self.password is not None
         if (self.cert is None) != (self.key is None):
             raise _Unfit(f"{KEY if self.key is None else CERTIFICATE} is missing")
         if self.cert is None and not has_password:
-            raise _Unfit(f"neither {CERTIFICATE} and {KEY} nor user and password are in it")
+            raise _Unfit(f"contains neither {CERTIFICATE} and {KEY} nor user and password")
         if self.cert is not None and self.key is not None:
             self._check_certificate(_certificates(CERTIFICATE, self.cert)[0], authorities)
         if "aggregator" in self.roles:
@@ -240,7 +240,7 @@ class Kit:
         else:
             self._check_voucher()
         if ("predict" in self.roles) != (self.predict_group is not None):
-            raise _Unfit(f"{DESCRIPTION}: predict_group belongs to the role predict, and to no other")
+            raise _Unfit(f"{DESCRIPTION}: expected predict_group with the role predict, and only with it")
 
     def _check_keys(self) -> None:
         """The aggregator's."""
@@ -256,14 +256,14 @@ class Kit:
 
     def _check_voucher(self) -> None:
         if self.signing_private is not None:
-            raise _Unfit(f"{DESCRIPTION}: signing_private is the aggregator's, and only its")
+            raise _Unfit(f"{DESCRIPTION}: expected signing_private only in the aggregator's kit")
         if (self.sealing_private is None) != (self.voucher is None):
-            raise _Unfit(f"{DESCRIPTION}: sealing_private and voucher go together, and one is missing")
+            raise _Unfit(f"{DESCRIPTION}: expected both sealing_private and voucher, or neither")
         if self.sealing_private is not None and self.voucher is not None:
             key = X25519PrivateKey.from_private_bytes(self.sealing_private)
             vouched = (self.name, key.public_key().public_bytes_raw(), self.voucher)
             if not self.verifier().vouches(*vouched):
-                raise _Unfit(f"{DESCRIPTION}: voucher is not for the sealing_private of {self.name!r}")
+                raise _Unfit(f"{DESCRIPTION}: voucher does not match the sealing_private of {self.name!r}")
 
     def _check_certificate(self, cert: x509.Certificate, authorities: list[x509.Certificate]) -> None:
         assert self.key is not None
@@ -276,7 +276,7 @@ class Kit:
             raise _Unfit(f"{KEY}: not the key of {CERTIFICATE}")
         names = [str(each.value) for each in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         if names != [self.name]:
-            raise _Unfit(f"{CERTIFICATE}: is of {names}, expected the kit's name, {self.name!r}")
+            raise _Unfit(f"{CERTIFICATE}: is for {names}, expected the kit's name, {self.name!r}")
         if not any(_is_issued_by(cert, each) for each in authorities):
             raise _Unfit(f"{CERTIFICATE}: was not issued by {CA}")
 
@@ -289,21 +289,17 @@ def _unzip(data: bytes) -> dict[str, bytes]:
             for info in archive.infolist():
                 if info.filename not in _MEMBERS:
                     raise _Unfit(
-                        f"holds {info.filename[:80]!r}; expected {', '.join(sorted(_MEMBERS))} and no more"
+                        f"contains {info.filename[:80]!r}; expected only {', '.join(sorted(_MEMBERS))}"
                     )
                 if info.filename in members:
-                    raise _Unfit(f"holds {info.filename} twice")
+                    raise _Unfit(f"contains {info.filename} twice")
                 if info.file_size > MAX_MEMBER:
-                    raise _Unfit(
-                        f"{info.filename}: {info.file_size} bytes, at most {MAX_MEMBER} are expected"
-                    )
+                    raise _Unfit(f"{info.filename}: {info.file_size} bytes, expected at most {MAX_MEMBER}")
                 with archive.open(info) as member:
                     # Never more than the header says, whatever it unpacks to.
                     members[info.filename] = member.read(MAX_MEMBER + 1)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OSError, EOFError):
-        raise _Unfit(
-            "not a readable zip file; expected a kit that fl-aggregator provision has made"
-        ) from None
+        raise _Unfit("not a readable zip file; expected a kit made by fl-aggregator provision") from None
     return members
 
 

@@ -71,7 +71,7 @@ class Opener:
     def open(self, account: str, topic: str, payload: bytes | memoryview) -> bytes:
         """What ``account`` has sealed for ``topic``. Raises ``CannotOpen``, whatever the bytes."""
         if len(payload) < ADDED:
-            raise CannotOpen(f"{len(payload)} bytes; what is sealed has at least {ADDED}")
+            raise CannotOpen(f"{len(payload)} bytes, expected at least {ADDED} of a sealed message")
         magic, version, enc, public, voucher, sequence = _HEAD.unpack_from(payload)
         if (magic, version) != (SEALED, VERSION):
             raise CannotOpen(f"version: {version}, expected {VERSION}")
@@ -80,5 +80,5 @@ class Opener:
 
     def _found(self, account: str, enc: bytes, public: bytes, voucher: bytes) -> hpke.Context:
         if not self._vouchers.vouches(account, public, voucher):
-            raise CannotOpen(f"its key is not vouched for as that of {account!r}")
+            raise CannotOpen(f"its key has no valid voucher for {account!r}")
         return hpke.Context(hpke.decapsulate(self._key, public, enc), INFO)

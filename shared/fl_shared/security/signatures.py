@@ -55,7 +55,7 @@ class Verifier:
         """Raises ``BadSignature`` unless ``payload`` is signed, for this topic."""
         found = _FORM.fullmatch(bytes(payload[-_TAIL:]))
         if found is None:
-            raise BadSignature("sig: missing, expected it as the last member")
+            raise BadSignature("sig: missing, expected as the last member")
         signature = urlsafe_b64decode(found[1] + b"==")
         try:
             self._key.verify(signature, _covered(topic, payload[:-_TAIL]))

@@ -37,13 +37,9 @@ class Tls:
     def read(cls, ca: Path | None, cert: Path | None, key: Path | None) -> Self:
         """From PEM files. Raises ``UserError`` that names the option and what was expected."""
         if cert is not None and key is None:
-            raise UserError(
-                "--cert without --key: expected both, a certificate and the key that belongs to it"
-            )
+            raise UserError("--cert without --key: expected both, a certificate and its key")
         if key is not None and cert is None:
-            raise UserError(
-                "--key without --cert: expected both, a certificate and the key that belongs to it"
-            )
+            raise UserError("--key without --cert: expected both, a certificate and its key")
         read = cls(
             ca=None if ca is None else _pem("--ca", ca, b"CERTIFICATE"),
             cert=None if cert is None else _pem("--cert", cert, b"CERTIFICATE"),
@@ -57,7 +53,7 @@ class Tls:
             read.context()
         except (ssl.SSLError, ValueError):
             raise UserError(
-                f"--cert {cert}, --key {key}: expected a certificate in PEM and the key that belongs to it"
+                f"--cert {cert}, --key {key}: expected a certificate in PEM and its key"
             ) from None
         return read
 

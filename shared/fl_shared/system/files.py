@@ -21,7 +21,11 @@ def warn_if_others_may_read(what: str, path: Path, mode: int) -> None:
     """``path`` of the mode ``mode`` holds a secret; ``what`` names it."""
     if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
         LOG.warning(
-            "%s %s: others may read it (mode %03o): chmod 600 %s", what, path, stat.S_IMODE(mode), path
+            "%s %s: other users can read it (mode %03o); run: chmod 600 %s",
+            what,
+            path,
+            stat.S_IMODE(mode),
+            path,
         )
 
 

@@ -30,7 +30,7 @@ install it
   Fedora:          sudo dnf install mosquitto
   macOS:           brew install mosquitto
   Windows:         https://mosquitto.org/download, or as on Debian in WSL
-or name it in FL_MOSQUITTO, or use a broker that runs already: --broker mqtt://HOST"""
+or set FL_MOSQUITTO to its path, or use a broker that is already running: --broker mqtt://HOST"""
 _CONNECT: Final = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"
 """MQTT 3.1.1, clean session, keepalive 60 s, no client id: what every broker has an answer to."""
 _DISCONNECT: Final = b"\xe0\x00"
@@ -100,7 +100,7 @@ def find_mosquitto() -> str:
     if named:
         if found := shutil.which(named):
             return found
-        raise UserError(f"FL_MOSQUITTO is {named!r}, which is no program; leave it unset to search for one")
+        raise UserError(f"FL_MOSQUITTO is {named!r}, which is not a program; unset it to search for one")
     # Debian keeps it out of the PATH of everybody but root.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_PLACES])
     if found := shutil.which("mosquitto", path=path):
@@ -143,7 +143,7 @@ class MosquittoChild:
             taken = "already in use" in said or "create websockets listener" in said
             if time.monotonic() > deadline or not (without or taken):
                 raise RunFailed(
-                    f"the broker {program} does not start: {self.log_tail() or 'it says nothing'}"
+                    f"the broker {program} does not start: {self.log_tail() or 'its log is empty'}"
                 )
 
     @property

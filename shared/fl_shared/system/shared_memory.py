@@ -60,7 +60,7 @@ class SharedBytes:
         file = _File(fd)
         there = os.fstat(fd).st_size
         if start < 0 or size < 0 or start + size > there:
-            raise ValueError(f"{size} bytes from {start} on are claimed of memory of {there} bytes")
+            raise ValueError(f"{size} bytes from {start} on, but the memory has only {there} bytes")
         return cls(file, start, size)
 
     @property

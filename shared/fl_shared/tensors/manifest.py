@@ -58,7 +58,7 @@ class Manifest(BaseModel):
         if any(a >= b for a, b in itertools.pairwise(names)):
             raise ValueError("arrays: names must be unique and in ascending order")
         if self.values > MAX_VALUES:
-            raise ValueError(f"arrays: {self.values} values, at most {MAX_VALUES}")
+            raise ValueError(f"arrays: {self.values} values, expected at most {MAX_VALUES}")
         return self
 
     @property

@@ -104,8 +104,8 @@ class Download:
     def progress(self) -> str:
         """For people: how much has come."""
         if self._assembly is None:
-            return "its manifest has not come"
-        return f"{self._assembly.count} of {self._assembly.manifest.chunks} chunks have come"
+            return "its manifest has not arrived"
+        return f"{self._assembly.count} of {self._assembly.manifest.chunks} chunks have arrived"
 
     # --- asking -------------------------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class Download:
             buffer = self._allocate(message.size)
         except (OSError, MemoryError) as error:
             # Its size is a peer's word; a small device may have no room for what is no model at all.
-            self._fail(f"size: {message.size} bytes, for which there is no memory here ({error})")
+            self._fail(f"size: {message.size} bytes, but there is not enough memory here ({error})")
             return
         self._assembly = Assembly(message, manifests, buffer)
         self._came(t.ManifestTopic(self.digest[:12]), now)
@@ -251,14 +251,14 @@ class Download:
         if (self._early is not None and index == 0) or (assembly and assembly.has(index)):
             self._came(topic, now)
         elif zlib.crc32(data) != message.crc32:
-            self._count_bad(f"chunk {index}: crc32: {message.crc32} does not fit its {len(data)} bytes")
+            self._count_bad(f"chunk {index}: crc32: {message.crc32} does not match its {len(data)} bytes")
         elif assembly is None:
             # Only what was asked for is kept before the manifest says what there is.
             if index == 0 and len(data) <= self._max_bytes:
                 self._early = data
                 self._came(topic, now)
         elif index >= assembly.manifest.chunks:
-            self._count_bad(f"chunk {index}: there are {assembly.manifest.chunks}")
+            self._count_bad(f"chunk {index}: the model has only {assembly.manifest.chunks} chunks")
         elif len(data) != assembly.length(index):
             self._count_bad(f"chunk {index}: {len(data)} bytes, expected {assembly.length(index)}")
         else:
@@ -285,13 +285,13 @@ class Download:
         self._starts += 1
         self._let_go()
         if self._starts >= MAX_STARTS:
-            self._fail(f"all chunks came {self._starts} times, and their digest is not that of the model")
+            self._fail(f"all chunks arrived {self._starts} times, but their digest is not the model's")
 
     def _count_bad(self, why: str) -> None:
         self._bad += 1
         self._why = why
         if self._bad >= MAX_BAD:
-            self._fail(f"{self._bad} messages did not fit, the last one: {why}")
+            self._fail(f"{self._bad} messages were not valid, the last one: {why}")
 
     def _fail(self, why: str) -> None:
         self.state, self.failure = "failed", why

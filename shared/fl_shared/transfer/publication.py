@@ -114,7 +114,7 @@ def chunk_count(size: int, chunk_size: int) -> int:
 def check_manifest(message: m.ModelManifest, max_bytes: int = MAX_MODEL_BYTES) -> tuple[Manifest, ...]:
     """The manifests of its sections, if all its numbers agree. Raises ``TransferError``."""
     if message.size > max_bytes:
-        raise TransferError(f"size: {message.size} bytes, at most {max_bytes}")
+        raise TransferError(f"size: {message.size} bytes, expected at most {max_bytes}")
     if message.chunks != chunk_count(message.size, message.chunk_size):
         expected = chunk_count(message.size, message.chunk_size)
         raise TransferError(f"chunks: {message.chunks}, but size and chunk_size give {expected}")
@@ -133,5 +133,5 @@ def check_manifest(message: m.ModelManifest, max_bytes: int = MAX_MODEL_BYTES) -
             )
         manifests.append(manifest)
     if sum(section.size for section in message.sections) != message.size:
-        raise TransferError(f"size: {message.size}, but the sections have other sizes together")
+        raise TransferError(f"size: {message.size}, but the sizes of the sections have another sum")
     return tuple(manifests)

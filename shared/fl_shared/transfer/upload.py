@@ -174,11 +174,13 @@ def chunk_size_for(sender: Sender, update: FinishedUpdate, wanted: int, largest:
         limit = min(limit, largest - room)
         offered = len(encode(offer(sender, _LARGEST_COUNT, update, m.MAX_CHUNK)))
         if offered + PACKET_ROOM > largest:
-            raise ValueError(f"its offer has {offered} bytes, and the broker takes packets of {largest}")
+            raise ValueError(
+                f"its offer has {offered} bytes, but the broker accepts packets of at most {largest}"
+            )
     least = max(MIN_CHUNK, 4 * -(-update.size // (4 * MAX_CHUNKS)))
     if limit < least:
         raise ValueError(
-            f"the broker takes packets of {largest} bytes, and chunks of {least} bytes need {least + room}"
+            f"the broker accepts packets of at most {largest} bytes, but chunks of {least} bytes need {least + room}"
         )
     return max(least, min(wanted, limit)) // 4 * 4
 

@@ -157,7 +157,7 @@ class Intake:
         else:
             self.forget(offer.client)
             if here and len(here) != offer.chunks:
-                raise ValueError(f"here: {len(here)} chunks, expected {offer.chunks}")
+                raise ValueError(f"received: {len(here)} chunks, expected {offer.chunks}")
             came = bytearray(map(bool, here))
             self._waiting[offer.client] = _Upload(offer, here=came, count=sum(came))
         return self._grant(now)

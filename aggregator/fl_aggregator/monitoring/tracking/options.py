@@ -42,8 +42,8 @@ class Tracking:
         if self.mlflow is not None:
             if urlsplit(self.mlflow).password is not None:
                 raise UserError(
-                    "--mlflow: a password in the URI would be seen in the list of processes; expected it in "
-                    "MLFLOW_TRACKING_PASSWORD, and the user's name in MLFLOW_TRACKING_USERNAME"
+                    "--mlflow: a password in the URI is visible in the process list; set "
+                    "MLFLOW_TRACKING_PASSWORD and MLFLOW_TRACKING_USERNAME instead"
                 )
             from fl_aggregator.monitoring.tracking.mlflow import MLflow
 
@@ -67,9 +67,9 @@ def tracking_options(command: Command) -> Command:
     options = [
         click.option("--tensorboard/--no-tensorboard", default=True, help="Write event files for TensorBoard."),
         click.option("--metrics-port", type=click.IntRange(1, 65_535), default=None,
-                     help="Serve metrics for Prometheus at this port."),
+                     help="Serve metrics for Prometheus on this port."),
         click.option("--metrics-host", metavar="ADDRESS", default="127.0.0.1",
-                     help="Where; anybody who reaches it may read them."),
+                     help="Address to serve metrics on; no authentication."),
         click.option("--mlflow", metavar="URI", default=None,
                      help="Log to this MLflow server (pip install 'fl-mqtt[mlflow]')."),
     ]  # fmt: skip

@@ -39,7 +39,7 @@ def _listen(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
     metavar="URL",
     default="ws://localhost:9001/mqtt",
     callback=_broker,
-    help="Where a browser finds the broker: ws://[user@]host:port/mqtt or wss://….",
+    help="Broker address for browsers: ws://[user@]host:port/mqtt or wss://….",
 )
 @shared.prefix_option()
 @click.option(
@@ -47,16 +47,16 @@ def _listen(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
     metavar="HOST:PORT",
     default="127.0.0.1:8080",
     callback=_listen,
-    help="Where the page is served; port 0 is any free one.",
+    help="Address to serve the page on; port 0 chooses a free port.",
 )
-@click.option("--open", "open_browser", is_flag=True, help="Open it in this machine's browser.")
+@click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser on this machine.")
 @click.option(
     "--mosquitto",
     "mosquitto_port",
     metavar="PORT",
     type=click.IntRange(1, 65_535),
     default=None,
-    help="Serve nothing; print the lines with which Mosquitto serves the page itself, at PORT.",
+    help="Serve nothing; print the configuration that lets Mosquitto serve the page on PORT.",
 )
 @shared.logging_options
 @shared.config_option
@@ -69,7 +69,7 @@ def dashboard(
     verbose: int,
     log_format: str,
 ) -> None:
-    """Serve a page that shows a run, live. It connects to the broker itself, over MQTT WebSockets."""
+    """Serve a page that shows a run live. The page connects to the broker over MQTT WebSockets."""
     from fl_aggregator.tools.dashboard.server import STATIC, DashboardServer
     from fl_shared.system.mosquitto import Listener
 
@@ -81,10 +81,10 @@ def dashboard(
     with DashboardServer(broker, prefix, listen) as server:
         # Serving until Ctrl-C is what was asked for: to end so is no failure.
         signals.end_on_signals(lambda _signal: done.set())
-        click.echo(f"dashboard: {server.url} (broker {broker.url}, prefix {prefix}); Ctrl-C ends it")
+        click.echo(f"dashboard: {server.url} (broker {broker.url}, prefix {prefix}); stop with Ctrl-C")
         if open_browser:
             import webbrowser
 
             if not webbrowser.open(server.url):
-                click.echo("fl-aggregator: no browser could be started; open the address by hand", err=True)
+                click.echo("fl-aggregator: could not start a browser; open the address yourself", err=True)
         done.wait()

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output instead.")
-@click.option("--mqtt-client-id", default=None, help="For brokers that bind ids to accounts.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output instead.")
+@click.option("--mqtt-client-id", default=None, help="MQTT client id, for brokers that tie it to an account.")
 @shared.broker_options
 @shared.logging_options
 @shared.config_option
 def doctor(
     as_json: bool, mqtt_client_id: str | None, broker: BrokerOptions, verbose: int, log_format: str
 ) -> int:
-    """Try what a run needs on the broker: is it good enough?
+    """Check whether a broker can support a run.
 
-    Ends with 0 if the broker can carry a run, 1 if not, 2 if it cannot be reached.
+    Exits with 0 if the broker can support a run, 1 if not, 2 if the broker cannot be reached.
     """
     from fl_aggregator.tools.doctor.examination import examine
 

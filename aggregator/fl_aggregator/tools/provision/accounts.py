@@ -112,7 +112,9 @@ class Register(_Frozen):
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
             where = ".".join(str(each) for each in first["loc"])
-            raise UserError(f"{path}: {where}: {first['msg']}; expected it as provision wrote it") from None
+            raise UserError(
+                f"{path}: {where}: {first['msg']}; expected the file as provision wrote it"
+            ) from None
 
     def write(self, directory: Path) -> None:
         write_private(directory / FILE, self.model_dump_json(indent=1, exclude_none=True).encode() + b"\n")
@@ -172,9 +174,9 @@ def _order(account: Account) -> tuple[bool, bool, int, str]:
 def check_name(name: str, option: str) -> str:
     """``name`` if an edge or an asker may be called so. Raises ``UserError``."""
     if not valid_client(name):
-        raise UserError(f"{option} {name[:80]!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
+        raise UserError(f"{option} {name[:80]!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
     if name in RESERVED:
-        raise UserError(f"{option} {name!r}: this name is the {name}'s; expected another one")
+        raise UserError(f"{option} {name!r}: this name is reserved for the {name}; expected another one")
     return name
 
 

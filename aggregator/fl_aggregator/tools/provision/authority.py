@@ -99,14 +99,16 @@ class Authority:
             signing = load_pem_private_key(held["signing.key"], None)
             sealing = load_pem_private_key(held["sealing.key"], None)
         except (ValueError, TypeError) as error:
-            raise UserError(f"authority {directory}: not in PEM as it was made: {error}") from None
+            raise UserError(
+                f"authority {directory}: expected the PEM files as provision wrote them: {error}"
+            ) from None
         if (
             not isinstance(key, ec.EllipticCurvePrivateKey)
             or not isinstance(signing, Ed25519PrivateKey)
             or not isinstance(sealing, X25519PrivateKey)
             or key.public_key() != cert.public_key()
         ):
-            raise UserError(f"authority {directory}: its keys are not those that it was made with")
+            raise UserError(f"authority {directory}: its keys do not match its certificate")
         return cls(cert, key, signing, sealing)
 
     def with_new_keys(self, directory: Path) -> Authority:

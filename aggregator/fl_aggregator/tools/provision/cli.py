@@ -26,8 +26,10 @@ _HOST: Final = re.compile(
 
 
 def _out_and_force(command: Command) -> Command:
-    command = click.option("--force", is_flag=True, help="Replace kits that are there.")(command)
-    return click.option("--out", type=OUT, default=Path("kits"), help="Where accounts and kits are.")(command)
+    command = click.option("--force", is_flag=True, help="Replace existing kits.")(command)
+    return click.option("--out", type=OUT, default=Path("kits"), help="Directory of the accounts and kits.")(
+        command
+    )
 
 
 def _roles(command: Command) -> Command:
@@ -45,15 +47,15 @@ def _roles(command: Command) -> Command:
 @click.group(
     invoke_without_command=True,
     context_settings=shared.CONTEXT,
-    epilog="Without a command it makes everything anew: --edges N --broker-host HOST.",
+    epilog="Without a command, it creates everything: --edges N --broker-host HOST.",
 )
-@click.option("--edges", type=click.IntRange(0, MAX_EDGES), default=None, help="Kits for edges 0 to N-1.")
+@click.option("--edges", type=click.IntRange(0, MAX_EDGES), default=None, help="Create edges 0 to N-1.")
 @click.option(
     "--broker-host",
     "broker_host",
     multiple=True,
     metavar="HOST",
-    help="Name or address of the broker; several for its certificate, the first for kits.",
+    help="Host name or address of the broker; repeatable: its certificate names all, kits the first.",
 )
 @click.option("--broker-port", type=click.IntRange(1, 65_535), default=8883)
 @shared.prefix_option()
@@ -61,16 +63,14 @@ def _roles(command: Command) -> Command:
 @click.option(
     "--askers", metavar="WHO", default="none", help="Accounts that may ask for predictions: none, or NAME,…"
 )
-@click.option(
-    "--password", "passwords", is_flag=True, help="Accounts with passwords in the place of certificates."
-)
-@click.option("--days", type=click.IntRange(1, 7_000), default=730, help="How long certificates are valid.")
+@click.option("--password", "passwords", is_flag=True, help="Use passwords instead of certificates.")
+@click.option("--days", type=click.IntRange(1, 7_000), default=730, help="Validity of certificates, in days.")
 @click.option(
     "--broker-dir",
     metavar="DIR",
     default=None,
     show_default="OUT/broker",
-    help="Where the broker finds its files, if not where they are made.",
+    help="Directory where the broker will find its files.",
 )
 @_out_and_force
 @shared.config_option
@@ -91,22 +91,22 @@ def provision(
     out: Path,
     force: bool,
 ) -> None:
-    """Accounts, certificates and kits for the edges, and an ACL and a configuration for Mosquitto."""
+    """Create accounts, certificates and kits for edges, and an ACL and a configuration for Mosquitto."""
     if context.invoked_subcommand is not None:
         # What stands before a command would be lost without a word.
         given = [name for name in context.params if _given(context, name)]
         if given:
             raise UserError(
-                f"--{given[0].replace('_', '-')} before {context.invoked_subcommand}: expected behind it"
+                f"--{given[0].replace('_', '-')} before {context.invoked_subcommand}: expected after it"
             )
         return
     if edges is None:
         raise UserError(
-            "--edges is missing: for how many edges? (to change what is there: add, revoke, rotate)"
+            "--edges is missing: expected the number of edges (to change existing accounts: add, revoke, rotate)"
         )
     if not broker_host:
         raise UserError(
-            "--broker-host is missing: where do edges find the broker? expected a name or an address"
+            "--broker-host is missing: expected the host name or address at which edges reach the broker"
         )
     from fl_aggregator.tools.provision import kits
     from fl_aggregator.tools.provision.accounts import BrokerLocation
@@ -124,20 +124,20 @@ def provision(
         wanted.append((name, ("asker",)))
     made, done = kits.begin(out, place, wanted, force=force)
     _say(done)
-    click.echo(f"the authority is {out / kits.AUTHORITY}: keep it safe, and away from the broker")
+    click.echo(f"the authority is in {out / kits.AUTHORITY}: keep it safe, and away from the broker")
     click.echo(f"the broker's files are in {made.broker}: docs/operations.md says how to install them")
 
 
 @provision.command(context_settings=shared.CONTEXT)
 @click.argument("names", metavar="ID…", nargs=-1, required=True)
 @_roles
-@click.option("--asker", is_flag=True, help="Accounts that ask for predictions, and no edges.")
+@click.option("--asker", is_flag=True, help="Create accounts that only ask for predictions, not edges.")
 @_out_and_force
 @shared.config_option
 def add(
     names: tuple[str, ...], train: str, evaluate: str, predict: str, asker: bool, out: Path, force: bool
 ) -> None:
-    """New accounts and kits."""
+    """Create accounts and their kits."""
     from fl_aggregator.tools.provision import kits
     from fl_aggregator.tools.provision.accounts import check_name
 
@@ -153,10 +153,10 @@ def add(
 
 @provision.command(context_settings=shared.CONTEXT)
 @click.argument("names", metavar="ID…", nargs=-1, required=True)
-@click.option("--out", type=OUT, default=Path("kits"), help="Where accounts and kits are.")
+@click.option("--out", type=OUT, default=Path("kits"), help="Directory of the accounts and kits.")
 @shared.config_option
 def revoke(names: tuple[str, ...], out: Path) -> None:
-    """Takes accounts away; their kits are worth nothing once the broker has read its files again."""
+    """Remove accounts; their kits stop working when the broker has reloaded its files."""
     from fl_aggregator.tools.provision import kits
 
     with kits.opened(out) as made:
@@ -166,27 +166,27 @@ def revoke(names: tuple[str, ...], out: Path) -> None:
 
 @provision.command(context_settings=shared.CONTEXT)
 @click.argument("names", metavar="[ID…]", nargs=-1)
-@click.option("--aggregator", is_flag=True, help="The aggregator's certificate; its signature stays.")
-@click.option("--broker", "of_broker", is_flag=True, help="The broker's certificate.")
+@click.option("--aggregator", is_flag=True, help="Renew the aggregator's certificate; its signing key stays.")
+@click.option("--broker", "of_broker", is_flag=True, help="Renew the broker's certificate.")
 @click.option(
     "--all",
     "everything",
     is_flag=True,
-    help="Every account, and the aggregator's own keys: after its kit was lost.",
+    help="Renew all accounts and the aggregator's keys, for example after its kit was lost.",
 )
 @_out_and_force
 @shared.config_option
 def rotate(
     names: tuple[str, ...], aggregator: bool, of_broker: bool, everything: bool, out: Path, force: bool
 ) -> None:
-    """New keys and kits for accounts; the old ones are worth nothing once the broker has read its files again."""
+    """Create new keys and kits for accounts; the old ones stop working when the broker has reloaded its files."""
     from fl_aggregator.tools.provision import kits
     from fl_aggregator.tools.provision.accounts import AGGREGATOR
 
     if not (names or aggregator or of_broker or everything):
-        raise UserError("rotate what? expected ID…, --aggregator, --broker or --all")
+        raise UserError("nothing to rotate: expected ID…, --aggregator, --broker or --all")
     if everything and (names or aggregator):
-        raise UserError("--all beside the name of an account; expected one of them")
+        raise UserError("--all cannot be combined with account names")
     with kits.opened(out) as made:
         chosen = [one.name for one in made.register.accounts] if everything else list(names)
         chosen += [AGGREGATOR] if aggregator else []
@@ -217,7 +217,7 @@ def _chosen(text: str, option: str, names: list[str]) -> set[str]:
     chosen = _names(text, option)
     for name in chosen:
         if name not in names:
-            raise UserError(f"{option} {name!r}: there is no such edge among those to be made")
+            raise UserError(f"{option} {name!r}: not one of the edges to create")
     return set(chosen)
 
 
@@ -231,7 +231,7 @@ def _edges(names: list[str], train: str, evaluate: str, predict: str) -> list[tu
     for name, roles in wanted:
         if not roles:
             raise UserError(
-                f"edge {name!r} would have nothing to do: expected it in --train, --evaluate or --predict"
+                f"edge {name!r} would have no role: expected it in --train, --evaluate or --predict"
             )
     return wanted
 
@@ -264,8 +264,8 @@ def _say(done: ProvisionResult) -> None:
 
 
 def _reload(made: Provision, *, replaced: bool = False) -> None:
-    click.echo(f"bring the files of {made.broker} to the broker and let it read them: kill -HUP its process")
+    click.echo(
+        f"copy the files in {made.broker} to the broker and make it reload them: kill -HUP its process"
+    )
     if replaced and not made.register.place.passwords:
-        click.echo(
-            "a connection that is open with an old certificate stays open until the broker is restarted"
-        )
+        click.echo("connections made with an old certificate stay open until the broker is restarted")

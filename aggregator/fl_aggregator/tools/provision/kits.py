@@ -60,10 +60,10 @@ class Provision:
         names: set[str] = set()
         for name, _ in wanted:
             if name in names:
-                raise UserError(f"{name!r} is named twice; each account has a name of its own")
+                raise UserError(f"{name!r} is given twice; account names must be unique")
             names.add(name)
             if self.register.find(name) is not None:
-                raise UserError(f"{name!r} has an account already; for a new kit: provision rotate {name}")
+                raise UserError(f"{name!r} already has an account; for a new kit: provision rotate {name}")
         return self._issue([self._account(name, roles) for name, roles in wanted], force=force)
 
     def rotate(self, names: Sequence[str], *, force: bool, new_keys: bool = False) -> ProvisionResult:
@@ -89,11 +89,11 @@ class Provision:
         for account in gone:
             if account.name == acc.AGGREGATOR:
                 raise UserError(
-                    "the aggregator cannot be revoked, only get a new kit: provision rotate --aggregator"
+                    "the aggregator cannot be revoked, but can get a new kit: provision rotate --aggregator"
                 )
             if account.name == acc.OPERATOR:
                 raise UserError(
-                    "the operator cannot be revoked, only get a new kit: provision rotate operator --force"
+                    "the operator cannot be revoked, but can get a new kit: provision rotate operator --force"
                 )
         self._save(self.register.without(names, self._now))
         self.finish()
@@ -134,7 +134,7 @@ class Provision:
         there = [path for one in fresh if (path := self.out / one.kit_file).exists()]
         if there and not force:
             more = "" if len(there) == 1 else f" and {len(there) - 1} more"
-            raise UserError(f"{there[0]}{more} exists; with --force it is replaced")
+            raise UserError(f"{there[0]}{more} already exists; --force replaces it")
         register = self.register.with_new_group() if new_keys else self.register
         self._save(register.with_accounts(fresh, self._now))
         if new_keys:
@@ -182,7 +182,7 @@ class Provision:
 def opened(out: Path) -> Iterator[Provision]:
     """What an earlier `begin` has made; what that or another command left half-way is finished first."""
     if not (out / acc.FILE).exists():
-        raise UserError(f"--out {out}: no {acc.FILE} in it; begin with: provision --edges N --out {out}")
+        raise UserError(f"--out {out}: contains no {acc.FILE}; start with: provision --edges N --out {out}")
     with _locked(out):
         register = Register.read(out)
         assert register is not None
@@ -205,7 +205,7 @@ def begin(
         if found is not None:
             if found.settled:
                 raise UserError(
-                    f"--out {out}: has {len(found.accounts)} accounts already; expected a new directory, "
+                    f"--out {out}: already has {len(found.accounts)} accounts; expected a new directory, "
                     "or: provision add ID"
                 )
             provision = Provision(out, found, Authority.open(out / AUTHORITY))
@@ -216,8 +216,8 @@ def begin(
             ]
             if different:
                 raise UserError(
-                    f"--out {out}: was begun with other settings ({', '.join(different)}) and not finished; "
-                    "repeat the command as it was, or use a new directory"
+                    f"--out {out}: was started with other settings ({', '.join(different)}) and not completed; "
+                    "repeat the original command, or use a new directory"
                 )
             return provision, provision.finish()
         where = out / AUTHORITY
@@ -242,7 +242,7 @@ def _locked(out: Path) -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise UserError(f"--out {out}: another provision is using it") from None
+        raise UserError(f"--out {out}: in use by another fl-aggregator provision") from None
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}: {error.filename}") from None
     finally:

@@ -32,21 +32,19 @@ def watch_command(reach: BrokerReach, prefix: str) -> str:
 @click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
 @click.option("--wait", type=WAIT, default=None, show_default="5; with --check 8",
               help="Seconds to wait for a status.")  # fmt: skip
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object, with the curves and every edge."
-)
-@click.option("--check", is_flag=True, help="End with 0 if a run is online and has said so within 15 s, else with 1 "
-              "and never with 2: for health checks.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the curves and all edges.")
+@click.option("--check", is_flag=True, help="Exit with 0 if a run is online and reported in the last 15 s, else with 1 "
+              "(never 2), for health checks.")  # fmt: skip
 @shared.broker_options
 @shared.config_option
 def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions) -> int:
-    """Look once at the run under a prefix, whether or not its aggregator is there."""
+    """Show the run under a prefix once, whether or not its aggregator is running."""
     from fl_aggregator.tools.remote import health
     from fl_aggregator.tools.remote import status as looking
     from fl_aggregator.tools.remote.sighting import as_json as fields_of_sight
 
     if check and as_json:
-        raise UserError("--check beside --json: expected one of them")
+        raise UserError("--check cannot be combined with --json")
     if check:
         click.echo(health.check(broker, wait or 8.0))
         return 0
@@ -62,8 +60,8 @@ def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions
 @click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
 @click.option("--wait", type=WAIT, default=5.0, help="Seconds to wait for the first status.")
 @click.option("--give-up", type=WAIT, default=600.0,
-              help="Seconds without the broker or the aggregator after which it ends with 1.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+              help="Exit with 1 after this many seconds without the broker or the aggregator.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @shared.broker_options
 @shared.config_option
 def watch(
@@ -82,11 +80,11 @@ def watch(
 
 @click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--client", default=None, help="Ask this edge instead of any.")
+@click.option("--client", default=None, help="Ask this edge instead of any edge.")
 @click.option(
     "--timeout", type=click.FloatRange(0.1, 3600.0), default=30.0, help="Seconds to wait for the answer."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as it came.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as received, as JSON.")
 @shared.broker_options
 @shared.config_option
 def predict(
@@ -96,12 +94,12 @@ def predict(
     as_json: bool,
     broker: BrokerOptions,
 ) -> int:
-    """Ask the edges about FILE: a PNG or JPEG picture, or JSON ({"pixels": …}); - is standard input."""
+    """Ask the edges to classify FILE: a PNG or JPEG picture, or JSON ({"pixels": …}); - is standard input."""
     from fl_aggregator.tools.remote.predict import Request, ask, one_line
     from fl_shared.protocol.topics import valid_client
 
     if client is not None and not valid_client(client):
-        raise UserError(f"--client {client!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
+        raise UserError(f"--client {client!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
     payload = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     reach = broker.reach(roles=("asker",))
     answer = ask(reach, Request(payload, reach.prefix, client), timeout)
@@ -111,11 +109,11 @@ def predict(
 
 @click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
 @click.option(
-    "--run", metavar="ID", default=None, show_default="whichever is online", help="End this run only."
+    "--run", metavar="ID", default=None, show_default="the run that is online", help="Stop only this run."
 )
-@click.option("--reason", metavar="TEXT", default="", help="Told to whoever runs the aggregator.")
+@click.option("--reason", metavar="TEXT", default="", help="Reason that the aggregator will log.")
 @click.option(
-    "--timeout", type=click.FloatRange(0.1, 3600.0), default=30.0, help="Seconds to wait for the run's end."
+    "--timeout", type=click.FloatRange(0.1, 3600.0), default=30.0, help="Seconds to wait for the run to stop."
 )
 @shared.broker_options
 @shared.logging_options
@@ -128,7 +126,7 @@ def stop(
     verbose: int,
     log_format: str,
 ) -> None:
-    """End the run that is online, from anywhere: its round is kept, and its aggregator says how to resume."""
+    """Stop the run that is online, from any machine: its round is kept, and its aggregator prints how to resume."""
     from fl_aggregator.tools.remote.stop import stop as stop_run
 
     start_logging(verbose, log_format)

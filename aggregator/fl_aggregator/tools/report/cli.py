@@ -16,15 +16,17 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument(
     "directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(file_okay=False, path_type=Path)
 )
-@click.option("--out", type=_FILE, default=Path("report.html"), help="The page; - for none, with --csv.")
 @click.option(
-    "--csv", "csv_file", type=_FILE, default=None, help="Write the rounds of all runs here as well."
+    "--out", type=_FILE, default=Path("report.html"), help="File for the page; - for no page, with --csv."
+)
+@click.option(
+    "--csv", "csv_file", type=_FILE, default=None, help="Also write the rounds of all runs to this file."
 )
 @shared.config_option
 def report(directories: tuple[Path, ...], out: Path, csv_file: Path | None) -> None:
-    """Write a page about the run in DIR, or one that compares the runs in several: curves, rounds, edges, labels.
+    """Write a page about the run in DIR, or a comparison of the runs in several: curves, rounds, edges, labels.
 
-    DIR is what start and simulate write to. A run may still be going on. The page needs no network.
+    DIR is a run directory of start or simulate. The run may still be in progress. The page works offline.
     """
     from fl_aggregator.tools.report.page import page
     from fl_aggregator.tools.report.reading import read
@@ -34,7 +36,7 @@ def report(directories: tuple[Path, ...], out: Path, csv_file: Path | None) -> N
     runs = [read(directory) for directory in directories]
     for run in runs:
         for fault in run.faults:
-            click.echo(f"fl-aggregator report: {fault}; left out", err=True)
+            click.echo(f"fl-aggregator report: {fault}; skipped", err=True)
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise UserError(f"DIR: {', '.join(map(str, directories))}: expected each run once")
     written = []
@@ -50,4 +52,4 @@ def report(directories: tuple[Path, ...], out: Path, csv_file: Path | None) -> N
     for file in written:
         click.echo(f"written: {file}")
     if not written:
-        raise UserError("--out - without --csv: expected at least one of them to name a file")
+        raise UserError("--out - needs --csv: nothing would be written")

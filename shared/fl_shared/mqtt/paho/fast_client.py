@@ -358,7 +358,10 @@ def differences() -> list[str]:
 def _fits() -> bool:
     found = differences()
     if found:
-        LOG.warning("paho is used without shortcuts, which is slower: it differs in %s", ", ".join(found))
+        LOG.warning(
+            "using paho without shortcuts, which is slower: this version of paho differs in %s",
+            ", ".join(found),
+        )
     return not found
 
 

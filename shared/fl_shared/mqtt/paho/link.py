@@ -190,7 +190,7 @@ class PahoLink:
                 client.loop_write()
         except Exception as error:
             self._thread.fail(error)
-            self.abort("an error of this program")
+            self.abort("an error in this program")
             return
         if client.socket() is None:
             self._end()
@@ -274,7 +274,7 @@ class PahoLink:
             settings = self._owner.settings
             self._reason = f"{settings.address} refused the connection: {code} (0x{code.value:02x})"
             if code.value in _ACCOUNT_REFUSALS:
-                who = "it wants an account" if settings.address.user is None else "check the user"
+                who = "it requires an account" if settings.address.user is None else "check the user"
                 self._reason += (
                     f"; {who} (mqtt://USER@host) and the password (FL_PASSWORD or --password-file)"
                 )
@@ -303,15 +303,17 @@ class PahoLink:
         if flags.is_disconnect_packet_from_server:
             self._reason = f"the broker closed the connection: {code}"
         elif code.value == _KEEPALIVE_TIMEOUT:
-            self._reason = f"no sign of life from the broker for {self._client.keepalive} s"
+            self._reason = f"nothing received from the broker for {self._client.keepalive} s"
         elif code.value == _PROTOCOL_ERROR and self._reason is None:
-            self._reason = f"what {self._owner.settings.address} sends is not MQTT 5: is it a broker?"
+            self._reason = (
+                f"{self._owner.settings.address} sends something that is not MQTT 5: is it a broker?"
+            )
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         try:
             topic = message.topic
         except UnicodeDecodeError:
-            LOG.warning("a message of %d bytes dropped: its topic is not UTF-8", len(message.payload))
+            LOG.warning("dropped a message of %d bytes: its topic is not UTF-8", len(message.payload))
             return
         # With shortcuts it is a view of what was received, else bytes: the same type comes out either way.
         large = len(message.payload) >= LARGE

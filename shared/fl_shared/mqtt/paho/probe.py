@@ -183,7 +183,7 @@ class Probe:
 
     def _run(self) -> None:
         code = MQTTErrorCode.MQTT_ERR_SUCCESS
-        reason = "an error of this program"
+        reason = "an error in this program"
         try:
             while code == MQTTErrorCode.MQTT_ERR_SUCCESS and not self._stop.is_set():
                 code = self._client.loop(_TURN)
@@ -224,7 +224,7 @@ class Probe:
         if flags.is_disconnect_packet_from_server:
             self._end(f"the broker closed the connection: {code} (0x{code.value:02x})", code.value)
         else:
-            self._end("the broker closed the connection without a word", None)
+            self._end("the broker closed the connection without giving a reason", None)
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
         given = message.properties

@@ -88,7 +88,7 @@ def _properties(packet: bytes | memoryview, at: int, length: int) -> dict[int, A
         else:
             raise MalformedPacket(f"property {name} in a PUBLISH packet")
         if name in found and name not in _REPEATABLE:
-            raise MalformedPacket(f"property {name} comes twice")
+            raise MalformedPacket(f"property {name} occurs twice")
         found[name] = value
     return found
 
