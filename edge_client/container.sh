@@ -25,7 +25,7 @@ if [ -n "${FL_KITS:-}" ]; then
         name=$(basename "$kit" .zip)
         if [ -e "$kit" ] && claim "$name"; then
             export FL_KIT="$kit" FL_STATE_DIR="state/$name"
-            echo "fl-edge: takes $kit" >&2
+            echo "fl-edge: using $kit" >&2
             exec fl-edge
         fi
     done
@@ -36,7 +36,7 @@ fi
 fleet=${FL_FLEET:-20}
 case $fleet in
     *[!0-9]* | 0* | ?????*)
-        echo "fl-edge: FL_FLEET=$fleet: expected 1 to 9999 edges a container" >&2
+        echo "fl-edge: FL_FLEET=$fleet: expected 1 to 9999 edges per container" >&2
         exit 2
         ;;
 esac
@@ -50,5 +50,5 @@ if [ "$fleet" -eq 1 ]; then
 else
     export FL_ID="$first-$((first + fleet - 1))" FL_STATE_DIR=state
 fi
-echo "fl-edge: is edge $FL_ID" >&2
+echo "fl-edge: running as edge $FL_ID" >&2
 exec fl-edge

@@ -121,8 +121,8 @@ def test_an_edge_goes_on_whatever_its_aggregator_says(
         edge.send(signal.SIGTERM)
         assert edge.wait(10) == 130
     assert "Traceback" not in edge.err
-    dropped = [line for line in edge.err.splitlines() if "a message was dropped (" in line]
-    times = {int(re.findall(r"dropped \((\d+) so far", line)[0]) for line in dropped}
+    dropped = [line for line in edge.err.splitlines() if "dropped a message (" in line]
+    times = {int(re.findall(r"dropped a message \((\d+) so far", line)[0]) for line in dropped}
     assert times == {1, 10, 100}
     assert len(edge.err.splitlines()) < 200, "a flood of bad messages is not one of log lines"
 

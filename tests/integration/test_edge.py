@@ -219,7 +219,7 @@ def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(
     answers = [wire.expect_received(m.Prediction, 20) for _ in range(100)]
     assert {received.correlation for received in answers} == {b"%d" % number for number in range(100)}
     errors = [prediction(received).error for received in answers]
-    assert set(errors) <= {None, "busy; ask again"}
+    assert set(errors) <= {None, "busy; try again"}
     assert sum(error is None for error in errors) >= 32
     assert "trained" not in log_of(tmp_path).rpartition("selected for round 1")[2]
     workers = children(process.pid)

@@ -89,6 +89,6 @@ def test_a_flood_of_requests_does_not_silence_the_edge(tmp_path: Path) -> None:
             asker.send("fl/predict", f"request {number}".encode(), qos=0)
         asker.publish("fl/predict", b"the last of them")
         assert answered(asker, b"after the flood", attempts=6), edge.output
-        assert "more is asked than is answered: requests: at most 200 a second" in edge.err
+        assert "refusing prediction requests: requests: expected at most 200 per second" in edge.err
         assert len(edge.err.splitlines()) < flood / 2
         assert edge.running()

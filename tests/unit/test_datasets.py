@@ -116,16 +116,16 @@ def test_a_directory_that_is_none_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("train-images-idx3-ubyte", b"", "begins with , expected 00 00 08 03"),
-        ("train-images-idx3-ubyte", b"<!DOCTYPE html>", "begins with 3c 21 44 4f, expected 00 00 08 03"),
-        ("train-images-idx3-ubyte", idx(IMAGES)[:-1], "needs 5488 bytes, the file has only 5487"),
-        ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "needs 5488 bytes, the file has more"),
-        ("train-images-idx3-ubyte", idx(IMAGES[:, :20]), "images of 20 × 28, expected 28 × 28"),
-        ("train-images-idx3-ubyte", struct.pack(">IIII", 0x803, 2**31, 2**31, 9) + b"1", "header claims"),
+        ("train-images-idx3-ubyte", b"", "starts with , expected 00 00 08 03"),
+        ("train-images-idx3-ubyte", b"<!DOCTYPE html>", "starts with 3c 21 44 4f, expected 00 00 08 03"),
+        ("train-images-idx3-ubyte", idx(IMAGES)[:-1], "needs 5488 bytes, but the file has only 5487"),
+        ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "needs 5488 bytes, but the file has more"),
+        ("train-images-idx3-ubyte", idx(IMAGES[:, :20]), "images of 20 × 28 pixels, expected 28 × 28"),
+        ("train-images-idx3-ubyte", struct.pack(">IIII", 0x803, 2**31, 2**31, 9) + b"1", "header gives"),
         ("train-images-idx3-ubyte", gzip.compress(idx(IMAGES), mtime=0)[:200], "cannot be read"),
         ("train-images-idx3-ubyte", gzip.compress(idx(IMAGES), mtime=0)[:100] + bytes(900), "cannot be read"),
         ("train-labels-idx1-ubyte", idx(LABELS[:3]), "3 labels for 7 images"),
-        ("train-labels-idx1-ubyte", idx(LABELS + np.uint8(1)), "has the label 10, expected 0 to 9"),
+        ("train-labels-idx1-ubyte", idx(LABELS + np.uint8(1)), "contains the label 10, expected 0 to 9"),
     ],
     ids=lambda value: repr(value[:20]),
 )

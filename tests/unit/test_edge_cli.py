@@ -193,7 +193,7 @@ def test_what_cannot_be_a_state_directory_is_told(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "device").write_text("not a token!")
-    with pytest.raises(UserError, match="is no device token; delete the file"):
+    with pytest.raises(UserError, match="is not a device token; delete the file"):
         StateDir.open(broken)
     (broken / "device").unlink()
     StateDir.open(broken).close()

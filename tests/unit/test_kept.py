@@ -98,14 +98,14 @@ def test_what_is_damaged_is_removed(
     with caplog.at_level(logging.WARNING):
         assert update_store.read(path, "7") is None
     assert not path.exists()
-    assert "is of no use" in caplog.text
+    assert "which is not usable" in caplog.text
 
 
 def test_what_another_client_has_left_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / update_store.FILE
     update_store.write(path, "7", finished())
     assert update_store.read(path, "8") is None
-    assert "client: '7', and this edge is '8'" in caplog.text
+    assert "client: '7', but this edge is '8'" in caplog.text
     assert not path.exists()
 
 

@@ -315,7 +315,7 @@ def test_one_asker_leaves_room_for_others(caplog: pytest.LogCaptureFixture) -> N
     assert asked.refusal("modest", 100, 0.0) is None
     why = asked.refusal("greedy", 100, 0.0)
     assert why is not None
-    assert "200 a second with one response topic" in why
+    assert "200 per second with one response topic" in why
     told = [asked.is_to_be_told(why, second / 100) for second in range(1000)]
     assert sum(told) == 10
     assert len(caplog.records) == 4

@@ -112,7 +112,7 @@ def test_patience_ends_for_each_holder_alone() -> None:
     assert due is not None
     assert due <= 5
     fleet.store.advance(5.0)
-    assert fleet.done == [(A, False, "the model did not come in time: its manifest has not arrived")]
+    assert fleet.done == [(A, False, "the model did not arrive in time: its manifest has not arrived")]
     fleet.deliver()
     assert fleet.done[1:] == [(B, True, "")]
 

@@ -135,11 +135,14 @@ def test_the_holdout_does_not_follow_the_order_of_the_part() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"index": 20}, "index: 20, expected less than count, 20"),
-        ({"count": 6001, "index": 6000}, "count: 6001 parts, but the data set has only 6000"),
-        ({"examples": 19}, "count: 20 parts, but the data set has only 19"),
-        ({"examples": 6001}, "examples: 6001 asked for, but the data set has only 6000"),
-        ({"scheme": "shards", "examples": 39}, "shards needs 40 examples for 20 parts, there are 39"),
+        ({"index": 20}, r"index: 20, expected less than count \(20\)"),
+        ({"count": 6001, "index": 6000}, "count: 6001 partitions, but the data set has only 6000"),
+        ({"examples": 19}, "count: 20 partitions, but the data set has only 19"),
+        ({"examples": 6001}, "examples: 6001, but the data set has only 6000"),
+        (
+            {"scheme": "shards", "examples": 39},
+            "shards needs 40 examples for 20 partitions, but there are 39",
+        ),
         ({"scheme": "fair"}, "'fair'"),
     ],
 )

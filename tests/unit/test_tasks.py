@@ -102,7 +102,7 @@ def test_other_distributions_add_tasks() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("broken", "'broken' cannot be made: OSError.'no licence'"),
+        ("broken", "'broken' cannot be created: OSError.'no licence'"),
         ("gone", r"'gone' \(tasks_of_others:Gone\) cannot be loaded: AttributeError"),
         ("odd", "'odd' is a list, expected a fl_edge.tasks.task.Task"),
     ],
@@ -190,7 +190,7 @@ def test_parts_and_the_test_split_are_disjoint() -> None:
 
 
 def test_a_partition_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="examples: 5000 asked for"):
+    with pytest.raises(ValueError, match="examples: 5000, but the data set has only 1438"):
         load_task("digits").load(partition(examples=5000), None)
 
 

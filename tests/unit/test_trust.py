@@ -69,7 +69,7 @@ def test_a_run_that_was_left_comes_back_only_with_a_new_start() -> None:
     assert trust.why_old("fl/x", said("b", 1), member("b", 1)) is None
     for epoch in (1, 2, 3):
         why = trust.why_old("fl/x", said("a", epoch), member("b", 1))
-        assert why == f"epoch: {epoch} of run a, expected one after 3"
+        assert why == f"epoch: {epoch} of run a, expected more than 3"
     assert trust.why_old("fl/x", said("a", 4), member("b", 1)) is None
     assert trust.why_old("fl/x", said("c", 1), member("b", 1)) is None, "nobody obeys it, but it may admit us"
 
@@ -256,8 +256,8 @@ def test_what_is_refused_is_said_and_not_for_ever(caplog: pytest.LogCaptureFixtu
         tested.say(t.SelectedTopic(3), SELECTED, None)
     lines = [record.getMessage() for record in caplog.records if "sig: missing" in record.getMessage()]
     assert [line.split(": ")[0] for line in lines] == [
-        "a message was dropped (1 so far)",
-        "a message was dropped (10 so far)",
+        "dropped a message (1 so far)",
+        "dropped a message (10 so far)",
     ]
 
 

@@ -150,7 +150,7 @@ def test_a_worker_that_keeps_dying_is_not_replaced_for_ever(
     harness = start()
     ids = [harness.pool.initial("deadly", 0) for _ in range(3)]
     messages = [harness.expect(Failed, job, timeout=60).message for job in ids]
-    assert "ended with exit code 3" in messages[0]
+    assert "exited with code 3" in messages[0]
     assert all("2 times in a row" in message for message in messages[1:])
 
 

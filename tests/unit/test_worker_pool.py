@@ -121,7 +121,7 @@ def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(
         359, expected.loss, expected.accuracy, {}, expected.confusion
     )
     assert harness.expect(Evaluated, held).examples == 14
-    assert "nothing of the part is held out" in harness.expect(Failed, none).message
+    assert "no examples of the partition are held out" in harness.expect(Failed, none).message
     assert "no partition" in harness.expect(Failed, unnamed).message
 
 
@@ -158,7 +158,11 @@ def test_failures_are_of_a_kind(harness: PoolHarness, first: Initialised) -> Non
     bad = np.full(first.manifest.values, np.nan, "<f4").tobytes()
     cases = [
         (harness.pool.load("e", "nope", partition()), "unknown-task", "'nope' is unknown here"),
-        (harness.pool.load("e", "digits", partition(examples=9999)), "failed", "examples: 9999 asked for"),
+        (
+            harness.pool.load("e", "digits", partition(examples=9999)),
+            "failed",
+            "examples: 9999, but the data set has only",
+        ),
         (
             harness.pool.predict("digits", given(first), b"?"),
             "bad-payload",
@@ -230,7 +234,7 @@ def test_too_many_waiting_predictions_are_refused(
     outcomes = [harness.result(job) for job in ids]
     refused = [o for o in outcomes if isinstance(o, Failed)]
     assert refused
-    assert all("waiting already" in o.message for o in refused)
+    assert all("already waiting" in o.message for o in refused)
     assert any(isinstance(o, Predicted) for o in outcomes)
 
 
@@ -329,7 +333,7 @@ def test_synthetic_work_needs_no_torch() -> None:
         scores = harness.expect(Evaluated, harness.pool.evaluate("7", "synthetic-1000", "test", None, base))
         assert (scores.examples, scores.loss, scores.accuracy) == (1, 0.0, 0.0)
         failed = harness.expect(Failed, harness.pool.predict("synthetic-1000", base, b"?"))
-        assert (failed.kind, failed.message) == ("bad-payload", "a synthetic model predicts nothing")
+        assert (failed.kind, failed.message) == ("bad-payload", "a synthetic model makes no predictions")
         wrong = harness.expect(Failed, harness.pool.evaluate("7", "synthetic-999", "test", None, base))
         assert "expected 999" in wrong.message
         none = harness.expect(Failed, harness.pool.load("7", "synthetic-0", None))

@@ -130,7 +130,7 @@ def _idx(
     images, labels = read_idx(found[0], 3), read_idx(found[1], 1)
     if images.shape[1:] != (28, 28):
         raise DataCorruptError(
-            f"{found[0]}: images of {images.shape[1]} × {images.shape[2]}, expected 28 × 28"
+            f"{found[0]}: images of {images.shape[1]} × {images.shape[2]} pixels, expected 28 × 28"
         )
     return images[..., np.newaxis], _labels(labels, len(images), str(found[1]))
 
@@ -196,7 +196,9 @@ def _labels(labels: Bytes, images: int, where: str) -> NDArray[np.int64]:
     if len(labels) != images:
         raise DataCorruptError(f"{where}: {len(labels)} labels for {images} images")
     if int(labels.max()) >= CLASSES:
-        raise DataCorruptError(f"{where}: has the label {int(labels.max())}, expected 0 to {CLASSES - 1}")
+        raise DataCorruptError(
+            f"{where}: contains the label {int(labels.max())}, expected 0 to {CLASSES - 1}"
+        )
     return labels.astype(np.int64)
 
 
@@ -216,7 +218,7 @@ def _missing(
     name: str, files: str, places: Sequence[Path], data_dir: Path | None, hint: str, problem: str
 ) -> DataMissingError:
     looked = ", ".join(str(place) for place in places)
-    where = "one of these" if data_dir is not None else "one of these, or anywhere and say --data DIR"
+    where = "one of these" if data_dir is not None else "one of these, or anywhere else with --data DIR"
     return DataMissingError(
         f"{name}: the data set was not found in {looked}. Put {files} into {where}{hint}."
         + (f" The download failed: {problem}." if problem else "")

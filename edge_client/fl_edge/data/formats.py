@@ -46,7 +46,7 @@ def _idx(path: Path, stream: IO[bytes], dimensions: int) -> Bytes:
     expected = bytes((0, 0, _IDX_BYTES, dimensions))
     if header[:4] != expected or len(header) != 4 + 4 * dimensions:
         raise DataCorruptError(
-            f"{path}: begins with {header[:4].hex(' ')}, expected {expected.hex(' ')} (an IDX file of bytes "
+            f"{path}: starts with {header[:4].hex(' ')}, expected {expected.hex(' ')} (an IDX file of bytes "
             f"with {dimensions} dimensions)"
         )
     shape = tuple(int(n) for n in np.frombuffer(header[4:], dtype=">u4"))
@@ -54,11 +54,11 @@ def _idx(path: Path, stream: IO[bytes], dimensions: int) -> Bytes:
     for length in shape:
         size *= length
     if not 0 < size <= MAX_BYTES:
-        raise DataCorruptError(f"{path}: the header claims the shape {shape}, {size} bytes")
+        raise DataCorruptError(f"{path}: the header gives the shape {shape}, {size} bytes")
     data = stream.read(size + 1)
     if len(data) != size:
         found = "more" if len(data) > size else f"only {len(data)}"
-        raise DataCorruptError(f"{path}: shape {shape} needs {size} bytes, the file has {found}")
+        raise DataCorruptError(f"{path}: shape {shape} needs {size} bytes, but the file has {found}")
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 

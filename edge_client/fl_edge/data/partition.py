@@ -43,7 +43,7 @@ def parts(labels: NDArray[np.int64], partition: Partition) -> list[Indices]:
     chosen = _subset(len(labels), partition)
     count = 1 if isinstance(scheme, Own) else partition.count
     if len(chosen) < count:
-        raise ValueError(f"count: {count} parts, but the data set has only {len(chosen)} examples to part")
+        raise ValueError(f"count: {count} partitions, but the data set has only {len(chosen)} examples")
     rng = _rng(partition.seed, _PARTS)
     return [np.sort(part) for part in _part(scheme, labels, chosen, count, rng)]
 
@@ -59,7 +59,7 @@ def own_index(partition: Partition) -> int:
     if isinstance(parse_scheme(partition.scheme), Own):
         return 0
     if partition.index >= partition.count:
-        raise ValueError(f"index: {partition.index}, expected less than count, {partition.count}")
+        raise ValueError(f"index: {partition.index}, expected less than count ({partition.count})")
     return partition.index
 
 
@@ -74,7 +74,7 @@ def _subset(available: int, partition: Partition) -> Indices:
     if wanted is None:
         return np.arange(available, dtype=np.int64)
     if wanted > available:
-        raise ValueError(f"examples: {wanted} asked for, but the data set has only {available}")
+        raise ValueError(f"examples: {wanted}, but the data set has only {available}")
     return np.sort(_rng(partition.seed, _SUBSET).permutation(available)[:wanted])
 
 
@@ -103,7 +103,9 @@ def _shards(
 ) -> list[Indices]:
     shards = count * SHARDS_PER_PART
     if len(chosen) < shards:
-        raise ValueError(f"scheme: shards needs {shards} examples for {count} parts, there are {len(chosen)}")
+        raise ValueError(
+            f"scheme: shards needs {shards} examples for {count} partitions, but there are {len(chosen)}"
+        )
     shuffled = rng.permutation(chosen)
     by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
     pieces = np.array_split(by_label, shards)

@@ -58,7 +58,7 @@ class Trust:
             return self._why_before(text, message.seq)
         known = self._epochs.get(message.run)
         if known is not None and message.epoch <= known:
-            return f"epoch: {message.epoch} of run {message.run}, expected one after {known}"
+            return f"epoch: {message.epoch} of run {message.run}, expected more than {known}"
         return None
 
     def _why_before(self, text: str, seq: int) -> str | None:

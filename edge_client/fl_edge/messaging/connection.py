@@ -112,7 +112,7 @@ class Wire:
             if subscribe:
                 self._connection.subscribe([(t.build(self._prefix, topic), 1) for topic in subscribe])
         except QueueFull as error:
-            LOG.warning("chunks of a model are asked for later: %s", error, extra={"client": self.client})
+            LOG.warning("will request chunks of the model later: %s", error, extra={"client": self.client})
 
     def send(self, topic: t.Topic, message: m.Message, *, retain: bool) -> None:
         """What cannot be sent is dropped: all that matters is repeated until it is answered."""
@@ -123,7 +123,7 @@ class Wire:
             self._connection.publish(text, payload, qos=1, retain=retain)
         except (QueueFull, MessageTooLarge) as error:
             LOG.warning(
-                "%s not sent, it is repeated until it is answered: %s",
+                "%s not sent, will repeat it until it is answered: %s",
                 message.kind,
                 error,
                 extra={"client": self.client},
@@ -142,7 +142,7 @@ class Wire:
             except (QueueFull, MessageTooLarge) as error:
                 left = len(ask.chunks) - number
                 LOG.warning(
-                    "%d chunks not sent, the aggregator asks for them again: %s",
+                    "%d chunks not sent, the aggregator will request them again: %s",
                     left,
                     error,
                     extra={"client": self.client},

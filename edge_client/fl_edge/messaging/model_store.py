@@ -177,7 +177,7 @@ class ModelStore:
             if self._entries.get(digest) is entry and entry.model is None:
                 self._ask(entry, now)
             for holder in tired:
-                self._done(holder, digest, None, f"the model did not come in time: {progress}")
+                self._done(holder, digest, None, f"the model did not arrive in time: {progress}")
 
     def due(self) -> float | None:
         """When `advance` has to be called next."""

@@ -53,4 +53,4 @@ def cleared(client: str, topic: t.Topic, now: float) -> events.Event | None:
 
 def _agree(in_topic: int, in_payload: int) -> None:
     if in_topic != in_payload:
-        raise codec.DecodeError(f"round: {in_payload}, but its topic says {in_topic}")
+        raise codec.DecodeError(f"round: {in_payload}, but the topic has {in_topic}")

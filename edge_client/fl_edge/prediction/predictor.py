@@ -117,7 +117,7 @@ class Predictor:
         if model is None:
             self._failed = (digest, now)
             LOG.info(
-                "version %d could not be fetched, predictions go on with the one before if there is one: %s",
+                "could not fetch version %d; predictions continue with the previous version, if there is one: %s",
                 fetching.version,
                 why,
                 extra={"client": self._client},
@@ -152,7 +152,7 @@ class Predictor:
         if progress != self._progress[0]:
             self._progress = (progress, now)
         elif now >= self._progress[1] + GHOST_AFTER and announced.digest != fetching.digest:
-            LOG.info("version %d does not come: trying version %d", fetching.version, announced.version,
+            LOG.info("version %d does not arrive: trying version %d", fetching.version, announced.version,
                      extra={"client": self._client})  # fmt: skip
             self._fetching = None
             self._store.release(self.holder, fetching.digest)
@@ -192,17 +192,17 @@ class Predictor:
         request = Request(bytes(received.payload), topic if answerable else None, received.correlation)
         if not answerable:
             own = t.build(self._prefix, t.PredictionsTopic())
-            text = f"response topic {topic!r}: expected one under {own}/, or one of your own"
+            text = f"response topic {topic!r}: expected one under {own}/, or outside the prefix"
             self._answer(request, loaded, Answer(error=text))
         elif too_much is not None:
-            self._answer(request, loaded, Answer(error=f"{too_much}; ask again later"))
+            self._answer(request, loaded, Answer(error=f"{too_much}; try again later"))
         elif not request.payload:
             self._answer(request, loaded, Answer(error="the request is empty; expected a picture, or JSON"))
         elif len(request.payload) > MAX_REQUEST:
-            text = f"the request has {len(request.payload)} bytes, at most {MAX_REQUEST} are taken"
+            text = f"the request has {len(request.payload)} bytes, expected at most {MAX_REQUEST}"
             self._answer(request, loaded, Answer(error=text))
         elif len(self._waiting) + len(self._running) >= MAX_REQUESTS:
-            self._answer(request, loaded, Answer(error="busy; ask again"))
+            self._answer(request, loaded, Answer(error="busy; try again"))
         elif self._is_newest(now) or self._takes_long(now):
             self._predict(request, loaded, model)
         else:
@@ -254,7 +254,10 @@ class Predictor:
         )
         shown = label if error is None else f"error: {error}"
         LOG.info(
-            "answered a prediction with version %d: %s", by.version, shown, extra={"client": self._client}
+            "answered a prediction request with version %d: %s",
+            by.version,
+            shown,
+            extra={"client": self._client},
         )
         topic = request.response_topic or t.build(self._prefix, t.PredictionsTopic())
         self._publish(topic, message, request.correlation)
@@ -267,7 +270,7 @@ class Predictor:
         except (QueueFull, MessageTooLarge, ValueError) as error:
             # A response topic may be one that MQTT does not allow; the asker's mistake, and nobody to tell.
             LOG.warning(
-                "a prediction was not sent, its asker will ask again: %s",
+                "prediction not sent, the asker will ask again: %s",
                 error,
                 extra={"client": self._client},
             )

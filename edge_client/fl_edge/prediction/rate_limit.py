@@ -45,18 +45,18 @@ class Quota:
                 self._askers.popitem(last=False)
         self._askers.move_to_end(asker)
         if not mine.take(1, now):
-            return f"requests: at most {REQUESTS_OF_ONE.each:g} a second with one response topic"
+            return f"requests: expected at most {REQUESTS_OF_ONE.each:g} per second with one response topic"
         if not self._all.take(1, now):
-            return f"requests: at most {REQUESTS.each:g} a second"
+            return f"requests: expected at most {REQUESTS.each:g} per second"
         if not self._bytes.take(size, now):
-            return f"requests: at most {BYTES.each:.15g} bytes a second"
+            return f"requests: expected at most {BYTES.each:.15g} bytes per second"
         return None
 
     def is_to_be_told(self, too_much: str, now: float) -> bool:
         """To be asked once for each refusal: whether it is to be answered. The log says it at powers of ten."""
         self._refused += 1
         if str(self._refused).strip("0") == "1":
-            LOG.warning("more is asked than is answered: %s (%d refused)", too_much, self._refused)
+            LOG.warning("refusing prediction requests: %s (%d refused)", too_much, self._refused)
         if now - self._told_at < TELL_EVERY:
             return False
         self._told_at = now

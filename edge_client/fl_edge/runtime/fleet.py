@@ -174,7 +174,7 @@ def _check(settings: FleetSettings) -> None:
         names = ", ".join((*registry.names(), f"{SYNTHETIC}N"))
         raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {names}")
     if importlib.util.find_spec("torch") is None and not _is_synthetic(settings.task):
-        raise UserError("torch is not installed, and an edge needs it: pip install 'fl-mqtt[edge]'")
+        raise UserError("an edge needs torch, which is not installed: pip install 'fl-mqtt[edge]'")
 
 
 def _is_synthetic(task: str | None) -> bool:
@@ -193,7 +193,7 @@ def _device(name: str) -> str:
         ).stdout.strip()
     except (subprocess.SubprocessError, OSError) as error:
         raise UserError(
-            f"--device auto: torch does not say what there is ({error}); use cpu or cuda"
+            f"--device auto: torch cannot tell which devices there are ({error}); use cpu or cuda"
         ) from None
     LOG.info("training on %s", found)
     return found
@@ -208,7 +208,9 @@ def _allow_files(wanted: int) -> None:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
     if enough < wanted:
-        LOG.warning("%d open files are allowed, up to %d may be needed: ulimit -n %d", enough, wanted, wanted)
+        LOG.warning(
+            "the limit of open files is %d, but up to %d may be needed: ulimit -n %d", enough, wanted, wanted
+        )
 
 
 @contextlib.contextmanager

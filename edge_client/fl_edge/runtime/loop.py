@@ -238,7 +238,8 @@ class Runtime:
             self._heartbeat.beat(now)
         if (dropped := self._inbox.take_dropped()) > 0:
             LOG.warning(
-                "%d messages dropped: more came at once than can wait here; what matters is repeated", dropped
+                "dropped %d messages: more arrived at once than fit into the inbox; important ones are repeated",
+                dropped,
             )
         for edge in self._edges.values():
             if edge.predictor is not None:

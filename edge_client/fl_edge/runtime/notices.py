@@ -25,7 +25,7 @@ class Vigil:
         self._broker = broker
         self._patience = patience
         self._without_broker: float | None = now
-        self._loss = ("there was no answer yet", float("-inf"))
+        self._loss = ("no answer yet", float("-inf"))
         self._next_notice = now + NOTICE_EVERY
 
     @property

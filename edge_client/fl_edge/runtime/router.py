@@ -81,11 +81,13 @@ class Reception:
             return
         names = ", ".join(event.refused)
         if edge.wire.essential(event.refused):
-            reason = f"the broker does not let it subscribe to {names}: check the broker's access rules"
+            reason = (
+                f"the broker does not allow this edge to subscribe to {names}: check the account's rights"
+            )
             self._tell(edge, events.Barred(now, reason))
         else:
             LOG.warning(
-                "the broker does not let it read %s, and it goes on without: check the account's rights",
+                "the broker does not allow this edge to read %s, continuing without: check the account's rights",
                 names,
                 extra={"client": edge.client},
             )
@@ -93,7 +95,7 @@ class Reception:
     def _received(self, edge: Edge, received: mqtt.Received, now: float) -> None:
         topic = t.parse(self._prefix, received.topic)
         if topic is None:
-            self._drop(edge, "a topic that is none of ours", received.topic)
+            self._drop(edge, "unknown topic", received.topic)
             return
         if isinstance(topic, t.ManifestTopic | t.ChunkTopic):
             fault = self._store.take(topic, received.payload, now)
@@ -131,12 +133,12 @@ class Reception:
         # Not the values, which are a peer's to choose; numbers would make a kind of every chunk.
         key = re.sub(r"\d+", "0", f"{where}: {why.split('(got', maxsplit=1)[0][:200]}")
         if key not in self._faults and len(self._faults) >= MAX_KINDS:
-            key = "more kinds than are told apart"
+            key = "other kinds"
         self._faults[key] += 1
         times = self._faults[key]
         if str(times).strip("0") == "1":
             LOG.warning(
-                "a message was dropped (%d so far): %s: %s",
+                "dropped a message (%d so far): %s: %s",
                 times,
                 where,
                 why[:300],
@@ -157,15 +159,16 @@ class Reception:
                     # Without the share group, which may be a secret.
                     names = ", ".join(re.sub(r"^\$share/[^/]*/", "", name) for name in event.refused)
                     LOG.warning(
-                        "it answers no predictions: the broker does not let it read %s, check the account's rights",
+                        "answers no prediction requests: the broker does not allow reading %s: "
+                        "check the account's rights",
                         names,
                         extra={"client": edge.client},
                     )
             case mqtt.Refused(reason=reason):
-                LOG.warning("it answers no predictions: %s", reason, extra={"client": edge.client})
+                LOG.warning("answers no prediction requests: %s", reason, extra={"client": edge.client})
             case mqtt.Lost(reason=reason):
                 LOG.debug(
-                    "no prediction requests come until it is connected again: %s",
+                    "no prediction requests until it is connected again: %s",
                     reason,
                     extra={"client": edge.client},
                 )

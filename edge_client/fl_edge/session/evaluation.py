@@ -91,7 +91,7 @@ def failed(session: Session, event: JobFailed) -> Step:
             session = replace(session, appraisal=Appraised(announced, split, NONE, None))
             if event.users_mistake and session.identity.roles == ("evaluate",):
                 return stop(session, 2, event.detail)
-            said = Say(f"version {announced.version}: cannot evaluate it: {event.detail}", "warning")
+            said = Say(f"version {announced.version}: cannot evaluate: {event.detail}", "warning")
             return then(stay(session, said), tell, appraise)
         case _:
             return stay(session)

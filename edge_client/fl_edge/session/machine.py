@@ -160,7 +160,7 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Step:
             return then(reporting.rejected(session, reply), lambda s: rounds.take_up(s, now))
         case m.Limited():
             # It is repeated like all that is not answered.
-            said = f"the aggregator drops some of what it says: {reply.reason}: {reply.detail}"
+            said = f"the aggregator drops some of this edge's messages: {reply.reason}: {reply.detail}"
             return stay(session, Say(said, "warning"))
         case _:
             return stay(session)

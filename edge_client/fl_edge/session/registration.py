@@ -187,12 +187,12 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Step:
     if not who.has(reply.task):
         has = ", ".join((*who.tasks, *(f"{family}N" for family in who.families)))
         return stop(
-            session, 2, f"the run {reply.run} trains {reply.task!r}, which this edge lacks; it has: {has}"
+            session,
+            2,
+            f"run {reply.run} trains {reply.task!r}, which is not installed on this edge; it has: {has}",
         )
     if who.task not in (None, reply.task):
-        return stop(
-            session, 2, f"the run {reply.run} trains {reply.task!r}, and --task asks for {who.task!r}"
-        )
+        return stop(session, 2, f"run {reply.run} trains {reply.task!r}, but --task is {who.task!r}")
     step = stay(session)
     if member is None or reply.run != member.run:
         step = then(step, drop_work, drop_appraisal, lambda s: stay(replace(s, settled=-1)))
@@ -226,7 +226,7 @@ def _is_held(session: Session, reply: m.Admitted) -> Step:
     session = replace(session, settled=max(session.settled, reply.held))
     if isinstance(session.work, Idle) or session.work.selected.round != reply.held:
         return stay(session)
-    said = Say(f"round {reply.held}: the aggregator has the update already")
+    said = Say(f"round {reply.held}: the aggregator already has the update")
     return then(drop_work(session), lambda s: stay(s, said))
 
 
@@ -241,10 +241,10 @@ def _go_on(session: Session, before: Session, reply: m.Admitted, now: float) -> 
     if partition is None:
         if isinstance(link, AwaitingPart):
             return await_part(session, now, link.attempt)
-        said = Say(f"{named}; its part is given out when the run begins")
+        said = Say(f"{named}; data will be assigned when the run starts")
         return then(stay(session, said), lambda s: await_part(s, now, 0))
     if isinstance(part, NoPart) or (part.task, part.partition) != (reply.task, partition):
-        said = Say(f"{named} with part {partition.index} of {partition.count}")
+        said = Say(f"{named} with partition {partition.index} of {partition.count}")
         return then(
             stay(session, said),
             lambda s: load(s, reply.task, partition, 0),
@@ -274,7 +274,9 @@ def part_loaded(session: Session, event: PartLoaded) -> Step:
     if not isinstance(part, LoadingPart) or part.job != event.job:
         return stay(session)
     loaded = Part(part.task, part.partition, event.examples, event.holdout, event.manifest)
-    said = Say(f"loaded part {part.partition.index}: {event.examples} examples, {event.holdout} held out")
+    said = Say(
+        f"loaded partition {part.partition.index}: {event.examples} examples, {event.holdout} held out"
+    )
     session = replace(session, part=loaded)
     if isinstance(session.link, Loading):
         return then(stay(session, said), lambda s: confirm(s, event.now, 0))
@@ -288,8 +290,8 @@ def part_failed(session: Session, event: JobFailed) -> Step:
     if event.users_mistake:
         return stop(session, 2, event.detail)
     if part.failures + 1 >= LOADS:
-        return stop(session, 1, f"cannot load its part: {event.detail}")
-    said = Say(f"cannot load its part of the data, trying again: {event.detail}", "warning")
+        return stop(session, 1, f"cannot load the data: {event.detail}")
+    said = Say(f"cannot load the data, trying again: {event.detail}", "warning")
     return then(stay(session, said), lambda s: load(s, part.task, part.partition, part.failures + 1))
 
 

@@ -75,7 +75,7 @@ def result_seen(session: Session, event: ResultSeen) -> Step:
     session = replace(session, settled=max(session.settled, result.round))
     match session.work:
         case Fetching() | Training() | Unable() as work if work.selected.round == result.round:
-            return _leave(session, f"the round was {result.outcome} without it")
+            return _leave(session, f"the round was {result.outcome} without this edge")
         case _:
             # A finished update is kept until it is answered, even if that answer can only be "late".
             return stay(session)
@@ -104,7 +104,7 @@ def take_up(session: Session, now: float) -> Step:
     client = session.identity.client
     if not (post.personal or (selected.cohort is not None and client in selected.cohort)):
         if isinstance(work, Fetching | Training | Unable):
-            return _leave(session, f"round {selected.round} has begun")
+            return _leave(session, f"round {selected.round} has started")
         return stay(session)
     left = (
         stay(session) if isinstance(work, Idle | Reporting) else _leave(session, "selected for a later round")
@@ -116,7 +116,7 @@ def _begin(session: Session, selected: m.Selected, now: float) -> Step:
     member, part = session.member, session.part
     assert member is not None
     if not session.identity.trains:
-        return reporting.give_up(session, selected, "this edge has not the role train", now)
+        return reporting.give_up(session, selected, "this edge does not have the role train", now)
     if selected.task != member.task:
         detail = f"task: {selected.task!r} in the selection, but this edge was admitted to {member.task!r}"
         return reporting.give_up(session, selected, detail, now)

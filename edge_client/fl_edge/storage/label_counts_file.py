@@ -39,7 +39,9 @@ class PartsFile:
         except OSError as error:
             if not self._failed:
                 LOG.warning(
-                    "%s: %s; the report will not show all edges' labels", self._path, error.strerror or error
+                    "%s: %s; the report will not show the labels of all edges",
+                    self._path,
+                    error.strerror or error,
                 )
             self._failed = True
         else:

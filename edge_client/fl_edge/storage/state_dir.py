@@ -63,7 +63,9 @@ def _take(lock: int, path: Path) -> None:
         # Only to say who: the lock itself is the kernel's, and no dead process keeps it.
         holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
         who = f"process {holder}" if holder.isdigit() else "another process"
-        raise UserError(f"state directory {path}: in use by {who}; expected one edge a directory") from None
+        raise UserError(
+            f"state directory {path}: in use by {who}; expected a directory of its own for each edge"
+        ) from None
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
@@ -77,6 +79,6 @@ def _device(path: Path) -> str:
         write_atomically(file, f"{token}\n".encode(), sync=True)
     if not _TOKEN.fullmatch(token):
         raise UserError(
-            f"{file}: {token[:40]!r} is no device token; delete the file to become another device"
+            f"{file}: {token[:40]!r} is not a device token; delete the file to become another device"
         )
     return token

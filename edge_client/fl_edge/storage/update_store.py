@@ -72,7 +72,7 @@ def read(path: Path, client: str) -> Kept | None:
     except (OSError, ValueError) as error:
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         LOG.warning(
-            "%s is of no use, and removed; the edge trains again if it is still selected: %s",
+            "removed %s, which is not usable; the edge trains again if it is still selected: %s",
             path,
             why[:300],
             extra={"client": client},
@@ -85,7 +85,7 @@ def forget(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        LOG.warning("%s cannot be removed: %s", path, error.strerror)
+        LOG.warning("cannot remove %s: %s", path, error.strerror)
 
 
 def _header(client: str, kept: Kept) -> bytes:
@@ -128,7 +128,7 @@ def _read(path: Path, client: str) -> Kept:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     note = _note(bytes(data[_LENGTH : _LENGTH + length]))
     if note.client != client:
-        raise ValueError(f"client: {note.client!r}, and this edge is {client!r}")
+        raise ValueError(f"client: {note.client!r}, but this edge is {client!r}")
     update = FinishedUpdate(
         base=note.base,
         digest=note.digest,
@@ -139,7 +139,7 @@ def _read(path: Path, client: str) -> Kept:
         sections=_sections(note, data[_LENGTH + length :]),
     )
     if model_digest(update.sections) != note.digest:
-        raise ValueError("digest: its data has another one")
+        raise ValueError("digest: does not match the data")
     return Kept(note.selected, update)
 
 
@@ -147,9 +147,9 @@ def _note(header: bytes) -> _Note:
     try:
         text = json.loads(header)["__metadata__"]["update"]
     except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"its metadata does not say what it is ({type(error).__name__})") from None
+        raise ValueError(f"its metadata does not describe an update ({type(error).__name__})") from None
     if not isinstance(text, str):
-        raise ValueError("its metadata does not say what it is")
+        raise ValueError("its metadata does not describe an update")
     return _Note.model_validate_json(text)
 
 
@@ -211,7 +211,7 @@ class Keeper:
             except OSError as error:
                 # It is in memory still: only an edge that is killed now has to train again.
                 LOG.warning(
-                    "%s: not written: %s; the update is in memory, and lost only if the edge is killed now",
+                    "%s: not written: %s; the update stays in memory and is lost if the edge is killed now",
                     path,
                     error.strerror,
                     extra={"client": wish[0]},

@@ -123,7 +123,7 @@ def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
             assert layer.bias is not None
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
         else:
-            assert not list(layer.parameters(recurse=False)), f"no first weights for {layer}"
+            assert not list(layer.parameters(recurse=False)), f"no initial weights for {layer}"
 
 
 def _part(name: datasets.Name, data_dir: Path | None, partition: Partition) -> Indices:

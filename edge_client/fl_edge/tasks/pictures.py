@@ -99,7 +99,7 @@ def _shrink(image: Image.Image) -> Picture:
 def _decode_json(payload: bytes) -> Picture:
     if len(payload) > MAX_JSON:
         raise PayloadError(
-            f"the payload has {len(payload)} bytes and is no PNG or JPEG; JSON: at most {MAX_JSON}"
+            f"the payload has {len(payload)} bytes and is not a PNG or JPEG; expected at most {MAX_JSON} of JSON"
         )
     try:
         request = ImageRequest.model_validate_json(payload)
@@ -117,7 +117,7 @@ def _from_pixels(pixels: list[Any]) -> Picture:
     expected = "a matrix of numbers, a matrix of [r, g, b], or the flat list of a square"
     if not _numbers_only(pixels):
         # Before NumPy sees it: an array of texts has room for the longest one in every place.
-        raise PayloadError(f"pixels: holds something other than numbers, expected {expected}")
+        raise PayloadError(f"pixels: contains something other than numbers, expected {expected}")
     try:
         raw = np.array(pixels)
     except (ValueError, OverflowError) as error:
@@ -135,7 +135,7 @@ def _from_pixels(pixels: list[Any]) -> Picture:
     if values.ndim == 1:
         side = math.isqrt(len(values))
         if side * side != len(values):
-            raise PayloadError(f"pixels: {len(values)} values are no square, expected {expected}")
+            raise PayloadError(f"pixels: {len(values)} values do not form a square, expected {expected}")
         return values.reshape(side, side)
     if values.ndim == 3 and values.shape[2] == 1:
         return values[:, :, 0]

@@ -63,7 +63,7 @@ def load_task(name: str) -> Task:
     try:
         task = found() if callable(found) else found
     except Exception as error:
-        raise UnknownTaskError(f"task {name!r} cannot be made: {error!r}") from error
+        raise UnknownTaskError(f"task {name!r} cannot be created: {error!r}") from error
     if not isinstance(task, Task):
         raise UnknownTaskError(
             f"task {name!r} is a {type(task).__name__}, expected a fl_edge.tasks.task.Task"

@@ -72,7 +72,7 @@ def check_manifest(task: Task, sent: Manifest, own: Manifest) -> None:
     ours = {a.name: (list(a.shape), a.role) for a in own.arrays}
     name = next(n for n in sorted({*theirs, *ours}) if theirs.get(n) != ours.get(n))
     raise ManifestMismatchError(
-        f"task {task.name}: the model sent is not this edge's: array {name!r} is "
+        f"task {task.name}: the received model is not this edge's model: array {name!r} is "
         f"{theirs.get(name, 'absent')}, expected {ours.get(name, 'absent')}"
     )
 

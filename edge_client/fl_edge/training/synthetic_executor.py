@@ -70,14 +70,14 @@ class SyntheticCraft:
         self._check(model, manifest)
 
         def predict(_payload: bytes) -> dict[str, float]:
-            raise PayloadError("a synthetic model predicts nothing")
+            raise PayloadError("a synthetic model makes no predictions")
 
         return predict
 
     def _check(self, model: Vector, manifest: Manifest) -> None:
         if manifest != self._manifest or len(model) != manifest.values:
             raise ValueError(
-                f"the model sent has {len(model)} values, {manifest.values} by its manifest; "
+                f"the received model has {len(model)} values, {manifest.values} by its manifest; "
                 f"expected {self._manifest.values}"
             )
 

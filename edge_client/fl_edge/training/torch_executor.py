@@ -64,10 +64,10 @@ class TorchCraft:
             examples = self._task.load_test(self._data_dir)
         else:
             if partition is None:
-                raise ValueError("split: holdout, but no partition was named")
+                raise ValueError("split: holdout, but no partition was given")
             holdout = self._task.load(partition, self._data_dir).holdout
             if holdout is None:
-                raise ValueError("split: holdout, but nothing of the part is held out")
+                raise ValueError("split: holdout, but no examples of the partition are held out")
             examples = holdout
         return local_training.evaluate(self._task, model, manifest, examples, self._device)
 

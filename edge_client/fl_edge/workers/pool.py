@@ -200,7 +200,7 @@ class Pool:
             job_id = next(self._numbers)
             refusal = self._fate()
             if isinstance(pending.job, Predict) and len(self._prediction_queue) >= PREDICTIONS_WAITING:
-                refusal = f"{PREDICTIONS_WAITING} predictions are waiting already"
+                refusal = f"{PREDICTIONS_WAITING} predictions are already waiting"
             if refusal is None:
                 self._pending[job_id] = pending
                 waiting = self._prediction_queue if isinstance(pending.job, Predict) else self._queue
@@ -266,7 +266,7 @@ class Pool:
             with self._lock:
                 slot.failures += 1
                 if slot.fate is None and slot.failures >= MAX_FAILURES:
-                    slot.fate = f"{detail}; that was {slot.failures} times in a row"
+                    slot.fate = f"{detail}; {slot.failures} times in a row"
                 lost = self._bury(slot, detail)
                 pause = min(FIRST_PAUSE * 2 ** (slot.failures - 1), LONGEST_PAUSE)
                 self._lock.notify_all()
@@ -279,7 +279,7 @@ class Pool:
         try:
             process = WorkerProcess(self._data_dir, self._device, self._stderr, warm=self._warm)
         except OSError as error:
-            return f"a worker process could not be started: {error}"
+            return f"cannot start a worker process: {error}"
         with self._lock:
             slot.process = process
             if self._closing.is_set():

@@ -104,7 +104,7 @@ class WorkerProcess:
         """How it ended, for people."""
         status = self._process.returncode
         if status >= 0:
-            return f"worker process {self.pid} ended with exit code {status}"
+            return f"worker process {self.pid} exited with code {status}"
         try:
             name = signal.Signals(-status).name
         except ValueError:

@@ -229,7 +229,7 @@ def write_frame(stream: socket.socket, frame: ToWorker | FromWorker) -> None:
     shared: list[SharedBytes] = []
     data = cast(bytes, msgpack.packb(_plain(frame, shared), use_bin_type=True))
     if len(data) > MAX_FRAME:
-        raise ValueError(f"a frame of {len(data)} bytes, at most {MAX_FRAME}")
+        raise ValueError(f"a frame of {len(data)} bytes, expected at most {MAX_FRAME}")
     header = _LENGTH.pack(len(data))
     if shared:
         # The descriptors come with the first byte of the length. A stream takes as few bytes as it likes.

@@ -184,7 +184,7 @@ class Worker:
 
     def _perform(self, job: Job, kept: _Kept | None, cancelled: Callable[[], bool]) -> Outcome:
         if cancelled():
-            raise CancelledError("cancelled before it began")
+            raise CancelledError("cancelled before it started")
         craft = craft_of(job.task, self._data_dir, self._device)
         match job:
             case Load(partition=partition):
@@ -243,7 +243,7 @@ class Worker:
             kept.predictors[job.task] = craft.predictor(kept.weights(), kept.given.manifest)
         probabilities = kept.predictors[job.task](job.payload)
         if not all(math.isfinite(probability) for probability in probabilities.values()):
-            raise DivergedError("the model answers with numbers that are not finite")
+            raise DivergedError("the model's output is not finite")
         return Predicted(max(probabilities, key=probabilities.__getitem__), probabilities)
 
 
@@ -251,7 +251,7 @@ def _check_finite(weights: Vector) -> None:
     """Without a temporary as large as the model: what is not a number makes the extremes none."""
     if len(weights) and not np.isfinite((weights.min(), weights.max())).all():
         index = int(np.argmin(np.isfinite(weights)))
-        raise ValueError(f"the model sent: value {index} is {weights[index]}, expected a finite number")
+        raise ValueError(f"the received model: value {index} is {weights[index]}, expected a finite number")
 
 
 def _model_of(job: Job) -> str | None:
@@ -293,7 +293,7 @@ def _failure(error: Exception) -> Failed:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="fl_edge.workers.worker", description="Started by fl-edge; not for people."
+        prog="fl_edge.workers.worker", description="Started by fl-edge; not for direct use."
     )
     parser.add_argument("socket", type=int, help="file descriptor of the socket to the parent")
     parser.add_argument("--data", type=Path)

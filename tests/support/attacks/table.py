@@ -60,7 +60,7 @@ COVERED_ELSEWHERE = (
     ),
     CoveredElsewhere(
         "replay: all that the aggregator said in a run that is over, to the same connections", "operator", "edge",
-        "edge's log: `epoch: …, expected one after …`", SEALED, f"{END_TO_END}::test_what_was_recorded_is_not_obeyed",
+        "edge's log: `epoch: …, expected more than …`", SEALED, f"{END_TO_END}::test_what_was_recorded_is_not_obeyed",
     ),
     CoveredElsewhere(
         "replay: an operator's own `stop` after the run was taken up again", "operator", "aggregator",
