@@ -99,7 +99,7 @@ def test_who_is_selected_is_said(caplog: pytest.LogCaptureFixture) -> None:
     display.observe(
         new_run(Settings()), (AnnounceRound(1, ModelReference(version=0, digest="a" * 64), names, 1.0),), 0.0
     )
-    assert caplog.messages[0] == "round 0: 3 is to make the first weights"
+    assert caplog.messages[0] == "round 0: 3 will create the initial weights"
     assert caplog.messages[1].startswith("round 1: selected 0, 1, ")
     assert caplog.messages[1].endswith("19 and 5 more")
 
@@ -142,8 +142,8 @@ def test_the_view_has_what_a_person_asks_for_and_fits(width: int) -> None:
 def test_a_pause_stands_in_the_view() -> None:
     console = Console(file=io.StringIO(), width=120, height=40)
     console.print(View(picture(paused="no room on the disk")))
-    assert "no room on the disk; it goes on by itself" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert now_line(picture(paused="no room")) == "paused: no room; it goes on by itself when there is room"
+    assert "no room on the disk; continues by itself" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert now_line(picture(paused="no room")) == "paused: no room; continues by itself when there is space"
 
 
 ROUND_2 = (
