@@ -49,7 +49,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
 def test_the_roster_has_room_for_many_beyond_the_clients() -> None:
     assert parse(clients=30).known_at_most == 10_030
     assert parse(clients=30, max_clients=40).known_at_most == 40
-    with pytest.raises(UserError, match="--max-clients: 19 must not be less than --clients (20)"):
+    with pytest.raises(UserError, match=r"--max-clients: 19 must not be less than --clients \(20\)"):
         parse(max_clients=19)
 
 
