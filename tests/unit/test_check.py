@@ -121,7 +121,7 @@ def test_too_large(index: int, value: float) -> None:
     for signed in (value, -value):
         reason, detail = refused(update(section(values((index, signed)).tobytes(), MANIFEST)))
         assert reason == "too-large"
-        assert detail == f"weights: a value of magnitude {value:g}, at most 100 (--max-delta)"
+        assert detail == f"weights: a value of magnitude {value:g}, expected at most 100 (--max-delta)"
 
 
 @pytest.mark.parametrize("value", [100.0, -100.0])

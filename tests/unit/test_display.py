@@ -99,7 +99,7 @@ def test_who_is_selected_is_said(caplog: pytest.LogCaptureFixture) -> None:
     display.observe(
         new_run(Settings()), (AnnounceRound(1, ModelReference(version=0, digest="a" * 64), names, 1.0),), 0.0
     )
-    assert caplog.messages[0] == "round 0: 3 will create the initial weights"
+    assert caplog.messages[0] == "round 0: edge 3 will create the initial weights"
     assert caplog.messages[1].startswith("round 1: selected 0, 1, ")
     assert caplog.messages[1].endswith("19 and 5 more")
 
@@ -154,7 +154,7 @@ ROUND_2 = (
 def test_a_look_in_lines() -> None:
     assert summary_lines(picture()) == [
         "run 3f9a1c0b7e22: digits, version 2 of 10, about 24 s left",
-        "round 3: collecting, 4 of 10 in, 1 missing: 7 (failed: x [31m), waiting for 3, 5, for 9 min 52 s at most",
+        "round 3: collecting, 4 of 10 in, 1 missing: 7 (failed: x [31m), waiting for 3, 5, at most 9 min 52 s left",
         "accuracy 0.7500, loss 0.5000  ▁█",
         f"{ROUND_2}; missing: 7 (offline: for 3.1 s)",
         "edges: 1 in, 1 training, 1 missing, 1 offline",

@@ -57,7 +57,7 @@ def test_below_the_quorum_the_round_is_abandoned_and_the_model_stays() -> None:
         playbook
         >> "wait 60"
         << f"result 1 abandoned - by=- examples=0 {min(b, c)}=deadline* {max(b, c)}=deadline* "
-        "reason='its deadline passed with 1 of 2 updates needed'"
+        "reason='the deadline passed, but only 1 of 2 updates arrived'"
         << "withdraw 1"
         << "history 1 abandoned"
         >> "wait 1"
