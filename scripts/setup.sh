@@ -86,7 +86,7 @@ install_packages() {
     say "installing system packages: $command"
     if [ "$manager" = apt-get ]; then
         # A stale or missing list is no reason to stop: the installation says whether it matters.
-        as_root apt-get update -qq || say "apt-get update failed; trying with the lists that are there"
+        as_root apt-get update -qq || say "apt-get update failed; trying with the existing package lists"
         command="apt-get -o DPkg::Lock::Timeout=120 ${command#apt-get }"
     fi
     # shellcheck disable=SC2086
@@ -98,8 +98,8 @@ require_packages() {
     what=$1
     shift
     manager=$(package_manager)
-    [ -n "$manager" ] || fail "$what is missing, and none of apt-get, dnf, pacman and brew is here to install it.
-    Please install it by hand (packages are called like: $*), then call make again."
+    [ -n "$manager" ] || fail "$what is missing, and there is no apt-get, dnf, pacman or brew to install it.
+    Please install it yourself (packages: $*), then run make again."
     if ! install_packages "$manager" "$@"; then
         prefix="sudo "
         { [ "$manager" = brew ] || [ "$(id -u)" = 0 ]; } && prefix=
@@ -130,7 +130,7 @@ ensure_broker() {
     require_packages "Mosquitto (broker and clients)" $packages
     has mosquitto || fail "the package mosquitto is installed, but there is no program mosquitto in $PATH"
     if [ "$started" = yes ]; then
-        say "note: the package has also started a broker of its own on localhost:1883, now and at every boot."
+        say "note: the package has also started its own broker on localhost:1883, now and at every boot."
         say "      fl-mqtt's demo and tests do not use it. Switch it off: sudo systemctl disable --now mosquitto"
     fi
 }
@@ -140,7 +140,7 @@ ensure_dataset() {
     [ ! -e /usr/share/datasets/fashion-mnist ] || return 0
     [ "$(package_manager)" = apt-get ] || return 0
     install_packages apt-get dataset-fashion-mnist ||
-        say "no Fashion-MNIST for the tests (Debian's package dataset-fashion-mnist): going on without"
+        say "no Fashion-MNIST for the tests (Debian's package dataset-fashion-mnist): continuing without"
 }
 
 # A Chromium for the tests of the dashboard. Without one they say why they are skipped.
@@ -150,7 +150,7 @@ ensure_browser() {
     done
     [ "$(package_manager)" = apt-get ] || return 0
     install_packages apt-get chromium ||
-        say "no Chromium for the tests of the dashboard (Debian's package chromium): going on without"
+        say "no Chromium for the tests of the dashboard (Debian's package chromium): continuing without"
 }
 
 # --- the virtual environment ------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/d
 # Sets `python`.
 find_python() {
     if [ -n "${PYTHON:-}" ]; then
-        found=$(version_of "$PYTHON") || fail "PYTHON=$PYTHON: no Python is started by that name"
+        found=$(version_of "$PYTHON") || fail "PYTHON=$PYTHON: this does not start Python"
         is_new_enough "$PYTHON" || fail "PYTHON=$PYTHON is Python $found; 3.11 or later is needed"
         python=$PYTHON
         return
@@ -170,7 +170,7 @@ find_python() {
         ! is_new_enough "$python" || return 0
     done
     found=$(version_of python3) || found=none
-    fail "Python 3.11 or later is needed (found: $found). Install one, or say where it is:
+    fail "Python 3.11 or later is needed (found: $found). Install it, or give its path:
     PYTHON=/path/to/python3.12 make setup"
 }
 
@@ -179,11 +179,11 @@ why_anew() {
     if ! is_new_enough .venv/bin/python; then
         echo "its Python does not start, or is older than 3.11"
     elif [ -f .venv/.setup ] && [ "$(head -n 1 .venv/.setup)" != "$here" ]; then
-        echo "it was made for another folder"
+        echo "it was made in another folder"
     elif [ -n "${PYTHON:-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of .venv/bin/python)" ]; then
-        echo "PYTHON=$PYTHON is another version"
+        echo "PYTHON=$PYTHON has another version"
     elif [ -n "${TORCH_INDEX:-}" ] && has_torch && [ "$(cat .venv/.torch-index 2>/dev/null)" != "$TORCH_INDEX" ]; then
-        echo "its torch comes from another index"
+        echo "its torch is from another index"
     fi
 }
 
@@ -204,9 +204,9 @@ ensure_environment() {
         "$python" -c 'import ensurepip, venv' || fail "$python has no modules venv and ensurepip"
     fi
     if [ -n "$reason" ]; then
-        say "making .venv anew ($reason)"
+        say "recreating .venv ($reason)"
     else
-        say "making .venv with $("$python" --version)"
+        say "creating .venv with $("$python" --version)"
     fi
     "$python" -m venv --clear .venv
 }
@@ -227,7 +227,7 @@ edge = project["optional-dependencies"]["edge"]
 print(*(r.replace(" ", "") for r in edge if r.startswith("torch")))')
         echo "$TORCH_INDEX" >.venv/.torch-index
     elif [ "$(uname -s)" = Linux ] && ! has_torch; then
-        say "torch for Linux brings CUDA along: several GB. For the small CPU build stop here (Ctrl-C) and call"
+        say "torch for Linux includes CUDA: several GB. For the small CPU build, stop here (Ctrl-C) and run"
         say "      TORCH_INDEX=https://download.pytorch.org/whl/cpu make setup"
     fi
     say "installing fl-mqtt with the extras 'edge' and 'report' into .venv"
@@ -253,11 +253,11 @@ ensure_promtool() {
     ! has promtool || return 0
     [ "$(package_manager)" = apt-get ] || return 0
     if [ -d /run/systemd/system ]; then
-        say "no promtool for the tests: apt-get install prometheus brings it, and starts a server of its own"
+        say "no promtool for the tests: apt-get install prometheus provides it, but also starts a server"
         return 0
     fi
     install_packages apt-get prometheus ||
-        say "no promtool for the tests (Debian's package prometheus): going on without"
+        say "no promtool for the tests (Debian's package prometheus): continuing without"
 }
 
 # ----------------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ if [ "$dev" = yes ] && ! is_current .setup-dev; then
     did=something
 fi
 if [ $did = nothing ]; then
-    say "set up already"
+    say "already set up"
 else
     say "ready: .venv/bin/fl-aggregator and .venv/bin/fl-edge"
 fi

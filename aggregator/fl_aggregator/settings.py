@@ -65,23 +65,25 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.per_round > self.clients:
-            raise ValueError(f"per_round: {self.per_round} is more than the {self.clients} of clients")
+            raise ValueError(f"per_round: {self.per_round} must not exceed --clients ({self.clients})")
         if self.quorum is not None and self.quorum > self.per_round:
-            raise ValueError(f"quorum: {self.quorum} is more than the {self.per_round} of per_round")
+            raise ValueError(f"quorum: {self.quorum} must not exceed --per-round ({self.per_round})")
         if self.per_round + self.over_select > self.clients:
             raise ValueError(
-                f"over_select: {self.per_round} + {self.over_select} is more than the {self.clients} of clients"
+                f"over_select: {self.per_round} + {self.over_select} must not exceed --clients ({self.clients})"
             )
         if self.train_examples is not None and self.train_examples < self.clients:
             raise ValueError(
-                f"train_examples: {self.train_examples} cannot be parted among {self.clients} clients"
+                f"train_examples: {self.train_examples} cannot be split among {self.clients} clients"
             )
         if self.max_clients is not None and self.max_clients < self.clients:
-            raise ValueError(f"max_clients: {self.max_clients} is less than the {self.clients} of clients")
+            raise ValueError(
+                f"max_clients: {self.max_clients} must not be less than --clients ({self.clients})"
+            )
         if self.scale_bits < 20:
             raise ValueError(
                 f"max_delta: max_examples × max_delta × (per_round + over_select) leaves {self.scale_bits} "
-                "binary places for the exact fold, at least 20 are needed: lower one of them"
+                "binary places for the exact fold, expected at least 20: lower one of them"
             )
         if self.scale_bits > 62:
             raise ValueError(
@@ -90,7 +92,7 @@ class Settings(BaseModel):
             )
         if self.lr * self.lr_decay**self.rounds == 0:
             raise ValueError(
-                f"lr_decay: {self.lr_decay:g} leaves a learning rate of 0 before version {self.rounds}, "
+                f"lr_decay: {self.lr_decay:g} makes the learning rate 0 before version {self.rounds}, "
                 "expected a larger factor"
             )
         return self

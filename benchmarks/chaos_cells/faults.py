@@ -58,7 +58,7 @@ def _will_is_seen(stage: Stage, since: float) -> float | None:
 
 
 def _loss_is_logged(stage: Stage, since: float) -> float | None:
-    return stage.watch.first_said("aggregator", "the connection to the broker for ", since)
+    return stage.watch.first_said("aggregator", " connection to the broker: ", since)
 
 
 def _take_down(stage: Stage) -> None:

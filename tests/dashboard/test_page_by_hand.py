@@ -64,7 +64,7 @@ def test_an_edge_turns_missing_with_its_reason(federation: SimulatedFederation, 
     federation.usual()
     page = opened()
     page.page.locator("#edge-2").click()
-    page.wait_text("#edges-detail", "Trains on its own data")
+    page.wait_text("#edges-detail", "Is training on its own data")
     federation.edges({"1": edge("in"), "2": edge("missing", why="offline: for 4.0 s"), "3": edge("present")})
     page.wait('document.querySelector("#edge-2").dataset.state === "missing"')
     page.wait_text("#edges-detail", "offline: for 4.0 s")
@@ -100,12 +100,12 @@ def test_silence_pauses_and_ends_are_told(federation: SimulatedFederation, opene
     federation.usual()
     federation.status(written="2020-01-01T00:00:00Z")
     page = opened()
-    page.wait_text("#banner", "Nothing heard from the aggregator for")
+    page.wait_text("#banner", "No message from the aggregator for")
     federation.status(paused="no room on the disk: 3 MB of 10 MB")
-    page.wait_text("#banner", "The run stands still: no room on the disk: 3 MB of 10 MB")
+    page.wait_text("#banner", "The run is paused: no room on the disk: 3 MB of 10 MB")
     federation.status()
     page.wait('document.querySelector("#banner").hidden')
-    page.wait_text("#events", "The run goes on")
+    page.wait_text("#events", "The run continues")
     federation.status(phase="finished", version=10)
     page.wait_text("#banner", "The run is finished")
     page.wait_text("#overview-title", "Finished: 10 of 10 versions")
@@ -129,7 +129,7 @@ def test_the_status_grows_stale_before_ones_eyes(
     assert page.page.locator("#banner").is_hidden()
     page.page.clock.fast_forward(7000)
     page.page.clock.run_for(1100)
-    page.wait_text("#banner", "Nothing heard from the aggregator for 1")
+    page.wait_text("#banner", "No message from the aggregator for 1")
 
 
 def test_strangers_strings_stay_strings(federation: SimulatedFederation, opened: Open) -> None:

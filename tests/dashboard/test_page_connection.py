@@ -40,7 +40,7 @@ def test_an_account_that_is_refused_is_asked_for(chromium: Browser, tmp_path: Pa
         ) as server:
             page = CheckedPage(chromium)
             page.page.goto(server.url)
-            page.wait_text("#settings-problem", "check user and password")
+            page.wait_text("#settings-problem", "check the user and the password")
             page.page.locator("#s-user").fill("me")
             page.page.locator("#s-password").fill("hunter2")
             page.page.locator("#s-broker").fill("http://nowhere")

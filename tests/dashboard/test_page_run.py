@@ -148,7 +148,7 @@ def aggregator_killed(chromium: Browser, page: CheckedPage, run: Run) -> None:
     run.aggregator.send(signal.SIGKILL)
     page.wait_text("#banner", "The aggregator is offline", LONG)
     late = open_page(chromium, run)
-    late.wait_text("#banner", "The aggregator is offline. What follows is from")
+    late.wait_text("#banner", "The aggregator is offline. The data below is from")
     late.wait('document.querySelectorAll("#edges-grid li").length === 4')
     late.wait_text("[data-curve=loss] .readout", "loss 0.")
     assert late.text("#f-accuracy").endswith(" %")

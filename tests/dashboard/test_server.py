@@ -160,7 +160,7 @@ def test_an_address_that_is_none(text: str) -> None:
 
 
 def test_an_address_for_other_programs_is_explained_and_a_password_is_not_repeated() -> None:
-    with pytest.raises(UserError, match="over WebSockets only"):
+    with pytest.raises(UserError, match="browsers can only use WebSockets"):
         WebSocketAddress.parse("mqtt://broker:1883")
     with pytest.raises(UserError) as caught:
         WebSocketAddress.parse("ws://me:hunter2@broker")
@@ -182,7 +182,7 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
         (("--listen", "8080"), "expected host:port"),
         (("--listen", "127.0.0.1:x"), "expected host:port"),
         (("--listen", "192.0.2.1:0"), "expected an address of this machine and a free port"),
-        (("--broker", "mqtt://localhost"), "over WebSockets only"),
+        (("--broker", "mqtt://localhost"), "browsers can only use WebSockets"),
         (("--prefix", "a/#"), "--prefix"),
     ],
 )

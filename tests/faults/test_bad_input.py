@@ -64,7 +64,7 @@ class RunUnderTest:
         counts[reason] += times
         if counts[reason] != times:
             return
-        begin = f"refused from {client} ({reason}, "
+        begin = f"refused a message from {client} ({reason}, "
         said = wait_until(
             lambda: [line for line in self.run.err.splitlines() if begin in line], 10, f"{begin}…)"
         )
@@ -356,7 +356,7 @@ def bad_uploads(tested: RunUnderTest) -> list[str]:
 
     update = tested.good("ungranted")
     wire.send_update("ungranted", tested.part(update, 0))
-    tested.count("ungranted", "not-granted", ("chunk 0 of an update that is not being sent",))
+    tested.count("ungranted", "not-granted", ("chunk 0: no update of this client is being received",))
     granted(update)
     wire.send_update("ungranted", tested.part(update, 99))
     tested.count("ungranted", "not-granted", ())
@@ -409,7 +409,9 @@ def after_the_close(tested: RunUnderTest) -> None:
     tested.accepted("good-0")
     other = with_data(tested.good("good-0"), bytes(2400))
     wire.send_update("good-0", other)
-    tested.rejected("good-0", "duplicate", (tested.good("good-0")["digest"][:12], "already held"))
+    tested.rejected(
+        "good-0", "duplicate", (tested.good("good-0")["digest"][:12], "has already been accepted")
+    )
 
 
 def test_only_what_is_wrong_differs_between_the_manifests() -> None:

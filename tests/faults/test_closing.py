@@ -88,7 +88,7 @@ def test_target_deadline_and_substitutes(tmp_path: Path, mosquitto: Mosquitto, s
     run.send(first, one)
     run.accepted(first, 1)  # the same for the second time
     run.send(first, one, 0.25)
-    assert "is already held" in run.rejected(first, 1, "duplicate")
+    assert "has already been accepted" in run.rejected(first, 1, "duplicate")
     run.send(outsider, one)
     assert "is not selected in round 1" in run.rejected(outsider, 1, "not-selected")
     run.send(third, one, round=99)
@@ -97,7 +97,7 @@ def test_target_deadline_and_substitutes(tmp_path: Path, mosquitto: Mosquitto, s
     run.accepted(second, 1)  # the target is in
     two = run.opened(2)
     run.send(third, one)
-    assert "all the updates it wanted" in run.rejected(third, 1, "surplus")
+    assert "all the updates it needed" in run.rejected(third, 1, "surplus")
     run.send(first, one)
     run.accepted(first, 1)  # who has not heard the answer still gets it
 
@@ -174,7 +174,7 @@ def test_an_abandoned_round_leaves_the_model_and_a_new_one_is_opened(
     run.accepted("a", 1)
     ended = run.edges.expect(m.Result, round=1)
     assert (ended.outcome, ended.version) == ("abandoned", None)
-    assert ended.reason == "its deadline passed with 1 of 2 updates needed"
+    assert ended.reason == "the deadline passed, but only 1 of 2 updates arrived"
     run.send("b", one)
     run.rejected("b", 1, "late")
 
@@ -187,7 +187,7 @@ def test_an_abandoned_round_leaves_the_model_and_a_new_one_is_opened(
         run.edges.send(t.UpdatesTopic(client), failed)
     ended = run.edges.expect(m.Result, round=2)
     assert ended.outcome == "abandoned"
-    assert ended.reason == "nobody who is present was left to answer with 0 of 2 updates needed"
+    assert ended.reason == "all connected edges have answered, but only 0 of 2 updates arrived"
     assert ended.missing == {"a": "failed: no power", "b": "failed: no power"}
 
     run.edges.expect_silence(m.Selected, 1.0)  # the second pause is of 2 s, and began before we heard of it

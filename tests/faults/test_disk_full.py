@@ -129,7 +129,7 @@ def test_a_full_disk_pauses_the_run(
         assert time.monotonic() - cleared < 3.0, "it looks once a second"
         run.ends_well()
     assert run.err.count("paused: disk full") == 1, run.output
-    assert run.err.count("the pause is over") == 1, run.output
+    assert run.err.count("continuing after a pause") == 1, run.output
     assert synthetic_run.trainings(edges) == {0: 1, 1: 3, 2: 3, 3: 3}, "nobody trains twice"
     assert [line["version"] for line in history(run_dir)] == [1, 2, 3]
     if task == TASK:

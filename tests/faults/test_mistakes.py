@@ -246,7 +246,7 @@ def test_a_directory_that_holds_a_run(here: Path, shared_mosquitto: Mosquitto) -
     assert failed.returncode == 1
     before = everything(here / "run")
     again = start_at(here, shared_mosquitto.url, *prefix)
-    is_one_clear_line(again, "holds a run already", f"--resume {here / 'run'}")
+    is_one_clear_line(again, "already contains a run", f"--resume {here / 'run'}")
     simulated = run(here, ("fl-aggregator", "simulate", "--resume", str(here / "run")), {})
     is_one_clear_line(simulated, f"fl-aggregator start --resume {here / 'run'}")
     assert everything(here / "run") == before
@@ -258,7 +258,7 @@ def test_resuming_what_is_open_or_finished(tmp_path: Path, shared_mosquitto: Mos
     (tmp_path / "empty").mkdir()
     with programs.aggregator(tmp_path, url, *prefix, *TINY) as first:
         wait_until((tmp_path / "run" / "run.json").exists, 20, "the run")
-        is_one_clear_line(run(tmp_path, command, {}), "another aggregator is using it")
+        is_one_clear_line(run(tmp_path, command, {}), "in use by another aggregator")
         with programs.edges(tmp_path / "edge", url, "0", *prefix, "--task", "synthetic-50"):
             first.ends_well()
     before = everything(tmp_path / "run")
@@ -301,8 +301,8 @@ def test_a_task_that_no_edge_has(tmp_path: Path, shared_mosquitto: Mosquitto) ->
         assert ours.running(), "somebody else may have it"
         assert ours.wait(30) == 1
     (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
-    assert "a (the task is 'synthetic-50', this run's is 'digits')" in failure
-    assert "b (the task is 'synthetic-60', this run's is 'digits')" in failure
+    assert "a (the task is 'synthetic-50', but this run's is 'digits')" in failure
+    assert "b (the task is 'synthetic-60', but this run's is 'digits')" in failure
     assert "wrong-task" in ours.err
 
 
@@ -356,4 +356,4 @@ def test_waiting_says_for_whom_and_how_long_and_ends(tmp_path: Path, shared_mosq
     assert 1 <= len(said) <= 4, said
     (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
     assert "2 of at least 3 edges were ready after 12 s (--wait)" in failure
-    assert "no edge came for part: 1, 2, 4" in failure
+    assert "no edge for partition: 1, 2, 4" in failure

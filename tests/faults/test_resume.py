@@ -169,7 +169,7 @@ def test_a_run_in_memory_only_begins_its_round_anew(cluster: Cluster) -> None:
     with cluster.resume(name, "--broker", cluster.broker.url) as again:
         again.ends_well()
     if len(before[1]) == 1:
-        assert "accepted updates of round 1 are gone" in again.err
+        assert "accepted updates of round 1 are missing" in again.err
         assert programs.history(directory)[0]["outcome"] == "abandoned"
     assert [line["version"] for line in programs.history(directory) if line["version"]] == [1, 2]
 

@@ -75,7 +75,7 @@ def test_while_waiting_for_a_sign_of_life(
     topic = ("-p", str(mosquitto.port), "-r", "-t", "fl/aggregator")
     subprocess.run(["mosquitto_pub", *topic, "-m", json.dumps(ghost)], check=True)
     with programs.aggregator(tmp_path, mosquitto.url) as run:
-        wait_until(lambda: "waiting 6 s for a sign of life" in run.err, 30, "the wait")
+        wait_until(lambda: "checking whether it is still running (6 s)" in run.err, 30, "the wait")
         run.send(number)
         assert run.wait(3) == 130, run.output
     assert "Traceback" not in run.err
@@ -158,7 +158,7 @@ def test_simulate_takes_all_its_children_with_it(
     with programs.Program(
         tmp_path, "fl-aggregator", "simulate", "--run-dir", str(tmp_path / "run"), "--keepalive", "2", *SLOW
     ) as run:
-        wait_until(lambda: "is to make the first weights" in run.err, 60, "the first weights")
+        wait_until(lambda: "will create the initial weights" in run.err, 60, "the first weights")
         in_a_round(run)
         children = programs.descendants(run.pid)
         port = int(run.out.split("mqtt://127.0.0.1:")[1].split()[0])

@@ -135,7 +135,7 @@ def test_an_aggregator_that_does_not_answer(tmp_path: Path, shared_mosquitto: Mo
     ):
         assert stopped.wait(30) == 1, stopped.output
         assert len(control.received) == 3
-    assert "run ghost has not ended within 5 s" in stopped.err
+    assert "run ghost has not stopped within 5 s" in stopped.err
     assert f"{prefix}/control" in stopped.err
     subprocess.run([*retained, ""], check=True)
 
@@ -151,4 +151,4 @@ def test_an_aggregator_that_dies_meanwhile(tmp_path: Path, mosquitto: Mosquitto)
                 wait_until(lambda: control.received, 20, "the first word")
             run.send(signal.SIGKILL)
             assert stopped.wait(30) == 0, stopped.output
-    assert "is gone without a last word (last status: selecting" in stopped.out
+    assert "is offline and did not report the end (last status: selecting" in stopped.out

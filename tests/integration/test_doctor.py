@@ -109,7 +109,7 @@ def test_one_line_each_and_what_to_set(tmp_path: Path, broker: Mosquitto) -> Non
     (limited,) = [line for line in lines if line.startswith("limited")]
     assert limited[9:17] == "messages"
     assert limited.endswith("[mosquitto.conf: set_tcp_nodelay true]")
-    assert lines[-1] == "this broker can carry a run, within limits: messages"
+    assert lines[-1] == "this broker can support a run, within limits: messages"
 
 
 @configured("max_packet_size 20000")
@@ -293,8 +293,8 @@ def test_a_broker_that_stops_answering_is_given_up(tmp_path: Path, broker: Mosqu
         finally:
             broker.thaw()
     assert "no answer to" in program.out
-    assert "untested expiry           the broker does not answer any more" in program.out
-    assert program.out.splitlines()[-1].startswith("this broker cannot carry a run: "), program.output
+    assert "untested expiry           the broker no longer answers" in program.out
+    assert program.out.splitlines()[-1].startswith("this broker cannot support a run: "), program.output
 
 
 @pytest.mark.parametrize("frame", [None, 65535])

@@ -420,7 +420,7 @@ def test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once(site: Site)
             ("start", "--kit", "edge-0.zip"),
             "is for '0' (train), expected one for aggregator",
         ),
-        ("fl-aggregator", ("start", "--require-sealed"), "--require-sealed without --kit"),
+        ("fl-aggregator", ("start", "--require-sealed"), "--require-sealed needs --kit"),
         (
             "fl-aggregator",
             ("stop", "--kit", "edge-0.zip"),

@@ -35,7 +35,7 @@ def test_a_run_goes_on_among_junk(tmp_path: Path, mosquitto: Mosquitto, stack: E
         programs.edges(tmp_path / "edges", mosquitto.url, "0-2") as fleet,
         programs.aggregator(tmp_path, mosquitto.url, *settings) as run,
     ):
-        wait_until(lambda: "is to make the first weights" in run.err, 60, "the first selection")
+        wait_until(lambda: "will create the initial weights" in run.err, 60, "the first selection")
         sessions = {}
         for one in presences.received:
             presence = json.loads(one.payload)

@@ -70,7 +70,7 @@ def test_a_broker_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pyte
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     monkeypatch.setenv("FL_MOSQUITTO", str(program))
-    with pytest.raises(RunFailed, match="it says nothing"):
+    with pytest.raises(RunFailed, match="its log is empty"):
         MosquittoChild(tmp_path, timeout=0.3)
 
 

@@ -69,7 +69,7 @@ def test_nothing_is_there(mosquitto: Mosquitto, command: str) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(
-        f"fl-aggregator: no run under the prefix 'a/b' at {mosquitto.url}: no status came within"
+        f"fl-aggregator: no run under the prefix 'a/b' at {mosquitto.url}: no status arrived within"
     )
 
 
@@ -127,7 +127,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     mosquitto.stop()
     wait_until(lambda: "no broker for" in plain.out, 20, "that the broker is gone")
     mosquitto.start()
-    wait_until(lambda: "all is well again" in plain.out, 30, "that it is back")
+    wait_until(lambda: "broker and aggregator are back" in plain.out, 30, "that it is back")
     wait_until(lambda: not edges.lost, 10, "the edges are connected")
 
     run.send(signal.SIGKILL)
@@ -136,7 +136,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     dead = status(mosquitto.url)
     assert dead.returncode == 0
     assert "version 1 of 3" in dead.stdout
-    assert "the aggregator is offline, its last word was at 20" in dead.stdout
+    assert "the aggregator is offline, its last status was at 20" in dead.stdout
     assert "fl-aggregator start --resume DIR" in dead.stdout
     unwell = status(mosquitto.url, "--check")
     assert unwell.returncode == 1
@@ -183,7 +183,7 @@ def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
     done = status(mosquitto.url, "--check")
     assert done.returncode == 1
     assert time.monotonic() - begun > 6
-    assert "its last status is of 2020-01-01T00:00:00Z" in done.stderr
+    assert "its last status is from 2020-01-01T00:00:00Z" in done.stderr
     with ExitStack() as stack:
         looking = stack.enter_context(
             Program(tmp_path / "look", "fl-aggregator", "status", "--check", "--broker", mosquitto.url)

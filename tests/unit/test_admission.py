@@ -62,9 +62,7 @@ def test_surplus_trainers_are_refused() -> None:
     playbook = Playbook(clients=2, per_round=2)
     playbook.play("start", "join a", "join 0")
     assert playbook.state.roster["a"].part == 1
-    assert (
-        playbook >> "join b" << "refuse b no-part-left 'all 2 parts of the data are given out (--clients 2)'"
-    )
+    assert playbook >> "join b" << "refuse b no-part-left 'all 2 partitions are taken (--clients 2)'"
     assert "b" not in playbook.state.roster
 
 
@@ -211,7 +209,7 @@ def test_an_edge_that_insists_on_another_task_is_refused() -> None:
     assert (
         playbook
         >> "join 0 task=mnist"
-        << "refuse 0 wrong-task \"the task is 'mnist', this run's is 'digits'\""
+        << "refuse 0 wrong-task \"the task is 'mnist', but this run's is 'digits'\""
         >> "join 0 task=digits"
         << "admit 0 part=0"
     )
@@ -284,7 +282,7 @@ def test_who_took_part_or_was_promised_a_part_is_not_forgotten_for_a_newcomer() 
     assert set(playbook.state.roster) == {"0", "e", "q", "x"}
     playbook.play("join 2", "rejoin 1")
     assert set(playbook.state.roster) == {"0", "e", "2", "1"}
-    assert playbook >> "join z" << "refuse z no-part-left '4 clients are known already'"
+    assert playbook >> "join z" << "refuse z no-part-left '4 clients are already known (--max-clients)'"
     assert playbook >> "rejoin 0" << "admit 0 part=0", "who is known may always come back"
 
 

@@ -82,7 +82,7 @@ def test_wrong_digest() -> None:
     content = digest_of(MANIFEST, values().tobytes())
     assert refused(update(section(values().tobytes(), MANIFEST), digest="cd" * 32)) == (
         "wrong-digest",
-        f"digest: cdcdcdcdcdcd, the content has {content[:12]}",
+        f"digest: cdcdcdcdcdcd, but the content has {content[:12]}",
     )
 
 
@@ -121,7 +121,7 @@ def test_too_large(index: int, value: float) -> None:
     for signed in (value, -value):
         reason, detail = refused(update(section(values((index, signed)).tobytes(), MANIFEST)))
         assert reason == "too-large"
-        assert detail == f"weights: a value of magnitude {value:g}, at most 100 (--max-delta)"
+        assert detail == f"weights: a value of magnitude {value:g}, expected at most 100 (--max-delta)"
 
 
 @pytest.mark.parametrize("value", [100.0, -100.0])
@@ -154,7 +154,7 @@ def test_first_weights_bring_their_manifest_and_may_be_large(expected: str | Non
 def test_first_weights_without_arrays() -> None:
     assert first_refused(update(section(values().tobytes(), MANIFEST))) == (
         "wrong-manifest",
-        "weights.arrays: missing, and first weights must say what they are",
+        "weights.arrays: missing, expected in initial weights",
     )
 
 

@@ -89,7 +89,9 @@ def test_a_version_that_is_gone_or_damaged_ends_the_run(tmp_path: Path, content:
     checkpoints = Checkpoints(tmp_path)
     if content is not None:
         checkpoints.version(7).write_bytes(content)
-    with pytest.raises(RunFailed, match=r"version-000007\.safetensors: .* the run cannot go on without it"):
+    with pytest.raises(
+        RunFailed, match=r"version-000007\.safetensors: .* the run cannot continue without it"
+    ):
         checkpoints.read(7)
 
 
@@ -140,7 +142,7 @@ def test_what_is_no_model_is_the_users_mistake(tmp_path: Path, content: bytes) -
 def test_first_weights_must_be_finite_floats(tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
     path.write_bytes(save({"a": np.array([1.0, np.nan], np.float32)}))
-    with pytest.raises(UserError, match="'a' holds a value that is not finite"):
+    with pytest.raises(UserError, match="'a' contains a value that is not finite"):
         read_safetensors(path)
     path.write_bytes(save({"a": np.array([1, 2])}))
     with pytest.raises(UserError, match="int64"):

@@ -100,7 +100,7 @@ def test_who_is_selected_is_said(caplog: pytest.LogCaptureFixture) -> None:
     display.observe(
         new_run(Settings()), (AnnounceRound(1, ModelReference(version=0, digest="a" * 64), names, 1.0),), 0.0
     )
-    assert caplog.messages[0] == "round 0: 3 is to make the first weights"
+    assert caplog.messages[0] == "round 0: edge 3 will create the initial weights"
     assert caplog.messages[1].startswith("round 1: selected 0, 1, ")
     assert caplog.messages[1].endswith("19 and 5 more")
 
@@ -160,8 +160,8 @@ def test_the_view_has_what_a_person_asks_for_and_fits(width: int) -> None:
 def test_a_pause_stands_in_the_view() -> None:
     console = Console(file=io.StringIO(), width=120, height=40)
     console.print(View(picture(paused="no room on the disk")))
-    assert "no room on the disk; it goes on by itself" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert now_line(picture(paused="no room")) == "paused: no room; it goes on by itself when there is room"
+    assert "no room on the disk; continues by itself" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert now_line(picture(paused="no room")) == "paused: no room; continues by itself when there is space"
 
 
 ROUND_2 = (
@@ -172,7 +172,7 @@ ROUND_2 = (
 def test_a_look_in_lines() -> None:
     assert summary_lines(picture()) == [
         "run 3f9a1c0b7e22: digits, version 2 of 10, about 24 s left",
-        "round 3: collecting, 4 of 10 in, 1 missing: 7 (failed: x [31m), waiting for 3, 5, for 9 min 52 s at most",
+        "round 3: collecting, 4 of 10 in, 1 missing: 7 (failed: x [31m), waiting for 3, 5, at most 9 min 52 s left",
         "accuracy 0.7500, loss 0.5000  ▁█",
         f"{ROUND_2}; missing: 7 (offline: for 3.1 s)",
         "edges: 1 in, 1 training, 1 missing, 1 offline",

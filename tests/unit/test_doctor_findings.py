@@ -10,7 +10,7 @@ OK = Finding("retain", "ok", "stored")
 LIMITED = Finding(
     "bursts", "limited", "7 of 64 came", "rounds are slow", "mosquitto.conf: max_queued_messages 1000"
 )
-MISSING = Finding("wildcards", "missing", "refused", "the aggregator hears no edge")
+MISSING = Finding("wildcards", "missing", "refused", "the aggregator receives nothing from edges")
 UNTESTED = Finding("messages", "untested", "forbidden")
 SKIPPED = Finding("rights", "untested", "a run is online", essential=False)
 
@@ -18,15 +18,19 @@ SKIPPED = Finding("rights", "untested", "a run is online", essential=False)
 @pytest.mark.parametrize(
     ("findings", "can", "said"),
     [
-        ((OK,), True, "this broker can carry a run"),
-        ((OK, SKIPPED), True, "this broker can carry a run"),
-        ((OK, LIMITED, SKIPPED), True, "this broker can carry a run, within limits: bursts"),
+        ((OK,), True, "this broker can support a run"),
+        ((OK, SKIPPED), True, "this broker can support a run"),
+        ((OK, LIMITED, SKIPPED), True, "this broker can support a run, within limits: bursts"),
         (
             (OK, UNTESTED, LIMITED),
             None,
-            "whether this broker can carry a run cannot be told: untested: messages",
+            "cannot tell whether this broker can support a run; untested: messages",
         ),
-        ((MISSING, UNTESTED, LIMITED), False, "cannot carry a run: wildcards: the aggregator hears no edge"),
+        (
+            (MISSING, UNTESTED, LIMITED),
+            False,
+            "cannot support a run: wildcards: the aggregator receives nothing from edges",
+        ),
     ],
 )
 def test_the_worst_finding_decides(findings: tuple[Finding, ...], can: bool | None, said: str) -> None:

@@ -60,7 +60,7 @@ def test_too_few_edges_fail_the_run_and_are_named() -> None:
     assert isinstance(failed, Failed)
     assert failed.reason == "too-few-edges"
     assert failed.detail == (
-        "1 of at least 3 edges were ready after 100 s (--wait); lost: 1; not ready: 3; no edge came for part: 2, 4"
+        "1 of at least 3 edges were ready after 100 s (--wait); offline: 1; not ready: 3; no edge for partition: 2, 4"
     )
 
 
@@ -70,7 +70,7 @@ def test_a_failure_for_many_names_the_first_ten() -> None:
     assert isinstance(playbook.state.phase, Failed)
     assert playbook.state.phase.detail == (
         "0 of at least 5 edges were ready after 1.5 s (--wait); "
-        "no edge came for part: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 10 more"
+        "no edge for partition: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 10 more"
     )
 
 
@@ -84,7 +84,7 @@ def test_a_later_round_waits_for_the_quorum_and_fails_for_lack_of_it() -> None:
     assert isinstance(playbook.state.phase, Selecting)
     assert playbook >> "wait 1" << "end"
     assert isinstance(playbook.state.phase, Failed)
-    assert "; lost: 0, 1" in playbook.state.phase.detail
+    assert "; offline: 0, 1" in playbook.state.phase.detail
 
 
 def test_a_later_round_opens_with_what_is_there_if_that_is_the_quorum() -> None:

@@ -97,7 +97,7 @@ def test_one_client_may_say_so_much_and_no_more(
     exceeded = limits.charge("a", kind, 100, 0.0)
     assert isinstance(exceeded, Exceeded)
     assert exceeded.reason == reason
-    assert f"at most {rate.each:g} a second" in str(exceeded)
+    assert f"at most {rate.each:g} per second" in str(exceeded)
     assert passes(limits, "a", kind, 100, 10.0, 5000) == min(rate.burst, 10 * rate.each)
     assert passes(limits, "b", kind, 100, 0.0, 10) == 10, "another one has an account of its own"
 
@@ -108,7 +108,7 @@ def test_bytes_count_whatever_they_are_in(limits: Limits) -> None:
     exceeded = limits.charge("a", "other", size, 0.0)
     assert isinstance(exceeded, Exceeded)
     assert exceeded.reason == "too-many-bytes"
-    assert "33554432 a second" in str(exceeded)
+    assert "33554432 per second" in str(exceeded)
     assert passes(limits, "a", "other", size, 10.0, 100) == BYTES.burst // size, (
         "the largest packet always fits"
     )

@@ -52,7 +52,7 @@ def test_it_is_said_the_first_time_and_at_powers_of_ten(caplog: pytest.LogCaptur
     refusals.count("a", "surplus", "x" * 1000)
     said = [record.getMessage().split("(")[1].split(")")[0] for record in caplog.records[:4]]
     assert said == [f"malformed, {times} so far" for times in (1, 10, 100, 1000)]
-    assert "refused from a" in caplog.messages[0]
+    assert "refused a message from a" in caplog.messages[0]
     assert "round: Field required" in caplog.messages[0]
     assert ["12 so far" in m or "512 so far" in m for m in caplog.messages[4:6]] == [True, True]
     assert caplog.records[-1].levelno == logging.INFO, "what over-selection brings is nobody's fault"

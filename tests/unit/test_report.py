@@ -155,7 +155,7 @@ def test_a_finished_run_is_told_in_full(tmp_path: Path) -> None:
     assert any("4 times an edge's update was in, 1 times it was missing" in said for said in drawings)
     assert any("lowest 0.8750, highest 0.8750" in said for said in drawings), "the newest update counts"
     titles = [attributes.get("title") for name, attributes in page.tags if name == "td"]
-    assert "dog taken for cat: 3" in titles, "the newest matrix is shown"
+    assert "dog predicted as cat: 3" in titles, "the newest matrix is shown"
 
 
 def test_the_page_needs_no_network_and_runs_nothing(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_run_in_which_nothing_was_measured(tmp_path: Path) -> None:
 def test_a_run_that_was_taken_up_again(tmp_path: Path) -> None:
     run = write(tmp_path / "run", [line(1), line(2)], record={"epoch": 3})
     page = Outline(page_of(tmp_path, run)).text
-    assert "taken up again 2 times" in page
+    assert "resumed 2 times" in page
     assert "not finished: 2 of 3 versions" in page
 
 
@@ -276,7 +276,7 @@ def test_numbers_that_are_hard_to_draw(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_read_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for directory, said in ((tmp_path / "empty", "holds no run"), (tmp_path / "none", "is not there")):
+    for directory, said in ((tmp_path / "empty", "contains no run"), (tmp_path / "none", "does not exist")):
         with pytest.raises(UserError, match=said) as caught:
             read(directory)
         assert caught.value.exit_code == 2
@@ -374,7 +374,7 @@ def test_large_runs_stay_within_bounds(tmp_path: Path) -> None:
     assert len(page) < 4_000_000
     said = Outline(page).text
     assert "80 of 1000 edges, evenly chosen." in said
-    assert "500 more before them" in said
+    assert "500 earlier ones" in said
 
 
 def test_evenly_chosen_names_hold_both_ends() -> None:

@@ -141,9 +141,9 @@ def test_a_damaged_record_is_named(tmp_path: Path, text: str, expected: str) -> 
 
 
 def test_a_directory_without_a_run_is_not_taken_up(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="contains no run"):
         read_run(tmp_path)
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="contains no run"):
         RunDirectory(tmp_path, resume=True)
     assert not list(tmp_path.iterdir()), "and nothing is left there"
 

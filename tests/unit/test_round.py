@@ -57,7 +57,7 @@ def test_below_the_quorum_the_round_is_abandoned_and_the_model_stays() -> None:
         playbook
         >> "wait 60"
         << f"result 1 abandoned - by=- examples=0 {min(b, c)}=deadline* {max(b, c)}=deadline* "
-        "reason='its deadline passed with 1 of 2 updates needed'"
+        "reason='the deadline passed, but only 1 of 2 updates arrived'"
         << "withdraw 1"
         << "history 1 abandoned"
         >> "wait 1"
@@ -75,7 +75,7 @@ def test_a_round_that_nobody_is_left_to_answer_is_abandoned_before_its_deadline(
     assert (
         playbook
         >> f"lose {b}"
-        << "result 1 abandoned reason='nobody who is present was left to answer with 0 of 2 updates needed'"
+        << "result 1 abandoned reason='all connected edges have answered, but only 0 of 2 updates arrived'"
         << "withdraw 1"
         << "history 1"
     )
@@ -95,7 +95,7 @@ def test_abandoned_rounds_back_off_and_five_in_a_row_fail_the_run() -> None:
     assert playbook.state.phase.reason == "rounds-abandoned"
     assert playbook.state.phase.detail == (
         "5 rounds in a row were abandoned; round 5: "
-        "nobody who is present was left to answer with 0 of 2 updates needed"
+        "all connected edges have answered, but only 0 of 2 updates arrived"
     )
 
 
@@ -256,7 +256,7 @@ def test_a_round_whose_accepted_updates_are_gone_is_abandoned() -> None:
     playbook.play("send 0", "resume", "forget 0")
     assert playbook.state.closed[-1].round == number
     assert playbook.state.phase.round == number + 1  # type: ignore[union-attr]
-    assert "lost with the aggregator" in str(playbook.state.unsettled or playbook.told[-1])
+    assert "lost when the aggregator stopped" in str(playbook.state.unsettled or playbook.told[-1])
     assert playbook.state.version == 0
 
 

@@ -49,7 +49,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
 def test_the_roster_has_room_for_many_beyond_the_clients() -> None:
     assert parse(clients=30).known_at_most == 10_030
     assert parse(clients=30, max_clients=40).known_at_most == 40
-    with pytest.raises(UserError, match="--max-clients: 19 is less than the 20 of clients"):
+    with pytest.raises(UserError, match=r"--max-clients: 19 must not be less than --clients \(20\)"):
         parse(max_clients=19)
 
 
@@ -95,11 +95,11 @@ def test_what_was_not_given_has_its_default() -> None:
         ({"prefix": ""}, "--prefix", "''", "expected topic levels without"),
         ({"nonsense": 3}, "--nonsense", "3", "not permitted"),
         # What does not fit together:
-        ({"clients": 4}, "--per-round", "10", "more than the 4 of clients"),
-        ({"quorum": 11}, "--quorum", "11", "more than the 10 of per_round"),
-        ({"over_select": 11}, "--over-select", "11", "more than the 20 of clients"),
+        ({"clients": 4}, "--per-round", "10", "must not exceed --clients (4)"),
+        ({"quorum": 11}, "--quorum", "11", "must not exceed --per-round (10)"),
+        ({"over_select": 11}, "--over-select", "11", "must not exceed --clients (20)"),
         ({"train_examples": 19}, "--train-examples", "19", "20 clients"),
-        ({"max_delta": 1e12}, "--max-delta", "-2", "at least 20 are needed"),
+        ({"max_delta": 1e12}, "--max-delta", "-2", "expected at least 20"),
         ({"max_delta": 1e-9, "max_examples": 9}, "--max-delta", "1e-09", "expected more"),
         ({"lr_decay": 0.1, "rounds": 1000}, "--lr-decay", "0.1", "expected a larger factor"),
     ],

@@ -204,7 +204,7 @@ def test_failures_are_said_once_and_counted(caplog: pytest.LogCaptureFixture, tm
     assert trackers.failures == {"broken": 6}, "begin, two steps, two rounds, close"
     assert [record.getMessage() for record in caplog.records] == [caplog.records[0].getMessage()]
     assert "broken: " in caplog.text
-    assert "the run goes on" in caplog.text
+    assert "the run continues" in caplog.text
     assert [step for step, _ in scalars(tmp_path)["accuracy"]] == [1, 2], "the others are not disturbed"
 
 

@@ -88,7 +88,7 @@ def test_a_claim_is_found_in_a_large_message_without_copying_its_data() -> None:
 @pytest.mark.parametrize(
     ("topic", "changes", "reason", "detail", "client"),
     [
-        (t.UpdatesTopic("8"), {}, "client-mismatch", "client: '7', expected '8', whose topic it is", "8"),
+        (t.UpdatesTopic("8"), {}, "client-mismatch", "client: '7', expected '8', as in the topic", "8"),
         (TOPIC, {"run": "other"}, "other-run", f"run: 'other', expected {RUN!r}", "7"),
         (BARE, {"run": "other"}, "other-run", f"run: 'other', expected {RUN!r}", "7"),
         (TOPIC, {"epoch": 2}, "other-epoch", "epoch: 2, expected 1", "7"),

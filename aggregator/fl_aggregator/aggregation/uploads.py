@@ -141,7 +141,7 @@ class Uploads:
             raise InvalidOffer("malformed", str(error)) from None
         if sum(section.size for section in offer.sections) != offer.size:
             raise InvalidOffer(
-                "malformed", f"size: {offer.size}, but the sections have another size together"
+                "malformed", f"size: {offer.size}, but the sizes of the sections have another sum"
             )
         if offer.chunks > 1 and offer.chunk_size < SMALLEST_CHUNK:
             raise InvalidOffer(
@@ -178,7 +178,9 @@ class Uploads:
         """
         upload = self._uploads.get(part.client)
         if upload is None:
-            raise InvalidOffer("not-granted", f"chunk {part.index} of an update that is not being sent")
+            raise InvalidOffer(
+                "not-granted", f"chunk {part.index}: no update of this client is being received"
+            )
         checksum = zlib.crc32(part.data)
         if checksum != part.crc32:
             detail = f"chunk {part.index}: crc32: {part.crc32}, expected {checksum} of {len(part.data)} bytes"
@@ -205,9 +207,7 @@ class Uploads:
                 )
             case verdict:
                 of = f"of {offered.chunks} chunks of the update {offered.digest[:12]}"
-                raise InvalidOffer(
-                    verdict, f"index: {part.index} {of}, expected one that is granted: {verdict}"
-                )
+                raise InvalidOffer(verdict, f"index: {part.index} {of}, expected a granted one: {verdict}")
         self._tell(self._intake.more(now))
         return upload.facts if self._intake.is_complete(part.client) else None
 

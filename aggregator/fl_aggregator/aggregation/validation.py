@@ -28,7 +28,7 @@ def weights_of(update: Content, manifest: Manifest, caps: FoldSettings) -> tuple
     if largest > caps.max_delta:
         raise InvalidUpdate(
             "too-large",
-            f"weights: a value of magnitude {largest:g}, at most {caps.max_delta:g} (--max-delta)",
+            f"weights: a value of magnitude {largest:g}, expected at most {caps.max_delta:g} (--max-delta)",
         )
     return vector, largest
 
@@ -37,9 +37,7 @@ def first_weights_of(update: Content, expected: str | None) -> tuple[Manifest, V
     """Round 0's whole weights and their manifest (its digest ``expected``, if given). Raises ``InvalidUpdate``."""
     section = _weights_section(update)
     if section.arrays is None:
-        raise InvalidUpdate(
-            "wrong-manifest", "weights.arrays: missing, and first weights must say what they are"
-        )
+        raise InvalidUpdate("wrong-manifest", "weights.arrays: missing, expected in initial weights")
     try:
         manifest = Manifest(arrays=section.arrays)
     except ValidationError as error:
@@ -73,7 +71,9 @@ def _vector(update: Content, manifest: Manifest) -> Vector:
         [(section.name, section.encoding, section.manifest, section.data)]
     )
     if digest != update.digest:
-        raise InvalidUpdate("wrong-digest", f"digest: {update.digest[:12]}, the content has {digest[:12]}")
+        raise InvalidUpdate(
+            "wrong-digest", f"digest: {update.digest[:12]}, but the content has {digest[:12]}"
+        )
     return np.frombuffer(section.data, dtype=WIRE_DTYPE)
 
 

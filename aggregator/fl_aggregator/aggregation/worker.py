@@ -95,9 +95,7 @@ class AggregationWorker:
         except FileNotFoundError:
             return False
         except (Damaged, InvalidUpdate) as damage:
-            LOG.warning(
-                "the update of edge %s in the spool is damaged, and deleted: %s", update.client, damage
-            )
+            LOG.warning("deleted the damaged update of edge %s from the spool: %s", update.client, damage)
             self._spool.forget_one(round_number, update.client)
             return False
         self.averaging.fold(checked, update.examples)
@@ -155,7 +153,7 @@ class AggregationWorker:
             if error.reason == "wrong-digest" and taken is not None and taken.found:
                 # That may be our file's fault, and the edge must not be put out of the round for it.
                 LOG.warning(
-                    "the update of edge %s is not what was offered: it is asked for all of it again",
+                    "the update of edge %s does not match its offer: requesting all of it again",
                     update.client,
                 )
                 return JobDone(checked=update, anew=True)

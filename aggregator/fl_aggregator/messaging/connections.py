@@ -205,8 +205,8 @@ class Connections:
         self._put_off.discard(topic)
         self._defended[topic] = time.monotonic()
         ours = self._ours(topic)
-        done = "what is so was said again" if ours else "it was cleared"
-        LOG.info("%s held what is not of this run (of an earlier one, or a stranger's): %s", topic, done)
+        done = "replaced" if ours else "cleared"
+        LOG.info("%s: %s a retained message left by an earlier run or another client", topic, done)
         self._publish(topic, ours, retain=True)
 
     def _ours(self, topic: str) -> bytes:
@@ -273,14 +273,16 @@ class Connections:
                 return
             except MessageTooLarge as error:
                 LOG.warning(
-                    "not published, whoever needs it goes without until the broker takes it: %s", error
+                    "not published, and missing for its readers until the broker accepts it: %s", error
                 )
                 return
             except QueueFull as error:
                 if time.monotonic() >= deadline:
                     # Edges repeat what is not answered, and what is retained is said again on the next connect.
                     LOG.warning(
-                        "not published: %s: %s; edges ask again, the rest follows a reconnect", topic, error
+                        "not published: %s: %s; edges will ask again, the rest is repeated after a reconnect",
+                        topic,
+                        error,
                     )
                     return
                 time.sleep(0.002)

@@ -107,7 +107,9 @@ class Exceeded:
 
     def __str__(self) -> str:
         what = self.reason.removeprefix("too-many-")
-        return f"{what}: expected at most {self.rate.each:.15g} a second, and {self.rate.burst:.15g} at once"
+        return (
+            f"{what}: expected at most {self.rate.each:.15g} per second, and {self.rate.burst:.15g} at once"
+        )
 
 
 class Limits:

@@ -49,7 +49,9 @@ class Rejections:
         self._by_reason[reason] += times
         if len(str(now)) > len(str(before)) or before == 0:  # the first, and at every power of ten
             level = logging.INFO if reason in EXPECTED else logging.WARNING
-            LOG.log(level, "refused from %s (%s, %d so far): %s", who, reason, now, detail[:MAX_DETAIL])
+            LOG.log(
+                level, "refused a message from %s (%s, %d so far): %s", who, reason, now, detail[:MAX_DETAIL]
+            )
 
     def _label(self, client: str | None) -> str:
         if client is None:

@@ -66,11 +66,11 @@ class Router:
         """What a message means at run time ``now``."""
         topic, received = arrival.topic, arrival.received
         if topic is None:
-            detail = f"topic: {received.topic[:100]!r}, expected one of the protocol's"
+            detail = f"topic: {received.topic[:100]!r}, expected a topic of the protocol"
             return self.drop(state, None, "unknown-topic", detail)
         if isinstance(topic, OURS):
             if not self._links.defend(received.topic, received.payload, retained=received.retain):
-                detail = f"topic: {received.topic}: only the aggregator writes there"
+                detail = f"topic: {received.topic}: only the aggregator may publish there"
                 self.drop(state, None, "foreign", detail)
             return NOTHING
         if not received.payload:
@@ -78,7 +78,7 @@ class Router:
         if received.retain and not isinstance(topic, t.PresenceTopic):
             # Only presence is retained by others than us: this is somebody's mistake, or of another life.
             self._links.clear_foreign(received.topic)
-            detail = f"topic: {received.topic}: only presence is to be retained"
+            detail = f"topic: {received.topic}: only presence may be retained"
             return self.drop(state, None, "retained", detail)
         payload = received.payload
         try:
@@ -91,9 +91,7 @@ class Router:
             return self.drop(state, error.client, error.reason, str(error))
         strange = isinstance(event, on.EdgeLost) and event.client not in state.roster
         if strange and not self._unheard_of.take(1, time.monotonic()):
-            detail = (
-                f"presences: expected at most {UNHEARD_OF.each:g} a second that end what nobody has begun"
-            )
+            detail = f"presences: expected at most {UNHEARD_OF.each:g} per second from unknown clients that go offline"
             return self.drop(state, None, "too-many-presences", detail)
         return Inbound(event, message if isinstance(message, m.UpdateChunk) else None)
 
@@ -127,7 +125,7 @@ class Router:
             session = codec.session_in(bytes(payload))
             known = state.roster.get(client)
             if session and (known is None or known.session != session):
-                detail = f"{error}: protocol version {m.PROTOCOL_VERSION} is spoken here"
+                detail = f"{error}: this aggregator uses protocol version {m.PROTOCOL_VERSION}"
                 return Inbound(answer=do.Reply(client, session, do.Refuse("wrong-version", detail)))
         return self.drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
 

@@ -58,9 +58,9 @@ def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, siz
             )
         case m.Control(run=run, epoch=epoch, reason=reason):
             if run != scope.run:
-                raise MessageRejected("other-run", f"run: {run!r}, this is {scope.run!r}", None)
+                raise MessageRejected("other-run", f"run: {run!r}, expected {scope.run!r}", None)
             if epoch not in (None, scope.epoch):
-                raise MessageRejected("other-epoch", f"epoch: {epoch}, this is {scope.epoch}", None)
+                raise MessageRejected("other-epoch", f"epoch: {epoch}, expected {scope.epoch}", None)
             why = f": {reason}" if reason else ""
             return on.Interrupted(now=now, reason=f"stopped by fl-aggregator stop{why}")
         case _:
@@ -89,7 +89,7 @@ def _check_scope(topic: t.Topic, message: m.Message | m.UpdateClaim, scope: Scop
     who = named or claimed
     if named is not None and claimed is not None and named != claimed:
         raise MessageRejected(
-            "client-mismatch", f"client: {claimed!r}, expected {named!r}, whose topic it is", who
+            "client-mismatch", f"client: {claimed!r}, expected {named!r}, as in the topic", who
         )
     if not isinstance(message, m.Scoped | m.UpdateClaim):
         return

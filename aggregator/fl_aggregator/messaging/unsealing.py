@@ -21,7 +21,7 @@ class Unsealer:
 
     def __init__(self, kit: Kit | None, *, required: bool) -> None:
         if required and kit is None:
-            raise UserError("--require-sealed without --kit: nothing could be opened")
+            raise UserError("--require-sealed needs --kit: nothing could be opened without it")
         self._required = required
         self._opener = None if kit is None else kit.opener()
 
@@ -31,13 +31,17 @@ class Unsealer:
         if not is_sealed(payload):
             if self._must_be_sealed(topic):
                 raise MessageRejected(
-                    "not-sealed", f"topic: {text}: it is not sealed, and has to be", account
+                    "not-sealed", f"topic: {text}: the message is not sealed, expected a sealed one", account
                 )
             return payload
         if self._opener is None:
-            raise MessageRejected("not-opened", "it is sealed, and this aggregator has no kit", account)
+            raise MessageRejected(
+                "not-opened", "the message is sealed, but this aggregator has no kit", account
+            )
         if account is None:
-            raise MessageRejected("not-opened", f"topic: {text}: it is sealed, and no account's", None)
+            raise MessageRejected(
+                "not-opened", f"topic: {text}: the message is sealed, but the topic has no account", None
+            )
         try:
             return self._opener.open(account, text, payload)
         except CannotOpen as error:

@@ -57,9 +57,9 @@ def collect(state: Run, phase: Collecting, now: float) -> Step:
     if at_work == len(phase.updates) or out_of_time:
         if len(phase.updates) >= phase.quorum:
             return _close(state, phase, now)
-        why = "its deadline passed" if out_of_time else "nobody who is present was left to answer"
-        have = f"{len(phase.updates)} of {phase.quorum} updates needed"
-        return abandon(state, phase, now, f"{why} with {have}")
+        why = "the deadline passed" if out_of_time else "all connected edges have answered"
+        have = f"only {len(phase.updates)} of {phase.quorum} updates arrived"
+        return abandon(state, phase, now, f"{why}, but {have}")
     return state, ()
 
 

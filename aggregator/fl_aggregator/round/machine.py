@@ -132,7 +132,7 @@ def _lose(state: Run, event: on.UpdatesLost) -> Step:
     if collected is None or collected.round != event.round or not event.clients:
         return state, ()
     named = ", ".join(event.clients[:5]) + (", …" if len(event.clients) > 5 else "")
-    reason = f"accepted updates were lost with the aggregator that held them: {len(event.clients)} ({named})"
+    reason = f"accepted updates were lost when the aggregator stopped: {len(event.clients)} ({named})"
     return abandon(state, collected, event.now, reason)
 
 

@@ -60,11 +60,13 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
             "stop that one, or choose another --id",
         )
     if event.task is not None and event.task != state.settings.task:
-        return Refuse("wrong-task", f"the task is {event.task!r}, this run's is {state.settings.task!r}")
+        return Refuse("wrong-task", f"the task is {event.task!r}, but this run's is {state.settings.task!r}")
     if event.manifest is not None and state.manifest not in (None, event.manifest):
         return Refuse("wrong-manifest", _other_manifest(event.manifest, state))
     if known is None and _is_full(state) and not state.roster.has_dispensable():
-        return Refuse("no-part-left", f"{len(state.roster.clients)} clients are known already")
+        return Refuse(
+            "no-part-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"
+        )
     return None
 
 
@@ -82,7 +84,7 @@ def _with_room_for(state: Run, client: str) -> Run:
 
 def _other_manifest(manifest: str | None, state: Run) -> str:
     return (
-        f"the weights have the manifest {str(manifest)[:12]}, this run's have {str(state.manifest)[:12]}: "
+        f"the weights have the manifest {str(manifest)[:12]}, but this run's have {str(state.manifest)[:12]}: "
         "the edge has another model for this task"
     )
 
@@ -101,7 +103,7 @@ def _part(state: Run, event: Registered) -> int | Refuse | None:
     count = state.settings.clients
     part = r.part_for(state.roster, event.client, count, begun=state.begun)
     if part == "none-left":
-        return Refuse("no-part-left", f"all {count} parts of the data are given out (--clients {count})")
+        return Refuse("no-part-left", f"all {count} partitions are taken (--clients {count})")
     return part
 
 
@@ -115,7 +117,7 @@ def give_parts(state: Run) -> Step:
     """At the start of the run: the free parts go to those who have none; who gets none is refused."""
     roster, given = r.give_parts(state.roster, state.settings.clients)
     without = tuple(name for name in roster.trainers() if roster[name].part is None)
-    refusal = Refuse("no-part-left", f"all {state.settings.clients} parts of the data are given out")
+    refusal = Refuse("no-part-left", f"all {state.settings.clients} partitions are taken")
     told = (Reply(name, roster[name].session, Admit(roster[name].part, None)) for name in given)
     refused = (Reply(name, roster[name].session, refusal) for name in without)
     return replace(state, roster=roster.without(without)), (*told, *refused)

@@ -28,7 +28,7 @@ def missing_from(state: Run, phase: Collecting, now: float) -> dict[str, str]:
             seconds = 0.0 if client is None or client.lost_at is None else now - client.lost_at
             missing[name] = f"offline: for {seconds:.1f} s"
         elif len(phase.updates) >= phase.target:
-            missing[name] = "surplus: the round had all the updates it wanted"
+            missing[name] = "surplus: the round already had all the updates it needed"
         else:
             missing[name] = overdue(phase, now)
     return missing
@@ -92,9 +92,9 @@ def lack_of_edges(state: Run, eligible: tuple[str, ...], needed: int) -> str:
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
     parts = {client.part for client in trainers.values()}
     groups = {
-        "lost": sorted(name for name, client in trainers.items() if not client.present),
+        "offline": sorted(name for name, client in trainers.items() if not client.present),
         "not ready": sorted(n for n, client in trainers.items() if client.present and n not in eligible),
-        "no edge came for part": [str(p) for p in range(settings.clients) if p not in parts],
+        "no edge for partition": [str(p) for p in range(settings.clients) if p not in parts],
     }
     who = "".join(f"; {what}: {_names(names)}" for what, names in groups.items() if names)
     return f"{len(eligible)} of at least {needed} edges were ready after {settings.wait:g} s (--wait){who}"

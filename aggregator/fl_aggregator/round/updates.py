@@ -31,12 +31,12 @@ def decide(state: Run, update: UpdateFacts) -> do.Accept | do.Reject | None:
     if held is not None:
         if held.digest == update.digest:
             return do.Accept(update.round, update.digest)
-        return reject("duplicate", f"update {held.digest[:12]} of this round is already held")
+        return reject("duplicate", f"update {held.digest[:12]} of this round has already been accepted")
     base = None if phase.base is None else phase.base.digest
     if update.base != base:
         return reject("wrong-base", f"base: {_short(update.base)}, expected {_short(base)}")
     if not update.manifest:
-        return reject("wrong-manifest", "sections: none of them is named 'weights', expected that one")
+        return reject("wrong-manifest", "sections: none is named 'weights', expected one")
     if update.manifest != state.manifest:
         detail = f"manifest: {_short(update.manifest)}, expected {_short(state.manifest)}"
         return reject("wrong-manifest", detail)
@@ -62,7 +62,7 @@ def _decide_closed(state: Run, update: UpdateFacts) -> do.Accept | do.Reject:
         detail = f"{update.client!r} was not selected in round {update.round}"
         return do.Reject(update.round, update.digest, "not-selected", detail)
     if closed.by_target:
-        detail = f"round {update.round} had all the updates it wanted"
+        detail = f"round {update.round} already had all the updates it needed"
         return do.Reject(update.round, update.digest, "surplus", detail)
     return do.Reject(update.round, update.digest, "late", f"round {update.round} has closed")
 

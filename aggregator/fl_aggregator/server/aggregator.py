@@ -176,12 +176,12 @@ class Aggregator:
         if isinstance(error, DiskFull):
             return RunFailed(str(error))
         directory = self._directory.path
-        how = f"; when that is put right, go on with --resume {directory}" if self.running else ""
+        how = f"; when this is fixed, continue with --resume {directory}" if self.running else ""
         return RunFailed(f"{error.filename or directory}: {error.strerror or error}{how}")
 
     def _resume(self, found: RecoveredRun) -> None:
         """Takes the run up where the journal says that it was; run time stood still meanwhile."""
-        LOG.info("run %s goes on: %s", self.scope.run, resume.how(found.state))
+        LOG.info("resuming run %s: %s", self.scope.run, resume.how(found.state))
         self._started -= found.now
         collected = found.open_round
         lost = self._interpreter.restore(found)
@@ -190,7 +190,7 @@ class Aggregator:
         self._handle(on.Resumed(now=self._now(), epoch=self.scope.epoch))
         if lost and collected is not None:
             LOG.warning(
-                "accepted updates of round %d are gone from the spool (%s): it is abandoned, and a new one opened",
+                "accepted updates of round %d are missing from the spool (%s): abandoning it and opening a new one",
                 collected.round,
                 ", ".join(lost),
             )
@@ -241,7 +241,7 @@ class Aggregator:
             # Whatever else arrives, and be it junk: deadlines pass.
             self._ticked = self._now()
             if (dropped := self.inbox.take_dropped()) > 0:
-                self.refusals.count(None, "no-room", "more waits in the inbox than it holds", dropped)
+                self.refusals.count(None, "no-room", "the inbox is full", dropped)
             for found in self._gate.take_turned_away():
                 self._reception.turned_away(found, self._state)
             self._links.mend()
@@ -297,7 +297,7 @@ class Aggregator:
                 if lane == "updates":
                     self._links.lose_updates()
                 LOG.warning(
-                    "the connection to the broker for %s is lost: %s; trying again, edges keep what they have",
+                    "lost the %s connection to the broker: %s; trying again, edges keep their updates",
                     lane,
                     reason,
                 )
@@ -308,8 +308,8 @@ class Aggregator:
             case mqtt.Subscribed():
                 if item.refused:
                     raise UserError(
-                        f"the broker does not let the aggregator read {', '.join(item.refused)}: "
-                        "check its account's rights"
+                        f"the broker does not allow the aggregator to read {', '.join(item.refused)}: "
+                        "check the account's rights"
                     )
             case _:
                 assert_never(item)
@@ -320,7 +320,7 @@ class Aggregator:
             return
         if self._born:
             LOG.warning(
-                "connected to the broker again: the run's state is published anew, edges register again"
+                "connected to the broker again: publishing the run's state again, edges register again"
             )
             self._links.take_over()
             self._handle(on.Reconnected(now=self._now()))
@@ -359,7 +359,7 @@ class Aggregator:
         if isinstance(done.error, OSError):
             raise done.error
         if done.error is not None:
-            raise RuntimeError("the workshop failed") from done.error
+            raise RuntimeError("the aggregation worker failed") from done.error
         if done.event is not None:
             self._handle(replace(done.event, now=self._now()))
         self._workshop.settle(done, self._now())

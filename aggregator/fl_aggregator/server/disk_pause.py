@@ -88,7 +88,7 @@ class DiskPause:
     def _begin(self, full: DiskFull) -> None:
         self._since = time.monotonic()
         self.why = str(full)
-        LOG.warning("paused: %s; the run goes on by itself when there is room", full)
+        LOG.warning("paused: %s; the run continues by itself when there is space", full)
         self._tell()
 
     def _end(self) -> None:
@@ -96,7 +96,7 @@ class DiskPause:
         seconds = time.monotonic() - self._since
         self._since, self.why = None, None
         self._before += seconds
-        LOG.warning("the pause is over after %.0f s", seconds)
+        LOG.warning("continuing after a pause of %.0f s", seconds)
         self._tell()
 
     def _wait(self, full: DiskFull) -> None:

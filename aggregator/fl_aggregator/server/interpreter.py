@@ -208,7 +208,7 @@ class Interpreter:
         version = effect.model.version
         if not self.write(lambda: self._directory.checkpoints.keep_best(version)):
             LOG.warning(
-                "version %d is the best so far, but its checkpoint is gone: best.safetensors stays as it is",
+                "version %d is the best so far, but its checkpoint is missing: best.safetensors is not changed",
                 version,
             )
 

@@ -58,7 +58,7 @@ def resume(path: Path, *, simulated: bool) -> Launch:
     if simulated != (record.fleet is not None):
         begun = "start" if simulated else "simulate"
         raise UserError(
-            f"--resume {path}: was begun by fl-aggregator {begun}, and goes on with: "
+            f"--resume {path}: was started by fl-aggregator {begun}; resume it with: "
             f"fl-aggregator {begun} --resume {path}"
         )
     strategy = load(record.settings.strategy)

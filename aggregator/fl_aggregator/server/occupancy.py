@@ -46,7 +46,7 @@ def stop_if_occupied(
                 deadline = min(deadline, time.monotonic() + BIRTH_WAIT)
             case mqtt.Subscribed(refused=refused):
                 raise UserError(
-                    f"the broker does not let the aggregator read {', '.join(refused)}: check its rights"
+                    f"the broker does not allow the aggregator to read {', '.join(refused)}: check its rights"
                 )
             case mqtt.Connected():
                 links.watch_for_others()  # again: a new connection has no subscriptions
@@ -63,12 +63,16 @@ def stop_if_occupied(
                     )
                 if found is not None and other is None:
                     other = found
-                    LOG.info("run %s was online here; waiting %.0f s for a sign of life", found, LIVE_WAIT)
+                    LOG.info(
+                        "run %s was online here; checking whether it is still running (%.0f s)",
+                        found,
+                        LIVE_WAIT,
+                    )
                     deadline = time.monotonic() + LIVE_WAIT
             case _:
                 pass
     if other is not None:
-        LOG.info("run %s gave no sign of life; taking over", other)
+        LOG.info("run %s does not respond; taking over", other)
 
 
 def _run_here(received: mqtt.Received, prefix: str) -> str | None:

@@ -92,7 +92,7 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
     mine, theirs = versions()["fl-mqtt"], record.versions.get("fl-mqtt")
     if mine != theirs:
         LOG.warning(
-            "the run was begun by fl-mqtt %s and goes on with %s: its models may differ from those of one of them",
+            "the run was started with fl-mqtt %s and is resumed with %s: its models may differ from those of either",
             theirs,
             mine,
         )
@@ -128,7 +128,7 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
     if isinstance(state.phase, Finished) and record.ended is not None:
         raise UserError(
             f"--resume {directory.path}: run {record.run} is finished ({state.version} of "
-            f"{record.settings.rounds} versions): nothing is left to do"
+            f"{record.settings.rounds} versions): nothing left to do"
         )
     newest = tuple(models[version] for version in sorted(models)[-2:])
     shown = tuple(results.values())[-RESULTS_RETAINED:]
@@ -149,9 +149,11 @@ def how(state: Run) -> str:
     phase = state.phase.before if isinstance(state.phase, Stopped | Failed) else state.phase
     match phase:
         case Collecting():
-            return f"{done}; round {phase.round} is open, {len(phase.updates)} of {phase.target} updates are here"
+            return (
+                f"{done}; round {phase.round} is open and has {len(phase.updates)} of {phase.target} updates"
+            )
         case Aggregating():
-            return f"{done}; round {phase.round} has closed and is to be averaged"
+            return f"{done}; round {phase.round} is closed and will be averaged"
         case _:
             return done
 

@@ -80,11 +80,11 @@ class Checkpoints:
         """A version that was written. Raises ``RunFailed`` naming its file if that is gone or damaged."""
         path = self.version(number)
         if not path.exists():
-            raise RunFailed(f"{path}: is gone, and the run cannot go on without it")
+            raise RunFailed(f"{path}: is missing, and the run cannot continue without it")
         try:
             return read_safetensors(path)
         except UserError as error:
-            raise RunFailed(f"{error}; the run cannot go on without it") from None
+            raise RunFailed(f"{error}; the run cannot continue without it") from None
 
     def mapped(self, number: int, model: Model) -> Model:
         """The same model with its weights in the version's file instead of in memory."""
@@ -148,12 +148,12 @@ def read_safetensors(path: Path) -> Model:
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not a readable safetensors file: {error}") from None
     if not arrays:
-        raise UserError(f"{path}: holds no arrays")
+        raise UserError(f"{path}: contains no arrays")
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.floating):
-            raise UserError(f"{path}: {name!r} is of type {array.dtype}, expected a float type")
+            raise UserError(f"{path}: {name!r} has the type {array.dtype}, expected a float type")
         if not np.isfinite(array).all():
-            raise UserError(f"{path}: {name!r} holds a value that is not finite")
+            raise UserError(f"{path}: {name!r} contains a value that is not finite")
     manifest = manifest_of(arrays, buffers)
     return Model.of(manifest, flatten(arrays, manifest))
 

@@ -132,7 +132,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def _no_run(path: Path) -> UserError:
-    return UserError(f"--resume {path}: holds no run (no {RUN}), expected the directory of one")
+    return UserError(f"--resume {path}: contains no run (no {RUN}), expected a run directory")
 
 
 class RunDirectory:
@@ -157,8 +157,8 @@ class RunDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not resume and (path / RUN).exists():
                 raise UserError(
-                    f"--run-dir {path}: holds a run already, expected a new or an empty directory; "
-                    f"to take it up again: --resume {path}"
+                    f"--run-dir {path}: already contains a run, expected a new or empty directory; "
+                    f"to resume it: --resume {path}"
                 )
             self.checkpoints = Checkpoints(path, sync=self._sync)
             self.spool = Spool(path, durability)
@@ -166,7 +166,7 @@ class RunDirectory:
             self._history = LineFile(path / HISTORY)
         except BlockingIOError:
             os.close(self._lock)
-            raise UserError(f"{option} {path}: another aggregator is using it") from None
+            raise UserError(f"{option} {path}: in use by another aggregator") from None
         except OSError as error:
             os.close(self._lock)
             raise UserError(f"{option} {path}: {error.strerror}: {error.filename}") from None

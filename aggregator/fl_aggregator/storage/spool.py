@@ -131,7 +131,7 @@ class _InFile:
         file = _map(path, mmap.ACCESS_WRITE)
         description = describe(file)
         if path.name != _part_name(path.name.partition(".")[0], description) or not description.chunks:
-            raise Damaged("it is not what its name says")
+            raise Damaged("its content does not match its name")
         return cls(path, file, description, sync=sync)
 
     def here(self) -> bytearray:
@@ -212,7 +212,7 @@ class Spool:
                 partial = _InFile.found(path, sync=self._sync)
             except Damaged as damage:
                 LOG.warning(
-                    "%s, part of an upload, is of no use and deleted; its edge sends it again: %s",
+                    "deleted %s, an incomplete upload that is not usable; its edge will send it again: %s",
                     path,
                     damage,
                 )

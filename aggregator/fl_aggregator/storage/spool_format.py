@@ -121,10 +121,10 @@ def describe(file: mmap.mmap) -> Description:
         raise Damaged(f"{len(file)} bytes, expected at least {_FOOTER.size}")
     magic, length, chunks = _FOOTER.unpack_from(file, len(file) - _FOOTER.size)
     if magic != _MAGIC:
-        raise Damaged("it does not end as a file of the spool does")
+        raise Damaged("it does not end like a spool file")
     end = len(file) - _FOOTER.size - _ENTRY.size * chunks
     if end < length:
-        raise Damaged(f"{len(file)} bytes, which is less than it says of itself")
+        raise Damaged(f"{len(file)} bytes, which is less than its footer says")
     try:
         description = Description.model_validate_json(file[end - length : end])
     except ValidationError as error:

@@ -100,8 +100,8 @@ class Display:
             elif isinstance(effect, do.AnnounceRound):
                 names = ", ".join(effect.cohort[:NAMED])
                 more = f" and {len(effect.cohort) - NAMED} more" if len(effect.cohort) > NAMED else ""
-                what = "is to make the first weights" if effect.base is None else "selected"
-                said = f"{names} {what}" if effect.base is None else f"{what} {names}{more}"
+                what = "will create the initial weights" if effect.base is None else "selected"
+                said = f"edge {names} {what}" if effect.base is None else f"{what} {names}{more}"
                 LOG.info("round %d: %s", effect.round, said)
         if said_of_waiting is not None:
             LOG.info("%s", said_of_waiting)

@@ -72,7 +72,7 @@ def _overview(picture: Snapshot, *, ascii_only: bool) -> Table:
     where = status.phase if status.round is None else f"round {status.round}"
     if status.paused is not None:
         grid.add_row(
-            "paused", Text(f"{one_line(status.paused)}; it goes on by itself when there is room", style=BAD)
+            "paused", Text(f"{one_line(status.paused)}; continues by itself when there is space", style=BAD)
         )
     grid.add_row(where, _bar(status.have, status.need, _doing(picture)))
     if picture.waiting:

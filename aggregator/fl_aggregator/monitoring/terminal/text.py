@@ -86,7 +86,7 @@ def now_line(picture: Snapshot) -> str:
     where = status.phase if status.round is None else f"round {status.round}: {status.phase}"
     said = [where]
     if status.paused is not None:
-        said = [f"paused: {one_line(status.paused)}; it goes on by itself when there is room"]
+        said = [f"paused: {one_line(status.paused)}; continues by itself when there is space"]
     elif status.phase == "selecting":
         said.append(picture.waiting or f"{status.have} of {status.need} edges ready")
     elif status.phase == "collecting":
@@ -97,7 +97,7 @@ def now_line(picture: Snapshot) -> str:
         if status.missing:
             said.append(f"waiting for {', '.join(status.missing)}{'' if len(status.missing) < 10 else ' …'}")
     if status.seconds_left is not None and status.paused is None:
-        said.append(f"for {duration(status.seconds_left)} at most")
+        said.append(f"at most {duration(status.seconds_left)} left")
     return ", ".join(said)
 
 

@@ -18,7 +18,7 @@ from fl_aggregator.monitoring.tracking.trackers import Vitals
 from fl_aggregator.monitoring.views import edge_states, status
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import PHASES, TIMED, Run
+from fl_aggregator.round.state import TIMED, Run
 from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
@@ -48,10 +48,10 @@ class Prometheus(Collector):
         registry.register(self)
         self._rounds = client.Counter("fl_rounds", "Rounds that have ended.", ["outcome"], registry=registry)
         self._updates = client.Counter(
-            "fl_updates", "Updates of edges that were answered.", ["verdict", "reason"], registry=registry
+            "fl_updates", "Answered updates from edges.", ["verdict", "reason"], registry=registry
         )
         self._seconds = client.Histogram(
-            "fl_round_phase_seconds", "How long the phases of rounds took.", ["phase"], buckets=BUCKETS,
+            "fl_round_phase_seconds", "Duration of the phases of rounds.", ["phase"], buckets=BUCKETS,
             registry=registry,
         )  # fmt: skip
         # All series are there from the beginning, so that a first increase can be seen.
@@ -94,7 +94,7 @@ class Prometheus(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield _labelled(
-            CounterMetricFamily("fl_tracking_failures", "What trackers could not write.", labels=["tracker"]),
+            CounterMetricFamily("fl_tracking_failures", "Failed writes of trackers.", labels=["tracker"]),
             dict(self._failures),
         )
         if self._vitals is not None:
@@ -112,34 +112,34 @@ def _of_vitals(vitals: Vitals) -> Iterator[Metric]:
         CounterMetricFamily("fl_refused_messages", "Messages refused or dropped.", labels=["reason"]),
         dict(vitals.refused),
     )
-    yield GaugeMetricFamily("fl_inbox_messages", "Messages that wait to be looked at.", vitals.inbox)
+    yield GaugeMetricFamily("fl_inbox_messages", "Messages that wait to be processed.", vitals.inbox)
     yield GaugeMetricFamily(
-        "fl_spool_bytes", "Bytes of accepted and coming updates on disk.", vitals.spool_bytes
+        "fl_spool_bytes", "Bytes of accepted and arriving updates on disk.", vitals.spool_bytes
     )
-    yield GaugeMetricFamily("fl_connected", "1 if the broker is connected.", float(vitals.connected))
+    yield GaugeMetricFamily("fl_connected", "1 if connected to the broker.", float(vitals.connected))
     yield GaugeMetricFamily(
-        "fl_paused", "1 while the run stands still for want of disk.", float(vitals.paused)
+        "fl_paused", "1 while the run is paused because the disk is full.", float(vitals.paused)
     )
 
 
 def _of_state(state: Run) -> Iterator[Metric]:
     seen = Tally(view.state for view in edge_states.open_round(state, (), {}).values())
     yield _labelled(
-        GaugeMetricFamily("fl_edges", "Edges of the roster, by what they do.", labels=["state"]),
+        GaugeMetricFamily("fl_edges", "Known edges, by state.", labels=["state"]),
         {name: seen[name] for name in STATES},
     )
     yield _labelled(
-        GaugeMetricFamily("fl_phase", "1 for the phase in which the run is.", labels=["phase"]),
+        GaugeMetricFamily("fl_phase", "1 for the current phase of the run.", labels=["phase"]),
         {phase.name: float(phase is type(state.phase)) for phase in PHASES},
     )
     have, need = status.progress(state)
     yield GaugeMetricFamily("fl_updates_have", "Updates of the open round, or edges that are ready.", have)
-    yield GaugeMetricFamily("fl_updates_need", "How many of them are wanted.", need)
-    yield GaugeMetricFamily("fl_model_version", "Versions of the model that were made.", state.version)
+    yield GaugeMetricFamily("fl_updates_need", "Number of updates or edges needed.", need)
+    yield GaugeMetricFamily("fl_model_version", "Versions of the model made so far.", state.version)
     yield GaugeMetricFamily(
-        "fl_model_versions_wanted", "Versions that are to be made.", state.settings.rounds
+        "fl_model_versions_wanted", "Versions of the model to make.", state.settings.rounds
     )
-    for name, what in (("accuracy", "Accuracy of"), ("loss", "Loss an example of")):
+    for name, what in (("accuracy", "Accuracy of"), ("loss", "Loss per example of")):
         if name in state.metrics:
             yield GaugeMetricFamily(
                 f"fl_{name}", f"{what} the newest evaluated version.", state.metrics[name]

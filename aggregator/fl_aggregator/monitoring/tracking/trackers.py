@@ -86,9 +86,7 @@ class Trackers:
         self._waiting.put(None)
         thread.join(CLOSE_TIMEOUT)
         if thread.is_alive():
-            LOG.warning(
-                "trackers are still writing after %g s; what they have not written is lost", CLOSE_TIMEOUT
-            )
+            LOG.warning("trackers are still writing after %g s; the rest is lost", CLOSE_TIMEOUT)
 
     def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:
         if not self._trackers:
@@ -111,7 +109,7 @@ class Trackers:
 
     def _later(self, tracker: Tracker, action: Callable[[], None]) -> None:
         if self._waiting.qsize() >= MAX_WAITING:
-            self._failed(tracker, f"{MAX_WAITING} rounds wait to be written")
+            self._failed(tracker, f"{MAX_WAITING} rounds are waiting to be written")
         else:
             self._waiting.put((tracker, action))
 
@@ -129,5 +127,5 @@ class Trackers:
         self.failures[tracker.name] += 1
         if self.failures[tracker.name] == 1:
             LOG.warning(
-                "%s: %s; the run goes on, and further failures are only counted", tracker.name, why[:300]
+                "%s: %s; the run continues, and further failures are only counted", tracker.name, why[:300]
             )

@@ -14,10 +14,10 @@ from fl_aggregator.round.roster import Client
 from fl_aggregator.round.state import Aggregating, Collecting, Run, Stopped, Summary
 from fl_shared.protocol import messages as m
 
-LOADING: Final = "is loading its part of the data"
+LOADING: Final = "is loading its data"
 NO_EXAMPLES: Final = "has no examples to train on"
 LOST: Final = "its connection is lost"
-UNCONFIRMED: Final = "has not come back since the aggregator's own connection was lost"
+UNCONFIRMED: Final = "has not returned since the aggregator lost its connection"
 MAX_WHY: Final = 160
 
 

@@ -118,7 +118,7 @@ def log_presence(event: on.Event, state: Run) -> None:
     """``state``: what ``event`` has made of it."""
     match event:
         case on.Registered(client=client, examples=None, roles=roles):
-            LOG.debug("edge %s is here, to %s", client, ", ".join(roles))
+            LOG.debug("edge %s is connected, to %s", client, ", ".join(roles))
         case on.Registered(client=client, examples=examples):
             LOG.debug("edge %s is ready, with %d examples", client, examples)
         case on.EdgeLost(client=client, session=session):
@@ -133,5 +133,5 @@ def _without(client: str, state: Run) -> str:
     if not isinstance(phase, Collecting) or client not in phase.awaited:
         return ""
     grace = state.settings.grace
-    back = f" unless it is back within {grace:g} s (--grace)" if grace else ""
-    return f": round {phase.round} calls another one, or goes on without it{back}"
+    back = f" unless it returns within {grace:g} s (--grace)" if grace else ""
+    return f": round {phase.round} will replace it or continue without it{back}"

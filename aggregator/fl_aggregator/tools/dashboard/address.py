@@ -28,11 +28,11 @@ class WebSocketAddress:
             raise UserError(f"broker: {error}; expected {_FORM}") from None
         if parts.password is not None:
             raise UserError(
-                "broker: a password in the URL can be seen by everybody on this machine; the page asks for it"
+                "broker: a password in the URL is visible to everyone on this machine; the page asks for it"
             )
         if parts.scheme in ("mqtt", "mqtts"):
             raise UserError(
-                f"broker {text!r}: a browser reaches a broker over WebSockets only; expected {_FORM}, "
+                f"broker {text!r}: browsers can only use WebSockets; expected {_FORM}, "
                 "for example ws://localhost:9001/mqtt"
             )
         if parts.scheme not in ("ws", "wss") or not host or parts.query or parts.fragment:

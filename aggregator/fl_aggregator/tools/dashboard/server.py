@@ -86,7 +86,7 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
         # A browser that goes away in the middle of an answer.
-        LOG.debug("a request from %s was not answered to its end", client_address, exc_info=True)
+        LOG.debug("could not send the whole answer to a request from %s", client_address, exc_info=True)
 
 
 class _Server6(_Server):

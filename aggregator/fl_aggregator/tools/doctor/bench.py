@@ -75,7 +75,7 @@ class Bench:
         try:
             probe = Probe(settings, wait=self.wait, holds_acks=holds_acks, window=window)
         except OSError as error:
-            raise ProbeFailed(f"no further connection: {error.strerror or error}") from None
+            raise ProbeFailed(f"cannot connect again: {error.strerror or error}") from None
         except ProbeFailed as error:
             if error.code is not None:
                 self._failures = 0

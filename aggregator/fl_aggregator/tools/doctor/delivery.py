@@ -33,7 +33,7 @@ def round_trips(bench: Bench) -> Finding:
                 "messages",
                 "untested",
                 f"this account may not {'use' if refused else 'read'} {bench.topic('#')}",
-                "nothing can be tried there",
+                "nothing can be tested there",
                 f"ACL: topic readwrite {bench.prefix}/doctor/#",
             )
         seconds = []
@@ -42,15 +42,13 @@ def round_trips(bench: Bench) -> Finding:
             heard = _passed(asker, edge, there, number, bench.wait)
             heard += _passed(edge, asker, back, number, bench.wait)
             if len(heard) < 2:
-                return Finding("messages", "missing", f"of {number + 1} round trips one was lost")
+                return Finding("messages", "missing", f"one of {number + 1} round trips was lost")
             seconds.append(heard[-1].at - begun)
     qos = min(each.qos for each in heard)
     bench.latency = statistics.median(seconds)
     network = _connect_seconds(bench)
     measured = {"median_seconds": round(bench.latency, 5), "tcp_connect_seconds": round(network, 5)}
-    detail = (
-        f"QoS 1 both ways, a question and its answer take {bench.latency * 1000:.1f} ms (median of {TRIPS})"
-    )
+    detail = f"QoS 1 both ways, a round trip takes {bench.latency * 1000:.1f} ms (median of {TRIPS})"
     if qos != 1:
         return Finding("messages", "missing", f"delivered at QoS {qos} instead of 1", measured=measured)
     if bench.latency > 4 * network + SLOW_ANSWER:
@@ -58,7 +56,7 @@ def round_trips(bench: Bench) -> Finding:
             "messages",
             "limited",
             detail,
-            f"the network needs {network * 1000:.1f} ms one way and back: the broker waits before it sends",
+            f"the network needs only {network * 1000:.1f} ms for one: the broker waits before it sends",
             "mosquitto.conf: set_tcp_nodelay true",
             measured=measured,
         )
@@ -80,16 +78,16 @@ def _connect_seconds(bench: Bench) -> float:
             with socket.create_connection((address.host, address.port), bench.wait):
                 times.append(time.monotonic() - begun)
         except OSError as error:
-            raise ProbeFailed(f"no further connection: {error.strerror or error}") from None
+            raise ProbeFailed(f"cannot connect again: {error.strerror or error}") from None
     return min(times)
 
 
 def retained(bench: Bench) -> Finding:
     """Models, births, the open round: all that a late edge must find is retained."""
-    effect = "edges that come later find neither model nor round"
+    effect = "edges that connect later find neither model nor round"
     remedy = "mosquitto.conf: retain_available true"
     if not bench.announced.retain_available:
-        return Finding("retain", "missing", "the broker says that it retains nothing", effect, remedy)
+        return Finding("retain", "missing", "the broker announces that it retains nothing", effect, remedy)
     topic, payload = bench.topic("retained"), b"kept"
     with bench.probe() as speaker:
         code = bench.retain(speaker, "retained", payload)
@@ -102,7 +100,7 @@ def retained(bench: Bench) -> Finding:
             heard = late.hear(1, bench.wait)
         if not heard:
             return Finding(
-                "retain", "missing", "a retained message was acknowledged and not kept", effect, remedy
+                "retain", "missing", "a retained message was acknowledged but not kept", effect, remedy
             )
         if not heard[0].retain or heard[0].payload != payload:
             return Finding("retain", "missing", "a retained message came back altered", effect)
@@ -114,16 +112,16 @@ def retained(bench: Bench) -> Finding:
                     "retain",
                     "missing",
                     "an empty message does not clear a retained one",
-                    "rounds that have ended go on",
+                    "rounds that have ended still look open",
                 )
     return Finding("retain", "ok", "stored, delivered, cleared by an empty message")
 
 
 def wildcards(bench: Bench) -> Finding:
     """``+`` and ``#``: how the aggregator hears edges that it does not know yet."""
-    effect = "the aggregator hears no edge"
+    effect = "the aggregator receives nothing from edges"
     if not bench.announced.wildcards_available:
-        return Finding("wildcards", "missing", "the broker says that it has none", effect)
+        return Finding("wildcards", "missing", "the broker announces that it has none", effect)
     for mark in "+#":
         with bench.probe() as listener, bench.probe(second=True) as speaker:
             code = listener.subscribe([bench.topic(mark)])[0]
@@ -133,13 +131,13 @@ def wildcards(bench: Bench) -> Finding:
                 )
             speaker.say(bench.topic("wild"), mark.encode())
             if not listener.hear(1, bench.wait):
-                return Finding("wildcards", "missing", f"{mark} was granted and brings nothing", effect)
+                return Finding("wildcards", "missing", f"{mark} was granted but delivers nothing", effect)
     return Finding("wildcards", "ok", "+ and #")
 
 
 def foreign_only(bench: Bench) -> Finding:
     """No Local and Retain As Published (MQTT 5, 3.8.3.1): how the aggregator sees who else writes to its topics."""
-    effect = "the aggregator hears what it says itself"
+    effect = "the aggregator receives its own messages"
     with bench.probe() as aggregator, bench.probe(second=True) as other:
         code = aggregator.subscribe([bench.topic("own")], foreign_only=True)[0]
         if code >= FAILURE:
@@ -151,25 +149,27 @@ def foreign_only(bench: Bench) -> Finding:
             other.say(bench.topic("own"), b"foreign")
         heard = hear_until_quiet(aggregator, 3, bench.quiet)
     if any(each.payload == b"own" for each in heard):
-        return Finding("no-local", "limited", "a client hears itself", effect)
+        return Finding("no-local", "limited", "a client receives its own messages", effect)
     foreign = [each for each in heard if each.payload == b"foreign"]
     if not foreign:
-        return Finding("no-local", "missing", "a subscription without its own messages brings no others")
+        return Finding("no-local", "missing", "a subscription with No Local delivers no messages of others")
     if bench.announced.retain_available and not foreign[0].retain:
         return Finding(
             "no-local",
             "limited",
-            "whether a message is retained is not passed on",
-            "what others retain on the aggregator's topics is repaired only when it connects again",
+            "the retain flag is not passed on",
+            "messages that others retain on the aggregator's topics are replaced only when it reconnects",
         )
-    return Finding("no-local", "ok", "own messages stay away, retained ones say so")
+    return Finding("no-local", "ok", "own messages are not delivered, the retain flag is passed on")
 
 
 def shared(bench: Bench) -> Finding:
     """``$share``: each request for a prediction goes to one predictor."""
-    effect = "predictions only by asking one edge by name (predict --client)"
+    effect = "predictions only from an edge that is named (predict --client)"
     if not bench.announced.shared_available:
-        return Finding("shared", "limited", "the broker says that it has no shared subscriptions", effect)
+        return Finding(
+            "shared", "limited", "the broker announces that it has no shared subscriptions", effect
+        )
     name = f"$share/doctor/{bench.topic('shared')}"
     with bench.probe() as one, bench.probe(second=True) as two:
         for each in (one, two):
@@ -191,21 +191,23 @@ def shared(bench: Bench) -> Finding:
     measured = {"first": counts[0], "second": counts[1], "sent": SHARED}
     if sorted(heard[0] + heard[1]) == wanted:
         shares = " and ".join(map(str, counts))
-        return Finding("shared", "ok", f"of {SHARED} requests two predictors got {shares}", measured=measured)
+        return Finding(
+            "shared", "ok", f"two predictors received {shares} of {SHARED} requests", measured=measured
+        )
     if sum(counts) > SHARED:
         what = "requests are answered more than once"
     elif sum(counts):
-        what = "requests are lost, and asked again after 5 s"
+        what = "requests are lost, and repeated after 5 s"
     else:
         what = effect
-    return Finding("shared", "limited", f"of {SHARED} requests {counts} came", what, measured=measured)
+    return Finding("shared", "limited", f"{counts} of {SHARED} requests arrived", what, measured=measured)
 
 
 def wills(bench: Bench) -> Finding:
     """Retained wills: how a lost edge, or a lost aggregator, is noticed before its deadline."""
     if not bench.announced.retain_available:
-        return Finding("wills", "untested", "retained ones need retain", essential=False)
-    effect = "who is lost is noticed at the round's deadline only"
+        return Finding("wills", "untested", "retained wills need retain", essential=False)
+    effect = "lost edges are noticed only at the round's deadline"
     will = bench.will("will", b"gone")
     with bench.probe() as watcher:
         watcher.subscribe([will.topic])
@@ -213,7 +215,9 @@ def wills(bench: Bench) -> Finding:
         cut_at = victim.cut()
         heard = watcher.hear(1, bench.wait)
         if not heard:
-            return Finding("wills", "limited", f"none within {bench.wait:g} s of a cut connection", effect)
+            return Finding(
+                "wills", "limited", f"none within {bench.wait:g} s after a connection was cut", effect
+            )
         seconds = round(heard[0].at - cut_at, 4)
         with bench.probe(second=True) as late:
             late.subscribe([will.topic])
@@ -224,7 +228,7 @@ def wills(bench: Bench) -> Finding:
             "wills",
             "limited",
             "published, but not retained",
-            "edges that come later see ghosts",
+            "clients that connect later take lost edges for online",
             measured=measured,
         )
     if seconds > LATE_WILL:
@@ -242,8 +246,8 @@ def wills(bench: Bench) -> Finding:
 def expiry(bench: Bench) -> Finding:
     """Message expiry: nobody answers a request whose asker has gone."""
     if not bench.announced.retain_available:
-        return Finding("expiry", "untested", "tried with retained messages", essential=False)
-    effect = "requests for predictions are answered long after their askers have gone"
+        return Finding("expiry", "untested", "can only be tested with retained messages", essential=False)
+    effect = "prediction requests are answered long after their askers have left"
     topic = bench.topic("expiry")
     with bench.probe() as speaker:
         bench.retain(speaker, "expiry", b"short-lived", expiry=EXPIRY)
@@ -256,10 +260,12 @@ def expiry(bench: Bench) -> Finding:
             late.subscribe([topic])
             stale = late.hear(1, bench.quiet)
     if stale:
-        return Finding("expiry", "limited", f"a message with {EXPIRY} s to live came after it", effect)
+        return Finding(
+            "expiry", "limited", f"a message that expires after {EXPIRY} s was delivered later", effect
+        )
     if heard and heard[0].expiry is None:
-        return Finding("expiry", "ok", "messages expire; how long they had left is not said")
-    return Finding("expiry", "ok", "messages expire, and say how long they had left")
+        return Finding("expiry", "ok", "messages expire; the remaining time is not passed on")
+    return Finding("expiry", "ok", "messages expire, and the remaining time is passed on")
 
 
 def answers(bench: Bench) -> Finding:
@@ -275,9 +281,9 @@ def answers(bench: Bench) -> Finding:
             ]
         )
         heard = edge.hear(1, bench.wait)
-    effect = f"predictions are answered on {bench.prefix}/predictions for all to see, and predict hears none"
+    effect = f"answers go to {bench.prefix}/predictions, where all can read them, and predict receives none"
     if not heard:
-        return Finding("answers", "limited", "a message with a response topic does not come", effect)
+        return Finding("answers", "limited", "a message with a response topic does not arrive", effect)
     got = (heard[0].response_topic, heard[0].correlation)
     if got != (bench.topic("answer"), correlation):
         return Finding("answers", "limited", "response topic and correlation data are not passed on", effect)

@@ -69,7 +69,7 @@ def examine(reach: BrokerReach, tell: Callable[[Finding], None]) -> Report:
 def _tried(name: str, trial: Trial, bench: Bench) -> Finding:
     """What a broker does not answer, or ends the connection for, it does not have."""
     if bench.is_gone:
-        return Finding(name, "untested", "the broker does not answer any more")
+        return Finding(name, "untested", "the broker no longer answers")
     try:
         return trial(bench)
     except ProbeFailed as error:

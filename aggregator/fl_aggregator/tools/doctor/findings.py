@@ -70,13 +70,13 @@ class Report:
     def verdict(self) -> str:
         """The last line."""
         if self.missing:
-            return "this broker cannot carry a run: " + "; ".join(
+            return "this broker cannot support a run: " + "; ".join(
                 f"{each.name}: {each.effect or each.detail}" for each in self.missing
             )
         if self.unknown:
-            return "whether this broker can carry a run cannot be told: untested: " + _names(self.unknown)
+            return "cannot tell whether this broker can support a run; untested: " + _names(self.unknown)
         limited = tuple(each for each in self.findings if each.verdict == "limited")
-        return "this broker can carry a run" + (f", within limits: {_names(limited)}" if limited else "")
+        return "this broker can support a run" + (f", within limits: {_names(limited)}" if limited else "")
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -65,7 +65,7 @@ def _connected(reach: BrokerReach, seconds: float) -> Finding:
             "connection",
             "limited",
             detail,
-            "the password crosses the network in the clear",
+            "the password is sent unencrypted",
             "a TLS listener: docs/operations.md",
             measured=measured,
         )
@@ -97,8 +97,8 @@ def _run(lookout: Lookout) -> Finding:
         return Finding(
             "run",
             "limited",
-            f"{born.run} is said to be online and says nothing",
-            f"the next aggregator waits {LIVE_WAIT:g} s and takes over",
+            f"{born.run} is marked online but publishes nothing",
+            f"the next aggregator waits {LIVE_WAIT:g} s, then takes over",
         )
     return _clock(status)
 
@@ -115,7 +115,7 @@ def _clock(status: m.Status) -> Finding:
         "run",
         "limited",
         detail,
-        "deadlines do not mind, times in logs and the dates of certificates do",
-        "set the clocks by NTP",
+        "deadlines are not affected, but times in logs and the dates of certificates are",
+        "synchronize the clocks with NTP",
         measured=measured,
     )

@@ -56,17 +56,17 @@ def limits(bench: Bench) -> Finding:
             "limits",
             "missing",
             detail,
-            "our messages are QoS 1",
+            "all messages of a run have QoS 1",
             "mosquitto.conf: max_qos 1",
             measured=measured,
         )
     effects, remedies = [], []
     if receive < WINDOW:
-        effects.append(f"we send {WINDOW} at once, here {receive}, which is slower")
+        effects.append(f"only {receive} messages are sent at once instead of {WINDOW}, which is slower")
         remedies.append(f"max_inflight_messages {WINDOW}")
     if announced.server_keep_alive is not None and announced.server_keep_alive != keepalive:
         effects.append(
-            f"a silent loss is noticed after up to {1.5 * announced.server_keep_alive:g} s, whatever --keepalive says"
+            f"a silent loss is noticed after up to {1.5 * announced.server_keep_alive:g} s, regardless of --keepalive"
         )
         remedies.append("max_keepalive 65535")
     return Finding(
@@ -98,7 +98,8 @@ def packets(bench: Bench) -> Finding:
             _try(bench, size, seconds)
     bench.largest = max(seconds, default=0)
     detail = (
-        ", ".join(f"{spelt(size)} in {took * 1000:.0f} ms" for size, took in seconds.items()) or "none came"
+        ", ".join(f"{spelt(size)} in {took * 1000:.0f} ms" for size, took in seconds.items())
+        or "none arrived"
     )
     if announced is not None:
         detail += f"; {spelt(announced)} announced"
@@ -106,7 +107,7 @@ def packets(bench: Bench) -> Finding:
     if bench.rate is not None and bench.rate < SLOWEST:
         verdict: Verdict = "missing"
         effect = (
-            f"{spelt(round(bench.rate))} a second: chunks of models and updates time out before they come"
+            f"{spelt(round(bench.rate))} per second: chunks of models and updates time out before they arrive"
         )
         remedy = WEBSOCKET_REMEDY if bench.settings.address.is_websocket else "a faster network"
     else:
@@ -120,7 +121,7 @@ def packets(bench: Bench) -> Finding:
     return Finding(
         "packets",
         verdict,
-        detail if lost is None else f"{detail}; {spelt(lost)} did not come in time",
+        detail if lost is None else f"{detail}; {spelt(lost)} did not arrive in time",
         effect,
         remedy if effect else "",
         measured=measured,
@@ -132,9 +133,9 @@ def _judged(largest: int, lost: int | None) -> tuple[Verdict, str]:
     if largest < SMALLEST:
         return "missing", f"a round's announcement needs {spelt(SMALLEST)}"
     if lost is not None and lost <= WHOLE:
-        return "missing", "the broker does not say how much it takes: models and updates never arrive"
+        return "missing", "the broker does not announce its limit: models and updates never arrive"
     if lost is not None:
-        return "limited", "keep --chunk at 4 MiB at most, of fl-edge too"
+        return "limited", "keep --chunk at 4 MiB or less, for fl-edge too"
     if largest < CHUNK:
         effect = f"models and updates travel in chunks of {spelt(largest - 2**10)}: more messages"
         return "limited", effect + (

@@ -52,7 +52,7 @@ def bursts(bench: Bench) -> Finding:
         "large_came": large,
         "refused": refusals,
     }
-    detail = f"{sum(came):,} of {WINDOW * len(came):,} came in bursts of {WINDOW}"
+    detail = f"{sum(came):,} of {WINDOW * len(came):,} arrived in bursts of {WINDOW}"
     if large is not None:
         detail += f", {large} of {WINDOW} of {spelt(size)} each"
     lost = min(came) < WINDOW or (large is not None and large < WINDOW)
@@ -72,7 +72,7 @@ def bursts(bench: Bench) -> Finding:
         "bursts",
         "limited",
         detail + silently,
-        "what is lost of an upload is asked for again after 5 s: rounds are slow",
+        "lost chunks of uploads are requested again after 5 s: rounds are slow",
         QUEUE_REMEDY,
         measured=measured,
     )
@@ -110,7 +110,7 @@ def backlog(bench: Bench) -> Finding:
             heard += hear_until_quiet(reader, BACKLOG - len(heard), max(1.0, patience))
     came = len({each.topic for each in heard})
     measured = {"asked": BACKLOG, "came": came}
-    detail = f"{came} of {BACKLOG} retained chunks came at one SUBSCRIBE"
+    detail = f"{came} of {BACKLOG} retained chunks arrived after one SUBSCRIBE"
     if len(codes) != BACKLOG or max(codes) >= FAILURE:
         return Finding(
             "model windows", "missing", f"{BACKLOG} filters in one SUBSCRIBE are refused", measured=measured
@@ -121,7 +121,7 @@ def backlog(bench: Bench) -> Finding:
         "model windows",
         "limited" if came else "missing",
         detail,
-        "edges ask for the others again, after a time-out each: models load slowly",
+        "edges request the others again, after a time-out each: models load slowly",
         QUEUE_REMEDY,
         measured=measured,
     )

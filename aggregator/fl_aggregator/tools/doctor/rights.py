@@ -33,7 +33,9 @@ def of_account(bench: Bench, reach: BrokerReach, is_online: bool) -> Finding:
             essential=False,
         )
     if is_online:
-        return Finding("rights", "untested", "a run is online, whose topics are left alone", essential=False)
+        return Finding(
+            "rights", "untested", "a run is online, and its topics are left alone", essential=False
+        )
     nobody = secrets.token_hex(6)
     unwritten, silent = _try(bench, nobody)
     to_write = _written_by_aggregator(nobody)
@@ -46,8 +48,8 @@ def of_account(bench: Bench, reach: BrokerReach, is_online: bool) -> Finding:
             "rights",
             "missing",
             "this account may not " + ", ".join(measured["forbidden"]),
-            "it cannot be a run's aggregator",
-            "ACL: as fl-aggregator provision makes it",
+            "it cannot run an aggregator",
+            "ACL: use the one that fl-aggregator provision makes",
             measured=measured,
         )
     unproved = [
@@ -59,15 +61,17 @@ def of_account(bench: Bench, reach: BrokerReach, is_online: bool) -> Finding:
         return Finding(
             "rights",
             "ok",
-            "all of an aggregator's and of any edge's",
-            "whoever reaches this broker may be anybody: for networks that you trust" if open_to_all else "",
+            "all rights of an aggregator and of any edge",
+            "anyone who reaches this broker can pose as any client: only for networks that you trust"
+            if open_to_all
+            else "",
             "fl-aggregator provision makes accounts" if open_to_all else "",
             measured=measured,
         )
     return Finding(
         "rights",
         "ok",
-        f"all of an aggregator's, as far as can be seen: only edges can show that it may read {', '.join(unproved)}",
+        f"all rights of an aggregator that can be tested: only edges can show that it may read {', '.join(unproved)}",
         measured=measured,
     )
 

@@ -29,7 +29,7 @@ class Grant:
 
 def text(accounts: Iterable[Account], prefix: str) -> str:
     """The file for Mosquitto 2.0 and 2.1. Who is not in it may do nothing, and there is nothing for everybody."""
-    lines = ["# Made by `fl-aggregator provision`, which writes it anew with each change."]
+    lines = ["# Made by `fl-aggregator provision`, which rewrites it with each change."]
     for account in accounts:
         lines += ["", f"# {', '.join(account.roles)}", f"user {account.name}"]
         lines += [f"topic {grant.access} {grant.filter}" for grant in grants(account, prefix)]

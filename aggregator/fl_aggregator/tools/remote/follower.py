@@ -87,8 +87,8 @@ class Follower:
                 self.answered = True
             case mqtt.Subscribed(refused=refused):
                 raise UserError(
-                    f"the broker does not let this account read {', '.join(refused)}: "
-                    "watch with one that may, the operator's for example"
+                    f"the broker does not allow this account to read {', '.join(refused)}: "
+                    "use an account that may, for example the operator's"
                 )
             case mqtt.Refused(reason=reason):
                 raise UserError(reason)
@@ -218,7 +218,7 @@ def _waiting(status: m.Status, edges: m.Edges | None) -> str:
                 said.append(f"{what}: {names_of(few[:10], len(few))}")
         unknown = status.need - len(edges.edges) - edges.left_out
         if unknown > 0:
-            said.append(f"{unknown} more have not come yet")
+            said.append(f"{unknown} more have not connected yet")
     return "; ".join(said)
 
 

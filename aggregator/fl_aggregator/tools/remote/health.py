@@ -71,10 +71,10 @@ def _why_not(run: Lookout, where: str) -> str:
         return f"no run is online {where}; the last one, {born.run}, is offline"
     online = f"run {born.run} is online {where}, but"
     if status is None or status.run != born.run:
-        return f"{online} does not say how it is"
+        return f"{online} has published no status"
     if status.epoch != born.epoch:
-        return f"{online} has not said how it is since it was started again"
-    return f"{online} its last status is of {status.written}: does its aggregator live?"
+        return f"{online} has published no status since it was resumed"
+    return f"{online} its last status is from {status.written}: is its aggregator still running?"
 
 
 def line(status: m.Status) -> str:

@@ -76,7 +76,7 @@ class Lookout:
             case mqtt.Subscribed(refused=()):
                 self.answered = True
             case mqtt.Subscribed(refused=refused):
-                raise UserError(f"the broker does not let this account read {', '.join(refused)}")
+                raise UserError(f"the broker does not allow this account to read {', '.join(refused)}")
             case mqtt.Refused(reason=reason):
                 raise UserError(reason)
             case mqtt.Lost(reason=reason):

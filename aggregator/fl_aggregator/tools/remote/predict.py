@@ -72,7 +72,7 @@ def _exchange(
                 ask_at = 0.0
             case mqtt.Subscribed(refused=refused):
                 raise UserError(
-                    f"the broker does not let this account read {', '.join(refused)}: check its rights"
+                    f"the broker does not allow this account to read {', '.join(refused)}: check its rights"
                 )
             case mqtt.Refused(reason=reason):
                 raise UserError(reason)
@@ -80,7 +80,7 @@ def _exchange(
                 try:
                     answer = codec.decode(answers, event.payload)
                 except codec.DecodeError as error:
-                    raise RunFailed(f"an answer came that cannot be read: {error}") from None
+                    raise RunFailed(f"received an answer that cannot be decoded: {error}") from None
                 assert isinstance(answer, m.Prediction)
                 return answer
             case _:
@@ -94,7 +94,7 @@ def _exchange(
 def one_line(prediction: m.Prediction) -> str:
     """The answer for a person."""
     if prediction.error is not None:
-        return f"error from {prediction.client}: {prediction.error}"
+        return f"edge {prediction.client} could not answer: {prediction.error}"
     probabilities = prediction.probabilities or {}
     sure = probabilities.get(prediction.label or "", 0.0)
     return (

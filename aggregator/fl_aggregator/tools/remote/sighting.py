@@ -40,12 +40,12 @@ class ObservedRun:
         since = f"since {status.written}{ago}"
         if self.online:
             return (
-                f"the aggregator has said nothing {since}, though it is not known to be gone: it hangs, or its "
-                "connection does; if it does not come back, stop it there and start it again with --resume"
+                f"no message from the aggregator {since}, although it is not known to be offline: it or its connection "
+                "hangs; if it does not recover, stop it where it runs and start it again with --resume"
             )
         return (
-            f"the aggregator is offline, its last word was at {status.written}{ago}: edges keep what they have; "
-            "take the run up again where it ran, with fl-aggregator start --resume DIR"
+            f"the aggregator is offline, its last status was at {status.written}{ago}: edges keep their updates; "
+            "resume the run where it ran, with fl-aggregator start --resume DIR"
         )
 
 

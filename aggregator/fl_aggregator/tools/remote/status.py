@@ -30,8 +30,8 @@ def nothing_there(follower: Follower, wait: float) -> str:
     if not follower.answered:
         return f"the broker has not answered the subscription within {duration(wait)} (--wait)"
     return (
-        f"no run {follower.where}: no status came within {duration(wait)} (--wait); "
-        "is it the broker and the --prefix of the run, and has it been started?"
+        f"no run {follower.where}: no status arrived within {duration(wait)} (--wait); "
+        "are --broker and --prefix those of the run, and has it been started?"
     )
 
 

@@ -36,9 +36,9 @@ def stop(broker: BrokerReach, wanted: str | None, reason: str, timeout: float) -
         m.Control(run=wanted or "any", reason=reason)
     except ValidationError as error:
         if error.errors()[0]["loc"] == ("run",):
-            raise UserError(f"--run {wanted!r}: expected 1 to 64 of A-Z a-z 0-9 _ -") from None
+            raise UserError(f"--run {wanted!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -") from None
         raise UserError(
-            f"--reason: {len(reason)} characters, expected at most 200, none of them a control character"
+            f"--reason: {len(reason)} characters, expected at most 200 without control characters"
         ) from None
     inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
     with Network("fl-stop") as network:
@@ -82,7 +82,7 @@ class _Watch:
             last = "" if born is None else f"; the last one, {born.run}, is offline"
             raise UserError(f"no run is online {where}{last}")
         if wanted not in (None, born.run):
-            raise UserError(f"--run {wanted}: it is run {born.run} that is online {where}")
+            raise UserError(f"--run {wanted}: the run that is online {where} is {born.run}")
         return born.run
 
     def end(self, order: m.Control, timeout: float) -> str:
@@ -95,13 +95,15 @@ class _Watch:
             born, over = self._run.born, self._is_over(order.run)
             assert born is not None
             if born.run != order.run:
-                return f"run {order.run} has ended; run {born.run} is online now"
+                return f"run {order.run} stopped; run {born.run} is online now"
             gone = born.state == "offline"
             silent_since = (silent_since or now) if gone or over else None
             if silent_since is not None and over and (gone or now - silent_since > GOODBYE_WAIT):
-                return f"run {order.run} has ended: {self._last()}"
+                return f"run {order.run} stopped ({self._last()})"
             if silent_since is not None and now - silent_since > BLINK:
-                return f"run {order.run}: its aggregator is gone without a last word ({self._last()})"
+                return (
+                    f"run {order.run}: its aggregator is offline and did not report the end ({self._last()})"
+                )
             if now >= ask_at and not over:
                 # Of this start only: said again by somebody else, it must not end the run when it is taken up.
                 payload = codec.encode(order.model_copy(update={"epoch": born.epoch}))
@@ -111,8 +113,8 @@ class _Watch:
                 ask_at = now + REPEAT_EVERY
             self._run.hear(0.2)
         raise RunFailed(
-            f"run {order.run} has not ended within {timeout:g} s ({self._last()}): "
-            f"does its aggregator live, and may this account write to {topic}?"
+            f"run {order.run} has not stopped within {timeout:g} s ({self._last()}): "
+            f"is its aggregator still running, and may this account write to {topic}?"
         )
 
     def _is_over(self, run: str) -> bool:
@@ -124,6 +126,7 @@ class _Watch:
     def _last(self) -> str:
         status = self._run.status
         if status is None:
-            return "it has never said how it is"
+            return "no status received"
         number = "" if status.round is None else f", round {status.round}"
-        return f"last status: {status.phase}{number}, version {status.version} of {status.rounds}, {status.written}"
+        version = f"version {status.version or 0} of {status.rounds}"
+        return f"last status: {status.phase}{number}, {version}, {status.written}"

@@ -89,7 +89,7 @@ class _Lines:
             self._pause = FIRST
         trouble = "" if picture.over else _trouble(follower, sight)
         if bool(trouble) != bool(self._trouble):
-            self._say([trouble or "all is well again"])
+            self._say([trouble or "broker and aggregator are back"])
             self._trouble, self._pause = trouble, FIRST
         if last:
             self._say(summary_lines(picture))
@@ -150,7 +150,7 @@ def _follow(follower: Follower, give_up: float, output: _Json | _Lines | _Drawn)
         gone = (gone or now) if follower.lost is not None or not sight.alive else None
         if gone is not None and not over and now - gone >= give_up:
             why = _trouble(follower, sight)
-            raise RunFailed(f"given up after {duration(give_up)} (--give-up): {why}")
+            raise RunFailed(f"gave up after {duration(give_up)} (--give-up): {why}")
 
 
 def _trouble(follower: Follower, sight: ObservedRun) -> str:

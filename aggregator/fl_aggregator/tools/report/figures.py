@@ -124,7 +124,7 @@ def stacked(
         if len(heights) > 1:
             _legend(axes, len(heights))
 
-    said = "; ".join(f"{label}: {sum(values):.4g} {unit} in all" for label, values in heights)
+    said = "; ".join(f"{label}: {sum(values):.4g} {unit} in total" for label, values in heights)
     return draw(name, size, f"{title} by round. {said}", paint)
 
 
@@ -236,9 +236,7 @@ def accuracies(name: str, found: Sequence[tuple[str, float]], overall: float | N
 
     height = 2.9 if len(found) > MAX_EDGES else 0.9 + 0.19 * max(4, len(found))
     said = f"lowest {min(values):.4f}, highest {max(values):.4f}"
-    return draw(
-        name, (HALF[0], height), f"Accuracy of {len(found)} edges on what they hold out: {said}", paint
-    )
+    return draw(name, (HALF[0], height), f"Accuracy of {len(found)} edges on their holdouts: {said}", paint)
 
 
 def against(

@@ -45,7 +45,7 @@ def page(runs: Sequence[RunReport]) -> str:
             *body,
             tag(
                 "footer",
-                f"Written by fl-mqtt {version('fl-mqtt')} from what lies in the directories of the runs.",
+                f"Written by fl-mqtt {version('fl-mqtt')} from the run directories.",
             ),
         ),
         lang="en",
@@ -68,9 +68,9 @@ def _one(run: RunReport) -> list[Child]:
 
 def _state(run: RunReport) -> Markup:
     """When, and whether it came to its end."""
-    began = f"run {run.record.get('run', '?')}, begun {run.record.get('started', '?')}"
+    began = f"run {run.record.get('run', '?')}, started {run.record.get('started', '?')}"
     times = run.record.get("epoch", 1)
-    again = f", taken up again {times - 1} times" if isinstance(times, int) and times > 1 else ""
+    again = f", resumed {times - 1} times" if isinstance(times, int) and times > 1 else ""
     if run.ended:
         return tag("span", f"{began}, ended {run.record['ended']}{again}")
     open_end = f"not finished: {versions(run)} of {run.settings.get('rounds', '?')} versions"
@@ -93,8 +93,8 @@ def _faults(runs: Sequence[RunReport]) -> Markup | None:
     found = [fault for run in runs for fault in run.faults]
     if not found:
         return None
-    return section("What could not be read", tag("ul", *(tag("li", fault) for fault in found)),
-                   note="It is left out of all that follows.")  # fmt: skip
+    return section("Unreadable data", tag("ul", *(tag("li", fault) for fault in found)),
+                   note="Not included below.")  # fmt: skip
 
 
 def _several(runs: Sequence[RunReport]) -> list[Child]:
@@ -123,7 +123,7 @@ def _outcomes(runs: Sequence[RunReport]) -> Markup:
         "accuracy",
         "best",
         "loss",
-        "to the target",
+        "target reached after",
         "time in rounds",
         "up",
         "down",
@@ -140,12 +140,12 @@ def _outcomes(runs: Sequence[RunReport]) -> Markup:
              in_words(sum(line.bytes.down for line in run.rounds)), sum(len(line.lost) for line in run.rounds)]
         )  # fmt: skip
     note = None if target is None else f"The target is an accuracy of {target:g}."
-    return section("How far they came", table(head, rows, caption="Runs"), note=note)
+    return section("Results", table(head, rows, caption="Runs"), note=note)
 
 
 def _overlaid(runs: Sequence[RunReport]) -> Markup:
     if not any(run.rounds for run in runs):
-        return section("Learning", note="None of the runs has ended a round yet.")
+        return section("Learning", note="No round of any run has ended yet.")
     by_round = [(run.name, *run.series("accuracy")) for run in runs]
     losses = [(run.name, *run.series("loss")) for run in runs]
     by_time = [(run.name, *figures.against(run, lambda line: line.duration, "accuracy")) for run in runs]

@@ -95,13 +95,15 @@ def read(directory: Path) -> RunReport:
     """Raises ``UserError`` if nothing in ``directory`` can be read as a run."""
     run = RunReport(directory, directory.resolve().name)
     if not directory.is_dir():
-        raise UserError(f"{directory}: is not there, expected the directory of a run")
+        raise UserError(f"{directory}: does not exist, expected a run directory")
     run.record = _record(run)
     found = {line.round: line for line in _lines(run, HISTORY, TypeAdapter(RoundRecord))}
     run.rounds = [found[number] for number in sorted(found)]
     if not run.record and not run.rounds:
         why = f": {run.faults[0]}" if run.faults else ""
-        raise UserError(f"{directory}: holds no run (neither {RUN} nor a line of {HISTORY} can be read){why}")
+        raise UserError(
+            f"{directory}: contains no run (neither {RUN} nor a line of {HISTORY} can be read){why}"
+        )
     run.parts = {part.client: part for part in _lines(run, PARTS, TypeAdapter(Part))}
     for accepted in _lines(run, journal.FILE, TypeAdapter(_Accepted), _ACCEPTED):
         run.newest[accepted.update.client] = accepted.update
@@ -115,7 +117,7 @@ def _record(run: RunReport) -> dict[str, Any]:
     try:
         found = json.loads(file.read_bytes())
         if not isinstance(found, dict):
-            raise ValueError(f"holds a {type(found).__name__}, expected an object")
+            raise ValueError(f"contains a {type(found).__name__}, expected an object")
     except OSError as error:
         run.faults.append(f"{file}: {error.strerror}")
     except (ValueError, RecursionError) as error:
@@ -141,6 +143,6 @@ def _lines(run: RunReport, name: str, adapter: TypeAdapter[Line], begins: bytes 
                     run.faults.append(f"{file}: line {number}: {where}: {first['msg']}")
     except FileNotFoundError:
         if name == HISTORY:
-            run.faults.append(f"{file}: is not there")
+            run.faults.append(f"{file}: does not exist")
     except OSError as error:
         run.faults.append(f"{file}: {error.strerror}")

@@ -66,9 +66,9 @@ def learning(run: RunReport) -> Markup:
                                     share=True))  # fmt: skip
     if losses:
         drawn.append(figures.curves(f"{run.name}/loss", "Loss", losses, along="round"))
-    note = "Of each version, on the test split where an edge evaluates it, else on what the edges hold out."
+    note = "Of each version: on the test split if an edge evaluates on it, else on the edges' holdouts."
     if not drawn:
-        return section("Learning", note="Nothing was measured: no edge evaluates, and none holds data out.")
+        return section("Learning", note="Nothing was measured: no edge evaluates, and none has a holdout.")
     return section("Learning", tag("div", *drawn, class_="figures"), note=note)
 
 
@@ -83,7 +83,7 @@ def cost(run: RunReport) -> Markup:
     )
     return section(
         "Time and traffic", tag("div", *drawn, class_="figures"),
-        note="Evaluating goes on beside the next round. A model that is published counts once, however many fetch it.",
+        note="Evaluation runs during the next round. A published model counts once, however many edges fetch it.",
     )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def rounds(run: RunReport) -> Markup:
     left = len(run.rounds) - len(shown)
     note = "Phases in seconds."
     if left:
-        note += f" The last {len(shown)} rounds; {left} more before them: --csv has all."
+        note += f" The last {len(shown)} rounds; {left} earlier ones are in the file of --csv."
     return section(
         "Rounds", table(head, rows, caption="Rounds", words=frozenset({1, len(head) - 1})), long=True,
         note=note,
@@ -190,8 +190,8 @@ def labels(run: RunReport) -> Markup | None:
     names = figures.evenly(_order(run.parts))
     classes = list(dict.fromkeys(label for part in run.parts.values() for label in part.labels))
     note = (
-        f"How the partition {run.settings.get('partition', '')} dealt the data out: the area of a disc is the "
-        "number of examples. Known since all edges were simulated on one machine; real edges never send it."
+        f"How the scheme {run.settings.get('partition', '')} split the data: the area of a disc is the "
+        "number of examples. Known because all edges were simulated on one machine; real edges never send this."
     )
     if len(names) < len(run.parts):
         note += f" {len(names)} of {len(run.parts)} edges, evenly chosen."
@@ -200,7 +200,7 @@ def labels(run: RunReport) -> Markup | None:
     drawn = figures.labels(f"{run.name}/labels", [(name, run.parts[name].labels) for name in names], classes)
     rows = [[name, sum(run.parts[name].labels.values()), *(run.parts[name].labels.get(c, 0) for c in classes)]
             for name in _order(run.parts)[:MAX_ROWS]]  # fmt: skip
-    shown = table(["edge", "all", *classes], rows, caption="Examples of each label on each edge")
+    shown = table(["edge", "total", *classes], rows, caption="Examples of each label on each edge")
     return section(
         "Labels on the edges", drawn, tag("details", tag("summary", "As a table"), shown), note=note
     )
@@ -213,7 +213,7 @@ def accuracy_by_edge(run: RunReport) -> Markup | None:
         return None
     return section(
         "Accuracy of each edge", figures.accuracies(f"{run.name}/accuracies", found, run.last("accuracy")),
-        note="Of each edge's newest update, trained on its own data, on what the edge holds out of them.",
+        note="Of each edge's newest update, on the edge's own holdout.",
     )  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def confusion(run: RunReport) -> Markup | None:
     if found is None:
         return None
     line, matrix = found
-    note = f"Version {line.version} on the test split: true classes by row, what the model took them for by column."
+    note = f"Version {line.version} on the test split: true classes by row, predicted classes by column."
     shown = _matrix(matrix) if len(matrix.labels) <= MAX_MATRIX else _confused(matrix)
     return section("Confusion", shown, note=note)
 
@@ -233,14 +233,14 @@ def _matrix(matrix: ConfusionMatrix) -> Markup:
         whole = sum(counts) or 1
         cells = [
             tag("td", count or None, style=_shade(count / whole, right=column == index),
-                title=f"{label} taken for {matrix.labels[column]}: {count}")
+                title=f"{label} predicted as {matrix.labels[column]}: {count}")
             for column, count in enumerate(counts)
         ]  # fmt: skip
         rows.append(
             tag("tr", tag("th", label, scope="row"), *cells, tag("td", f"{counts[index] / whole:.0%}"))
         )
     head = tag("tr", tag("td"), *(tag("th", label, scope="col") for label in matrix.labels),
-               tag("th", "right", scope="col"))  # fmt: skip
+               tag("th", "correct", scope="col"))  # fmt: skip
     return tag("div", tag("table", tag("caption", "Confusion matrix"), tag("thead", head), tag("tbody", *rows)),
                class_="scroll matrix", tabindex="0", role="region", aria_label="Confusion matrix")  # fmt: skip
 
@@ -262,7 +262,7 @@ def _confused(matrix: ConfusionMatrix, most: int = 30) -> Markup:
     ]
     pairs.sort(key=lambda pair: -pair[0])
     rows = [(true, taken, count) for count, true, taken in pairs[:most]]
-    return table(["class", "taken for", "examples"], rows, caption="The most frequent confusions",
+    return table(["class", "predicted as", "examples"], rows, caption="The most frequent confusions",
                  words=frozenset({0, 1}))  # fmt: skip
 
 
@@ -277,7 +277,7 @@ def refusals(run: RunReport) -> Markup | None:
     ranked = sorted(counts.items(), key=lambda item: -item[1])
     rows = [(name, reason, times) for (name, reason), times in ranked[:MAX_ROWS]]
     return section("Refused", table(["edge", "reason", "times"], rows, caption="Refused", words=frozenset({0, 1})),
-                   note="Messages that the aggregator did not take, by edge and reason.")  # fmt: skip
+                   note="Messages that the aggregator refused, by edge and reason.")  # fmt: skip
 
 
 def settings(run: RunReport) -> Markup:

@@ -13,18 +13,18 @@ const Banner = (() => {
   function judge(federation, link, prefix, now) {
     const { status, aggregator } = federation;
     const age = federation.age(now);
-    const then = federation.statusAt === null ? "" : ` What follows is from ${Format.time(federation.statusAt)}.`;
+    const then = federation.statusAt === null ? "" : ` The data below is from ${Format.time(federation.statusAt)}.`;
     if (link.state === "refused") return { tone: "bad", text: `${link.detail}.` };
     if (link.state === "lost") return { tone: "bad", text: `No connection to the broker ${link.address} since ${Format.time(link.since)}; trying again.${then}` };
     if (link.state === "connecting") return now - link.since > 1500 ? { tone: "warn", text: `Connecting to the broker ${link.address} …` } : null;
     if (link.detail) return { tone: "warn", text: `${link.detail}.` };
     if (!status) return now - link.since < 3000 ? null : { tone: "warn", text: `Nothing is published under the prefix ${prefix} at ${link.address}: is an aggregator running there?` };
-    if (status.phase === "finished") return { tone: "good", text: "The run is finished. Edges that are present still answer predictions." };
+    if (status.phase === "finished") return { tone: "good", text: "The run is finished. Connected edges still answer prediction requests." };
     if (status.phase === "failed") return { tone: "bad", text: "The run failed; the aggregator's terminal and log say why." };
-    if (status.phase === "interrupted") return { tone: "warn", text: "The run was interrupted. fl-aggregator start --resume goes on with it." };
+    if (status.phase === "interrupted") return { tone: "warn", text: "The run was interrupted. Continue it with fl-aggregator start --resume." };
     if (aggregator?.state === "offline") return { tone: "bad", text: `The aggregator is offline.${then} Edges keep their updates until it is back.` };
-    if (age > STALE_AFTER) return { tone: "bad", text: `Nothing heard from the aggregator for ${Format.seconds(age / 1000)}.${then}` };
-    if (status.paused) return { tone: "warn", text: `The run stands still: ${status.paused}` };
+    if (age > STALE_AFTER) return { tone: "bad", text: `No message from the aggregator for ${Format.seconds(age / 1000)}.${then}` };
+    if (status.paused) return { tone: "warn", text: `The run is paused: ${status.paused}` };
     return null;
   }
 

@@ -38,8 +38,8 @@ class Broker {
       // comes at QoS 1 (protocol, 1.7).
       const below = ["aggregator", "status", "history", this.answers, "clients/+/presence", "replies/+", "round/+/result"];
       client.subscribe(below.map((one) => `${this.prefix}/${one}`), { qos: 0 }, (error, granted) => {
-        if (error && !this.ended) onState("refused", `The broker does not let this account read: ${error.message}`);
-        else if (granted?.some((one) => one.qos >= 128)) onState("connected", "The broker does not let this account read everything");
+        if (error && !this.ended) onState("refused", `The broker does not allow this account to read: ${error.message}`);
+        else if (granted?.some((one) => one.qos >= 128)) onState("connected", "The broker does not allow this account to read everything");
         else onState("connected", "");
       });
       this.edges.connected(Date.now());
@@ -54,7 +54,7 @@ class Broker {
       if (this.ended) return;
       // Bad credentials (134), not authorised (135), banned (138); 4 and 5 in MQTT 3.1.1.
       if ([4, 5, 134, 135, 138].includes(error.code)) {
-        onState("refused", "The broker refused the account: check user and password");
+        onState("refused", "The broker refused the account: check the user and the password");
         this.end();
       } else onState("lost", "");
     });

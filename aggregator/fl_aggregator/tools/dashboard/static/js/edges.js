@@ -9,9 +9,9 @@ const Edges = (() => {
     missing: "missing", in: "in", uploading: "uploading", training: "training", selected: "selected", present: "present", offline: "offline",
   };
   const MEANING = {
-    missing: "Selected for this round, and will not contribute", in: "Its update of this round is in", uploading: "Its update is on its way",
-    training: "Trains on its own data", selected: "Selected for this round, not heard of yet", present: "There, not selected in this round",
-    offline: "Known, and not connected",
+    missing: "Selected for this round, but will not contribute", in: "Its update for this round has arrived", uploading: "Is sending its update",
+    training: "Is training on its own data", selected: "Selected for this round, not training yet", present: "Connected, but not selected in this round",
+    offline: "Known, but not connected",
   };
   const MOST_TILES = 3000;
 
@@ -91,9 +91,9 @@ const Edges = (() => {
     else grid.draw(shown, all.size);
     const notes = [];
     if (all.size === 0) notes.push("No edge is known yet.");
-    else if (wanted.length === 0) notes.push("No edge is like that.");
-    if (shown.length < wanted.length) notes.push(`${Format.count(wanted.length - shown.length)} more have no room here: search, or see the table.`);
-    if (leftOut > 0) notes.push(`${Format.plural(leftOut, "more edge")} left out by the aggregator: the message has no room for them.`);
+    else if (wanted.length === 0) notes.push("No edge matches.");
+    if (shown.length < wanted.length) notes.push(`${Format.count(wanted.length - shown.length)} more are not shown here: search, or use the table.`);
+    if (leftOut > 0) notes.push(`${Format.plural(leftOut, "more edge")} left out by the aggregator: they do not fit into its message.`);
     byId("edges-note").hidden = notes.length === 0;
     say(byId("edges-note"), notes.join(" "));
   }
@@ -102,7 +102,7 @@ const Edges = (() => {
     const place = byId("edges-detail");
     const edge = all.get(chosen);
     if (!edge) {
-      say(place, all.size ? "Choose an edge to see what is known of it." : "");
+      say(place, all.size ? "Choose an edge to see its details." : "");
       return;
     }
     const pairs = [

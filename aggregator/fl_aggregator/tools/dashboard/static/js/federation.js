@@ -86,8 +86,8 @@ class Federation {
     // Clocks differ: that of the aggregator counts only where nothing better is known.
     this.statusAt = retained ? Math.min(now, Date.parse(status.written)) : now;
     if (before?.run === status.run) {
-      if (status.paused && !before.paused) this.happened({ at: now, tone: "bad", text: `The run stands still: ${status.paused}` });
-      if (!status.paused && before.paused) this.happened({ at: now, tone: "good", text: "The run goes on" });
+      if (status.paused && !before.paused) this.happened({ at: now, tone: "bad", text: `The run is paused: ${status.paused}` });
+      if (!status.paused && before.paused) this.happened({ at: now, tone: "good", text: "The run continues" });
       if (status.phase !== before.phase && ["finished", "failed", "interrupted"].includes(status.phase)) {
         const accuracy = status.metrics.get("accuracy");
         const reached = accuracy === undefined ? "" : `, accuracy ${Format.percent(accuracy)}`;

@@ -38,7 +38,7 @@ const Prediction = (() => {
     const [file] = event.target.files;
     event.target.value = "";
     if (!file) return;
-    if (file.size > MAX_PICTURE) fail(`${file.name} has ${Format.bytes(file.size)}; at most ${Format.bytes(MAX_PICTURE)} are sent.`);
+    if (file.size > MAX_PICTURE) fail(`${file.name} has ${Format.bytes(file.size)}; expected at most ${Format.bytes(MAX_PICTURE)}.`);
     else ask(new Uint8Array(await file.arrayBuffer()));
   });
 
@@ -57,7 +57,7 @@ const Prediction = (() => {
   function ask(payload) {
     drop();
     const way = broker();
-    if (!way?.connected) return fail("There is no connection to the broker.");
+    if (!way?.connected) return fail("Not connected to the broker.");
     const question = { correlation: Broker.token(), asked: performance.now(), timers: [] };
     open = question;
     answer.setAttribute("aria-busy", "true");
@@ -79,7 +79,7 @@ const Prediction = (() => {
     if (!found) return;
     const milliseconds = performance.now() - open.asked;
     drop();
-    if (found.error !== null) fail(`Edge ${found.client} cannot say: ${found.error}`);
+    if (found.error !== null) fail(`Edge ${found.client} could not answer: ${found.error}`);
     else show(found, milliseconds);
   }
 

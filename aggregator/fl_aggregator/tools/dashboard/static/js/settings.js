@@ -26,8 +26,8 @@ const Settings = (() => {
 
   /** @returns {?string} what is wrong with an address and prefix */
   function wrong({ broker, prefix }) {
-    if (!ADDRESS.test(broker)) return `The address “${broker}” is none for WebSockets; expected ws://host:port/mqtt or wss://host:port/mqtt.`;
-    if (location.protocol === "https:" && broker.startsWith("ws:")) return "A page that came over https may only use wss://.";
+    if (!ADDRESS.test(broker)) return `The address “${broker}” is not a WebSocket address; expected ws://host:port/mqtt or wss://host:port/mqtt.`;
+    if (location.protocol === "https:" && broker.startsWith("ws:")) return "A page loaded over https can only use wss://.";
     if (!PREFIX.test(prefix)) return `The prefix “${prefix}” has a wildcard, $, a space or an empty level; expected for example fl or plant7/fl.`;
     return null;
   }
