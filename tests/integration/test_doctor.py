@@ -197,11 +197,15 @@ def test_with_the_kits_of_a_provisioned_broker(tmp_path: Path, account: str) -> 
 @pytest.mark.parametrize(
     ("before", "after", "forbidden"),
     [
-        ("topic readwrite fl/model/#\n", "", ["write fl/model", "write fl/model/+/0"]),
+        (
+            "topic readwrite fl/model/#\n",
+            "",
+            ["write fl/model", "write fl/model/+/manifest", "write fl/model/+/+"],
+        ),
         (
             "topic readwrite fl/round/#\n",
             "topic write fl/round/#\n",
-            ["read fl/round/1000000000000000/missing"],
+            [f"read fl/round/+/{leaf}" for leaf in ("selected", "missing", "edges", "result")],
         ),
         ("topic write fl/replies/+\n", "", ["write fl/replies/+"]),
     ],

@@ -17,6 +17,7 @@ from fl_aggregator.round.state import Collecting
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS
 from fl_shared.transfer import upload
 from tests.support.fuzz.aggregator_harness import CHUNK, GOLDEN, NOISY, AggregatorHarness
 from tests.support.fuzz.mutations import Seed
@@ -36,7 +37,7 @@ def test_bytes_are_a_message_or_a_decode_error(topic: t.Topic, payload: bytes) -
 @given(mutation=MUTATIONS)
 def test_a_mutated_message_is_a_message_or_a_decode_error(mutation: Mutation) -> None:
     text, payload = mutation(GOLDEN)
-    topic = t.parse("fl", text)
+    topic = CHANNELS.parse("fl", text)
     assert topic is not None
     _decode(topic, payload)
 

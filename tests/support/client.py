@@ -23,6 +23,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS
 from fl_shared.security.kit import Kit
 from fl_shared.system.mosquitto import LOOPBACK
 from tests.support.wait import wait_until
@@ -70,7 +71,7 @@ class Received:
     @cached_property
     def message(self) -> m.Message | None:
         """Null for what is no message of the protocol, and for an empty payload, which clears a retained message."""
-        topic = t.parse(self.prefix, self.topic)
+        topic = CHANNELS.parse(self.prefix, self.topic)
         if topic is None or not self.payload:
             return None
         try:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jsonschema
 import msgpack
 import pytest
 import yaml
 
-from fl_shared.protocol import asyncapi, codec
-from fl_shared.protocol import topics as t
+from fl_shared.protocol import asyncapi
+from fl_shared.protocol.channels import CHANNELS
 from tests.support.samples import MESSAGES
 
 ROOT = Path(__file__).parents[2]
@@ -83,59 +82,8 @@ def test_every_reference_leads_somewhere() -> None:
 
 
 def test_every_topic_has_its_channel() -> None:
-    assert set(asyncapi.WAYS) == set(get_args(t.Topic))
     addresses = [channel["address"] for channel in DOCUMENT["channels"].values()]
     assert len(addresses) == len(set(addresses))
-
-
-def _rows() -> list[tuple[str, str, bool, set[str]]]:
-    """(topic, from → to, retained, kinds) of the table in section 2 of the protocol."""
-    section = (ROOT / "docs" / "protocol.md").read_text().split("\n## 2. Topics")[1].split("\n## 3.")[0]
-    rows: list[tuple[str, str, bool, set[str]]] = []
-    for line in section.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and len(cells) == 4:
-            kinds = set(re.findall(r"`([^`]+)`", cells[3]))
-            # Chunks lie there as their manifest does.
-            retained = cells[2].startswith(("yes", "as its manifest"))
-            rows.extend((topic, cells[1], retained, kinds) for topic in re.findall(r"`([^`]+)`", cells[0]))
-    return rows
-
-
-SPELLING = {"client": "client", "round": "n", "digest12": "digest12", "index": "i", "asker": "asker"}
-
-
-def _spelt(address: str) -> str:
-    text = address.replace("{prefix}", "fl")
-    return re.sub(r"\{(\w+)\}", lambda found: f"<{SPELLING[found[1]]}>", text)
-
-
-def test_it_agrees_with_the_table_of_the_protocol() -> None:
-    """Who sends, what is retained and which kinds may come stand in no model: both texts must say the same."""
-    channels = {
-        _spelt(channel["address"]): (name, channel)
-        for name, channel in DOCUMENT["channels"].items()
-        if channel["address"]
-    }
-    rows = _rows()
-    assert len(rows) >= 20
-    # The table spells `<asker>` out in clause 7.3 only.
-    assert set(channels) - {"fl/predictions/<asker>"} == {row[0] for row in rows}
-    for topic, way, retained, kinds in rows:
-        name, channel = channels[topic]
-        sends = [
-            (key, each)
-            for key, each in DOCUMENT["operations"].items()
-            if each["action"] == "send" and each["channel"]["$ref"] == f"#/channels/{name}"
-        ]
-        assert len(sends) == 1, topic
-        key, operation = sends[0]
-        sender = way.split(" → ")[0]
-        assert key.startswith("asker" if sender == "anyone" else sender), topic
-        assert operation["bindings"]["mqtt"]["retain"] is retained, topic
-        assert operation["bindings"]["mqtt"]["qos"] == 1
-        if kinds:
-            assert set(channel["messages"]) == kinds, topic
 
 
 def _plain(node: Any) -> Any:
@@ -174,8 +122,7 @@ def test_a_golden_vector_fits_its_schema(name: str) -> None:
     assert _fits(fields)
     channel = DOCUMENT["channels"][asyncapi.channel_name(type(topic))]
     assert fields["kind"] in channel["messages"]
-    packed = codec.KINDS[type(topic)][0] in codec.MSGPACK
-    assert _message(fields)["contentType"] == ("application/msgpack" if packed else "application/json")
+    assert _message(fields)["contentType"] == f"application/{CHANNELS.of(topic).encoding}"
     assert _fits({**fields, "x_unknown": {"deep": [1]}}), "clause 1.4"
 
 

@@ -19,6 +19,7 @@ from fl_aggregator.round.state import Summary
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.limits import MAX_JSON
 from tests.support.builders import round_summary
 
 
@@ -89,7 +90,7 @@ def test_thinned_evenly_with_the_first_and_the_last(rounds: int) -> None:
         run="r", epoch=1, seq=1, task="digits", rounds=rounds, started="2026-11-24T12:00:00Z", columns=columns
     )
     payload = codec.encode(history)
-    assert len(payload) <= codec.MAX_JSON_BYTES
+    assert len(payload) <= MAX_JSON
     assert codec.decode(t.HistoryTopic(), payload) == history
 
 
@@ -103,7 +104,7 @@ def test_the_widest_numbers_fit() -> None:
     history = m.History(
         run="r" * 64, epoch=1, seq=1, task="t" * 64, rounds=1, started="2026-11-24T12:00:00Z", columns=columns
     )
-    assert len(codec.encode(history)) <= codec.MAX_JSON_BYTES
+    assert len(codec.encode(history)) <= MAX_JSON
 
 
 def test_arrays_of_unequal_length_and_too_long_ones_are_no_history() -> None:

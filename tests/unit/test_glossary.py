@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from fl_shared.protocol import messages
+from fl_shared.tensors.manifest import ArraySpec
 
 GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
 
@@ -51,6 +52,7 @@ def headwords() -> list[str]:
 def names_on_the_wire() -> set[str]:
     """Every member of every message, and every kind of message."""
     models = [m for _, m in inspect.getmembers(messages, inspect.isclass) if issubclass(m, BaseModel)]
+    models.append(ArraySpec)
     members = {name for model in models for name in model.model_fields}
     kinds = {model.model_fields["kind"].default for model in models if "kind" in model.model_fields}
     return members | {kind for kind in kinds if isinstance(kind, str)}

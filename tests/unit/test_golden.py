@@ -11,18 +11,15 @@ from pathlib import Path
 import pytest
 
 from fl_shared.protocol import codec
-from fl_shared.protocol import messages as m
+from fl_shared.protocol.channels import CHANNELS
 from tests.support.samples import MESSAGES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def _path(name: str) -> Path:
-    binary = isinstance(
-        MESSAGES[name][1],
-        m.ModelManifest | m.ModelChunk | m.Update | m.Offer | m.UpdateChunk | m.TrainingFailed,
-    )
-    return GOLDEN / f"{name}.{'msgpack' if binary else 'json'}"
+    topic, _ = MESSAGES[name]
+    return GOLDEN / f"{name}.{CHANNELS.of(topic).encoding}"
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -40,11 +37,7 @@ def test_decoding_the_golden_bytes_gives_the_message(name: str) -> None:
 
 
 def test_every_kind_that_is_sent_has_a_golden_vector() -> None:
-    def leaves(model: type[m.Message]) -> set[type[m.Message]]:
-        below = model.__subclasses__()
-        return set().union(*(leaves(b) for b in below)) if below else {model}
-
-    assert {type(message) for _, message in MESSAGES.values()} == leaves(m.Message)
+    assert {type(message) for _, message in MESSAGES.values()} == set(CHANNELS.kinds)
 
 
 def test_every_golden_file_belongs_to_a_message() -> None:

@@ -15,7 +15,6 @@ from fl_aggregator.messaging.rate_limits import (
     STRANGERS_MESSAGES,
     TELL_EVERY,
     Exceeded,
-    Kind,
     Limits,
 )
 from fl_aggregator.messaging.rejections import UNKNOWN, Rejections
@@ -26,6 +25,7 @@ from fl_edge.prediction import rate_limit
 from fl_edge.prediction.rate_limit import Quota
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
+from fl_shared.protocol.channels import Limit
 from fl_shared.protocol.envelope import Scope
 from fl_shared.system.token_bucket import Bucket, Rate
 from fl_shared.transfer.upload_scheduler import STALLED_AFTER, TURN, Granted, Intake, Offered
@@ -39,7 +39,7 @@ def limits() -> Limits:
     return Limits(CLIENTS, KNOWN, 0.0)
 
 
-def passes(limits: Limits, client: str | None, kind: Kind, size: int, now: float, times: int) -> int:
+def passes(limits: Limits, client: str | None, kind: Limit, size: int, now: float, times: int) -> int:
     """How many of so many messages are read."""
     return sum(limits.charge(client, kind, size, now) is None for _ in range(times))
 
@@ -91,7 +91,7 @@ def test_what_is_given_back_is_there_again_but_no_more() -> None:
     ],
 )
 def test_one_client_may_say_so_much_and_no_more(
-    limits: Limits, kind: Kind, rate: Rate, reason: m.LimitReason
+    limits: Limits, kind: Limit, rate: Rate, reason: m.LimitReason
 ) -> None:
     assert passes(limits, "a", kind, 100, 0.0, 5000) == rate.burst
     exceeded = limits.charge("a", kind, 100, 0.0)

@@ -12,6 +12,7 @@ from fl_shared.cli.logging import start_logging
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS
 from fl_shared.system.text import one_line
 from tests.support.samples import MESSAGES
 
@@ -30,7 +31,7 @@ def test_words_for_people_are_plain_when_they_arrive(name: str) -> None:
     topic, sample = MESSAGES[name]
     member = "error" if name == "prediction-error" else "detail"
     said = sample.model_dump(mode="json") | {member: BAD}
-    if isinstance(sample, codec.MSGPACK):
+    if CHANNELS.carrying(type(sample)).encoding == "msgpack":
         read = codec.decode(topic, msgpack.packb(said))
     else:
         read = type(sample).model_validate_json(json.dumps(said))

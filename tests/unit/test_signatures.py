@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fl_shared.errors import BadSignature
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS
 from fl_shared.security.signatures import SIGNATURE, Signer, Verifier
 from tests.support.samples import MESSAGES
 
@@ -25,7 +26,7 @@ TOPIC = "fl/round/3/selected"
 SAMPLES = [
     name
     for name, (_, message) in MESSAGES.items()
-    if not isinstance(message, codec.MSGPACK) and codec.encode(message).startswith(b"{")
+    if CHANNELS.carrying(type(message)).encoding == "json" and codec.encode(message).startswith(b"{")
 ]
 
 

@@ -21,6 +21,7 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS
 from fl_shared.security.signatures import Signer, Verifier
 from tests.support.samples import MESSAGES
 
@@ -166,12 +167,14 @@ def birth(run: str, epoch: int = 1) -> m.AggregatorPresence:
 REPLIES: t.Topic = t.RepliesTopic("7")
 BORN: t.Topic = t.AggregatorTopic()
 FROM_THE_AGGREGATOR = [
-    "aggregator", "admitted", "refused", "grant", "accepted", "rejected", "limited", "selected", "result", "model",
-]  # fmt: skip
+    name
+    for name, (topic, _) in MESSAGES.items()
+    if CHANNELS.of(topic) in CHANNELS.between("aggregator", "edge") and not CHANNELS.of(topic).bulk
+]
 
 
 @pytest.mark.parametrize("name", FROM_THE_AGGREGATOR)
-def test_each_kind_has_to_be_signed(name: str) -> None:
+def test_each_kind_has_to_be_signed_and_is_then_told_to_the_session(name: str) -> None:
     """Clauses 9.2 and 9.3. Without a kit a signature says nothing."""
     topic, message = MESSAGES[name]
     if isinstance(topic, t.RepliesTopic):

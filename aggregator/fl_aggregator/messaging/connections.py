@@ -24,6 +24,7 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS, Channels
 from fl_shared.protocol.envelope import Scope
 
 LOG: Final = logging.getLogger(__name__)
@@ -45,8 +46,15 @@ class Connections:
     """Publishes for the aggregator and puts what arrives into its inbox."""
 
     def __init__(
-        self, network: Network, broker: BrokerReach, prefix: str, scope: Scope, inbox: Inbox
+        self,
+        network: Network,
+        broker: BrokerReach,
+        prefix: str,
+        scope: Scope,
+        inbox: Inbox,
+        channels: Channels = CHANNELS,
     ) -> None:
+        self._channels = channels
         self._network = network
         self._broker = broker
         self._prefix = prefix
@@ -135,29 +143,13 @@ class Connections:
         self._birth_is_due = self._updates is not None and not self._listening
         if self._birth_is_due:
             return
-        self._subscribe(
-            "control",
-            [
-                (t.filter_of(self._prefix, t.ALL_REGISTRATIONS), 1),
-                # At QoS 0 a broker delivers all of ten thousand retained births, at QoS 1 about a thousand.
-                (t.filter_of(self._prefix, t.ALL_PRESENCE), 0),
-                (t.filter_of(self._prefix, t.ALL_EVALUATIONS), 1),
-            ],
-        )
+        self._subscribe("control", self._from_edges(bulk=False))
         if self._control is not None:
             # Mosquitto 2.0 takes over nothing but the QoS from a second subscription to what is subscribed already.
             self._control.unsubscribe([self.topic(t.AggregatorTopic()), self.topic(t.StatusTopic())])
-        self._subscribe(
-            "control",
-            [
-                *(
-                    (self.topic(topic), 1)
-                    for topic in (t.AggregatorTopic(), t.StatusTopic(), t.HistoryTopic(), t.ControlTopic())
-                ),
-                *((t.filter_of(self._prefix, name), 1) for name in (t.ALL_ROUNDS, t.ALL_MODELS, t.ALL_WORK)),
-            ],
-            foreign_only=True,
-        )
+        # What others may write to the topics of our own is repaired.
+        rest = [row for row in self._channels.rows if row.sender != "edge" and row.reads("aggregator")]
+        self._subscribe("control", self._channels.filters(self._prefix, rest), foreign_only=True)
         self._born = True
         self.retain(t.AggregatorTopic(), self._birth("online"))
         born = self.topic(t.AggregatorTopic())
@@ -167,9 +159,13 @@ class Connections:
 
     def take_updates(self) -> None:
         """On every connect of the updates' connection."""
-        self._listening = self._subscribe("updates", [(t.filter_of(self._prefix, t.ALL_UPDATES), 1)])
+        self._listening = self._subscribe("updates", self._from_edges(bulk=True))
         if self._listening and self._birth_is_due:
             self.take_over()
+
+    def _from_edges(self, *, bulk: bool) -> list[tuple[str, int]]:
+        rows = [row for row in self._channels.between("edge", "aggregator") if row.bulk is bulk]
+        return self._channels.filters(self._prefix, rows)
 
     def lose_updates(self) -> None:
         """When the updates' connection is lost."""
@@ -249,9 +245,9 @@ class Connections:
         self._publish(text, payload, retain=True)
 
     def _said(self, topic: t.Topic, message: m.Message) -> tuple[str, bytes]:
-        """Where it goes, and its payload: signed, if it is JSON and we have a kit. The digest guards the rest."""
-        text, payload = self.topic(topic), codec.encode(message)
-        if self._signer is not None and not isinstance(message, codec.MSGPACK):
+        """Where it goes, and its payload: signed, if it is to be, and we have a kit."""
+        text, payload = self.topic(topic), codec.encode(message, self._channels)
+        if self._signer is not None and self._channels.of(topic).signed:
             payload = self._signer.signed(text, payload)
         return text, payload
 

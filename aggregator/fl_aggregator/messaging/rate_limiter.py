@@ -11,21 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from fl_aggregator.messaging.inbox import Arrival
-from fl_aggregator.messaging.rate_limits import Exceeded, Kind, Limits
+from fl_aggregator.messaging.rate_limits import Exceeded, Limits
 from fl_aggregator.round.roster import Roster, own_part
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
-
-LIMITED: Final[dict[type[t.Topic], Kind]] = {
-    t.RegisterTopic: "registration",
-    t.PresenceTopic: "presence",
-    t.UpdatesTopic: "other",
-    t.EvaluationsTopic: "other",
-}
-"""Edges' own topics. To those of the aggregator it pays attention whoever writes there; and the operator is heard."""
+from fl_shared.protocol.channels import CHANNELS, Channels, Limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +31,9 @@ class Throttled:
 
 
 class RateLimiter:
-    """``roster`` gives the newest one, which is never changed in place. ``clock`` goes on in a pause of the run: edges
+    """``channels`` says what is limited: edges' own topics. Whatever comes on the others is read.
+
+    ``roster`` gives the newest one, which is never changed in place. ``clock`` goes on in a pause of the run: edges
     repeat then what is not answered.
     """
 
@@ -50,8 +44,10 @@ class RateLimiter:
         known_at_most: int,
         roster: Callable[[], Roster],
         clock: Callable[[], float] = time.monotonic,
+        channels: Channels = CHANNELS,
     ) -> None:
         self._prefix = prefix
+        self._channels = channels
         self._clients = clients
         self._roster = roster
         self._clock = clock
@@ -61,7 +57,7 @@ class RateLimiter:
 
     def admit(self, received: mqtt.Received) -> Arrival | None:
         """A message with its parsed topic; null if it is not to be read. For the network's thread."""
-        arrival = Arrival(t.parse(self._prefix, received.topic), received)
+        arrival = Arrival(self._channels.parse(self._prefix, received.topic), received)
         found = self._account(arrival.topic)
         if found is None:
             return arrival
@@ -76,12 +72,12 @@ class RateLimiter:
             self._turned_away[client, exceeded] += 1
             return None
 
-    def _account(self, topic: t.Topic | None) -> tuple[str | None, Kind] | None:
+    def _account(self, topic: t.Topic | None) -> tuple[str | None, Limit] | None:
         """The client (null if unknown) and kind under which a message is limited; null if it is not.
 
         Clients of the roster are known, and those whose partition follows from their name: their number is bounded.
         """
-        kind = LIMITED.get(type(topic)) if topic is not None else None
+        kind = None if topic is None else self._channels.of(topic).limit
         if kind is None:
             return None
         client: str | None = getattr(topic, "client", None)

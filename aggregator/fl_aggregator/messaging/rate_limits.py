@@ -11,12 +11,11 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, assert_never
+from typing import Final, assert_never
 
+from fl_shared.protocol.channels import Limit
 from fl_shared.protocol.messages import LimitReason
 from fl_shared.system.token_bucket import Bucket, Rate
-
-Kind = Literal["registration", "presence", "other"]
 
 MESSAGES: Final = Rate(50, 500)
 """Of one client: updates, offers, chunks that were not granted, evaluations."""
@@ -62,7 +61,7 @@ class ClientLimits:
         self._presences = Bucket(rates.presences, now)
         self._told_at = -math.inf
 
-    def take(self, kind: Kind, size: int, now: float) -> Exceeded | None:
+    def take(self, kind: Limit, size: int, now: float) -> Exceeded | None:
         """One message of ``size`` bytes."""
         counted, reason = self._counted(kind)
         if not counted.take(1, now):
@@ -71,7 +70,7 @@ class ClientLimits:
             return Exceeded("too-many-bytes", self._bytes.rate)
         return None
 
-    def _counted(self, kind: Kind) -> tuple[Bucket, LimitReason]:
+    def _counted(self, kind: Limit) -> tuple[Bucket, LimitReason]:
         match kind:
             case "registration":
                 return self._registrations, "too-many-registrations"
@@ -136,7 +135,7 @@ class Limits:
         """Accounts that are kept."""
         return len(self._accounts)
 
-    def charge(self, client: str | None, kind: Kind, size: int, now: float) -> Exceeded | None:
+    def charge(self, client: str | None, kind: Limit, size: int, now: float) -> Exceeded | None:
         """One message of ``size`` bytes by ``client`` (null: by anybody who is not known); null if it may say it."""
         account = self._strangers if client is None else self._of(client, now)
         return account.take(kind, size, now)

@@ -19,23 +19,10 @@ from fl_aggregator.round.state import Run
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS, Channels
 from fl_shared.protocol.envelope import Scope
 from fl_shared.system.token_bucket import Bucket, Rate
 
-OURS: Final = (
-    t.AggregatorTopic,
-    t.StatusTopic,
-    t.HistoryTopic,
-    t.SelectedTopic,
-    t.ResultTopic,
-    t.MissingTopic,
-    t.EdgesTopic,
-    t.ModelTopic,
-    t.ManifestTopic,
-    t.ChunkTopic,
-    t.WorkTopic,
-)
-"""Topics on which nobody but the aggregator has anything to say."""
 UNHEARD_OF: Final = Rate(5, 100)
 """Sessions that end, a second, of names that are not on the roster: each is a line in the journal."""
 
@@ -55,8 +42,16 @@ NOTHING: Final = Inbound()
 class Router:
     """Belongs to the loop's thread."""
 
-    def __init__(self, links: Connections, refusals: Rejections, seals: Unsealer, scope: Scope) -> None:
+    def __init__(
+        self,
+        links: Connections,
+        refusals: Rejections,
+        seals: Unsealer,
+        scope: Scope,
+        channels: Channels = CHANNELS,
+    ) -> None:
         self._links = links
+        self._channels = channels
         self._refusals = refusals
         self._unheard_of = Bucket(UNHEARD_OF, time.monotonic())
         self._seals = seals
@@ -68,14 +63,15 @@ class Router:
         if topic is None:
             detail = f"topic: {received.topic[:100]!r}, expected a topic of the protocol"
             return self.drop(state, None, "unknown-topic", detail)
-        if isinstance(topic, OURS):
+        channel = self._channels.of(topic)
+        if channel.sender == "aggregator":
             if not self._links.defend(received.topic, received.payload, retained=received.retain):
                 detail = f"topic: {received.topic}: only the aggregator may publish there"
                 self.drop(state, None, "foreign", detail)
             return NOTHING
         if not received.payload:
             return NOTHING
-        if received.retain and not isinstance(topic, t.PresenceTopic):
+        if received.retain and not channel.retained:
             # Only presence is retained by others than us: this is somebody's mistake, or of another life.
             self._links.clear_foreign(received.topic)
             detail = f"topic: {received.topic}: only presence may be retained"
@@ -83,7 +79,7 @@ class Router:
         payload = received.payload
         try:
             payload = self._seals.opened(topic, received.topic, payload)
-            message = codec.decode(topic, payload)
+            message = codec.decode(topic, payload, self._channels)
             event = translate.event_from(topic, message, self._scope, now, len(payload))
         except codec.DecodeError as error:
             return self._unreadable(topic, payload, error, state, now)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_shared.errors import CannotOpen, UserError
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS, Channel, Channels
 from fl_shared.protocol.codec import is_sealed
 
 if TYPE_CHECKING:
@@ -19,17 +20,19 @@ class Unsealer:
     Belongs to the loop's thread: opening is not for the network's, which everybody waits for.
     """
 
-    def __init__(self, kit: Kit | None, *, required: bool) -> None:
+    def __init__(self, kit: Kit | None, *, required: bool, channels: Channels = CHANNELS) -> None:
         if required and kit is None:
             raise UserError("--require-sealed needs --kit: nothing could be opened without it")
         self._required = required
+        self._channels = channels
         self._opener = None if kit is None else kit.opener()
 
     def opened(self, topic: t.Topic, text: str, payload: bytes | memoryview) -> bytes | memoryview:
         """What a payload on ``topic``, which ``text`` spells, has to say. Raises ``MessageRejected``."""
-        account = t.OPERATOR if isinstance(topic, t.ControlTopic) else getattr(topic, "client", None)
+        channel = self._channels.of(topic)
+        account = t.OPERATOR if channel.sender == "operator" else getattr(topic, "client", None)
         if not is_sealed(payload):
-            if self._must_be_sealed(topic):
+            if self._must_be_sealed(channel):
                 raise MessageRejected(
                     "not-sealed", f"topic: {text}: the message is not sealed, expected a sealed one", account
                 )
@@ -47,8 +50,7 @@ class Unsealer:
         except CannotOpen as error:
             raise MessageRejected("not-opened", f"topic: {text}: {error}", account) from None
 
-    def _must_be_sealed(self, topic: t.Topic) -> bool:
+    def _must_be_sealed(self, channel: Channel) -> bool:
         """An operator has a kit whenever the aggregator has; presence says nothing that is not seen anyway."""
-        if isinstance(topic, t.ControlTopic):
-            return self._opener is not None
-        return self._required and not isinstance(topic, t.PresenceTopic)
+        required = self._opener is not None if channel.sender == "operator" else self._required
+        return channel.sealable and required

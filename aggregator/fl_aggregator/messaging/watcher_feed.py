@@ -18,6 +18,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Scope
+from fl_shared.protocol.limits import MAX_NAMES
 
 HISTORY_AT_MOST_EVERY: Final = 0.5
 EDGES_AT_MOST_EVERY: Final = 1.0
@@ -122,7 +123,7 @@ class ObserverFeed:
 
     def _publish(self, state: Run, number: int, edges: dict[str, m.EdgeView]) -> None:
         envelope, phase = self._scope.envelope(), state.phase.name
-        limit = min(codec.MAX_NAMES_BYTES, self._links.maximum_packet_size) - HEAD
+        limit = min(MAX_NAMES, self._links.maximum_packet_size) - HEAD
 
         def made(some: dict[str, m.EdgeView]) -> m.Edges:
             return m.Edges(**envelope, round=number, phase=phase, edges=some, left_out=len(edges) - len(some))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fl_edge.session.state import Member
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS, Channels
 
 if TYPE_CHECKING:
     from fl_shared.security.signatures import Verifier
@@ -19,15 +20,14 @@ MAX_RUNS: Final = 1000
 """Runs that an edge remembers to have belonged to."""
 MAX_TOPICS: Final = 1000
 """Topics on which it remembers what came last."""
-UNSIGNED: Final = (t.PresenceTopic, t.ManifestTopic, t.ChunkTopic)
-"""Of the topics that an edge hears: its own word, and what a signed digest decides about."""
 
 
 class Trust:
     """Of one edge; outlives its connections. ``verifier`` knows the aggregator's signatures."""
 
-    def __init__(self, verifier: Verifier) -> None:
+    def __init__(self, verifier: Verifier, channels: Channels = CHANNELS) -> None:
         self._verifier = verifier
+        self._channels = channels
         self._member: tuple[str, int] | None = None
         self._epochs: dict[str, int] = {}
         """The newest start of each run that it has belonged to."""
@@ -36,7 +36,7 @@ class Trust:
 
     def check(self, topic: t.Topic, text: str, payload: bytes | memoryview) -> None:
         """Raises ``BadSignature`` for what has to be signed and is not. ``text`` spells the topic."""
-        if not isinstance(topic, UNSIGNED):
+        if self._channels.of(topic).signed:
             self._verifier.check(text, payload)
 
     def staleness(self, text: str, message: m.Message, member: Member | None) -> str | None:

@@ -16,6 +16,7 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS, Channel, Channels
 from fl_shared.transfer import upload
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def new_session() -> str:
 class Wire:
     """``post`` is called on the network thread, and may only enqueue.
 
-    ``new_sealer``: how all is sealed that it sends but its presence, anew for each connection; null: it is not.
+    ``new_sealer``: how all that may be sealed is sealed, anew for each connection; null: it is not.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class Wire:
         roles: Sequence[m.ClientRole],
         post: Callable[[WireEvent], None],
         new_sealer: Callable[[], Sealer] | None = None,
+        channels: Channels = CHANNELS,
     ) -> None:
         self.client = client
+        self._channels = channels
         self.is_up = False
         self._prefix = prefix
         self._roles = roles
@@ -80,24 +83,16 @@ class Wire:
                 self._post(event)
 
     def listen(self) -> None:
-        """Subscribes to all that this edge must hear of, but its own presence (see `listen_to_presence`)."""
-        prefix = self._prefix
-        filters = [
-            t.build(prefix, t.RepliesTopic(self.client)),
-            t.build(prefix, t.AggregatorTopic()),
-            t.build(prefix, t.ModelTopic()),
-        ]
-        if "train" in self._roles:
-            filters += [
-                t.build(prefix, t.WorkTopic(self.client)),
-                t.filter_of(prefix, t.ALL_SELECTED),
-                t.filter_of(prefix, t.ALL_RESULTS),
-            ]
-        self._connection.subscribe([(name, 1) for name in filters])
+        """Subscribes to what the aggregator says to an edge of these roles, but the pieces of models (see `ask`)."""
+        self._subscribe([row for row in self._channels.between("aggregator", "edge") if not row.bulk])
 
     def listen_to_presence(self) -> None:
         """To be called after the birth: what is retained there before that, is of the last session."""
-        self._connection.subscribe([(t.build(self._prefix, t.PresenceTopic(self.client)), 0)])
+        self._subscribe(self._channels.between("edge", "edge"))
+
+    def _subscribe(self, rows: Sequence[Channel]) -> None:
+        mine = [row for row in rows if not set(row.roles).isdisjoint(self._roles)]
+        self._connection.subscribe(self._channels.filters(self._prefix, mine, self.client))
 
     def essential(self, refused: Sequence[str]) -> list[str]:
         """Those of ``refused`` without which there is no use in going on."""
@@ -116,8 +111,8 @@ class Wire:
 
     def send(self, topic: t.Topic, message: m.Message, *, retain: bool) -> None:
         """What cannot be sent is dropped: all that matters is repeated until it is answered."""
-        text, payload = t.build(self._prefix, topic), codec.encode(message)
-        if not isinstance(topic, t.PresenceTopic):
+        text, payload = t.build(self._prefix, topic), codec.encode(message, self._channels)
+        if self._channels.of(topic).sealable:
             payload = self._sealed(text, payload)
         try:
             self._connection.publish(text, payload, qos=1, retain=retain)

@@ -22,12 +22,12 @@ from fl_shared.mqtt.connection import Connection
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.limits import MAX_REQUEST
 
 LOG = logging.getLogger(__name__)
 
-MAX_REQUEST: Final = 16 * 2**20
-"""Bytes of a request. Larger ones get an error; what is even larger than `MAX_PACKET` the broker drops."""
 MAX_PACKET: Final = 64 * 2**20
+"""Bytes. Requests larger than `MAX_REQUEST` get an error; what is even larger than this the broker drops."""
 MAX_REQUESTS: Final = 32
 """Requests in hand of one edge; further ones are told that it is busy."""
 FETCH_PATIENCE: Final = 600.0

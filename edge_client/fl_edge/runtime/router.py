@@ -18,6 +18,7 @@ from fl_edge.session.state import Session
 from fl_shared.errors import BadSignature
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS, Channels
 from fl_shared.protocol.codec import DecodeError, decode
 
 LOG = logging.getLogger(__name__)
@@ -40,8 +41,10 @@ class Router:
         vigil: Vigil,
         tell: Callable[[Edge, events.Event], None],
         settle: Callable[[], None],
+        channels: Channels = CHANNELS,
     ) -> None:
         self._prefix = prefix
+        self._channels = channels
         self._store = store
         self._vigil = vigil
         self._tell = tell
@@ -93,7 +96,7 @@ class Router:
             )
 
     def _received(self, edge: Edge, received: mqtt.Received, now: float) -> None:
-        topic = t.parse(self._prefix, received.topic)
+        topic = self._channels.parse(self._prefix, received.topic)
         if topic is None:
             self._drop(edge, "unknown topic", received.topic)
             return
@@ -117,11 +120,11 @@ class Router:
         trust = edge.trust
         if not received.payload:
             # Nobody can sign nothing: with a kit only a result or a later round ends a round.
-            obeyed = trust is None or isinstance(topic, t.PresenceTopic)
+            obeyed = trust is None or not self._channels.of(topic).signed
             return cleared(edge.client, topic, now) if obeyed else None
         if trust is not None:
             trust.check(topic, received.topic, received.payload)
-        message = decode(topic, received.payload)
+        message = decode(topic, received.payload, self._channels)
         if trust is not None:
             member = edge.state.member if isinstance(edge.state, Session) else None
             if (why := trust.staleness(received.topic, message, member)) is not None:

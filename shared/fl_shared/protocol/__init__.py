@@ -1,7 +1,7 @@
 """The wire: what is said, on which topics, in which bytes (``docs/protocol.md``).
 
 ====================  ===========================================================
-``messages``          every kind of message, one model each
+``messages``          every kind of message, one model each, from ``kinds``
 ``topics``            every topic, one value type each
 ``codec``             bytes of a payload to a message, and back
 ``envelope``          the head of the aggregator's messages

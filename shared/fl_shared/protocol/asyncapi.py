@@ -1,9 +1,7 @@
-"""The protocol as an AsyncAPI 3.0 document, made of `messages`, `topics` and `codec`, so that it cannot drift.
+"""The protocol as an AsyncAPI 3.0 document, made of `messages`, `topics` and `channels`, so that it cannot drift.
 
 ``python -m fl_shared.protocol.asyncapi > docs/asyncapi.yaml`` writes the file that
-is in the repository (it needs PyYAML).
-What is said here and stands in no model is who sends what to whom, and what is retained: `WAYS`. The tests hold
-it to the table of section 2 in ``docs/protocol.md``. https://www.asyncapi.com/docs/reference/specification/v3.0.0
+is in the repository (it needs PyYAML). https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
 from __future__ import annotations
@@ -11,16 +9,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
-from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS, Channel, Channels, kind_of
 
-Side = Literal["aggregator", "edge", "operator", "asker", "watcher"]
 Tree = dict[str, Any]
 
 PREFIX: Final = "fl"
@@ -42,67 +38,15 @@ PARAMETERS: Final[dict[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """Who sends on a topic, who listens, and what a broker keeps of it. ``bare``: also without its last level."""
-
-    sender: Side
-    receivers: tuple[Side, ...]
-    retained: bool = False
-    bare: bool = False
-    note: str = ""
-
-
-_OPEN: Final = "Retained while the round is open; an empty message means that it is no longer."
-_BARE: Final = "Without the client only where there are no accounts."
-_ALL: Final[tuple[Side, ...]] = ("edge", "watcher")
-
-WAYS: Final[dict[type[t.Topic], Way]] = {
-    t.AggregatorTopic: Way("aggregator", _ALL, True, note="Its birth, and its will on the control connection."),
-    t.StatusTopic: Way("aggregator", ("watcher",), True, note="On change, at most twice a second, and every 5 s."),
-    t.HistoryTopic: Way("aggregator", ("watcher",), True, note="After each round."),
-    t.ControlTopic: Way("operator", ("aggregator",), note="Repeated until the status says `interrupted`."),
-    t.RegisterTopic: Way("edge", ("aggregator",), bare=True, note=f"Repeated until it is answered. {_BARE}"),
-    t.PresenceTopic: Way("edge", ("aggregator", "edge", "watcher"), True,
-                         note="Its birth and its will. Whoever listens to all of them does so at QoS 0."),
-    t.WorkTopic: Way("aggregator", ("edge",), True, note=f"For a cohort of more than 256 edges. {_OPEN}"),
-    t.RepliesTopic: Way("aggregator", ("edge",), note="Only an answer here says that something has arrived."),
-    t.SelectedTopic: Way("aggregator", _ALL, True, note=_OPEN),
-    t.MissingTopic: Way("aggregator", ("watcher",), True, note=_OPEN),
-    t.EdgesTopic: Way("aggregator", ("watcher",), True,
-                      note="While the round is open, and of the last one that has closed."),
-    t.ResultTopic: Way("aggregator", _ALL, True, note="The last eight stay."),
-    t.ModelTopic: Way("aggregator", _ALL, True),
-    t.ManifestTopic: Way("aggregator", ("edge",), True, note="An empty message means that it is superseded."),
-    t.ChunkTopic: Way("aggregator", ("edge",), True,
-                      note="Edges subscribe to at most eight at a time, take them, unsubscribe, and go on."),
-    t.UpdatesTopic: Way("edge", ("aggregator",), bare=True,
-                        note=f"An update is kept, and sent again, until it is answered. {_BARE}"),
-    t.EvaluationsTopic: Way("edge", ("aggregator",)),
-    t.PredictTopic: Way("asker", ("edge",), bare=True,
-                        note="Without the client, any one edge answers: they share `$share/predictors/`, or with kits "
-                             "a group that only they know."),
-    t.PredictionsTopic: Way("edge", ("asker",), bare=True, note="For requests without a Response Topic."),
-}  # fmt: skip
-
-ANSWERED: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
-    t.RegisterTopic: (m.Admitted, m.Refused, m.Limited),
-    t.UpdatesTopic: (m.Grant, m.Accepted, m.Rejected, m.Limited),
-    t.EvaluationsTopic: (m.Limited,),
-}
-"""What comes on `RepliesTopic` for what is sent there."""
-
-
-def document(version: str) -> Tree:
+def document(version: str, table: Channels = CHANNELS) -> Tree:
     """The whole document as plain data; ``version`` is the protocol's, as text."""
     channels: Tree = {}
     operations: Tree = {}
-    for kind in get_args(t.Topic):
-        way = WAYS[kind]
-        for bare in (False, True) if way.bare else (False,):
-            name = channel_name(kind, bare)
-            channels[name] = _channel(kind, way, bare)
-            operations |= _operations(kind, way, name)
+    for row in table.rows:
+        for bare in (False, True) if t.is_optional(row.topic) else (False,):
+            name = channel_name(row.topic, bare)
+            channels[name] = _channel(row, bare)
+            operations |= _operations(row, name)
     channels[ANSWERS] = {
         "address": None,
         "description": "The request's Response Topic (MQTT 5): anything but a wildcard, a topic that begins with "
@@ -122,7 +66,7 @@ def document(version: str) -> Tree:
         "servers": {"broker": _server()},
         "channels": channels,
         "operations": operations,
-        "components": {"messages": _messages(), "schemas": _schemas()},
+        "components": {"messages": _messages(table), "schemas": _schemas(table)},
     }
 
 
@@ -158,45 +102,41 @@ def address(kind: type[t.Topic], bare: bool = False) -> str:
     return t.build("{prefix}", made(**levels))
 
 
-def _channel(kind: type[t.Topic], way: Way, bare: bool) -> Tree:
-    where = address(kind, bare)
-    names = [name for name in PARAMETERS if f"{{{name}}}" in where]
+def _channel(row: Channel, bare: bool) -> Tree:
+    where = address(row.topic, bare)
+    names = [name for name in ("prefix", *t.FIELDS) if f"{{{name}}}" in where]
     parameters: Tree = {name: {"description": PARAMETERS[name]} for name in names}
     parameters["prefix"]["default"] = PREFIX
     # A topic's docstring begins with the topic, which is the address here.
-    said = [_text(kind).partition(": ")[2].capitalize(), way.note]
+    said = [_text(row.topic).partition(": ")[2].capitalize(), row.note]
     return {
         "address": where,
         **({"description": " ".join(part for part in said if part)} if any(said) else {}),
         "servers": [{"$ref": "#/servers/broker"}],
         "parameters": parameters,
-        "messages": {name: _ref("messages", name) for name in _kinds(kind)},
+        "messages": {name: _ref("messages", name) for name in _kinds(row)},
     }
 
 
-def _kinds(kind: type[t.Topic]) -> list[str]:
-    return [REQUEST] if kind is t.PredictTopic else [_kind(model) for model in codec.KINDS[kind]]
+def _kinds(row: Channel) -> list[str]:
+    return [REQUEST] if row.encoding == "picture" else [kind_of(model) for model in row.messages]
 
 
-def _kind(model: type[m.Message]) -> str:
-    return str(model.model_fields["kind"].default)
-
-
-def _operations(kind: type[t.Topic], way: Way, name: str) -> Tree:
+def _operations(row: Channel, name: str) -> Tree:
     channel = {"$ref": f"#/channels/{name}"}
     title = name[0].upper() + name[1:]
-    binding: Tree = {"qos": 1, "retain": way.retained}
-    if kind is t.PredictTopic:
+    binding: Tree = {"qos": 1, "retain": row.retained}
+    if row.encoding == "picture":
         binding["messageExpiryInterval"] = REQUEST_EXPIRY
     sent: Tree = {
         "action": "send",
         "channel": channel,
-        "tags": [{"name": way.sender}],
+        "tags": [{"name": row.sender}],
         "bindings": {"mqtt": {**binding, "bindingVersion": BINDING}},
     }
-    reply = _reply(kind)
-    operations: Tree = {f"{way.sender}Sends{title}": sent | reply}
-    for receiver in way.receivers:
+    reply = _reply(row)
+    operations: Tree = {f"{row.sender}Sends{title}": sent | reply}
+    for receiver in row.receivers:
         # Whoever hears it and answers; a watcher of presence, say, does not.
         answers = reply if receiver in ("aggregator", "edge") else {}
         operations[f"{receiver}Receives{title}"] = {
@@ -208,8 +148,8 @@ def _operations(kind: type[t.Topic], way: Way, name: str) -> Tree:
     return operations
 
 
-def _reply(kind: type[t.Topic]) -> Tree:
-    if kind is t.PredictTopic:
+def _reply(row: Channel) -> Tree:
+    if row.encoding == "picture":
         return {
             "reply": {
                 "address": {
@@ -220,22 +160,21 @@ def _reply(kind: type[t.Topic]) -> Tree:
                 "messages": [{"$ref": f"#/channels/{ANSWERS}/messages/prediction"}],
             }
         }
-    if kind not in ANSWERED:
+    if not row.answers:
         return {}
     where = f"#/channels/{channel_name(t.RepliesTopic)}"
-    messages = [{"$ref": f"{where}/messages/{_kind(model)}"} for model in ANSWERED[kind]]
+    messages = [{"$ref": f"{where}/messages/{kind_of(model)}"} for model in row.answers]
     return {"reply": {"channel": {"$ref": where}, "messages": messages}}
 
 
-def _messages() -> Tree:
+def _messages(table: Channels) -> Tree:
     found: Tree = {}
-    for model in _models():
-        packed = issubclass(model, codec.MSGPACK)
-        found[_kind(model)] = {
-            "name": _kind(model),
+    for model in _models(table):
+        found[kind_of(model)] = {
+            "name": kind_of(model),
             "title": model.__name__,
             "description": _text(model),
-            "contentType": "application/msgpack" if packed else "application/json",
+            "contentType": f"application/{table.carrying(model).encoding}",
             "payload": _ref("schemas", model.__name__),
         }
     found[REQUEST] = {
@@ -258,13 +197,13 @@ def _messages() -> Tree:
     return found
 
 
-def _models() -> list[type[m.Message]]:
-    """Every kind of message once, in the order of the topics."""
-    return list(dict.fromkeys(model for kinds in codec.KINDS.values() for model in kinds))
+def _models(table: Channels) -> list[type[m.Message]]:
+    """Every kind of message once, in the order in which the rows name them."""
+    return list(dict.fromkeys(model for row in table.rows for model in row.messages))
 
 
-def _schemas() -> Tree:
-    models = _models()
+def _schemas(table: Channels) -> Tree:
+    models = _models(table)
     everything: list[type[m.Fragment]] = [*models, m.ImageRequest]
     _, made = models_json_schema(
         [(model, "validation") for model in everything],

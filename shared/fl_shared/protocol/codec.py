@@ -1,4 +1,4 @@
-"""Bytes ↔ message. What carries tensors is msgpack, the rest JSON; the topic says which kinds may come.
+"""Bytes ↔ message. `channels` says in which encoding, how large it may be, and which kinds may come on a topic.
 
 Decoding never raises anything but ``DecodeError`` (which names the field), whatever the bytes.
 """
@@ -16,51 +16,21 @@ from pydantic import ValidationError
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS, Channels, kind_of
+from fl_shared.protocol.limits import MAX_JSON
 from fl_shared.system.text import one_line
 from fl_shared.tensors.manifest import MAX_ARRAYS
 
 Model = TypeVar("Model", bound=m.Message)
 
-MAX_JSON_BYTES: Final = 64 * 2**10
-MAX_NAMES_BYTES: Final = 2 * 2**20
-"""For what may name every edge of a large round, on the topics of ``NAMING``."""
-NAMING: Final = (t.ResultTopic, t.MissingTopic, t.EdgesTopic)
 MAX_CONTAINERS: Final = 100_000
 """Maps and arrays in a msgpack message: a byte on the wire may be a hundred in memory."""
 MAX_MEMBERS: Final = 256
 """Of a map; metrics have at most 64."""
-MAX_MSGPACK_BYTES: Final = 268_435_455
-"""MQTT's own limit for a packet."""
-
 SIGNATURE_ROOM: Final = 95
 """Bytes by which a message grows when it is signed (`signatures`)."""
 SEALED: Final = 0xC1
 """The first byte of what is sealed (`sealing`). No JSON and no msgpack begins so."""
-
-MSGPACK: Final = (m.ModelManifest, m.ModelChunk, m.Update, m.Offer, m.UpdateChunk, m.TrainingFailed)
-"""What travels as msgpack; all else is JSON."""
-
-KINDS: Final[dict[type[t.Topic], tuple[type[m.Message], ...]]] = {
-    t.AggregatorTopic: (m.AggregatorPresence,),
-    t.StatusTopic: (m.Status,),
-    t.HistoryTopic: (m.History,),
-    t.ControlTopic: (m.Control,),
-    t.RegisterTopic: (m.Registration,),
-    t.PresenceTopic: (m.ClientPresence,),
-    t.WorkTopic: (m.Selected,),
-    t.RepliesTopic: (m.Admitted, m.Refused, m.Grant, m.Accepted, m.Rejected, m.Limited),
-    t.SelectedTopic: (m.Selected,),
-    t.MissingTopic: (m.Missing,),
-    t.EdgesTopic: (m.Edges,),
-    t.ResultTopic: (m.Result,),
-    t.ModelTopic: (m.ModelAnnouncement,),
-    t.ManifestTopic: (m.ModelManifest,),
-    t.ChunkTopic: (m.ModelChunk,),
-    t.UpdatesTopic: (m.Update, m.Offer, m.UpdateChunk, m.TrainingFailed),
-    t.EvaluationsTopic: (m.Evaluation,),
-    t.PredictionsTopic: (m.Prediction,),
-}
-"""What may come on a topic. A request on ``fl/predict`` is none of these: a picture, or `m.ImageRequest`."""
 
 
 class DecodeError(Exception):
@@ -71,7 +41,7 @@ class DecodeError(Exception):
         self.wrong_version = version != m.PROTOCOL_VERSION
 
 
-def encode(message: m.Message) -> bytes:
+def encode(message: m.Message, channels: Channels = CHANNELS) -> bytes:
     """The message as bytes; members that are null because they do not apply are still written.
 
     The data of chunks and updates is copied once, into what is returned; it may be a ``memoryview``.
@@ -85,7 +55,7 @@ def encode(message: m.Message) -> bytes:
             for section in message.sections:
                 pieces += _with_data(section)
             return b"".join(pieces)
-        case _ if isinstance(message, MSGPACK):
+        case _ if channels.carrying(type(message)).encoding == "msgpack":
             return _packed(message.model_dump())
         case _:
             return message.model_dump_json().encode()
@@ -120,24 +90,25 @@ def _array_header(count: int) -> bytes:
     return bytes([0x90 | count]) if count < 16 else struct.pack(">BH", 0xDC, count)
 
 
-def decode(topic: t.Topic, payload: bytes | memoryview) -> m.Message:
+def decode(topic: t.Topic, payload: bytes | memoryview, channels: Channels = CHANNELS) -> m.Message:
     """The message that ``payload`` spells on ``topic``. Raises ``DecodeError``.
 
     The data of a large chunk or update is a view into ``payload``, and not a copy, where it stands at the end.
     """
-    kinds = KINDS.get(type(topic))
-    if kinds is None:
+    channel = channels.of(topic)
+    kinds = channel.messages
+    if not kinds:
         raise DecodeError(f"no message is expected on {type(topic).__name__}")
-    if issubclass(kinds[0], MSGPACK):
+    if len(payload) > channel.largest:
+        what = channel.encoding.replace("json", "JSON")
+        raise DecodeError(f"{len(payload)} bytes of {what}, expected at most {channel.largest}")
+    if channel.encoding == "msgpack":
         apart = _data_apart(payload)
         if apart is not None:
             return _with_data_back(*apart, kinds)
         fields = _unpack(payload)
         model = _model_for(fields, kinds)
         return _validate(lambda: model.model_validate(fields))
-    most = MAX_NAMES_BYTES if isinstance(topic, NAMING) else MAX_JSON_BYTES
-    if len(payload) > most:
-        raise DecodeError(f"{len(payload)} bytes of JSON, expected at most {most}")
     payload = bytes(payload)
     if len(kinds) == 1:
         return _validate(lambda: kinds[0].model_validate_json(payload))
@@ -153,7 +124,7 @@ def is_sealed(payload: bytes | memoryview) -> bool:
 def session_in(payload: bytes) -> str | None:
     """The session that a registration of whatever version names, if it can be made out."""
     try:
-        session = json.loads(payload[:MAX_JSON_BYTES]).get("session")
+        session = json.loads(payload[:MAX_JSON]).get("session")
     except (ValueError, RecursionError, AttributeError):
         return None
     return session if isinstance(session, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", session) else None
@@ -211,8 +182,6 @@ def _with_data_back(
 
 
 def _unpack(payload: bytes | memoryview) -> dict[str, Any]:
-    if len(payload) > MAX_MSGPACK_BYTES:
-        raise DecodeError(f"{len(payload)} bytes, expected at most {MAX_MSGPACK_BYTES}")
     containers = 0
 
     def counted(container: Any) -> Any:
@@ -245,9 +214,9 @@ def _unpack(payload: bytes | memoryview) -> dict[str, Any]:
 def _model_for(fields: dict[str, Any], kinds: tuple[type[m.Message], ...]) -> type[m.Message]:
     kind = fields.get("kind")
     for model in kinds:
-        if model.model_fields["kind"].default == kind:
+        if kind_of(model) == kind:
             return model
-    expected = " or ".join(str(model.model_fields["kind"].default) for model in kinds)
+    expected = " or ".join(map(kind_of, kinds))
     raise DecodeError(
         f"kind: {_shown(kind)}, expected {expected}", version=fields.get("v", m.PROTOCOL_VERSION)
     )

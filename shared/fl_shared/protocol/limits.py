@@ -2,6 +2,12 @@
 
 from typing import Final
 
+MAX_JSON: Final = 64 * 2**10
+"""Bytes of a JSON message."""
+MAX_NAMES: Final = 2 * 2**20
+"""Bytes of a JSON message that may name every edge of a large round."""
+MAX_REQUEST: Final = 16 * 2**20
+"""Bytes of a prediction request."""
 INLINE_LIMIT: Final = 4 * 2**20
 """Bytes. Larger packets are slow, and cost the broker a copy."""
 INLINE_COHORT: Final = 50

@@ -1,18 +1,17 @@
 """Every topic of the protocol as a value. No other module spells a topic.
 
-``build(prefix, topic)`` gives the text, ``parse(prefix, text)`` the value, or ``None`` for what is not ours. A
-client id or a number that does not have our form is not ours either: nothing that parses can hold a wildcard,
-a slash or a NUL.
+``build(prefix, topic)`` gives the text, `Parser.parse` the value, or ``None`` for what is not ours. A client id or a
+number that does not have our form is not ours either: nothing that parses can hold a wildcard, a slash or a NUL.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, ClassVar, Final
 
-CLIENT: Final = r"[A-Za-z0-9_-]{1,64}"
-_CLIENT_ID: Final = re.compile(CLIENT)
 MAX_SLASHES: Final = 7
 """Hosted brokers allow no more in a topic (AWS IoT Core); ours have three, and the prefix its own."""
 _OWN_SLASHES: Final = 3
@@ -20,15 +19,37 @@ MAX_ANSWER_SLASHES: Final = 32
 MAX_ANSWER_BYTES: Final = 1024
 """Of a response topic; brokers end the connection of who publishes to one that is too long or too deep."""
 
+CLIENT: Final = "[A-Za-z0-9_-]{1,64}"
+NUMBER: Final = "0|[1-9][0-9]{0,15}"
+FIELDS: Final = {
+    "client": CLIENT,
+    "round": NUMBER,
+    "digest12": "[0-9a-f]{12}",
+    "index": NUMBER,
+    "asker": CLIENT,
+}
+"""What varies in a topic, and its form (a regular expression)."""
+
 
 @dataclass(frozen=True, slots=True)
-class AggregatorTopic:
+class Topic:
+    """``PATTERN``: the levels below the prefix; fields stand in braces. A last one of ``None`` is left out."""
+
+    PATTERN: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AggregatorTopic(Topic):
     """``fl/aggregator``: birth and will of the aggregator."""
 
+    PATTERN: ClassVar[str] = "aggregator"
+
 
 @dataclass(frozen=True, slots=True)
-class StatusTopic:
+class StatusTopic(Topic):
     """``fl/status``"""
+
+    PATTERN: ClassVar[str] = "status"
 
 
 OPERATOR: Final = "operator"
@@ -36,158 +57,142 @@ OPERATOR: Final = "operator"
 
 
 @dataclass(frozen=True, slots=True)
-class HistoryTopic:
+class HistoryTopic(Topic):
     """``fl/history``"""
 
+    PATTERN: ClassVar[str] = "history"
+
 
 @dataclass(frozen=True, slots=True)
-class ControlTopic:
+class ControlTopic(Topic):
     """``fl/control``: what the operator has to say to the run."""
 
+    PATTERN: ClassVar[str] = "control"
+
 
 @dataclass(frozen=True, slots=True)
-class RegisterTopic:
+class RegisterTopic(Topic):
     """``fl/register/<client>``, or the bare ``fl/register``."""
 
+    PATTERN: ClassVar[str] = "register/{client}"
     client: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class PresenceTopic:
+class PresenceTopic(Topic):
     """``fl/clients/<client>/presence``"""
 
+    PATTERN: ClassVar[str] = "clients/{client}/presence"
     client: str
 
 
 @dataclass(frozen=True, slots=True)
-class WorkTopic:
+class WorkTopic(Topic):
     """``fl/clients/<client>/work``: ``selected`` for one edge of a large cohort."""
 
+    PATTERN: ClassVar[str] = "clients/{client}/work"
     client: str
 
 
 @dataclass(frozen=True, slots=True)
-class RepliesTopic:
+class RepliesTopic(Topic):
     """``fl/replies/<client>``"""
 
+    PATTERN: ClassVar[str] = "replies/{client}"
     client: str
 
 
 @dataclass(frozen=True, slots=True)
-class SelectedTopic:
+class SelectedTopic(Topic):
     """``fl/round/<n>/selected``"""
 
+    PATTERN: ClassVar[str] = "round/{round}/selected"
     round: int
 
 
 @dataclass(frozen=True, slots=True)
-class MissingTopic:
+class MissingTopic(Topic):
     """``fl/round/<n>/missing``"""
 
+    PATTERN: ClassVar[str] = "round/{round}/missing"
     round: int
 
 
 @dataclass(frozen=True, slots=True)
-class EdgesTopic:
+class EdgesTopic(Topic):
     """``fl/round/<n>/edges``"""
 
+    PATTERN: ClassVar[str] = "round/{round}/edges"
     round: int
 
 
 @dataclass(frozen=True, slots=True)
-class ResultTopic:
+class ResultTopic(Topic):
     """``fl/round/<n>/result``"""
 
+    PATTERN: ClassVar[str] = "round/{round}/result"
     round: int
 
 
 @dataclass(frozen=True, slots=True)
-class ModelTopic:
+class ModelTopic(Topic):
     """``fl/model``: which version is the newest."""
+
+    PATTERN: ClassVar[str] = "model"
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestTopic:
+class ManifestTopic(Topic):
     """``fl/model/<digest12>/manifest``"""
 
+    PATTERN: ClassVar[str] = "model/{digest12}/manifest"
     digest12: str
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkTopic:
+class ChunkTopic(Topic):
     """``fl/model/<digest12>/<i>``"""
 
+    PATTERN: ClassVar[str] = "model/{digest12}/{index}"
     digest12: str
     index: int
 
 
 @dataclass(frozen=True, slots=True)
-class UpdatesTopic:
+class UpdatesTopic(Topic):
     """``fl/updates/<client>``, or the bare ``fl/updates``."""
 
+    PATTERN: ClassVar[str] = "updates/{client}"
     client: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationsTopic:
+class EvaluationsTopic(Topic):
     """``fl/evaluations/<client>``"""
 
+    PATTERN: ClassVar[str] = "evaluations/{client}"
     client: str
 
 
 @dataclass(frozen=True, slots=True)
-class PredictTopic:
+class PredictTopic(Topic):
     """``fl/predict``, or ``fl/predict/<client>`` to ask one edge."""
 
+    PATTERN: ClassVar[str] = "predict/{client}"
     client: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class PredictionsTopic:
+class PredictionsTopic(Topic):
     """``fl/predictions``, or ``fl/predictions/<asker>``."""
 
+    PATTERN: ClassVar[str] = "predictions/{asker}"
     asker: str | None = None
-
-
-Topic = (
-    AggregatorTopic
-    | StatusTopic
-    | HistoryTopic
-    | ControlTopic
-    | RegisterTopic
-    | PresenceTopic
-    | WorkTopic
-    | RepliesTopic
-    | SelectedTopic
-    | MissingTopic
-    | EdgesTopic
-    | ResultTopic
-    | ModelTopic
-    | ManifestTopic
-    | ChunkTopic
-    | UpdatesTopic
-    | EvaluationsTopic
-    | PredictTopic
-    | PredictionsTopic
-)
-
-ALL_REGISTRATIONS: Final = "register/#"
-ALL_PRESENCE: Final = "clients/+/presence"
-ALL_UPDATES: Final = "updates/#"
-ALL_EVALUATIONS: Final = "evaluations/+"
-ALL_SELECTED: Final = "round/+/selected"
-ALL_RESULTS: Final = "round/+/result"
-ALL_EDGES: Final = "round/+/edges"
-ALL_ROUNDS: Final = "round/#"
-ALL_MODELS: Final = "model/#"
-ALL_WORK: Final = "clients/+/work"
-ALL_TRIALS: Final = "doctor/#"
-"""Where ``fl-aggregator doctor`` tries what a broker can; no message of the protocol is ever there."""
 
 
 def valid_client(text: str) -> bool:
     """Whether ``text`` can name a client: 1 to 64 of ``A-Z a-z 0-9 _ -``."""
-    return _CLIENT_ID.fullmatch(text) is not None
+    return re.fullmatch(CLIENT, text) is not None
 
 
 def valid_prefix(text: str) -> bool:
@@ -202,12 +207,19 @@ def valid_prefix(text: str) -> bool:
 
 def build(prefix: str, topic: Topic) -> str:
     """The topic's text under ``prefix``."""
-    return f"{prefix}/{_below_prefix(topic)}"
+    values = {name: getattr(topic, name) for name in fields_of(type(topic))}
+    pattern = topic.PATTERN.rpartition("/")[0] if None in values.values() else topic.PATTERN
+    return f"{prefix}/{pattern.format_map(values)}"
 
 
-def filter_of(prefix: str, pattern: str) -> str:
-    """The subscription filter for one of the ``ALL_…`` patterns."""
-    return f"{prefix}/{pattern}"
+def filter_of(prefix: str, kind: type[Topic], client: str = "+") -> str:
+    """The subscription filter for all topics of this kind, or for those of one client."""
+    return f"{prefix}/{kind.PATTERN.format_map(dict.fromkeys(FIELDS, '+') | {'client': client})}"
+
+
+def trials(prefix: str) -> str:
+    """The filter of where ``fl-aggregator doctor`` tries what a broker can; no message of the protocol is there."""
+    return f"{prefix}/doctor/#"
 
 
 def trial(prefix: str, doctor: str, leaf: str) -> str:
@@ -230,114 +242,49 @@ def shared_predict_filter(prefix: str, group: str = PREDICTORS) -> str:
     return f"$share/{group}/{build(prefix, PredictTopic())}"
 
 
-def _below_prefix(topic: Topic) -> str:
-    match topic:
-        case AggregatorTopic():
-            return "aggregator"
-        case StatusTopic():
-            return "status"
-        case HistoryTopic():
-            return "history"
-        case ControlTopic():
-            return "control"
-        case RegisterTopic(client):
-            return "register" if client is None else f"register/{client}"
-        case PresenceTopic(client):
-            return f"clients/{client}/presence"
-        case WorkTopic(client):
-            return f"clients/{client}/work"
-        case RepliesTopic(client):
-            return f"replies/{client}"
-        case SelectedTopic(number):
-            return f"round/{number}/selected"
-        case MissingTopic(number):
-            return f"round/{number}/missing"
-        case EdgesTopic(number):
-            return f"round/{number}/edges"
-        case ResultTopic(number):
-            return f"round/{number}/result"
-        case ModelTopic():
-            return "model"
-        case ManifestTopic(digest12):
-            return f"model/{digest12}/manifest"
-        case ChunkTopic(digest12, index):
-            return f"model/{digest12}/{index}"
-        case UpdatesTopic(client):
-            return "updates" if client is None else f"updates/{client}"
-        case EvaluationsTopic(client):
-            return f"evaluations/{client}"
-        case PredictTopic(client):
-            return "predict" if client is None else f"predict/{client}"
-        case PredictionsTopic(asker):
-            return "predictions" if asker is None else f"predictions/{asker}"
+def fields_of(kind: type[Topic]) -> tuple[str, ...]:
+    """The names of what varies in a topic of this kind."""
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
-def parse(prefix: str, text: str) -> Topic | None:
-    """The topic that ``text`` spells under ``prefix``, or ``None``."""
-    if not text.startswith(prefix + "/"):
+def is_optional(kind: type[Topic]) -> bool:
+    """Whether the last level of a topic of this kind may be left out."""
+    return any(field.default is None for field in dataclasses.fields(kind))
+
+
+class Parser:
+    """Knows the topics of ``kinds``."""
+
+    def __init__(self, kinds: Iterable[type[Topic]]) -> None:
+        self._by_first_level: dict[str, list[tuple[re.Pattern[str], type[Topic]]]] = {}
+        for kind in kinds:
+            patterns = self._by_first_level.setdefault(first_level(kind), [])
+            patterns.append((re.compile(_expression(kind)), kind))
+
+    def parse(self, prefix: str, text: str) -> Topic | None:
+        """The topic that ``text`` spells under ``prefix``, or ``None``."""
+        if not text.startswith(prefix + "/"):
+            return None
+        below = text[len(prefix) + 1 :]
+        for pattern, kind in self._by_first_level.get(below.partition("/")[0], ()):
+            if (found := pattern.fullmatch(below)) is not None:
+                return kind(**{name: _value(name, given) for name, given in found.groupdict().items()})
         return None
-    match text[len(prefix) + 1 :].split("/"):
-        case ["aggregator"]:
-            return AggregatorTopic()
-        case ["status"]:
-            return StatusTopic()
-        case ["history"]:
-            return HistoryTopic()
-        case ["control"]:
-            return ControlTopic()
-        case ["model"]:
-            return ModelTopic()
-        case ["register"]:
-            return RegisterTopic()
-        case ["updates"]:
-            return UpdatesTopic()
-        case ["predict"]:
-            return PredictTopic()
-        case ["predictions"]:
-            return PredictionsTopic()
-        case ["predictions", asker] if valid_client(asker):
-            return PredictionsTopic(asker)
-        case ["register", client] if valid_client(client):
-            return RegisterTopic(client)
-        case ["updates", client] if valid_client(client):
-            return UpdatesTopic(client)
-        case ["evaluations", client] if valid_client(client):
-            return EvaluationsTopic(client)
-        case ["predict", client] if valid_client(client):
-            return PredictTopic(client)
-        case ["replies", client] if valid_client(client):
-            return RepliesTopic(client)
-        case ["clients", client, "presence"] if valid_client(client):
-            return PresenceTopic(client)
-        case ["clients", client, "work"] if valid_client(client):
-            return WorkTopic(client)
-        case ["round", number, leaf] if (n := _number(number)) is not None:
-            return _round_topic(n, leaf)
-        case ["model", digest12, leaf] if re.fullmatch("[0-9a-f]{12}", digest12):
-            if leaf == "manifest":
-                return ManifestTopic(digest12)
-            index = _number(leaf)
-            return None if index is None else ChunkTopic(digest12, index)
-        case _:
-            return None
 
 
-def _round_topic(number: int, leaf: str) -> Topic | None:
-    match leaf:
-        case "selected":
-            return SelectedTopic(number)
-        case "missing":
-            return MissingTopic(number)
-        case "edges":
-            return EdgesTopic(number)
-        case "result":
-            return ResultTopic(number)
-        case _:
-            return None
+def first_level(kind: type[Topic]) -> str:
+    """The first level below the prefix."""
+    return kind.PATTERN.partition("/")[0]
 
 
-def _number(text: str) -> int | None:
-    return int(text) if re.fullmatch("0|[1-9][0-9]{0,15}", text) else None
+def _expression(kind: type[Topic]) -> str:
+    levels, _, last = kind.PATTERN.rpartition("/")
+    pattern = f"{levels}(?:/{last})?" if is_optional(kind) else kind.PATTERN
+    return re.sub(r"\{(\w+)\}", lambda found: f"(?P<{found[1]}>{FIELDS[found[1]]})", pattern)
+
+
+def _value(name: str, given: str | None) -> Any:
+    return given if given is None or FIELDS[name] != NUMBER else int(given)
 
 
 def answerable(prefix: str, response_topic: str) -> bool:

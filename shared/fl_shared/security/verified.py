@@ -8,7 +8,7 @@ from fl_shared.errors import BadSignature
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
-from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS
 
 if TYPE_CHECKING:
     from fl_shared.security.signatures import Verifier
@@ -18,7 +18,7 @@ def read(prefix: str, received: mqtt.Received, verifier: Verifier | None) -> m.M
     """What is said on a topic of ours; null for what nobody should have said, or, if there is a ``verifier``, what the
     aggregator has not: whoever may write there has to answer for it, and the aggregator mends it.
     """
-    topic = t.parse(prefix, received.topic)
+    topic = CHANNELS.parse(prefix, received.topic)
     if topic is None:
         return None
     try:

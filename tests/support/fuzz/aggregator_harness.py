@@ -30,6 +30,7 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS
 from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer import upload
@@ -58,7 +59,9 @@ class AggregatorHarness:
             self._launch, broker, observer=lambda _, effects, __: self.oracle.see(effects)
         )
         # All of the noise is to come in, however fast it is made: what the gate turns away is never read.
-        self.aggregator.inbox._admit = lambda received: Arrival(t.parse("fl", received.topic), received)
+        self.aggregator.inbox._admit = lambda received: Arrival(
+            CHANNELS.parse("fl", received.topic), received
+        )
         self.answers: dict[str, m.Reply] = {}
         self.grants: dict[tuple[str, str], list[int]] = {}
         """Chunks that are asked for, by client and digest."""
@@ -83,7 +86,7 @@ class AggregatorHarness:
 
     def _published(self, topic: str, payload: bytes) -> None:
         """Whatever the aggregator answers has to be a message that an edge can read."""
-        where = t.parse("fl", topic)
+        where = CHANNELS.parse("fl", topic)
         assert where is not None, topic
         reply = codec.decode(where, payload)
         if isinstance(reply, m.Grant):

@@ -29,6 +29,7 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS
 from tests.support.fuzz.aggregator_messages import CLIENT, PARTITION, AggregatorMessages
 from tests.support.fuzz.fake_network import FakeConnection, FakeNetwork
 from tests.support.fuzz.inline_pool import InlinePool, requests
@@ -148,7 +149,7 @@ class EdgeHarness:
 
     def _published(self, topic: str, payload: bytes) -> None:
         """Whatever an edge sends has to be a message that an aggregator, or who has asked, can read."""
-        where = t.parse("fl", topic)
+        where = CHANNELS.parse("fl", topic)
         if where is None:
             where = t.PredictionsTopic()  # a response topic of the asker's own
         message = codec.decode(where, payload)

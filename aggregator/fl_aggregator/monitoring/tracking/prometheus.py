@@ -18,7 +18,7 @@ from fl_aggregator.monitoring.tracking.trackers import Vitals
 from fl_aggregator.monitoring.views import edge_states, status
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import TIMED, Run
+from fl_aggregator.round.state import PHASES, TIMED, Run
 from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m

@@ -16,13 +16,14 @@ from fl_shared.mqtt.events import MAX_FILTERS
 from fl_shared.mqtt.paho.probe import Probe
 from fl_shared.mqtt.paho.probe_results import FAILURE, ProbeFailed
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS, Channel, Channels
 
 FAR_ROUND: Final = 10**15
 """No run comes so far."""
 
 
-def of_account(bench: Bench, reach: BrokerReach, is_online: bool) -> Finding:
-    """Whether it may be a run's aggregator."""
+def of_account(bench: Bench, reach: BrokerReach, is_online: bool, channels: Channels = CHANNELS) -> Finding:
+    """Whether it may be a run's aggregator: whether it may read and write what ``channels`` asks of one."""
     kit = reach.kit
     if kit is not None and "aggregator" not in kit.roles:
         return Finding(
@@ -36,25 +37,20 @@ def of_account(bench: Bench, reach: BrokerReach, is_online: bool) -> Finding:
         return Finding(
             "rights", "untested", "a run is online, and its topics are left alone", essential=False
         )
-    nobody = secrets.token_hex(6)
-    unwritten, silent = _try(bench, nobody)
-    to_write = _written_by_aggregator(nobody)
-    to_read = [*_read_and_written(nobody), *_written_by_edges(nobody)]
-    forbidden = [f"write {_text(bench, topic)}" for topic in to_write if topic in unwritten]
-    forbidden += [f"read {_text(bench, topic)}" for topic in to_read if topic in silent]
-    measured = {"forbidden": [each.replace(nobody, "+") for each in forbidden]}
+    unwritten, silent = _try(bench, channels)
+    forbidden = [f"write {_filter(bench, row)}" for row in unwritten if row.sender != "edge"]
+    forbidden += [f"read {_filter(bench, row)}" for row in silent]
+    measured = {"forbidden": forbidden}
     if forbidden:
         return Finding(
             "rights",
             "missing",
-            "this account may not " + ", ".join(measured["forbidden"]),
+            "this account may not " + ", ".join(forbidden),
             "it cannot run an aggregator",
             "ACL: use the one that fl-aggregator provision makes",
             measured=measured,
         )
-    unproved = [
-        _text(bench, topic).replace(nobody, "+") for topic in _written_by_edges(nobody) if topic in unwritten
-    ]
+    unproved = [_filter(bench, row) for row in unwritten]
     measured["unproved"] = unproved
     if not unproved:
         open_to_all = reach.address.user is None and reach.tls is None
@@ -76,83 +72,52 @@ def of_account(bench: Bench, reach: BrokerReach, is_online: bool) -> Finding:
     )
 
 
-def _read_and_written(nobody: str) -> list[t.Topic]:
-    return [
-        t.AggregatorTopic(),
-        t.StatusTopic(),
-        t.HistoryTopic(),
-        t.ControlTopic(),
-        t.MissingTopic(FAR_ROUND),
-        t.ModelTopic(),
-        t.ChunkTopic(nobody, 0),
-        t.WorkTopic(nobody),
-    ]
+def topics_to_try(channels: Channels, nobody: str) -> dict[Channel, t.Topic]:
+    """A topic of each channel that an aggregator reads or writes, which no run uses; ``nobody``: 12 hex digits."""
+    values = {"client": nobody, "asker": nobody, "digest12": nobody, "round": FAR_ROUND, "index": 0}
+    return {
+        row: row.topic(**{name: values[name] for name in t.fields_of(row.topic)})
+        for row in channels.rows
+        if row.reads("aggregator") or row.writes("aggregator")
+    }
 
 
-def _written_by_aggregator(nobody: str) -> list[t.Topic]:
-    return [*_read_and_written(nobody), t.RepliesTopic(nobody)]
-
-
-def _written_by_edges(nobody: str) -> list[t.Topic]:
-    return [
-        t.RegisterTopic(nobody),
-        t.PresenceTopic(nobody),
-        t.UpdatesTopic(nobody),
-        t.EvaluationsTopic(nobody),
-    ]
-
-
-def _filters(bench: Bench) -> list[str]:
-    single = (t.AggregatorTopic(), t.StatusTopic(), t.HistoryTopic(), t.ControlTopic())
-    patterns = (
-        t.ALL_ROUNDS,
-        t.ALL_MODELS,
-        t.ALL_WORK,
-        t.ALL_REGISTRATIONS,
-        t.ALL_PRESENCE,
-        t.ALL_UPDATES,
-        t.ALL_EVALUATIONS,
-    )
-    return [
-        *(t.build(bench.prefix, topic) for topic in single),
-        *(t.filter_of(bench.prefix, pattern) for pattern in patterns),
-    ]
-
-
-def _try(bench: Bench, nobody: str) -> tuple[set[t.Topic], set[t.Topic]]:
-    """What could not be written, and what was written and did not come."""
-    written: set[t.Topic] = set()
-    unwritten: set[t.Topic] = set()
-    filters = _filters(bench)
+def _try(bench: Bench, channels: Channels) -> tuple[list[Channel], list[Channel]]:
+    """What could not be written, and what was written and did not come, though an aggregator reads it."""
+    topics = {
+        row: t.build(bench.prefix, topic)
+        for row, topic in topics_to_try(channels, secrets.token_hex(6)).items()
+    }
+    readable = [row for row in topics if row.reads("aggregator")]
+    filters = [name for name, _ in channels.filters(bench.prefix, readable)]
     with bench.probe() as listener:
         for start in range(0, len(filters), MAX_FILTERS):
             listener.subscribe(filters[start : start + MAX_FILTERS])
-        for topic in (*_written_by_aggregator(nobody), *_written_by_edges(nobody)):
-            (written if _may_write(bench, topic) else unwritten).add(topic)
-        came = _topics_heard(bench, listener, written - {t.RepliesTopic(nobody)})
-    return unwritten, written - came - {t.RepliesTopic(nobody)}
+        unwritten = [row for row, topic in topics.items() if not _may_write(bench, topic)]
+        wanted = {topics[row] for row in readable if row not in unwritten}
+        heard = _heard(bench, listener, wanted)
+    return unwritten, [row for row in readable if topics[row] in wanted - heard]
 
 
-def _may_write(bench: Bench, topic: t.Topic) -> bool:
+def _may_write(bench: Bench, topic: str) -> bool:
     """On a connection of its own, since some brokers end it instead of answering no."""
     try:
         with bench.probe(second=True) as speaker:
-            return speaker.say(_text(bench, topic), b"") < FAILURE
+            return speaker.say(topic, b"") < FAILURE
     except ProbeFailed:
         return False
 
 
-def _topics_heard(bench: Bench, listener: Probe, wanted: set[t.Topic]) -> set[t.Topic]:
-    heard: set[t.Topic] = set()
+def _heard(bench: Bench, listener: Probe, wanted: set[str]) -> set[str]:
+    heard: set[str] = set()
     while not wanted <= heard:
         messages = listener.hear(1, bench.quiet)
         if not messages:
             break
         # Retained ones, too: that they come is the proof that was sought.
-        parsed = (t.parse(bench.prefix, each.topic) for each in messages)
-        heard |= {topic for topic in parsed if topic is not None}
+        heard |= {each.topic for each in messages}
     return heard
 
 
-def _text(bench: Bench, topic: t.Topic) -> str:
-    return t.build(bench.prefix, topic)
+def _filter(bench: Bench, row: Channel) -> str:
+    return t.filter_of(bench.prefix, row.topic)

@@ -6,12 +6,13 @@ after the broker has read the file again, though its certificate may still open 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from fl_aggregator.tools.provision.accounts import Account
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS, Channel, Channels, Side
 
 Access = Literal["read", "write", "readwrite"]
 
@@ -36,73 +37,47 @@ def text(accounts: Iterable[Account], prefix: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def grants(account: Account, prefix: str) -> list[Grant]:
+def grants(account: Account, prefix: str, channels: Channels = CHANNELS) -> list[Grant]:
     """All that ``account`` may do."""
     roles = account.roles
     if "aggregator" in roles:
-        return _aggregator(prefix)
+        found = _grants(channels, channels.rows, "aggregator", prefix, ANY)
+        return [*found, Grant("readwrite", t.trials(prefix))]
     if "operator" in roles:
-        return [
-            Grant("read", f"{prefix}/#"),
-            Grant("write", t.build(prefix, t.ControlTopic())),
-            Grant("write", t.filter_of(prefix, t.ALL_TRIALS)),
-        ]
+        found = _grants(channels, channels.rows, "operator", prefix, ANY)
+        return [Grant("read", f"{prefix}/#"), *found, Grant("write", t.trials(prefix))]
     if "asker" in roles:
-        return [
-            Grant("write", t.build(prefix, t.PredictTopic())),
-            Grant("write", t.build(prefix, t.PredictTopic(ANY))),
-            Grant("read", _answers(prefix)),
-        ]
-    return _edge(account, prefix)
+        return _grants(channels, channels.rows, "asker", prefix, ANY)
+    rows = [row for row in channels.rows if not set(row.roles).isdisjoint(roles)]
+    return _grants(channels, rows, "edge", prefix, account.name)
 
 
-def _aggregator(prefix: str) -> list[Grant]:
-    """What it publishes it also reads: it clears what others have left there, on ``control`` and ``work``
-    and on the topics of edges, too.
-    """
+def _grants(channels: Channels, rows: Iterable[Channel], side: Side, prefix: str, client: str) -> list[Grant]:
+    by_access: dict[Access, list[Channel]] = {"readwrite": [], "write": [], "read": []}
+    for row in rows:
+        match row.reads(side), row.writes(side):
+            case True, True:
+                by_access["readwrite"].append(row)
+            case False, True:
+                by_access["write"].append(row)
+            case True, False:
+                by_access["read"].append(row)
     return [
-        Grant("readwrite", t.build(prefix, t.AggregatorTopic())),
-        Grant("readwrite", t.build(prefix, t.StatusTopic())),
-        Grant("readwrite", t.build(prefix, t.HistoryTopic())),
-        Grant("readwrite", t.build(prefix, t.ControlTopic())),
-        Grant("readwrite", t.filter_of(prefix, t.ALL_ROUNDS)),
-        Grant("readwrite", t.filter_of(prefix, t.ALL_MODELS)),
-        Grant("readwrite", t.filter_of(prefix, t.ALL_WORK)),
-        Grant("write", t.build(prefix, t.RepliesTopic(ANY))),
-        Grant("readwrite", t.build(prefix, t.RegisterTopic(ANY))),
-        Grant("read", t.filter_of(prefix, t.ALL_PRESENCE)),
-        Grant("readwrite", t.build(prefix, t.UpdatesTopic(ANY))),
-        Grant("readwrite", t.filter_of(prefix, t.ALL_EVALUATIONS)),
-        Grant("readwrite", t.filter_of(prefix, t.ALL_TRIALS)),
+        Grant(access, each)
+        for access, allowed in by_access.items()
+        for each in _filters(channels, allowed, prefix, client)
     ]
 
 
-def _edge(account: Account, prefix: str) -> list[Grant]:
-    name, roles = account.name, account.roles
-    found = [
-        Grant("write", t.build(prefix, t.RegisterTopic(name))),
-        Grant("readwrite", t.build(prefix, t.PresenceTopic(name))),
-        Grant("read", t.build(prefix, t.RepliesTopic(name))),
-        Grant("read", t.build(prefix, t.AggregatorTopic())),
-        Grant("read", t.filter_of(prefix, t.ALL_MODELS)),
-    ]
-    if "train" in roles:
-        found += [
-            Grant("read", t.build(prefix, t.WorkTopic(name))),
-            Grant("read", t.filter_of(prefix, t.ALL_SELECTED)),
-            Grant("read", t.filter_of(prefix, t.ALL_RESULTS)),
-            Grant("write", t.build(prefix, t.UpdatesTopic(name))),
-        ]
-    if "train" in roles or "evaluate" in roles:  # who trains may be asked about its holdout
-        found.append(Grant("write", t.build(prefix, t.EvaluationsTopic(name))))
-    if "predict" in roles:
-        found += [
-            Grant("read", t.build(prefix, t.PredictTopic())),
-            Grant("read", t.build(prefix, t.PredictTopic(name))),
-            Grant("write", _answers(prefix)),
-        ]
-    return found
-
-
-def _answers(prefix: str) -> str:
-    return f"{t.build(prefix, t.PredictionsTopic())}/#"
+def _filters(channels: Channels, rows: Sequence[Channel], prefix: str, client: str) -> Iterable[str]:
+    required = [row for row in rows if not t.is_optional(row.topic)]
+    yield from (name for name, _ in channels.filters(prefix, required, client))
+    for row in rows:
+        if t.is_optional(row.topic):
+            first_level = f"{prefix}/{t.first_level(row.topic)}"
+            if row.open_ended:
+                yield f"{first_level}/#"
+            else:
+                yield f"{first_level}/{client}"
+                if not row.names_sender:
+                    yield first_level

@@ -17,10 +17,10 @@ from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
-from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.limits import LIVE_WAIT
+from fl_shared.protocol.channels import CHANNELS
+from fl_shared.protocol.limits import LIVE_WAIT, MAX_NAMES
 from fl_shared.security.verified import read
 
 REST_WAIT: Final = 0.5
@@ -28,6 +28,9 @@ REST_WAIT: Final = 0.5
 RESULTS: Final = 100
 EVALUATED_WITHIN: Final = 3.0
 """Seconds; a result is sent again when its version has been evaluated, which goes on beside the next round."""
+
+
+FOLLOWED: Final = (m.AggregatorPresence, m.Status, m.History, m.Edges, m.Result)
 
 
 class Follower:
@@ -38,7 +41,7 @@ class Follower:
         self._verifier = None if reach.kit is None else reach.kit.verifier()
         self._prefix = reach.prefix
         self._address = str(reach.address)
-        self._settings = reach.connection(maximum_packet_size=4 * codec.MAX_NAMES_BYTES)
+        self._settings = reach.connection(maximum_packet_size=4 * MAX_NAMES)
         self._inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
         self._network = Network("fl-watch")
         self._born: m.AggregatorPresence | None = None
@@ -79,10 +82,8 @@ class Follower:
         match event:
             case mqtt.Connected():
                 self.lost = None
-                names = (t.AggregatorTopic(), t.StatusTopic(), t.HistoryTopic())
-                filters = [t.build(self._prefix, name) for name in names]
-                filters += [t.filter_of(self._prefix, name) for name in (t.ALL_EDGES, t.ALL_RESULTS)]
-                self._connection.subscribe([(name, 1) for name in filters])
+                rows = [CHANNELS.carrying(kind) for kind in FOLLOWED]
+                self._connection.subscribe(CHANNELS.filters(self._prefix, rows))
             case mqtt.Subscribed(refused=()):
                 self.answered = True
             case mqtt.Subscribed(refused=refused):
@@ -118,7 +119,7 @@ class Follower:
 
     def _received(self, received: mqtt.Received) -> None:
         if not received.payload:
-            if isinstance(t.parse(self._prefix, received.topic), t.StatusTopic):
+            if isinstance(CHANNELS.parse(self._prefix, received.topic), t.StatusTopic):
                 self._status = None
             return
         match read(self._prefix, received, self._verifier):

@@ -11,7 +11,7 @@ from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 from fl_shared.protocol import messages as m
-from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS
 from fl_shared.security.verified import read
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class Lookout:
             return
         match event:
             case mqtt.Connected():
-                names = (t.AggregatorTopic(), t.StatusTopic())
-                self._connection.subscribe([(t.build(self._prefix, name), 1) for name in names])
+                rows = [CHANNELS.carrying(kind) for kind in (m.AggregatorPresence, m.Status)]
+                self._connection.subscribe(CHANNELS.filters(self._prefix, rows))
             case mqtt.Subscribed(refused=()):
                 self.answered = True
             case mqtt.Subscribed(refused=refused):

@@ -16,12 +16,12 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.limits import MAX_REQUEST
 
 CONNECT_TIMEOUT: Final = 10.0
 ASK_AGAIN_AFTER: Final = 5.0
 """A request may be lost with the edge that took it."""
 EXPIRY: Final = 30
-MAX_REQUEST: Final = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,245 @@
+"""The table of channels: for each topic, what is sent there, by whom, to whom, and how it is treated.
+
+Everything that depends on the topic or the kind of a message comes from a row of it: how it is encoded and how large it
+may be, who subscribes, which rights accounts have, what is limited, signed and sealed, and what the documents say.
+A consumer takes a `Channels`; `CHANNELS` is the protocol's, and is checked when this module is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass
+from typing import Final, Literal
+
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.limits import MAX_JSON, MAX_NAMES, MAX_REQUEST
+
+Side = Literal["aggregator", "edge", "operator", "asker", "watcher"]
+Format = Literal["json", "msgpack", "picture"]
+"""``picture``: an image file, or JSON with ``pixels`` (protocol, 7.1); it is no message, and has no kind."""
+Limit = Literal["registration", "presence", "other"]
+"""Which of a client's allowances a message is charged to (protocol, 8.8)."""
+
+EVERY_ROLE: Final[tuple[m.ClientRole, ...]] = ("train", "predict", "evaluate")
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A row of the table.
+
+    Each kind of message is in ``kinds`` of one row; other rows on which it is sent, too, have it in ``repeats``.
+    """
+
+    topic: type[t.Topic]
+    kinds: tuple[type[m.Message], ...]
+    sender: Side
+    receivers: tuple[Side, ...]
+    _: KW_ONLY
+    repeats: tuple[type[m.Message], ...] = ()
+    encoding: Format = "json"
+    largest: int = MAX_JSON
+    """Bytes of a payload, before it is sealed."""
+    retained: bool = False
+    qos: int = 1
+    """Of subscriptions; everything is published at QoS 1."""
+    limit: Limit | None = None
+    roles: tuple[m.ClientRole, ...] = EVERY_ROLE
+    """Edges that have none of these do not send or read here."""
+    answers: tuple[type[m.Reply], ...] = ()
+    """What the aggregator may reply to a message."""
+    open_ended: bool = False
+    """Whether the receiver may choose a topic below this one."""
+    note: str = ""
+    """For the AsyncAPI description, in Markdown."""
+
+    @property
+    def messages(self) -> tuple[type[m.Message], ...]:
+        """All kinds that may come here."""
+        return self.kinds + self.repeats
+
+    @property
+    def signed(self) -> bool:
+        """Whether an aggregator with a kit signs it: all its JSON (protocol, 9.2); digests guard the rest (9.8)."""
+        return self.sender == "aggregator" and self.encoding == "json"
+
+    @property
+    def sealable(self) -> bool:
+        """Whether it may be sealed (protocol, 9.10): it is for the aggregator alone, which alone can open it."""
+        return self.receivers == ("aggregator",)
+
+    @property
+    def bulk(self) -> bool:
+        """Whether it carries tensors.
+
+        The aggregator receives such messages on a connection of their own; edges subscribe to those that they need.
+        """
+        return self.encoding == "msgpack"
+
+    @property
+    def names_sender(self) -> bool:
+        """Whether the topic says which edge has sent a message: accounts may not use it without its last level."""
+        return self.sender == "edge" and "client" in t.fields_of(self.topic)
+
+    def reads(self, side: Side) -> bool:
+        """Whether this side reads here. The aggregator repairs its retained messages, so it reads those, too."""
+        return side in self.receivers or (side == self.sender == "aggregator" and self.retained)
+
+    def writes(self, side: Side) -> bool:
+        """Whether this side writes here. The aggregator clears what others retain where nothing is to be retained."""
+        clears = side == "aggregator" and side in self.receivers and not self.retained
+        return side == self.sender or clears
+
+
+class Channels:
+    """A table, and what follows from it. Raises ``ValueError``, which names all that is wrong with the table."""
+
+    def __init__(
+        self, rows: Iterable[Channel], kinds: Iterable[type[m.Message]], topics: Iterable[type[t.Topic]]
+    ) -> None:
+        """``kinds`` and ``topics``: all that there are, and that have to be in the table."""
+        self.rows = tuple(rows)
+        self.kinds = tuple(dict.fromkeys(kind for row in self.rows for kind in row.kinds))
+        self._by_topic = {row.topic: row for row in self.rows}
+        self._by_kind = {kind: row for row in self.rows for kind in row.kinds}
+        self.parse = t.Parser(self._by_topic).parse
+        if problems := [*_wrong_kinds(self, set(kinds)), *_wrong_rows(self, set(topics))]:
+            raise ValueError("channels: " + "; ".join(problems))
+
+    def of(self, topic: t.Topic) -> Channel:
+        """The row of a topic."""
+        return self._by_topic[type(topic)]
+
+    def carrying(self, kind: type[m.Message]) -> Channel:
+        """The row that has ``kind`` in ``kinds``. Raises ``LookupError``."""
+        row = self._by_kind.get(kind)
+        if row is None:
+            raise LookupError(f"{kind.__name__}: no channel carries it")
+        return row
+
+    def between(self, sender: Side, receiver: Side) -> tuple[Channel, ...]:
+        """The rows on which ``sender`` sends to ``receiver``."""
+        return tuple(row for row in self.rows if row.sender == sender and receiver in row.receivers)
+
+    def filters(self, prefix: str, rows: Iterable[Channel], client: str = "+") -> list[tuple[str, int]]:
+        """Subscriptions, and their QoS, to ``rows``: of one client, where they name one, or of all.
+
+        Rows that are all there is below a level, and name no client, have one filter together.
+        """
+        chosen = tuple(rows)
+        found: dict[str, int] = {}
+        for row in chosen:
+            level = t.first_level(row.topic)
+            siblings = [each for each in self.rows if t.first_level(each.topic) == level]
+            together = (
+                len(siblings) > 1 and set(siblings) <= set(chosen) and not any(map(_of_client, siblings))
+            )
+            if together or (client == "+" and t.is_optional(row.topic)):
+                found[f"{prefix}/{level}/#"] = row.qos
+            else:
+                found[t.filter_of(prefix, row.topic, client)] = row.qos
+        return list(found.items())
+
+
+def _of_client(row: Channel) -> bool:
+    return "client" in t.fields_of(row.topic)
+
+
+def kind_of(model: type[m.Message]) -> str:
+    """``kind`` of a message on the wire."""
+    return str(model.model_fields["kind"].default)
+
+
+def _wrong_kinds(table: Channels, declared: set[type[m.Message]]) -> Iterable[str]:
+    homes = [kind for row in table.rows for kind in row.kinds]
+    for kind in sorted({*declared, *homes}, key=lambda each: each.__name__):
+        if homes.count(kind) != 1 or kind not in declared:
+            yield f"{kind.__name__}: in kinds of {homes.count(kind)} rows, expected one (and repeats in others)"
+        if [kind_of(other) for other in homes].count(kind_of(kind)) > 1 and homes.count(kind) == 1:
+            yield f"{kind.__name__}: another message has the kind {kind_of(kind)!r}, too"
+        answered = any(kind in row.answers for row in table.rows)
+        if issubclass(kind, m.Reply) != answered:
+            yield f"{kind.__name__}: expected in answers of a row if it is a Reply, and only then"
+
+
+def _wrong_rows(table: Channels, declared: set[type[t.Topic]]) -> Iterable[str]:
+    topics = [row.topic for row in table.rows]
+    for topic in sorted({*declared, *topics}, key=lambda each: each.__name__):
+        if topics.count(topic) != 1 or topic not in declared:
+            yield f"{topic.__name__}: {topics.count(topic)} rows, expected one"
+    for row in table.rows:
+        name = row.topic.__name__
+        if bool(row.messages) == (row.encoding == "picture"):
+            yield f"{name}: {len(row.messages)} kinds, encoding {row.encoding}"
+        if (row.limit is not None) != (row.sender == "edge" and "aggregator" in row.receivers):
+            yield f"{name}: limit {row.limit}, expected one for what edges send to the aggregator, and only for that"
+        for kind in row.repeats:
+            home = table._by_kind.get(kind)
+            if home is None or home is row or home.encoding != row.encoding:
+                yield f"{name}: repeats {kind.__name__}, expected it in kinds of another row of this encoding"
+
+
+def declared_kinds() -> set[type[m.Message]]:
+    """All messages that have a kind of their own, whether or not `messages` exports them."""
+
+    def below(base: type[m.Message]) -> set[type[m.Message]]:
+        return {base}.union(*map(below, base.__subclasses__()))
+
+    return {each for each in below(m.Message) if isinstance(each.model_fields["kind"].default, str)}
+
+
+def declared_topics() -> set[type[t.Topic]]:
+    """All types of topics."""
+    return {each for each in vars(t).values() if isinstance(each, type) and issubclass(each, t.Topic)} - {
+        t.Topic
+    }
+
+
+_OPEN: Final = "Retained while the round is open; an empty message means that it is no longer."
+_BARE: Final = "Without the client only where there are no accounts."
+_ALL: Final[tuple[Side, ...]] = ("edge", "watcher")
+
+ROWS: Final = (
+    Channel(t.AggregatorTopic, (m.AggregatorPresence,), "aggregator", _ALL, retained=True,
+            note="Its birth, and its will on the control connection."),
+    Channel(t.StatusTopic, (m.Status,), "aggregator", ("watcher",), retained=True,
+            note="On change, at most twice a second, and every 5 s."),
+    Channel(t.HistoryTopic, (m.History,), "aggregator", ("watcher",), retained=True, note="After each round."),
+    Channel(t.ControlTopic, (m.Control,), "operator", ("aggregator",),
+            note="Repeated until the status says `interrupted`."),
+    Channel(t.RegisterTopic, (m.Registration,), "edge", ("aggregator",), limit="registration",
+            answers=(m.Admitted, m.Refused, m.Limited), note=f"Repeated until it is answered. {_BARE}"),
+    # At QoS 0 a broker delivers all of ten thousand retained births, at QoS 1 about a thousand.
+    Channel(t.PresenceTopic, (m.ClientPresence,), "edge", ("aggregator", "edge", "watcher"), retained=True, qos=0,
+            limit="presence", note="Its birth and its will. Whoever listens to all of them does so at QoS 0."),
+    Channel(t.WorkTopic, (), "aggregator", ("edge",), repeats=(m.Selected,), retained=True, roles=("train",),
+            note=f"For a cohort of more than 256 edges. {_OPEN}"),
+    Channel(t.RepliesTopic, (m.Admitted, m.Refused, m.Grant, m.Accepted, m.Rejected, m.Limited), "aggregator",
+            ("edge",), note="Only an answer here says that something has arrived."),
+    Channel(t.SelectedTopic, (m.Selected,), "aggregator", _ALL, retained=True, roles=("train",), note=_OPEN),
+    Channel(t.MissingTopic, (m.Missing,), "aggregator", ("watcher",), retained=True, largest=MAX_NAMES, note=_OPEN),
+    Channel(t.EdgesTopic, (m.Edges,), "aggregator", ("watcher",), retained=True, largest=MAX_NAMES,
+            note="While the round is open, and of the last one that has closed."),
+    Channel(t.ResultTopic, (m.Result,), "aggregator", _ALL, retained=True, roles=("train",), largest=MAX_NAMES,
+            note="The last eight stay."),
+    Channel(t.ModelTopic, (m.ModelAnnouncement,), "aggregator", _ALL, retained=True),
+    Channel(t.ManifestTopic, (m.ModelManifest,), "aggregator", ("edge",), encoding="msgpack", largest=m.MAX_PACKET,
+            retained=True, note="An empty message means that it is superseded."),
+    Channel(t.ChunkTopic, (m.ModelChunk,), "aggregator", ("edge",), encoding="msgpack", largest=m.MAX_PACKET,
+            retained=True, note="Edges subscribe to at most eight at a time, take them, unsubscribe, and go on."),
+    Channel(t.UpdatesTopic, (m.Update, m.Offer, m.UpdateChunk, m.TrainingFailed), "edge", ("aggregator",),
+            encoding="msgpack", largest=m.MAX_PACKET, limit="other", roles=("train",),
+            answers=(m.Grant, m.Accepted, m.Rejected, m.Limited),
+            note=f"An update is kept, and sent again, until it is answered. {_BARE}"),
+    # Who trains may be asked about its holdout.
+    Channel(t.EvaluationsTopic, (m.Evaluation,), "edge", ("aggregator",), limit="other",
+            roles=("train", "evaluate"), answers=(m.Limited,)),
+    Channel(t.PredictTopic, (), "asker", ("edge",), encoding="picture", largest=MAX_REQUEST, roles=("predict",),
+            note="Without the client, any one edge answers: they share `$share/predictors/`, or with kits "
+                 "a group that only they know."),
+    Channel(t.PredictionsTopic, (m.Prediction,), "edge", ("asker",), open_ended=True, roles=("predict",),
+            note="For requests without a Response Topic."),
+)  # fmt: skip
+"""In the order of ``docs/protocol.md``, section 2."""
+
+CHANNELS: Final = Channels(ROWS, declared_kinds(), declared_topics())

@@ -1,0 +1,14 @@
+"""The models of all messages, by what they are about. `messages` gathers them, and is what other modules import.
+
+===============  ===========================================================
+``base``         members' types, and the base classes of all messages
+``run``          births, wills, registrations, the operator's order
+``reply``        answers to a client
+``round``        the opening and the result of a round
+``model``        a model's announcement, manifest and chunks
+``update``       updates, offers, chunks, failed training
+``evaluation``   results of evaluations
+``observation``  what watchers read
+``prediction``   prediction requests and answers
+===============  ===========================================================
+"""

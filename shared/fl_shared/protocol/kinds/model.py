@@ -1,0 +1,54 @@
+"""Models: the announcement of one, its manifest and its chunks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from fl_shared.protocol.kinds.base import MAX_CHUNK, Count, Digest, Fragment, Scoped, TaskName
+from fl_shared.tensors.encodings.registry import Encoding
+from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
+
+Split = Literal["test", "holdout"]
+
+
+class ModelAnnouncement(Scoped):
+    """``fl/model``, retained: the newest version, and whether (on which split) edges are to evaluate it."""
+
+    kind: Literal["model"] = "model"
+    task: TaskName
+    round: Count
+    version: Count
+    digest: Digest
+    chunks: Annotated[int, Field(ge=1, le=1_000_000)]
+    size: Count
+    evaluate: Split | None = None
+
+
+class SectionManifest(Fragment):
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    encoding: Encoding
+    arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)]
+    size: Count
+
+
+class ModelManifest(Scoped):
+    """``fl/model/<digest12>/manifest``, retained, msgpack: how the chunks' bytes are to be read."""
+
+    kind: Literal["manifest"] = "manifest"
+    digest: Digest
+    sections: Annotated[tuple[SectionManifest, ...], Field(min_length=1, max_length=16, fail_fast=True)]
+    size: Count
+    chunk_size: Annotated[int, Field(ge=1, le=MAX_CHUNK)]
+    chunks: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class ModelChunk(Scoped):
+    """``fl/model/<digest12>/<index>``, retained, msgpack. ``crc32`` (zlib's) of ``data``."""
+
+    kind: Literal["chunk"] = "chunk"
+    digest: Digest
+    index: Count
+    crc32: Annotated[int, Field(ge=0, lt=2**32)]
+    data: bytes

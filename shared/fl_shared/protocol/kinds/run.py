@@ -1,0 +1,84 @@
+"""Births and wills, registrations, and the operator's order: what makes up a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from fl_shared.protocol.kinds.base import (
+    ClientId,
+    ClientRole,
+    Count,
+    Digest,
+    Fragment,
+    Message,
+    RunId,
+    State,
+    TaskName,
+    Token,
+)
+
+
+class AggregatorPresence(Message):
+    """``fl/aggregator``, retained: the aggregator's birth and its will."""
+
+    kind: Literal["aggregator"] = "aggregator"
+    state: State
+    session: Token
+    run: RunId
+    epoch: Annotated[int, Field(ge=1, le=2**53)]
+
+
+class ClientPresence(Message):
+    """``fl/clients/<client>/presence``, retained: an edge's birth and its will."""
+
+    kind: Literal["presence"] = "presence"
+    client: ClientId
+    state: State
+    session: Token
+
+
+class Partition(Fragment):
+    """Which part of a data set is an edge's: part ``index`` of ``count``, drawn with ``seed`` by ``scheme``.
+
+    ``scheme``: ``iid``, ``shards``, ``dirichlet:ALPHA``, ``quantity:ALPHA``, or ``own`` (all that the edge has).
+    ``holdout``: the fraction of the part that is kept for evaluation. ``examples``: use only so many of the data
+    set (before it is parted), all if null.
+    """
+
+    index: Count
+    count: Annotated[int, Field(ge=1, le=1_000_000)]
+    scheme: Annotated[str, StringConstraints(max_length=64)]
+    seed: Count
+    holdout: Annotated[float, Field(ge=0, lt=1)]
+    examples: Annotated[int, Field(ge=1, le=2**53)] | None = None
+
+
+class Registration(Message):
+    """``fl/register/<client>``. The first one names no run; the second says what the edge has found out."""
+
+    kind: Literal["register"] = "register"
+    run: RunId | None = None
+    epoch: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    seq: Count
+    client: ClientId
+    session: Token
+    device: Token
+    roles: Annotated[tuple[ClientRole, ...], Field(min_length=1, max_length=3)]
+    task: TaskName | None = None
+    manifest: Digest | None = None
+    examples: Count | None = None
+    encodings: Annotated[tuple[Annotated[str, StringConstraints(max_length=32)], ...], Field(max_length=32)]
+
+
+class Control(Message):
+    """``fl/control``, never retained: whoever may write there ends ``run``. ``reason`` is for people.
+
+    ``epoch``: this start of its aggregator only, and not one that takes the run up again; null: any.
+    """
+
+    kind: Literal["stop"] = "stop"
+    run: RunId
+    epoch: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    reason: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""

@@ -1,0 +1,84 @@
+"""What takes the place of connections where only what is asked of them matters, and no broker's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from fl_shared.mqtt import events as mqtt
+from tests.support.client import NOT_AUTHORISED
+
+
+class RecordingConnection:
+    """Takes the place of `mqtt.Connection`, and keeps what it is asked for. What a broker does is tested elsewhere."""
+
+    limits = None
+
+    def __init__(self) -> None:
+        self.own: list[tuple[str, int]] = []
+        self.foreign: list[tuple[str, int]] = []
+        self.published: list[tuple[str, bytes, bool]] = []
+
+    def wait_connected(self, timeout: float, *, once: bool) -> None: ...
+
+    def subscribe(self, filters: list[tuple[str, int]], *, foreign_only: bool = False) -> bool:
+        (self.foreign if foreign_only else self.own).extend(filters)
+        return True
+
+    def unsubscribe(self, filters: list[str]) -> bool:
+        return bool(filters)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> None:
+        assert qos == 1
+        self.published.append((topic, payload, retain))
+
+
+class RecordingNetwork:
+    """Takes the place of `Network`: connects at once."""
+
+    def __init__(self) -> None:
+        self.connections: list[RecordingConnection] = []
+
+    def connect(
+        self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.Event], None]
+    ) -> RecordingConnection:
+        assert callable(on_event)
+        self.connections.append(RecordingConnection())
+        assert callable(settings.will) or settings.will is None
+        if settings.will is not None:
+            settings.will()
+        return self.connections[-1]
+
+
+class Broker:
+    """Takes the place of the doctor's probes: a broker with rights.
+
+    What begins with ``unwritten`` may not be written, and what begins with ``unread`` may not be read.
+    """
+
+    def __init__(self, unwritten: str, unread: str) -> None:
+        self._unwritten, self._unread = unwritten, unread
+        self._said: list[mqtt.Received] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def subscribe(self, filters: list[str]) -> None:
+        assert filters
+
+    def say(self, topic: str, payload: bytes) -> int:
+        assert payload == b""
+        if topic.startswith(self._unwritten):
+            return NOT_AUTHORISED
+        if not topic.startswith(self._unread):
+            self._said.append(mqtt.Received(topic, payload, False, 1))
+        return 0
+
+    def hear(self, count: int, timeout: float) -> list[mqtt.Received]:
+        heard, self._said = self._said[:count], self._said[count:] if timeout else []
+        return heard
