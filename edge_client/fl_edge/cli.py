@@ -190,7 +190,7 @@ def command(
     start_logging(verbose, log_format)
     reach = broker.reach(roles=ROLES, mqtt_client_id=mqtt_client_id)
     if reach.kit is not None:
-        ids, roles = _by_kit(reach.kit, ids, roles, evaluator)
+        ids, roles = _from_kit(reach.kit, ids, roles, evaluator)
     elif not ids:
         context = click.get_current_context()
         raise click.MissingParameter(
@@ -233,7 +233,7 @@ def command(
     )
 
 
-def _by_kit(
+def _from_kit(
     kit: Kit, ids: tuple[str, ...], roles: tuple[str, ...], evaluator: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The id and the roles of the kit's account; it is one edge's and allows no more than it says."""

@@ -38,7 +38,7 @@ def edge(directory: Path, broker: Mosquitto, ids: str, life: int = 1) -> program
 
 
 def kept_file(directory: Path, ids: str, client: str = "") -> Path:
-    return directory / ids / "state" / client / update_store.FILE
+    return directory / ids / "state" / client / update_store.FILE_NAME
 
 
 def test_an_edge_that_dies_in_every_phase(
@@ -138,7 +138,7 @@ def test_an_answer_that_never_came(tmp_path: Path, shared_mosquitto: Mosquitto, 
     wire = stack.enter_context(SimulatedAggregator(shared_mosquitto.endpoint, prefix, task=small))
     arguments = ("--task", small, "--prefix", prefix)
     state = ("--state-dir", str(tmp_path / "state"))
-    file = tmp_path / "state" / update_store.FILE
+    file = tmp_path / "state" / update_store.FILE_NAME
     with programs.edges(tmp_path / "1", shared_mosquitto.url, "0", *arguments, *state) as first:
         wire.admit_fully("0")
         wire.select(0, ("0",), None)
@@ -162,7 +162,7 @@ def test_the_update_of_another_run_is_not_sent(
     prefix, small = "faults/other", "synthetic-1000"
     arguments = ("--task", small, "--prefix", prefix, "--state-dir", str(tmp_path / "state"))
     wire = stack.enter_context(SimulatedAggregator(shared_mosquitto.endpoint, prefix, task=small))
-    file = tmp_path / "state" / update_store.FILE
+    file = tmp_path / "state" / update_store.FILE_NAME
     with programs.edges(tmp_path / "1", shared_mosquitto.url, "0", *arguments) as first:
         wire.admit_fully("0")
         wire.select(0, ("0",), None)

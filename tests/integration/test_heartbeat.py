@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from fl_edge.runtime.heartbeat import BEAT_EVERY, Heartbeat
+from fl_edge.runtime.heartbeat import BEAT_INTERVAL, Heartbeat
 from fl_shared.errors import UserError
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.wait import wait_until
 
-LATE = BEAT_EVERY + 3.0
+LATE = BEAT_INTERVAL + 3.0
 
 
 def age(file: Path) -> float:
@@ -57,9 +57,9 @@ def test_it_touches_the_file_every_five_seconds_only(tmp_path: Path) -> None:
     heart.beat(100.0)
     assert file.exists()
     file.unlink()
-    heart.beat(100.0 + BEAT_EVERY - 0.1)
+    heart.beat(100.0 + BEAT_INTERVAL - 0.1)
     assert not file.exists()
-    heart.beat(100.0 + BEAT_EVERY)
+    heart.beat(100.0 + BEAT_INTERVAL)
     assert file.exists()
 
 

@@ -94,7 +94,7 @@ def test_the_noise_reaches_sessions_and_predictors(tmp_path: Path) -> None:
                 harness.restart_stopped()
     finally:
         harness.close()
-    assert {"Idle", "Fetching", "Reporting", "TrainingFailed"} <= states
+    assert {"Idle", "Fetching", "Reporting", "ReportingFailure"} <= states
     assert harness.answers > 50
 
 

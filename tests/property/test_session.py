@@ -13,9 +13,9 @@ from fl_edge.session.state import (
     AwaitingPartition,
     Confirming,
     Fetching,
-    Kept,
+    LoadedPartition,
     LoadingPartition,
-    PartitionLoaded,
+    PendingUpdate,
     Registering,
     Reporting,
     Stopped,
@@ -52,7 +52,7 @@ class Edge(RuleBasedStateMachine):
         self.answered: set[tuple[str, int]] = set()
         self.last_sent: dict[tuple[str, int, str, str, int], float] = {}
         self.granted: tuple[str, int, tuple[int, ...]] | None = None
-        self.on_disk: Kept | None = None
+        self.on_disk: PendingUpdate | None = None
 
     @rule(roles=ROLES, task=st.sampled_from([None, "digits"]), kept=st.sampled_from([None, 0, 1, 3]))
     @precondition(lambda self: self.sessions == 0)
@@ -66,7 +66,7 @@ class Edge(RuleBasedStateMachine):
     def connect(self, largest: int | None) -> None:
         self.sessions += 1
         self.online, self.largest = f"s{self.sessions}", largest
-        self.happen(events.Connected(self.script.now, self.online, largest))
+        self.happen(events.ConnectionEstablished(self.script.now, self.online, largest))
 
     @rule()
     def lose(self) -> None:
@@ -185,7 +185,7 @@ class Edge(RuleBasedStateMachine):
             digest = work.update.digest
             if right == "all":
                 run, number = work.selected.run, work.selected.round
-                epoch = work.told.epoch if work.told is not None else epoch
+                epoch = work.sent_to.epoch if work.sent_to is not None else epoch
         self.granted = (digest, number, tuple(chunks))
         self.say(f"grant {number} {','.join(map(str, chunks))} run={run} epoch={epoch} digest={digest}")
         self.granted = None
@@ -199,7 +199,7 @@ class Edge(RuleBasedStateMachine):
         event: Event
         if not works:
             del self.jobs[job]
-            event = events.JobFailed(now, job, "it failed", users_mistake=users and choice.randrange(10) == 0)
+            event = events.JobFailed(now, job, "it failed", user_error=users and choice.randrange(10) == 0)
         elif isinstance(begun, effects.Fetch):
             event = events.Fetched(now, job)
         else:
@@ -247,7 +247,7 @@ class Edge(RuleBasedStateMachine):
         match effect:
             case effects.Load(job=job):
                 self.started(job, effect)
-            case effects.Fetch(job=job, patience=patience):
+            case effects.Fetch(job=job, timeout=patience):
                 assert patience > 0
                 self.started(job, effect)
             case effects.Train(job=job, selected=selected, partition=partition):
@@ -255,7 +255,7 @@ class Edge(RuleBasedStateMachine):
                     self.started(job, effect)
                 assert isinstance(self.jobs[job], effects.Fetch | effects.Train)
                 self.jobs[job] = effect
-                member = self.script.session.member
+                member = self.script.session.membership
                 assert member is not None
                 assert (selected.run, partition) == (member.run, member.partition)
                 assert (selected.run, selected.round) not in self.answered, (
@@ -266,9 +266,9 @@ class Edge(RuleBasedStateMachine):
                 self.jobs[job] = effect
             case effects.Cancel(job=job):
                 del self.jobs[job]
-            case effects.KeepUpdate(kept=kept):
+            case effects.SaveUpdate(pending=kept):
                 self.on_disk = kept
-            case effects.ForgetUpdate():
+            case effects.DeleteUpdate():
                 assert self.on_disk is not None
                 self.on_disk = None
             case effects.Send(message=message):
@@ -286,7 +286,7 @@ class Edge(RuleBasedStateMachine):
         digest, number, asked = self.granted
         assert effect.chunks
         assert list(effect.chunks) == [i for i in dict.fromkeys(asked) if i in effect.chunks]
-        sender, member = effect.sender, self.script.session.member
+        sender, member = effect.sender, self.script.session.membership
         assert (effect.update.digest, sender.round) == (digest, number)
         assert member is not None
         assert (sender.run, sender.epoch, sender.session) == (member.run, member.epoch, self.online)
@@ -311,7 +311,7 @@ class Edge(RuleBasedStateMachine):
             assert seq > self.last_seq
             self.last_seq = seq
         if isinstance(message, m.Update | m.Offer | m.TrainingFailed | m.Evaluation):
-            member = self.script.session.member
+            member = self.script.session.membership
             assert member is not None
             assert (message.run, message.epoch) == (member.run, member.epoch), (
                 "it obeys whom it was admitted by"
@@ -345,8 +345,8 @@ class Edge(RuleBasedStateMachine):
             return
         kept = self.on_disk
         if isinstance(state.work, Reporting):
-            assert kept == Kept(state.work.selected, state.work.update)
-        elif state.member is not None:
+            assert kept == PendingUpdate(state.work.selected, state.work.update)
+        elif state.membership is not None:
             assert kept is None
         assert kept is None or (kept.selected.run, kept.selected.round) not in self.answered
 
@@ -354,7 +354,7 @@ class Edge(RuleBasedStateMachine):
     def time_is_asked_for(self) -> None:
         state, due = self.script.state, next_due(self.script.state)
         if not isinstance(state, Stopped) and isinstance(
-            state.link, Registering | AwaitingPartition | Confirming
+            state.registration, Registering | AwaitingPartition | Confirming
         ):
             assert due is not None
             assert due <= self.script.now + 30, "it gives up registering"
@@ -364,10 +364,10 @@ class Edge(RuleBasedStateMachine):
     def work_is_for_the_own_run(self) -> None:
         state = self.script.state
         if not isinstance(state, Stopped) and hasattr(state.work, "selected"):
-            assert state.member is not None
-            assert state.work.selected.run == state.member.run
+            assert state.membership is not None
+            assert state.work.selected.run == state.membership.run
             if isinstance(state.work, Training | Fetching):
-                assert isinstance(state.part, PartitionLoaded | LoadingPartition)
+                assert isinstance(state.part, LoadedPartition | LoadingPartition)
 
 
 TestSession = Edge.TestCase

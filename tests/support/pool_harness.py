@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fl_edge.tasks.registry import load_task
 from fl_edge.training import local_training
 from fl_edge.workers.pool import Pool
-from fl_edge.workers.protocol import Initialised, JobResult, KeepModel, Outcome
+from fl_edge.workers.protocol import CacheModel, InitialWeightsOutcome, JobOutcome, JobResult
 from fl_shared.system.shared_memory import SharedBytes
 from tests.support.builders import partition, training_settings
 
@@ -19,7 +19,7 @@ SEVEN = (Path(__file__).parents[2] / "examples" / "seven.png").read_bytes()
 LONG = 1_000_000
 """Epochs: training for ever."""
 
-Kind = TypeVar("Kind", bound=Outcome)
+Kind = TypeVar("Kind", bound=JobOutcome)
 
 
 class PoolHarness:
@@ -32,7 +32,7 @@ class PoolHarness:
             workers, options.pop("data_dir", None), options.pop("device", "cpu"), self.results.put, **options
         )
 
-    def result(self, job_id: int, timeout: float = 30) -> Outcome:
+    def result(self, job_id: int, timeout: float = 30) -> JobOutcome:
         deadline = time.monotonic() + timeout
         while job_id not in self.kept:
             try:
@@ -53,15 +53,15 @@ class PoolHarness:
 
 
 @lru_cache
-def first_weights() -> Initialised:
+def first_weights() -> InitialWeightsOutcome:
     """What round 0 of ``digits`` makes with seed 0."""
-    manifest, weights = local_training.initial(load_task("digits"), 0)
-    return Initialised(manifest, SharedBytes.of(weights.astype("<f4").tobytes()))
+    manifest, weights = local_training.initial_weights(load_task("digits"), 0)
+    return InitialWeightsOutcome(manifest, SharedBytes.of(weights.astype("<f4").tobytes()))
 
 
-def given(first: Initialised, digest: str = "d0") -> KeepModel:
+def given(first: InitialWeightsOutcome, digest: str = "d0") -> CacheModel:
     """These weights as the model with this digest."""
-    return KeepModel(digest, first.manifest, first.weights)
+    return CacheModel(digest, first.manifest, first.weights)
 
 
 def train_for_ever(harness: PoolHarness, client: str = "edge-0") -> int:

@@ -14,7 +14,15 @@ from fl_edge.session import effects, events
 from fl_edge.session.effects import Effect
 from fl_edge.session.events import Event
 from fl_edge.session.machine import step
-from fl_edge.session.state import Confirming, Evaluation, Identity, Kept, PartitionLoaded, Session, State
+from fl_edge.session.state import (
+    Confirming,
+    EvaluationScores,
+    Identity,
+    LoadedPartition,
+    PendingUpdate,
+    Session,
+    SessionState,
+)
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection
@@ -51,13 +59,13 @@ class SessionScript:
     """
 
     def __init__(self, identity: Identity = EDGE, size: int | None = None, kept: int | None = None) -> None:
-        self.state: State = Session(identity)
+        self.state: SessionState = Session(identity)
         self.now = 0.0
         if kept is not None:
             selection = self.event(f"selected {kept}")
             assert isinstance(selection, events.SelectionSeen)
             base = None if kept == 0 else "b" * 64
-            self.state = Session(identity, kept=Kept(selection.selected, update(base=base)))
+            self.state = Session(identity, kept=PendingUpdate(selection.selected, update(base=base)))
         self.data = DATA if size is None else (DATA * -(-size // len(DATA)))[:size]
 
     @property
@@ -92,7 +100,7 @@ class SessionScript:
             return events.StopRequested(self.now)
         if what == "connected":
             largest = int(named["largest"]) if "largest" in named else None
-            return events.Connected(self.now, rest[0], largest)
+            return events.ConnectionEstablished(self.now, rest[0], largest)
         if what in ("loaded", "fetched", "trained", "evaluated", "failed"):
             return self._of_job(what, int(rest[0]), " ".join(rest[1:]), named)
         return self._of_wire(what, rest, named)
@@ -100,7 +108,7 @@ class SessionScript:
     def _of_job(self, what: str, job: int, text: str, named: dict[str, str]) -> Event:
         if what == "loaded":
             holdout = int(named.get("holdout", "10"))
-            return events.PartLoaded(self.now, job, int(named.get("examples", "40")), holdout, "c" * 64)
+            return events.PartitionLoaded(self.now, job, int(named.get("examples", "40")), holdout, "c" * 64)
         if what == "fetched":
             return events.Fetched(self.now, job)
         if what == "trained":
@@ -108,8 +116,10 @@ class SessionScript:
                 self.now, job, update(base=None if named.get("base") == "none" else "b" * 64, data=self.data)
             )
         if what == "evaluated":
-            return events.Evaluated(self.now, job, Evaluation(examples=10, loss=0.5, accuracy=0.75))
-        return events.JobFailed(self.now, job, text, users_mistake="user" in named)
+            return events.ModelEvaluated(
+                self.now, job, EvaluationScores(examples=10, loss=0.5, accuracy=0.75)
+            )
+        return events.JobFailed(self.now, job, text, user_error="user" in named)
 
     def _of_wire(self, what: str, rest: list[str], named: dict[str, str]) -> Event:
         scope: dict[str, Any] = {
@@ -152,7 +162,7 @@ class SessionScript:
                     base=base,
                     inline_limit=int(named.get("limit", "1000000")),
                 )
-                return events.SelectionSeen(self.now, selected, personal="work" in rest)
+                return events.SelectionSeen(self.now, selected, on_own_topic="work" in rest)
             case "cleared":
                 return events.SelectionCleared(self.now, None if rest == ["work"] else int(rest[0]))
             case "result":
@@ -174,7 +184,7 @@ class SessionScript:
         raise AssertionError(f"no such event: {what}")
 
     def _reply(self, what: str, rest: list[str], named: dict[str, str], scope: dict[str, Any]) -> Any:
-        line = self.session.line if isinstance(self.state, Session) else None
+        line = self.session.connection if isinstance(self.state, Session) else None
         to: dict[str, Any] = {
             "client": CLIENT,
             "session": named.get("session", line.session if line else "none"),
@@ -183,15 +193,15 @@ class SessionScript:
             part = named.get("part")
             held = int(named["held"]) if "held" in named else None
             # It answers the registration that the edge sent last, unless the script says `answers=first`.
-            confirmed = isinstance(self.state, Session) and isinstance(self.state.link, Confirming)
+            confirmed = isinstance(self.state, Session) and isinstance(self.state.registration, Confirming)
             loaded = self.state.part if isinstance(self.state, Session) else None
-            second = confirmed and isinstance(loaded, PartitionLoaded) and named.get("answers") != "first"
+            second = confirmed and isinstance(loaded, LoadedPartition) and named.get("answers") != "first"
             return m.Admitted(
                 **scope,
                 **to,
                 task=named.get("task", "digits"),
                 partition=partition_of(part) if part else None,
-                examples=loaded.examples if second and isinstance(loaded, PartitionLoaded) else None,
+                examples=loaded.examples if second and isinstance(loaded, LoadedPartition) else None,
                 held=held,
             )
         if what == "grant":
@@ -244,13 +254,13 @@ def shown(effect: Effect) -> str:
         case effects.SendChunks(sender=sender, chunks=chunks, chunk_size=size):
             listed = ",".join(map(str, chunks))
             return f"send chunks {listed} of {size} bytes session={sender.session} round={sender.round}"
-        case effects.KeepUpdate(kept=kept):
+        case effects.SaveUpdate(pending=kept):
             return f"keep the update of round {kept.selected.round}"
-        case effects.ForgetUpdate():
+        case effects.DeleteUpdate():
             return "forget the update that was kept"
         case effects.Load(job=job, task=task, partition=part):
             return f"load job={job} {task} part={part.index}/{part.count}"
-        case effects.Fetch(job=job, digest=digest, patience=patience):
+        case effects.Fetch(job=job, digest=digest, timeout=patience):
             return f"fetch job={job} {digest[:12]} within {patience:g} s"
         case effects.Train(job=job, selected=selected, partition=part):
             base = "first weights" if selected.base is None else f"from version {selected.base.version}"
@@ -259,7 +269,7 @@ def shown(effect: Effect) -> str:
             return f"evaluate job={job} {digest[:12]} on {split}"
         case effects.Cancel(job=job):
             return f"cancel job={job}"
-        case effects.OfferModel(announced=announced):
+        case effects.ServeModel(announced=announced):
             return f"offer version {announced.version}"
         case effects.Disconnect():
             return "disconnect"

@@ -23,8 +23,8 @@ from fl_edge.tasks import classes
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.task import Examples, LocalData
 from fl_edge.training.torch_executor import TorchExecutor
-from fl_edge.workers.protocol import Evaluated as Done
-from fl_edge.workers.protocol import Loaded
+from fl_edge.workers.protocol import EvaluateOutcome as Done
+from fl_edge.workers.protocol import LoadOutcome
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -41,7 +41,7 @@ def some(*labels: int) -> Examples:
 
 
 def test_a_matrix_has_true_classes_by_row() -> None:
-    found = classes.confusion(
+    found = classes.confusion_matrix(
         ("a", "b", "c"), torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 0, 2])
     )
     assert found is not None
@@ -51,22 +51,22 @@ def test_a_matrix_has_true_classes_by_row() -> None:
 
 def test_what_no_message_could_carry_is_left_out() -> None:
     one = torch.tensor([0])
-    assert classes.confusion((), one, one) is None
-    assert classes.confusion([str(n) for n in range(m.MAX_CLASSES + 1)], one, one) is None
+    assert classes.confusion_matrix((), one, one) is None
+    assert classes.confusion_matrix([str(n) for n in range(m.MAX_CLASSES + 1)], one, one) is None
     names = [str(n) for n in range(m.MAX_CLASSES)]
-    whole = classes.confusion(names, one, one)
+    whole = classes.confusion_matrix(names, one, one)
     assert whole is not None
-    assert len(whole.model_dump_json()) < classes.ROOM
+    assert len(whole.model_dump_json()) < classes.MAX_CONFUSION_BYTES
     long = [f"{n:064}" for n in range(m.MAX_CLASSES)]
     every = torch.arange(m.MAX_CLASSES).repeat_interleave(m.MAX_CLASSES).repeat(10_000)
     guesses = torch.arange(m.MAX_CLASSES).repeat(m.MAX_CLASSES * 10_000)
-    assert classes.confusion(long, every, guesses) is None, "a hundred classes of five digits each"
+    assert classes.confusion_matrix(long, every, guesses) is None, "a hundred classes of five digits each"
 
 
 def test_labels_are_counted_held_out_or_not() -> None:
-    assert classes.count(("a", "b"), LocalData(some(0, 0, 1), some(1))) == {"a": 2, "b": 2}
-    assert classes.count(("a", "b"), LocalData(some(0, 0), None)) == {"a": 2, "b": 0}
-    assert classes.count((), LocalData(some(0, 0), None)) == {}
+    assert classes.count_labels(("a", "b"), LocalData(some(0, 0, 1), some(1))) == {"a": 2, "b": 2}
+    assert classes.count_labels(("a", "b"), LocalData(some(0, 0), None)) == {"a": 2, "b": 0}
+    assert classes.count_labels((), LocalData(some(0, 0), None)) == {}
 
 
 def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout_does_not() -> None:
@@ -74,7 +74,7 @@ def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout
     craft = TorchExecutor(load_task("digits"), None, "cpu")
     harness = PoolHarness(1)
     try:
-        loaded = harness.expect(Loaded, harness.pool.load("0", "digits", partition()), timeout=60)
+        loaded = harness.expect(LoadOutcome, harness.pool.load("0", "digits", partition()), timeout=60)
         assert sum(loaded.labels.values()) == loaded.examples + loaded.holdout_examples
         assert len(loaded.labels) == 10
         model = given(first_weights())

@@ -71,7 +71,7 @@ def test_files_are_found_in_the_directory_given(
     ["work/data/FashionMNIST/raw", "XDG_CACHE_HOME/fl-mqtt/fashion-mnist", "HOME/data/FashionMNIST/raw"],
 )
 def test_the_usual_places_are_searched(home: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    monkeypatch.setitem(datasets.SYSTEM_PLACES, "fashion-mnist", Path("/nowhere"))
+    monkeypatch.setitem(datasets.SYSTEM_DIRECTORIES, "fashion-mnist", Path("/nowhere"))
     put(home / place, "t10k")
     assert len(read("fashion-mnist", "test", None, False).labels) == 7
 
@@ -85,7 +85,7 @@ def test_with_a_directory_given_nothing_else_counts(home: Path) -> None:
 
 
 def test_what_is_missing_is_said_with_where_to_put_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(datasets.SYSTEM_PLACES, "fashion-mnist", Path("/nowhere"))
+    monkeypatch.setitem(datasets.SYSTEM_DIRECTORIES, "fashion-mnist", Path("/nowhere"))
     with pytest.raises(DataMissingError) as caught:
         read("fashion-mnist", "train", None, False)
     text = str(caught.value)
@@ -279,7 +279,7 @@ def test_a_mirror_that_says_nothing_is_given_up(home: Path, monkeypatch: pytest.
 
     from torchvision.datasets import MNIST
 
-    monkeypatch.setattr(downloads, "SILENCE", 0.3)
+    monkeypatch.setattr(downloads, "READ_TIMEOUT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
         with pytest.raises(DataMissingError, match=r"The download failed: .*timed out"):

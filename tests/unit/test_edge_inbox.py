@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from fl_edge.runtime.inbox import MAX_ASIDE, MAX_ASIDE_BYTES, OVERHEAD, Inbox
+from fl_edge.runtime.inbox import MAX_PREDICTION_BYTES, MAX_PREDICTION_REQUESTS, OVERHEAD, Inbox
 
 
 def test_messages_over_the_bound_are_dropped_and_counted() -> None:
@@ -62,16 +62,16 @@ def test_the_count_holds_when_many_put_at_once() -> None:
 
 def test_requests_for_predictions_leave_room_for_what_an_edge_lives_by() -> None:
     inbox: Inbox[str] = Inbox(max_bytes=100 * OVERHEAD)
-    for number in range(MAX_ASIDE + 50):
+    for number in range(MAX_PREDICTION_REQUESTS + 50):
         inbox.put(f"request {number}", 10, aside=True)
     assert inbox.take_dropped() == 50
     for number in range(50):
         inbox.put(f"message {number}", 10)
     assert inbox.take_dropped() == 0
-    taken = [inbox.get(1.0) for _ in range(MAX_ASIDE + 50)]
+    taken = [inbox.get(1.0) for _ in range(MAX_PREDICTION_REQUESTS + 50)]
     assert taken[:2] == ["request 0", "request 1"]
     assert taken[-1] == "message 49"
-    inbox.put("the only one", 2 * MAX_ASIDE_BYTES, aside=True)
+    inbox.put("the only one", 2 * MAX_PREDICTION_BYTES, aside=True)
     inbox.put("one more", 10, aside=True)
     assert inbox.take_dropped() == 1
     assert inbox.get(1.0) == "the only one"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fl_edge.session.state import Kept
+from fl_edge.session.state import PendingUpdate
 from fl_edge.storage import update_store
 from fl_shared.tensors.sections import ModelSection
 from tests.support.builders import finished_update
@@ -19,37 +19,37 @@ from tests.support.samples import DATA, MANIFEST
 from tests.support.session_script import SessionScript, update
 
 
-def finished(number: int = 3, *, base: str | None = "b" * 64) -> Kept:
-    return Kept(SessionScript(kept=number).session.finished().selected, update(base=base))  # type: ignore[union-attr]
+def finished(number: int = 3, *, base: str | None = "b" * 64) -> PendingUpdate:
+    return PendingUpdate(SessionScript(kept=number).session.finished().selected, update(base=base))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("base", ["b" * 64, None])
 def test_what_is_written_is_read_again(tmp_path: Path, base: str | None) -> None:
-    path, wanted = tmp_path / update_store.FILE, finished(base=base)
+    path, wanted = tmp_path / update_store.FILE_NAME, finished(base=base)
     update_store.write(path, "7", wanted)
     found = update_store.read(path, "7")
     assert found == wanted
-    assert [entry.name for entry in tmp_path.iterdir()] == [update_store.FILE], "nothing beside it"
+    assert [entry.name for entry in tmp_path.iterdir()] == [update_store.FILE_NAME], "nothing beside it"
     assert np.array_equal(load_file(path)["weights"], np.frombuffer(DATA, "<f4")), "other tools can read it"
 
 
 def test_sections_of_several_lengths(tmp_path: Path) -> None:
-    path, one = tmp_path / update_store.FILE, finished()
+    path, one = tmp_path / update_store.FILE_NAME, finished()
     sections = (
         ModelSection("control", MANIFEST, DATA[::-1]),
         ModelSection("weights", MANIFEST, memoryview(DATA)),
     )
     both = finished_update(*sections, examples=1, steps=2, seconds=3.0, metrics=one.update.metrics)
-    update_store.write(path, "7", Kept(one.selected, both))
-    assert update_store.read(path, "7") == Kept(one.selected, both)
+    update_store.write(path, "7", PendingUpdate(one.selected, both))
+    assert update_store.read(path, "7") == PendingUpdate(one.selected, both)
 
 
 def test_its_data_lives_on_when_it_is_forgotten(tmp_path: Path) -> None:
-    path = tmp_path / update_store.FILE
+    path = tmp_path / update_store.FILE_NAME
     update_store.write(path, "7", finished())
     found = update_store.read(path, "7")
-    update_store.forget(path)
-    update_store.forget(path)
+    update_store.delete(path)
+    update_store.delete(path)
     assert found is not None
     assert bytes(found.update.sections[0].data) == DATA
 
@@ -92,7 +92,7 @@ def negative(data: bytes) -> bytes:
 def test_what_is_damaged_is_removed(
     tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / update_store.FILE
+    path = tmp_path / update_store.FILE_NAME
     update_store.write(path, "7", finished())
     path.write_bytes(damage(path.read_bytes()))
     with caplog.at_level(logging.WARNING):
@@ -102,7 +102,7 @@ def test_what_is_damaged_is_removed(
 
 
 def test_what_another_client_has_left_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / update_store.FILE
+    path = tmp_path / update_store.FILE_NAME
     update_store.write(path, "7", finished())
     assert update_store.read(path, "8") is None
     assert "client: '7', but this edge is '8'" in caplog.text
@@ -110,18 +110,18 @@ def test_what_another_client_has_left_is_removed(tmp_path: Path, caplog: pytest.
 
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
-    (tmp_path / (update_store.FILE + ".part")).write_bytes(b"half of it")
-    assert update_store.read(tmp_path / update_store.FILE, "7") is None
+    (tmp_path / (update_store.FILE_NAME + ".part")).write_bytes(b"half of it")
+    assert update_store.read(tmp_path / update_store.FILE_NAME, "7") is None
     assert not list(tmp_path.iterdir())
 
 
 def test_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keeper = update_store.Keeper()
-    keeper.keep(tmp_path / "missing" / update_store.FILE, "7", finished())
-    keeper.keep(tmp_path / update_store.FILE, "7", finished())
+    keeper = update_store.UpdateWriter()
+    keeper.keep(tmp_path / "missing" / update_store.FILE_NAME, "7", finished())
+    keeper.keep(tmp_path / update_store.FILE_NAME, "7", finished())
     keeper.close()
     assert "not written" in caplog.text
-    assert (tmp_path / update_store.FILE).exists(), "it goes on with others"
+    assert (tmp_path / update_store.FILE_NAME).exists(), "it goes on with others"
 
 
 def test_only_the_newest_wish_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,14 +129,14 @@ def test_only_the_newest_wish_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     begun, go_on, written = threading.Event(), threading.Event(), []
     write = update_store.write
 
-    def slow(path: Path, client: str, what: Kept) -> None:
+    def slow(path: Path, client: str, what: PendingUpdate) -> None:
         begun.set()
         assert go_on.wait(10)
         written.append((client, what.selected.round))
         write(path, client, what)
 
     monkeypatch.setattr(update_store, "write", slow)
-    keeper = update_store.Keeper()
+    keeper = update_store.UpdateWriter()
     one, two, three = (tmp_path / name for name in "123")
     keeper.keep(one, "1", finished(1))
     assert begun.wait(10)

@@ -22,7 +22,7 @@ from fl_aggregator.monitoring.views import status
 from fl_aggregator.round.state import new_run
 from fl_aggregator.settings import Settings
 from fl_edge.prediction import rate_limit
-from fl_edge.prediction.rate_limit import Quota
+from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.channels import Limit
@@ -309,9 +309,9 @@ def test_offers_that_wait_take_no_room() -> None:
 
 def test_one_asker_leaves_room_for_others(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    asked = Quota(0.0)
+    asked = PredictionRateLimiter(0.0)
     answered = sum(asked.refusal("greedy", 100, 0.0) is None for _ in range(10_000))
-    assert answered == rate_limit.REQUESTS_OF_ONE.burst
+    assert answered == rate_limit.REQUEST_RATE_PER_ASKER.burst
     assert asked.refusal("modest", 100, 0.0) is None
     why = asked.refusal("greedy", 100, 0.0)
     assert why is not None
@@ -322,9 +322,9 @@ def test_one_asker_leaves_room_for_others(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_all_askers_together_have_a_limit_and_are_not_remembered_for_ever() -> None:
-    asked = Quota(0.0)
+    asked = PredictionRateLimiter(0.0)
     answered = sum(asked.refusal(f"asker-{n}", 100, 0.0) is None for n in range(20_000))
-    assert answered == rate_limit.REQUESTS.burst
+    assert answered == rate_limit.REQUEST_RATE.burst
     assert len(asked) == rate_limit.MAX_ASKERS
     answered = sum(asked.refusal(None, 2**24, 100.0) is None for _ in range(100))
-    assert answered == rate_limit.BYTES.burst // 2**24
+    assert answered == rate_limit.BYTE_RATE.burst // 2**24

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fl_edge.messaging.model_store import Model, ModelStore, ModelUser
+from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection
@@ -33,7 +33,7 @@ class Fixture:
         self.done: list[tuple[ModelUser, bool, str]] = []
         self.store = ModelStore(self.connections.get, self._done)
 
-    def _done(self, holder: ModelUser, digest: str, model: Model | None, why: str) -> None:
+    def _done(self, holder: ModelUser, digest: str, model: FetchedModel | None, why: str) -> None:
         assert digest == MODEL.digest
         self.done.append((holder, model is not None, why))
 
@@ -47,7 +47,7 @@ class Fixture:
         manifest = MODEL.manifest(run="R", epoch=1, seq=0)
         self.store.take(t.ManifestTopic(MODEL.digest[:12]), codec.encode(manifest), 1.0)
 
-    def held(self, holder: ModelUser) -> Model | None:
+    def held(self, holder: ModelUser) -> FetchedModel | None:
         return self.store.held(holder, MODEL.digest)
 
 

@@ -23,8 +23,8 @@ from fl_aggregator.tools.doctor import rights
 from fl_aggregator.tools.doctor.bench import Bench
 from fl_aggregator.tools.provision.accounts import Account
 from fl_aggregator.tools.provision.acl import Grant, grants
-from fl_edge.messaging.authenticity import Trust
-from fl_edge.messaging.connection import Wire
+from fl_edge.messaging.authenticity import MessageAuthenticator
+from fl_edge.messaging.connection import EdgeConnection
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import BadSignature
 from fl_shared.mqtt import events as mqtt
@@ -99,9 +99,11 @@ def connections_of(network: RecordingNetwork, channels: Channels = EXTENDED) -> 
     return connections
 
 
-def wire_of(network: RecordingNetwork, roles: tuple[m.ClientRole, ...], sealer: Any = None) -> Wire:
+def wire_of(network: RecordingNetwork, roles: tuple[m.ClientRole, ...], sealer: Any = None) -> EdgeConnection:
     settings = mqtt.ConnectionSettings(BrokerAddress.parse("mqtt://localhost"))
-    return Wire(cast(Network, network), settings, "fl", "7", roles, lambda _: None, sealer, EXTENDED)
+    return EdgeConnection(
+        cast(Network, network), settings, "fl", "7", roles, lambda _: None, sealer, EXTENDED
+    )
 
 
 def test_the_aggregator_subscribes_to_it() -> None:
@@ -215,7 +217,7 @@ def test_the_router_lets_only_its_sender_say_it() -> None:
 def test_the_aggregator_signs_it_and_an_edge_asks_for_its_signature() -> None:
     network = RecordingNetwork()
     connections = connections_of(network)
-    trust = Trust(VERIFIER, EXTENDED)
+    trust = MessageAuthenticator(VERIFIER, EXTENDED)
     for topic, message in ((NoticesTopic("7"), NOTICE), (t.RepliesTopic("7"), PONG)):
         connections.send(topic, message)
         text, payload, _ = network.connections[0].published[-1]

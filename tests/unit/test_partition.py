@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_edge.data.partition import hold_out, parts, split
+from fl_edge.data.partition import hold_out, partitions, split
 from fl_shared.protocol.messages import Partition
 from fl_shared.protocol.partition_scheme import Dirichlet, Iid, Own, Quantity, Shards, parse_scheme
 from tests.support import builders
@@ -37,7 +37,7 @@ def test_parts_are_disjoint_and_together_the_chosen_examples(
     available = 2 * count + extra
     labels = np.random.default_rng(seed).integers(0, classes, available)
     examples = drawn.draw(st.none() | st.integers(2 * count, available))
-    found = parts(labels, partition(scheme=scheme, count=count, seed=seed, examples=examples))
+    found = partitions(labels, partition(scheme=scheme, count=count, seed=seed, examples=examples))
     everything = np.concatenate(found)
     assert len(found) == count
     assert all(len(part) for part in found)
@@ -48,7 +48,7 @@ def test_parts_are_disjoint_and_together_the_chosen_examples(
 
 @pytest.mark.parametrize("scheme", [*SCHEMES, "own"])
 def test_every_edge_computes_the_same_parts(scheme: str) -> None:
-    theirs = parts(LABELS, partition(scheme=scheme, index=3, holdout=0.5))
+    theirs = partitions(LABELS, partition(scheme=scheme, index=3, holdout=0.5))
     for index in (0, 7):
         train, held = split(LABELS, partition(scheme=scheme, index=index))
         mine = np.sort(np.concatenate([train, held]))
@@ -57,7 +57,7 @@ def test_every_edge_computes_the_same_parts(scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_another_seed_gives_other_parts(scheme: str) -> None:
-    one, other = (parts(LABELS, partition(scheme=scheme, seed=seed))[0] for seed in (1, 2))
+    one, other = (partitions(LABELS, partition(scheme=scheme, seed=seed))[0] for seed in (1, 2))
     assert len(one) != len(other) or (one != other).any()
 
 
@@ -65,19 +65,19 @@ def test_the_parts_of_a_seed_never_change() -> None:
     """Edges of different versions must agree. If NumPy's streams have changed: say so in the change log."""
     sha = hashlib.sha256()
     for scheme in ("iid", "shards", "dirichlet:0.5", "quantity:0.5"):
-        for part in parts(np.arange(2000) % 10, partition(scheme=scheme, examples=1500)):
+        for part in partitions(np.arange(2000) % 10, partition(scheme=scheme, examples=1500)):
             sha.update(part.astype("<i8").tobytes())
     assert sha.hexdigest() == "2d6011939aac045ad15e034954f56697bc9ff2a9df131db22ebbf40080c519c5"
 
 
 def test_iid_parts_are_of_equal_size_to_one() -> None:
-    sizes = {len(part) for part in parts(LABELS, partition(count=7))}
+    sizes = {len(part) for part in partitions(LABELS, partition(count=7))}
     assert sizes == {857, 858}
 
 
 def test_shards_give_each_part_few_classes() -> None:
     labels = np.arange(6000) % 10
-    classes = [len(np.unique(labels[part])) for part in parts(labels, partition(scheme="shards"))]
+    classes = [len(np.unique(labels[part])) for part in partitions(labels, partition(scheme="shards"))]
     # 40 shards of 150 of 10 classes of 600: a shard lies within one class.
     assert max(classes) == 2
 
@@ -86,7 +86,7 @@ def test_a_small_alpha_skews_labels_and_a_large_one_does_not() -> None:
     def largest_share(scheme: str) -> float:
         shares = [
             np.bincount(LABELS[part], minlength=10).max() / len(part)
-            for part in parts(LABELS, partition(scheme=scheme))
+            for part in partitions(LABELS, partition(scheme=scheme))
         ]
         return float(np.mean(shares))
 
@@ -95,7 +95,7 @@ def test_a_small_alpha_skews_labels_and_a_large_one_does_not() -> None:
 
 
 def test_quantity_skews_sizes_and_not_labels() -> None:
-    found = parts(LABELS, partition(scheme="quantity:0.3"))
+    found = partitions(LABELS, partition(scheme="quantity:0.3"))
     sizes = [len(part) for part in found]
     assert max(sizes) > 10 * min(sizes)
     largest = found[int(np.argmax(sizes))]
@@ -104,8 +104,8 @@ def test_quantity_skews_sizes_and_not_labels() -> None:
 
 @pytest.mark.parametrize("scheme", ["dirichlet:0.001", "quantity:0.001"])
 def test_the_most_uneven_schemes_leave_everyone_enough(scheme: str) -> None:
-    assert min(len(part) for part in parts(LABELS, partition(scheme=scheme))) == 8
-    tight = parts(LABELS[:45], partition(scheme=scheme))
+    assert min(len(part) for part in partitions(LABELS, partition(scheme=scheme))) == 8
+    tight = partitions(LABELS[:45], partition(scheme=scheme))
     assert min(len(part) for part in tight) == 1
 
 

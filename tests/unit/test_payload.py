@@ -50,16 +50,16 @@ def ring(
 
 
 def test_a_grey_png_is_itself() -> None:
-    np.testing.assert_array_equal(p.decode(encoded(Image.fromarray(GREY))), GREY)
+    np.testing.assert_array_equal(p.decode_picture(encoded(Image.fromarray(GREY))), GREY)
 
 
 def test_a_colour_png_stays_in_colour() -> None:
     colour = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
-    np.testing.assert_array_equal(p.decode(encoded(Image.fromarray(colour))), colour)
+    np.testing.assert_array_equal(p.decode_picture(encoded(Image.fromarray(colour))), colour)
 
 
 def test_a_jpeg_is_read() -> None:
-    picture = p.decode(encoded(Image.new("RGB", (40, 30), (200, 10, 10)), "JPEG"))
+    picture = p.decode_picture(encoded(Image.new("RGB", (40, 30), (200, 10, 10)), "JPEG"))
     assert picture.shape == (30, 40, 3)
     np.testing.assert_allclose(picture, np.broadcast_to([200, 10, 10], (30, 40, 3)), atol=3)
 
@@ -80,26 +80,26 @@ def test_every_colour_mode_shows_the_same_picture(mode: str, kind: str) -> None:
         image = image.convert(mode)
     else:
         image = image.convert("RGB").convert(mode)
-    seen = p.to_grey(p.decode(encoded(image, kind)))
+    seen = p.to_grey(p.decode_picture(encoded(image, kind)))
     np.testing.assert_allclose(seen, array, atol=40 if kind == "JPEG" else 1)
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     deep = Image.fromarray(np.array([[0, 257 * 100, 257 * 255]], dtype=np.uint16))
-    np.testing.assert_allclose(p.decode(encoded(deep)), [[0, 100, 255]], atol=0.5)
+    np.testing.assert_allclose(p.decode_picture(encoded(deep)), [[0, 100, 255]], atol=0.5)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_what_is_transparent_is_white(mode: str) -> None:
     image = Image.new(mode, (4, 4), (0,) * len(mode))
-    assert (p.decode(encoded(image)) == 255).all()
+    assert (p.decode_picture(encoded(image)) == 255).all()
 
 
 def test_a_transparent_palette_colour_is_white() -> None:
     image = Image.new("P", (4, 4), 0)
     image.putpalette([0, 0, 0, 255, 0, 0])
     image.putpixel((0, 0), 1)
-    picture = p.decode(encoded(image, transparency=0))
+    picture = p.decode_picture(encoded(image, transparency=0))
     assert picture[0, 0].tolist() == [255, 0, 0]
     assert (picture[1:] == 255).all()
 
@@ -107,20 +107,20 @@ def test_a_transparent_palette_colour_is_white() -> None:
 def test_a_photograph_is_turned_as_its_camera_says() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
-    upright = p.decode(encoded(Image.new("L", (40, 20)), "JPEG", exif=exif))
+    upright = p.decode_picture(encoded(Image.new("L", (40, 20)), "JPEG", exif=exif))
     assert upright.shape == (40, 20)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_a_large_picture_is_averaged_down(kind: str) -> None:
-    picture = p.decode(encoded(Image.new("L", (5000, 2500), 77), kind))
+    picture = p.decode_picture(encoded(Image.new("L", (5000, 2500), 77), kind))
     assert picture.shape[1] in range(p.WORKING_SIDE, 2 * p.WORKING_SIDE)
     assert abs(picture.shape[1] - 2 * picture.shape[0]) <= 2
     np.testing.assert_allclose(picture, 77, atol=2)
 
 
 def test_a_long_thin_picture_is_read() -> None:
-    assert p.decode(encoded(Image.new("L", (9000, 1), 9))).size > 0
+    assert p.decode_picture(encoded(Image.new("L", (9000, 1), 9))).size > 0
 
 
 def png_bomb(side: int) -> bytes:
@@ -140,7 +140,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
     bomb = png_bomb(side)
     assert len(bomb) < 200_000
     with pytest.raises(PayloadError, match=f"{side} × {side} pixels, expected at most"):
-        p.decode(bomb)
+        p.decode_picture(bomb)
 
 
 def test_a_header_that_claims_the_impossible_is_refused() -> None:
@@ -149,7 +149,7 @@ def test_a_header_that_claims_the_impossible_is_refused() -> None:
     body = b"IHDR" + claim + huge[24:29]
     broken = huge[:12] + body + struct.pack(">I", zlib.crc32(body)) + huge[33:]
     with pytest.raises(PayloadError):
-        p.decode(broken)
+        p.decode_picture(broken)
 
 
 @pytest.mark.parametrize(
@@ -189,14 +189,14 @@ def test_a_header_that_claims_the_impossible_is_refused() -> None:
 )
 def test_what_is_no_picture_is_refused_and_says_why(payload: bytes, message: str) -> None:
     with pytest.raises(PayloadError, match=message) as caught:
-        p.decode(payload)
+        p.decode_picture(payload)
     assert len(str(caught.value)) < 500
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b'{"pixels": ']))
 def test_no_bytes_make_it_raise_anything_else(noise: bytes, start: bytes) -> None:
     try:
-        picture = p.decode(start + noise)
+        picture = p.decode_picture(start + noise)
     except PayloadError:
         return
     assert picture.ndim in (2, 3)
@@ -209,7 +209,7 @@ def test_a_damaged_file_is_read_or_refused(seed: int, damages: int, kind: str) -
     for position in rng.integers(3, len(file), damages):
         file[position] = rng.integers(0, 256)
     try:
-        picture = p.decode(bytes(file))
+        picture = p.decode_picture(bytes(file))
     except PayloadError:
         return
     assert np.isfinite(picture).all()
@@ -229,7 +229,7 @@ def test_a_damaged_file_is_read_or_refused(seed: int, damages: int, kind: str) -
     ],
 )
 def test_pixels_in_json(value: object, expected: Any) -> None:
-    np.testing.assert_allclose(p.decode(pixels(value)), expected)
+    np.testing.assert_allclose(p.decode_picture(pixels(value)), expected)
 
 
 # --- what the models were trained on
@@ -237,13 +237,13 @@ def test_pixels_in_json(value: object, expected: Any) -> None:
 
 def test_a_digit_of_the_native_size_is_taken_as_it_is() -> None:
     mnist = ring(28, 4, 6, 20, 12)
-    np.testing.assert_array_equal(p.fit_digit(mnist.astype(np.float32)), mnist)
+    np.testing.assert_array_equal(p.preprocess_digit(mnist.astype(np.float32)), mnist)
     coarse = np.zeros((8, 8), dtype=np.float32)
     coarse[:, 2:6] = 255
-    np.testing.assert_array_equal(p.fit_coarse_digit(coarse), coarse * (16 / 255))
+    np.testing.assert_array_equal(p.preprocess_coarse_digit(coarse), coarse * (16 / 255))
 
 
-@pytest.mark.parametrize("fit", [p.fit_digit, p.fit_coarse_digit, p.fit_garment])
+@pytest.mark.parametrize("fit", [p.preprocess_digit, p.preprocess_coarse_digit, p.preprocess_garment])
 @pytest.mark.parametrize("size", [8, 28, 60, 300])
 def test_dark_on_light_is_inverted(fit: Any, size: int) -> None:
     light = ring(size, size // 7, size // 3, size - 2 * (size // 7), size // 3).astype(np.float32)
@@ -254,11 +254,13 @@ def test_dark_on_light_is_inverted(fit: Any, size: int) -> None:
 def test_eight_by_eight_in_the_data_sets_own_scale_is_understood() -> None:
     rows = np.zeros((8, 8))
     rows[:, 3:5] = 16
-    np.testing.assert_allclose(p.fit_coarse_digit(p.decode(pixels(rows.tolist()))), rows, rtol=1e-6)
+    np.testing.assert_allclose(
+        p.preprocess_coarse_digit(p.decode_picture(pixels(rows.tolist()))), rows, rtol=1e-6
+    )
 
 
 def test_a_digit_is_scaled_into_20_by_20_and_centred_by_mass() -> None:
-    fitted = p.fit_digit(ring().astype(np.float32))
+    fitted = p.preprocess_digit(ring().astype(np.float32))
     rows, columns = np.nonzero(fitted > 30)
     assert fitted.shape == (28, 28)
     assert rows.max() - rows.min() + 1 == 20
@@ -272,11 +274,11 @@ def test_a_lopsided_digit_stays_inside() -> None:
     lopsided = np.zeros((100, 100), dtype=np.float32)
     lopsided[80:, :] = 255
     lopsided[:80, 98:] = 255
-    assert p.fit_digit(lopsided).shape == (28, 28)
+    assert p.preprocess_digit(lopsided).shape == (28, 28)
 
 
 def test_a_coarse_digit_fills_the_height_and_is_centred() -> None:
-    fitted = p.fit_coarse_digit(ring().astype(np.float32))
+    fitted = p.preprocess_coarse_digit(ring().astype(np.float32))
     assert fitted.shape == (8, 8)
     assert fitted.max() == pytest.approx(16)
     assert (fitted.max(axis=1) > 8).all()
@@ -289,20 +291,20 @@ def test_paper_is_not_ink() -> None:
     rng = np.random.default_rng(0)
     clean = ring(120, 20, 50, 80, 40).astype(np.float32)
     photo = np.clip(190 - 0.5 * clean + rng.normal(0, 4, clean.shape), 0, 255).astype(np.float32)
-    np.testing.assert_allclose(p.fit_digit(photo), p.fit_digit(clean), atol=50)
-    assert p.fit_digit(photo)[:3].max() == 0
+    np.testing.assert_allclose(p.preprocess_digit(photo), p.preprocess_digit(clean), atol=50)
+    assert p.preprocess_digit(photo)[:3].max() == 0
 
 
 def test_where_the_digit_lies_on_the_page_does_not_matter() -> None:
     here, there = (ring(100, top, left).astype(np.float32) for top, left in ((0, 0), (60, 75)))
-    np.testing.assert_array_equal(p.fit_coarse_digit(here), p.fit_coarse_digit(there))
-    np.testing.assert_array_equal(p.fit_digit(here), p.fit_digit(there))
+    np.testing.assert_array_equal(p.preprocess_coarse_digit(here), p.preprocess_coarse_digit(there))
+    np.testing.assert_array_equal(p.preprocess_digit(here), p.preprocess_digit(there))
 
 
 def test_a_garment_is_trimmed_and_its_longer_side_fills_the_frame() -> None:
     page = np.full((200, 300), 255, dtype=np.float32)
     page[20:160, 100:170] = 60
-    fitted = p.fit_garment(page)
+    fitted = p.preprocess_garment(page)
     assert fitted.shape == (28, 28)
     assert (fitted[:, 7:21] > 250).all()
     assert fitted[:, :7].max() == fitted[:, 21:].max() == 0
@@ -311,12 +313,12 @@ def test_a_garment_is_trimmed_and_its_longer_side_fills_the_frame() -> None:
 @pytest.mark.parametrize("shape", [(32, 32, 3), (32, 32), (64, 48, 3), (5, 7), (1, 1, 3)])
 def test_colour_pictures_become_32_by_32(shape: tuple[int, ...]) -> None:
     picture = np.full(shape, 100, dtype=np.float32)
-    fitted = p.fit_colour(picture, 32)
+    fitted = p.preprocess_colour(picture, 32)
     assert fitted.shape == (32, 32, 3)
     np.testing.assert_allclose(fitted, 100)
 
 
-@pytest.mark.parametrize("fit", [p.fit_digit, p.fit_coarse_digit, p.fit_garment])
+@pytest.mark.parametrize("fit", [p.preprocess_digit, p.preprocess_coarse_digit, p.preprocess_garment])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (3, 2), (28, 28), (8, 8), (100, 100)])
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_picture_of_nothing_is_not_an_error(fit: Any, shape: tuple[int, int], value: int) -> None:
@@ -326,7 +328,11 @@ def test_a_picture_of_nothing_is_not_an_error(fit: Any, shape: tuple[int, int], 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32))
 def test_pictures_of_any_size_fit(height: int, width: int, seed: int) -> None:
     picture = np.random.default_rng(seed).uniform(0, 255, (height, width)).astype(np.float32)
-    for fit, side, most in ((p.fit_digit, 28, 255), (p.fit_coarse_digit, 8, 16), (p.fit_garment, 28, 255)):
+    for fit, side, most in (
+        (p.preprocess_digit, 28, 255),
+        (p.preprocess_coarse_digit, 8, 16),
+        (p.preprocess_garment, 28, 255),
+    ):
         fitted = fit(picture)
         assert fitted.shape == (side, side)
         assert fitted.min() >= 0

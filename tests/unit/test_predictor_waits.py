@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from fl_edge.messaging.model_store import Model, ModelStore
-from fl_edge.prediction.predictor import GHOST_AFTER, Answer, Predictor
-from fl_edge.prediction.rate_limit import Quota
+from fl_edge.messaging.model_store import FetchedModel, ModelStore
+from fl_edge.prediction.predictor import STALLED_FETCH_TIMEOUT, Answer, Predictor
+from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -18,7 +18,7 @@ from tests.support.samples import DATA, MANIFEST
 
 MODELS = [publication([ModelSection("weights", MANIFEST, DATA[:-1] + bytes([n]))], 2**20) for n in range(3)]
 
-OVERDUE = int(GHOST_AFTER) + 2
+OVERDUE = int(STALLED_FETCH_TIMEOUT) + 2
 
 
 class FakeConnection:
@@ -48,13 +48,15 @@ class Setup:
         self.jobs = 0
         self.store = ModelStore(lambda _: self.connection, self._fetched)
         connect = cast(Any, lambda: self.connection)
-        self.predictor = Predictor("7", "fl", self.store, self, connect, 0, Quota(0.0), "predictors")
+        self.predictor = Predictor(
+            "7", "fl", self.store, self, connect, 0, PredictionRateLimiter(0.0), "predictors"
+        )
 
     def predict(self, *_: object) -> int:
         self.jobs += 1
         return self.jobs
 
-    def _fetched(self, _holder: object, digest: str, model: Model | None, why: str) -> None:
+    def _fetched(self, _holder: object, digest: str, model: FetchedModel | None, why: str) -> None:
         self.predictor.fetched(digest, model, why, self.now)
 
     def announce(self, version: int) -> None:

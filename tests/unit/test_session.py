@@ -8,22 +8,22 @@ from fl_edge.session.effects import Fetch, Send, SendChunks, Train
 from fl_edge.session.events import Trained
 from fl_edge.session.machine import next_due
 from fl_edge.session.state import (
+    AwaitingGrant,
     AwaitingPartition,
     Confirming,
     Fetching,
-    Granted,
     Idle,
+    InlineUpload,
     Loading,
-    Offered,
-    Registered,
     Registering,
+    RegistrationComplete,
     Reporting,
+    ReportingFailure,
+    SendingChunks,
     Stopped,
     Training,
-    TrainingFailed,
-    Whole,
 )
-from fl_edge.session.transitions import pause
+from fl_edge.session.transitions import backoff
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
 from fl_shared.transfer import upload
@@ -88,7 +88,7 @@ def test_4_2_it_registers_again_when_a_new_start_of_the_aggregator_comes_online(
     assert script.texts("aggregator online a1 epoch=1") == []
     assert script.texts("aggregator online a2 epoch=1") == ["send fl/register/7: register session=s1"]
     script.do("admitted part=7/20", "admitted part=7/20")
-    assert isinstance(script.session.link, Registered)
+    assert isinstance(script.session.registration, RegistrationComplete)
     assert script.texts("aggregator offline a1 epoch=1") == [], "the will of an older session"
     assert script.texts("aggregator online a3 epoch=2") == ["send fl/register/7: register session=s1"]
 
@@ -105,18 +105,18 @@ def test_4_3_replies_to_other_sessions_are_ignored() -> None:
     script.do("connected s1")
     assert script.do("admitted part=7/20 session=s0") == ()
     assert script.do("refused id-in-use session=s0") == ()
-    assert isinstance(script.session.link, Registering)
+    assert isinstance(script.session.registration, Registering)
 
 
 def test_4_3_while_parts_are_not_given_out_it_waits_and_asks_again_slowly() -> None:
     script = SessionScript()
     script.do("connected s1", "admitted")
-    assert isinstance(script.session.link, AwaitingPartition)
+    assert isinstance(script.session.registration, AwaitingPartition)
     due = next_due(script.state)
     assert due is not None
     assert due >= 10
     assert script.texts(f"time {due}") == ["send fl/register/7: register session=s1"]
-    assert isinstance(script.session.link, AwaitingPartition)
+    assert isinstance(script.session.registration, AwaitingPartition)
     assert script.texts("admitted part=3/20")[-1] == "load job=0 digits part=3/20"
 
 
@@ -124,13 +124,13 @@ def test_4_4_second_registration_follows_loading_and_is_repeated_until_answered(
     script = SessionScript()
     script.do("connected s1")
     assert "load job=0 digits part=7/20" in script.texts("admitted part=7/20")
-    assert isinstance(script.session.link, Loading)
+    assert isinstance(script.session.registration, Loading)
     second = "send fl/register/7: register session=s1 run=R epoch=1 examples=40"
     assert second in script.texts("loaded 0")
     assert script.texts("time 2") == [second]
-    assert isinstance(script.session.link, Confirming)
+    assert isinstance(script.session.registration, Confirming)
     script.do("admitted part=7/20")
-    assert isinstance(script.session.link, Registered)
+    assert isinstance(script.session.registration, RegistrationComplete)
     assert next_due(script.state) is None
 
 
@@ -138,7 +138,7 @@ def test_4_3_a_late_answer_to_the_first_registration_does_not_pass_for_one_to_th
     script = SessionScript()
     script.do("connected s1", "admitted part=7/20", "loaded 0")
     assert script.texts("admitted part=7/20 answers=first") == []
-    assert isinstance(script.session.link, Confirming)
+    assert isinstance(script.session.registration, Confirming)
     assert script.texts("admitted part=7/20") == ["say registered for run R with 40 examples"]
 
 
@@ -146,7 +146,7 @@ def test_4_4_an_edge_that_does_not_train_registers_once() -> None:
     script = SessionScript(identity(roles=("predict",)))
     script.do("connected s1")
     assert script.texts("admitted") == ["say admitted to run R (digits)"]
-    assert isinstance(script.session.link, Registered)
+    assert isinstance(script.session.registration, RegistrationComplete)
 
 
 def test_4_4_after_a_reconnect_the_part_is_not_loaded_again() -> None:
@@ -397,7 +397,7 @@ def test_6_1_what_the_broker_does_not_take_whole_is_offered_in_chunks_that_it_ta
 @pytest.mark.parametrize("largest", [0, 400, 1400, 1700])
 def test_6_1_a_broker_that_takes_next_to_nothing_is_told_of(largest: int) -> None:
     script = offering(connected=f"connected s1 largest={largest}")
-    assert isinstance(script.session.work, TrainingFailed)
+    assert isinstance(script.session.work, ReportingFailure)
     assert "the broker accepts packets of at most" in script.session.work.detail
 
 
@@ -427,7 +427,7 @@ def test_6_3_granted_chunks_are_sent_once_in_order() -> None:
     assert script.texts(f"grant 1 3,1,2,3,1 digest={digest}") == [
         "send chunks 3,1,2 of 1024 bytes session=s1 round=1"
     ]
-    assert shipment(script) == Granted(1024)
+    assert shipment(script) == SendingChunks(1024)
     assert script.texts(f"grant 1 3 digest={digest}") == ["send chunks 3 of 1024 bytes session=s1 round=1"]
 
 
@@ -448,13 +448,13 @@ def test_6_3_what_was_not_granted_for_this_is_not_sent(grant: str) -> None:
     script = offering()
     more = "" if "digest" in grant else f" digest={update(data=BIG).digest}"
     assert script.do(f"grant {grant}{more}") == ()
-    assert shipment(script) == Offered(1024)
+    assert shipment(script) == AwaitingGrant(1024)
 
 
 def test_6_3_a_grant_for_what_was_sent_whole_means_nothing() -> None:
     script = SessionScript()
     script.do(*TRAINS, "trained 1")
-    assert shipment(script) == Whole()
+    assert shipment(script) == InlineUpload()
     assert script.do("grant 1 0") == ()
 
 
@@ -618,9 +618,9 @@ def test_another_run_begins_at_its_own_round_1() -> None:
 
 
 def test_pauses_differ_between_edges_and_repeat_for_one() -> None:
-    pauses = {pause(str(client), 3, 1.0) for client in range(100)}
+    pauses = {backoff(str(client), 3, 1.0) for client in range(100)}
     assert len(pauses) == 100
-    assert pause("7", 3, 1.0) == pause("7", 3, 1.0)
+    assert backoff("7", 3, 1.0) == backoff("7", 3, 1.0)
 
 
 # --- 5.11 and predictions ---------------------------------------------------------------------------------

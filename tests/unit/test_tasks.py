@@ -18,7 +18,7 @@ from torch import nn
 
 from fl_edge.errors import CancelledError, DivergedError, PayloadError, UnknownTaskError
 from fl_edge.tasks.cifar10 import Cifar10Task
-from fl_edge.tasks.image import ImageTask, draw_weights
+from fl_edge.tasks.image import ImageTask, initialize_weights
 from fl_edge.tasks.registry import load_task, names
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples
@@ -32,7 +32,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 @pytest.fixture(autouse=True)
 def _settled() -> None:
-    local_training.settle_torch()
+    local_training.configure_torch()
 
 
 def never() -> bool:
@@ -138,12 +138,12 @@ def test_models_have_two_convolutions_and_their_size(
 def test_first_weights_depend_on_the_seed_alone_and_leave_torchs_chance_alone() -> None:
     task = load_task("digits")
     torch.manual_seed(1)
-    one = local_training.initial(task, 5)[1]
+    one = local_training.initial_weights(task, 5)[1]
     drawn = torch.rand(3)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(3), drawn)
-    assert (local_training.initial(task, 5)[1] == one).all()
-    assert (local_training.initial(task, 6)[1] != one).any()
+    assert (local_training.initial_weights(task, 5)[1] == one).all()
+    assert (local_training.initial_weights(task, 6)[1] != one).any()
 
 
 def test_first_weights_are_spread_like_pytorchs_own() -> None:
@@ -159,7 +159,7 @@ def test_first_weights_are_spread_like_pytorchs_own() -> None:
 
 def test_a_layer_that_first_weights_are_not_known_for_is_our_bug() -> None:
     with pytest.raises(AssertionError, match="BatchNorm"):
-        draw_weights(nn.BatchNorm2d(3), torch.Generator())
+        initialize_weights(nn.BatchNorm2d(3), torch.Generator())
 
 
 # --- data
@@ -310,9 +310,9 @@ def test_evaluation_counts_every_example_once() -> None:
 @pytest.fixture(scope="module")
 def trained() -> nn.Module:
     """Twenty edges, ten a round, ten epochs, ten rounds of federated averaging."""
-    local_training.settle_torch()
+    local_training.configure_torch()
     task, cohorts = load_task("digits"), np.random.default_rng(0)
-    manifest, weights = local_training.initial(task, 0)
+    manifest, weights = local_training.initial_weights(task, 0)
     for number in range(1, 11):
         total, examples = np.zeros(len(weights)), 0
         for k in cohorts.permutation(20)[:10]:

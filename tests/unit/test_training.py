@@ -31,7 +31,7 @@ pytestmark = pytest.mark.edge
 
 @pytest.fixture(autouse=True)
 def _settled() -> None:
-    local_training.settle_torch()
+    local_training.configure_torch()
 
 
 def never() -> bool:
@@ -51,7 +51,7 @@ def train(
     **changes: Any,
 ) -> TrainedUpdate:
     task = load_task("digits")
-    manifest, weights = local_training.initial(task, 0)
+    manifest, weights = local_training.initial_weights(task, 0)
     return train_update(
         task,
         data or digits(),
@@ -66,7 +66,7 @@ def train(
 
 def test_an_update_is_what_was_learnt() -> None:
     task, data = load_task("digits"), digits()
-    manifest, base = local_training.initial(task, 0)
+    manifest, base = local_training.initial_weights(task, 0)
     kept = base.copy()
     update = train(data=data, base=base)
     assert (base == kept).all()
@@ -102,7 +102,7 @@ def test_an_edges_chance_never_changes() -> None:
 
 def test_metrics_are_those_of_the_holdout_before_and_after() -> None:
     task, data = load_task("digits"), digits()
-    manifest, base = local_training.initial(task, 0)
+    manifest, base = local_training.initial_weights(task, 0)
     update = train(data=data, epochs=20)
     assert data.holdout is not None
     for metrics, weights in ((update.metrics.before, base), (update.metrics.after, base + update.delta)):
@@ -135,7 +135,7 @@ def test_what_diverges_is_no_update() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 def test_a_base_that_is_not_finite_on_the_examples_is_no_base(value: float) -> None:
     task = load_task("digits")
-    manifest, base = local_training.initial(task, 0)
+    manifest, base = local_training.initial_weights(task, 0)
     base[:] = value
     with pytest.raises(DivergedError):
         train(base=base)
@@ -145,14 +145,14 @@ def test_a_base_that_is_not_finite_on_the_examples_is_no_base(value: float) -> N
 
 def test_another_tasks_model_is_refused_with_the_array_that_differs() -> None:
     task = load_task("digits")
-    manifest, weights = local_training.initial(load_task("mnist"), 0)
+    manifest, weights = local_training.initial_weights(load_task("mnist"), 0)
     with pytest.raises(ManifestMismatchError, match=r"task digits: .*array 'conv1.bias' is .*\[20\].*\[32\]"):
         train_update(task, digits(), weights, manifest, training_settings(), 1, "edge-0", never)
 
 
 def test_a_missing_array_and_another_role_are_named() -> None:
     task = load_task("digits")
-    manifest, weights = local_training.initial(task, 0)
+    manifest, weights = local_training.initial_weights(task, 0)
     without = Manifest(arrays=manifest.arrays[1:])
     with pytest.raises(ManifestMismatchError, match=r"'conv1.bias' is absent, expected"):
         local_training.model_from(task, weights[32:], without)
@@ -163,7 +163,7 @@ def test_a_missing_array_and_another_role_are_named() -> None:
 
 def test_a_vector_of_another_length_is_refused() -> None:
     task = load_task("digits")
-    manifest, weights = local_training.initial(task, 0)
+    manifest, weights = local_training.initial_weights(task, 0)
     with pytest.raises(ValueError, match=r"shape \(53001,\), expected \(53002,\)"):
         local_training.model_from(task, weights[1:], manifest)
 
@@ -212,7 +212,7 @@ PARTITION = partition(count=1, scheme="own", holdout=0)
 
 
 def test_buffers_travel_as_such_and_counters_and_personal_layers_stay_at_home() -> None:
-    manifest, weights = local_training.initial(Odd(), 0)
+    manifest, weights = local_training.initial_weights(Odd(), 0)
     roles = {array.name: array.role for array in manifest.arrays}
     assert roles == {
         "0.bias": "parameter",
@@ -232,7 +232,7 @@ def test_buffers_travel_as_such_and_counters_and_personal_layers_stay_at_home() 
 
 
 def test_dropout_repeats_as_well() -> None:
-    manifest, weights = local_training.initial(Odd(), 0)
+    manifest, weights = local_training.initial_weights(Odd(), 0)
     data = Odd().load(PARTITION, None)
 
     def delta(number: int, noise: int) -> Vector:
@@ -244,7 +244,7 @@ def test_dropout_repeats_as_well() -> None:
 
 
 def test_training_leaves_torchs_global_chance_as_it_was() -> None:
-    manifest, weights = local_training.initial(Odd(), 0)
+    manifest, weights = local_training.initial_weights(Odd(), 0)
     before = torch.random.get_rng_state()
     train_update(Odd(), Odd().load(PARTITION, None), weights, manifest, training_settings(), 1, "e", never)
     assert torch.equal(torch.random.get_rng_state(), before)

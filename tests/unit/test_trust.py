@@ -8,15 +8,15 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fl_edge.messaging.authenticity import MAX_RUNS, MAX_TOPICS, Trust
-from fl_edge.messaging.connection import Up
+from fl_edge.messaging.authenticity import MAX_RUNS, MAX_TOPICS, MessageAuthenticator
+from fl_edge.messaging.connection import EdgeConnected
 from fl_edge.messaging.model_store import ModelStore
 from fl_edge.runtime.edge import Edge
-from fl_edge.runtime.notices import Vigil
+from fl_edge.runtime.notices import ConnectionNotices
 from fl_edge.runtime.router import Router
 from fl_edge.session import events
 from fl_edge.session.machine import step
-from fl_edge.session.state import Identity, Member, Session
+from fl_edge.session.state import Identity, Membership, Session
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -33,8 +33,8 @@ SELECTED = cast(m.Selected, MESSAGES["selected"][1])
 RESULT = cast(m.Result, MESSAGES["result"][1])
 
 
-def member(run: str = "a", epoch: int = 1) -> Member:
-    return Member(run, epoch, "digits", None)
+def member(run: str = "a", epoch: int = 1) -> Membership:
+    return Membership(run, epoch, "digits", None)
 
 
 def said(run: str = "a", epoch: int = 1, seq: int = 1) -> m.Selected:
@@ -46,7 +46,7 @@ def said(run: str = "a", epoch: int = 1, seq: int = 1) -> m.Selected:
 
 def test_on_one_topic_nothing_goes_back() -> None:
     """Clause 9.7: twice is a duplicate, later is new, and each topic counts for itself."""
-    trust = Trust(VERIFIER)
+    trust = MessageAuthenticator(VERIFIER)
     for seq, old in ((5, False), (5, False), (7, False), (6, True), (5, True), (7, False), (8, False)):
         assert (trust.staleness("fl/x", said(seq=seq), member()) is not None) is old, seq
     assert trust.staleness("fl/y", said(seq=2), member()) is None, "it lay there before"
@@ -55,7 +55,7 @@ def test_on_one_topic_nothing_goes_back() -> None:
 
 def test_an_epoch_that_is_over_says_nothing_more() -> None:
     """Clause 9.6."""
-    trust = Trust(VERIFIER)
+    trust = MessageAuthenticator(VERIFIER)
     assert trust.staleness("fl/x", said(epoch=1), None) is None, "nothing is known yet"
     assert trust.staleness("fl/x", said(epoch=2), member(epoch=1)) is None, "it may be the next"
     assert trust.staleness("fl/x", said(epoch=1), member(epoch=2)) is not None
@@ -65,7 +65,7 @@ def test_an_epoch_that_is_over_says_nothing_more() -> None:
 
 def test_a_run_that_was_left_comes_back_only_with_a_new_start() -> None:
     """Clause 9.6."""
-    trust = Trust(VERIFIER)
+    trust = MessageAuthenticator(VERIFIER)
     assert trust.staleness("fl/x", said("a", 3), member("a", 3)) is None
     assert trust.staleness("fl/x", said("b", 1), member("b", 1)) is None
     for epoch in (1, 2, 3):
@@ -79,13 +79,13 @@ def test_a_run_that_was_left_comes_back_only_with_a_new_start() -> None:
 
 def test_births_are_never_old() -> None:
     """Clause 9.6: an edge registers for one, and nothing more."""
-    trust = Trust(VERIFIER)
+    trust = MessageAuthenticator(VERIFIER)
     birth = m.AggregatorPresence(state="online", session="s", run="a", epoch=1)
     assert trust.staleness("fl/aggregator", birth, member("a", 9)) is None
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    trust = Trust(VERIFIER)
+    trust = MessageAuthenticator(VERIFIER)
     for number in range(MAX_RUNS + 50):
         trust.staleness("fl/x", said(f"r{number}"), member(f"r{number}"))
     for number in range(MAX_TOPICS + 50):
@@ -102,10 +102,10 @@ class EdgeUnderTest:
 
     def __init__(self, *, kit: bool = True) -> None:
         identity = Identity("7", "device", ("train",), ("digits",))
-        trust = Trust(VERIFIER) if kit else None
+        trust = MessageAuthenticator(VERIFIER) if kit else None
         self.edge = Edge(Session(identity), Path("kept"), _never, _never, trust)
         self.told: list[events.Event] = []
-        vigil = Vigil([self.edge], "mqtt://x", None, 0.0)
+        vigil = ConnectionNotices([self.edge], "mqtt://x", None, 0.0)
         self.reception = Router(
             "fl", ModelStore(lambda _: None, lambda *_: None), vigil, self._tell, lambda: None
         )
@@ -113,7 +113,7 @@ class EdgeUnderTest:
         self.connect("session-1")
 
     def connect(self, session: str) -> None:
-        self.reception.from_wire(self.edge, Up(session, 2**20), 0.0)
+        self.reception.from_wire(self.edge, EdgeConnected(session, 2**20), 0.0)
 
     def _tell(self, edge: Edge, event: events.Event) -> None:
         self.told.append(event)
@@ -137,7 +137,7 @@ class EdgeUnderTest:
     def run(self) -> tuple[str, int] | None:
         state = self.edge.state
         assert isinstance(state, Session)
-        return None if state.member is None else (state.member.run, state.member.epoch)
+        return None if state.membership is None else (state.membership.run, state.membership.epoch)
 
 
 def _never(_: object) -> Any:

@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 
 from fl_edge.workers import pool
 from fl_edge.workers.pool import Pool
-from fl_edge.workers.protocol import Failed, Initialised, Loaded
+from fl_edge.workers.protocol import FailureOutcome, InitialWeightsOutcome, LoadOutcome
 from tests.support.builders import partition
 from tests.support.pool_harness import PoolHarness, train_for_ever
 from tests.support.wait import wait_until
@@ -48,7 +48,7 @@ def alive(pid: int) -> bool:
 
 def test_missing_data_is_a_kind_of_its_own(start: Callable[..., PoolHarness], tmp_path: Path) -> None:
     harness = start(data_dir=tmp_path / "gone")
-    failed = harness.expect(Failed, harness.pool.load("e", "mnist", partition()), timeout=60)
+    failed = harness.expect(FailureOutcome, harness.pool.load("e", "mnist", partition()), timeout=60)
     assert failed.kind == "data-missing"
     assert "gone is not a directory" in failed.message
 
@@ -61,12 +61,12 @@ def test_a_killed_worker_fails_its_job_alone_and_is_replaced(start: Callable[...
     assert victim is not None
     time.sleep(0.3)
     os.kill(victim.pid, signal.SIGKILL)
-    failed = harness.expect(Failed, doomed, timeout=5)
+    failed = harness.expect(FailureOutcome, doomed, timeout=5)
     assert failed.kind == "failed"
     assert f"worker process {victim.pid} was killed by SIGKILL" in failed.message
     wait_until(lambda: harness.pool.ready == 2, 60, "two workers are ready")
     assert victim.pid not in harness.pids()
-    harness.expect(Loaded, harness.pool.load("e", "digits", partition()), timeout=30)
+    harness.expect(LoadOutcome, harness.pool.load("e", "digits", partition()), timeout=30)
     assert spared not in harness.kept
 
 
@@ -80,7 +80,7 @@ def test_a_worker_that_does_not_obey_a_cancel_is_killed(
     (pid,) = harness.pids()
     os.kill(pid, signal.SIGSTOP)
     harness.pool.cancel(job)
-    assert harness.expect(Failed, job, timeout=5).kind == "cancelled"
+    assert harness.expect(FailureOutcome, job, timeout=5).kind == "cancelled"
     assert not alive(pid)
 
 
@@ -88,9 +88,9 @@ def test_a_device_that_is_not_there_ends_it_for_good(start: Callable[..., PoolHa
     harness = start(2, device="cuda:77")
     ids = [harness.pool.load("e", "digits", partition()) for _ in range(3)]
     for job in ids:
-        assert "--device cuda:77 cannot be used" in harness.expect(Failed, job, timeout=60).message
+        assert "--device cuda:77 cannot be used" in harness.expect(FailureOutcome, job, timeout=60).message
     assert not harness.pool.wait_ready(0)
-    assert "cuda:77" in harness.expect(Failed, harness.pool.initial("digits", 0), timeout=1).message
+    assert "cuda:77" in harness.expect(FailureOutcome, harness.pool.initial("digits", 0), timeout=1).message
     wait_until(lambda: not harness.pids(), 20, "no worker is left")
 
 
@@ -134,8 +134,8 @@ def test_what_a_task_prints_does_not_get_between_the_frames(
 ) -> None:
     with (tmp_path / "said").open("wb") as said:
         harness = start(stderr=said)
-        harness.expect(Initialised, harness.pool.initial("loud", 0), timeout=60)
-        harness.expect(Loaded, harness.pool.load("e", "loud", partition()))
+        harness.expect(InitialWeightsOutcome, harness.pool.initial("loud", 0), timeout=60)
+        harness.expect(LoadOutcome, harness.pool.load("e", "loud", partition()))
     text = (tmp_path / "said").read_text()
     assert "x" * 1000 in text
     assert "I am a child" in text
@@ -146,10 +146,10 @@ def test_a_worker_that_keeps_dying_is_not_replaced_for_ever(
     start: Callable[..., PoolHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "MAX_FAILURES", 2)
-    monkeypatch.setattr(pool, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(pool, "FIRST_RESTART_DELAY", 0.01)
     harness = start()
     ids = [harness.pool.initial("deadly", 0) for _ in range(3)]
-    messages = [harness.expect(Failed, job, timeout=60).message for job in ids]
+    messages = [harness.expect(FailureOutcome, job, timeout=60).message for job in ids]
     assert "exited with code 3" in messages[0]
     assert all("2 times in a row" in message for message in messages[1:])
 

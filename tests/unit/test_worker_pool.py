@@ -19,7 +19,14 @@ from fl_edge.tasks.registry import load_task
 from fl_edge.training import local_training
 from fl_edge.workers import pool, protocol
 from fl_edge.workers.process import WorkerProcess
-from fl_edge.workers.protocol import Evaluated, Failed, Initialised, Loaded, Predicted, Trained
+from fl_edge.workers.protocol import (
+    EvaluateOutcome,
+    FailureOutcome,
+    InitialWeightsOutcome,
+    LoadOutcome,
+    PredictOutcome,
+    TrainOutcome,
+)
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
@@ -40,12 +47,12 @@ def harness() -> Iterator[PoolHarness]:
 
 
 @pytest.fixture(scope="module")
-def first(harness: PoolHarness) -> Initialised:
-    return harness.expect(Initialised, harness.pool.initial("digits", 0))
+def first(harness: PoolHarness) -> InitialWeightsOutcome:
+    return harness.expect(InitialWeightsOutcome, harness.pool.initial("digits", 0))
 
 
-def model(digest: str, data: bytes, manifest: Manifest) -> protocol.KeepModel:
-    return protocol.KeepModel(digest, manifest, SharedBytes.of(data))
+def model(digest: str, data: bytes, manifest: Manifest) -> protocol.CacheModel:
+    return protocol.CacheModel(digest, manifest, SharedBytes.of(data))
 
 
 # --- what workers do
@@ -59,28 +66,32 @@ def test_the_pool_itself_imports_no_torch() -> None:
     assert said.stdout == "False\n"
 
 
-def test_a_part_is_looked_at(harness: PoolHarness, first: Initialised) -> None:
+def test_a_part_is_looked_at(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
     ids = [harness.pool.load(f"edge-{k}", "digits", partition(k)) for k in range(20)]
-    loaded = [harness.expect(Loaded, job) for job in ids]
+    loaded = [harness.expect(LoadOutcome, job) for job in ids]
     assert sum(part.examples + part.holdout_examples for part in loaded) == 1438
     assert {part.manifest.digest for part in loaded} == {first.manifest.digest}
 
 
-def test_without_a_part_only_the_task_is_looked_at(harness: PoolHarness, first: Initialised) -> None:
-    loaded = harness.expect(Loaded, harness.pool.load("evaluator", "digits", None))
+def test_without_a_part_only_the_task_is_looked_at(
+    harness: PoolHarness, first: InitialWeightsOutcome
+) -> None:
+    loaded = harness.expect(LoadOutcome, harness.pool.load("evaluator", "digits", None))
     assert (loaded.examples, loaded.holdout_examples, loaded.manifest) == (0, 0, first.manifest)
 
 
-def test_a_worker_trains_to_the_same_bits_as_anyone(harness: PoolHarness, first: Initialised) -> None:
-    local_training.settle_torch()
+def test_a_worker_trains_to_the_same_bits_as_anyone(
+    harness: PoolHarness, first: InitialWeightsOutcome
+) -> None:
+    local_training.configure_torch()
     task = load_task("digits")
-    manifest, weights = local_training.initial(task, 0)
+    manifest, weights = local_training.initial_weights(task, 0)
     assert first.weights.view == weights.astype("<f4").tobytes()
     ids = [
         harness.pool.train(f"edge-{k}", "digits", partition(k), given(first), training_settings(), 3)
         for k in (4, 5, 4)
     ]
-    trained = [harness.expect(Trained, job) for job in ids]
+    trained = [harness.expect(TrainOutcome, job) for job in ids]
     for k, update in zip((4, 5, 4), trained, strict=True):
         expected = local_training.train_update(
             task,
@@ -99,43 +110,43 @@ def test_a_worker_trains_to_the_same_bits_as_anyone(harness: PoolHarness, first:
         assert update.manifest == manifest
 
 
-def test_without_a_base_first_weights_are_made(harness: PoolHarness, first: Initialised) -> None:
+def test_without_a_base_first_weights_are_made(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
     update = harness.expect(
-        Trained, harness.pool.train("edge-0", "digits", partition(), None, training_settings(seed=0), 0)
+        TrainOutcome, harness.pool.train("edge-0", "digits", partition(), None, training_settings(seed=0), 0)
     )
     assert update.delta == first.weights
     assert (update.steps, update.examples, update.manifest) == (0, 58, first.manifest)
 
 
 def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(
-    harness: PoolHarness, first: Initialised
+    harness: PoolHarness, first: InitialWeightsOutcome
 ) -> None:
     test = harness.pool.evaluate("evaluator", "digits", "test", None, given(first))
     held = harness.pool.evaluate("edge-0", "digits", "holdout", partition(), given(first))
     none = harness.pool.evaluate("edge-0", "digits", "holdout", partition(holdout=0.0), given(first))
     unnamed = harness.pool.evaluate("edge-0", "digits", "holdout", None, given(first))
     task = load_task("digits")
-    manifest, weights = local_training.initial(task, 0)
+    manifest, weights = local_training.initial_weights(task, 0)
     expected = local_training.evaluate(task, weights, manifest, task.load_test(None))
-    assert harness.expect(Evaluated, test) == Evaluated(
+    assert harness.expect(EvaluateOutcome, test) == EvaluateOutcome(
         359, expected.loss, expected.accuracy, {}, expected.confusion
     )
-    assert harness.expect(Evaluated, held).examples == 14
-    assert "no examples of the partition are held out" in harness.expect(Failed, none).message
-    assert "no partition" in harness.expect(Failed, unnamed).message
+    assert harness.expect(EvaluateOutcome, held).examples == 14
+    assert "no examples of the partition are held out" in harness.expect(FailureOutcome, none).message
+    assert "no partition" in harness.expect(FailureOutcome, unnamed).message
 
 
-def test_a_prediction_is_answered(harness: PoolHarness, first: Initialised) -> None:
-    answer = harness.expect(Predicted, harness.pool.predict("digits", given(first), SEVEN))
+def test_a_prediction_is_answered(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
+    answer = harness.expect(PredictOutcome, harness.pool.predict("digits", given(first), SEVEN))
     task = load_task("digits")
-    manifest, weights = local_training.initial(task, 0)
+    manifest, weights = local_training.initial_weights(task, 0)
     expected = task.predict(local_training.model_from(task, weights, manifest), SEVEN)
     assert answer.probabilities == pytest.approx(expected)
     assert answer.label == max(expected, key=expected.__getitem__)
 
 
 def test_each_digest_is_a_model_of_its_own_and_the_model_comes_again_when_forgotten(
-    harness: PoolHarness, first: Initialised
+    harness: PoolHarness, first: InitialWeightsOutcome
 ) -> None:
     vectors = [np.frombuffer(first.weights.view, "<f4") * np.float32(1 + k / 10) for k in range(8)]
     task = load_task("digits")
@@ -145,16 +156,16 @@ def test_each_digest_is_a_model_of_its_own_and_the_model_comes_again_when_forgot
                 "digits", model(f"scaled-{k}", vector.tobytes(), first.manifest), SEVEN
             )
             expected = task.predict(local_training.model_from(task, vector.copy(), first.manifest), SEVEN)
-            assert harness.expect(Predicted, job).probabilities == pytest.approx(expected)
+            assert harness.expect(PredictOutcome, job).probabilities == pytest.approx(expected)
     for slot in harness.pool._slots:
-        assert len(slot.models) <= pool.MODELS_KEPT
+        assert len(slot.models) <= pool.MAX_CACHED_MODELS
 
 
 # --- what goes wrong
 
 
-def test_failures_are_of_a_kind(harness: PoolHarness, first: Initialised) -> None:
-    other = harness.expect(Initialised, harness.pool.initial("mnist", 0))
+def test_failures_are_of_a_kind(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
+    other = harness.expect(InitialWeightsOutcome, harness.pool.initial("mnist", 0))
     bad = np.full(first.manifest.values, np.nan, "<f4").tobytes()
     cases = [
         (harness.pool.load("e", "nope", partition()), "unknown-task", "'nope' is unknown here"),
@@ -187,55 +198,55 @@ def test_failures_are_of_a_kind(harness: PoolHarness, first: Initialised) -> Non
         ),
     ]
     for job, kind, message in cases:
-        failed = harness.expect(Failed, job)
+        failed = harness.expect(FailureOutcome, job)
         assert failed.kind == kind, failed
         assert message in failed.message
 
 
-def test_a_running_job_is_cancelled_within_a_step(harness: PoolHarness, first: Initialised) -> None:
+def test_a_running_job_is_cancelled_within_a_step(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
     job = train_for_ever(harness)
     wait_until(lambda: any(slot.job == job for slot in harness.pool._slots), 20, "the job has begun")
     time.sleep(0.3)
     harness.pool.cancel(job)
     harness.pool.cancel(job)
-    assert harness.expect(Failed, job, timeout=5).kind == "cancelled"
-    harness.expect(Loaded, harness.pool.load("e", "digits", partition()))
+    assert harness.expect(FailureOutcome, job, timeout=5).kind == "cancelled"
+    harness.expect(LoadOutcome, harness.pool.load("e", "digits", partition()))
 
 
-def test_a_waiting_job_is_cancelled_at_once(harness: PoolHarness, first: Initialised) -> None:
+def test_a_waiting_job_is_cancelled_at_once(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
     running = [train_for_ever(harness) for _ in range(2)]
     waiting = train_for_ever(harness)
     harness.pool.cancel(waiting)
-    assert harness.expect(Failed, waiting, timeout=1).kind == "cancelled"
+    assert harness.expect(FailureOutcome, waiting, timeout=1).kind == "cancelled"
     for job in running:
         harness.pool.cancel(job)
-        harness.expect(Failed, job)
+        harness.expect(FailureOutcome, job)
     harness.pool.cancel(waiting)  # done long ago: nothing happens
     harness.pool.cancel(123_456)
 
 
-def test_predictions_do_not_wait_behind_training(harness: PoolHarness, first: Initialised) -> None:
+def test_predictions_do_not_wait_behind_training(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
     running = [train_for_ever(harness) for _ in range(3)]
     wait_until(lambda: all(slot.job is not None for slot in harness.pool._slots), 20, "all work")
     ids = [harness.pool.predict("digits", given(first), SEVEN) for _ in range(50)]
     for job in ids:
-        harness.expect(Predicted, job, timeout=10)
+        harness.expect(PredictOutcome, job, timeout=10)
     for job in running:
         assert job not in harness.kept
         harness.pool.cancel(job)
-        assert harness.expect(Failed, job).kind == "cancelled"
+        assert harness.expect(FailureOutcome, job).kind == "cancelled"
 
 
 def test_too_many_waiting_predictions_are_refused(
-    harness: PoolHarness, first: Initialised, monkeypatch: pytest.MonkeyPatch
+    harness: PoolHarness, first: InitialWeightsOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "PREDICTIONS_WAITING", 5)
+    monkeypatch.setattr(pool, "MAX_QUEUED_PREDICTIONS", 5)
     ids = [harness.pool.predict("digits", given(first), SEVEN) for _ in range(200)]
     outcomes = [harness.result(job) for job in ids]
-    refused = [o for o in outcomes if isinstance(o, Failed)]
+    refused = [o for o in outcomes if isinstance(o, FailureOutcome)]
     assert refused
     assert all("already waiting" in o.message for o in refused)
-    assert any(isinstance(o, Predicted) for o in outcomes)
+    assert any(isinstance(o, PredictOutcome) for o in outcomes)
 
 
 # --- frames
@@ -251,21 +262,23 @@ def line() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socket]) -> None:
-    manifest: Manifest = local_training.initial(load_task("digits"), 0)[0]
+    manifest: Manifest = local_training.initial_weights(load_task("digits"), 0)[0]
     frames: list[protocol.ToWorker | protocol.FromWorker] = [
-        protocol.Do(1, protocol.Load("e", "digits", None)),
-        protocol.Do(2, protocol.Train("e", "digits", partition(), "d0", training_settings(), 7)),
-        protocol.Do(3, protocol.Evaluate("e", "digits", "holdout", partition(), "d0")),
-        protocol.KeepModel("d", manifest, SharedBytes.of(bytes(range(256)))),
-        protocol.Cancel(4),
+        protocol.RunJob(1, protocol.LoadJob("e", "digits", None)),
+        protocol.RunJob(2, protocol.TrainJob("e", "digits", partition(), "d0", training_settings(), 7)),
+        protocol.RunJob(3, protocol.EvaluateJob("e", "digits", "holdout", partition(), "d0")),
+        protocol.CacheModel("d", manifest, SharedBytes.of(bytes(range(256)))),
+        protocol.CancelJob(4),
         protocol.Ready(),
-        protocol.Done(
+        protocol.JobFinished(
             5,
-            Trained(manifest, SharedBytes.of(b"\xff"), "d", 3, 4, 0.5, UpdateMetrics(train={"loss": 0.1})),
+            TrainOutcome(
+                manifest, SharedBytes.of(b"\xff"), "d", 3, 4, 0.5, UpdateMetrics(train={"loss": 0.1})
+            ),
             0.25,
         ),
-        protocol.Done(6, Predicted("is", {"is": 0.5, "job": 0.5}), 0.0),
-        protocol.Done(7, Failed("bad-payload", "…"), 0.0),
+        protocol.JobFinished(6, PredictOutcome("is", {"is": 0.5, "job": 0.5}), 0.0),
+        protocol.JobFinished(7, FailureOutcome("bad-payload", "…"), 0.0),
     ]
     ours, theirs = line
     for frame in frames:
@@ -278,7 +291,7 @@ def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socke
 def test_a_vector_is_the_same_memory_at_both_ends(line: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = line
     memory = SharedBytes.of(bytes(10_000_000))
-    protocol.write_frame(ours, protocol.KeepModel("d", first_weights().manifest, memory.part(8, 4000)))
+    protocol.write_frame(ours, protocol.CacheModel("d", first_weights().manifest, memory.part(8, 4000)))
     there = protocol.read_frame(theirs).weights
     memory.view[8:12] = b"abcd"
     assert bytes(there.view[:4]) == b"abcd"
@@ -296,7 +309,7 @@ def test_memory_that_is_not_there_is_not_believed_in() -> None:
 
 def test_a_frame_cut_short_is_the_end() -> None:
     ours, theirs = socket.socketpair()
-    protocol.write_frame(ours, protocol.Cancel(1))
+    protocol.write_frame(ours, protocol.CancelJob(1))
     whole = theirs.recv(1000)
     for length in range(len(whole)):
         ours, theirs = socket.socketpair()
@@ -312,17 +325,19 @@ def test_a_frame_cut_short_is_the_end() -> None:
 def test_synthetic_work_needs_no_torch() -> None:
     harness = PoolHarness(1, warm=False)
     try:
-        loaded = harness.expect(Loaded, harness.pool.load("7", "synthetic-1000", partition()), timeout=20)
+        loaded = harness.expect(
+            LoadOutcome, harness.pool.load("7", "synthetic-1000", partition()), timeout=20
+        )
         assert (loaded.examples, loaded.manifest.values) == (1, 1000)
         first = harness.expect(
-            Trained,
+            TrainOutcome,
             harness.pool.train("7", "synthetic-1000", partition(), None, training_settings(), 0),
             timeout=5,
         )
-        base = protocol.KeepModel(first.digest, first.manifest, first.delta)
+        base = protocol.CacheModel(first.digest, first.manifest, first.delta)
         one, same, other = (
             harness.expect(
-                Trained,
+                TrainOutcome,
                 harness.pool.train(client, "synthetic-1000", partition(), base, training_settings(), 1),
             )
             for client in ("7", "7", "8")
@@ -330,24 +345,31 @@ def test_synthetic_work_needs_no_torch() -> None:
         assert one.digest == same.digest != other.digest
         delta = np.frombuffer(one.delta.view, "<f4")
         assert 0 < np.abs(delta).max() <= 1e-3
-        scores = harness.expect(Evaluated, harness.pool.evaluate("7", "synthetic-1000", "test", None, base))
+        scores = harness.expect(
+            EvaluateOutcome, harness.pool.evaluate("7", "synthetic-1000", "test", None, base)
+        )
         assert (scores.examples, scores.loss, scores.accuracy) == (1, 0.0, 0.0)
-        failed = harness.expect(Failed, harness.pool.predict("synthetic-1000", base, b"?"))
+        failed = harness.expect(FailureOutcome, harness.pool.predict("synthetic-1000", base, b"?"))
         assert (failed.kind, failed.message) == ("bad-payload", "a synthetic model makes no predictions")
-        wrong = harness.expect(Failed, harness.pool.evaluate("7", "synthetic-999", "test", None, base))
+        wrong = harness.expect(
+            FailureOutcome, harness.pool.evaluate("7", "synthetic-999", "test", None, base)
+        )
         assert "expected 999" in wrong.message
-        none = harness.expect(Failed, harness.pool.load("7", "synthetic-0", None))
+        none = harness.expect(FailureOutcome, harness.pool.load("7", "synthetic-0", None))
         assert none.kind == "unknown-task"
         (pid,) = harness.pids()
         assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
         # What comes later may need it all the same.
-        assert harness.expect(Loaded, harness.pool.load("7", "digits", partition()), timeout=60).examples > 0
+        assert (
+            harness.expect(LoadOutcome, harness.pool.load("7", "digits", partition()), timeout=60).examples
+            > 0
+        )
     finally:
         harness.pool.close()
 
 
 def test_a_model_is_given_to_a_worker_once(
-    harness: PoolHarness, first: Initialised, monkeypatch: pytest.MonkeyPatch
+    harness: PoolHarness, first: InitialWeightsOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[protocol.ToWorker] = []
     really_send = WorkerProcess.send
@@ -361,17 +383,17 @@ def test_a_model_is_given_to_a_worker_once(
     for _ in range(3):
         ids = [harness.pool.evaluate("e", "digits", "test", None, one) for _ in range(2)]
         for job in ids:
-            harness.expect(Evaluated, job)
-        harness.expect(Predicted, harness.pool.predict("digits", one, SEVEN))
-    assert 1 <= sum(isinstance(frame, protocol.KeepModel) for frame in sent) <= 2, "there are two workers"
+            harness.expect(EvaluateOutcome, job)
+        harness.expect(PredictOutcome, harness.pool.predict("digits", one, SEVEN))
+    assert 1 <= sum(isinstance(frame, protocol.CacheModel) for frame in sent) <= 2, "there are two workers"
 
 
 def test_large_models_are_not_hoarded(
-    harness: PoolHarness, first: Initialised, monkeypatch: pytest.MonkeyPatch
+    harness: PoolHarness, first: InitialWeightsOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "BYTES_KEPT", first.weights.size * 2)
+    monkeypatch.setattr(pool, "MAX_CACHED_BYTES", first.weights.size * 2)
     for number in range(8):
-        harness.expect(Predicted, harness.pool.predict("digits", given(first, f"large-{number}"), SEVEN))
+        harness.expect(PredictOutcome, harness.pool.predict("digits", given(first, f"large-{number}"), SEVEN))
     # A worker that was not asked keeps what it has from the tests before.
     asked = [
         list(slot.models) for slot in harness.pool._slots if any("large-" in name for name in slot.models)

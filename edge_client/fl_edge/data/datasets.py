@@ -18,18 +18,18 @@ from typing import Final, Literal, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_edge.data.downloads import Download, fetch
-from fl_edge.data.formats import CIFAR_SIDE, Bytes, read_cifar_archive, read_cifar_files, read_idx
+from fl_edge.data.downloads import DataSetFiles, fetch
+from fl_edge.data.formats import CIFAR_SIDE, Uint8Array, read_cifar_archive, read_cifar_files, read_idx
 from fl_edge.errors import DataCorruptError, DataMissingError
 
-Name = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
-Split = Literal["train", "test"]
+DataSetName = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
+DataSetSplit = Literal["train", "test"]
 
 CLASSES: Final = 10
 DIGITS_TEST_SHARE: Final = 0.2
 _DIGITS_SPLIT_SEED: Final = 1797
 
-SYSTEM_PLACES: Final = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
+SYSTEM_DIRECTORIES: Final = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
 """Where distributions' packages put a data set."""
 
 _CIFAR_ARCHIVE: Final = "cifar-10-binary.tar.gz"
@@ -41,12 +41,14 @@ _CIFAR_TEST: Final = ["test_batch.bin"]
 class DataSet:
     """``images``: uint8, shape (examples, height, width, channels); ``labels``: int64, shape (examples,)."""
 
-    images: Bytes
+    images: Uint8Array
     labels: NDArray[np.int64]
 
 
 @lru_cache(maxsize=8)
-def read(name: Name, split: Split, data_dir: Path | None = None, download: bool = True) -> DataSet:
+def read(
+    name: DataSetName, split: DataSetSplit, data_dir: Path | None = None, download: bool = True
+) -> DataSet:
     """One split of a data set; its arrays are shared and read-only.
 
     Raises ``DataMissingError`` saying which files to put where, ``DataCorruptError`` naming the broken file.
@@ -70,7 +72,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fl-mqtt"
 
 
-def _digits(split: Split) -> tuple[Bytes, NDArray[np.int64]]:
+def _digits(split: DataSetSplit) -> tuple[Uint8Array, NDArray[np.int64]]:
     """scikit-learn's handwritten digits: 1797 of 8 × 8, values 0 to 16; a fixed fifth is the test split."""
     from sklearn.datasets import load_digits
 
@@ -93,11 +95,11 @@ class _IdxSource:
         layouts = (Path(self.torchvision) / "raw", Path(self.name))
         if data_dir is not None:
             return [*(data_dir / layout for layout in layouts), data_dir]
-        system = [SYSTEM_PLACES[self.name]] if self.name in SYSTEM_PLACES else []
-        return [*system, *(root / layout for root in _roots() for layout in layouts)]
+        system = [SYSTEM_DIRECTORIES[self.name]] if self.name in SYSTEM_DIRECTORIES else []
+        return [*system, *(root / layout for root in _search_directories() for layout in layouts)]
 
 
-_IDX: Final[dict[Name, _IdxSource]] = {
+_IDX: Final[dict[DataSetName, _IdxSource]] = {
     "mnist": _IdxSource("mnist", "MNIST"),
     "fashion-mnist": _IdxSource(
         "fashion-mnist",
@@ -107,13 +109,13 @@ _IDX: Final[dict[Name, _IdxSource]] = {
 }
 
 
-def _roots() -> list[Path]:
+def _search_directories() -> list[Path]:
     return [cache_dir(), Path("data"), Path.home() / "data"]
 
 
 def _idx(
-    source: _IdxSource, split: Split, data_dir: Path | None, download: bool
-) -> tuple[Bytes, NDArray[np.int64]]:
+    source: _IdxSource, split: DataSetSplit, data_dir: Path | None, download: bool
+) -> tuple[Uint8Array, NDArray[np.int64]]:
     prefix = "train" if split == "train" else "t10k"
     wanted = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
     _check_directory(source.name, data_dir)
@@ -122,7 +124,7 @@ def _idx(
     problem = ""
     if found is None and download:
         target = (data_dir or cache_dir()) / source.torchvision / "raw"
-        problem = fetch(Download(source.torchvision, tuple(f"{name}.gz" for name in wanted)), target)
+        problem = fetch(DataSetFiles(source.torchvision, tuple(f"{name}.gz" for name in wanted)), target)
         found = _find(places, wanted)
     if found is None:
         files = " and ".join(f"{name}.gz" for name in wanted)
@@ -132,7 +134,7 @@ def _idx(
         raise DataCorruptError(
             f"{found[0]}: images of {images.shape[1]} × {images.shape[2]} pixels, expected 28 × 28"
         )
-    return images[..., np.newaxis], _labels(labels, len(images), str(found[1]))
+    return images[..., np.newaxis], _check_labels(labels, len(images), str(found[1]))
 
 
 def _find(places: Sequence[Path], wanted: Sequence[str]) -> list[Path] | None:
@@ -148,15 +150,17 @@ def _find(places: Sequence[Path], wanted: Sequence[str]) -> list[Path] | None:
     return None
 
 
-def _cifar10(split: Split, data_dir: Path | None, download: bool) -> tuple[Bytes, NDArray[np.int64]]:
+def _cifar10(
+    split: DataSetSplit, data_dir: Path | None, download: bool
+) -> tuple[Uint8Array, NDArray[np.int64]]:
     _check_directory("cifar10", data_dir)
     names = _CIFAR_TRAIN if split == "train" else _CIFAR_TEST
-    roots = _roots() if data_dir is None else [data_dir]
+    roots = _search_directories() if data_dir is None else [data_dir]
     places = [place for root in roots for place in (root / "cifar-10-batches-bin", root / "cifar10", root)]
     read_one = _read_cifar(places, names, split)
     problem = ""
     if read_one is None and download:
-        problem = fetch(Download("CIFAR10", (_CIFAR_ARCHIVE,)), data_dir or cache_dir())
+        problem = fetch(DataSetFiles("CIFAR10", (_CIFAR_ARCHIVE,)), data_dir or cache_dir())
         read_one = _read_cifar(places, names, split)
     if read_one is None:
         files = f"{_CIFAR_ARCHIVE} (or {', '.join(names)})"
@@ -165,21 +169,21 @@ def _cifar10(split: Split, data_dir: Path | None, download: bool) -> tuple[Bytes
 
 
 def _read_cifar(
-    places: Sequence[Path], names: list[str], split: Split
-) -> tuple[Bytes, NDArray[np.int64]] | None:
+    places: Sequence[Path], names: list[str], split: DataSetSplit
+) -> tuple[Uint8Array, NDArray[np.int64]] | None:
     for place in places:
         if all(_is_file(place / name) for name in names):
             images, labels = read_cifar_files([place / name for name in names])
-            return images, _labels(labels, len(images), str(place))
+            return images, _check_labels(labels, len(images), str(place))
         if _is_file(place / _CIFAR_ARCHIVE):
             images, labels = read_cifar_archive(place / _CIFAR_ARCHIVE, names)
-            return images, _labels(labels, len(images), str(place / _CIFAR_ARCHIVE))
+            return images, _check_labels(labels, len(images), str(place / _CIFAR_ARCHIVE))
         if _is_file(place / "cifar-10-batches-py" / "batches.meta"):
             return _torchvision_cifar10(place, split)
     return None
 
 
-def _torchvision_cifar10(root: Path, split: Split) -> tuple[Bytes, NDArray[np.int64]]:
+def _torchvision_cifar10(root: Path, split: DataSetSplit) -> tuple[Uint8Array, NDArray[np.int64]]:
     """torchvision's own layout holds pickles, which it opens only if their MD5 sums are the known ones."""
     from torchvision.datasets import CIFAR10
 
@@ -187,12 +191,12 @@ def _torchvision_cifar10(root: Path, split: Split) -> tuple[Bytes, NDArray[np.in
         data = CIFAR10(root, train=split == "train", download=False)
     except (RuntimeError, OSError) as error:
         raise DataCorruptError(f"{root / 'cifar-10-batches-py'}: {error}") from error
-    images: Bytes = np.ascontiguousarray(data.data)
+    images: Uint8Array = np.ascontiguousarray(data.data)
     assert images.shape[1:] == (CIFAR_SIDE, CIFAR_SIDE, 3)
     return images, np.array(data.targets, dtype=np.int64)
 
 
-def _labels(labels: Bytes, images: int, where: str) -> NDArray[np.int64]:
+def _check_labels(labels: Uint8Array, images: int, where: str) -> NDArray[np.int64]:
     if len(labels) != images:
         raise DataCorruptError(f"{where}: {len(labels)} labels for {images} images")
     if int(labels.max()) >= CLASSES:

@@ -18,27 +18,27 @@ from typing import Final, Literal
 
 log = logging.getLogger(__name__)
 
-SILENCE: Final = 10.0
+READ_TIMEOUT: Final = 10.0
 """Seconds without a byte after which a mirror is given up."""
-PATIENCE: Final = 900.0
+LOCK_TIMEOUT: Final = 900.0
 """Seconds to wait for another process that is downloading the same."""
 
 # torchvision fetches CIFAR-10 as pickles; the same place has it as plain bytes (sum as published there).
 _CIFAR10_MIRROR: Final = "https://www.cs.toronto.edu/~kriz/"
-_CIFAR10_SUM: Final = "c32a1d4ab5d03f1284b67883e8d87530"
+_CIFAR10_MD5: Final = "c32a1d4ab5d03f1284b67883e8d87530"
 
 
 @dataclass(frozen=True, slots=True)
-class Download:
+class DataSetFiles:
     source: Literal["MNIST", "FashionMNIST", "CIFAR10"]
     files: tuple[str, ...]
 
 
-def fetch(download: Download, target: Path) -> str:
+def fetch(download: DataSetFiles, target: Path) -> str:
     """Bring the files into ``target``, each whole or not at all. Returns what went wrong, or ""."""
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with _alone(target), tempfile.TemporaryDirectory(prefix=".download-", dir=target) as scratch:
+        with _exclusive_lock(target), tempfile.TemporaryDirectory(prefix=".download-", dir=target) as scratch:
             for name in download.files:
                 if not (target / name).is_file():
                     log.info("downloading %s for %s", name, download.source)
@@ -57,7 +57,7 @@ def _fetch_one(source: str, name: str, scratch: Path) -> None:
     for mirror in mirrors:
         try:
             # torchvision neither sets a time-out nor stays quiet.
-            with _impatient_sockets(), contextlib.redirect_stderr(io.StringIO()):
+            with _socket_timeout(), contextlib.redirect_stderr(io.StringIO()):
                 download_url(f"{mirror}{name}", str(scratch), filename=name, md5=md5)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             problems.append(f"{mirror}{name}: {error or type(error).__name__}")
@@ -68,7 +68,7 @@ def _fetch_one(source: str, name: str, scratch: Path) -> None:
 
 def _sources(source: str, name: str) -> tuple[list[str], str]:
     if source == "CIFAR10":
-        return [_CIFAR10_MIRROR], _CIFAR10_SUM
+        return [_CIFAR10_MIRROR], _CIFAR10_MD5
     from torchvision import datasets
 
     known = getattr(datasets, source)
@@ -76,9 +76,9 @@ def _sources(source: str, name: str) -> tuple[list[str], str]:
 
 
 @contextlib.contextmanager
-def _impatient_sockets() -> Iterator[None]:
+def _socket_timeout() -> Iterator[None]:
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SILENCE)
+    socket.setdefaulttimeout(READ_TIMEOUT)
     try:
         yield
     finally:
@@ -86,10 +86,10 @@ def _impatient_sockets() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
+def _exclusive_lock(target: Path) -> Iterator[None]:
     """One process downloads into ``target`` at a time; the lock ends with its holder, however that ends."""
     handle = os.open(target / ".download.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LOCK_TIMEOUT
     try:
         while True:
             try:

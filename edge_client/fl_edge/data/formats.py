@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from fl_edge.errors import DataCorruptError
 
-Bytes = NDArray[np.uint8]
+Uint8Array = NDArray[np.uint8]
 
-MAX_BYTES: Final = 2**32
+MAX_ARRAY_BYTES: Final = 2**32
 """Of one array, unpacked: a header that claims more is taken for damage, not for a reason to allocate."""
 
 _IDX_BYTES: Final = 0x08
@@ -26,7 +26,7 @@ CIFAR_SIDE: Final = 32
 _CIFAR_PIXELS: Final = 3 * CIFAR_SIDE * CIFAR_SIDE
 
 
-def read_idx(path: Path, dimensions: int) -> Bytes:
+def read_idx(path: Path, dimensions: int) -> Uint8Array:
     """The uint8 array of an IDX file (http://yann.lecun.com/exdb/mnist/), gzipped or not.
 
     ``dimensions``: how many are expected: 1 for labels, 3 (examples, height, width) for images.
@@ -36,12 +36,12 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rb") if packed else path.open("rb") as stream:
-            return _idx(path, cast(IO[bytes], stream), dimensions)
+            return _parse_idx(path, cast(IO[bytes], stream), dimensions)
     except (OSError, EOFError, zlib.error) as error:
         raise DataCorruptError(f"{path}: cannot be read: {error}") from error
 
 
-def _idx(path: Path, stream: IO[bytes], dimensions: int) -> Bytes:
+def _parse_idx(path: Path, stream: IO[bytes], dimensions: int) -> Uint8Array:
     header = stream.read(4 + 4 * dimensions)
     expected = bytes((0, 0, _IDX_BYTES, dimensions))
     if header[:4] != expected or len(header) != 4 + 4 * dimensions:
@@ -53,7 +53,7 @@ def _idx(path: Path, stream: IO[bytes], dimensions: int) -> Bytes:
     size = 1
     for length in shape:
         size *= length
-    if not 0 < size <= MAX_BYTES:
+    if not 0 < size <= MAX_ARRAY_BYTES:
         raise DataCorruptError(f"{path}: the header gives the shape {shape}, {size} bytes")
     data = stream.read(size + 1)
     if len(data) != size:
@@ -62,22 +62,22 @@ def _idx(path: Path, stream: IO[bytes], dimensions: int) -> Bytes:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
-def read_cifar_files(paths: list[Path]) -> tuple[Bytes, Bytes]:
+def read_cifar_files(paths: list[Path]) -> tuple[Uint8Array, Uint8Array]:
     """Images, (examples, 32, 32, 3), and labels, (examples,), of CIFAR-10's ``*.bin`` files in order."""
     try:
-        return _cifar([(str(path), path.read_bytes()) for path in paths])
+        return _parse_cifar([(str(path), path.read_bytes()) for path in paths])
     except OSError as error:
         raise DataCorruptError(f"CIFAR-10: cannot be read: {error}") from error
 
 
-def read_cifar_archive(archive: Path, names: list[str]) -> tuple[Bytes, Bytes]:
+def read_cifar_archive(archive: Path, names: list[str]) -> tuple[Uint8Array, Uint8Array]:
     """The same out of ``cifar-10-binary.tar.gz``, without unpacking it; ``names``: of the files in it."""
     blobs: dict[str, bytes] = {}
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 name = Path(member.name).name
-                if name in names and member.isfile() and member.size <= MAX_BYTES:
+                if name in names and member.isfile() and member.size <= MAX_ARRAY_BYTES:
                     stream = tar.extractfile(member)
                     blobs[name] = b"" if stream is None else stream.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
@@ -85,10 +85,10 @@ def read_cifar_archive(archive: Path, names: list[str]) -> tuple[Bytes, Bytes]:
     missing = [name for name in names if name not in blobs]
     if missing:
         raise DataCorruptError(f"{archive}: does not contain {', '.join(missing)}")
-    return _cifar([(f"{archive}:{name}", blobs[name]) for name in names])
+    return _parse_cifar([(f"{archive}:{name}", blobs[name]) for name in names])
 
 
-def _cifar(blobs: list[tuple[str, bytes]]) -> tuple[Bytes, Bytes]:
+def _parse_cifar(blobs: list[tuple[str, bytes]]) -> tuple[Uint8Array, Uint8Array]:
     """A record is the label and the red, green and blue planes (https://www.cs.toronto.edu/~kriz/cifar.html)."""
     record = 1 + _CIFAR_PIXELS
     for name, blob in blobs:

@@ -18,11 +18,11 @@ from fl_shared.protocol.partition_scheme import Dirichlet, Iid, Own, Quantity, S
 Indices = NDArray[np.int64]
 """Positions in a data set, shape (examples of the part,), ascending."""
 
-SHARDS_PER_PART: Final = 2
-ENOUGH: Final = 8
+SHARDS_PER_PARTITION: Final = 2
+MIN_EXAMPLES: Final = 8
 """Uneven schemes leave no part with fewer than this (or a quarter of the average part, if that is less)."""
 
-_SUBSET, _PARTS, _HOLDOUT = 1, 2, 3
+_SUBSET, _PARTITIONS, _HOLDOUT = 1, 2, 3
 
 
 def split(labels: NDArray[np.int64], partition: Partition) -> tuple[Indices, Indices]:
@@ -34,18 +34,18 @@ def split(labels: NDArray[np.int64], partition: Partition) -> tuple[Indices, Ind
 
     Raises ``ValueError`` naming the member of ``partition`` that does not fit the data set.
     """
-    return hold_out(parts(labels, partition)[own_index(partition)], partition)
+    return hold_out(partitions(labels, partition)[partition_index(partition)], partition)
 
 
-def parts(labels: NDArray[np.int64], partition: Partition) -> list[Indices]:
+def partitions(labels: NDArray[np.int64], partition: Partition) -> list[Indices]:
     """All parts of the partition (its ``index`` and ``holdout`` play no role); one only for ``own``."""
     scheme = parse_scheme(partition.scheme)
     chosen = _subset(len(labels), partition)
     count = 1 if isinstance(scheme, Own) else partition.count
     if len(chosen) < count:
         raise ValueError(f"count: {count} partitions, but the data set has only {len(chosen)} examples")
-    rng = _rng(partition.seed, _PARTS)
-    return [np.sort(part) for part in _part(scheme, labels, chosen, count, rng)]
+    rng = _rng(partition.seed, _PARTITIONS)
+    return [np.sort(part) for part in _divide(scheme, labels, chosen, count, rng)]
 
 
 def hold_out(part: Indices, partition: Partition) -> tuple[Indices, Indices]:
@@ -55,7 +55,7 @@ def hold_out(part: Indices, partition: Partition) -> tuple[Indices, Indices]:
     return np.sort(part[order[held:]]), np.sort(part[order[:held]])
 
 
-def own_index(partition: Partition) -> int:
+def partition_index(partition: Partition) -> int:
     if isinstance(parse_scheme(partition.scheme), Own):
         return 0
     if partition.index >= partition.count:
@@ -78,7 +78,7 @@ def _subset(available: int, partition: Partition) -> Indices:
     return np.sort(_rng(partition.seed, _SUBSET).permutation(available)[:wanted])
 
 
-def _part(
+def _divide(
     scheme: Scheme, labels: NDArray[np.int64], chosen: Indices, count: int, rng: np.random.Generator
 ) -> list[Indices]:
     match scheme:
@@ -92,8 +92,8 @@ def _part(
             return _dirichlet(labels, chosen, count, alpha, rng)
         case Quantity(alpha=alpha):
             shares = rng.dirichlet(np.full(count, alpha))
-            sizes = _apportion(len(chosen), shares, least=_least(len(chosen), count))
-            return _cut(rng.permutation(chosen), sizes)
+            sizes = _apportion(len(chosen), shares, least=_min_examples(len(chosen), count))
+            return _split_by_sizes(rng.permutation(chosen), sizes)
         case _:
             assert_never(scheme)
 
@@ -101,7 +101,7 @@ def _part(
 def _shards(
     labels: NDArray[np.int64], chosen: Indices, count: int, rng: np.random.Generator
 ) -> list[Indices]:
-    shards = count * SHARDS_PER_PART
+    shards = count * SHARDS_PER_PARTITION
     if len(chosen) < shards:
         raise ValueError(
             f"scheme: shards needs {shards} examples for {count} partitions, but there are {len(chosen)}"
@@ -109,7 +109,7 @@ def _shards(
     shuffled = rng.permutation(chosen)
     by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
     pieces = np.array_split(by_label, shards)
-    dealt = rng.permutation(shards).reshape(count, SHARDS_PER_PART)
+    dealt = rng.permutation(shards).reshape(count, SHARDS_PER_PARTITION)
     return [np.concatenate([pieces[shard] for shard in hand]) for hand in dealt]
 
 
@@ -127,10 +127,10 @@ def _dirichlet(
     for label in np.unique(labels[chosen]):
         members = rng.permutation(chosen[labels[chosen] == label])
         sizes = _apportion(len(members), rng.dirichlet(np.full(count, alpha)), least=0)
-        for hand, piece in zip(dealt, _cut(members, sizes), strict=True):
+        for hand, piece in zip(dealt, _split_by_sizes(members, sizes), strict=True):
             hand.append(piece)
     result = [rng.permutation(np.concatenate(hand)) for hand in dealt]
-    least = _least(len(chosen), count)
+    least = _min_examples(len(chosen), count)
     sizes = np.array([len(part) for part in result])
     for poor in np.flatnonzero(sizes < least):
         while sizes[poor] < least:
@@ -143,8 +143,8 @@ def _dirichlet(
     return result
 
 
-def _least(examples: int, count: int) -> int:
-    return max(1, min(ENOUGH, examples // (4 * count)))
+def _min_examples(examples: int, count: int) -> int:
+    return max(1, min(MIN_EXAMPLES, examples // (4 * count)))
 
 
 def _apportion(total: int, shares: NDArray[np.float64], least: int) -> NDArray[np.int64]:
@@ -159,5 +159,5 @@ def _apportion(total: int, shares: NDArray[np.float64], least: int) -> NDArray[n
     return sizes
 
 
-def _cut(items: Indices, sizes: NDArray[np.int64]) -> list[Indices]:
+def _split_by_sizes(items: Indices, sizes: NDArray[np.int64]) -> list[Indices]:
     return np.split(items, np.cumsum(sizes)[:-1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fl_edge.session.state import Member
+from fl_edge.session.state import Membership
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channels
@@ -22,7 +22,7 @@ MAX_TOPICS: Final = 1000
 """Topics on which it remembers what came last."""
 
 
-class Trust:
+class MessageAuthenticator:
     """Of one edge; outlives its connections. ``verifier`` knows the aggregator's signatures."""
 
     def __init__(self, verifier: Verifier, channels: Channels = CHANNELS) -> None:
@@ -39,7 +39,7 @@ class Trust:
         if self._channels.of(topic).signed:
             self._verifier.check(text, payload)
 
-    def staleness(self, text: str, message: m.Message, member: Member | None) -> str | None:
+    def staleness(self, text: str, message: m.Message, member: Membership | None) -> str | None:
         """Why a message that was signed, if it had to be, is not to be obeyed, or null. ``member``: where it belongs.
 
         Births are never old: all that comes of them is that the edge registers.

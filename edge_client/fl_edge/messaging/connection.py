@@ -26,21 +26,21 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Up:
+class EdgeConnected:
     """Connected, under this session name."""
 
     session: str
     largest: int
 
 
-WireEvent = Up | mqtt.Lost | mqtt.Refused | mqtt.Received | mqtt.Subscribed
+EdgeConnectionEvent = EdgeConnected | mqtt.Lost | mqtt.Refused | mqtt.Received | mqtt.Subscribed
 
 
 def new_session() -> str:
     return secrets.token_hex(8)
 
 
-class Wire:
+class EdgeConnection:
     """``post`` is called on the network thread, and may only enqueue.
 
     ``new_sealer``: how all that may be sealed is sealed, anew for each connection; null: it is not.
@@ -53,7 +53,7 @@ class Wire:
         prefix: str,
         client: str,
         roles: Sequence[m.ClientRole],
-        post: Callable[[WireEvent], None],
+        post: Callable[[EdgeConnectionEvent], None],
         new_sealer: Callable[[], Sealer] | None = None,
         channels: Channels = CHANNELS,
     ) -> None:
@@ -78,7 +78,7 @@ class Wire:
     def _on_event(self, event: mqtt.Event) -> None:
         match event:
             case mqtt.Connected(maximum_packet_size=largest):
-                self._post(Up(self._session, largest))
+                self._post(EdgeConnected(self._session, largest))
             case mqtt.Lost() | mqtt.Refused() | mqtt.Received() | mqtt.Subscribed():
                 self._post(event)
 

@@ -21,9 +21,9 @@ from fl_shared.transfer.download import Download
 
 LOG = logging.getLogger(__name__)
 
-REPORT_EVERY: Final = 10.0
+REPORT_INTERVAL: Final = 10.0
 """Seconds between two lines on how a long download is getting on."""
-RETRY_CARRIER: Final = 1.0
+TRANSPORT_RETRY_DELAY: Final = 1.0
 """Seconds until it is looked again for a connection to fetch over, where there is none."""
 
 
@@ -36,7 +36,7 @@ class ModelUser:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Model:
+class FetchedModel:
     """A whole model; its bytes have this digest. ``memory``: all sections' data, one after the other."""
 
     digest: str
@@ -54,16 +54,16 @@ class Model:
 
 
 class Transport(Protocol):
-    """A connection that a model can come over (`wire.Wire`)."""
+    """A connection that a model can come over (`wire.EdgeConnection`)."""
 
     def ask(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None: ...
 
 
-Done = Callable[[ModelUser, str, Model | None, str], None]
+FetchCallback = Callable[[ModelUser, str, FetchedModel | None, str], None]
 """Called once for each fetch that was not released: holder, digest, and the model, or null and why not."""
 
 
-class _Place:
+class _Buffer:
     """Where a download is put together. Not a part of `_Entry`: a cycle would keep large memory until it is found."""
 
     def __init__(self) -> None:
@@ -78,20 +78,20 @@ class _Entry:
     """A model that somebody holds: here, or on its way."""
 
     def __init__(self, digest: str, now: float) -> None:
-        self.place = _Place()
+        self.place = _Buffer()
         self.download = Download(digest, allocate=self.place.allocate)
-        self.model: Model | None = None
+        self.model: FetchedModel | None = None
         self.holders: set[ModelUser] = set()
         self.until: dict[ModelUser, float] = {}
         """Those who still wait, and for how long."""
         self.carrier: str | None = None
-        self.report_at = now + REPORT_EVERY
+        self.report_at = now + REPORT_INTERVAL
 
 
 class ModelStore:
     """``carrier_of`` gives the connection of a client, or null while it has none. Times are seconds."""
 
-    def __init__(self, carrier_of: Callable[[str], Transport | None], done: Done) -> None:
+    def __init__(self, carrier_of: Callable[[str], Transport | None], done: FetchCallback) -> None:
         self._carrier_of = carrier_of
         self._done = done
         self._entries: dict[str, _Entry] = {}
@@ -109,7 +109,7 @@ class ModelStore:
         entry.until[holder] = now + patience
         self._ask(entry, now)
 
-    def held(self, holder: ModelUser, digest: str) -> Model | None:
+    def held(self, holder: ModelUser, digest: str) -> FetchedModel | None:
         entry = self._entries.get(digest)
         return entry.model if entry is not None and holder in entry.holders else None
 
@@ -170,7 +170,7 @@ class ModelStore:
             tired = [holder for holder, until in entry.until.items() if now >= until]
             progress = entry.download.progress
             if entry.model is None and now >= entry.report_at:
-                entry.report_at = now + REPORT_EVERY
+                entry.report_at = now + REPORT_INTERVAL
                 LOG.info("fetching the model %s: %s", digest[:12], progress)
             for holder in tired:
                 self.release(holder, digest)
@@ -191,7 +191,7 @@ class ModelStore:
     def _settle(self, digest: str, entry: _Entry, now: float) -> None:
         download = entry.download
         if download.state == "complete":
-            entry.model = Model(digest, download.model, entry.place.memory)
+            entry.model = FetchedModel(digest, download.model, entry.place.memory)
         self._ask(entry, now)
         if download.state == "open":
             return
@@ -212,7 +212,7 @@ class ModelStore:
                     entry.carrier = holder.client
                     break
             else:
-                self._retry_at = now + RETRY_CARRIER
+                self._retry_at = now + TRANSPORT_RETRY_DELAY
                 return
         asking = entry.download.ask(now)
         if asking.subscribe or asking.unsubscribe:

@@ -25,12 +25,12 @@ def event_of(
         ) as reply:
             return events.Replied(now, reply) if whose == reply.client == client else None
         case t.SelectedTopic(round=number), m.Selected():
-            _agree(number, message.round)
+            _check_round(number, message.round)
             return events.SelectionSeen(now, message)
         case t.WorkTopic(client=whose), m.Selected() if whose == client:
-            return events.SelectionSeen(now, message, personal=True)
+            return events.SelectionSeen(now, message, on_own_topic=True)
         case t.ResultTopic(round=number), m.Result():
-            _agree(number, message.round)
+            _check_round(number, message.round)
             return events.ResultSeen(now, message)
         case t.ModelTopic(), m.ModelAnnouncement():
             return events.ModelAnnounced(now, message)
@@ -38,7 +38,7 @@ def event_of(
             return None
 
 
-def cleared(client: str, topic: t.Topic, now: float) -> events.Event | None:
+def event_of_cleared(client: str, topic: t.Topic, now: float) -> events.Event | None:
     """What an empty payload on ``topic`` tells the session of ``client``."""
     match topic:
         case t.SelectedTopic(round=number):
@@ -51,6 +51,6 @@ def cleared(client: str, topic: t.Topic, now: float) -> events.Event | None:
             return None
 
 
-def _agree(in_topic: int, in_payload: int) -> None:
+def _check_round(in_topic: int, in_payload: int) -> None:
     if in_topic != in_payload:
         raise codec.DecodeError(f"round: {in_payload}, but the topic has {in_topic}")

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from fl_edge.messaging.model_store import Model, ModelStore, ModelUser
-from fl_edge.prediction.rate_limit import Quota
+from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser
+from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
@@ -26,22 +26,22 @@ from fl_shared.protocol.limits import MAX_REQUEST
 
 LOG = logging.getLogger(__name__)
 
-MAX_PACKET: Final = 64 * 2**20
+MAX_REQUEST_PACKET: Final = 64 * 2**20
 """Bytes. Requests larger than `MAX_REQUEST` get an error; what is even larger than this the broker drops."""
-MAX_REQUESTS: Final = 32
+MAX_PENDING_REQUESTS: Final = 32
 """Requests in hand of one edge; further ones are told that it is busy."""
-FETCH_PATIENCE: Final = 600.0
+PREDICTION_FETCH_TIMEOUT: Final = 600.0
 """Seconds for fetching a model, however large, over whatever link."""
-PATIENCE: Final = 5.0
+MAX_FETCH_WAIT: Final = 5.0
 """Seconds after the beginning of a fetch that requests wait for it. Then the model that is here answers them."""
-RETRY: Final = 15.0
+FETCH_RETRY_DELAY: Final = 15.0
 """Seconds until a model is tried again that could not be fetched."""
-GHOST_AFTER: Final = 10.0
+STALLED_FETCH_TIMEOUT: Final = 10.0
 """Seconds without a piece of it after which a model gives way to one that was announced later."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PredictionRequest:
     payload: bytes = field(repr=False)
     response_topic: str | None
     correlation: bytes | None
@@ -58,7 +58,7 @@ class Answer:
 class PredictionBackend(Protocol):
     """Where predictions are made: gives the number of a job that ends with `Predictor.predicted`."""
 
-    def predict(self, task: str, model: Model, payload: bytes) -> int: ...
+    def predict(self, task: str, model: FetchedModel, payload: bytes) -> int: ...
 
 
 class Predictor:
@@ -75,7 +75,7 @@ class Predictor:
         oracle: PredictionBackend,
         connect: Callable[[], Connection],
         first_seq: int,
-        quota: Quota,
+        quota: PredictionRateLimiter,
         group: str,
     ) -> None:
         self._client = client
@@ -88,13 +88,13 @@ class Predictor:
         self._seq = itertools.count(first_seq)
         self._connection: Connection | None = None
         self._announced: m.ModelAnnouncement | None = None
-        self._loaded: tuple[m.ModelAnnouncement, Model] | None = None
+        self._loaded: tuple[m.ModelAnnouncement, FetchedModel] | None = None
         self._fetching: m.ModelAnnouncement | None = None
         self._fetching_since = 0.0
         self._progress: tuple[str, float] = ("", 0.0)
         self._failed: tuple[str, float] = ("", 0.0)
-        self._waiting: deque[Request] = deque()
-        self._running: dict[int, tuple[Request, m.ModelAnnouncement]] = {}
+        self._waiting: deque[PredictionRequest] = deque()
+        self._running: dict[int, tuple[PredictionRequest, m.ModelAnnouncement]] = {}
 
     @property
     def holder(self) -> ModelUser:
@@ -108,7 +108,7 @@ class Predictor:
         if self._loaded is None and self._fetching is None:
             self._fetch(announced, now)
 
-    def fetched(self, digest: str, model: Model | None, why: str, now: float) -> None:
+    def fetched(self, digest: str, model: FetchedModel | None, why: str, now: float) -> None:
         """What a fetch of `ModelStore` has come to."""
         fetching = self._fetching
         if fetching is None or fetching.digest != digest:
@@ -139,7 +139,7 @@ class Predictor:
             self._fetching is None
             and self._loaded is None
             and self._announced is not None
-            and now >= self._failed[1] + RETRY
+            and now >= self._failed[1] + FETCH_RETRY_DELAY
         ):
             self._fetch(self._announced, now)
 
@@ -151,7 +151,7 @@ class Predictor:
         progress = self._store.progress(fetching.digest)
         if progress != self._progress[0]:
             self._progress = (progress, now)
-        elif now >= self._progress[1] + GHOST_AFTER and announced.digest != fetching.digest:
+        elif now >= self._progress[1] + STALLED_FETCH_TIMEOUT and announced.digest != fetching.digest:
             LOG.info("version %d does not arrive: trying version %d", fetching.version, announced.version,
                      extra={"client": self._client})  # fmt: skip
             self._fetching = None
@@ -160,7 +160,7 @@ class Predictor:
 
     def _takes_long(self, now: float) -> bool:
         """A newer model is on its way, and requests have waited for it long enough."""
-        return self._fetching is not None and now >= self._fetching_since + PATIENCE
+        return self._fetching is not None and now >= self._fetching_since + MAX_FETCH_WAIT
 
     def _answer_waiting(self) -> None:
         while self._waiting and self._loaded is not None:
@@ -169,7 +169,7 @@ class Predictor:
     def _fetch(self, announced: m.ModelAnnouncement, now: float) -> None:
         self._fetching, self._fetching_since = announced, now
         self._progress = (self._store.progress(announced.digest), now)
-        self._store.fetch(self.holder, announced.digest, now, FETCH_PATIENCE)
+        self._store.fetch(self.holder, announced.digest, now, PREDICTION_FETCH_TIMEOUT)
 
     # --- requests -----------------------------------------------------------------------------------------
 
@@ -189,7 +189,9 @@ class Predictor:
         if too_much is not None and not self._quota.is_to_be_told(too_much, now):
             return  # most refused ones get no answer, else the answers would be a flood, too
         answerable = topic is None or t.answerable(self._prefix, topic)
-        request = Request(bytes(received.payload), topic if answerable else None, received.correlation)
+        request = PredictionRequest(
+            bytes(received.payload), topic if answerable else None, received.correlation
+        )
         if not answerable:
             own = t.build(self._prefix, t.PredictionsTopic())
             text = f"response topic {topic!r}: expected one under {own}/, or outside the prefix"
@@ -201,7 +203,7 @@ class Predictor:
         elif len(request.payload) > MAX_REQUEST:
             text = f"the request has {len(request.payload)} bytes, expected at most {MAX_REQUEST}"
             self._answer(request, loaded, Answer(error=text))
-        elif len(self._waiting) + len(self._running) >= MAX_REQUESTS:
+        elif len(self._waiting) + len(self._running) >= MAX_PENDING_REQUESTS:
             self._answer(request, loaded, Answer(error="busy; try again"))
         elif self._is_newest(now) or self._takes_long(now):
             self._predict(request, loaded, model)
@@ -230,14 +232,16 @@ class Predictor:
         assert self._announced is not None
         assert self._loaded is not None
         digest, failed_at = self._failed
-        missed = digest == self._announced.digest and now < failed_at + RETRY
+        missed = digest == self._announced.digest and now < failed_at + FETCH_RETRY_DELAY
         return self._announced.digest == self._loaded[1].digest or missed
 
-    def _predict(self, request: Request, announced: m.ModelAnnouncement, model: Model) -> None:
+    def _predict(
+        self, request: PredictionRequest, announced: m.ModelAnnouncement, model: FetchedModel
+    ) -> None:
         job = self._oracle.predict(announced.task, model, request.payload)
         self._running[job] = (request, announced)
 
-    def _answer(self, request: Request, by: m.ModelAnnouncement, answer: Answer) -> None:
+    def _answer(self, request: PredictionRequest, by: m.ModelAnnouncement, answer: Answer) -> None:
         error = answer.error
         found = answer.probabilities if error is None else None
         label = max(found, key=lambda name: found[name]) if found else None

@@ -11,23 +11,23 @@ from fl_shared.system.token_bucket import Bucket, Rate
 
 LOG = logging.getLogger(__name__)
 
-REQUESTS: Final = Rate(400, 800)
+REQUEST_RATE: Final = Rate(400, 800)
 """Each costs a digest of the request and an answer, whatever that is, in the thread that the edges live in."""
-BYTES: Final = Rate(64 * 2**20, 256 * 2**20)
-REQUESTS_OF_ONE: Final = Rate(200, 400)
+BYTE_RATE: Final = Rate(64 * 2**20, 256 * 2**20)
+REQUEST_RATE_PER_ASKER: Final = Rate(200, 400)
 """With one response topic, so that one asker leaves room for others; those without one are one asker."""
 MAX_ASKERS: Final = 1000
 """Response topics that are told apart."""
-TELL_EVERY: Final = 1.0
+REJECTION_NOTICE_INTERVAL: Final = 1.0
 """Seconds between two answers that tell of these limits."""
 
 
-class Quota:
+class PredictionRateLimiter:
     """``now`` is when it begins; all times are seconds of one clock."""
 
     def __init__(self, now: float) -> None:
-        self._all = Bucket(REQUESTS, now)
-        self._bytes = Bucket(BYTES, now)
+        self._all = Bucket(REQUEST_RATE, now)
+        self._bytes = Bucket(BYTE_RATE, now)
         self._askers: OrderedDict[str | None, Bucket] = OrderedDict()
         self._told_at = -math.inf
         self._refused = 0
@@ -40,16 +40,16 @@ class Quota:
         """Why a request of ``size`` bytes is too much; null if it is not. ``asker``: its response topic."""
         mine = self._askers.get(asker)
         if mine is None:
-            mine = self._askers[asker] = Bucket(REQUESTS_OF_ONE, now)
+            mine = self._askers[asker] = Bucket(REQUEST_RATE_PER_ASKER, now)
             if len(self._askers) > MAX_ASKERS:
                 self._askers.popitem(last=False)
         self._askers.move_to_end(asker)
         if not mine.take(1, now):
-            return f"requests: expected at most {REQUESTS_OF_ONE.each:g} per second with one response topic"
+            return f"requests: expected at most {REQUEST_RATE_PER_ASKER.each:g} per second with one response topic"
         if not self._all.take(1, now):
-            return f"requests: expected at most {REQUESTS.each:g} per second"
+            return f"requests: expected at most {REQUEST_RATE.each:g} per second"
         if not self._bytes.take(size, now):
-            return f"requests: expected at most {BYTES.each:.15g} bytes per second"
+            return f"requests: expected at most {BYTE_RATE.each:.15g} bytes per second"
         return None
 
     def is_to_be_told(self, too_much: str, now: float) -> bool:
@@ -57,7 +57,7 @@ class Quota:
         self._refused += 1
         if str(self._refused).strip("0") == "1":
             LOG.warning("refusing prediction requests: %s (%d refused)", too_much, self._refused)
-        if now - self._told_at < TELL_EVERY:
+        if now - self._told_at < REJECTION_NOTICE_INTERVAL:
             return False
         self._told_at = now
         return True

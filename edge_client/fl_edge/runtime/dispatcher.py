@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-from fl_edge.messaging.model_store import Model
+from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.prediction.predictor import Answer
 from fl_edge.session import effects, events
-from fl_edge.session.state import Evaluation
+from fl_edge.session.state import EvaluationScores
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.workers import protocol
 from fl_edge.workers.pool import Pool
@@ -48,30 +48,30 @@ class Dispatcher:
     def load(self, client: str, effect: effects.Load) -> None:
         self._start(JobOwner(client, effect.job), self._pool.load(client, effect.task, effect.partition))
 
-    def train(self, client: str, effect: effects.Train, base: Model | None) -> None:
+    def train(self, client: str, effect: effects.Train, base: FetchedModel | None) -> None:
         selected = effect.selected
         pool_id = self._pool.train(
             client,
             selected.task,
             effect.partition,
-            None if base is None else _given(base),
+            None if base is None else _cache_frame(base),
             selected.training,
             selected.round,
         )
         self._start(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
 
-    def evaluate(self, client: str, effect: effects.Evaluate, model: Model) -> None:
+    def evaluate(self, client: str, effect: effects.Evaluate, model: FetchedModel) -> None:
         pool_id = self._pool.evaluate(
             client,
             effect.task,
             effect.split,
             effect.partition,
-            _given(model),
+            _cache_frame(model),
         )
         self._start(JobOwner(client, effect.job), pool_id)
 
-    def predict(self, client: str, task: str, model: Model, payload: bytes) -> int:
-        pool_id = self._pool.predict(task, _given(model), payload)
+    def predict(self, client: str, task: str, model: FetchedModel, payload: bytes) -> int:
+        pool_id = self._pool.predict(task, _cache_frame(model), payload)
         self._owners[pool_id] = JobOwner(client, None)
         return pool_id
 
@@ -93,7 +93,7 @@ class Dispatcher:
             return owner.client, PredictionResult(owner.client, result.id, _answer(result.outcome))
         self._ids.pop((owner.client, owner.job), None)
         loaded = result.outcome
-        if isinstance(loaded, protocol.Loaded):
+        if isinstance(loaded, protocol.LoadOutcome):
             self._label_counts.append(owner.client, loaded.examples, loaded.holdout_examples, loaded.labels)
         return owner.client, _event(owner, owner.job, result.outcome, now)
 
@@ -103,27 +103,27 @@ class Dispatcher:
         self._ids[owner.client, owner.job] = pool_id
 
 
-def _given(model: Model) -> protocol.KeepModel:
-    return protocol.KeepModel(model.digest, model.weights.manifest, model.weights_memory)
+def _cache_frame(model: FetchedModel) -> protocol.CacheModel:
+    return protocol.CacheModel(model.digest, model.weights.manifest, model.weights_memory)
 
 
-def _answer(outcome: protocol.Outcome) -> Answer:
+def _answer(outcome: protocol.JobOutcome) -> Answer:
     match outcome:
-        case protocol.Predicted(probabilities=probabilities):
+        case protocol.PredictOutcome(probabilities=probabilities):
             return Answer(probabilities=probabilities)
-        case protocol.Failed(message=message):
+        case protocol.FailureOutcome(message=message):
             return Answer(error=message)
         case _:
             raise AssertionError(f"a prediction has the outcome {type(outcome).__name__}")
 
 
-def _event(owner: JobOwner, job: int, outcome: protocol.Outcome, now: float) -> events.Event:
+def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) -> events.Event:
     match outcome:
-        case protocol.Loaded():
-            return events.PartLoaded(
+        case protocol.LoadOutcome():
+            return events.PartitionLoaded(
                 now, job, outcome.examples, outcome.holdout_examples, outcome.manifest.digest
             )
-        case protocol.Trained():
+        case protocol.TrainOutcome():
             update = FinishedUpdate(
                 base=owner.base,
                 digest=outcome.digest,
@@ -134,12 +134,12 @@ def _event(owner: JobOwner, job: int, outcome: protocol.Outcome, now: float) -> 
                 sections=(ModelSection("weights", outcome.manifest, outcome.delta.view),),
             )
             return events.Trained(now, job, update)
-        case protocol.Evaluated():
-            found = Evaluation(outcome.examples, outcome.loss, outcome.accuracy, outcome.confusion)
-            return events.Evaluated(now, job, found)
-        case protocol.Failed(kind=kind, message=message):
-            return events.JobFailed(now, job, message, users_mistake=kind in ("data-missing", "unknown-task"))
-        case protocol.Initialised() | protocol.Predicted():
+        case protocol.EvaluateOutcome():
+            found = EvaluationScores(outcome.examples, outcome.loss, outcome.accuracy, outcome.confusion)
+            return events.ModelEvaluated(now, job, found)
+        case protocol.FailureOutcome(kind=kind, message=message):
+            return events.JobFailed(now, job, message, user_error=kind in ("data-missing", "unknown-task"))
+        case protocol.InitialWeightsOutcome() | protocol.PredictOutcome():
             raise AssertionError(f"a session's job has the outcome {type(outcome).__name__}")
         case _:
             assert_never(outcome)

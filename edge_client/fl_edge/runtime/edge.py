@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fl_edge.messaging.authenticity import Trust
-from fl_edge.messaging.connection import Wire, WireEvent
+from fl_edge.messaging.authenticity import MessageAuthenticator
+from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import Predictor
-from fl_edge.session.state import State
+from fl_edge.session.state import SessionState
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 
@@ -21,12 +21,12 @@ class Edge:
     ``kept_file``: where its finished update outlives the process (`kept`). ``trust`` is null without a kit.
     """
 
-    state: State
+    state: SessionState
     kept_file: Path
-    connect: Callable[[Callable[[WireEvent], None]], Wire]
+    connect: Callable[[Callable[[EdgeConnectionEvent], None]], EdgeConnection]
     connect_predictor: Callable[[Callable[[mqtt.Event], None]], Connection]
-    trust: Trust | None = None
-    wire: Wire | None = None
+    trust: MessageAuthenticator | None = None
+    wire: EdgeConnection | None = None
     predictor: Predictor | None = None
     held: dict[int, str] = field(default_factory=dict)
     """Digest of the model that a job has asked for."""

@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Final
 
 from fl_edge.errors import UnknownTaskError
-from fl_edge.messaging.authenticity import Trust
-from fl_edge.messaging.connection import Wire, WireEvent
-from fl_edge.prediction.predictor import MAX_PACKET
+from fl_edge.messaging.authenticity import MessageAuthenticator
+from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
+from fl_edge.prediction.predictor import MAX_REQUEST_PACKET
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.heartbeat import Heartbeat
-from fl_edge.runtime.loop import Inbox, Interrupted, Runtime
+from fl_edge.runtime.loop import Interrupted, Runtime, RuntimeInbox
 from fl_edge.session.state import Identity, Session
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
-from fl_edge.tasks.synthetic import PREFIX as SYNTHETIC
+from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
 from fl_edge.workers.pool import Pool
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.cli.signals import end_on_signals
@@ -40,16 +40,16 @@ from fl_shared.protocol import topics as t
 
 LOG = logging.getLogger(__name__)
 
-GOODBYE: Final = 2.0
+NETWORK_CLOSE_TIMEOUT: Final = 2.0
 """Seconds in which the connections of a fleet say goodbye."""
-GRANT: Final = 64
+MAX_GRANTED_CHUNKS: Final = 64
 """Chunks that an aggregator asks for at most, of all edges together (protocol, 6.2): all of them may have to wait."""
-PART_ROOM: Final = 1024
+CHUNK_OVERHEAD: Final = 1024
 """Bytes of a chunk's packet that are not the chunk."""
-QUEUE_ROOM: Final = 64 * 2**20
+QUEUE_BYTES: Final = 64 * 2**20
 """Bytes that may wait to be sent besides."""
-FILES_AN_EDGE: Final = 6
-FILES_BESIDE: Final = 200
+FILES_PER_EDGE: Final = 6
+OTHER_FILES: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +90,22 @@ def run(settings: FleetSettings) -> int:
     """Runs the edges until all have stopped; gives the exit code. Raises ``ProgramError``."""
     _check(settings)
     device = "cpu" if _is_synthetic(settings.task) else _device(settings.device)
-    _allow_files(FILES_AN_EDGE * len(settings.edges) + FILES_BESIDE)
+    _raise_file_limit(FILES_PER_EDGE * len(settings.edges) + OTHER_FILES)
     connection = settings.reach.connection(
-        max_queued_bytes=QUEUE_ROOM + GRANT * (settings.chunk + PART_ROOM),
+        max_queued_bytes=QUEUE_BYTES + MAX_GRANTED_CHUNKS * (settings.chunk + CHUNK_OVERHEAD),
         maximum_packet_size=m.MAX_PACKET,
     )
     with contextlib.ExitStack() as stack:
         states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
         heartbeat = None if settings.heartbeat is None else Heartbeat(settings.heartbeat, time.monotonic())
-        inbox = Inbox()
-        keeper = update_store.Keeper()
+        inbox = RuntimeInbox()
+        keeper = update_store.UpdateWriter()
         stack.callback(keeper.close)
-        stack.enter_context(_interrupts(lambda: inbox.put(Interrupted())))
+        stack.enter_context(_stop_on_signals(lambda: inbox.put(Interrupted())))
         pool = Pool(settings.workers, settings.data, device, inbox.put, warm=not _is_synthetic(settings.task))
         stack.callback(pool.close)
         network = Network()
-        stack.callback(network.close, graceful=True, timeout=GOODBYE)
+        stack.callback(network.close, graceful=True, timeout=NETWORK_CLOSE_TIMEOUT)
         edges = [
             _edge(edge, state, settings, connection, network)
             for edge, state in zip(settings.edges, states, strict=True)
@@ -145,29 +145,31 @@ def _edge(
     for_predictions = replace(
         connection,
         mqtt_client_id=None if own is None else f"{own}-predict",
-        maximum_packet_size=MAX_PACKET,
+        maximum_packet_size=MAX_REQUEST_PACKET,
     )
 
     kit = settings.reach.kit
     sealer = kit.sealer if settings.seal and kit is not None else None
 
-    def connect(post: Callable[[WireEvent], None]) -> Wire:
-        return Wire(network, connection, settings.reach.prefix, edge.client, edge.roles, post, sealer)
+    def connect(post: Callable[[EdgeConnectionEvent], None]) -> EdgeConnection:
+        return EdgeConnection(
+            network, connection, settings.reach.prefix, edge.client, edge.roles, post, sealer
+        )
 
     def connect_predictor(post: Callable[[mqtt.Event], None]) -> Connection:
         return network.connect(for_predictions, post)
 
     # Sequence numbers grow over restarts, too, as far as clocks do.
-    file = state.path / update_store.FILE
+    file = state.path / update_store.FILE_NAME
     session = Session(identity, seq=int(time.time() * 1000), kept=update_store.read(file, edge.client))
-    trust = None if kit is None else Trust(kit.verifier())
+    trust = None if kit is None else MessageAuthenticator(kit.verifier())
     return Edge(session, file, connect, connect_predictor, trust)
 
 
 def _check(settings: FleetSettings) -> None:
     """What can be told before anything is started."""
     try:
-        known = settings.task is None or registry.knows(settings.task)
+        known = settings.task is None or registry.has_task(settings.task)
     except UnknownTaskError as error:
         raise UserError(f"--task: {error}") from None
     if not known:
@@ -199,7 +201,7 @@ def _device(name: str) -> str:
     return found
 
 
-def _allow_files(wanted: int) -> None:
+def _raise_file_limit(wanted: int) -> None:
     """Sockets and an update's memory: a large fleet needs more open files than shells usually allow."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -214,7 +216,7 @@ def _allow_files(wanted: int) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts(begin_end: Callable[[], None]) -> Iterator[None]:
+def _stop_on_signals(begin_end: Callable[[], None]) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM begins an orderly end, the second one ends at once (workers follow)."""
     before = end_on_signals(lambda _number: begin_end())
     try:

@@ -10,7 +10,7 @@ from fl_shared.errors import UserError
 
 LOG = logging.getLogger(__name__)
 
-BEAT_EVERY: Final = 5.0
+BEAT_INTERVAL: Final = 5.0
 
 
 class Heartbeat:
@@ -31,7 +31,7 @@ class Heartbeat:
     def beat(self, now: float) -> None:
         if now < self._next:
             return
-        self._next = now + BEAT_EVERY
+        self._next = now + BEAT_INTERVAL
         try:
             self._path.touch()
         except OSError as error:

@@ -16,20 +16,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never
 
-from fl_edge.messaging.connection import WireEvent
-from fl_edge.messaging.model_store import Model, ModelStore, ModelUser, Transport
+from fl_edge.messaging.connection import EdgeConnectionEvent
+from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser, Transport
 from fl_edge.prediction.predictor import Predictor
-from fl_edge.prediction.rate_limit import Quota
+from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_edge.runtime import inbox as bounded
 from fl_edge.runtime.dispatcher import Dispatcher, PredictionResult
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.heartbeat import Heartbeat
-from fl_edge.runtime.notices import Vigil
+from fl_edge.runtime.notices import ConnectionNotices
 from fl_edge.runtime.router import Router
 from fl_edge.session import effects, events, machine
 from fl_edge.session.state import Registering
 from fl_edge.storage.label_counts_file import LabelCountsFile
-from fl_edge.storage.update_store import Keeper
+from fl_edge.storage.update_store import UpdateWriter
 from fl_edge.workers.pool import Pool
 from fl_edge.workers.protocol import JobResult
 from fl_shared.mqtt import events as mqtt
@@ -42,13 +42,13 @@ INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True, slots=True)
-class FromWire:
+class FromConnection:
     client: str
-    event: WireEvent
+    event: EdgeConnectionEvent
 
 
 @dataclass(frozen=True, slots=True)
-class FromPredictions:
+class FromPredictor:
     client: str
     event: mqtt.Event
 
@@ -58,20 +58,20 @@ class Interrupted:
     """Somebody wants it to end."""
 
 
-Item = FromWire | FromPredictions | JobResult | Interrupted
-Inbox = bounded.Inbox[Item]
+Item = FromConnection | FromPredictor | JobResult | Interrupted
+RuntimeInbox = bounded.Inbox[Item]
 
 
-def _size(event: WireEvent | mqtt.Event) -> int | None:
+def _size(event: EdgeConnectionEvent | mqtt.Event) -> int | None:
     """Bytes of a message; what the connection itself has to say is none."""
     return len(event.payload) if isinstance(event, mqtt.Received) else None
 
 
-class _EdgeOracle:
+class _EdgePredictionBackend:
     def __init__(self, labour: Dispatcher, client: str) -> None:
         self._labour, self._client = labour, client
 
-    def predict(self, task: str, model: Model, payload: bytes) -> int:
+    def predict(self, task: str, model: FetchedModel, payload: bytes) -> int:
         return self._labour.predict(self._client, task, model, payload)
 
 
@@ -85,8 +85,8 @@ class Runtime:
         self,
         edges: Sequence[Edge],
         pool: Pool,
-        inbox: Inbox,
-        keeper: Keeper,
+        inbox: RuntimeInbox,
+        keeper: UpdateWriter,
         parts: LabelCountsFile,
         *,
         prefix: str,
@@ -101,7 +101,7 @@ class Runtime:
         self._keeper = keeper
         self._prefix = prefix
         self._predict_group = predict_group
-        self._quota = Quota(clock())
+        self._quota = PredictionRateLimiter(clock())
         self._heartbeat = heartbeat
         self._clock = clock
         self._labour = Dispatcher(pool, parts)
@@ -112,7 +112,7 @@ class Runtime:
         self._interrupted = False
         self._alive = len(self._edges)
         self._companions = [edge for edge in edges if edge.state.identity.roles == ("evaluate",)]
-        self._vigil = Vigil(edges, broker, patience, clock())
+        self._vigil = ConnectionNotices(edges, broker, patience, clock())
         self._reception = Router(prefix, self._store, self._vigil, self._tell, self._settle)
         self._next_second = clock() + 1.0
         first_seq = int(time.time() * 1000)
@@ -126,7 +126,7 @@ class Runtime:
             client,
             self._prefix,
             self._store,
-            _EdgeOracle(self._labour, client),
+            _EdgePredictionBackend(self._labour, client),
             lambda: edge.connect_predictor(partial(self._enqueue_for_predictions, client)),
             first_seq,
             self._quota,
@@ -166,13 +166,13 @@ class Runtime:
             for edge in left:
                 self._tell(edge, events.StopRequested(self._clock()))
 
-    def _enqueue(self, client: str, event: WireEvent) -> None:
+    def _enqueue(self, client: str, event: EdgeConnectionEvent) -> None:
         """On the network thread."""
-        self._inbox.put(FromWire(client, event), _size(event))
+        self._inbox.put(FromConnection(client, event), _size(event))
 
     def _enqueue_for_predictions(self, client: str, event: mqtt.Event) -> None:
         """On the network thread."""
-        self._inbox.put(FromPredictions(client, event), _size(event), aside=True)
+        self._inbox.put(FromPredictor(client, event), _size(event), aside=True)
 
     def _pause(self) -> float:
         now = self._clock()
@@ -185,9 +185,9 @@ class Runtime:
     def _handle(self, item: Item) -> None:
         now = self._clock()
         match item:
-            case FromWire(client=client, event=event):
+            case FromConnection(client=client, event=event):
                 self._reception.from_wire(self._edges[client], event, now)
-            case FromPredictions(client=client, event=event):
+            case FromPredictor(client=client, event=event):
                 self._reception.from_predictions(self._edges[client], event, now)
             case JobResult():
                 done = self._labour.done(item, now)
@@ -220,7 +220,7 @@ class Runtime:
         if due is not None and due != edge.scheduled:
             heapq.heappush(self._timers, (due, next(self._order), edge))
         edge.scheduled = due
-        waits = isinstance(edge.state, machine.Session) and isinstance(edge.state.link, Registering)
+        waits = isinstance(edge.state, machine.Session) and isinstance(edge.state.registration, Registering)
         edge.unanswered_since = (edge.unanswered_since or now) if waits else None
 
     def _pass_time(self, now: float) -> None:
@@ -257,7 +257,7 @@ class Runtime:
         wire = self._edges[client].wire
         return wire if wire is not None and wire.is_up else None
 
-    def _fetched(self, holder: ModelUser, digest: str, model: Model | None, why: str) -> None:
+    def _fetched(self, holder: ModelUser, digest: str, model: FetchedModel | None, why: str) -> None:
         edge, now = self._edges[holder.client], self._clock()
         if holder.job is None:
             if edge.predictor is not None:
@@ -278,13 +278,13 @@ class Runtime:
                 edge.wire.send(topic, message, retain=retain)
             case effects.SendChunks():
                 edge.wire.send_chunks(effect)
-            case effects.KeepUpdate(kept=kept):
+            case effects.SaveUpdate(pending=kept):
                 self._keeper.keep(edge.kept_file, client, kept)
-            case effects.ForgetUpdate():
+            case effects.DeleteUpdate():
                 self._keeper.forget(edge.kept_file)
             case effects.Load():
                 self._labour.load(client, effect)
-            case effects.Fetch(job=job, digest=digest, patience=patience):
+            case effects.Fetch(job=job, digest=digest, timeout=patience):
                 edge.held[job] = digest
                 self._store.fetch(ModelUser(client, job), digest, now, patience)
             case effects.Train(job=job, selected=selected):
@@ -295,7 +295,7 @@ class Runtime:
             case effects.Cancel(job=job):
                 self._labour.cancel(client, job)
                 self._release(edge, job)
-            case effects.OfferModel(announced=announced):
+            case effects.ServeModel(announced=announced):
                 if edge.predictor is not None:
                     edge.predictor.announced(announced, now)
             case effects.LogNotice(text=text, level=level):
@@ -305,7 +305,7 @@ class Runtime:
             case _:
                 assert_never(effect)
 
-    def _take(self, edge: Edge, job: int) -> Model:
+    def _take(self, edge: Edge, job: int) -> FetchedModel:
         """The model that the job has fetched. The pool has its memory from now on, and the store need not."""
         model = self._store.held(ModelUser(edge.client, job), edge.held[job])
         assert model is not None, "a machine starts with a model only what has fetched it"

@@ -11,13 +11,13 @@ from fl_shared.errors import BrokerUnreachable
 
 LOG = logging.getLogger(__name__)
 
-NOTICE_EVERY: Final = 30.0
+NOTICE_INTERVAL: Final = 30.0
 """Seconds between two lines that say that no aggregator has answered."""
-SAME_LOSS: Final = 5.0
+LOSS_NOTICE_INTERVAL: Final = 5.0
 """Seconds in which the edges of a fleet do not all say that they have lost the same broker."""
 
 
-class Vigil:
+class ConnectionNotices:
     """``patience``: seconds that all edges together may be without a broker; null: for ever."""
 
     def __init__(self, edges: Sequence[Edge], broker: str, patience: float | None, now: float) -> None:
@@ -26,7 +26,7 @@ class Vigil:
         self._patience = patience
         self._without_broker: float | None = now
         self._loss = ("no answer yet", float("-inf"))
-        self._next_notice = now + NOTICE_EVERY
+        self._next_notice = now + NOTICE_INTERVAL
 
     @property
     def has_broker(self) -> bool:
@@ -42,7 +42,7 @@ class Vigil:
         if self._without_broker is None and not any(other.is_connected for other in self._edges):
             self._without_broker = now
         before, at = self._loss
-        if reason != before or now - at > SAME_LOSS:
+        if reason != before or now - at > LOSS_NOTICE_INTERVAL:
             self._loss = (reason, now)
             LOG.warning("no broker: %s; trying again", reason, extra={"client": edge.client})
 
@@ -53,9 +53,9 @@ class Vigil:
             raise BrokerUnreachable(f"no broker for {self._patience:g} s: {self._loss[0]}")
         if now < self._next_notice:
             return
-        self._next_notice = now + NOTICE_EVERY
+        self._next_notice = now + NOTICE_INTERVAL
         since = [edge.unanswered_since for edge in self._edges if edge.unanswered_since is not None]
-        waiting = sum(now - begin > NOTICE_EVERY / 2 for begin in since)
+        waiting = sum(now - begin > NOTICE_INTERVAL / 2 for begin in since)
         if waiting:
             who = f" ({waiting} of {len(self._edges)} edges)" if len(self._edges) > 1 else ""
             LOG.info("waiting for an aggregator on %s%s", self._broker, who)

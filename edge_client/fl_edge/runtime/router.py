@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, assert_never
 
-from fl_edge.messaging.connection import Up, WireEvent
+from fl_edge.messaging.connection import EdgeConnected, EdgeConnectionEvent
 from fl_edge.messaging.model_store import ModelStore
-from fl_edge.messaging.translate import cleared, event_of
+from fl_edge.messaging.translate import event_of, event_of_cleared
 from fl_edge.runtime.edge import Edge
-from fl_edge.runtime.notices import Vigil
+from fl_edge.runtime.notices import ConnectionNotices
 from fl_edge.session import events
 from fl_edge.session.state import Session
 from fl_shared.errors import BadSignature
@@ -27,7 +27,7 @@ MAX_KINDS: Final = 100
 """Kinds of useless messages that are told apart; a peer must not fill the disk with our log."""
 
 
-class _Old(Exception):
+class _StaleMessage(Exception):
     """It was said once, and is so no more: somebody has kept it (protocol, 9.5 to 9.7)."""
 
 
@@ -38,7 +38,7 @@ class Router:
         self,
         prefix: str,
         store: ModelStore,
-        vigil: Vigil,
+        vigil: ConnectionNotices,
         tell: Callable[[Edge, events.Event], None],
         settle: Callable[[], None],
         channels: Channels = CHANNELS,
@@ -51,15 +51,15 @@ class Router:
         self._settle = settle
         self._faults: Counter[str] = Counter()
 
-    def from_wire(self, edge: Edge, event: WireEvent, now: float) -> None:
+    def from_wire(self, edge: Edge, event: EdgeConnectionEvent, now: float) -> None:
         """What the connection of an edge's session tells."""
         assert edge.wire is not None
         match event:
-            case Up(session=session, largest=largest):
+            case EdgeConnected(session=session, largest=largest):
                 edge.wire.is_up = True
                 edge.wire.listen()
                 self._vigil.connected(edge)
-                self._tell(edge, events.Connected(now, session, largest))
+                self._tell(edge, events.ConnectionEstablished(now, session, largest))
                 self._settle()
                 edge.wire.listen_to_presence()
                 self._store.line_up(now)
@@ -107,7 +107,7 @@ class Router:
             return
         try:
             event = self._meaning(edge, topic, received, now)
-        except (DecodeError, BadSignature, _Old) as error:
+        except (DecodeError, BadSignature, _StaleMessage) as error:
             self._drop(edge, type(topic).__name__, str(error))
             return
         if event is not None:
@@ -121,14 +121,14 @@ class Router:
         if not received.payload:
             # Nobody can sign nothing: with a kit only a result or a later round ends a round.
             obeyed = trust is None or not self._channels.of(topic).signed
-            return cleared(edge.client, topic, now) if obeyed else None
+            return event_of_cleared(edge.client, topic, now) if obeyed else None
         if trust is not None:
             trust.check(topic, received.topic, received.payload)
         message = decode(topic, received.payload, self._channels)
         if trust is not None:
-            member = edge.state.member if isinstance(edge.state, Session) else None
+            member = edge.state.membership if isinstance(edge.state, Session) else None
             if (why := trust.staleness(received.topic, message, member)) is not None:
-                raise _Old(why)
+                raise _StaleMessage(why)
         return event_of(edge.client, topic, message, retained=received.retain, now=now)
 
     def _drop(self, edge: Edge, where: str, why: str) -> None:

@@ -1,6 +1,6 @@
 """What an edge's session asks for. They are performed in the order in which ``step`` gives them.
 
-A job that is started ends with exactly one event of its number (``PartLoaded``, ``Fetched`` then ``Trained``
+A job that is started ends with exactly one event of its number (``PartitionLoaded``, ``Fetched`` then ``Trained``
 or ``Evaluated``, or ``JobFailed``), or after ``Cancel`` with none that matters. The model that a job has
 fetched is kept for it until then.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fl_edge.session.state import Kept
+from fl_edge.session.state import PendingUpdate
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.transfer.upload import FinishedUpdate, Sender
@@ -35,14 +35,14 @@ class SendChunks:
 
 
 @dataclass(frozen=True, slots=True)
-class KeepUpdate:
+class SaveUpdate:
     """Have it outlive this process, in the place of what was kept before."""
 
-    kept: Kept
+    pending: PendingUpdate
 
 
 @dataclass(frozen=True, slots=True)
-class ForgetUpdate:
+class DeleteUpdate:
     """Nothing is kept any more."""
 
 
@@ -55,11 +55,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Get the model with this digest, within ``patience`` seconds."""
+    """Get the model with this digest, within ``timeout`` seconds."""
 
     job: int
     digest: str
-    patience: float
+    timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
-class OfferModel:
+class ServeModel:
     """Predictions may be answered with this model from now on."""
 
     announced: m.ModelAnnouncement
@@ -108,14 +108,14 @@ class LogNotice:
 Effect = (
     Send
     | SendChunks
-    | KeepUpdate
-    | ForgetUpdate
+    | SaveUpdate
+    | DeleteUpdate
     | Load
     | Fetch
     | Train
     | Evaluate
     | Cancel
-    | OfferModel
+    | ServeModel
     | Disconnect
     | LogNotice
 )

@@ -4,118 +4,132 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fl_edge.session.effects import Evaluate, Fetch, LogNotice, OfferModel, Send
-from fl_edge.session.events import Evaluated, Fetched, JobFailed
-from fl_edge.session.state import Evaluating, Evaluation, EvaluationDone, LastAnswer, PartitionLoaded, Session
-from fl_edge.session.transitions import Step, numbered, started, stay, stop, then
+from fl_edge.session.effects import Evaluate, Fetch, LogNotice, Send, ServeModel
+from fl_edge.session.events import Fetched, JobFailed, ModelEvaluated
+from fl_edge.session.state import (
+    Evaluating,
+    EvaluationDone,
+    EvaluationScores,
+    LoadedPartition,
+    Recipient,
+    Session,
+)
+from fl_edge.session.transitions import Transition, stop, then, transition, with_next_job, with_next_seq
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 
-PATIENCE = 600.0
+EVALUATION_FETCH_TIMEOUT = 600.0
 """Seconds that fetching a model may take which is to be evaluated. A newer version ends it anyway."""
-NONE = Evaluation(examples=0, loss=0.0, accuracy=0.0)
+NO_SCORES = EvaluationScores(examples=0, loss=0.0, accuracy=0.0)
 """Said all the same, so that nobody waits for it."""
 
 
-def offer(session: Session, announced: m.ModelAnnouncement | None) -> Step:
+def serve_model(session: Session, announced: m.ModelAnnouncement | None) -> Transition:
     """Before it belongs to a run, an edge answers with whatever model lies at the broker."""
-    who, member = session.identity, session.member
+    who, member = session.identity, session.membership
     if announced is None or "predict" not in who.roles or not who.has(announced.task):
-        return stay(session)
+        return transition(session)
     if who.task not in (None, announced.task) or (member is not None and member.run != announced.run):
-        return stay(session)
+        return transition(session)
     post = session.own_post()
     if post is not None and post.announced is not None and post.announced.version > announced.version:
-        return stay(session)  # it came late
-    return stay(session, OfferModel(announced))
+        return transition(session)  # it came late
+    return transition(session, ServeModel(announced))
 
 
-def appraise(session: Session) -> Step:
+def start_evaluation(session: Session) -> Transition:
     """Evaluates the newest model of the own run, or says again what it has found, where that is asked for."""
     post = session.own_post()
     announced = post.announced if post else None
     if announced is None or announced.evaluate is None or isinstance(session.appraisal, Evaluating):
-        return stay(session)
-    if not _can(session, announced.evaluate, announced.task):
-        return stay(session)
+        return transition(session)
+    if not _can_evaluate(session, announced.evaluate, announced.task):
+        return transition(session)
     match session.appraisal:
         case EvaluationDone(announced=before, split=split) if split == announced.evaluate and (
             (before.run, before.version, before.digest)
             == (announced.run, announced.version, announced.digest)
         ):
-            return tell(session)
+            return send_evaluation(session)
         case _ if (
             announced.evaluate == "holdout"
-            and isinstance(session.part, PartitionLoaded)
+            and isinstance(session.part, LoadedPartition)
             and not session.part.holdout
         ):
-            return tell(replace(session, appraisal=EvaluationDone(announced, announced.evaluate, NONE, None)))
+            return send_evaluation(
+                replace(session, appraisal=EvaluationDone(announced, announced.evaluate, NO_SCORES, None))
+            )
         case _:
-            session, job = started(session)
+            session, job = with_next_job(session)
             session = replace(session, appraisal=Evaluating(job, announced, announced.evaluate))
-            return stay(session, Fetch(job, announced.digest, PATIENCE))
+            return transition(session, Fetch(job, announced.digest, EVALUATION_FETCH_TIMEOUT))
 
 
-def _can(session: Session, split: m.Split, task: str) -> bool:
-    who, part, member = session.identity, session.part, session.member
+def _can_evaluate(session: Session, split: m.Split, task: str) -> bool:
+    who, part, member = session.identity, session.part, session.membership
     if member is None or task != member.task:
         return False
     if split == "test":
         return "evaluate" in who.roles
-    return who.trains and isinstance(part, PartitionLoaded) and part.partition == member.partition
+    return who.trains and isinstance(part, LoadedPartition) and part.partition == member.partition
 
 
-def fetched(session: Session, event: Fetched) -> Step:
+def fetched(session: Session, event: Fetched) -> Transition:
     match session.appraisal:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
             partition = (
                 session.part.partition
-                if split == "holdout" and isinstance(session.part, PartitionLoaded)
+                if split == "holdout" and isinstance(session.part, LoadedPartition)
                 else None
             )
-            return stay(session, Evaluate(job, announced.task, announced.digest, split, partition))
+            return transition(session, Evaluate(job, announced.task, announced.digest, split, partition))
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def evaluated(session: Session, event: Evaluated) -> Step:
+def evaluated(session: Session, event: ModelEvaluated) -> Transition:
     match session.appraisal:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
-            found = event.appraisal
+            found = event.scores
             said = LogNotice(f"version {announced.version}: accuracy {found.accuracy:.4f} on {split}")
             session = replace(session, appraisal=EvaluationDone(announced, split, found, None))
-            return then(stay(session, said), tell, appraise)
+            return then(transition(session, said), send_evaluation, start_evaluation)
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def failed(session: Session, event: JobFailed) -> Step:
+def failed(session: Session, event: JobFailed) -> Transition:
     match session.appraisal:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
-            session = replace(session, appraisal=EvaluationDone(announced, split, NONE, None))
-            if event.users_mistake and session.identity.roles == ("evaluate",):
+            session = replace(session, appraisal=EvaluationDone(announced, split, NO_SCORES, None))
+            if event.user_error and session.identity.roles == ("evaluate",):
                 return stop(session, 2, event.detail)
             said = LogNotice(f"version {announced.version}: cannot evaluate: {event.detail}", "warning")
-            return then(stay(session, said), tell, appraise)
+            return then(transition(session, said), send_evaluation, start_evaluation)
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def tell(session: Session) -> Step:
+def send_evaluation(session: Session) -> Transition:
     """Sends what was found, once to each start of the aggregator on each connection."""
     state, told = session.appraisal, session.admitted_as()
-    if told is None or not isinstance(state, EvaluationDone) or state.told == told:
-        return stay(session)
+    if told is None or not isinstance(state, EvaluationDone) or state.sent_to == told:
+        return transition(session)
     if state.announced.run != told.run:
-        return stay(session)
-    session, seq = numbered(session)
+        return transition(session)
+    session, seq = with_next_seq(session)
     message = _message(session.identity.client, told, seq, state.announced, state.split, state.appraisal)
-    session = replace(session, appraisal=replace(state, told=told))
-    return stay(session, Send(t.EvaluationsTopic(session.identity.client), message))
+    session = replace(session, appraisal=replace(state, sent_to=told))
+    return transition(session, Send(t.EvaluationsTopic(session.identity.client), message))
 
 
 def _message(
-    client: str, told: LastAnswer, seq: int, announced: m.ModelAnnouncement, split: m.Split, found: Evaluation
+    client: str,
+    told: Recipient,
+    seq: int,
+    announced: m.ModelAnnouncement,
+    split: m.Split,
+    found: EvaluationScores,
 ) -> m.Evaluation:
     return m.Evaluation(
         run=told.run,

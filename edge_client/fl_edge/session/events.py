@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fl_edge.session.state import Evaluation
+from fl_edge.session.state import EvaluationScores
 from fl_shared.protocol import messages as m
 from fl_shared.transfer.upload import FinishedUpdate
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
-    """``largest``: the broker's maximum packet size (bytes), if it has one."""
+class ConnectionEstablished:
+    """``maximum_packet_size``: the broker's maximum packet size (bytes), if it has one."""
 
     now: float
     session: str
-    largest: int | None = None
+    maximum_packet_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,11 @@ class Replied:
 
 @dataclass(frozen=True, slots=True)
 class SelectionSeen:
-    """``personal``: on ``fl/clients/<client>/work``."""
+    """``on_own_topic``: on ``fl/clients/<client>/work``."""
 
     now: float
     selected: m.Selected
-    personal: bool = False
+    on_own_topic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class ModelAnnounced:
 
 
 @dataclass(frozen=True, slots=True)
-class PartLoaded:
+class PartitionLoaded:
     now: float
     job: int
     examples: int
@@ -116,24 +116,24 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class ModelEvaluated:
     now: float
     job: int
-    appraisal: Evaluation
+    scores: EvaluationScores
 
 
 @dataclass(frozen=True, slots=True)
 class JobFailed:
-    """``users_mistake``: the user can mend it (data missing, unknown task), and trying again would not."""
+    """``user_error``: the user can mend it (data missing, unknown task), and trying again would not."""
 
     now: float
     job: int
     detail: str
-    users_mistake: bool = False
+    user_error: bool = False
 
 
 Event = (
-    Connected
+    ConnectionEstablished
     | ConnectionLost
     | TimePassed
     | StopRequested
@@ -145,9 +145,9 @@ Event = (
     | SelectionCleared
     | ResultSeen
     | ModelAnnounced
-    | PartLoaded
+    | PartitionLoaded
     | Fetched
     | Trained
-    | Evaluated
+    | ModelEvaluated
     | JobFailed
 )

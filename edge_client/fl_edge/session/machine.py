@@ -17,18 +17,18 @@ from dataclasses import replace
 from typing import assert_never
 
 from fl_edge.session import evaluation, registration, reporting, rounds
-from fl_edge.session.effects import Effect, ForgetUpdate, KeepUpdate, LogNotice
+from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice, SaveUpdate
 from fl_edge.session.events import (
     AggregatorSeen,
-    Connected,
+    ConnectionEstablished,
     ConnectionLost,
     ConnectionRefused,
-    Evaluated,
     Event,
     Fetched,
     JobFailed,
     ModelAnnounced,
-    PartLoaded,
+    ModelEvaluated,
+    PartitionLoaded,
     PresenceSeen,
     Replied,
     ResultSeen,
@@ -46,42 +46,52 @@ from fl_edge.session.state import (
     Offline,
     Registering,
     Reporting,
+    ReportingFailure,
     Session,
-    State,
+    SessionState,
     Stopped,
-    TrainingFailed,
 )
-from fl_edge.session.transitions import Step, stay, stop, then
+from fl_edge.session.transitions import Transition, stop, then, transition
 from fl_shared.protocol import messages as m
 
-__all__ = ["Connected", "Effect", "Event", "Identity", "Session", "State", "Stopped", "next_due", "step"]
+__all__ = [
+    "ConnectionEstablished",
+    "Effect",
+    "Event",
+    "Identity",
+    "Session",
+    "SessionState",
+    "Stopped",
+    "next_due",
+    "step",
+]
 
 
-def step(state: State, event: Event) -> Step:
+def step(state: SessionState, event: Event) -> Transition:
     """What becomes of an edge when ``event`` happens, and what is to be done, in this order."""
     if isinstance(state, Stopped):
         return state, ()
     after, effects = _react(state, event)
-    return after, (*_kept(state, after), *effects)
+    return after, (*_storage_effects(state, after), *effects)
 
 
-def _kept(before: Session, after: State) -> tuple[Effect, ...]:
+def _storage_effects(before: Session, after: SessionState) -> tuple[Effect, ...]:
     """What is finished outlives the process until it is answered or superseded, and not longer."""
     if isinstance(after, Stopped):
         return ()  # when it is started again it may be in time still
     was, now = before.finished(), after.finished()
     if (was and was.update) is (now and now.update):
         return ()
-    return (ForgetUpdate() if now is None else KeepUpdate(now),)
+    return (DeleteUpdate() if now is None else SaveUpdate(now),)
 
 
-def _react(session: Session, event: Event) -> Step:
+def _react(session: Session, event: Event) -> Transition:
     now = event.now
     match event:
-        case Connected():
+        case ConnectionEstablished():
             return registration.connected(session, event)
         case ConnectionLost():
-            return stay(replace(session, link=Offline()))
+            return transition(replace(session, registration=Offline()))
         case TimePassed():
             return then(
                 registration.repeat(session, now),
@@ -100,90 +110,98 @@ def _react(session: Session, event: Event) -> Step:
         case SelectionSeen():
             return then(
                 rounds.selection_seen(session, event),
-                lambda s: registration.heard_from(s, event.selected, now),
-                lambda s: rounds.take_up(s, now),
+                lambda s: registration.detect_restart(s, event.selected, now),
+                lambda s: rounds.start_round(s, now),
             )
         case SelectionCleared():
             return rounds.selection_cleared(session, event)
         case ResultSeen():
             return then(
                 rounds.result_seen(session, event),
-                lambda s: registration.heard_from(s, event.result, now),
+                lambda s: registration.detect_restart(s, event.result, now),
             )
         case ModelAnnounced(announced=announced):
             return then(
-                stay(_post_model(session, announced)),
-                lambda s: registration.heard_from(s, announced, now),
-                lambda s: evaluation.offer(s, announced),
-                evaluation.appraise,
+                transition(_store_announcement(session, announced)),
+                lambda s: registration.detect_restart(s, announced, now),
+                lambda s: evaluation.serve_model(s, announced),
+                evaluation.start_evaluation,
             )
-        case PartLoaded():
+        case PartitionLoaded():
             return then(
-                registration.part_loaded(session, event),
-                lambda s: rounds.take_up(s, now),
-                evaluation.appraise,
+                registration.partition_loaded(session, event),
+                lambda s: rounds.start_round(s, now),
+                evaluation.start_evaluation,
             )
         case Fetched():
             return then(rounds.fetched(session, event), lambda s: evaluation.fetched(s, event))
         case Trained():
-            return then(rounds.trained(session, event), lambda s: rounds.take_up(s, now))
-        case Evaluated():
+            return then(rounds.trained(session, event), lambda s: rounds.start_round(s, now))
+        case ModelEvaluated():
             return evaluation.evaluated(session, event)
         case JobFailed():
             if isinstance(session.part, LoadingPartition) and session.part.job == event.job:
-                return registration.part_failed(session, event)
+                return registration.partition_load_failed(session, event)
             return then(rounds.work_failed(session, event), lambda s: evaluation.failed(s, event))
         case _:
             assert_never(event)
 
 
-def _replied(session: Session, reply: m.Reply, now: float) -> Step:
-    who, line = session.identity, session.line
+def _replied(session: Session, reply: m.Reply, now: float) -> Transition:
+    who, line = session.identity, session.connection
     if line is None or (reply.client, reply.session) != (who.client, line.session):
-        return stay(session)
+        return transition(session)
     match reply:
         case m.Admitted():
             return then(
                 registration.admitted(session, reply, now),
                 lambda s: reporting.report(s, now),
-                lambda s: rounds.take_up(s, now),
-                lambda s: evaluation.offer(s, _announced(s)) if s.member != session.member else stay(s),
-                evaluation.appraise,
+                lambda s: rounds.start_round(s, now),
+                lambda s: (
+                    evaluation.serve_model(s, _own_announcement(s))
+                    if s.membership != session.membership
+                    else transition(s)
+                ),
+                evaluation.start_evaluation,
             )
         case m.Refused():
             return registration.refused(session, reply)
         case m.Accepted():
-            return then(reporting.accepted(session, reply), lambda s: rounds.take_up(s, now))
+            return then(reporting.accepted(session, reply), lambda s: rounds.start_round(s, now))
         case m.Grant():
             return reporting.granted(session, reply, now)
         case m.Rejected():
-            return then(reporting.rejected(session, reply), lambda s: rounds.take_up(s, now))
+            return then(reporting.rejected(session, reply), lambda s: rounds.start_round(s, now))
         case m.Limited():
             # It is repeated like all that is not answered.
             said = f"the aggregator drops some of this edge's messages: {reply.reason}: {reply.detail}"
-            return stay(session, LogNotice(said, "warning"))
+            return transition(session, LogNotice(said, "warning"))
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def _post_model(session: Session, announced: m.ModelAnnouncement) -> Session:
-    post = rounds.posted_by(session, announced)
+def _store_announcement(session: Session, announced: m.ModelAnnouncement) -> Session:
+    post = rounds.retained_messages_of(session, announced)
     if post.announced is not None and post.announced.version > announced.version:
         return session
-    return rounds.keep_post(session, replace(post, announced=announced))
+    return rounds.store_retained_messages(session, replace(post, announced=announced))
 
 
-def _announced(session: Session) -> m.ModelAnnouncement | None:
+def _own_announcement(session: Session) -> m.ModelAnnouncement | None:
     post = session.own_post()
     return post.announced if post else None
 
 
-def next_due(state: State) -> float | None:
+def next_due(state: SessionState) -> float | None:
     """When ``TimePassed`` has to be told next, or null: nothing waits for time to pass."""
-    if isinstance(state, Stopped) or isinstance(state.link, Offline):
+    if isinstance(state, Stopped) or isinstance(state.registration, Offline):
         return None
-    dues = [state.link.due] if isinstance(state.link, Registering | AwaitingPartition | Confirming) else []
+    dues = (
+        [state.registration.due]
+        if isinstance(state.registration, Registering | AwaitingPartition | Confirming)
+        else []
+    )
     gone = state.aggregator is not None and state.aggregator.state == "offline"
-    if isinstance(state.work, Reporting | TrainingFailed) and state.admitted_as() and not gone:
+    if isinstance(state.work, Reporting | ReportingFailure) and state.admitted_as() and not gone:
         dues.append(state.work.due)
     return min(dues, default=None)

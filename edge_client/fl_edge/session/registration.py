@@ -5,65 +5,71 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fl_edge.session.effects import Cancel, Load, LogNotice, Send
-from fl_edge.session.events import AggregatorSeen, Connected, JobFailed, PartLoaded, PresenceSeen
+from fl_edge.session.events import (
+    AggregatorSeen,
+    ConnectionEstablished,
+    JobFailed,
+    PartitionLoaded,
+    PresenceSeen,
+)
 from fl_edge.session.state import (
+    ActiveConnection,
     AwaitingPartition,
     Confirming,
-    Connection,
     Idle,
+    LoadedPartition,
     Loading,
     LoadingPartition,
-    Member,
+    Membership,
     NoPartition,
     Offline,
-    PartitionLoaded,
-    Registered,
     Registering,
+    RegistrationComplete,
     Reporting,
     Session,
 )
 from fl_edge.session.transitions import (
-    Step,
-    drop_appraisal,
-    drop_work,
-    numbered,
-    pause,
-    started,
-    stay,
+    Transition,
+    backoff,
+    cancel_evaluation,
+    cancel_work,
     stop,
     then,
+    transition,
+    with_next_job,
+    with_next_seq,
 )
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 
-FIRST_PAUSE = 1.0
+RETRY_DELAY = 1.0
 """Seconds before a registration is repeated."""
-PART_PAUSE = 10.0
+PARTITION_RETRY_DELAY = 10.0
 """Seconds before it is asked again for a part that was promised."""
-LOADS = 3
+MAX_LOAD_ATTEMPTS = 3
 """So often it is tried to load a part where a worker died, or the like."""
 
 
-def connected(session: Session, event: Connected) -> Step:
-    line = Connection(event.session, event.largest)
+def connected(session: Session, event: ConnectionEstablished) -> Transition:
+    line = ActiveConnection(event.session, event.maximum_packet_size)
     # What was heard of the aggregator on the last connection may have changed since.
-    fresh = replace(session, link=Registering(line, 0, event.now), aggregator=None)
-    return then(announce(fresh), lambda s: register(s, event.now, 0))
+    fresh = replace(session, registration=Registering(line, 0, event.now), aggregator=None)
+    return then(publish_presence(fresh), lambda s: register(s, event.now, 0))
 
 
-def announce(session: Session) -> Step:
+def publish_presence(session: Session) -> Transition:
     """The birth."""
     client = session.identity.client
-    assert session.line is not None
-    birth = m.ClientPresence(client=client, state="online", session=session.line.session)
-    return stay(session, Send(t.PresenceTopic(client), birth, retain=True))
+    assert session.connection is not None
+    birth = m.ClientPresence(client=client, state="online", session=session.connection.session)
+    return transition(session, Send(t.PresenceTopic(client), birth, retain=True))
 
 
-def register(session: Session, now: float, attempt: int) -> Step:
+def register(session: Session, now: float, attempt: int) -> Transition:
     """The first registration, which names no run."""
-    who, line = session.identity, session.line
+    who, line = session.identity, session.connection
     assert line is not None
-    session, seq = numbered(session)
+    session, seq = with_next_seq(session)
     message = m.Registration(
         seq=seq,
         client=who.client,
@@ -73,24 +79,24 @@ def register(session: Session, now: float, attempt: int) -> Step:
         task=who.task,
         encodings=("f32",),
     )
-    due = now + pause(who.client, attempt, FIRST_PAUSE)
-    session = replace(session, link=Registering(line, attempt, due))
-    return stay(session, Send(t.RegisterTopic(who.client), message))
+    due = now + backoff(who.client, attempt, RETRY_DELAY)
+    session = replace(session, registration=Registering(line, attempt, due))
+    return transition(session, Send(t.RegisterTopic(who.client), message))
 
 
-def await_part(session: Session, now: float, attempt: int) -> Step:
-    assert session.line is not None
-    due = now + pause(session.identity.client, attempt, PART_PAUSE)
-    return stay(replace(session, link=AwaitingPartition(session.line, attempt, due)))
+def await_partition(session: Session, now: float, attempt: int) -> Transition:
+    assert session.connection is not None
+    due = now + backoff(session.identity.client, attempt, PARTITION_RETRY_DELAY)
+    return transition(replace(session, registration=AwaitingPartition(session.connection, attempt, due)))
 
 
-def confirm(session: Session, now: float, attempt: int) -> Step:
+def confirm(session: Session, now: float, attempt: int) -> Transition:
     """The second registration: which weights, and how many examples to train on."""
-    who, line, part, member = session.identity, session.line, session.part, session.member
+    who, line, part, member = session.identity, session.connection, session.part, session.membership
     assert line is not None
     assert member is not None
-    assert isinstance(part, PartitionLoaded)
-    session, seq = numbered(session)
+    assert isinstance(part, LoadedPartition)
+    session, seq = with_next_seq(session)
     message = m.Registration(
         run=member.run,
         epoch=member.epoch,
@@ -104,86 +110,86 @@ def confirm(session: Session, now: float, attempt: int) -> Step:
         examples=part.examples,
         encodings=("f32",),
     )
-    due = now + pause(who.client, attempt, FIRST_PAUSE)
-    session = replace(session, link=Confirming(line, attempt, due))
-    return stay(session, Send(t.RegisterTopic(who.client), message))
+    due = now + backoff(who.client, attempt, RETRY_DELAY)
+    session = replace(session, registration=Confirming(line, attempt, due))
+    return transition(session, Send(t.RegisterTopic(who.client), message))
 
 
-def repeat(session: Session, now: float) -> Step:
+def repeat(session: Session, now: float) -> Transition:
     """What is due of it."""
-    match session.link:
+    match session.registration:
         case Registering(attempt=attempt, due=due) if now >= due:
             return register(session, now, attempt + 1)
         case Confirming(attempt=attempt, due=due) if now >= due:
             return confirm(session, now, attempt + 1)
         case AwaitingPartition(attempt=attempt, due=due) if now >= due:
-            return then(register(session, now, 0), lambda s: await_part(s, now, attempt + 1))
+            return then(register(session, now, 0), lambda s: await_partition(s, now, attempt + 1))
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def aggregator_seen(session: Session, event: AggregatorSeen) -> Step:
+def aggregator_seen(session: Session, event: AggregatorSeen) -> Transition:
     seen, known = event.presence, session.aggregator
     if seen.state == "offline":
         # The will of a session that is not the newest says nothing.
         if known is None or known.session == seen.session:
-            return stay(replace(session, aggregator=seen))
-        return stay(session)
-    news = known is None or _start(known) != _start(seen) or known.state == "offline"
+            return transition(replace(session, aggregator=seen))
+        return transition(session)
+    news = known is None or _incarnation_of(known) != _incarnation_of(seen) or known.state == "offline"
     session = replace(session, aggregator=seen)
-    match session.link:
+    match session.registration:
         case Offline():
-            return stay(session)
+            return transition(session)
         case Registering() if event.retained:
             # It was there before our registration, and will answer it.
-            return stay(session)
+            return transition(session)
         case _ if news and not (known is None and event.retained and session.admitted_as()):
             return register(session, event.now, 0)
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def _start(presence: m.AggregatorPresence) -> tuple[str, str, int]:
+def _incarnation_of(presence: m.AggregatorPresence) -> tuple[str, str, int]:
     return presence.session, presence.run, presence.epoch
 
 
-def heard_from(session: Session, message: m.Scoped, now: float) -> Step:
+def detect_restart(session: Session, message: m.Scoped, now: float) -> Transition:
     """A message of a later epoch of the own run shows a restart whose birth was missed."""
-    member = session.member
+    member = session.membership
     if member and message.run == member.run and message.epoch > member.epoch and session.admitted_as():
         return register(session, now, 0)
-    return stay(session)
+    return transition(session)
 
 
-def presence_seen(session: Session, event: PresenceSeen) -> Step:
+def presence_seen(session: Session, event: PresenceSeen) -> Transition:
     """Says again that it is there, where an old will (or who left again) says otherwise.
 
     It does not argue with another session that is online: two would go on for ever.
     """
-    if session.line is None:
-        return stay(session)
+    if session.connection is None:
+        return transition(session)
     seen = event.presence
     if seen is None or (seen.state == "offline" and seen.client == session.identity.client):
-        step = announce(session)
-        if seen is not None and seen.session == session.line.session:
+        step = publish_presence(session)
+        if seen is not None and seen.session == session.connection.session:
             # Not an old will: somebody has said of this very session that it is gone, and the aggregator believes it.
             return then(step, lambda s: register(s, event.now, 0))
         return step
-    return stay(session)
+    return transition(session)
 
 
-def _of_another_run(session: Session, run: str) -> bool:
+def _is_foreign_run(session: Session, run: str) -> bool:
     """Whether a run speaks that this edge has nothing to do with: it has one, and has not seen the other's birth."""
-    member, born = session.member, session.aggregator
+    member, born = session.membership, session.aggregator
     return member is not None and run != member.run and (born is None or born.run != run)
 
 
-def admitted(session: Session, reply: m.Admitted, now: float) -> Step:
-    member, who = session.member, session.identity
-    if _of_another_run(session, reply.run):
-        return stay(session)
+def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
+    member, who = session.membership, session.identity
+    if _is_foreign_run(session, reply.run):
+        return transition(session)
     if member and reply.run == member.run and reply.epoch < member.epoch:
-        return stay(session)
+        return transition(session)
     if not who.has(reply.task):
         has = ", ".join((*who.tasks, *(f"{family}N" for family in who.families)))
         return stop(
@@ -193,109 +199,117 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Step:
         )
     if who.task not in (None, reply.task):
         return stop(session, 2, f"run {reply.run} trains {reply.task!r}, but --task is {who.task!r}")
-    step = stay(session)
+    step = transition(session)
     if member is None or reply.run != member.run:
-        step = then(step, drop_work, drop_appraisal, lambda s: stay(replace(s, settled=-1)))
+        step = then(step, cancel_work, cancel_evaluation, lambda s: transition(replace(s, settled=-1)))
     return then(
         step,
-        lambda s: stay(replace(s, member=Member(reply.run, reply.epoch, reply.task, reply.partition))),
-        lambda s: _take_up_kept(s, reply, now),
-        lambda s: _is_held(s, reply),
-        lambda s: _go_on(s, session, reply, now),
+        lambda s: transition(
+            replace(s, membership=Membership(reply.run, reply.epoch, reply.task, reply.partition))
+        ),
+        lambda s: _resume_restored_update(s, reply, now),
+        lambda s: _drop_received_update(s, reply),
+        lambda s: _continue_registration(s, session, reply, now),
     )
 
 
-def _take_up_kept(session: Session, reply: m.Admitted, now: float) -> Step:
+def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> Transition:
     """What was finished before this process began is reported to its run; to another one it is of no use."""
     kept = session.kept
     if kept is None:
-        return stay(session)
+        return transition(session)
     session = replace(session, kept=None)
     if kept.selected.run != reply.run or not session.identity.trains:
-        return stay(session)
+        return transition(session)
     number = kept.selected.round
     said = LogNotice(f"round {number}: its update was finished before the restart")
     work = Reporting(kept.selected, kept.update, None, 0, now)
-    return stay(replace(session, work=work, settled=max(session.settled, number - 1)), said)
+    return transition(replace(session, work=work, settled=max(session.settled, number - 1)), said)
 
 
-def _is_held(session: Session, reply: m.Admitted) -> Step:
+def _drop_received_update(session: Session, reply: m.Admitted) -> Transition:
     """The aggregator has this edge's update for round ``held``: no need to send it, or to make another."""
     if reply.held is None:
-        return stay(session)
+        return transition(session)
     session = replace(session, settled=max(session.settled, reply.held))
     if isinstance(session.work, Idle) or session.work.selected.round != reply.held:
-        return stay(session)
+        return transition(session)
     said = LogNotice(f"round {reply.held}: the aggregator already has the update")
-    return then(drop_work(session), lambda s: stay(s, said))
+    return then(cancel_work(session), lambda s: transition(s, said))
 
 
-def _go_on(session: Session, before: Session, reply: m.Admitted, now: float) -> Step:
+def _continue_registration(session: Session, before: Session, reply: m.Admitted, now: float) -> Transition:
     """What an admission leads to: loading, the second registration, or nothing more to say."""
-    line, part, partition, link = session.line, session.part, reply.partition, before.link
+    line, part, partition, link = session.connection, session.part, reply.partition, before.registration
     assert line is not None
     named = f"admitted to run {reply.run} ({reply.task})"
     if not session.identity.trains:
-        session = replace(session, link=Registered(line))
-        return stay(session) if isinstance(link, Registered) else stay(session, LogNotice(named))
+        session = replace(session, registration=RegistrationComplete(line))
+        return (
+            transition(session)
+            if isinstance(link, RegistrationComplete)
+            else transition(session, LogNotice(named))
+        )
     if partition is None:
         if isinstance(link, AwaitingPartition):
-            return await_part(session, now, link.attempt)
+            return await_partition(session, now, link.attempt)
         said = LogNotice(f"{named}; data will be assigned when the run starts")
-        return then(stay(session, said), lambda s: await_part(s, now, 0))
+        return then(transition(session, said), lambda s: await_partition(s, now, 0))
     if isinstance(part, NoPartition) or (part.task, part.partition) != (reply.task, partition):
         said = LogNotice(f"{named} with partition {partition.index} of {partition.count}")
         return then(
-            stay(session, said),
-            lambda s: load(s, reply.task, partition, 0),
-            lambda s: stay(replace(s, link=Loading(line))),
+            transition(session, said),
+            lambda s: load_partition(s, reply.task, partition, 0),
+            lambda s: transition(replace(s, registration=Loading(line))),
         )
     if isinstance(part, LoadingPartition):
-        return stay(replace(session, link=Loading(line)))
-    if before.member != session.member or not isinstance(link, Confirming | Registered):
+        return transition(replace(session, registration=Loading(line)))
+    if before.membership != session.membership or not isinstance(link, Confirming | RegistrationComplete):
         return confirm(session, now, 0)
     if isinstance(link, Confirming) and reply.examples != part.examples:
-        return stay(session)  # the answer to the first registration, late or for the second time
-    session = replace(session, link=Registered(line))
-    if isinstance(link, Registered):
-        return stay(session)
-    return stay(session, LogNotice(f"registered for run {reply.run} with {part.examples} examples"))
+        return transition(session)  # the answer to the first registration, late or for the second time
+    session = replace(session, registration=RegistrationComplete(line))
+    if isinstance(link, RegistrationComplete):
+        return transition(session)
+    return transition(session, LogNotice(f"registered for run {reply.run} with {part.examples} examples"))
 
 
-def load(session: Session, task: str, partition: m.Partition, failures: int) -> Step:
+def load_partition(session: Session, task: str, partition: m.Partition, failures: int) -> Transition:
     effects = (Cancel(session.part.job),) if isinstance(session.part, LoadingPartition) else ()
-    session, job = started(session)
+    session, job = with_next_job(session)
     session = replace(session, part=LoadingPartition(job, task, partition, failures))
-    return stay(session, *effects, Load(job, task, partition))
+    return transition(session, *effects, Load(job, task, partition))
 
 
-def part_loaded(session: Session, event: PartLoaded) -> Step:
+def partition_loaded(session: Session, event: PartitionLoaded) -> Transition:
     part = session.part
     if not isinstance(part, LoadingPartition) or part.job != event.job:
-        return stay(session)
-    loaded = PartitionLoaded(part.task, part.partition, event.examples, event.holdout, event.manifest)
+        return transition(session)
+    loaded = LoadedPartition(part.task, part.partition, event.examples, event.holdout, event.manifest)
     said = LogNotice(
         f"loaded partition {part.partition.index}: {event.examples} examples, {event.holdout} held out"
     )
     session = replace(session, part=loaded)
-    if isinstance(session.link, Loading):
-        return then(stay(session, said), lambda s: confirm(s, event.now, 0))
-    return stay(session, said)
+    if isinstance(session.registration, Loading):
+        return then(transition(session, said), lambda s: confirm(s, event.now, 0))
+    return transition(session, said)
 
 
-def part_failed(session: Session, event: JobFailed) -> Step:
+def partition_load_failed(session: Session, event: JobFailed) -> Transition:
     part = session.part
     assert isinstance(part, LoadingPartition)
     session = replace(session, part=NoPartition())
-    if event.users_mistake:
+    if event.user_error:
         return stop(session, 2, event.detail)
-    if part.failures + 1 >= LOADS:
+    if part.failures + 1 >= MAX_LOAD_ATTEMPTS:
         return stop(session, 1, f"cannot load the data: {event.detail}")
     said = LogNotice(f"cannot load the data, trying again: {event.detail}", "warning")
-    return then(stay(session, said), lambda s: load(s, part.task, part.partition, part.failures + 1))
+    return then(
+        transition(session, said), lambda s: load_partition(s, part.task, part.partition, part.failures + 1)
+    )
 
 
-def refused(session: Session, reply: m.Refused) -> Step:
-    if _of_another_run(session, reply.run):
-        return stay(session)
+def refused(session: Session, reply: m.Refused) -> Transition:
+    if _is_foreign_run(session, reply.run):
+        return transition(session)
     return stop(session, 2, f"refused by run {reply.run}: {reply.reason}: {reply.detail}")

@@ -7,69 +7,69 @@ from typing import assert_never
 
 from fl_edge.session.effects import LogNotice, Send, SendChunks
 from fl_edge.session.state import (
+    AwaitingGrant,
     Fetching,
-    Granted,
     Idle,
-    LastAnswer,
-    Offered,
+    InlineUpload,
+    Recipient,
     Reporting,
+    ReportingFailure,
+    SendingChunks,
     Session,
-    Shipment,
     Training,
-    TrainingFailed,
-    Whole,
+    UploadPhase,
 )
-from fl_edge.session.transitions import Step, drop_work, numbered, pause, stay, then
+from fl_edge.session.transitions import Transition, backoff, cancel_work, then, transition, with_next_seq
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.transfer import upload
 from fl_shared.transfer.publication import chunk_count
 from fl_shared.transfer.upload import Sender
 
-UPDATE_PAUSE = 5.0
+UPDATE_RETRY_DELAY = 5.0
 """Seconds before an update is sent again (5.5)."""
-GRANT_PAUSE = 10.0
+OFFER_RETRY_DELAY = 10.0
 """Seconds after a grant in which another one, or an answer, is waited for before the offer is repeated."""
 MAX_DETAIL = 1000
 
 
-def give_up(session: Session, selected: m.Selected, detail: str, now: float) -> Step:
+def report_failure(session: Session, selected: m.Selected, detail: str, now: float) -> Transition:
     """Says that it cannot train in this round."""
     said = LogNotice(f"round {selected.round}: cannot train: {detail}", "warning")
-    session = replace(session, work=TrainingFailed(selected, detail[:MAX_DETAIL], None, 0, now))
-    return then(stay(session, said), lambda s: report(s, now))
+    session = replace(session, work=ReportingFailure(selected, detail[:MAX_DETAIL], None, 0, now))
+    return then(transition(session, said), lambda s: report(s, now))
 
 
-def report(session: Session, now: float) -> Step:
+def report(session: Session, now: float) -> Transition:
     """Sends what is to be reported, unless this connection has told it to this start of the aggregator."""
     match session.work:
-        case Reporting(told=told) | TrainingFailed(told=told) if told != session.admitted_as():
+        case Reporting(sent_to=told) | ReportingFailure(sent_to=told) if told != session.admitted_as():
             return _send(session, now, 0)
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def repeat(session: Session, now: float) -> Step:
+def repeat(session: Session, now: float) -> Transition:
     """Sends it again when that is due. To an aggregator that has said that it is gone, it is of no use."""
     gone = session.aggregator is not None and session.aggregator.state == "offline"
     match session.work:
-        case Reporting(attempt=attempt, due=due) | TrainingFailed(attempt=attempt, due=due) if (
+        case Reporting(attempt=attempt, due=due) | ReportingFailure(attempt=attempt, due=due) if (
             now >= due and not gone
         ):
             return _send(session, now, attempt + 1)
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def _send(session: Session, now: float, attempt: int) -> Step:
+def _send(session: Session, now: float, attempt: int) -> Transition:
     told, work = session.admitted_as(), session.work
     if told is None:
-        return stay(session)
+        return transition(session)
     match work:
         case Reporting():
-            return _ship(session, work, told, now, attempt)
-        case TrainingFailed(selected=selected, detail=detail):
-            session, seq = numbered(session)
+            return _send_update(session, work, told, now, attempt)
+        case ReportingFailure(selected=selected, detail=detail):
+            session, seq = with_next_seq(session)
             failed = m.TrainingFailed(
                 run=told.run,
                 epoch=told.epoch,
@@ -79,101 +79,106 @@ def _send(session: Session, now: float, attempt: int) -> Step:
                 round=selected.round,
                 detail=detail,
             )
-            due = now + pause(session.identity.client, attempt, UPDATE_PAUSE)
-            session = replace(session, work=replace(work, told=told, attempt=attempt, due=due))
-            return stay(session, Send(t.UpdatesTopic(session.identity.client), failed))
+            due = now + backoff(session.identity.client, attempt, UPDATE_RETRY_DELAY)
+            session = replace(session, work=replace(work, sent_to=told, attempt=attempt, due=due))
+            return transition(session, Send(t.UpdatesTopic(session.identity.client), failed))
         case Idle() | Fetching() | Training():
-            return stay(session)
+            return transition(session)
         case _:
             assert_never(work)
 
 
-def _ship(session: Session, work: Reporting, told: LastAnswer, now: float, attempt: int) -> Step:
+def _send_update(session: Session, work: Reporting, told: Recipient, now: float, attempt: int) -> Transition:
     """Sends the update whole where that may be (6.1), and else offers it."""
-    who, line, update = session.identity, session.line, work.update
+    who, line, update = session.identity, session.connection, work.update
     assert line is not None
-    session, seq = numbered(session)
+    session, seq = with_next_seq(session)
     sender = _sender(session, told, work)
     message: m.Update | m.Offer
-    shipment: Shipment
+    shipment: UploadPhase
     if update.size <= work.selected.inline_limit and (
-        line.largest is None or upload.whole_bytes(sender, seq, update) + upload.PACKET_ROOM <= line.largest
+        line.maximum_packet_size is None
+        or upload.whole_bytes(sender, seq, update) + upload.PACKET_ROOM <= line.maximum_packet_size
     ):
-        message, shipment = upload.whole(sender, seq, update), Whole()
+        message, shipment = upload.whole(sender, seq, update), InlineUpload()
     else:
         # Cut as it was before, if that still fits: what has arrived of it is of use then.
-        wanted = who.chunk if isinstance(work.shipment, Whole) else work.shipment.chunk_size
+        wanted = who.chunk if isinstance(work.shipment, InlineUpload) else work.shipment.chunk_size
         try:
-            chunk_size = upload.chunk_size_for(sender, update, wanted, line.largest)
+            chunk_size = upload.chunk_size_for(sender, update, wanted, line.maximum_packet_size)
         except ValueError as error:
-            return give_up(session, work.selected, str(error), now)
-        message, shipment = upload.offer(sender, seq, update, chunk_size), Offered(chunk_size)
-    due = now + pause(who.client, attempt, UPDATE_PAUSE)
-    work = replace(work, told=told, attempt=attempt, due=due, shipment=shipment)
-    return stay(replace(session, work=work), Send(t.UpdatesTopic(who.client), message))
+            return report_failure(session, work.selected, str(error), now)
+        message, shipment = upload.offer(sender, seq, update, chunk_size), AwaitingGrant(chunk_size)
+    due = now + backoff(who.client, attempt, UPDATE_RETRY_DELAY)
+    work = replace(work, sent_to=told, attempt=attempt, due=due, shipment=shipment)
+    return transition(replace(session, work=work), Send(t.UpdatesTopic(who.client), message))
 
 
-def _sender(session: Session, told: LastAnswer, work: Reporting) -> Sender:
+def _sender(session: Session, told: Recipient, work: Reporting) -> Sender:
     return Sender(session.identity.client, told.session, told.run, told.epoch, work.selected.round)
 
 
 # --- chunks -----------------------------------------------------------------------------------------------
 
 
-def granted(session: Session, reply: m.Grant, now: float) -> Step:
+def granted(session: Session, reply: m.Grant, now: float) -> Transition:
     """Sends what is asked for (6.3), once for each time that it is."""
     match session.work:
         case (
             Reporting(
                 selected=selected,
                 update=update,
-                told=LastAnswer() as told,
-                shipment=Offered() | Granted() as shipment,
+                sent_to=Recipient() as told,
+                shipment=AwaitingGrant() | SendingChunks() as shipment,
             ) as work
         ) if told == session.admitted_as() and reply.epoch == told.epoch:
             chunks = upload.granted(reply.chunks, chunk_count(update.size, shipment.chunk_size))
-            if not chunks or not _meant(session, reply, selected, update.digest):
-                return stay(session)
+            if not chunks or not _is_answer_to(session, reply, selected, update.digest):
+                return transition(session)
         case _:
-            return stay(session)
+            return transition(session)
     send = SendChunks(_sender(session, told, work), update, shipment.chunk_size, chunks, session.seq)
-    due = now + pause(session.identity.client, 0, GRANT_PAUSE)
-    work = replace(work, attempt=0, due=due, shipment=Granted(shipment.chunk_size))
-    return stay(replace(session, work=work, seq=session.seq + len(chunks)), send)
+    due = now + backoff(session.identity.client, 0, OFFER_RETRY_DELAY)
+    work = replace(work, attempt=0, due=due, shipment=SendingChunks(shipment.chunk_size))
+    return transition(replace(session, work=work, seq=session.seq + len(chunks)), send)
 
 
 # --- the answer -------------------------------------------------------------------------------------------
 
 
-def accepted(session: Session, reply: m.Accepted) -> Step:
+def accepted(session: Session, reply: m.Accepted) -> Transition:
     match session.work:
-        case Reporting(selected=selected, update=update) if _meant(session, reply, selected, update.digest):
+        case Reporting(selected=selected, update=update) if _is_answer_to(
+            session, reply, selected, update.digest
+        ):
             said = LogNotice(f"round {reply.round}: accepted")
             session = replace(session, settled=max(session.settled, reply.round))
-            return then(drop_work(session), lambda s: stay(s, said))
+            return then(cancel_work(session), lambda s: transition(s, said))
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def rejected(session: Session, reply: m.Rejected) -> Step:
+def rejected(session: Session, reply: m.Rejected) -> Transition:
     match session.work:
-        case Reporting(selected=selected, update=update) if _meant(session, reply, selected, update.digest):
+        case Reporting(selected=selected, update=update) if _is_answer_to(
+            session, reply, selected, update.digest
+        ):
             pass
-        case TrainingFailed(selected=selected) if _meant(session, reply, selected, None):
+        case ReportingFailure(selected=selected) if _is_answer_to(session, reply, selected, None):
             pass
         case _:
-            return stay(session)
+            return transition(session)
     said = LogNotice(f"round {reply.round}: rejected: {reply.reason}: {reply.detail}", "warning")
     session = replace(session, settled=max(session.settled, reply.round))
-    return then(drop_work(session), lambda s: stay(s, said))
+    return then(cancel_work(session), lambda s: transition(s, said))
 
 
-def _meant(
+def _is_answer_to(
     session: Session, reply: m.Grant | m.Accepted | m.Rejected, selected: m.Selected, digest: str | None
 ) -> bool:
     return (
-        session.member is not None
-        and reply.run == session.member.run
+        session.membership is not None
+        and reply.run == session.membership.run
         and reply.round == selected.round
         and reply.digest == digest
     )

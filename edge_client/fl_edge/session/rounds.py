@@ -10,56 +10,58 @@ from fl_edge.session.events import Fetched, JobFailed, ResultSeen, SelectionClea
 from fl_edge.session.state import (
     Fetching,
     Idle,
-    PartitionLoaded,
+    LoadedPartition,
     Reporting,
-    SentReport,
+    ReportingFailure,
+    RetainedMessages,
     Session,
     Training,
-    TrainingFailed,
 )
-from fl_edge.session.transitions import Step, drop_work, started, stay, then
+from fl_edge.session.transitions import Transition, cancel_work, then, transition, with_next_job
 from fl_shared.protocol import messages as m
 
-LEAST_PATIENCE = 10.0
+MIN_FETCH_TIMEOUT = 10.0
 """Seconds that fetching a base may take at least, however few the round has left."""
-MAX_POSTS = 4
+MAX_INCARNATIONS = 4
 """Starts of aggregators of which it is remembered what they posted; any but one are ghosts."""
 
 
 # --- what is posted ---------------------------------------------------------------------------------------
 
 
-def posted_by(session: Session, message: m.Scoped) -> SentReport:
+def retained_messages_of(session: Session, message: m.Scoped) -> RetainedMessages:
     for post in session.posted:
         if (post.run, post.epoch) == (message.run, message.epoch):
             return post
-    return SentReport(message.run, message.epoch)
+    return RetainedMessages(message.run, message.epoch)
 
 
-def keep_post(session: Session, post: SentReport) -> Session:
+def store_retained_messages(session: Session, post: RetainedMessages) -> Session:
     """The newest post last; the oldest are forgotten, but not those of the own run."""
     others = [p for p in session.posted if (p.run, p.epoch) != (post.run, post.epoch)]
     own = session.own_post()
-    while len(others) >= MAX_POSTS:
+    while len(others) >= MAX_INCARNATIONS:
         others.remove(next(p for p in others if p is not own))
     return replace(session, posted=(*others, post))
 
 
-def selection_seen(session: Session, event: SelectionSeen) -> Step:
-    post, selected = posted_by(session, event.selected), event.selected
+def selection_seen(session: Session, event: SelectionSeen) -> Transition:
+    post, selected = retained_messages_of(session, event.selected), event.selected
     if post.selected is not None and post.selected.round > selected.round:
-        return stay(session)
+        return transition(session)
     # On the round's own topic a cohort that is left out says nothing about this edge.
     told_in_person = post.selected is not None and post.selected.round == selected.round and post.personal
-    if told_in_person and not event.personal:
-        return stay(session)
-    return stay(keep_post(session, replace(post, selected=selected, personal=event.personal)))
+    if told_in_person and not event.on_own_topic:
+        return transition(session)
+    return transition(
+        store_retained_messages(session, replace(post, selected=selected, personal=event.on_own_topic))
+    )
 
 
-def selection_cleared(session: Session, event: SelectionCleared) -> Step:
+def selection_cleared(session: Session, event: SelectionCleared) -> Transition:
     """The round is no longer open. Whose clearing it was is not said, so all selections of that number go."""
 
-    def is_meant(post: SentReport) -> bool:
+    def is_meant(post: RetainedMessages) -> bool:
         if post.selected is None:
             return False
         return post.personal if event.round is None else post.selected.round == event.round
@@ -71,87 +73,89 @@ def selection_cleared(session: Session, event: SelectionCleared) -> Step:
     kept = tuple(replace(p, selected=None, personal=False) if is_meant(p) else p for p in session.posted)
     session = replace(session, posted=kept)
     match session.work:
-        case Fetching() | Training() | TrainingFailed() as work if work.selected.round in cleared:
-            return _leave(session, "the round is no longer open")
+        case Fetching() | Training() | ReportingFailure() as work if work.selected.round in cleared:
+            return _stop_work(session, "the round is no longer open")
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def result_seen(session: Session, event: ResultSeen) -> Step:
+def result_seen(session: Session, event: ResultSeen) -> Transition:
     result = event.result
-    if session.member is None or result.run != session.member.run:
-        return stay(session)
+    if session.membership is None or result.run != session.membership.run:
+        return transition(session)
     session = replace(session, settled=max(session.settled, result.round))
     match session.work:
-        case Fetching() | Training() | TrainingFailed() as work if work.selected.round == result.round:
-            return _leave(session, f"the round was {result.outcome} without this edge")
+        case Fetching() | Training() | ReportingFailure() as work if work.selected.round == result.round:
+            return _stop_work(session, f"the round was {result.outcome} without this edge")
         case _:
             # A finished update is kept until it is answered, even if that answer can only be "late".
-            return stay(session)
+            return transition(session)
 
 
-def _leave(session: Session, why: str) -> Step:
-    assert isinstance(session.work, Fetching | Training | TrainingFailed)
+def _stop_work(session: Session, why: str) -> Transition:
+    assert isinstance(session.work, Fetching | Training | ReportingFailure)
     said = LogNotice(f"round {session.work.selected.round}: stopped: {why}")
-    return then(drop_work(session), lambda s: stay(s, said))
+    return then(cancel_work(session), lambda s: transition(s, said))
 
 
 # --- taking work up ---------------------------------------------------------------------------------------
 
 
-def take_up(session: Session, now: float) -> Step:
+def start_round(session: Session, now: float) -> Transition:
     """Begins what the own aggregator has posted, if that is newer than what is being done."""
     post = session.own_post()
     selected = post.selected if post else None
     if post is None or selected is None or selected.round <= session.settled:
-        return stay(session)
+        return transition(session)
     work = session.work
     if not isinstance(work, Idle) and selected.round <= work.selected.round:
-        return stay(session)
+        return transition(session)
     # There is no way back to an earlier round, whatever the broker delivers late.
     session = replace(session, settled=max(session.settled, selected.round - 1))
     client = session.identity.client
     if not (post.personal or (selected.cohort is not None and client in selected.cohort)):
-        if isinstance(work, Fetching | Training | TrainingFailed):
-            return _leave(session, f"round {selected.round} has started")
-        return stay(session)
+        if isinstance(work, Fetching | Training | ReportingFailure):
+            return _stop_work(session, f"round {selected.round} has started")
+        return transition(session)
     left = (
-        stay(session) if isinstance(work, Idle | Reporting) else _leave(session, "selected for a later round")
+        transition(session)
+        if isinstance(work, Idle | Reporting)
+        else _stop_work(session, "selected for a later round")
     )
-    return then(left, lambda s: _begin(s, selected, now))
+    return then(left, lambda s: _fetch_or_train(s, selected, now))
 
 
-def _begin(session: Session, selected: m.Selected, now: float) -> Step:
-    member, part = session.member, session.part
+def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Transition:
+    member, part = session.membership, session.part
     assert member is not None
     if not session.identity.trains:
-        return reporting.give_up(session, selected, "this edge does not have the role train", now)
+        return reporting.report_failure(session, selected, "this edge does not have the role train", now)
     if selected.task != member.task:
         detail = f"task: {selected.task!r} in the selection, but this edge was admitted to {member.task!r}"
-        return reporting.give_up(session, selected, detail, now)
-    if not isinstance(part, PartitionLoaded) or part.partition != member.partition:
+        return reporting.report_failure(session, selected, detail, now)
+    if not isinstance(part, LoadedPartition) or part.partition != member.partition:
         # Not yet: it is taken up when the part is loaded.
-        return stay(session)
+        return transition(session)
     said = LogNotice(f"selected for round {selected.round}")
-    session, job = started(session)
+    session, job = with_next_job(session)
     if selected.base is None:
         session = replace(session, work=Training(job, selected))
-        return stay(session, said, Train(job, selected, part.partition))
+        return transition(session, said, Train(job, selected, part.partition))
     session = replace(session, work=Fetching(job, selected))
-    patience = max(LEAST_PATIENCE, selected.seconds_left)
-    return stay(session, said, Fetch(job, selected.base.digest, patience))
+    patience = max(MIN_FETCH_TIMEOUT, selected.seconds_left)
+    return transition(session, said, Fetch(job, selected.base.digest, patience))
 
 
-def fetched(session: Session, event: Fetched) -> Step:
+def fetched(session: Session, event: Fetched) -> Transition:
     match session.work, session.part:
-        case Fetching(job=job, selected=selected), PartitionLoaded(partition=partition) if job == event.job:
+        case Fetching(job=job, selected=selected), LoadedPartition(partition=partition) if job == event.job:
             session = replace(session, work=Training(job, selected))
-            return stay(session, Train(job, selected, partition))
+            return transition(session, Train(job, selected, partition))
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def trained(session: Session, event: Trained) -> Step:
+def trained(session: Session, event: Trained) -> Transition:
     match session.work:
         case Training(job=job, selected=selected) if job == event.job:
             update = event.update
@@ -159,14 +163,14 @@ def trained(session: Session, event: Trained) -> Step:
             how = "" if loss is None else f", loss {loss:.4f}"
             said = LogNotice(f"round {selected.round}: trained in {update.seconds:.1f} s{how}")
             session = replace(session, work=Reporting(selected, update, None, 0, event.now))
-            return then(stay(session, said), lambda s: reporting.report(s, event.now))
+            return then(transition(session, said), lambda s: reporting.report(s, event.now))
         case _:
-            return stay(session)
+            return transition(session)
 
 
-def work_failed(session: Session, event: JobFailed) -> Step:
+def work_failed(session: Session, event: JobFailed) -> Transition:
     match session.work:
         case Fetching(job=job, selected=selected) | Training(job=job, selected=selected) if job == event.job:
-            return reporting.give_up(session, selected, event.detail, event.now)
+            return reporting.report_failure(session, selected, event.detail, event.now)
         case _:
-            return stay(session)
+            return transition(session)

@@ -1,6 +1,6 @@
 """What one edge is doing: four small machines side by side, since a link may break while training goes on.
 
-``link`` is how it stands with the broker and the aggregator, ``part`` its data, ``work`` the round's work,
+``registration`` is how it stands with the broker and the aggregator, ``part`` its data, ``work`` the round's work,
 and ``appraisal`` the evaluation of announced models. ``Stopped`` is the end of all four.
 """
 
@@ -42,11 +42,11 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ActiveConnection:
     """A live connection: its ``session``, and the largest packet the broker takes (bytes; null: no limit)."""
 
     session: str
-    largest: int | None = None
+    maximum_packet_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Offline:
 class Registering:
     """The first registration is out, ``attempt`` times before; the next one at ``due``."""
 
-    line: Connection
+    connection: ActiveConnection
     attempt: int
     due: float
 
@@ -67,7 +67,7 @@ class Registering:
 class AwaitingPartition:
     """Admitted, but parts are not given out yet. Asks again, slowly: the promised reply may get lost."""
 
-    line: Connection
+    connection: ActiveConnection
     attempt: int
     due: float
 
@@ -76,32 +76,32 @@ class AwaitingPartition:
 class Loading:
     """Admitted with a part that is being loaded."""
 
-    line: Connection
+    connection: ActiveConnection
 
 
 @dataclass(frozen=True, slots=True)
 class Confirming:
     """The second registration (manifest, examples) is out."""
 
-    line: Connection
+    connection: ActiveConnection
     attempt: int
     due: float
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class RegistrationComplete:
     """Everything is said. May be selected."""
 
-    line: Connection
+    connection: ActiveConnection
 
 
-Admission = AwaitingPartition | Loading | Confirming | Registered
+AdmittedPhase = AwaitingPartition | Loading | Confirming | RegistrationComplete
 """The links on which the aggregator knows this session."""
-Link = Offline | Registering | Admission
+RegistrationPhase = Offline | Registering | AdmittedPhase
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class Membership:
     """The run and epoch whose reply admitted the edge, and what it said. Outlives the connection."""
 
     run: str
@@ -129,7 +129,7 @@ class LoadingPartition:
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionLoaded:
+class LoadedPartition:
     """``examples`` to train on, ``holdout`` for evaluation; ``manifest``: digest of the weights' manifest."""
 
     task: str
@@ -139,14 +139,14 @@ class PartitionLoaded:
     manifest: str
 
 
-PartitionState = NoPartition | LoadingPartition | PartitionLoaded
+PartitionState = NoPartition | LoadingPartition | LoadedPartition
 
 
 # --- the round's work -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class LastAnswer:
+class Recipient:
     """Whom something was sent to: in which session of ours, to which start of the aggregator."""
 
     session: str
@@ -155,7 +155,7 @@ class LastAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class PendingUpdate:
     """A finished update, and the selection that it was made for."""
 
     selected: m.Selected
@@ -184,54 +184,54 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class InlineUpload:
     """The update is small enough to be sent in one message (or was not sent yet)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class AwaitingGrant:
     """It was offered in chunks of ``chunk_size`` bytes, and nothing was granted since."""
 
     chunk_size: int
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class SendingChunks:
     """Chunks were asked for, and sent; while that goes on, the offer need not be repeated."""
 
     chunk_size: int
 
 
-Shipment = Whole | Offered | Granted
+UploadPhase = InlineUpload | AwaitingGrant | SendingChunks
 
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
-    """The update is kept until the aggregator answers it; ``told``: the last one it was sent, or offered, to.
+    """The update is kept until the aggregator answers it; ``sent_to``: the last one it was sent, or offered, to.
 
     The machine does not look into its data. At ``due`` it is sent or offered again, ``attempt`` times before.
     """
 
     selected: m.Selected
     update: FinishedUpdate
-    told: LastAnswer | None
+    sent_to: Recipient | None
     attempt: int
     due: float
-    shipment: Shipment = Whole()
+    shipment: UploadPhase = InlineUpload()
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingFailed:
+class ReportingFailure:
     """Cannot train in this round, and says so until the round is over."""
 
     selected: m.Selected
     detail: str
-    told: LastAnswer | None
+    sent_to: Recipient | None
     attempt: int
     due: float
 
 
-Work = Idle | Fetching | Training | Reporting | TrainingFailed
+Work = Idle | Fetching | Training | Reporting | ReportingFailure
 
 
 # --- evaluation -------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ class Evaluating:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationScores:
     """How a model does: ``loss`` per example, ``accuracy`` in 0…1; neither says anything if ``examples`` is 0."""
 
     examples: int
@@ -267,8 +267,8 @@ class EvaluationDone:
 
     announced: m.ModelAnnouncement
     split: m.Split
-    appraisal: Evaluation
-    told: LastAnswer | None
+    appraisal: EvaluationScores
+    sent_to: Recipient | None
 
 
 EvaluationState = NotEvaluating | Evaluating | EvaluationDone
@@ -278,7 +278,7 @@ EvaluationState = NotEvaluating | Evaluating | EvaluationDone
 
 
 @dataclass(frozen=True, slots=True)
-class SentReport:
+class RetainedMessages:
     """What lies at the broker from one start of an aggregator; it may be seen before the edge is admitted."""
 
     run: str
@@ -301,38 +301,38 @@ class Session:
     identity: Identity
     seq: int = 0
     job: int = 0
-    link: Link = Offline()
-    member: Member | None = None
+    registration: RegistrationPhase = Offline()
+    membership: Membership | None = None
     part: PartitionState = NoPartition()
     work: Work = Idle()
     appraisal: EvaluationState = NotEvaluating()
     settled: int = -1
-    posted: tuple[SentReport, ...] = ()
+    posted: tuple[RetainedMessages, ...] = ()
     aggregator: m.AggregatorPresence | None = None
-    kept: Kept | None = None
+    kept: PendingUpdate | None = None
 
     @property
-    def line(self) -> Connection | None:
-        return None if isinstance(self.link, Offline) else self.link.line
+    def connection(self) -> ActiveConnection | None:
+        return None if isinstance(self.registration, Offline) else self.registration.connection
 
-    def admitted_as(self) -> LastAnswer | None:
+    def admitted_as(self) -> Recipient | None:
         """To whom this session may speak of rounds now, or null."""
-        if self.member is None or not isinstance(self.link, Admission):
+        if self.membership is None or not isinstance(self.registration, AdmittedPhase):
             return None
-        return LastAnswer(self.link.line.session, self.member.run, self.member.epoch)
+        return Recipient(self.registration.connection.session, self.membership.run, self.membership.epoch)
 
-    def finished(self) -> Kept | None:
+    def finished(self) -> PendingUpdate | None:
         """The update that must outlive this process: it is not answered yet."""
         match self.work:
             case Reporting(selected=selected, update=update):
-                return Kept(selected, update)
+                return PendingUpdate(selected, update)
             case _:
                 return self.kept
 
-    def own_post(self) -> SentReport | None:
+    def own_post(self) -> RetainedMessages | None:
         """What was posted by the aggregator that the edge belongs to."""
         for post in self.posted:
-            if self.member and (post.run, post.epoch) == (self.member.run, self.member.epoch):
+            if self.membership and (post.run, post.epoch) == (self.membership.run, self.membership.epoch):
                 return post
         return None
 
@@ -346,4 +346,4 @@ class Stopped:
     reason: str
 
 
-State = Session | Stopped
+SessionState = Session | Stopped

@@ -14,21 +14,21 @@ from fl_edge.session.state import (
     LoadingPartition,
     NotEvaluating,
     Session,
-    State,
+    SessionState,
     Stopped,
     Training,
 )
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 
-Step = tuple[State, tuple[Effect, ...]]
+Transition = tuple[SessionState, tuple[Effect, ...]]
 
 
-def stay(session: Session, *effects: Effect) -> Step:
+def transition(session: Session, *effects: Effect) -> Transition:
     return session, effects
 
 
-def then(step: Step, *follow: Callable[[Session], Step]) -> Step:
+def then(step: Transition, *follow: Callable[[Session], Transition]) -> Transition:
     """Goes on with each of ``follow`` in turn, unless the edge has stopped."""
     for go_on in follow:
         state, effects = step
@@ -39,17 +39,17 @@ def then(step: Step, *follow: Callable[[Session], Step]) -> Step:
     return step
 
 
-def numbered(session: Session) -> tuple[Session, int]:
+def with_next_seq(session: Session) -> tuple[Session, int]:
     """The session, and the ``seq`` of the message that it is about to send."""
     return replace(session, seq=session.seq + 1), session.seq
 
 
-def started(session: Session) -> tuple[Session, int]:
+def with_next_job(session: Session) -> tuple[Session, int]:
     """The session, and the number of the job that it is about to start."""
     return replace(session, job=session.job + 1), session.job
 
 
-def pause(client: str, attempt: int, first: float, most: float = 30.0) -> float:
+def backoff(client: str, attempt: int, first: float, most: float = 30.0) -> float:
     """Seconds until the next try: ``first`` to twice that at first, doubling, never above ``most``.
 
     The jitter is drawn from client and attempt: edges spread out, and the machine stays a function.
@@ -59,7 +59,7 @@ def pause(client: str, attempt: int, first: float, most: float = 30.0) -> float:
     return span / 2 + span / 2 * drawn
 
 
-def drop_work(session: Session) -> Step:
+def cancel_work(session: Session) -> Transition:
     """No work any more; a job of it is cancelled."""
     match session.work:
         case Fetching(job=job) | Training(job=job):
@@ -68,7 +68,7 @@ def drop_work(session: Session) -> Step:
             return replace(session, work=Idle()), ()
 
 
-def drop_appraisal(session: Session) -> Step:
+def cancel_evaluation(session: Session) -> Transition:
     match session.appraisal:
         case Evaluating(job=job):
             return replace(session, appraisal=NotEvaluating()), (Cancel(job),)
@@ -76,7 +76,7 @@ def drop_appraisal(session: Session) -> Step:
             return replace(session, appraisal=NotEvaluating()), ()
 
 
-def stop(session: Session, exit_code: int, reason: str) -> Step:
+def stop(session: Session, exit_code: int, reason: str) -> Transition:
     """The end: all jobs cancelled, presence taken back, disconnected."""
     effects: list[Effect] = [
         Cancel(phase.job)
@@ -85,9 +85,9 @@ def stop(session: Session, exit_code: int, reason: str) -> Step:
     ]
     if exit_code != 130:
         effects.append(LogNotice(reason, "error"))
-    if session.line is not None:
+    if session.connection is not None:
         client = session.identity.client
-        farewell = m.ClientPresence(client=client, state="offline", session=session.line.session)
+        farewell = m.ClientPresence(client=client, state="offline", session=session.connection.session)
         effects.append(Send(t.PresenceTopic(client), farewell, retain=True))
     effects.append(Disconnect())
     return Stopped(session.identity, exit_code, reason), tuple(effects)

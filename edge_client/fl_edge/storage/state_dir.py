@@ -35,7 +35,7 @@ class StateDir:
         except OSError as error:
             raise UserError(f"state directory {path}: cannot be written to: {error.strerror}") from None
         try:
-            _take(lock, path)
+            _acquire_lock(lock, path)
             device = _device(path)
         except OSError as error:
             os.close(lock)
@@ -56,7 +56,7 @@ class StateDir:
         self.close()
 
 
-def _take(lock: int, path: Path) -> None:
+def _acquire_lock(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fl_edge.session.state import Kept
+from fl_edge.session.state import PendingUpdate
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import beside_of, write_atomically
 from fl_shared.tensors.encodings.registry import Encoding
@@ -27,7 +27,7 @@ from fl_shared.transfer.upload import FinishedUpdate
 
 LOG = logging.getLogger(__name__)
 
-FILE: Final = "update.safetensors"
+FILE_NAME: Final = "update.safetensors"
 MAX_HEADER: Final = 2**27
 """Bytes. Half of it would be the names of as many arrays as a model may have."""
 _LENGTH: Final = 8
@@ -41,7 +41,7 @@ class _Section(BaseModel):
     arrays: tuple[ArraySpec, ...]
 
 
-class _Note(BaseModel):
+class _Metadata(BaseModel):
     """All of a kept update but its data."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -57,14 +57,14 @@ class _Note(BaseModel):
     sections: tuple[_Section, ...]
 
 
-def write(path: Path, client: str, kept: Kept) -> None:
+def write(path: Path, client: str, kept: PendingUpdate) -> None:
     """Raises ``OSError``; then ``path`` holds what it held before."""
     write_atomically(path, _header(client, kept), *(section.data for section in kept.update.sections))
 
 
-def read(path: Path, client: str) -> Kept | None:
+def read(path: Path, client: str) -> PendingUpdate | None:
     """What is kept there of ``client``, its data mapped from the file, or null. What is of no use is removed."""
-    forget(beside_of(path))
+    delete(beside_of(path))
     try:
         return _read(path, client)
     except FileNotFoundError:
@@ -77,20 +77,20 @@ def read(path: Path, client: str) -> Kept | None:
             why[:300],
             extra={"client": client},
         )
-        forget(path)
+        delete(path)
         return None
 
 
-def forget(path: Path) -> None:
+def delete(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
         LOG.warning("cannot remove %s: %s", path, error.strerror)
 
 
-def _header(client: str, kept: Kept) -> bytes:
+def _header(client: str, kept: PendingUpdate) -> bytes:
     update = kept.update
-    note = _Note(
+    note = _Metadata(
         client=client,
         selected=kept.selected,
         base=update.base,
@@ -118,7 +118,7 @@ def _header(client: str, kept: Kept) -> bytes:
     return len(text).to_bytes(_LENGTH, "little") + text
 
 
-def _read(path: Path, client: str) -> Kept:
+def _read(path: Path, client: str) -> PendingUpdate:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(_LENGTH), "little")
@@ -126,7 +126,7 @@ def _read(path: Path, client: str) -> Kept:
             raise ValueError(f"a header of {length} bytes in a file of {size}")
         # The view lives on when the file is closed, and when it is removed.
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    note = _note(bytes(data[_LENGTH : _LENGTH + length]))
+    note = _parse_metadata(bytes(data[_LENGTH : _LENGTH + length]))
     if note.client != client:
         raise ValueError(f"client: {note.client!r}, but this edge is {client!r}")
     update = FinishedUpdate(
@@ -140,20 +140,20 @@ def _read(path: Path, client: str) -> Kept:
     )
     if model_digest(update.sections) != note.digest:
         raise ValueError("digest: does not match the data")
-    return Kept(note.selected, update)
+    return PendingUpdate(note.selected, update)
 
 
-def _note(header: bytes) -> _Note:
+def _parse_metadata(header: bytes) -> _Metadata:
     try:
         text = json.loads(header)["__metadata__"]["update"]
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"its metadata does not describe an update ({type(error).__name__})") from None
     if not isinstance(text, str):
         raise ValueError("its metadata does not describe an update")
-    return _Note.model_validate_json(text)
+    return _Metadata.model_validate_json(text)
 
 
-def _sections(note: _Note, data: memoryview) -> tuple[ModelSection, ...]:
+def _sections(note: _Metadata, data: memoryview) -> tuple[ModelSection, ...]:
     sections = []
     start = 0
     for section in note.sections:
@@ -166,18 +166,18 @@ def _sections(note: _Note, data: memoryview) -> tuple[ModelSection, ...]:
     return tuple(sections)
 
 
-class Keeper:
+class UpdateWriter:
     """Writes and removes on a thread of its own. Only the newest wish for a file counts: an update that is answered
     before its turn comes is never written."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._wanted: dict[Path, tuple[str, Kept] | None] = {}
+        self._wanted: dict[Path, tuple[str, PendingUpdate] | None] = {}
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="keeper", daemon=True)
         self._thread.start()
 
-    def keep(self, path: Path, client: str, kept: Kept) -> None:
+    def keep(self, path: Path, client: str, kept: PendingUpdate) -> None:
         self._want(path, (client, kept))
 
     def forget(self, path: Path) -> None:
@@ -190,7 +190,7 @@ class Keeper:
             self._changed.notify()
         self._thread.join(timeout)
 
-    def _want(self, path: Path, wish: tuple[str, Kept] | None) -> None:
+    def _want(self, path: Path, wish: tuple[str, PendingUpdate] | None) -> None:
         with self._changed:
             self._wanted[path] = wish
             self._changed.notify()
@@ -204,7 +204,7 @@ class Keeper:
                 path = next(iter(self._wanted))
                 wish = self._wanted.pop(path)
             if wish is None:
-                forget(path)
+                delete(path)
                 continue
             try:
                 write(path, *wish)
@@ -216,5 +216,5 @@ class Keeper:
                     error.strerror,
                     extra={"client": wish[0]},
                 )
-                forget(path)  # one of an earlier round is of no use
+                delete(path)  # one of an earlier round is of no use
             del wish  # it may be large

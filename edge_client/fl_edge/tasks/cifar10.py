@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_edge.tasks.image import ImageTask
-from fl_edge.tasks.pictures import fit_colour
+from fl_edge.tasks.pictures import preprocess_colour
 
 
 class Cifar10Task(ImageTask):
@@ -38,4 +38,4 @@ class Cifar10Task(ImageTask):
         )
 
     def fit(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return fit_colour(pixels, 32)
+        return preprocess_colour(pixels, 32)

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from fl_edge.tasks.task import LocalData
 
-ROOM: Final = 48 * 2**10
+MAX_CONFUSION_BYTES: Final = 48 * 2**10
 """Bytes of an evaluation (of at most 64 KiB: protocol, 1.12) that a confusion matrix may need."""
 
 
-def count(names: Sequence[str], data: LocalData) -> dict[str, int]:
+def count_labels(names: Sequence[str], data: LocalData) -> dict[str, int]:
     """By class, how many examples a part has, held out or not; nothing if the classes have no names."""
     if not names:
         return {}
@@ -27,7 +27,7 @@ def count(names: Sequence[str], data: LocalData) -> dict[str, int]:
     return {name: int(number) for name, number in zip(names, np.asarray(found), strict=True)}
 
 
-def confusion(names: Sequence[str], labels: torch.Tensor, guesses: torch.Tensor) -> Confusion | None:
+def confusion_matrix(names: Sequence[str], labels: torch.Tensor, guesses: torch.Tensor) -> Confusion | None:
     """``labels`` and ``guesses``: int64, shape (examples,). Null for more classes, or digits, than a message takes."""
     if not names or len(names) > MAX_CLASSES:
         return None
@@ -35,4 +35,4 @@ def confusion(names: Sequence[str], labels: torch.Tensor, guesses: torch.Tensor)
     pairs = labels.cpu().numpy() * classes + guesses.cpu().numpy()
     counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     matrix = Confusion(labels=tuple(names), counts=tuple(tuple(row) for row in counts.tolist()))
-    return matrix if len(matrix.model_dump_json()) <= ROOM else None
+    return matrix if len(matrix.model_dump_json()) <= MAX_CONFUSION_BYTES else None

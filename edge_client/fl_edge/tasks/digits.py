@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_edge.tasks.image import ImageTask
-from fl_edge.tasks.pictures import fit_coarse_digit
+from fl_edge.tasks.pictures import preprocess_coarse_digit
 
 DIGITS: Final = tuple("0123456789")
 
@@ -41,4 +41,4 @@ class DigitsTask(ImageTask):
         )
 
     def fit(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return fit_coarse_digit(pixels)
+        return preprocess_coarse_digit(pixels)

@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional
 
 from fl_edge.data import datasets
-from fl_edge.data.partition import Indices, hold_out, own_index, parts
+from fl_edge.data.partition import Indices, hold_out, partition_index, partitions
 from fl_edge.tasks import classes
-from fl_edge.tasks.pictures import decode
+from fl_edge.tasks.pictures import decode_picture
 from fl_edge.tasks.sgd import sgd
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
 from fl_shared.protocol.messages import Partition, TrainingSettings
@@ -30,7 +30,7 @@ EVALUATION_BATCH: Final = 128
 class ImageTask(Task):
     """A task over one of ``fl_edge.data.datasets``; inputs: float32, (examples, channels, height, width)."""
 
-    data_set: ClassVar[datasets.Name]
+    data_set: ClassVar[datasets.DataSetName]
     labels: ClassVar[tuple[str, ...]]
     mean: ClassVar[tuple[float, ...]]
     """Of the training pixels by channel, in the data set's own scale."""
@@ -49,13 +49,13 @@ class ImageTask(Task):
         with torch.device("meta"):
             network = self.network()
         network.to_empty(device="cpu")
-        draw_weights(network, torch.Generator().manual_seed(seed))
+        initialize_weights(network, torch.Generator().manual_seed(seed))
         # Convolutions on a CPU are much faster this way (LeNet, batch 32: 6.7 against 11.1 ms a step).
         return network.to(memory_format=torch.channels_last)
 
     def load(self, partition: Partition, data_dir: Path | None) -> LocalData:
         data = datasets.read(self.data_set, "train", data_dir)
-        train, holdout = hold_out(_part(self.data_set, data_dir, partition), partition)
+        train, holdout = hold_out(_partition(self.data_set, data_dir, partition), partition)
         return LocalData(
             train=self._examples(data, train),
             holdout=self._examples(data, holdout) if len(holdout) else None,
@@ -92,12 +92,12 @@ class ImageTask(Task):
             len(examples),
             loss / len(examples),
             right / len(examples),
-            confusion=classes.confusion(self.labels, examples.labels, guessed),
+            confusion=classes.confusion_matrix(self.labels, examples.labels, guessed),
         )
 
     def predict(self, model: nn.Module, payload: bytes) -> dict[str, float]:
         model.eval()
-        pixels = self.fit(decode(payload))
+        pixels = self.fit(decode_picture(payload))
         device = next(model.parameters()).device
         with torch.inference_mode():
             logits = model(self._standardise(pixels.reshape(1, *pixels.shape[:2], -1)).to(device))
@@ -114,7 +114,7 @@ class ImageTask(Task):
         return torch.from_numpy(scaled).permute(0, 3, 1, 2)
 
 
-def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
+def initialize_weights(network: nn.Module, generator: torch.Generator) -> None:
     """PyTorch's own first weights for convolutional and linear layers, but drawn from ``generator``."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -126,12 +126,12 @@ def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
             assert not list(layer.parameters(recurse=False)), f"no initial weights for {layer}"
 
 
-def _part(name: datasets.Name, data_dir: Path | None, partition: Partition) -> Indices:
+def _partition(name: datasets.DataSetName, data_dir: Path | None, partition: Partition) -> Indices:
     everyones = partition.model_copy(update={"index": 0, "holdout": 0.0})
-    return _parts(name, data_dir, everyones)[own_index(partition)]
+    return _partitions(name, data_dir, everyones)[partition_index(partition)]
 
 
 @lru_cache(maxsize=4)
-def _parts(name: datasets.Name, data_dir: Path | None, partition: Partition) -> list[Indices]:
+def _partitions(name: datasets.DataSetName, data_dir: Path | None, partition: Partition) -> list[Indices]:
     """Kept, since a worker serves many edges, and one edge's part costs as much as everyone's."""
-    return parts(datasets.read(name, "train", data_dir).labels, partition)
+    return partitions(datasets.read(name, "train", data_dir).labels, partition)

@@ -10,7 +10,7 @@ from torch import nn
 
 from fl_edge.tasks.digits import DIGITS
 from fl_edge.tasks.image import ImageTask
-from fl_edge.tasks.pictures import fit_digit, fit_garment
+from fl_edge.tasks.pictures import preprocess_digit, preprocess_garment
 
 
 def lenet() -> nn.Module:
@@ -45,7 +45,7 @@ class MnistTask(ImageTask):
         return lenet()
 
     def fit(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return fit_digit(pixels)
+        return preprocess_digit(pixels)
 
 
 class FashionMnistTask(ImageTask):
@@ -70,4 +70,4 @@ class FashionMnistTask(ImageTask):
         return lenet()
 
     def fit(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return fit_garment(pixels)
+        return preprocess_garment(pixels)

@@ -1,6 +1,6 @@
 """Prediction requests → pictures → what the models were trained on. No torch in here.
 
-``decode`` takes a PNG, a JPEG or JSON (``messages.ImageRequest``); the ``fit_…`` functions do to a picture
+``decode_picture`` takes a PNG, a JPEG or JSON (``messages.ImageRequest``); the ``fit_…`` functions do to a picture
 what the makers of a data set did to theirs, so that a photograph of a pencilled 7 looks like one of its
 sevens.
 """
@@ -33,14 +33,14 @@ MAX_PIXELS: Final = 32_000_000
 WORKING_SIDE: Final = 1024
 """Larger pictures are averaged down to about this before they become floating-point numbers."""
 
-FOREGROUND: Final = 0.15
+FOREGROUND_THRESHOLD: Final = 0.15
 """Of the strongest deviation from the background: less than that is paper, not ink."""
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8\xff"
 
 
-def decode(payload: bytes) -> Picture:
+def decode_picture(payload: bytes) -> Picture:
     """The picture in a request: any size and colour mode, transparency on white, turned as EXIF says.
 
     Raises ``PayloadError`` saying what is wrong with it.
@@ -152,7 +152,7 @@ def _numbers_only(pixels: list[Any], depth: int = 4) -> bool:
     )
 
 
-def fit_digit(picture: Picture) -> Picture:
+def preprocess_digit(picture: Picture) -> Picture:
     """As in MNIST, shape (28, 28): the digit's box scaled into 20 × 20, its centre of mass in the middle.
 
     (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/.) A picture of 28 × 28 is taken as it is,
@@ -161,17 +161,17 @@ def fit_digit(picture: Picture) -> Picture:
     grey = to_grey(picture)
     if grey.shape == (28, 28):
         return _light_on_dark(grey)
-    ink = _crop(_ink(grey))
+    ink = _crop(_foreground(grey))
     scale = 20 / max(ink.shape)
     small = _full_contrast(_resize(ink, *(max(1, round(scale * side)) for side in ink.shape)))
     rows, columns = np.indices(small.shape)
     mass = max(float(small.sum()), 1e-6)
     top = round(13.5 - float((rows * small).sum()) / mass)
     left = round(13.5 - float((columns * small).sum()) / mass)
-    return _place(small, (28, 28), top, left)
+    return _paste(small, (28, 28), top, left)
 
 
-def fit_coarse_digit(picture: Picture) -> Picture:
+def preprocess_coarse_digit(picture: Picture) -> Picture:
     """As in scikit-learn's digits, shape (8, 8), values 0 to 16: the digit fills the height and is centred.
 
     There a value counts the ink in 4 × 4 cells of a bitmap of 32 × 32. A picture of 8 × 8 is taken as it
@@ -183,15 +183,15 @@ def fit_coarse_digit(picture: Picture) -> Picture:
         if grey.max() <= 16:
             grey = grey * np.float32(255 / 16)
         return _light_on_dark(grey) * np.float32(16 / 255)
-    ink = _crop(_ink(grey))
+    ink = _crop(_foreground(grey))
     height, width = ink.shape
     columns = min(26, max(1, round(32 * width / height)))
-    bitmap = _place(_resize(ink, 32, columns), (32, 32), 0, (32 - columns) // 2)
+    bitmap = _paste(_resize(ink, 32, columns), (32, 32), 0, (32 - columns) // 2)
     cells: Picture = bitmap.reshape(8, 4, 8, 4).mean(axis=(1, 3), dtype=np.float32)
     return _full_contrast(cells) * np.float32(16 / 255)
 
 
-def fit_garment(picture: Picture) -> Picture:
+def preprocess_garment(picture: Picture) -> Picture:
     """As in Fashion-MNIST, shape (28, 28): trimmed, the longer side scaled to 28, centred, light on dark.
 
     (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747, figure 1, but for the sharpening.) 28 × 28 is taken as
@@ -200,13 +200,13 @@ def fit_garment(picture: Picture) -> Picture:
     grey = to_grey(picture)
     if grey.shape == (28, 28):
         return _light_on_dark(grey)
-    ink = _crop(_ink(grey))
+    ink = _crop(_foreground(grey))
     scale = 28 / max(ink.shape)
     small = _resize(ink, *(max(1, round(scale * side)) for side in ink.shape))
-    return _place(small, (28, 28), (28 - small.shape[0]) // 2, (28 - small.shape[1]) // 2)
+    return _paste(small, (28, 28), (28 - small.shape[0]) // 2, (28 - small.shape[1]) // 2)
 
 
-def fit_colour(picture: Picture, side: int) -> Picture:
+def preprocess_colour(picture: Picture, side: int) -> Picture:
     """Shape (side, side, 3), the whole picture squeezed to it."""
     colour = np.repeat(picture[:, :, np.newaxis], 3, axis=2) if picture.ndim == 2 else picture
     if colour.shape[:2] == (side, side):
@@ -235,7 +235,7 @@ def _light_on_dark(grey: Picture) -> Picture:
     return np.float32(255) - grey if _is_dark_on_light(grey) else grey
 
 
-def _ink(grey: Picture) -> Picture:
+def _foreground(grey: Picture) -> Picture:
     """How far each pixel is from the background towards the foreground, stretched to 0 to 255."""
     background = np.float32(_border(grey))
     away = background - grey if _is_dark_on_light(grey) else grey - background
@@ -249,7 +249,7 @@ def _full_contrast(grey: Picture) -> Picture:
 
 def _crop(ink: Picture) -> Picture:
     """The box around the foreground; all of it if there is none."""
-    foreground = ink > FOREGROUND * 255
+    foreground = ink > FOREGROUND_THRESHOLD * 255
     rows, columns = np.flatnonzero(foreground.any(axis=1)), np.flatnonzero(foreground.any(axis=0))
     if not len(rows):
         return ink
@@ -263,7 +263,7 @@ def _resize(grey: Picture, height: int, width: int) -> Picture:
     return np.asarray(image, dtype=np.float32)
 
 
-def _place(small: Picture, shape: tuple[int, int], top: int, left: int) -> Picture:
+def _paste(small: Picture, shape: tuple[int, int], top: int, left: int) -> Picture:
     """``small`` on a black ground of ``shape``, moved inside if it would stick out."""
     top = min(max(top, 0), shape[0] - small.shape[0])
     left = min(max(left, 0), shape[1] - small.shape[1])

@@ -15,12 +15,12 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final
 
 from fl_edge.errors import UnknownTaskError
-from fl_edge.tasks.synthetic import values_of
+from fl_edge.tasks.synthetic import parameter_count
 
 if TYPE_CHECKING:
     from fl_edge.tasks.task import Task
 
-GROUP: Final = "fl_mqtt.tasks"
+ENTRY_POINT_GROUP: Final = "fl_mqtt.tasks"
 
 _BUILT_IN: Final = {
     "digits": "fl_edge.tasks.digits:DigitsTask",
@@ -32,12 +32,12 @@ _BUILT_IN: Final = {
 
 def names() -> tuple[str, ...]:
     """All tasks of this edge: the built-in ones, then others by name. Imports none of them."""
-    return (*_BUILT_IN, *sorted(_others()))
+    return (*_BUILT_IN, *sorted(_plugins()))
 
 
-def knows(name: str) -> bool:
+def has_task(name: str) -> bool:
     """Whether it is a task of this edge. Raises ``UnknownTaskError`` for a ``synthetic-N`` whose N cannot be."""
-    return name in names() or values_of(name) is not None
+    return name in names() or parameter_count(name) is not None
 
 
 @lru_cache(maxsize=64)
@@ -53,7 +53,7 @@ def load_task(name: str) -> Task:
         module, _, attribute = _BUILT_IN[name].partition(":")
         found = getattr(import_module(module), attribute)
     else:
-        entry = _others().get(name)
+        entry = _plugins().get(name)
         if entry is None:
             raise UnknownTaskError(f"task {name!r} is unknown here, expected one of: {', '.join(names())}")
         try:
@@ -71,5 +71,7 @@ def load_task(name: str) -> Task:
     return task
 
 
-def _others() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN}
+def _plugins() -> dict[str, EntryPoint]:
+    return {
+        entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in _BUILT_IN
+    }

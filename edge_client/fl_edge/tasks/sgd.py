@@ -14,7 +14,7 @@ from fl_edge.errors import CancelledError, DivergedError
 from fl_edge.tasks.task import Examples, TrainReport
 from fl_shared.protocol.messages import TrainingSettings
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def sgd(
@@ -23,7 +23,7 @@ def sgd(
     settings: TrainingSettings,
     seed: np.random.SeedSequence,
     cancelled: Callable[[], bool],
-    loss_of: Loss = functional.cross_entropy,
+    loss_of: LossFunction = functional.cross_entropy,
 ) -> TrainReport:
     """Train ``model`` in place; the last minibatch of an epoch may be smaller. Momentum starts at zero.
 
@@ -36,7 +36,7 @@ def sgd(
     examples = examples.to(device)
     # Shuffling is drawn on the CPU, so that the order does not depend on the device.
     generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-    descend = _Descent(model, settings.lr, settings.momentum)
+    descend = _SgdOptimizer(model, settings.lr, settings.momentum)
     steps, loss = 0, math.nan
     for epoch in range(settings.epochs):
         order = torch.randperm(len(examples), generator=generator).to(device)
@@ -61,7 +61,7 @@ def sgd(
     return TrainReport(steps, loss)
 
 
-class _Descent:
+class _SgdOptimizer:
     """To the bit what ``torch.optim.SGD`` does, which takes a second and 900 modules to construct at first."""
 
     def __init__(self, model: nn.Module, lr: float, momentum: float) -> None:

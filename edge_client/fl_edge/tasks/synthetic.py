@@ -7,16 +7,18 @@ from typing import Final
 
 from fl_edge.errors import UnknownTaskError
 
-PREFIX: Final = "synthetic-"
-MAX_VALUES: Final = 2**29
+NAME_PREFIX: Final = "synthetic-"
+MAX_PARAMETERS: Final = 2**29
 """What makes the largest model that anybody takes (2 GiB)."""
 
 
-def values_of(name: str) -> int | None:
+def parameter_count(name: str) -> int | None:
     """N of ``synthetic-N``; null for other tasks. Raises ``UnknownTaskError`` for an N that cannot be."""
-    if not name.startswith(PREFIX):
+    if not name.startswith(NAME_PREFIX):
         return None
-    number = name.removeprefix(PREFIX)
-    if re.fullmatch(r"[1-9][0-9]{0,9}", number) is None or int(number) > MAX_VALUES:
-        raise UnknownTaskError(f"task {name!r}: expected synthetic-N with N parameters, 1 to {MAX_VALUES}")
+    number = name.removeprefix(NAME_PREFIX)
+    if re.fullmatch(r"[1-9][0-9]{0,9}", number) is None or int(number) > MAX_PARAMETERS:
+        raise UnknownTaskError(
+            f"task {name!r}: expected synthetic-N with N parameters, 1 to {MAX_PARAMETERS}"
+        )
     return int(number)

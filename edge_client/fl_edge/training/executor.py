@@ -15,7 +15,7 @@ from fl_shared.tensors.manifest import Manifest, Vector
 if TYPE_CHECKING:
     from fl_edge.tasks.task import Scores
 
-MakeVector = Callable[[int], Vector]
+VectorAllocator = Callable[[int], Vector]
 """Makes the vector, of so many values, in which a result goes: to be called once, and filled."""
 
 
@@ -46,7 +46,7 @@ class Executor(Protocol):
     def look(self, partition: Partition | None) -> DataSummary:
         """What there is to learn from, and what is learnt."""
 
-    def initial(self, seed: int, make: MakeVector) -> Manifest:
+    def initial(self, seed: int, make: VectorAllocator) -> Manifest:
         """Fills the first weights, which depend on ``seed`` alone."""
 
     def train(
@@ -58,7 +58,7 @@ class Executor(Protocol):
         round_number: int,
         client: str,
         cancelled: Callable[[], bool],
-        make: MakeVector,
+        make: VectorAllocator,
     ) -> TrainedUpdate:
         """Local − base, in the vector that ``make`` gives. ``base`` may be written to."""
 

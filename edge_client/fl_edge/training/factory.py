@@ -12,10 +12,10 @@ from fl_edge.training.executor import Executor
 def executor_for(task: str, data_dir: Path | None, device: str) -> Executor:
     """Raises ``UnknownTaskError``."""
     from fl_edge.tasks.registry import load_task
-    from fl_edge.tasks.synthetic import values_of
+    from fl_edge.tasks.synthetic import parameter_count
     from fl_edge.training.synthetic_executor import SyntheticExecutor
 
-    values = values_of(task)
+    values = parameter_count(task)
     if values is not None:
         return SyntheticExecutor(values)
     from fl_edge.training.torch_executor import TorchExecutor

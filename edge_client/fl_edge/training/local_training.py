@@ -13,12 +13,12 @@ from torch import nn
 
 from fl_edge.errors import DivergedError, ManifestMismatchError
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task
-from fl_edge.training.executor import MakeVector, TrainedUpdate, edge_seed
+from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
 from fl_shared.protocol.messages import TrainingSettings, UpdateMetrics
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, unflatten
 
 
-def settle_torch() -> None:
+def configure_torch() -> None:
     """Make this process train repeatably and at full speed: to be called once, before anything else.
 
     One thread, since a worker has one core and the number of threads changes the bits; denormal numbers are
@@ -28,14 +28,14 @@ def settle_torch() -> None:
     torch.set_flush_denormal(True)
 
 
-def initial(task: Task, seed: int) -> tuple[Manifest, Vector]:
+def initial_weights(task: Task, seed: int) -> tuple[Manifest, Vector]:
     """The first weights, as round 0 sends them: a pure function of the task and ``seed``."""
     model = task.model(seed)
-    manifest = manifest_in(task, model)
+    manifest = shared_manifest(task, model)
     return manifest, _vector(task, model, manifest)
 
 
-def manifest_in(task: Task, model: nn.Module) -> Manifest:
+def shared_manifest(task: Task, model: nn.Module) -> Manifest:
     """The manifest of what ``task`` shares of ``model``."""
     shared = task.shared(model)
     state = model.state_dict()
@@ -56,7 +56,7 @@ def model_from(
     too short or too long for ``manifest``.
     """
     model = task.model(seed)
-    check_manifest(task, manifest, manifest_in(task, model))
+    check_manifests_match(task, manifest, shared_manifest(task, model))
     state = model.state_dict()
     with torch.no_grad():
         for name, array in unflatten(vector, manifest).items():
@@ -64,7 +64,7 @@ def model_from(
     return model.to(device)
 
 
-def check_manifest(task: Task, sent: Manifest, own: Manifest) -> None:
+def check_manifests_match(task: Task, sent: Manifest, own: Manifest) -> None:
     """Raise ``ManifestMismatchError`` unless both name the same arrays, shapes and roles."""
     if sent.digest == own.digest:
         return
@@ -87,7 +87,7 @@ def train_update(
     client: str,
     cancelled: Callable[[], bool],
     device: torch.device | str = "cpu",
-    make: MakeVector | None = None,
+    make: VectorAllocator | None = None,
 ) -> TrainedUpdate:
     """Train from ``base`` on ``data``: a pure function of these, but for the seconds. ``make``: where the delta
     goes, if that matters.

@@ -10,11 +10,11 @@ import numpy as np
 
 from fl_edge.errors import PayloadError
 from fl_edge.tasks.task import Scores
-from fl_edge.training.executor import DataSummary, MakeVector, TrainedUpdate, edge_seed
+from fl_edge.training.executor import DataSummary, TrainedUpdate, VectorAllocator, edge_seed
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings, UpdateMetrics
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 
-LARGEST: Final = 1e-3
+MAX_MAGNITUDE: Final = 1e-3
 """Of a change, and of a first weight."""
 _BLOCK: Final = 65_521
 """Random values that are drawn; then they repeat. A prime, so that no two chunks of a power of two are the same."""
@@ -33,7 +33,7 @@ class SyntheticExecutor:
     def look(self, partition: Partition | None) -> DataSummary:
         return DataSummary(0 if partition is None else 1, 0, self._manifest)
 
-    def initial(self, seed: int, make: MakeVector) -> Manifest:
+    def initial(self, seed: int, make: VectorAllocator) -> Manifest:
         _fill(make(self._manifest.values), np.random.SeedSequence(seed))
         return self._manifest
 
@@ -46,7 +46,7 @@ class SyntheticExecutor:
         round_number: int,
         client: str,
         cancelled: Callable[[], bool],  # noqa: ARG002  there is no time for it
-        make: MakeVector,
+        make: VectorAllocator,
     ) -> TrainedUpdate:
         started = time.perf_counter()
         self._check(base, manifest)
@@ -85,7 +85,7 @@ class SyntheticExecutor:
 def _fill(vector: Vector, seed: np.random.SeedSequence) -> None:
     block = np.random.default_rng(seed).random(_BLOCK, dtype=np.float32)
     block -= np.float32(0.5)
-    block *= np.float32(2 * LARGEST)
+    block *= np.float32(2 * MAX_MAGNITUDE)
     for start in range(0, len(vector), _BLOCK):
         piece = vector[start : start + _BLOCK]
         piece[:] = block[: len(piece)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from fl_edge.tasks import classes
 from fl_edge.tasks.task import Scores, Task
 from fl_edge.training import local_training
-from fl_edge.training.executor import DataSummary, MakeVector, TrainedUpdate
+from fl_edge.training.executor import DataSummary, TrainedUpdate, VectorAllocator
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector
 
@@ -17,19 +17,19 @@ class TorchExecutor:
     """``data_dir``: where the data set's files lie, if the user has said so."""
 
     def __init__(self, task: Task, data_dir: Path | None, device: str) -> None:
-        local_training.settle_torch()
+        local_training.configure_torch()
         self._task, self._data_dir, self._device = task, data_dir, device
 
     def look(self, partition: Partition | None) -> DataSummary:
-        manifest = local_training.manifest_in(self._task, self._task.model(0))
+        manifest = local_training.shared_manifest(self._task, self._task.model(0))
         if partition is None:
             return DataSummary(0, 0, manifest)
         data = self._task.load(partition, self._data_dir)
         held = 0 if data.holdout is None else len(data.holdout)
-        return DataSummary(len(data.train), held, manifest, classes.count(self._task.labels, data))
+        return DataSummary(len(data.train), held, manifest, classes.count_labels(self._task.labels, data))
 
-    def initial(self, seed: int, make: MakeVector) -> Manifest:
-        manifest, weights = local_training.initial(self._task, seed)
+    def initial(self, seed: int, make: VectorAllocator) -> Manifest:
+        manifest, weights = local_training.initial_weights(self._task, seed)
         make(manifest.values)[:] = weights
         return manifest
 
@@ -42,7 +42,7 @@ class TorchExecutor:
         round_number: int,
         client: str,
         cancelled: Callable[[], bool],
-        make: MakeVector,
+        make: VectorAllocator,
     ) -> TrainedUpdate:
         return local_training.train_update(
             self._task,

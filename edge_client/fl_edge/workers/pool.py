@@ -18,22 +18,22 @@ from typing import IO, Final, assert_never
 
 from fl_edge.workers.process import WorkerProcess
 from fl_edge.workers.protocol import (
-    Cancel,
-    Do,
-    Done,
-    Evaluate,
-    Failed,
-    ForgetModel,
+    CacheModel,
+    CancelJob,
+    EvaluateJob,
+    EvictModel,
+    FailureOutcome,
     FromWorker,
-    Initial,
+    InitialWeightsJob,
     Job,
+    JobFinished,
     JobResult,
-    KeepModel,
-    Load,
-    Predict,
+    LoadJob,
+    PredictJob,
     Ready,
+    RunJob,
     ToWorker,
-    Train,
+    TrainJob,
     WorkerUnavailable,
 )
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
@@ -43,15 +43,15 @@ CANCEL_GRACE: Final = 30.0
 CLOSE_GRACE: Final = 3.0
 MAX_FAILURES: Final = 5
 """Deaths of a worker in a row, with no job done in between, after which it is not replaced."""
-FIRST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 30.0
-MODELS_KEPT: Final = 4
-"""In each worker at most, and only those that are no larger than `BYTES_KEPT` together."""
-BYTES_KEPT: Final = 256 * 2**20
+FIRST_RESTART_DELAY: Final = 0.5
+MAX_RESTART_DELAY: Final = 30.0
+MAX_CACHED_MODELS: Final = 4
+"""In each worker at most, and only those that are no larger than `MAX_CACHED_BYTES` together."""
+MAX_CACHED_BYTES: Final = 256 * 2**20
 """A model lies in memory once for all workers, but cannot be let go while one of them keeps it."""
-PREDICTIONS_AHEAD: Final = 4
+MAX_PREDICTIONS_PER_WORKER: Final = 4
 """Given to a worker at once."""
-PREDICTIONS_WAITING: Final = 1024
+MAX_QUEUED_PREDICTIONS: Final = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -75,9 +75,9 @@ class _Slot:
 
 
 @dataclass(slots=True, eq=False)
-class _Pending:
+class _PendingJob:
     job: Job
-    model: KeepModel | None = None
+    model: CacheModel | None = None
     slot: _Slot | None = None
     cancelled: bool = False
 
@@ -107,7 +107,7 @@ class Pool:
         self._lock = threading.Condition()
         self._closing = threading.Event()
         self._numbers = itertools.count(1)
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, _PendingJob] = {}
         self._queue: deque[int] = deque()
         self._prediction_queue: deque[int] = deque()
         self._slots = [_Slot(number) for number in range(workers)]
@@ -121,47 +121,49 @@ class Pool:
     # --- what can be asked for; each returns the job's id
 
     def load(self, client: str, task: str, partition: Partition | None) -> int:
-        return self._submit(_Pending(Load(client, task, partition)))
+        return self._submit(_PendingJob(LoadJob(client, task, partition)))
 
     def initial(self, task: str, seed: int) -> int:
-        return self._submit(_Pending(Initial(task, seed)))
+        return self._submit(_PendingJob(InitialWeightsJob(task, seed)))
 
     def train(
         self,
         client: str,
         task: str,
         partition: Partition,
-        base: KeepModel | None,
+        base: CacheModel | None,
         settings: TrainingSettings,
         round: int,  # noqa: A002  it is what the wire calls it
     ) -> int:
         digest = None if base is None else base.digest
-        return self._submit(_Pending(Train(client, task, partition, digest, settings, round), base))
+        return self._submit(_PendingJob(TrainJob(client, task, partition, digest, settings, round), base))
 
     def evaluate(
-        self, client: str, task: str, split: Split, partition: Partition | None, model: KeepModel
+        self, client: str, task: str, split: Split, partition: Partition | None, model: CacheModel
     ) -> int:
-        return self._submit(_Pending(Evaluate(client, task, split, partition, model.digest), model))
+        return self._submit(_PendingJob(EvaluateJob(client, task, split, partition, model.digest), model))
 
-    def predict(self, task: str, model: KeepModel, payload: bytes) -> int:
-        return self._submit(_Pending(Predict(task, model.digest, payload), model))
+    def predict(self, task: str, model: CacheModel, payload: bytes) -> int:
+        return self._submit(_PendingJob(PredictJob(task, model.digest, payload), model))
 
     def cancel(self, job_id: int) -> None:
         """Call a job off: its result will be ``cancelled``, unless it is done already. Predictions go on."""
         with self._lock:
             pending = self._pending.get(job_id)
-            if pending is None or pending.cancelled or isinstance(pending.job, Predict):
+            if pending is None or pending.cancelled or isinstance(pending.job, PredictJob):
                 return
             pending.cancelled = True
             if pending.slot is not None:
-                pending.slot.send(Cancel(job_id))
+                pending.slot.send(CancelJob(job_id))
                 timer = threading.Timer(CANCEL_GRACE, self._kill_if_still_at, (pending.slot, job_id))
                 timer.daemon = True
                 timer.start()
                 return
             self._queue.remove(job_id)
             del self._pending[job_id]
-        self._deliver([JobResult(job_id, pending.job, Failed("cancelled", "cancelled while waiting"), 0.0)])
+        self._deliver(
+            [JobResult(job_id, pending.job, FailureOutcome("cancelled", "cancelled while waiting"), 0.0)]
+        )
 
     @property
     def ready(self) -> int:
@@ -195,19 +197,19 @@ class Pool:
 
     # --- jobs
 
-    def _submit(self, pending: _Pending) -> int:
+    def _submit(self, pending: _PendingJob) -> int:
         with self._lock:
             job_id = next(self._numbers)
             refusal = self._fate()
-            if isinstance(pending.job, Predict) and len(self._prediction_queue) >= PREDICTIONS_WAITING:
-                refusal = f"{PREDICTIONS_WAITING} predictions are already waiting"
+            if isinstance(pending.job, PredictJob) and len(self._prediction_queue) >= MAX_QUEUED_PREDICTIONS:
+                refusal = f"{MAX_QUEUED_PREDICTIONS} predictions are already waiting"
             if refusal is None:
                 self._pending[job_id] = pending
-                waiting = self._prediction_queue if isinstance(pending.job, Predict) else self._queue
+                waiting = self._prediction_queue if isinstance(pending.job, PredictJob) else self._queue
                 waiting.append(job_id)
                 self._dispatch()
                 return job_id
-        self._deliver([JobResult(job_id, pending.job, Failed("failed", refusal), 0.0)])
+        self._deliver([JobResult(job_id, pending.job, FailureOutcome("failed", refusal), 0.0)])
         return job_id
 
     def _dispatch(self) -> None:
@@ -217,7 +219,7 @@ class Pool:
                 slot.job = self._queue.popleft()
                 self._assign(slot, slot.job)
         while self._prediction_queue:
-            free = [s for s in self._slots if s.ready and len(s.predictions) < PREDICTIONS_AHEAD]
+            free = [s for s in self._slots if s.ready and len(s.predictions) < MAX_PREDICTIONS_PER_WORKER]
             if not free:
                 return
             slot = min(free, key=lambda s: (s.job is not None, len(s.predictions)))
@@ -231,9 +233,9 @@ class Pool:
         if pending.model is not None:
             self._provide(slot, pending.model)
             pending.model = None
-        slot.send(Do(job_id, pending.job))
+        slot.send(RunJob(job_id, pending.job))
 
-    def _provide(self, slot: _Slot, model: KeepModel) -> None:
+    def _provide(self, slot: _Slot, model: CacheModel) -> None:
         """Gives the worker a model that it has not, and takes others from it that it needs less.
 
         The worker takes models and jobs in the order sent, so none in hand loses its model.
@@ -243,10 +245,10 @@ class Pool:
             slot.models[model.digest] = model.weights.size
         slot.models.move_to_end(model.digest)
         while len(slot.models) > 1 and (
-            len(slot.models) > MODELS_KEPT or sum(slot.models.values()) > BYTES_KEPT
+            len(slot.models) > MAX_CACHED_MODELS or sum(slot.models.values()) > MAX_CACHED_BYTES
         ):
             digest, _ = slot.models.popitem(last=False)
-            slot.send(ForgetModel(digest))
+            slot.send(EvictModel(digest))
 
     def _deliver(self, results: list[JobResult]) -> None:
         for result in results:
@@ -268,7 +270,7 @@ class Pool:
                 if slot.fate is None and slot.failures >= MAX_FAILURES:
                     slot.fate = f"{detail}; {slot.failures} times in a row"
                 lost = self._bury(slot, detail)
-                pause = min(FIRST_PAUSE * 2 ** (slot.failures - 1), LONGEST_PAUSE)
+                pause = min(FIRST_RESTART_DELAY * 2 ** (slot.failures - 1), MAX_RESTART_DELAY)
                 self._lock.notify_all()
             self._deliver(lost)
             if slot.fate is not None or self._closing.wait(pause):
@@ -298,7 +300,7 @@ class Pool:
                     self._lock.notify_all()
                 case WorkerUnavailable(detail=detail):
                     slot.fate = detail
-                case Done(id=job_id, outcome=outcome, seconds=seconds):
+                case JobFinished(id=job_id, outcome=outcome, seconds=seconds):
                     slot.failures = 0
                     slot.predictions.discard(job_id)
                     if slot.job == job_id:
@@ -324,7 +326,11 @@ class Pool:
         results = []
         for job_id in in_hand:
             pending = self._pending.pop(job_id)
-            failed = Failed("cancelled", "cancelled") if pending.cancelled else Failed("failed", detail)
+            failed = (
+                FailureOutcome("cancelled", "cancelled")
+                if pending.cancelled
+                else FailureOutcome("failed", detail)
+            )
             results.append(JobResult(job_id, pending.job, failed, 0.0))
         return results
 

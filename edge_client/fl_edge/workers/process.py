@@ -16,7 +16,7 @@ from typing import IO, Final, cast
 
 from fl_edge.workers.protocol import FromWorker, ToWorker, read_frame, write_frame
 
-LAST_BREATH: Final = 3.0
+EXIT_TIMEOUT: Final = 3.0
 """Seconds that a worker may live on after it has closed its end of the socket."""
 
 
@@ -95,7 +95,7 @@ class WorkerProcess:
             while (frame := cast(FromWorker | None, read_frame(self._ear))) is not None:
                 yield frame
                 del frame  # it may have a large vector in it
-        if not self.wait(LAST_BREATH):
+        if not self.wait(EXIT_TIMEOUT):
             self.kill()
             self._process.wait()
         self.hang_up()

@@ -26,7 +26,7 @@ FailureKind = Literal["cancelled", "data-missing", "bad-payload", "unknown-task"
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadJob:
     """Look at ``client``'s part (none: at the task alone)."""
 
     client: str
@@ -35,7 +35,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Initial:
+class InitialWeightsJob:
     """Make first weights."""
 
     task: str
@@ -43,7 +43,7 @@ class Initial:
 
 
 @dataclass(frozen=True, slots=True)
-class Train:
+class TrainJob:
     """Train from the model ``base``. Without one (round 0) first weights are made and nothing is trained."""
 
     client: str
@@ -55,7 +55,7 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluate:
+class EvaluateJob:
     """Evaluate the model ``digest`` on the test split, or on the holdout of ``client``'s part."""
 
     client: str
@@ -66,7 +66,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True, slots=True)
-class Predict:
+class PredictJob:
     """Answer ``payload`` with the model ``digest``."""
 
     task: str
@@ -74,12 +74,12 @@ class Predict:
     payload: bytes
 
 
-# Models are named by their digests: the worker has been given them before, each once (`KeepModel`).
-Job = Load | Initial | Train | Evaluate | Predict
+# Models are named by their digests: the worker has been given them before, each once (`CacheModel`).
+Job = LoadJob | InitialWeightsJob | TrainJob | EvaluateJob | PredictJob
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadOutcome:
     """``examples``: for training; both counts are 0 if no partition was named.
 
     ``labels``: how many of both there are of each class, where the task names its classes; it stays on this machine.
@@ -92,13 +92,13 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Initialised:
+class InitialWeightsOutcome:
     manifest: Manifest
     weights: SharedBytes
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainOutcome:
     """``delta``: local − base; the whole weights if there was no base (then ``steps`` is 0).
 
     ``digest``: of an update with this section only (protocol, 3.4).
@@ -114,7 +114,7 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class EvaluateOutcome:
     """``more``: further metrics of the task."""
 
     examples: int
@@ -125,18 +125,20 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
-class Predicted:
+class PredictOutcome:
     label: str
     probabilities: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailureOutcome:
     kind: FailureKind
     message: str
 
 
-Outcome = Loaded | Initialised | Trained | Evaluated | Predicted | Failed
+JobOutcome = (
+    LoadOutcome | InitialWeightsOutcome | TrainOutcome | EvaluateOutcome | PredictOutcome | FailureOutcome
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class JobResult:
 
     id: int
     job: Job
-    outcome: Outcome
+    outcome: JobOutcome
     seconds: float
 
 
@@ -153,18 +155,18 @@ class JobResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Do:
+class RunJob:
     id: int
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
+class CancelJob:
     id: int
 
 
 @dataclass(frozen=True, slots=True)
-class KeepModel:
+class CacheModel:
     """A model for jobs that name it, until it is to be forgotten."""
 
     digest: str
@@ -173,7 +175,7 @@ class KeepModel:
 
 
 @dataclass(frozen=True, slots=True)
-class ForgetModel:
+class EvictModel:
     """Jobs that were given before keep it."""
 
     digest: str
@@ -195,31 +197,41 @@ class WorkerUnavailable:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class JobFinished:
     id: int
-    outcome: Outcome
+    outcome: JobOutcome
     seconds: float
 
 
-ToWorker = Do | Cancel | KeepModel | ForgetModel
-FromWorker = Ready | WorkerUnavailable | Done
+ToWorker = RunJob | CancelJob | CacheModel | EvictModel
+FromWorker = Ready | WorkerUnavailable | JobFinished
 
 _CLASSES: Final[dict[str, type[Any]]] = {
     kind.__name__: kind
     for kind in (
-        Load, Initial, Train, Evaluate, Predict, Loaded, Initialised, Trained, Evaluated, Predicted, Failed,
-        Do, Cancel, KeepModel, ForgetModel, Ready, WorkerUnavailable, Done,
+        LoadJob,
+        InitialWeightsJob,
+        TrainJob,
+        EvaluateJob,
+        PredictJob,
+        LoadOutcome,
+        InitialWeightsOutcome,
+        TrainOutcome,
+        EvaluateOutcome,
+        PredictOutcome,
+        FailureOutcome,
+        RunJob, CancelJob, CacheModel, EvictModel, Ready, WorkerUnavailable, JobFinished,
     )
 }  # fmt: skip
-_MODELS: Final[dict[str, type[BaseModel]]] = {
+_PYDANTIC_FIELDS: Final[dict[str, type[BaseModel]]] = {
     "partition": Partition,
     "manifest": Manifest,
     "settings": TrainingSettings,
     "metrics": UpdateMetrics,
     "confusion": Confusion,
 }
-_SHARED: Final = frozenset({"weights", "delta"})
-_NESTED: Final = frozenset({"job", "outcome"})
+_SHARED_MEMORY_FIELDS: Final = frozenset({"weights", "delta"})
+_NESTED_FIELDS: Final = frozenset({"job", "outcome"})
 _MAX_FDS: Final = 1
 _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -227,7 +239,7 @@ _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 def write_frame(stream: socket.socket, frame: ToWorker | FromWorker) -> None:
     """Raises ``OSError`` when the other end is gone."""
     shared: list[SharedBytes] = []
-    data = cast(bytes, msgpack.packb(_plain(frame, shared), use_bin_type=True))
+    data = cast(bytes, msgpack.packb(_to_map(frame, shared), use_bin_type=True))
     if len(data) > MAX_FRAME:
         raise ValueError(f"a frame of {len(data)} bytes, expected at most {MAX_FRAME}")
     header = _LENGTH.pack(len(data))
@@ -251,7 +263,7 @@ def read_frame(stream: socket.socket) -> Any:
         return None
     if len(data) < length:
         return None
-    return _typed(msgpack.unpackb(data, raw=False, strict_map_key=False), fds)
+    return _from_map(msgpack.unpackb(data, raw=False, strict_map_key=False), fds)
 
 
 def _read(stream: socket.socket, length: int) -> bytearray:
@@ -263,7 +275,7 @@ def _read(stream: socket.socket, length: int) -> bytearray:
     return data if have == length else bytearray(view[:have])
 
 
-def _plain(thing: Any, shared: list[SharedBytes]) -> dict[str, Any]:
+def _to_map(thing: Any, shared: list[SharedBytes]) -> dict[str, Any]:
     plain: dict[str, Any] = {"is": type(thing).__name__}
     for item in fields(thing):
         value = getattr(thing, item.name)
@@ -272,21 +284,21 @@ def _plain(thing: Any, shared: list[SharedBytes]) -> dict[str, Any]:
         elif isinstance(value, SharedBytes):
             shared.append(value)
             value = [value.start, value.size]
-        elif item.name in _NESTED:
-            value = _plain(value, shared)
+        elif item.name in _NESTED_FIELDS:
+            value = _to_map(value, shared)
         plain[item.name] = value
     return plain
 
 
-def _typed(plain: dict[str, Any], fds: list[int]) -> Any:
+def _from_map(plain: dict[str, Any], fds: list[int]) -> Any:
     values: dict[str, Any] = {}
     for name, value in plain.items():
-        if name in _MODELS and value is not None:
-            values[name] = _MODELS[name].model_validate_json(value)
-        elif name in _SHARED:
+        if name in _PYDANTIC_FIELDS and value is not None:
+            values[name] = _PYDANTIC_FIELDS[name].model_validate_json(value)
+        elif name in _SHARED_MEMORY_FIELDS:
             values[name] = SharedBytes.adopt(fds.pop(0), *value)
-        elif name in _NESTED:
-            values[name] = _typed(value, fds)
+        elif name in _NESTED_FIELDS:
+            values[name] = _from_map(value, fds)
         elif name != "is":
             values[name] = value
     return _CLASSES[plain["is"]](**values)

@@ -38,27 +38,27 @@ from fl_edge.errors import (
 from fl_edge.training.executor import Executor
 from fl_edge.training.factory import executor_for
 from fl_edge.workers.protocol import (
-    Cancel,
-    Do,
-    Done,
-    Evaluate,
-    Evaluated,
-    Failed,
-    ForgetModel,
+    CacheModel,
+    CancelJob,
+    EvaluateJob,
+    EvaluateOutcome,
+    EvictModel,
+    FailureOutcome,
     FromWorker,
-    Initial,
-    Initialised,
+    InitialWeightsJob,
+    InitialWeightsOutcome,
     Job,
-    KeepModel,
-    Load,
-    Loaded,
-    Outcome,
-    Predict,
-    Predicted,
+    JobFinished,
+    JobOutcome,
+    LoadJob,
+    LoadOutcome,
+    PredictJob,
+    PredictOutcome,
     Ready,
+    RunJob,
     ToWorker,
-    Train,
-    Trained,
+    TrainJob,
+    TrainOutcome,
     WorkerUnavailable,
     read_frame,
     write_frame,
@@ -73,10 +73,10 @@ MAX_MESSAGE: Final = 1000
 
 
 @dataclass(slots=True)
-class _Kept:
+class _CachedModel:
     """A model that was given, and what predicts with it, by task (made for the first request that needs it)."""
 
-    given: KeepModel
+    given: CacheModel
     predictors: dict[str, Callable[[bytes], dict[str, float]]] = field(default_factory=dict)
 
     def weights(self) -> Vector:
@@ -87,7 +87,7 @@ class _Kept:
         return np.frombuffer(data, dtype=WIRE_DTYPE).astype(np.float32, copy=False)
 
 
-class _Result:
+class _ResultBuffer:
     """Where a job's vector goes: memory that the parent will see, too."""
 
     def __init__(self) -> None:
@@ -107,8 +107,8 @@ class Worker:
         self._data_dir = data_dir
         self._device = device
         self._cold = cold
-        self._jobs: SimpleQueue[tuple[Do, _Kept | None]] = SimpleQueue()
-        self._predictions: SimpleQueue[tuple[Do, _Kept | None]] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[RunJob, _CachedModel | None]] = SimpleQueue()
+        self._predictions: SimpleQueue[tuple[RunJob, _CachedModel | None]] = SimpleQueue()
         self._open: dict[int, threading.Event] = {}
 
     def run(self) -> int:
@@ -132,9 +132,9 @@ class Worker:
         try:
             import torch
 
-            from fl_edge.training.local_training import settle_torch
+            from fl_edge.training.local_training import configure_torch
 
-            settle_torch()
+            configure_torch()
             torch.zeros(1, device=self._device)
         except ImportError as error:
             return f"torch cannot be imported ({error}): pip install 'fl-mqtt[edge]'"
@@ -143,20 +143,20 @@ class Worker:
         return None
 
     def _receive(self) -> NoReturn:
-        models: dict[str, _Kept] = {}
+        models: dict[str, _CachedModel] = {}
         try:
             while (frame := cast(ToWorker | None, read_frame(self._stream))) is not None:
                 match frame:
-                    case KeepModel(digest=digest):
-                        models[digest] = _Kept(frame)
-                    case ForgetModel(digest=digest):
+                    case CacheModel(digest=digest):
+                        models[digest] = _CachedModel(frame)
+                    case EvictModel(digest=digest):
                         models.pop(digest, None)
-                    case Do(job=Predict(digest=digest)):
+                    case RunJob(job=PredictJob(digest=digest)):
                         self._predictions.put((frame, models.get(digest)))
-                    case Do(id=number, job=job):
+                    case RunJob(id=number, job=job):
                         self._open[number] = threading.Event()
-                        self._jobs.put((frame, models.get(_model_of(job) or "")))
-                    case Cancel(id=number):
+                        self._jobs.put((frame, models.get(_model_digest(job) or "")))
+                    case CancelJob(id=number):
                         if number in self._open:
                             self._open[number].set()
                     case _:
@@ -173,49 +173,49 @@ class Worker:
         except OSError:  # the parent is gone
             os._exit(0)
 
-    def _answer(self, do: Do, perform: Callable[[Job], Outcome]) -> None:
+    def _answer(self, do: RunJob, perform: Callable[[Job], JobOutcome]) -> None:
         started = time.perf_counter()
-        outcome: Outcome
+        outcome: JobOutcome
         try:
             outcome = perform(do.job)
         except Exception as error:
             outcome = _failure(error)
-        self._send(Done(do.id, outcome, time.perf_counter() - started))
+        self._send(JobFinished(do.id, outcome, time.perf_counter() - started))
 
-    def _perform(self, job: Job, kept: _Kept | None, cancelled: Callable[[], bool]) -> Outcome:
+    def _perform(self, job: Job, kept: _CachedModel | None, cancelled: Callable[[], bool]) -> JobOutcome:
         if cancelled():
             raise CancelledError("cancelled before it started")
         craft = executor_for(job.task, self._data_dir, self._device)
         match job:
-            case Load(partition=partition):
+            case LoadJob(partition=partition):
                 seen = craft.look(partition)
-                return Loaded(seen.examples, seen.holdout_examples, seen.manifest, seen.labels)
-            case Initial(seed=seed):
-                result = _Result()
-                return Initialised(craft.initial(seed, result.make), result.memory)
-            case Train():
+                return LoadOutcome(seen.examples, seen.holdout_examples, seen.manifest, seen.labels)
+            case InitialWeightsJob(seed=seed):
+                result = _ResultBuffer()
+                return InitialWeightsOutcome(craft.initial(seed, result.make), result.memory)
+            case TrainJob():
                 return self._train(craft, job, kept, cancelled)
-            case Evaluate(split=split, partition=partition):
+            case EvaluateJob(split=split, partition=partition):
                 assert kept is not None
                 scores = craft.evaluate(kept.weights(), kept.given.manifest, split, partition)
                 # How a holdout's classes are spread is its owner's secret; the test split's is known to everybody.
                 confusion = scores.confusion if split == "test" else None
-                return Evaluated(
+                return EvaluateOutcome(
                     scores.examples, scores.loss, scores.accuracy, dict(scores.metrics), confusion
                 )
-            case Predict():
+            case PredictJob():
                 raise AssertionError("predictions have a thread of their own")
             case _:
                 assert_never(job)
 
     def _train(
-        self, craft: Executor, job: Train, kept: _Kept | None, cancelled: Callable[[], bool]
-    ) -> Trained:
-        result = _Result()
+        self, craft: Executor, job: TrainJob, kept: _CachedModel | None, cancelled: Callable[[], bool]
+    ) -> TrainOutcome:
+        result = _ResultBuffer()
         if job.base is None:
             examples = craft.look(job.partition).examples
             manifest = craft.initial(job.settings.seed, result.make)
-            return _trained(manifest, result, examples, 0, 0.0, UpdateMetrics())
+            return _train_outcome(manifest, result, examples, 0, 0.0, UpdateMetrics())
         assert kept is not None
         manifest, weights = kept.given.manifest, kept.weights()
         _check_finite(weights)
@@ -229,7 +229,7 @@ class Worker:
             cancelled,
             result.make,
         )
-        return _trained(manifest, result, update.examples, update.steps, update.seconds, update.metrics)
+        return _train_outcome(manifest, result, update.examples, update.steps, update.seconds, update.metrics)
 
     def _predict(self) -> NoReturn:
         """The predictor's thread."""
@@ -237,8 +237,8 @@ class Worker:
             do, kept = self._predictions.get()
             self._answer(do, partial(self._predicted, kept=kept))
 
-    def _predicted(self, job: Job, kept: _Kept | None) -> Predicted:
-        assert isinstance(job, Predict)
+    def _predicted(self, job: Job, kept: _CachedModel | None) -> PredictOutcome:
+        assert isinstance(job, PredictJob)
         assert kept is not None
         if job.task not in kept.predictors:
             craft = executor_for(job.task, self._data_dir, self._device)
@@ -246,7 +246,7 @@ class Worker:
         probabilities = kept.predictors[job.task](job.payload)
         if not all(math.isfinite(probability) for probability in probabilities.values()):
             raise DivergedError("the model's output is not finite")
-        return Predicted(max(probabilities, key=probabilities.__getitem__), probabilities)
+        return PredictOutcome(max(probabilities, key=probabilities.__getitem__), probabilities)
 
 
 def _check_finite(weights: Vector) -> None:
@@ -256,41 +256,46 @@ def _check_finite(weights: Vector) -> None:
         raise ValueError(f"the received model: value {index} is {weights[index]}, expected a finite number")
 
 
-def _model_of(job: Job) -> str | None:
+def _model_digest(job: Job) -> str | None:
     match job:
-        case Train(base=digest) | Evaluate(digest=digest) | Predict(digest=digest):
+        case TrainJob(base=digest) | EvaluateJob(digest=digest) | PredictJob(digest=digest):
             return digest
-        case Load() | Initial():
+        case LoadJob() | InitialWeightsJob():
             return None
         case _:
             assert_never(job)
 
 
-def _trained(
-    manifest: Manifest, result: _Result, examples: int, steps: int, seconds: float, metrics: UpdateMetrics
-) -> Trained:
+def _train_outcome(
+    manifest: Manifest,
+    result: _ResultBuffer,
+    examples: int,
+    steps: int,
+    seconds: float,
+    metrics: UpdateMetrics,
+) -> TrainOutcome:
     # Hashed here, since this process has a core of its own.
     digest = model_digest([ModelSection("weights", manifest, result.memory.view)])
-    return Trained(manifest, result.memory, digest, examples, steps, seconds, metrics)
+    return TrainOutcome(manifest, result.memory, digest, examples, steps, seconds, metrics)
 
 
-def _failure(error: Exception) -> Failed:
+def _failure(error: Exception) -> FailureOutcome:
     message = (str(error) or type(error).__name__)[:MAX_MESSAGE]
     match error:
         case CancelledError():
-            return Failed("cancelled", message)
+            return FailureOutcome("cancelled", message)
         case DataMissingError():
-            return Failed("data-missing", message)
+            return FailureOutcome("data-missing", message)
         case PayloadError():
-            return Failed("bad-payload", message)
+            return FailureOutcome("bad-payload", message)
         case UnknownTaskError():
-            return Failed("unknown-task", message)
+            return FailureOutcome("unknown-task", message)
         case EdgeError() | ValueError():
-            return Failed("failed", message)
+            return FailureOutcome("failed", message)
         case _:
             # Not one of ours, so somebody will want to see where it came from.
             traceback.print_exception(error)
-            return Failed("failed", f"{type(error).__name__}: {message}"[:MAX_MESSAGE])
+            return FailureOutcome("failed", f"{type(error).__name__}: {message}"[:MAX_MESSAGE])
 
 
 def main() -> int:

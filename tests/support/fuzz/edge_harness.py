@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
-from fl_edge.messaging.connection import Wire, WireEvent
-from fl_edge.prediction.predictor import FETCH_PATIENCE, RETRY
+from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
+from fl_edge.prediction.predictor import FETCH_RETRY_DELAY, PREDICTION_FETCH_TIMEOUT
 from fl_edge.runtime.edge import Edge
-from fl_edge.runtime.loop import Inbox, Runtime
+from fl_edge.runtime.loop import Runtime, RuntimeInbox
 from fl_edge.session.state import Identity, Session, Stopped
 from fl_edge.storage import update_store
 from fl_edge.storage.label_counts_file import LabelCountsFile
@@ -54,7 +54,7 @@ class EdgeHarness:
         self.rounds = self.answers = self.restarts = 0
         self.stopped: dict[str, int] = {}
         self._directory = directory
-        self._keeper = update_store.Keeper()
+        self._keeper = update_store.UpdateWriter()
         self._sent: dict[str, m.Message] = {}
         self.aggregator = AggregatorMessages(self.rng)
         self._model = self.aggregator.model()
@@ -70,7 +70,7 @@ class EdgeHarness:
     # --- the two edges ------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self.inbox = Inbox()
+        self.inbox = RuntimeInbox()
         self._network, self._ask = FakeNetwork(self._published), FakeNetwork(self._published)
         self._pool = InlinePool(self.inbox.put)
         everything: tuple[m.ClientRole, ...] = ("train", "predict", "evaluate")
@@ -89,8 +89,8 @@ class EdgeHarness:
         identity = Identity(client, f"device-{client}", roles, (), None, families=("synthetic-",), chunk=4096)
         settings = mqtt.ConnectionSettings(BrokerAddress.parse("mqtt://127.0.0.1"))
 
-        def connect(post: Callable[[WireEvent], None]) -> Wire:
-            return Wire(cast(Network, self._network), settings, "fl", client, roles, post)
+        def connect(post: Callable[[EdgeConnectionEvent], None]) -> EdgeConnection:
+            return EdgeConnection(cast(Network, self._network), settings, "fl", client, roles, post)
 
         def connect_predictor(post: Callable[[mqtt.Event], None]) -> Connection:
             line: FakeConnection = self._ask.connect(settings, post)
@@ -144,7 +144,7 @@ class EdgeHarness:
 
     def _session(self, client: str = CLIENT) -> str:
         state = self.edges[client].state
-        line = state.line if isinstance(state, Session) else None
+        line = state.connection if isinstance(state, Session) else None
         return "none" if line is None else line.session
 
     def _published(self, topic: str, payload: bytes) -> None:
@@ -201,7 +201,7 @@ class EdgeHarness:
 
     def _ask_well(self) -> None:
         """A request is answered as soon as a model is there; for one that nobody has it does not wait for ever."""
-        before, asked_until = self.answers, self.now + FETCH_PATIENCE + 2 * RETRY
+        before, asked_until = self.answers, self.now + PREDICTION_FETCH_TIMEOUT + 2 * FETCH_RETRY_DELAY
         while self.answers == before:
             assert self.now < asked_until, "a good request is not answered"
             for topic, message in self.aggregator.pieces(self._model):

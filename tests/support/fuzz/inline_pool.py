@@ -12,7 +12,7 @@ from PIL import Image
 from fl_edge.errors import EdgeError
 from fl_edge.tasks import pictures
 from fl_edge.workers import protocol
-from fl_edge.workers.worker import Worker, _failure, _Kept
+from fl_edge.workers.worker import Worker, _CachedModel, _failure
 from fl_shared.protocol import messages as m
 
 
@@ -26,22 +26,27 @@ class InlinePool:
         self._jobs = 0
 
     def load(self, client: str, task: str, partition: m.Partition | None) -> int:
-        return self._do(protocol.Load(client, task, partition), None)
+        return self._do(protocol.LoadJob(client, task, partition), None)
 
     def train(
-        self, client: str, task: str, partition: m.Partition, base: protocol.KeepModel | None,
+        self, client: str, task: str, partition: m.Partition, base: protocol.CacheModel | None,
         settings: m.TrainingSettings, round: int,  # noqa: A002
     ) -> int:  # fmt: skip
         digest = None if base is None else base.digest
-        return self._do(protocol.Train(client, task, partition, digest, settings, round), base)
+        return self._do(protocol.TrainJob(client, task, partition, digest, settings, round), base)
 
     def evaluate(
-        self, client: str, task: str, split: m.Split, partition: m.Partition | None, model: protocol.KeepModel
+        self,
+        client: str,
+        task: str,
+        split: m.Split,
+        partition: m.Partition | None,
+        model: protocol.CacheModel,
     ) -> int:
-        return self._do(protocol.Evaluate(client, task, split, partition, model.digest), model)
+        return self._do(protocol.EvaluateJob(client, task, split, partition, model.digest), model)
 
-    def predict(self, task: str, model: protocol.KeepModel, payload: bytes) -> int:
-        return self._do(protocol.Predict(task, model.digest, payload), model)
+    def predict(self, task: str, model: protocol.CacheModel, payload: bytes) -> int:
+        return self._do(protocol.PredictJob(task, model.digest, payload), model)
 
     def cancel(self, job_id: int) -> None:
         pass
@@ -50,12 +55,12 @@ class InlinePool:
         for end in self._ends:
             end.close()
 
-    def _do(self, job: protocol.Job, model: protocol.KeepModel | None) -> int:
+    def _do(self, job: protocol.Job, model: protocol.CacheModel | None) -> int:
         self._jobs += 1
-        given = None if model is None else _Kept(model)
-        outcome: protocol.Outcome
+        given = None if model is None else _CachedModel(model)
+        outcome: protocol.JobOutcome
         try:
-            if isinstance(job, protocol.Predict):
+            if isinstance(job, protocol.PredictJob):
                 outcome = _look_at(job.payload)
             else:
                 outcome = self._worker._perform(job, given, lambda: False)
@@ -65,13 +70,17 @@ class InlinePool:
         return self._jobs
 
 
-def _look_at(payload: bytes) -> protocol.Predicted:
+def _look_at(payload: bytes) -> protocol.PredictOutcome:
     """What every task does with a request, but for the model: the picture is read and fitted."""
-    picture = pictures.decode(payload)
-    fitted = [pictures.fit_digit(picture), pictures.fit_coarse_digit(picture), pictures.fit_garment(picture)]
+    picture = pictures.decode_picture(payload)
+    fitted = [
+        pictures.preprocess_digit(picture),
+        pictures.preprocess_coarse_digit(picture),
+        pictures.preprocess_garment(picture),
+    ]
     assert [grey.shape for grey in fitted] == [(28, 28), (8, 8), (28, 28)]
-    assert pictures.fit_colour(picture, 32).shape == (32, 32, 3)
-    return protocol.Predicted("0", {"0": 1.0})
+    assert pictures.preprocess_colour(picture, 32).shape == (32, 32, 3)
+    return protocol.PredictOutcome("0", {"0": 1.0})
 
 
 def requests() -> tuple[bytes, ...]:
