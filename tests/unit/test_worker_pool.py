@@ -40,6 +40,15 @@ def harness() -> Iterator[PoolHarness]:
 
 
 @pytest.fixture(scope="module")
+def narrow() -> Iterator[PoolHarness]:
+    """A pool of one worker in which five predictions may wait, and which keeps two models of ``digits``."""
+    bytes_kept = first_weights().weights.size * 2
+    harness = PoolHarness(1, limits=pool.Limits(predictions_waiting=5, bytes_kept=bytes_kept))
+    yield harness
+    harness.pool.close()
+
+
+@pytest.fixture(scope="module")
 def first(harness: PoolHarness) -> Initialised:
     return harness.expect(Initialised, harness.pool.initial("digits", 0))
 
@@ -226,12 +235,9 @@ def test_predictions_do_not_wait_behind_training(harness: PoolHarness, first: In
         assert harness.expect(Failed, job).kind == "cancelled"
 
 
-def test_too_many_waiting_predictions_are_refused(
-    harness: PoolHarness, first: Initialised, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "PREDICTIONS_WAITING", 5)
-    ids = [harness.pool.predict("digits", given(first), SEVEN) for _ in range(200)]
-    outcomes = [harness.result(job) for job in ids]
+def test_too_many_waiting_predictions_are_refused(narrow: PoolHarness, first: Initialised) -> None:
+    ids = [narrow.pool.predict("digits", given(first), SEVEN) for _ in range(200)]
+    outcomes = [narrow.result(job) for job in ids]
     refused = [o for o in outcomes if isinstance(o, Failed)]
     assert refused
     assert all("already waiting" in o.message for o in refused)
@@ -366,15 +372,7 @@ def test_a_model_is_given_to_a_worker_once(
     assert 1 <= sum(isinstance(frame, protocol.KeepModel) for frame in sent) <= 2, "there are two workers"
 
 
-def test_large_models_are_not_hoarded(
-    harness: PoolHarness, first: Initialised, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "BYTES_KEPT", first.weights.size * 2)
+def test_large_models_are_not_hoarded(narrow: PoolHarness, first: Initialised) -> None:
     for number in range(8):
-        harness.expect(Predicted, harness.pool.predict("digits", given(first, f"large-{number}"), SEVEN))
-    # A worker that was not asked keeps what it has from the tests before.
-    asked = [
-        list(slot.models) for slot in harness.pool._slots if any("large-" in name for name in slot.models)
-    ]
-    assert all(len(models) <= 2 for models in asked)
-    assert any(models[-1] == "large-7" for models in asked)
+        narrow.expect(Predicted, narrow.pool.predict("digits", given(first, f"large-{number}"), SEVEN))
+    assert [list(slot.models) for slot in narrow.pool._slots] == [["large-6", "large-7"]]
