@@ -119,7 +119,7 @@ class Tally:
 
 
 def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
-    """A run of each end. What the noise is depends on ``seed`` alone; when a thread is done with something does not."""
+    """A run of each end. What happens to the aggregator depends on ``seed`` alone."""
     end = tally.messages + messages
     with tempfile.TemporaryDirectory() as scratch:
         besieged, beset = AggregatorHarness(Path(scratch) / "run", seed), EdgeHarness(Path(scratch), seed)

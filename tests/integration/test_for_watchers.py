@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -70,13 +69,11 @@ def test_a_run_its_resume_and_what_is_left_of_it(
     edges.expect(m.AggregatorPresence, state="online")
     edges.expect(m.History, task="digits", rounds=2, columns=m.HistoryColumns())
     edges.register("a")
-    time.sleep(2.5)
     waiting = edges.expect(m.Edges, round=0)
     assert waiting.phase == "selecting"
     edges.join(dict.fromkeys("abc", 10))
     zero = edges.expect(m.Selected, round=0)
     assert zero.cohort is not None
-    time.sleep(1.2)
     (first,) = zero.cohort
     until_states(edges, 0, {name: "selected" if name == first else "present" for name in "abc"})
     edges.contribute(first, zero)

@@ -82,12 +82,11 @@ def test_no_mosquitto_is_a_message_with_every_way_out(
     assert find_mosquitto() == found
     monkeypatch.setenv("FL_MOSQUITTO", str(tmp_path / "nothing"))
     with pytest.raises(UserError, match=r"FL_MOSQUITTO is .*nothing"):
-        find_mosquitto()
+        MosquittoChild(tmp_path)
     monkeypatch.delenv("FL_MOSQUITTO")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(own, "_PLACES", ())
     with pytest.raises(UserError) as caught:
-        MosquittoChild(tmp_path)
+        find_mosquitto(places=())
     for way in (
         "apt-get install mosquitto",
         "dnf install",

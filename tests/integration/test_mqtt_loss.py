@@ -130,25 +130,13 @@ def slow_relay(target: int, bytes_per_second: int) -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-CLIENT = """
-import sys
-from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.network import ConnectionSettings, Network, Will
-network = Network()
-connection = network.connect(
-    ConnectionSettings(BrokerAddress.parse(sys.argv[1]), will=Will("wills/process", b"gone")), lambda event: None
-)
-connection.wait_connected(10)
-print("connected", flush=True)
-sys.stdin.read()
-"""
-
-
 def test_the_will_of_a_killed_process_is_sent(network: Network, shared_mosquitto: Mosquitto) -> None:
     watcher = connected(network, shared_mosquitto)
     watcher.subscribed("wills/process")
     process = subprocess.Popen(
-        [sys.executable, "-c", CLIENT, shared_mosquitto.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "tests.support.process_with_will", shared_mosquitto.url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     try:
         assert process.stdout is not None

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from fl_shared.protocol import messages as m
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
+from tests.support.synthetic_run import TASK, Hold, settings
 from tests.support.wait import wait_until
 
 SEVEN = Path(__file__).parents[2] / "examples" / "seven.png"
@@ -96,18 +98,24 @@ def test_what_lies_at_the_broker_during_and_after_a_run(tmp_path: Path, mosquitt
         subprocess.run(
             ["mosquitto_pub", "-p", str(mosquitto.port), "-r", "-t", topic, "-m", payload], check=True
         )
-    with Client(mosquitto.endpoint, "#") as seen, programs.edges(tmp_path / "edges", mosquitto.url, "0-2"):
-        with programs.aggregator(tmp_path, mosquitto.url, *SMALL, "--epochs", "100") as run:
+    with (
+        Client(mosquitto.endpoint, "#") as seen,
+        programs.edges(tmp_path / "edges", mosquitto.url, "0-2") as fleet,
+    ):
+        held = Hold(seen, [fleet], 1)
+        with programs.aggregator(tmp_path, mosquitto.url, *SMALL) as run:
+            held.wait()
+            seen.wait_for_message(m.Status, phase="collecting", round=1)
+            held.release()
             run.ends_well()
         statuses = [json.loads(one.payload) for one in seen.received if one.topic == "fl/status"]
     assert [s["phase"] for s in statuses][-1] == "finished"
-    assert "collecting" in {s["phase"] for s in statuses}
     assert all(len(one.payload) <= 1024 for one in seen.received if one.topic == "fl/status")
     sent = {one.topic for one in seen.received if one.payload}
     assert {"fl/round/0/selected", "fl/round/1/selected", "fl/round/2/selected", "fl/model"} <= sent
 
     with Client(mosquitto.endpoint, "fl/#") as later:
-        time.sleep(1.0)
+        later.catch_up()
     retained = later.retained
     assert {t for t in retained if t.startswith("fl/round/")} == {
         "fl/round/2/edges",
@@ -125,39 +133,18 @@ def test_what_lies_at_the_broker_during_and_after_a_run(tmp_path: Path, mosquitt
 
 
 def test_an_edge_killed_in_the_middle_of_a_round_is_named(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    def cohort() -> list[str]:
-        found: list[str] = []
-        for one in seen.received:
-            if one.topic == "fl/round/1/selected" and one.payload:
-                found = json.loads(one.payload)["cohort"]
-        return found
-
-    settings = (
-        "--clients",
-        "3",
-        "--per-round",
-        "3",
-        "--rounds",
-        "1",
-        "--quorum",
-        "2",
-        "--epochs",
-        "250",
-        "--grace",
-        "0",
-    )
     with (
-        Client(mosquitto.endpoint, "fl/round/+/selected") as seen,
-        programs.edges(tmp_path / "0", mosquitto.url, "0"),
-        programs.edges(tmp_path / "1", mosquitto.url, "1"),
-        programs.edges(tmp_path / "2", mosquitto.url, "2") as victim,
-        programs.aggregator(tmp_path, mosquitto.url, *settings) as run,
+        Client(mosquitto.endpoint, "fl/#") as observer,
+        programs.edges(tmp_path / "others", mosquitto.url, "0-1", "--task", TASK) as others,
+        programs.edges(tmp_path / "2", mosquitto.url, "2", "--task", TASK) as victim,
     ):
-        wait_until(cohort, 60, "round 1")
-        time.sleep(0.3)
-        assert run.running()
-        victim.send(signal.SIGKILL)
-        run.ends_well()
+        held = Hold(observer, [others, victim], 1)
+        options = (*settings(1), "--quorum", "2", "--grace", "0")
+        with programs.aggregator(tmp_path, mosquitto.url, *options) as run:
+            held.wait()
+            programs.kill(victim)
+            held.release()
+            run.ends_well()
     (line,) = programs.history(tmp_path)
     assert line["participants"] == ["0", "1"]
     assert list(line["missing"]) == ["2"]
@@ -166,20 +153,7 @@ def test_an_edge_killed_in_the_middle_of_a_round_is_named(tmp_path: Path, mosqui
 
 def test_a_second_aggregator_under_the_same_prefix_is_refused(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """Clause 8.3."""
-    with programs.aggregator(tmp_path / "one", mosquitto.url, "--wait", "60") as first:
-        wait_until(lambda: (tmp_path / "one" / "run" / "run.json").exists(), 20, "the first aggregator")
-        with programs.aggregator(tmp_path / "two", mosquitto.url) as second:
-            assert second.wait(20) == 2
-        assert "is online" in second.err
-        assert not (tmp_path / "two" / "run").exists(), "nothing is left of a run that did not begin"
-        assert first.running()
-        with programs.aggregator(
-            tmp_path / "three", mosquitto.url, "--prefix", "other/fl", "--wait", "1"
-        ) as third:
-            assert third.wait(20) == 1, third.output
-        first.send(signal.SIGKILL)
-        first.wait()
-    # Its will says that it is gone; and a ghost's birth is found out by its silence.
+    # A ghost's birth under another prefix is found out by its silence, which takes seconds: meanwhile the others.
     ghost: dict[str, Any] = {
         "v": 1,
         "kind": "aggregator",
@@ -189,10 +163,28 @@ def test_a_second_aggregator_under_the_same_prefix_is_refused(tmp_path: Path, mo
         "epoch": 1,
     }
     subprocess.run(
-        ["mosquitto_pub", "-p", str(mosquitto.port), "-r", "-t", "fl/aggregator", "-m", json.dumps(ghost)],
+        ["mosquitto_pub", "-p", str(mosquitto.port), "-r", "-t", "ghost/aggregator", "-m", json.dumps(ghost)],
         check=True,
     )
-    with programs.aggregator(tmp_path / "four", mosquitto.url, "--wait", "1") as fourth:
+    with (
+        programs.aggregator(tmp_path / "four", mosquitto.url, "--prefix", "ghost", "--wait", "1") as fourth,
+        programs.aggregator(tmp_path / "one", mosquitto.url, "--wait", "60") as first,
+        programs.aggregator(
+            tmp_path / "three", mosquitto.url, "--prefix", "other/fl", "--wait", "1"
+        ) as third,
+    ):
+        wait_until(lambda: (tmp_path / "one" / "run" / "run.json").exists(), 20, "the first aggregator")
+        with programs.aggregator(tmp_path / "two", mosquitto.url) as second:
+            assert second.wait(20) == 2
+        assert "is online" in second.err
+        assert not (tmp_path / "two" / "run").exists(), "nothing is left of a run that did not begin"
+        assert third.wait(20) == 1, third.output
+        assert first.running()
+        first.send(signal.SIGKILL)
+        first.wait()
+        # Its will says that it is gone.
+        with programs.aggregator(tmp_path / "after", mosquitto.url, "--wait", "1") as after:
+            assert after.wait(20) == 1, after.output
         assert fourth.wait(20) == 1, fourth.output
     assert "ghost does not respond" in fourth.err
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fl_shared.protocol import messages as m
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.client import NOT_AUTHORISED, Client, Endpoint
@@ -65,10 +66,11 @@ def test_a_run_is_healthy_until_it_is_killed_or_stands_still(
     assert (code, "no run is online" in said) == (1, True), said
 
     settings = ("--prefix", prefix, "--task", "synthetic-50", "--clients", "2", "--per-round", "2")
-    with programs.aggregator(tmp_path, url, *settings) as run:
-        wait_until(lambda: (tmp_path / "run" / "run.json").exists(), 30, "a run")
-        ours = json.loads((tmp_path / "run" / "run.json").read_text())["run"]
-        wait_until(lambda: check(tmp_path, url, prefix)[0] == 0, 10, "healthy")
+    with (
+        Client(shared_mosquitto.endpoint, f"{prefix}/#", prefix=prefix) as observer,
+        programs.aggregator(tmp_path, url, *settings) as run,
+    ):
+        ours = observer.expect(m.Status, 30).run
         code, said = check(tmp_path, url, prefix)
         assert code == 0, said
         assert said.startswith(f"run {ours}: selecting in round 0, 0 of 2 edges, no version yet ("), said
@@ -76,13 +78,17 @@ def test_a_run_is_healthy_until_it_is_killed_or_stands_still(
 
         # It neither says anything nor goodbye; the broker notices within 1.5 times the keepalive of 2 s.
         run.send(signal.SIGSTOP)
-        wait_until(lambda: "is offline" in check(tmp_path, url, prefix)[1], 20, "unhealthy")
+        observer.expect(m.AggregatorPresence, state="offline")
+        assert "is offline" in check(tmp_path, url, prefix)[1]
+        observer.take_all()
         run.send(signal.SIGCONT)
-        wait_until(lambda: check(tmp_path, url, prefix)[0] == 0, 20, "healthy again")
+        observer.expect(m.AggregatorPresence, state="online")
+        observer.expect(m.Status)
+        assert check(tmp_path, url, prefix)[0] == 0
 
         run.send(signal.SIGKILL)
         run.wait(10)
-        wait_until(lambda: "is offline" in check(tmp_path, url, prefix)[1], 10, "its will")
+        observer.expect(m.AggregatorPresence, state="offline")
         code, said = check(tmp_path, url, prefix)
         assert (code, f"the last one, {ours}, is offline" in said) == (1, True), said
 

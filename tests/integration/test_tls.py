@@ -186,40 +186,10 @@ def ends_at_once(directory: Path, program: str, url: str, options: list[str], sa
 def test_messages_of_any_size_pass_over_tls(site: Site, version: str, stock: str) -> None:
     """In a process of its own, since the kind of client is chosen at the first use."""
     pair = site.authority.client("peer")
-    code = """
-import os, ssl, sys
-from pathlib import Path
-from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.network import Connected
-from fl_shared.mqtt.network import ConnectionSettings
-from fl_shared.mqtt.network import Network
-from fl_shared.mqtt.network import Received
-from fl_shared.mqtt.network import Subscribed
-from fl_shared.mqtt.network import shortcuts
-from fl_shared.security.tls import Tls
-from tests.support.connection_harness import ConnectionHarness
-url, ca, cert, key, version, *sizes = sys.argv[1:]
-assert shortcuts.client_class().__name__ == ("Client" if os.environ["FL_STOCK_PAHO"] else "ShortcutClient")
-tls = Tls.read(Path(ca), Path(cert), Path(key)).context()
-tls.minimum_version = tls.maximum_version = ssl.TLSVersion[version]
-settings = ConnectionSettings(BrokerAddress.parse(url), tls=tls, max_queued_bytes=2**28)
-with Network() as network:
-    one, other = ConnectionHarness(network, settings), ConnectionHarness(network, settings)
-    one.next(Connected), other.next(Connected)
-    one.connection.subscribe([("sizes", 1)])
-    one.next(Subscribed)
-    payloads = [os.urandom(int(size)) for size in sizes] + [bytes([n]) * n for n in range(200)]
-    for payload in payloads:
-        assert other.connection.publish("sizes", payload)
-    for payload in payloads:
-        assert bytes(one.next(Received).payload) == payload
-    network.check()
-print("all came")
-"""
     arguments = [site.url("mutual"), str(site.authority.ca), str(pair.cert), str(pair.key)]
     arguments += [version, *map(str, SIZES)]
     ended = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-m", "tests.support.tls_echo", *arguments],
         env=os.environ | {"FL_STOCK_PAHO": stock},
         capture_output=True,
         text=True,

@@ -257,9 +257,13 @@ def test_on_a_terminal_it_is_drawn(tmp_path: Path, mosquitto: Mosquitto, stack: 
 
 @pytest.mark.edge
 def test_the_command_that_simulate_prints_follows_it(tmp_path: Path) -> None:
+    """The one worker is stopped until somebody watches, so that the run cannot be over before."""
     with programs.simulate(
-        tmp_path, "--clients", "3", "--per-round", "2", "--rounds", "3", "--epochs", "40", "--prefix", "lab/x"
-    ) as run:
+        tmp_path, "--task", "synthetic-50", "--clients", "3", "--per-round", "2", "--rounds", "3",
+        "--workers", "1", "--prefix", "lab/x",
+    ) as run:  # fmt: skip
+        worker = wait_until(lambda: programs.workers_of_simulation(run), 40, "a worker")
+        programs.freeze(*worker)
         command = wait_until(
             lambda: [line for line in run.out.splitlines() if line.startswith("watch it: ")],
             40,
@@ -267,6 +271,8 @@ def test_the_command_that_simulate_prints_follows_it(tmp_path: Path) -> None:
         )[0].removeprefix("watch it: ")
         program, *arguments = command.split()
         with Program(tmp_path / "watch", program, *arguments, "--wait", "60") as seen:
+            wait_until(lambda: seen.out, 40, "what it sees")
+            programs.thaw(*worker)
             run.ends_well()
             seen.ends_well(20)
     assert "version 3 of 3" in seen.out

@@ -93,6 +93,24 @@ def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
     } <= reasons  # fmt: skip
 
 
+def test_a_seed_gives_the_same_run_again(tmp_path: Path) -> None:
+    def run(directory: Path) -> list[object]:
+        harness = AggregatorHarness(directory, seed=3)
+        try:
+            for _ in range(3):
+                phase = harness.begin_round()
+                seeds = harness.seeds(phase)
+                for _ in range(200):
+                    topic, payload, retain = harness.noise(phase, seeds)
+                    harness.take(topic, payload, retain=retain)
+                harness.finish_round()
+            return [harness.state, harness.aggregator.refusals.total, harness.rng.random()]
+        finally:
+            harness.close()
+
+    assert run(tmp_path / "one") == run(tmp_path / "other")
+
+
 def test_what_is_accepted_stays_what_it_was(tmp_path: Path) -> None:
     """An update that comes whole while another one of the same edge is coming in chunks: each has bytes of its own.
 

@@ -180,12 +180,25 @@ class Client:
         _, packet = self._client.subscribe([(name, options) for name in filters])
         return self._answer(packet)
 
+    def catch_up(self) -> None:
+        """Waits until all has come that was on its way to this client, such as retained messages it subscribed to.
+
+        What this client publishes comes back behind them: a broker keeps the order of what it has for a client.
+        """
+        fence = f"fence/{self.name}"
+        assert self.subscribe(fence) < 0x80
+        known = len(self.received)
+        self.publish(fence)
+        self.wait_for(lambda one: one.topic == fence, "what it publishes itself", since=known)
+
     def drop_connection(self) -> None:
-        """Ends the connection without a DISCONNECT, so that the broker publishes the will."""
-        self._client.loop_stop()
+        """Ends the connection without a DISCONNECT, so that the broker publishes the will. Without ``reconnect``."""
         connection = self._client.socket()
         assert isinstance(connection, socket.socket)
-        connection.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(
+            socket.SHUT_RDWR
+        )  # paho's thread sees it at once, and not `loop_stop` for a second
+        self._client.loop_stop()
         connection.close()
 
     def close(self) -> None:

@@ -163,6 +163,19 @@ def workers(edge: Program) -> list[int]:
     return descendants(edge.pid)
 
 
+def workers_of_simulation(run: Program) -> list[int]:
+    """The processes that train for the fleet of ``fl-aggregator simulate``."""
+    return [pid for pid in descendants(run.pid) if "fl_edge.workers.worker" in command_line(pid)]
+
+
+def command_line(pid: int) -> str:
+    """Empty if the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
 def freeze(*pids: int) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from fl_aggregator.messaging import inbox as bounded
 from fl_aggregator.messaging.inbox import CONTROL_IN_A_ROW, Arrival, Inbox, Signal
 from fl_shared.mqtt.events import Lost, Received
 
@@ -35,10 +32,8 @@ def test_control_overtakes_updates_but_not_for_ever() -> None:
     assert len(order) == CONTROL_IN_A_ROW + 6
 
 
-def test_control_messages_are_bounded_in_bytes_and_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "MAX_CONTROL_BYTES", 1000)
-    monkeypatch.setattr(bounded, "MAX_WAITING", 20)
-    inbox = Inbox(admit)
+def test_control_messages_are_bounded_in_bytes_and_in_number() -> None:
+    inbox = Inbox(admit, max_waiting=20, max_control_bytes=1000)
     for number in range(5):
         inbox.put("control", message(300, str(number)))
     assert inbox.take_dropped() == 2
@@ -52,9 +47,8 @@ def test_control_messages_are_bounded_in_bytes_and_in_number(monkeypatch: pytest
     assert inbox.take_dropped() == 0
 
 
-def test_updates_are_bounded_in_bytes_but_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "MAX_UPDATE_BYTES", 1000)
-    inbox = Inbox(admit)
+def test_updates_are_bounded_in_bytes_but_for_one() -> None:
+    inbox = Inbox(admit, max_update_bytes=1000)
     for number in range(3):
         inbox.put("updates", message(5000, str(number)))
     assert inbox.take_dropped() == 2
@@ -64,10 +58,8 @@ def test_updates_are_bounded_in_bytes_but_for_one(monkeypatch: pytest.MonkeyPatc
     assert topics(inbox) == ["3", "4"]
 
 
-def test_what_is_no_message_is_never_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "MAX_WAITING", 0)
-    monkeypatch.setattr(bounded, "MAX_UPDATE_BYTES", 0)
-    inbox = Inbox(admit)
+def test_what_is_no_message_is_never_dropped() -> None:
+    inbox = Inbox(admit, max_waiting=0, max_update_bytes=0)
     items = (Signal("stop"), Lost("x", 0))
     inbox.put("control", items[0])
     inbox.put("updates", message(10))

@@ -17,7 +17,7 @@ from fl_shared.errors import CannotOpen
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.codec import is_sealed
-from fl_shared.security import hpke, sealing
+from fl_shared.security import hpke
 from fl_shared.security.sealing import ADDED, Opener, Sealer
 from fl_shared.security.signatures import Signer, Verifier
 from fl_shared.transfer import upload
@@ -198,9 +198,8 @@ def test_another_version_is_named() -> None:
         opener().open("7", TOPIC, SEALED[:1] + b"\2" + SEALED[2:])
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealing, "MAX_CONTEXTS", 3)
-    opening = opener()
+def test_what_is_remembered_is_bounded() -> None:
+    opening = Opener(AGGREGATOR.private_bytes_raw(), VERIFIER, max_contexts=3)
     first = sealer().seal(TOPIC, b"first")
     assert opening.open("7", TOPIC, first) == b"first"
     for number in range(10):

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.monitoring.tracking import trackers as tracking
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
 from fl_aggregator.monitoring.tracking.tensorboard import TensorBoard
-from fl_aggregator.monitoring.tracking.trackers import Tracker, Trackers, Vitals
+from fl_aggregator.monitoring.tracking.trackers import CLOSE_TIMEOUT, Tracker, Trackers, Vitals
 from fl_aggregator.monitoring.views.round_record import RoundRecord, Traffic
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run, new_run
@@ -52,8 +51,9 @@ def run(
     rounds: Iterable[RoundRecord] = (),
     record: RunRecord = RECORD,
     earlier: Iterable[RoundRecord] = (),
+    close_timeout: float = CLOSE_TIMEOUT,
 ) -> Trackers:
-    with Trackers(chosen) as trackers:
+    with Trackers(chosen, close_timeout=close_timeout) as trackers:
         trackers.begin(record, earlier, vitals)
         for each in rounds:
             trackers.observe(new_run(Settings()), ())
@@ -216,12 +216,9 @@ def test_a_folder_that_cannot_be_made(caplog: pytest.LogCaptureFixture, tmp_path
     assert "File exists" in caplog.text
 
 
-def test_a_slow_tracker_holds_nobody_up(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(tracking, "MAX_WAITING", 5)
+def test_a_slow_tracker_holds_nobody_up() -> None:
     slow = Slow()
-    with Trackers([slow]) as trackers:
+    with Trackers([slow], max_waiting=5) as trackers:
         trackers.begin(RECORD, (), vitals)
         began = time.monotonic()
         for number in range(1, 101):
@@ -236,13 +233,10 @@ def test_a_slow_tracker_holds_nobody_up(
     assert slow.outcome == "interrupted"
 
 
-def test_the_end_waits_for_a_hanging_tracker_only_so_long(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(tracking, "CLOSE_TIMEOUT", 0.3)
+def test_the_end_waits_for_a_hanging_tracker_only_so_long(caplog: pytest.LogCaptureFixture) -> None:
     slow = Slow()
     began = time.monotonic()
-    run(slow, rounds=[line(1)])
+    run(slow, rounds=[line(1)], close_timeout=0.3)
     assert time.monotonic() - began < 3.0
     assert "still writing" in caplog.text
     slow.go.set()

@@ -15,8 +15,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from fl_edge.workers import pool
-from fl_edge.workers.pool import Pool
+from fl_edge.workers.pool import Limits, Pool
 from fl_edge.workers.protocol import FailureOutcome, InitialWeightsOutcome, LoadOutcome
 from tests.support.builders import partition
 from tests.support.pool_harness import PoolHarness, train_for_ever
@@ -70,11 +69,8 @@ def test_a_killed_worker_fails_its_job_alone_and_is_replaced(start: Callable[...
     assert spared not in harness.kept
 
 
-def test_a_worker_that_does_not_obey_a_cancel_is_killed(
-    start: Callable[..., PoolHarness], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "CANCEL_GRACE", 0.3)
-    harness = start()
+def test_a_worker_that_does_not_obey_a_cancel_is_killed(start: Callable[..., PoolHarness]) -> None:
+    harness = start(limits=Limits(cancel_grace=0.3))
     assert harness.pool.wait_ready(60)
     job = train_for_ever(harness)
     (pid,) = harness.pids()
@@ -142,12 +138,8 @@ def test_what_a_task_prints_does_not_get_between_the_frames(
 
 
 @pytest.mark.usefixtures("rogues")
-def test_a_worker_that_keeps_dying_is_not_replaced_for_ever(
-    start: Callable[..., PoolHarness], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "MAX_FAILURES", 2)
-    monkeypatch.setattr(pool, "FIRST_RESTART_DELAY", 0.01)
-    harness = start()
+def test_a_worker_that_keeps_dying_is_not_replaced_for_ever(start: Callable[..., PoolHarness]) -> None:
+    harness = start(limits=Limits(max_failures=2, first_pause=0.01))
     ids = [harness.pool.initial("deadly", 0) for _ in range(3)]
     messages = [harness.expect(FailureOutcome, job, timeout=60).message for job in ids]
     assert "exited with code 3" in messages[0]
@@ -168,11 +160,8 @@ def test_closing_ends_the_workers_whatever_they_do(start: Callable[..., PoolHarn
     harness.pool.close()
 
 
-def test_closing_ends_a_worker_that_is_stopped(
-    start: Callable[..., PoolHarness], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "CLOSE_GRACE", 0.3)
-    harness = start()
+def test_closing_ends_a_worker_that_is_stopped(start: Callable[..., PoolHarness]) -> None:
+    harness = start(limits=Limits(close_grace=0.3))
     assert harness.pool.wait_ready(60)
     (pid,) = harness.pids()
     os.kill(pid, signal.SIGSTOP)

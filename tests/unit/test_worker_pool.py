@@ -47,6 +47,15 @@ def harness() -> Iterator[PoolHarness]:
 
 
 @pytest.fixture(scope="module")
+def narrow() -> Iterator[PoolHarness]:
+    """A pool of one worker in which five predictions may wait, and which keeps two models of ``digits``."""
+    bytes_kept = first_weights().weights.size * 2
+    harness = PoolHarness(1, limits=pool.Limits(predictions_waiting=5, bytes_kept=bytes_kept))
+    yield harness
+    harness.pool.close()
+
+
+@pytest.fixture(scope="module")
 def first(harness: PoolHarness) -> InitialWeightsOutcome:
     return harness.expect(InitialWeightsOutcome, harness.pool.initial("digits", 0))
 
@@ -237,12 +246,9 @@ def test_predictions_do_not_wait_behind_training(harness: PoolHarness, first: In
         assert harness.expect(FailureOutcome, job).kind == "cancelled"
 
 
-def test_too_many_waiting_predictions_are_refused(
-    harness: PoolHarness, first: InitialWeightsOutcome, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "MAX_QUEUED_PREDICTIONS", 5)
-    ids = [harness.pool.predict("digits", given(first), SEVEN) for _ in range(200)]
-    outcomes = [harness.result(job) for job in ids]
+def test_too_many_waiting_predictions_are_refused(narrow: PoolHarness, first: InitialWeightsOutcome) -> None:
+    ids = [narrow.pool.predict("digits", given(first), SEVEN) for _ in range(200)]
+    outcomes = [narrow.result(job) for job in ids]
     refused = [o for o in outcomes if isinstance(o, FailureOutcome)]
     assert refused
     assert all("already waiting" in o.message for o in refused)
@@ -388,15 +394,7 @@ def test_a_model_is_given_to_a_worker_once(
     assert 1 <= sum(isinstance(frame, protocol.CacheModel) for frame in sent) <= 2, "there are two workers"
 
 
-def test_large_models_are_not_hoarded(
-    harness: PoolHarness, first: InitialWeightsOutcome, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "MAX_CACHED_BYTES", first.weights.size * 2)
+def test_large_models_are_not_hoarded(narrow: PoolHarness, first: InitialWeightsOutcome) -> None:
     for number in range(8):
-        harness.expect(PredictOutcome, harness.pool.predict("digits", given(first, f"large-{number}"), SEVEN))
-    # A worker that was not asked keeps what it has from the tests before.
-    asked = [
-        list(slot.models) for slot in harness.pool._slots if any("large-" in name for name in slot.models)
-    ]
-    assert all(len(models) <= 2 for models in asked)
-    assert any(models[-1] == "large-7" for models in asked)
+        narrow.expect(PredictOutcome, narrow.pool.predict("digits", given(first, f"large-{number}"), SEVEN))
+    assert [list(slot.models) for slot in narrow.pool._slots] == [["large-6", "large-7"]]

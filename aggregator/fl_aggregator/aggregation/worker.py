@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -66,7 +66,7 @@ class AggregationWorker:
         self.uploads = Uploads(directory.spool, grant)
         self._spool = directory.spool
         self._post = post
-        self._thread = ThreadPoolExecutor(1, "fl-arithmetic")
+        self._thread: Executor = ThreadPoolExecutor(1, "fl-arithmetic")
         self._at_work: dict[str, str] = {}
         self._checked: dict[str, Checked] = {}
         self._taken: dict[tuple[str, str], ReceivedUpdate] = {}

@@ -50,10 +50,23 @@ def size_of(item: Item) -> int:
 
 
 class Inbox:
-    """Filled by the network's thread, emptied by the aggregator's. ``admit`` gives null for what is to be left out."""
+    """Filled by the network's thread, emptied by the aggregator's. ``admit`` gives null for what is to be left out.
 
-    def __init__(self, admit: Callable[[mqtt.Received], Arrival | None]) -> None:
+    ``max_waiting``: control items that may wait. ``max_control_bytes``, ``max_update_bytes``: bytes of payloads
+    that may wait in each lane.
+    """
+
+    def __init__(
+        self,
+        admit: Callable[[mqtt.Received], Arrival | None],
+        *,
+        max_waiting: int = MAX_WAITING,
+        max_control_bytes: int = MAX_CONTROL_BYTES,
+        max_update_bytes: int = MAX_UPDATE_BYTES,
+    ) -> None:
         self._admit = admit
+        self._max_waiting = max_waiting
+        self._max_control_bytes, self._max_update_bytes = max_control_bytes, max_update_bytes
         self._changed = threading.Condition()
         self._control: deque[Item] = deque()
         self._updates: deque[Item] = deque()
@@ -70,7 +83,10 @@ class Inbox:
         size = size_of(item)
         with self._changed:
             if lane == "control" or isinstance(item, Signal | JobDone):
-                full = len(self._control) >= MAX_WAITING or self._control_bytes + size > MAX_CONTROL_BYTES
+                full = (
+                    len(self._control) >= self._max_waiting
+                    or self._control_bytes + size > self._max_control_bytes
+                )
                 if isinstance(item, Arrival) and full:
                     self._dropped += 1
                     return
@@ -81,7 +97,7 @@ class Inbox:
                     self._control.append(item)
             else:
                 # One update may always wait, however large.
-                if size and self._updates and self._update_bytes + size > MAX_UPDATE_BYTES:
+                if size and self._updates and self._update_bytes + size > self._max_update_bytes:
                     self._dropped += 1
                     return
                 self._update_bytes += size

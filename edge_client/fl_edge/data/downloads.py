@@ -19,7 +19,6 @@ from typing import Final, Literal
 log = logging.getLogger(__name__)
 
 READ_TIMEOUT: Final = 10.0
-"""Seconds without a byte after which a mirror is given up."""
 LOCK_TIMEOUT: Final = 900.0
 """Seconds to wait for another process that is downloading the same."""
 
@@ -34,22 +33,25 @@ class DataSetFiles:
     files: tuple[str, ...]
 
 
-def fetch(download: DataSetFiles, target: Path) -> str:
-    """Bring the files into ``target``, each whole or not at all. Returns what went wrong, or ""."""
+def fetch(download: DataSetFiles, target: Path, *, silence: float = READ_TIMEOUT) -> str:
+    """Bring the files into ``target``, each whole or not at all. Returns what went wrong, or "".
+
+    ``silence``: seconds without a byte after which a mirror is given up.
+    """
     try:
         target.mkdir(parents=True, exist_ok=True)
         with _exclusive_lock(target), tempfile.TemporaryDirectory(prefix=".download-", dir=target) as scratch:
             for name in download.files:
                 if not (target / name).is_file():
                     log.info("downloading %s for %s", name, download.source)
-                    _fetch_one(download.source, name, Path(scratch))
+                    _fetch_one(download.source, name, Path(scratch), silence)
                     (Path(scratch) / name).replace(target / name)
     except (OSError, RuntimeError, ValueError, ImportError, http.client.HTTPException) as error:
         return " ".join(str(error).split()) or type(error).__name__
     return ""
 
 
-def _fetch_one(source: str, name: str, scratch: Path) -> None:
+def _fetch_one(source: str, name: str, scratch: Path, silence: float) -> None:
     from torchvision.datasets.utils import download_url
 
     mirrors, md5 = _sources(source, name)
@@ -57,7 +59,7 @@ def _fetch_one(source: str, name: str, scratch: Path) -> None:
     for mirror in mirrors:
         try:
             # torchvision neither sets a time-out nor stays quiet.
-            with _socket_timeout(), contextlib.redirect_stderr(io.StringIO()):
+            with _socket_timeout(silence), contextlib.redirect_stderr(io.StringIO()):
                 download_url(f"{mirror}{name}", str(scratch), filename=name, md5=md5)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             problems.append(f"{mirror}{name}: {error or type(error).__name__}")
@@ -76,9 +78,9 @@ def _sources(source: str, name: str) -> tuple[list[str], str]:
 
 
 @contextlib.contextmanager
-def _socket_timeout() -> Iterator[None]:
+def _socket_timeout(silence: float) -> Iterator[None]:
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(READ_TIMEOUT)
+    socket.setdefaulttimeout(silence)
     try:
         yield
     finally:

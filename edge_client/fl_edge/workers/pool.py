@@ -38,20 +38,30 @@ from fl_edge.workers.protocol import (
 )
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 
-CANCEL_GRACE: Final = 30.0
-"""Seconds in which a worker must obey a cancel; then it is killed."""
-CLOSE_GRACE: Final = 3.0
-MAX_FAILURES: Final = 5
-"""Deaths of a worker in a row, with no job done in between, after which it is not replaced."""
-FIRST_RESTART_DELAY: Final = 0.5
 MAX_RESTART_DELAY: Final = 30.0
 MAX_CACHED_MODELS: Final = 4
-"""In each worker at most, and only those that are no larger than `MAX_CACHED_BYTES` together."""
-MAX_CACHED_BYTES: Final = 256 * 2**20
-"""A model lies in memory once for all workers, but cannot be let go while one of them keeps it."""
+"""In each worker at most, and only those that are no larger than `Limits.bytes_kept` together."""
 MAX_PREDICTIONS_PER_WORKER: Final = 4
 """Given to a worker at once."""
-MAX_QUEUED_PREDICTIONS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long a pool waits for its workers, and how much it keeps.
+
+    ``cancel_grace``: seconds in which a worker must obey a cancel; then it is killed. ``close_grace``: seconds
+    in which workers must end when the pool is closed. ``max_failures``: deaths of a worker in a row, with no job
+    done in between, after which it is not replaced. ``first_pause``: seconds before a dead worker is replaced
+    for the first time. ``bytes_kept``: size of the models that a worker keeps; a model lies in memory once for
+    all workers, but cannot be freed while one of them keeps it. ``predictions_waiting``: how many may wait.
+    """
+
+    cancel_grace: float = 30.0
+    close_grace: float = 3.0
+    max_failures: int = 5
+    first_pause: float = 0.5
+    bytes_kept: int = 256 * 2**20
+    predictions_waiting: int = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -99,10 +109,12 @@ class Pool:
         *,
         stderr: IO[bytes] | int | None = None,
         warm: bool = True,
+        limits: Limits = Limits(),
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers: {workers}, expected at least 1")
         self._data_dir, self._device, self._stderr, self._warm = data_dir, device, stderr, warm
+        self._limits = limits
         self._on_done = on_done
         self._lock = threading.Condition()
         self._closing = threading.Event()
@@ -155,7 +167,9 @@ class Pool:
             pending.cancelled = True
             if pending.slot is not None:
                 pending.slot.send(CancelJob(job_id))
-                timer = threading.Timer(CANCEL_GRACE, self._kill_if_still_at, (pending.slot, job_id))
+                timer = threading.Timer(
+                    self._limits.cancel_grace, self._kill_if_still_at, (pending.slot, job_id)
+                )
                 timer.daemon = True
                 timer.start()
                 return
@@ -187,13 +201,13 @@ class Pool:
             for process in processes:
                 process.hang_up()
             self._lock.notify_all()
-        deadline = time.monotonic() + CLOSE_GRACE
+        deadline = time.monotonic() + self._limits.close_grace
         for process in processes:
             if not process.wait(deadline - time.monotonic()):
                 process.kill()
         for keeper in self._keepers:
             if keeper is not threading.current_thread():
-                keeper.join(CLOSE_GRACE)
+                keeper.join(self._limits.close_grace)
 
     # --- jobs
 
@@ -201,8 +215,9 @@ class Pool:
         with self._lock:
             job_id = next(self._numbers)
             refusal = self._fate()
-            if isinstance(pending.job, PredictJob) and len(self._prediction_queue) >= MAX_QUEUED_PREDICTIONS:
-                refusal = f"{MAX_QUEUED_PREDICTIONS} predictions are already waiting"
+            most = self._limits.predictions_waiting
+            if isinstance(pending.job, PredictJob) and len(self._prediction_queue) >= most:
+                refusal = f"{most} predictions are already waiting"
             if refusal is None:
                 self._pending[job_id] = pending
                 waiting = self._prediction_queue if isinstance(pending.job, PredictJob) else self._queue
@@ -245,7 +260,7 @@ class Pool:
             slot.models[model.digest] = model.weights.size
         slot.models.move_to_end(model.digest)
         while len(slot.models) > 1 and (
-            len(slot.models) > MAX_CACHED_MODELS or sum(slot.models.values()) > MAX_CACHED_BYTES
+            len(slot.models) > MAX_CACHED_MODELS or sum(slot.models.values()) > self._limits.bytes_kept
         ):
             digest, _ = slot.models.popitem(last=False)
             slot.send(EvictModel(digest))
@@ -267,10 +282,10 @@ class Pool:
             detail = self._live(slot)
             with self._lock:
                 slot.failures += 1
-                if slot.fate is None and slot.failures >= MAX_FAILURES:
+                if slot.fate is None and slot.failures >= self._limits.max_failures:
                     slot.fate = f"{detail}; {slot.failures} times in a row"
                 lost = self._bury(slot, detail)
-                pause = min(FIRST_RESTART_DELAY * 2 ** (slot.failures - 1), MAX_RESTART_DELAY)
+                pause = min(self._limits.first_pause * 2 ** (slot.failures - 1), MAX_RESTART_DELAY)
                 self._lock.notify_all()
             self._deliver(lost)
             if slot.fate is not None or self._closing.wait(pause):

@@ -29,7 +29,6 @@ _HEAD: Final = struct.Struct(f">BB{hpke.KEY}s{hpke.KEY}s{SIGNATURE}sQ")
 ADDED: Final = _HEAD.size + hpke.TAG
 """Bytes by which a payload grows when it is sealed."""
 MAX_CONTEXTS: Final = 20_000
-"""Encapsulations that are remembered, the last used ones; another one costs a fraction of a millisecond again."""
 
 
 class Sealer:
@@ -61,12 +60,16 @@ class Sealer:
 
 
 class Opener:
-    """``private``: the aggregator's raw X25519 key; ``vouchers``: knows its vouchers."""
+    """``private``: the aggregator's raw X25519 key; ``vouchers``: knows its vouchers.
 
-    def __init__(self, private: bytes, vouchers: Verifier) -> None:
+    ``max_contexts``: encapsulations that are remembered, those last used; another one costs a fraction of a
+    millisecond again.
+    """
+
+    def __init__(self, private: bytes, vouchers: Verifier, *, max_contexts: int = MAX_CONTEXTS) -> None:
         self._key = X25519PrivateKey.from_private_bytes(private)
         self._vouchers = vouchers
-        self._context = lru_cache(MAX_CONTEXTS)(self._found)
+        self._context = lru_cache(max_contexts)(self._found)
 
     def open(self, account: str, topic: str, payload: bytes | memoryview) -> bytes:
         """What ``account`` has sealed for ``topic``. Raises ``CannotOpen``, whatever the bytes."""

@@ -23,7 +23,8 @@ from fl_shared.system.child_process import Leashed
 LOOPBACK: Final = "127.0.0.1"
 MAX_PACKET_SIZE: Final = 64 * 2**20
 """Bytes. Of itself Mosquitto 2.1 takes 2,000,000, 2.0 anything: so both take the same, a large model whole."""
-_PLACES: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
+PLACES: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
+"""Directories where packages put the program, whether or not they are on PATH."""
 _HOW_TO_INSTALL: Final = """\
 install it
   Debian, Ubuntu:  sudo apt-get install mosquitto
@@ -94,15 +95,15 @@ def configuration(
     return "\n".join([*lines, *extra]) + "\n"
 
 
-def find_mosquitto() -> str:
-    """The path of the program: FL_MOSQUITTO, or on PATH, or where packages put it. Raises `UserError`."""
+def find_mosquitto(*, places: Sequence[str] = PLACES) -> str:
+    """The path of the program: FL_MOSQUITTO, or on PATH, or in one of ``places``. Raises `UserError`."""
     named = os.environ.get("FL_MOSQUITTO")
     if named:
         if found := shutil.which(named):
             return found
         raise UserError(f"FL_MOSQUITTO is {named!r}, which is not a program; unset it to search for one")
     # Debian keeps it out of the PATH of everybody but root.
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_PLACES])
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *places])
     if found := shutil.which("mosquitto", path=path):
         return found
     raise UserError(f"the MQTT broker mosquitto was not found: {_HOW_TO_INSTALL}")

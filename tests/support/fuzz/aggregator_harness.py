@@ -1,15 +1,14 @@
 """A real aggregator with a real run directory among noise, and the honest edges that have to get through to it.
 
-Its loop is turned by hand, a message at a time; all that is not real is its two connections, which swallow what is
-published. Honest edges never go wrong; nobody else has their sessions, as where accounts forbid it. The noise speaks
-for the others, with all that is right in it but for one mutation, so that it gets as deep as it can.
+Its loop is turned by hand, a message at a time. What is not real: its two connections, which swallow what is
+published, and its clock and the thread for arithmetic, which go on as the seed says, so that a run can be repeated.
+Honest edges never go wrong; nobody else has their sessions, as where accounts forbid it. The noise speaks for the
+others, with all that is right in it but for one mutation, so that it gets as deep as it can.
 """
 
 from __future__ import annotations
 
 import random
-import secrets
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from fl_aggregator.messaging.inbox import Arrival
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Aggregating, Collecting, Run, Selecting, new_run
 from fl_aggregator.server import launch, resume
-from fl_aggregator.server.aggregator import Aggregator
+from fl_aggregator.server.aggregator import TICK
 from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt import events as mqtt
@@ -38,6 +37,7 @@ from tests.support.builders import finished_update
 from tests.support.fuzz.fake_network import FakeNetwork
 from tests.support.fuzz.model_oracle import HONEST, MANIFEST, VALUES, ModelOracle, Peer, corrupt
 from tests.support.fuzz.mutations import Mutator, Seed, golden
+from tests.support.fuzz.stepped import SteppedAggregator, SteppedExecutor
 
 NOISY: Final = ("n1", "n2", "n3", "n4")
 CHUNK: Final = 8_192
@@ -53,11 +53,17 @@ class AggregatorHarness:
             task=f"synthetic-{VALUES}", clients=7, per_round=7, quorum=len(HONEST), rounds=1_000_000, grace=0.0,
             deadline=1e8, wait=1e8, evaluate_every=5, seed=seed,
         )  # fmt: skip
-        self._launch = launch.new(self.settings, directory, None, "process", CHUNK)
+        self.mutator = Mutator(random.Random(seed))
+        self.rng = self.mutator.rng
+        new = launch.new(self.settings, directory, None, "process", CHUNK)
+        self._launch = new.recording(run=self.rng.randbytes(6).hex())
         broker = BrokerReach(BrokerAddress.parse("mqtt://127.0.0.1"))
-        self.aggregator = Aggregator(
+        self.aggregator = SteppedAggregator(
             self._launch, broker, observer=lambda _, effects, __: self.oracle.see(effects)
         )
+        self._arithmetic = SteppedExecutor()
+        self.aggregator._workshop._thread.shutdown()
+        self.aggregator._workshop._thread = self._arithmetic
         # All of the noise is to come in, however fast it is made: what the gate turns away is never read.
         self.aggregator.inbox._admit = lambda received: Arrival(
             CHANNELS.parse("fl", received.topic), received
@@ -65,12 +71,10 @@ class AggregatorHarness:
         self.answers: dict[str, m.Reply] = {}
         self.grants: dict[tuple[str, str], list[int]] = {}
         """Chunks that are asked for, by client and digest."""
-        self.mutator = Mutator(random.Random(seed))
-        self.rng = self.mutator.rng
         self.values = np.random.default_rng(seed)
         self.updates: dict[tuple[str, str], upload.FinishedUpdate] = {}
         """Those of the noisy ones, good and corrupted, by client and digest."""
-        self.peers = {name: Peer(name) for name in (*HONEST, *NOISY, "eve")}
+        self.peers = {name: Peer(name, f"device-{name}") for name in (*HONEST, *NOISY, "eve")}
         self.oracle = ModelOracle(self.settings, self._launch.directory.spool, self._newest, self.peers)
         self.rounds = 0
         self._seq = 0
@@ -113,20 +117,26 @@ class AggregatorHarness:
         """One message, as the network thread would bring it, and all that it leads to at once."""
         lane: Any = "updates" if topic.startswith("fl/updates") else "control"
         self.aggregator.inbox.put(lane, mqtt.Received(topic, payload, retain, 1))
+        self.aggregator.clock += 0.001
+        while self.rng.random() < 0.5 and self._arithmetic.step():
+            pass
         self.turn()
 
     def turn(self) -> None:
-        inbox = self.aggregator.inbox
-        while inbox._control or inbox._updates:
+        while self.aggregator.inbox.waiting:
             self.aggregator._turn()
 
     def turn_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Lets the workshop work. Raises ``AssertionError`` if it does not come true."""
-        deadline = time.monotonic() + PATIENCE
+        """Lets arithmetic be done and time pass. Raises ``AssertionError`` if it does not come true."""
+        deadline = self.aggregator.clock + PATIENCE
         while not condition():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{what}: not within {PATIENCE:g} s; {self.state.phase}")
-            self.aggregator._turn()
+            if self.aggregator.clock > deadline:
+                raise AssertionError(f"{what}: not within {PATIENCE:g} s of run time; {self.state.phase}")
+            if self._arithmetic.step():
+                self.turn()
+            else:
+                self.aggregator.clock += TICK
+                self.aggregator._turn()
 
     # --- honest words -------------------------------------------------------------------------------------
 
@@ -145,7 +155,7 @@ class AggregatorHarness:
                 t.PresenceTopic(peer.name),
                 m.ClientPresence(client=peer.name, state="offline", session=known.session),
             )
-        peer.session = secrets.token_hex(6)
+        peer.session = self.rng.randbytes(6).hex()
         for message in peer.registrations(self.envelope()):
             self.say(t.RegisterTopic(peer.name), message)
 

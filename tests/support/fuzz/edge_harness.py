@@ -17,6 +17,7 @@ from typing import Final, cast
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import FETCH_RETRY_DELAY, PREDICTION_FETCH_TIMEOUT
 from fl_edge.runtime.edge import Edge
+from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.loop import Runtime, RuntimeInbox
 from fl_edge.session.state import Identity, Session, Stopped
 from fl_edge.storage import update_store
@@ -47,7 +48,7 @@ STEP: Final = 0.002
 class EdgeHarness:
     """``noise`` throws messages at two edges; ``join_a_run`` proves that they still do their work."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, heartbeat: Path | None = None) -> None:
         self.mutator = Mutator(random.Random(seed))
         self.rng = self.mutator.rng
         self.now = 1000.0
@@ -61,6 +62,7 @@ class EdgeHarness:
         self._round = 0
         self._fresh = FRESH
         self._requests = requests()
+        self._heartbeat = heartbeat
         self._start()
 
     def close(self) -> None:
@@ -80,6 +82,7 @@ class EdgeHarness:
             edges, cast(Pool, self._pool), self.inbox, self._keeper, LabelCountsFile(None), prefix="fl",
             broker="nowhere",
             patience=None, clock=lambda: self.now,
+            heartbeat=None if self._heartbeat is None else Heartbeat(self._heartbeat, self.now),
         )  # fmt: skip
         for edge in edges:
             edge.wire = edge.connect(partial(self.runtime._enqueue, edge.client))
@@ -129,6 +132,18 @@ class EdgeHarness:
         on_event(mqtt.Lost("it blinked", 0))
         self.turn()
         self._network.up(settings, on_event)
+        self.turn()
+
+    def lose_broker(self) -> None:
+        """All connections are lost."""
+        for _, on_event in self._network.opened:
+            on_event(mqtt.Lost("it is gone", 0))
+        self.turn()
+
+    def find_broker(self) -> None:
+        """They are back."""
+        for settings, on_event in self._network.opened:
+            self._network.up(settings, on_event)
         self.turn()
 
     def restart_stopped(self) -> None:

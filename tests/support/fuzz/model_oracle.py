@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -32,7 +31,7 @@ class Peer:
     """What an edge knows of itself."""
 
     name: str
-    device: str = field(default_factory=lambda: secrets.token_hex(4))
+    device: str
     session: str = ""
     round: int = -1
     update: upload.FinishedUpdate | None = None

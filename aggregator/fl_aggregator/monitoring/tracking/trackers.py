@@ -19,9 +19,7 @@ from fl_aggregator.storage.run_directory import RunRecord
 LOG: Final = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 1000
-"""Rounds that a slow tracker may be behind; what comes then is left out, and counted."""
 CLOSE_TIMEOUT: Final = 10.0
-"""Seconds that the end of a run waits for what is still to be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +58,22 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """Passes everything on. What a tracker raises is said once and counted in ``failures``, by the tracker's name."""
+    """Passes everything on. What a tracker raises is said once and counted in ``failures``, by the tracker's name.
 
-    def __init__(self, trackers: Sequence[Tracker] = (), failures: Counter[str] | None = None) -> None:
+    ``max_waiting``: rounds that a slow tracker may be behind; what comes then is left out, and counted.
+    ``close_timeout``: seconds that the end of a run waits for what is still to be written.
+    """
+
+    def __init__(
+        self,
+        trackers: Sequence[Tracker] = (),
+        failures: Counter[str] | None = None,
+        *,
+        max_waiting: int = MAX_WAITING,
+        close_timeout: float = CLOSE_TIMEOUT,
+    ) -> None:
         self._trackers = tuple(trackers)
+        self._max_waiting, self._close_timeout = max_waiting, close_timeout
         self._waiting: queue.Queue[tuple[Tracker, Callable[[], None]] | None] = queue.Queue()
         self._thread: threading.Thread | None = None
         self._outcome: str | None = None
@@ -84,9 +94,9 @@ class Trackers:
         for tracker in self._trackers:
             self._waiting.put((tracker, lambda t=tracker: t.close(self._outcome)))  # type: ignore[misc]
         self._waiting.put(None)
-        thread.join(CLOSE_TIMEOUT)
+        thread.join(self._close_timeout)
         if thread.is_alive():
-            LOG.warning("trackers are still writing after %g s; the rest is lost", CLOSE_TIMEOUT)
+            LOG.warning("trackers are still writing after %g s; the rest is lost", self._close_timeout)
 
     def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:
         if not self._trackers:
@@ -108,8 +118,8 @@ class Trackers:
         self._outcome = outcome
 
     def _later(self, tracker: Tracker, action: Callable[[], None]) -> None:
-        if self._waiting.qsize() >= MAX_WAITING:
-            self._failed(tracker, f"{MAX_WAITING} rounds are waiting to be written")
+        if self._waiting.qsize() >= self._max_waiting:
+            self._failed(tracker, f"{self._max_waiting} rounds are waiting to be written")
         else:
             self._waiting.put((tracker, action))
 
