@@ -51,9 +51,9 @@ class AggregatorHarness:
     def __init__(self, directory: Path, seed: int) -> None:
         self.settings = Settings(
             task=f"synthetic-{VALUES}", clients=7, per_round=7, quorum=len(HONEST), rounds=1_000_000, grace=0.0,
-            deadline=1e8, wait=1e8, evaluate_every=5, seed=seed,
+            deadline=1e8, wait=1e8, evaluate_every=5, seed=seed, chunk=CHUNK,
         )  # fmt: skip
-        self._launch = launch.new(self.settings, directory, None, "process", CHUNK)
+        self._launch = launch.new(self.settings, directory)
         broker = BrokerReach(BrokerAddress.parse("mqtt://127.0.0.1"))
         self.aggregator = Aggregator(
             self._launch, broker, observer=lambda _, effects, __: self.oracle.see(effects)
