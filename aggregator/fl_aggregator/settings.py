@@ -1,12 +1,18 @@
-"""Everything a run is told at its start, parsed once and passed down frozen."""
+"""Everything a run is told at its start, parsed once and passed down frozen.
+
+An option of a run is a line of `Settings`. The command line, its help, ``run.json``, what ``--resume`` refuses and
+``docs/options.md`` are made from it.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Final, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, ROUNDS, RUN, SECURITY, TRAINING
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import partition_scheme, topics
@@ -14,6 +20,30 @@ from fl_shared.protocol import partition_scheme, topics
 SPARE_CLIENTS: Final = 10_000
 """So many clients are remembered beyond those that the run has parts for, unless it is said otherwise. A flood of
 made-up names must fill neither the memory nor the time: much of what is done with a roster looks at all of it."""
+PER_ROUND: Final = 10
+"""Updates in a round, unless there are fewer clients or it is said otherwise."""
+
+Durability = Literal["process", "power", "memory"]
+"""What an accepted update survives: the end of the process (page cache), of power (fsync), or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How the command line offers a setting; the option's name, type and default are the field's.
+
+    ``default``: in words, where it is not one value. ``metavar`` stands for the value in the help.
+    ``at_resume``: may be given with ``--resume`` as well.
+    """
+
+    heading: str
+    help: str
+    default: str | None = None
+    metavar: str | None = None
+    at_resume: bool = False
+
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Seconds = Annotated[float, Field(gt=0, le=1e8)]
 
 
 class Settings(BaseModel):
@@ -21,31 +51,58 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    task: m.TaskName = "digits"
-    clients: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    per_round: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    strategy: str = "fedavg"
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    lr: Annotated[float, Field(gt=0, le=1e6)] = 0.05
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    deadline: Annotated[float, Field(gt=0, le=1e8)] = 600.0
-    quorum: Annotated[int, Field(ge=1)] | None = None
-    over_select: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    grace: Annotated[float, Field(ge=0, le=1e6)] = 5.0
-    wait: Annotated[float, Field(gt=0, le=1e8)] = 600.0
-    target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
-    train_examples: Annotated[int, Field(ge=1, le=2**53)] | None = None
-    partition: str = "iid"
-    holdout: Annotated[float, Field(ge=0, le=0.9)] = 0.2
-    evaluate_every: Annotated[int, Field(ge=1)] = 1
-    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    # fmt: off
+    task: Annotated[m.TaskName, Option(RUN, "Task to train; must be installed on the edges.")] = "digits"
+    clients: Annotated[Count, Option(RUN, "Number of training edges, and of partitions of the data.")] = 20
+    rounds: Annotated[Count, Option(RUN, "Versions of the model to make.")] = 10
+    seed: Annotated[int, Field(ge=0, lt=2**53), Option(RUN, "Seed of all random choices.")] = 0
+    partition: Annotated[str, Option(DATA, "Split of the data.", metavar="|".join(partition_scheme.SCHEMES))] = "iid"
+    train_examples: Annotated[int | None, Field(ge=1, le=2**53),
+        Option(DATA, "Use only this many examples of the data set.", default="all")] = None
+    strategy: Annotated[str, Option(TRAINING, "How updates are combined into the next model.")] = "fedavg"
+    epochs: Annotated[Count, Option(TRAINING, "Local epochs per round.")] = 10
+    batch_size: Annotated[Count, Option(TRAINING, "Examples per batch on the edges.")] = 32
+    lr: Annotated[float, Field(gt=0, le=1e6), Option(TRAINING, "Learning rate of the edges' SGD.")] = 0.05
+    lr_decay: Annotated[float, Field(gt=0, le=1),
+        Option(TRAINING, "Multiply the learning rate by this after each version.")] = 1.0
+    momentum: Annotated[float, Field(ge=0, lt=1), Option(TRAINING, "Momentum of the edges' SGD.")] = 0.9
+    per_round: Annotated[Count, Option(ROUNDS, "Updates to collect in each round.",
+        default=f"{PER_ROUND}, or --clients if that is less")] = PER_ROUND
+    over_select: Annotated[int, Field(ge=0, le=1_000_000),
+        Option(ROUNDS, "Extra edges to select beyond --per-round.")] = 0
+    quorum: Annotated[int | None, Field(ge=1),
+        Option(ROUNDS, "Minimum number of updates in a round.", default="half of --per-round")] = None
+    deadline: Annotated[Seconds, Option(ROUNDS, "Maximum duration of a round, in seconds.")] = 600.0
+    grace: Annotated[float, Field(ge=0, le=1e6), Option(ROUNDS, "Seconds that a lost edge has to return.")] = 5.0
+    wait: Annotated[Seconds, Option(ROUNDS, "Seconds to wait for enough edges.")] = 600.0
+    holdout: Annotated[float, Field(ge=0, le=0.9),
+        Option(EVALUATION, "Fraction of its data that an edge only evaluates on.")] = 0.2
+    evaluate_every: Annotated[int, Field(ge=1),
+        Option(EVALUATION, "Evaluate every N versions (always the last).", metavar="N")] = 1
+    target_accuracy: Annotated[float | None, Field(gt=0, le=1), Option(EVALUATION,
+        "Stop at this accuracy; with --holdout 0, only edges with --role evaluate measure it.")] = None
     prefix: str = "fl"
-    max_examples: Annotated[int, Field(ge=1, le=2**40)] = 1_000_000
-    max_delta: Annotated[float, Field(gt=0, le=1e12)] = 100.0
-    max_clients: Annotated[int, Field(ge=1, le=2_000_000)] | None = None
+    # Larger packets are slower at the broker and at paho, and cost the broker a copy a subscriber.
+    chunk: Annotated[int, Field(ge=1024, le=2**24), Option(BROKER, "Chunk size of models, in bytes.")] = 2**20
+    durability: Annotated[Durability, Option(OUTPUT,
+        "What an accepted update survives: a crash of the process, a power failure, or neither.")] = "process"
+    require_sealed: Annotated[bool,
+        Option(SECURITY, "Reject unsealed messages from edges (see fl-edge --seal).", at_resume=True)] = False
+    max_examples: Annotated[int, Field(ge=1, le=2**40),
+        Option(SECURITY, "Reject an update that reports more examples.")] = 1_000_000
+    max_delta: Annotated[float, Field(gt=0, le=1e12),
+        Option(SECURITY, "Reject an update that contains a larger value.")] = 100.0
+    max_clients: Annotated[int | None, Field(ge=1, le=2_000_000),
+        Option(SECURITY, "Maximum number of known edges, in all roles; idle ones are forgotten to make room.",
+               default=f"{SPARE_CLIENTS:,} beyond --clients")] = None
+    # fmt: on
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_more_per_round_than_clients(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "per_round" not in values and isinstance(values.get("clients"), int):
+            return {**values, "per_round": min(PER_ROUND, values["clients"])}
+        return values
 
     @field_validator("partition")
     @classmethod
@@ -139,6 +196,16 @@ class Settings(BaseModel):
             holdout=self.holdout,
             examples=self.train_examples,
         )
+
+
+def options_of_run() -> dict[str, Option]:
+    """The options by the name of their setting."""
+    return {
+        name: option
+        for name, field in Settings.model_fields.items()
+        for option in field.metadata
+        if isinstance(option, Option)
+    }
 
 
 def parse(**values: object) -> Settings:

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from fl_shared.cli import options
+from fl_shared.cli.headings import BROKER, DATA, EDGE, OUTPUT, SECURITY, TRAINING, option_under
 from fl_shared.cli.logging import start_logging
 from fl_shared.cli.main import run_program
 from fl_shared.errors import UserError
@@ -87,85 +88,105 @@ def _name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> st
     return value
 
 
-@click.command(context_settings=options.CONTEXT, epilog=options.EPILOG)
-@click.option(
+@options.command()
+@option_under(
+    EDGE,
     "--id",
     "ids",
     envvar="FL_ID",
     metavar="ID",
     callback=_ids,
-    help="The edge's id, or several: 0-19, or 0-4,9,lab-a. In a run of N, edge k < N gets partition k of the data."
-    "  [default: the kit's]",
+    show_default="the kit's",
+    help="The edge's id, or several: 0-19, or 0-4,9,lab-a. In a run of N, edge k < N gets partition k "
+    "of the data.",
 )
-@options.broker_options
-@click.option(
-    "--task", metavar="NAME", help="Train only this task.  [default: the task that the aggregator announces]"
-)
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Directory of the data set's files.",
-)
-@click.option(
+@option_under(
+    EDGE,
     "--role",
     "roles",
     envvar="FL_ROLE",
     multiple=True,
     default=("train,predict",),
-    metavar="ROLES",
+    metavar=f"{'|'.join(ROLES)}[,…]",
     callback=_roles,
-    help="What the edge does: one or more of train, predict, evaluate.",
+    help="What the edge does: one or more of these.",
 )
-@click.option(
+@option_under(
+    EDGE,
     "--evaluator",
     metavar="ID",
     callback=_name,
     help="Add an edge with this id that only evaluates models on the test split.",
 )
-@click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Directory for an edge's state; with several ids, one subdirectory for each.  [default: .fl-edge/ID]",
+@option_under(
+    EDGE,
+    "--task",
+    metavar="NAME",
+    show_default="the task that the aggregator announces",
+    help="Train only this task.",
 )
-@click.option(
-    "--device", type=click.Choice(("cpu", "cuda", "auto")), default="cpu", help="Device to train on."
+@option_under(
+    DATA,
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Directory of the data set's files.",
 )
-@click.option(
+@option_under(
+    TRAINING,
+    "--device",
+    type=click.Choice(("cpu", "cuda", "auto")),
+    default="cpu",
+    help="Device to train on.",
+)
+@option_under(
+    TRAINING,
     "--workers",
     type=click.IntRange(1, 1024),
-    help="Number of training processes.  [default: one per core, at most one per edge]",
+    show_default="one per core, at most one per edge",
+    help="Number of training processes.",
 )
-@click.option(
+@options.broker_options
+@options.client_id_option
+@option_under(
+    BROKER,
     "--chunk",
     type=click.IntRange(1024, 2**24),
     default=2**20,
     metavar="BYTES",
     help="Chunk size of updates that are too large for one message; smaller if the broker requires it.",
 )
-@click.option(
+@option_under(
+    BROKER,
     "--wait",
     type=click.FloatRange(0),
-    help="Exit after this many seconds without a broker.  [default: never]",
+    show_default="never",
+    help="Exit after this many seconds without a broker.",
 )
-@click.option(
-    "--seal",
-    is_flag=True,
-    help="Encrypt what the edge sends so that only the aggregator can read it, not even the broker (with --kit).",
+@option_under(
+    OUTPUT,
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    show_default=".fl-edge/ID",
+    help="Directory for an edge's state; with several ids, one subdirectory for each.",
 )
-@click.option(
+@option_under(
+    OUTPUT,
+    "--parts-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write each edge's number of examples per class to this file. It stays on this machine.",
+)
+@option_under(
+    OUTPUT,
     "--heartbeat",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Touch this file every 5 s while working and connected to the broker, for health checks.",
 )
-@click.option(
-    "--mqtt-client-id",
-    metavar="TEXT",
-    help="MQTT client id, for brokers that tie it to an account; with one edge only.",
-)
-@click.option(
-    "--parts-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write each edge's number of examples per class to this file. It stays on this machine.",
+@option_under(
+    SECURITY,
+    "--seal",
+    is_flag=True,
+    help="Encrypt what the edge sends so that only the aggregator can read it, not even the broker "
+    "(with --kit).",
 )
 @options.logging_options
 @options.config_option

@@ -51,12 +51,12 @@ def edge(*arguments: str, says: tuple[str, ...], **environment: str) -> Mistake:
 
 MISTAKES = {
     "too many per round": start("--per-round", "30", says=("--per-round: 30", "20")),
-    "unknown strategy": start("--strategy", "fedmax", says=("--strategy 'fedmax'", "fedavg")),
+    "unknown strategy": start("--strategy", "fedmax", says=("--strategy", "'fedmax'", "fedavg")),
     "unknown partition": start("--partition", "cake", says=("--partition 'cake'", "dirichlet:ALPHA")),
     "unknown option": start("--round", "3", says=("--round", "--rounds")),
     "environment, a number": start(FL_ROUNDS="many", says=("--rounds", "'many'", "FL_ROUNDS")),
     "environment, a choice": start(FL_DURABILITY="always", says=("--durability", "process", "FL_DURABILITY")),
-    "environment, our own check": start(FL_STRATEGY="fedmax", says=("--strategy 'fedmax'",)),
+    "environment, our own check": start(FL_PARTITION="cake", says=("--partition 'cake'",)),
     "configuration, a number": start("--config", "{HERE}/number.toml", says=("--rounds", "'many'", "--config")),
     "configuration, a list": start("--config", "{HERE}/list.toml", says=("rounds: is a list", "one value")),
     "configuration, a name": start("--config", "{HERE}/name.toml", says=("'roundz'", "did you mean 'rounds'")),

@@ -448,7 +448,10 @@ def test_a_run_that_takes_only_what_is_sealed_does_so_when_it_is_taken_up_again(
     assert run.wait(20) == 130, run.output
     assert run.out.rstrip().endswith(f"/run --kit {site.kit('aggregator')}"), run.out
     directory = str(site.directory / "first" / "run")
-    assert json.loads((site.directory / "first" / "run" / "run.json").read_text())["require_sealed"] is True
+    assert (
+        json.loads((site.directory / "first" / "run" / "run.json").read_text())["settings"]["require_sealed"]
+        is True
+    )
 
     words = ("start", "--resume", directory, "--kit", site.kit("aggregator"))
     again = site.program("again", "fl-aggregator", *words)

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from fl_aggregator.cli.main import cli
+from fl_aggregator.settings import Settings
 from fl_edge.cli import command as fl_edge
 from fl_shared.security.kit import Kit
 from fl_shared.system.mosquitto import configuration
@@ -52,7 +53,7 @@ def options_of(command: click.Command) -> set[str]:
     """Names of environment variables."""
     return {
         option.envvar if isinstance(option.envvar, str) else f"FL_{option.name}".upper()
-        for option in command.params
+        for option in command.get_params(click.Context(command))
         if isinstance(option, click.Option)
     }
 
@@ -214,7 +215,8 @@ def test_the_health_check_of_the_aggregator_is_a_command_that_there_is() -> None
     said = dict(instructions(OURS["fl-aggregator"]))["HEALTHCHECK"]
     program, name, *options = yaml.safe_load(said.partition(" CMD ")[2])
     assert program == "fl-aggregator"
-    known = {option for parameter in cli.commands[name].params for option in parameter.opts}
+    command = cli.commands[name]
+    known = {option for parameter in command.get_params(click.Context(command)) for option in parameter.opts}
     assert options == ["--check"]
     assert known.issuperset(options)
 
@@ -297,9 +299,7 @@ def test_a_container_may_be_one_edge(started: Any) -> None:
 
 
 def test_without_a_word_it_is_the_fleet_of_the_reference_workload(started: Any) -> None:
-    (clients,) = [option.default for option in START.params if option.name == "clients"]
-    assert isinstance(clients, int)
-    assert first_line(started()) == f"0-{clients - 1}||state|"
+    assert first_line(started()) == f"0-{Settings().clients - 1}||state|"
 
 
 @pytest.mark.parametrize("fleet", ["0", "-1", "05", "ten", "12345", "5 6"])

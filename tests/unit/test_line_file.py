@@ -68,7 +68,7 @@ def test_with_power_all_of_a_run_is_on_the_disk(
 
     monkeypatch.setattr(os, "fsync", fsync)
     directory = RunDirectory(tmp_path / "run", durability)  # type: ignore[arg-type]
-    directory.write_run(new_record(Settings(), durability, 2**20, None, None))  # type: ignore[arg-type]
+    directory.write_run(new_record(Settings(durability=durability)))
     directory.checkpoints.write(0, Model.of(MANIFEST, np.frombuffer(DATA, WIRE_DTYPE)))
     directory.append_history({"round": 1})
     directory.close()

@@ -14,6 +14,7 @@ from fl_aggregator.round import machine
 from fl_aggregator.round.effects import PERFORMANCE
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Aggregating, Collecting, Run
+from fl_aggregator.server import launch
 from fl_aggregator.server.resume import RecoveredRun, recover
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import HISTORY, RunDirectory, new_record, read_run
@@ -24,7 +25,7 @@ from tests.support.round_playbook import Playbook, round_done, training
 def directory_of(playbook: Playbook, path: Path, *, lines: bool = True) -> RunDirectory:
     """As the aggregator would have left it, without a spool and checkpoints."""
     directory = RunDirectory(path)
-    directory.write_run(new_record(playbook.state.settings, "process", 2**20, None, None))
+    directory.write_run(new_record(playbook.state.settings))
     for _, effects in playbook.told:
         for effect in effects:
             match effect:
@@ -150,7 +151,20 @@ def test_a_directory_without_a_run_is_not_taken_up(tmp_path: Path) -> None:
 
 def test_a_record_says_what_it_was_told(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    record = new_record(Settings(rounds=3, seed=7), "power", 2**16, None, None)
+    record = new_record(Settings(rounds=3, seed=7, durability="power", chunk=2**16))
     directory.write_run(record)
     directory.close()
     assert read_run(tmp_path) == record
+
+
+def test_a_resumed_run_can_begin_to_require_seals_and_keeps_to_it(tmp_path: Path) -> None:
+    launch.new(Settings(), tmp_path / "begun").close()
+    assert not list(tmp_path.iterdir()), "no run began"
+    first = launch.new(Settings(lr=0.5), tmp_path / "run")
+    first.directory.write_run(first.record)
+    first.close()
+    for asked, required in [(False, False), (True, True), (False, True)]:
+        again = launch.resume(tmp_path / "run", simulated=False, require_sealed=asked)
+        again.directory.write_run(again.record)
+        again.close()
+        assert again.record.settings == Settings(lr=0.5, require_sealed=required)

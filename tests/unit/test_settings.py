@@ -24,6 +24,9 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "rounds": 10,
         "epochs": 10,
         "strategy": "fedavg",
+        "chunk": 2**20,
+        "durability": "process",
+        "require_sealed": False,
         "batch_size": 32,
         "lr": 0.05,
         "lr_decay": 1.0,
@@ -86,6 +89,8 @@ def test_what_was_not_given_has_its_default() -> None:
         ({"seed": -1}, "--seed", "-1", "greater than or equal to 0"),
         ({"seed": 2**53}, "--seed", "9007199254740992", "less than 9007199254740992"),
         ({"max_examples": 0}, "--max-examples", "0", "greater than or equal to 1"),
+        ({"chunk": 100}, "--chunk", "100", "greater than or equal to 1024"),
+        ({"durability": "always"}, "--durability", "'always'", "'process', 'power' or 'memory'"),
         ({"max_delta": 0}, "--max-delta", "0", "greater than 0"),
         ({"partition": "dirichlet"}, "--partition", "'dirichlet'", "ALPHA is missing"),
         ({"partition": "dirichlet:-1"}, "--partition", "'dirichlet:-1'", "expected 0.001"),
@@ -95,7 +100,7 @@ def test_what_was_not_given_has_its_default() -> None:
         ({"prefix": ""}, "--prefix", "''", "expected topic levels without"),
         ({"nonsense": 3}, "--nonsense", "3", "not permitted"),
         # What does not fit together:
-        ({"clients": 4}, "--per-round", "10", "must not exceed --clients (4)"),
+        ({"clients": 4, "per_round": 10}, "--per-round", "10", "must not exceed --clients (4)"),
         ({"quorum": 11}, "--quorum", "11", "must not exceed --per-round (10)"),
         ({"over_select": 11}, "--over-select", "11", "must not exceed --clients (20)"),
         ({"train_examples": 19}, "--train-examples", "19", "20 clients"),
@@ -115,6 +120,12 @@ def test_an_error_names_option_value_and_expectation(
     assert expected in text
     assert "\n" not in text
     assert caught.value.exit_code == 2
+
+
+def test_a_round_collects_ten_updates_or_one_from_each_client() -> None:
+    assert [parse(clients=clients).per_round for clients in (1, 3, 10, 11, 20)] == [1, 3, 10, 10, 10]
+    assert parse(clients=30, per_round=20).per_round == 20
+    assert Settings.model_validate_json(parse(clients=3).model_dump_json()) == parse(clients=3)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fl_aggregator.settings import Durability
 from fl_aggregator.storage.disk_space import DiskFull
-from fl_aggregator.storage.spool import Durability, Partial, Spool
+from fl_aggregator.storage.spool import Partial, Spool
 from fl_aggregator.storage.spool_format import Damaged, Description
 from fl_aggregator.storage.update_content import Content, SectionContent
 from fl_shared.protocol import messages as m

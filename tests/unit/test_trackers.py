@@ -24,7 +24,7 @@ from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import RunRecord, new_record
 from tests.support.tensorboard import scalars
 
-RECORD = new_record(Settings(), "process", 1024, None, None)
+RECORD = new_record(Settings(chunk=1024))
 
 
 def line(number: int, **metrics: float) -> RoundRecord:

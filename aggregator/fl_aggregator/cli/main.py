@@ -14,10 +14,13 @@ from fl_aggregator.tools.provision.cli import provision
 from fl_aggregator.tools.remote.cli import predict, status, stop, watch
 from fl_aggregator.tools.report.cli import report
 from fl_shared.cli import options as shared
+from fl_shared.cli.headings import CommandGroup
 from fl_shared.cli.main import run_program
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @shared.version_option
 def cli() -> None:
     """Federated learning over the MQTT broker that you already run."""

@@ -73,7 +73,7 @@ class Interpreter:
         started = launch.record.started.removesuffix("+00:00") + "Z"
         self.for_watchers = ObserverFeed(links, scope, started, self.workshop.under_way)
         self.bulletins = StatusPublisher(links, scope, self.for_watchers)
-        self._publications = ModelPublisher(links, scope, settings.task, launch.record.chunk)
+        self._publications = ModelPublisher(links, scope, settings.task, settings.chunk)
 
     def restore(self, found: RecoveredRun) -> tuple[str, ...]:
         """Takes up models, history and the open round of a run that is resumed.

@@ -22,12 +22,12 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field, ValidationError
 
 from fl_aggregator.round import machine
-from fl_aggregator.settings import Settings
+from fl_aggregator.settings import Durability, Settings
 from fl_aggregator.storage import checkpoint, journal, spool
 from fl_aggregator.storage.append_log import LineFile
 from fl_aggregator.storage.checkpoint import Checkpoints
 from fl_aggregator.storage.journal import Journal
-from fl_aggregator.storage.spool import Durability, Spool
+from fl_aggregator.storage.spool import Spool
 from fl_shared.errors import UserError
 from fl_shared.system.files import write_atomically
 
@@ -46,12 +46,13 @@ class FirstWeights(BaseModel):
 
 
 class FleetRecord(BaseModel):
-    """How `simulate` runs its edges; ``broker`` is null if it starts one of its own."""
+    """How `simulate` runs its edges; ``broker`` is null if it starts one of its own.
+
+    ``options``: those of `fl-edge` that it hands on, by name.
+    """
 
     broker: str | None = None
-    data: Path | None = None
-    device: str | None = None
-    workers: int | None = None
+    options: dict[str, int | str | Path] = {}
 
 
 class RunRecord(BaseModel):
@@ -68,22 +69,15 @@ class RunRecord(BaseModel):
     prefix: str
     settings: Settings
     seed: int
-    durability: Durability
-    chunk: Annotated[int, Field(ge=1)]
     first_weights: FirstWeights | None = None
     fleet: FleetRecord | None = None
-    require_sealed: bool = False
     machine: int
     """The version of the round machine, by which the journal is replayed."""
     versions: dict[str, str]
 
 
 def new_record(
-    settings: Settings,
-    durability: Durability,
-    chunk: int,
-    first_weights: FirstWeights | None,
-    fleet: FleetRecord | None,
+    settings: Settings, first_weights: FirstWeights | None = None, fleet: FleetRecord | None = None
 ) -> RunRecord:
     """That of a run which begins now, under a name of its own."""
     return RunRecord(
@@ -92,8 +86,6 @@ def new_record(
         prefix=settings.prefix,
         settings=settings,
         seed=settings.seed,
-        durability=durability,
-        chunk=chunk,
         first_weights=first_weights,
         fleet=fleet,
         machine=machine.VERSION,

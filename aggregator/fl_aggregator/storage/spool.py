@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol, Self
+from typing import Final, Protocol, Self
 
+from fl_aggregator.settings import Durability
 from fl_aggregator.storage.disk_space import allocate, room_for
 from fl_aggregator.storage.spool_format import ChunkTable, Damaged, Description, describe
 from fl_aggregator.storage.update_content import Content
@@ -31,9 +32,6 @@ KEPT_FREE: Final = 16 * 2**20
 
 _NAME: Final = 4096
 """Bytes that one more name in a directory may need."""
-
-Durability = Literal["process", "power", "memory"]
-"""What an accepted update survives: the end of the process (page cache), of power (fsync), or nothing."""
 
 
 class _Pool:

@@ -5,56 +5,56 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fl_aggregator.cli.options import FILE, refuse_beside_resume, run_options
+from fl_aggregator.cli.options import FILE, refuse_with_resume, run_options, settings_options
 from fl_aggregator.cli.run import exit_code, run_aggregator
 from fl_aggregator.monitoring.tracking.options import Tracking, tracking_options
 from fl_shared.cli import options as shared
+from fl_shared.cli.headings import OUTPUT, RUN, option_under
 from fl_shared.cli.logging import start_logging
 from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.server.aggregator import Aggregator, Outcome
-    from fl_aggregator.storage.spool import Durability
     from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
 
 
-@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+OF_EDGES: Final = ("data", "device", "workers")
+"""The options of ``fl-edge`` that ``simulate`` has as well, and hands on to its edges."""
+
+
+def _more_options() -> list[click.Parameter]:
+    from fl_edge.cli import command
+
+    # Sealing needs a kit. Edges on this machine do not come back.
+    settings = settings_options(without=("require_sealed",), grace=0.0)
+    return [*settings, *(option for option in command.params if option.name in OF_EDGES)]
+
+
+@shared.command(more=_more_options)
 @run_options
+@option_under(
+    RUN, "--predict", "picture", type=FILE, help="At the end, ask the edges to classify this picture."
+)
+@option_under(
+    RUN,
+    "--stay",
+    is_flag=True,
+    help="After the run, keep the broker, edges and dashboard running until Ctrl-C.",
+)
+@option_under(
+    OUTPUT, "--json", "as_json", is_flag=True, help="At the end, print one JSON object on standard output."
+)
 @tracking_options
 @shared.quiet_option
-@click.option("--grace", type=float, default=0.0, help="Seconds that a lost edge has to return.")
 @shared.broker_options_of_simulate
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Directory of the data set's files.",
-)
-@click.option(
-    "--device", default=None, show_default="cpu", help="Device that edges train on: cpu, cuda or auto."
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=None,
-    show_default="one per core",
-    help="Number of training processes.",
-)
-@click.option("--predict", "picture", type=FILE, help="At the end, ask the edges to classify this picture.")
-@click.option("--json", "as_json", is_flag=True, help="At the end, print one JSON object on standard output.")
-@click.option(
-    "--stay", is_flag=True, help="After the run, keep the broker, edges and dashboard running until Ctrl-C."
-)
 @shared.logging_options
 @shared.config_option
 def simulate(
     broker: BrokerOptions,
-    data: Path | None,
-    device: str | None,
-    workers: int | None,
     picture: Path | None,
     as_json: bool,
     stay: bool,
@@ -64,8 +64,6 @@ def simulate(
     init: Path | None,
     run_dir: Path | None,
     resume: Path | None,
-    durability: Durability,
-    chunk: int,
     tracking: Tracking,
     **values: Any,
 ) -> int:
@@ -84,17 +82,16 @@ def simulate(
             "--kit: a kit is for one account, but simulate runs a fleet; expected --ca, --cert, --key"
         )
     question = None if picture is None else picture.read_bytes()
+    of_edges = {name: values.pop(name) for name in OF_EDGES}
     if resume is None:
         settings = parse(**values, prefix=broker.prefix or PREFIX)
         simulation.check_fleet_possible()
-        _broker_of_fleet(broker, None if broker.broker is None else str(broker.broker))
-        fleet = FleetRecord(
-            broker=None if broker.broker is None else str(broker.broker),
-            data=data, device=device, workers=workers,
-        )  # fmt: skip
-        launch = launches.new(settings, run_dir, init, durability, chunk, fleet)
+        address = None if broker.broker is None else str(broker.broker)
+        _broker_of_fleet(broker, address)
+        given = {name: value for name, value in of_edges.items() if value is not None}
+        launch = launches.new(settings, run_dir, init, FleetRecord(broker=address, options=given))
     else:
-        refuse_beside_resume("broker", "data", "device", "workers")
+        refuse_with_resume("broker", *OF_EDGES)
         simulation.check_fleet_possible()
         launch = launches.resume(resume, simulated=True)
     settings, directory = launch.record.settings, launch.directory.path

@@ -121,13 +121,8 @@ class Simulation:
         command += ["--state-dir", str(self._directory / _EDGES), "--keepalive", str(self.broker.keepalive)]
         command += ["--task", settings.task, "--parts-file", str(self._directory / PARTS)]
         command += self._options.keys()
-        for option, value in (
-            ("--data", fleet.data),
-            ("--device", fleet.device),
-            ("--workers", fleet.workers),
-        ):
-            if value is not None:
-                command += [option, str(value)]
+        for name, value in fleet.options.items():
+            command += [f"--{name.replace('_', '-')}", str(value)]
         environment = dict(os.environ)
         environment.pop("FL_PASSWORD", None)  # it may be for another broker than our own
         if self.broker.password is not None:

@@ -3,6 +3,7 @@
 =================  ===========================================================
 ``main``           runs a command: exit codes, errors as one line
 ``options``        options that several commands have
+``headings``       groups the options of a command in its help
 ``broker_access``  how to reach the broker: address, account, TLS, kit
 ``logging``        log lines on stderr
 ``signals``        Ctrl-C and SIGTERM

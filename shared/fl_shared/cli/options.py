@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from fl_shared.cli.headings import BROKER, OUTPUT, SECURITY, GroupedCommand, option_under
 from fl_shared.cli.logging import LOG_FORMATS
 from fl_shared.errors import UserError
 from fl_shared.protocol.topics import valid_prefix
@@ -39,6 +40,11 @@ EPILOG: Final = (
 
 
 # --- the parts of a command line --------------------------------------------------------------------------
+
+
+def command(**attributes: Any) -> Callable[[Command], GroupedCommand]:
+    """`click.command` as all our commands are."""
+    return click.command(cls=GroupedCommand, context_settings=CONTEXT, **{"epilog": EPILOG, **attributes})
 
 
 def broker_address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> BrokerAddress | None:
@@ -65,7 +71,8 @@ def topic_prefix(_ctx: click.Context, _param: click.Parameter, value: str | None
 
 def prefix_option(default: str | None = "fl") -> Callable[[Command], Command]:
     """``prefix``: what all topics begin with; ``default`` is null where another option may say it."""
-    return click.option(
+    return option_under(
+        BROKER,
         "--prefix",
         metavar="TOPIC",
         default=default,
@@ -91,39 +98,20 @@ _PARTS: Final = ("broker", "ca", "cert", "key", "kit", "prefix", "keepalive")
 def _broker_options(command: Command, otherwise: str) -> Command:
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
     options: list[Callable[[Command], Command]] = [
-        click.option(
-            "--broker",
-            metavar="URL",
-            show_default=otherwise,
-            callback=broker_address,
-            help="Broker address: mqtt[s]://[user@]host[:port] or ws[s]://[user@]host[:port][/path].",
-        ),
-        click.option(
-            "--kit",
-            type=file,
-            help="Kit from fl-aggregator provision: the broker's address and an account.",
-        ),
-        click.option(
-            "--ca",
-            type=file,
-            show_default="those of this system",
-            help="Authorities to check the broker's certificate with (PEM).",
-        ),
-        click.option("--cert", type=file, help="Client certificate, if the broker requires one (PEM)."),
-        click.option("--key", type=file, help="Private key of --cert (PEM, without a password)."),
-        click.option(
-            "--password-file",
-            type=file,
-            help="File that contains the broker's password (instead of FL_PASSWORD).",
-        ),
+        option_under(BROKER, "--broker", metavar="URL", show_default=otherwise, callback=broker_address,
+                     help="Broker address: mqtt[s]://[user@]host[:port] or ws[s]://[user@]host[:port][/path]."),
         prefix_option(None),
-        click.option(
-            "--keepalive",
-            type=click.IntRange(1, 65_535),
-            default=30,
-            help="Keepalive in seconds; a lost connection is noticed within twice this time.",
-        ),
-    ]
+        option_under(BROKER, "--keepalive", type=click.IntRange(1, 65_535), default=30,
+                     help="Keepalive in seconds; a lost connection is noticed within twice this time."),
+        option_under(SECURITY, "--kit", type=file,
+                     help="Kit from fl-aggregator provision: the broker's address and an account."),
+        option_under(SECURITY, "--ca", type=file, show_default="those of this system",
+                     help="Authorities to check the broker's certificate with (PEM)."),
+        option_under(SECURITY, "--cert", type=file, help="Client certificate, if the broker requires one (PEM)."),
+        option_under(SECURITY, "--key", type=file, help="Private key of --cert (PEM, without a password)."),
+        option_under(SECURITY, "--password-file", type=file,
+                     help="File that contains the broker's password (instead of FL_PASSWORD)."),
+    ]  # fmt: skip
 
     @functools.wraps(command)
     def gathering(*args: Any, password_file: Path | None, **values: Any) -> Any:
@@ -139,17 +127,23 @@ def _broker_options(command: Command, otherwise: str) -> Command:
     return decorated
 
 
+def client_id_option(command: Command) -> Command:
+    """``mqtt_client_id``: str, or null for one that the broker or the client library chooses."""
+    return option_under(
+        BROKER,
+        "--mqtt-client-id",
+        metavar="TEXT",
+        help="MQTT client id, for brokers that tie it to an account.",
+    )(command)
+
+
 def logging_options(command: Command) -> Command:
     """``verbose``: how often it was given, ``log_format``: ``text`` or ``json``; for `start_logging`."""
     options = [
-        click.option("-v", "--verbose", count=True, help="More output."),
-        click.option(
-            "--log-format",
-            type=click.Choice(LOG_FORMATS),
-            default="text",
-            help="Format of the log on standard error.",
-        ),
-    ]
+        option_under(OUTPUT, "-v", "--verbose", count=True, show_default=False, help="More output."),
+        option_under(OUTPUT, "--log-format", type=click.Choice(LOG_FORMATS), default="text",
+                     help="Format of the log on standard error."),
+    ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
     return command
@@ -157,7 +151,9 @@ def logging_options(command: Command) -> Command:
 
 def quiet_option(command: Command) -> Command:
     """``quiet``: bool, for `start_logging`."""
-    return click.option("-q", "--quiet", is_flag=True, help="Print only errors and the outcome.")(command)
+    return option_under(OUTPUT, "-q", "--quiet", is_flag=True, help="Print only errors and the outcome.")(
+        command
+    )
 
 
 def config_option(command: Command) -> Command:
@@ -187,7 +183,7 @@ def _take_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
         raise click.BadParameter(f"{path} is not TOML: {error}") from None
     known = {
         name.lstrip("-").replace("-", "_"): option
-        for option in ctx.command.params
+        for option in ctx.command.get_params(ctx)
         if isinstance(option, click.Option) and option.expose_value
         for name in (*option.opts, *option.secondary_opts)
         if name.startswith("--")

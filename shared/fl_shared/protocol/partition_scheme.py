@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-GRAMMAR: Final = "iid, shards, dirichlet:ALPHA, quantity:ALPHA or own"
+SCHEMES: Final = ("iid", "shards", "dirichlet:ALPHA", "quantity:ALPHA", "own")
+GRAMMAR: Final = f"{', '.join(SCHEMES[:-1])} or {SCHEMES[-1]}"
 MIN_ALPHA: Final = 1e-3
 MAX_ALPHA: Final = 1e6
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
@@ -51,12 +52,13 @@ class AggregatorHarness:
     def __init__(self, directory: Path, seed: int) -> None:
         self.settings = Settings(
             task=f"synthetic-{VALUES}", clients=7, per_round=7, quorum=len(HONEST), rounds=1_000_000, grace=0.0,
-            deadline=1e8, wait=1e8, evaluate_every=5, seed=seed,
+            deadline=1e8, wait=1e8, evaluate_every=5, seed=seed, chunk=CHUNK,
         )  # fmt: skip
         self.mutator = Mutator(random.Random(seed))
         self.rng = self.mutator.rng
-        new = launch.new(self.settings, directory, None, "process", CHUNK)
-        self._launch = new.recording(run=self.rng.randbytes(6).hex())
+        new = launch.new(self.settings, directory)
+        run = self.rng.randbytes(6).hex()
+        self._launch = replace(new, record=new.record.model_copy(update={"run": run}))
         broker = BrokerReach(BrokerAddress.parse("mqtt://127.0.0.1"))
         self.aggregator = SteppedAggregator(
             self._launch, broker, observer=lambda _, effects, __: self.oracle.see(effects)

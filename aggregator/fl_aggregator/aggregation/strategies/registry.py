@@ -32,9 +32,14 @@ class Strategy(Protocol):
 _STRATEGIES: Final = {"fedavg": ("fl_aggregator.aggregation.strategies.fedavg", "FedAvg")}
 
 
+def names() -> tuple[str, ...]:
+    """The names of all strategies, in alphabetical order."""
+    return tuple(sorted(_STRATEGIES))
+
+
 def load(name: str) -> Strategy:
     """The strategy called ``name``. Raises ``UserError`` for an unknown name."""
     if name not in _STRATEGIES:
-        raise UserError(f"--strategy {name!r}: expected one of {', '.join(sorted(_STRATEGIES))}")
+        raise UserError(f"--strategy {name!r}: expected one of {', '.join(names())}")
     module, attribute = _STRATEGIES[name]
     return cast(Strategy, getattr(import_module(module), attribute)())

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from fl_shared.cli.headings import OUTPUT, option_under
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,12 +66,13 @@ def tracking_options(command: Command) -> Command:
         return command(tracking=Tracking(tensorboard, metrics_port, metrics_host, mlflow), **values)
 
     options = [
-        click.option("--tensorboard/--no-tensorboard", default=True, help="Write event files for TensorBoard."),
-        click.option("--metrics-port", type=click.IntRange(1, 65_535), default=None,
+        option_under(OUTPUT, "--tensorboard/--no-tensorboard", default=True,
+                     help="Write event files for TensorBoard."),
+        option_under(OUTPUT, "--metrics-port", type=click.IntRange(1, 65_535), default=None,
                      help="Serve metrics for Prometheus on this port."),
-        click.option("--metrics-host", metavar="ADDRESS", default="127.0.0.1",
+        option_under(OUTPUT, "--metrics-host", metavar="ADDRESS", default="127.0.0.1",
                      help="Address to serve metrics on; no authentication."),
-        click.option("--mlflow", metavar="URI", default=None,
+        option_under(OUTPUT, "--mlflow", metavar="URI", default=None,
                      help="Log to this MLflow server (pip install 'fl-mqtt[mlflow]')."),
     ]  # fmt: skip
     wrapped: Command = gathered

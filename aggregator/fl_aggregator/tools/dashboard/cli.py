@@ -33,7 +33,7 @@ def _listen(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
     return host, int(port)
 
 
-@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@shared.command()
 @click.option(
     "--broker",
     metavar="URL",

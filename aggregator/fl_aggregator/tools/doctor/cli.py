@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from fl_shared.cli.broker_access import BrokerOptions
 
 
-@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@shared.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output instead.")
-@click.option("--mqtt-client-id", default=None, help="MQTT client id, for brokers that tie it to an account.")
+@shared.client_id_option
 @shared.broker_options
 @shared.logging_options
 @shared.config_option

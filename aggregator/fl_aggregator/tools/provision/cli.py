@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from fl_shared.cli import options as shared
+from fl_shared.cli.headings import CommandGroup
 from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def _roles(command: Command) -> Command:
 
 
 @click.group(
+    cls=CommandGroup,
     invoke_without_command=True,
     context_settings=shared.CONTEXT,
     epilog="Without a command, it creates everything: --edges N --broker-host HOST.",

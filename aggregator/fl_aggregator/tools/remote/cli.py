@@ -29,7 +29,7 @@ def watch_command(reach: BrokerReach, prefix: str) -> str:
     return f"fl-aggregator watch --broker {shlex.quote(str(reach.address))}{ca}{under}"
 
 
-@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@shared.command()
 @click.option("--wait", type=WAIT, default=None, show_default="5; with --check 8",
               help="Seconds to wait for a status.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the curves and all edges.")
@@ -57,7 +57,7 @@ def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions
     return 0
 
 
-@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@shared.command()
 @click.option("--wait", type=WAIT, default=5.0, help="Seconds to wait for the first status.")
 @click.option("--give-up", type=WAIT, default=600.0,
               help="Exit with 1 after this many seconds without the broker or the aggregator.")  # fmt: skip
@@ -78,7 +78,7 @@ def watch(
     return watch.watch(broker.reach(), wait, give_up, as_json=as_json, console=Console())
 
 
-@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@shared.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--client", default=None, help="Ask this edge instead of any edge.")
 @click.option(
@@ -107,7 +107,7 @@ def predict(
     return 0 if answer.error is None else RunFailed.exit_code
 
 
-@click.command(context_settings=shared.CONTEXT, epilog=shared.EPILOG)
+@shared.command()
 @click.option(
     "--run", metavar="ID", default=None, show_default="the run that is online", help="Stop only this run."
 )

@@ -12,7 +12,7 @@ from fl_shared.errors import UserError
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command(context_settings=shared.CONTEXT)
+@shared.command(epilog=None)
 @click.argument(
     "directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(file_okay=False, path_type=Path)
 )

@@ -29,11 +29,10 @@ def settings_that_differ(runs: Sequence[RunReport]) -> list[tuple[str, list[Any]
 
 
 def told(run: RunReport) -> dict[str, Any]:
-    """All that a run was told: its settings, and what else stands beside them."""
-    beside: dict[str, Any] = {key: run.record[key] for key in ("durability", "chunk") if key in run.record}
+    """All that a run was told: its settings, and the versions of what it depends on."""
     versions = run.record.get("versions")
     packages = versions if isinstance(versions, dict) else {}
-    return {**run.settings, **beside, **{f"version of {name}": number for name, number in packages.items()}}
+    return {**run.settings, **{f"version of {name}": number for name, number in packages.items()}}
 
 
 def target_of(runs: Sequence[RunReport]) -> float | None:

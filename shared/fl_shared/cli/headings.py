@@ -1,0 +1,90 @@
+"""Commands whose help groups options under headings. It imports only click and the standard library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import click
+
+OPTIONS: Final = "Options"
+"""For an option without a heading."""
+RUN: Final = "The run"
+EDGE: Final = "The edge"
+DATA: Final = "Data"
+TRAINING: Final = "Training"
+ROUNDS: Final = "Rounds"
+EVALUATION: Final = "Evaluation"
+BROKER: Final = "The broker"
+OUTPUT: Final = "What is written"
+SECURITY: Final = "Security"
+OTHER: Final = "Other"
+"""For what ends the command or is read before the other options: ``--help``, ``--version``, ``--config``."""
+
+HEADINGS: Final = (OPTIONS, RUN, EDGE, DATA, TRAINING, ROUNDS, EVALUATION, BROKER, OUTPUT, SECURITY, OTHER)
+"""In the order of a command's help."""
+
+_WHOLE: Final = 1_000
+"""Characters of a command's summary: all of its first sentence."""
+
+
+class GroupedOption(click.Option):
+    """An option that help shows under ``heading``, one of `HEADINGS`."""
+
+    def __init__(self, *args: Any, heading: str, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.heading = heading
+
+
+class GroupedCommand(click.Command):
+    """``more`` makes the options that stand before the others; it is called when the command is used.
+
+    Options that are made from a module that is slow to import are made there, so that the help of the
+    program, which lists its commands only, does not wait for it.
+    """
+
+    def __init__(
+        self, *args: Any, more: Callable[[], Sequence[click.Parameter]] | None = None, **attributes: Any
+    ) -> None:
+        super().__init__(*args, **attributes)
+        self._more = more
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if self._more is not None:
+            self.params[:0] = self._more()
+            self._more = None
+        return super().get_params(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
+        for parameter in self.get_params(ctx):
+            if (row := parameter.get_help_record(ctx)) is not None:
+                rows[heading_of(parameter)].append(row)
+        shown = {heading: found for heading, found in rows.items() if found}
+        for heading, found in shown.items():
+            with formatter.section(heading if len(shown) > 1 else OPTIONS):
+                formatter.write_dl(found)
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first sentence, not cut off at a ``limit`` that is too small for it."""
+        return super().get_short_help_str(max(limit, _WHOLE))
+
+
+class CommandGroup(click.Group, GroupedCommand):
+    """A command with subcommands."""
+
+    command_class = GroupedCommand
+
+
+def heading_of(parameter: click.Parameter) -> str:
+    """The heading under which help shows ``parameter``."""
+    if isinstance(parameter, GroupedOption):
+        return parameter.heading
+    return OTHER if parameter.is_eager else OPTIONS
+
+
+def option_under(
+    heading: str, *names: str, **attributes: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`click.option` under a heading."""
+    return click.option(*names, cls=GroupedOption, heading=heading, **attributes)
