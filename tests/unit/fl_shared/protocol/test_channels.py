@@ -32,7 +32,7 @@ from tests.support.extended_channels import (
 )
 from tests.support.samples import MESSAGES, RUN
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 def topics_of(rows: object) -> set[str]:

@@ -22,7 +22,7 @@ from fl_shared.errors import UserError
 from fl_shared.protocol.partition_scheme import SCHEMES
 from scripts import options_document
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 OPTIONS_OF_RUN = options_of_run()
 
 

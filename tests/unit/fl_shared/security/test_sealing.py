@@ -93,7 +93,7 @@ def test_a_point_of_small_order_is_refused() -> None:
 
 # --- messages ---------------------------------------------------------------------------------------------
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "kit"
+GOLDEN = Path(__file__).parents[3] / "golden" / "kit"
 SIGNING = bytes(range(32))
 SIGNER = Signer(SIGNING)
 VERIFIER = Verifier(Ed25519PrivateKey.from_private_bytes(SIGNING).public_key().public_bytes_raw())

@@ -17,7 +17,7 @@ from fl_shared.protocol import asyncapi
 from fl_shared.protocol.channels import CHANNELS
 from tests.support.samples import MESSAGES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 GOLDEN = ROOT / "tests" / "golden"
 SPEC = json.loads((ROOT / "tests" / "asyncapi" / "schema-3.0.0.json").read_text())
 TEXT = (ROOT / "docs" / "asyncapi.yaml").read_text()

@@ -18,7 +18,7 @@ from fl_shared.protocol.channels import CHANNELS
 from fl_shared.security.signatures import SIGNATURE, Signer, Verifier
 from tests.support.samples import MESSAGES
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "kit"
+GOLDEN = Path(__file__).parents[3] / "golden" / "kit"
 KEY = bytes(range(32))
 PUBLIC = Ed25519PrivateKey.from_private_bytes(KEY).public_key().public_bytes_raw()
 SIGNER, VERIFIER = Signer(KEY), Verifier(PUBLIC)

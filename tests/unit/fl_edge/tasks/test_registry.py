@@ -26,7 +26,7 @@ from fl_edge.training import local_training
 
 pytestmark = pytest.mark.edge
 
-SEVEN = Path(__file__).parents[2] / "examples" / "seven.png"
+SEVEN = Path(__file__).parents[4] / "examples" / "seven.png"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 

@@ -14,7 +14,7 @@ from fl_shared.protocol.channels import (
     kind_of,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[5]
 JAVASCRIPT = ROOT / "aggregator" / "fl_aggregator" / "tools" / "dashboard" / "static" / "js"
 
 

@@ -56,7 +56,7 @@ from tests.support.recording_connections import Broker, RecordingNetwork
 from tests.support.round_playbook import training
 from tests.support.samples import RUN
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 SIGNER = Signer(bytes(32))
 VERIFIER = Verifier(Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw())
 

@@ -14,7 +14,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol.channels import CHANNELS
 from tests.support.samples import MESSAGES
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 def _path(name: str) -> Path:

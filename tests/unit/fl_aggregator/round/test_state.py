@@ -9,7 +9,7 @@ from typing import get_args
 from fl_aggregator.round.state import OVER, PHASES, TIMED
 from fl_shared.protocol import messages as m
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "aggregator/fl_aggregator/tools/dashboard/static/js"
+SCRIPTS = Path(__file__).resolve().parents[4] / "aggregator/fl_aggregator/tools/dashboard/static/js"
 
 
 def listed(script: str, name: str) -> tuple[str, ...]:
