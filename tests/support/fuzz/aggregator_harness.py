@@ -64,8 +64,9 @@ class AggregatorHarness:
             self._launch, broker, observer=lambda _, effects, __: self.oracle.see(effects)
         )
         self._arithmetic = SteppedExecutor()
-        self.aggregator._workshop._thread.shutdown()
-        self.aggregator._workshop._thread = self._arithmetic
+        workshop: Any = self.aggregator._workshop
+        workshop._thread.shutdown()
+        workshop._thread = self._arithmetic
         # All of the noise is to come in, however fast it is made: what the gate turns away is never read.
         self.aggregator.inbox._admit = lambda received: Arrival(
             CHANNELS.parse("fl", received.topic), received

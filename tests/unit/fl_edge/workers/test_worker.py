@@ -169,36 +169,10 @@ def test_closing_ends_a_worker_that_is_stopped(start: Callable[..., PoolHarness]
     wait_until(lambda: not alive(pid), 5, "the worker has ended")
 
 
-PARENT = """
-import sys, time
-from queue import SimpleQueue
-from fl_edge.workers.protocol import KeepModel
-from fl_edge.workers.pool import Pool
-from fl_shared.protocol.messages import Partition, TrainingSettings
-
-results = SimpleQueue()
-pool = Pool(2, None, "cpu", results.put)
-while any(slot.process is None for slot in pool._slots):
-    time.sleep(0.01)
-print(*[slot.process.pid for slot in pool._slots], flush=True)
-if sys.argv[1] == "busy":
-    pool.initial("digits", 0)
-    first = results.get(timeout=60).outcome
-    settings = TrainingSettings(epochs=10**6, batch_size=32, lr=1e-9, momentum=0.0, seed=0)
-    part = Partition(index=0, count=1, scheme="iid", seed=0, holdout=0.0)
-    for _ in range(2):
-        pool.train("e", "digits", part, KeepModel("d", first.manifest, first.weights), settings, 1)
-    while pool.ready < 2 or any(slot.job is None for slot in pool._slots):
-        time.sleep(0.05)
-time.sleep(1)
-print("go", flush=True)
-time.sleep(600)
-"""
-
-
 @pytest.mark.parametrize("state", ["importing", "busy"])
 def test_workers_end_with_their_parent_when_it_is_killed(state: str) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, state], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "tests.support.pool_parent", state]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     try:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
