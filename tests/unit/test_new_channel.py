@@ -242,7 +242,7 @@ def test_an_edge_seals_it_and_the_aggregator_may_require_that() -> None:
     ]
     unsealer = Unsealer(None, required=False, channels=EXTENDED)
     unsealer._required = True  # with a kit, which takes a whole provision to make
-    with pytest.raises(MessageRejected, match="it is not sealed, and has to be"):
+    with pytest.raises(MessageRejected, match="the message is not sealed"):
         unsealer.opened(PingsTopic("7"), "fl/pings/7", b"{}")
     assert unsealer.opened(t.PresenceTopic("7"), "fl/clients/7/presence", b"{}") == b"{}"
 

@@ -65,5 +65,5 @@ class Evaluation(Scoped):
     def _of_the_same_examples(self) -> Self:
         counted = self.examples if self.confusion is None else sum(map(sum, self.confusion.counts))
         if counted != self.examples:
-            raise ValueError(f"confusion: {counted} in all, expected {self.examples}, as there are examples")
+            raise ValueError(f"confusion: {counted} in total, expected {self.examples}, one for each example")
         return self
