@@ -3,6 +3,9 @@
 Everything that depends on the topic or the kind of a message comes from a row of it: how it is encoded and how large it
 may be, who subscribes, which rights accounts have, what is limited, signed and sealed, and what the documents say.
 A consumer takes a `Channels`; `CHANNELS` is the protocol's, and is checked when this module is imported.
+
+A new message takes a model in `kinds`, its name in `messages`, its place in a row here (for a new topic also a type in
+`topics`), and a ``case`` in ``translate`` of the program that receives it. The tests name each document that lacks it.
 """
 
 from __future__ import annotations

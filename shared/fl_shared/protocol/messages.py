@@ -15,9 +15,11 @@ from fl_shared.protocol.kinds.base import (
     Message,
     Metrics,
     Number,
+    Reply,
     RunId,
     Scoped,
     Seconds,
+    Split,
     State,
     TaskName,
     Text,
@@ -30,7 +32,6 @@ from fl_shared.protocol.kinds.model import (
     ModelChunk,
     ModelManifest,
     SectionManifest,
-    Split,
 )
 from fl_shared.protocol.kinds.observation import (
     MAX_HISTORY,
@@ -47,18 +48,6 @@ from fl_shared.protocol.kinds.observation import (
     Status,
 )
 from fl_shared.protocol.kinds.prediction import ImageRequest, Prediction
-from fl_shared.protocol.kinds.reply import (
-    Accepted,
-    Admitted,
-    Grant,
-    Limited,
-    LimitReason,
-    RefusalReason,
-    Refused,
-    Rejected,
-    RejectionReason,
-    Reply,
-)
 from fl_shared.protocol.kinds.round import (
     MAX_CLIENTS_NAMED,
     FoldSettings,
@@ -67,10 +56,25 @@ from fl_shared.protocol.kinds.round import (
     Selected,
     TrainingSettings,
 )
-from fl_shared.protocol.kinds.run import AggregatorPresence, ClientPresence, Control, Partition, Registration
+from fl_shared.protocol.kinds.run import (
+    Admitted,
+    AggregatorPresence,
+    ClientPresence,
+    Control,
+    Limited,
+    LimitReason,
+    Partition,
+    RefusalReason,
+    Refused,
+    Registration,
+)
 from fl_shared.protocol.kinds.update import (
+    Accepted,
+    Grant,
     Offer,
     OfferedSection,
+    Rejected,
+    RejectionReason,
     Section,
     TrainingFailed,
     Update,

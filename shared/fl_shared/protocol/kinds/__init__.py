@@ -2,11 +2,10 @@
 
 ===============  ===========================================================
 ``base``         members' types, and the base classes of all messages
-``run``          births, wills, registrations, the operator's order
-``reply``        answers to a client
+``run``          births, wills, registrations and their answers, the operator's order
 ``round``        the opening and the result of a round
 ``model``        a model's announcement, manifest and chunks
-``update``       updates, offers, chunks, failed training
+``update``       updates, offers, chunks, failed training, and the answers
 ``evaluation``   results of evaluations
 ``observation``  what watchers read
 ``prediction``   prediction requests and answers

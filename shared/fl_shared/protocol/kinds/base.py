@@ -44,6 +44,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=1e9)]
 Metrics = Annotated[dict[Annotated[str, StringConstraints(max_length=64)], Number], Field(max_length=64)]
 ClientRole = Literal["train", "predict", "evaluate"]
 State = Literal["online", "offline"]
+Split = Literal["test", "holdout"]
 
 
 class Fragment(BaseModel):
@@ -66,3 +67,10 @@ class Scoped(Message):
     run: RunId
     epoch: Annotated[int, Field(ge=1, le=2**53)]
     seq: Count
+
+
+class Reply(Scoped):
+    """``fl/replies/<client>``: to one session of one client; other sessions ignore it."""
+
+    client: ClientId
+    session: Token

@@ -6,8 +6,17 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from fl_shared.protocol.kinds.base import ClientId, Count, Digest, Fragment, Metrics, Number, Scoped, Token
-from fl_shared.protocol.kinds.model import Split
+from fl_shared.protocol.kinds.base import (
+    ClientId,
+    Count,
+    Digest,
+    Fragment,
+    Metrics,
+    Number,
+    Scoped,
+    Split,
+    Token,
+)
 
 MAX_CLASSES: Final = 100
 """Of a confusion matrix."""

@@ -6,11 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from fl_shared.protocol.kinds.base import MAX_CHUNK, Count, Digest, Fragment, Scoped, TaskName
+from fl_shared.protocol.kinds.base import MAX_CHUNK, Count, Digest, Fragment, Scoped, Split, TaskName
 from fl_shared.tensors.encodings.registry import Encoding
 from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
-
-Split = Literal["test", "holdout"]
 
 
 class ModelAnnouncement(Scoped):

@@ -1,4 +1,4 @@
-"""Births and wills, registrations, and the operator's order: what makes up a run."""
+"""Births and wills, registrations and their answers, and the operator's order: what makes up a run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from fl_shared.protocol.kinds.base import (
     Digest,
     Fragment,
     Message,
+    Reply,
     RunId,
     State,
     TaskName,
+    Text,
     Token,
 )
+
+RefusalReason = Literal["id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "no-part-left"]
+LimitReason = Literal["too-many-messages", "too-many-bytes", "too-many-registrations", "too-many-presences"]
 
 
 class AggregatorPresence(Message):
@@ -70,6 +75,34 @@ class Registration(Message):
     manifest: Digest | None = None
     examples: Count | None = None
     encodings: Annotated[tuple[Annotated[str, StringConstraints(max_length=32)], ...], Field(max_length=32)]
+
+
+class Admitted(Reply):
+    """``partition`` is null for who does not train, and while the parts are not yet given out.
+
+    ``examples``: those of the registration that is answered (null: the first one). ``held``: the open round of
+    which the aggregator already holds this client's update.
+    """
+
+    kind: Literal["admitted"] = "admitted"
+    task: TaskName
+    partition: Partition | None
+    examples: Count | None = None
+    held: Count | None = None
+
+
+class Refused(Reply):
+    kind: Literal["refused"] = "refused"
+    reason: RefusalReason
+    detail: Text
+
+
+class Limited(Reply):
+    """More came than is taken from one client (protocol, 8.8): some of it was dropped unread. Said once in a while."""
+
+    kind: Literal["limited"] = "limited"
+    reason: LimitReason
+    detail: Text
 
 
 class Control(Message):

@@ -1,4 +1,4 @@
-"""Updates, whole or offered and sent in chunks, and training that failed: all on ``fl/updates/<client>``."""
+"""Updates, whole or offered and sent in chunks, training that failed, and what is answered to an update."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fl_shared.protocol.kinds.base import (
     Digest,
     Fragment,
     Metrics,
+    Reply,
     RunId,
     Scoped,
     Seconds,
@@ -21,6 +22,11 @@ from fl_shared.protocol.kinds.base import (
 )
 from fl_shared.tensors.encodings.registry import Encoding
 from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
+
+RejectionReason = Literal[
+    "stale-round", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest", "wrong-size",
+    "wrong-digest", "not-finite", "too-large", "bad-examples", "malformed", "no-round",
+]  # fmt: skip
 
 
 class Section(Fragment):
@@ -126,4 +132,29 @@ class TrainingFailed(Scoped):
     client: ClientId
     session: Token
     round: Count
+    detail: Text
+
+
+class Accepted(Reply):
+    """The update with this digest is kept: the edge may forget it."""
+
+    kind: Literal["accepted"] = "accepted"
+    round: Count
+    digest: Digest
+
+
+class Grant(Reply):
+    """These chunks of the offered update may be sent now, once each."""
+
+    kind: Literal["grant"] = "grant"
+    round: Count
+    digest: Digest
+    chunks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=1024, fail_fast=True)]
+
+
+class Rejected(Reply):
+    kind: Literal["rejected"] = "rejected"
+    round: Count
+    digest: Digest | None
+    reason: RejectionReason
     detail: Text
