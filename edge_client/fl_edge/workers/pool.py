@@ -37,6 +37,7 @@ from fl_edge.workers.protocol import (
     WorkerUnavailable,
 )
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
+from fl_shared.system.backoff import backoff
 
 MAX_RESTART_DELAY: Final = 30.0
 MAX_CACHED_MODELS: Final = 4
@@ -285,7 +286,7 @@ class Pool:
                 if slot.fate is None and slot.failures >= self._limits.max_failures:
                     slot.fate = f"{detail}; {slot.failures} times in a row"
                 lost = self._bury(slot, detail)
-                pause = min(self._limits.first_pause * 2 ** (slot.failures - 1), MAX_RESTART_DELAY)
+                pause = backoff(slot.failures - 1, self._limits.first_pause, MAX_RESTART_DELAY)
                 self._lock.notify_all()
             self._deliver(lost)
             if slot.fate is not None or self._closing.wait(pause):

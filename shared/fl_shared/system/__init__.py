@@ -1,6 +1,7 @@
 """What the operating system gives, and text for people.
 
 =================  ===========================================================
+``backoff``        how long to wait before the next attempt
 ``files``          files that are written whole, and secret files
 ``child_process``  child processes that end with their parent
 ``shared_memory``  large vectors that go to another process without a copy

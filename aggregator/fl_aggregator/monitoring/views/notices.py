@@ -11,6 +11,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.roster import own_part
 from fl_aggregator.round.state import Collecting, Evaluating, Run, Selecting
+from fl_shared.system.backoff import backoff
 
 FIRST: Final = 3.0
 """Seconds of waiting after which it is said for the first time; then after twice as many, and so on."""
@@ -27,7 +28,7 @@ class WaitingNotices:
     def __init__(self) -> None:
         self._since: float | None = None
         self._said_at = 0.0
-        self._pause = FIRST
+        self._repeats = 0
         self._said: tuple[int, int] | None = None
         self._refused: dict[str, str] = {}
 
@@ -44,13 +45,14 @@ class WaitingNotices:
             self._since = None
             return None
         if self._since is None:
-            self._since, self._said_at, self._pause, self._said = now, now, FIRST, None
+            self._since, self._said_at, self._repeats, self._said = now, now, 0, None
         silent = now - self._said_at
+        pause = backoff(self._repeats, FIRST, RAREST)
         changed = self._said is not None and self._said != (have, need)
-        if silent < (min(AT_MOST_EVERY, self._pause) if changed else self._pause):
+        if silent < (min(AT_MOST_EVERY, pause) if changed else pause):
             return None
         if not changed:
-            self._pause = min(RAREST, 2 * self._pause)
+            self._repeats += 1
         self._said_at, self._said = now, (have, need)
         left = status.seconds_left(state, now)
         until = "" if left is None else f"; {left:.0f} s left (--wait)"

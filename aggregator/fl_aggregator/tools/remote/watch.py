@@ -19,6 +19,7 @@ from fl_aggregator.tools.remote.status import nothing_there
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.cli.signals import INTERRUPTED
 from fl_shared.errors import RunFailed
+from fl_shared.system.backoff import backoff
 
 LOOK_EVERY: Final = 0.25
 FIRST, RAREST = 3.0, 60.0
@@ -73,7 +74,7 @@ class _Lines:
         self._console = console
         self._trouble = ""
         self._said_at = 0.0
-        self._pause = FIRST
+        self._repeats = 0
         self._begun = False
 
     def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
@@ -86,15 +87,15 @@ class _Lines:
         rounds = [round_line(each, picture.status.rounds) for each in follower.ended(all_of_them=last)]
         if rounds:
             self._say(rounds)
-            self._pause = FIRST
+            self._repeats = 0
         trouble = "" if picture.over else _trouble(follower, sight)
         if bool(trouble) != bool(self._trouble):
             self._say([trouble or "broker and aggregator are back"])
-            self._trouble, self._pause = trouble, FIRST
+            self._trouble, self._repeats = trouble, 0
         if last:
             self._say(summary_lines(picture))
-        elif time.monotonic() - self._said_at >= self._pause:
-            self._pause = min(RAREST, 2 * self._pause)
+        elif time.monotonic() - self._said_at >= backoff(self._repeats, FIRST, RAREST):
+            self._repeats += 1
             self._say([trouble or now_line(picture)])
 
     def _say(self, lines: Iterable[str]) -> None:
