@@ -8,6 +8,7 @@
 ``malloc``         how the C library keeps freed memory
 ``mosquitto``      starts a Mosquitto broker as a child
 ``token_bucket``   limits a rate
-``text``           strangers' text on one line
+``text``           sizes, durations and names for people; strangers' text on one line
+``varint``         numbers of variable length
 =================  ===========================================================
 """

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from fl_aggregator.monitoring.terminal.render import WIDE, View, table
-from fl_aggregator.monitoring.terminal.text import duration, now_line, round_line, summary_lines
+from fl_aggregator.monitoring.terminal.text import now_line, round_line, summary_lines
 from fl_aggregator.tools.remote.follower import Follower
 from fl_aggregator.tools.remote.sighting import ObservedRun
 from fl_aggregator.tools.remote.sighting import as_json as fields_of_sight
@@ -20,6 +20,7 @@ from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.cli.signals import INTERRUPTED
 from fl_shared.errors import RunFailed
 from fl_shared.system.backoff import backoff
+from fl_shared.system.text import duration_text
 
 LOOK_EVERY: Final = 0.25
 FIRST, RAREST = 3.0, 60.0
@@ -151,11 +152,11 @@ def _follow(follower: Follower, give_up: float, output: _Json | _Lines | _Drawn)
         gone = (gone or now) if follower.lost is not None or not sight.alive else None
         if gone is not None and not over and now - gone >= give_up:
             why = _trouble(follower, sight)
-            raise RunFailed(f"gave up after {duration(give_up)} (--give-up): {why}")
+            raise RunFailed(f"gave up after {duration_text(give_up)} (--give-up): {why}")
 
 
 def _trouble(follower: Follower, sight: ObservedRun) -> str:
     if follower.lost is not None:
         since, reason = follower.lost
-        return f"no broker for {duration(time.monotonic() - since)}: {reason}; trying again"
+        return f"no broker for {duration_text(time.monotonic() - since)}: {reason}; trying again"
     return sight.trouble
