@@ -18,6 +18,8 @@ from fl_shared.protocol import topics as t
 
 Lane = Literal["control", "updates"]
 
+TICK: Final = 0.2
+"""Seconds that the loop waits for an item at most: deadlines pass meanwhile."""
 MAX_WAITING: Final = 50_000
 CONTROL_IN_A_ROW: Final = 50
 """So many control items overtake a waiting update, and no more: a flood of them must not stop the round."""

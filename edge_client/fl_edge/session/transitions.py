@@ -18,6 +18,7 @@ from fl_edge.session.state import (
     Stopped,
     Training,
 )
+from fl_shared.errors import INTERRUPTED
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.system.backoff import backoff
@@ -83,7 +84,7 @@ def stop(session: Session, exit_code: int, reason: str) -> Transition:
         for phase in (session.part, session.work, session.appraisal)
         if isinstance(phase, LoadingPartition | Fetching | Training | Evaluating)
     ]
-    if exit_code != 130:
+    if exit_code != INTERRUPTED:
         effects.append(LogNotice(reason, "error"))
     if session.connection is not None:
         client = session.identity.client
