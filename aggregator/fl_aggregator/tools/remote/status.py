@@ -28,7 +28,7 @@ def look(reach: BrokerReach, wait: float) -> ObservedRun:
 
 def nothing_there(follower: Follower, wait: float) -> str:
     """What was waited for in vain."""
-    if not follower.answered:
+    if not follower.subscribed:
         return f"the broker has not answered the subscription within {duration_text(wait)} (--wait)"
     return (
         f"no run {follower.where}: no status arrived within {duration_text(wait)} (--wait); "

@@ -12,19 +12,17 @@ from rich.live import Live
 
 from fl_aggregator.monitoring.terminal.render import WIDE, View, table
 from fl_aggregator.monitoring.terminal.text import now_line, round_line, summary_lines
+from fl_aggregator.monitoring.views.notices import FIRST, RAREST
 from fl_aggregator.tools.remote.follower import Follower
 from fl_aggregator.tools.remote.sighting import ObservedRun
 from fl_aggregator.tools.remote.sighting import as_json as fields_of_sight
 from fl_aggregator.tools.remote.status import nothing_there
 from fl_shared.cli.broker_access import BrokerReach
-from fl_shared.cli.signals import INTERRUPTED
-from fl_shared.errors import RunFailed
+from fl_shared.errors import INTERRUPTED, RunFailed
 from fl_shared.system.backoff import backoff
 from fl_shared.system.text import duration_text
 
 LOOK_EVERY: Final = 0.25
-FIRST, RAREST = 3.0, 60.0
-"""Seconds without a line, off a terminal, after which what goes on is said; then after twice as many, and so on."""
 GOODBYE_WAIT: Final = 1.0
 """The last result and the last states may come just after the last status."""
 EXIT_CODES: Final = {"finished": 0, "failed": RunFailed.exit_code, "interrupted": INTERRUPTED}
@@ -137,7 +135,7 @@ def _follow(follower: Follower, give_up: float, output: _Json | _Lines | _Drawn)
     gone: float | None = None
     looked = 0.0
     while True:
-        follower.hear(LOOK_EVERY)
+        follower.poll(LOOK_EVERY)
         now = time.monotonic()
         if now - looked < LOOK_EVERY:
             continue
