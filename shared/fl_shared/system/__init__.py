@@ -3,6 +3,7 @@
 =================  ===========================================================
 ``backoff``        how long to wait before the next attempt
 ``files``          files that are written whole, and secret files
+``flood_control``  bounds on what a flood of messages costs
 ``child_process``  child processes that end with their parent
 ``shared_memory``  large vectors that go to another process without a copy
 ``malloc``         how the C library keeps freed memory
