@@ -6,7 +6,10 @@ its text: it is written for the person at the terminal.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+INTERRUPTED: Final = 130
+"""The exit code of a program that was asked to end: 128 and the number of SIGINT, as of a shell's."""
 
 
 class ProgramError(Exception):

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from fl_edge.tasks.registry import load_task
 from fl_edge.training import local_training
 from fl_edge.workers.pool import Pool
-from fl_edge.workers.protocol import CacheModel, InitialWeightsOutcome, JobOutcome, JobResult
+from fl_edge.workers.protocol import CacheModel, JobOutcome, JobResult
 from fl_shared.system.shared_memory import SharedBytes
 from tests.support.builders import partition, training_settings
+from tests.support.wait import wait_until
 
 SEVEN = (Path(__file__).parents[2] / "examples" / "seven.png").read_bytes()
 LONG = 1_000_000
@@ -48,23 +49,26 @@ class PoolHarness:
         assert isinstance(outcome, kind), outcome
         return outcome
 
+    def wait_ready(self, workers: int = 1) -> None:
+        """Waits until so many workers can begin."""
+        wait_until(
+            lambda: sum(slot.ready for slot in self.pool._slots) >= workers,
+            60,
+            f"{workers} workers are ready",
+        )
+
     def pids(self) -> list[int]:
         return [slot.process.pid for slot in self.pool._slots if slot.process is not None]
 
 
 @lru_cache
-def first_weights() -> InitialWeightsOutcome:
-    """What round 0 of ``digits`` makes with seed 0."""
-    manifest, weights = local_training.initial_weights(load_task("digits"), 0)
-    return InitialWeightsOutcome(manifest, SharedBytes.of(weights.astype("<f4").tobytes()))
-
-
-def given(first: InitialWeightsOutcome, digest: str = "d0") -> CacheModel:
-    """These weights as the model with this digest."""
-    return CacheModel(digest, first.manifest, first.weights)
+def first_model(task: str = "digits", digest: str = "d0") -> CacheModel:
+    """What round 0 makes with seed 0, under this digest."""
+    manifest, weights = local_training.initial_weights(load_task(task), 0)
+    return CacheModel(digest, manifest, SharedBytes.of(weights.astype("<f4").tobytes()))
 
 
 def train_for_ever(harness: PoolHarness, client: str = "edge-0") -> int:
     return harness.pool.train(
-        client, "digits", partition(), given(first_weights()), training_settings(epochs=LONG, lr=1e-9), 1
+        client, "digits", partition(), first_model(), training_settings(epochs=LONG, lr=1e-9), 1
     )

@@ -10,7 +10,7 @@ import time
 from queue import SimpleQueue
 
 from fl_edge.workers.pool import Pool
-from fl_edge.workers.protocol import CacheModel, InitialWeightsOutcome, JobResult
+from fl_edge.workers.protocol import CacheModel, JobResult, TrainOutcome
 from tests.support.builders import partition, training_settings
 
 
@@ -21,14 +21,14 @@ def main(state: str) -> None:
         time.sleep(0.01)
     print(*[slot.process.pid for slot in pool._slots if slot.process is not None], flush=True)  # noqa: T201
     if state == "busy":
-        pool.initial("digits", 0)
-        first = results.get(timeout=60).outcome
-        assert isinstance(first, InitialWeightsOutcome)
         settings = training_settings(epochs=10**6, lr=1e-9)
+        pool.train("e", "digits", partition(), None, settings, 0)
+        first = results.get(timeout=60).outcome
+        assert isinstance(first, TrainOutcome)
         for _ in range(2):
-            model = CacheModel("d", first.manifest, first.weights)
+            model = CacheModel("d", first.manifest, first.delta)
             pool.train("e", "digits", partition(), model, settings, 1)
-        while pool.ready < 2 or any(slot.job is None for slot in pool._slots):
+        while any(slot.job is None for slot in pool._slots):
             time.sleep(0.05)
     time.sleep(1)
     print("go", flush=True)  # noqa: T201

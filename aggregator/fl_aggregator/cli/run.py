@@ -12,7 +12,7 @@ import click
 
 from fl_aggregator.monitoring.tracking.options import Tracking
 from fl_shared.cli import signals
-from fl_shared.errors import RunFailed
+from fl_shared.errors import INTERRUPTED, RunFailed
 
 if TYPE_CHECKING:
     from fl_aggregator.messaging.unsealing import Unsealer
@@ -98,4 +98,4 @@ def exit_code(outcome: Outcome) -> int:
 
     if isinstance(outcome.state.phase, Finished):
         return 0
-    return signals.INTERRUPTED if isinstance(outcome.state.phase, Stopped) else RunFailed.exit_code
+    return INTERRUPTED if isinstance(outcome.state.phase, Stopped) else RunFailed.exit_code

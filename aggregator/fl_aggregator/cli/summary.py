@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from fl_aggregator.messaging.rejections import Counts
-from fl_aggregator.monitoring.terminal.text import duration, size
 from fl_aggregator.round.state import Failed, Finished, Stopped
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import HISTORY, RUN
+from fl_shared.system.text import duration_text, size_text
 
 WRITTEN: Final = (
     ("model.safetensors", "the newest version"),
@@ -24,7 +24,7 @@ WRITTEN: Final = (
 def verdict(outcome: Outcome, refused: str) -> str:
     """How a run ended. ``refused``: who was sent away, which may be why there were too few."""
     state = outcome.state
-    versions = f"{state.version} of {state.settings.rounds} versions in {duration(outcome.seconds)}"
+    versions = f"{state.version} of {state.settings.rounds} versions in {duration_text(outcome.seconds)}"
     accuracy = state.metrics.get("accuracy")
     reached = "" if accuracy is None else f", accuracy {accuracy:.4f}"
     match state.phase:
@@ -45,7 +45,7 @@ def written(directory: Path) -> Iterator[str]:
     there = [(directory / name, what) for name, what in WRITTEN if (directory / name).exists()]
     width = max((len(str(path)) for path, _ in there), default=0)
     for path, what in there:
-        yield f"  {path!s:{width}}  {what}, {size(path.stat().st_size)}"
+        yield f"  {path!s:{width}}  {what}, {size_text(path.stat().st_size)}"
     yield f"look at it: fl-aggregator report {shlex.quote(str(directory))}"
 
 

@@ -15,9 +15,12 @@ from typing import Final, Literal
 from fl_aggregator.aggregation.worker import JobDone
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
+from fl_shared.system.flood_control import Capacity
 
 Lane = Literal["control", "updates"]
 
+TICK: Final = 0.2
+"""Seconds that the loop waits for an item at most: deadlines pass meanwhile."""
 MAX_WAITING: Final = 50_000
 CONTROL_IN_A_ROW: Final = 50
 """So many control items overtake a waiting update, and no more: a flood of them must not stop the round."""
@@ -65,42 +68,30 @@ class Inbox:
         max_update_bytes: int = MAX_UPDATE_BYTES,
     ) -> None:
         self._admit = admit
-        self._max_waiting = max_waiting
-        self._max_control_bytes, self._max_update_bytes = max_control_bytes, max_update_bytes
         self._changed = threading.Condition()
         self._control: deque[Item] = deque()
         self._updates: deque[Item] = deque()
-        self._control_bytes = 0
-        self._update_bytes = 0
+        self._room = {
+            "control": Capacity(max_control_bytes, max_waiting),
+            "updates": Capacity(max_update_bytes),
+        }
         self._in_a_row = 0
         self._dropped = 0
 
     def put(self, lane: Lane, event: mqtt.Event | Signal | JobDone) -> None:
-        """Never blocks."""
+        """Never blocks. What is no message is never dropped."""
         item = self._admit(event) if isinstance(event, mqtt.Received) else event
         if item is None:
             return
-        size = size_of(item)
         with self._changed:
-            if lane == "control" or isinstance(item, Signal | JobDone):
-                full = (
-                    len(self._control) >= self._max_waiting
-                    or self._control_bytes + size > self._max_control_bytes
-                )
-                if isinstance(item, Arrival) and full:
-                    self._dropped += 1
-                    return
-                self._control_bytes += size
-                if isinstance(item, Signal):
-                    self._control.appendleft(item)  # a flood of anything else must not hold up the end
-                else:
-                    self._control.append(item)
+            if isinstance(item, Arrival) and not self._room[lane].take(size_of(item)):
+                self._dropped += 1
+                return
+            if isinstance(item, Signal):
+                self._control.appendleft(item)  # a flood of anything else must not hold up the end
+            elif lane == "control" or isinstance(item, JobDone):
+                self._control.append(item)
             else:
-                # One update may always wait, however large.
-                if size and self._updates and self._update_bytes + size > self._max_update_bytes:
-                    self._dropped += 1
-                    return
-                self._update_bytes += size
                 self._updates.append(item)
             self._changed.notify()
 
@@ -123,12 +114,13 @@ class Inbox:
             urgent = bool(self._control) and isinstance(self._control[0], Signal)
             if self._control and (urgent or not (self._updates and self._in_a_row >= CONTROL_IN_A_ROW)):
                 self._in_a_row += 1
-                item = self._control.popleft()
-                self._control_bytes -= size_of(item)
-                return "control", item
+                return "control", self._taken("control", self._control.popleft())
             self._in_a_row = 0
             if self._updates:
-                update = self._updates.popleft()
-                self._update_bytes -= size_of(update)
-                return "updates", update
+                return "updates", self._taken("updates", self._updates.popleft())
             return None
+
+    def _taken(self, lane: Lane, item: Item) -> Item:
+        if isinstance(item, Arrival):
+            self._room[lane].release(size_of(item))
+        return item

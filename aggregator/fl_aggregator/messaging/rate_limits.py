@@ -7,14 +7,13 @@ begins with a full account. So a limit is about what nobody wants, and an honest
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, assert_never
 
 from fl_shared.protocol.channels import Limit
 from fl_shared.protocol.messages import LimitReason
+from fl_shared.system.flood_control import Interval, RecentlyUsed
 from fl_shared.system.token_bucket import Bucket, Rate
 
 MESSAGES: Final = Rate(50, 500)
@@ -52,14 +51,14 @@ CLIENT: Final = Rates(MESSAGES, BYTES, REGISTRATIONS, PRESENCES)
 class ClientLimits:
     """Of one client, or of all strangers."""
 
-    __slots__ = ("_bytes", "_messages", "_presences", "_registrations", "_told_at")
+    __slots__ = ("_bytes", "_messages", "_presences", "_registrations", "_telling")
 
     def __init__(self, rates: Rates, now: float) -> None:
         self._messages = Bucket(rates.messages, now)
         self._bytes = Bucket(rates.bytes, now)
         self._registrations = Bucket(rates.registrations, now)
         self._presences = Bucket(rates.presences, now)
-        self._told_at = -math.inf
+        self._telling = Interval(TELL_EVERY)
 
     def take(self, kind: Limit, size: int, now: float) -> Exceeded | None:
         """One message of ``size`` bytes."""
@@ -91,10 +90,7 @@ class ClientLimits:
 
     def is_to_be_told(self, now: float) -> bool:
         """True once in a while, and then it counts as told."""
-        if now - self._told_at < TELL_EVERY:
-            return False
-        self._told_at = now
-        return True
+        return self._telling.is_due(now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +114,15 @@ class Limits:
     """
 
     def __init__(self, clients: int, known_at_most: int, now: float) -> None:
-        self._most = known_at_most + clients
-        self._accounts: OrderedDict[str, ClientLimits] = OrderedDict()
+        most = known_at_most + clients
+        self._accounts: RecentlyUsed[str, ClientLimits] = RecentlyUsed(most)
         self._strangers = ClientLimits(
             Rates(
                 messages=STRANGERS_MESSAGES,
                 bytes=STRANGERS_BYTES,
                 registrations=Rate(NEWCOMERS, NEWCOMERS_AT_ONCE + 2 * clients),
                 # All edges of a large fleet are born at once, before they register.
-                presences=Rate(NEWCOMERS, self._most),
+                presences=Rate(NEWCOMERS, most),
             ),
             now,
         )
@@ -158,11 +154,4 @@ class Limits:
         return self._of(client, now).is_to_be_told(now)
 
     def _of(self, client: str, now: float) -> ClientLimits:
-        account = self._accounts.get(client)
-        if account is None:
-            account = self._accounts[client] = ClientLimits(CLIENT, now)
-            if len(self._accounts) > self._most:
-                self._accounts.popitem(last=False)
-        else:
-            self._accounts.move_to_end(client)
-        return account
+        return self._accounts.use(client, lambda: ClientLimits(CLIENT, now))

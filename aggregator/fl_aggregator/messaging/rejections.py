@@ -11,6 +11,8 @@ import logging
 from collections import Counter
 from typing import Final
 
+from fl_shared.system.flood_control import is_worth_logging
+
 LOG: Final = logging.getLogger(__name__)
 
 UNKNOWN: Final = "(unknown)"
@@ -47,7 +49,7 @@ class Rejections:
         before = self._total[who, reason]
         self._total[who, reason] = now = before + times
         self._by_reason[reason] += times
-        if len(str(now)) > len(str(before)) or before == 0:  # the first, and at every power of ten
+        if is_worth_logging(before, now):
             level = logging.INFO if reason in EXPECTED else logging.WARNING
             LOG.log(
                 level, "refused a message from %s (%s, %d so far): %s", who, reason, now, detail[:MAX_DETAIL]

@@ -22,6 +22,7 @@ from fl_aggregator.round.state import (
 )
 from fl_aggregator.round.summary import missing_from, overdue, summary_of
 from fl_shared.protocol.messages import ModelReference
+from fl_shared.system.backoff import backoff
 
 MAX_ABANDONED_IN_A_ROW: Final = 5
 
@@ -78,7 +79,7 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Step:
     summary = summary_of(state, phase, now, now, reason=reason)
     abandoned = state.abandoned_in_a_row + 1
     # Doubling from a second on; whoever blinked has time to come back.
-    pause = min(2.0 ** (abandoned - 1), 30.0)
+    pause = backoff(abandoned - 1, first=1.0, most=30.0)
     following = Selecting(
         round=phase.round if phase.base is None else phase.round + 1, since=now, not_before=now + pause
     )

@@ -27,6 +27,7 @@ from fl_aggregator.round.state import (
     Stopped,
     collected_in,
 )
+from fl_shared.system.text import names_text
 
 VERSION: Final = 1
 """Raised whenever the same state and event give another answer: a journal is replayed by the version that wrote it."""
@@ -131,8 +132,7 @@ def _lose(state: Run, event: on.UpdatesLost) -> Step:
     collected = collected_in(state.phase)
     if collected is None or collected.round != event.round or not event.clients:
         return state, ()
-    named = ", ".join(event.clients[:5]) + (", …" if len(event.clients) > 5 else "")
-    reason = f"accepted updates were lost when the aggregator stopped: {len(event.clients)} ({named})"
+    reason = f"accepted updates were lost when the aggregator stopped: {names_text(event.clients, 5)}"
     return abandon(state, collected, event.now, reason)
 
 

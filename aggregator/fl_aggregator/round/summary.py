@@ -9,6 +9,7 @@ from typing import Final, Literal
 from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.round.state import Collecting, Run, Summary
 from fl_shared.protocol.messages import ModelReference
+from fl_shared.system.text import names_text
 
 MAX_NAME: Final = 64
 MAX_METRICS: Final = 48
@@ -96,10 +97,5 @@ def lack_of_edges(state: Run, eligible: tuple[str, ...], needed: int) -> str:
         "not ready": sorted(n for n, client in trainers.items() if client.present and n not in eligible),
         "no edge for partition": [str(p) for p in range(settings.clients) if p not in parts],
     }
-    who = "".join(f"; {what}: {_names(names)}" for what, names in groups.items() if names)
+    who = "".join(f"; {what}: {names_text(names)}" for what, names in groups.items() if names)
     return f"{len(eligible)} of at least {needed} edges were ready after {settings.wait:g} s (--wait){who}"
-
-
-def _names(names: list[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

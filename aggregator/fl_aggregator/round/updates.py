@@ -10,6 +10,7 @@ from fl_aggregator.round.effects import Step
 from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.round.state import Aggregating, Closed, Collecting, Run
 from fl_shared.protocol.messages import RejectionReason
+from fl_shared.system.text import shortened
 
 REMEMBERED_ROUNDS: Final = 4
 MAX_REASON: Final = 240
@@ -99,8 +100,7 @@ def drop_from_round(state: Run, client: str, number: int, why: str) -> Run:
     phase = state.phase
     if not isinstance(phase, Collecting) or phase.round != number or client not in phase.awaited:
         return state
-    why = why if len(why) <= MAX_REASON else f"{why[: MAX_REASON - 1]}…"
-    return replace(state, phase=replace(phase, out={**phase.out, client: why}))
+    return replace(state, phase=replace(phase, out={**phase.out, client: shortened(why, MAX_REASON)}))
 
 
 def closed_round(phase: Collecting) -> Closed:

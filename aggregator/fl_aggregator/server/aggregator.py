@@ -12,7 +12,7 @@ from typing import Final, assert_never
 from fl_aggregator.aggregation.uploads import InvalidOffer
 from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.connections import Connections
-from fl_aggregator.messaging.inbox import MAX_WAITING, Arrival, Inbox, Item, Signal
+from fl_aggregator.messaging.inbox import MAX_WAITING, TICK, Arrival, Inbox, Item, Signal
 from fl_aggregator.messaging.rate_limiter import RateLimiter
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.router import Router
@@ -35,15 +35,13 @@ from fl_aggregator.storage.run_directory import utc_now
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.events import CONNECT_TIMEOUT
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Scope
 
 LOG: Final = logging.getLogger(__name__)
 
-TICK: Final = 0.2
-CONNECT_TIMEOUT: Final = 6.0
-"""An attempt has 5 s, and then a reason."""
 
 Observer = Callable[[Run, tuple[do.Effect, ...], float], None]
 """Is shown the state after each step, its effects, and the run time in seconds."""

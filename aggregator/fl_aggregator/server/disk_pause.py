@@ -13,13 +13,12 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from fl_aggregator.aggregation.worker import JobDone
-from fl_aggregator.messaging.inbox import Arrival, Inbox, Item, Lane, size_of
+from fl_aggregator.messaging.inbox import TICK, Arrival, Inbox, Item, Lane, size_of
 from fl_aggregator.storage.disk_space import DiskFull, has_room
 
 LOG: Final = logging.getLogger(__name__)
 
 LOOK_EVERY: Final = 1.0
-TICK: Final = 0.2
 MARGIN: Final = 2**16
 """Bytes that must be free beyond what failed: the journal writes beside it, and a pause a second says nothing."""
 MAX_HELD_BYTES: Final = 64 * 2**20

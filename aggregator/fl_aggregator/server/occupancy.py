@@ -17,12 +17,10 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Scope
-from fl_shared.protocol.limits import BIRTH_WAIT, LIVE_WAIT
+from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT, LIVE_WAIT
 from fl_shared.security.verified import read
 
 LOG: Final = logging.getLogger(__name__)
-
-ANSWER_WAIT: Final = 5.0
 
 
 def stop_if_occupied(

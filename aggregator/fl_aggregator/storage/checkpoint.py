@@ -8,7 +8,7 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -17,6 +17,7 @@ from fl_aggregator.storage.disk_space import room_for
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.files import beside_of, sync_directory, write_atomically
 from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector, content_digest, flatten, manifest_of
+from fl_shared.tensors.safetensors_file import Tensor, file_head
 
 DIRECTORY: Final = "checkpoints"
 KEPT: Final = 3
@@ -121,21 +122,11 @@ class Checkpoints:
 def safetensors_header(model: Model) -> bytes:
     """What stands before the weights in a safetensors file, which holds them just as they lie in the vector.
 
-    The library's own writer makes the same bytes, of a copy of every array. ``buffers`` in the metadata names (JSON)
-    the arrays that are not learnt.
+    ``buffers`` in the metadata names (JSON) the arrays that are not learnt.
     """
-    fields: dict[str, Any] = {}
     buffers = [array.name for array in model.manifest.arrays if array.role == "buffer"]
-    if buffers:
-        fields["__metadata__"] = {"buffers": json.dumps(buffers)}
-    start = 0
-    for array in model.manifest.arrays:
-        stop = start + array.values * WIRE_DTYPE.itemsize
-        fields[array.name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [start, stop]}
-        start = stop
-    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    tensors = (Tensor(a.name, a.shape, a.values * WIRE_DTYPE.itemsize) for a in model.manifest.arrays)
+    return file_head(tensors, {"buffers": json.dumps(buffers)} if buffers else None)
 
 
 def read_safetensors(path: Path) -> Model:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from fl_shared.system.text import size_text
+
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ZEROS: Final = bytes(2**20)
 
@@ -27,7 +29,7 @@ class DiskFull(OSError):
         self.__traceback__ = self.__context__ = None
 
     def __str__(self) -> str:
-        return f"disk full: {self.directory}: needs {in_words(self.needed)}"
+        return f"disk full: {self.directory}: needs {size_text(self.needed)}"
 
 
 @contextlib.contextmanager
@@ -74,15 +76,3 @@ def has_room(directory: Path, size: int) -> bool:
             return False
         raise
     return True
-
-
-def in_words(size: int) -> str:
-    """Bytes for a person: ``1.7 MB``."""
-    if size < 1000:
-        return f"{size} bytes"
-    amount, unit = size / 1000, "kB"
-    for larger in ("MB", "GB", "TB"):
-        if amount < 999.95:
-            break
-        amount, unit = amount / 1000, larger
-    return f"{amount:.1f} {unit}"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections import OrderedDict
 from typing import Final
 
+from fl_shared.system.flood_control import Interval, RecentlyUsed, is_worth_logging
 from fl_shared.system.token_bucket import Bucket, Rate
 
 LOG = logging.getLogger(__name__)
@@ -28,8 +27,8 @@ class PredictionRateLimiter:
     def __init__(self, now: float) -> None:
         self._all = Bucket(REQUEST_RATE, now)
         self._bytes = Bucket(BYTE_RATE, now)
-        self._askers: OrderedDict[str | None, Bucket] = OrderedDict()
-        self._told_at = -math.inf
+        self._askers: RecentlyUsed[str | None, Bucket] = RecentlyUsed(MAX_ASKERS)
+        self._notices = Interval(REJECTION_NOTICE_INTERVAL)
         self._refused = 0
 
     def __len__(self) -> int:
@@ -38,12 +37,7 @@ class PredictionRateLimiter:
 
     def refusal(self, asker: str | None, size: int, now: float) -> str | None:
         """Why a request of ``size`` bytes is too much; null if it is not. ``asker``: its response topic."""
-        mine = self._askers.get(asker)
-        if mine is None:
-            mine = self._askers[asker] = Bucket(REQUEST_RATE_PER_ASKER, now)
-            if len(self._askers) > MAX_ASKERS:
-                self._askers.popitem(last=False)
-        self._askers.move_to_end(asker)
+        mine = self._askers.use(asker, lambda: Bucket(REQUEST_RATE_PER_ASKER, now))
         if not mine.take(1, now):
             return f"requests: expected at most {REQUEST_RATE_PER_ASKER.each:g} per second with one response topic"
         if not self._all.take(1, now):
@@ -55,9 +49,6 @@ class PredictionRateLimiter:
     def is_to_be_told(self, too_much: str, now: float) -> bool:
         """To be asked once for each refusal: whether it is to be answered. The log says it at powers of ten."""
         self._refused += 1
-        if str(self._refused).strip("0") == "1":
+        if is_worth_logging(self._refused - 1, self._refused):
             LOG.warning("refusing prediction requests: %s (%d refused)", too_much, self._refused)
-        if now - self._told_at < REJECTION_NOTICE_INTERVAL:
-            return False
-        self._told_at = now
-        return True
+        return self._notices.is_due(now)

@@ -139,7 +139,7 @@ def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) 
             return events.ModelEvaluated(now, job, found)
         case protocol.FailureOutcome(kind=kind, message=message):
             return events.JobFailed(now, job, message, user_error=kind in ("data-missing", "unknown-task"))
-        case protocol.InitialWeightsOutcome() | protocol.PredictOutcome():
+        case protocol.PredictOutcome():
             raise AssertionError(f"a session's job has the outcome {type(outcome).__name__}")
         case _:
             assert_never(outcome)

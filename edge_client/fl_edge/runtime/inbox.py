@@ -6,6 +6,8 @@ import queue
 import threading
 from typing import Final, Generic, TypeVar
 
+from fl_shared.system.flood_control import Capacity
+
 MAX_INBOX_BYTES: Final = 256 * 2**20
 """Of messages that wait. A window of a model's chunks is 16 MiB; all else is small."""
 MAX_PREDICTION_REQUESTS: Final = 256
@@ -22,12 +24,10 @@ class Inbox(Generic[ItemT]):
     """Filled by other threads (and signal handlers), emptied by one."""
 
     def __init__(self, max_bytes: int = MAX_INBOX_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._waiting: queue.SimpleQueue[tuple[ItemT, int, bool]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[ItemT, int, Capacity | None]] = queue.SimpleQueue()
         self._counting = threading.Lock()
-        self._bytes = 0
-        self._aside = 0
-        self._aside_bytes = 0
+        self._room = Capacity(max_bytes)
+        self._room_aside = Capacity(MAX_PREDICTION_BYTES, MAX_PREDICTION_REQUESTS)
         self._dropped = 0
 
     def put(self, item: ItemT, size: int | None = None, *, aside: bool = False) -> None:
@@ -36,35 +36,22 @@ class Inbox(Generic[ItemT]):
 
         ``aside``: it takes its room from that of its own kind.
         """
-        taken = 0
-        if size is not None:
-            taken = size + OVERHEAD
-            with self._counting:
-                if not self._has_room(taken, aside):
-                    self._dropped += 1
-                    return
-                self._count(taken, aside)
-        self._waiting.put((item, taken, aside))
-
-    def _has_room(self, taken: int, aside: bool) -> bool:
-        if not aside:
-            return not self._bytes or self._bytes + taken <= self._max_bytes
-        fits = not self._aside or self._aside_bytes + taken <= MAX_PREDICTION_BYTES
-        return fits and self._aside < MAX_PREDICTION_REQUESTS
-
-    def _count(self, taken: int, aside: bool) -> None:
-        if aside:
-            self._aside += 1 if taken > 0 else -1
-            self._aside_bytes += taken
-        else:
-            self._bytes += taken
+        if size is None:
+            self._waiting.put((item, 0, None))
+            return
+        taken, room = size + OVERHEAD, self._room_aside if aside else self._room
+        with self._counting:
+            if not room.take(taken):
+                self._dropped += 1
+                return
+        self._waiting.put((item, taken, room))
 
     def get(self, timeout: float) -> ItemT:
         """The next item. Raises ``queue.Empty`` after ``timeout`` seconds without one."""
-        item, taken, aside = self._waiting.get(timeout=timeout)
-        if taken:
+        item, taken, room = self._waiting.get(timeout=timeout)
+        if room is not None:
             with self._counting:
-                self._count(-taken, aside)
+                room.release(taken)
         return item
 
     def take_dropped(self) -> int:

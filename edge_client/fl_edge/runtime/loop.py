@@ -32,13 +32,13 @@ from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.storage.update_store import UpdateWriter
 from fl_edge.workers.pool import Pool
 from fl_edge.workers.protocol import JobResult
+from fl_shared.errors import INTERRUPTED
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
 
 LOG = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 2.0
-INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True, slots=True)

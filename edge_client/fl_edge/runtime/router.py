@@ -20,6 +20,7 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channels
 from fl_shared.protocol.codec import DecodeError, decode
+from fl_shared.system.flood_control import is_worth_logging
 
 LOG = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class Router:
             key = "other kinds"
         self._faults[key] += 1
         times = self._faults[key]
-        if str(times).strip("0") == "1":
+        if is_worth_logging(times - 1, times):
             LOG.warning(
                 "dropped a message (%d so far): %s: %s",
                 times,

@@ -52,6 +52,7 @@ from fl_edge.session.state import (
     Stopped,
 )
 from fl_edge.session.transitions import Transition, stop, then, transition
+from fl_shared.errors import INTERRUPTED
 from fl_shared.protocol import messages as m
 
 __all__ = [
@@ -98,7 +99,7 @@ def _react(session: Session, event: Event) -> Transition:
                 lambda s: reporting.repeat(s, now),
             )
         case StopRequested():
-            return stop(session, 130, "interrupted")
+            return stop(session, INTERRUPTED, "interrupted")
         case ConnectionRefused(reason=reason):
             return stop(session, 2, reason)
         case AggregatorSeen():

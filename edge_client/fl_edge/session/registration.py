@@ -30,9 +30,9 @@ from fl_edge.session.state import (
 )
 from fl_edge.session.transitions import (
     Transition,
-    backoff,
     cancel_evaluation,
     cancel_work,
+    retry_delay,
     stop,
     then,
     transition,
@@ -79,14 +79,14 @@ def register(session: Session, now: float, attempt: int) -> Transition:
         task=who.task,
         encodings=("f32",),
     )
-    due = now + backoff(who.client, attempt, RETRY_DELAY)
+    due = now + retry_delay(who.client, attempt, RETRY_DELAY)
     session = replace(session, registration=Registering(line, attempt, due))
     return transition(session, Send(t.RegisterTopic(who.client), message))
 
 
 def await_partition(session: Session, now: float, attempt: int) -> Transition:
     assert session.connection is not None
-    due = now + backoff(session.identity.client, attempt, PARTITION_RETRY_DELAY)
+    due = now + retry_delay(session.identity.client, attempt, PARTITION_RETRY_DELAY)
     return transition(replace(session, registration=AwaitingPartition(session.connection, attempt, due)))
 
 
@@ -110,7 +110,7 @@ def confirm(session: Session, now: float, attempt: int) -> Transition:
         examples=part.examples,
         encodings=("f32",),
     )
-    due = now + backoff(who.client, attempt, RETRY_DELAY)
+    due = now + retry_delay(who.client, attempt, RETRY_DELAY)
     session = replace(session, registration=Confirming(line, attempt, due))
     return transition(session, Send(t.RegisterTopic(who.client), message))
 

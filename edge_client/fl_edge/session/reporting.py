@@ -19,7 +19,7 @@ from fl_edge.session.state import (
     Training,
     UploadPhase,
 )
-from fl_edge.session.transitions import Transition, backoff, cancel_work, then, transition, with_next_seq
+from fl_edge.session.transitions import Transition, cancel_work, retry_delay, then, transition, with_next_seq
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.transfer import upload
@@ -79,7 +79,7 @@ def _send(session: Session, now: float, attempt: int) -> Transition:
                 round=selected.round,
                 detail=detail,
             )
-            due = now + backoff(session.identity.client, attempt, UPDATE_RETRY_DELAY)
+            due = now + retry_delay(session.identity.client, attempt, UPDATE_RETRY_DELAY)
             session = replace(session, work=replace(work, sent_to=told, attempt=attempt, due=due))
             return transition(session, Send(t.UpdatesTopic(session.identity.client), failed))
         case Idle() | Fetching() | Training():
@@ -109,7 +109,7 @@ def _send_update(session: Session, work: Reporting, told: Recipient, now: float,
         except ValueError as error:
             return report_failure(session, work.selected, str(error), now)
         message, shipment = upload.offer(sender, seq, update, chunk_size), AwaitingGrant(chunk_size)
-    due = now + backoff(who.client, attempt, UPDATE_RETRY_DELAY)
+    due = now + retry_delay(who.client, attempt, UPDATE_RETRY_DELAY)
     work = replace(work, sent_to=told, attempt=attempt, due=due, shipment=shipment)
     return transition(replace(session, work=work), Send(t.UpdatesTopic(who.client), message))
 
@@ -138,7 +138,7 @@ def granted(session: Session, reply: m.Grant, now: float) -> Transition:
         case _:
             return transition(session)
     send = SendChunks(_sender(session, told, work), update, shipment.chunk_size, chunks, session.seq)
-    due = now + backoff(session.identity.client, 0, OFFER_RETRY_DELAY)
+    due = now + retry_delay(session.identity.client, 0, OFFER_RETRY_DELAY)
     work = replace(work, attempt=0, due=due, shipment=SendingChunks(shipment.chunk_size))
     return transition(replace(session, work=work, seq=session.seq + len(chunks)), send)
 

@@ -18,8 +18,10 @@ from fl_edge.session.state import (
     Stopped,
     Training,
 )
+from fl_shared.errors import INTERRUPTED
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.system.backoff import backoff
 
 Transition = tuple[SessionState, tuple[Effect, ...]]
 
@@ -49,14 +51,13 @@ def with_next_job(session: Session) -> tuple[Session, int]:
     return replace(session, job=session.job + 1), session.job
 
 
-def backoff(client: str, attempt: int, first: float, most: float = 30.0) -> float:
+def retry_delay(client: str, attempt: int, first: float, most: float = 30.0) -> float:
     """Seconds until the next try: ``first`` to twice that at first, doubling, never above ``most``.
 
     The jitter is drawn from client and attempt: edges spread out, and the machine stays a function.
     """
-    span = min(most, first * 2.0 ** min(attempt + 1, 30))
     drawn = int.from_bytes(hashlib.sha256(f"{client}:{attempt}".encode()).digest()[:4], "big") / 2**32
-    return span / 2 + span / 2 * drawn
+    return backoff(attempt + 1, first, most, jitter=(1.0 - drawn) / 2)
 
 
 def cancel_work(session: Session) -> Transition:
@@ -83,7 +84,7 @@ def stop(session: Session, exit_code: int, reason: str) -> Transition:
         for phase in (session.part, session.work, session.appraisal)
         if isinstance(phase, LoadingPartition | Fetching | Training | Evaluating)
     ]
-    if exit_code != 130:
+    if exit_code != INTERRUPTED:
         effects.append(LogNotice(reason, "error"))
     if session.connection is not None:
         client = session.identity.client

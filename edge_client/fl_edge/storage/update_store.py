@@ -13,7 +13,7 @@ import mmap
 import os
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,6 +22,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.system.files import beside_of, write_atomically
 from fl_shared.tensors.encodings.registry import Encoding
 from fl_shared.tensors.manifest import ArraySpec, Manifest
+from fl_shared.tensors.safetensors_file import LENGTH_BYTES, Tensor, file_head
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer.upload import FinishedUpdate
 
@@ -30,7 +31,6 @@ LOG = logging.getLogger(__name__)
 FILE_NAME: Final = "update.safetensors"
 MAX_HEADER: Final = 2**27
 """Bytes. Half of it would be the names of as many arrays as a model may have."""
-_LENGTH: Final = 8
 
 
 class _Section(BaseModel):
@@ -103,30 +103,19 @@ def _header(client: str, kept: PendingUpdate) -> bytes:
             _Section(name=s.name, encoding=s.encoding, arrays=s.manifest.arrays) for s in update.sections
         ),
     )
-    fields: dict[str, Any] = {"__metadata__": {"update": note.model_dump_json()}}
-    start = 0
-    for section in update.sections:
-        stop = start + len(section.data)
-        fields[section.name] = {
-            "dtype": "F32",
-            "shape": [section.manifest.values],
-            "data_offsets": [start, stop],
-        }
-        start = stop
-    text = json.dumps(fields, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(_LENGTH, "little") + text
+    tensors = (Tensor(s.name, [s.manifest.values], len(s.data)) for s in update.sections)
+    return file_head(tensors, {"update": note.model_dump_json()})
 
 
 def _read(path: Path, client: str) -> PendingUpdate:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(_LENGTH), "little")
-        if not 0 < length <= min(MAX_HEADER, size - _LENGTH):
+        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+        if not 0 < length <= min(MAX_HEADER, size - LENGTH_BYTES):
             raise ValueError(f"a header of {length} bytes in a file of {size}")
         # The view lives on when the file is closed, and when it is removed.
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    note = _parse_metadata(bytes(data[_LENGTH : _LENGTH + length]))
+    note = _parse_metadata(bytes(data[LENGTH_BYTES : LENGTH_BYTES + length]))
     if note.client != client:
         raise ValueError(f"client: {note.client!r}, but this edge is {client!r}")
     update = FinishedUpdate(
@@ -136,7 +125,7 @@ def _read(path: Path, client: str) -> PendingUpdate:
         steps=note.steps,
         seconds=note.seconds,
         metrics=note.metrics,
-        sections=_sections(note, data[_LENGTH + length :]),
+        sections=_sections(note, data[LENGTH_BYTES + length :]),
     )
     if model_digest(update.sections) != note.digest:
         raise ValueError("digest: does not match the data")

@@ -20,12 +20,12 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from fl_edge.errors import PayloadError
+from fl_shared.protocol.limits import MAX_REQUEST
 from fl_shared.protocol.messages import ImageRequest
 
 Picture = NDArray[np.float32]
 """Values 0 to 255, shape (height, width) if grey or (height, width, 3)."""
 
-MAX_PAYLOAD: Final = 16 * 2**20
 MAX_JSON: Final = 4 * 2**20
 """Numbers in Python cost ten times their text."""
 MAX_PIXELS: Final = 32_000_000
@@ -47,8 +47,8 @@ def decode_picture(payload: bytes) -> Picture:
     """
     if not payload:
         raise PayloadError('the payload is empty, expected a PNG, a JPEG, or JSON {"pixels": …}')
-    if len(payload) > MAX_PAYLOAD:
-        raise PayloadError(f"the payload has {len(payload)} bytes, expected at most {MAX_PAYLOAD}")
+    if len(payload) > MAX_REQUEST:
+        raise PayloadError(f"the payload has {len(payload)} bytes, expected at most {MAX_REQUEST}")
     if payload.startswith((_PNG, _JPEG)):
         return _decode_file(payload)
     return _decode_json(payload)

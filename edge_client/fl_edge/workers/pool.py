@@ -24,7 +24,6 @@ from fl_edge.workers.protocol import (
     EvictModel,
     FailureOutcome,
     FromWorker,
-    InitialWeightsJob,
     Job,
     JobFinished,
     JobResult,
@@ -37,6 +36,7 @@ from fl_edge.workers.protocol import (
     WorkerUnavailable,
 )
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
+from fl_shared.system.backoff import backoff
 
 MAX_RESTART_DELAY: Final = 30.0
 MAX_CACHED_MODELS: Final = 4
@@ -116,7 +116,7 @@ class Pool:
         self._data_dir, self._device, self._stderr, self._warm = data_dir, device, stderr, warm
         self._limits = limits
         self._on_done = on_done
-        self._lock = threading.Condition()
+        self._lock = threading.RLock()
         self._closing = threading.Event()
         self._numbers = itertools.count(1)
         self._pending: dict[int, _PendingJob] = {}
@@ -134,9 +134,6 @@ class Pool:
 
     def load(self, client: str, task: str, partition: Partition | None) -> int:
         return self._submit(_PendingJob(LoadJob(client, task, partition)))
-
-    def initial(self, task: str, seed: int) -> int:
-        return self._submit(_PendingJob(InitialWeightsJob(task, seed)))
 
     def train(
         self,
@@ -179,20 +176,6 @@ class Pool:
             [JobResult(job_id, pending.job, FailureOutcome("cancelled", "cancelled while waiting"), 0.0)]
         )
 
-    @property
-    def ready(self) -> int:
-        """How many workers can begin."""
-        with self._lock:
-            return sum(slot.ready for slot in self._slots)
-
-    def wait_ready(self, timeout: float) -> bool:
-        """Wait until one worker is ready; false if none is after ``timeout`` seconds or can ever be."""
-        with self._lock:
-            self._lock.wait_for(
-                lambda: any(slot.ready for slot in self._slots) or self._fate() is not None, timeout
-            )
-            return any(slot.ready for slot in self._slots)
-
     def close(self) -> None:
         """End all workers, now, whatever they do. Jobs not done get no result."""
         self._closing.set()
@@ -200,7 +183,6 @@ class Pool:
             processes = [slot.process for slot in self._slots if slot.process is not None]
             for process in processes:
                 process.hang_up()
-            self._lock.notify_all()
         deadline = time.monotonic() + self._limits.close_grace
         for process in processes:
             if not process.wait(deadline - time.monotonic()):
@@ -285,8 +267,7 @@ class Pool:
                 if slot.fate is None and slot.failures >= self._limits.max_failures:
                     slot.fate = f"{detail}; {slot.failures} times in a row"
                 lost = self._bury(slot, detail)
-                pause = min(self._limits.first_pause * 2 ** (slot.failures - 1), MAX_RESTART_DELAY)
-                self._lock.notify_all()
+                pause = backoff(slot.failures - 1, self._limits.first_pause, MAX_RESTART_DELAY)
             self._deliver(lost)
             if slot.fate is not None or self._closing.wait(pause):
                 return
@@ -312,7 +293,6 @@ class Pool:
             match frame:
                 case Ready():
                     slot.ready = True
-                    self._lock.notify_all()
                 case WorkerUnavailable(detail=detail):
                     slot.fate = detail
                 case JobFinished(id=job_id, outcome=outcome, seconds=seconds):

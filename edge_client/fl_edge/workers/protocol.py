@@ -35,14 +35,6 @@ class LoadJob:
 
 
 @dataclass(frozen=True, slots=True)
-class InitialWeightsJob:
-    """Make first weights."""
-
-    task: str
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
 class TrainJob:
     """Train from the model ``base``. Without one (round 0) first weights are made and nothing is trained."""
 
@@ -75,7 +67,7 @@ class PredictJob:
 
 
 # Models are named by their digests: the worker has been given them before, each once (`CacheModel`).
-Job = LoadJob | InitialWeightsJob | TrainJob | EvaluateJob | PredictJob
+Job = LoadJob | TrainJob | EvaluateJob | PredictJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +81,6 @@ class LoadOutcome:
     holdout_examples: int
     manifest: Manifest
     labels: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class InitialWeightsOutcome:
-    manifest: Manifest
-    weights: SharedBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +122,7 @@ class FailureOutcome:
     message: str
 
 
-JobOutcome = (
-    LoadOutcome | InitialWeightsOutcome | TrainOutcome | EvaluateOutcome | PredictOutcome | FailureOutcome
-)
+JobOutcome = LoadOutcome | TrainOutcome | EvaluateOutcome | PredictOutcome | FailureOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +194,10 @@ _CLASSES: Final[dict[str, type[Any]]] = {
     kind.__name__: kind
     for kind in (
         LoadJob,
-        InitialWeightsJob,
         TrainJob,
         EvaluateJob,
         PredictJob,
         LoadOutcome,
-        InitialWeightsOutcome,
         TrainOutcome,
         EvaluateOutcome,
         PredictOutcome,

@@ -45,8 +45,6 @@ from fl_edge.workers.protocol import (
     EvictModel,
     FailureOutcome,
     FromWorker,
-    InitialWeightsJob,
-    InitialWeightsOutcome,
     Job,
     JobFinished,
     JobOutcome,
@@ -190,9 +188,6 @@ class Worker:
             case LoadJob(partition=partition):
                 seen = craft.look(partition)
                 return LoadOutcome(seen.examples, seen.holdout_examples, seen.manifest, seen.labels)
-            case InitialWeightsJob(seed=seed):
-                result = _ResultBuffer()
-                return InitialWeightsOutcome(craft.initial(seed, result.make), result.memory)
             case TrainJob():
                 return self._train(craft, job, kept, cancelled)
             case EvaluateJob(split=split, partition=partition):
@@ -260,7 +255,7 @@ def _model_digest(job: Job) -> str | None:
     match job:
         case TrainJob(base=digest) | EvaluateJob(digest=digest) | PredictJob(digest=digest):
             return digest
-        case LoadJob() | InitialWeightsJob():
+        case LoadJob():
             return None
         case _:
             assert_never(job)

@@ -8,8 +8,8 @@ from typing import NoReturn
 import click
 from click.core import ParameterSource
 
-from fl_shared.cli.signals import INTERRUPTED, end_on_signals, raise_interrupt
-from fl_shared.errors import ProgramError, UserError
+from fl_shared.cli.signals import end_on_signals, raise_interrupt
+from fl_shared.errors import INTERRUPTED, ProgramError, UserError
 from fl_shared.system.text import one_line
 
 

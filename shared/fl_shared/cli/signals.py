@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-INTERRUPTED: Final = 130
+from fl_shared.errors import INTERRUPTED
+
 SHOW_CURSOR: Final = b"\x1b[?25h"
 """What a live view has hidden, a terminal keeps hidden."""
 

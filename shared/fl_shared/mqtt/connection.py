@@ -29,6 +29,7 @@ from fl_shared.mqtt.events import (
     check_qos,
 )
 from fl_shared.mqtt.outbox import Outgoing, Publish, Subscribe, Unsubscribe
+from fl_shared.system.backoff import backoff
 
 
 class Link(Protocol):
@@ -80,7 +81,7 @@ class Connection:
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._failures = 0
-        self._backoff = 0
+        self._retries = 0
         self._up_since = 0.0
 
     @property
@@ -206,10 +207,10 @@ class Connection:
         else:
             # A broker that lets us in only to throw us out must not be asked at once again and again.
             if was_up and time.monotonic() - self._up_since > self.settings.retry_cap:
-                self._backoff = 0
-            bound = min(self.settings.retry_cap, self.settings.retry_first * 2 ** min(self._backoff, 30))
-            self._backoff += 1
-            wait = random.uniform(0, bound)  # noqa: S311 - spreads load # nosec B311
+                self._retries = 0
+            jitter = random.random()  # noqa: S311 - spreads load # nosec B311
+            wait = backoff(self._retries, self.settings.retry_first, self.settings.retry_cap, jitter)
+            self._retries += 1
             self._timer = self._thread.later(wait, self.attempt)
             self.tell(Lost(reason, self._failures))
 

@@ -12,6 +12,8 @@ from fl_shared.mqtt.address import BrokerAddress
 
 MAX_STRING: Final = 65_535
 """Bytes of any string or binary member of an MQTT packet but the payload."""
+CONNECT_TIMEOUT: Final = 6.0
+"""Seconds to wait for a first connection: an attempt has 5 (`ConnectionSettings`), and ends with a reason."""
 LARGEST_PACKET: Final = 268_435_460
 """Bytes of the largest packet that MQTT can express: the limit where the broker announces none."""
 MAX_FILTERS: Final = 8

@@ -9,6 +9,7 @@ from typing import Final
 
 from fl_shared.errors import QueueFull
 from fl_shared.mqtt.events import MAX_STRING, check_qos, check_topic
+from fl_shared.system import varint
 
 WINDOW: Final = 20
 """QoS 1 messages that may wait for their PUBACK at once, if the broker allows as many (Mosquitto does)."""
@@ -43,8 +44,15 @@ class Publish:
             if not 0 <= self.expiry < 2**32:
                 raise ValueError(f"expiry: {self.expiry}; expected whole seconds from 0 to 2^32 - 1")
             properties += 5
-        rest = 2 + len(topic) + (2 if self.qos else 0) + _varint(properties) + properties + len(self.payload)
-        return 1 + _varint(rest) + rest
+        rest = (
+            2
+            + len(topic)
+            + (2 if self.qos else 0)
+            + varint.length(properties)
+            + properties
+            + len(self.payload)
+        )
+        return 1 + varint.length(rest) + rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +139,3 @@ class Outbox:
     @property
     def idle(self) -> bool:
         return not self._waiting and not self._sent
-
-
-def _varint(value: int) -> int:
-    """Bytes of an MQTT variable byte integer."""
-    return 1 + (value > 127) + (value > 16_383) + (value > 2_097_151)

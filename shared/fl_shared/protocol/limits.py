@@ -14,9 +14,11 @@ INLINE_COHORT: Final = 50
 """Edges. In larger cohorts every update is offered first: all at once must fit into a broker's queue."""
 INLINE_HEAD: Final = 64 * 2**10
 """Room for all of an update but its data."""
+ANSWER_WAIT: Final = 5.0
+"""Seconds in which a broker answers SUBSCRIBE."""
 BIRTH_WAIT: Final = 0.3
-"""A retained birth follows the answer to SUBSCRIBE at once."""
+"""Seconds; a retained birth follows the answer to SUBSCRIBE at once."""
 FRESH: Final = 15.0
 """Seconds since a status was written: three of them are late then (protocol, 8.4)."""
 LIVE_WAIT: Final = 6.0
-"""A status is written every 5 s; so long a retained one that looks old may be proved wrong by the next one."""
+"""Seconds; a status is written every 5 s; so long a retained one that looks old may be proved wrong by the next one."""

@@ -1,8 +1,9 @@
-"""Words of others, for a log or a terminal: on one line, and with nothing in them that a terminal obeys."""
+"""Text for people: sizes, durations and lists of names; and strangers' text made safe for a log or a terminal."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 _NOT_PLAIN: Final = re.compile(
@@ -14,3 +15,51 @@ _NOT_PLAIN: Final = re.compile(
 def one_line(text: str) -> str:
     """``text`` with a space for each character that ends a line, moves a cursor or turns the direction."""
     return _NOT_PLAIN.sub(" ", text)
+
+
+def shortened(text: str, most: int) -> str:
+    """``text``, or as much of it as ``most`` characters hold with an ellipsis at the end."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def names_text(names: Sequence[str], most: int = 10) -> str:
+    """The first ``most`` of ``names``, and the number of the others: ``a, b and 3 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def size_text(size: float) -> str:
+    """Bytes, rounded, in decimal units: ``999 bytes``, ``1.7 MB``, ``213 kB``."""
+    if size < 1000:
+        return f"{size:.0f} bytes"
+    amount, unit = size / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if amount < 999.5:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f} {unit}" if amount >= 99.95 else f"{amount:.1f} {unit}"
+
+
+def limit_text(size: int | None) -> str:
+    """Bytes, exact, as a person would write them in a configuration: ``64 KiB``, ``20,000 bytes``; null: no limit."""
+    if size is None:
+        return "any size"
+    for unit, name in ((2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size:,} bytes"
+
+
+def duration_text(seconds: float) -> str:
+    """``4.2 s``, ``42 s``, ``3 min 20 s``, ``2 h 5 min``, ``1 d 3 h``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 600 and whole % 60:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 3600:
+        return f"{round(whole / 60)} min"
+    if whole < 86_400:
+        minutes = whole % 3600 // 60
+        return f"{whole // 3600} h {minutes} min" if minutes else f"{whole // 3600} h"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"

@@ -127,15 +127,16 @@ def content_digest(sections: Iterable[tuple[str, str, str, bytes | memoryview]])
     """
     sha = hashlib.sha256()
     for name, encoding, manifest_digest, data in sections:
-        sha.update(_before_data(name, encoding, manifest_digest, len(data)))
+        sha.update(digest_head(name, encoding, manifest_digest, len(data)))
         sha.update(data)
     return sha.hexdigest()
 
 
 def content_hash(name: str, encoding: str, manifest_digest: str, length: int) -> hashlib._Hash:
     """The hash of an update of one section before its data, ``length`` bytes, of which it is to be told."""
-    return hashlib.sha256(_before_data(name, encoding, manifest_digest, length))
+    return hashlib.sha256(digest_head(name, encoding, manifest_digest, length))
 
 
-def _before_data(name: str, encoding: str, manifest_digest: str, length: int) -> bytes:
+def digest_head(name: str, encoding: str, manifest_digest: str, length: int) -> bytes:
+    """What a content digest hashes before the ``length`` bytes of a section's data (protocol, 3.4)."""
     return f"{name}\0{encoding}\0{manifest_digest}\0{length}\0".encode()

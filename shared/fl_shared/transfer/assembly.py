@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import Manifest
+from fl_shared.tensors.manifest import Manifest, digest_head
 from fl_shared.tensors.sections import ModelSection
 
 
@@ -27,8 +27,8 @@ class Assembly:
         """What is hashed before the byte of that number (protocol, 3.4)."""
         start = 0
         for section, arrays in zip(manifest.sections, manifests, strict=True):
-            text = f"{section.name}\0{section.encoding}\0{arrays.digest}\0{section.size}\0".encode()
-            self._starts[start] = self._starts.get(start, b"") + text
+            head = digest_head(section.name, section.encoding, arrays.digest, section.size)
+            self._starts[start] = self._starts.get(start, b"") + head
             start += section.size
 
     @property

@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.system.backoff import backoff
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.assembly import Assembly
 from fl_shared.transfer.publication import (
@@ -145,8 +146,8 @@ class Download:
         self._done.clear()
 
     def _overdue(self, asked: _Asked) -> float:
-        patience = max(self._reask, SLOW_LINK * self._pace) * 2.0 ** min(asked.times - 1, 10)
-        return max(asked.at, self._came_at) + max(self._reask, min(REASK_MOST, patience))
+        patience = backoff(asked.times - 1, max(self._reask, SLOW_LINK * self._pace), REASK_MOST)
+        return max(asked.at, self._came_at) + max(self._reask, patience)
 
     def _late(self, now: float) -> list[ModelTopic]:
         """What is to be asked for again."""

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from fl_shared.system.backoff import backoff
+
 WINDOW: Final = 64
 """Chunks granted over all edges together."""
 WINDOW_BYTES: Final = 16 * 2**20
@@ -230,7 +232,7 @@ class Intake:
         if not upload.granted:
             return
         oldest = min(upload.granted.values())
-        patience = min(REGRANT_MOST, self._regrant * 2.0**upload.fruitless)
+        patience = backoff(upload.fruitless, self._regrant, REGRANT_MOST)
         if now - oldest < patience:
             return
         self._take_back(upload)

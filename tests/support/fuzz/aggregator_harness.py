@@ -17,11 +17,10 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from fl_aggregator.messaging.inbox import Arrival
+from fl_aggregator.messaging.inbox import TICK, Arrival
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Aggregating, Collecting, Run, Selecting, new_run
 from fl_aggregator.server import launch, resume
-from fl_aggregator.server.aggregator import TICK
 from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt import events as mqtt

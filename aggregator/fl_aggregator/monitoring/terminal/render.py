@@ -14,7 +14,7 @@ from rich.text import Text
 from fl_aggregator.monitoring.terminal import text
 from fl_aggregator.monitoring.terminal.snapshot import NAMED, Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
-from fl_shared.system.text import one_line
+from fl_shared.system.text import duration_text, one_line, size_text
 
 BAR: Final = 30
 OTHER_LINES: Final = 13
@@ -66,7 +66,7 @@ def _overview(picture: Snapshot, *, ascii_only: bool) -> Table:
             status.version or 0,
             status.rounds,
             f"{status.version or 0} of {status.rounds}"
-            + (f", about {text.duration(left)} left" if left is not None else ""),
+            + (f", about {duration_text(left)} left" if left is not None else ""),
         ),
     )
     where = status.phase if status.round is None else f"round {status.round}"
@@ -85,7 +85,7 @@ def _overview(picture: Snapshot, *, ascii_only: bool) -> Table:
         last = picture.last
         grid.add_row(
             "bytes",
-            Text(f"{text.size(last.bytes.up)} up, {text.size(last.bytes.down)} down in round {last.round}"),
+            Text(f"{size_text(last.bytes.up)} up, {size_text(last.bytes.down)} down in round {last.round}"),
         )
     _add_edges(grid, picture)
     return grid
@@ -108,7 +108,7 @@ def _doing(picture: Snapshot) -> str:
         said += [f"{crowd[state]} {state}" for state in ("training", "uploading", "selected") if crowd[state]]
         said.append(f"{crowd['missing']} missing")
     if status.seconds_left is not None:
-        said.append(f"{text.duration(status.seconds_left)} left")
+        said.append(f"{duration_text(status.seconds_left)} left")
     return ", ".join(said)
 
 
@@ -148,8 +148,8 @@ def table(rounds: Iterable[RoundRecord], *, narrow: bool = False) -> Table:
         "loss": lambda row: text.number(row.loss),
         "train loss": lambda row: text.number(row.train_loss),
         "seconds": lambda row: f"{row.seconds:.1f}",
-        "up": lambda row: text.size(row.bytes_up),
-        "down": lambda row: text.size(row.bytes_down),
+        "up": lambda row: size_text(row.bytes_up),
+        "down": lambda row: size_text(row.bytes_down),
     }
     if narrow and some_missing:
         del columns["train loss"], columns["up"], columns["down"]

@@ -7,7 +7,7 @@ from typing import Final
 
 from fl_aggregator.monitoring.terminal.snapshot import Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
-from fl_shared.system.text import one_line
+from fl_shared.system.text import duration_text, one_line, size_text
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 PLAIN_BARS: Final = "_.-=+*#@"
@@ -32,30 +32,6 @@ def trend(values: Sequence[float], width: int = CURVE, *, ascii_only: bool = Fal
     return "".join(bars[min(len(bars) - 1, int(part * len(bars)))] for part in scale)
 
 
-def size(count: float) -> str:
-    """``17.2 MB``"""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """``42 s``, ``3 min 20 s``, ``2 h 5 min``"""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return (
-            f"{whole // 60} min {whole % 60} s" if whole < 600 and whole % 60 else f"{round(whole / 60)} min"
-        )
-    if whole < 86_400:
-        minutes = whole % 3600 // 60
-        return f"{whole // 3600} h {minutes} min" if minutes else f"{whole // 3600} h"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
-
-
 def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
@@ -70,7 +46,8 @@ def round_line(record: RoundRecord, rounds: int) -> str:
     )
     said = (
         f"round {row.round}: {how}, {row.participants} of {row.cohort} in, accuracy {number(row.accuracy)}, "
-        f"loss {number(row.loss)}, {duration(row.seconds)}, {size(row.bytes_up)} up, {size(row.bytes_down)} down"
+        f"loss {number(row.loss)}, {duration_text(row.seconds)}, "
+        f"{size_text(row.bytes_up)} up, {size_text(row.bytes_down)} down"
     )
     return f"{said}; missing: {missing_of(record)}" if record.missing else said
 
@@ -97,7 +74,7 @@ def now_line(picture: Snapshot) -> str:
         if status.missing:
             said.append(f"waiting for {', '.join(status.missing)}{'' if len(status.missing) < 10 else ' …'}")
     if status.seconds_left is not None and status.paused is None:
-        said.append(f"at most {duration(status.seconds_left)} left")
+        said.append(f"at most {duration_text(status.seconds_left)} left")
     return ", ".join(said)
 
 
@@ -110,7 +87,7 @@ def summary_lines(picture: Snapshot) -> list[str]:
     ]
     left = picture.time_left()
     if left is not None:
-        lines[0] += f", about {duration(left)} left"
+        lines[0] += f", about {duration_text(left)} left"
     if picture.accuracy is not None or picture.loss is not None:
         curve = trend(picture.curve("accuracy"))
         lines.append(

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from fl_shared.system import varint
 from fl_shared.system.files import write_all
 
 _HEADER: Final = struct.Struct("<QI")
@@ -44,21 +45,12 @@ def _masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def _bytes_field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
+    return varint.encode(number << 3 | 2) + varint.encode(len(data)) + data
 
 
 def _event(step: int, content: bytes) -> bytes:
-    return b"\x09" + struct.pack("<d", time.time()) + b"\x10" + _varint(step) + content
+    return b"\x09" + struct.pack("<d", time.time()) + b"\x10" + varint.encode(step) + content
 
 
 class EventFile:

@@ -13,6 +13,7 @@ from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.round.roster import Client
 from fl_aggregator.round.state import Aggregating, Collecting, Run, Stopped, Summary
 from fl_shared.protocol import messages as m
+from fl_shared.system.text import shortened
 
 LOADING: Final = "is loading its data"
 NO_EXAMPLES: Final = "has no examples to train on"
@@ -103,8 +104,7 @@ def _idle(client: Client) -> tuple[m.EdgeState, str | None]:
 
 
 def _view(state: m.EdgeState, why: str | None, newest: LatestUpdate | None) -> m.EdgeView:
-    if why is not None and len(why) > MAX_WHY:
-        why = f"{why[: MAX_WHY - 1]}…"
+    why = None if why is None else shortened(why, MAX_WHY)
     if newest is None:
         return m.EdgeView(state=state, why=why)
     return m.EdgeView(

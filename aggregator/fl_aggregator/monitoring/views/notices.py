@@ -11,6 +11,8 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.roster import own_part
 from fl_aggregator.round.state import Collecting, Evaluating, Run, Selecting
+from fl_shared.system.backoff import backoff
+from fl_shared.system.text import names_text
 
 FIRST: Final = 3.0
 """Seconds of waiting after which it is said for the first time; then after twice as many, and so on."""
@@ -27,7 +29,7 @@ class WaitingNotices:
     def __init__(self) -> None:
         self._since: float | None = None
         self._said_at = 0.0
-        self._pause = FIRST
+        self._repeats = 0
         self._said: tuple[int, int] | None = None
         self._refused: dict[str, str] = {}
 
@@ -44,13 +46,14 @@ class WaitingNotices:
             self._since = None
             return None
         if self._since is None:
-            self._since, self._said_at, self._pause, self._said = now, now, FIRST, None
+            self._since, self._said_at, self._repeats, self._said = now, now, 0, None
         silent = now - self._said_at
+        pause = backoff(self._repeats, FIRST, RAREST)
         changed = self._said is not None and self._said != (have, need)
-        if silent < (min(AT_MOST_EVERY, self._pause) if changed else self._pause):
+        if silent < (min(AT_MOST_EVERY, pause) if changed else pause):
             return None
         if not changed:
-            self._pause = min(RAREST, 2 * self._pause)
+            self._repeats += 1
         self._said_at, self._said = now, (have, need)
         left = status.seconds_left(state, now)
         until = "" if left is None else f"; {left:.0f} s left (--wait)"
@@ -64,14 +67,14 @@ class WaitingNotices:
         if not self._refused:
             return ""
         named = [f"{name} ({why})" for name, why in sorted(self._refused.items())]
-        return f"refused: {_names(named)}"
+        return f"refused: {names_text(named)}"
 
 
 def waited_for(state: Run) -> str:
     """How many edges are ready, and who is not; or who evaluates. Empty when nobody in particular is waited for."""
     if isinstance(state.phase, Evaluating):
         waiting = sorted({name for evaluation in state.evaluations for name in evaluation.waiting})
-        return f"for the evaluation by {_names(waiting)}" if waiting else ""
+        return f"for the evaluation by {names_text(waiting)}" if waiting else ""
     if not isinstance(state.phase, Selecting):
         return ""
     have, need = status.progress(state)
@@ -81,9 +84,9 @@ def waited_for(state: Run) -> str:
     lost = sorted(name for name, client in trainers.items() if not client.present)
     said = [f"{have} of {need} ready"]
     if loading:
-        said.append(f"loading: {_names(loading)}")
+        said.append(f"loading: {names_text(loading)}")
     if lost:
-        said.append(f"offline: {_names(lost)}")
+        said.append(f"offline: {names_text(lost)}")
     count = state.settings.clients
     absent = count - len(trainers)
     if absent > 0 and not state.begun:
@@ -91,11 +94,6 @@ def waited_for(state: Run) -> str:
         parts = (number for number in range(count) if str(number) not in trainers)
         said.append(f"missing: {_ranges(parts) if numbered else f'{absent} more'}")
     return "; ".join(said)
-
-
-def _names(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _ranges(numbers: Iterable[int]) -> str:

@@ -16,6 +16,7 @@ from fl_aggregator.round.state import (
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Envelope, Scope
+from fl_shared.system.text import shortened
 
 STATUS_BYTES: Final = 1024 - codec.SIGNATURE_ROOM
 PAUSED_LENGTH: Final = 200
@@ -93,9 +94,7 @@ def _status(
         seconds_left=seconds_left(state, now),
         missing=awaited(state)[:named],
         metrics={name: round(value, 6) for name, value in state.metrics.items()},
-        paused=paused
-        if paused is None or len(paused) <= PAUSED_LENGTH
-        else f"{paused[: PAUSED_LENGTH - 1]}…",
+        paused=None if paused is None else shortened(paused, PAUSED_LENGTH),
         refused=refused,
     )
 

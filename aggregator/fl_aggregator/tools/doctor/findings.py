@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -74,9 +73,10 @@ class Report:
                 f"{each.name}: {each.effect or each.detail}" for each in self.missing
             )
         if self.unknown:
-            return "cannot tell whether this broker can support a run; untested: " + _names(self.unknown)
-        limited = tuple(each for each in self.findings if each.verdict == "limited")
-        return "this broker can support a run" + (f", within limits: {_names(limited)}" if limited else "")
+            untested = ", ".join(each.name for each in self.unknown)
+            return f"cannot tell whether this broker can support a run; untested: {untested}"
+        limited = ", ".join(each.name for each in self.findings if each.verdict == "limited")
+        return "this broker can support a run" + (f", within limits: {limited}" if limited else "")
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -86,17 +86,3 @@ class Report:
             "verdict": self.verdict(),
             "findings": [each.as_json() for each in self.findings],
         }
-
-
-def _names(findings: Sequence[Finding]) -> str:
-    return ", ".join(each.name for each in findings)
-
-
-def spelt(size: int | None) -> str:
-    """Bytes for a person; null: no limit."""
-    if size is None:
-        return "any size"
-    for unit, name in ((2**20, "MiB"), (2**10, "KiB")):
-        if size >= unit and size % unit == 0:
-            return f"{size // unit} {name}"
-    return f"{size:,} bytes"

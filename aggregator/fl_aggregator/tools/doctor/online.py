@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import queue
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator.tools.doctor.findings import Finding
-from fl_aggregator.tools.remote.observer import CONNECT_TIMEOUT, Lookout, age
+from fl_aggregator.tools.remote.observer import Observer, age
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import UserError
-from fl_shared.mqtt import events as mqtt
-from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.limits import LIVE_WAIT
+from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT, LIVE_WAIT
 
-ANSWER_WAIT: Final = 5.0
-BIRTH_WAIT: Final = 0.5
 MAX_SKEW: Final = 2.0
 
 
@@ -32,21 +27,14 @@ class RunStatus:
 
 def look(reach: BrokerReach) -> RunStatus:
     """Raises ``BrokerUnreachable`` or ``BrokerRefused``, with the reason, if it cannot connect."""
-    inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
-    with Network("fl-doctor") as network:
-        begun = time.monotonic()
-        connection = network.connect(reach.connection(), inbox.put)
-        connection.wait_connected(CONNECT_TIMEOUT, once=True)
-        seconds = time.monotonic() - begun
-        found = _connected(reach, seconds)
-        lookout = Lookout(connection, inbox, reach.prefix, reach.kit)
+    begun = time.monotonic()
+    with Observer(reach) as run:
+        found = _connected(reach, time.monotonic() - begun)
         try:
-            _watch(lookout)
+            _wait(run)
         except UserError as error:
             return RunStatus(found, Finding("run", "untested", str(error), essential=False), is_online=False)
-    born = lookout.born
-    is_online = born is not None and born.state == "online"
-    return RunStatus(found, _run(lookout), is_online)
+        return RunStatus(found, _run(run), run.is_online)
 
 
 def _connected(reach: BrokerReach, seconds: float) -> Finding:
@@ -72,28 +60,17 @@ def _connected(reach: BrokerReach, seconds: float) -> Finding:
     return Finding("connection", "ok", detail, measured=measured)
 
 
-def _watch(lookout: Lookout) -> None:
+def _wait(run: Observer) -> None:
     """Until it is known whether a run is online, and if one is, until it has said something."""
-    deadline = time.monotonic() + ANSWER_WAIT
-    answered = False
-    waiting_for_status = False
-    while (now := time.monotonic()) < deadline:
-        lookout.hear(deadline - now)
-        if lookout.answered and not answered:
-            answered = True
-            deadline = time.monotonic() + BIRTH_WAIT
-        if lookout.born is not None and lookout.born.state == "online" and not waiting_for_status:
-            waiting_for_status = True
-            deadline = time.monotonic() + LIVE_WAIT
-        if lookout.is_live and waiting_for_status:
-            return
+    if run.wait_for(lambda: run.subscribed, ANSWER_WAIT) and run.wait_for(lambda: run.is_online, BIRTH_WAIT):
+        run.wait_for(lambda: run.live_at is not None, LIVE_WAIT)
 
 
-def _run(lookout: Lookout) -> Finding:
-    born, status = lookout.born, lookout.status
+def _run(run: Observer) -> Finding:
+    born, status = run.born, run.status
     if born is None or born.state == "offline":
         return Finding("run", "ok", "none is online")
-    if status is None or not lookout.is_live or status.run != born.run:
+    if status is None or run.live_at is None or status.run != born.run:
         return Finding(
             "run",
             "limited",

@@ -7,12 +7,13 @@ import time
 from typing import Final
 
 from fl_aggregator.tools.doctor.bench import Bench
-from fl_aggregator.tools.doctor.findings import Finding, Verdict, spelt
+from fl_aggregator.tools.doctor.findings import Finding, Verdict
 from fl_shared.mqtt.events import LARGEST_PACKET
 from fl_shared.mqtt.outbox import WINDOW, Publish
 from fl_shared.mqtt.paho.probe_results import ProbeFailed
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import INLINE_HEAD, INLINE_LIMIT
+from fl_shared.system.text import limit_text
 
 CHUNK: Final = 2**20 + 2**10
 """Bytes of a packet with a chunk of the default size."""
@@ -35,7 +36,7 @@ def limits(bench: Bench) -> Finding:
     receive = announced.receive_maximum or 65_535
     qos = 2 if announced.maximum_qos is None else announced.maximum_qos
     parts = [
-        f"packets of {spelt(announced.maximum_packet_size)}",
+        f"packets of {limit_text(announced.maximum_packet_size)}",
         f"{receive:,} unacknowledged",
         f"QoS {qos}",
         f"{announced.topic_alias_maximum or 0} topic aliases",
@@ -98,17 +99,15 @@ def packets(bench: Bench) -> Finding:
             _try(bench, size, seconds)
     bench.largest = max(seconds, default=0)
     detail = (
-        ", ".join(f"{spelt(size)} in {took * 1000:.0f} ms" for size, took in seconds.items())
+        ", ".join(f"{limit_text(size)} in {took * 1000:.0f} ms" for size, took in seconds.items())
         or "none arrived"
     )
     if announced is not None:
-        detail += f"; {spelt(announced)} announced"
+        detail += f"; {limit_text(announced)} announced"
     remedy = SIZE_REMEDY
     if bench.rate is not None and bench.rate < SLOWEST:
         verdict: Verdict = "missing"
-        effect = (
-            f"{spelt(round(bench.rate))} per second: chunks of models and updates time out before they arrive"
-        )
+        effect = f"{limit_text(round(bench.rate))} per second: chunks of models and updates time out before they arrive"
         remedy = WEBSOCKET_REMEDY if bench.settings.address.is_websocket else "a faster network"
     else:
         verdict, effect = _judged(bench.largest, lost)
@@ -121,7 +120,7 @@ def packets(bench: Bench) -> Finding:
     return Finding(
         "packets",
         verdict,
-        detail if lost is None else f"{detail}; {spelt(lost)} did not arrive in time",
+        detail if lost is None else f"{detail}; {limit_text(lost)} did not arrive in time",
         effect,
         remedy if effect else "",
         measured=measured,
@@ -131,13 +130,13 @@ def packets(bench: Bench) -> Finding:
 def _judged(largest: int, lost: int | None) -> tuple[Verdict, str]:
     """``lost``: bytes of a packet that the broker had not said it would not take."""
     if largest < SMALLEST:
-        return "missing", f"a round's announcement needs {spelt(SMALLEST)}"
+        return "missing", f"a round's announcement needs {limit_text(SMALLEST)}"
     if lost is not None and lost <= WHOLE:
         return "missing", "the broker does not announce its limit: models and updates never arrive"
     if lost is not None:
         return "limited", "keep --chunk at 4 MiB or less, for fl-edge too"
     if largest < CHUNK:
-        effect = f"models and updates travel in chunks of {spelt(largest - 2**10)}: more messages"
+        effect = f"models and updates travel in chunks of {limit_text(largest - 2**10)}: more messages"
         return "limited", effect + (
             ", rounds of hundreds of edges cannot be announced" if largest < 2**16 else ""
         )

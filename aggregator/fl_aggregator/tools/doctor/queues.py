@@ -6,9 +6,10 @@ import time
 from typing import Final
 
 from fl_aggregator.tools.doctor.bench import WINDOW, Bench, hear_until_quiet, seconds_since
-from fl_aggregator.tools.doctor.findings import Finding, spelt
+from fl_aggregator.tools.doctor.findings import Finding
 from fl_shared.mqtt.paho.probe import Probe
 from fl_shared.mqtt.paho.probe_results import FAILURE
+from fl_shared.system.text import limit_text
 
 PATIENCE: Final = 60.0
 """Seconds that all bursts together may take."""
@@ -54,7 +55,7 @@ def bursts(bench: Bench) -> Finding:
     }
     detail = f"{sum(came):,} of {WINDOW * len(came):,} arrived in bursts of {WINDOW}"
     if large is not None:
-        detail += f", {large} of {WINDOW} of {spelt(size)} each"
+        detail += f", {large} of {WINDOW} of {limit_text(size)} each"
     lost = min(came) < WINDOW or (large is not None and large < WINDOW)
     if not lost:
         return Finding("bursts", "ok", detail, measured=measured)

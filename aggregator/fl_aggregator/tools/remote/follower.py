@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import queue
 import time
 from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import RoundRecord, rows_of
-from fl_aggregator.tools.remote.observer import CONNECT_TIMEOUT, age, is_old_will
+from fl_aggregator.tools.remote.observer import Observer, age
 from fl_aggregator.tools.remote.sighting import ObservedRun
 from fl_shared.cli.broker_access import BrokerReach
-from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
-from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
-from fl_shared.protocol import topics as t
-from fl_shared.protocol.channels import CHANNELS
 from fl_shared.protocol.limits import LIVE_WAIT, MAX_NAMES
-from fl_shared.security.verified import read
 
 REST_WAIT: Final = 0.5
 """What is retained follows the answer to SUBSCRIBE at once; the states of 10,000 edges are a megabyte of it."""
@@ -30,108 +23,40 @@ EVALUATED_WITHIN: Final = 3.0
 """Seconds; a result is sent again when its version has been evaluated, which goes on beside the next round."""
 
 
-FOLLOWED: Final = (m.AggregatorPresence, m.Status, m.History, m.Edges, m.Result)
-
-
-class Follower:
-    """One connection, which comes back by itself. ``hear`` takes what has arrived, ``sight`` says what is known."""
+class Follower(Observer):
+    """Everything that is retained for observers, and the rounds that end; ``sight`` says what is known."""
 
     def __init__(self, reach: BrokerReach) -> None:
-        """With a kit it believes only what the aggregator has signed."""
-        self._verifier = None if reach.kit is None else reach.kit.verifier()
-        self._prefix = reach.prefix
-        self._address = str(reach.address)
-        self._settings = reach.connection(maximum_packet_size=4 * MAX_NAMES)
-        self._inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
-        self._network = Network("fl-watch")
-        self._born: m.AggregatorPresence | None = None
-        self._status: m.Status | None = None
-        self._live_at: float | None = None
+        super().__init__(reach, m.History, m.Edges, m.Result, maximum_packet_size=4 * MAX_NAMES)
         self._history: m.History | None = None
         self._edges: m.Edges | None = None
         self._results: dict[int, RoundRecord] = {}
         self._fresh: deque[tuple[int, float]] = deque(maxlen=RESULTS)
-        self.answered = False
-        """Whether the broker has answered our subscription; what is retained follows."""
-        self.lost: tuple[float, str] | None = None
-        """Since when (monotonic) there has been no connection, and why."""
-
-    def __enter__(self) -> Self:
-        self._connection = self._network.connect(self._settings, self._inbox.put)
-        try:
-            self._connection.wait_connected(CONNECT_TIMEOUT, once=True)
-        except BaseException:
-            self._network.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._network.close()
-
-    # --- hearing ------------------------------------------------------------------------------------------
-
-    def hear(self, timeout: float) -> bool:
-        """Takes the next thing that arrives, if one does within ``timeout`` seconds. Raises ``UserError``."""
-        self._network.check()
-        try:
-            event = self._inbox.get(timeout=max(0.001, timeout))
-        except queue.Empty:
-            return False
-        match event:
-            case mqtt.Connected():
-                self.lost = None
-                rows = [CHANNELS.carrying(kind) for kind in FOLLOWED]
-                self._connection.subscribe(CHANNELS.filters(self._prefix, rows))
-            case mqtt.Subscribed(refused=()):
-                self.answered = True
-            case mqtt.Subscribed(refused=refused):
-                raise UserError(
-                    f"the broker does not allow this account to read {', '.join(refused)}: "
-                    "use an account that may, for example the operator's"
-                )
-            case mqtt.Refused(reason=reason):
-                raise UserError(reason)
-            case mqtt.Lost(reason=reason):
-                self.lost = (time.monotonic() if self.lost is None else self.lost[0], reason)
-            case mqtt.Received():
-                self._received(event)
-        return True
 
     def first_look(self, wait: float) -> ObservedRun:
         """What there is, as soon as it is: ``wait`` seconds are for the first status. Raises ``UserError``."""
-        deadline = time.monotonic() + wait
-        while self._status is None and (left := deadline - time.monotonic()) > 0:
-            self.hear(left)
-        deadline = time.monotonic() + (REST_WAIT if self._status is not None else 0.0)
-        while (left := deadline - time.monotonic()) > 0:
-            self.hear(left)
-        deadline = time.monotonic() + LIVE_WAIT
-        while self._is_doubtful() and (left := deadline - time.monotonic()) > 0:
-            self.hear(left)
+        if self.wait_for(lambda: self.status is not None, wait):
+            self.wait_for(lambda: False, REST_WAIT)
+        self.wait_for(lambda: not self._is_doubtful(), LIVE_WAIT)
         return self.sight()
 
     def _is_doubtful(self) -> bool:
         sight = self.sight()
         over = sight.picture is not None and sight.picture.over
-        return sight.online and not sight.alive and not over and self._status is not None
+        return sight.online and not sight.alive and not over and self.status is not None
 
-    def _received(self, received: mqtt.Received) -> None:
-        if not received.payload:
-            if isinstance(CHANNELS.parse(self._prefix, received.topic), t.StatusTopic):
-                self._status = None
-            return
-        match read(self._prefix, received, self._verifier):
-            case m.AggregatorPresence() as message if not is_old_will(message, self._born):
-                self._born = message
-            case m.Status() as message:
-                self._take_status(message, live=not received.retain)
-            case m.History() as message:
+    def on_message(self, message: m.Message, received: mqtt.Received) -> None:
+        """Keeps what is newer, and forgets the results of another run."""
+        if isinstance(message, m.Status) and self.status is not None and message.run != self.status.run:
+            self._results.clear()
+            self._fresh.clear()
+        super().on_message(message, received)
+        match message:
+            case m.History():
                 self._history = message
-            case m.Edges() as message if self._edges is None or _is_newer(message, self._edges):
+            case m.Edges() if self._edges is None or _is_newer(message, self._edges):
                 self._edges = message
-            case m.Result(round=number) as message if number > 0 and self._is_of_run(message):
+            case m.Result(round=number) if number > 0 and self._is_of_run(message):
                 known = number in self._results
                 self._results[number] = RoundRecord.of_result(message)
                 if len(self._results) > RESULTS:
@@ -139,30 +64,22 @@ class Follower:
                 if not known and not received.retain:
                     self._fresh.append((number, time.monotonic()))
 
-    def _take_status(self, status: m.Status, *, live: bool) -> None:
-        if self._status is not None and status.run != self._status.run:
-            self._results.clear()
-            self._fresh.clear()
-        self._status = status
-        self._live_at = time.monotonic() if live else None
-
     def _is_of_run(self, message: m.Scoped) -> bool:
-        return self._status is None or message.run == self._status.run
+        return self.status is None or message.run == self.status.run
 
     # --- what is known ------------------------------------------------------------------------------------
 
     def sight(self) -> ObservedRun:
         """What is known now."""
-        online = self._born is not None and self._born.state == "online"
         edges = self._edges if self._edges is not None and self._is_of_run(self._edges) else None
-        return ObservedRun(self._picture(edges), edges, online, self._age())
+        return ObservedRun(self._picture(edges), edges, self.is_online, self._age())
 
     def _age(self) -> float | None:
-        if self._status is None:
+        if self.status is None:
             return None
-        if self._live_at is not None:
-            return time.monotonic() - self._live_at
-        return max(0.0, age(self._status))
+        if self.live_at is not None:
+            return time.monotonic() - self.live_at
+        return max(0.0, age(self.status))
 
     def ended(self, *, all_of_them: bool = False) -> Iterator[RoundRecord]:
         """Rounds that have ended since this was asked before, once they are evaluated, or are not soon."""
@@ -177,7 +94,7 @@ class Follower:
             self._fresh.popleft()
 
     def _picture(self, edges: m.Edges | None) -> Snapshot | None:
-        status = self._status
+        status = self.status
         if status is None:
             return None
         history = self._history
@@ -194,10 +111,6 @@ class Follower:
                 ((name, view.state, view.why) for name, view in edges.edges.items()), edges.round
             )
         return Snapshot(status, rows, dict(sorted(recent.items())), crowd, _waiting(status, edges))
-
-    @property
-    def where(self) -> str:
-        return f"under the prefix {self._prefix!r} at {self._address}"
 
 
 def _is_newer(one: m.Edges, other: m.Edges) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 import time
 
-from fl_aggregator.tools.remote.observer import CONNECT_TIMEOUT, Lookout, age
+from fl_aggregator.tools.remote.observer import Observer, age
 from fl_shared.cli.broker_access import BrokerOptions
 from fl_shared.errors import ProgramError, RunFailed
-from fl_shared.mqtt import events as mqtt
-from fl_shared.mqtt.network import Network
+from fl_shared.mqtt.events import CONNECT_TIMEOUT
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import BIRTH_WAIT, FRESH, LIVE_WAIT
 
@@ -20,56 +18,47 @@ def check(broker: BrokerOptions, timeout: float) -> str:
     Clocks differ between machines: a status that seems older, or of the future, is believed when the next one comes.
     Raises ``RunFailed`` for whatever else is the case, at the latest after ``timeout`` seconds (and 6 to connect).
     """
-    inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
     try:
-        reach = broker.reach()
-        with Network("fl-status") as network:
-            connection = network.connect(reach.connection(), inbox.put)
-            connection.wait_connected(min(timeout, CONNECT_TIMEOUT), once=True)
-            where = f"under the prefix {reach.prefix!r} at {reach.address}"
-            return _look(Lookout(connection, inbox, reach.prefix, reach.kit), where, timeout)
+        with Observer(broker.reach(), timeout=min(timeout, CONNECT_TIMEOUT)) as run:
+            return _look(run, timeout)
     except ProgramError as error:
         # A mistake of whoever asks, too: 2 would say nothing to Docker, which knows healthy (0) and unhealthy (1).
         raise RunFailed(str(error)) from None
 
 
-def _look(run: Lookout, where: str, timeout: float) -> str:
+def _look(run: Observer, timeout: float) -> str:
     deadline = time.monotonic() + timeout
-    retained: float | None = None
-    while (now := time.monotonic()) < deadline:
-        if run.answered and retained is None:
-            retained = now + BIRTH_WAIT
-            deadline = min(deadline, now + LIVE_WAIT)
-        if (status := _believed(run)) is not None:
-            if status.phase in m.OVER:
-                raise RunFailed(f"run {status.run} has ended: {status.phase}")
-            return line(status)
-        waiting = retained is None or now < retained
-        if not waiting and (run.born is None or run.born.state == "offline"):
-            break
-        run.hear((retained if waiting and retained is not None else deadline) - now)
-    raise RunFailed(_why_not(run, where))
+    if run.wait_for(lambda: run.subscribed, timeout):
+        run.wait_for(lambda: _believed(run) is not None, BIRTH_WAIT)
+        left = min(LIVE_WAIT, deadline - time.monotonic())
+        run.wait_for(lambda: not run.is_online or _believed(run) is not None, left)
+    status = _believed(run)
+    if status is None:
+        raise RunFailed(_why_not(run))
+    if status.phase in m.OVER:
+        raise RunFailed(f"run {status.run} has ended: {status.phase}")
+    return line(status)
 
 
-def _believed(run: Lookout) -> m.Status | None:
+def _believed(run: Observer) -> m.Status | None:
     """The status of the run that is online, if it is of now."""
     born, status = run.born, run.status
-    if born is None or born.state == "offline" or status is None:
+    if born is None or not run.is_online or status is None:
         return None
     if (status.run, status.epoch) != (born.run, born.epoch):
         return None
-    return status if run.is_live or abs(age(status)) < FRESH else None
+    return status if run.live_at is not None or abs(age(status)) < FRESH else None
 
 
-def _why_not(run: Lookout, where: str) -> str:
+def _why_not(run: Observer) -> str:
     born, status = run.born, run.status
-    if not run.answered:
+    if not run.subscribed:
         return "the broker does not answer"
     if born is None:
-        return f"no run is online {where}"
+        return f"no run is online {run.where}"
     if born.state == "offline":
-        return f"no run is online {where}; the last one, {born.run}, is offline"
-    online = f"run {born.run} is online {where}, but"
+        return f"no run is online {run.where}; the last one, {born.run}, is offline"
+    online = f"run {born.run} is online {run.where}, but"
     if status is None or status.run != born.run:
         return f"{online} has published no status"
     if status.epoch != born.epoch:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import queue
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Any
 
-from fl_shared.errors import UserError
+from fl_aggregator.tools.remote.remote_run import RemoteRun
+from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.mqtt import events as mqtt
-from fl_shared.mqtt.connection import Connection
 from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
-from fl_shared.security.verified import read
-
-if TYPE_CHECKING:
-    from fl_shared.security.kit import Kit
-
-LOG: Final = logging.getLogger(__name__)
-
-CONNECT_TIMEOUT: Final = 6.0
-"""An attempt has 5 s, and then a reason."""
 
 
 def is_old_will(message: m.AggregatorPresence, born: m.AggregatorPresence | None) -> bool:
@@ -38,55 +30,52 @@ def age(status: m.Status) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(status.written)).total_seconds()
 
 
-class Lookout:
-    """Belongs to one thread, which calls `hear`; ``inbox`` is what the connection puts its events into.
+class Observer(RemoteRun):
+    """Keeps the newest birth and the newest status of the run under a prefix; `poll` takes what arrives."""
 
-    With a ``kit`` it believes only what the aggregator has signed.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        inbox: queue.SimpleQueue[mqtt.Event],
-        prefix: str,
-        kit: Kit | None = None,
-    ) -> None:
-        self._verifier = None if kit is None else kit.verifier()
-        self._connection = connection
-        self._inbox = inbox
-        self._prefix = prefix
+    def __init__(self, reach: BrokerReach, *kinds: type[m.Message], **more: Any) -> None:
+        """``kinds``: messages to subscribe to besides birth and status. ``more``: see `RemoteRun`."""
+        observed: tuple[type[m.Message], ...] = (m.AggregatorPresence, m.Status, *kinds)
+        rows = [CHANNELS.carrying(kind) for kind in observed]
+        super().__init__(reach, CHANNELS.filters(reach.prefix, rows), **more)
         self.born: m.AggregatorPresence | None = None
         """The newest birth, or the will that followed it."""
         self.status: m.Status | None = None
-        self.is_live = False
-        """Whether ``status`` was said while we listened, and not before."""
-        self.answered = False
-        """Whether the broker has let us listen: what it has retained follows at once."""
+        self.live_at: float | None = None
+        """When (monotonic seconds) ``status`` was published, null if that was before we subscribed."""
 
-    def hear(self, timeout: float) -> None:
-        """Takes one thing that arrives within ``timeout`` seconds, if one does. Raises ``UserError`` if refused."""
-        try:
-            event = self._inbox.get(timeout=max(0.01, timeout))
-        except queue.Empty:
+    @property
+    def is_online(self) -> bool:
+        """Whether the newest presence of the aggregator is a birth."""
+        return self.born is not None and self.born.state == "online"
+
+    def poll(self, timeout: float) -> None:
+        """Takes the next thing that arrives, if one does within ``timeout`` seconds. Raises ``UserError``."""
+        received = self.receive(timeout)
+        if received is None:
             return
-        match event:
-            case mqtt.Connected():
-                rows = [CHANNELS.carrying(kind) for kind in (m.AggregatorPresence, m.Status)]
-                self._connection.subscribe(CHANNELS.filters(self._prefix, rows))
-            case mqtt.Subscribed(refused=()):
-                self.answered = True
-            case mqtt.Subscribed(refused=refused):
-                raise UserError(f"the broker does not allow this account to read {', '.join(refused)}")
-            case mqtt.Refused(reason=reason):
-                raise UserError(reason)
-            case mqtt.Lost(reason=reason):
-                LOG.warning("%s; trying again", reason)
-            case mqtt.Received():
-                self._received(event)
+        if received.payload:
+            message = self.read(received)
+            if message is not None:
+                self.on_message(message, received)
+        elif received.topic == t.build(self.prefix, t.StatusTopic()):
+            self.status = self.live_at = None
 
-    def _received(self, received: mqtt.Received) -> None:
-        match read(self._prefix, received, self._verifier):
-            case m.AggregatorPresence() as message if not is_old_will(message, self.born):
+    def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Polls until ``condition`` holds; false after ``seconds`` in which it did not."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            self.poll(left)
+        return True
+
+    def on_message(self, message: m.Message, received: mqtt.Received) -> None:
+        """Keeps what is newer. Overridden for the messages of further subscriptions."""
+        match message:
+            case m.AggregatorPresence() if not is_old_will(message, self.born):
                 self.born = message
-            case m.Status() as message:
-                self.status, self.is_live = message, not received.retain
+            case m.Status():
+                self.status = message
+                self.live_at = None if received.retain else time.monotonic()

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fl_aggregator.monitoring.terminal.snapshot import Snapshot
-from fl_aggregator.monitoring.terminal.text import duration
 from fl_aggregator.monitoring.views.round_record import HistoryRow
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import FRESH
+from fl_shared.system.text import duration_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class ObservedRun:
         status = self.picture.status
         if self.picture.over and not self.online:
             return ""
-        ago = "" if self.age is None else f" ({duration(self.age)} ago)"
+        ago = "" if self.age is None else f" ({duration_text(self.age)} ago)"
         since = f"since {status.written}{ago}"
         if self.online:
             return (

@@ -6,11 +6,12 @@ Everything comes from what lies retained at the broker: ``fl/aggregator``, ``fl/
 
 from __future__ import annotations
 
-from fl_aggregator.monitoring.terminal.text import duration, summary_lines
+from fl_aggregator.monitoring.terminal.text import summary_lines
 from fl_aggregator.tools.remote.follower import Follower
 from fl_aggregator.tools.remote.sighting import ObservedRun
 from fl_shared.cli.broker_access import BrokerReach
 from fl_shared.errors import RunFailed
+from fl_shared.system.text import duration_text
 
 
 def look(reach: BrokerReach, wait: float) -> ObservedRun:
@@ -27,10 +28,10 @@ def look(reach: BrokerReach, wait: float) -> ObservedRun:
 
 def nothing_there(follower: Follower, wait: float) -> str:
     """What was waited for in vain."""
-    if not follower.answered:
-        return f"the broker has not answered the subscription within {duration(wait)} (--wait)"
+    if not follower.subscribed:
+        return f"the broker has not answered the subscription within {duration_text(wait)} (--wait)"
     return (
-        f"no run {follower.where}: no status arrived within {duration(wait)} (--wait); "
+        f"no run {follower.where}: no status arrived within {duration_text(wait)} (--wait); "
         "are --broker and --prefix those of the run, and has it been started?"
     )
 

@@ -11,18 +11,18 @@ from rich.console import Console
 from rich.live import Live
 
 from fl_aggregator.monitoring.terminal.render import WIDE, View, table
-from fl_aggregator.monitoring.terminal.text import duration, now_line, round_line, summary_lines
+from fl_aggregator.monitoring.terminal.text import now_line, round_line, summary_lines
+from fl_aggregator.monitoring.views.notices import FIRST, RAREST
 from fl_aggregator.tools.remote.follower import Follower
 from fl_aggregator.tools.remote.sighting import ObservedRun
 from fl_aggregator.tools.remote.sighting import as_json as fields_of_sight
 from fl_aggregator.tools.remote.status import nothing_there
 from fl_shared.cli.broker_access import BrokerReach
-from fl_shared.cli.signals import INTERRUPTED
-from fl_shared.errors import RunFailed
+from fl_shared.errors import INTERRUPTED, RunFailed
+from fl_shared.system.backoff import backoff
+from fl_shared.system.text import duration_text
 
 LOOK_EVERY: Final = 0.25
-FIRST, RAREST = 3.0, 60.0
-"""Seconds without a line, off a terminal, after which what goes on is said; then after twice as many, and so on."""
 GOODBYE_WAIT: Final = 1.0
 """The last result and the last states may come just after the last status."""
 EXIT_CODES: Final = {"finished": 0, "failed": RunFailed.exit_code, "interrupted": INTERRUPTED}
@@ -73,7 +73,7 @@ class _Lines:
         self._console = console
         self._trouble = ""
         self._said_at = 0.0
-        self._pause = FIRST
+        self._repeats = 0
         self._begun = False
 
     def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
@@ -86,15 +86,15 @@ class _Lines:
         rounds = [round_line(each, picture.status.rounds) for each in follower.ended(all_of_them=last)]
         if rounds:
             self._say(rounds)
-            self._pause = FIRST
+            self._repeats = 0
         trouble = "" if picture.over else _trouble(follower, sight)
         if bool(trouble) != bool(self._trouble):
             self._say([trouble or "broker and aggregator are back"])
-            self._trouble, self._pause = trouble, FIRST
+            self._trouble, self._repeats = trouble, 0
         if last:
             self._say(summary_lines(picture))
-        elif time.monotonic() - self._said_at >= self._pause:
-            self._pause = min(RAREST, 2 * self._pause)
+        elif time.monotonic() - self._said_at >= backoff(self._repeats, FIRST, RAREST):
+            self._repeats += 1
             self._say([trouble or now_line(picture)])
 
     def _say(self, lines: Iterable[str]) -> None:
@@ -135,7 +135,7 @@ def _follow(follower: Follower, give_up: float, output: _Json | _Lines | _Drawn)
     gone: float | None = None
     looked = 0.0
     while True:
-        follower.hear(LOOK_EVERY)
+        follower.poll(LOOK_EVERY)
         now = time.monotonic()
         if now - looked < LOOK_EVERY:
             continue
@@ -150,11 +150,11 @@ def _follow(follower: Follower, give_up: float, output: _Json | _Lines | _Drawn)
         gone = (gone or now) if follower.lost is not None or not sight.alive else None
         if gone is not None and not over and now - gone >= give_up:
             why = _trouble(follower, sight)
-            raise RunFailed(f"gave up after {duration(give_up)} (--give-up): {why}")
+            raise RunFailed(f"gave up after {duration_text(give_up)} (--give-up): {why}")
 
 
 def _trouble(follower: Follower, sight: ObservedRun) -> str:
     if follower.lost is not None:
         since, reason = follower.lost
-        return f"no broker for {duration(time.monotonic() - since)}: {reason}; trying again"
+        return f"no broker for {duration_text(time.monotonic() - since)}: {reason}; trying again"
     return sight.trouble

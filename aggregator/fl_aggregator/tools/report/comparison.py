@@ -55,11 +55,3 @@ def first_at(run: RunReport, target: float) -> int | None:
         if line.metrics.get("accuracy", -1.0) >= target and line.version is not None:
             return line.version
     return None
-
-
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

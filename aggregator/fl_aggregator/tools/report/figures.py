@@ -11,6 +11,7 @@ from fl_aggregator.round.state import TIMED
 from fl_aggregator.tools.report.drawing import GRID, INK, MUTED, SERIES, SURFACE, colour, draw
 from fl_aggregator.tools.report.markup import Markup
 from fl_aggregator.tools.report.reading import RunReport
+from fl_shared.system.text import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +44,7 @@ def curves(
 
     def paint(axes: Axes) -> None:
         for index, (label, x, y) in enumerate(lines):
-            style: dict[str, Any] = {"color": colour(index), "label": _short(label)}
+            style: dict[str, Any] = {"color": colour(index), "label": shortened(label, MAX_NAME)}
             if index >= SERIES:
                 style["linestyle"] = "--"
             if len(x) <= MANY:
@@ -71,11 +72,6 @@ def _whole_numbers(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _short(name: str) -> str:
-    """As much of a name as leaves room for the drawing."""
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def _ends(values: Sequence[float]) -> str:
@@ -175,7 +171,7 @@ def participation(name: str, rounds: Sequence[RoundRecord], edges: Sequence[str]
 
 
 def _edge_names(axes: Axes, edges: Sequence[str]) -> None:
-    axes.set_yticks(range(len(edges)), [_short(edge) for edge in edges], fontsize=8)
+    axes.set_yticks(range(len(edges)), [shortened(edge, MAX_NAME) for edge in edges], fontsize=8)
     axes.set_ylim(len(edges) - 0.4, -0.6)
 
 
@@ -197,10 +193,10 @@ def labels(name: str, counts: Sequence[tuple[str, dict[str, int]]], classes: Seq
             x, y, size = zip(*points, strict=True)
             area = [max(1.2, (0.92 * cell) ** 2 * number / most) for number in size]
             axes.scatter(x, y, s=area, color=colour(0), linewidths=0)
-        names = [_short(edge) for edge, _ in counts]
+        names = [shortened(edge, MAX_NAME) for edge, _ in counts]
         crowded = len(names) > 30 or max(map(len, names), default=0) > 3
         axes.set_xticks(range(len(names)), names, fontsize=8, rotation=90 if crowded else 0)
-        axes.set_yticks(range(len(classes)), [_short(label) for label in classes])
+        axes.set_yticks(range(len(classes)), [shortened(label, MAX_NAME) for label in classes])
         axes.set_xlim(-0.7, len(names) - 0.3)
         axes.set_ylim(len(classes) - 0.4, -0.6)
         axes.set_xlabel("edge")
@@ -222,7 +218,7 @@ def accuracies(name: str, found: Sequence[tuple[str, float]], overall: float | N
             axes.grid(visible=True, axis="x")
             axes.grid(visible=False, axis="y")
             axes.barh(range(len(ranked)), [value for _, value in ranked], 0.72, color=colour(0))
-            axes.set_yticks(range(len(ranked)), [_short(edge) for edge, _ in ranked], fontsize=8)
+            axes.set_yticks(range(len(ranked)), [shortened(edge, MAX_NAME) for edge, _ in ranked], fontsize=8)
             axes.set_ylim(-0.6, len(ranked) - 0.4)
         axes.set_xlim(0, 1)
         axes.set_xlabel("accuracy")

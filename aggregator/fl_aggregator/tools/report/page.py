@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from fl_aggregator.storage.disk_space import in_words
 from fl_aggregator.tools.report import figures, sections
 from fl_aggregator.tools.report.comparison import (
-    duration,
     first_at,
     named_apart,
     settings_that_differ,
@@ -19,6 +17,7 @@ from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
 from fl_aggregator.tools.report.sections import number, section, value_in_words, versions
 from fl_aggregator.tools.report.style import STYLE
+from fl_shared.system.text import duration_text, size_text
 
 
 def page(runs: Sequence[RunReport]) -> str:
@@ -136,8 +135,9 @@ def _outcomes(runs: Sequence[RunReport]) -> Markup:
             [_key(run, index), f"{versions(run)}{'' if run.ended else ' (not finished)'}",
              number(run.last("accuracy")), number(max(run.series("accuracy")[1], default=None)),
              number(run.last("loss")), "–" if reached is None else f"{reached} versions",
-             duration(sum(line.duration for line in run.rounds)), in_words(sum(line.bytes.up for line in run.rounds)),
-             in_words(sum(line.bytes.down for line in run.rounds)), sum(len(line.lost) for line in run.rounds)]
+             duration_text(sum(line.duration for line in run.rounds)),
+             size_text(sum(line.bytes.up for line in run.rounds)),
+             size_text(sum(line.bytes.down for line in run.rounds)), sum(len(line.lost) for line in run.rounds)]
         )  # fmt: skip
     note = None if target is None else f"The target is an accuracy of {target:g}."
     return section("Results", table(head, rows, caption="Runs"), note=note)

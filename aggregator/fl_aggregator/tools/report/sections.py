@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from fl_aggregator.monitoring.views.round_record import ConfusionMatrix, RoundRecord
-from fl_aggregator.storage.disk_space import in_words
 from fl_aggregator.tools.report import figures
-from fl_aggregator.tools.report.comparison import duration, first_at, told
+from fl_aggregator.tools.report.comparison import first_at, told
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
+from fl_shared.system.text import duration_text, names_text, size_text
 
 MAX_ROWS: Final = 1000
 """Of a table; the page says how many there are, and ``--csv`` has all rounds."""
@@ -42,9 +42,9 @@ def tiles(run: RunReport) -> Markup:
         (number(accuracy), "accuracy" if accuracy == best else f"accuracy (best {number(best)})"),
         (number(run.last("loss")), "loss"),
         (str(versions(run)), f"versions of {run.settings.get('rounds', '?')}"),
-        (duration(sum(line.duration for line in run.rounds)), "in rounds"),
-        (in_words(sum(line.bytes.up for line in run.rounds)), "up, from edges"),
-        (in_words(sum(line.bytes.down for line in run.rounds)), "down, published"),
+        (duration_text(sum(line.duration for line in run.rounds)), "in rounds"),
+        (size_text(sum(line.bytes.up for line in run.rounds)), "up, from edges"),
+        (size_text(sum(line.bytes.down for line in run.rounds)), "down, published"),
     ]
     if isinstance(target, (int, float)):
         reached = first_at(run, target)
@@ -100,7 +100,7 @@ def rounds(run: RunReport) -> Markup:
         [line.round, _outcome(line), f"{len(line.participants)}/{len(line.cohort)}",
          *(number(line.metrics.get(name)) for name in ("accuracy", "loss", "train_loss")),
          *(number(line.seconds.get(name), 2) for name in phases),
-         in_words(line.bytes.up), in_words(line.bytes.down), _missing(line)]
+         size_text(line.bytes.up), size_text(line.bytes.down), _missing(line)]
         for line in shown
     ]  # fmt: skip
     left = len(run.rounds) - len(shown)
@@ -124,10 +124,7 @@ def _missing(line: RoundRecord, most: int = 12) -> Child:
     by_reason: dict[str, list[str]] = {}
     for name, why in line.lost.items():
         by_reason.setdefault(why, []).append(name)
-    said = [
-        f"{', '.join(names[:most])}{' …' if len(names) > most else ''} ({why})"
-        for why, names in by_reason.items()
-    ]
+    said = [f"{names_text(names, most)} ({why})" for why, names in by_reason.items()]
     return "; ".join(said[:most]) + (f"; and {len(said) - most} more reasons" if len(said) > most else "")
 
 
@@ -168,7 +165,7 @@ def _edge_table(run: RunReport, edges: Sequence[str]) -> Markup:
             [name, selected.get(name, 0), took_part.get(name, 0), missed.get(name, 0),
              *(("–",) * 5 if newest is None else (
                  newest.examples, number(newest.after.get("accuracy")), number(newest.after.get("loss")),
-                 number(newest.seconds, 2), in_words(newest.size)))]
+                 number(newest.seconds, 2), size_text(newest.size)))]
         )  # fmt: skip
     head = ["edge", "selected", "in", "missing", "examples", "accuracy", "loss", "seconds", "update"]
     more = f", the first {MAX_ROWS}" if len(edges) > MAX_ROWS else ""

@@ -6,6 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from paho.mqtt.exception import MalformedPacket
 
+from fl_shared.system import varint
+
 LARGE: Final = 16 * 2**10
 """Bytes of a payload from which a copy costs more than it takes to avoid it."""
 
@@ -41,10 +43,12 @@ def decode_publish(command: int, packet: bytes | memoryview) -> Publication:
         if command & 0x06:
             mid = packet[at] << 8 | packet[at + 1]
             at += 2
-        length, at = _varint(packet, at)
+        length, at = varint.decode(packet, at)
         found = _properties(packet, at, length) if length else {}
     except IndexError:
         raise MalformedPacket("a PUBLISH packet that ends too early") from None
+    except ValueError as error:
+        raise MalformedPacket(str(error)) from None
     start = at + length
     large = len(packet) - start >= LARGE
     payload = memoryview(packet)[start:] if large else bytes(packet[start:])
@@ -60,7 +64,7 @@ def _properties(packet: bytes | memoryview, at: int, length: int) -> dict[int, A
     found: dict[int, Any] = {}
     end = at + length
     while at < end:
-        name, at = _varint(packet, at)
+        name, at = varint.decode(packet, at)
         value: Any = None
         if count := _STRINGS.get(name):
             for _ in range(count):
@@ -82,7 +86,7 @@ def _properties(packet: bytes | memoryview, at: int, length: int) -> dict[int, A
                 raise MalformedPacket(f"property {name} is not from {least} to {most}")
             at += size
         elif name == _SUBSCRIPTION:
-            number, at = _varint(packet, at)
+            number, at = varint.decode(packet, at)
             if number == 0:
                 raise MalformedPacket("a subscription identifier of 0")
         else:
@@ -100,15 +104,3 @@ def _end_of_string(packet: bytes | memoryview, at: int, end: int) -> int:
     if stop > end:
         raise MalformedPacket("a property longer than all of them")
     return stop
-
-
-def _varint(packet: bytes | memoryview, at: int) -> tuple[int, int]:
-    """A variable byte integer, and where it ends."""
-    value = 0
-    for shift in (0, 7, 14, 21):
-        byte = packet[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise MalformedPacket("a variable byte integer of more than four bytes")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.storage.disk_space import DiskFull, has_room, in_words, room_for
+from fl_aggregator.storage.disk_space import DiskFull, has_room, room_for
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -32,12 +32,3 @@ def test_other_errors_are_not_a_lack_of_room(tmp_path: Path) -> None:
 def test_looking_for_room_leaves_nothing(tmp_path: Path) -> None:
     assert has_room(tmp_path, 5_000_000)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (1_700_000, "1.7 MB"), (999_960, "1.0 MB"),
-     (46_800_000, "46.8 MB"), (2**31, "2.1 GB"), (5 * 10**15, "5000.0 TB")],
-)  # fmt: skip
-def test_bytes_in_words(size: int, words: str) -> None:
-    assert in_words(size) == words

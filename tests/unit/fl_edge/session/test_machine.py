@@ -23,7 +23,7 @@ from fl_edge.session.state import (
     Stopped,
     Training,
 )
-from fl_edge.session.transitions import backoff
+from fl_edge.session.transitions import retry_delay
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
 from fl_shared.transfer import upload
@@ -618,9 +618,9 @@ def test_another_run_begins_at_its_own_round_1() -> None:
 
 
 def test_pauses_differ_between_edges_and_repeat_for_one() -> None:
-    pauses = {backoff(str(client), 3, 1.0) for client in range(100)}
+    pauses = {retry_delay(str(client), 3, 1.0) for client in range(100)}
     assert len(pauses) == 100
-    assert backoff("7", 3, 1.0) == backoff("7", 3, 1.0)
+    assert retry_delay("7", 3, 1.0) == retry_delay("7", 3, 1.0)
 
 
 # --- 5.11 and predictions ---------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from tests.support.builders import partition
-from tests.support.pool_harness import PoolHarness, first_weights, given
+from tests.support.pool_harness import PoolHarness, first_model
 from tests.support.round_playbook import Playbook, digest_of, round_done, training
 from tests.support.samples import MESSAGES
 
@@ -77,7 +77,7 @@ def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout
         loaded = harness.expect(LoadOutcome, harness.pool.load("0", "digits", partition()), timeout=60)
         assert sum(loaded.labels.values()) == loaded.examples + loaded.holdout_examples
         assert len(loaded.labels) == 10
-        model = given(first_weights())
+        model = first_model()
         on_test = harness.expect(Done, harness.pool.evaluate("0", "digits", "test", None, model))
         held = harness.expect(Done, harness.pool.evaluate("0", "digits", "holdout", partition(), model))
     finally:

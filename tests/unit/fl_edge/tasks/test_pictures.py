@@ -20,6 +20,7 @@ from PIL import Image
 
 from fl_edge.errors import PayloadError
 from fl_edge.tasks import pictures as p
+from fl_shared.protocol.limits import MAX_REQUEST
 
 pytestmark = pytest.mark.edge
 
@@ -162,7 +163,7 @@ def test_a_header_that_claims_the_impossible_is_refused() -> None:
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "PNG cannot be read"),
         (encoded(Image.fromarray(ring()))[:90], "PNG cannot be read"),
         (encoded(Image.fromarray(ring()), "JPEG")[:300], "JPEG cannot be read"),
-        (b"x" * (p.MAX_PAYLOAD + 1), "expected at most 16777216"),
+        (b"x" * (MAX_REQUEST + 1), "expected at most 16777216"),
         (b"[" * (p.MAX_JSON + 1), "at most 4194304 of JSON"),
         (b"[" * 100_000, "neither"),
         (b"{}", "pixels: Field required"),

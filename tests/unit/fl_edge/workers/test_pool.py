@@ -20,9 +20,9 @@ from fl_edge.training import local_training
 from fl_edge.workers import pool, protocol
 from fl_edge.workers.process import WorkerProcess
 from fl_edge.workers.protocol import (
+    CacheModel,
     EvaluateOutcome,
     FailureOutcome,
-    InitialWeightsOutcome,
     LoadOutcome,
     PredictOutcome,
     TrainOutcome,
@@ -32,7 +32,7 @@ from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
 from tests.support.builders import partition, training_settings
-from tests.support.pool_harness import SEVEN, PoolHarness, first_weights, given, train_for_ever
+from tests.support.pool_harness import SEVEN, PoolHarness, first_model, train_for_ever
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.edge
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.edge
 @pytest.fixture(scope="module")
 def harness() -> Iterator[PoolHarness]:
     harness = PoolHarness(2)
-    assert harness.pool.wait_ready(60)
+    harness.wait_ready()
     yield harness
     harness.pool.close()
 
@@ -49,19 +49,19 @@ def harness() -> Iterator[PoolHarness]:
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[PoolHarness]:
     """A pool of one worker in which five predictions may wait, and which keeps two models of ``digits``."""
-    bytes_kept = first_weights().weights.size * 2
+    bytes_kept = first_model().weights.size * 2
     harness = PoolHarness(1, limits=pool.Limits(predictions_waiting=5, bytes_kept=bytes_kept))
     yield harness
     harness.pool.close()
 
 
 @pytest.fixture(scope="module")
-def first(harness: PoolHarness) -> InitialWeightsOutcome:
-    return harness.expect(InitialWeightsOutcome, harness.pool.initial("digits", 0))
+def first() -> CacheModel:
+    return first_model()
 
 
-def model(digest: str, data: bytes, manifest: Manifest) -> protocol.CacheModel:
-    return protocol.CacheModel(digest, manifest, SharedBytes.of(data))
+def model(digest: str, data: bytes, manifest: Manifest) -> CacheModel:
+    return CacheModel(digest, manifest, SharedBytes.of(data))
 
 
 # --- what workers do
@@ -75,29 +75,24 @@ def test_the_pool_itself_imports_no_torch() -> None:
     assert said.stdout == "False\n"
 
 
-def test_a_part_is_looked_at(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
+def test_a_part_is_looked_at(harness: PoolHarness, first: CacheModel) -> None:
     ids = [harness.pool.load(f"edge-{k}", "digits", partition(k)) for k in range(20)]
     loaded = [harness.expect(LoadOutcome, job) for job in ids]
     assert sum(part.examples + part.holdout_examples for part in loaded) == 1438
     assert {part.manifest.digest for part in loaded} == {first.manifest.digest}
 
 
-def test_without_a_part_only_the_task_is_looked_at(
-    harness: PoolHarness, first: InitialWeightsOutcome
-) -> None:
+def test_without_a_part_only_the_task_is_looked_at(harness: PoolHarness, first: CacheModel) -> None:
     loaded = harness.expect(LoadOutcome, harness.pool.load("evaluator", "digits", None))
     assert (loaded.examples, loaded.holdout_examples, loaded.manifest) == (0, 0, first.manifest)
 
 
-def test_a_worker_trains_to_the_same_bits_as_anyone(
-    harness: PoolHarness, first: InitialWeightsOutcome
-) -> None:
+def test_a_worker_trains_to_the_same_bits_as_anyone(harness: PoolHarness, first: CacheModel) -> None:
     local_training.configure_torch()
     task = load_task("digits")
     manifest, weights = local_training.initial_weights(task, 0)
-    assert first.weights.view == weights.astype("<f4").tobytes()
     ids = [
-        harness.pool.train(f"edge-{k}", "digits", partition(k), given(first), training_settings(), 3)
+        harness.pool.train(f"edge-{k}", "digits", partition(k), first, training_settings(), 3)
         for k in (4, 5, 4)
     ]
     trained = [harness.expect(TrainOutcome, job) for job in ids]
@@ -119,7 +114,7 @@ def test_a_worker_trains_to_the_same_bits_as_anyone(
         assert update.manifest == manifest
 
 
-def test_without_a_base_first_weights_are_made(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
+def test_without_a_base_first_weights_are_made(harness: PoolHarness, first: CacheModel) -> None:
     update = harness.expect(
         TrainOutcome, harness.pool.train("edge-0", "digits", partition(), None, training_settings(seed=0), 0)
     )
@@ -128,12 +123,12 @@ def test_without_a_base_first_weights_are_made(harness: PoolHarness, first: Init
 
 
 def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(
-    harness: PoolHarness, first: InitialWeightsOutcome
+    harness: PoolHarness, first: CacheModel
 ) -> None:
-    test = harness.pool.evaluate("evaluator", "digits", "test", None, given(first))
-    held = harness.pool.evaluate("edge-0", "digits", "holdout", partition(), given(first))
-    none = harness.pool.evaluate("edge-0", "digits", "holdout", partition(holdout=0.0), given(first))
-    unnamed = harness.pool.evaluate("edge-0", "digits", "holdout", None, given(first))
+    test = harness.pool.evaluate("evaluator", "digits", "test", None, first)
+    held = harness.pool.evaluate("edge-0", "digits", "holdout", partition(), first)
+    none = harness.pool.evaluate("edge-0", "digits", "holdout", partition(holdout=0.0), first)
+    unnamed = harness.pool.evaluate("edge-0", "digits", "holdout", None, first)
     task = load_task("digits")
     manifest, weights = local_training.initial_weights(task, 0)
     expected = local_training.evaluate(task, weights, manifest, task.load_test(None))
@@ -145,8 +140,8 @@ def test_versions_are_evaluated_on_the_test_split_and_on_the_holdout(
     assert "no partition" in harness.expect(FailureOutcome, unnamed).message
 
 
-def test_a_prediction_is_answered(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
-    answer = harness.expect(PredictOutcome, harness.pool.predict("digits", given(first), SEVEN))
+def test_a_prediction_is_answered(harness: PoolHarness, first: CacheModel) -> None:
+    answer = harness.expect(PredictOutcome, harness.pool.predict("digits", first, SEVEN))
     task = load_task("digits")
     manifest, weights = local_training.initial_weights(task, 0)
     expected = task.predict(local_training.model_from(task, weights, manifest), SEVEN)
@@ -155,7 +150,7 @@ def test_a_prediction_is_answered(harness: PoolHarness, first: InitialWeightsOut
 
 
 def test_each_digest_is_a_model_of_its_own_and_the_model_comes_again_when_forgotten(
-    harness: PoolHarness, first: InitialWeightsOutcome
+    harness: PoolHarness, first: CacheModel
 ) -> None:
     vectors = [np.frombuffer(first.weights.view, "<f4") * np.float32(1 + k / 10) for k in range(8)]
     task = load_task("digits")
@@ -173,8 +168,7 @@ def test_each_digest_is_a_model_of_its_own_and_the_model_comes_again_when_forgot
 # --- what goes wrong
 
 
-def test_failures_are_of_a_kind(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
-    other = harness.expect(InitialWeightsOutcome, harness.pool.initial("mnist", 0))
+def test_failures_are_of_a_kind(harness: PoolHarness, first: CacheModel) -> None:
     bad = np.full(first.manifest.values, np.nan, "<f4").tobytes()
     cases = [
         (harness.pool.load("e", "nope", partition()), "unknown-task", "'nope' is unknown here"),
@@ -184,11 +178,11 @@ def test_failures_are_of_a_kind(harness: PoolHarness, first: InitialWeightsOutco
             "examples: 9999, but the data set has only",
         ),
         (
-            harness.pool.predict("digits", given(first), b"?"),
+            harness.pool.predict("digits", first, b"?"),
             "bad-payload",
             "neither a PNG",
         ),
-        (harness.pool.predict("digits", given(other, "d1"), SEVEN), "failed", "conv1.bias"),
+        (harness.pool.predict("digits", first_model("mnist", "d1"), SEVEN), "failed", "conv1.bias"),
         (harness.pool.predict("digits", model("d2", bad, first.manifest), SEVEN), "failed", "not finite"),
         (
             harness.pool.evaluate("e", "digits", "test", None, model("d3", b"abc", first.manifest)),
@@ -201,7 +195,7 @@ def test_failures_are_of_a_kind(harness: PoolHarness, first: InitialWeightsOutco
             "expected (53002,)",
         ),
         (
-            harness.pool.train("e", "digits", partition(), given(first), training_settings(lr=1e6), 1),
+            harness.pool.train("e", "digits", partition(), first, training_settings(lr=1e6), 1),
             "failed",
             "diverged",
         ),
@@ -212,7 +206,7 @@ def test_failures_are_of_a_kind(harness: PoolHarness, first: InitialWeightsOutco
         assert message in failed.message
 
 
-def test_a_running_job_is_cancelled_within_a_step(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
+def test_a_running_job_is_cancelled_within_a_step(harness: PoolHarness, first: CacheModel) -> None:
     job = train_for_ever(harness)
     wait_until(lambda: any(slot.job == job for slot in harness.pool._slots), 20, "the job has begun")
     time.sleep(0.3)
@@ -222,7 +216,7 @@ def test_a_running_job_is_cancelled_within_a_step(harness: PoolHarness, first: I
     harness.expect(LoadOutcome, harness.pool.load("e", "digits", partition()))
 
 
-def test_a_waiting_job_is_cancelled_at_once(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
+def test_a_waiting_job_is_cancelled_at_once(harness: PoolHarness, first: CacheModel) -> None:
     running = [train_for_ever(harness) for _ in range(2)]
     waiting = train_for_ever(harness)
     harness.pool.cancel(waiting)
@@ -234,10 +228,10 @@ def test_a_waiting_job_is_cancelled_at_once(harness: PoolHarness, first: Initial
     harness.pool.cancel(123_456)
 
 
-def test_predictions_do_not_wait_behind_training(harness: PoolHarness, first: InitialWeightsOutcome) -> None:
+def test_predictions_do_not_wait_behind_training(harness: PoolHarness, first: CacheModel) -> None:
     running = [train_for_ever(harness) for _ in range(3)]
     wait_until(lambda: all(slot.job is not None for slot in harness.pool._slots), 20, "all work")
-    ids = [harness.pool.predict("digits", given(first), SEVEN) for _ in range(50)]
+    ids = [harness.pool.predict("digits", first, SEVEN) for _ in range(50)]
     for job in ids:
         harness.expect(PredictOutcome, job, timeout=10)
     for job in running:
@@ -246,8 +240,8 @@ def test_predictions_do_not_wait_behind_training(harness: PoolHarness, first: In
         assert harness.expect(FailureOutcome, job).kind == "cancelled"
 
 
-def test_too_many_waiting_predictions_are_refused(narrow: PoolHarness, first: InitialWeightsOutcome) -> None:
-    ids = [narrow.pool.predict("digits", given(first), SEVEN) for _ in range(200)]
+def test_too_many_waiting_predictions_are_refused(narrow: PoolHarness, first: CacheModel) -> None:
+    ids = [narrow.pool.predict("digits", first, SEVEN) for _ in range(200)]
     outcomes = [narrow.result(job) for job in ids]
     refused = [o for o in outcomes if isinstance(o, FailureOutcome)]
     assert refused
@@ -273,7 +267,7 @@ def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socke
         protocol.RunJob(1, protocol.LoadJob("e", "digits", None)),
         protocol.RunJob(2, protocol.TrainJob("e", "digits", partition(), "d0", training_settings(), 7)),
         protocol.RunJob(3, protocol.EvaluateJob("e", "digits", "holdout", partition(), "d0")),
-        protocol.CacheModel("d", manifest, SharedBytes.of(bytes(range(256)))),
+        CacheModel("d", manifest, SharedBytes.of(bytes(range(256)))),
         protocol.CancelJob(4),
         protocol.Ready(),
         protocol.JobFinished(
@@ -297,7 +291,7 @@ def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socke
 def test_a_vector_is_the_same_memory_at_both_ends(line: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = line
     memory = SharedBytes.of(bytes(10_000_000))
-    protocol.write_frame(ours, protocol.CacheModel("d", first_weights().manifest, memory.part(8, 4000)))
+    protocol.write_frame(ours, CacheModel("d", first_model().manifest, memory.part(8, 4000)))
     there = protocol.read_frame(theirs).weights
     memory.view[8:12] = b"abcd"
     assert bytes(there.view[:4]) == b"abcd"
@@ -340,7 +334,7 @@ def test_synthetic_work_needs_no_torch() -> None:
             harness.pool.train("7", "synthetic-1000", partition(), None, training_settings(), 0),
             timeout=5,
         )
-        base = protocol.CacheModel(first.digest, first.manifest, first.delta)
+        base = CacheModel(first.digest, first.manifest, first.delta)
         one, same, other = (
             harness.expect(
                 TrainOutcome,
@@ -375,7 +369,7 @@ def test_synthetic_work_needs_no_torch() -> None:
 
 
 def test_a_model_is_given_to_a_worker_once(
-    harness: PoolHarness, first: InitialWeightsOutcome, monkeypatch: pytest.MonkeyPatch
+    harness: PoolHarness, first: CacheModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[protocol.ToWorker] = []
     really_send = WorkerProcess.send
@@ -385,16 +379,18 @@ def test_a_model_is_given_to_a_worker_once(
         really_send(self, frame)
 
     monkeypatch.setattr(WorkerProcess, "send", send)
-    one = given(first, "once")
+    one = first_model("digits", "once")
     for _ in range(3):
         ids = [harness.pool.evaluate("e", "digits", "test", None, one) for _ in range(2)]
         for job in ids:
             harness.expect(EvaluateOutcome, job)
         harness.expect(PredictOutcome, harness.pool.predict("digits", one, SEVEN))
-    assert 1 <= sum(isinstance(frame, protocol.CacheModel) for frame in sent) <= 2, "there are two workers"
+    assert 1 <= sum(isinstance(frame, CacheModel) for frame in sent) <= 2, "there are two workers"
 
 
-def test_large_models_are_not_hoarded(narrow: PoolHarness, first: InitialWeightsOutcome) -> None:
+def test_large_models_are_not_hoarded(narrow: PoolHarness, first: CacheModel) -> None:
     for number in range(8):
-        narrow.expect(PredictOutcome, narrow.pool.predict("digits", given(first, f"large-{number}"), SEVEN))
+        narrow.expect(
+            PredictOutcome, narrow.pool.predict("digits", first_model("digits", f"large-{number}"), SEVEN)
+        )
     assert [list(slot.models) for slot in narrow.pool._slots] == [["large-6", "large-7"]]

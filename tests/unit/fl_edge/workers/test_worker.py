@@ -16,8 +16,8 @@ import pytest
 pytest.importorskip("torch")
 
 from fl_edge.workers.pool import Limits, Pool
-from fl_edge.workers.protocol import FailureOutcome, InitialWeightsOutcome, LoadOutcome
-from tests.support.builders import partition
+from fl_edge.workers.protocol import FailureOutcome, LoadOutcome, TrainOutcome
+from tests.support.builders import partition, training_settings
 from tests.support.pool_harness import PoolHarness, train_for_ever
 from tests.support.wait import wait_until
 
@@ -54,7 +54,7 @@ def test_missing_data_is_a_kind_of_its_own(start: Callable[..., PoolHarness], tm
 
 def test_a_killed_worker_fails_its_job_alone_and_is_replaced(start: Callable[..., PoolHarness]) -> None:
     harness = start(2)
-    wait_until(lambda: harness.pool.ready == 2, 60, "two workers are ready")
+    harness.wait_ready(2)
     doomed, spared = train_for_ever(harness), train_for_ever(harness)
     (victim,) = [slot.process for slot in harness.pool._slots if slot.job == doomed]
     assert victim is not None
@@ -63,7 +63,7 @@ def test_a_killed_worker_fails_its_job_alone_and_is_replaced(start: Callable[...
     failed = harness.expect(FailureOutcome, doomed, timeout=5)
     assert failed.kind == "failed"
     assert f"worker process {victim.pid} was killed by SIGKILL" in failed.message
-    wait_until(lambda: harness.pool.ready == 2, 60, "two workers are ready")
+    harness.wait_ready(2)
     assert victim.pid not in harness.pids()
     harness.expect(LoadOutcome, harness.pool.load("e", "digits", partition()), timeout=30)
     assert spared not in harness.kept
@@ -71,7 +71,7 @@ def test_a_killed_worker_fails_its_job_alone_and_is_replaced(start: Callable[...
 
 def test_a_worker_that_does_not_obey_a_cancel_is_killed(start: Callable[..., PoolHarness]) -> None:
     harness = start(limits=Limits(cancel_grace=0.3))
-    assert harness.pool.wait_ready(60)
+    harness.wait_ready()
     job = train_for_ever(harness)
     (pid,) = harness.pids()
     os.kill(pid, signal.SIGSTOP)
@@ -85,8 +85,8 @@ def test_a_device_that_is_not_there_ends_it_for_good(start: Callable[..., PoolHa
     ids = [harness.pool.load("e", "digits", partition()) for _ in range(3)]
     for job in ids:
         assert "--device cuda:77 cannot be used" in harness.expect(FailureOutcome, job, timeout=60).message
-    assert not harness.pool.wait_ready(0)
-    assert "cuda:77" in harness.expect(FailureOutcome, harness.pool.initial("digits", 0), timeout=1).message
+    late = harness.pool.load("e", "digits", partition())
+    assert "cuda:77" in harness.expect(FailureOutcome, late, timeout=1).message
     wait_until(lambda: not harness.pids(), 20, "no worker is left")
 
 
@@ -130,7 +130,8 @@ def test_what_a_task_prints_does_not_get_between_the_frames(
 ) -> None:
     with (tmp_path / "said").open("wb") as said:
         harness = start(stderr=said)
-        harness.expect(InitialWeightsOutcome, harness.pool.initial("loud", 0), timeout=60)
+        first = harness.pool.train("e", "loud", partition(), None, training_settings(), 0)
+        harness.expect(TrainOutcome, first, timeout=60)
         harness.expect(LoadOutcome, harness.pool.load("e", "loud", partition()))
     text = (tmp_path / "said").read_text()
     assert "x" * 1000 in text
@@ -140,7 +141,7 @@ def test_what_a_task_prints_does_not_get_between_the_frames(
 @pytest.mark.usefixtures("rogues")
 def test_a_worker_that_keeps_dying_is_not_replaced_for_ever(start: Callable[..., PoolHarness]) -> None:
     harness = start(limits=Limits(max_failures=2, first_pause=0.01))
-    ids = [harness.pool.initial("deadly", 0) for _ in range(3)]
+    ids = [harness.pool.load("e", "deadly", partition()) for _ in range(3)]
     messages = [harness.expect(FailureOutcome, job, timeout=60).message for job in ids]
     assert "exited with code 3" in messages[0]
     assert all("2 times in a row" in message for message in messages[1:])
@@ -148,7 +149,7 @@ def test_a_worker_that_keeps_dying_is_not_replaced_for_ever(start: Callable[...,
 
 def test_closing_ends_the_workers_whatever_they_do(start: Callable[..., PoolHarness]) -> None:
     harness = start(2)
-    assert harness.pool.wait_ready(60)
+    harness.wait_ready()
     jobs_open = [train_for_ever(harness) for _ in range(3)]
     pids = harness.pids()
     started = time.monotonic()
@@ -162,7 +163,7 @@ def test_closing_ends_the_workers_whatever_they_do(start: Callable[..., PoolHarn
 
 def test_closing_ends_a_worker_that_is_stopped(start: Callable[..., PoolHarness]) -> None:
     harness = start(limits=Limits(close_grace=0.3))
-    assert harness.pool.wait_ready(60)
+    harness.wait_ready()
     (pid,) = harness.pids()
     os.kill(pid, signal.SIGSTOP)
     harness.pool.close()

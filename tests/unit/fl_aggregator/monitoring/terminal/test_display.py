@@ -14,7 +14,7 @@ from rich.console import Console
 from fl_aggregator.monitoring.terminal.display import Display
 from fl_aggregator.monitoring.terminal.render import View, table
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot
-from fl_aggregator.monitoring.terminal.text import duration, now_line, size, summary_lines, trend
+from fl_aggregator.monitoring.terminal.text import now_line, summary_lines, trend
 from fl_aggregator.monitoring.views.history import RECENT, History
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_aggregator.round.effects import AnnounceRound, WriteHistory
@@ -188,27 +188,3 @@ def test_trends() -> None:
     assert trend([0, 7], ascii_only=True) == "_@"
     assert trend([float(n) for n in range(1000)], 4) == "▁▃▆█"
     assert trend([-1e308, 1e308]) == "▁█"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.04, "0.0 s"), (9.96, "10.0 s"), (42.4, "42 s"), (59.7, "1 min"), (61, "1 min 1 s"), (599.9, "10 min"),
-     (3599.6, "1 h"), (7500, "2 h 5 min"), (90_000, "1 d 1 h")],
-)  # fmt: skip
-def test_durations(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
-
-
-@pytest.mark.parametrize(
-    ("count", "said"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (213_000, "213 kB"),
-        (17_243_200, "17.2 MB"),
-        (5e12, "5.0 TB"),
-    ],
-)
-def test_sizes(count: float, said: str) -> None:
-    assert size(count) == said

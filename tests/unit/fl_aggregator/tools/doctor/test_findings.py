@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.tools.doctor.findings import Finding, Report, spelt
+from fl_aggregator.tools.doctor.findings import Finding, Report
 
 OK = Finding("retain", "ok", "stored")
 LIMITED = Finding(
@@ -45,11 +45,3 @@ def test_a_finding_is_one_line_with_what_to_set() -> None:
         "limited  bursts           7 of 64 came; rounds are slow [mosquitto.conf: max_queued_messages 1000]"
     )
     assert OK.line() == "ok       retain           stored"
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(None, "any size"), (300, "300 bytes"), (2**16, "64 KiB"), (2**20, "1 MiB"), (20_000, "20,000 bytes")],
-)
-def test_sizes_for_people(size: int | None, text: str) -> None:
-    assert spelt(size) == text

@@ -143,7 +143,7 @@ def test_a_finished_run_is_told_in_full(tmp_path: Path) -> None:
         ": 2 of at least 3",
         "3 (offline: for 4.0 s)",
         "4.5 MB",
-        "6.75 s",
+        "6.8 s",
         "ended",
     ):
         assert said in page.text, said

@@ -1,0 +1,104 @@
+"""A run as a client of its broker sees it: one connection, its subscriptions, and what arrives."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.errors import UserError
+from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.network import Network
+from fl_shared.protocol import messages as m
+from fl_shared.security.verified import read
+
+LOG: Final = logging.getLogger(__name__)
+
+
+class RemoteRun:
+    """Connects on entry, subscribes on every connection, and disconnects on exit. Belongs to one thread.
+
+    ``filters``: (topic filter, QoS). ``timeout``: seconds for the first connection, which is tried once; later ones
+    come back by themselves. ``more``: further `ConnectionSettings`.
+    """
+
+    def __init__(
+        self,
+        reach: BrokerReach,
+        filters: Sequence[tuple[str, int]],
+        *,
+        timeout: float = mqtt.CONNECT_TIMEOUT,
+        **more: Any,
+    ) -> None:
+        self.prefix = reach.prefix
+        self.address = str(reach.address)
+        self.where = f"under the prefix {reach.prefix!r} at {reach.address}"
+        """The end of a sentence about the run, for people."""
+        self.subscribed = False
+        """Whether the broker has granted the subscriptions of this connection; what is retained follows at once."""
+        self.lost: tuple[float, str] | None = None
+        """Since when (monotonic seconds) there has been no connection, and why."""
+        self._verifier = None if reach.kit is None else reach.kit.verifier()
+        self._filters = filters
+        self._timeout = timeout
+        self._settings = reach.connection(**more)
+        self._inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
+
+    def __enter__(self) -> Self:
+        """Raises ``BrokerUnreachable`` or ``BrokerRefused``."""
+        self._network = Network("fl-remote")
+        try:
+            self._connection = self._network.connect(self._settings, self._inbox.put)
+            self._connection.wait_connected(self._timeout, once=True)
+        except BaseException:
+            self._network.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._network.close()
+
+    def receive(self, timeout: float) -> mqtt.Received | None:
+        """The next message within ``timeout`` seconds; null without one, and after any other event.
+
+        Raises ``UserError`` if the broker refuses the connection or a subscription.
+        """
+        self._network.check()
+        try:
+            event = self._inbox.get(timeout=max(0.001, timeout))
+        except queue.Empty:
+            return None
+        match event:
+            case mqtt.Received():
+                return event
+            case mqtt.Connected():
+                self.lost, self.subscribed = None, False
+                self._connection.subscribe(self._filters)
+            case mqtt.Subscribed(refused=()):
+                self.subscribed = True
+            case mqtt.Subscribed(refused=refused):
+                raise UserError(
+                    f"the broker does not allow this account to read {', '.join(refused)}: check its rights, "
+                    "or use an account that may, for example the operator's"
+                )
+            case mqtt.Refused(reason=reason):
+                raise UserError(reason)
+            case mqtt.Lost(reason=reason):
+                LOG.info("%s; trying again", reason)
+                self.lost = (time.monotonic() if self.lost is None else self.lost[0], reason)
+                self.subscribed = False
+        return None
+
+    def read(self, received: mqtt.Received) -> m.Message | None:
+        """Its message; null if it has none of the protocol's. With a kit, only what the aggregator has signed."""
+        return read(self.prefix, received, self._verifier)
+
+    def publish(self, topic: str, payload: bytes, **properties: Any) -> None:
+        """See `Connection.publish`; without a connection, the message is dropped."""
+        self._connection.publish(topic, payload, **properties)

@@ -1,0 +1,84 @@
+"""What keeps a flood small, whatever its sender makes up: bounds on room, notices, entries and log lines. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Capacity:
+    """How much may wait: ``most_bytes``, and ``most_items`` if that is not null. One item always may, of any size."""
+
+    __slots__ = ("_bytes", "_items", "_most_bytes", "_most_items")
+
+    def __init__(self, most_bytes: int, most_items: int | None = None) -> None:
+        self._most_bytes = most_bytes
+        self._most_items = math.inf if most_items is None else most_items
+        self._items = 0
+        self._bytes = 0
+
+    def take(self, size: int) -> bool:
+        """Counts an item of ``size`` bytes; false, and it is not counted, where there is no room for it."""
+        if self._items and (self._items >= self._most_items or self._bytes + size > self._most_bytes):
+            return False
+        self._items += 1
+        self._bytes += size
+        return True
+
+    def release(self, size: int) -> None:
+        """An item of ``size`` bytes that was counted waits no more."""
+        self._items -= 1
+        self._bytes -= size
+
+
+class Interval:
+    """Lets something happen once in ``seconds``."""
+
+    __slots__ = ("_last", "_seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = -math.inf
+
+    def is_due(self, now: float) -> bool:
+        """Whether so much time has passed since this was last true."""
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+class RecentlyUsed(Generic[Key, Value]):
+    """At most ``most`` values, each made when its key is first used; the least recently used one is forgotten."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def use(self, key: Key, make: Callable[[], Value]) -> Value:
+        """The value of ``key``, which is the most recently used now."""
+        value = self._values.get(key)
+        if value is None:
+            value = self._values[key] = make()
+            if len(self._values) > self._most:
+                self._values.popitem(last=False)
+        else:
+            self._values.move_to_end(key)
+        return value
+
+    def get(self, key: Key) -> Value | None:
+        """The value of ``key``, null if it has none; that is not a use."""
+        return self._values.get(key)
+
+
+def is_worth_logging(before: int, now: int) -> bool:
+    """Whether a count that rose from ``before`` to ``now`` has reached 1 or a further power of ten."""
+    return before == 0 < now or len(str(now)) > len(str(before))
