@@ -58,7 +58,8 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
             wait_until(lambda: "round 2: version" in run.err, 30, "two rounds")
             with stop(tmp_path, shared_mosquitto, prefix, "--run", "another") as stopped:
                 assert stopped.wait(30) == 2, stopped.output
-            assert f"it is run {record(tmp_path)['run']} that is online" in stopped.err
+            assert f"--run another: the run that is online under the prefix '{prefix}'" in stopped.err
+            assert stopped.err.rstrip().endswith(f"is {record(tmp_path)['run']}")
             assert run.running()
             with stop(tmp_path, shared_mosquitto, prefix, "--reason", "the site closes") as stopped:
                 assert stopped.wait(30) == 0, stopped.output
