@@ -28,7 +28,7 @@ from fl_aggregator.round.state import (
     collected_in,
 )
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised whenever the same state and event give another answer: a journal is replayed by the version that wrote it."""
 
 

@@ -16,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from fl_aggregator.storage.disk_space import room_for
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.files import beside_of, sync_directory, write_atomically
-from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector, content_digest, flatten, manifest_of
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of
+from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 
 DIRECTORY: Final = "checkpoints"
 KEPT: Final = 3
@@ -33,15 +35,14 @@ class Model:
 
     @classmethod
     def of(cls, manifest: Manifest, weights: Vector) -> Model:
-        weights = np.ascontiguousarray(weights, dtype=WIRE_DTYPE)
-        return cls(
-            manifest, weights, content_digest([("weights", "f32", manifest.digest, weights.data.cast("B"))])
-        )
+        weights = np.ascontiguousarray(weights, np.float32)
+        section = ModelSection(WEIGHTS, manifest, FLOAT32.encode(weights, seed=0))
+        return cls(manifest, weights, model_digest([section]))
 
     @property
     def data(self) -> memoryview:
-        """The weights' bytes, without a copy."""
-        return self.weights.data.cast("B")
+        """The weights' bytes, as the model is sent and kept."""
+        return FLOAT32.encode(self.weights, seed=0)
 
 
 class Checkpoints:
@@ -89,8 +90,8 @@ class Checkpoints:
     def mapped(self, number: int, model: Model) -> Model:
         """The same model with its weights in the version's file instead of in memory."""
         header = len(safetensors_header(model))
-        weights = np.memmap(self.version(number), WIRE_DTYPE, "r", header, shape=model.weights.shape)
-        return replace(model, weights=weights)
+        data = np.memmap(self.version(number), np.uint8, "r", header, shape=(len(model.data),))
+        return replace(model, weights=FLOAT32.decode(data.data))
 
     def keep_best(self, number: int) -> bool:
         """Makes ``best.safetensors`` that version; False if its checkpoint is gone already."""
@@ -130,7 +131,7 @@ def safetensors_header(model: Model) -> bytes:
         fields["__metadata__"] = {"buffers": json.dumps(buffers)}
     start = 0
     for array in model.manifest.arrays:
-        stop = start + array.values * WIRE_DTYPE.itemsize
+        stop = start + FLOAT32.size(array.values)
         fields[array.name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [start, stop]}
         start = stop
     text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,6 +1,6 @@
 """The finished update of an edge on disk, until it is answered: an edge that is killed need not train again.
 
-It lies in the edge's state directory as ``update.safetensors``: one float32 tensor a section, and in the metadata
+It lies in the edge's state directory as ``update.safetensors``: one tensor a section, and in the metadata
 ``update`` (JSON) whose it is, for which round it was made, and what an offer says of it. It is written beside and
 renamed. Nothing waits for the disk: what a power failure leaves half written is found out by its digest.
 """
@@ -20,7 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fl_edge.session.state import PendingUpdate
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import beside_of, write_atomically
-from fl_shared.tensors.encodings.registry import Encoding
+from fl_shared.tensors.encodings import registry
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.registry import KnownEncoding
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
 from fl_shared.transfer.upload import FinishedUpdate
@@ -37,7 +39,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     name: str
-    encoding: Encoding
+    encoding: KnownEncoding
     arrays: tuple[ArraySpec, ...]
 
 
@@ -107,11 +109,13 @@ def _header(client: str, kept: PendingUpdate) -> bytes:
     start = 0
     for section in update.sections:
         stop = start + len(section.data)
-        fields[section.name] = {
-            "dtype": "F32",
-            "shape": [section.manifest.values],
-            "data_offsets": [start, stop],
-        }
+        # Other tools can read values as they are; of other encodings they see bytes.
+        dtype, length = (
+            ("F32", section.manifest.values)
+            if section.encoding == FLOAT32.name
+            else ("U8", len(section.data))
+        )
+        fields[section.name] = {"dtype": dtype, "shape": [length], "data_offsets": [start, stop]}
         start = stop
     text = json.dumps(fields, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -158,7 +162,7 @@ def _sections(note: _Metadata, data: memoryview) -> tuple[ModelSection, ...]:
     start = 0
     for section in note.sections:
         manifest = Manifest(arrays=section.arrays)
-        stop = start + 4 * manifest.values
+        stop = start + registry.get(section.encoding).size(manifest.values)
         sections.append(ModelSection(section.name, manifest, data[start:stop], section.encoding))
         start = stop
     if start != len(data):

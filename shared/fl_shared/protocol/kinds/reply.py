@@ -9,10 +9,12 @@ from pydantic import Field
 from fl_shared.protocol.kinds.base import ClientId, Count, Digest, Scoped, TaskName, Text, Token
 from fl_shared.protocol.kinds.run import Partition
 
-RefusalReason = Literal["id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "no-part-left"]
+RefusalReason = Literal[
+    "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-encoding", "no-part-left"
+]
 RejectionReason = Literal[
-    "stale-round", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest", "wrong-size",
-    "wrong-digest", "not-finite", "too-large", "bad-examples", "malformed", "no-round",
+    "stale-round", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest",
+    "wrong-encoding", "wrong-size", "wrong-digest", "not-finite", "too-large", "bad-examples", "malformed", "no-round",
 ]  # fmt: skip
 LimitReason = Literal["too-many-messages", "too-many-bytes", "too-many-registrations", "too-many-presences"]
 

@@ -11,6 +11,7 @@ from fl_shared.protocol.kinds.base import (
     ClientRole,
     Count,
     Digest,
+    EncodingName,
     Fragment,
     Message,
     RunId,
@@ -69,7 +70,7 @@ class Registration(Message):
     task: TaskName | None = None
     manifest: Digest | None = None
     examples: Count | None = None
-    encodings: Annotated[tuple[Annotated[str, StringConstraints(max_length=32)], ...], Field(max_length=32)]
+    encodings: Annotated[tuple[EncodingName, ...], Field(max_length=32)]
 
 
 class Control(Message):
