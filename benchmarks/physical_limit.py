@@ -15,6 +15,8 @@ import time
 
 import numpy as np
 
+from fl_shared.tensors.encodings.float32 import FLOAT32
+
 
 def _receive(sock: socket.socket, into: memoryview) -> None:
     while into:
@@ -36,7 +38,7 @@ def _client(port: int, edges: int, size: int, rounds: int) -> None:
 
 def seconds_per_round(edges: int, values: int, rounds: int = 7) -> float:
     """Median seconds of a round with ``edges`` downloads and uploads of ``values`` float32 values each."""
-    size = 4 * values
+    size = FLOAT32.size(values)
     with socket.create_server(("127.0.0.1", 0), backlog=edges) as server:
         port = server.getsockname()[1]
         client = subprocess.Popen(

@@ -16,12 +16,14 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
+from fl_shared.tensors.encodings.float32 import FLOAT32
+
 
 def main(source: Path, target: Path) -> None:
     found = [json.loads(line) for line in source.read_text().splitlines()]
     lines = [line for line in found if line["edges"] == 10 and line["durability"] == "memory"]
     lines.sort(key=lambda line: line["params"])
-    megabytes = [line["params"] * 4 / 1e6 for line in lines]
+    megabytes = [FLOAT32.size(line["params"]) / 1e6 for line in lines]
     plt.rcParams |= {"svg.hashsalt": "fl-mqtt", "svg.fonttype": "none", "font.family": "sans-serif"}
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for name, key, marker in (

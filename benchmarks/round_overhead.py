@@ -28,6 +28,7 @@ from typing import Any
 import physical_limit
 
 from fl_shared.system.mosquitto import MosquittoChild
+from fl_shared.tensors.encodings.float32 import FLOAT32
 
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
@@ -137,7 +138,7 @@ def summary(arguments: argparse.Namespace, directory: Path, watched: dict[str, W
         "seconds_per_round": round(seconds, 5),
         "seconds_min": round(min(periods), 5),
         "seconds_max": round(max(periods), 5),
-        "update_mb_per_s": round(arguments.per_round * arguments.params * 4 / 1e6 / seconds, 1),
+        "update_mb_per_s": round(arguments.per_round * FLOAT32.size(arguments.params) / 1e6 / seconds, 1),
         "rss_mb": {name: round(tree.peak_mb, 1) for name, tree in watched.items()},
         "cpu_seconds": {name: round(tree.cpu_seconds, 2) for name, tree in watched.items()},
         "wire_mb_per_round": round(wire / 1e6, 3),

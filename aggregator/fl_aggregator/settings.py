@@ -16,6 +16,8 @@ from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, ROUNDS, RUN
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import partition_scheme, topics
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.registry import KnownEncoding
 
 SPARE_CLIENTS: Final = 10_000
 """So many clients are remembered beyond those that the run has parts for, unless it is said otherwise. A flood of
@@ -60,6 +62,7 @@ class Settings(BaseModel):
     train_examples: Annotated[int | None, Field(ge=1, le=2**53),
         Option(DATA, "Use only this many examples of the data set.", default="all")] = None
     strategy: Annotated[str, Option(TRAINING, "How updates are combined into the next model.")] = "fedavg"
+    encoding: KnownEncoding = FLOAT32.name
     epochs: Annotated[Count, Option(TRAINING, "Local epochs per round.")] = 10
     batch_size: Annotated[Count, Option(TRAINING, "Examples per batch on the edges.")] = 32
     lr: Annotated[float, Field(gt=0, le=1e6), Option(TRAINING, "Learning rate of the edges' SGD.")] = 0.05

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from chaos_cells.watch import Watch
+from fl_shared.tensors.encodings.float32 import FLOAT32
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.tcp_proxy import TcpProxy
@@ -19,7 +20,7 @@ VICTIM: Final = "3"
 LATECOMER: Final = "2"
 ROUNDS: Final = 3
 VALUES: Final = 1_100_000
-MODEL_BYTES: Final = 4 * VALUES
+MODEL_BYTES: Final = FLOAT32.size(VALUES)
 CHUNK: Final = 256 * 1024
 SLOW: Final = 4e6
 """Bytes a second on the victim's link where a transfer must last long enough to be hit."""

@@ -188,7 +188,7 @@ def session_of(forger: Client, client: str, deadline: float = 20.0) -> str:
 def selection(run: str, number: int, epoch: int = 1) -> m.Selected:
     return m.Selected(
         run=run, epoch=epoch, seq=10**6, round=number, task=TASK, cohort=("0", "1"), seconds_left=60.0,
-        training=TRAINING, fold=FOLD, base=None, inline_limit=10**7,
+        training=TRAINING, fold=FOLD, encoding="f32", base=None, inline_limit=10**7,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ Events, with what may be left out in brackets (the defaults are those of an edge
 
     start | tick | reconnect | resume | forget CLIENT … | interrupt [REASON]
     wait SECONDS (and a tick) | sleep SECONDS (no tick)
-    join ID [roles=train,predict] [device=D] [session=S] [task=T]       first registration
+    join ID [roles=train,predict] [device=D] [session=S] [task=T] [encodings=f32]    first registration
     load ID [examples=10] [manifest=M] [device=D] [session=S]           second registration
     rejoin ID                                                           a new session of the same device
     lose ID [session=S]                                                 its will
@@ -225,6 +225,7 @@ class Playbook:
             session=given.get("session", self.session(client)),
             device=given.get("device", f"device-{client}"),
             roles=tuple(roles),  # type: ignore[arg-type]
+            encodings=tuple(given.get("encodings", "f32").split(",")),
             task=given.get("task"),
             manifest=given.get("manifest"),
             examples=int(given["examples"]) if "examples" in given else None,

@@ -159,6 +159,7 @@ class SessionScript:
                     seconds_left=float(named.get("left", "600")),
                     training=TRAINING,
                     fold=FOLD,
+                    encoding=named.get("encoding", "f32"),
                     base=base,
                     inline_limit=int(named.get("limit", "1000000")),
                 )

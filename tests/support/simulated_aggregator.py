@@ -64,6 +64,7 @@ class SimulatedAggregator(Client):
             "seconds_left": 60.0,
             "training": TRAINING,
             "fold": FOLD,
+            "encoding": "f32",
             "inline_limit": 10_000_000,
             **changes,
         }

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import numpy as np
 
 from fl_aggregator.aggregation.exact_sum import BLOCK, ExactSum
 from fl_aggregator.aggregation.strategies.registry import Strategy
-from fl_aggregator.aggregation.validation import first_weights_of, weights_of
+from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_aggregator.storage.update_content import Content
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Manifest, Vector
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """An update that may be folded. The vector is a view of the bytes that were checked."""
-
-    manifest: Manifest
-    vector: Vector
-    largest: float | None = None
+from fl_shared.tensors.sections import DELTA
 
 
 class Averaging:
@@ -36,6 +28,7 @@ class Averaging:
         self._newest: tuple[int, Model] | None = None
         self.previous: Model | None = None
         self._base: Model | None = None
+        self._expected: ExpectedUpdate | None = None
         self._sum: ExactSum | None = None
         self._first: tuple[Manifest, Vector] | None = None
         self._made: Model | None = None
@@ -57,8 +50,16 @@ class Averaging:
         self._newest = (version, model)
         self.previous = None if previous is None else self._checkpoints.mapped(version - 1, previous)
 
-    def begin(self, base: m.ModelReference | None) -> None:
+    def expected(self, base: m.ModelReference | None, encoding: str) -> ExpectedUpdate:
+        """What each update of a round with this base has to bring."""
+        if base is None:  # first weights: no strategy has anything to add, and they are as large as they are
+            return ExpectedUpdate((DELTA,), encoding, None, math.inf)
+        manifest = self.newest.manifest
+        return ExpectedUpdate(self._strategy.sections, encoding, manifest, self._settings.max_delta)
+
+    def begin(self, base: m.ModelReference | None, expected: ExpectedUpdate) -> None:
         """A round opens: its sum is empty."""
+        self._expected = expected
         self._base = None if base is None else self.newest
         self._made = None
         assert base is None or self.newest.digest == base.digest, "rounds build on the newest version"
@@ -70,19 +71,17 @@ class Averaging:
             else ExactSum(self._base.manifest.values, self._settings.scale_bits, slots)
         )
 
-    def check(self, update: Content) -> Checked:
-        """Looks at an update's values; ``fold`` may follow. Raises ``check.WorkerUnavailable``."""
-        if self._base is None:
-            return Checked(*first_weights_of(update, None))
-        manifest = self._base.manifest
-        return Checked(manifest, *weights_of(update, manifest, self._settings.fold))
+    def check(self, update: Content) -> CheckedUpdate:
+        """Looks at an update's values; ``fold`` may follow. Raises ``InvalidUpdate``."""
+        assert self._expected is not None, "a round is open"
+        return self._expected.check(update)
 
-    def fold(self, checked: Checked, examples: int) -> None:
+    def fold(self, checked: CheckedUpdate, examples: int) -> None:
         """Adds an update to the sum; the first weights of round 0 are copied."""
         if self._sum is None:
-            self._first = (checked.manifest, checked.vector.copy())
+            self._first = (checked.manifest, checked.delta.values.copy())
         else:
-            self._sum.add(checked.vector, examples, checked.largest)
+            self._sum.add(checked.delta.values, examples, checked.delta.magnitude)
 
     def average(self, version: int) -> Model:
         """The next version, on disk. First weights are copied, never folded.

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_shared.tensors.manifest import Vector
+from fl_shared.tensors.manifest import Vector, magnitude
 
 _SHIFT: Final = 1.5 * 2.0**52
 """Added to a float64 of magnitude below 2^51 it leaves the nearest integer, halves to even, in the low bits of the
@@ -80,11 +80,3 @@ class ExactSum:
         # The divisor is exact, so that one division rounds once.
         mean /= float(self.examples) * 2.0**self._scale_bits
         return mean
-
-
-def magnitude(vector: Vector) -> float:
-    """The largest magnitude in ``vector``; not a finite number if one of its values is not.
-
-    One pass each for both extremes, without a temporary array; those of a vector with a NaN are NaN.
-    """
-    return max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))

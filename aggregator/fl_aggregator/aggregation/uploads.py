@@ -5,28 +5,29 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
+from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.storage.spool import Partial, Spool
 from fl_aggregator.storage.spool_format import Description
 from fl_aggregator.storage.update_content import Content
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import content_hash
+from fl_shared.tensors.manifest import ContentHash
 from fl_shared.transfer.upload_scheduler import Granted, Intake, Offered, same_cut
 
 Grant = Callable[[Granted], None]
 """Tells an edge which chunks it may send."""
 
 
-Reason = Literal["malformed", "wrong-size", "wrong-manifest", "not-granted", "wrong-checksum"]
+Reason = Literal["wrong-size", "not-granted", "wrong-checksum"]
 
 SMALLEST_CHUNK: Final = 2**10
 """Bytes; smaller ones would be all envelope."""
 
 
-class InvalidOffer(Exception):
-    """An offer or a chunk that is of no use. ``reason`` is what it is counted under."""
+class InvalidChunk(Exception):
+    """A chunk that is of no use. ``reason`` is what it is counted under."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -34,18 +35,13 @@ class InvalidOffer(Exception):
 
 
 class _Digesting:
-    """The digest of an update of one section (protocol, 3.4), made while its chunks come and are in the cache."""
+    """The digest of an update (protocol, 3.4), made while its chunks come and are in the cache."""
 
-    def __init__(self, section: m.OfferedSection, description: Description) -> None:
-        self._sha = content_hash(section.name, section.encoding, section.manifest, section.size)
+    def __init__(self, description: Description) -> None:
+        self._hash = ContentHash((s.name, s.encoding, s.manifest, s.size) for s in description.sections)
         self._chunk_size = description.chunk_size
         self._here = bytearray(description.chunks)
         self._next = 0
-
-    @classmethod
-    def of(cls, description: Description) -> Self | None:
-        sections = description.sections
-        return cls(sections[0], description) if len(sections) == 1 else None
 
     def take(self, index: int, data: memoryview) -> None:
         """Chunk ``index`` has come; ``data`` is the whole update, as far as it is there."""
@@ -60,11 +56,11 @@ class _Digesting:
     def _go_on(self, data: memoryview) -> None:
         while self._next < len(self._here) and self._here[self._next]:
             start = self._next * self._chunk_size
-            self._sha.update(data[start : start + self._chunk_size])
+            self._hash.update(data[start : start + self._chunk_size])
             self._next += 1
 
     def digest(self) -> str:
-        return self._sha.hexdigest()
+        return self._hash.hexdigest()
 
 
 @dataclass(slots=True)
@@ -87,8 +83,8 @@ class ReceivedUpdate:
     offered: Offered
     description: Description
     partial: Partial
-    digest: str | None
-    """That of its content, where it was found out on the way."""
+    digest: str
+    """That of its content, which was found out on the way."""
     found: bool
 
     def content(self) -> Content:
@@ -103,7 +99,7 @@ class _Found:
     partial: Partial
     description: Description
     here: bytes
-    digesting: _Digesting | None
+    digesting: _Digesting
 
 
 class Uploads:
@@ -125,26 +121,25 @@ class Uploads:
     def restore(self, round_number: int) -> None:
         """Reads what an earlier life of the aggregator took in of the open round; offers will ask for it."""
         for client, found in self._spool.found(round_number):
-            digesting = _Digesting.of(found.description)
-            if digesting is not None:
-                digesting.take_all(found.here, found.partial.data)
+            digesting = _Digesting(found.description)
+            digesting.take_all(found.here, found.partial.data)
             self._found[client] = _Found(found.partial, found.description, bytes(found.here), digesting)
 
     def begin(self, offer: m.Offer, facts: UpdateFacts, now: float) -> UpdateFacts | None:
-        """Takes up an offer; its facts if all of it is here already. Raises ``InvalidOffer``."""
+        """Takes up an offer; its facts if all of it is here already. Raises ``InvalidUpdate``."""
         client = offer.client
         try:
             offered = Offered(
                 client, offer.session, offer.round, offer.digest, offer.size, offer.chunk_size, offer.chunks
             )
         except ValueError as error:
-            raise InvalidOffer("malformed", str(error)) from None
+            raise InvalidUpdate("malformed", str(error)) from None
         if sum(section.size for section in offer.sections) != offer.size:
-            raise InvalidOffer(
-                "malformed", f"size: {offer.size}, but the sizes of the sections have another sum"
+            raise InvalidUpdate(
+                "wrong-size", f"size: {offer.size}, but the sizes of the sections have another sum"
             )
         if offer.chunks > 1 and offer.chunk_size < SMALLEST_CHUNK:
-            raise InvalidOffer(
+            raise InvalidUpdate(
                 "malformed", f"chunk_size: {offer.chunk_size}, expected at least {SMALLEST_CHUNK}"
             )
         known = self._uploads.get(client)
@@ -174,17 +169,17 @@ class Uploads:
     def take(self, part: m.UpdateChunk, now: float) -> UpdateFacts | None:
         """Keeps a chunk; the update's facts if that was the last one.
 
-        Raises ``InvalidOffer``, and ``OSError`` if there is no room: nothing has changed then, and it may come again.
+        Raises ``InvalidChunk``, and ``OSError`` if there is no room: nothing has changed then, and it may come again.
         """
         upload = self._uploads.get(part.client)
         if upload is None:
-            raise InvalidOffer(
+            raise InvalidChunk(
                 "not-granted", f"chunk {part.index}: no update of this client is being received"
             )
         checksum = zlib.crc32(part.data)
         if checksum != part.crc32:
             detail = f"chunk {part.index}: crc32: {part.crc32}, expected {checksum} of {len(part.data)} bytes"
-            raise InvalidOffer("wrong-checksum", detail)
+            raise InvalidChunk("wrong-checksum", detail)
         offered = upload.offered
         arrived = (part.client, part.round, part.digest, part.index, len(part.data))
         match self._intake.verdict(*arrived):
@@ -192,37 +187,37 @@ class Uploads:
                 return None
             case "keep":
                 start = part.index * offered.chunk_size
-                partial = self._room(upload)
+                partial, digesting = self._room(upload)
                 data = partial.data
                 data[start : start + len(part.data)] = part.data
                 partial.mark(part.index, checksum)
                 self._intake.chunk(*arrived)
                 self.kept += 1
-                if upload.digesting is not None:
-                    upload.digesting.take(part.index, data)
+                digesting.take(part.index, data)
             case "wrong-size" as verdict:
                 expected = f"expected {offered.length(part.index)} as offered"
-                raise InvalidOffer(
+                raise InvalidChunk(
                     verdict, f"chunk {part.index}: data: {len(part.data)} bytes, {expected}: {verdict}"
                 )
             case verdict:
                 of = f"of {offered.chunks} chunks of the update {offered.digest[:12]}"
-                raise InvalidOffer(verdict, f"index: {part.index} {of}, expected a granted one: {verdict}")
+                raise InvalidChunk(verdict, f"index: {part.index} {of}, expected a granted one: {verdict}")
         self._tell(self._intake.more(now))
         return upload.facts if self._intake.is_complete(part.client) else None
 
-    def _room(self, upload: _Upload) -> Partial:
-        if upload.partial is None:
+    def _room(self, upload: _Upload) -> tuple[Partial, _Digesting]:
+        if upload.partial is None or upload.digesting is None:
             offered = upload.offered
             upload.partial = self._spool.begin(offered.round, offered.client, upload.description)
-            upload.digesting = _Digesting.of(upload.description)
-        return upload.partial
+            upload.digesting = _Digesting(upload.description)
+        return upload.partial, upload.digesting
 
     def take_out(self, client: str) -> ReceivedUpdate:
         """A complete upload; its room is not given to others before it is put away."""
         upload = self._uploads.pop(client)
         assert upload.partial is not None, "complete"
-        digest = None if upload.digesting is None else upload.digesting.digest()
+        assert upload.digesting is not None, "made with it"
+        digest = upload.digesting.digest()
         return ReceivedUpdate(
             upload.facts, upload.offered, upload.description, upload.partial, digest, found=upload.found
         )

@@ -1,14 +1,20 @@
-"""Whether an update's bytes are what it says, and may be folded."""
+"""Which sections the updates of a round have to bring, and whether an update brings them and may be folded."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
 from pydantic import ValidationError
 
-from fl_aggregator.aggregation.exact_sum import magnitude
-from fl_aggregator.storage.update_content import Content, SectionContent
-from fl_shared.protocol.messages import FoldSettings, RejectionReason
-from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector, content_digest
+from fl_aggregator.storage.update_content import Content
+from fl_shared.protocol.messages import RejectionReason
+from fl_shared.tensors.encodings import registry
+from fl_shared.tensors.encodings.interface import ContentError, NotFiniteError
+from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
+from fl_shared.tensors.sections import DELTA
+from fl_shared.transfer.publication import MAX_MODEL_BYTES
 
 
 class InvalidUpdate(Exception):
@@ -19,69 +25,117 @@ class InvalidUpdate(Exception):
         self.reason: RejectionReason = reason
 
 
-def weights_of(update: Content, manifest: Manifest, caps: FoldSettings) -> tuple[Vector, float]:
-    """The delta that an update carries, shape (manifest.values,), and its magnitude. Raises ``InvalidUpdate``."""
-    vector = _vector(update, manifest)
-    largest = magnitude(vector)
-    if not np.isfinite(largest):
-        raise InvalidUpdate("not-finite", f"weights: {_not_finite_in(vector, manifest)}")
-    if largest > caps.max_delta:
-        raise InvalidUpdate(
-            "too-large",
-            f"weights: a value of magnitude {largest:g}, expected at most {caps.max_delta:g} (--max-delta)",
+class Described(Protocol):
+    """A section that was offered, or that has come."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def encoding(self) -> str: ...
+    @property
+    def manifest(self) -> str: ...
+    @property
+    def arrays(self) -> tuple[ArraySpec, ...] | None: ...
+    @property
+    def size(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSection:
+    """Shape (manifest.values,), a view of the bytes that were checked where the encoding allows it."""
+
+    values: Vector
+    magnitude: float
+    """The largest one."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedUpdate:
+    """An update that may be folded."""
+
+    manifest: Manifest
+    sections: Mapping[str, CheckedSection]
+
+    @property
+    def delta(self) -> CheckedSection:
+        return self.sections[DELTA]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedUpdate:
+    """What each update of a round has to bring: these sections (ascending), all in this encoding.
+
+    ``manifest``: of each section; null in round 0, where the update says of which arrays the model consists.
+    ``max_delta``: the largest magnitude of a value; infinity allows any finite one.
+    """
+
+    sections: tuple[str, ...]
+    encoding: str
+    manifest: Manifest | None
+    max_delta: float
+
+    def check_description(self, sections: Sequence[Described]) -> Manifest:
+        """Checks all but data and digest; gives the manifest of the sections. Raises `InvalidUpdate`."""
+        names = [section.name for section in sections]
+        if names != list(self.sections):
+            raise InvalidUpdate("wrong-manifest", f"sections: {names}, expected {list(self.sections)}")
+        manifest = self.manifest or _described_by(sections[names.index(DELTA)])
+        for section in sections:
+            if section.encoding != self.encoding:
+                detail = (
+                    f"{section.name}.encoding: {section.encoding!r}, expected {self.encoding!r} as selected"
+                )
+                raise InvalidUpdate("wrong-encoding", detail)
+            size = registry.get(self.encoding).size(manifest.values)
+            if section.size != size:
+                raise InvalidUpdate("wrong-size", f"{section.name}: {section.size} bytes, expected {size}")
+            if section.manifest != manifest.digest:
+                detail = f"{section.name}.manifest: {section.manifest[:12]}, expected {manifest.digest[:12]}"
+                raise InvalidUpdate("wrong-manifest", detail)
+        return manifest
+
+    def check(self, update: Content) -> CheckedUpdate:
+        """Checks all of an update, and decodes it. Raises `InvalidUpdate`."""
+        manifest = self.check_description(update.sections)
+        digest = update.found or content_digest(
+            (section.name, section.encoding, section.manifest, section.data) for section in update.sections
         )
-    return vector, largest
+        if digest != update.digest:
+            raise InvalidUpdate(
+                "wrong-digest", f"digest: {update.digest[:12]}, but the content has {digest[:12]}"
+            )
+        encoding = registry.get(self.encoding)
+        checked = {}
+        for section in update.sections:
+            try:
+                magnitude = encoding.check(section.data, self.max_delta)
+            except NotFiniteError as error:
+                raise InvalidUpdate("not-finite", f"{section.name}: {_located(error, manifest)}") from None
+            except ContentError as error:
+                limit = f"expected at most {self.max_delta:g} (--max-delta)"
+                raise InvalidUpdate("too-large", f"{section.name}: {error}, {limit}") from None
+            checked[section.name] = CheckedSection(encoding.decode(section.data), magnitude)
+        return CheckedUpdate(manifest, checked)
 
 
-def first_weights_of(update: Content, expected: str | None) -> tuple[Manifest, Vector]:
-    """Round 0's whole weights and their manifest (its digest ``expected``, if given). Raises ``InvalidUpdate``."""
-    section = _weights_section(update)
+def _described_by(section: Described) -> Manifest:
+    """The manifest that first weights bring with them."""
     if section.arrays is None:
-        raise InvalidUpdate("wrong-manifest", "weights.arrays: missing, expected in initial weights")
+        raise InvalidUpdate("wrong-manifest", f"{section.name}.arrays: missing, expected in initial weights")
     try:
         manifest = Manifest(arrays=section.arrays)
     except ValidationError as error:
-        raise InvalidUpdate("wrong-manifest", f"weights.arrays: {error.errors()[0]['msg']}") from None
-    if expected is not None and manifest.digest != expected:
-        detail = f"weights.arrays: their manifest is {manifest.digest[:12]}, expected {expected[:12]}"
-        raise InvalidUpdate("wrong-manifest", detail)
-    vector = _vector(update, manifest)
-    if not np.isfinite(vector).all():
-        raise InvalidUpdate("not-finite", f"weights: {_not_finite_in(vector, manifest)}")
-    return manifest, vector
+        raise InvalidUpdate("wrong-manifest", f"{section.name}.arrays: {error.errors()[0]['msg']}") from None
+    size = registry.get(section.encoding).size(manifest.values)
+    if size > MAX_MODEL_BYTES:
+        raise InvalidUpdate("wrong-size", f"{section.name}: {size} bytes, expected at most {MAX_MODEL_BYTES}")
+    return manifest
 
 
-def _weights_section(update: Content) -> SectionContent:
-    names = [section.name for section in update.sections]
-    if names != ["weights"]:
-        raise InvalidUpdate("wrong-manifest", f"sections: {names}, expected ['weights']")
-    return update.sections[0]
-
-
-def _vector(update: Content, manifest: Manifest) -> Vector:
-    section = _weights_section(update)
-    expected = manifest.values * WIRE_DTYPE.itemsize
-    if len(section.data) != expected:
-        raise InvalidUpdate("wrong-size", f"weights.data: {len(section.data)} bytes, expected {expected}")
-    if section.manifest != manifest.digest:
-        raise InvalidUpdate(
-            "wrong-manifest", f"weights.manifest: {section.manifest[:12]}, expected {manifest.digest[:12]}"
-        )
-    digest = update.found or content_digest(
-        [(section.name, section.encoding, section.manifest, section.data)]
-    )
-    if digest != update.digest:
-        raise InvalidUpdate(
-            "wrong-digest", f"digest: {update.digest[:12]}, but the content has {digest[:12]}"
-        )
-    return np.frombuffer(section.data, dtype=WIRE_DTYPE)
-
-
-def _not_finite_in(vector: Vector, manifest: Manifest) -> str:
-    index = int(np.flatnonzero(~np.isfinite(vector))[0])
-    value = float(vector[index])
+def _located(error: NotFiniteError, manifest: Manifest) -> str:
+    index = error.index
     for array in manifest.arrays:
         if index < array.values:
             break
         index -= array.values
-    return f"element {index} of {array.name!r} is {value}, expected a finite number"
+    return f"element {index} of {array.name!r} is {error.value}, expected a finite number"

@@ -14,12 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from fl_aggregator.aggregation.averaging import Averaging, Checked
+from fl_aggregator.aggregation.averaging import Averaging
 from fl_aggregator.aggregation.strategies.registry import Strategy
-from fl_aggregator.aggregation.uploads import Grant, InvalidOffer, ReceivedUpdate, Uploads
-from fl_aggregator.aggregation.validation import InvalidUpdate
+from fl_aggregator.aggregation.uploads import Grant, ReceivedUpdate, Uploads
+from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate, InvalidUpdate
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.settings import Settings
@@ -28,8 +26,6 @@ from fl_aggregator.storage.run_directory import RunDirectory
 from fl_aggregator.storage.spool_format import Damaged
 from fl_aggregator.storage.update_content import Content
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest
-from fl_shared.transfer.publication import MAX_MODEL_BYTES
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -67,8 +63,9 @@ class AggregationWorker:
         self._spool = directory.spool
         self._post = post
         self._thread: Executor = ThreadPoolExecutor(1, "fl-arithmetic")
+        self._expected: ExpectedUpdate | None = None
         self._at_work: dict[str, str] = {}
-        self._checked: dict[str, Checked] = {}
+        self._checked: dict[str, CheckedUpdate] = {}
         self._taken: dict[tuple[str, str], ReceivedUpdate] = {}
 
     def restore(self, round_number: int, updates: Iterable[on.UpdateFacts]) -> tuple[str, ...]:
@@ -102,33 +99,12 @@ class AggregationWorker:
         return True
 
     def receive(self, offer: m.Offer, facts: on.UpdateFacts, now: float) -> on.UpdateFacts | None:
-        """Takes an offered update in, chunk by chunk; its facts if all of it is here. Raises ``InvalidOffer``."""
+        """Takes an offered update in, chunk by chunk; its facts if all of it is here. Raises ``InvalidUpdate``."""
         if self._at_work.get(facts.client) == facts.digest:
             return None
-        expected = self._expected_bytes(offer)
-        if offer.size != expected:
-            # Before any room is made for it.
-            raise InvalidOffer("wrong-size", f"size: {offer.size} bytes, expected {expected}")
+        assert self._expected is not None, "a round is open"
+        self._expected.check_description(offer.sections)  # before any room is made for it
         return self.uploads.begin(offer, facts, now)
-
-    def _expected_bytes(self, offer: m.Offer) -> int:
-        if offer.base is not None:
-            return self.averaging.newest.manifest.values * WIRE_DTYPE.itemsize
-        # Round 0: the edge says what its arrays are, but not how many values the run's manifest has.
-        names = [section.name for section in offer.sections]
-        if names != ["weights"]:
-            raise InvalidOffer("wrong-manifest", f"sections: {names}, expected ['weights']")
-        [section] = offer.sections
-        try:
-            manifest = Manifest(arrays=section.arrays or ())
-        except ValidationError as error:
-            raise InvalidOffer("wrong-manifest", f"weights.arrays: {error.errors()[0]['msg']}") from None
-        if manifest.digest != section.manifest:
-            expected = f"expected {section.manifest[:12]}"
-            raise InvalidOffer(
-                "wrong-manifest", f"weights.arrays: their manifest is {manifest.digest[:12]}, {expected}"
-            )
-        return min(manifest.values * WIRE_DTYPE.itemsize, MAX_MODEL_BYTES)
 
     def keep(self, update: on.UpdateFacts, whole: m.Update | None) -> None:
         """Checks an update's values and makes it safe; ``UpdateKept`` or ``UpdateUnusable`` comes of it."""
@@ -174,7 +150,7 @@ class AggregationWorker:
         """Adds a kept update to the round's sum."""
         self._run(self._fold, update, self._checked.pop(update.client))
 
-    def _fold(self, update: on.UpdateFacts, checked: Checked) -> JobDone:
+    def _fold(self, update: on.UpdateFacts, checked: CheckedUpdate) -> JobDone:
         self.averaging.fold(checked, update.examples)
         return JobDone(folded=update)
 
@@ -192,8 +168,9 @@ class AggregationWorker:
         """Whose update is coming in, or is here and being checked."""
         return frozenset((*self.uploads, *self._at_work))
 
-    def begin_round(self, base: m.ModelReference | None) -> None:
-        self._run(lambda: self.averaging.begin(base))
+    def begin_round(self, base: m.ModelReference | None, encoding: str) -> None:
+        self._expected = self.averaging.expected(base, encoding)
+        self._run(self.averaging.begin, base, self._expected)
 
     def settle(self, done: JobDone, now: float) -> None:
         """After what came of ``done`` was handled: lets go of all that nobody will use any more."""

@@ -78,7 +78,7 @@ class ModelPublisher:
                 self._links.clear(topic)
 
     def _publication(self, model: Model, chunk_size: int) -> pub.Publication:
-        weights = sections.ModelSection("weights", model.manifest, model.data)
+        weights = sections.ModelSection(sections.WEIGHTS, model.manifest, model.data)
         return pub.publication([weights], chunk_size, model.digest)
 
     def _maker(self, digest: str, topic: t.ManifestTopic | t.ChunkTopic) -> Callable[[], m.Message]:

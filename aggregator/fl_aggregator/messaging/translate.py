@@ -9,6 +9,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import Envelope, Scope
 from fl_shared.protocol.limits import INLINE_COHORT, INLINE_HEAD, INLINE_LIMIT
+from fl_shared.tensors.sections import DELTA
 
 
 class MessageRejected(Exception):
@@ -109,6 +110,7 @@ def _registered(message: m.Registration, scope: Scope, now: float) -> on.Registe
         session=message.session,
         device=message.device,
         roles=message.roles,
+        encodings=message.encodings,
         task=message.task,
         manifest=message.manifest if ours else None,
         examples=message.examples if ours else None,
@@ -124,7 +126,7 @@ def _facts(message: m.Update | m.Offer, size: int) -> on.UpdateFacts:
         round=message.round,
         base=message.base,
         digest=message.digest,
-        manifest=manifests.get("weights", ""),
+        manifest=manifests.get(DELTA, ""),
         examples=message.examples,
         steps=message.steps,
         size=size,
@@ -170,6 +172,7 @@ def selected(
         seconds_left=max(0.0, effect.deadline - now),
         training=settings.training(version),
         fold=settings.fold,
+        encoding=effect.encoding,
         base=effect.base,
         inline_limit=_inline_limit(len(effect.cohort), largest),
     )

@@ -29,7 +29,7 @@ MAX_ABANDONED_IN_A_ROW: Final = 5
 
 def announcement_of(phase: Collecting) -> do.AnnounceRound:
     """Of an open round as it is."""
-    return do.AnnounceRound(phase.round, phase.base, phase.cohort, phase.deadline)
+    return do.AnnounceRound(phase.round, phase.base, phase.encoding, phase.cohort, phase.deadline)
 
 
 def collect(state: Run, phase: Collecting, now: float) -> Step:

@@ -70,6 +70,7 @@ class AnnounceRound:
 
     round: int
     base: ModelReference | None
+    encoding: str
     cohort: tuple[str, ...]
     deadline: float
 

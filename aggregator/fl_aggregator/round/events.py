@@ -76,13 +76,17 @@ class Reconnected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """An edge has registered; ``examples`` and ``manifest`` come with its second registration."""
+    """An edge has registered; ``examples`` and ``manifest`` come with its second registration.
+
+    ``encodings``: those in which it can send updates.
+    """
 
     now: float
     client: str
     session: str
     device: str
     roles: tuple[ClientRole, ...]
+    encodings: tuple[str, ...]
     task: str | None = None
     manifest: str | None = None
     examples: int | None = None

@@ -9,6 +9,7 @@ from fl_aggregator.round import roster as r
 from fl_aggregator.round.effects import Admit, Effect, Refuse, Reply, Step
 from fl_aggregator.round.events import Registered
 from fl_aggregator.round.state import Collecting, Run
+from fl_shared.tensors.encodings.float32 import FLOAT32
 
 
 def register(state: Run, event: Registered) -> Step:
@@ -37,6 +38,7 @@ def register(state: Run, event: Registered) -> Step:
         session=event.session,
         device=event.device,
         roles=event.roles,
+        encodings=event.encodings,
         since=known.since if known is not None and again else event.now,
         part=part,
         # A first registration says nothing of what the edge has loaded; its part is still the same.
@@ -63,6 +65,13 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
         return Refuse("wrong-task", f"the task is {event.task!r}, but this run's is {state.settings.task!r}")
     if event.manifest is not None and state.manifest not in (None, event.manifest):
         return Refuse("wrong-manifest", _other_manifest(event.manifest, state))
+    if "train" in event.roles:
+        for encoding in (
+            FLOAT32.name,
+            state.settings.encoding,
+        ):  # of the first weights, and of all other updates
+            if encoding not in event.encodings:
+                return Refuse("wrong-encoding", _lacks_encoding(encoding, event.encodings))
     if known is None and _is_full(state) and not state.roster.has_dispensable():
         return Refuse(
             "no-part-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"
@@ -80,6 +89,13 @@ def _with_room_for(state: Run, client: str) -> Run:
         return state
     forgotten = frozenset(state.roster.dispensable(max(1, state.settings.known_at_most // 100)))
     return replace(state, roster=state.roster.without(forgotten))
+
+
+def _lacks_encoding(encoding: str, offered: tuple[str, ...]) -> str:
+    return (
+        f"encodings: {', '.join(offered) or 'none'}, but this run needs {encoding!r}: "
+        "install a version of the edge that has it"
+    )
 
 
 def _other_manifest(manifest: str | None, state: Run) -> str:

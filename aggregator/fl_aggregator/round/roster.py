@@ -24,12 +24,15 @@ MAX_DEPARTURES: Final = 1000
 class Client:
     """One edge. ``part`` is its part of the data; ``examples`` and ``manifest`` are known once it is loaded.
 
+    ``encodings``: those in which it can send updates.
+
     ``unconfirmed``: since ``lost_at``, when our own connection came back, we do not know whether it is there.
     """
 
     session: str
     device: str
     roles: tuple[ClientRole, ...]
+    encodings: tuple[str, ...]
     since: float
     lost_at: float | None = None
     unconfirmed: bool = False

@@ -19,6 +19,7 @@ from fl_aggregator.round.state import (
     Selecting,
 )
 from fl_aggregator.round.summary import lack_of_edges
+from fl_shared.tensors.encodings.float32 import FLOAT32
 
 LOADING: Final = 60.0
 """Seconds that edges get to load their part when it was only given to them at the end of the wait."""
@@ -89,6 +90,7 @@ def _open(state: Run, phase: Selecting, eligible: tuple[str, ...], now: float) -
         opened=now,
         deadline=now + settings.deadline,
         base=state.model,
+        encoding=FLOAT32.name if first_weights else settings.encoding,
         target=1 if first_weights else min(settings.per_round, len(order)),
         quorum=1 if first_weights else settings.needed,
         width=width,

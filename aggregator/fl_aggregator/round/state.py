@@ -30,6 +30,8 @@ class Selecting:
 class Collecting:
     """A round is open. ``cohort`` is who was called so far, ``width`` how many are to be at work or done.
 
+    ``encoding``: of the sections of its updates.
+
     ``substitutes`` are the next ranks of the permutation; ``out`` is who was called but cannot contribute,
     and why.
     """
@@ -40,6 +42,7 @@ class Collecting:
     opened: float
     deadline: float
     base: ModelReference | None
+    encoding: str
     target: int
     quorum: int
     width: int

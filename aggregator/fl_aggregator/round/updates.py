@@ -11,6 +11,7 @@ from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.round.state import Aggregating, Closed, Collecting, Run
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.system.text import shortened
+from fl_shared.tensors.sections import DELTA
 
 REMEMBERED_ROUNDS: Final = 4
 MAX_REASON: Final = 240
@@ -37,7 +38,7 @@ def decide(state: Run, update: UpdateFacts) -> do.Accept | do.Reject | None:
     if update.base != base:
         return reject("wrong-base", f"base: {_short(update.base)}, expected {_short(base)}")
     if not update.manifest:
-        return reject("wrong-manifest", "sections: none is named 'weights', expected one")
+        return reject("wrong-manifest", f"sections: none is named {DELTA!r}, expected one")
     if update.manifest != state.manifest:
         detail = f"manifest: {_short(update.manifest)}, expected {_short(state.manifest)}"
         return reject("wrong-manifest", detail)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from fl_aggregator.aggregation.uploads import InvalidOffer
+from fl_aggregator.aggregation.uploads import InvalidChunk
 from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import MAX_WAITING, TICK, Arrival, Inbox, Item, Signal
@@ -339,7 +339,7 @@ class Aggregator:
         kept = self._workshop.uploads.kept
         try:
             complete = self._pause.attempt(lambda: self._workshop.uploads.take(chunk, self._now()))
-        except InvalidOffer as error:
+        except InvalidChunk as error:
             self._reception.drop(self._state, chunk.client, error.reason, str(error))
             return
         if self._workshop.uploads.kept > kept:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, TypeVar, assert_never
 
-from fl_aggregator.aggregation.uploads import InvalidOffer
+from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.aggregation.worker import AggregationWorker
 from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.connections import Connections
@@ -92,7 +92,7 @@ class Interpreter:
         )
         if collected is None:
             return ()
-        self.workshop.begin_round(collected.base)
+        self.workshop.begin_round(collected.base, collected.encoding)
         self.bulletins.begin_round(collected.round)
         return self.workshop.restore(collected.round, held)
 
@@ -148,7 +148,7 @@ class Interpreter:
 
     def _announce(self, effect: do.AnnounceRound) -> None:
         if self.bulletins.begin_round(effect.round):
-            self.workshop.begin_round(effect.base)
+            self.workshop.begin_round(effect.base, effect.encoding)
         self._gate.fill(effect.cohort)
         message = translate.selected(
             effect, self._settings, self._scope, self._clock(), self._links.maximum_packet_size
@@ -166,7 +166,7 @@ class Interpreter:
         assert isinstance(offer, m.Offer)
         try:
             complete = self.workshop.receive(offer, update, self._clock())
-        except InvalidOffer as error:
+        except InvalidUpdate as error:
             # By an event, since it is out of the round: it will not send another one.
             self._post(
                 on.UpdateUnusable(
@@ -175,7 +175,7 @@ class Interpreter:
                     session=update.session,
                     round=update.round,
                     digest=update.digest,
-                    reason=error.reason if error.reason in ("wrong-size", "wrong-manifest") else "malformed",
+                    reason=error.reason,
                     detail=str(error),
                 )
             )

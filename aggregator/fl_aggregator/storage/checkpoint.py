@@ -16,8 +16,10 @@ from safetensors import SafetensorError, safe_open
 from fl_aggregator.storage.disk_space import room_for
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.files import beside_of, sync_directory, write_atomically
-from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector, content_digest, flatten, manifest_of
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of
 from fl_shared.tensors.safetensors_file import Tensor, file_head
+from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 
 DIRECTORY: Final = "checkpoints"
 KEPT: Final = 3
@@ -34,15 +36,14 @@ class Model:
 
     @classmethod
     def of(cls, manifest: Manifest, weights: Vector) -> Model:
-        weights = np.ascontiguousarray(weights, dtype=WIRE_DTYPE)
-        return cls(
-            manifest, weights, content_digest([("weights", "f32", manifest.digest, weights.data.cast("B"))])
-        )
+        weights = np.ascontiguousarray(weights, np.float32)
+        section = ModelSection(WEIGHTS, manifest, FLOAT32.encode(weights, seed=0))
+        return cls(manifest, weights, model_digest([section]))
 
     @property
     def data(self) -> memoryview:
-        """The weights' bytes, without a copy."""
-        return self.weights.data.cast("B")
+        """The weights' bytes, as the model is sent and kept."""
+        return FLOAT32.encode(self.weights, seed=0)
 
 
 class Checkpoints:
@@ -90,8 +91,8 @@ class Checkpoints:
     def mapped(self, number: int, model: Model) -> Model:
         """The same model with its weights in the version's file instead of in memory."""
         header = len(safetensors_header(model))
-        weights = np.memmap(self.version(number), WIRE_DTYPE, "r", header, shape=model.weights.shape)
-        return replace(model, weights=weights)
+        data = np.memmap(self.version(number), np.uint8, "r", header, shape=(len(model.data),))
+        return replace(model, weights=FLOAT32.decode(data.data))
 
     def keep_best(self, number: int) -> bool:
         """Makes ``best.safetensors`` that version; False if its checkpoint is gone already."""
@@ -125,7 +126,7 @@ def safetensors_header(model: Model) -> bytes:
     ``buffers`` in the metadata names (JSON) the arrays that are not learnt.
     """
     buffers = [array.name for array in model.manifest.arrays if array.role == "buffer"]
-    tensors = (Tensor(a.name, a.shape, a.values * WIRE_DTYPE.itemsize) for a in model.manifest.arrays)
+    tensors = (Tensor(a.name, a.shape, FLOAT32.size(a.values)) for a in model.manifest.arrays)
     return file_head(tensors, {"buffers": json.dumps(buffers)} if buffers else None)
 
 

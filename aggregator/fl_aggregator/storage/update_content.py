@@ -18,6 +18,11 @@ class SectionContent:
     arrays: tuple[ArraySpec, ...] | None
     data: memoryview = field(repr=False)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the data."""
+        return len(self.data)
+
 
 @dataclass(frozen=True, slots=True)
 class Content:

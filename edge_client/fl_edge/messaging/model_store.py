@@ -16,7 +16,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.system.shared_memory import SharedBytes
-from fl_shared.tensors.sections import ModelSection
+from fl_shared.tensors.sections import WEIGHTS, ModelSection
 from fl_shared.transfer.download import Download
 
 LOG = logging.getLogger(__name__)
@@ -45,11 +45,11 @@ class FetchedModel:
 
     @property
     def weights(self) -> ModelSection:
-        return next(section for section in self.sections if section.name == "weights")
+        return next(section for section in self.sections if section.name == WEIGHTS)
 
     @property
     def weights_memory(self) -> SharedBytes:
-        before = itertools.takewhile(lambda section: section.name != "weights", self.sections)
+        before = itertools.takewhile(lambda section: section.name != WEIGHTS, self.sections)
         return self.memory.part(sum(len(section.data) for section in before), len(self.weights.data))
 
 

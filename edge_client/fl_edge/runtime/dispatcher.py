@@ -12,7 +12,7 @@ from fl_edge.session.state import EvaluationScores
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.workers import protocol
 from fl_edge.workers.pool import Pool
-from fl_shared.tensors.sections import ModelSection
+from fl_shared.tensors.sections import DELTA, ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
 
 
@@ -57,6 +57,7 @@ class Dispatcher:
             None if base is None else _cache_frame(base),
             selected.training,
             selected.round,
+            selected.encoding,
         )
         self._start(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
 
@@ -104,7 +105,8 @@ class Dispatcher:
 
 
 def _cache_frame(model: FetchedModel) -> protocol.CacheModel:
-    return protocol.CacheModel(model.digest, model.weights.manifest, model.weights_memory)
+    weights = model.weights
+    return protocol.CacheModel(model.digest, weights.manifest, model.weights_memory, weights.encoding)
 
 
 def _answer(outcome: protocol.JobOutcome) -> Answer:
@@ -131,7 +133,7 @@ def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) 
                 steps=outcome.steps,
                 seconds=outcome.seconds,
                 metrics=outcome.metrics,
-                sections=(ModelSection("weights", outcome.manifest, outcome.delta.view),),
+                sections=(ModelSection(DELTA, outcome.manifest, outcome.delta.view, outcome.encoding),),
             )
             return events.Trained(now, job, update)
         case protocol.EvaluateOutcome():

@@ -77,7 +77,7 @@ def register(session: Session, now: float, attempt: int) -> Transition:
         device=who.device,
         roles=who.roles,
         task=who.task,
-        encodings=("f32",),
+        encodings=who.encodings,
     )
     due = now + retry_delay(who.client, attempt, RETRY_DELAY)
     session = replace(session, registration=Registering(line, attempt, due))
@@ -108,7 +108,7 @@ def confirm(session: Session, now: float, attempt: int) -> Transition:
         task=who.task,
         manifest=part.manifest,
         examples=part.examples,
-        encodings=("f32",),
+        encodings=who.encodings,
     )
     due = now + retry_delay(who.client, attempt, RETRY_DELAY)
     session = replace(session, registration=Confirming(line, attempt, due))

@@ -133,6 +133,10 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
     if selected.task != member.task:
         detail = f"task: {selected.task!r} in the selection, but this edge was admitted to {member.task!r}"
         return reporting.report_failure(session, selected, detail, now)
+    if selected.encoding not in session.identity.encodings:
+        has = " or ".join(map(repr, session.identity.encodings))
+        detail = f"encoding: {selected.encoding!r} in the selection, but this edge can send updates in {has}"
+        return reporting.report_failure(session, selected, detail, now)
     if not isinstance(part, LoadedPartition) or part.partition != member.partition:
         # Not yet: it is taken up when the part is loaded.
         return transition(session)

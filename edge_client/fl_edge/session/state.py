@@ -6,9 +6,10 @@ and ``appraisal`` the evaluation of announced models. ``Stopped`` is the end of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fl_shared.protocol import messages as m
+from fl_shared.tensors.encodings import registry
 from fl_shared.transfer.upload import FinishedUpdate
 
 
@@ -18,6 +19,7 @@ class Identity:
 
     ``task``: the one it insists on; ``tasks``: those that it has; ``families``: beginnings of names of which it
     has any that ends in a number. ``chunk``: bytes of an update that it sends at once, if the broker lets it.
+    ``encodings``: those in which it can send updates.
     """
 
     client: str
@@ -27,6 +29,7 @@ class Identity:
     task: str | None = None
     families: tuple[str, ...] = ()
     chunk: int = 2**20
+    encodings: tuple[str, ...] = field(default_factory=registry.names)
 
     @property
     def trains(self) -> bool:

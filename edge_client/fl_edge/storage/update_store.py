@@ -1,6 +1,6 @@
 """The finished update of an edge on disk, until it is answered: an edge that is killed need not train again.
 
-It lies in the edge's state directory as ``update.safetensors``: one float32 tensor a section, and in the metadata
+It lies in the edge's state directory as ``update.safetensors``: one tensor a section, and in the metadata
 ``update`` (JSON) whose it is, for which round it was made, and what an offer says of it. It is written beside and
 renamed. Nothing waits for the disk: what a power failure leaves half written is found out by its digest.
 """
@@ -20,7 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fl_edge.session.state import PendingUpdate
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import beside_of, write_atomically
-from fl_shared.tensors.encodings.registry import Encoding
+from fl_shared.tensors.encodings import registry
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.registry import KnownEncoding
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.safetensors_file import LENGTH_BYTES, Tensor, file_head
 from fl_shared.tensors.sections import ModelSection, model_digest
@@ -37,7 +39,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     name: str
-    encoding: Encoding
+    encoding: KnownEncoding
     arrays: tuple[ArraySpec, ...]
 
 
@@ -103,7 +105,13 @@ def _header(client: str, kept: PendingUpdate) -> bytes:
             _Section(name=s.name, encoding=s.encoding, arrays=s.manifest.arrays) for s in update.sections
         ),
     )
-    tensors = (Tensor(s.name, [s.manifest.values], len(s.data)) for s in update.sections)
+    # Other tools can read values as they are; of other encodings they see bytes.
+    tensors = (
+        Tensor(s.name, [s.manifest.values], len(s.data))
+        if s.encoding == FLOAT32.name
+        else Tensor(s.name, [len(s.data)], len(s.data), "U8")
+        for s in update.sections
+    )
     return file_head(tensors, {"update": note.model_dump_json()})
 
 
@@ -147,7 +155,7 @@ def _sections(note: _Metadata, data: memoryview) -> tuple[ModelSection, ...]:
     start = 0
     for section in note.sections:
         manifest = Manifest(arrays=section.arrays)
-        stop = start + 4 * manifest.values
+        stop = start + registry.get(section.encoding).size(manifest.values)
         sections.append(ModelSection(section.name, manifest, data[start:stop], section.encoding))
         start = stop
     if start != len(data):

@@ -75,3 +75,9 @@ def edge_seed(seed: int, round_number: int, client: str) -> np.random.SeedSequen
     """All the chance of one edge in one round (protocol, 5.4)."""
     name = int.from_bytes(hashlib.sha256(client.encode()).digest()[:8], "big")
     return np.random.SeedSequence([seed, round_number, name])
+
+
+def encoding_seed(seed: int, round_number: int, client: str) -> int:
+    """What an edge's encoding may draw from in one round, apart from all that training draws."""
+    _, apart = edge_seed(seed, round_number, client).spawn(2)
+    return int(apart.generate_state(1, np.uint64)[0])

@@ -37,6 +37,7 @@ from fl_edge.workers.protocol import (
 )
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 from fl_shared.system.backoff import backoff
+from fl_shared.tensors.encodings.float32 import FLOAT32
 
 MAX_RESTART_DELAY: Final = 30.0
 MAX_CACHED_MODELS: Final = 4
@@ -143,9 +144,12 @@ class Pool:
         base: CacheModel | None,
         settings: TrainingSettings,
         round: int,  # noqa: A002  it is what the wire calls it
+        encoding: str = FLOAT32.name,
     ) -> int:
         digest = None if base is None else base.digest
-        return self._submit(_PendingJob(TrainJob(client, task, partition, digest, settings, round), base))
+        return self._submit(
+            _PendingJob(TrainJob(client, task, partition, digest, settings, round, encoding), base)
+        )
 
     def evaluate(
         self, client: str, task: str, split: Split, partition: Partition | None, model: CacheModel

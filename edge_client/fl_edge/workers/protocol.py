@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from fl_shared.protocol.messages import Confusion, Partition, Split, TrainingSettings, UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
+from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest
 
 MAX_FRAME: Final = 2**32 - 1
@@ -36,7 +37,10 @@ class LoadJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """Train from the model ``base``. Without one (round 0) first weights are made and nothing is trained."""
+    """Train from the model ``base``. Without one (round 0) first weights are made and nothing is trained.
+
+    ``encoding``: in which the result is wanted.
+    """
 
     client: str
     task: str
@@ -44,6 +48,7 @@ class TrainJob:
     base: str | None
     settings: TrainingSettings
     round: int
+    encoding: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ class LoadOutcome:
 
 @dataclass(frozen=True, slots=True)
 class TrainOutcome:
-    """``delta``: local − base; the whole weights if there was no base (then ``steps`` is 0).
+    """``delta``: local − base, in ``encoding``; the whole weights if there was no base (then ``steps`` is 0).
 
     ``digest``: of an update with this section only (protocol, 3.4).
     """
@@ -97,6 +102,7 @@ class TrainOutcome:
     steps: int
     seconds: float
     metrics: UpdateMetrics
+    encoding: str = FLOAT32.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,7 @@ class CacheModel:
     digest: str
     manifest: Manifest
     weights: SharedBytes = field(repr=False)
+    encoding: str = FLOAT32.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from fl_edge.errors import (
     PayloadError,
     UnknownTaskError,
 )
-from fl_edge.training.executor import Executor
+from fl_edge.training.executor import Executor, encoding_seed
 from fl_edge.training.factory import executor_for
 from fl_edge.workers.protocol import (
     CacheModel,
@@ -63,8 +63,10 @@ from fl_edge.workers.protocol import (
 )
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
-from fl_shared.tensors.manifest import WIRE_DTYPE, Manifest, Vector
-from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.tensors.encodings import registry
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.manifest import Manifest, Vector
+from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
 
 MAX_MESSAGE: Final = 1000
 """Characters; the wire takes no longer ones (``messages.Text``)."""
@@ -79,10 +81,7 @@ class _CachedModel:
 
     def weights(self) -> Vector:
         """A copy that only copies what is written to, since torch wants to be able to write."""
-        data = self.given.weights.private()
-        if len(data) % WIRE_DTYPE.itemsize:
-            raise ValueError(f"weights of {len(data)} bytes, expected a multiple of {WIRE_DTYPE.itemsize}")
-        return np.frombuffer(data, dtype=WIRE_DTYPE).astype(np.float32, copy=False)
+        return registry.get(self.given.encoding).decode(self.given.weights.private())
 
 
 class _ResultBuffer:
@@ -90,10 +89,18 @@ class _ResultBuffer:
 
     def __init__(self) -> None:
         self.memory = SharedBytes.new(0)
+        self._vector: Vector = np.empty(0, np.float32)
 
     def make(self, values: int) -> Vector:
-        self.memory = SharedBytes.new(values * WIRE_DTYPE.itemsize)
-        return np.frombuffer(self.memory.view, dtype=WIRE_DTYPE)
+        self.memory = SharedBytes.new(FLOAT32.size(values))
+        self._vector = FLOAT32.decode(self.memory.view)
+        return self._vector
+
+    def encoded(self, encoding: str, seed: int) -> SharedBytes:
+        """The vector in this encoding; the same memory if it lies there so already."""
+        data = registry.get(encoding).encode(self._vector, seed)
+        same = np.shares_memory(np.frombuffer(data, np.uint8), self._vector)
+        return self.memory if same else SharedBytes.of(data)
 
 
 class Worker:
@@ -210,7 +217,7 @@ class Worker:
         if job.base is None:
             examples = craft.look(job.partition).examples
             manifest = craft.initial(job.settings.seed, result.make)
-            return _train_outcome(manifest, result, examples, 0, 0.0, UpdateMetrics())
+            return _train_outcome(job, manifest, result, examples, 0, 0.0, UpdateMetrics())
         assert kept is not None
         manifest, weights = kept.given.manifest, kept.weights()
         _check_finite(weights)
@@ -224,7 +231,9 @@ class Worker:
             cancelled,
             result.make,
         )
-        return _train_outcome(manifest, result, update.examples, update.steps, update.seconds, update.metrics)
+        return _train_outcome(
+            job, manifest, result, update.examples, update.steps, update.seconds, update.metrics
+        )
 
     def _predict(self) -> NoReturn:
         """The predictor's thread."""
@@ -262,6 +271,7 @@ def _model_digest(job: Job) -> str | None:
 
 
 def _train_outcome(
+    job: TrainJob,
     manifest: Manifest,
     result: _ResultBuffer,
     examples: int,
@@ -269,9 +279,10 @@ def _train_outcome(
     seconds: float,
     metrics: UpdateMetrics,
 ) -> TrainOutcome:
-    # Hashed here, since this process has a core of its own.
-    digest = model_digest([ModelSection("weights", manifest, result.memory.view)])
-    return TrainOutcome(manifest, result.memory, digest, examples, steps, seconds, metrics)
+    # Encoded and hashed here, since this process has a core of its own.
+    delta = result.encoded(job.encoding, encoding_seed(job.settings.seed, job.round, job.client))
+    digest = model_digest([ModelSection(DELTA, manifest, delta.view, job.encoding)])
+    return TrainOutcome(manifest, delta, digest, examples, steps, seconds, metrics, job.encoding)
 
 
 def _failure(error: Exception) -> FailureOutcome:

@@ -1,7 +1,7 @@
 """Named arrays ↔ one flat float32 vector and its manifest.
 
-A *section* of a model or an update (``weights``, say) is ONE contiguous little-endian float32 vector. Its
-*manifest* says which arrays lie in it: name, shape and role, in the order of their names, each beginning
+A *section* of a model or an update (``weights``, say) is ONE contiguous float32 vector; its encoding makes bytes of it.
+Its *manifest* says which arrays lie in it: name, shape and role, in the order of their names, each beginning
 where the one before it ends. Folding, checking and sending then are single passes over one buffer.
 """
 
@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Vector = NDArray[np.float32]
 """A flat vector, shape (values,), float32."""
 
-WIRE_DTYPE: Final = np.dtype("<f4")
 MAX_ARRAYS: Final = 20_000
 MAX_VALUES: Final = 2**33
 
@@ -94,7 +93,7 @@ def flatten(arrays: Mapping[str, NDArray[Any]], manifest: Manifest) -> Vector:
 
     Raises ``ValueError`` naming the array that is missing or has another shape than the manifest says.
     """
-    vector = np.empty(manifest.values, dtype=WIRE_DTYPE)
+    vector = np.empty(manifest.values, dtype=np.float32)
     start = 0
     for spec in manifest.arrays:
         if spec.name not in arrays:
@@ -119,24 +118,60 @@ def unflatten(vector: Vector, manifest: Manifest) -> dict[str, Vector]:
     return arrays
 
 
+def magnitude(vector: Vector) -> float:
+    """The largest magnitude in ``vector``; not a finite number if one of its values is not.
+
+    One pass each for both extremes, without a temporary array; those of a vector with a NaN are NaN.
+    """
+    return max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))
+
+
+class ContentHash:
+    """The digest of a model's or an update's content (protocol, 3.4), from its data in pieces of any length.
+
+    ``sections`` are (name, encoding, manifest digest, bytes of data) in the order of their names.
+    """
+
+    def __init__(self, sections: Iterable[tuple[str, str, str, int]]) -> None:
+        self._sha = hashlib.sha256()
+        self._sections = iter(sections)
+        self._left = 0
+        """Bytes that the section still lacks."""
+
+    def update(self, data: bytes | memoryview) -> None:
+        """The next bytes of the data of all sections, one after the other. Raises ``ValueError`` for too many."""
+        view = memoryview(data)
+        while view:
+            if self._left:
+                self._sha.update(view[: self._left])
+                taken = min(self._left, len(view))
+                view, self._left = view[taken:], self._left - taken
+            elif not self._begin_section():
+                raise ValueError(f"{len(view)} bytes more than the sections have")
+
+    def hexdigest(self) -> str:
+        """When all data has been given."""
+        while not self._left and self._begin_section():
+            pass  # sections without a byte, at the end
+        return self._sha.hexdigest()
+
+    def _begin_section(self) -> bool:
+        section = next(self._sections, None)
+        if section is None:
+            return False
+        name, encoding, manifest_digest, self._left = section
+        self._sha.update(f"{name}\0{encoding}\0{manifest_digest}\0{self._left}\0".encode())
+        return True
+
+
 def content_digest(sections: Iterable[tuple[str, str, str, bytes | memoryview]]) -> str:
     """SHA-256 (hex) of a model's or an update's content.
 
     ``sections`` are (name, encoding, manifest digest, data) in the order of their names; each contributes
     ``name NUL encoding NUL manifest-digest NUL length-as-decimal NUL data``.
     """
-    sha = hashlib.sha256()
-    for name, encoding, manifest_digest, data in sections:
-        sha.update(digest_head(name, encoding, manifest_digest, len(data)))
-        sha.update(data)
-    return sha.hexdigest()
-
-
-def content_hash(name: str, encoding: str, manifest_digest: str, length: int) -> hashlib._Hash:
-    """The hash of an update of one section before its data, ``length`` bytes, of which it is to be told."""
-    return hashlib.sha256(digest_head(name, encoding, manifest_digest, length))
-
-
-def digest_head(name: str, encoding: str, manifest_digest: str, length: int) -> bytes:
-    """What a content digest hashes before the ``length`` bytes of a section's data (protocol, 3.4)."""
-    return f"{name}\0{encoding}\0{manifest_digest}\0{length}\0".encode()
+    given = tuple(sections)
+    content = ContentHash((name, encoding, manifest, len(data)) for name, encoding, manifest, data in given)
+    for *_, data in given:
+        content.update(data)
+    return content.hexdigest()

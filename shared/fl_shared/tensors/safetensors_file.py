@@ -1,4 +1,4 @@
-"""The head of a safetensors file of float32 arrays (https://github.com/huggingface/safetensors, "Format").
+"""The head of a safetensors file (https://github.com/huggingface/safetensors, "Format").
 
 A file is the length of the header (8 bytes, little-endian), the header (JSON), then the data of all tensors in order.
 The library's own writer makes the same bytes, from a copy of every array.
@@ -15,11 +15,12 @@ LENGTH_BYTES: Final = 8
 
 
 class Tensor(NamedTuple):
-    """One float32 array: ``shape`` in elements, row-major; ``size`` in bytes."""
+    """One array: ``shape`` in elements, row-major; ``size`` in bytes; ``dtype`` as the format names it."""
 
     name: str
     shape: Sequence[int]
     size: int
+    dtype: str = "F32"
 
 
 def file_head(tensors: Iterable[Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -28,7 +29,11 @@ def file_head(tensors: Iterable[Tensor], metadata: Mapping[str, str] | None = No
     start = 0
     for tensor in tensors:
         stop = start + tensor.size
-        fields[tensor.name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, stop]}
+        fields[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [start, stop],
+        }
         start = stop
     text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)

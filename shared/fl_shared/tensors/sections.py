@@ -1,20 +1,28 @@
 """Sections of a model or an update: named, each one contiguous vector."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from fl_shared.tensors.encodings.registry import Encoding
+from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest, content_digest
+
+WEIGHTS: Final = "weights"
+"""The section of a model that every model has: its weights."""
+DELTA: Final = "weights"
+"""The section of an update that every update has: local − base, or in round 0 the first weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSection:
-    """``data``: ``manifest.values`` little-endian float32 values, 4 bytes each."""
+    """``data``: the ``manifest.values`` values of the section in its encoding."""
 
     name: str
     manifest: Manifest
     data: bytes | memoryview = field(repr=False)
-    encoding: Encoding = "f32"
+    encoding: str = FLOAT32.name
 
 
 def model_digest(sections: Sequence[ModelSection]) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import Manifest, digest_head
+from fl_shared.tensors.manifest import ContentHash, Manifest
 from fl_shared.tensors.sections import ModelSection
 
 
@@ -20,16 +18,12 @@ class Assembly:
         self.count = 0
         self._manifests = manifests
         self._view = memoryview(buffer)
-        self._sha = hashlib.sha256()
+        self._hash = ContentHash(
+            (section.name, section.encoding, arrays.digest, section.size)
+            for section, arrays in zip(manifest.sections, manifests, strict=True)
+        )
         self._hashed = 0
         """Chunks that are in the hash."""
-        self._starts: dict[int, bytes] = {}
-        """What is hashed before the byte of that number (protocol, 3.4)."""
-        start = 0
-        for section, arrays in zip(manifest.sections, manifests, strict=True):
-            head = digest_head(section.name, section.encoding, arrays.digest, section.size)
-            self._starts[start] = self._starts.get(start, b"") + head
-            start += section.size
 
     @property
     def is_whole(self) -> bool:
@@ -47,20 +41,12 @@ class Assembly:
         self.here[index] = 1
         self.count += 1
         while self._hashed < self.manifest.chunks and self.here[self._hashed]:
-            self._hash(self._hashed * self.manifest.chunk_size, self.length(self._hashed))
+            start = self._hashed * self.manifest.chunk_size
+            self._hash.update(self._view[start : start + self.length(self._hashed)])
             self._hashed += 1
 
-    def _hash(self, start: int, length: int) -> None:
-        marks = [mark for mark in self._starts if start <= mark < start + length or mark == start]
-        for mark, end in zip([start, *marks], [*marks, start + length], strict=True):
-            if mark in self._starts:
-                self._sha.update(self._starts.pop(mark))
-            self._sha.update(self._view[mark:end])
-
     def digest(self) -> str:
-        for text in self._starts.values():  # sections without a byte, at the end
-            self._sha.update(text)
-        return self._sha.hexdigest()
+        return self._hash.hexdigest()
 
     def sections(self) -> tuple[ModelSection, ...]:
         """Views that nobody writes to any more."""

@@ -9,8 +9,9 @@ from typing import Final
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.manifest import Manifest
-from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 
 MAX_MODEL_BYTES: Final = 2**31
 """What a receiver takes at most, unless told otherwise; its memory is not for a manifest to decide about."""
@@ -92,14 +93,11 @@ def publication(sections: Sequence[ModelSection], chunk_size: int, digest: str |
     """
     if chunk_size < 1:
         raise TransferError(f"chunk_size: {chunk_size}, expected at least 1")
-    names = [section.name for section in sections]
-    if names != sorted(set(names)) or "weights" not in names:
-        raise TransferError(f"sections: {names}, expected unique ascending names with 'weights' among them")
+    _check_names([section.name for section in sections])
     for section in sections:
-        if len(section.data) != 4 * section.manifest.values:
-            raise TransferError(
-                f"section {section.name!r}: {len(section.data)} bytes, expected {4 * section.manifest.values}"
-            )
+        expected = registry.get(section.encoding).size(section.manifest.values)
+        if len(section.data) != expected:
+            raise TransferError(f"section {section.name!r}: {len(section.data)} bytes, expected {expected}")
     size = sum(len(section.data) for section in sections)
     if chunk_count(size, chunk_size) > MAX_CHUNKS:
         raise TransferError(f"chunk_size: {chunk_size} cuts {size} bytes into more than {MAX_CHUNKS} chunks")
@@ -116,22 +114,24 @@ def check_manifest(message: m.ModelManifest, max_bytes: int = MAX_MODEL_BYTES) -
     if message.size > max_bytes:
         raise TransferError(f"size: {message.size} bytes, expected at most {max_bytes}")
     if message.chunks != chunk_count(message.size, message.chunk_size):
-        expected = chunk_count(message.size, message.chunk_size)
-        raise TransferError(f"chunks: {message.chunks}, but size and chunk_size give {expected}")
-    names = [section.name for section in message.sections]
-    if names != sorted(set(names)) or "weights" not in names:
-        raise TransferError(f"sections: {names}, expected unique ascending names with 'weights' among them")
+        given = chunk_count(message.size, message.chunk_size)
+        raise TransferError(f"chunks: {message.chunks}, but size and chunk_size give {given}")
+    _check_names([section.name for section in message.sections])
     manifests = []
     for section in message.sections:
         try:
             manifest = Manifest(arrays=section.arrays)
         except ValueError as error:
             raise TransferError(f"section {section.name!r}: {error}") from None
-        if section.size != 4 * manifest.values:
-            raise TransferError(
-                f"section {section.name!r}: size: {section.size}, expected {4 * manifest.values}"
-            )
+        expected = registry.get(section.encoding).size(manifest.values)
+        if section.size != expected:
+            raise TransferError(f"section {section.name!r}: size: {section.size}, expected {expected}")
         manifests.append(manifest)
     if sum(section.size for section in message.sections) != message.size:
         raise TransferError(f"size: {message.size}, but the sizes of the sections have another sum")
     return tuple(manifests)
+
+
+def _check_names(names: list[str]) -> None:
+    if names != sorted(set(names)) or WEIGHTS not in names:
+        raise TransferError(f"sections: {names}, expected unique ascending names with {WEIGHTS!r} among them")

@@ -6,6 +6,7 @@ it, which `codec.encode` puts into the payload.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Final, TypedDict, cast
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
+from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import MAX_CHUNKS, chunk_count
 
@@ -165,9 +167,10 @@ def cut(sections: Sequence[ModelSection], start: int, end: int) -> bytes | memor
 
 
 def chunk_size_for(sender: Sender, update: FinishedUpdate, wanted: int, largest: int | None) -> int:
-    """``wanted`` (bytes), or less where the broker takes packets of at most ``largest`` bytes; whole float32 values.
+    """``wanted`` (bytes), or less where the broker takes packets of at most ``largest`` bytes.
 
-    Never below `MIN_CHUNK`. Raises ``ValueError`` if a packet cannot be so small, or an offer cannot be sent.
+    The sections can be decoded in pieces of that size. Never below `MIN_CHUNK`. Raises ``ValueError`` if a packet
+    cannot be so small, or an offer cannot be sent.
     """
     limit, room = m.MAX_CHUNK, PACKET_ROOM + _part_envelope(sender, update)
     if largest is not None:
@@ -177,12 +180,13 @@ def chunk_size_for(sender: Sender, update: FinishedUpdate, wanted: int, largest:
             raise ValueError(
                 f"its offer has {offered} bytes, but the broker accepts packets of at most {largest}"
             )
-    least = max(MIN_CHUNK, 4 * -(-update.size // (4 * MAX_CHUNKS)))
+    unit = math.lcm(*(registry.get(section.encoding).granularity for section in update.sections))
+    least = unit * -(-max(MIN_CHUNK, -(-update.size // MAX_CHUNKS)) // unit)
     if limit < least:
         raise ValueError(
             f"the broker accepts packets of at most {largest} bytes, but chunks of {least} bytes need {least + room}"
         )
-    return max(least, min(wanted, limit)) // 4 * 4
+    return max(least, min(wanted, limit)) // unit * unit
 
 
 def granted(chunks: Iterable[int], count: int) -> tuple[int, ...]:

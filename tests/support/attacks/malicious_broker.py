@@ -46,7 +46,8 @@ def forges(make: Callable[[Cluster], tuple[t.Topic, m.Message]]) -> Callable[[Cl
 def selection(cluster: Cluster, number: int) -> m.Selected:
     return m.Selected(
         run=cluster.run, epoch=cluster.epoch, seq=10**6, round=number, task=TASK, cohort=HONEST, seconds_left=60.0,
-        training=TRAINING, fold=FOLD, base=m.ModelReference(version=1, digest=cluster.base), inline_limit=10**7,
+        training=TRAINING, fold=FOLD, encoding="f32", inline_limit=10**7,
+        base=m.ModelReference(version=1, digest=cluster.base),
     )  # fmt: skip
 
 

@@ -61,6 +61,7 @@ class AggregatorMessages:
             **self.envelope(), round=number, task=TASK, cohort=(CLIENT, "other"), seconds_left=60.0,
             training=training_settings(epochs=1, batch_size=8, lr=0.1, momentum=0.0),
             fold=fold_settings(max_delta=10.0, scale_bits=30),
+            encoding="f32",
             base=m.ModelReference(version=number - 1, digest=base.digest),
             inline_limit=self.rng.choice((0, 100_000)),
         )  # fmt: skip

@@ -30,10 +30,10 @@ class InlinePool:
 
     def train(
         self, client: str, task: str, partition: m.Partition, base: protocol.CacheModel | None,
-        settings: m.TrainingSettings, round: int,  # noqa: A002
+        settings: m.TrainingSettings, round: int, encoding: str,  # noqa: A002
     ) -> int:  # fmt: skip
         digest = None if base is None else base.digest
-        return self._do(protocol.TrainJob(client, task, partition, digest, settings, round), base)
+        return self._do(protocol.TrainJob(client, task, partition, digest, settings, round, encoding), base)
 
     def evaluate(
         self,

@@ -27,6 +27,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
         "chunk": 2**20,
         "durability": "process",
         "require_sealed": False,
+        "encoding": "f32",
         "batch_size": 32,
         "lr": 0.05,
         "lr_decay": 1.0,

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_shared.tensors.manifest import Vector
+from fl_shared.tensors.sections import DELTA
 
 
 class FedAvg:
     """w ← w + Σ nₖ Δₖ / Σ nₖ, added in float64 and rounded once to float32."""
 
     needs: Literal["sum"] = "sum"
+    sections: tuple[str, ...] = (DELTA,)
 
     def next_weights(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
         return (base + mean_delta).astype(np.float32)

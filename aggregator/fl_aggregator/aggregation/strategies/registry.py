@@ -17,9 +17,13 @@ from fl_shared.tensors.manifest import Vector
 
 
 class Strategy(Protocol):
-    """``needs`` says in which form a strategy wants the updates: ``sum`` is their exact weighted mean."""
+    """``needs`` says in which form a strategy wants the updates: ``sum`` is their exact weighted mean.
+
+    ``sections``: what an update brings, ascending; all with the manifest of the model's weights.
+    """
 
     needs: Literal["sum"]
+    sections: tuple[str, ...]
 
     def next_weights(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
         """The next weights, from the base's and the mean of the updates weighted by examples.

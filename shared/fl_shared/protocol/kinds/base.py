@@ -42,6 +42,8 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=1e9)]
 Metrics = Annotated[dict[Annotated[str, StringConstraints(max_length=64)], Number], Field(max_length=64)]
+EncodingName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+"""Of an encoding that this version need not know; `KnownEncoding` is one that it does."""
 ClientRole = Literal["train", "predict", "evaluate"]
 State = Literal["online", "offline"]
 Split = Literal["test", "holdout"]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from fl_shared.protocol.kinds.base import MAX_CHUNK, Count, Digest, Fragment, Scoped, Split, TaskName
-from fl_shared.tensors.encodings.registry import Encoding
+from fl_shared.tensors.encodings.registry import KnownEncoding
 from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 
 
@@ -26,7 +26,7 @@ class ModelAnnouncement(Scoped):
 
 class SectionManifest(Fragment):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-    encoding: Encoding
+    encoding: KnownEncoding
     arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)]
     size: Count
 

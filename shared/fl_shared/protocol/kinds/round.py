@@ -10,6 +10,7 @@ from fl_shared.protocol.kinds.base import (
     ClientId,
     Count,
     Digest,
+    EncodingName,
     Fragment,
     Metrics,
     Scoped,
@@ -49,7 +50,8 @@ class Selected(Scoped):
     """``fl/round/<n>/selected`` (retained until the round's result), or ``fl/clients/<client>/work``.
 
     ``base`` is null in round 0, whose one selected edge makes the first weights. ``cohort`` is null where it has
-    more than 256 names. An update of at most ``inline_limit`` bytes may be sent whole at once.
+    more than 256 names. ``encoding``: of the sections of the round's updates. An update of at most ``inline_limit``
+    bytes may be sent whole at once.
     """
 
     kind: Literal["selected"] = "selected"
@@ -59,6 +61,7 @@ class Selected(Scoped):
     seconds_left: Seconds
     training: TrainingSettings
     fold: FoldSettings
+    encoding: EncodingName
     base: ModelReference | None
     inline_limit: Count
 

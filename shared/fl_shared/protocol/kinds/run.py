@@ -11,6 +11,7 @@ from fl_shared.protocol.kinds.base import (
     ClientRole,
     Count,
     Digest,
+    EncodingName,
     Fragment,
     Message,
     Reply,
@@ -21,7 +22,9 @@ from fl_shared.protocol.kinds.base import (
     Token,
 )
 
-RefusalReason = Literal["id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "no-part-left"]
+RefusalReason = Literal[
+    "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-encoding", "no-part-left"
+]
 LimitReason = Literal["too-many-messages", "too-many-bytes", "too-many-registrations", "too-many-presences"]
 
 
@@ -74,7 +77,7 @@ class Registration(Message):
     task: TaskName | None = None
     manifest: Digest | None = None
     examples: Count | None = None
-    encodings: Annotated[tuple[Annotated[str, StringConstraints(max_length=32)], ...], Field(max_length=32)]
+    encodings: Annotated[tuple[EncodingName, ...], Field(max_length=32)]
 
 
 class Admitted(Reply):

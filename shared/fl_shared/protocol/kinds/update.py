@@ -20,12 +20,12 @@ from fl_shared.protocol.kinds.base import (
     Text,
     Token,
 )
-from fl_shared.tensors.encodings.registry import Encoding
+from fl_shared.tensors.encodings.registry import KnownEncoding
 from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 
 RejectionReason = Literal[
-    "stale-round", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest", "wrong-size",
-    "wrong-digest", "not-finite", "too-large", "bad-examples", "malformed", "no-round",
+    "stale-round", "not-selected", "surplus", "late", "duplicate", "wrong-base", "wrong-manifest",
+    "wrong-encoding", "wrong-size", "wrong-digest", "not-finite", "too-large", "bad-examples", "malformed", "no-round",
 ]  # fmt: skip
 
 
@@ -33,7 +33,7 @@ class Section(Fragment):
     """A section of an update. ``arrays`` only where the receiver cannot know them (round 0)."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-    encoding: Encoding
+    encoding: KnownEncoding
     manifest: Digest
     arrays: (
         Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)] | None
@@ -82,7 +82,7 @@ class OfferedSection(Fragment):
     """A section of an offer: all but its data, of which there are ``size`` bytes."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-    encoding: Encoding
+    encoding: KnownEncoding
     manifest: Digest
     arrays: (
         Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)] | None

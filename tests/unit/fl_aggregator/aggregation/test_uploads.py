@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_aggregator.aggregation.uploads import InvalidOffer, Uploads
+from fl_aggregator.aggregation.uploads import InvalidChunk, Uploads
+from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.round.events import UpdateFacts
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.spool import Spool
@@ -66,14 +67,14 @@ def test_in_any_order_it_is_the_update_and_its_digest(
 
 def test_what_does_not_fit_is_not_kept(uploads: Uploads) -> None:
     """6.6."""
-    with pytest.raises(InvalidOffer, match="no update of this client"):
+    with pytest.raises(InvalidChunk, match="no update of this client"):
         uploads.take(chunk(0), 0.0)
     uploads.begin(offer(), facts(), 0.0)
-    with pytest.raises(InvalidOffer, match="crc32"):
+    with pytest.raises(InvalidChunk, match="crc32"):
         uploads.take(chunk(0, crc32=1), 0.0)
-    with pytest.raises(InvalidOffer, match="wrong-size"):
+    with pytest.raises(InvalidChunk, match="wrong-size"):
         uploads.take(chunk(0, data=DATA[: CHUNK - 1]), 0.0)
-    with pytest.raises(InvalidOffer, match="not-granted"):
+    with pytest.raises(InvalidChunk, match="not-granted"):
         uploads.take(chunk(6, data=b"x"), 0.0)
     assert all(uploads.take(chunk(index), 0.0) is None for index in range(5))
     assert uploads.take(chunk(5), 0.0) == facts()
@@ -89,7 +90,7 @@ def test_what_does_not_fit_is_not_kept(uploads: Uploads) -> None:
 def test_an_offer_that_contradicts_itself_is_refused(
     uploads: Uploads, wrong: dict[str, int], said: str
 ) -> None:
-    with pytest.raises(InvalidOffer, match=said):
+    with pytest.raises(InvalidUpdate, match=said):
         uploads.begin(offer(**wrong), facts(), 0.0)
 
 
@@ -207,5 +208,5 @@ def test_the_end_of_the_round_drops_what_is_under_way(uploads: Uploads, tmp_path
     uploads.take(chunk(0), 0.0)
     assert uploads.end_round() == (facts(),)
     assert list((tmp_path / "spool" / "3").iterdir()) == []
-    with pytest.raises(InvalidOffer):
+    with pytest.raises(InvalidChunk):
         uploads.take(chunk(1), 0.0)

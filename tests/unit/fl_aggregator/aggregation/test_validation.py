@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_aggregator.aggregation.validation import InvalidUpdate, first_weights_of, weights_of
+from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate, InvalidUpdate
 from fl_aggregator.storage.update_content import Content
 from fl_shared.protocol.messages import Update
+from fl_shared.tensors.encodings.registry import ENCODINGS
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
-from tests.support.builders import digest_of, fold_settings, section, update
+from fl_shared.tensors.sections import DELTA
+from tests.support.builders import digest_of, section, update
+from tests.support.encodings import Float16
 
 MANIFEST = Manifest(
     arrays=(
@@ -21,7 +27,9 @@ MANIFEST = Manifest(
         ArraySpec(name="norm.mean", shape=(1,), role="buffer"),
     )
 )
-CAPS = fold_settings()
+EXPECTED = ExpectedUpdate((DELTA,), "f32", MANIFEST, 100.0)
+FIRST = ExpectedUpdate((DELTA,), "f32", None, math.inf)
+TWO = ExpectedUpdate(("control", DELTA), "f32", MANIFEST, 100.0)
 quick = settings(deadline=None, max_examples=100)
 finite = st.floats(-100, 100, width=32)
 vectors = st.lists(finite, min_size=9, max_size=9).map(lambda values: np.array(values, dtype="<f4"))
@@ -34,32 +42,39 @@ def values(*changed: tuple[int, float]) -> Vector:
     return vector
 
 
-def refused(bad: Update) -> tuple[str, str]:
+def refused(bad: Update, expected: ExpectedUpdate = EXPECTED) -> tuple[str, str]:
     with pytest.raises(InvalidUpdate) as caught:
-        weights_of(Content.of(bad), MANIFEST, CAPS)
+        expected.check(Content.of(bad))
     return caught.value.reason, str(caught.value)
+
+
+def checked(good: Update, expected: ExpectedUpdate = EXPECTED) -> CheckedUpdate:
+    return expected.check(Content.of(good))
 
 
 @quick
 @given(vectors)
 def test_what_may_be_folded_comes_back_bit_for_bit(vector: Vector) -> None:
-    found, largest = weights_of(Content.of(update(section(vector.tobytes(), MANIFEST))), MANIFEST, CAPS)
-    assert found.tobytes() == vector.tobytes()
-    assert found.dtype == np.float32
-    assert found.shape == (9,)
-    assert largest == max(abs(vector).max(), 0)
+    good = update(section(vector.tobytes(), MANIFEST))
+    found = checked(good).delta
+    assert found.values.tobytes() == vector.tobytes()
+    assert found.values.dtype == np.float32
+    assert found.values.shape == (9,)
+    assert found.magnitude == max(abs(vector).max(), 0)
+    assert np.shares_memory(found.values, np.frombuffer(good.sections[0].data, np.uint8)), "no copy"
 
 
 def test_a_model_without_values_may_be_folded() -> None:
     empty = Manifest(arrays=(ArraySpec(name="a", shape=(0,)),))
-    assert weights_of(Content.of(update(section(b"", empty.digest))), empty, CAPS)[0].shape == (0,)
+    found = checked(update(section(b"", empty.digest)), ExpectedUpdate((DELTA,), "f32", empty, 100.0))
+    assert found.delta.values.shape == (0,)
 
 
 @pytest.mark.parametrize("size", [0, 1, 35, 37, 72])
 def test_wrong_size(size: int) -> None:
     assert refused(update(section(b"\0" * size, MANIFEST))) == (
         "wrong-size",
-        f"weights.data: {size} bytes, expected 36",
+        f"weights: {size} bytes, expected 36",
     )
 
 
@@ -126,29 +141,101 @@ def test_too_large(index: int, value: float) -> None:
 
 @pytest.mark.parametrize("value", [100.0, -100.0])
 def test_exactly_the_cap_is_allowed(value: float) -> None:
-    assert (
-        weights_of(Content.of(update(section(values((3, value)).tobytes(), MANIFEST))), MANIFEST, CAPS)[0][3]
-        == value
+    assert checked(update(section(values((3, value)).tobytes(), MANIFEST))).delta.values[3] == value
+
+
+# --- several sections -------------------------------------------------------------------------------------
+
+
+def two(control: bytes, delta: bytes, **changes: Any) -> Update:
+    return update(section(control, MANIFEST, name="control"), section(delta, MANIFEST), **changes)
+
+
+def test_all_sections_that_are_expected_come_back() -> None:
+    control, delta = values((0, 7.0)), values((1, -9.0))
+    found = checked(two(control.tobytes(), delta.tobytes()), TWO)
+    assert {name: one.values.tobytes() for name, one in found.sections.items()} == {
+        "control": control.tobytes(),
+        "weights": delta.tobytes(),
+    }
+    assert (found.sections["control"].magnitude, found.delta.magnitude) == (7.0, 9.0)
+    assert found.manifest == MANIFEST
+
+
+def test_the_digest_is_of_all_sections() -> None:
+    good = two(values().tobytes(), values().tobytes())
+    other = two(values((0, 1.5)).tobytes(), values().tobytes(), digest=good.digest)
+    assert refused(other, TWO)[0] == "wrong-digest"
+
+
+@pytest.mark.parametrize(
+    "names", [("weights",), ("control",), ("weights", "control"), ("control", "momentum")]
+)
+def test_two_sections_are_expected_and_others_came(names: tuple[str, ...]) -> None:
+    bad = update(*(section(values().tobytes(), MANIFEST, name=name) for name in names))
+    assert refused(bad, TWO) == (
+        "wrong-manifest",
+        f"sections: {list(names)}, expected ['control', 'weights']",
     )
+
+
+def test_what_is_wrong_with_one_of_two_sections_names_it() -> None:
+    good = values().tobytes()
+    assert refused(two(good[:-4], good), TWO) == ("wrong-size", "control: 32 bytes, expected 36")
+    assert refused(two(good, good + good), TWO) == ("wrong-size", "weights: 72 bytes, expected 36")
+    assert refused(two(values((6, math.nan)).tobytes(), good), TWO) == (
+        "not-finite",
+        "control: element 0 of 'fc.bias' is nan, expected a finite number",
+    )
+    assert refused(two(values((0, 101.0)).tobytes(), good), TWO) == (
+        "too-large",
+        "control: a value of magnitude 101, expected at most 100 (--max-delta)",
+    )
+    other = update(section(good, "ab" * 32, name="control"), section(good, MANIFEST))
+    assert refused(other, TWO) == (
+        "wrong-manifest",
+        f"control.manifest: abababababab, expected {MANIFEST.digest[:12]}",
+    )
+
+
+# --- encodings --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def float16(monkeypatch: pytest.MonkeyPatch) -> Float16:
+    encoding = Float16()
+    monkeypatch.setitem(ENCODINGS, "f16", encoding)
+    return encoding
+
+
+def test_5_12_an_update_in_another_encoding_than_selected(float16: Float16) -> None:
+    data = bytes(float16.encode(values(), seed=0))
+    half = update(section(data, MANIFEST).model_copy(update={"encoding": "f16"}))
+    assert refused(half) == ("wrong-encoding", "weights.encoding: 'f16', expected 'f32' as selected")
+
+
+def test_what_is_expected_in_another_encoding_has_its_length_and_its_values(float16: Float16) -> None:
+    expected = ExpectedUpdate((DELTA,), "f16", MANIFEST, 100.0)
+    vector = np.arange(9, dtype=np.float32) / np.float32(4)
+    data = bytes(float16.encode(vector, seed=0))
+    good = update(section(data, MANIFEST).model_copy(update={"encoding": "f16"}))
+    assert np.array_equal(checked(good, expected).delta.values, vector)
+    short = update(section(data[:-1], MANIFEST).model_copy(update={"encoding": "f16"}))
+    assert refused(short, expected) == ("wrong-size", "weights: 17 bytes, expected 18")
 
 
 # --- first weights ----------------------------------------------------------------------------------------
 
 
-def first_refused(bad: Update, expected: str | None = MANIFEST.digest) -> tuple[str, str]:
-    with pytest.raises(InvalidUpdate) as caught:
-        first_weights_of(Content.of(bad), expected)
-    return caught.value.reason, str(caught.value)
+def first_refused(bad: Update) -> tuple[str, str]:
+    return refused(bad, FIRST)
 
 
-@pytest.mark.parametrize("expected", [None, MANIFEST.digest])
-def test_first_weights_bring_their_manifest_and_may_be_large(expected: str | None) -> None:
+def test_first_weights_bring_their_manifest_and_may_be_large() -> None:
     vector = values((0, 1e6))
-    manifest, found = first_weights_of(
-        Content.of(update(section(vector.tobytes(), MANIFEST, arrays=MANIFEST.arrays))), expected
-    )
-    assert manifest == MANIFEST
-    assert found.tobytes() == vector.tobytes()
+    found = checked(update(section(vector.tobytes(), MANIFEST, arrays=MANIFEST.arrays)), FIRST)
+    assert found.manifest == MANIFEST
+    assert found.delta.values.tobytes() == vector.tobytes()
 
 
 def test_first_weights_without_arrays() -> None:
@@ -169,16 +256,19 @@ def test_first_weights_whose_arrays_are_no_manifest() -> None:
     assert "at most 8589934592" in detail
 
 
-def test_first_weights_with_another_manifest_than_they_say_or_than_the_run_has() -> None:
+def test_first_weights_with_another_manifest_than_they_say() -> None:
     other = Manifest(arrays=(ArraySpec(name="a", shape=(9,)),))
     says = update(section(values().tobytes(), MANIFEST.digest, arrays=other.arrays))
-    assert first_refused(says)[0] == first_refused(says, None)[0] == "wrong-manifest"
-    honest = update(section(values().tobytes(), other.digest, arrays=other.arrays))
-    reason, detail = first_refused(honest)
-    assert reason == "wrong-manifest"
-    assert MANIFEST.digest[:12] in detail
-    assert other.digest[:12] in detail
-    assert first_weights_of(Content.of(honest), None)[0] == other
+    assert first_refused(says) == (
+        "wrong-manifest",
+        f"weights.manifest: {MANIFEST.digest[:12]}, expected {other.digest[:12]}",
+    )
+
+
+def test_first_weights_that_no_receiver_would_take() -> None:
+    huge = (ArraySpec(name="a", shape=(2**30,)),)
+    bad = update(section(b"", Manifest(arrays=huge), arrays=huge))
+    assert first_refused(bad) == ("wrong-size", "weights: 4294967296 bytes, expected at most 2147483648")
 
 
 def test_first_weights_of_another_size() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,78 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_aggregator.aggregation.strategies import registry
-from fl_aggregator.aggregation.worker import AggregationWorker, JobDone
-from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.settings import Settings
-from fl_aggregator.storage.checkpoint import Checkpoints, Model
-from fl_aggregator.storage.disk_space import DiskFull
-from fl_aggregator.storage.run_directory import RunDirectory
+from fl_aggregator.storage.checkpoint import Checkpoints
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import Vector, manifest_of
-from fl_shared.transfer.upload_scheduler import Granted
+from fl_shared.tensors.manifest import Vector
 from tests.support import builders
+from tests.support.aggregation_harness import BASE, CHUNK, REFERENCE, Incarnation
 from tests.support.builders import facts_of
-
-SETTINGS = Settings(task="digits", clients=4, per_round=3, rounds=5)
-BASE = Model.of(
-    manifest_of({"a": np.zeros((30, 50), "<f4"), "b": np.zeros(7, "<f4")}),
-    np.random.default_rng(0).normal(size=1507).astype("<f4"),
-)
-REFERENCE = m.ModelReference(version=0, digest=BASE.digest)
-CHUNK = 1024
-
-
-class Incarnation:
-    """One incarnation of an aggregator's workshop, which ends without a word."""
-
-    def __init__(self, path: Path, version: int | None) -> None:
-        self.directory = RunDirectory(path, resume=(path / "run.json").exists())
-        (path / "run.json").touch()
-        self.done: queue.SimpleQueue[JobDone] = queue.SimpleQueue()
-        self.granted: list[Granted] = []
-        self.full: list[DiskFull] = []
-        strategy = registry.load("fedavg")
-        self.workshop = AggregationWorker(
-            SETTINGS, strategy, self.directory, self.granted.append, self.done.put
-        )
-        if version == 0:
-            self.workshop.averaging.add(0, BASE)
-
-    def next(self) -> JobDone:
-        """What the thread has done next; everything that comes of it is performed. What found no room is done again."""
-        done = self.done.get(timeout=20)
-        assert done.error is None, done.error
-        if done.again is not None:
-            assert done.full is not None
-            self.full.append(done.full)
-            done.again()
-            done = JobDone()  # lets go of the bytes
-            return self.next()
-        if isinstance(done.event, on.UpdateKept):
-            self.workshop.fold(done.event.update)
-        self.workshop.settle(done, 0.0)
-        return done
-
-    def accept(self, *updates: m.Update) -> tuple[on.UpdateFacts, ...]:
-        for update in updates:
-            self.workshop.keep(facts_of(update), update)
-            assert isinstance(self.next().event, on.UpdateKept)
-            assert self.next().folded is not None
-        return tuple(map(facts_of, updates))
-
-    def average(self, updates: tuple[on.UpdateFacts, ...], round_number: int = 1, version: int = 1) -> str:
-        base = None if version == 0 else REFERENCE
-        self.workshop.average(do.Average(round_number, version, base, updates))
-        event = self.next().event
-        assert isinstance(event, on.ModelMade)
-        return event.digest
-
-    def end(self) -> None:
-        self.workshop.close()
-        self.directory.close()
-
 
 Incarnations = Callable[..., Incarnation]
 
@@ -133,7 +67,7 @@ ALL = tuple(map(facts_of, UPDATES))
 @pytest.fixture
 def undisturbed(tmp_path: Path) -> str:
     incarnation = Incarnation(tmp_path / "undisturbed", 0)
-    incarnation.workshop.begin_round(REFERENCE)
+    incarnation.workshop.begin_round(REFERENCE, "f32")
     digest = incarnation.average(incarnation.accept(*UPDATES))
     incarnation.end()
     return digest
@@ -147,10 +81,10 @@ def test_what_was_accepted_is_folded_again_and_the_model_is_the_same(
     incarnations: Incarnations, undisturbed: str, accepted: int
 ) -> None:
     first = incarnations()
-    first.workshop.begin_round(REFERENCE)
+    first.workshop.begin_round(REFERENCE, "f32")
     held = first.accept(*UPDATES[:accepted])
     second = incarnations()
-    second.workshop.begin_round(REFERENCE)
+    second.workshop.begin_round(REFERENCE, "f32")
     assert second.workshop.restore(1, reversed(held)) == ()
     second.accept(*UPDATES[accepted:])
     assert second.average(ALL) == undisturbed
@@ -160,10 +94,10 @@ def test_the_first_weights_are_taken_up_again(incarnations: Incarnations) -> Non
     """Nothing but their own file knows what arrays they are made of."""
     weights = update("3", 4, base=None)
     first = incarnations(None)
-    first.workshop.begin_round(None)
+    first.workshop.begin_round(None, "f32")
     held = first.accept(weights)
     second = incarnations(None)
-    second.workshop.begin_round(None)
+    second.workshop.begin_round(None, "f32")
     assert second.workshop.restore(0, held) == ()
     assert second.average(held, 0, 0) == weights.digest
     read = Checkpoints(second.directory.path).read(0)
@@ -176,7 +110,7 @@ def test_an_update_that_is_not_what_was_accepted_is_told_and_sent_again(
     incarnations: Incarnations, undisturbed: str, how: str
 ) -> None:
     first = incarnations()
-    first.workshop.begin_round(REFERENCE)
+    first.workshop.begin_round(REFERENCE, "f32")
     held = first.accept(*UPDATES)
     folder = first.directory.path / "spool" / "1"
     path, whole = folder / "1.update", (folder / "1.update").read_bytes()
@@ -192,7 +126,7 @@ def test_an_update_that_is_not_what_was_accepted_is_told_and_sent_again(
     if how == "gone":
         path.unlink()
     second = incarnations()
-    second.workshop.begin_round(REFERENCE)
+    second.workshop.begin_round(REFERENCE, "f32")
     assert second.workshop.restore(1, held) == ("1",)
     assert sorted(path.name for path in folder.iterdir()) == ["0.update", "2.update"]
     second.accept(UPDATES[1])
@@ -201,13 +135,13 @@ def test_an_update_that_is_not_what_was_accepted_is_told_and_sent_again(
 
 def test_an_upload_goes_on_where_it_was(incarnations: Incarnations, undisturbed: str) -> None:
     first = incarnations()
-    first.workshop.begin_round(REFERENCE)
+    first.workshop.begin_round(REFERENCE, "f32")
     held = first.accept(*UPDATES[:2])
     third = UPDATES[2]
     assert first.workshop.receive(offer_of(third), facts_of(third), 0.0) is None
     send(first, third, 0, 3, 4)
     second = incarnations()
-    second.workshop.begin_round(REFERENCE)
+    second.workshop.begin_round(REFERENCE, "f32")
     assert second.workshop.restore(1, held) == ()
     assert second.workshop.receive(offer_of(third), facts_of(third), 0.0) is None
     assert [grant.chunks for grant in second.granted] == [(1, 2, 5)]
@@ -223,13 +157,13 @@ def test_an_upload_whose_file_lies_about_it_is_sent_anew(
 ) -> None:
     """Its checksums are right, and still it is not the update: that is not the edge's fault, as far as we know."""
     first = incarnations()
-    first.workshop.begin_round(REFERENCE)
+    first.workshop.begin_round(REFERENCE, "f32")
     third = UPDATES[2]
     wrong = update("2", 99).model_copy(update={"digest": third.digest})
     first.workshop.receive(offer_of(third), facts_of(third), 0.0)
     send(first, wrong, *range(6))
     second = incarnations()
-    second.workshop.begin_round(REFERENCE)
+    second.workshop.begin_round(REFERENCE, "f32")
     second.workshop.restore(1, ())
     assert second.workshop.receive(offer_of(third), facts_of(third), 0.0) == facts_of(third)
     second.workshop.keep(facts_of(third), None)
@@ -246,13 +180,13 @@ def test_an_upload_whose_file_lies_about_it_is_sent_anew(
 
 def test_the_second_wrong_digest_is_the_edges(incarnations: Incarnations) -> None:
     first = incarnations()
-    first.workshop.begin_round(REFERENCE)
+    first.workshop.begin_round(REFERENCE, "f32")
     third = UPDATES[2]
     wrong = update("2", 99).model_copy(update={"digest": third.digest})
     first.workshop.receive(offer_of(third), facts_of(third), 0.0)
     send(first, wrong, 0)
     second = incarnations()
-    second.workshop.begin_round(REFERENCE)
+    second.workshop.begin_round(REFERENCE, "f32")
     second.workshop.restore(1, ())
     second.workshop.receive(offer_of(third), facts_of(third), 0.0)
     for expected in (None, on.UpdateUnusable):
@@ -283,7 +217,7 @@ def test_an_update_that_finds_no_room_is_kept_as_soon_as_there_is(
     incarnations: Incarnations, undisturbed: str, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
     incarnation = incarnations()
-    incarnation.workshop.begin_round(REFERENCE)
+    incarnation.workshop.begin_round(REFERENCE, "f32")
     incarnation.accept(*UPDATES[:2])
     full_at_first(monkeypatch, "replace" if whole else "rename", 3)
     if whole:
@@ -302,7 +236,7 @@ def test_a_model_that_finds_no_room_is_not_lost(
     incarnations: Incarnations, undisturbed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     incarnation = incarnations()
-    incarnation.workshop.begin_round(REFERENCE)
+    incarnation.workshop.begin_round(REFERENCE, "f32")
     incarnation.accept(*UPDATES)
     full_at_first(monkeypatch, "replace", 3)
     assert incarnation.average(ALL) == undisturbed
@@ -321,7 +255,7 @@ def test_another_error_of_the_disk_ends_the_run(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     incarnation = incarnations()
-    incarnation.workshop.begin_round(REFERENCE)
+    incarnation.workshop.begin_round(REFERENCE, "f32")
     monkeypatch.setattr(Path, "replace", broken)
     incarnation.workshop.keep(ALL[0], UPDATES[0])
     done = incarnation.done.get(timeout=20)

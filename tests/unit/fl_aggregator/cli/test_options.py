@@ -20,6 +20,7 @@ from fl_mqtt.simulation.cli import OF_EDGES, simulate
 from fl_shared.cli.headings import HEADINGS, OPTIONS, OTHER, heading_of
 from fl_shared.errors import UserError
 from fl_shared.protocol.partition_scheme import SCHEMES
+from fl_shared.tensors.encodings.registry import ENCODINGS
 from scripts import options_document
 
 ROOT = Path(__file__).parents[4]
@@ -52,8 +53,12 @@ def headings_in(text: str) -> list[str]:
 
 
 def test_every_setting_is_an_option() -> None:
-    """The prefix comes with the options that say how to reach the broker: a kit names it, too."""
-    assert Settings.model_fields.keys() - OPTIONS_OF_RUN.keys() == {"prefix"}
+    """The prefix comes with the options that say how to reach the broker: a kit names it, too.
+
+    An option for the encoding would have one value.
+    """
+    assert Settings.model_fields.keys() - OPTIONS_OF_RUN.keys() == {"prefix", "encoding"}
+    assert len(ENCODINGS) == 1
     assert parameters(start).keys() >= OPTIONS_OF_RUN.keys()
     assert OPTIONS_OF_RUN.keys() - parameters(simulate).keys() == {"require_sealed"}
 

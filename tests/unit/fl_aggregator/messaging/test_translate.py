@@ -7,8 +7,10 @@ from typing import Any, cast
 import msgpack
 import pytest
 
-from fl_aggregator.messaging.translate import MessageRejected, event_from, unusable
+from fl_aggregator.messaging.translate import MessageRejected, event_from, selected, unusable
+from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
+from fl_aggregator.settings import Settings
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -105,3 +107,19 @@ def test_what_is_not_of_this_run_is_dropped_under_the_name_of_whose_it_is(
     assert claim is not None
     with pytest.raises(MessageRejected, match=detail.partition(":")[0]):
         unusable(topic, claim, "x", SCOPE, 0.0)
+
+
+def test_4_8_the_encodings_of_a_registration_are_read() -> None:
+    message = MESSAGES["register-first"][1].model_copy(update={"encodings": ("f32", "q8")})
+    event = event_from(t.RegisterTopic("7"), message, SCOPE, 3.0, 10)
+    assert isinstance(event, on.Registered)
+    assert event.encodings == ("f32", "q8")
+
+
+def test_5_12_a_selection_names_the_encoding_of_its_round() -> None:
+    announced = do.AnnounceRound(1, m.ModelReference(version=0, digest="a" * 64), "q8", ("7",), 60.0)
+    message = selected(announced, Settings(), SCOPE, 0.0, 2**20)
+    assert message.encoding == "q8"
+    assert codec.decode(t.SelectedTopic(1), codec.encode(message)) == message, (
+        "an edge can read what it lacks"
+    )

@@ -42,6 +42,7 @@ def client(part: int | None = None, **fields: object) -> Client:
         "session": "s",
         "device": "d",
         "roles": ("train",),
+        "encodings": ("f32",),
         "since": 0.0,
         "part": part,
         "manifest": "M",

@@ -14,7 +14,6 @@ from fl_aggregator.settings import Settings
 from fl_aggregator.storage.append_log import LineFile
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.run_directory import HISTORY, RunDirectory, new_record
-from fl_shared.tensors.manifest import WIRE_DTYPE
 from tests.support.samples import DATA, MANIFEST
 
 FULL = """
@@ -69,7 +68,7 @@ def test_with_power_all_of_a_run_is_on_the_disk(
     monkeypatch.setattr(os, "fsync", fsync)
     directory = RunDirectory(tmp_path / "run", durability)  # type: ignore[arg-type]
     directory.write_run(new_record(Settings(durability=durability)))
-    directory.checkpoints.write(0, Model.of(MANIFEST, np.frombuffer(DATA, WIRE_DTYPE)))
+    directory.checkpoints.write(0, Model.of(MANIFEST, np.frombuffer(DATA, "<f4")))
     directory.append_history({"round": 1})
     directory.close()
     assert (tmp_path / "run" / HISTORY).read_text() == '{"round": 1}\n'

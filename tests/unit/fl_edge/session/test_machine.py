@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_edge.session.effects import Fetch, Send, SendChunks, Train
+from fl_edge.session.effects import Fetch, LogNotice, Send, SendChunks, Train
 from fl_edge.session.events import Trained
 from fl_edge.session.machine import next_due
 from fl_edge.session.state import (
@@ -621,6 +621,31 @@ def test_pauses_differ_between_edges_and_repeat_for_one() -> None:
     pauses = {retry_delay(str(client), 3, 1.0) for client in range(100)}
     assert len(pauses) == 100
     assert retry_delay("7", 3, 1.0) == retry_delay("7", 3, 1.0)
+
+
+# --- 4.8 and 5.12 -----------------------------------------------------------------------------------------
+
+
+def test_4_8_both_registrations_offer_the_encodings_of_the_edge() -> None:
+    script = SessionScript(identity(encodings=("f32", "q8")))
+    registrations = [
+        message for line in READY for message in sent(script.do(line)) if isinstance(message, m.Registration)
+    ]
+    assert [(one.run, one.encodings) for one in registrations] == [
+        (None, ("f32", "q8")),
+        ("R", ("f32", "q8")),
+    ]
+
+
+def test_5_12_an_edge_that_does_not_know_the_encoding_of_the_round_says_so() -> None:
+    script = ready()
+    [failed] = sent(script.do("selected 1 encoding=q8"))
+    assert isinstance(failed, m.TrainingFailed)
+    assert (failed.round, failed.detail) == (
+        1,
+        "encoding: 'q8' in the selection, but this edge can send updates in 'f32'",
+    )
+    assert [type(effect) for effect in script.do("selected 2")] == [LogNotice, LogNotice, Fetch]
 
 
 # --- 5.11 and predictions ---------------------------------------------------------------------------------

@@ -13,8 +13,10 @@ from safetensors.numpy import load_file
 
 from fl_edge.session.state import PendingUpdate
 from fl_edge.storage import update_store
+from fl_shared.tensors.encodings.registry import ENCODINGS
 from fl_shared.tensors.sections import ModelSection
 from tests.support.builders import finished_update
+from tests.support.encodings import Float16
 from tests.support.samples import DATA, MANIFEST
 from tests.support.session_script import SessionScript, update
 
@@ -42,6 +44,19 @@ def test_sections_of_several_lengths(tmp_path: Path) -> None:
     both = finished_update(*sections, examples=1, steps=2, seconds=3.0, metrics=one.update.metrics)
     update_store.write(path, "7", PendingUpdate(one.selected, both))
     assert update_store.read(path, "7") == PendingUpdate(one.selected, both)
+
+
+def test_a_section_in_another_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its length is that of the encoding, and other tools see bytes."""
+    monkeypatch.setitem(ENCODINGS, "f16", Float16())
+    path, one = tmp_path / update_store.FILE_NAME, finished()
+    half = Float16().encode(np.frombuffer(DATA, "<f4"), seed=0)
+    both = finished_update(
+        ModelSection("control", MANIFEST, half, "f16"), ModelSection("weights", MANIFEST, DATA)
+    )
+    update_store.write(path, "7", PendingUpdate(one.selected, both))
+    assert update_store.read(path, "7") == PendingUpdate(one.selected, both)
+    assert load_file(path)["control"].tobytes() == half
 
 
 def test_its_data_lives_on_when_it_is_forgotten(tmp_path: Path) -> None:

@@ -265,15 +265,17 @@ def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socke
     manifest: Manifest = local_training.initial_weights(load_task("digits"), 0)[0]
     frames: list[protocol.ToWorker | protocol.FromWorker] = [
         protocol.RunJob(1, protocol.LoadJob("e", "digits", None)),
-        protocol.RunJob(2, protocol.TrainJob("e", "digits", partition(), "d0", training_settings(), 7)),
+        protocol.RunJob(
+            2, protocol.TrainJob("e", "digits", partition(), "d0", training_settings(), 7, "f16")
+        ),
         protocol.RunJob(3, protocol.EvaluateJob("e", "digits", "holdout", partition(), "d0")),
-        CacheModel("d", manifest, SharedBytes.of(bytes(range(256)))),
+        CacheModel("d", manifest, SharedBytes.of(bytes(range(256))), "f16"),
         protocol.CancelJob(4),
         protocol.Ready(),
         protocol.JobFinished(
             5,
             TrainOutcome(
-                manifest, SharedBytes.of(b"\xff"), "d", 3, 4, 0.5, UpdateMetrics(train={"loss": 0.1})
+                manifest, SharedBytes.of(b"\xff"), "d", 3, 4, 0.5, UpdateMetrics(train={"loss": 0.1}), "f16"
             ),
             0.25,
         ),

@@ -96,9 +96,11 @@ def test_who_is_selected_is_said(caplog: pytest.LogCaptureFixture) -> None:
     display = Display(Console(file=io.StringIO()), "run", live=False)
     display.follow(Aggregator())
     names = tuple(str(n) for n in range(25))
-    display.observe(new_run(Settings()), (AnnounceRound(0, None, ("3",), 1.0),), 0.0)
+    display.observe(new_run(Settings()), (AnnounceRound(0, None, "f32", ("3",), 1.0),), 0.0)
     display.observe(
-        new_run(Settings()), (AnnounceRound(1, ModelReference(version=0, digest="a" * 64), names, 1.0),), 0.0
+        new_run(Settings()),
+        (AnnounceRound(1, ModelReference(version=0, digest="a" * 64), "f32", names, 1.0),),
+        0.0,
     )
     assert caplog.messages[0] == "round 0: edge 3 will create the initial weights"
     assert caplog.messages[1].startswith("round 1: selected 0, 1, ")

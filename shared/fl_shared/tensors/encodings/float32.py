@@ -1,0 +1,52 @@
+"""``f32``: each value as a little-endian IEEE 754 binary32, one after the other; nothing is lost."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+
+from fl_shared.tensors.encodings.interface import Buffer, NotFiniteError, TooLargeError
+from fl_shared.tensors.manifest import Vector, magnitude
+
+_DTYPE: Final = np.dtype("<f4")
+
+
+class Float32:
+    """On a little-endian processor neither `encode` nor `decode` copies: both give views."""
+
+    name: Literal["f32"] = "f32"
+    lossy = False
+    granularity: int = _DTYPE.itemsize
+
+    def size(self, values: int) -> int:
+        """Four bytes for each value."""
+        return values * _DTYPE.itemsize
+
+    def encode(self, vector: Vector, seed: int) -> memoryview:  # noqa: ARG002  nothing here is random
+        """The bytes of ``vector``."""
+        return np.ascontiguousarray(vector, _DTYPE).view(np.uint8).data
+
+    def decode(self, data: Buffer, out: Vector | None = None) -> Vector:
+        """The values in ``data``; without ``out`` a view of it."""
+        if len(data) % _DTYPE.itemsize:
+            raise ValueError(f"{len(data)} bytes, expected a multiple of {_DTYPE.itemsize}")
+        values = np.frombuffer(data, _DTYPE).astype(np.float32, copy=False)
+        if out is None:
+            return values
+        out[:] = values
+        return out
+
+    def check(self, data: Buffer, most: float) -> float:
+        """One pass for each extreme, without a temporary vector."""
+        values = self.decode(data)
+        largest = magnitude(values)
+        if not np.isfinite(largest):
+            index = int(np.argmin(np.isfinite(values)))
+            raise NotFiniteError(index, float(values[index]))
+        if largest > most:
+            raise TooLargeError(largest)
+        return largest
+
+
+FLOAT32: Final = Float32()

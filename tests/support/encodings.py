@@ -1,0 +1,31 @@
+"""An encoding that the product does not have, to show that nothing but an encoding knows how long a value is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fl_shared.tensors.encodings.float32 import FLOAT32
+from fl_shared.tensors.encodings.interface import Buffer
+from fl_shared.tensors.manifest import Vector
+
+
+class Float16:
+    """``f16``: little-endian binary16."""
+
+    name = "f16"
+    lossy = True
+    granularity = 2
+
+    def size(self, values: int) -> int:
+        return 2 * values
+
+    def encode(self, vector: Vector, seed: int) -> memoryview:  # noqa: ARG002  it rounds to the nearest
+        return vector.astype("<f2").view(np.uint8).data
+
+    def decode(self, data: Buffer, out: Vector | None = None) -> Vector:
+        out = np.empty(len(data) // 2, np.float32) if out is None else out
+        out[:] = np.frombuffer(data, "<f2")
+        return out
+
+    def check(self, data: Buffer, most: float) -> float:
+        return FLOAT32.check(FLOAT32.encode(self.decode(data), seed=0), most)
