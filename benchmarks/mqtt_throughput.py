@@ -32,8 +32,8 @@ from typing import Any, Final, get_args
 
 from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_shared.errors import QueueFull
-from fl_shared.mqtt.address import BrokerAddress, Scheme
-from fl_shared.mqtt.events import ConnectionSettings, Event, Received, Subscribed
+from fl_shared.mqtt.address import BrokerAddress, UrlScheme
+from fl_shared.mqtt.events import ConnectionEvent, ConnectionSettings, Received, Subscribed
 from fl_shared.mqtt.network import Network
 from fl_shared.security.tls import Tls
 from fl_shared.system.mosquitto import (
@@ -81,7 +81,7 @@ def certified(directory: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def broker(directory: Path, scheme: Scheme) -> Iterator[str]:
+def broker(directory: Path, scheme: UrlScheme) -> Iterator[str]:
     port = free_port()
     file, log = directory / "mosquitto.conf", directory / "mosquitto.log"
     address = BrokerAddress(LOOPBACK, port, scheme=scheme, path="/mqtt" if scheme in ("ws", "wss") else "")
@@ -123,7 +123,7 @@ def subscriber(reach: ConnectionSettings, size: int, count: int) -> None:
     ready, done = threading.Event(), threading.Event()
     left, at = count, 0.0
 
-    def take(event: Event) -> None:
+    def take(event: ConnectionEvent) -> None:
         nonlocal left, at
         match event:
             case Subscribed():
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="bytes of a message")
     parser.add_argument("--runs", type=int, default=7, help="of each kind; the median counts")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long a run of stock paho takes")
-    parser.add_argument("--transport", choices=get_args(Scheme), default="mqtt")
+    parser.add_argument("--transport", choices=get_args(UrlScheme), default="mqtt")
     parser.add_argument("--subscriber", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.subscriber:

@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
 
 def summary(arguments: argparse.Namespace, directory: Path, watched: dict[str, Watched]) -> dict[str, Any]:
     events = [json.loads(line) for line in (directory / "run" / "journal.jsonl").read_text().splitlines()]
-    commits = [event["now"] for event in events if event["event"] == "ModelMade"]
+    commits = [event["now"] for event in events if event["event"] == "ModelCreated"]
     periods = [after - before for before, after in itertools.pairwise(commits[arguments.warm_up :])]
     seconds = statistics.median(periods)
     lines = [json.loads(line) for line in (directory / "run" / "history.jsonl").read_text().splitlines()]

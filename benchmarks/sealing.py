@@ -106,7 +106,7 @@ class Site:
     def __init__(self, directory: Path, edges: int) -> None:
         wanted: list[tuple[str, tuple[Any, ...]]] = [(str(number), ("train",)) for number in range(edges)]
         place = BrokerLocation(hosts=(LOOPBACK,), port=free_port(), prefix="fl", passwords=False, days=30)
-        self.made, _ = kits.begin(directory / "kits", place, wanted, force=False)
+        self.made, _ = kits.create_provision(directory / "kits", place, wanted, force=False)
         self.files = directory / "files"
         self.files.mkdir()
         for account in self.made.register.accounts:
@@ -181,7 +181,7 @@ def run(arguments: argparse.Namespace, site: Site, setup: str, plain: str, direc
     if done.returncode != 0:
         raise SystemExit(f"the aggregator ended with {done.returncode}:\n{log.read_text()[-2000:]}")
     events = [json.loads(line) for line in (directory / "run" / "journal.jsonl").read_text().splitlines()]
-    commits = [event["now"] for event in events if event["event"] == "ModelMade"]
+    commits = [event["now"] for event in events if event["event"] == "ModelCreated"]
     return [after - before for before, after in itertools.pairwise(commits[arguments.warm_up :])]
 
 

@@ -32,7 +32,7 @@ class Watch:
     """Everything that is published under a prefix, and when it came."""
 
     def __init__(self, network: Network, url: str) -> None:
-        self._events: queue.SimpleQueue[tuple[float, mqtt.Event]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[float, mqtt.ConnectionEvent]] = queue.SimpleQueue()
         settings = mqtt.ConnectionSettings(BrokerAddress.parse(url))
         self._connection = network.connect(
             settings, lambda event: self._events.put((time.perf_counter(), event))

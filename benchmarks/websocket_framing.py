@@ -32,7 +32,7 @@ import wsproto
 from wsproto import events
 
 from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.websocket import BUFFER, MAX_FRAME, WebSocket
+from fl_shared.mqtt.websocket import BUFFER_SIZE, MAX_FRAME_PAYLOAD, WebSocket
 
 ADDRESS: Final = BrokerAddress("localhost", 9001, scheme="ws", path="/mqtt")
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -56,18 +56,18 @@ class WsprotoSocket:
         self._inbox: deque[memoryview] = deque()
         request = events.Request(host=ADDRESS.host_and_port, target=ADDRESS.path, subprotocols=["mqtt"])
         self._sock.sendall(self._connection.send(request))
-        self._connection.receive_data(self._sock.recv(BUFFER))
+        self._connection.receive_data(self._sock.recv(BUFFER_SIZE))
         if not isinstance(next(iter(self._connection.events())), events.AcceptConnection):
             raise SystemExit("the peer accepts no WebSocket")
 
     def send(self, data: memoryview) -> int:
-        part = data[:MAX_FRAME]
+        part = data[:MAX_FRAME_PAYLOAD]
         self._sock.sendall(self._connection.send(events.BytesMessage(data=part)))  # type: ignore[arg-type, unused-ignore]
         return len(part)
 
     def recv_into(self, view: memoryview) -> int:
         while not self._inbox:
-            received = self._sock.recv(BUFFER)
+            received = self._sock.recv(BUFFER_SIZE)
             if not received:
                 return 0
             self._connection.receive_data(received)

@@ -19,7 +19,7 @@ from fl_shared.protocol import partition_scheme, topics
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import KnownEncoding
 
-SPARE_CLIENTS: Final = 10_000
+EXTRA_CLIENTS: Final = 10_000
 """So many clients are remembered beyond those that the run has parts for, unless it is said otherwise. A flood of
 made-up names must fill neither the memory nor the time: much of what is done with a roster looks at all of it."""
 PER_ROUND: Final = 10
@@ -97,7 +97,7 @@ class Settings(BaseModel):
         Option(SECURITY, "Reject an update that contains a larger value.")] = 100.0
     max_clients: Annotated[int | None, Field(ge=1, le=2_000_000),
         Option(SECURITY, "Maximum number of known edges, in all roles; idle ones are forgotten to make room.",
-               default=f"{SPARE_CLIENTS:,} beyond --clients")] = None
+               default=f"{EXTRA_CLIENTS:,} beyond --clients")] = None
     # fmt: on
 
     @model_validator(mode="before")
@@ -165,7 +165,7 @@ class Settings(BaseModel):
     @property
     def known_at_most(self) -> int:
         """Clients on the roster, of whatever role."""
-        return self.clients + SPARE_CLIENTS if self.max_clients is None else self.max_clients
+        return self.clients + EXTRA_CLIENTS if self.max_clients is None else self.max_clients
 
     @property
     def scale_bits(self) -> int:
@@ -211,7 +211,7 @@ def options_of_run() -> dict[str, Option]:
     }
 
 
-def parse(**values: object) -> Settings:
+def parse_settings(**values: object) -> Settings:
     """``Settings`` from command-line values. Raises ``UserError`` naming the option and what was expected."""
     try:
         return Settings.model_validate({name: v for name, v in values.items() if v is not None})

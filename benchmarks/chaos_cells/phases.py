@@ -78,7 +78,7 @@ def _has_last_round(stage: Stage) -> bool:
 
 
 def _made(stage: Stage) -> bool:
-    return bool(stage.watch.events("ModelMade", round=ROUND))
+    return bool(stage.watch.events("ModelCreated", round=ROUND))
 
 
 PHASES: Final = (

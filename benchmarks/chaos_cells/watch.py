@@ -117,7 +117,7 @@ class Watch:
     def kept(self, number: int) -> dict[str, float]:
         """Who has an update in the round, and since when."""
         found: dict[str, float] = {}
-        for at, event in self.events("UpdateKept"):
+        for at, event in self.events("UpdateStored"):
             if event["update"]["round"] == number:
                 found.setdefault(event["update"]["client"], at)
         return found

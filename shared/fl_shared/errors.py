@@ -38,7 +38,7 @@ class BrokerRefused(UserError):
     """The broker's answer to CONNECT is a refusal that stays (user, password, client id)."""
 
 
-class SpeaksTls(ConnectionError):
+class ServerRequiresTls(ConnectionError):
     """What was asked without TLS answers with TLS."""
 
 

@@ -24,7 +24,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 from fl_shared.tensors.sections import ModelSection
-from fl_shared.transfer.publication import Publication, publication
+from fl_shared.transfer.publication import ModelPublication, model_publication
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.samples import MESSAGES
@@ -101,7 +101,7 @@ def test_an_edge_goes_on_whatever_its_aggregator_says(
         wire.select(0, ("7",), None)
         tested.first = wire.expect(m.Update, 20, round=0)
         wire.answer(tested.first)
-        good = publication(sections_of(tested.first), CHUNK)
+        good = model_publication(sections_of(tested.first), CHUNK)
         wire.publish_model(good, 0)
         tested.train_normally(good.digest)
 
@@ -254,7 +254,7 @@ def bad_models(tested: EdgeUnderTest) -> None:
     tested.expect_failure(tested.select(model.digest), "value 5 is nan", "expected a finite number")
 
     # Another model than this task's.
-    model = publication(
+    model = model_publication(
         [ModelSection("weights", Manifest(arrays=(ArraySpec(name="x", shape=(10,)),)), bytes(40))], CHUNK
     )
     put(tested, model)
@@ -296,7 +296,7 @@ def bad_models(tested: EdgeUnderTest) -> None:
     tested.expect_failure(number, "16 messages were not valid")
 
 
-def clear_until_given_up(tested: EdgeUnderTest, model: Publication, number: int) -> None:
+def clear_until_given_up(tested: EdgeUnderTest, model: ModelPublication, number: int) -> None:
     """Again and again, since the first time may be before the edge has subscribed."""
 
     def given_up() -> bool:
@@ -307,15 +307,17 @@ def clear_until_given_up(tested: EdgeUnderTest, model: Publication, number: int)
     wait_until(given_up, 10, "its giving up")
 
 
-def of_vector(tested: EdgeUnderTest, weights: Vector) -> Publication:
-    return publication([ModelSection("weights", tested.manifest, weights.astype("<f4").tobytes())], CHUNK)
+def of_vector(tested: EdgeUnderTest, weights: Vector) -> ModelPublication:
+    return model_publication(
+        [ModelSection("weights", tested.manifest, weights.astype("<f4").tobytes())], CHUNK
+    )
 
 
-def other_model(tested: EdgeUnderTest, shift: float) -> Publication:
+def other_model(tested: EdgeUnderTest, shift: float) -> ModelPublication:
     return of_vector(tested, tested.weights + np.float32(shift))
 
 
-def chunk_of(model: Publication, index: int, wire: SimulatedAggregator) -> dict[str, Any]:
+def chunk_of(model: ModelPublication, index: int, wire: SimulatedAggregator) -> dict[str, Any]:
     return model.chunk(index, **wire.envelope()).model_dump()
 
 
@@ -337,7 +339,7 @@ LARGEST = {
 
 def put(
     tested: EdgeUnderTest,
-    model: Publication,
+    model: ModelPublication,
     chunks: dict[int, dict[str, Any]] | None = None,
     manifest: dict[str, Any] | None = None,
 ) -> None:

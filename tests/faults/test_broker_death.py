@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from fl_aggregator.messaging.connections import Connections
-from fl_aggregator.messaging.inbox import Arrival, Inbox
-from fl_shared.cli.broker_access import BrokerReach
+from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.envelope import Scope
+from fl_shared.protocol.envelope import EnvelopeSource
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
@@ -148,8 +148,8 @@ def test_the_aggregator_is_born_again_when_it_listens_to_updates(
     mosquitto: Mosquitto, network: Network
 ) -> None:
     """An edge that is admitted offers its update at once, and again only after five seconds or more."""
-    inbox = Inbox(lambda received: Arrival(None, received))
-    links = Connections(network, BrokerReach(mosquitto.address), "fl", Scope("R", 1), inbox)
+    inbox = Inbox(lambda received: AdmittedMessage(None, received))
+    links = Connections(network, BrokerAccess(mosquitto.address), "fl", EnvelopeSource("R", 1), inbox)
     with Client(mosquitto.endpoint, "fl/aggregator") as seen:
         links.connect(10)
         links.connect_updates()

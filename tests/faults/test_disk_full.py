@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import save
 
 from fl_aggregator.storage.checkpoint import sha256
-from fl_aggregator.storage.disk_space import has_room
+from fl_aggregator.storage.disk_space import has_space
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from tests.support import builders, programs, synthetic_run
@@ -82,11 +82,11 @@ def until_paused(observer: Client) -> m.Status:
 
 def test_looking_for_room_sees_that_there_is_none(disk: SmallDisk) -> None:
     disk.leave(2**20)
-    assert has_room(disk.path, 2**19)
-    assert not has_room(disk.path, 2**21)
+    assert has_space(disk.path, 2**19)
+    assert not has_space(disk.path, 2**21)
     assert [path.name for path in disk.path.iterdir()] == ["ballast"]
     disk.leave(0)
-    assert not has_room(disk.path, 1)
+    assert not has_space(disk.path, 1)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fl_aggregator.messaging.rate_limits import NEWCOMERS_AT_ONCE
+from fl_aggregator.messaging.rate_limits import NEW_CLIENT_BURST
 from fl_aggregator.messaging.rejections import UNKNOWN
 from fl_aggregator.storage.checkpoint import sha256
 from fl_shared.errors import QueueFull
@@ -173,7 +173,7 @@ def test_a_flood_changes_nothing_for_those_who_train(
     journal = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
     kinds = [json.loads(line)["event"] for line in journal]
     fresh = [line for line in journal if '"fresh-' in line]
-    assert len(fresh) <= NEWCOMERS_AT_ONCE + 2 * 3 + 5 * 180
+    assert len(fresh) <= NEW_CLIENT_BURST + 2 * 3 + 5 * 180
     assert kinds.count("EdgeLost") <= 1000 * 180 / 10, "those who were never here leave few words"
     assert len(run.err.splitlines()) < 300, "a flood is not one of log lines"
     assert peak < 500 * 2**20, peak

@@ -79,7 +79,7 @@ def events(directory: Path) -> list[dict[str, Any]]:
 
 def contributions(directory: Path) -> dict[int, dict[str, str]]:
     """Which updates were accepted: each once."""
-    kept = [event["update"] for event in events(directory) if event["event"] == "UpdateKept"]
+    kept = [event["update"] for event in events(directory) if event["event"] == "UpdateStored"]
     counts = Counter((update["round"], update["client"]) for update in kept)
     assert all(count == 1 for count in counts.values()), f"accepted twice: {counts}"
     found: dict[int, dict[str, str]] = {}
@@ -199,5 +199,5 @@ def test_killed_before_each_effect_and_resumed_it_makes_the_same_model(
         dies_and_goes_on(cluster, undisturbed, boundary, "each") for boundary in range(undisturbed.effects)
     ]
     about_to = {note.split()[1] for note in notes if note != "lives"}
-    assert {"Record", "AnnounceRound", "Keep", "Reply", "Fold", "Average", "PublishModel", "PublishResult",
-            "WithdrawRound", "WriteHistory", "End"} <= about_to  # fmt: skip
+    assert {"Record", "AnnounceRound", "StoreUpdate", "SendReply", "Fold", "Average", "PublishModel", "PublishResult",
+            "WithdrawRound", "WriteHistory", "EndRun"} <= about_to  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.system.mosquitto import answers
+from fl_shared.system.mosquitto import accepts_connect
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
@@ -171,7 +171,7 @@ def test_simulate_takes_all_its_children_with_it(
             wait_until(lambda: not programs.alive(children), 10, f"the end of {children}")
         finally:
             programs.kill_all(children)
-    assert not answers("127.0.0.1", port)
+    assert not accepts_connect("127.0.0.1", port)
     assert "Traceback" not in run.err
     if len(numbers) == 1 and code == 130:
         assert run.out.splitlines()[-1] == f"resume with: fl-aggregator simulate --resume {tmp_path / 'run'}"

@@ -53,7 +53,7 @@ def nothing_is_lost(soak: SoakRun) -> None:
             match effect:
                 case do.AnnounceRound(round=number):
                     opened.add(number)
-                case do.Reply(client=client, body=do.Accept(round=number, digest=digest)):
+                case do.SendReply(client=client, body=do.Accept(round=number, digest=digest)):
                     assert accepted.setdefault(number, {}).setdefault(client, digest) == digest
                 case _:
                     pass

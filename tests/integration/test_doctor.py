@@ -65,7 +65,7 @@ def configured(*lines: str) -> pytest.MarkDecorator:
 
 def retained(broker: Mosquitto) -> dict[str, bytes]:
     """All that lies at the broker."""
-    inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
+    inbox: queue.SimpleQueue[mqtt.ConnectionEvent] = queue.SimpleQueue()
     found: dict[str, bytes] = {}
     with Network() as network:
         connection = network.connect(ConnectionSettings(broker.address), inbox.put)

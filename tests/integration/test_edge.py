@@ -23,7 +23,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import Manifest, content_digest
 from fl_shared.tensors.sections import ModelSection, model_digest
-from fl_shared.transfer.publication import publication
+from fl_shared.transfer.publication import model_publication
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.builders import partition
@@ -102,7 +102,7 @@ def test_one_edge_from_its_registration_to_predictions(
     wire.answer(first)
 
     # Version 0 in many chunks: more than one window of them.
-    model = publication(sections, chunk_size=len(sections[0].data) // 20)
+    model = model_publication(sections, chunk_size=len(sections[0].data) // 20)
     assert model.chunks > 16
     base = wire.publish_model(model, 0, evaluate="holdout")
     evaluation = wire.expect(m.Evaluation, 30)
@@ -129,7 +129,7 @@ def test_one_edge_from_its_registration_to_predictions(
     wire.expect_silence(m.Update, 1.0)
 
     weights = np.frombuffer(sections[0].data, "<f4") + delta
-    newer = publication(
+    newer = model_publication(
         [ModelSection("weights", sections[0].manifest, weights.astype("<f4").tobytes())], 2**20
     )
     wire.publish_model(newer, 1)
@@ -206,7 +206,7 @@ def test_an_edge_killed_in_training_goes_offline_and_its_workers_end(
     registered = wire.admit_fully("7")
     wire.select(0, ("7",), None)
     first = wire.expect(m.Update, 30)
-    base = wire.publish_model(publication(sections_of(first), 2**20), 0)
+    base = wire.publish_model(model_publication(sections_of(first), 2**20), 0)
     wire.answer(first)
     long = m.TrainingSettings(epochs=100_000, batch_size=32, lr=0.01, momentum=0.9, seed=0)
     wire.select(1, ("7",), base, training=long)
@@ -275,7 +275,7 @@ def test_a_fleet_is_many_edges_in_one_process(
     first = wire.expect(m.Update, 30)
     assert first.client == "3"
     wire.answer(first)
-    base = wire.publish_model(publication(sections_of(first), 2**20), 0, evaluate="test")
+    base = wire.publish_model(model_publication(sections_of(first), 2**20), 0, evaluate="test")
     assert wire.expect(m.Evaluation, 30).examples == TEST_SPLIT
     wire.select(1, names, base)
     updates = [wire.expect(m.Update, 30, round=1, client=name) for name in names]
@@ -353,7 +353,9 @@ def test_large_models_go_both_ways_in_chunks(
 
         # The base goes down in as many chunks as the broker likes.
         arrays = Manifest(arrays=section.arrays)
-        model = publication([ModelSection("weights", arrays, first)], min(2**17 - 2048, offer.chunk_size))
+        model = model_publication(
+            [ModelSection("weights", arrays, first)], min(2**17 - 2048, offer.chunk_size)
+        )
         assert model.digest == offer.digest
         assert model.chunks > 50
         base = wire.publish_model(model, 0, evaluate="holdout")

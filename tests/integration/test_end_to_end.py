@@ -312,7 +312,7 @@ def poison(client: str, run: str, session: str, number: int, base: str) -> bytes
     update = finished_update(
         section, base=base, examples=1_000_000, steps=1, seconds=0.1, metrics=m.UpdateMetrics()
     )
-    return codec.encode(upload.whole(upload.Sender(client, session, run, 1, number), 1, update))
+    return codec.encode(upload.update_message(upload.Sender(client, session, run, 1, number), 1, update))
 
 
 def test_a_forged_update_is_refused_and_changes_nothing(site: Site) -> None:

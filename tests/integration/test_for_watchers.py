@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from fl_aggregator.messaging.connections import Connections
-from fl_aggregator.messaging.inbox import Arrival, Inbox
-from fl_shared.cli.broker_access import BrokerReach
+from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.envelope import Scope
+from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests.support import programs
 from tests.support.broker import Mosquitto
@@ -166,10 +166,10 @@ def test_what_only_watchers_read_never_counts_as_a_rounds(mosquitto: Mosquitto, 
     """Neither when it is said, nor when it is said again."""
     links = Connections(
         network,
-        BrokerReach(mosquitto.address),
+        BrokerAccess(mosquitto.address),
         "fl",
-        Scope("R", 1),
-        Inbox(lambda received: Arrival(None, received)),
+        EnvelopeSource("R", 1),
+        Inbox(lambda received: AdmittedMessage(None, received)),
     )
     links.connect(10)
     links.take_over()

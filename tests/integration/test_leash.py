@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.system.child_process import Leashed
-from fl_shared.system.mosquitto import answers
+from fl_shared.system.child_process import ChildProcess
+from fl_shared.system.mosquitto import accepts_connect
 from tests.support.wait import DEADLINE, wait_until
 
 pytestmark = pytest.mark.broker
@@ -48,17 +48,17 @@ def test_the_broker_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     )
     assert parent.stdout is not None
     port = int(parent.stdout.readline())
-    assert answers("127.0.0.1", port)
+    assert accepts_connect("127.0.0.1", port)
     parent.kill()
     parent.communicate()
-    wait_until(lambda: not answers("127.0.0.1", port), 5.0, "the broker has ended")
+    wait_until(lambda: not accepts_connect("127.0.0.1", port), 5.0, "the broker has ended")
     assert "terminating" in (tmp_path / "mosquitto.log").read_text()
 
 
 def test_it_ends_also_when_the_leash_itself_is_killed(tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux tells a child that its parent has died")
-    program = Leashed([sys.executable, "-c", PRINTS_ITS_PID], tmp_path / "log")
+    program = ChildProcess([sys.executable, "-c", PRINTS_ITS_PID], tmp_path / "log")
     pid = first_number(tmp_path / "log")
     os.kill(os_parent(pid), signal.SIGKILL)
     wait_until(lambda: not alive(pid), DEADLINE, "the process has ended")
@@ -83,7 +83,7 @@ def os_parent(pid: int) -> int:
 )
 def test_the_leash_ends_with_its_program_and_its_status(tmp_path: Path, code: str, status: int) -> None:
     begin = time.monotonic()
-    program = Leashed([sys.executable, "-I", "-S", "-c", "print('out');" + code], tmp_path / "log")
+    program = ChildProcess([sys.executable, "-I", "-S", "-c", "print('out');" + code], tmp_path / "log")
     assert program.wait(5.0) == status
     assert program.poll() == status
     assert program.stop() == status
@@ -92,7 +92,7 @@ def test_the_leash_ends_with_its_program_and_its_status(tmp_path: Path, code: st
 
 
 def test_a_program_that_is_not_there_is_status_127(tmp_path: Path) -> None:
-    program = Leashed([str(tmp_path / "nothing")], tmp_path / "log")
+    program = ChildProcess([str(tmp_path / "nothing")], tmp_path / "log")
     assert program.wait(5.0) == 127
     assert "No such file" in program.log_tail()
     usage = subprocess.run(
@@ -110,7 +110,7 @@ def test_what_ignores_sigterm_is_killed_and_with_it_what_it_started(tmp_path: Pa
         "print(os.getpid(), child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    program = Leashed([sys.executable, "-c", code], tmp_path / "log")
+    program = ChildProcess([sys.executable, "-c", code], tmp_path / "log")
     first_number(tmp_path / "log")
     own_pid, child = map(int, (tmp_path / "log").read_text().split())
     assert alive(own_pid)
@@ -122,7 +122,7 @@ def test_what_ignores_sigterm_is_killed_and_with_it_what_it_started(tmp_path: Pa
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_a_leashed_program(tmp_path: Path) -> None:
-    with Leashed([sys.executable, "-c", PRINTS_ITS_PID], tmp_path / "log") as program:
+    with ChildProcess([sys.executable, "-c", PRINTS_ITS_PID], tmp_path / "log") as program:
         pid = first_number(tmp_path / "log")
         assert os.getsid(pid) != os.getsid(0)
         assert program.poll() is None

@@ -15,11 +15,11 @@ from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.mqtt.network import Network
-from fl_shared.system.child_process import Leashed
+from fl_shared.system.child_process import ChildProcess
 from fl_shared.system.mosquitto import (
     Listener,
     MosquittoChild,
-    answers,
+    accepts_connect,
     configuration,
     find_mosquitto,
     free_port,
@@ -41,7 +41,7 @@ def test_it_answers_once_it_is_there_and_is_gone_once_it_is_stopped(tmp_path: Pa
         assert broker.poll() is None
         assert f"port {broker.port}" in broker.log_tail()
     assert broker.poll() == 0
-    assert not answers("127.0.0.1", broker.port)
+    assert not accepts_connect("127.0.0.1", broker.port)
 
 
 def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_port_that_somebody_took_meanwhile_is_left_to_him(
     monkeypatch.setattr(own, "free_port", lambda: next(ports))
     with MosquittoChild(tmp_path) as broker:
         assert broker.port != mosquitto.port
-        assert answers("127.0.0.1", broker.port)
+        assert accepts_connect("127.0.0.1", broker.port)
 
 
 def test_a_broker_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,12 +105,14 @@ def test_persistence_and_more_listeners_are_taken(tmp_path: Path) -> None:
     port, other = free_port(), free_port()
     text = configuration([Listener(port, "127.0.0.1"), Listener(other, "::1")], persistence=memory)
     (tmp_path / "both.conf").write_text(text + ("user root\n" if os.geteuid() == 0 else ""))
-    with Leashed([find_mosquitto(), "-c", str(tmp_path / "both.conf")], tmp_path / "log") as process:
+    with ChildProcess([find_mosquitto(), "-c", str(tmp_path / "both.conf")], tmp_path / "log") as process:
         wait_until(
-            lambda: process.poll() is not None or answers("127.0.0.1", port), DEADLINE, "the broker answers"
+            lambda: process.poll() is not None or accepts_connect("127.0.0.1", port),
+            DEADLINE,
+            "the broker answers",
         )
         assert process.poll() is None, process.log_tail()
-        assert answers("::1", other)
+        assert accepts_connect("::1", other)
     assert (memory / "mosquitto.db").exists()
 
 

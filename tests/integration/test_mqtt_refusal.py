@@ -14,7 +14,14 @@ import pytest
 
 from fl_shared.errors import BrokerRefused, BrokerUnreachable
 from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.events import Connected, ConnectionSettings, Event, Lost, Received, Refused
+from fl_shared.mqtt.events import (
+    Connected,
+    ConnectionEvent,
+    ConnectionSettings,
+    ConnectRefused,
+    Lost,
+    Received,
+)
 from fl_shared.mqtt.network import Network
 from tests.support.broker import Mosquitto
 from tests.support.connection_harness import ConnectionHarness, connected, settings
@@ -43,7 +50,7 @@ def test_a_bad_password_is_refused_for_good(network: Network, tmp_path: Path) ->
             ) as caught:
                 one.connection.wait_connected(DEADLINE)
             assert caught.value.exit_code == 2
-            assert one.next(Refused).code == 0x87
+            assert one.next(ConnectRefused).code == 0x87
             time.sleep(0.5)
             assert broker.log().count("New connection") == attempts + 1, "it does not ask again"
             assert not one.connection.publish("a", b"")
@@ -144,7 +151,7 @@ def one_answer(sends: bytes | None) -> Iterator[int]:
 def test_a_handler_that_raises_is_our_bug_and_surfaces(shared_mosquitto: Mosquitto) -> None:
     network = Network()
 
-    def broken(event: Event) -> None:
+    def broken(event: ConnectionEvent) -> None:
         if isinstance(event, Received):
             raise ZeroDivisionError("a mistake of ours")
 

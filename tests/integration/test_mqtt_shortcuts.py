@@ -16,8 +16,8 @@ from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Received
 from fl_shared.mqtt.network import Network
 from fl_shared.mqtt.paho import fast_client
-from fl_shared.mqtt.paho.fast_client import ShortcutClient, client_class
-from fl_shared.mqtt.paho.publish_packet import LARGE
+from fl_shared.mqtt.paho.fast_client import FastClient, client_class
+from fl_shared.mqtt.paho.publish_packet import MIN_VIEW_BYTES
 from tests.support.broker import Mosquitto
 from tests.support.connection_harness import ConnectionHarness, connected
 from tests.support.wait import DEADLINE
@@ -25,16 +25,16 @@ from tests.support.wait import DEADLINE
 
 @pytest.fixture(autouse=True)
 def _looks_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(fast_client.STOCK, raising=False)
-    fast_client._fits.cache_clear()
+    monkeypatch.delenv(fast_client.STOCK_ENV, raising=False)
+    fast_client._is_supported_paho.cache_clear()
     yield
-    fast_client._fits.cache_clear()
+    fast_client._is_supported_paho.cache_clear()
 
 
 def test_the_installed_paho_is_one_they_were_written_for() -> None:
     """If this fails after an upgrade: read what changed in paho, then widen `VERSION`. All works without."""
     assert fast_client.differences() == []
-    assert client_class() is ShortcutClient
+    assert client_class() is FastClient
 
 
 @pytest.mark.parametrize("version", ["2.1.0", "2.3.0", "2.20.0", "3.0.0"])
@@ -75,10 +75,10 @@ def test_an_attribute_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_stock_paho_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(fast_client.STOCK, "1")
+    monkeypatch.setenv(fast_client.STOCK_ENV, "1")
     assert client_class() is Client
-    monkeypatch.setenv(fast_client.STOCK, "")
-    assert client_class() is ShortcutClient
+    monkeypatch.setenv(fast_client.STOCK_ENV, "")
+    assert client_class() is FastClient
 
 
 @pytest.mark.broker
@@ -92,14 +92,21 @@ def test_messages_of_all_sizes_arrive_whole_and_in_order(
     receiver: str,
 ) -> None:
     """Sizes around where small ends, the read-ahead ends and the length takes another byte; QoS mixed."""
-    monkeypatch.setenv(fast_client.STOCK, "1" if sender == "stock" else "")
+    monkeypatch.setenv(fast_client.STOCK_ENV, "1" if sender == "stock" else "")
     one = connected(network, shared_mosquitto, max_queued_bytes=2**30)
-    monkeypatch.setenv(fast_client.STOCK, "1" if receiver == "stock" else "")
+    monkeypatch.setenv(fast_client.STOCK_ENV, "1" if receiver == "stock" else "")
     other = connected(network, shared_mosquitto)
     topic = f"sizes/{sender}/{receiver}"
     other.subscribed(topic, qos=2)
     chance = random.Random(0)
-    sizes = [0, 1, 100, 127, 128, *(near + step for near in (LARGE, 65_536, 2**21) for step in range(-20, 5))]
+    sizes = [
+        0,
+        1,
+        100,
+        127,
+        128,
+        *(near + step for near in (MIN_VIEW_BYTES, 65_536, 2**21) for step in range(-20, 5)),
+    ]
     sizes += [chance.choice((10, 3_000, 40_000, 300_000)) for _ in range(200)]
     chance.shuffle(sizes)
     sent = []
@@ -112,14 +119,14 @@ def test_messages_of_all_sizes_arrive_whole_and_in_order(
     got = []
     for _ in sizes:
         received = other.next(Received)
-        assert isinstance(received.payload, memoryview if len(received.payload) >= LARGE else bytes)
+        assert isinstance(received.payload, memoryview if len(received.payload) >= MIN_VIEW_BYTES else bytes)
         got.append((received.correlation, received.qos, hashlib.sha256(received.payload).digest()))
     assert sorted(got) == sorted(sent)
     assert [one for one in got if one[1] == 1] == [one for one in sent if one[1] == 1]
 
 
 @pytest.mark.broker
-@pytest.mark.parametrize("size", [0, LARGE, 5_000_000])
+@pytest.mark.parametrize("size", [0, MIN_VIEW_BYTES, 5_000_000])
 def test_a_graceful_close_sends_messages_of_qos_0_too(
     network: Network, shared_mosquitto: Mosquitto, size: int
 ) -> None:
@@ -191,7 +198,7 @@ def test_packets_that_come_in_pieces_are_put_together(network: Network, step: in
 def test_what_is_not_mqtt_ends_the_connection(
     network: Network, monkeypatch: pytest.MonkeyPatch, client: str, bad: bytes
 ) -> None:
-    monkeypatch.setenv(fast_client.STOCK, "1" if client == "stock" else "")
+    monkeypatch.setenv(fast_client.STOCK_ENV, "1" if client == "stock" else "")
     with socket.create_server(("127.0.0.1", 0)) as server:
         held: list[socket.socket] = []
 

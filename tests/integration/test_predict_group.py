@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.security.kit import Role
+from fl_shared.security.kit import AccountRole
 from tests.support.client import Client, Endpoint
 from tests.support.programs import Program
 from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(120)]
 REQUESTS = 20
 TASK = "synthetic-1000"
 """It predicts nothing, and says so: that is an answer, too."""
-WANTED: list[tuple[str, tuple[Role, ...]]] = [
+WANTED: list[tuple[str, tuple[AccountRole, ...]]] = [
     ("0", ("train", "predict")),
     ("bad", ("train",)),
     ("kiosk", ("asker",)),

@@ -10,7 +10,7 @@ import pytest
 
 from fl_aggregator.tools.remote.observer import Observer
 from fl_aggregator.tools.remote.remote_run import RemoteRun
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import BrokerUnreachable, UserError
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol import codec
@@ -33,7 +33,7 @@ def publish(sender: Client, prefix: str, topic: t.Topic, payload: bytes) -> None
 def test_birth_and_status_are_kept_and_a_status_that_is_cleared_is_forgotten(
     shared_mosquitto: Mosquitto,
 ) -> None:
-    reach = BrokerReach(shared_mosquitto.address, prefix="remote/run")
+    reach = BrokerAccess(shared_mosquitto.address, prefix="remote/run")
     with Client(shared_mosquitto.endpoint) as sender:
         publish(sender, reach.prefix, t.AggregatorTopic(), codec.encode(BIRTH))
         publish(sender, reach.prefix, t.StatusTopic(), codec.encode(STATUS))
@@ -49,7 +49,7 @@ def test_birth_and_status_are_kept_and_a_status_that_is_cleared_is_forgotten(
 
 
 def test_a_wait_ends_at_its_deadline(shared_mosquitto: Mosquitto) -> None:
-    with Observer(BrokerReach(shared_mosquitto.address, prefix="remote/nothing")) as run:
+    with Observer(BrokerAccess(shared_mosquitto.address, prefix="remote/nothing")) as run:
         assert run.wait_for(lambda: run.subscribed, DEADLINE)
         begun = time.monotonic()
         assert not run.wait_for(lambda: run.is_online, 0.3)
@@ -57,7 +57,7 @@ def test_a_wait_ends_at_its_deadline(shared_mosquitto: Mosquitto) -> None:
 
 
 def test_it_subscribes_again_when_the_broker_is_back(mosquitto: Mosquitto) -> None:
-    reach = BrokerReach(mosquitto.address)
+    reach = BrokerAccess(mosquitto.address)
     with Observer(reach) as run:
         assert run.wait_for(lambda: run.subscribed, DEADLINE)
         mosquitto.kill()
@@ -76,7 +76,7 @@ def test_without_a_broker_it_says_so_at_once(mosquitto: Mosquitto) -> None:
     begun = time.monotonic()
     with (
         pytest.raises(BrokerUnreachable, match="no connection to"),
-        RemoteRun(BrokerReach(mosquitto.address), [("fl/status", 1)]),
+        RemoteRun(BrokerAccess(mosquitto.address), [("fl/status", 1)]),
     ):
         pass
     assert time.monotonic() - begun < 5.0
@@ -96,7 +96,7 @@ def refuse_subscriptions(listener: socket.socket) -> None:
 def test_a_refused_subscription_is_the_users_to_put_right() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
         server = pool.submit(refuse_subscriptions, listener)
-        reach = BrokerReach(BrokerAddress("127.0.0.1", listener.getsockname()[1]))
+        reach = BrokerAccess(BrokerAddress("127.0.0.1", listener.getsockname()[1]))
         with (
             Observer(reach) as run,
             pytest.raises(UserError, match="to read fl/aggregator, fl/status: check"),

@@ -15,7 +15,7 @@ import pytest
 
 from fl_shared.errors import BrokerRefused
 from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Refused
+from fl_shared.mqtt.events import Connected, ConnectionSettings, ConnectRefused, Lost
 from fl_shared.mqtt.network import Network
 from fl_shared.security.tls import Tls
 from fl_shared.system.mosquitto import LOOPBACK, free_port
@@ -121,7 +121,7 @@ def test_tls_1_2_says_it_in_the_handshake(site: Site, tmp_path: Path, which: str
         one = ConnectionHarness(network, ConnectionSettings(BrokerAddress.parse(site.url("mutual")), tls=tls))
         if which == "none":
             says = "it may require a client certificate"  # it has no word of its own for that
-        assert re.search(says, one.next(Refused).reason)
+        assert re.search(says, one.next(ConnectRefused).reason)
 
 
 def wrong_pair(site: Site, directory: Path, which: str) -> Pair | None:
@@ -242,7 +242,7 @@ def test_a_certificate_that_goes_wrong_later_is_said_and_tried_again(tmp_path: P
             assert "certificate has expired" in later.next(Lost).reason
             # For another program it is.
             stranger = ConnectionHarness(elsewhere, settings)
-            assert "certificate has expired" in stranger.next(Refused).reason
+            assert "certificate has expired" in stranger.next(ConnectRefused).reason
             with pytest.raises(BrokerRefused, match="certificate has expired"):
                 stranger.connection.wait_connected(1)
             show(good)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.errors import SpeaksTls, WebSocketRefused
+from fl_shared.errors import ServerRequiresTls, WebSocketRefused
 from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.events import Connected, ConnectionSettings, Lost, Received, Refused
+from fl_shared.mqtt.events import Connected, ConnectionSettings, ConnectRefused, Lost, Received
 from fl_shared.mqtt.network import Network
-from fl_shared.mqtt.websocket import MAX_FRAME, WebSocket
+from fl_shared.mqtt.websocket import MAX_FRAME_PAYLOAD, WebSocket
 from fl_shared.security.tls import Tls
 from fl_shared.system.mosquitto import LOOPBACK, free_port
 from tests.support import programs
@@ -25,7 +25,19 @@ from tests.support.broker import Mosquitto
 from tests.support.certificates import Authority
 from tests.support.connection_harness import ConnectionHarness
 
-SIZES = (0, 1, 125, 126, 5000, 65_535, 65_536, MAX_FRAME - 1, MAX_FRAME, MAX_FRAME + 1, 1_500_000)
+SIZES = (
+    0,
+    1,
+    125,
+    126,
+    5000,
+    65_535,
+    65_536,
+    MAX_FRAME_PAYLOAD - 1,
+    MAX_FRAME_PAYLOAD,
+    MAX_FRAME_PAYLOAD + 1,
+    1_500_000,
+)
 
 
 @dataclass
@@ -102,7 +114,7 @@ def test_the_wrong_kind_of_port_is_said(site: Site, url: str, says: str) -> None
     tls = Tls.read(site.authority.ca, None, None).context() if address.is_encrypted else None
     with Network() as network:
         one = ConnectionHarness(network, ConnectionSettings(address, tls=tls))
-        reason = one.next(Refused).reason if "TLS" in says else one.next(Lost).reason
+        reason = one.next(ConnectRefused).reason if "TLS" in says else one.next(Lost).reason
         assert says.format(**ports) in reason
 
 
@@ -177,7 +189,7 @@ def opened(address: BrokerAddress, timeout: float = 5.0) -> WebSocket:
         (lambda _: b"SSH-2.0-OpenSSH_9.2\r\n", WebSocketRefused, "does not speak HTTP"),
         (lambda _: b"HTTP/1.1 abc\r\n\r\n", WebSocketRefused, "does not speak HTTP"),
         (lambda _: b"", WebSocketRefused, "it closed the connection"),
-        (lambda _: b"\x15\x03\x01\x00\x02\x02F", SpeaksTls, "^$"),
+        (lambda _: b"\x15\x03\x01\x00\x02\x02F", ServerRequiresTls, "^$"),
         (lambda _: head(b"nonsense"), WebSocketRefused, "did not answer as a WebSocket server"),
         (
             lambda proof: head(proof).replace(b"WebSocket\r", b"h2c\r"),

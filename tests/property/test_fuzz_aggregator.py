@@ -125,13 +125,13 @@ def test_what_is_accepted_stays_what_it_was(tmp_path: Path) -> None:
         assert peer.update is not None
         sender, topic = harness.sender(peer, phase), t.UpdatesTopic(peer.name)
         slow = harness.update_for(phase)
-        harness.say(topic, upload.offer(sender, 1, slow, CHUNK))
+        harness.say(topic, upload.offer_message(sender, 1, slow, CHUNK))
         first, *others = harness.grants[peer.name, slow.digest]
-        harness.say(topic, upload.part(sender, 2, slow, CHUNK, first))
-        harness.say(topic, upload.whole(sender, 3, peer.update))
+        harness.say(topic, upload.chunk_message(sender, 2, slow, CHUNK, first))
+        harness.say(topic, upload.update_message(sender, 3, peer.update))
         harness.turn_until(lambda: isinstance(harness.answers.get(peer.name), m.Accepted), "it is accepted")
         for index in others:
-            harness.say(topic, upload.part(sender, 4, slow, CHUNK, index))
+            harness.say(topic, upload.chunk_message(sender, 4, slow, CHUNK, index))
         state = harness.state.phase
         assert isinstance(state, Collecting)
         assert state.updates[peer.name].digest == peer.update.digest

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_shared.transfer.upload_scheduler import PAIR_BYTES, Granted, Intake, Offered
+from fl_shared.transfer.upload_scheduler import MAX_PAIR_BYTES, ChunkGrant, UploadOffer, UploadScheduler
 
 CHUNK = 10
 
 
-def offered(client: str, size: int, digest: str = "d") -> Offered:
-    return Offered(client, "s-" + client, 1, digest + client, size, CHUNK, max(1, -(-size // CHUNK)))
+def offered(client: str, size: int, digest: str = "d") -> UploadOffer:
+    return UploadOffer(client, "s-" + client, 1, digest + client, size, CHUNK, max(1, -(-size // CHUNK)))
 
 
 class Network:
     """Edges that send what they are granted, over a link that loses, repeats and reorders both ways."""
 
     def __init__(
-        self, sizes: list[int], intake: Intake, chance: random.Random, loss: float, here: float = 0.0
+        self, sizes: list[int], intake: UploadScheduler, chance: random.Random, loss: float, here: float = 0.0
     ) -> None:
         self.data = {f"e{i}": chance.randbytes(size) for i, size in enumerate(sizes)}
         self.offers = {name: offered(name, len(data)) for name, data in self.data.items()}
@@ -42,7 +42,7 @@ class Network:
     def lost(self) -> bool:
         return self.chance.random() < self.loss
 
-    def hear(self, grants: tuple[Granted, ...]) -> None:
+    def hear(self, grants: tuple[ChunkGrant, ...]) -> None:
         for grant in grants:
             assert grant.offer == self.offers[grant.offer.client]
             assert len(set(grant.chunks)) == len(grant.chunks)
@@ -105,7 +105,7 @@ class Network:
 def test_every_update_arrives_whole(
     sizes: list[int], window: int, active_bytes: int, loss: float, here: float, seed: int
 ) -> None:
-    intake = Intake(window=window, active_bytes=active_bytes)
+    intake = UploadScheduler(window=window, active_bytes=active_bytes)
     network = Network(sizes, intake, random.Random(seed), loss, here)
     for _ in range(20_000):
         network.step()
@@ -119,7 +119,7 @@ def test_every_update_arrives_whole(
 
 def test_what_does_not_come_is_granted_again_after_5_seconds() -> None:
     """Clause 6.4."""
-    intake = Intake()
+    intake = UploadScheduler()
     (first,) = intake.offer(offered("a", 35), 0.0)
     assert first.chunks == (0, 1, 2, 3)
     assert intake.chunk("a", 1, "da", 2, CHUNK) == "keep"
@@ -133,11 +133,11 @@ def test_what_does_not_come_is_granted_again_after_5_seconds() -> None:
 
 def test_a_repeated_offer_is_granted_what_is_missing() -> None:
     """Clause 6.4: after a reconnect, to the new session."""
-    intake = Intake()
+    intake = UploadScheduler()
     intake.offer(offered("a", 35), 0.0)
     intake.chunk("a", 1, "da", 0, CHUNK)
     intake.chunk("a", 1, "da", 3, 5)
-    anew = Offered("a", "another session", 1, "da", 35, CHUNK, 4)
+    anew = UploadOffer("a", "another session", 1, "da", 35, CHUNK, 4)
     (grant,) = intake.offer(anew, 1.0)
     assert grant.offer.session == "another session"
     assert grant.chunks == (1, 2)
@@ -145,7 +145,7 @@ def test_a_repeated_offer_is_granted_what_is_missing() -> None:
 
 def test_what_is_here_already_is_not_granted() -> None:
     """Clause 6.4: after a restart of the aggregator."""
-    intake = Intake()
+    intake = UploadScheduler()
     (grant,) = intake.offer(offered("a", 35), 0.0, b"\1\0\1\0")
     assert grant.chunks == (1, 3)
     assert intake.progress("a") == (2, 4)
@@ -157,7 +157,7 @@ def test_what_is_here_already_is_not_granted() -> None:
 
 
 def test_another_update_of_the_client_replaces_its_offer() -> None:
-    intake = Intake()
+    intake = UploadScheduler()
     intake.offer(offered("a", 35), 0.0)
     intake.chunk("a", 1, "da", 0, CHUNK)
     (grant,) = intake.offer(offered("a", 25, digest="x"), 1.0)
@@ -168,7 +168,7 @@ def test_another_update_of_the_client_replaces_its_offer() -> None:
 
 def test_what_was_not_granted_is_not_kept() -> None:
     """Clause 6.6."""
-    intake = Intake(window=2)
+    intake = UploadScheduler(window=2)
     (grant,) = intake.offer(offered("a", 35), 0.0)
     assert grant.chunks == (0, 1)
     assert intake.chunk("a", 1, "da", 3, 5) == "not-granted"
@@ -181,7 +181,7 @@ def test_what_was_not_granted_is_not_kept() -> None:
 
 
 def test_few_offers_are_active_at_a_time_and_a_stalled_one_makes_room() -> None:
-    intake = Intake(window=100, active_bytes=0)
+    intake = UploadScheduler(window=100, active_bytes=0)
     for name in "abc":
         intake.offer(offered(name, 40), 0.0)
     granted = [intake.progress(name) for name in "abc"]
@@ -193,10 +193,10 @@ def test_few_offers_are_active_at_a_time_and_a_stalled_one_makes_room() -> None:
 
 
 def test_an_offer_larger_than_all_the_room_is_taken_in_alone() -> None:
-    def large(client: str) -> Offered:
-        return Offered(client, "s", 1, "d", PAIR_BYTES, PAIR_BYTES // 4, 4)
+    def large(client: str) -> UploadOffer:
+        return UploadOffer(client, "s", 1, "d", MAX_PAIR_BYTES, MAX_PAIR_BYTES // 4, 4)
 
-    intake = Intake(window=100)
+    intake = UploadScheduler(window=100)
     assert [g.offer.client for g in intake.offer(large("a"), 0.0)] == ["a"]
     assert intake.offer(large("b"), 0.0) == ()
     intake.forget("a")
@@ -205,11 +205,11 @@ def test_an_offer_larger_than_all_the_room_is_taken_in_alone() -> None:
 
 def test_an_offer_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(ValueError, match="chunks: 3"):
-        Offered("a", "s", 1, "d", 35, CHUNK, 3)
+        UploadOffer("a", "s", 1, "d", 35, CHUNK, 3)
 
 
 def test_clearing_forgets_everything() -> None:
-    intake = Intake()
+    intake = UploadScheduler()
     intake.offer(offered("a", 35), 0.0)
     assert intake.clear() == ("a",)
     assert intake.on_their_way == 0

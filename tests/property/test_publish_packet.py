@@ -13,7 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 import fl_shared.mqtt.network  # noqa: F401 - it mends how paho reads strings, for both
-from fl_shared.mqtt.paho.publish_packet import LARGE, Publication, decode_publish
+from fl_shared.mqtt.paho.publish_packet import MIN_VIEW_BYTES, PublishPacket, decode_publish
 
 Outcome = tuple[bytes, int, str | None, bytes | None, bytes] | None
 
@@ -98,14 +98,14 @@ def test_every_packet_is_taken_or_refused_as_by_paho(seed: int) -> None:
     assert 1700 < taken < 4500, "both must occur"
 
 
-@pytest.mark.parametrize("size", [LARGE - 1, LARGE, 3 * LARGE])
+@pytest.mark.parametrize("size", [MIN_VIEW_BYTES - 1, MIN_VIEW_BYTES, 3 * MIN_VIEW_BYTES])
 def test_a_large_payload_is_a_view_and_a_small_one_bytes(size: int) -> None:
     payload = bytes(range(256)) * (size // 256 + 1)
     payload = payload[:size]
     packet = b"\0\1t\0\7\0" + payload
     found = decode_publish(0x32, packet)
-    assert found == Publication(b"t", 7, None, None, payload)
-    if size < LARGE:
+    assert found == PublishPacket(b"t", 7, None, None, payload)
+    if size < MIN_VIEW_BYTES:
         assert type(found.payload) is bytes
     else:
         assert isinstance(found.payload, memoryview)

@@ -81,7 +81,7 @@ class AnyRun(RuleBasedStateMachine):
         self, settings: dict[str, Any], first_weights: bool, gathered: bool, evaluator: bool, silent: bool
     ) -> None:
         self.play = Playbook(auto=False, first_weights=first_weights, **settings)
-        self.orders: deque[do.Keep | do.Average] = deque()
+        self.orders: deque[do.StoreUpdate | do.Average] = deque()
         self.silent = silent
         self.tell("start")
         if evaluator:
@@ -98,7 +98,7 @@ class AnyRun(RuleBasedStateMachine):
         steps = len(self.play.told)
         self.play.play(what)
         for _, effects in self.play.told[steps:]:
-            self.orders += [effect for effect in effects if isinstance(effect, do.Keep | do.Average)]
+            self.orders += [effect for effect in effects if isinstance(effect, do.StoreUpdate | do.Average)]
 
     # --- edges come and go ------------------------------------------------------------------------------
 
@@ -185,11 +185,11 @@ class AnyRun(RuleBasedStateMachine):
         if isinstance(order, do.Average):
             manifest = order.contributors[0].manifest
             digest = digest_of(order.version)
-            self.tell(on.ModelMade(now=now, round=order.round, digest=digest, manifest=manifest))
+            self.tell(on.ModelCreated(now=now, round=order.round, digest=digest, manifest=manifest))
             return
         update = order.update
         if usable or (update.client, update.round, update.digest) in self.play.invariants.accepted:
-            self.tell(on.UpdateKept(now=now, update=update))
+            self.tell(on.UpdateStored(now=now, update=update))
         else:
             self.tell(f"unusable {update.client} not-finite round={update.round} digest={update.digest}")
 

@@ -296,8 +296,8 @@ class Edge(RuleBasedStateMachine):
         assert effect.first_seq > self.last_seq
         self.last_seq = effect.first_seq + len(effect.chunks) - 1
         for index in effect.chunks:
-            part = upload.part(sender, effect.first_seq, effect.update, effect.chunk_size, index)
-            assert self.largest is None or len(encode(part)) + upload.PACKET_ROOM <= self.largest
+            part = upload.chunk_message(sender, effect.first_seq, effect.update, effect.chunk_size, index)
+            assert self.largest is None or len(encode(part)) + upload.PACKET_OVERHEAD <= self.largest
 
     def started(self, job: int, effect: effects.Effect) -> None:
         assert job > self.last_job, "job numbers are used once"
@@ -317,7 +317,7 @@ class Edge(RuleBasedStateMachine):
                 "it obeys whom it was admitted by"
             )
         if isinstance(message, m.Update | m.Offer):
-            assert self.largest is None or len(encode(message)) + upload.PACKET_ROOM <= self.largest
+            assert self.largest is None or len(encode(message)) + upload.PACKET_OVERHEAD <= self.largest
             assert (message.run, message.round) not in self.answered, "it repeats what was answered"
             key = (message.run, message.epoch, message.session, message.digest, message.round)
             before = self.last_sent.get(key)

@@ -17,8 +17,8 @@ from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer import upload
-from fl_shared.transfer.download import Download
-from fl_shared.transfer.publication import Publication, publication
+from fl_shared.transfer.download import ModelDownload
+from fl_shared.transfer.publication import ModelPublication, model_publication
 from tests.support.builders import finished_update
 
 SENDER = upload.Sender("7", "s1", "R", 1, 3)
@@ -77,7 +77,7 @@ LINKS = st.builds(
 class FakeBroker:
     """Retained messages and one subscriber, who is told of nothing that does not fit into his queue."""
 
-    def __init__(self, model: Publication, queue: int) -> None:
+    def __init__(self, model: ModelPublication, queue: int) -> None:
         envelope = {"run": "R", "epoch": 1, "seq": 0}
         self.queue = queue
         self.kept: dict[t.Topic, bytes] = {}
@@ -91,7 +91,7 @@ class FakeBroker:
         self.subscribed: set[t.Topic] = set()
         self.arriving: list[tuple[t.Topic, bytes]] = []
 
-    def update_subscriptions(self, download: Download, now: float) -> None:
+    def update_subscriptions(self, download: ModelDownload, now: float) -> None:
         asking = download.ask(now)
         assert set(asking.unsubscribe) <= self.subscribed
         self.subscribed -= set(asking.unsubscribe)
@@ -103,7 +103,7 @@ class FakeBroker:
             if len(self.arriving) < self.queue:
                 self.arriving.append((topic, self.kept[topic]))
 
-    def disconnect(self, download: Download) -> None:
+    def disconnect(self, download: ModelDownload) -> None:
         self.subscribed.clear()
         self.arriving.clear()
         download.forget_asked()
@@ -121,8 +121,8 @@ def test_a_model_comes_down_whole_or_fails(
     sizes: list[int], chunk_size: int, link: LossyLink, queue: int, hang_ups: float
 ) -> None:
     sections = sections_of(sizes, 1)
-    model = publication(sections, chunk_size)
-    download, broker, now = Download(model.digest), FakeBroker(model, queue), 0.0
+    model = model_publication(sections, chunk_size)
+    download, broker, now = ModelDownload(model.digest), FakeBroker(model, queue), 0.0
     for _ in range(100_000):
         broker.update_subscriptions(download, now)
         if download.state != "open":
@@ -201,16 +201,16 @@ class Receiver:
 def test_an_update_goes_up_whole(sizes: list[int], chunk_size: int, link: LossyLink, window: int) -> None:
     update = finished_update(*sections_of(sizes, 2))
     topic = t.UpdatesTopic("7")
-    offered = codec.decode(topic, codec.encode(upload.offer(SENDER, 0, update, chunk_size)))
+    offered = codec.decode(topic, codec.encode(upload.offer_message(SENDER, 0, update, chunk_size)))
     assert isinstance(offered, m.Offer)
     receiver, seq = Receiver(offered, window), 1
     for _ in range(20_000):
         if not receiver.missing:
             break
-        chunks = upload.granted(receiver.grant().chunks, offered.chunks)
+        chunks = upload.granted_chunks(receiver.grant().chunks, offered.chunks)
         arriving: list[tuple[t.Topic, bytes]] = []
         for index in chunks:
-            part = upload.part(SENDER, seq, update, chunk_size, index)
+            part = upload.chunk_message(SENDER, seq, update, chunk_size, index)
             arriving.append((topic, codec.encode(part)))
             seq += 1
         while arriving:
@@ -248,10 +248,10 @@ def test_no_packet_is_larger_than_the_broker_takes(
         return
     assert upload.MIN_CHUNK <= size <= max(wanted, upload.MIN_CHUNK)
     assert size % 4 == 0
-    messages: list[m.Message] = [upload.offer(SENDER, 2**53, update, size)]
-    messages.append(upload.part(SENDER, 2**53, update, size, 0))
+    messages: list[m.Message] = [upload.offer_message(SENDER, 2**53, update, size)]
+    messages.append(upload.chunk_message(SENDER, 2**53, update, size, 0))
     for message in messages:
-        assert largest is None or len(codec.encode(message)) + upload.PACKET_ROOM <= largest
+        assert largest is None or len(codec.encode(message)) + upload.PACKET_OVERHEAD <= largest
 
 
 @given(sizes=SIZES, cuts=st.lists(st.integers(0, 4_000), min_size=2, max_size=2))
@@ -259,4 +259,4 @@ def test_a_cut_is_a_piece_of_the_whole(sizes: list[int], cuts: list[int]) -> Non
     sections = sections_of(sizes, 4)
     whole = b"".join(bytes(s.data) for s in sections)
     start, end = sorted(cuts)
-    assert bytes(upload.cut(sections, start, end)) == whole[start:end]
+    assert bytes(upload.slice_sections(sections, start, end)) == whole[start:end]

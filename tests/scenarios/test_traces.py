@@ -38,15 +38,19 @@ def test_trace(path: Path) -> None:
 
 
 def test_a_changed_trace_raises_the_version_of_the_machine() -> None:
-    """A journal that an earlier version wrote would be replayed to another state (`machine.VERSION`)."""
+    """A journal that an earlier version wrote would be replayed to another state (`machine.MACHINE_VERSION`)."""
     recorded = json.loads(VERSION_FILE.read_text(encoding="utf-8"))
     digests = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in TRACES}
     changed = {name for name, digest in recorded["traces"].items() if digests.get(name) != digest}
-    if os.environ.get("UPDATE_TRACES") == "1" and (not changed or recorded["version"] < machine.VERSION):
-        VERSION_FILE.write_text(json.dumps({"version": machine.VERSION, "traces": digests}, indent=1) + "\n")
+    if os.environ.get("UPDATE_TRACES") == "1" and (
+        not changed or recorded["version"] < machine.MACHINE_VERSION
+    ):
+        VERSION_FILE.write_text(
+            json.dumps({"version": machine.MACHINE_VERSION, "traces": digests}, indent=1) + "\n"
+        )
         return
     assert not changed, f"raise machine.VERSION above {recorded['version']}, then UPDATE_TRACES=1"
-    now = {"version": machine.VERSION, "traces": digests}
+    now = {"version": machine.MACHINE_VERSION, "traces": digests}
     assert recorded == now, "UPDATE_TRACES=1 records new traces"
 
 
@@ -117,9 +121,9 @@ def _told(playbook: Playbook, line: str) -> list[str]:
 
 def _say_event(event: on.Event) -> str:
     match event:
-        case on.UpdateKept(update=update):
+        case on.UpdateStored(update=update):
             return f"kept {update.digest}"
-        case on.ModelMade(digest=digest):
+        case on.ModelCreated(digest=digest):
             return f"made v{int(digest, 16)}"
         case _:
             raise AssertionError(f"not the interpreter's: {event}")

@@ -18,7 +18,7 @@ from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import manifest_of
-from fl_shared.transfer.upload_scheduler import Granted
+from fl_shared.transfer.upload_scheduler import ChunkGrant
 from tests.support.builders import facts_of
 
 SETTINGS = Settings(task="digits", clients=4, per_round=3, rounds=5)
@@ -37,7 +37,7 @@ class Incarnation:
         self.directory = RunDirectory(path, resume=(path / "run.json").exists())
         (path / "run.json").touch()
         self.done: queue.SimpleQueue[JobDone] = queue.SimpleQueue()
-        self.granted: list[Granted] = []
+        self.granted: list[ChunkGrant] = []
         self.full: list[DiskFull] = []
         strategy = strategy or registry.load("fedavg")
         self.workshop = AggregationWorker(
@@ -56,23 +56,23 @@ class Incarnation:
             done.again()
             done = JobDone()  # lets go of the bytes
             return self.next()
-        if isinstance(done.event, on.UpdateKept):
+        if isinstance(done.event, on.UpdateStored):
             self.workshop.fold(done.event.update)
         self.workshop.settle(done, 0.0)
         return done
 
-    def accept(self, *updates: m.Update) -> tuple[on.UpdateFacts, ...]:
+    def accept(self, *updates: m.Update) -> tuple[on.UpdateMetadata, ...]:
         for update in updates:
             self.workshop.keep(facts_of(update), update)
-            assert isinstance(self.next().event, on.UpdateKept)
+            assert isinstance(self.next().event, on.UpdateStored)
             assert self.next().folded is not None
         return tuple(map(facts_of, updates))
 
-    def average(self, updates: tuple[on.UpdateFacts, ...], round_number: int = 1, version: int = 1) -> str:
+    def average(self, updates: tuple[on.UpdateMetadata, ...], round_number: int = 1, version: int = 1) -> str:
         base = None if version == 0 else REFERENCE
         self.workshop.average(do.Average(round_number, version, base, updates))
         event = self.next().event
-        assert isinstance(event, on.ModelMade)
+        assert isinstance(event, on.ModelCreated)
         return event.digest
 
     def end(self) -> None:

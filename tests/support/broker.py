@@ -13,7 +13,7 @@ from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.system.mosquitto import (
     LOOPBACK,
     Listener,
-    answers,
+    accepts_connect,
     configuration,
     find_mosquitto,
     free_port,
@@ -87,7 +87,9 @@ class Mosquitto:
         process = self._process
         try:
             wait_until(
-                lambda: process.poll() is not None or (is_running(log) and answers(LOOPBACK, self.port)),
+                lambda: (
+                    process.poll() is not None or (is_running(log) and accepts_connect(LOOPBACK, self.port))
+                ),
                 START_TIMEOUT,
                 "mosquitto starts",
             )

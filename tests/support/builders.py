@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fl_aggregator.round.events import UpdateFacts
+from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.state import Summary
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import ArraySpec, Manifest, content_digest
@@ -133,13 +133,13 @@ def finished_update(*sections: ModelSection, **changes: Any) -> FinishedUpdate:
     return FinishedUpdate(**usual | changes)
 
 
-def facts_of(whole: m.Update, /, **changes: Any) -> UpdateFacts:
+def facts_of(whole: m.Update, /, **changes: Any) -> UpdateMetadata:
     usual: dict[str, Any] = {
         **whole.model_dump(include={"client", "session", "round", "base", "digest", "examples", "steps"}),
         "manifest": whole.sections[0].manifest,
         "size": sum(len(one.data) for one in whole.sections),
     }
-    return UpdateFacts(**usual | changes)
+    return UpdateMetadata(**usual | changes)
 
 
 def round_summary(number: int, /, **changes: Any) -> Summary:

@@ -8,19 +8,27 @@ import time
 from typing import TypeVar
 
 from fl_shared.mqtt.connection import Connection
-from fl_shared.mqtt.events import Connected, ConnectionSettings, Event, Lost, Received, Refused, Subscribed
+from fl_shared.mqtt.events import (
+    Connected,
+    ConnectionEvent,
+    ConnectionSettings,
+    ConnectRefused,
+    Lost,
+    Received,
+    Subscribed,
+)
 from fl_shared.mqtt.network import Network
 from tests.support.broker import Mosquitto
 from tests.support.wait import DEADLINE
 
-E = TypeVar("E", Connected, Lost, Received, Refused, Subscribed)
+E = TypeVar("E", Connected, Lost, Received, ConnectRefused, Subscribed)
 
 
 class ConnectionHarness:
     """A connection and its events, in order."""
 
     def __init__(self, network: Network, settings: ConnectionSettings) -> None:
-        self.events: queue.Queue[Event] = queue.Queue()
+        self.events: queue.Queue[ConnectionEvent] = queue.Queue()
         self.connection: Connection = network.connect(settings, self.events.put)
 
     def next(self, kind: type[E], timeout: float = DEADLINE) -> E:

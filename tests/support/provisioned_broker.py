@@ -12,7 +12,7 @@ from pathlib import Path
 from fl_aggregator.tools.provision import kits
 from fl_aggregator.tools.provision.accounts import BrokerLocation
 from fl_aggregator.tools.provision.kits import Provision
-from fl_shared.security.kit import Kit, Role
+from fl_shared.security.kit import AccountRole, Kit
 from fl_shared.system.mosquitto import LOOPBACK, find_mosquitto, free_port, is_running
 from tests.support.wait import wait_until
 
@@ -20,7 +20,11 @@ WAIT = 10.0
 
 
 def provisioned(
-    out: Path, wanted: Sequence[tuple[str, tuple[Role, ...]]], *, passwords: bool = False, prefix: str = "fl"
+    out: Path,
+    wanted: Sequence[tuple[str, tuple[AccountRole, ...]]],
+    *,
+    passwords: bool = False,
+    prefix: str = "fl",
 ) -> Provision:
     """Accounts for a broker on this machine."""
     place = BrokerLocation(
@@ -31,7 +35,7 @@ def provisioned(
         days=30,
         broker_dir=None,
     )
-    return kits.begin(out, place, wanted, force=False)[0]
+    return kits.create_provision(out, place, wanted, force=False)[0]
 
 
 def kit_of(made: Provision, name: str) -> Kit:

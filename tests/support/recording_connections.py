@@ -41,7 +41,7 @@ class RecordingNetwork:
         self.connections: list[RecordingConnection] = []
 
     def connect(
-        self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.Event], None]
+        self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.ConnectionEvent], None]
     ) -> RecordingConnection:
         assert callable(on_event)
         self.connections.append(RecordingConnection())

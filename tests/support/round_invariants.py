@@ -22,7 +22,7 @@ class RoundInvariants:
         self.averaged = False
         self.last_averaged: int | None = None
         self.cohort: tuple[str, ...] = ()
-        self.folded: dict[str, on.UpdateFacts] = {}
+        self.folded: dict[str, on.UpdateMetadata] = {}
         self.accepted: set[tuple[str, int, str]] = set()
         self.results: list[int] = []
         self.written: list[int] = []
@@ -41,7 +41,7 @@ class RoundInvariants:
             self.written = [number for number in self.written if number not in again]
         if self.ended:
             assert before == after, "nothing changes after the end"
-            assert all(isinstance(effect, do.Reply) for effect in effects), "after the end only answers"
+            assert all(isinstance(effect, do.SendReply) for effect in effects), "after the end only answers"
         self.journal += [record.event for record in records]
         for effect in effects:
             self._take(effect, before, event)
@@ -63,7 +63,7 @@ class RoundInvariants:
 
     def _take(self, effect: do.Effect, before: Run, event: on.Event) -> None:
         match effect:
-            case do.Reply(client=client, session=session, body=body):
+            case do.SendReply(client=client, session=session, body=body):
                 asked = _asker(event)
                 known = before.roster.get(client)
                 told = (client, session) == asked or (known is not None and known.session == session)
@@ -109,7 +109,7 @@ class RoundInvariants:
                 self.written.append(summary.round)
                 assert summary.round in self.results
                 assert all(a < b for a, b in pairwise(self.written)), "in the order of the rounds, each once"
-            case do.End():
+            case do.EndRun():
                 assert not self.ended
                 self.ended = True
                 assert self.written == [number for number in self.results if number > 0], (
@@ -144,7 +144,7 @@ class RoundInvariants:
             "a part, an edge"
         )
         if after.model != before.model:
-            assert isinstance(event, on.ModelMade), "only an average makes a model"
+            assert isinstance(event, on.ModelCreated), "only an average makes a model"
             assert after.model is not None
             assert after.model.version == (0 if before.model is None else before.model.version + 1)
             assert (event.round, event.digest) == (self.last_averaged, after.model.digest)
@@ -168,9 +168,9 @@ class RoundInvariants:
 
 def _asker(event: on.Event) -> tuple[str, str] | None:
     match event:
-        case on.Registered() | on.UpdateUnusable():
+        case on.Registered() | on.UpdateInvalid():
             return event.client, event.session
-        case on.UpdateArrived(update=update) | on.UpdateKept(update=update):
+        case on.UpdateArrived(update=update) | on.UpdateStored(update=update):
             return update.client, update.session
         case _:
             return None

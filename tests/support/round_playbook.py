@@ -52,7 +52,7 @@ class Playbook:
         self.told: list[tuple[on.Event, tuple[do.Effect, ...]]] = []
         self._pending: deque[do.Effect] = deque()
         self._sessions: dict[str, int] = {}
-        self._sent: dict[str, on.UpdateFacts] = {}
+        self._sent: dict[str, on.UpdateMetadata] = {}
 
     def __rshift__(self, line: str) -> Self:
         assert not self._pending, f"before {line!r}, not expected: {[describe(e) for e in self._pending]}"
@@ -117,11 +117,11 @@ class Playbook:
         """What the interpreter reports of ``effects``, at once."""
         for effect in effects:
             match effect:
-                case do.Keep(update=update):
-                    self.handle(on.UpdateKept(now=self.now, update=update))
+                case do.StoreUpdate(update=update):
+                    self.handle(on.UpdateStored(now=self.now, update=update))
                 case do.Average(round=number, version=version):
                     self.handle(
-                        on.ModelMade(now=self.now, round=number, digest=digest_of(version), manifest="M")
+                        on.ModelCreated(now=self.now, round=number, digest=digest_of(version), manifest="M")
                     )
 
     def event(self, line: str) -> on.Event | None:
@@ -146,7 +146,7 @@ class Playbook:
             case "forget", [*clients]:
                 return on.UpdatesLost(now=self.now, round=self.round, clients=tuple(clients))
             case "interrupt", reason:
-                return on.Interrupted(now=self.now, reason=" ".join(reason) or "stopped")
+                return on.StopRequested(now=self.now, reason=" ".join(reason) or "stopped")
             case "rejoin", [client]:
                 self._sessions[client] = self._sessions.get(client, 1) + 1
                 return self._registered(client, given)
@@ -165,9 +165,9 @@ class Playbook:
                 self._sent[client] = self._update(client, given)
                 return on.UpdateOffered(now=self.now, update=self._sent[client])
             case "kept", [client]:
-                return on.UpdateKept(now=self.now, update=self._sent[client])
+                return on.UpdateStored(now=self.now, update=self._sent[client])
             case "unusable", [client, reason]:
-                return on.UpdateUnusable(
+                return on.UpdateInvalid(
                     now=self.now,
                     client=client,
                     session=given.get("session", self.session(client)),
@@ -177,7 +177,7 @@ class Playbook:
                     detail=given.get("detail", "no good"),
                 )
             case "fail", [client]:
-                return on.TrainingFailed(
+                return on.TrainingFailureReported(
                     now=self.now,
                     client=client,
                     round=int(given.get("round", self.round)),
@@ -185,7 +185,7 @@ class Playbook:
                 )
             case "made", []:
                 version = 0 if self.state.model is None else self.state.version + 1
-                return on.ModelMade(
+                return on.ModelCreated(
                     now=self.now,
                     round=int(given.get("round", self.round)),
                     digest=digest_of(version),
@@ -231,7 +231,7 @@ class Playbook:
             examples=int(given["examples"]) if "examples" in given else None,
         )
 
-    def _update(self, client: str, given: dict[str, str]) -> on.UpdateFacts:
+    def _update(self, client: str, given: dict[str, str]) -> on.UpdateMetadata:
         phase = self.state.phase
         base = phase.base if isinstance(phase, Collecting) else self.state.model
         number = int(given.get("round", self.round))
@@ -244,7 +244,7 @@ class Playbook:
             if "." in name:
                 group, metric = name.split(".", 1)
                 reports[group][metric] = float(value)
-        return on.UpdateFacts(
+        return on.UpdateMetadata(
             client=client,
             session=given.get("session", self.session(client)),
             round=number,

@@ -21,7 +21,7 @@ def describe(effect: do.Effect) -> str:
     match effect:
         case do.Record():
             return "record"
-        case do.Reply(client=client, session=session, body=body):
+        case do.SendReply(client=client, session=session, body=body):
             return f"{_describe_body(client, body)}{'' if session == f'{client}.1' else f' to={session}'}"
         case do.AnnounceRound():
             cohort = ",".join(effect.cohort)
@@ -30,7 +30,7 @@ def describe(effect: do.Effect) -> str:
             return f"withdraw {number}"
         case do.Receive(update=update):
             return f"receive {update.digest}"
-        case do.Keep(update=update):
+        case do.StoreUpdate(update=update):
             return f"keep {update.digest}"
         case do.Fold(update=update):
             return f"fold {update.digest}"
@@ -43,9 +43,9 @@ def describe(effect: do.Effect) -> str:
             return f"result {_describe_summary(summary)}"
         case do.WriteHistory(summary=summary):
             return f"history {_describe_summary(summary)}"
-        case do.KeepBest(model=model):
+        case do.StoreBest(model=model):
             return f"best {_model(model)}"
-        case do.End():
+        case do.EndRun():
             return "end"
 
 

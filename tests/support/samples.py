@@ -298,7 +298,11 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
     "missing": (
         t.MissingTopic(3),
         m.Missing(
-            run=RUN, epoch=1, seq=12, round=3, clients={"lab-a": m.Awaited(state="offline", seconds=2.0)}
+            run=RUN,
+            epoch=1,
+            seq=12,
+            round=3,
+            clients={"lab-a": m.MissingClient(state="offline", seconds=2.0)},
         ),
     ),
     "edges": (

@@ -9,7 +9,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection
-from fl_shared.transfer.publication import Publication
+from fl_shared.transfer.publication import ModelPublication
 from tests.support.builders import fold_settings, partition, training_settings
 from tests.support.client import Client, Endpoint
 
@@ -95,7 +95,7 @@ class SimulatedAggregator(Client):
         self.send(t.RepliesTopic(update.client), accepted)
 
     def publish_model(
-        self, model: Publication, version: int, evaluate: m.Split | None = None
+        self, model: ModelPublication, version: int, evaluate: m.Split | None = None
     ) -> m.ModelReference:
         for index in range(model.chunks):
             chunk = model.chunk(index, **self.envelope())

@@ -15,13 +15,13 @@ from paho.mqtt.client import Client
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import Connected, ConnectionSettings, Received, Subscribed
 from fl_shared.mqtt.network import Network
-from fl_shared.mqtt.paho.fast_client import STOCK, ShortcutClient, client_class
+from fl_shared.mqtt.paho.fast_client import STOCK_ENV, FastClient, client_class
 from fl_shared.security.tls import Tls
 from tests.support.connection_harness import ConnectionHarness
 
 
 def main(url: str, ca: str, certificate: str, key: str, version: str, *sizes: str) -> None:
-    assert client_class() is (Client if os.environ[STOCK] else ShortcutClient)
+    assert client_class() is (Client if os.environ[STOCK_ENV] else FastClient)
     tls = Tls.read(Path(ca), Path(certificate), Path(key)).context()
     tls.minimum_version = tls.maximum_version = ssl.TLSVersion[version]
     settings = ConnectionSettings(BrokerAddress.parse(url), tls=tls, max_queued_bytes=2**28)

@@ -22,7 +22,7 @@ from fl_edge.storage import update_store
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.envelope import Scope
+from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.tensors.sections import DELTA, ModelSection
 from fl_shared.transfer import upload
 from fl_shared.transfer.upload import FinishedUpdate, Sender
@@ -30,7 +30,7 @@ from tests.support.aggregation_harness import BASE, CHUNK, REFERENCE, Incarnatio
 from tests.support.builders import finished_update
 from tests.support.session_script import EDGE, SessionScript
 
-SCOPE = Scope("R", 1)
+SCOPE = EnvelopeSource("R", 1)
 SENDER = Sender("7", "s1", SCOPE.run, SCOPE.epoch, 1)
 TOPIC = t.UpdatesTopic("7")
 NAMES = ("control", DELTA)
@@ -79,31 +79,31 @@ def arrived(message: m.Message) -> m.Message:
     return codec.decode(TOPIC, codec.encode(message))
 
 
-def offered(update: FinishedUpdate = UPDATE) -> tuple[m.Offer, on.UpdateFacts]:
-    offer = arrived(upload.offer(SENDER, 1, update, CHUNK))
+def offered(update: FinishedUpdate = UPDATE) -> tuple[m.Offer, on.UpdateMetadata]:
+    offer = arrived(upload.offer_message(SENDER, 1, update, CHUNK))
     assert isinstance(offer, m.Offer)
     event = event_from(TOPIC, offer, SCOPE, 0.0, 0)
     assert isinstance(event, on.UpdateOffered)
     return offer, event.update
 
 
-def put(incarnation: Incarnation, *indices: int) -> on.UpdateFacts | None:
+def put(incarnation: Incarnation, *indices: int) -> on.UpdateMetadata | None:
     complete = None
     for index in indices:
-        chunk = arrived(upload.part(SENDER, 1, UPDATE, CHUNK, index))
+        chunk = arrived(upload.chunk_message(SENDER, 1, UPDATE, CHUNK, index))
         assert isinstance(chunk, m.UpdateChunk)
         complete = incarnation.workshop.uploads.take(chunk, 0.0)
     return complete
 
 
-def kept(incarnation: Incarnation, facts: on.UpdateFacts, whole: m.Update | None) -> None:
+def kept(incarnation: Incarnation, facts: on.UpdateMetadata, whole: m.Update | None) -> None:
     """The worker checks the update, keeps and folds it."""
     incarnation.workshop.keep(facts, whole)
-    assert isinstance(incarnation.next().event, on.UpdateKept)
+    assert isinstance(incarnation.next().event, on.UpdateStored)
     assert incarnation.next().folded is not None
 
 
-def is_averaged(incarnation: Incarnation, facts: on.UpdateFacts) -> None:
+def is_averaged(incarnation: Incarnation, facts: on.UpdateMetadata) -> None:
     """One update alone: the model moves by its delta, and by nothing else."""
     digest = incarnation.average((facts,))
     model = incarnation.directory.checkpoints.read(1)
@@ -123,7 +123,7 @@ SPOOLED = {section.name: bytes(section.data) for section in UPDATE.sections}
 
 def test_it_is_sent_whole(incarnations: Incarnations) -> None:
     incarnation = incarnations()
-    whole = arrived(upload.whole(SENDER, 1, UPDATE))
+    whole = arrived(upload.update_message(SENDER, 1, UPDATE))
     assert isinstance(whole, m.Update)
     event = event_from(TOPIC, whole, SCOPE, 0.0, 0)
     assert isinstance(event, on.UpdateArrived)
@@ -225,7 +225,7 @@ def test_an_edge_that_is_killed_sends_it_again(incarnations: Incarnations, tmp_p
     event = event_from(TOPIC, read, SCOPE, 0.0, 0)
     assert isinstance(event, on.UpdateOffered)
     assert incarnation.workshop.receive(read, event.update, 0.0) is None
-    chunk = arrived(upload.part(sending.sender, 9, sending.update, sending.chunk_size, 0))
+    chunk = arrived(upload.chunk_message(sending.sender, 9, sending.update, sending.chunk_size, 0))
     assert isinstance(chunk, m.UpdateChunk)
     assert incarnation.workshop.uploads.take(chunk, 0.0) == event.update
     kept(incarnation, event.update, None)
@@ -255,13 +255,13 @@ def test_5_13_other_sections_that_come_whole_are_unusable(
     incarnations: Incarnations, names: tuple[str, ...]
 ) -> None:
     incarnation = incarnations()
-    whole = arrived(upload.whole(SENDER, 1, finished(names)))
+    whole = arrived(upload.update_message(SENDER, 1, finished(names)))
     assert isinstance(whole, m.Update)
     event = event_from(TOPIC, whole, SCOPE, 0.0, 0)
     assert isinstance(event, on.UpdateArrived)
     incarnation.workshop.keep(event.update, whole)
     unusable = incarnation.next().event
-    assert isinstance(unusable, on.UpdateUnusable)
+    assert isinstance(unusable, on.UpdateInvalid)
     assert (unusable.reason, unusable.detail) == (
         "wrong-manifest",
         f"sections: {list(names)}, expected ['control', 'weights']",

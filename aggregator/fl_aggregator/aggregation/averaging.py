@@ -12,13 +12,13 @@ from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.run_directory import RunDirectory
-from fl_aggregator.storage.update_content import Content
+from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Manifest, Vector
 from fl_shared.tensors.sections import DELTA
 
 
-class Averaging:
+class Averager:
     """Holds the sum of the open round and the newest models; knows nothing of rounds but what it is told."""
 
     def __init__(self, settings: Settings, strategy: Strategy, directory: RunDirectory) -> None:
@@ -71,7 +71,7 @@ class Averaging:
             else ExactSum(self._base.manifest.values, self._settings.scale_bits, slots)
         )
 
-    def check(self, update: Content) -> CheckedUpdate:
+    def check(self, update: UpdateContent) -> CheckedUpdate:
         """Looks at an update's values; ``fold`` may follow. Raises ``InvalidUpdate``."""
         assert self._expected is not None, "a round is open"
         return self._expected.check(update)

@@ -20,7 +20,7 @@ _SHIFT: Final = 1.5 * 2.0**52
 result, whose bits are those of the shift plus that integer: the processor's own addition rounds, and no conversion
 from float to integer is needed, which has no vector form. The shifts are taken off at the end."""
 _SHIFT_BITS: Final = int(np.float64(_SHIFT).view(np.int64))
-_SMALL: Final = 2.0**51
+_MAX_SHIFTABLE: Final = 2.0**51
 
 BLOCK: Final = 32_768
 """Values at a time: a block and its intermediate stay in the cache."""
@@ -50,7 +50,7 @@ class ExactSum:
         factor = float(examples) * 2.0**self._scale_bits
         if largest is None:
             largest = magnitude(delta)
-        quick = largest * factor < _SMALL
+        quick = largest * factor < _MAX_SHIFTABLE
         for start in range(0, len(delta), BLOCK):
             block = delta[start : start + BLOCK]
             scaled = self._scratch[: len(block)]

@@ -1,4 +1,4 @@
-"""Updates that come in chunks: what the pure `Intake` decides, done with real bytes (protocol, section 6)."""
+"""Updates that come in chunks: what the pure `UploadScheduler` decides, done with real bytes (protocol, section 6)."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from fl_aggregator.aggregation.validation import InvalidUpdate
-from fl_aggregator.round.events import UpdateFacts
-from fl_aggregator.storage.spool import Partial, Spool
-from fl_aggregator.storage.spool_format import Description
-from fl_aggregator.storage.update_content import Content
+from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.storage.spool import PartialUpdate, Spool
+from fl_aggregator.storage.spool_format import UpdateDescription
+from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import ContentHash
-from fl_shared.transfer.upload_scheduler import Granted, Intake, Offered, same_cut
+from fl_shared.transfer.upload_scheduler import ChunkGrant, UploadOffer, UploadScheduler, same_chunking
 
-Grant = Callable[[Granted], None]
+GrantSender = Callable[[ChunkGrant], None]
 """Tells an edge which chunks it may send."""
 
 
-Reason = Literal["wrong-size", "not-granted", "wrong-checksum"]
+InvalidOfferReason = Literal["wrong-size", "not-granted", "wrong-checksum"]
 
-SMALLEST_CHUNK: Final = 2**10
+MIN_UPLOAD_CHUNK: Final = 2**10
 """Bytes; smaller ones would be all envelope."""
 
 
 class InvalidChunk(Exception):
     """A chunk that is of no use. ``reason`` is what it is counted under."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: InvalidOfferReason, detail: str) -> None:
         super().__init__(detail)
-        self.reason: Reason = reason
+        self.reason: InvalidOfferReason = reason
 
 
-class _Digesting:
+class _IncrementalDigest:
     """The digest of an update (protocol, 3.4), made while its chunks come and are in the cache."""
 
-    def __init__(self, description: Description) -> None:
+    def __init__(self, description: UpdateDescription) -> None:
         self._hash = ContentHash((s.name, s.encoding, s.manifest, s.size) for s in description.sections)
         self._chunk_size = description.chunk_size
         self._here = bytearray(description.chunks)
@@ -65,11 +65,11 @@ class _Digesting:
 
 @dataclass(slots=True)
 class _Upload:
-    facts: UpdateFacts
-    offered: Offered
-    description: Description
-    digesting: _Digesting | None = None
-    partial: Partial | None = None
+    facts: UpdateMetadata
+    offered: UploadOffer
+    description: UpdateDescription
+    digesting: _IncrementalDigest | None = None
+    partial: PartialUpdate | None = None
     """Made when the first chunk comes: offers that only wait take no room."""
     found: bool = False
     """Some of it came in an earlier life of the aggregator."""
@@ -79,38 +79,38 @@ class _Upload:
 class ReceivedUpdate:
     """A complete upload. ``found``: some of it came in an earlier life of the aggregator."""
 
-    facts: UpdateFacts
-    offered: Offered
-    description: Description
-    partial: Partial
+    facts: UpdateMetadata
+    offered: UploadOffer
+    description: UpdateDescription
+    partial: PartialUpdate
     digest: str
     """That of its content, which was found out on the way."""
     found: bool
 
-    def content(self) -> Content:
+    def content(self) -> UpdateContent:
         """The view is good until it is put away."""
         return replace(self.description.content(self.partial.data), found=self.digest)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _ResumableUpload:
     """What came in an earlier life of the aggregator, and nobody has offered yet in this one."""
 
-    partial: Partial
-    description: Description
+    partial: PartialUpdate
+    description: UpdateDescription
     here: bytes
-    digesting: _Digesting
+    digesting: _IncrementalDigest
 
 
 class Uploads:
     """At most one upload a client, all for the open round. Times are run time in seconds."""
 
-    def __init__(self, spool: Spool, grant: Grant) -> None:
+    def __init__(self, spool: Spool, grant: GrantSender) -> None:
         self._spool = spool
         self._grant = grant
-        self._intake = Intake()
+        self._intake = UploadScheduler()
         self._uploads: dict[str, _Upload] = {}
-        self._found: dict[str, _Found] = {}
+        self._found: dict[str, _ResumableUpload] = {}
         self.kept = 0
         """Chunks that were granted, have come, and are kept; of all uploads there were."""
 
@@ -121,15 +121,17 @@ class Uploads:
     def restore(self, round_number: int) -> None:
         """Reads what an earlier life of the aggregator took in of the open round; offers will ask for it."""
         for client, found in self._spool.found(round_number):
-            digesting = _Digesting(found.description)
+            digesting = _IncrementalDigest(found.description)
             digesting.take_all(found.here, found.partial.data)
-            self._found[client] = _Found(found.partial, found.description, bytes(found.here), digesting)
+            self._found[client] = _ResumableUpload(
+                found.partial, found.description, bytes(found.here), digesting
+            )
 
-    def begin(self, offer: m.Offer, facts: UpdateFacts, now: float) -> UpdateFacts | None:
+    def begin(self, offer: m.Offer, facts: UpdateMetadata, now: float) -> UpdateMetadata | None:
         """Takes up an offer; its facts if all of it is here already. Raises ``InvalidUpdate``."""
         client = offer.client
         try:
-            offered = Offered(
+            offered = UploadOffer(
                 client, offer.session, offer.round, offer.digest, offer.size, offer.chunk_size, offer.chunks
             )
         except ValueError as error:
@@ -138,23 +140,25 @@ class Uploads:
             raise InvalidUpdate(
                 "wrong-size", f"size: {offer.size}, but the sizes of the sections have another sum"
             )
-        if offer.chunks > 1 and offer.chunk_size < SMALLEST_CHUNK:
+        if offer.chunks > 1 and offer.chunk_size < MIN_UPLOAD_CHUNK:
             raise InvalidUpdate(
-                "malformed", f"chunk_size: {offer.chunk_size}, expected at least {SMALLEST_CHUNK}"
+                "malformed", f"chunk_size: {offer.chunk_size}, expected at least {MIN_UPLOAD_CHUNK}"
             )
         known = self._uploads.get(client)
-        if known is not None and not same_cut(known.offered, offered):
+        if known is not None and not same_chunking(known.offered, offered):
             self.drop(client)
             known = None
         if known is None:
-            self._start(facts, offered, Description.of_offer(offer), now)
+            self._start(facts, offered, UpdateDescription.of_offer(offer), now)
         else:
             known.facts = facts
             known.offered = offered
             self._tell(self._intake.offer(offered, now))
         return facts if self._intake.is_complete(client) else None
 
-    def _start(self, facts: UpdateFacts, offered: Offered, description: Description, now: float) -> None:
+    def _start(
+        self, facts: UpdateMetadata, offered: UploadOffer, description: UpdateDescription, now: float
+    ) -> None:
         client = offered.client
         upload = self._uploads[client] = _Upload(facts, offered, description)
         here = b""
@@ -163,10 +167,10 @@ class Uploads:
             upload.partial, upload.digesting, here = found.partial, found.digesting, found.here
             upload.found = True
         elif found is not None:
-            _throw_away(found.partial)
+            _delete_partial(found.partial)
         self._tell(self._intake.offer(offered, now, here))
 
-    def take(self, part: m.UpdateChunk, now: float) -> UpdateFacts | None:
+    def take(self, part: m.UpdateChunk, now: float) -> UpdateMetadata | None:
         """Keeps a chunk; the update's facts if that was the last one.
 
         Raises ``InvalidChunk``, and ``OSError`` if there is no room: nothing has changed then, and it may come again.
@@ -205,11 +209,11 @@ class Uploads:
         self._tell(self._intake.more(now))
         return upload.facts if self._intake.is_complete(part.client) else None
 
-    def _room(self, upload: _Upload) -> tuple[Partial, _Digesting]:
+    def _room(self, upload: _Upload) -> tuple[PartialUpdate, _IncrementalDigest]:
         if upload.partial is None or upload.digesting is None:
             offered = upload.offered
             upload.partial = self._spool.begin(offered.round, offered.client, upload.description)
-            upload.digesting = _Digesting(upload.description)
+            upload.digesting = _IncrementalDigest(upload.description)
         return upload.partial, upload.digesting
 
     def take_out(self, client: str) -> ReceivedUpdate:
@@ -231,7 +235,7 @@ class Uploads:
 
     def take_anew(self, taken: ReceivedUpdate, now: float) -> None:
         """What was taken out is not what was offered, but not all of it came now: asks for all of it once more."""
-        _throw_away(taken.partial)
+        _delete_partial(taken.partial)
         self._end(taken, now)
         if taken.facts.client not in self._uploads:
             self._start(taken.facts, taken.offered, taken.description, now)
@@ -247,28 +251,28 @@ class Uploads:
         upload = self._uploads.pop(client, None)
         self._intake.forget(client)
         if upload is not None and upload.partial is not None:
-            _throw_away(upload.partial)
+            _delete_partial(upload.partial)
 
     def pass_time(self, now: float) -> None:
         """Grants again what has not come."""
         self._tell(self._intake.more(now))
 
-    def end_round(self) -> tuple[UpdateFacts, ...]:
+    def end_round(self) -> tuple[UpdateMetadata, ...]:
         """Drops whatever is under way; whose that was is to be told."""
         facts = tuple(upload.facts for upload in self._uploads.values())
         for client in list(self._uploads):
             self.drop(client)
         for found in self._found.values():
-            _throw_away(found.partial)
+            _delete_partial(found.partial)
         self._found.clear()
         self._intake.clear()  # and what was taken out
         return facts
 
-    def _tell(self, grants: tuple[Granted, ...]) -> None:
+    def _tell(self, grants: tuple[ChunkGrant, ...]) -> None:
         for grant in grants:
             self._grant(grant)
 
 
-def _throw_away(partial: Partial) -> None:
+def _delete_partial(partial: PartialUpdate) -> None:
     partial.drop()
     partial.close()

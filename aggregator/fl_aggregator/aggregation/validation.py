@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from fl_aggregator.storage.update_content import Content
+from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.interface import ContentError, NotFiniteError
@@ -94,7 +94,7 @@ class ExpectedUpdate:
                 raise InvalidUpdate("wrong-manifest", detail)
         return manifest
 
-    def check(self, update: Content) -> CheckedUpdate:
+    def check(self, update: UpdateContent) -> CheckedUpdate:
         """Checks all of an update, and decodes it. Raises `InvalidUpdate`."""
         manifest = self.check_description(update.sections)
         digest = update.found or content_digest(

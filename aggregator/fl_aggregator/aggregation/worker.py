@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from fl_aggregator.aggregation.averaging import Averaging
+from fl_aggregator.aggregation.averaging import Averager
 from fl_aggregator.aggregation.strategies.registry import Strategy
-from fl_aggregator.aggregation.uploads import Grant, ReceivedUpdate, Uploads
+from fl_aggregator.aggregation.uploads import GrantSender, ReceivedUpdate, Uploads
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate, InvalidUpdate
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import RunDirectory
-from fl_aggregator.storage.spool_format import Damaged
-from fl_aggregator.storage.update_content import Content
+from fl_aggregator.storage.spool_format import SpoolFileDamaged
+from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol import messages as m
 
 LOG: Final = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ class JobDone:
     """
 
     event: on.Event | None = None
-    checked: on.UpdateFacts | None = None
-    folded: on.UpdateFacts | None = None
+    checked: on.UpdateMetadata | None = None
+    folded: on.UpdateMetadata | None = None
     anew: bool = False
     full: DiskFull | None = None
     again: Callable[[], None] | None = None
@@ -55,10 +55,10 @@ class AggregationWorker:
         settings: Settings,
         strategy: Strategy,
         directory: RunDirectory,
-        grant: Grant,
+        grant: GrantSender,
         post: Callable[[JobDone], None],
     ) -> None:
-        self.averaging = Averaging(settings, strategy, directory)
+        self.averaging = Averager(settings, strategy, directory)
         self.uploads = Uploads(directory.spool, grant)
         self._spool = directory.spool
         self._post = post
@@ -68,7 +68,7 @@ class AggregationWorker:
         self._checked: dict[str, CheckedUpdate] = {}
         self._taken: dict[tuple[str, str], ReceivedUpdate] = {}
 
-    def restore(self, round_number: int, updates: Iterable[on.UpdateFacts]) -> tuple[str, ...]:
+    def restore(self, round_number: int, updates: Iterable[on.UpdateMetadata]) -> tuple[str, ...]:
         """At a resume: folds what the spool holds of the open round's accepted ``updates``; returns when it is done.
 
         ``begin_round`` was called, and the loop does not run yet. Gives the clients whose update is not there or
@@ -84,21 +84,21 @@ class AggregationWorker:
         self.uploads.restore(round_number)
         return tuple(lost)
 
-    def _restore(self, round_number: int, update: on.UpdateFacts) -> bool:
+    def _restore(self, round_number: int, update: on.UpdateMetadata) -> bool:
         try:
             content = self._spool.read(round_number, update.client)
             # What the edge sent had this digest; that of the file's own description is nobody's word.
             checked = self.averaging.check(replace(content, digest=update.digest))
         except FileNotFoundError:
             return False
-        except (Damaged, InvalidUpdate) as damage:
+        except (SpoolFileDamaged, InvalidUpdate) as damage:
             LOG.warning("deleted the damaged update of edge %s from the spool: %s", update.client, damage)
             self._spool.forget_one(round_number, update.client)
             return False
         self.averaging.fold(checked, update.examples)
         return True
 
-    def receive(self, offer: m.Offer, facts: on.UpdateFacts, now: float) -> on.UpdateFacts | None:
+    def receive(self, offer: m.Offer, facts: on.UpdateMetadata, now: float) -> on.UpdateMetadata | None:
         """Takes an offered update in, chunk by chunk; its facts if all of it is here. Raises ``InvalidUpdate``."""
         if self._at_work.get(facts.client) == facts.digest:
             return None
@@ -106,8 +106,8 @@ class AggregationWorker:
         self._expected.check_description(offer.sections)  # before any room is made for it
         return self.uploads.begin(offer, facts, now)
 
-    def keep(self, update: on.UpdateFacts, whole: m.Update | None) -> None:
-        """Checks an update's values and makes it safe; ``UpdateKept`` or ``UpdateUnusable`` comes of it."""
+    def keep(self, update: on.UpdateMetadata, whole: m.Update | None) -> None:
+        """Checks an update's values and makes it safe; ``UpdateStored`` or ``UpdateInvalid`` comes of it."""
         if update.client in self._at_work:
             return  # the same again, or another one of its round: it will be sent again if it is wanted
         self._at_work[update.client] = update.digest
@@ -116,9 +116,11 @@ class AggregationWorker:
             self._taken[update.client, update.digest] = taken
             self._run(self._check, update, taken.content(), taken)
         else:
-            self._run(self._check, update, Content.of(whole), None)
+            self._run(self._check, update, UpdateContent.of(whole), None)
 
-    def _check(self, update: on.UpdateFacts, content: Content, taken: ReceivedUpdate | None) -> JobDone:
+    def _check(
+        self, update: on.UpdateMetadata, content: UpdateContent, taken: ReceivedUpdate | None
+    ) -> JobDone:
         try:
             checked = self.averaging.check(content)
             if taken is None:
@@ -133,7 +135,7 @@ class AggregationWorker:
                     update.client,
                 )
                 return JobDone(checked=update, anew=True)
-            unusable = on.UpdateUnusable(
+            unusable = on.UpdateInvalid(
                 now=0.0,
                 client=update.client,
                 session=update.session,
@@ -144,24 +146,24 @@ class AggregationWorker:
             )
             return JobDone(unusable, checked=update)
         self._checked[update.client] = checked
-        return JobDone(on.UpdateKept(now=0.0, update=update), checked=update)
+        return JobDone(on.UpdateStored(now=0.0, update=update), checked=update)
 
-    def fold(self, update: on.UpdateFacts) -> None:
+    def fold(self, update: on.UpdateMetadata) -> None:
         """Adds a kept update to the round's sum."""
         self._run(self._fold, update, self._checked.pop(update.client))
 
-    def _fold(self, update: on.UpdateFacts, checked: CheckedUpdate) -> JobDone:
+    def _fold(self, update: on.UpdateMetadata, checked: CheckedUpdate) -> JobDone:
         self.averaging.fold(checked, update.examples)
         return JobDone(folded=update)
 
     def average(self, effect: do.Average) -> None:
-        """Makes the next version and writes it to disk; ``ModelMade`` comes of it."""
+        """Makes the next version and writes it to disk; ``ModelCreated`` comes of it."""
         self._run(self._average, effect)
 
     def _average(self, effect: do.Average) -> JobDone:
         made = self.averaging.average(effect.version)
         return JobDone(
-            on.ModelMade(now=0.0, round=effect.round, digest=made.digest, manifest=made.manifest.digest)
+            on.ModelCreated(now=0.0, round=effect.round, digest=made.digest, manifest=made.manifest.digest)
         )
 
     def under_way(self) -> frozenset[str]:
@@ -176,7 +178,9 @@ class AggregationWorker:
         """After what came of ``done`` was handled: lets go of all that nobody will use any more."""
         if done.checked is not None:
             del self._at_work[done.checked.client]
-            if self._checked.pop(done.checked.client, None) is None and isinstance(done.event, on.UpdateKept):
+            if self._checked.pop(done.checked.client, None) is None and isinstance(
+                done.event, on.UpdateStored
+            ):
                 return  # its fold was asked for
             if done.anew:
                 self.uploads.take_anew(self._taken.pop((done.checked.client, done.checked.digest)), now)
@@ -185,7 +189,7 @@ class AggregationWorker:
         if done.folded is not None:
             self._let_go(done.folded, now, drop=False)
 
-    def _let_go(self, update: on.UpdateFacts, now: float, *, drop: bool) -> None:
+    def _let_go(self, update: on.UpdateMetadata, now: float, *, drop: bool) -> None:
         taken = self._taken.pop((update.client, update.digest), None)
         if taken is not None:
             self.uploads.put_away(taken, now, drop=drop)

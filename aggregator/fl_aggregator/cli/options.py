@@ -14,7 +14,7 @@ from fl_shared.errors import UserError
 
 Command = Callable[..., Any]
 
-FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def settings_options(without: Collection[str] = (), **defaults: Any) -> list[click.Parameter]:
@@ -60,7 +60,7 @@ def _type_of(annotation: Any) -> click.ParamType[Any]:
 def run_options(command: Command) -> Command:
     """``init``, ``run_dir``, ``resume``: what a run begins with, and where it is written."""
     options = [
-        option_under(RUN, "--init", type=FILE, default=None,
+        option_under(RUN, "--init", type=EXISTING_FILE, default=None,
                      help="Initial weights (safetensors) instead of an edge's."),
         option_under(RUN, "--resume", metavar="DIR", type=click.Path(path_type=Path), default=None,
                      help="Continue the run in DIR, with the settings stored there."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fl_aggregator.monitoring.tracking.options import Tracking
+from fl_aggregator.monitoring.tracking.options import TrackingOptions
 from fl_shared.cli import signals
 from fl_shared.errors import INTERRUPTED, RunFailed
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from fl_aggregator.messaging.unsealing import Unsealer
     from fl_aggregator.server.aggregator import Aggregator, Outcome
     from fl_aggregator.server.launch import Launch
-    from fl_shared.cli.broker_access import BrokerReach
+    from fl_shared.cli.broker_access import BrokerAccess
 
 
 @contextmanager
 def run_aggregator(
     launch: Launch,
-    broker: BrokerReach,
-    tracking: Tracking,
+    broker: BrokerAccess,
+    tracking: TrackingOptions,
     log_format: str,
     quiet: bool,
     keys: list[str],
@@ -37,7 +37,7 @@ def run_aggregator(
 
     from fl_aggregator.cli import summary
     from fl_aggregator.monitoring.terminal.display import Display
-    from fl_aggregator.monitoring.terminal.render import WIDE, table
+    from fl_aggregator.monitoring.terminal.render import FULL_TABLE_WIDTH, table
     from fl_aggregator.server.aggregator import Aggregator
     from fl_aggregator.storage import run_directory
     from fl_shared.system.malloc import keep_freed_memory
@@ -55,22 +55,22 @@ def run_aggregator(
     def finish(outcome: Outcome) -> None:
         display.stop()
         directory = launch.directory.path
-        resume = summary.how_to_resume(click.get_current_context().command_path, outcome, directory, keys)
-        verdict = summary.verdict(outcome, display.waiting.refused)
+        resume = summary.resume_command(click.get_current_context().command_path, outcome, directory, keys)
+        verdict = summary.outcome_line(outcome, display.waiting.refused)
         if quiet:
             click.echo(verdict if resume is None else f"{verdict}; resume with: {resume}")
             return
         recent = aggregator.curves.recent()
         if (earlier := aggregator.curves.count - len(recent)) > 0:
-            click.echo(f"{earlier} earlier rounds: see {directory / run_directory.HISTORY}")
+            click.echo(f"{earlier} earlier rounds: see {directory / run_directory.HISTORY_FILE}")
         if recent:
-            wide = None if sys.stdout.isatty() else WIDE
+            wide = None if sys.stdout.isatty() else FULL_TABLE_WIDTH
             out = Console(file=sys.stdout, highlight=False, width=wide)
-            out.print(table(recent.values(), narrow=out.width < WIDE))
+            out.print(table(recent.values(), narrow=out.width < FULL_TABLE_WIDTH))
         if refused := aggregator.refusals.total:
             click.echo(summary.refused_line(refused))
         click.echo(verdict)
-        for line in summary.written(directory):
+        for line in summary.written_files(directory):
             click.echo(line)
         if resume is not None:
             click.echo(f"resume with: {resume}")

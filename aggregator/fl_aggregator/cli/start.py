@@ -10,7 +10,7 @@ import click
 
 from fl_aggregator.cli.options import refuse_with_resume, run_options, settings_options
 from fl_aggregator.cli.run import exit_code, run_aggregator
-from fl_aggregator.monitoring.tracking.options import Tracking, tracking_options
+from fl_aggregator.monitoring.tracking.options import TrackingOptions, tracking_options
 from fl_shared.cli import options as shared
 from fl_shared.cli.logging import start_logging
 from fl_shared.errors import UserError
@@ -36,20 +36,20 @@ def start(
     init: Path | None,
     run_dir: Path | None,
     resume: Path | None,
-    tracking: Tracking,
+    tracking: TrackingOptions,
     **values: Any,
 ) -> int:
     """Run training rounds with the edges that connect to the broker."""
     from fl_aggregator.messaging.unsealing import Unsealer
     from fl_aggregator.server import launch as launches
-    from fl_aggregator.settings import parse
+    from fl_aggregator.settings import parse_settings
     from fl_aggregator.tools.remote.cli import watch_command
     from fl_shared.mqtt.address import BrokerAddress
 
     start_logging(verbose, log_format, quiet=quiet)
     if resume is None:
         reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
-        settings = parse(**values, prefix=reach.prefix)
+        settings = parse_settings(**values, prefix=reach.prefix)
         seals = Unsealer(reach.kit, required=settings.require_sealed)
         launch = launches.new(settings, run_dir, init)
     else:

@@ -7,21 +7,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from fl_aggregator.messaging.rejections import Counts
+from fl_aggregator.messaging.rejections import RejectionCounts
 from fl_aggregator.round.state import Failed, Finished, Stopped
 from fl_aggregator.server.aggregator import Outcome
-from fl_aggregator.storage.run_directory import HISTORY, RUN
+from fl_aggregator.storage.run_directory import HISTORY_FILE, RUN_FILE
 from fl_shared.system.text import duration_text, size_text
 
-WRITTEN: Final = (
+WRITTEN_FILES: Final = (
     ("model.safetensors", "the newest version"),
     ("best.safetensors", "the version with the best accuracy"),
-    (HISTORY, "one line of JSON per round"),
-    (RUN, "the run's settings"),
+    (HISTORY_FILE, "one line of JSON per round"),
+    (RUN_FILE, "the run's settings"),
 )
 
 
-def verdict(outcome: Outcome, refused: str) -> str:
+def outcome_line(outcome: Outcome, refused: str) -> str:
     """How a run ended. ``refused``: who was sent away, which may be why there were too few."""
     state = outcome.state
     versions = f"{state.version} of {state.settings.rounds} versions in {duration_text(outcome.seconds)}"
@@ -39,24 +39,24 @@ def verdict(outcome: Outcome, refused: str) -> str:
             return versions
 
 
-def written(directory: Path) -> Iterator[str]:
+def written_files(directory: Path) -> Iterator[str]:
     """The files in a run's directory that a person may want."""
     yield f"written to {directory}:"
-    there = [(directory / name, what) for name, what in WRITTEN if (directory / name).exists()]
+    there = [(directory / name, what) for name, what in WRITTEN_FILES if (directory / name).exists()]
     width = max((len(str(path)) for path, _ in there), default=0)
     for path, what in there:
         yield f"  {path!s:{width}}  {what}, {size_text(path.stat().st_size)}"
     yield f"look at it: fl-aggregator report {shlex.quote(str(directory))}"
 
 
-def how_to_resume(command: str, outcome: Outcome, directory: Path, more: Sequence[str]) -> str | None:
+def resume_command(command: str, outcome: Outcome, directory: Path, more: Sequence[str]) -> str | None:
     """The command line that takes the run up again, if there is anything to be taken up; ``more``: its other words."""
     if isinstance(outcome.state.phase, Finished):
         return None
     return f"{command} --resume {shlex.join([str(directory), *more])}"
 
 
-def refused_line(refused: Counts, most: int = 10) -> str:
+def refused_line(refused: RejectionCounts, most: int = 10) -> str:
     """What was refused in the whole run, by edge and reason, those with the most first."""
     ranked = sorted(refused.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     said = (f"{who} {', '.join(f'{reason} {n}' for reason, n in why.items())}" for who, why in ranked[:most])

@@ -14,32 +14,32 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from fl_aggregator.messaging.inbox import Inbox, Lane
-from fl_shared.cli.broker_access import BrokerReach
+from fl_aggregator.messaging.inbox import ConnectionName, Inbox
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
-from fl_shared.mqtt.events import LARGEST_PACKET
+from fl_shared.mqtt.events import MAX_MQTT_PACKET
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channels
-from fl_shared.protocol.envelope import Scope
+from fl_shared.protocol.envelope import EnvelopeSource
 
 LOG: Final = logging.getLogger(__name__)
 
-Made = Callable[[], bytes]
+PayloadFactory = Callable[[], bytes]
 """Makes a retained message's payload anew: a model's chunks are not kept a second time in memory."""
 
 MAX_QUEUED_BYTES: Final = 64 * 2**20
-PUBLISH_PATIENCE: Final = 30.0
+PUBLISH_TIMEOUT: Final = 30.0
 """Seconds that a message waits for room in the queue before it is given up, to be said again when we reconnect."""
 MAX_CONTROL_PACKET: Final = 2 * 2**20
 """Bytes that the broker may send us in one packet on the control connection; the updates' has its own limit."""
-DEFEND_EVERY: Final = 1.0
+REPAIR_INTERVAL: Final = 1.0
 """Seconds between two repairs of one topic."""
-MAX_DEFENDED: Final = 10_000
+MAX_REPAIRED_TOPICS: Final = 10_000
 
 
 class Connections:
@@ -48,9 +48,9 @@ class Connections:
     def __init__(
         self,
         network: Network,
-        broker: BrokerReach,
+        broker: BrokerAccess,
         prefix: str,
-        scope: Scope,
+        scope: EnvelopeSource,
         inbox: Inbox,
         channels: Channels = CHANNELS,
     ) -> None:
@@ -66,7 +66,7 @@ class Connections:
         self._listening = False
         self._control: Connection | None = None
         self._updates: Connection | None = None
-        self._retained: dict[str, Made] = {}
+        self._retained: dict[str, PayloadFactory] = {}
         self._defended: dict[str, float] = {}
         self._put_off: set[str] = set()
         self._signer = None if broker.kit is None else broker.kit.signer()
@@ -91,7 +91,9 @@ class Connections:
         """
         self._updates = self._network.connect(self._settings("updates", None), self._putter("updates"))
 
-    def _settings(self, lane: Lane, will: Callable[[], mqtt.Will] | None) -> mqtt.ConnectionSettings:
+    def _settings(
+        self, lane: ConnectionName, will: Callable[[], mqtt.Will] | None
+    ) -> mqtt.ConnectionSettings:
         mqtt_client_id = self._broker.mqtt_client_id
         if mqtt_client_id is not None and lane == "updates":
             mqtt_client_id += "-updates"
@@ -108,13 +110,13 @@ class Connections:
         self._session = secrets.token_hex(8)
         return mqtt.Will(*self._said(t.AggregatorTopic(), self._birth("offline")))
 
-    def _putter(self, lane: Lane) -> Callable[[mqtt.Event], None]:
-        def put(event: mqtt.Event) -> None:
+    def _putter(self, lane: ConnectionName) -> Callable[[mqtt.ConnectionEvent], None]:
+        def put(event: mqtt.ConnectionEvent) -> None:
             self._inbox.put(lane, event)
 
         return put
 
-    def _birth(self, state: m.State) -> m.AggregatorPresence:
+    def _birth(self, state: m.PresenceState) -> m.AggregatorPresence:
         return m.AggregatorPresence(
             state=state, session=self._session, run=self._scope.run, epoch=self._scope.epoch
         )
@@ -123,7 +125,7 @@ class Connections:
     def maximum_packet_size(self) -> int:
         """Bytes of the largest packet that the broker takes, as far as it has said."""
         limits = None if self._control is None else self._control.limits
-        return LARGEST_PACKET if limits is None else limits.maximum_packet_size
+        return MAX_MQTT_PACKET if limits is None else limits.maximum_packet_size
 
     @property
     def connected(self) -> bool:
@@ -181,9 +183,9 @@ class Connections:
             return False
         if payload == self._ours(topic):
             return True
-        if len(self._defended) >= MAX_DEFENDED:
+        if len(self._defended) >= MAX_REPAIRED_TOPICS:
             self._defended.clear()
-        if time.monotonic() - self._defended.get(topic, -math.inf) < DEFEND_EVERY:
+        if time.monotonic() - self._defended.get(topic, -math.inf) < REPAIR_INTERVAL:
             self._put_off.add(topic)  # `mend` does it: else what came second would stay
         else:
             self._repair(topic)
@@ -193,7 +195,7 @@ class Connections:
         """To be called now and then: the repairs that were put off, since the topic had just had one."""
         now = time.monotonic()
         for topic in [
-            one for one in self._put_off if now - self._defended.get(one, -math.inf) >= DEFEND_EVERY
+            one for one in self._put_off if now - self._defended.get(one, -math.inf) >= REPAIR_INTERVAL
         ]:
             self._repair(topic)
 
@@ -213,7 +215,9 @@ class Connections:
         """Clears a retained message where nothing is to be retained."""
         self._publish(topic, b"", retain=True)
 
-    def _subscribe(self, lane: Lane, filters: list[tuple[str, int]], *, foreign_only: bool = False) -> bool:
+    def _subscribe(
+        self, lane: ConnectionName, filters: list[tuple[str, int]], *, foreign_only: bool = False
+    ) -> bool:
         connection = self._control if lane == "control" else self._updates
         return connection is not None and connection.subscribe(filters, foreign_only=foreign_only)
 
@@ -240,7 +244,7 @@ class Connections:
         """The same for a large message, which is made again each time that it has to be said again."""
         self._retain(*self._said(topic, make()), lambda: self._said(topic, make())[1])
 
-    def _retain(self, text: str, payload: bytes, made: Made) -> None:
+    def _retain(self, text: str, payload: bytes, made: PayloadFactory) -> None:
         self._retained[text] = made
         self._publish(text, payload, retain=True)
 
@@ -262,7 +266,7 @@ class Connections:
             return
         if topic not in self._uncounted:
             self.bytes_down += len(payload)
-        deadline = time.monotonic() + PUBLISH_PATIENCE
+        deadline = time.monotonic() + PUBLISH_TIMEOUT
         while True:
             try:
                 self._control.publish(topic, payload, qos=1, retain=retain)

@@ -17,12 +17,12 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
 from fl_shared.system.flood_control import Capacity
 
-Lane = Literal["control", "updates"]
+ConnectionName = Literal["control", "updates"]
 
 TICK: Final = 0.2
 """Seconds that the loop waits for an item at most: deadlines pass meanwhile."""
-MAX_WAITING: Final = 50_000
-CONTROL_IN_A_ROW: Final = 50
+MAX_QUEUED_ITEMS: Final = 50_000
+MAX_CONTROL_BURST: Final = 50
 """So many control items overtake a waiting update, and no more: a flood of them must not stop the round."""
 MAX_CONTROL_BYTES: Final = 256 * 2**20
 MAX_UPDATE_BYTES: Final = 2**28
@@ -30,26 +30,34 @@ MAX_UPDATE_BYTES: Final = 2**28
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
+class StopRequest:
     """The operator (or the operating system) asks for the end of the run."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class AdmittedMessage:
     """A message that was admitted. ``topic``: null for none of the protocol's."""
 
     topic: t.Topic | None
     received: mqtt.Received
 
 
-Item = mqtt.Connected | mqtt.Subscribed | mqtt.Lost | mqtt.Refused | Arrival | Signal | JobDone
+InboxItem = (
+    mqtt.Connected
+    | mqtt.Subscribed
+    | mqtt.Lost
+    | mqtt.ConnectRefused
+    | AdmittedMessage
+    | StopRequest
+    | JobDone
+)
 
 
-def size_of(item: Item) -> int:
+def size_of(item: InboxItem) -> int:
     """Bytes of a message's payload; 0 for anything else."""
-    return len(item.received.payload) if isinstance(item, Arrival) else 0
+    return len(item.received.payload) if isinstance(item, AdmittedMessage) else 0
 
 
 class Inbox:
@@ -61,16 +69,16 @@ class Inbox:
 
     def __init__(
         self,
-        admit: Callable[[mqtt.Received], Arrival | None],
+        admit: Callable[[mqtt.Received], AdmittedMessage | None],
         *,
-        max_waiting: int = MAX_WAITING,
+        max_waiting: int = MAX_QUEUED_ITEMS,
         max_control_bytes: int = MAX_CONTROL_BYTES,
         max_update_bytes: int = MAX_UPDATE_BYTES,
     ) -> None:
         self._admit = admit
         self._changed = threading.Condition()
-        self._control: deque[Item] = deque()
-        self._updates: deque[Item] = deque()
+        self._control: deque[InboxItem] = deque()
+        self._updates: deque[InboxItem] = deque()
         self._room = {
             "control": Capacity(max_control_bytes, max_waiting),
             "updates": Capacity(max_update_bytes),
@@ -78,16 +86,16 @@ class Inbox:
         self._in_a_row = 0
         self._dropped = 0
 
-    def put(self, lane: Lane, event: mqtt.Event | Signal | JobDone) -> None:
+    def put(self, lane: ConnectionName, event: mqtt.ConnectionEvent | StopRequest | JobDone) -> None:
         """Never blocks. What is no message is never dropped."""
         item = self._admit(event) if isinstance(event, mqtt.Received) else event
         if item is None:
             return
         with self._changed:
-            if isinstance(item, Arrival) and not self._room[lane].take(size_of(item)):
+            if isinstance(item, AdmittedMessage) and not self._room[lane].take(size_of(item)):
                 self._dropped += 1
                 return
-            if isinstance(item, Signal):
+            if isinstance(item, StopRequest):
                 self._control.appendleft(item)  # a flood of anything else must not hold up the end
             elif lane == "control" or isinstance(item, JobDone):
                 self._control.append(item)
@@ -106,13 +114,13 @@ class Inbox:
             dropped, self._dropped = self._dropped, 0
             return dropped
 
-    def get(self, timeout: float) -> tuple[Lane, Item] | None:
+    def get(self, timeout: float) -> tuple[ConnectionName, InboxItem] | None:
         """The next item and its lane, control first; ``None`` after ``timeout`` seconds without one."""
         with self._changed:
             if not self._control and not self._updates:
                 self._changed.wait(timeout)
-            urgent = bool(self._control) and isinstance(self._control[0], Signal)
-            if self._control and (urgent or not (self._updates and self._in_a_row >= CONTROL_IN_A_ROW)):
+            urgent = bool(self._control) and isinstance(self._control[0], StopRequest)
+            if self._control and (urgent or not (self._updates and self._in_a_row >= MAX_CONTROL_BURST)):
                 self._in_a_row += 1
                 return "control", self._taken("control", self._control.popleft())
             self._in_a_row = 0
@@ -120,7 +128,7 @@ class Inbox:
                 return "updates", self._taken("updates", self._updates.popleft())
             return None
 
-    def _taken(self, lane: Lane, item: Item) -> Item:
-        if isinstance(item, Arrival):
+    def _taken(self, lane: ConnectionName, item: InboxItem) -> InboxItem:
+        if isinstance(item, AdmittedMessage):
             self._room[lane].release(size_of(item))
         return item

@@ -19,12 +19,12 @@ from fl_aggregator.round.state import (
 from fl_aggregator.storage.checkpoint import Model
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.envelope import Scope
+from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.tensors import sections
 from fl_shared.transfer import publication as pub
 
-MIN_CHUNK: Final = 2**10
-CHUNK_HEAD: Final = 2**10
+MIN_MODEL_CHUNK: Final = 2**10
+MODEL_CHUNK_OVERHEAD: Final = 2**10
 """Bytes for a chunk's topic, envelope, digest and checksum."""
 MODELS_RETAINED: Final = 2
 """The newest, on which the open round builds, and the one before, which may still be under evaluation."""
@@ -33,12 +33,12 @@ MODELS_RETAINED: Final = 2
 class ModelPublisher:
     """Publishes through ``links``, and clears what is superseded."""
 
-    def __init__(self, links: Connections, scope: Scope, task: str, chunk_size: int) -> None:
+    def __init__(self, links: Connections, scope: EnvelopeSource, task: str, chunk_size: int) -> None:
         self._links = links
         self._scope = scope
         self._task = task
         self._chunk_size = chunk_size
-        self._models: dict[str, pub.Publication] = {}
+        self._models: dict[str, pub.ModelPublication] = {}
         self._work: Sequence[str] = ()
 
     def publish(
@@ -77,9 +77,9 @@ class ModelPublisher:
             for topic in self._models.pop(digest).topics():
                 self._links.clear(topic)
 
-    def _publication(self, model: Model, chunk_size: int) -> pub.Publication:
+    def _publication(self, model: Model, chunk_size: int) -> pub.ModelPublication:
         weights = sections.ModelSection(sections.WEIGHTS, model.manifest, model.data)
-        return pub.publication([weights], chunk_size, model.digest)
+        return pub.model_publication([weights], chunk_size, model.digest)
 
     def _maker(self, digest: str, topic: t.ManifestTopic | t.ChunkTopic) -> Callable[[], m.Message]:
         envelope = self._scope.envelope()  # once: said again, it is the same message
@@ -94,7 +94,9 @@ class ModelPublisher:
 
     def _fitting_chunk(self) -> int:
         """As large as wanted, and as the broker takes with all that stands around it."""
-        return max(MIN_CHUNK, min(self._chunk_size, self._links.maximum_packet_size - CHUNK_HEAD))
+        return max(
+            MIN_MODEL_CHUNK, min(self._chunk_size, self._links.maximum_packet_size - MODEL_CHUNK_OVERHEAD)
+        )
 
     def announce(self, selected: m.Selected, cohort: Sequence[str]) -> None:
         """Opens a round, or calls more edges into it. A large cohort is told edge by edge."""
@@ -113,20 +115,20 @@ class ModelPublisher:
         self._work = ()
 
 
-STATUS_EVERY: Final = 5.0
+STATUS_INTERVAL: Final = 5.0
 
 
-STATUS_AT_MOST_EVERY: Final = 0.5
+MIN_STATUS_INTERVAL: Final = 0.5
 
 
 class StatusPublisher:
     """Counts the bytes of each round too, as they are part of its result."""
 
-    def __init__(self, links: Connections, scope: Scope, for_watchers: ObserverFeed) -> None:
+    def __init__(self, links: Connections, scope: EnvelopeSource, for_watchers: ObserverFeed) -> None:
         self._links = links
         self._for_watchers = for_watchers
         self._scope = scope
-        self._at = time.monotonic() - STATUS_EVERY
+        self._at = time.monotonic() - STATUS_INTERVAL
         self._of: Run | None = None
         self._paused: str | None = None
         self._before: dict[int, tuple[int, int]] = {}
@@ -143,13 +145,13 @@ class StatusPublisher:
         if (
             not force
             and paused == self._paused
-            and since < (STATUS_AT_MOST_EVERY if changed else STATUS_EVERY)
+            and since < (MIN_STATUS_INTERVAL if changed else STATUS_INTERVAL)
         ):
             return
         self._at, self._of, self._paused = time.monotonic(), state, paused
         worst = refusals.worst(m.MAX_REFUSED_NAMED)
-        self._links.retain(t.StatusTopic(), status.status(state, self._scope, now, paused, worst))
-        missing = status.missing(state, self._scope, now)
+        self._links.retain(t.StatusTopic(), status.status_message(state, self._scope, now, paused, worst))
+        missing = status.missing_message(state, self._scope, now)
         if missing is not None:
             self._links.retain(t.MissingTopic(missing.round), missing)
 

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fl_aggregator.messaging.inbox import Arrival
-from fl_aggregator.messaging.rate_limits import Exceeded, Limits
-from fl_aggregator.round.roster import Roster, own_part
+from fl_aggregator.messaging.inbox import AdmittedMessage
+from fl_aggregator.messaging.rate_limits import LimitExceeded, RateLimits
+from fl_aggregator.round.roster import Roster, default_partition
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channels, Limit
@@ -25,7 +25,7 @@ class Throttled:
     """Of ``client`` (null: of who is not known) so many messages; ``tell``: it is to hear of it."""
 
     client: str | None
-    exceeded: Exceeded
+    exceeded: LimitExceeded
     times: int
     tell: bool
 
@@ -52,12 +52,12 @@ class RateLimiter:
         self._roster = roster
         self._clock = clock
         self._lock = threading.Lock()
-        self._limits = Limits(clients, known_at_most, clock())
-        self._turned_away: Counter[tuple[str | None, Exceeded]] = Counter()
+        self._limits = RateLimits(clients, known_at_most, clock())
+        self._turned_away: Counter[tuple[str | None, LimitExceeded]] = Counter()
 
-    def admit(self, received: mqtt.Received) -> Arrival | None:
+    def admit(self, received: mqtt.Received) -> AdmittedMessage | None:
         """A message with its parsed topic; null if it is not to be read. For the network's thread."""
-        arrival = Arrival(self._channels.parse(self._prefix, received.topic), received)
+        arrival = AdmittedMessage(self._channels.parse(self._prefix, received.topic), received)
         found = self._account(arrival.topic)
         if found is None:
             return arrival
@@ -81,11 +81,15 @@ class RateLimiter:
         if kind is None:
             return None
         client: str | None = getattr(topic, "client", None)
-        if client is not None and client not in self._roster() and own_part(client, self._clients) is None:
+        if (
+            client is not None
+            and client not in self._roster()
+            and default_partition(client, self._clients) is None
+        ):
             client = None
         return client, kind
 
-    def give_back(self, arrival: Arrival) -> None:
+    def give_back(self, arrival: AdmittedMessage) -> None:
         """It was asked for, and costs its sender nothing."""
         found = self._account(arrival.topic)
         if found is not None:

@@ -14,24 +14,24 @@ from typing import Final, assert_never
 from fl_shared.protocol.channels import Limit
 from fl_shared.protocol.messages import LimitReason
 from fl_shared.system.flood_control import Interval, RecentlyUsed
-from fl_shared.system.token_bucket import Bucket, Rate
+from fl_shared.system.token_bucket import Rate, TokenBucket
 
-MESSAGES: Final = Rate(50, 500)
+CLIENT_MESSAGE_RATE: Final = Rate(50, 500)
 """Of one client: updates, offers, chunks that were not granted, evaluations."""
-BYTES: Final = Rate(32 * 2**20, 128 * 2**20)
+CLIENT_BYTE_RATE: Final = Rate(32 * 2**20, 128 * 2**20)
 """Of one client, in all its messages. What may come at once is more than the largest packet."""
-REGISTRATIONS: Final = Rate(1, 60)
+CLIENT_REGISTRATION_RATE: Final = Rate(1, 60)
 """Of one client; two a connection, and after a lost answer again in growing pauses."""
-PRESENCES: Final = Rate(5, 100)
+CLIENT_PRESENCE_RATE: Final = Rate(5, 100)
 """Of one client: births and wills."""
-STRANGERS_MESSAGES: Final = Rate(200, 2000)
+UNKNOWN_MESSAGE_RATE: Final = Rate(200, 2000)
 """Of all together who are not on the roster, and on bare topics."""
-STRANGERS_BYTES: Final = Rate(64 * 2**20, 256 * 2**20)
-NEWCOMERS: Final = 5.0
+UNKNOWN_BYTE_RATE: Final = Rate(64 * 2**20, 256 * 2**20)
+NEW_CLIENT_RATE: Final = 5.0
 """Names a second that are new to the roster, in the long run; each may be a line in the journal."""
-NEWCOMERS_AT_ONCE: Final = 1000
+NEW_CLIENT_BURST: Final = 1000
 """And so many at once beyond twice ``--clients``."""
-TELL_EVERY: Final = 10.0
+LIMIT_NOTICE_INTERVAL: Final = 10.0
 """Seconds between two answers that tell a client of its limits."""
 
 
@@ -45,7 +45,9 @@ class Rates:
     presences: Rate
 
 
-CLIENT: Final = Rates(MESSAGES, BYTES, REGISTRATIONS, PRESENCES)
+CLIENT_RATES: Final = Rates(
+    CLIENT_MESSAGE_RATE, CLIENT_BYTE_RATE, CLIENT_REGISTRATION_RATE, CLIENT_PRESENCE_RATE
+)
 
 
 class ClientLimits:
@@ -54,22 +56,22 @@ class ClientLimits:
     __slots__ = ("_bytes", "_messages", "_presences", "_registrations", "_telling")
 
     def __init__(self, rates: Rates, now: float) -> None:
-        self._messages = Bucket(rates.messages, now)
-        self._bytes = Bucket(rates.bytes, now)
-        self._registrations = Bucket(rates.registrations, now)
-        self._presences = Bucket(rates.presences, now)
-        self._telling = Interval(TELL_EVERY)
+        self._messages = TokenBucket(rates.messages, now)
+        self._bytes = TokenBucket(rates.bytes, now)
+        self._registrations = TokenBucket(rates.registrations, now)
+        self._presences = TokenBucket(rates.presences, now)
+        self._telling = Interval(LIMIT_NOTICE_INTERVAL)
 
-    def take(self, kind: Limit, size: int, now: float) -> Exceeded | None:
+    def take(self, kind: Limit, size: int, now: float) -> LimitExceeded | None:
         """One message of ``size`` bytes."""
         counted, reason = self._counted(kind)
         if not counted.take(1, now):
-            return Exceeded(reason, counted.rate)
+            return LimitExceeded(reason, counted.rate)
         if not self._bytes.take(size, now):
-            return Exceeded("too-many-bytes", self._bytes.rate)
+            return LimitExceeded("too-many-bytes", self._bytes.rate)
         return None
 
-    def _counted(self, kind: Limit) -> tuple[Bucket, LimitReason]:
+    def _counted(self, kind: Limit) -> tuple[TokenBucket, LimitReason]:
         match kind:
             case "registration":
                 return self._registrations, "too-many-registrations"
@@ -94,7 +96,7 @@ class ClientLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Exceeded:
+class LimitExceeded:
     """A message is more than its sender may say now."""
 
     reason: LimitReason
@@ -107,7 +109,7 @@ class Exceeded:
         )
 
 
-class Limits:
+class RateLimits:
     """``clients`` and ``known_at_most`` as the run's settings have them. Times are seconds of a clock that only grows.
 
     At most ``known_at_most`` + ``clients`` accounts are kept: who is over that begins anew.
@@ -118,11 +120,11 @@ class Limits:
         self._accounts: RecentlyUsed[str, ClientLimits] = RecentlyUsed(most)
         self._strangers = ClientLimits(
             Rates(
-                messages=STRANGERS_MESSAGES,
-                bytes=STRANGERS_BYTES,
-                registrations=Rate(NEWCOMERS, NEWCOMERS_AT_ONCE + 2 * clients),
+                messages=UNKNOWN_MESSAGE_RATE,
+                bytes=UNKNOWN_BYTE_RATE,
+                registrations=Rate(NEW_CLIENT_RATE, NEW_CLIENT_BURST + 2 * clients),
                 # All edges of a large fleet are born at once, before they register.
-                presences=Rate(NEWCOMERS, most),
+                presences=Rate(NEW_CLIENT_RATE, most),
             ),
             now,
         )
@@ -131,7 +133,7 @@ class Limits:
         """Accounts that are kept."""
         return len(self._accounts)
 
-    def charge(self, client: str | None, kind: Limit, size: int, now: float) -> Exceeded | None:
+    def charge(self, client: str | None, kind: Limit, size: int, now: float) -> LimitExceeded | None:
         """One message of ``size`` bytes by ``client`` (null: by anybody who is not known); null if it may say it."""
         account = self._strangers if client is None else self._of(client, now)
         return account.take(kind, size, now)
@@ -150,8 +152,8 @@ class Limits:
                 account.fill()
 
     def is_to_be_told(self, client: str, now: float) -> bool:
-        """Whether a client whose message was too much is to be told of it: once in ``TELL_EVERY`` seconds."""
+        """Whether a client that exceeds its limits is told of it now: once in ``LIMIT_NOTICE_INTERVAL`` seconds."""
         return self._of(client, now).is_to_be_told(now)
 
     def _of(self, client: str, now: float) -> ClientLimits:
-        return self._accounts.use(client, lambda: ClientLimits(CLIENT, now))
+        return self._accounts.use(client, lambda: ClientLimits(CLIENT_RATES, now))

@@ -18,13 +18,13 @@ LOG: Final = logging.getLogger(__name__)
 UNKNOWN: Final = "(unknown)"
 """Whoever is not on the roster: anybody can make up names. No client can be called so."""
 OTHERS: Final = "(others)"
-MAX_EDGES: Final = 1000
+MAX_COUNTED_EDGES: Final = 1000
 """So many edges are told apart; the others of a very large fleet are counted together."""
-MAX_DETAIL: Final = 300
-EXPECTED: Final = frozenset({"late", "surplus", "no-round", "stale-round", "other-epoch"})
+MAX_LOGGED_DETAIL: Final = 300
+EXPECTED_REASONS: Final = frozenset({"late", "surplus", "no-round", "stale-round", "other-epoch"})
 """Nobody's mistake: what comes of over-selection, of slow links, and of a start after an end."""
 
-Counts = dict[str, dict[str, int]]
+RejectionCounts = dict[str, dict[str, int]]
 """By client, and within that by reason."""
 
 
@@ -40,7 +40,7 @@ class Rejections:
         self._by_reason: Counter[str] = Counter()
         self._named: set[str] = set()
         self._before: Counter[tuple[str, str]] = Counter()
-        self._of_round: dict[int, Counts] = {}
+        self._of_round: dict[int, RejectionCounts] = {}
         self._closed = 0
 
     def count(self, client: str | None, reason: str, detail: str, times: int = 1) -> None:
@@ -50,16 +50,21 @@ class Rejections:
         self._total[who, reason] = now = before + times
         self._by_reason[reason] += times
         if is_worth_logging(before, now):
-            level = logging.INFO if reason in EXPECTED else logging.WARNING
+            level = logging.INFO if reason in EXPECTED_REASONS else logging.WARNING
             LOG.log(
-                level, "refused a message from %s (%s, %d so far): %s", who, reason, now, detail[:MAX_DETAIL]
+                level,
+                "refused a message from %s (%s, %d so far): %s",
+                who,
+                reason,
+                now,
+                detail[:MAX_LOGGED_DETAIL],
             )
 
     def _label(self, client: str | None) -> str:
         if client is None:
             return UNKNOWN
         if client not in self._named:
-            if len(self._named) >= MAX_EDGES:
+            if len(self._named) >= MAX_COUNTED_EDGES:
                 return OTHERS
             self._named.add(client)
         return client
@@ -71,7 +76,7 @@ class Rejections:
             self._of_round[number] = _by_client(self._total - self._before)
             self._before = self._total.copy()
 
-    def take_round(self, number: int) -> Counts:
+    def take_round(self, number: int) -> RejectionCounts:
         """What was refused in a round that has ended; it is forgotten here."""
         return self._of_round.pop(number, {})
 
@@ -79,13 +84,13 @@ class Rejections:
         """Of whom most was refused that is somebody's mistake, or worse: at most so many, those with the most first."""
         sums: Counter[str] = Counter()
         for (who, reason), times in self._total.items():
-            if reason not in EXPECTED:
+            if reason not in EXPECTED_REASONS:
                 sums[who] += times
         ranked = sorted(sums.items(), key=lambda item: (-item[1], item[0]))
         return dict(ranked[:most])
 
     @property
-    def total(self) -> Counts:
+    def total(self) -> RejectionCounts:
         return _by_client(self._total)
 
     @property
@@ -94,8 +99,8 @@ class Rejections:
         return dict(self._by_reason)
 
 
-def _by_client(counts: Counter[tuple[str, str]]) -> Counts:
-    found: Counts = {}
+def _by_client(counts: Counter[tuple[str, str]]) -> RejectionCounts:
+    found: RejectionCounts = {}
     for (who, reason), times in sorted(counts.items()):
         found.setdefault(who, {})[reason] = times
     return found

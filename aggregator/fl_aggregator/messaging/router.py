@@ -8,7 +8,7 @@ from typing import Final
 
 from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.connections import Connections
-from fl_aggregator.messaging.inbox import Arrival
+from fl_aggregator.messaging.inbox import AdmittedMessage
 from fl_aggregator.messaging.rate_limiter import Throttled
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.translate import MessageRejected
@@ -20,10 +20,10 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channels
-from fl_shared.protocol.envelope import Scope
-from fl_shared.system.token_bucket import Bucket, Rate
+from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.system.token_bucket import Rate, TokenBucket
 
-UNHEARD_OF: Final = Rate(5, 100)
+UNKNOWN_LOSS_RATE: Final = Rate(5, 100)
 """Sessions that end, a second, of names that are not on the roster: each is a line in the journal."""
 
 
@@ -33,10 +33,10 @@ class Inbound:
 
     event: on.Event | None = None
     chunk: m.UpdateChunk | None = None
-    answer: do.Reply | None = None
+    answer: do.SendReply | None = None
 
 
-NOTHING: Final = Inbound()
+EMPTY_INBOUND: Final = Inbound()
 
 
 class Router:
@@ -47,17 +47,17 @@ class Router:
         links: Connections,
         refusals: Rejections,
         seals: Unsealer,
-        scope: Scope,
+        scope: EnvelopeSource,
         channels: Channels = CHANNELS,
     ) -> None:
         self._links = links
         self._channels = channels
         self._refusals = refusals
-        self._unheard_of = Bucket(UNHEARD_OF, time.monotonic())
+        self._unheard_of = TokenBucket(UNKNOWN_LOSS_RATE, time.monotonic())
         self._seals = seals
         self._scope = scope
 
-    def read(self, arrival: Arrival, state: Run, now: float) -> Inbound:
+    def read(self, arrival: AdmittedMessage, state: Run, now: float) -> Inbound:
         """What a message means at run time ``now``."""
         topic, received = arrival.topic, arrival.received
         if topic is None:
@@ -68,9 +68,9 @@ class Router:
             if not self._links.defend(received.topic, received.payload, retained=received.retain):
                 detail = f"topic: {received.topic}: only the aggregator may publish there"
                 self.drop(state, None, "foreign", detail)
-            return NOTHING
+            return EMPTY_INBOUND
         if not received.payload:
-            return NOTHING
+            return EMPTY_INBOUND
         if received.retain and not channel.retained:
             # Only presence is retained by others than us: this is somebody's mistake, or of another life.
             self._links.clear_foreign(received.topic)
@@ -87,7 +87,8 @@ class Router:
             return self.drop(state, error.client, error.reason, str(error))
         strange = isinstance(event, on.EdgeLost) and event.client not in state.roster
         if strange and not self._unheard_of.take(1, time.monotonic()):
-            detail = f"presences: expected at most {UNHEARD_OF.each:g} per second from unknown clients that go offline"
+            most = f"{UNKNOWN_LOSS_RATE.each:g} per second"
+            detail = f"presences: expected at most {most} from unknown clients that go offline"
             return self.drop(state, None, "too-many-presences", detail)
         return Inbound(event, message if isinstance(message, m.UpdateChunk) else None)
 
@@ -114,7 +115,7 @@ class Router:
             known = None if claim is None else state.roster.get(claim.client)
             if claim is not None and known is not None and known.session == claim.session:
                 try:
-                    return Inbound(translate.unusable(topic, claim, str(error), self._scope, now))
+                    return Inbound(translate.invalid_update_event(topic, claim, str(error), self._scope, now))
                 except MessageRejected as foreign:
                     return self.drop(state, foreign.client, foreign.reason, str(foreign))
         if isinstance(topic, t.RegisterTopic) and error.wrong_version and client:
@@ -122,10 +123,10 @@ class Router:
             known = state.roster.get(client)
             if session and (known is None or known.session != session):
                 detail = f"{error}: this aggregator uses protocol version {m.PROTOCOL_VERSION}"
-                return Inbound(answer=do.Reply(client, session, do.Refuse("wrong-version", detail)))
+                return Inbound(answer=do.SendReply(client, session, do.Refuse("wrong-version", detail)))
         return self.drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
 
     def drop(self, state: Run, client: str | None, reason: str, detail: str) -> Inbound:
         """Counts what goes no further; ``detail`` names the field, the value and what was expected."""
         self._refusals.count(client if client in state.roster else None, reason, detail)
-        return NOTHING
+        return EMPTY_INBOUND

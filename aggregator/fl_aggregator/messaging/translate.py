@@ -7,8 +7,8 @@ from fl_aggregator.round import events as on
 from fl_aggregator.settings import Settings
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.envelope import Envelope, Scope
-from fl_shared.protocol.limits import INLINE_COHORT, INLINE_HEAD, INLINE_LIMIT
+from fl_shared.protocol.envelope import Envelope, EnvelopeSource
+from fl_shared.protocol.limits import INLINE_COHORT, INLINE_LIMIT, INLINE_OVERHEAD
 from fl_shared.tensors.sections import DELTA
 
 
@@ -24,22 +24,24 @@ class MessageRejected(Exception):
         self.client = client
 
 
-def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, size: int) -> on.Event | None:
+def event_from(
+    topic: t.Topic, message: m.Message, scope: EnvelopeSource, now: float, size: int
+) -> on.Event | None:
     """The event that a message to the aggregator is; ``size``: the payload, in bytes. Raises ``MessageRejected``."""
     _check_scope(topic, message, scope)
     match message:
         case m.Registration():
-            return _registered(message, scope, now)
+            return _registration_event(message, scope, now)
         case m.ClientPresence(state="offline"):
             return on.EdgeLost(now=now, client=message.client, session=message.session)
         case m.ClientPresence():
             return None  # a birth says less than the registration that follows it, and may be a ghost's
         case m.Update():
-            return on.UpdateArrived(now=now, update=_facts(message, size), payload=message)
+            return on.UpdateArrived(now=now, update=_update_metadata(message, size), payload=message)
         case m.Offer():
-            return on.UpdateOffered(now=now, update=_facts(message, message.size), payload=message)
+            return on.UpdateOffered(now=now, update=_update_metadata(message, message.size), payload=message)
         case m.TrainingFailed():
-            return on.TrainingFailed(
+            return on.TrainingFailureReported(
                 now=now, client=message.client, round=message.round, detail=message.detail
             )
         case m.Evaluation():
@@ -55,7 +57,7 @@ def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, siz
                 accuracy=message.accuracy,
                 confusion=None
                 if message.confusion is None
-                else on.Confusion(message.confusion.labels, message.confusion.counts),
+                else on.ConfusionCounts(message.confusion.labels, message.confusion.counts),
             )
         case m.Control(run=run, epoch=epoch, reason=reason):
             if run != scope.run:
@@ -63,17 +65,17 @@ def event_from(topic: t.Topic, message: m.Message, scope: Scope, now: float, siz
             if epoch not in (None, scope.epoch):
                 raise MessageRejected("other-epoch", f"epoch: {epoch}, expected {scope.epoch}", None)
             why = f": {reason}" if reason else ""
-            return on.Interrupted(now=now, reason=f"stopped by fl-aggregator stop{why}")
+            return on.StopRequested(now=now, reason=f"stopped by fl-aggregator stop{why}")
         case _:
             return None
 
 
-def unusable(
-    topic: t.UpdatesTopic, claim: m.UpdateClaim, detail: str, scope: Scope, now: float
-) -> on.UpdateUnusable:
+def invalid_update_event(
+    topic: t.UpdatesTopic, claim: m.UpdateClaim, detail: str, scope: EnvelopeSource, now: float
+) -> on.UpdateInvalid:
     """An update (or an offer of one) of which not all can be read, but whose it is. Raises ``MessageRejected``."""
     _check_scope(topic, claim, scope)
-    return on.UpdateUnusable(
+    return on.UpdateInvalid(
         now=now,
         client=claim.client,
         session=claim.session,
@@ -84,7 +86,7 @@ def unusable(
     )
 
 
-def _check_scope(topic: t.Topic, message: m.Message | m.UpdateClaim, scope: Scope) -> None:
+def _check_scope(topic: t.Topic, message: m.Message | m.UpdateClaim, scope: EnvelopeSource) -> None:
     named = getattr(topic, "client", None)
     claimed = getattr(message, "client", None)
     who = named or claimed
@@ -101,7 +103,7 @@ def _check_scope(topic: t.Topic, message: m.Message | m.UpdateClaim, scope: Scop
         raise MessageRejected("other-epoch", f"epoch: {message.epoch}, expected {scope.epoch}", who)
 
 
-def _registered(message: m.Registration, scope: Scope, now: float) -> on.Registered:
+def _registration_event(message: m.Registration, scope: EnvelopeSource, now: float) -> on.Registered:
     # What an edge has loaded counts only if this run's admission told it to.
     ours = message.run == scope.run and message.epoch == scope.epoch
     return on.Registered(
@@ -117,10 +119,10 @@ def _registered(message: m.Registration, scope: Scope, now: float) -> on.Registe
     )
 
 
-def _facts(message: m.Update | m.Offer, size: int) -> on.UpdateFacts:
+def _update_metadata(message: m.Update | m.Offer, size: int) -> on.UpdateMetadata:
     manifests = {section.name: section.manifest for section in message.sections}
     metrics = message.metrics
-    return on.UpdateFacts(
+    return on.UpdateMetadata(
         client=message.client,
         session=message.session,
         round=message.round,
@@ -137,14 +139,14 @@ def _facts(message: m.Update | m.Offer, size: int) -> on.UpdateFacts:
     )
 
 
-class _ReplyHead(Envelope):
+class _ReplyEnvelope(Envelope):
     client: str
     session: str
 
 
-def reply(effect: do.Reply, settings: Settings, scope: Scope) -> m.Reply:
+def reply_message(effect: do.SendReply, settings: Settings, scope: EnvelopeSource) -> m.Reply:
     """The answer on ``fl/replies/<client>``."""
-    head = _ReplyHead(**scope.envelope(), client=effect.client, session=effect.session)
+    head = _ReplyEnvelope(**scope.envelope(), client=effect.client, session=effect.session)
     match effect.body:
         case do.Admit(part=part, held=held, examples=examples):
             partition = None if part is None else settings.part(part)
@@ -157,8 +159,8 @@ def reply(effect: do.Reply, settings: Settings, scope: Scope) -> m.Reply:
             return m.Rejected(**head, round=number, digest=rejected, reason=why, detail=detail[:1000])
 
 
-def selected(
-    effect: do.AnnounceRound, settings: Settings, scope: Scope, now: float, largest: int
+def selected_message(
+    effect: do.AnnounceRound, settings: Settings, scope: EnvelopeSource, now: float, largest: int
 ) -> m.Selected:
     """The opening of a round; ``largest``: bytes of a packet that the broker takes.
 
@@ -183,4 +185,4 @@ def _inline_limit(cohort: int, largest: int) -> int:
 
     All of a cohort at once must fit into a broker's queue for one reader, and into our inbox.
     """
-    return 0 if cohort > INLINE_COHORT else max(0, min(INLINE_LIMIT, largest - INLINE_HEAD))
+    return 0 if cohort > INLINE_COHORT else max(0, min(INLINE_LIMIT, largest - INLINE_OVERHEAD))

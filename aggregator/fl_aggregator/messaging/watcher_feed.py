@@ -12,19 +12,19 @@ from typing import Final
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.monitoring.views import edge_states, history
 from fl_aggregator.monitoring.views.round_record import RoundRecord, columns_of
-from fl_aggregator.round.events import UpdateFacts
-from fl_aggregator.round.state import Evaluating, Run, Summary, collected_in
+from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.round.state import Evaluating, Run, Summary, collected_round
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.envelope import Scope
+from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.protocol.limits import MAX_NAMES
 
-HISTORY_AT_MOST_EVERY: Final = 0.5
-EDGES_AT_MOST_EVERY: Final = 1.0
-EDGES_A_SECOND: Final = 1000
+MIN_HISTORY_INTERVAL: Final = 0.5
+MIN_EDGES_INTERVAL: Final = 1.0
+EDGES_PER_SECOND: Final = 1000
 """A second more between two messages for every so many edges."""
-HEAD: Final = 2**12
+EDGES_OVERHEAD: Final = 2**12
 """Bytes of a packet that are not its payload, generously."""
 
 
@@ -32,14 +32,18 @@ class ObserverFeed:
     """``started``: when the run began, UTC. ``uploading`` says whose update is on its way."""
 
     def __init__(
-        self, links: Connections, scope: Scope, started: str, uploading: Callable[[], Collection[str]]
+        self,
+        links: Connections,
+        scope: EnvelopeSource,
+        started: str,
+        uploading: Callable[[], Collection[str]],
     ) -> None:
         self._links = links
         self._scope = scope
         self._started = started
         self._uploading = uploading
         self._newest: dict[str, edge_states.LatestUpdate] = {}
-        self.curves = history.History()
+        self.curves = history.RoundHistory()
         self._history_is_due = True
         self._history_at = self._open_at = self._closed_at = self._looked_at = -1e9
         self._of: tuple[Run | None, Collection[str]] = (None, ())
@@ -49,14 +53,14 @@ class ObserverFeed:
 
     # --- what is to be told -------------------------------------------------------------------------------
 
-    def restore(self, rounds: Iterable[RoundRecord], updates: Iterable[UpdateFacts]) -> None:
+    def restore(self, rounds: Iterable[RoundRecord], updates: Iterable[UpdateMetadata]) -> None:
         """What earlier starts of the aggregator had to tell."""
         for record in rounds:
             self.curves.add(record)
         for update in updates:
             self.took(update)
 
-    def took(self, update: UpdateFacts) -> None:
+    def took(self, update: UpdateMetadata) -> None:
         """An update was accepted."""
         self._newest[update.client] = edge_states.LatestUpdate.of(update)
 
@@ -79,14 +83,14 @@ class ObserverFeed:
     def look(self, state: Run, *, force: bool = False) -> None:
         """Publishes what has changed, if it is time for it; ``force``: it is."""
         now = time.monotonic()
-        if self._history_is_due and (force or now - self._history_at >= HISTORY_AT_MOST_EVERY):
+        if self._history_is_due and (force or now - self._history_at >= MIN_HISTORY_INTERVAL):
             self._history_at, self._history_is_due = now, False
             self._publish_history(state)
-        pause = EDGES_AT_MOST_EVERY + len(state.roster.clients) / EDGES_A_SECOND
+        pause = MIN_EDGES_INTERVAL + len(state.roster.clients) / EDGES_PER_SECOND
         if self._closed_is_due and (force or now - self._closed_at >= pause):
             self._closed_at, self._closed_is_due = now, False
             self._publish_closed(state)
-        if force or (now - self._open_at >= pause and now - self._looked_at >= EDGES_AT_MOST_EVERY / 4):
+        if force or (now - self._open_at >= pause and now - self._looked_at >= MIN_EDGES_INTERVAL / 4):
             self._looked_at = now
             uploading = self._uploading()
             if force or self._of[0] is not state or self._of[1] != uploading:
@@ -106,31 +110,31 @@ class ObserverFeed:
 
     def _publish_edges(self, state: Run, uploading: Collection[str]) -> None:
         number = getattr(state.phase, "round", None)
-        collected = collected_in(state.phase)
+        collected = collected_round(state.phase)
         if collected is not None:
             number = collected.round
         if number is None or isinstance(state.phase, Evaluating):  # no other round is to be opened
             self._publish_closed(state)
             return
-        self._publish(state, number, edge_states.open_round(state, uploading, self._newest))
+        self._publish(state, number, edge_states.open_round_views(state, uploading, self._newest))
 
     def _publish_closed(self, state: Run) -> None:
         closed = self._closed
         if closed is None:
-            self._publish(state, 0, edge_states.open_round(state, (), self._newest))
+            self._publish(state, 0, edge_states.open_round_views(state, (), self._newest))
         else:
-            self._publish(state, closed.round, edge_states.closed_round(state, closed, self._newest))
+            self._publish(state, closed.round, edge_states.closed_round_views(state, closed, self._newest))
 
     def _publish(self, state: Run, number: int, edges: dict[str, m.EdgeView]) -> None:
         envelope, phase = self._scope.envelope(), state.phase.name
-        limit = min(MAX_NAMES, self._links.maximum_packet_size) - HEAD
+        limit = min(MAX_NAMES, self._links.maximum_packet_size) - EDGES_OVERHEAD
 
         def made(some: dict[str, m.EdgeView]) -> m.Edges:
             return m.Edges(**envelope, round=number, phase=phase, edges=some, left_out=len(edges) - len(some))
 
         message = made(edges)
         while message.edges and (size := len(codec.encode(message))) > limit:
-            message = made(edge_states.share(edges, int(0.9 * len(message.edges) * limit / size)))
+            message = made(edge_states.select_views(edges, int(0.9 * len(message.edges) * limit / size)))
         self._links.retain(t.EdgesTopic(number), message, counted=False)
         self._retained.add(number)
         kept = {number, -1 if self._closed is None else self._closed.round}

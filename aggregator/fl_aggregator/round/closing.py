@@ -8,7 +8,7 @@ from typing import Final, Literal
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import evaluation, updates
 from fl_aggregator.round import events as on
-from fl_aggregator.round.effects import Step
+from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.events import Resumed
 from fl_aggregator.round.state import (
     Aggregating,
@@ -20,11 +20,11 @@ from fl_aggregator.round.state import (
     Selecting,
     Stopped,
 )
-from fl_aggregator.round.summary import missing_from, overdue, summary_of
+from fl_aggregator.round.summary import deadline_reason, missing_reasons, summary_of
 from fl_shared.protocol.messages import ModelReference
 from fl_shared.system.backoff import backoff
 
-MAX_ABANDONED_IN_A_ROW: Final = 5
+MAX_CONSECUTIVE_ABANDONED: Final = 5
 
 
 def announcement_of(phase: Collecting) -> do.AnnounceRound:
@@ -32,14 +32,14 @@ def announcement_of(phase: Collecting) -> do.AnnounceRound:
     return do.AnnounceRound(phase.round, phase.base, phase.encoding, phase.cohort, phase.deadline)
 
 
-def collect(state: Run, phase: Collecting, now: float) -> Step:
+def collect(state: Run, phase: Collecting, now: float) -> Transition:
     """Closes the round if it is complete; else calls substitutes for who dropped out; ends it in time."""
     if len(phase.updates) >= phase.target:
-        return _close(state, phase, now)
+        return _close_round(state, phase, now)
     out_of_time = now >= phase.deadline
     if out_of_time and phase.base is None:
         # First weights: whoever was asked has had its time, and the next one is asked.
-        phase = replace(phase, out={**phase.out, **dict.fromkeys(phase.awaited, overdue(phase, now))})
+        phase = replace(phase, out={**phase.out, **dict.fromkeys(phase.awaited, deadline_reason(phase, now))})
     grace = state.settings.grace
     gone = frozenset(n for n in phase.awaited if state.roster.absent(n, now, grace))
     at_work = len(phase.updates) + len(phase.awaited) - len(gone)
@@ -57,15 +57,15 @@ def collect(state: Run, phase: Collecting, now: float) -> Step:
         return replace(state, phase=phase), (announcement_of(phase),)
     if at_work == len(phase.updates) or out_of_time:
         if len(phase.updates) >= phase.quorum:
-            return _close(state, phase, now)
+            return _close_round(state, phase, now)
         why = "the deadline passed" if out_of_time else "all connected edges have answered"
         have = f"only {len(phase.updates)} of {phase.quorum} updates arrived"
         return abandon(state, phase, now, f"{why}, but {have}")
     return state, ()
 
 
-def _close(state: Run, phase: Collecting, now: float) -> Step:
-    aggregating = Aggregating(collected=phase, closed=now, missing=missing_from(state, phase, now))
+def _close_round(state: Run, phase: Collecting, now: float) -> Transition:
+    aggregating = Aggregating(collected=phase, closed=now, missing=missing_reasons(state, phase, now))
     return replace(state, phase=aggregating), (average_of(phase),)
 
 
@@ -75,7 +75,7 @@ def average_of(phase: Collecting) -> do.Average:
     return do.Average(phase.round, phase.version, phase.base, contributors)
 
 
-def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Step:
+def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transition:
     summary = summary_of(state, phase, now, now, reason=reason)
     abandoned = state.abandoned_in_a_row + 1
     # Doubling from a second on; whoever blinked has time to come back.
@@ -87,15 +87,15 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Step:
         state,
         phase=following,
         abandoned_in_a_row=abandoned,
-        closed=updates.remember(state.closed, phase),
+        closed=updates.append_closed_round(state.closed, phase),
         unsettled=state.unsettled if phase.base is None else (*state.unsettled, summary),
     )
     effects: tuple[do.Effect, ...] = (do.PublishResult(summary), do.WithdrawRound(phase.round))
-    if abandoned < MAX_ABANDONED_IN_A_ROW:
+    if abandoned < MAX_CONSECUTIVE_ABANDONED:
         if phase.base is None:
             # Round 0 is opened again under its number, and whoever saw a result of it would not take part.
             effects = effects[1:]
-        state, settled = evaluation.settle(state, now)
+        state, settled = evaluation.advance(state, now)
         return state, (*effects, *settled)
     detail = f"{abandoned} rounds in a row were abandoned; round {phase.round}: {reason}"
     failed = Failed(at=now, reason="rounds-abandoned", detail=detail, before=following)
@@ -103,7 +103,7 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Step:
     return state, (*effects, *ended)
 
 
-def commit(state: Run, event: on.ModelMade) -> Step:
+def commit(state: Run, event: on.ModelCreated) -> Transition:
     phase = state.phase
     if not isinstance(phase, Aggregating) or phase.round != event.round:
         return state, ()
@@ -116,10 +116,10 @@ def commit(state: Run, event: on.ModelMade) -> Step:
         model=model,
         manifest=event.manifest,
         abandoned_in_a_row=0,
-        closed=updates.remember(state.closed, collected),
+        closed=updates.append_closed_round(state.closed, collected),
         unsettled=state.unsettled if collected.base is None else (*state.unsettled, summary),
     )
-    state, split = evaluation.ask(state, model, event.now)
+    state, split = evaluation.request_evaluation(state, model, event.now)
     return state, (
         do.PublishModel(phase.round, model, split),
         do.PublishResult(summary),
@@ -127,24 +127,24 @@ def commit(state: Run, event: on.ModelMade) -> Step:
     )
 
 
-def finish(state: Run, now: float) -> Step:
+def finish(state: Run, now: float) -> Transition:
     reason: Literal["rounds", "target-accuracy"] = (
         "rounds" if state.version >= state.settings.rounds else "target-accuracy"
     )
     return end_run(state, Finished(at=now, reason=reason), now)
 
 
-def end_run(state: Run, phase: Finished | Failed, now: float) -> Step:
-    state, effects = evaluation.settle(state, now, everything=True)
-    return replace(state, phase=phase), (*effects, do.End())
+def end_run(state: Run, phase: Finished | Failed, now: float) -> Transition:
+    state, effects = evaluation.advance(state, now, everything=True)
+    return replace(state, phase=phase), (*effects, do.EndRun())
 
 
-def interrupt(state: Run, now: float, reason: str) -> Step:
+def stop_run(state: Run, now: float, reason: str) -> Transition:
     """What is still under evaluation is written down as it is, and goes on if the run is taken up again."""
     assert isinstance(state.phase, Selecting | Collecting | Aggregating | Evaluating), "the run is not over"
-    _, effects = evaluation.settle(state, now, everything=True)
+    _, effects = evaluation.advance(state, now, everything=True)
     stopped = Stopped(at=now, reason=reason, before=state.phase)
-    return replace(state, phase=stopped), (*effects, do.End())
+    return replace(state, phase=stopped), (*effects, do.EndRun())
 
 
 def resume(state: Run, event: Resumed) -> Run:

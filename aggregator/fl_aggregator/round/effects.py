@@ -1,7 +1,7 @@
 """What to do, in the imperative. The interpreter performs the effects of a step in their order.
 
 The order is part of the machine: ``Record`` comes first whenever the state changed, so that what is published
-was persisted before. `PERFORMANCE` says of each effect where it is performed, what is on disk by then, and which
+was persisted before. `EFFECT_SPECS` says of each effect where it is performed, what is on disk by then, and which
 events answer it.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from fl_aggregator.round import events as on
-from fl_aggregator.round.events import Event, UpdateFacts
+from fl_aggregator.round.events import Event, UpdateMetadata
 from fl_aggregator.round.state import Run, Summary
 from fl_shared.protocol.messages import ModelReference, RefusalReason, RejectionReason, Split
 
@@ -56,7 +56,7 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class SendReply:
     """Answer one session of a client."""
 
     client: str
@@ -86,15 +86,15 @@ class WithdrawRound:
 class Receive:
     """Take an offered update in, chunk by chunk; ``UpdateArrived`` follows when all of it is here."""
 
-    update: UpdateFacts
+    update: UpdateMetadata
     payload: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
-    """Check an update's values and write it to the spool; ``UpdateKept`` or ``UpdateUnusable`` follows."""
+class StoreUpdate:
+    """Check an update's values and write it to the spool; ``UpdateStored`` or ``UpdateInvalid`` follows."""
 
-    update: UpdateFacts
+    update: UpdateMetadata
     payload: object = field(default=None, compare=False, repr=False)
 
 
@@ -102,17 +102,17 @@ class Keep:
 class Fold:
     """Add a kept update to the round's sum."""
 
-    update: UpdateFacts
+    update: UpdateMetadata
 
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """Make the next model out of the round's sum and write it to disk; ``ModelMade`` follows."""
+    """Make the next model out of the round's sum and write it to disk; ``ModelCreated`` follows."""
 
     round: int
     version: int
     base: ModelReference | None
-    contributors: tuple[UpdateFacts, ...]
+    contributors: tuple[UpdateMetadata, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,39 +139,39 @@ class WriteHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class KeepBest:
+class StoreBest:
     """This version has the best accuracy so far."""
 
     model: ModelReference
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class EndRun:
     """The run is over; the state says how."""
 
 
 Effect = (
     Record
-    | Reply
+    | SendReply
     | AnnounceRound
     | WithdrawRound
     | Receive
-    | Keep
+    | StoreUpdate
     | Fold
     | Average
     | PublishModel
     | PublishResult
     | WriteHistory
-    | KeepBest
-    | End
+    | StoreBest
+    | EndRun
 )
 
-Step = tuple[Run, tuple[Effect, ...]]
+Transition = tuple[Run, tuple[Effect, ...]]
 """The state after an event, and what is to be done, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Performance:
+class EffectSpec:
     """How an effect is performed.
 
     ``thread``: the one that does the work. ``on_disk``: what was persisted before. ``answered_by``: the events that
@@ -184,28 +184,26 @@ class Performance:
     at_resume: bool = False
 
 
-PERFORMANCE: Final[dict[type[Effect], Performance]] = {
-    Record: Performance(
-        "loop", "nothing: it is what persists the event, before any other effect of its step"
-    ),
-    Reply: Performance("loop", "the event; before Accept also the update, in the spool (Keep)"),
-    AnnounceRound: Performance(
+EFFECT_SPECS: Final[dict[type[Effect], EffectSpec]] = {
+    Record: EffectSpec("loop", "nothing: it is what persists the event, before any other effect of its step"),
+    SendReply: EffectSpec("loop", "the event; before Accept also the update, in the spool (Keep)"),
+    AnnounceRound: EffectSpec(
         "both", "the event that opened the round or called substitutes", at_resume=True
     ),
-    WithdrawRound: Performance("loop", "the event that ended the round", (on.UpdateOffered,)),
-    Receive: Performance(
-        "loop", "nothing: chunks are written as they come", (on.UpdateArrived, on.UpdateUnusable)
+    WithdrawRound: EffectSpec("loop", "the event that ended the round", (on.UpdateOffered,)),
+    Receive: EffectSpec(
+        "loop", "nothing: chunks are written as they come", (on.UpdateArrived, on.UpdateInvalid)
     ),
-    Keep: Performance(
-        "worker", "nothing: it writes the update to the spool", (on.UpdateKept, on.UpdateUnusable)
+    StoreUpdate: EffectSpec(
+        "worker", "nothing: it writes the update to the spool", (on.UpdateStored, on.UpdateInvalid)
     ),
-    Fold: Performance("worker", "the update, in the spool, and its UpdateKept"),
-    Average: Performance(
-        "worker", "the closing of the round; it writes the model", (on.ModelMade,), at_resume=True
+    Fold: EffectSpec("worker", "the update, in the spool, and its UpdateStored"),
+    Average: EffectSpec(
+        "worker", "the closing of the round; it writes the model", (on.ModelCreated,), at_resume=True
     ),
-    PublishModel: Performance("loop", "the model, in its checkpoint, and its ModelMade", at_resume=True),
-    PublishResult: Performance("loop", "the event that ended the round or its evaluation", at_resume=True),
-    WriteHistory: Performance("loop", "the event that ended the round's evaluation"),
-    KeepBest: Performance("loop", "the model, in its checkpoint", at_resume=True),
-    End: Performance("loop", "the event that ended the run"),
+    PublishModel: EffectSpec("loop", "the model, in its checkpoint, and its ModelCreated", at_resume=True),
+    PublishResult: EffectSpec("loop", "the event that ended the round or its evaluation", at_resume=True),
+    WriteHistory: EffectSpec("loop", "the event that ended the round's evaluation"),
+    StoreBest: EffectSpec("loop", "the model, in its checkpoint", at_resume=True),
+    EndRun: EffectSpec("loop", "the event that ended the run"),
 }

@@ -9,16 +9,16 @@ import math
 from dataclasses import replace
 from typing import Final
 
-from fl_aggregator.round.effects import Effect, KeepBest, PublishResult, Step, WriteHistory
-from fl_aggregator.round.events import Confusion, Evaluated
-from fl_aggregator.round.state import Evaluation, Run, Summary
+from fl_aggregator.round.effects import Effect, PublishResult, StoreBest, Transition, WriteHistory
+from fl_aggregator.round.events import ConfusionCounts, Evaluated
+from fl_aggregator.round.state import PendingEvaluation, Run, Summary
 from fl_shared.protocol.messages import ModelReference, Split
 
-LONGEST_EVALUATION: Final = 120.0
+MAX_EVALUATION_SECONDS: Final = 120.0
 """Seconds that a version's evaluation is waited for: an evaluator that hangs must not hold up the end of a run."""
 
 
-def ask(state: Run, model: ModelReference, now: float) -> tuple[Run, Split | None]:
+def request_evaluation(state: Run, model: ModelReference, now: float) -> tuple[Run, Split | None]:
     """On which split a new version is to be evaluated, if it is: every so many, and the last one always.
 
     Remembers who was asked. Who is asked for a newer version may skip this one.
@@ -27,23 +27,23 @@ def ask(state: Run, model: ModelReference, now: float) -> tuple[Run, Split | Non
     if model.version == 0 or (model.version % settings.evaluate_every and model.version != settings.rounds):
         return state, None
     split: Split = "test"
-    waiting = _within_reach(state, split, now)
+    waiting = _available_evaluators(state, split, now)
     if not waiting:
         split = "holdout"
-        waiting = _within_reach(state, split, now) if settings.holdout > 0 else waiting
+        waiting = _available_evaluators(state, split, now) if settings.holdout > 0 else waiting
     if not waiting:
         return state, None
-    evaluation = Evaluation(
+    evaluation = PendingEvaluation(
         model=model,
         split=split,
         asked=now,
-        deadline=now + min(settings.deadline, LONGEST_EVALUATION),
+        deadline=now + min(settings.deadline, MAX_EVALUATION_SECONDS),
         waiting=waiting,
     )
     return replace(state, evaluations=(*state.evaluations, evaluation)), split
 
 
-def _within_reach(state: Run, split: Split, now: float) -> frozenset[str]:
+def _available_evaluators(state: Run, split: Split, now: float) -> frozenset[str]:
     """Who may answer: a blinking edge finds the announcement, which is retained, when it is back."""
     return frozenset(
         name
@@ -53,7 +53,7 @@ def _within_reach(state: Run, split: Split, now: float) -> frozenset[str]:
     )
 
 
-def take(state: Run, event: Evaluated) -> Run:
+def receive_report(state: Run, event: Evaluated) -> Run:
     """Adds a report to the evaluation it belongs to; older ones do not wait for its client any longer.
 
     One of no examples says that its client has nothing to report.
@@ -65,7 +65,7 @@ def take(state: Run, event: Evaluated) -> Run:
     if any(e.model.version == model.version and e.model != model for e in state.evaluations):
         return state
 
-    def with_report(evaluation: Evaluation) -> Evaluation:
+    def with_report(evaluation: PendingEvaluation) -> PendingEvaluation:
         if event.client not in evaluation.waiting or evaluation.model.version > event.version:
             return evaluation
         waiting = evaluation.waiting - {event.client}
@@ -76,13 +76,13 @@ def take(state: Run, event: Evaluated) -> Run:
     return replace(state, evaluations=tuple(with_report(e) for e in state.evaluations))
 
 
-def settle(state: Run, now: float, *, everything: bool = False) -> Step:
+def advance(state: Run, now: float, *, everything: bool = False) -> Transition:
     """Closes what nobody is left to report on, and writes the history as far as it is complete."""
     effects: list[Effect] = []
     for evaluation in state.evaluations:
         absent = {n for n in evaluation.waiting if state.roster.absent(n, now, state.settings.grace)}
         if everything or not evaluation.waiting - absent or now >= evaluation.deadline:
-            state, closing = _close(state, evaluation, now)
+            state, closing = _close_evaluation(state, evaluation, now)
             effects += closing
     pending = {evaluation.model.version for evaluation in state.evaluations}
     written = 0
@@ -96,7 +96,7 @@ def settle(state: Run, now: float, *, everything: bool = False) -> Step:
     return state, tuple(effects)
 
 
-def _close(state: Run, evaluation: Evaluation, now: float) -> Step:
+def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> Transition:
     left = tuple(e for e in state.evaluations if e is not evaluation)
     state = replace(state, evaluations=left)
     if not evaluation.results:
@@ -112,12 +112,12 @@ def _close(state: Run, evaluation: Evaluation, now: float) -> Step:
     summaries = []
     for summary in state.unsettled:
         if summary.model == evaluation.model:
-            summary = _evaluated(summary, found, _confusion(reports), now - evaluation.asked)
+            summary = _with_evaluation(summary, found, _sum_confusion(reports), now - evaluation.asked)
             effects.append(PublishResult(summary))
         summaries.append(summary)
     if state.best is None or accuracy > state.best:
         state = replace(state, best=accuracy)
-        effects.append(KeepBest(evaluation.model))
+        effects.append(StoreBest(evaluation.model))
     target = state.settings.target_accuracy
     newest = evaluation.model.version >= state.metrics.get("version", 0)
     state = replace(
@@ -129,17 +129,19 @@ def _close(state: Run, evaluation: Evaluation, now: float) -> Step:
     return state, tuple(effects)
 
 
-def _confusion(reports: list[Evaluated]) -> Confusion | None:
+def _sum_confusion(reports: list[Evaluated]) -> ConfusionCounts | None:
     """The sum of those that there are, if they are of the same classes."""
     matrices = [report.confusion for report in reports if report.confusion is not None]
     if not matrices or any(matrix.labels != matrices[0].labels for matrix in matrices):
         return None
     summed = zip(*(matrix.counts for matrix in matrices), strict=True)
-    return Confusion(matrices[0].labels, tuple([tuple(map(sum, zip(*rows, strict=True))) for rows in summed]))
+    return ConfusionCounts(
+        matrices[0].labels, tuple([tuple(map(sum, zip(*rows, strict=True))) for rows in summed])
+    )
 
 
-def _evaluated(
-    summary: Summary, found: dict[str, float], confusion: Confusion | None, seconds: float
+def _with_evaluation(
+    summary: Summary, found: dict[str, float], confusion: ConfusionCounts | None, seconds: float
 ) -> Summary:
     return replace(
         summary,

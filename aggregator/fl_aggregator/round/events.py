@@ -16,7 +16,7 @@ Payload = Annotated[object, Field(exclude=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateFacts:
+class UpdateMetadata:
     """All of an update but its values. ``base`` is null for first weights; ``size`` is in bytes, ``seconds`` are those
     that the training took.
     """
@@ -106,7 +106,7 @@ class UpdateOffered:
     """An edge has an update that is too large to be sent unasked. ``payload``: the offer."""
 
     now: float
-    update: UpdateFacts
+    update: UpdateMetadata
     payload: Payload = field(default=None, compare=False, repr=False)
 
 
@@ -117,20 +117,20 @@ class UpdateArrived:
     """
 
     now: float
-    update: UpdateFacts
+    update: UpdateMetadata
     payload: Payload = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateKept:
+class UpdateStored:
     """An update's values were checked, and it lies in the spool."""
 
     now: float
-    update: UpdateFacts
+    update: UpdateMetadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateUnusable:
+class UpdateInvalid:
     """What an edge sent for a round cannot be used. ``digest`` is null where it could not even be read."""
 
     now: float
@@ -143,7 +143,7 @@ class UpdateUnusable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingFailed:
+class TrainingFailureReported:
     """A selected edge says that it cannot train in this round."""
 
     now: float
@@ -153,7 +153,7 @@ class TrainingFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelMade:
+class ModelCreated:
     """The contributions of a round were averaged; the new model is on disk."""
 
     now: float
@@ -163,7 +163,7 @@ class ModelMade:
 
 
 @dataclass(frozen=True, slots=True)
-class Confusion:
+class ConfusionCounts:
     """``counts[i][j]``: examples of the class ``labels[i]`` that a model took for ``labels[j]``."""
 
     labels: tuple[str, ...]
@@ -183,7 +183,7 @@ class Evaluated:
     examples: int
     loss: float
     accuracy: float
-    confusion: Confusion | None = None
+    confusion: ConfusionCounts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +194,7 @@ class TimePassed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interrupted:
+class StopRequested:
     """The operator ends the run before its end."""
 
     now: float
@@ -211,11 +211,11 @@ Event = (
     | EdgeLost
     | UpdateOffered
     | UpdateArrived
-    | UpdateKept
-    | UpdateUnusable
-    | TrainingFailed
-    | ModelMade
+    | UpdateStored
+    | UpdateInvalid
+    | TrainingFailureReported
+    | ModelCreated
     | Evaluated
     | TimePassed
-    | Interrupted
+    | StopRequested
 )

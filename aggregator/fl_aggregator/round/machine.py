@@ -17,7 +17,7 @@ from fl_aggregator.round import closing, evaluation, registration, updates
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.closing import abandon, collect, commit
-from fl_aggregator.round.effects import Step
+from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.selecting import select
 from fl_aggregator.round.state import (
     Collecting,
@@ -25,18 +25,18 @@ from fl_aggregator.round.state import (
     Run,
     Selecting,
     Stopped,
-    collected_in,
+    collected_round,
 )
 from fl_shared.system.text import names_text
 
-VERSION: Final = 2
+MACHINE_VERSION: Final = 2
 """Raised whenever the same state and event give another answer: a journal is replayed by the version that wrote it."""
 
 
-def step(state: Run, event: on.Event) -> Step:
+def step(state: Run, event: on.Event) -> Transition:
     """What ``event`` makes of ``state``, and what is to be done about it, in this order."""
     if state.over and not isinstance(event, on.Resumed):
-        return _after_the_end(state, event)
+        return _step_after_end(state, event)
     after, effects = _react(state, event)
     after, more = _advance(after, event.now)
     effects += more
@@ -45,14 +45,14 @@ def step(state: Run, event: on.Event) -> Step:
     return after, (do.Record(event), *effects)
 
 
-def _react(state: Run, event: on.Event) -> Step:
+def _react(state: Run, event: on.Event) -> Transition:
     match event:
         case on.Started(now=now):
             return _start(state, now)
         case on.Resumed():
             return closing.resume(state, event), ()
         case on.UpdatesLost():
-            return _lose(state, event)
+            return _abandon_for_lost_updates(state, event)
         case on.Disconnected(now=now):
             return replace(state, roster=state.roster.none_lost_just_before(now)), ()
         case on.Reconnected(now=now):
@@ -67,58 +67,60 @@ def _react(state: Run, event: on.Event) -> Step:
         ):
             answer = updates.decide(state, update)
             if answer is None:
-                take = do.Receive if isinstance(event, on.UpdateOffered) else do.Keep
+                take = do.Receive if isinstance(event, on.UpdateOffered) else do.StoreUpdate
                 return state, (take(update, payload),)
             state = updates.drop_if_rejected(state, update.client, update.round, answer)
-            return state, (updates.reply(update, answer),)
-        case on.UpdateKept(update=update):
+            return state, (updates.reply_to(update, answer),)
+        case on.UpdateStored(update=update):
             return updates.accept(state, update)
-        case on.UpdateUnusable():
+        case on.UpdateInvalid():
             rejection = _rejection(event)
             state = updates.drop_if_rejected(state, event.client, event.round, rejection)
-            return state, (do.Reply(event.client, event.session, rejection),)
-        case on.TrainingFailed(client=client, round=number, detail=detail):
+            return state, (do.SendReply(event.client, event.session, rejection),)
+        case on.TrainingFailureReported(client=client, round=number, detail=detail):
             return updates.drop_from_round(state, client, number, f"failed: {detail}"), ()
-        case on.ModelMade():
+        case on.ModelCreated():
             return commit(state, event)
         case on.Evaluated():
-            return evaluation.take(state, event), ()
+            return evaluation.receive_report(state, event), ()
         case on.TimePassed():
             return state, ()
-        case on.Interrupted(now=now, reason=reason):
-            return closing.interrupt(state, now, reason)
+        case on.StopRequested(now=now, reason=reason):
+            return closing.stop_run(state, now, reason)
         case _:
             assert_never(event)
 
 
-def _after_the_end(state: Run, event: on.Event) -> Step:
+def _step_after_end(state: Run, event: on.Event) -> Transition:
     """Edges stay after the run, and whoever repeats a question still gets an answer."""
     match event:
         case on.Registered():
             return state, registration.register_after_the_end(state, event)
-        case on.UpdateOffered(update=update) | on.UpdateArrived(update=update) | on.UpdateKept(update=update):
+        case (
+            on.UpdateOffered(update=update) | on.UpdateArrived(update=update) | on.UpdateStored(update=update)
+        ):
             answer = updates.decide(state, update)
-            if answer is None or (isinstance(state.phase, Stopped) and _unknown_round(answer)):
+            if answer is None or (isinstance(state.phase, Stopped) and _is_unknown_round(answer)):
                 return state, ()  # the round that was open may be taken up again: the edge keeps its update
-            return state, (updates.reply(update, answer),)
-        case on.UpdateUnusable():
-            return state, (do.Reply(event.client, event.session, _rejection(event)),)
+            return state, (updates.reply_to(update, answer),)
+        case on.UpdateInvalid():
+            return state, (do.SendReply(event.client, event.session, _rejection(event)),)
         case _:
             return state, ()
 
 
-def _unknown_round(found: do.Accept | do.Reject) -> bool:
+def _is_unknown_round(found: do.Accept | do.Reject) -> bool:
     return isinstance(found, do.Reject) and found.reason == "no-round"
 
 
-def _rejection(event: on.UpdateUnusable) -> do.Reject:
+def _rejection(event: on.UpdateInvalid) -> do.Reject:
     return do.Reject(event.round, event.digest, event.reason, event.detail)
 
 
 # --- selecting --------------------------------------------------------------------------------------------
 
 
-def _start(state: Run, now: float) -> Step:
+def _start(state: Run, now: float) -> Transition:
     if not isinstance(state.phase, Selecting) or state.begun:
         return state, ()
     state = replace(state, phase=replace(state.phase, since=now, not_before=now))
@@ -127,20 +129,20 @@ def _start(state: Run, now: float) -> Step:
     return state, (do.PublishModel(0, state.model, None),)
 
 
-def _lose(state: Run, event: on.UpdatesLost) -> Step:
+def _abandon_for_lost_updates(state: Run, event: on.UpdatesLost) -> Transition:
     """Whose update was accepted has forgotten it: the round cannot be what it was, and a new one is opened."""
-    collected = collected_in(state.phase)
+    collected = collected_round(state.phase)
     if collected is None or collected.round != event.round or not event.clients:
         return state, ()
     reason = f"accepted updates were lost when the aggregator stopped: {names_text(event.clients, 5)}"
     return abandon(state, collected, event.now, reason)
 
 
-def _advance(state: Run, now: float) -> Step:
+def _advance(state: Run, now: float) -> Transition:
     """Does what is due: settles evaluations, opens, closes or abandons a round, ends the run."""
     if state.over:
         return state, ()
-    state, effects = evaluation.settle(state, now)
+    state, effects = evaluation.advance(state, now)
     match state.phase:
         case Selecting() | Evaluating():
             state, more = select(state, state.phase, now)

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import replace
 
 from fl_aggregator.round import roster as r
-from fl_aggregator.round.effects import Admit, Effect, Refuse, Reply, Step
+from fl_aggregator.round.effects import Admit, Effect, Refuse, SendReply, Transition
 from fl_aggregator.round.events import Registered
 from fl_aggregator.round.state import Collecting, Run
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
 
-def register(state: Run, event: Registered) -> Step:
+def register(state: Run, event: Registered) -> Transition:
     """Answers a registration. The same one twice gives the same answer and changes nothing."""
     known = state.roster.get(event.client)
     if (
@@ -28,11 +28,11 @@ def register(state: Run, event: Registered) -> Step:
         return state, ()
     refusal = _refusal(state, event)
     if refusal is not None:
-        return state, (Reply(event.client, event.session, refusal),)
-    before, state = state, _with_room_for(state, event.client)
-    part = _part(state, event)
+        return state, (SendReply(event.client, event.session, refusal),)
+    before, state = state, _with_capacity_for(state, event.client)
+    part = _assign_partition(state, event)
     if isinstance(part, Refuse):
-        return before, (Reply(event.client, event.session, part),)
+        return before, (SendReply(event.client, event.session, part),)
     again = known is not None and known.device == event.device
     client = r.Client(
         session=event.session,
@@ -48,7 +48,9 @@ def register(state: Run, event: Registered) -> Step:
     if known != client:
         state = replace(state, roster=state.roster.with_client(event.client, client))
     return state, (
-        Reply(event.client, event.session, Admit(part, partition_of(state, event.client), event.examples)),
+        SendReply(
+            event.client, event.session, Admit(part, stored_round_of(state, event.client), event.examples)
+        ),
     )
 
 
@@ -64,7 +66,7 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
     if event.task is not None and event.task != state.settings.task:
         return Refuse("wrong-task", f"the task is {event.task!r}, but this run's is {state.settings.task!r}")
     if event.manifest is not None and state.manifest not in (None, event.manifest):
-        return Refuse("wrong-manifest", _other_manifest(event.manifest, state))
+        return Refuse("wrong-manifest", _manifest_mismatch(event.manifest, state))
     if "train" in event.roles:
         for encoding in (
             FLOAT32.name,
@@ -83,7 +85,7 @@ def _is_full(state: Run) -> bool:
     return len(state.roster.clients) >= state.settings.known_at_most
 
 
-def _with_room_for(state: Run, client: str) -> Run:
+def _with_capacity_for(state: Run, client: str) -> Run:
     """Makes room for a hundredth of them at once: to look for one each time would take a flood's side."""
     if client in state.roster or not _is_full(state):
         return state
@@ -98,7 +100,7 @@ def _lacks_encoding(encoding: str, offered: tuple[str, ...]) -> str:
     )
 
 
-def _other_manifest(manifest: str | None, state: Run) -> str:
+def _manifest_mismatch(manifest: str | None, state: Run) -> str:
     return (
         f"the weights have the manifest {str(manifest)[:12]}, but this run's have {str(state.manifest)[:12]}: "
         "the edge has another model for this task"
@@ -110,32 +112,32 @@ def register_after_the_end(state: Run, event: Registered) -> tuple[Effect, ...]:
     if event.client in state.roster:
         return register(state, event)[1]
     body = _refusal(state, event) or Admit(None, None, event.examples)
-    return (Reply(event.client, event.session, body),)
+    return (SendReply(event.client, event.session, body),)
 
 
-def _part(state: Run, event: Registered) -> int | Refuse | None:
+def _assign_partition(state: Run, event: Registered) -> int | Refuse | None:
     if "train" not in event.roles:
         return None
     count = state.settings.clients
-    part = r.part_for(state.roster, event.client, count, begun=state.begun)
+    part = r.partition_for(state.roster, event.client, count, begun=state.begun)
     if part == "none-left":
         return Refuse("no-part-left", f"all {count} partitions are taken (--clients {count})")
     return part
 
 
-def partition_of(state: Run, client: str) -> int | None:
+def stored_round_of(state: Run, client: str) -> int | None:
     """The open round for which the client's update is already here."""
     phase = state.phase
     return phase.round if isinstance(phase, Collecting) and client in phase.updates else None
 
 
-def give_parts(state: Run) -> Step:
+def assign_free_partitions(state: Run) -> Transition:
     """At the start of the run: the free parts go to those who have none; who gets none is refused."""
-    roster, given = r.give_parts(state.roster, state.settings.clients)
+    roster, given = r.assign_partitions(state.roster, state.settings.clients)
     without = tuple(name for name in roster.trainers() if roster[name].part is None)
     refusal = Refuse("no-part-left", f"all {state.settings.clients} partitions are taken")
-    told = (Reply(name, roster[name].session, Admit(roster[name].part, None)) for name in given)
-    refused = (Reply(name, roster[name].session, refusal) for name in without)
+    told = (SendReply(name, roster[name].session, Admit(roster[name].part, None)) for name in given)
+    refused = (SendReply(name, roster[name].session, refusal) for name in without)
     return replace(state, roster=roster.without(without)), (*told, *refused)
 
 
@@ -148,7 +150,7 @@ def common_manifest(state: Run) -> str | None:
     return min(counts, key=lambda digest: (-counts[digest], digest), default=None)
 
 
-def refuse_other_manifests(state: Run) -> Step:
+def refuse_other_manifests(state: Run) -> Transition:
     """Once the manifest is settled: whoever has loaded another model cannot take part."""
     assert state.manifest is not None
     wrong = {
@@ -157,7 +159,7 @@ def refuse_other_manifests(state: Run) -> Step:
         if (client := state.roster[name]).manifest not in (None, state.manifest)
     }
     replies = tuple(
-        Reply(name, client.session, Refuse("wrong-manifest", _other_manifest(client.manifest, state)))
+        SendReply(name, client.session, Refuse("wrong-manifest", _manifest_mismatch(client.manifest, state)))
         for name, client in wrong.items()
     )
     return replace(state, roster=state.roster.without(wrong)), replies

@@ -11,12 +11,12 @@ from fl_shared.protocol.messages import ClientRole
 
 WILL_DELAY: Final = 2.0
 """Seconds that a broker takes at most from the first will that it sends at its end until we hear that it is gone."""
-RECONFIRMING: Final = 10.0
+REREGISTRATION_GRACE: Final = 10.0
 """Seconds that edges get to register again after our own connection was gone, if the grace is not longer: it
 was not their link that blinked, and a broker that restarts has cut off all of them."""
 SESSION_OVERLAP: Final = 10.0
 """Seconds after a will in which a registration of the same session is one that it has overtaken."""
-MAX_DEPARTURES: Final = 1000
+MAX_ENDED_SESSIONS: Final = 1000
 """Sessions that are remembered for having ended; more at once are a broker's or a network's end."""
 
 
@@ -98,7 +98,7 @@ class Roster:
         if self.departures.get(name, ("", 0.0))[0] == session:
             return self
         recent = {n: (s, at) for n, (s, at) in self.departures.items() if now - at < SESSION_OVERLAP}
-        if len(recent) >= MAX_DEPARTURES:
+        if len(recent) >= MAX_ENDED_SESSIONS:
             return self
         return replace(self, departures={**recent, name: (session, now)})
 
@@ -133,7 +133,7 @@ class Roster:
         client = self.clients.get(name)
         if client is None or client.lost_at is None:
             return client is None
-        return now - client.lost_at >= (max(grace, RECONFIRMING) if client.unconfirmed else grace)
+        return now - client.lost_at >= (max(grace, REREGISTRATION_GRACE) if client.unconfirmed else grace)
 
     def in_use(self, name: str, now: float) -> bool:
         """Whether the id belongs to a device that is present, or still has time to say that it is."""
@@ -151,14 +151,14 @@ class Roster:
 
     def has_dispensable(self) -> bool:
         """Whether `dispensable` gives any."""
-        return any(_is_dispensable(client) for client in self.clients.values())
+        return any(_is_evictable(client) for client in self.clients.values())
 
     def dispensable(self, count: int) -> tuple[str, ...]:
         """Whom to forget for newcomers when there are too many, at most ``count``: the first to have come of those who
         were never ready and are gone, then of those who were promised no part. Whoever makes up names never says
         that they go.
         """
-        ranked = ((c.present, c.since, n) for n, c in self.clients.items() if _is_dispensable(c))
+        ranked = ((c.present, c.since, n) for n, c in self.clients.items() if _is_evictable(c))
         return tuple(name for _, _, name in heapq.nsmallest(count, ranked))
 
     def trainers(self) -> tuple[str, ...]:
@@ -173,25 +173,25 @@ class Roster:
         return {c.part for c in self.clients.values() if c.part is not None}
 
 
-def _is_dispensable(client: Client) -> bool:
+def _is_evictable(client: Client) -> bool:
     if client.examples:
         return False
     return not client.present or (client.part is None and "evaluate" not in client.roles)
 
 
-def own_part(name: str, count: int) -> int | None:
+def default_partition(name: str, count: int) -> int | None:
     """The part that belongs to an id by its number: edge ``k`` has part ``k``."""
     if not (name.isascii() and name.isdecimal()) or name != str(int(name)):
         return None
     return int(name) if int(name) < count else None
 
 
-def part_for(roster: Roster, name: str, count: int, *, begun: bool) -> int | Literal["none-left"] | None:
+def partition_for(roster: Roster, name: str, count: int, *, begun: bool) -> int | Literal["none-left"] | None:
     """The part of a client that registers; ``None``: not given out yet."""
     known = roster.get(name)
     if known is not None and known.part is not None:
         return known.part
-    own = own_part(name, count)
+    own = default_partition(name, count)
     taken = roster.parts_taken()
     if own is not None and own not in taken:
         return own
@@ -201,7 +201,7 @@ def part_for(roster: Roster, name: str, count: int, *, begun: bool) -> int | Lit
     return free if begun else None
 
 
-def give_parts(roster: Roster, count: int) -> tuple[Roster, tuple[str, ...]]:
+def assign_partitions(roster: Roster, count: int) -> tuple[Roster, tuple[str, ...]]:
     """Gives the free parts to those present who have none, in the order of their ids; says who got one."""
     without = [name for name in roster.trainers() if roster[name].part is None]
     taken = roster.parts_taken()

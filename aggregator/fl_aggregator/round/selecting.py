@@ -10,7 +10,7 @@ from typing import Final
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import registration
 from fl_aggregator.round.closing import announcement_of, end_run, finish
-from fl_aggregator.round.effects import Step
+from fl_aggregator.round.effects import Transition
 from fl_aggregator.round.state import (
     Collecting,
     Evaluating,
@@ -18,14 +18,14 @@ from fl_aggregator.round.state import (
     Run,
     Selecting,
 )
-from fl_aggregator.round.summary import lack_of_edges
+from fl_aggregator.round.summary import too_few_edges_detail
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
-LOADING: Final = 60.0
+LOADING_TIMEOUT: Final = 60.0
 """Seconds that edges get to load their part when it was only given to them at the end of the wait."""
 
 
-def select(state: Run, phase: Selecting | Evaluating, now: float) -> Step:
+def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
     settings = state.settings
     due = state.version >= settings.rounds or state.target_reached
     if due or settings.target_accuracy is not None:
@@ -40,17 +40,17 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Step:
     if now < phase.not_before or state.roster.reconfirming(now):
         return state, ()
     if not state.begun:
-        return _begin(state, phase, now)
+        return _begin_run(state, phase, now)
     eligible = state.roster.eligible(state.manifest)
     needed = 1 if state.model is None else settings.needed
     if len(eligible) >= needed:
-        return _open(state, phase, eligible, now)
+        return _open_round(state, phase, eligible, now)
     if now - phase.since >= settings.wait:
         return _fail_for_lack_of_edges(state, eligible, needed, now)
     return state, ()
 
 
-def _begin(state: Run, phase: Selecting, now: float) -> Step:
+def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
     """The first round waits until all ``clients`` have loaded their parts; after ``wait``, for the quorum."""
     settings = state.settings
     waited = now - phase.since
@@ -60,10 +60,10 @@ def _begin(state: Run, phase: Selecting, now: float) -> Step:
     trainers = state.roster.trainers()
     everyone = len(trainers) >= settings.clients
     if (everyone or waited >= settings.wait) and any(state.roster[n].part is None for n in trainers):
-        state, effects = registration.give_parts(state)
+        state, effects = registration.assign_free_partitions(state)
         everyone = len(state.roster.trainers()) >= settings.clients
     loading = any(state.roster[name].examples is None for name in trainers if name in state.roster)
-    if loading and waited < settings.wait + LOADING:
+    if loading and waited < settings.wait + LOADING_TIMEOUT:
         return state, effects
     manifest = registration.common_manifest(state)
     eligible = state.roster.eligible(manifest) if manifest is not None else ()
@@ -75,11 +75,11 @@ def _begin(state: Run, phase: Selecting, now: float) -> Step:
         state, more = _fail_for_lack_of_edges(state, eligible, settings.needed, now)
         return state, effects + more
     state, refused = registration.refuse_other_manifests(replace(state, begun=True, manifest=manifest))
-    state, opened = _open(state, phase, eligible, now)
+    state, opened = _open_round(state, phase, eligible, now)
     return state, (*effects, *refused, *opened)
 
 
-def _open(state: Run, phase: Selecting, eligible: tuple[str, ...], now: float) -> Step:
+def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: float) -> Transition:
     settings = state.settings
     order = permutation(eligible, settings.seed, phase.round)
     first_weights = state.model is None
@@ -100,9 +100,9 @@ def _open(state: Run, phase: Selecting, eligible: tuple[str, ...], now: float) -
     return replace(state, phase=collecting), (announcement_of(collecting),)
 
 
-def _fail_for_lack_of_edges(state: Run, eligible: tuple[str, ...], needed: int, now: float) -> Step:
+def _fail_for_lack_of_edges(state: Run, eligible: tuple[str, ...], needed: int, now: float) -> Transition:
     assert isinstance(state.phase, Selecting | Evaluating)
-    detail = lack_of_edges(state, eligible, needed)
+    detail = too_few_edges_detail(state, eligible, needed)
     return end_run(state, Failed(at=now, reason="too-few-edges", detail=detail, before=state.phase), now)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal, get_args
 
-from fl_aggregator.round.events import Confusion, Evaluated, UpdateFacts
+from fl_aggregator.round.events import ConfusionCounts, Evaluated, UpdateMetadata
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.settings import Settings
 from fl_shared.protocol.messages import ModelReference, Split
@@ -48,7 +48,7 @@ class Collecting:
     width: int
     cohort: tuple[str, ...]
     substitutes: tuple[str, ...]
-    updates: Mapping[str, UpdateFacts] = field(default_factory=dict)
+    updates: Mapping[str, UpdateMetadata] = field(default_factory=dict)
     out: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -120,12 +120,12 @@ class Stopped:
 Phase = Selecting | Collecting | Aggregating | Evaluating | Finished | Failed | Stopped
 PHASES: Final[tuple[type[Phase], ...]] = get_args(Phase)
 """In the order in which a run passes through them."""
-OVER: Final = (Finished, Failed, Stopped)
-TIMED: Final = (Selecting, Collecting, Aggregating, Evaluating)
+FINAL_PHASE_TYPES: Final = (Finished, Failed, Stopped)
+ROUND_PHASES: Final = (Selecting, Collecting, Aggregating, Evaluating)
 """The phases of one round; a summary has the seconds of each."""
 
 
-def collected_in(phase: Phase) -> Collecting | None:
+def collected_round(phase: Phase) -> Collecting | None:
     """The round whose updates are held: an open one, or one that is being averaged; also where a run was stopped."""
     if isinstance(phase, Stopped):
         phase = phase.before
@@ -148,11 +148,11 @@ class Summary:
     examples: int
     metrics: Mapping[str, float]
     seconds: Mapping[str, float]
-    confusion: Confusion | None = None
+    confusion: ConfusionCounts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
+class ClosedRound:
     """What is remembered of a closed round, to answer who comes late or has not heard the answer."""
 
     round: int
@@ -162,7 +162,7 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
+class PendingEvaluation:
     """A version that is being evaluated, by whom still, and what came in."""
 
     model: ModelReference
@@ -188,16 +188,16 @@ class Run:
     model: ModelReference | None = None
     manifest: str | None = None
     abandoned_in_a_row: int = 0
-    closed: tuple[Closed, ...] = ()
+    closed: tuple[ClosedRound, ...] = ()
     unsettled: tuple[Summary, ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[PendingEvaluation, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: float | None = None
     target_reached: bool = False
 
     @property
     def over(self) -> bool:
-        return isinstance(self.phase, OVER)
+        return isinstance(self.phase, FINAL_PHASE_TYPES)
 
     @property
     def version(self) -> int:

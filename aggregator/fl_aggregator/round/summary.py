@@ -6,17 +6,17 @@ import math
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from fl_aggregator.round.events import UpdateFacts
+from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.state import Collecting, Run, Summary
 from fl_shared.protocol.messages import ModelReference
 from fl_shared.system.text import names_text
 
-MAX_NAME: Final = 64
+MAX_METRIC_NAME: Final = 64
 MAX_METRICS: Final = 48
 """A message takes names of so many characters, and 64 metrics; those of the evaluation come to these."""
 
 
-def missing_from(state: Run, phase: Collecting, now: float) -> dict[str, str]:
+def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]:
     """Everyone who was called and did not contribute, and why."""
     missing: dict[str, str] = {}
     for name in phase.cohort:
@@ -31,11 +31,11 @@ def missing_from(state: Run, phase: Collecting, now: float) -> dict[str, str]:
         elif len(phase.updates) >= phase.target:
             missing[name] = "surplus: the round already had all the updates it needed"
         else:
-            missing[name] = overdue(phase, now)
+            missing[name] = deadline_reason(phase, now)
     return missing
 
 
-def overdue(phase: Collecting, now: float) -> str:
+def deadline_reason(phase: Collecting, now: float) -> str:
     """Why an edge that is there is missing."""
     return f"deadline: no update within {now - phase.opened:.0f} s"
 
@@ -59,7 +59,7 @@ def summary_of(
         model=model,
         cohort=phase.cohort,
         participants=tuple(update.client for update in updates) if model is not None else (),
-        missing=missing_from(state, phase, now) if missing is None else missing,
+        missing=missing_reasons(state, phase, now) if missing is None else missing,
         examples=sum(update.examples for update in updates) if model is not None else 0,
         metrics=_mean_metrics(updates),
         seconds={
@@ -70,7 +70,7 @@ def summary_of(
     )
 
 
-def _mean_metrics(updates: list[UpdateFacts]) -> dict[str, float]:
+def _mean_metrics(updates: list[UpdateMetadata]) -> dict[str, float]:
     """What the edges reported, weighted by examples: ``before`` is the base model on their holdouts.
 
     The names are the edges' own, and so are the values: what no message could carry is left out.
@@ -82,12 +82,12 @@ def _mean_metrics(updates: list[UpdateFacts]) -> dict[str, float]:
             having = [(examples, report[name]) for examples, report in reports if name in report]
             mean = sum(e * value for e, value in having) / sum(e for e, _ in having)
             key = f"{group}_{name}"
-            if math.isfinite(mean) and len(key) <= MAX_NAME and len(means) < MAX_METRICS:
+            if math.isfinite(mean) and len(key) <= MAX_METRIC_NAME and len(means) < MAX_METRICS:
                 means[key] = mean
     return means
 
 
-def lack_of_edges(state: Run, eligible: tuple[str, ...], needed: int) -> str:
+def too_few_edges_detail(state: Run, eligible: tuple[str, ...], needed: int) -> str:
     """Why no round can be opened: how many edges are ready, and who is not."""
     settings = state.settings
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}

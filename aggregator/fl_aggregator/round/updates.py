@@ -6,19 +6,19 @@ from dataclasses import replace
 from typing import Final
 
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.effects import Step
-from fl_aggregator.round.events import UpdateFacts
-from fl_aggregator.round.state import Aggregating, Closed, Collecting, Run
+from fl_aggregator.round.effects import Transition
+from fl_aggregator.round.events import UpdateMetadata
+from fl_aggregator.round.state import Aggregating, ClosedRound, Collecting, Run
 from fl_shared.protocol.messages import RejectionReason
 from fl_shared.system.text import shortened
 from fl_shared.tensors.sections import DELTA
 
-REMEMBERED_ROUNDS: Final = 4
-MAX_REASON: Final = 240
+MAX_CLOSED_ROUNDS: Final = 4
+MAX_MISSING_REASON: Final = 240
 """Characters of why an edge is out: part of it is the edge's own words, and a result names many."""
 
 
-def decide(state: Run, update: UpdateFacts) -> do.Accept | do.Reject | None:
+def decide(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
     """The answer to an update by all but its values; null if it is wanted, and they are to be checked."""
 
     def reject(reason: RejectionReason, detail: str) -> do.Reject:
@@ -36,11 +36,11 @@ def decide(state: Run, update: UpdateFacts) -> do.Accept | do.Reject | None:
         return reject("duplicate", f"update {held.digest[:12]} of this round has already been accepted")
     base = None if phase.base is None else phase.base.digest
     if update.base != base:
-        return reject("wrong-base", f"base: {_short(update.base)}, expected {_short(base)}")
+        return reject("wrong-base", f"base: {_short_digest(update.base)}, expected {_short_digest(base)}")
     if not update.manifest:
         return reject("wrong-manifest", f"sections: none is named {DELTA!r}, expected one")
     if update.manifest != state.manifest:
-        detail = f"manifest: {_short(update.manifest)}, expected {_short(state.manifest)}"
+        detail = f"manifest: {_short_digest(update.manifest)}, expected {_short_digest(state.manifest)}"
         return reject("wrong-manifest", detail)
     most = state.settings.max_examples
     if not 1 <= update.examples <= most:
@@ -48,10 +48,10 @@ def decide(state: Run, update: UpdateFacts) -> do.Accept | do.Reject | None:
     return None
 
 
-def _decide_closed(state: Run, update: UpdateFacts) -> do.Accept | do.Reject:
+def _decide_closed(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject:
     phase = state.phase
     if isinstance(phase, Aggregating) and phase.round == update.round:
-        closed: Closed | None = closed_round(phase.collected)
+        closed: ClosedRound | None = closed_round(phase.collected)
     else:
         closed = next((c for c in state.closed if c.round == update.round), None)
     if closed is None:
@@ -69,24 +69,24 @@ def _decide_closed(state: Run, update: UpdateFacts) -> do.Accept | do.Reject:
     return do.Reject(update.round, update.digest, "late", f"round {update.round} has closed")
 
 
-def _short(digest: str | None) -> str:
+def _short_digest(digest: str | None) -> str:
     return "none" if digest is None else digest[:12]
 
 
-def accept(state: Run, update: UpdateFacts) -> Step:
+def accept(state: Run, update: UpdateMetadata) -> Transition:
     """An update lies in the spool. It may be there for the second time, or the round may have closed."""
     answer = decide(state, update)
     if answer is not None:
-        return state, (reply(update, answer),)
+        return state, (reply_to(update, answer),)
     assert isinstance(state.phase, Collecting)
     phase = replace(state.phase, updates={**state.phase.updates, update.client: update})
-    accepted = reply(update, do.Accept(update.round, update.digest))
+    accepted = reply_to(update, do.Accept(update.round, update.digest))
     return replace(state, phase=phase), (accepted, do.Fold(update))
 
 
-def reply(update: UpdateFacts, body: do.Accept | do.Reject) -> do.Reply:
+def reply_to(update: UpdateMetadata, body: do.Accept | do.Reject) -> do.SendReply:
     """The answer to whoever sent the update."""
-    return do.Reply(update.client, update.session, body)
+    return do.SendReply(update.client, update.session, body)
 
 
 def drop_if_rejected(state: Run, client: str, number: int, verdict: do.Accept | do.Reject) -> Run:
@@ -101,12 +101,12 @@ def drop_from_round(state: Run, client: str, number: int, why: str) -> Run:
     phase = state.phase
     if not isinstance(phase, Collecting) or phase.round != number or client not in phase.awaited:
         return state
-    return replace(state, phase=replace(phase, out={**phase.out, client: shortened(why, MAX_REASON)}))
+    return replace(state, phase=replace(phase, out={**phase.out, client: shortened(why, MAX_MISSING_REASON)}))
 
 
-def closed_round(phase: Collecting) -> Closed:
+def closed_round(phase: Collecting) -> ClosedRound:
     """What is to be remembered of a round that has closed."""
-    return Closed(
+    return ClosedRound(
         round=phase.round,
         cohort=frozenset(phase.cohort),
         accepted={name: update.digest for name, update in phase.updates.items()},
@@ -114,6 +114,6 @@ def closed_round(phase: Collecting) -> Closed:
     )
 
 
-def remember(closed: tuple[Closed, ...], phase: Collecting) -> tuple[Closed, ...]:
+def append_closed_round(closed: tuple[ClosedRound, ...], phase: Collecting) -> tuple[ClosedRound, ...]:
     """The last few closed rounds. Round 0 may close more than once: what counts is how it did last."""
-    return (*(c for c in closed if c.round != phase.round), closed_round(phase))[-REMEMBERED_ROUNDS:]
+    return (*(c for c in closed if c.round != phase.round), closed_round(phase))[-MAX_CLOSED_ROUNDS:]

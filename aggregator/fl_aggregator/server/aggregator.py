@@ -12,14 +12,21 @@ from typing import Final, assert_never
 from fl_aggregator.aggregation.uploads import InvalidChunk
 from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.connections import Connections
-from fl_aggregator.messaging.inbox import MAX_WAITING, TICK, Arrival, Inbox, Item, Signal
+from fl_aggregator.messaging.inbox import (
+    MAX_QUEUED_ITEMS,
+    TICK,
+    AdmittedMessage,
+    Inbox,
+    InboxItem,
+    StopRequest,
+)
 from fl_aggregator.messaging.rate_limiter import RateLimiter
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.router import Router
 from fl_aggregator.messaging.unsealing import Unsealer
-from fl_aggregator.monitoring.tracking.trackers import Trackers, Vitals
+from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics, Trackers
 from fl_aggregator.monitoring.views import notices
-from fl_aggregator.monitoring.views.history import History
+from fl_aggregator.monitoring.views.history import RoundHistory
 from fl_aggregator.monitoring.views.round_record import read_records
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
@@ -32,13 +39,13 @@ from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.resume import RecoveredRun
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import utc_now
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import CONNECT_TIMEOUT
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.envelope import Scope
+from fl_shared.protocol.envelope import EnvelopeSource
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -55,8 +62,8 @@ class Outcome:
     seconds: float
 
 
-class _EndedInPause(Exception):
-    def __init__(self, event: on.Interrupted) -> None:
+class _StoppedWhilePaused(Exception):
+    def __init__(self, event: on.StopRequested) -> None:
         super().__init__(event.reason)
         self.event = event
 
@@ -67,7 +74,7 @@ class Aggregator:
     def __init__(
         self,
         launch: Launch,
-        broker: BrokerReach,
+        broker: BrokerAccess,
         *,
         seals: Unsealer | None = None,
         observer: Observer | None = None,
@@ -76,7 +83,7 @@ class Aggregator:
         """``trackers`` have been entered, if there are any."""
         self.settings = settings = launch.record.settings
         self._launch = launch
-        self.scope = Scope(run=launch.record.run, epoch=launch.record.epoch)
+        self.scope = EnvelopeSource(run=launch.record.run, epoch=launch.record.epoch)
         self._gate = RateLimiter(
             settings.prefix, settings.clients, settings.known_at_most, lambda: self._state.roster
         )
@@ -132,7 +139,7 @@ class Aggregator:
         """Blocks until the run is over. Raises ``UserError`` and ``RunFailed``."""
         try:
             self._links.connect(CONNECT_TIMEOUT)
-            occupancy.stop_if_occupied(
+            occupancy.ensure_unoccupied(
                 self._links, self.inbox, self.scope, self.settings.prefix, self._broker.address
             )
             self.running = True
@@ -155,7 +162,7 @@ class Aggregator:
                 ended = record.model_copy(update={"ended": utc_now()})
                 self._interpreter.write(lambda: self._directory.write_run(ended))
             return Outcome(self._state, self._now())
-        except _EndedInPause as ended:
+        except _StoppedWhilePaused as ended:
             # It cannot be written down, and need not be: the journal says where the run was before what did not fit.
             self._state, _ = step(self._steady, ended.event)
             self._publish_status(force=True)
@@ -179,7 +186,7 @@ class Aggregator:
 
     def _resume(self, found: RecoveredRun) -> None:
         """Takes the run up where the journal says that it was; run time stood still meanwhile."""
-        LOG.info("resuming run %s: %s", self.scope.run, resume.how(found.state))
+        LOG.info("resuming run %s: %s", self.scope.run, resume.resume_point_text(found.state))
         self._started -= found.now
         collected = found.open_round
         lost = self._interpreter.restore(found)
@@ -197,7 +204,7 @@ class Aggregator:
             self._interpreter.perform(effect, self._state)
 
     @property
-    def curves(self) -> History:
+    def curves(self) -> RoundHistory:
         """The rounds that have ended, in earlier starts of the aggregator too."""
         return self._interpreter.for_watchers.curves
 
@@ -210,9 +217,9 @@ class Aggregator:
         """Whose update is on its way. For observers."""
         return self._workshop.under_way()
 
-    def vitals(self) -> Vitals:
+    def vitals(self) -> RuntimeMetrics:
         """May be called in any thread."""
-        return Vitals(
+        return RuntimeMetrics(
             inbox=self.inbox.waiting,
             spool_bytes=self._directory.spool.size,
             bytes_up=self._links.bytes_up,
@@ -224,7 +231,7 @@ class Aggregator:
 
     def interrupt(self, reason: str) -> None:
         """Asks for the end of the run; may be called from a signal handler's thread."""
-        self.inbox.put("control", Signal(reason))
+        self.inbox.put("control", StopRequest(reason))
 
     def _now(self) -> float:
         """Run time in seconds."""
@@ -270,9 +277,9 @@ class Aggregator:
 
     def _defer(self, event: on.Event) -> None:
         """The run is paused: nothing can be written down, so nothing may happen but its end."""
-        if isinstance(event, on.Interrupted):
-            raise _EndedInPause(event)
-        if len(self._events) < MAX_WAITING:
+        if isinstance(event, on.StopRequested):
+            raise _StoppedWhilePaused(event)
+        if len(self._events) < MAX_QUEUED_ITEMS:
             self._events.append(event)
 
     def _tell_of_pause(self) -> None:
@@ -281,13 +288,13 @@ class Aggregator:
 
     # --- what arrives -------------------------------------------------------------------------------------
 
-    def _take(self, lane: str, item: Item) -> None:
+    def _take(self, lane: str, item: InboxItem) -> None:
         match item:
             case JobDone():
                 self._done(item)
-            case Signal(reason=reason):
-                self._handle(on.Interrupted(now=self._now(), reason=reason))
-            case Arrival():
+            case StopRequest(reason=reason):
+                self._handle(on.StopRequested(now=self._now(), reason=reason))
+            case AdmittedMessage():
                 self._received(item)
             case mqtt.Connected():
                 self._connected(lane)
@@ -301,7 +308,7 @@ class Aggregator:
                 )
                 if lane == "control" and item.failures == 0:
                     self._handle(on.Disconnected(now=self._now()))
-            case mqtt.Refused(reason=reason):
+            case mqtt.ConnectRefused(reason=reason):
                 raise UserError(reason)
             case mqtt.Subscribed():
                 if item.refused:
@@ -323,7 +330,7 @@ class Aggregator:
             self._links.take_over()
             self._handle(on.Reconnected(now=self._now()))
 
-    def _received(self, arrival: Arrival) -> None:
+    def _received(self, arrival: AdmittedMessage) -> None:
         meaning = self._reception.read(arrival, self._state, self._now())
         if meaning.chunk is not None:
             self._take_chunk(meaning.chunk, arrival)
@@ -335,7 +342,7 @@ class Aggregator:
             if isinstance(meaning.event, on.Evaluated) and self._state is not before:
                 self._gate.give_back(arrival)  # it was waited for
 
-    def _take_chunk(self, chunk: m.UpdateChunk, arrival: Arrival) -> None:
+    def _take_chunk(self, chunk: m.UpdateChunk, arrival: AdmittedMessage) -> None:
         kept = self._workshop.uploads.kept
         try:
             complete = self._pause.attempt(lambda: self._workshop.uploads.take(chunk, self._now()))

@@ -13,18 +13,18 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from fl_aggregator.aggregation.worker import JobDone
-from fl_aggregator.messaging.inbox import TICK, Arrival, Inbox, Item, Lane, size_of
-from fl_aggregator.storage.disk_space import DiskFull, has_room
+from fl_aggregator.messaging.inbox import TICK, AdmittedMessage, ConnectionName, Inbox, InboxItem, size_of
+from fl_aggregator.storage.disk_space import DiskFull, has_space
 
 LOG: Final = logging.getLogger(__name__)
 
-LOOK_EVERY: Final = 1.0
-MARGIN: Final = 2**16
+DISK_CHECK_INTERVAL: Final = 1.0
+SPACE_MARGIN: Final = 2**16
 """Bytes that must be free beyond what failed: the journal writes beside it, and a pause a second says nothing."""
-MAX_HELD_BYTES: Final = 64 * 2**20
+MAX_DEFERRED_BYTES: Final = 64 * 2**20
 """Of updates that come meanwhile. Others are dropped: they are sent again until they are answered."""
 
-Result = TypeVar("Result")
+ResultT = TypeVar("ResultT")
 
 
 class DiskPause:
@@ -33,13 +33,15 @@ class DiskPause:
     may raise to end the run; the pause then stays as it is.
     """
 
-    def __init__(self, inbox: Inbox, take: Callable[[Lane, Item], None], tell: Callable[[], None]) -> None:
+    def __init__(
+        self, inbox: Inbox, take: Callable[[ConnectionName, InboxItem], None], tell: Callable[[], None]
+    ) -> None:
         self._inbox = inbox
         self._take = take
         self._tell = tell
         self._since: float | None = None
         self._before = 0.0
-        self._held: deque[tuple[Lane, Item]] = deque()
+        self._held: deque[tuple[ConnectionName, InboxItem]] = deque()
         self._held_bytes = 0
         self.why: str | None = None
         """In words, while there is a pause."""
@@ -48,7 +50,7 @@ class DiskPause:
         """``at`` (seconds of a clock that does not stop) less the time of all pauses: it stands still in one."""
         return (at if self._since is None else self._since) - self._before
 
-    def held(self) -> tuple[Lane, Item] | None:
+    def held(self) -> tuple[ConnectionName, InboxItem] | None:
         """What came in a pause and is to be taken now, before anything in the inbox."""
         if not self._held:
             return None
@@ -56,7 +58,7 @@ class DiskPause:
         self._held_bytes -= size_of(item)
         return lane, item
 
-    def attempt(self, action: Callable[[], Result]) -> Result:
+    def attempt(self, action: Callable[[], ResultT]) -> ResultT:
         """What ``action`` gives. While it raises ``DiskFull`` the run is paused; it may be called many times."""
         try:
             return action()
@@ -78,7 +80,7 @@ class DiskPause:
 
     def until_room(self, full: DiskFull) -> None:
         """Returns when there is room for what raised ``full`` elsewhere, which may be at once."""
-        if has_room(full.directory, full.needed + MARGIN):
+        if has_space(full.directory, full.needed + SPACE_MARGIN):
             return
         self._begin(full)
         self._wait(full)
@@ -100,22 +102,22 @@ class DiskPause:
 
     def _wait(self, full: DiskFull) -> None:
         self.why = str(full)
-        look = time.monotonic() + LOOK_EVERY
+        look = time.monotonic() + DISK_CHECK_INTERVAL
         while True:
             arrived = self._inbox.get(TICK)
             if arrived is not None:
                 self._hold(*arrived)
             if time.monotonic() >= look:
                 self._tell()
-                if has_room(full.directory, full.needed + MARGIN):
+                if has_space(full.directory, full.needed + SPACE_MARGIN):
                     return
-                look = time.monotonic() + LOOK_EVERY
+                look = time.monotonic() + DISK_CHECK_INTERVAL
 
-    def _hold(self, lane: Lane, item: Item) -> None:
+    def _hold(self, lane: ConnectionName, item: InboxItem) -> None:
         if isinstance(item, JobDone):
             self._held.append((lane, item))
-        elif lane == "updates" and isinstance(item, Arrival):
-            if self._held_bytes + size_of(item) <= MAX_HELD_BYTES:
+        elif lane == "updates" and isinstance(item, AdmittedMessage):
+            if self._held_bytes + size_of(item) <= MAX_DEFERRED_BYTES:
                 self._held_bytes += size_of(item)
                 self._held.append((lane, item))
         else:

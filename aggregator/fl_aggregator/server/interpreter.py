@@ -1,4 +1,4 @@
-"""Performs the effects of the round machine. `round.effects.PERFORMANCE` says of each where, and what answers it."""
+"""Performs the effects of the round machine. `round.effects.EFFECT_SPECS` says of each where, and what answers it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from fl_aggregator.round.state import Run
 from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.resume import RecoveredRun
-from fl_aggregator.storage.disk_space import room_for
+from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.envelope import Scope
-from fl_shared.transfer.upload_scheduler import Granted
+from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.transfer.upload_scheduler import ChunkGrant
 
 LOG: Final = logging.getLogger(__name__)
 
-RECORD_BYTES: Final = 4096
+SMALL_WRITE_BYTES: Final = 4096
 """About so much a line of the journal or the history, or a directory's entry, may need."""
 
-Written = TypeVar("Written")
+WriteResultT = TypeVar("WriteResultT")
 
 
 class Interpreter:
@@ -46,7 +46,7 @@ class Interpreter:
     def __init__(
         self,
         launch: Launch,
-        scope: Scope,
+        scope: EnvelopeSource,
         links: Connections,
         inbox: Inbox,
         *,
@@ -96,11 +96,11 @@ class Interpreter:
         self.bulletins.begin_round(collected.round)
         return self.workshop.restore(collected.round, held)
 
-    def write(self, action: Callable[[], Written]) -> Written:
+    def write(self, action: Callable[[], WriteResultT]) -> WriteResultT:
         """Something small, into the run's directory. While the disk has no room for it, the run stands still."""
 
-        def write() -> Written:
-            with room_for(RECORD_BYTES, self._directory.path):
+        def write() -> WriteResultT:
+            with raising_disk_full(SMALL_WRITE_BYTES, self._directory.path):
                 return action()
 
         return self._pause.attempt(write)
@@ -110,7 +110,7 @@ class Interpreter:
         match effect:
             case do.Record(event=event):
                 self.write(lambda: self._directory.journal.append(event))
-            case do.Reply():
+            case do.SendReply():
                 self._reply(effect, state)
             case do.AnnounceRound():
                 self._announce(effect)
@@ -118,7 +118,7 @@ class Interpreter:
                 self._withdraw(number)
             case do.Receive():
                 self._receive(effect)
-            case do.Keep():
+            case do.StoreUpdate():
                 self._keep(effect)
             case do.Fold(update=update):
                 self.for_watchers.took(update)
@@ -132,25 +132,25 @@ class Interpreter:
                 self.bulletins.result(summary)
             case do.WriteHistory():
                 self._write_history(effect)
-            case do.KeepBest():
+            case do.StoreBest():
                 self._keep_best(effect)
-            case do.End():
+            case do.EndRun():
                 pass
             case _:
                 assert_never(effect)
 
-    def _reply(self, effect: do.Reply, state: Run) -> None:
+    def _reply(self, effect: do.SendReply, state: Run) -> None:
         if isinstance(effect.body, do.Reject | do.Refuse):
             known = effect.client if effect.client in state.roster else None
             self._refusals.count(known, effect.body.reason, effect.body.detail)
-        answer = translate.reply(effect, self._settings, self._scope)
+        answer = translate.reply_message(effect, self._settings, self._scope)
         self._links.send(t.RepliesTopic(effect.client), answer)
 
     def _announce(self, effect: do.AnnounceRound) -> None:
         if self.bulletins.begin_round(effect.round):
             self.workshop.begin_round(effect.base, effect.encoding)
         self._gate.fill(effect.cohort)
-        message = translate.selected(
+        message = translate.selected_message(
             effect, self._settings, self._scope, self._clock(), self._links.maximum_packet_size
         )
         self._publications.announce(message, effect.cohort)
@@ -169,7 +169,7 @@ class Interpreter:
         except InvalidUpdate as error:
             # By an event, since it is out of the round: it will not send another one.
             self._post(
-                on.UpdateUnusable(
+                on.UpdateInvalid(
                     now=self._clock(),
                     client=update.client,
                     session=update.session,
@@ -183,7 +183,7 @@ class Interpreter:
         if complete is not None:  # all of it had come before the aggregator was started again
             self._post(on.UpdateArrived(now=self._clock(), update=complete))
 
-    def _keep(self, effect: do.Keep) -> None:
+    def _keep(self, effect: do.StoreUpdate) -> None:
         whole = effect.payload
         assert isinstance(whole, m.Update | None)
         if whole is not None:
@@ -204,7 +204,7 @@ class Interpreter:
         self.write(lambda: self._directory.append_history(record.line()))
         self._trackers.round(record)
 
-    def _keep_best(self, effect: do.KeepBest) -> None:
+    def _keep_best(self, effect: do.StoreBest) -> None:
         version = effect.model.version
         if not self.write(lambda: self._directory.checkpoints.keep_best(version)):
             LOG.warning(
@@ -212,7 +212,7 @@ class Interpreter:
                 version,
             )
 
-    def _grant(self, grant: Granted) -> None:
+    def _grant(self, grant: ChunkGrant) -> None:
         offer = grant.offer
         message = m.Grant(
             **self._scope.envelope(),

@@ -38,7 +38,7 @@ def new(
     strategy = load(settings.strategy)
     weights = None if init is None else read_safetensors(init)
     first = None if weights is None else FirstWeights(digest=weights.digest, manifest=weights.manifest.digest)
-    path = run_dir if run_dir is not None else run_directory.fresh(settings.task)
+    path = run_dir if run_dir is not None else run_directory.new_run_path(settings.task)
     directory = RunDirectory(path, settings.durability)
     record = run_directory.new_record(settings, first, fleet)
     return Launch(record, directory, strategy, first_weights=weights)

@@ -11,20 +11,20 @@ import time
 from typing import Final
 
 from fl_aggregator.messaging.connections import Connections
-from fl_aggregator.messaging.inbox import Arrival, Inbox, Signal
+from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox, StopRequest
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.envelope import Scope
-from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT, LIVE_WAIT
-from fl_shared.security.verified import read
+from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT, STATUS_WAIT
+from fl_shared.security.verified import decode_verified
 
 LOG: Final = logging.getLogger(__name__)
 
 
-def stop_if_occupied(
-    links: Connections, inbox: Inbox, scope: Scope, prefix: str, broker: BrokerAddress
+def ensure_unoccupied(
+    links: Connections, inbox: Inbox, scope: EnvelopeSource, prefix: str, broker: BrokerAddress
 ) -> None:
     """Waits up to 6 s for a sign of life of a run that was born here. Raises ``UserError`` if it lives.
 
@@ -48,12 +48,12 @@ def stop_if_occupied(
                 )
             case mqtt.Connected():
                 links.watch_for_others()  # again: a new connection has no subscriptions
-            case mqtt.Refused(reason=reason):
+            case mqtt.ConnectRefused(reason=reason):
                 raise UserError(reason)
-            case Signal(reason=reason):
+            case StopRequest(reason=reason):
                 raise RunFailed(reason)
-            case Arrival(received=received):
-                found = _run_here(received, prefix)
+            case AdmittedMessage(received=received):
+                found = _run_announced_in(received, prefix)
                 if found is not None and not received.retain:
                     advice = "" if found == scope.run else ", or give this one another --prefix"
                     raise UserError(
@@ -64,17 +64,17 @@ def stop_if_occupied(
                     LOG.info(
                         "run %s was online here; checking whether it is still running (%.0f s)",
                         found,
-                        LIVE_WAIT,
+                        STATUS_WAIT,
                     )
-                    deadline = time.monotonic() + LIVE_WAIT
+                    deadline = time.monotonic() + STATUS_WAIT
             case _:
                 pass
     if other is not None:
         LOG.info("run %s does not respond; taking over", other)
 
 
-def _run_here(received: mqtt.Received, prefix: str) -> str | None:
-    match read(prefix, received, None):
+def _run_announced_in(received: mqtt.Received, prefix: str) -> str | None:
+    match decode_verified(prefix, received, None):
         case m.AggregatorPresence(state="online", run=run) if received.retain:
             return run
         case m.Status(run=run) if not received.retain:

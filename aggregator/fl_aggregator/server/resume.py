@@ -19,7 +19,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import machine
 from fl_aggregator.round.closing import announcement_of, average_of
 from fl_aggregator.round.effects import Effect
-from fl_aggregator.round.events import Event, UpdateFacts
+from fl_aggregator.round.events import Event, UpdateMetadata
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import (
     Aggregating,
@@ -29,11 +29,11 @@ from fl_aggregator.round.state import (
     Run,
     Stopped,
     Summary,
-    collected_in,
+    collected_round,
     new_run,
 )
-from fl_aggregator.storage.journal import read
-from fl_aggregator.storage.run_directory import RunDirectory, RunRecord, versions
+from fl_aggregator.storage.journal import read_events
+from fl_aggregator.storage.run_directory import RunDirectory, RunRecord, package_versions
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 
@@ -54,13 +54,13 @@ class RecoveredRun:
     begun: bool
     models: tuple[do.PublishModel, ...]
     results: tuple[do.PublishResult, ...]
-    best: do.KeepBest | None
-    updates: Mapping[str, UpdateFacts]
+    best: do.StoreBest | None
+    updates: Mapping[str, UpdateMetadata]
 
     @property
     def open_round(self) -> Collecting | None:
         """The round for which updates are in the spool."""
-        return collected_in(self.state.phase)
+        return collected_round(self.state.phase)
 
     @property
     def average(self) -> do.Average | None:
@@ -83,13 +83,13 @@ class RecoveredRun:
 def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
     """Reads the journal, and makes the history what it says. Raises ``UserError`` if the run has ended and said
     so, or if another version of the round machine recorded it."""
-    if record.machine != machine.VERSION:
+    if record.machine != machine.MACHINE_VERSION:
         raise UserError(
             f"--resume {directory.path}: run {record.run} was recorded by version {record.machine} of the round "
-            f"machine, this is version {machine.VERSION}: resume it with the release of fl-mqtt that began it "
+            f"machine, this is version {machine.MACHINE_VERSION}: resume it with the release of fl-mqtt that began it "
             f"({record.versions.get('fl-mqtt')})"
         )
-    mine, theirs = versions()["fl-mqtt"], record.versions.get("fl-mqtt")
+    mine, theirs = package_versions()["fl-mqtt"], record.versions.get("fl-mqtt")
     if mine != theirs:
         LOG.warning(
             "the run was started with fl-mqtt %s and is resumed with %s: its models may differ from those of either",
@@ -106,8 +106,8 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
     models: dict[int, do.PublishModel] = {}
     results: dict[int, do.PublishResult] = {}
     lines: dict[int, Summary] = {}
-    best: do.KeepBest | None = None
-    updates: dict[str, UpdateFacts] = {}
+    best: do.StoreBest | None = None
+    updates: dict[str, UpdateMetadata] = {}
     for event, after, effects in replay(state, directory.path):
         state, now, begun = after, event.now, True
         for effect in effects:
@@ -120,11 +120,11 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
                     lines[summary.round] = summary
                 case do.Fold(update=update):
                     updates[update.client] = update
-                case do.KeepBest():
+                case do.StoreBest():
                     best = effect
                 case _:
                     pass
-    _mend_history(directory, state, lines)
+    _repair_history(directory, state, lines)
     if isinstance(state.phase, Finished) and record.ended is not None:
         raise UserError(
             f"--resume {directory.path}: run {record.run} is finished ({state.version} of "
@@ -135,7 +135,7 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
     return RecoveredRun(record, state, now, begun, newest, shown, best, updates)
 
 
-def _mend_history(directory: RunDirectory, state: Run, lines: dict[int, Summary]) -> None:
+def _repair_history(directory: RunDirectory, state: Run, lines: dict[int, Summary]) -> None:
     """Every settled round has its line; those that will be written (again) have none yet."""
     final = lines.keys() - {summary.round for summary in state.unsettled}
     there = directory.keep_history_of(final)
@@ -143,7 +143,7 @@ def _mend_history(directory: RunDirectory, state: Run, lines: dict[int, Summary]
         directory.append_history(RoundRecord.of(lines[number], 0, 0).line())
 
 
-def how(state: Run) -> str:
+def resume_point_text(state: Run) -> str:
     """In words, for the log: where the run goes on."""
     done = f"{state.version} of {state.settings.rounds} versions"
     phase = state.phase.before if isinstance(state.phase, Stopped | Failed) else state.phase
@@ -160,6 +160,6 @@ def how(state: Run) -> str:
 
 def replay(state: Run, directory: Path) -> Iterator[tuple[Event, Run, tuple[Effect, ...]]]:
     """Each recorded event with the state after it and the effects that it had; none of them is performed."""
-    for event in read(directory):
+    for event in read_events(directory):
         state, effects = step(state, event)
         yield event, state, effects

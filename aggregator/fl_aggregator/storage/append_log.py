@@ -9,7 +9,7 @@ from typing import IO
 from fl_shared.system.files import write_all
 
 
-class LineFile:
+class AppendLog:
     """Appends to ``path``; each line is handed to the operating system at once, and with ``sync`` to the disk.
 
     A last line that was cut off, since somebody died writing it, is taken away first.

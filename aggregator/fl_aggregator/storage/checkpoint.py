@@ -13,16 +13,16 @@ from typing import Final
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from fl_aggregator.storage.disk_space import room_for
+from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.system.files import beside_of, sync_directory, write_atomically
+from fl_shared.system.files import sync_directory, temporary_path, write_atomically
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of
 from fl_shared.tensors.safetensors_file import Tensor, file_head
 from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 
 DIRECTORY: Final = "checkpoints"
-KEPT: Final = 3
+MAX_CHECKPOINTS: Final = 3
 """Checkpoints that stay: an evaluation may still be under way for the one before the newest."""
 
 
@@ -72,10 +72,10 @@ class Checkpoints:
         Raises ``OSError`` (``DiskFull``, say); may be called again then.
         """
         path = self.version(number)
-        with room_for(len(model.data), path.parent):
+        with raising_disk_full(len(model.data), path.parent):
             write_atomically(path, safetensors_header(model), model.data, sync=self._sync)
             self._link(path, self.model)
-        for old in sorted((self._directory / DIRECTORY).glob("version-*.safetensors"))[:-KEPT]:
+        for old in sorted((self._directory / DIRECTORY).glob("version-*.safetensors"))[:-MAX_CHECKPOINTS]:
             old.unlink(missing_ok=True)
 
     def read(self, number: int) -> Model:
@@ -99,13 +99,13 @@ class Checkpoints:
         path = self.version(number)
         if not path.exists():
             return False
-        with room_for(path.stat().st_size, self._directory):
+        with raising_disk_full(path.stat().st_size, self._directory):
             self._link(path, self.best)
         return True
 
     def _link(self, source: Path, target: Path) -> None:
         """``target`` becomes another name of ``source``, or a copy where the file system knows no links."""
-        beside = beside_of(target)
+        beside = temporary_path(target)
         beside.unlink(missing_ok=True)
         try:
             os.link(source, beside)

@@ -12,7 +12,7 @@ from typing import Final
 
 from fl_shared.system.text import size_text
 
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ZEROS: Final = bytes(2**20)
 
 
@@ -33,14 +33,14 @@ class DiskFull(OSError):
 
 
 @contextlib.contextmanager
-def room_for(size: int, directory: Path) -> Iterator[None]:
+def raising_disk_full(size: int, directory: Path) -> Iterator[None]:
     """Whatever is written inside is ``size`` bytes (about) below ``directory``, and too much is a ``DiskFull``."""
     try:
         yield
     except DiskFull:
         raise
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL_ERRNOS:
             raise DiskFull(error, directory, size) from None
         raise
 
@@ -55,7 +55,7 @@ def allocate(file: int, size: int) -> None:
     os.ftruncate(file, size)
 
 
-def has_room(directory: Path, size: int) -> bool:
+def has_space(directory: Path, size: int) -> bool:
     """Whether ``size`` bytes can be had there now: by taking them, since free space is nobody's promise.
 
     Raises ``OSError`` if it is not room that is missing.
@@ -72,7 +72,7 @@ def has_room(directory: Path, size: int) -> bool:
                 file.write(_ZEROS[: max(1, size) - start])
             file.flush()
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL_ERRNOS:
             return False
         raise
     return True

@@ -13,45 +13,49 @@ from typing import Any, Final, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from fl_aggregator.round.events import Event
-from fl_aggregator.storage.append_log import LineFile
+from fl_aggregator.storage.append_log import AppendLog
 from fl_shared.errors import UserError
 
-FILE: Final = "journal.jsonl"
-_EVENTS: Final[dict[str, TypeAdapter[Any]]] = {kind.__name__: TypeAdapter(kind) for kind in get_args(Event)}
+FILE_NAME: Final = "journal.jsonl"
+_EVENT_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
+    kind.__name__: TypeAdapter(kind) for kind in get_args(Event)
+}
 
 
 class Journal:
-    """Appends events to ``DIR/journal.jsonl``, as `LineFile` says."""
+    """Appends events to ``DIR/journal.jsonl``, as `AppendLog` says."""
 
     def __init__(self, directory: Path, *, sync: bool = False) -> None:
-        self._lines = LineFile(directory / FILE, sync=sync)
+        self._lines = AppendLog(directory / FILE_NAME, sync=sync)
 
     def append(self, event: Event) -> None:
         """Raises ``OSError``, and then nothing of the line stays."""
-        self._lines.append(json.dumps(to_fields(event), separators=(",", ":")))
+        self._lines.append(json.dumps(event_fields(event), separators=(",", ":")))
 
     def close(self) -> None:
         self._lines.close()
 
 
-def to_fields(event: Event) -> dict[str, Any]:
+def event_fields(event: Event) -> dict[str, Any]:
     kind = type(event).__name__
-    return {"event": kind, **_EVENTS[kind].dump_python(event)}
+    return {"event": kind, **_EVENT_ADAPTERS[kind].dump_python(event)}
 
 
-def read(directory: Path) -> Iterator[Event]:
+def read_events(directory: Path) -> Iterator[Event]:
     """The recorded events. A last line that was cut off (the machine died writing it) does not count.
 
     Raises ``UserError`` naming the line that is no event.
     """
-    with (directory / FILE).open("rb") as file:
+    with (directory / FILE_NAME).open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
             try:
                 fields = json.loads(line)
-                event: Event = _EVENTS[fields.pop("event")].validate_python(fields)
+                event: Event = _EVENT_ADAPTERS[fields.pop("event")].validate_python(fields)
             except (ValueError, KeyError, AttributeError, ValidationError) as error:
                 problem = str(error).splitlines()[0]
-                raise UserError(f"{directory / FILE}: line {number} is not an event: {problem}") from None
+                raise UserError(
+                    f"{directory / FILE_NAME}: line {number} is not an event: {problem}"
+                ) from None
             yield event

@@ -24,18 +24,18 @@ from pydantic import BaseModel, Field, ValidationError
 from fl_aggregator.round import machine
 from fl_aggregator.settings import Durability, Settings
 from fl_aggregator.storage import checkpoint, journal, spool
-from fl_aggregator.storage.append_log import LineFile
+from fl_aggregator.storage.append_log import AppendLog
 from fl_aggregator.storage.checkpoint import Checkpoints
 from fl_aggregator.storage.journal import Journal
 from fl_aggregator.storage.spool import Spool
 from fl_shared.errors import UserError
 from fl_shared.system.files import write_atomically
 
-RUN: Final = "run.json"
-HISTORY: Final = "history.jsonl"
-PARTS: Final = "parts.jsonl"
+RUN_FILE: Final = "run.json"
+HISTORY_FILE: Final = "history.jsonl"
+LABEL_COUNTS_FILE: Final = "parts.jsonl"
 """What `simulate` has its edges write: the labels of each one's part."""
-_LOCK: Final = ".lock"
+_LOCK_FILE: Final = ".lock"
 
 
 class FirstWeights(BaseModel):
@@ -88,8 +88,8 @@ def new_record(
         seed=settings.seed,
         first_weights=first_weights,
         fleet=fleet,
-        machine=machine.VERSION,
-        versions=versions(),
+        machine=machine.MACHINE_VERSION,
+        versions=package_versions(),
     )
 
 
@@ -98,7 +98,7 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Of what a run depends on."""
     return {
         "fl-mqtt": version("fl-mqtt"),
@@ -110,11 +110,11 @@ def versions() -> dict[str, str]:
 
 def read_run(path: Path) -> RunRecord:
     """What stands in ``path``'s ``run.json``. Raises ``UserError`` naming what is wrong with it."""
-    file = path / RUN
+    file = path / RUN_FILE
     try:
         return RunRecord.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        raise _no_run(path) from None
+        raise _no_run_error(path) from None
     except OSError as error:
         raise UserError(f"--resume {path}: {error.strerror}: {error.filename}") from None
     except ValidationError as error:
@@ -123,8 +123,8 @@ def read_run(path: Path) -> RunRecord:
         raise UserError(f"--resume {path}: {file}: {where}: {first['msg']}") from None
 
 
-def _no_run(path: Path) -> UserError:
-    return UserError(f"--resume {path}: contains no run (no {RUN}), expected a run directory")
+def _no_run_error(path: Path) -> UserError:
+    return UserError(f"--resume {path}: contains no run (no {RUN_FILE}), expected a run directory")
 
 
 class RunDirectory:
@@ -140,14 +140,14 @@ class RunDirectory:
         try:
             if not resume:
                 path.mkdir(parents=True, exist_ok=True)
-            elif not (path / RUN).exists():
-                raise _no_run(path)
-            self._lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            elif not (path / RUN_FILE).exists():
+                raise _no_run_error(path)
+            self._lock = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise UserError(f"{option} {path}: {error.strerror}: {error.filename}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not resume and (path / RUN).exists():
+            if not resume and (path / RUN_FILE).exists():
                 raise UserError(
                     f"--run-dir {path}: already contains a run, expected a new or empty directory; "
                     f"to resume it: --resume {path}"
@@ -155,7 +155,7 @@ class RunDirectory:
             self.checkpoints = Checkpoints(path, sync=self._sync)
             self.spool = Spool(path, durability)
             self.journal = Journal(path, sync=self._sync)
-            self._history = LineFile(path / HISTORY)
+            self._history = AppendLog(path / HISTORY_FILE)
         except BlockingIOError:
             os.close(self._lock)
             raise UserError(f"{option} {path}: in use by another aggregator") from None
@@ -163,18 +163,20 @@ class RunDirectory:
             os.close(self._lock)
             raise UserError(f"{option} {path}: {error.strerror}: {error.filename}") from None
         except UserError:
-            (path / _LOCK).unlink(missing_ok=True)
+            (path / _LOCK_FILE).unlink(missing_ok=True)
             os.close(self._lock)
             raise
 
     def write_run(self, record: RunRecord) -> None:
         """Says whose directory it is; from now on the run can be taken up again."""
-        write_atomically(self.path / RUN, record.model_dump_json(indent=2).encode() + b"\n", sync=self._sync)
+        write_atomically(
+            self.path / RUN_FILE, record.model_dump_json(indent=2).encode() + b"\n", sync=self._sync
+        )
 
     def keep_history_of(self, rounds: Container[int]) -> set[int]:
         """Takes away all lines but those of ``rounds``; says whose are there. A line that was cut off goes too."""
         kept: dict[int, bytes] = {}
-        for line in (self.path / HISTORY).read_bytes().splitlines(keepends=True):
+        for line in (self.path / HISTORY_FILE).read_bytes().splitlines(keepends=True):
             try:
                 number = json.loads(line)["round"]
             except (ValueError, KeyError, TypeError):
@@ -182,13 +184,13 @@ class RunDirectory:
             if line.endswith(b"\n") and number in rounds:
                 kept[number] = line
         self._history.close()
-        write_atomically(self.path / HISTORY, *kept.values())
-        self._history = LineFile(self.path / HISTORY)
+        write_atomically(self.path / HISTORY_FILE, *kept.values())
+        self._history = AppendLog(self.path / HISTORY_FILE)
         return set(kept)
 
     def history(self) -> Iterator[dict[str, Any]]:
         """The lines of the history, of rounds that have ended and of which all is known."""
-        with (self.path / HISTORY).open("rb") as file:
+        with (self.path / HISTORY_FILE).open("rb") as file:
             for line in file:
                 yield json.loads(line)
 
@@ -200,20 +202,20 @@ class RunDirectory:
         """Lets go of the directory; if no run began in it, nothing of ours stays in it."""
         self.journal.close()
         self._history.close()
-        (self.path / _LOCK).unlink(missing_ok=True)
+        (self.path / _LOCK_FILE).unlink(missing_ok=True)
         os.close(self._lock)
-        if not (self.path / RUN).exists():
+        if not (self.path / RUN_FILE).exists():
             self._take_away()
 
     def _take_away(self) -> None:
-        for name in (HISTORY, journal.FILE):
+        for name in (HISTORY_FILE, journal.FILE_NAME):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.path / checkpoint.DIRECTORY, self.path / spool.DIRECTORY, self.path):
             with suppress(OSError):  # it holds something, which then is not ours
                 folder.rmdir()
 
 
-def fresh(task: str, root: Path = Path("runs")) -> Path:
+def new_run_path(task: str, root: Path = Path("runs")) -> Path:
     """A directory for a new run that nobody has yet: ``runs/<task>-<time>``, local time to the second."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     path = root / f"{task}-{stamp}"

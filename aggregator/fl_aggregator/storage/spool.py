@@ -18,23 +18,28 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from fl_aggregator.settings import Durability
-from fl_aggregator.storage.disk_space import allocate, room_for
-from fl_aggregator.storage.spool_format import ChunkTable, Damaged, Description, describe
-from fl_aggregator.storage.update_content import Content
+from fl_aggregator.storage.disk_space import allocate, raising_disk_full
+from fl_aggregator.storage.spool_format import (
+    ChunkTable,
+    SpoolFileDamaged,
+    UpdateDescription,
+    read_description,
+)
+from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.system.files import sync_directory, write_atomically
 
 LOG: Final = logging.getLogger(__name__)
 
 DIRECTORY: Final = "spool"
 
-KEPT_FREE: Final = 16 * 2**20
+MAX_FREE_BYTES: Final = 16 * 2**20
 """Bytes of such memory that are kept, or one update's, if it is larger."""
 
-_NAME: Final = 4096
+_DIRECTORY_ENTRY_BYTES: Final = 4096
 """Bytes that one more name in a directory may need."""
 
 
-class _Pool:
+class _MemoryPool:
     """Memory of updates that are done with, for the next ones: touching new pages costs as much as filling them."""
 
     def __init__(self) -> None:
@@ -51,11 +56,11 @@ class _Pool:
     def put(self, memory: mmap.mmap) -> None:
         with self._lock:
             self._free.append(memory)
-            while len(self._free) > 1 and sum(map(len, self._free)) > KEPT_FREE:
+            while len(self._free) > 1 and sum(map(len, self._free)) > MAX_FREE_BYTES:
                 self._free.pop(0).close()
 
 
-class Partial(Protocol):
+class PartialUpdate(Protocol):
     """An update on its way: ``data`` is its bytes, writable."""
 
     data: memoryview
@@ -73,8 +78,8 @@ class Partial(Protocol):
         """Lets go of the memory; ``data`` must not be used any more, and no view of it be left."""
 
 
-class _InMemory:
-    def __init__(self, size: int, pool: _Pool) -> None:
+class _MemoryPartial:
+    def __init__(self, size: int, pool: _MemoryPool) -> None:
         self._pool = pool
         self._memory = pool.get(size) if size else None
         self.data = memoryview(self._memory or b"")
@@ -95,10 +100,10 @@ class _InMemory:
             self._memory = None
 
 
-class _InFile:
+class _FilePartial:
     """A map of a file, which has its own descriptor."""
 
-    def __init__(self, path: Path, file: mmap.mmap, description: Description, *, sync: bool) -> None:
+    def __init__(self, path: Path, file: mmap.mmap, description: UpdateDescription, *, sync: bool) -> None:
         self._path = path
         self._file = file
         self._sync = sync
@@ -107,7 +112,7 @@ class _InFile:
         self._table = ChunkTable(file, description)
 
     @classmethod
-    def new(cls, path: Path, description: Description, *, sync: bool) -> Self:
+    def new(cls, path: Path, description: UpdateDescription, *, sync: bool) -> Self:
         tail = description.tail()
         # Never into a file that somebody may still have a map of.
         path.unlink(missing_ok=True)
@@ -125,11 +130,11 @@ class _InFile:
 
     @classmethod
     def found(cls, path: Path, *, sync: bool) -> Self:
-        """What an earlier life left. Raises ``Damaged`` and ``OSError``."""
-        file = _map(path, mmap.ACCESS_WRITE)
-        description = describe(file)
-        if path.name != _part_name(path.name.partition(".")[0], description) or not description.chunks:
-            raise Damaged("its content does not match its name")
+        """What an earlier life left. Raises ``SpoolFileDamaged`` and ``OSError``."""
+        file = _map_file(path, mmap.ACCESS_WRITE)
+        description = read_description(file)
+        if path.name != _partial_name(path.name.partition(".")[0], description) or not description.chunks:
+            raise SpoolFileDamaged("its content does not match its name")
         return cls(path, file, description, sync=sync)
 
     def here(self) -> bytearray:
@@ -141,7 +146,7 @@ class _InFile:
 
     def keep(self) -> None:
         client = self._path.name.partition(".")[0]
-        with room_for(_NAME, self._path.parent):
+        with raising_disk_full(_DIRECTORY_ENTRY_BYTES, self._path.parent):
             if self._sync:
                 self._file.flush()
             self._path = self._path.rename(self._path.parent / f"{client}.update")
@@ -157,11 +162,11 @@ class _InFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RecoveredUpload:
     """An upload that an earlier life of the aggregator had begun. ``here``: one byte a chunk."""
 
-    partial: Partial
-    description: Description
+    partial: PartialUpdate
+    description: UpdateDescription
     here: bytearray
 
 
@@ -173,42 +178,42 @@ class Spool:
         self.path.mkdir(parents=True, exist_ok=True)
         self._durability = durability
         self._sync = durability == "power"
-        self._pool = _Pool()
+        self._pool = _MemoryPool()
 
-    def begin(self, round_number: int, client: str, description: Description) -> Partial:
+    def begin(self, round_number: int, client: str, description: UpdateDescription) -> PartialUpdate:
         """Room for an update. Raises ``OSError`` (``DiskFull``, say)."""
         if self._durability == "memory":
-            return _InMemory(description.size, self._pool)
-        with room_for(description.size + len(description.tail()), self.path):
-            path = self._folder(round_number) / _part_name(client, description)
-            return _InFile.new(path, description, sync=self._sync)
+            return _MemoryPartial(description.size, self._pool)
+        with raising_disk_full(description.size + len(description.tail()), self.path):
+            path = self._folder(round_number) / _partial_name(client, description)
+            return _FilePartial.new(path, description, sync=self._sync)
 
-    def put(self, round_number: int, client: str, content: Content) -> None:
+    def put(self, round_number: int, client: str, content: UpdateContent) -> None:
         """Keeps an update that came whole. Raises ``OSError``, and then nothing is kept."""
         if self._durability == "memory":
             return
-        description = Description.of_content(content)
+        description = UpdateDescription.of_content(content)
         pieces = [*(section.data for section in content.sections), memoryview(description.tail())]
-        with room_for(sum(map(len, pieces)), self.path):
+        with raising_disk_full(sum(map(len, pieces)), self.path):
             path = self._folder(round_number) / f"{client}.update"
             write_atomically(path, *pieces, sync=self._sync)
 
-    def read(self, round_number: int, client: str) -> Content:
-        """An update that was kept, in a map of its file. Raises ``Damaged`` and ``OSError``."""
-        file = _map(self._path(round_number, client, ".update"), mmap.ACCESS_READ)
-        description = describe(file)
+    def read(self, round_number: int, client: str) -> UpdateContent:
+        """An update that was kept, in a map of its file. Raises ``SpoolFileDamaged`` and ``OSError``."""
+        file = _map_file(self._path(round_number, client, ".update"), mmap.ACCESS_READ)
+        description = read_description(file)
         return description.content(memoryview(file)[: description.size])
 
     def get(self, round_number: int, client: str) -> bytes:
         """The data of an update that was kept, all sections one after the other. Raises as `read` does."""
         return b"".join(section.data for section in self.read(round_number, client).sections)
 
-    def found(self, round_number: int) -> Iterator[tuple[str, Found]]:
+    def found(self, round_number: int) -> Iterator[tuple[str, RecoveredUpload]]:
         """By client, the uploads of a round that are not whole. What cannot be read is deleted."""
         for path in sorted(self._folder_of(round_number).glob("*.part")):
             try:
-                partial = _InFile.found(path, sync=self._sync)
-            except Damaged as damage:
+                partial = _FilePartial.found(path, sync=self._sync)
+            except SpoolFileDamaged as damage:
                 LOG.warning(
                     "deleted %s, an incomplete upload that is not usable; its edge will send it again: %s",
                     path,
@@ -216,7 +221,10 @@ class Spool:
                 )
                 path.unlink(missing_ok=True)
             else:
-                yield path.name.partition(".")[0], Found(partial, partial.description, partial.here())
+                yield (
+                    path.name.partition(".")[0],
+                    RecoveredUpload(partial, partial.description, partial.here()),
+                )
 
     def forget(self, round_number: int) -> None:
         """Deletes a round's updates; none there is fine."""
@@ -268,17 +276,17 @@ class Spool:
         return folder
 
 
-def _part_name(client: str, description: Description) -> str:
+def _partial_name(client: str, description: UpdateDescription) -> str:
     """A client may begin to send another update while one of its is still looked at. Client ids have no dots."""
     return f"{client}.{description.digest}.part"
 
 
-def _map(path: Path, access: int) -> mmap.mmap:
-    """A file in memory. Raises ``OSError`` and, if it is empty (which cannot be mapped), ``Damaged``."""
+def _map_file(path: Path, access: int) -> mmap.mmap:
+    """A file in memory. Raises ``OSError`` and, if it is empty (which cannot be mapped), ``SpoolFileDamaged``."""
     file = os.open(path, (os.O_RDONLY if access == mmap.ACCESS_READ else os.O_RDWR) | os.O_CLOEXEC)
     try:
         if os.fstat(file).st_size == 0:
-            raise Damaged("it is empty")
+            raise SpoolFileDamaged("it is empty")
         return mmap.mmap(file, 0, access=access)
     finally:
         os.close(file)

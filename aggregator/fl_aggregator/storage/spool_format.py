@@ -4,7 +4,7 @@
 bytes                 what
 ====================  ==========================================================================================
 size                  the data of all sections, one after the other; first, so that it lies aligned in a map
-n                     `Description`, JSON
+n                     `UpdateDescription`, JSON
 8 × chunks            one little-endian number a chunk: its crc32 + 2^32 once it is here, else 0
 24                    the footer: a magic, n and the number of chunks, each 8 bytes, little-endian
 ====================  ==========================================================================================
@@ -23,20 +23,20 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fl_aggregator.storage.update_content import Content, SectionContent
+from fl_aggregator.storage.update_content import SectionContent, UpdateContent
 from fl_shared.protocol import messages as m
 
 _MAGIC: Final = b"FLSPOOL1"
 _FOOTER: Final = struct.Struct("<8sQQ")
 _ENTRY: Final = struct.Struct("<Q")
-_HERE: Final = 1 << 32
+_RECEIVED_BIT: Final = 1 << 32
 
 
-class Damaged(Exception):
+class SpoolFileDamaged(Exception):
     """A file of the spool that is none, or not whole."""
 
 
-class Description(BaseModel):
+class UpdateDescription(BaseModel):
     """What the data is. ``chunks`` is 0 where the update came whole: such a file has all of it or is not there."""
 
     model_config = ConfigDict(frozen=True)
@@ -53,7 +53,7 @@ class Description(BaseModel):
         )
 
     @classmethod
-    def of_content(cls, content: Content) -> Self:
+    def of_content(cls, content: UpdateContent) -> Self:
         sections = tuple(
             m.OfferedSection.model_validate(
                 {
@@ -78,7 +78,7 @@ class Description(BaseModel):
         text = self.model_dump_json(exclude_none=True).encode()
         return text + bytes(_ENTRY.size * self.chunks) + _FOOTER.pack(_MAGIC, len(text), self.chunks)
 
-    def content(self, data: memoryview) -> Content:
+    def content(self, data: memoryview) -> UpdateContent:
         """The update; views of ``data``, which is ``size`` bytes."""
         contents = []
         start = 0
@@ -87,20 +87,20 @@ class Description(BaseModel):
                 SectionContent(s.name, s.encoding, s.manifest, s.arrays, data[start : start + s.size])
             )
             start += s.size
-        return Content(self.digest, tuple(contents))
+        return UpdateContent(self.digest, tuple(contents))
 
 
 class ChunkTable:
     """Which chunks are here, in the map of a file."""
 
-    def __init__(self, file: mmap.mmap, description: Description) -> None:
+    def __init__(self, file: mmap.mmap, description: UpdateDescription) -> None:
         self._file = file
         self._description = description
         self._start = len(file) - _FOOTER.size - _ENTRY.size * description.chunks
 
     def mark(self, index: int, crc32: int) -> None:
         """Chunk ``index`` is in its place."""
-        _ENTRY.pack_into(self._file, self._start + _ENTRY.size * index, crc32 | _HERE)
+        _ENTRY.pack_into(self._file, self._start + _ENTRY.size * index, crc32 | _RECEIVED_BIT)
 
     def here(self) -> bytearray:
         """One byte a chunk: 1 if it is here, and as it was when it came. Reads all that is here."""
@@ -111,26 +111,26 @@ class ChunkTable:
                 (entry,) = _ENTRY.unpack_from(self._file, self._start + _ENTRY.size * index)
                 if entry:
                     with data[index * length : (index + 1) * length] as chunk:
-                        here[index] = entry == zlib.crc32(chunk) | _HERE
+                        here[index] = entry == zlib.crc32(chunk) | _RECEIVED_BIT
         return here
 
 
-def describe(file: mmap.mmap) -> Description:
-    """What a file's data is. Raises ``Damaged``."""
+def read_description(file: mmap.mmap) -> UpdateDescription:
+    """What a file's data is. Raises ``SpoolFileDamaged``."""
     if len(file) < _FOOTER.size:
-        raise Damaged(f"{len(file)} bytes, expected at least {_FOOTER.size}")
+        raise SpoolFileDamaged(f"{len(file)} bytes, expected at least {_FOOTER.size}")
     magic, length, chunks = _FOOTER.unpack_from(file, len(file) - _FOOTER.size)
     if magic != _MAGIC:
-        raise Damaged("it does not end like a spool file")
+        raise SpoolFileDamaged("it does not end like a spool file")
     end = len(file) - _FOOTER.size - _ENTRY.size * chunks
     if end < length:
-        raise Damaged(f"{len(file)} bytes, which is less than its footer says")
+        raise SpoolFileDamaged(f"{len(file)} bytes, which is less than its footer says")
     try:
-        description = Description.model_validate_json(file[end - length : end])
+        description = UpdateDescription.model_validate_json(file[end - length : end])
     except ValidationError as error:
-        raise Damaged(f"its description: {error.errors()[0]['msg']}") from None
+        raise SpoolFileDamaged(f"its description: {error.errors()[0]['msg']}") from None
     if (description.chunks, description.size) != (chunks, end - length):
-        raise Damaged(
+        raise SpoolFileDamaged(
             f"{end - length} bytes in {chunks} chunks, expected {description.size} in {description.chunks}"
         )
     return description

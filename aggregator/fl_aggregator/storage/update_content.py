@@ -25,7 +25,7 @@ class SectionContent:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class UpdateContent:
     """All that an update brings, whole or in chunks."""
 
     digest: str
@@ -34,7 +34,7 @@ class Content:
     """The digest that it has, where that is known already; else it is computed."""
 
     @classmethod
-    def of(cls, update: Update) -> Content:
+    def of(cls, update: Update) -> UpdateContent:
         """An update that came whole. Nothing is copied."""
         return cls(
             update.digest,

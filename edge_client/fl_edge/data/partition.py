@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_shared.protocol.messages import Partition
-from fl_shared.protocol.partition_scheme import Dirichlet, Iid, Own, Quantity, Scheme, Shards, parse_scheme
+from fl_shared.protocol.partition_scheme import (
+    Dirichlet,
+    Iid,
+    OwnData,
+    PartitionScheme,
+    Quantity,
+    Shards,
+    parse_scheme,
+)
 
 Indices = NDArray[np.int64]
 """Positions in a data set, shape (examples of the part,), ascending."""
@@ -41,7 +49,7 @@ def partitions(labels: NDArray[np.int64], partition: Partition) -> list[Indices]
     """All parts of the partition (its ``index`` and ``holdout`` play no role); one only for ``own``."""
     scheme = parse_scheme(partition.scheme)
     chosen = _subset(len(labels), partition)
-    count = 1 if isinstance(scheme, Own) else partition.count
+    count = 1 if isinstance(scheme, OwnData) else partition.count
     if len(chosen) < count:
         raise ValueError(f"count: {count} partitions, but the data set has only {len(chosen)} examples")
     rng = _rng(partition.seed, _PARTITIONS)
@@ -56,7 +64,7 @@ def hold_out(part: Indices, partition: Partition) -> tuple[Indices, Indices]:
 
 
 def partition_index(partition: Partition) -> int:
-    if isinstance(parse_scheme(partition.scheme), Own):
+    if isinstance(parse_scheme(partition.scheme), OwnData):
         return 0
     if partition.index >= partition.count:
         raise ValueError(f"index: {partition.index}, expected less than count ({partition.count})")
@@ -79,10 +87,10 @@ def _subset(available: int, partition: Partition) -> Indices:
 
 
 def _divide(
-    scheme: Scheme, labels: NDArray[np.int64], chosen: Indices, count: int, rng: np.random.Generator
+    scheme: PartitionScheme, labels: NDArray[np.int64], chosen: Indices, count: int, rng: np.random.Generator
 ) -> list[Indices]:
     match scheme:
-        case Own():
+        case OwnData():
             return [chosen]
         case Iid():
             return np.array_split(rng.permutation(chosen), count)

@@ -33,7 +33,7 @@ class EdgeConnected:
     largest: int
 
 
-EdgeConnectionEvent = EdgeConnected | mqtt.Lost | mqtt.Refused | mqtt.Received | mqtt.Subscribed
+EdgeConnectionEvent = EdgeConnected | mqtt.Lost | mqtt.ConnectRefused | mqtt.Received | mqtt.Subscribed
 
 
 def new_session() -> str:
@@ -75,11 +75,11 @@ class EdgeConnection:
         will = m.ClientPresence(client=self.client, state="offline", session=self._session)
         return mqtt.Will(t.build(self._prefix, t.PresenceTopic(self.client)), codec.encode(will))
 
-    def _on_event(self, event: mqtt.Event) -> None:
+    def _on_event(self, event: mqtt.ConnectionEvent) -> None:
         match event:
             case mqtt.Connected(maximum_packet_size=largest):
                 self._post(EdgeConnected(self._session, largest))
-            case mqtt.Lost() | mqtt.Refused() | mqtt.Received() | mqtt.Subscribed():
+            case mqtt.Lost() | mqtt.ConnectRefused() | mqtt.Received() | mqtt.Subscribed():
                 self._post(event)
 
     def listen(self) -> None:
@@ -131,7 +131,9 @@ class EdgeConnection:
         """Chunks that the queue does not take are granted again, when they have not come."""
         topic = t.build(self._prefix, t.UpdatesTopic(self.client))
         for number, index in enumerate(ask.chunks):
-            chunk = upload.part(ask.sender, ask.first_seq + number, ask.update, ask.chunk_size, index)
+            chunk = upload.chunk_message(
+                ask.sender, ask.first_seq + number, ask.update, ask.chunk_size, index
+            )
             try:
                 self._connection.publish(topic, self._sealed(topic, codec.encode(chunk)), qos=1)
             except (QueueFull, MessageTooLarge) as error:

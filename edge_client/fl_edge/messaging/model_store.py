@@ -17,7 +17,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.sections import WEIGHTS, ModelSection
-from fl_shared.transfer.download import Download
+from fl_shared.transfer.download import ModelDownload
 
 LOG = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class _Entry:
 
     def __init__(self, digest: str, now: float) -> None:
         self.place = _Buffer()
-        self.download = Download(digest, allocate=self.place.allocate)
+        self.download = ModelDownload(digest, allocate=self.place.allocate)
         self.model: FetchedModel | None = None
         self.holders: set[ModelUser] = set()
         self.until: dict[ModelUser, float] = {}

@@ -188,7 +188,7 @@ class Predictor:
         too_much = self._quota.refusal(topic, len(received.payload), now)
         if too_much is not None and not self._quota.is_to_be_told(too_much, now):
             return  # most refused ones get no answer, else the answers would be a flood, too
-        answerable = topic is None or t.answerable(self._prefix, topic)
+        answerable = topic is None or t.is_response_topic_allowed(self._prefix, topic)
         request = PredictionRequest(
             bytes(received.payload), topic if answerable else None, received.correlation
         )

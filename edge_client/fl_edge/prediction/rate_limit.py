@@ -6,7 +6,7 @@ import logging
 from typing import Final
 
 from fl_shared.system.flood_control import Interval, RecentlyUsed, is_worth_logging
-from fl_shared.system.token_bucket import Bucket, Rate
+from fl_shared.system.token_bucket import Rate, TokenBucket
 
 LOG = logging.getLogger(__name__)
 
@@ -25,9 +25,9 @@ class PredictionRateLimiter:
     """``now`` is when it begins; all times are seconds of one clock."""
 
     def __init__(self, now: float) -> None:
-        self._all = Bucket(REQUEST_RATE, now)
-        self._bytes = Bucket(BYTE_RATE, now)
-        self._askers: RecentlyUsed[str | None, Bucket] = RecentlyUsed(MAX_ASKERS)
+        self._all = TokenBucket(REQUEST_RATE, now)
+        self._bytes = TokenBucket(BYTE_RATE, now)
+        self._askers: RecentlyUsed[str | None, TokenBucket] = RecentlyUsed(MAX_ASKERS)
         self._notices = Interval(REJECTION_NOTICE_INTERVAL)
         self._refused = 0
 
@@ -37,7 +37,7 @@ class PredictionRateLimiter:
 
     def refusal(self, asker: str | None, size: int, now: float) -> str | None:
         """Why a request of ``size`` bytes is too much; null if it is not. ``asker``: its response topic."""
-        mine = self._askers.use(asker, lambda: Bucket(REQUEST_RATE_PER_ASKER, now))
+        mine = self._askers.use(asker, lambda: TokenBucket(REQUEST_RATE_PER_ASKER, now))
         if not mine.take(1, now):
             return f"requests: expected at most {REQUEST_RATE_PER_ASKER.each:g} per second with one response topic"
         if not self._all.take(1, now):

@@ -24,7 +24,7 @@ class Edge:
     state: SessionState
     kept_file: Path
     connect: Callable[[Callable[[EdgeConnectionEvent], None]], EdgeConnection]
-    connect_predictor: Callable[[Callable[[mqtt.Event], None]], Connection]
+    connect_predictor: Callable[[Callable[[mqtt.ConnectionEvent], None]], Connection]
     trust: MessageAuthenticator | None = None
     wire: EdgeConnection | None = None
     predictor: Predictor | None = None

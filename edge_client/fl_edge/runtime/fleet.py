@@ -29,7 +29,7 @@ from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
 from fl_edge.workers.pool import Pool
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.cli.signals import end_on_signals
 from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
@@ -68,7 +68,7 @@ class FleetSettings:
     """
 
     edges: tuple[EdgeSettings, ...]
-    reach: BrokerReach
+    reach: BrokerAccess
     task: str | None
     data: Path | None
     device: str
@@ -83,7 +83,7 @@ class FleetSettings:
     def predict_group(self) -> str:
         """The share group in which its edges take requests for predictions."""
         kit = self.reach.kit
-        return t.PREDICTORS if kit is None or kit.predict_group is None else kit.predict_group
+        return t.DEFAULT_PREDICT_GROUP if kit is None or kit.predict_group is None else kit.predict_group
 
 
 def run(settings: FleetSettings) -> int:
@@ -156,7 +156,7 @@ def _edge(
             network, connection, settings.reach.prefix, edge.client, edge.roles, post, sealer
         )
 
-    def connect_predictor(post: Callable[[mqtt.Event], None]) -> Connection:
+    def connect_predictor(post: Callable[[mqtt.ConnectionEvent], None]) -> Connection:
         return network.connect(for_predictions, post)
 
     # Sequence numbers grow over restarts, too, as far as clocks do.

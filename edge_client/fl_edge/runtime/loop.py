@@ -50,7 +50,7 @@ class FromConnection:
 @dataclass(frozen=True, slots=True)
 class FromPredictor:
     client: str
-    event: mqtt.Event
+    event: mqtt.ConnectionEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ Item = FromConnection | FromPredictor | JobResult | Interrupted
 RuntimeInbox = bounded.Inbox[Item]
 
 
-def _size(event: EdgeConnectionEvent | mqtt.Event) -> int | None:
+def _size(event: EdgeConnectionEvent | mqtt.ConnectionEvent) -> int | None:
     """Bytes of a message; what the connection itself has to say is none."""
     return len(event.payload) if isinstance(event, mqtt.Received) else None
 
@@ -93,7 +93,7 @@ class Runtime:
         broker: str,
         patience: float | None,
         heartbeat: Heartbeat | None = None,
-        predict_group: str = t.PREDICTORS,
+        predict_group: str = t.DEFAULT_PREDICT_GROUP,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._edges = {edge.client: edge for edge in edges}
@@ -170,7 +170,7 @@ class Runtime:
         """On the network thread."""
         self._inbox.put(FromConnection(client, event), _size(event))
 
-    def _enqueue_for_predictions(self, client: str, event: mqtt.Event) -> None:
+    def _enqueue_for_predictions(self, client: str, event: mqtt.ConnectionEvent) -> None:
         """On the network thread."""
         self._inbox.put(FromPredictor(client, event), _size(event), aside=True)
 

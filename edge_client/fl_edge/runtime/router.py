@@ -70,7 +70,7 @@ class Router:
                     self._tell(edge, events.ConnectionLost(now))
                     self._store.line_lost(edge.client, now)
                 self._vigil.lost(edge, reason, now)
-            case mqtt.Refused(reason=reason):
+            case mqtt.ConnectRefused(reason=reason):
                 self._tell(edge, events.ConnectionRefused(now, reason))
             case mqtt.Received():
                 self._received(edge, event, now)
@@ -149,7 +149,7 @@ class Router:
                 extra={"client": edge.client},
             )
 
-    def from_predictions(self, edge: Edge, event: mqtt.Event, now: float) -> None:
+    def from_predictions(self, edge: Edge, event: mqtt.ConnectionEvent, now: float) -> None:
         """What the connection of an edge's predictor tells."""
         if edge.predictor is None:
             return
@@ -168,7 +168,7 @@ class Router:
                         names,
                         extra={"client": edge.client},
                     )
-            case mqtt.Refused(reason=reason):
+            case mqtt.ConnectRefused(reason=reason):
                 LOG.warning("answers no prediction requests: %s", reason, extra={"client": edge.client})
             case mqtt.Lost(reason=reason):
                 LOG.debug(

@@ -98,9 +98,10 @@ def _send_update(session: Session, work: Reporting, told: Recipient, now: float,
     shipment: UploadPhase
     if update.size <= work.selected.inline_limit and (
         line.maximum_packet_size is None
-        or upload.whole_bytes(sender, seq, update) + upload.PACKET_ROOM <= line.maximum_packet_size
+        or upload.update_message_size(sender, seq, update) + upload.PACKET_OVERHEAD
+        <= line.maximum_packet_size
     ):
-        message, shipment = upload.whole(sender, seq, update), InlineUpload()
+        message, shipment = upload.update_message(sender, seq, update), InlineUpload()
     else:
         # Cut as it was before, if that still fits: what has arrived of it is of use then.
         wanted = who.chunk if isinstance(work.shipment, InlineUpload) else work.shipment.chunk_size
@@ -108,7 +109,7 @@ def _send_update(session: Session, work: Reporting, told: Recipient, now: float,
             chunk_size = upload.chunk_size_for(sender, update, wanted, line.maximum_packet_size)
         except ValueError as error:
             return report_failure(session, work.selected, str(error), now)
-        message, shipment = upload.offer(sender, seq, update, chunk_size), AwaitingGrant(chunk_size)
+        message, shipment = upload.offer_message(sender, seq, update, chunk_size), AwaitingGrant(chunk_size)
     due = now + retry_delay(who.client, attempt, UPDATE_RETRY_DELAY)
     work = replace(work, sent_to=told, attempt=attempt, due=due, shipment=shipment)
     return transition(replace(session, work=work), Send(t.UpdatesTopic(who.client), message))
@@ -132,7 +133,7 @@ def granted(session: Session, reply: m.Grant, now: float) -> Transition:
                 shipment=AwaitingGrant() | SendingChunks() as shipment,
             ) as work
         ) if told == session.admitted_as() and reply.epoch == told.epoch:
-            chunks = upload.granted(reply.chunks, chunk_count(update.size, shipment.chunk_size))
+            chunks = upload.granted_chunks(reply.chunks, chunk_count(update.size, shipment.chunk_size))
             if not chunks or not _is_answer_to(session, reply, selected, update.digest):
                 return transition(session)
         case _:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fl_edge.session.state import PendingUpdate
 from fl_shared.protocol import messages as m
-from fl_shared.system.files import beside_of, write_atomically
+from fl_shared.system.files import temporary_path, write_atomically
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import KnownEncoding
@@ -66,7 +66,7 @@ def write(path: Path, client: str, kept: PendingUpdate) -> None:
 
 def read(path: Path, client: str) -> PendingUpdate | None:
     """What is kept there of ``client``, its data mapped from the file, or null. What is of no use is removed."""
-    delete(beside_of(path))
+    delete(temporary_path(path))
     try:
         return _read(path, client)
     except FileNotFoundError:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fl_aggregator.cli.options import FILE, refuse_with_resume, run_options, settings_options
+from fl_aggregator.cli.options import EXISTING_FILE, refuse_with_resume, run_options, settings_options
 from fl_aggregator.cli.run import exit_code, run_aggregator
-from fl_aggregator.monitoring.tracking.options import Tracking, tracking_options
+from fl_aggregator.monitoring.tracking.options import TrackingOptions, tracking_options
 from fl_shared.cli import options as shared
 from fl_shared.cli.headings import OUTPUT, RUN, option_under
 from fl_shared.cli.logging import start_logging
@@ -19,7 +19,7 @@ from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.server.aggregator import Aggregator, Outcome
-    from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
+    from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
 
 
 OF_EDGES: Final = ("data", "device", "workers")
@@ -37,7 +37,11 @@ def _more_options() -> list[click.Parameter]:
 @shared.command(more=_more_options)
 @run_options
 @option_under(
-    RUN, "--predict", "picture", type=FILE, help="At the end, ask the edges to classify this picture."
+    RUN,
+    "--predict",
+    "picture",
+    type=EXISTING_FILE,
+    help="At the end, ask the edges to classify this picture.",
 )
 @option_under(
     RUN,
@@ -64,17 +68,17 @@ def simulate(
     init: Path | None,
     run_dir: Path | None,
     resume: Path | None,
-    tracking: Tracking,
+    tracking: TrackingOptions,
     **values: Any,
 ) -> int:
     """Run a broker, all edges and the aggregator on this machine."""
     from fl_aggregator.server import launch as launches
-    from fl_aggregator.settings import parse
+    from fl_aggregator.settings import parse_settings
     from fl_aggregator.storage.run_directory import FleetRecord
     from fl_aggregator.tools.remote.cli import watch_command
-    from fl_aggregator.tools.remote.predict import one_line
+    from fl_aggregator.tools.remote.predict import prediction_line
     from fl_mqtt.simulation import local as simulation
-    from fl_shared.cli.broker_access import PREFIX
+    from fl_shared.cli.broker_access import DEFAULT_PREFIX
 
     start_logging(verbose, log_format, quiet=quiet)
     if broker.kit is not None:
@@ -84,7 +88,7 @@ def simulate(
     question = None if picture is None else picture.read_bytes()
     of_edges = {name: values.pop(name) for name in OF_EDGES}
     if resume is None:
-        settings = parse(**values, prefix=broker.prefix or PREFIX)
+        settings = parse_settings(**values, prefix=broker.prefix or DEFAULT_PREFIX)
         simulation.check_fleet_possible()
         address = None if broker.broker is None else str(broker.broker)
         _broker_of_fleet(broker, address)
@@ -117,7 +121,7 @@ def simulate(
             answer = sim.predict(settings, question) if code == 0 and question is not None else None
             finish(outcome)
         if answer is not None:
-            click.echo(one_line(answer))
+            click.echo(prediction_line(answer))
         if as_json:
             click.echo(json.dumps(_result(aggregator, outcome, directory)))
         if answer is not None and answer.error is not None:
@@ -128,7 +132,7 @@ def simulate(
     return code
 
 
-def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerReach | None:
+def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerAccess | None:
     """How a simulation reaches the broker at ``address``; null for one of its own."""
     from fl_shared.mqtt.address import BrokerAddress
 

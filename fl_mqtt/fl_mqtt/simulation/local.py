@@ -13,16 +13,16 @@ from typing import Final
 
 from fl_aggregator.server.aggregator import Aggregator, Outcome
 from fl_aggregator.settings import Settings
-from fl_aggregator.storage.run_directory import PARTS, RUN, FleetRecord
+from fl_aggregator.storage.run_directory import LABEL_COUNTS_FILE, RUN_FILE, FleetRecord
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
 from fl_aggregator.tools.remote import predict
 from fl_shared.cli import signals
-from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol import messages as m
-from fl_shared.system.child_process import Leashed
+from fl_shared.system.child_process import ChildProcess
 from fl_shared.system.mosquitto import LOOPBACK, MosquittoChild
 
 EVALUATOR: Final = "evaluator"
@@ -48,16 +48,16 @@ class Simulation:
     If no run began in ``directory``, what they have written there is taken away again.
     """
 
-    def __init__(self, directory: Path, given: BrokerReach | None, options: BrokerOptions) -> None:
+    def __init__(self, directory: Path, given: BrokerAccess | None, options: BrokerOptions) -> None:
         self._directory = directory
         self._given = given
         self._options = options
         self._stack = ExitStack()
-        self._fleet: Leashed | None = None
+        self._fleet: ChildProcess | None = None
         self._websockets: str | None = None
-        written = (directory / _BROKER, directory / _EDGES, directory / PARTS, self.fleet_log)
+        written = (directory / _BROKER, directory / _EDGES, directory / LABEL_COUNTS_FILE, self.fleet_log)
         self._written = tuple(path for path in written if not path.exists())
-        self.broker: BrokerReach
+        self.broker: BrokerAccess
 
     def __enter__(self) -> Simulation:
         if self._given is not None:
@@ -70,7 +70,7 @@ class Simulation:
         except BaseException:
             self._take_away()
             raise
-        self.broker = BrokerReach(BrokerAddress.parse(child.url), keepalive=self._options.keepalive)
+        self.broker = BrokerAccess(BrokerAddress.parse(child.url), keepalive=self._options.keepalive)
         self._websockets = child.websocket_url
         return self
 
@@ -81,7 +81,7 @@ class Simulation:
         self._take_away()
 
     def _take_away(self) -> None:
-        if not (self._directory / RUN).exists():
+        if not (self._directory / RUN_FILE).exists():
             for path in self._written:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
@@ -119,7 +119,7 @@ class Simulation:
             command[command.index("0-0")] = "0"
         command += ["--broker", str(self.broker.address), "--prefix", settings.prefix]
         command += ["--state-dir", str(self._directory / _EDGES), "--keepalive", str(self.broker.keepalive)]
-        command += ["--task", settings.task, "--parts-file", str(self._directory / PARTS)]
+        command += ["--task", settings.task, "--parts-file", str(self._directory / LABEL_COUNTS_FILE)]
         command += self._options.keys()
         for name, value in fleet.options.items():
             command += [f"--{name.replace('_', '-')}", str(value)]
@@ -127,7 +127,7 @@ class Simulation:
         environment.pop("FL_PASSWORD", None)  # it may be for another broker than our own
         if self.broker.password is not None:
             environment["FL_PASSWORD"] = self.broker.password
-        self._fleet = Leashed(command, self.fleet_log, environment)
+        self._fleet = ChildProcess(command, self.fleet_log, environment)
 
     @property
     def fleet_log(self) -> Path:
@@ -167,11 +167,13 @@ class Simulation:
             said = self._fleet.log_tail(3) or self.fleet_log
             raise RunFailed(f"the edges exited (status {died[0]}): {said}")
         if outcome is not None and not outcome.state.begun and aggregator.scope.epoch == 1:
-            (self._directory / RUN).unlink(missing_ok=True)
+            (self._directory / RUN_FILE).unlink(missing_ok=True)
         # Every edge of the fleet has made the same one.
         said = self._fleet.log_tail(1)
         raise UserError(f"the edges exited: {said.rpartition(' error: ')[2].removeprefix('fl-edge: ')}")
 
     def predict(self, settings: Settings, payload: bytes) -> m.Prediction:
         """Asks the edges, as any MQTT client may."""
-        return predict.ask(self.broker, predict.Request(payload, settings.prefix), PREDICT_TIMEOUT)
+        return predict.request_prediction(
+            self.broker, predict.Request(payload, settings.prefix), PREDICT_TIMEOUT
+        )

@@ -15,13 +15,13 @@ from fl_shared.mqtt.events import ConnectionSettings, Will
 from fl_shared.security.tls import Tls
 
 if TYPE_CHECKING:
-    from fl_shared.security.kit import Kit, Role
+    from fl_shared.security.kit import AccountRole, Kit
 
-PREFIX: Final = "fl"
+DEFAULT_PREFIX: Final = "fl"
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerReach:
+class BrokerAccess:
     """``tls`` is null where ``address`` is not encrypted. ``keepalive`` in seconds. ``kit``: where the rest is from.
 
     It shows no secret when it is printed.
@@ -32,7 +32,7 @@ class BrokerReach:
     keepalive: int = 30
     mqtt_client_id: str | None = None
     tls: ssl.SSLContext | None = field(default=None, repr=False)
-    prefix: str = PREFIX
+    prefix: str = DEFAULT_PREFIX
     kit: Kit | None = None
 
     def __post_init__(self) -> None:
@@ -82,10 +82,10 @@ class BrokerOptions:
     def reach(
         self,
         *,
-        roles: Sequence[Role] = (),
+        roles: Sequence[AccountRole] = (),
         mqtt_client_id: str | None = None,
         otherwise: BrokerAddress | None = None,
-    ) -> BrokerReach:
+    ) -> BrokerAccess:
         """``roles``: of which a kit must have one, if any are named. ``otherwise``: where the broker is if nothing
         says so, null for this machine. Raises ``UserError``.
         """
@@ -97,13 +97,13 @@ class BrokerOptions:
             raise UserError(
                 f"{given[0]} needs mqtts:// or wss://, but the broker is {address}: nothing would be encrypted"
             )
-        return BrokerReach(
+        return BrokerAccess(
             address,
             self.password,
             self.keepalive,
             mqtt_client_id,
             Tls.read(self.ca, self.cert, self.key).context() if address.is_encrypted else None,
-            self.prefix or PREFIX,
+            self.prefix or DEFAULT_PREFIX,
         )
 
     def keys(self) -> list[str]:
@@ -112,8 +112,12 @@ class BrokerOptions:
         return [word for name, path in given.items() if path is not None for word in (name, str(path))]
 
     def _by_kit(
-        self, path: Path, roles: Sequence[Role], mqtt_client_id: str | None, otherwise: BrokerAddress | None
-    ) -> BrokerReach:
+        self,
+        path: Path,
+        roles: Sequence[AccountRole],
+        mqtt_client_id: str | None,
+        otherwise: BrokerAddress | None,
+    ) -> BrokerAccess:
         from fl_shared.security.kit import Kit
 
         beside = {
@@ -138,4 +142,4 @@ class BrokerOptions:
                 f"the kit's account has rights only under {kit.prefix!r}"
             )
         address = self.broker or (otherwise if otherwise and otherwise.user is None else None)
-        return BrokerReach.of_kit(kit, address, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id)
+        return BrokerAccess.of_kit(kit, address, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id)

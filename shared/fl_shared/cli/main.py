@@ -13,7 +13,7 @@ from fl_shared.errors import INTERRUPTED, ProgramError, UserError
 from fl_shared.system.text import one_line
 
 
-def _where_from(error: click.BadParameter) -> str:
+def _source_of(error: click.BadParameter) -> str:
     """Where a wrong value stands, if not on the command line before our eyes."""
     context, parameter = error.ctx, error.param
     if context is None or parameter is None or parameter.name is None:
@@ -40,7 +40,7 @@ def run_program(command: click.Command, program: str) -> NoReturn:
         click.echo(f"{program}: interrupted", err=True)
         code = INTERRUPTED
     except click.BadParameter as error:
-        click.echo(f"{program}: {error.format_message()}{_where_from(error)}", err=True)
+        click.echo(f"{program}: {error.format_message()}{_source_of(error)}", err=True)
         code = UserError.exit_code
     except click.ClickException as error:
         error.show()

@@ -92,7 +92,7 @@ def broker_options_of_simulate(command: Command) -> Command:
     return _broker_options(command, "its own Mosquitto")
 
 
-_PARTS: Final = ("broker", "ca", "cert", "key", "kit", "prefix", "keepalive")
+_BROKER_OPTION_NAMES: Final = ("broker", "ca", "cert", "key", "kit", "prefix", "keepalive")
 
 
 def _broker_options(command: Command, otherwise: str) -> Command:
@@ -117,7 +117,7 @@ def _broker_options(command: Command, otherwise: str) -> Command:
     def gathering(*args: Any, password_file: Path | None, **values: Any) -> Any:
         from fl_shared.cli.broker_access import BrokerOptions
 
-        parts = {name: values.pop(name) for name in _PARTS}
+        parts = {name: values.pop(name) for name in _BROKER_OPTION_NAMES}
         broker = BrokerOptions(**parts, password=read_password(password_file))
         return command(*args, broker=broker, **values)
 
@@ -163,7 +163,7 @@ def config_option(command: Command) -> Command:
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         is_eager=True,
         expose_value=False,
-        callback=_take_config,
+        callback=_load_config,
         help="TOML file with options.",
     )(command)
 
@@ -172,7 +172,7 @@ def version_option(command: Command) -> Command:
     return click.version_option(package_name="fl-mqtt", message="%(prog)s %(version)s")(command)
 
 
-def _take_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+def _load_config(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
     try:

@@ -9,13 +9,13 @@ from urllib.parse import quote, unquote, urlsplit
 
 from fl_shared.errors import UserError
 
-Scheme = Literal["mqtt", "mqtts", "ws", "wss"]
+UrlScheme = Literal["mqtt", "mqtts", "ws", "wss"]
 
-PORTS: Final[dict[Scheme, int]] = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+PORTS: Final[dict[UrlScheme, int]] = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 """Where no port is given."""
 DEFAULT_PORT: Final = PORTS["mqtt"]
 WEBSOCKET_PATH: Final = "/mqtt"
-_FORM: Final = (
+_URL_FORM: Final = (
     "mqtt://, mqtts://, ws:// or wss://, then [user@]host[:port] (and [/path] for ws, wss), "
     "for example mqtts://broker.example:8883"
 )
@@ -37,7 +37,7 @@ class BrokerAddress:
     host: str
     port: int = DEFAULT_PORT
     user: str | None = None
-    scheme: Scheme = "mqtt"
+    scheme: UrlScheme = "mqtt"
     path: str = ""
 
     @property
@@ -54,24 +54,26 @@ class BrokerAddress:
         text = url.strip()
         found = _SCHEME.match(text)
         if found is None:
-            raise UserError(f"broker {_shown(url)!r}: no scheme; expected {_FORM}")
+            raise UserError(f"broker {_redacted(url)!r}: no scheme; expected {_URL_FORM}")
         name, rest = found.group()[:-3].lower(), text[found.end() :]
-        if name not in get_args(Scheme):
+        if name not in get_args(UrlScheme):
             hint = f"; write {_OTHER_NAMES[name]}://" if name in _OTHER_NAMES else ""
-            raise UserError(f"broker {_shown(url)!r}: the scheme {name!r} is unknown{hint}; expected {_FORM}")
-        scheme = cast(Scheme, name)
+            raise UserError(
+                f"broker {_redacted(url)!r}: the scheme {name!r} is unknown{hint}; expected {_URL_FORM}"
+            )
+        scheme = cast(UrlScheme, name)
         account, at, place = rest.rpartition("@")
         if at and ":" in account:
             raise UserError(
-                f"broker {_shown(url)!r}: a password in the URL is visible to everyone on this machine; "
+                f"broker {_redacted(url)!r}: a password in the URL is visible to everyone on this machine; "
                 f"write {scheme}://user@host and give the password in FL_PASSWORD or with --password-file"
             )
         user = unquote(account) if at else None
         if user is not None and (not user.isprintable() or not user):
             raise UserError(
-                f"broker {_shown(url)!r}: the user before @ is empty or not printable; expected {_FORM}"
+                f"broker {_redacted(url)!r}: the user before @ is empty or not printable; expected {_URL_FORM}"
             )
-        host, port, path = _place(url, scheme, place)
+        host, port, path = _parse_host(url, scheme, place)
         return cls(host, PORTS[scheme] if port is None else port, user, scheme, path)
 
     def __str__(self) -> str:
@@ -84,36 +86,39 @@ class BrokerAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _place(url: str, scheme: Scheme, place: str) -> tuple[str, int | None, str]:
+def _parse_host(url: str, scheme: UrlScheme, place: str) -> tuple[str, int | None, str]:
     try:
         parts = urlsplit("mqtt://" + place)
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise UserError(
-            f"broker {_shown(url)!r}: {error}; expected {_FORM} "
+            f"broker {_redacted(url)!r}: {error}; expected {_URL_FORM} "
             "(an IPv6 address in brackets, a port from 1 to 65535)"
         ) from None
     path = parts.path
     if parts.query or parts.fragment:
-        raise UserError(f"broker {_shown(url)!r}: nothing may follow the port and path; expected {_FORM}")
+        raise UserError(
+            f"broker {_redacted(url)!r}: nothing may follow the port and path; expected {_URL_FORM}"
+        )
     if scheme in ("ws", "wss"):
         path = path or WEBSOCKET_PATH
         if not _PATH.fullmatch(path):
             raise UserError(
-                f"broker {_shown(url)!r}: the path {path[:80]!r}; expected a path like /mqtt, at most 1024 characters"
+                f"broker {_redacted(url)!r}: the path {path[:80]!r}; expected a path like /mqtt, "
+                "at most 1024 characters"
             )
     elif path not in ("", "/"):
-        raise UserError(f"broker {_shown(url)!r}: nothing may follow the port; expected {_FORM}")
+        raise UserError(f"broker {_redacted(url)!r}: nothing may follow the port; expected {_URL_FORM}")
     else:
         path = ""
     if not host or not host.isprintable() or any(mark in host for mark in " \\%,") or len(host) > 253:
-        raise UserError(f"broker {_shown(url)!r}: {host or ''!r} is not a host name; expected {_FORM}")
+        raise UserError(f"broker {_redacted(url)!r}: {host or ''!r} is not a host name; expected {_URL_FORM}")
     if port == 0:
-        raise UserError(f"broker {_shown(url)!r}: port 0; expected a port from 1 to 65535")
+        raise UserError(f"broker {_redacted(url)!r}: port 0; expected a port from 1 to 65535")
     return host, port, path
 
 
-def _shown(url: str) -> str:
+def _redacted(url: str) -> str:
     """``url`` without what may be a password: all between the first colon of the account and the last @."""
     before, at, place = url.strip().rpartition("@")
     if not at:

@@ -16,15 +16,15 @@ from typing import Protocol
 
 from fl_shared.errors import BrokerRefused, BrokerUnreachable, MessageTooLarge
 from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.mqtt.diagnosis import diagnose, diagnose_silence
+from fl_shared.mqtt.diagnosis import diagnose, diagnose_no_answer
 from fl_shared.mqtt.event_loop import NetworkThread
 from fl_shared.mqtt.events import (
     MAX_FILTERS,
     Connected,
+    ConnectionEvent,
     ConnectionSettings,
-    Event,
+    ConnectRefused,
     Lost,
-    Refused,
     check_filter,
     check_qos,
 )
@@ -58,7 +58,7 @@ class Connection:
         self,
         thread: NetworkThread,
         settings: ConnectionSettings,
-        handler: Callable[[Event], None],
+        handler: Callable[[ConnectionEvent], None],
         new_link: Callable[[Connection], Link],
         reached: set[BrokerAddress],
     ) -> None:
@@ -71,7 +71,7 @@ class Connection:
         self._reached = reached
         self._state = threading.Condition()
         self._limits: Connected | None = None
-        self._refusal: Refused | None = None
+        self._refusal: ConnectRefused | None = None
         self._reason = "no answer yet"
         self._up: Link | None = None
         self._closed = threading.Event()
@@ -123,14 +123,16 @@ class Connection:
             check_filter(name)
             check_qos(qos)
         return self._put_all(
-            [Subscribe(tuple(filters[i : i + MAX_FILTERS]), foreign_only) for i in _starts(filters)]
+            [Subscribe(tuple(filters[i : i + MAX_FILTERS]), foreign_only) for i in _batch_starts(filters)]
         )
 
     def unsubscribe(self, filters: Sequence[str]) -> bool:
         """What is already on its way still comes."""
         for name in filters:
             check_filter(name)
-        return self._put_all([Unsubscribe(tuple(filters[i : i + MAX_FILTERS])) for i in _starts(filters)])
+        return self._put_all(
+            [Unsubscribe(tuple(filters[i : i + MAX_FILTERS])) for i in _batch_starts(filters)]
+        )
 
     def wait_connected(self, timeout: float, *, once: bool = False) -> Connected:
         """Waits at most ``timeout`` seconds; ``once``: not beyond the first attempt that fails.
@@ -185,13 +187,13 @@ class Connection:
         self.tell(limits)
 
     def link_over(
-        self, link: Link, reason: str, refusal: Refused | None = None, *, is_hopeless: bool = False
+        self, link: Link, reason: str, refusal: ConnectRefused | None = None, *, is_hopeless: bool = False
     ) -> None:
         """``is_hopeless``: so it ends at the start; under a running program a person may put it right again."""
         if self._link is not link:
             return
         if is_hopeless and self.settings.address not in self._reached:
-            refusal = Refused(reason, None)
+            refusal = ConnectRefused(reason, None)
         self._link = None
         self._cancel_timer()
         was_up = self._up is link
@@ -221,12 +223,12 @@ class Connection:
             return
 
         def ask() -> None:
-            found = diagnose_silence(self.settings)
+            found = diagnose_no_answer(self.settings)
             self._thread.post(lambda: self.link_over(link, found.reason, is_hopeless=found.is_hopeless))
 
         self._thread.run_aside(ask)
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: ConnectionEvent) -> None:
         if self._closing:
             return
         try:
@@ -294,5 +296,5 @@ class Connection:
             self._state.notify_all()
 
 
-def _starts(filters: Sequence[object]) -> range:
+def _batch_starts(filters: Sequence[object]) -> range:
     return range(0, len(filters), MAX_FILTERS)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from fl_shared.errors import SpeaksTls, WebSocketRefused
+from fl_shared.errors import ServerRequiresTls, WebSocketRefused
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import ConnectionSettings
-from fl_shared.system.mosquitto import answers
+from fl_shared.system.mosquitto import accepts_connect
 
-ASK_TIMEOUT: Final = 1.0
+PROBE_TIMEOUT: Final = 1.0
 _ROTATE: Final = "get a new one (fl-aggregator provision rotate)"
 _NOT_TLS: Final = frozenset(
     {
@@ -25,8 +25,8 @@ _NOT_TLS: Final = frozenset(
         "HTTP_REQUEST",
     }
 )
-_TOO_OLD: Final = frozenset({"UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "TLSV1_ALERT_PROTOCOL_VERSION"})
-_WHAT_IT_SAYS_OF_OURS: Final = {
+_TLS_TOO_OLD: Final = frozenset({"UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "TLSV1_ALERT_PROTOCOL_VERSION"})
+_CLIENT_CERTIFICATE_ALERTS: Final = {
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it requires a client certificate: give --kit, or --cert and --key",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it may require a client certificate: give --kit, or --cert and --key",
     "TLSV1_ALERT_UNKNOWN_CA": "our certificate is from an authority that it does not trust: is it for this broker?",
@@ -66,29 +66,29 @@ def diagnose(error: OSError | UnicodeError, settings: ConnectionSettings) -> Dia
         return Diagnosis(f"nothing listens on port {address.port} of {address.host} (connection refused)")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return Diagnosis("too many open files in this program: raise the limit (ulimit -n)")
-    if isinstance(error, SpeaksTls):
-        return _speaks_tls(address)
+    if isinstance(error, ServerRequiresTls):
+        return _tls_required(address)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Diagnosis(f"{address}: {_of_theirs(error, address)}", is_hopeless=True)
+        return Diagnosis(f"{address}: {_server_certificate_problem(error, address)}", is_hopeless=True)
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-        return _of_tls(error, address)
+        return _diagnose_tls(error, address)
     if address.is_encrypted and isinstance(error, ssl.SSLEOFError | ConnectionError):
-        return _of_hanging_up(error, address)
-    return _of_the_rest(error, address)
+        return _diagnose_disconnect(error, address)
+    return _diagnose_other(error, address)
 
 
-def diagnose_silence(settings: ConnectionSettings) -> Diagnosis:
+def diagnose_no_answer(settings: ConnectionSettings) -> Diagnosis:
     """Of a broker that hung up without an answer to CONNECT. May ask the port, up to 1 s."""
     address = settings.address
-    if not address.is_encrypted and _answers_tls(address):
-        return _speaks_tls(address)
+    if not address.is_encrypted and _accepts_tls(address):
+        return _tls_required(address)
     also = ", and does it accept our certificate" if address.is_encrypted else ""
     return Diagnosis(f"{address} closed the connection without an answer: is it an MQTT 5 broker{also}?")
 
 
-def _answers_tls(address: BrokerAddress) -> bool:
+def _accepts_tls(address: BrokerAddress) -> bool:
     try:
-        with socket.create_connection((address.host, address.port), ASK_TIMEOUT) as sock:
+        with socket.create_connection((address.host, address.port), PROBE_TIMEOUT) as sock:
             ssl.create_default_context().wrap_socket(sock, server_hostname=address.host).close()
     except ssl.SSLEOFError:
         return False
@@ -99,7 +99,7 @@ def _answers_tls(address: BrokerAddress) -> bool:
     return True
 
 
-def _of_theirs(error: ssl.SSLCertVerificationError, address: BrokerAddress) -> str:
+def _server_certificate_problem(error: ssl.SSLCertVerificationError, address: BrokerAddress) -> str:
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     match error.verify_code:
         case code if code == _EXPIRED:
@@ -128,29 +128,29 @@ def _of_theirs(error: ssl.SSLCertVerificationError, address: BrokerAddress) -> s
             return f"the broker's certificate cannot be accepted: {error.verify_message}"
 
 
-def _of_tls(error: ssl.SSLError, address: BrokerAddress) -> Diagnosis:
+def _diagnose_tls(error: ssl.SSLError, address: BrokerAddress) -> Diagnosis:
     reason = error.reason or ""
-    if (what := _WHAT_IT_SAYS_OF_OURS.get(reason)) is not None:
+    if (what := _CLIENT_CERTIFICATE_ALERTS.get(reason)) is not None:
         return Diagnosis(f"{address}: the broker refuses the TLS connection: {what}", is_hopeless=True)
     if reason in _NOT_TLS:
-        return Diagnosis(_speaks_no_tls(address), is_hopeless=True)
-    if reason in _TOO_OLD:
+        return Diagnosis(_no_tls_message(address), is_hopeless=True)
+    if reason in _TLS_TOO_OLD:
         return Diagnosis(f"{address}: the broker does not support TLS 1.2 or 1.3", is_hopeless=True)
     return Diagnosis(f"{address}: TLS failed: {reason.replace('_', ' ').lower() or error}")
 
 
-def _of_hanging_up(error: OSError, address: BrokerAddress) -> Diagnosis:
+def _diagnose_disconnect(error: OSError, address: BrokerAddress) -> Diagnosis:
     # A broker that is just starting does that as well, behind a proxy: so it is asked.
-    if not address.is_websocket and answers(address.host, address.port):
-        return Diagnosis(_speaks_no_tls(address), is_hopeless=True)
+    if not address.is_websocket and accepts_connect(address.host, address.port):
+        return Diagnosis(_no_tls_message(address), is_hopeless=True)
     if not address.is_websocket or isinstance(error, ssl.SSLEOFError):
         return Diagnosis(
             f"{address}: the connection was closed during the TLS handshake: is a broker with TLS listening there?"
         )
-    return _of_the_rest(error, address)
+    return _diagnose_other(error, address)
 
 
-def _speaks_no_tls(address: BrokerAddress) -> str:
+def _no_tls_message(address: BrokerAddress) -> str:
     plain = "mqtt" if address.scheme == "mqtts" else "ws"
     return (
         f"{address}: this port does not use TLS: use another port (8883 or 443), or {plain}://, "
@@ -158,7 +158,7 @@ def _speaks_no_tls(address: BrokerAddress) -> str:
     )
 
 
-def _speaks_tls(address: BrokerAddress) -> Diagnosis:
+def _tls_required(address: BrokerAddress) -> Diagnosis:
     encrypted = "wss" if address.is_websocket else "mqtts"
     return Diagnosis(
         f"{address}: this port requires TLS: write {encrypted}://{address.host_and_port}",
@@ -166,11 +166,11 @@ def _speaks_tls(address: BrokerAddress) -> Diagnosis:
     )
 
 
-def _of_the_rest(error: OSError, address: BrokerAddress) -> Diagnosis:
+def _diagnose_other(error: OSError, address: BrokerAddress) -> Diagnosis:
     status = getattr(error, "status", None)
     hung_up = isinstance(error, ConnectionError) and status is None
-    if hung_up and not address.is_encrypted and _answers_tls(address):
-        return _speaks_tls(address)
+    if hung_up and not address.is_encrypted and _accepts_tls(address):
+        return _tls_required(address)
     if not isinstance(error, WebSocketRefused):
         return Diagnosis(f"{address}: {error.strerror or error}")
     hopeless = status is not None and 400 <= status < 500 and status not in (408, 425, 429)

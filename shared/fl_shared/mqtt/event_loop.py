@@ -11,7 +11,7 @@ from typing import Any, Final
 
 LOG = logging.getLogger(__name__)
 
-OPENERS: Final = 8
+MAX_CONNECT_THREADS: Final = 8
 """Threads that look names up and open TCP connections: neither can be done without waiting."""
 
 
@@ -41,7 +41,7 @@ class NetworkThread:
 
     def run_aside(self, call: Callable[[], None]) -> None:
         """From the thread: ``call`` runs on another one, where it may block; it must not raise."""
-        if self._openers < OPENERS:
+        if self._openers < MAX_CONNECT_THREADS:
             self._openers += 1
             threading.Thread(target=self._open, name=f"{self._thread.name}-opener", daemon=True).start()
         self._errands.put(call)

@@ -1,4 +1,4 @@
-"""What a connection to the broker is told (`ConnectionSettings`) and what it tells (`Event`). No I/O here."""
+"""What a connection to the broker is told (`ConnectionSettings`) and what it tells (`ConnectionEvent`). No I/O here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_STRING: Final = 65_535
 """Bytes of any string or binary member of an MQTT packet but the payload."""
 CONNECT_TIMEOUT: Final = 6.0
 """Seconds to wait for a first connection: an attempt has 5 (`ConnectionSettings`), and ends with a reason."""
-LARGEST_PACKET: Final = 268_435_460
+MAX_MQTT_PACKET: Final = 268_435_460
 """Bytes of the largest packet that MQTT can express: the limit where the broker announces none."""
 MAX_FILTERS: Final = 8
 """Filters in one SUBSCRIBE packet; hosted brokers allow no more (AWS IoT Core)."""
@@ -87,7 +87,7 @@ class ConnectionSettings:
 class Connected:
     """The broker knows nothing of us: subscribe, and publish again whatever must be there.
 
-    What it announced: bytes of the largest packet it accepts (`LARGEST_PACKET` if it said nothing), how many
+    What it announced: bytes of the largest packet it accepts (`MAX_MQTT_PACKET` if it said nothing), how many
     of our QoS 1 messages may wait for its acknowledgement (the connection keeps to both), the keepalive.
     """
 
@@ -108,7 +108,7 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ConnectRefused:
     """The broker will not have us, and will not change its mind: nothing more is tried on this connection.
 
     ``code`` is the reason code of CONNACK (MQTT 5, section 3.2.2.2), null if it did not come to that.
@@ -149,7 +149,7 @@ class Subscribed:
         return tuple(name for name, code in zip(self.filters, self.codes, strict=False) if code >= 0x80)
 
 
-Event = Connected | Lost | Refused | Received | Subscribed
+ConnectionEvent = Connected | Lost | ConnectRefused | Received | Subscribed
 
 
 def check_topic(topic: str) -> bytes:

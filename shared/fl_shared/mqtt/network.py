@@ -17,8 +17,8 @@ from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.event_loop import NetworkThread
 from fl_shared.mqtt.events import (
+    ConnectionEvent,
     ConnectionSettings,
-    Event,
 )
 from fl_shared.mqtt.paho.link import PahoLink
 
@@ -32,7 +32,7 @@ class Network:
         self._connections: list[Connection] = []
         self._reached: set[BrokerAddress] = set()
 
-    def connect(self, settings: ConnectionSettings, handler: Callable[[Event], None]) -> Connection:
+    def connect(self, settings: ConnectionSettings, handler: Callable[[ConnectionEvent], None]) -> Connection:
         """Starts a connection, which goes on trying until it is refused or closed; does not wait for it.
 
         ``handler`` runs on the network thread and holds up every connection meanwhile: it may only enqueue.

@@ -11,9 +11,9 @@ from fl_shared.errors import QueueFull
 from fl_shared.mqtt.events import MAX_STRING, check_qos, check_topic
 from fl_shared.system import varint
 
-WINDOW: Final = 20
+ACK_WINDOW: Final = 20
 """QoS 1 messages that may wait for their PUBACK at once, if the broker allows as many (Mosquitto does)."""
-WINDOW_BYTES: Final = 4 * 2**20
+ACK_WINDOW_BYTES: Final = 4 * 2**20
 """Bytes handed to the socket and not acknowledged (one message always may): a PINGREQ waits behind them."""
 
 
@@ -75,7 +75,7 @@ class Outbox:
     def __init__(self, max_queued: int, max_bytes: int, window: int) -> None:
         self._max_queued = max_queued
         self._max_bytes = max_bytes
-        self._window = min(WINDOW, window)
+        self._window = min(ACK_WINDOW, window)
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Outgoing, int]] = deque()
         self._sent: dict[int, tuple[int, bool]] = {}
@@ -108,7 +108,7 @@ class Outbox:
         if isinstance(item, Publish):
             if item.qos and self._unacknowledged >= self._window:
                 return None
-            if self._sent and self._sent_bytes + size > WINDOW_BYTES:
+            if self._sent and self._sent_bytes + size > ACK_WINDOW_BYTES:
                 return None
         return self._waiting.popleft()
 

@@ -18,16 +18,16 @@ from typing import Final
 
 import numpy as np
 
-from fl_shared.errors import SpeaksTls, WebSocketRefused
+from fl_shared.errors import ServerRequiresTls, WebSocketRefused
 from fl_shared.mqtt.address import BrokerAddress
 
-MAX_ANSWER: Final = 16 * 2**10
+MAX_RESPONSE: Final = 16 * 2**10
 """Bytes of the answer to our request for a WebSocket."""
-MAX_FRAME: Final = 256 * 2**10
+MAX_FRAME_PAYLOAD: Final = 256 * 2**10
 """Bytes of payload that are masked, and so copied, at a time."""
 TLS_ALERT: Final = b"\x15"
 """First byte of what a server that expects TLS answers to anything else; neither HTTP nor MQTT begins with it."""
-BUFFER: Final = 64 * 2**10
+BUFFER_SIZE: Final = 64 * 2**10
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONTINUATION, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x2, 0x8, 0x9, 0xA
 _CONTROL: Final = 0x8
@@ -42,8 +42,8 @@ class WebSocket:
     def __init__(self, sock: socket.socket, address: BrokerAddress, timeout: float) -> None:
         self._sock = sock
         self._is_tls = isinstance(sock, ssl.SSLSocket)
-        self._buffer = memoryview(bytearray(BUFFER))
-        self._scratch = memoryview(bytearray(BUFFER))
+        self._buffer = memoryview(bytearray(BUFFER_SIZE))
+        self._scratch = memoryview(bytearray(BUFFER_SIZE))
         self._start = self._end = 0
         self._left = 0
         """Bytes of the frame's payload that are still to come."""
@@ -97,8 +97,8 @@ class WebSocket:
         """The head of it; what comes behind is in the buffer."""
         seen = b""
         while (end := seen.find(b"\r\n\r\n")) < 0:
-            if len(seen) > MAX_ANSWER:
-                raise WebSocketRefused(f"its answer is longer than {MAX_ANSWER} bytes")
+            if len(seen) > MAX_RESPONSE:
+                raise WebSocketRefused(f"its answer is longer than {MAX_RESPONSE} bytes")
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
@@ -108,7 +108,7 @@ class WebSocket:
                 raise WebSocketRefused("it closed the connection")
             seen += more
             if seen[:1] == TLS_ALERT and not self._is_tls:
-                raise SpeaksTls
+                raise ServerRequiresTls
             if not b"HTTP/".startswith(seen[:5]):
                 raise WebSocketRefused("it does not speak HTTP")
         rest = seen[end + 4 :]
@@ -216,10 +216,10 @@ class WebSocket:
         """How many bytes have gone out. After ``BlockingIOError`` the same bytes must come again."""
         while True:
             if self._frame is None and self._pong is not None:
-                self._frame, self._carries, self._pong = _frame(_PONG, memoryview(self._pong)), 0, None
+                self._frame, self._carries, self._pong = _build_frame(_PONG, memoryview(self._pong)), 0, None
             if self._frame is None:
-                part = memoryview(data)[:MAX_FRAME]
-                self._frame, self._carries = _frame(_BINARY, part), len(part)
+                part = memoryview(data)[:MAX_FRAME_PAYLOAD]
+                self._frame, self._carries = _build_frame(_BINARY, part), len(part)
             carried = self._carries
             self._flush()
             if carried:
@@ -227,7 +227,7 @@ class WebSocket:
 
     def _say(self, opcode: int, body: bytes) -> None:
         """What the socket does not take goes out before whatever is sent next."""
-        self._frame, self._carries = _frame(opcode, memoryview(body)), 0
+        self._frame, self._carries = _build_frame(opcode, memoryview(body)), 0
         with contextlib.suppress(BlockingIOError):
             self._flush()
 
@@ -251,7 +251,7 @@ class WebSocket:
         self._sock.close()
 
 
-def _frame(opcode: int, payload: memoryview) -> memoryview:
+def _build_frame(opcode: int, payload: memoryview) -> memoryview:
     """One frame, whole, masked as a client's must be (RFC 6455, 5.3)."""
     size = len(payload)
     key = os.urandom(4)

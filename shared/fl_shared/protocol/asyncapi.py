@@ -19,11 +19,11 @@ from fl_shared.protocol.channels import CHANNELS, Channel, Channels, kind_of
 
 Tree = dict[str, Any]
 
-PREFIX: Final = "fl"
-BINDING: Final = "0.2.0"
+DEFAULT_PREFIX: Final = "fl"
+BINDING_VERSION: Final = "0.2.0"
 """Of the MQTT bindings: https://github.com/asyncapi/bindings/tree/master/mqtt"""
-REQUEST: Final = "predict-request"
-ANSWERS: Final = "responseTopic"
+REQUEST_MESSAGE: Final = "predict-request"
+RESPONSE_CHANNEL: Final = "responseTopic"
 """The channel whose address a request's Response Topic gives."""
 REQUEST_EXPIRY: Final = 30
 """Seconds that our own client gives a request."""
@@ -47,7 +47,7 @@ def document(version: str, table: Channels = CHANNELS) -> Tree:
             name = channel_name(row.topic, bare)
             channels[name] = _channel(row, bare)
             operations |= _operations(row, name)
-    channels[ANSWERS] = {
+    channels[RESPONSE_CHANNEL] = {
         "address": None,
         "description": "The request's Response Topic (MQTT 5): anything but a wildcard, a topic that begins with "
         "`$`, and one under the prefix other than `predictions/…`. Its Correlation Data comes back.",
@@ -83,7 +83,7 @@ def _server() -> Tree:
                 "keepAlive": 30,
                 "sessionExpiryInterval": 0,
                 "maximumPacketSize": m.MAX_PACKET,
-                "bindingVersion": BINDING,
+                "bindingVersion": BINDING_VERSION,
             }
         },
     }
@@ -106,9 +106,9 @@ def _channel(row: Channel, bare: bool) -> Tree:
     where = address(row.topic, bare)
     names = [name for name in ("prefix", *t.FIELDS) if f"{{{name}}}" in where]
     parameters: Tree = {name: {"description": PARAMETERS[name]} for name in names}
-    parameters["prefix"]["default"] = PREFIX
+    parameters["prefix"]["default"] = DEFAULT_PREFIX
     # A topic's docstring begins with the topic, which is the address here.
-    said = [_text(row.topic).partition(": ")[2].capitalize(), row.note]
+    said = [_docstring(row.topic).partition(": ")[2].capitalize(), row.note]
     return {
         "address": where,
         **({"description": " ".join(part for part in said if part)} if any(said) else {}),
@@ -119,7 +119,7 @@ def _channel(row: Channel, bare: bool) -> Tree:
 
 
 def _kinds(row: Channel) -> list[str]:
-    return [REQUEST] if row.encoding == "picture" else [kind_of(model) for model in row.messages]
+    return [REQUEST_MESSAGE] if row.encoding == "picture" else [kind_of(model) for model in row.messages]
 
 
 def _operations(row: Channel, name: str) -> Tree:
@@ -132,7 +132,7 @@ def _operations(row: Channel, name: str) -> Tree:
         "action": "send",
         "channel": channel,
         "tags": [{"name": row.sender}],
-        "bindings": {"mqtt": {**binding, "bindingVersion": BINDING}},
+        "bindings": {"mqtt": {**binding, "bindingVersion": BINDING_VERSION}},
     }
     reply = _reply(row)
     operations: Tree = {f"{row.sender}Sends{title}": sent | reply}
@@ -156,8 +156,8 @@ def _reply(row: Channel) -> Tree:
                     "location": "$message.header#/responseTopic",
                     "description": "The Response Topic; where there is none the answer goes to `predictionsBare`.",
                 },
-                "channel": {"$ref": f"#/channels/{ANSWERS}"},
-                "messages": [{"$ref": f"#/channels/{ANSWERS}/messages/prediction"}],
+                "channel": {"$ref": f"#/channels/{RESPONSE_CHANNEL}"},
+                "messages": [{"$ref": f"#/channels/{RESPONSE_CHANNEL}/messages/prediction"}],
             }
         }
     if not row.answers:
@@ -173,12 +173,12 @@ def _messages(table: Channels) -> Tree:
         found[kind_of(model)] = {
             "name": kind_of(model),
             "title": model.__name__,
-            "description": _text(model),
+            "description": _docstring(model),
             "contentType": f"application/{table.carrying(model).encoding}",
             "payload": _ref("schemas", model.__name__),
         }
-    found[REQUEST] = {
-        "name": REQUEST,
+    found[REQUEST_MESSAGE] = {
+        "name": REQUEST_MESSAGE,
         "title": "A prediction request",
         "description": "A picture file as it is (PNG or JPEG), or JSON with `pixels`.",
         "headers": {
@@ -225,7 +225,7 @@ def _ref(what: str, name: str) -> Tree:
     return {"$ref": f"#/components/{what}/{name}"}
 
 
-def _text(of: type[Any]) -> str:
+def _docstring(of: type[Any]) -> str:
     """A docstring in one paragraph, its code in the marks of Markdown; empty for a class that has none."""
     own = of.__dict__.get("__doc__") or ""
     text = " ".join(inspect.cleandoc(own).split()).replace("``", "`")

@@ -21,15 +21,15 @@ from fl_shared.protocol.limits import MAX_JSON
 from fl_shared.system.text import one_line
 from fl_shared.tensors.manifest import MAX_ARRAYS
 
-Model = TypeVar("Model", bound=m.Message)
+MessageT = TypeVar("MessageT", bound=m.Message)
 
 MAX_CONTAINERS: Final = 100_000
 """Maps and arrays in a msgpack message: a byte on the wire may be a hundred in memory."""
 MAX_MEMBERS: Final = 256
 """Of a map; metrics have at most 64."""
-SIGNATURE_ROOM: Final = 95
+SIGNATURE_OVERHEAD: Final = 95
 """Bytes by which a message grows when it is signed (`signatures`)."""
-SEALED: Final = 0xC1
+SEALED_MARKER: Final = 0xC1
 """The first byte of what is sealed (`sealing`). No JSON and no msgpack begins so."""
 
 
@@ -48,12 +48,12 @@ def encode(message: m.Message, channels: Channels = CHANNELS) -> bytes:
     """
     match message:
         case m.ModelChunk() | m.UpdateChunk():
-            return b"".join(_with_data(message))
+            return b"".join(_pack_with_data(message))
         case m.Update():
             head = _packed(message.model_dump(exclude={"sections"}) | {"sections": ()})
             pieces: list[bytes | memoryview] = [head[:-1], _array_header(len(message.sections))]
             for section in message.sections:
-                pieces += _with_data(section)
+                pieces += _pack_with_data(section)
             return b"".join(pieces)
         case _ if channels.carrying(type(message)).encoding == "msgpack":
             return _packed(message.model_dump())
@@ -65,7 +65,9 @@ def _packed(fields: dict[str, Any]) -> bytes:
     return cast(bytes, msgpack.packb(fields, use_bin_type=True))
 
 
-def _with_data(part: m.ModelChunk | m.UpdateChunk | m.Section) -> tuple[bytes, bytes, bytes | memoryview]:
+def _pack_with_data(
+    part: m.ModelChunk | m.UpdateChunk | m.Section,
+) -> tuple[bytes, bytes, bytes | memoryview]:
     """A map whose last member is ``data``, in pieces, so that it is not copied on its way through msgpack."""
     head = _packed(part.model_dump(exclude={"data"}) | {"data": b""})
     return head[: -len(_NO_DATA)], _bin_header(len(part.data)), part.data
@@ -74,7 +76,7 @@ def _with_data(part: m.ModelChunk | m.UpdateChunk | m.Section) -> tuple[bytes, b
 _NO_DATA: Final = b"\xc4\x00"
 _DATA_KEY: Final = b"\xa4data"
 _DATA_BIN32: Final = _DATA_KEY + b"\xc6"
-LARGE: Final = 2**16
+MIN_SPLIT_BYTES: Final = 2**16
 """Bytes of a message from which on it pays to look for its data first; its head has to be shorter than that."""
 
 
@@ -103,9 +105,9 @@ def decode(topic: t.Topic, payload: bytes | memoryview, channels: Channels = CHA
         what = channel.encoding.replace("json", "JSON")
         raise DecodeError(f"{len(payload)} bytes of {what}, expected at most {channel.largest}")
     if channel.encoding == "msgpack":
-        apart = _data_apart(payload)
+        apart = _split_data(payload)
         if apart is not None:
-            return _with_data_back(*apart, kinds)
+            return _join_data(*apart, kinds)
         fields = _unpack(payload)
         model = _model_for(fields, kinds)
         return _validate(lambda: model.model_validate(fields))
@@ -118,7 +120,7 @@ def decode(topic: t.Topic, payload: bytes | memoryview, channels: Channels = CHA
 
 
 def is_sealed(payload: bytes | memoryview) -> bool:
-    return len(payload) > 0 and payload[0] == SEALED
+    return len(payload) > 0 and payload[0] == SEALED_MARKER
 
 
 def session_in(payload: bytes) -> str | None:
@@ -133,24 +135,24 @@ def session_in(payload: bytes) -> str | None:
 def claim_in(payload: bytes | memoryview) -> m.UpdateClaim | None:
     """Whose update it is of which something cannot be read, if that much can be."""
     try:
-        apart = _data_apart(payload)
+        apart = _split_data(payload)
         fields = _unpack(payload) if apart is None else apart[0]
         return m.UpdateClaim.model_validate(fields)
     except (DecodeError, ValidationError):
         return None
 
 
-def _data_apart(payload: bytes | memoryview) -> tuple[dict[str, Any], memoryview] | None:
+def _split_data(payload: bytes | memoryview) -> tuple[dict[str, Any], memoryview] | None:
     """All of a large message but the data at its end, and the data, if that is what its end is."""
-    if len(payload) < LARGE:
+    if len(payload) < MIN_SPLIT_BYTES:
         return None
     view = memoryview(payload).toreadonly()
-    head = bytes(view[:LARGE])
+    head = bytes(view[:MIN_SPLIT_BYTES])
     start = head.find(_DATA_BIN32)
     while start >= 0:
         begin = start + len(_DATA_BIN32) + 4
         length = int.from_bytes(head[begin - 4 : begin], "big")
-        if begin + length == len(view) and begin <= LARGE:
+        if begin + length == len(view) and begin <= MIN_SPLIT_BYTES:
             fields = _unpack(head[: start + len(_DATA_KEY)] + _NO_DATA)
             return (fields, view[begin:]) if _ends_in_data(fields) else None
         start = head.find(_DATA_BIN32, start + 1)
@@ -166,9 +168,7 @@ def _ends_in_data(fields: dict[str, Any]) -> bool:
     return last == "data"
 
 
-def _with_data_back(
-    fields: dict[str, Any], data: memoryview, kinds: tuple[type[m.Message], ...]
-) -> m.Message:
+def _join_data(fields: dict[str, Any], data: memoryview, kinds: tuple[type[m.Message], ...]) -> m.Message:
     model = _model_for(fields, kinds)
     message = _validate(lambda: model.model_validate(fields))
     match message:
@@ -218,11 +218,11 @@ def _model_for(fields: dict[str, Any], kinds: tuple[type[m.Message], ...]) -> ty
             return model
     expected = " or ".join(map(kind_of, kinds))
     raise DecodeError(
-        f"kind: {_shown(kind)}, expected {expected}", version=fields.get("v", m.PROTOCOL_VERSION)
+        f"kind: {_short_repr(kind)}, expected {expected}", version=fields.get("v", m.PROTOCOL_VERSION)
     )
 
 
-def _shown(value: object) -> str:
+def _short_repr(value: object) -> str:
     """A foreign value in an error text: never its whole, and nothing of what may be nested or huge."""
     match value:
         case str() | bytes():
@@ -235,7 +235,7 @@ def _shown(value: object) -> str:
             return f"a {type(value).__name__}"
 
 
-def _validate(build: Callable[[], Model]) -> Model:
+def _validate(build: Callable[[], MessageT]) -> MessageT:
     try:
         return build()
     except ValidationError as error:
@@ -245,7 +245,7 @@ def _validate(build: Callable[[], Model]) -> Model:
         version: object = m.PROTOCOL_VERSION
         if field == "v":
             version = first["input"]
-        given = "" if first["type"] == "missing" else f" (got {_shown(first['input'])})"
+        given = "" if first["type"] == "missing" else f" (got {_short_repr(first['input'])})"
         raise DecodeError(f"{field}: {first['msg']}{given}", version=version) from None
     except (RecursionError, MemoryError) as error:
         raise DecodeError(f"cannot be decoded: {type(error).__name__}") from None

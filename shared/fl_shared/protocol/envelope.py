@@ -13,7 +13,7 @@ class Envelope(TypedDict):
 
 
 @dataclass(slots=True)
-class Scope:
+class EnvelopeSource:
     """Which run this is, and which start of its aggregator."""
 
     run: str

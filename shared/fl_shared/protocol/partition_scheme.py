@@ -41,14 +41,14 @@ class Quantity:
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class OwnData:
     """No parting: every edge uses all that it has."""
 
 
-Scheme = Iid | Shards | Dirichlet | Quantity | Own
+PartitionScheme = Iid | Shards | Dirichlet | Quantity | OwnData
 
 
-def parse_scheme(text: str) -> Scheme:
+def parse_scheme(text: str) -> PartitionScheme:
     """The scheme that ``text`` spells. Raises ``ValueError`` naming the text and what was expected."""
     name, colon, argument = text.partition(":")
     match name, colon:
@@ -57,7 +57,7 @@ def parse_scheme(text: str) -> Scheme:
         case "shards", "":
             return Shards()
         case "own", "":
-            return Own()
+            return OwnData()
         case "dirichlet", ":":
             return Dirichlet(_alpha(text, argument))
         case "quantity", ":":

@@ -15,18 +15,18 @@ from typing import Any, ClassVar, Final
 MAX_SLASHES: Final = 7
 """Hosted brokers allow no more in a topic (AWS IoT Core); ours have three, and the prefix its own."""
 _OWN_SLASHES: Final = 3
-MAX_ANSWER_SLASHES: Final = 32
-MAX_ANSWER_BYTES: Final = 1024
+MAX_RESPONSE_SLASHES: Final = 32
+MAX_RESPONSE_TOPIC_BYTES: Final = 1024
 """Of a response topic; brokers end the connection of who publishes to one that is too long or too deep."""
 
-CLIENT: Final = "[A-Za-z0-9_-]{1,64}"
+CLIENT_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
 NUMBER: Final = "0|[1-9][0-9]{0,15}"
 FIELDS: Final = {
-    "client": CLIENT,
+    "client": CLIENT_PATTERN,
     "round": NUMBER,
     "digest12": "[0-9a-f]{12}",
     "index": NUMBER,
-    "asker": CLIENT,
+    "asker": CLIENT_PATTERN,
 }
 """What varies in a topic, and its form (a regular expression)."""
 
@@ -192,7 +192,7 @@ class PredictionsTopic(Topic):
 
 def valid_client(text: str) -> bool:
     """Whether ``text`` can name a client: 1 to 64 of ``A-Z a-z 0-9 _ -``."""
-    return re.fullmatch(CLIENT, text) is not None
+    return re.fullmatch(CLIENT_PATTERN, text) is not None
 
 
 def valid_prefix(text: str) -> bool:
@@ -222,18 +222,18 @@ def trials(prefix: str) -> str:
     return f"{prefix}/doctor/#"
 
 
-def trial(prefix: str, doctor: str, leaf: str) -> str:
+def doctor_topic(prefix: str, doctor: str, leaf: str) -> str:
     """A topic of ``doctor`` (a random name) alone, or a filter of them: ``leaf`` may be ``+`` or ``#``."""
     return f"{prefix}/doctor/{doctor}/{leaf}"
 
 
-PREDICTORS: Final = "predictors"
+DEFAULT_PREDICT_GROUP: Final = "predictors"
 """The share group of predictors that have no kit."""
-GROUP: Final = "[A-Za-z0-9_-]{1,64}"
+GROUP_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
 """What a share group may be called here."""
 
 
-def shared_predict_filter(prefix: str, group: str = PREDICTORS) -> str:
+def shared_predict_filter(prefix: str, group: str = DEFAULT_PREDICT_GROUP) -> str:
     """One of all predictors of ``group`` gets a request: a shared subscription (MQTT 5, §4.8.2).
 
     Brokers deal requests to whoever is in the group, also to those who may not read them: a name that nobody else
@@ -287,7 +287,7 @@ def _value(name: str, given: str | None) -> Any:
     return given if given is None or FIELDS[name] != NUMBER else int(given)
 
 
-def answerable(prefix: str, response_topic: str) -> bool:
+def is_response_topic_allowed(prefix: str, response_topic: str) -> bool:
     """Whether an edge may write an answer to ``response_topic``.
 
     Under our prefix only ``predictions/…``: otherwise an asker could make an edge write its own presence. No
@@ -295,9 +295,9 @@ def answerable(prefix: str, response_topic: str) -> bool:
     """
     if not response_topic or response_topic.startswith("$") or not response_topic.isprintable():
         return False
-    if any(c in response_topic for c in "+#") or response_topic.count("/") > MAX_ANSWER_SLASHES:
+    if any(c in response_topic for c in "+#") or response_topic.count("/") > MAX_RESPONSE_SLASHES:
         return False
-    if len(response_topic.encode()) > MAX_ANSWER_BYTES:
+    if len(response_topic.encode()) > MAX_RESPONSE_TOPIC_BYTES:
         return False
     if response_topic == prefix or response_topic.startswith(prefix + "/"):
         return response_topic[len(prefix) + 1 :].split("/")[0] == "predictions"

@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fl_shared.errors import CannotOpen
 
-KEY: Final = 32
+KEY_BYTES: Final = 32
 """Bytes of a key, and of what is encapsulated."""
-TAG: Final = 16
+TAG_BYTES: Final = 16
 """Bytes by which a text grows when it is sealed."""
-_NONCE: Final = 12
+_NONCE_BYTES: Final = 12
 _AUTH: Final = b"\x02"
 _KEM: Final = b"\x00\x20"
 _KDF: Final = b"\x00\x01"
@@ -34,22 +34,22 @@ class Context:
     """
 
     def __init__(
-        self, shared_secret: bytes, info: bytes, *, aead: int = _AES_256_GCM, key_bytes: int = KEY
+        self, shared_secret: bytes, info: bytes, *, aead: int = _AES_256_GCM, key_bytes: int = KEY_BYTES
     ) -> None:
         suite = b"HPKE" + _KEM + _KDF + aead.to_bytes(2, "big")
         context = _AUTH + _extract(suite, b"", b"psk_id_hash", b"") + _extract(suite, b"", b"info_hash", info)
         secret = _extract(suite, shared_secret, b"secret", b"")
         self._aead = AESGCM(_expand(suite, secret, b"key", context, key_bytes))
-        self._nonce = int.from_bytes(_expand(suite, secret, b"base_nonce", context, _NONCE), "big")
+        self._nonce = int.from_bytes(_expand(suite, secret, b"base_nonce", context, _NONCE_BYTES), "big")
 
     def seal(self, sequence: int, aad: bytes, text: bytes | memoryview) -> bytes:
         """``text`` and a tag; a sequence number (below 2^64) must not be used for two texts."""
-        return self._aead.encrypt((self._nonce ^ sequence).to_bytes(_NONCE, "big"), text, aad)
+        return self._aead.encrypt((self._nonce ^ sequence).to_bytes(_NONCE_BYTES, "big"), text, aad)
 
     def open(self, sequence: int, aad: bytes, sealed: bytes | memoryview) -> bytes:
         """Raises ``CannotOpen``."""
         try:
-            return self._aead.decrypt((self._nonce ^ sequence).to_bytes(_NONCE, "big"), sealed, aad)
+            return self._aead.decrypt((self._nonce ^ sequence).to_bytes(_NONCE_BYTES, "big"), sealed, aad)
         except (InvalidTag, ValueError):
             raise CannotOpen("the content does not match its seal") from None
 
@@ -81,7 +81,7 @@ def decapsulate(recipient: X25519PrivateKey, sender: bytes, enc: bytes) -> bytes
 
 def _shared_secret(shared: bytes, context: bytes) -> bytes:
     suite = b"KEM" + _KEM
-    return _expand(suite, _extract(suite, b"", b"eae_prk", shared), b"shared_secret", context, KEY)
+    return _expand(suite, _extract(suite, b"", b"eae_prk", shared), b"shared_secret", context, KEY_BYTES)
 
 
 def _extract(suite: bytes, salt: bytes, label: bytes, key: bytes) -> bytes:

@@ -28,9 +28,9 @@ from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, 
 
 from fl_shared.errors import UserError
 from fl_shared.mqtt.address import BrokerAddress
-from fl_shared.protocol.topics import CLIENT, GROUP, valid_prefix
+from fl_shared.protocol.topics import CLIENT_PATTERN, GROUP_PATTERN, valid_prefix
 from fl_shared.security.sealing import Opener, Sealer
-from fl_shared.security.signatures import SIGNATURE, Signer, Verifier
+from fl_shared.security.signatures import SIGNATURE_BYTES, Signer, Verifier
 from fl_shared.security.tls import Tls
 from fl_shared.system.files import read_at_most, warn_if_others_may_read, write_private
 
@@ -44,13 +44,13 @@ CA: Final = "ca.pem"
 CERTIFICATE: Final = "cert.pem"
 KEY: Final = "key.pem"
 _MEMBERS: Final = frozenset({DESCRIPTION, CA, CERTIFICATE, KEY})
-_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+_ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """Zip's first moment: when a kit was made is in its certificate."""
 
-Role = Literal["train", "evaluate", "predict", "aggregator", "operator", "asker"]
+AccountRole = Literal["train", "evaluate", "predict", "aggregator", "operator", "asker"]
 
 
-def broker_text(value: str) -> str:
+def check_broker_url(value: str) -> str:
     """``value`` if it is where a broker speaks TLS; raises ``ValueError``."""
     form = "expected mqtts://host:port or wss://host:port/path"
     try:
@@ -78,21 +78,23 @@ class _Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     format: Literal[1]
-    name: Annotated[str, Field(pattern=f"^{CLIENT}$")]
-    roles: Annotated[list[Role], Field(min_length=1, max_length=3)]
-    broker: Annotated[str, Field(max_length=512), AfterValidator(broker_text)]
+    name: Annotated[str, Field(pattern=f"^{CLIENT_PATTERN}$")]
+    roles: Annotated[list[AccountRole], Field(min_length=1, max_length=3)]
+    broker: Annotated[str, Field(max_length=512), AfterValidator(check_broker_url)]
     prefix: Annotated[str, Field(max_length=256), AfterValidator(_prefix)]
     signing_public: _RawKey
     sealing_public: _RawKey
     signing_private: _RawKey | None = None
     sealing_private: _RawKey | None = None
-    voucher: Annotated[Base64Bytes, Field(min_length=SIGNATURE, max_length=SIGNATURE)] | None = None
-    predict_group: Annotated[str, Field(pattern=f"^{GROUP}$")] | None = None
+    voucher: Annotated[Base64Bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)] | None = (
+        None
+    )
+    predict_group: Annotated[str, Field(pattern=f"^{GROUP_PATTERN}$")] | None = None
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     password: Annotated[str, Field(min_length=1, max_length=256)] | None = None
 
 
-class _Unfit(Exception):
+class _InvalidKit(Exception):
     """What is wrong with a kit, without the kit's name."""
 
 
@@ -108,7 +110,7 @@ class Kit:
     """
 
     name: str
-    roles: tuple[Role, ...]
+    roles: tuple[AccountRole, ...]
     broker: str
     prefix: str
     ca: bytes = field(repr=False)
@@ -133,18 +135,18 @@ class Kit:
         warn_if_others_may_read("kit", path, mode)
         try:
             return cls.decode(data)
-        except _Unfit as error:
+        except _InvalidKit as error:
             raise UserError(f"kit {path}: {error}") from None
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         if len(data) > MAX_KIT:
-            raise _Unfit(f"larger than {MAX_KIT} bytes; expected a kit made by fl-aggregator provision")
+            raise _InvalidKit(f"larger than {MAX_KIT} bytes; expected a kit made by fl-aggregator provision")
         members = _unzip(data)
         for name in (DESCRIPTION, CA):
             if name not in members:
-                raise _Unfit(f"{name} is missing")
-        kit = cls._from(_described(members[DESCRIPTION]), members)
+                raise _InvalidKit(f"{name} is missing")
+        kit = cls._from(_parse_description(members[DESCRIPTION]), members)
         kit._check()
         return kit
 
@@ -167,7 +169,7 @@ class Kit:
         with zipfile.ZipFile(file, "w") as archive:
             for name, content in members.items():
                 if content is not None:
-                    info = zipfile.ZipInfo(name, _EPOCH)
+                    info = zipfile.ZipInfo(name, _ZIP_EPOCH)
                     info.external_attr = (stat.S_IFREG | 0o600) << 16
                     archive.writestr(info, content)
         return file.getvalue()
@@ -227,12 +229,12 @@ class Kit:
     def _check(self) -> None:
         authorities = _certificates(CA, self.ca)
         if not all(_is_authority(one) for one in authorities):
-            raise _Unfit(f"{CA}: contains a certificate that is not an authority's")
+            raise _InvalidKit(f"{CA}: contains a certificate that is not an authority's")
         has_password = self.user is not None and self.password is not None
         if (self.cert is None) != (self.key is None):
-            raise _Unfit(f"{KEY if self.key is None else CERTIFICATE} is missing")
+            raise _InvalidKit(f"{KEY if self.key is None else CERTIFICATE} is missing")
         if self.cert is None and not has_password:
-            raise _Unfit(f"contains neither {CERTIFICATE} and {KEY} nor user and password")
+            raise _InvalidKit(f"contains neither {CERTIFICATE} and {KEY} nor user and password")
         if self.cert is not None and self.key is not None:
             self._check_certificate(_certificates(CERTIFICATE, self.cert)[0], authorities)
         if "aggregator" in self.roles:
@@ -240,45 +242,49 @@ class Kit:
         else:
             self._check_voucher()
         if ("predict" in self.roles) != (self.predict_group is not None):
-            raise _Unfit(f"{DESCRIPTION}: expected predict_group with the role predict, and only with it")
+            raise _InvalidKit(
+                f"{DESCRIPTION}: expected predict_group with the role predict, and only with it"
+            )
 
     def _check_keys(self) -> None:
         """The aggregator's."""
         if self.signing_private is None or self.sealing_private is None:
-            raise _Unfit(f"{DESCRIPTION}: the aggregator's private keys are missing")
+            raise _InvalidKit(f"{DESCRIPTION}: the aggregator's private keys are missing")
         pairs: tuple[tuple[str, Any, bytes], ...] = (
             ("signing", Ed25519PrivateKey.from_private_bytes(self.signing_private), self.signing_public),
             ("sealing", X25519PrivateKey.from_private_bytes(self.sealing_private), self.sealing_public),
         )
         for name, key, public in pairs:
             if key.public_key().public_bytes_raw() != public:
-                raise _Unfit(f"{DESCRIPTION}: {name}_private is not the key of {name}_public")
+                raise _InvalidKit(f"{DESCRIPTION}: {name}_private is not the key of {name}_public")
 
     def _check_voucher(self) -> None:
         if self.signing_private is not None:
-            raise _Unfit(f"{DESCRIPTION}: expected signing_private only in the aggregator's kit")
+            raise _InvalidKit(f"{DESCRIPTION}: expected signing_private only in the aggregator's kit")
         if (self.sealing_private is None) != (self.voucher is None):
-            raise _Unfit(f"{DESCRIPTION}: expected both sealing_private and voucher, or neither")
+            raise _InvalidKit(f"{DESCRIPTION}: expected both sealing_private and voucher, or neither")
         if self.sealing_private is not None and self.voucher is not None:
             key = X25519PrivateKey.from_private_bytes(self.sealing_private)
             vouched = (self.name, key.public_key().public_bytes_raw(), self.voucher)
             if not self.verifier().vouches(*vouched):
-                raise _Unfit(f"{DESCRIPTION}: voucher does not match the sealing_private of {self.name!r}")
+                raise _InvalidKit(
+                    f"{DESCRIPTION}: voucher does not match the sealing_private of {self.name!r}"
+                )
 
     def _check_certificate(self, cert: x509.Certificate, authorities: list[x509.Certificate]) -> None:
         assert self.key is not None
         try:
             key = load_pem_private_key(self.key, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise _Unfit(f"{KEY}: not a private key in PEM without a password") from None
+            raise _InvalidKit(f"{KEY}: not a private key in PEM without a password") from None
         form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         if key.public_key().public_bytes(*form) != cert.public_key().public_bytes(*form):
-            raise _Unfit(f"{KEY}: not the key of {CERTIFICATE}")
+            raise _InvalidKit(f"{KEY}: not the key of {CERTIFICATE}")
         names = [str(each.value) for each in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         if names != [self.name]:
-            raise _Unfit(f"{CERTIFICATE}: is for {names}, expected the kit's name, {self.name!r}")
+            raise _InvalidKit(f"{CERTIFICATE}: is for {names}, expected the kit's name, {self.name!r}")
         if not any(_is_issued_by(cert, each) for each in authorities):
-            raise _Unfit(f"{CERTIFICATE}: was not issued by {CA}")
+            raise _InvalidKit(f"{CERTIFICATE}: was not issued by {CA}")
 
 
 def _unzip(data: bytes) -> dict[str, bytes]:
@@ -288,36 +294,38 @@ def _unzip(data: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for info in archive.infolist():
                 if info.filename not in _MEMBERS:
-                    raise _Unfit(
+                    raise _InvalidKit(
                         f"contains {info.filename[:80]!r}; expected only {', '.join(sorted(_MEMBERS))}"
                     )
                 if info.filename in members:
-                    raise _Unfit(f"contains {info.filename} twice")
+                    raise _InvalidKit(f"contains {info.filename} twice")
                 if info.file_size > MAX_MEMBER:
-                    raise _Unfit(f"{info.filename}: {info.file_size} bytes, expected at most {MAX_MEMBER}")
+                    raise _InvalidKit(
+                        f"{info.filename}: {info.file_size} bytes, expected at most {MAX_MEMBER}"
+                    )
                 with archive.open(info) as member:
                     # Never more than the header says, whatever it unpacks to.
                     members[info.filename] = member.read(MAX_MEMBER + 1)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OSError, EOFError):
-        raise _Unfit("not a readable zip file; expected a kit made by fl-aggregator provision") from None
+        raise _InvalidKit("not a readable zip file; expected a kit made by fl-aggregator provision") from None
     return members
 
 
-def _described(text: bytes) -> _Description:
+def _parse_description(text: bytes) -> _Description:
     try:
         return _Description.model_validate_json(text)
     except ValidationError as error:
         # Without the input, which may be a password.
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(str(each) for each in first["loc"])
-        raise _Unfit(f"{DESCRIPTION}: {where + ': ' if where else ''}{first['msg']}") from None
+        raise _InvalidKit(f"{DESCRIPTION}: {where + ': ' if where else ''}{first['msg']}") from None
 
 
 def _certificates(member: str, pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
-        raise _Unfit(f"{member}: not a certificate in PEM") from None
+        raise _InvalidKit(f"{member}: not a certificate in PEM") from None
 
 
 def _is_authority(cert: x509.Certificate) -> bool:

@@ -19,14 +19,14 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_shared.errors import CannotOpen
-from fl_shared.protocol.codec import SEALED
+from fl_shared.protocol.codec import SEALED_MARKER
 from fl_shared.security import hpke
-from fl_shared.security.signatures import SIGNATURE, Verifier
+from fl_shared.security.signatures import SIGNATURE_BYTES, Verifier
 
-VERSION: Final = 1
+SEAL_VERSION: Final = 1
 INFO: Final = b"fl-mqtt 1"
-_HEAD: Final = struct.Struct(f">BB{hpke.KEY}s{hpke.KEY}s{SIGNATURE}sQ")
-ADDED: Final = _HEAD.size + hpke.TAG
+_HEAD: Final = struct.Struct(f">BB{hpke.KEY_BYTES}s{hpke.KEY_BYTES}s{SIGNATURE_BYTES}sQ")
+SEAL_OVERHEAD: Final = _HEAD.size + hpke.TAG_BYTES
 """Bytes by which a payload grows when it is sealed."""
 MAX_CONTEXTS: Final = 20_000
 
@@ -55,7 +55,7 @@ class Sealer:
     def seal(self, topic: str, payload: bytes | memoryview) -> bytes:
         """``payload``, to be sent on ``topic``. It is copied once more than into its ciphertext."""
         sequence = next(self._sequence)
-        head = _HEAD.pack(SEALED, VERSION, self._enc, self._public, self._voucher, sequence)
+        head = _HEAD.pack(SEALED_MARKER, SEAL_VERSION, self._enc, self._public, self._voucher, sequence)
         return b"".join((head, self._context.seal(sequence, topic.encode(), payload)))
 
 
@@ -73,11 +73,11 @@ class Opener:
 
     def open(self, account: str, topic: str, payload: bytes | memoryview) -> bytes:
         """What ``account`` has sealed for ``topic``. Raises ``CannotOpen``, whatever the bytes."""
-        if len(payload) < ADDED:
-            raise CannotOpen(f"{len(payload)} bytes, expected at least {ADDED} of a sealed message")
+        if len(payload) < SEAL_OVERHEAD:
+            raise CannotOpen(f"{len(payload)} bytes, expected at least {SEAL_OVERHEAD} of a sealed message")
         magic, version, enc, public, voucher, sequence = _HEAD.unpack_from(payload)
-        if (magic, version) != (SEALED, VERSION):
-            raise CannotOpen(f"version: {version}, expected {VERSION}")
+        if (magic, version) != (SEALED_MARKER, SEAL_VERSION):
+            raise CannotOpen(f"version: {version}, expected {SEAL_VERSION}")
         context = self._context(account, enc, public, voucher)
         return context.open(sequence, topic.encode(), memoryview(payload)[_HEAD.size :])
 

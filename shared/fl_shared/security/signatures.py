@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from fl_shared.errors import BadSignature
 
-SIGNATURE: Final = 64
+SIGNATURE_BYTES: Final = 64
 """Bytes of a signature, and of a voucher."""
 _MARK: Final = b',"sig":"'
 _END: Final = b'"}'
 _TEXT: Final = 86
-_FORM: Final = re.compile(rb',"sig":"([A-Za-z0-9_-]{85}[AQgw])"\}')
+_SIGNATURE_PATTERN: Final = re.compile(rb',"sig":"([A-Za-z0-9_-]{85}[AQgw])"\}')
 """The last two of 64 bytes' characters hold four bits that must be zero: one signature has one text."""
 _TAIL: Final = len(_MARK) + _TEXT + len(_END)
 _VOUCHER: Final = b"fl-mqtt voucher 1\0"
@@ -37,12 +37,12 @@ class Signer:
     def signed(self, topic: str, payload: bytes) -> bytes:
         """``payload``, one JSON object that is not empty, with its signature on ``topic``."""
         body = payload[:-1]
-        text = urlsafe_b64encode(self._key.sign(_covered(topic, body)))[:_TEXT]
+        text = urlsafe_b64encode(self._key.sign(_signed_bytes(topic, body)))[:_TEXT]
         return b"".join((body, _MARK, text, _END))
 
     def vouch(self, account: str, public: bytes) -> bytes:
         """A voucher (64 bytes) for the key ``public`` of ``account``."""
-        return self._key.sign(_vouched(account, public))
+        return self._key.sign(_voucher_bytes(account, public))
 
 
 class Verifier:
@@ -53,27 +53,27 @@ class Verifier:
 
     def check(self, topic: str, payload: bytes | memoryview) -> None:
         """Raises ``BadSignature`` unless ``payload`` is signed, for this topic."""
-        found = _FORM.fullmatch(bytes(payload[-_TAIL:]))
+        found = _SIGNATURE_PATTERN.fullmatch(bytes(payload[-_TAIL:]))
         if found is None:
             raise BadSignature("sig: missing, expected as the last member")
         signature = urlsafe_b64decode(found[1] + b"==")
         try:
-            self._key.verify(signature, _covered(topic, payload[:-_TAIL]))
+            self._key.verify(signature, _signed_bytes(topic, payload[:-_TAIL]))
         except InvalidSignature:
             raise BadSignature("sig: not the aggregator's signature of this message on this topic") from None
 
     def vouches(self, account: str, public: bytes, voucher: bytes) -> bool:
         """Whether ``voucher`` is one for the key ``public`` of ``account``."""
         try:
-            self._key.verify(voucher, _vouched(account, public))
+            self._key.verify(voucher, _voucher_bytes(account, public))
         except InvalidSignature:
             return False
         return True
 
 
-def _covered(topic: str, body: bytes | memoryview) -> bytes:
+def _signed_bytes(topic: str, body: bytes | memoryview) -> bytes:
     return b"".join((topic.encode(), b"\0", body))
 
 
-def _vouched(account: str, public: bytes) -> bytes:
+def _voucher_bytes(account: str, public: bytes) -> bytes:
     return b"".join((_VOUCHER, account.encode(), b"\0", public))

@@ -41,9 +41,9 @@ class Tls:
         if key is not None and cert is None:
             raise UserError("--key without --cert: expected both, a certificate and its key")
         read = cls(
-            ca=None if ca is None else _pem("--ca", ca, b"CERTIFICATE"),
-            cert=None if cert is None else _pem("--cert", cert, b"CERTIFICATE"),
-            key=None if key is None else _pem("--key", key, b"PRIVATE KEY", secret=True),
+            ca=None if ca is None else _read_pem("--ca", ca, b"CERTIFICATE"),
+            cert=None if cert is None else _read_pem("--cert", cert, b"CERTIFICATE"),
+            key=None if key is None else _read_pem("--key", key, b"PRIVATE KEY", secret=True),
         )
         try:
             cls(ca=read.ca).context()
@@ -66,13 +66,13 @@ class Tls:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=authorities)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.cert is not None and self.key is not None:
-            with _passing_file(self.cert + b"\n" + self.key) as name:
+            with _temporary_file(self.cert + b"\n" + self.key) as name:
                 # A key with a password would have OpenSSL ask for it at the terminal.
                 context.load_cert_chain(name, password=b"")
         return context
 
 
-def _pem(option: str, path: Path, label: bytes, *, secret: bool = False) -> bytes:
+def _read_pem(option: str, path: Path, label: bytes, *, secret: bool = False) -> bytes:
     try:
         content, mode = read_at_most(path, MAX_PEM + 1)
     except OSError as error:
@@ -89,7 +89,7 @@ def _pem(option: str, path: Path, label: bytes, *, secret: bool = False) -> byte
 
 
 @contextlib.contextmanager
-def _passing_file(content: bytes) -> Iterator[str]:
+def _temporary_file(content: bytes) -> Iterator[str]:
     """The name of a file with ``content`` that nobody else may read and that is gone afterwards.
 
     OpenSSL takes keys from files only. Linux has files without a disk, also where nothing may be written.

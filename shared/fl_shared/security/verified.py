@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fl_shared.security.signatures import Verifier
 
 
-def read(prefix: str, received: mqtt.Received, verifier: Verifier | None) -> m.Message | None:
+def decode_verified(prefix: str, received: mqtt.Received, verifier: Verifier | None) -> m.Message | None:
     """What is said on a topic of ours; null for what nobody should have said, or, if there is a ``verifier``, what the
     aggregator has not: whoever may write there has to answer for it, and the aggregator mends it.
     """

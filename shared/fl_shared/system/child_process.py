@@ -2,7 +2,7 @@
 
 The leash holds the reading end of a pipe whose writing end only the parent has. When the parent is gone (also
 after kill -9, when it can say goodbye to nobody) the pipe is at its end, and the leash ends the program with
-SIGTERM, after 5 s with SIGKILL, and with it what the program may have left in its process group. `Leashed` is
+SIGTERM, after 5 s with SIGKILL, and with it what the program may have left in its process group. `ChildProcess` is
 the parent's side.
 
 Only the standard library: this file is started as a script, and must be fast.
@@ -23,13 +23,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-GRACE: Final = 5.0
+TERMINATION_GRACE: Final = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 NOT_FOUND: Final = 127
 _PR_SET_PDEATHSIG: Final = 1
 
 
-class Leashed:
+class ChildProcess:
     """A program started on a leash. Its output goes to the end of ``log`` (created; null: thrown away).
 
     Ctrl-C in the terminal does not reach it: ending it is for the parent. Raises `OSError` if the leash
@@ -66,7 +66,7 @@ class Leashed:
         """Raises `subprocess.TimeoutExpired`."""
         return self._leash.wait(timeout)
 
-    def stop(self, timeout: float = GRACE + 5.0) -> int:
+    def stop(self, timeout: float = TERMINATION_GRACE + 5.0) -> int:
         """Ends the program, with SIGTERM first, and returns its exit status."""
         assert self._leash.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -97,13 +97,13 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) < 2 or arguments[0] != "--":
         sys.stderr.write("usage: python -m fl_shared.system.child_process -- PROGRAM ARGS...\n")
         return 2
-    _allow_many_files()
+    _raise_file_limit()
     try:
         child = subprocess.Popen(  # noqa: S603 - a list, no shell
             arguments[1:],
             stdin=subprocess.DEVNULL,
             process_group=0,
-            preexec_fn=_die_with_the_leash if sys.platform == "linux" else None,
+            preexec_fn=_die_with_supervisor if sys.platform == "linux" else None,
         )
     except OSError as error:
         sys.stderr.write(f"{arguments[1]}: {error.strerror or error}\n")
@@ -123,17 +123,17 @@ def _end_with_stdin(child: subprocess.Popen[bytes]) -> None:
         pass
     child.terminate()
     try:
-        child.wait(GRACE)
+        child.wait(TERMINATION_GRACE)
     except subprocess.TimeoutExpired:
         child.kill()
 
 
-def _die_with_the_leash() -> None:
+def _die_with_supervisor() -> None:
     """Linux: the child dies even if the leash is killed with -9."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _allow_many_files() -> None:
+def _raise_file_limit() -> None:
     """A broker or a fleet holds thousands of connections; the usual soft limit is 1024 files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS promises "infinity" and takes less.

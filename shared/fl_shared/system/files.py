@@ -45,7 +45,7 @@ def write_atomically(
     ``sync``: and it is on the disk, not only in the page cache. ``private``: only its owner may ever read it (mode
     0600). Raises ``OSError``.
     """
-    beside = beside_of(path)
+    beside = temporary_path(path)
     try:
         if private:
             beside.unlink(missing_ok=True)  # others may read that one, perhaps
@@ -67,7 +67,7 @@ def write_private(path: Path, content: bytes) -> None:
     write_atomically(path, content, sync=True, private=True)
 
 
-def beside_of(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Where it is written first; who dies meanwhile leaves it there."""
     return path.with_name(path.name + ".part")
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.system.child_process import Leashed
+from fl_shared.system.child_process import ChildProcess
 
 LOOPBACK: Final = "127.0.0.1"
 MAX_PACKET_SIZE: Final = 64 * 2**20
@@ -62,12 +62,12 @@ class Listener:
         return lines
 
 
-LAB: Final = (Listener(), Listener(9001, websockets=True))
+LAB_LISTENERS: Final = (Listener(), Listener(9001, websockets=True))
 """MQTT, and the same for browsers, at the ports where everybody looks for them."""
 
 
 def configuration(
-    listeners: Sequence[Listener] = LAB,
+    listeners: Sequence[Listener] = LAB_LISTENERS,
     *,
     allow_anonymous: bool = True,
     persistence: Path | None = None,
@@ -83,9 +83,9 @@ def configuration(
     lines = [
         f"# {header}",
         *(line for one in listeners for line in one.lines()),
-        f"allow_anonymous {_truth(allow_anonymous)}",
+        f"allow_anonymous {_boolean(allow_anonymous)}",
         "set_tcp_nodelay true",
-        f"persistence {_truth(persistence is not None)}",
+        f"persistence {_boolean(persistence is not None)}",
     ]
     if persistence is not None:
         lines.append(f"persistence_location {persistence}/")
@@ -132,7 +132,7 @@ class MosquittoChild:
             self._log.write_bytes(b"")
             file = directory / "mosquitto.conf"
             file.write_text(configuration(listeners))
-            self._process = Leashed([program, "-c", str(file)], self._log)
+            self._process = ChildProcess([program, "-c", str(file)], self._log)
             if self._answers(deadline):
                 return
             self._process.stop()
@@ -177,7 +177,7 @@ class MosquittoChild:
     def _answers(self, deadline: float) -> bool:
         while time.monotonic() < deadline and self._process.poll() is None:
             # Its own word first: on a port that was taken before it, another broker would answer.
-            if is_running(self._log) and answers(LOOPBACK, self.port):
+            if is_running(self._log) and accepts_connect(LOOPBACK, self.port):
                 return True
             time.sleep(0.01)
         return False
@@ -197,7 +197,7 @@ def is_running(log: Path) -> bool:
     return any(" running" in line and "mosquitto version" in line for line in lines)
 
 
-def answers(host: str, port: int, timeout: float = 1.0) -> bool:
+def accepts_connect(host: str, port: int, timeout: float = 1.0) -> bool:
     """Whether something there answers CONNECT, be it with a refusal."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout) as probe:
         probe.sendall(_CONNECT)
@@ -207,7 +207,7 @@ def answers(host: str, port: int, timeout: float = 1.0) -> bool:
     return False
 
 
-def _truth(value: bool) -> str:
+def _boolean(value: bool) -> str:
     return "true" if value else "false"
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-_NOT_PLAIN: Final = re.compile(
+_CONTROL_CHARACTERS: Final = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 """Control characters (C0, DEL, C1), line and paragraph separators, changes of direction, lone surrogates."""
@@ -14,7 +14,7 @@ _NOT_PLAIN: Final = re.compile(
 
 def one_line(text: str) -> str:
     """``text`` with a space for each character that ends a line, moves a cursor or turns the direction."""
-    return _NOT_PLAIN.sub(" ", text)
+    return _CONTROL_CHARACTERS.sub(" ", text)
 
 
 def shortened(text: str, most: int) -> str:

@@ -13,7 +13,7 @@ class Rate:
     burst: float
 
 
-class Bucket:
+class TokenBucket:
     """What is left of a `Rate`; full at first. Times are seconds of a clock that only grows."""
 
     __slots__ = ("_at", "_left", "rate")

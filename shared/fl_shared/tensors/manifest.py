@@ -24,7 +24,7 @@ Vector = NDArray[np.float32]
 MAX_ARRAYS: Final = 20_000
 MAX_VALUES: Final = 2**33
 
-Role = Literal["parameter", "buffer"]
+ArrayRole = Literal["parameter", "buffer"]
 """A parameter is learnt (optimisers, clipping and distances use these only); a buffer (running mean) is averaged."""
 
 Dimension = Annotated[int, Field(ge=0, le=MAX_VALUES)]
@@ -37,7 +37,7 @@ class ArraySpec(BaseModel):
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
     shape: Annotated[tuple[Dimension, ...], Field(max_length=16)]
-    role: Role = "parameter"
+    role: ArrayRole = "parameter"
 
     @property
     def values(self) -> int:

@@ -1,4 +1,4 @@
-"""PURE: the bytes of one model while its chunks come, in whatever order (see `transfer.Download`)."""
+"""PURE: the bytes of one model while its chunks come, in whatever order (see `transfer.ModelDownload`)."""
 
 from __future__ import annotations
 

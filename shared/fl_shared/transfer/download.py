@@ -1,4 +1,4 @@
-"""PURE: a model from the messages that have come of it (`Download`); the way to the broker is `publication`.
+"""PURE: a model from the messages that have come of it (`ModelDownload`); the way to the broker is `publication`.
 
 The receiver drives: it asks for a few topics at a time, takes what comes in any order, and asks for what does not
 come again. Nothing here knows a broker or a clock; ``now`` is seconds on one that only grows.
@@ -23,45 +23,45 @@ from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.assembly import Assembly
 from fl_shared.transfer.publication import (
     MAX_MODEL_BYTES,
-    ModelTopic,
+    ModelDataTopic,
     TransferError,
     check_manifest,
 )
 
-WINDOW: Final = 16
+REQUEST_WINDOW: Final = 16
 """Topics that are asked for at once at most: brokers drop silently what is over a subscriber's queue."""
-WINDOW_BYTES: Final = 16 * 2**20
+REQUEST_WINDOW_BYTES: Final = 16 * 2**20
 """And fewer (but two), where that many chunks are more than this."""
-BATCH: Final = 8
+SUBSCRIBE_BATCH: Final = 8
 """Filters of one SUBSCRIBE packet. The next is sent when so many of the window have come."""
-REASK_AFTER: Final = 5.0
-"""Seconds in which nothing has come, after which what was asked for is asked for again; doubling to `REASK_MOST`."""
-REASK_MOST: Final = 30.0
-SLOW_LINK: Final = 3.0
+REQUEST_TIMEOUT: Final = 5.0
+"""Seconds without anything, after which requests are repeated; doubling to `MAX_REQUEST_TIMEOUT`."""
+MAX_REQUEST_TIMEOUT: Final = 30.0
+SLOW_LINK_FACTOR: Final = 3.0
 """On a slow link it is waited so many times as long as the last chunks took, if that is more."""
-MAX_BAD: Final = 16
+MAX_INVALID_MESSAGES: Final = 16
 """So many messages that do not fit end a download."""
-MAX_STARTS: Final = 3
+MAX_ATTEMPTS: Final = 3
 """So often is it begun anew when the whole has another digest than it should."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class SubscriptionChange:
     """What to tell the broker now: first ``unsubscribe``, then ``subscribe`` (it gives what is retained)."""
 
-    subscribe: tuple[ModelTopic, ...]
-    unsubscribe: tuple[ModelTopic, ...]
+    subscribe: tuple[ModelDataTopic, ...]
+    unsubscribe: tuple[ModelDataTopic, ...]
 
 
 @dataclass(slots=True)
-class _Asked:
+class _TopicRequest:
     at: float
     times: int
     overtaken: int = 0
     """How much has come that was asked for later."""
 
 
-class Download:
+class ModelDownload:
     """One model on its way here. Feed it (`take`, `cleared`) and do what `ask` says, after that and at `due`.
 
     ``state`` is ``open`` until the model is ``complete`` (see `model`), ``superseded`` (the broker's copy was
@@ -73,9 +73,9 @@ class Download:
         self,
         digest: str,
         *,
-        window: int = WINDOW,
+        window: int = REQUEST_WINDOW,
         max_bytes: int = MAX_MODEL_BYTES,
-        reask: float = REASK_AFTER,
+        reask: float = REQUEST_TIMEOUT,
         allocate: Callable[[int], bytearray | memoryview] = bytearray,
     ) -> None:
         self.digest = digest
@@ -92,8 +92,8 @@ class Download:
         self._next = 0
         """Chunks from here on were never asked for."""
         self._again: deque[int] = deque()
-        self._asked: dict[ModelTopic, _Asked] = {}
-        self._done: list[ModelTopic] = []
+        self._asked: dict[ModelDataTopic, _TopicRequest] = {}
+        self._done: list[ModelDataTopic] = []
         """What has come, and is still subscribed to."""
         self._came_at = -math.inf
         self._pace = 0.0
@@ -110,28 +110,28 @@ class Download:
 
     # --- asking -------------------------------------------------------------------------------------------
 
-    def ask(self, now: float) -> Asking:
+    def ask(self, now: float) -> SubscriptionChange:
         """What to subscribe to and to unsubscribe from, given what was asked before."""
         if self.state != "open":
             gone, self._done = [*self._done, *self._asked], []
             self._asked.clear()
-            return Asking((), tuple(gone))
+            return SubscriptionChange((), tuple(gone))
         again = self._late(now)
         for topic in again:
-            self._asked[topic] = _Asked(now, self._asked[topic].times + 1)
+            self._asked[topic] = _TopicRequest(now, self._asked[topic].times + 1)
         new = self._new_topics()
         for topic in new:
-            self._asked[topic] = _Asked(now, 1)
+            self._asked[topic] = _TopicRequest(now, 1)
         gone, new = [*again], [*again, *new]
-        if new or len(self._done) >= BATCH:
+        if new or len(self._done) >= SUBSCRIBE_BATCH:
             gone, self._done = self._done + gone, []
-        return Asking(tuple(new), tuple(gone))
+        return SubscriptionChange(tuple(new), tuple(gone))
 
     def due(self) -> float | None:
         """When `ask` has to be called next, if nothing comes before; null: nothing is awaited."""
         return min((self._overdue(asked) for asked in self._asked.values()), default=None)
 
-    def asked(self) -> tuple[ModelTopic, ...]:
+    def asked(self) -> tuple[ModelDataTopic, ...]:
         """What there are subscriptions to, by what `ask` has said so far."""
         return (*self._done, *self._asked)
 
@@ -145,11 +145,13 @@ class Download:
         self._asked.clear()
         self._done.clear()
 
-    def _overdue(self, asked: _Asked) -> float:
-        patience = backoff(asked.times - 1, max(self._reask, SLOW_LINK * self._pace), REASK_MOST)
+    def _overdue(self, asked: _TopicRequest) -> float:
+        patience = backoff(
+            asked.times - 1, max(self._reask, SLOW_LINK_FACTOR * self._pace), MAX_REQUEST_TIMEOUT
+        )
         return max(asked.at, self._came_at) + max(self._reask, patience)
 
-    def _late(self, now: float) -> list[ModelTopic]:
+    def _late(self, now: float) -> list[ModelDataTopic]:
         """What is to be asked for again."""
         # A broker sends in the order of the subscriptions, mostly: what others have overtaken is lost.
         late = [
@@ -162,23 +164,23 @@ class Download:
             self._window = max(2, self._window // 2)
             for topic in late[self._window :]:
                 # On a slow link they are on their way still.
-                self._asked[topic] = _Asked(now, self._asked[topic].times)
+                self._asked[topic] = _TopicRequest(now, self._asked[topic].times)
         return late[: self._window]
 
-    def _new_topics(self) -> list[ModelTopic]:
+    def _new_topics(self) -> list[ModelDataTopic]:
         """The next part of the window, once enough of it is free: a packet to the broker a chunk would be a waste."""
         short = self.digest[:12]
         if self._assembly is None:
             # Every model has a chunk 0: asked for at once it spares a small one a round trip.
-            wanted: list[ModelTopic] = [t.ManifestTopic(short)]
+            wanted: list[ModelDataTopic] = [t.ManifestTopic(short)]
             wanted += [] if self._early is not None else [t.ChunkTopic(short, 0)]
             return [topic for topic in wanted if topic not in self._asked]
         manifest = self._assembly.manifest
-        window = max(2, min(self._window, WINDOW_BYTES // manifest.chunk_size))
+        window = max(2, min(self._window, REQUEST_WINDOW_BYTES // manifest.chunk_size))
         free = window - len(self._asked)
-        if self._asked and free < min(BATCH, window // 2):
+        if self._asked and free < min(SUBSCRIBE_BATCH, window // 2):
             return []
-        new: list[ModelTopic] = []
+        new: list[ModelDataTopic] = []
         while len(new) < free and (index := self._next_missing()) is not None:
             new.append(t.ChunkTopic(short, index))
         return new
@@ -266,7 +268,7 @@ class Download:
             assembly.put(index, data)
             self._came(topic, now)
 
-    def _came(self, topic: ModelTopic, now: float) -> None:
+    def _came(self, topic: ModelDataTopic, now: float) -> None:
         asked = self._asked.pop(topic, None)
         since = max(self._came_at, -math.inf if asked is None else asked.at)
         self._pace = max(self._pace / 2, now - since) if since > -math.inf else 0.0
@@ -285,13 +287,13 @@ class Download:
             return
         self._starts += 1
         self._let_go()
-        if self._starts >= MAX_STARTS:
+        if self._starts >= MAX_ATTEMPTS:
             self._fail(f"all chunks arrived {self._starts} times, but their digest is not the model's")
 
     def _count_bad(self, why: str) -> None:
         self._bad += 1
         self._why = why
-        if self._bad >= MAX_BAD:
+        if self._bad >= MAX_INVALID_MESSAGES:
             self._fail(f"{self._bad} messages were not valid, the last one: {why}")
 
     def _fail(self, why: str) -> None:

@@ -1,4 +1,4 @@
-"""PURE: a model as sections, and as the retained messages that lie at the broker (`publication`)."""
+"""PURE: a model as sections, and as the retained messages that lie at the broker (`model_publication`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_MODEL_BYTES: Final = 2**31
 """What a receiver takes at most, unless told otherwise; its memory is not for a manifest to decide about."""
 MAX_CHUNKS: Final = 1_000_000
 
-ModelTopic = t.ManifestTopic | t.ChunkTopic
+ModelDataTopic = t.ManifestTopic | t.ChunkTopic
 """Where the messages of one model lie."""
 
 
@@ -26,7 +26,7 @@ class TransferError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Publication:
+class ModelPublication:
     """One model as the content of its retained messages; who publishes them adds the envelope."""
 
     digest: str
@@ -71,7 +71,7 @@ class Publication:
             data=data,
         )
 
-    def topics(self) -> tuple[ModelTopic, ...]:
+    def topics(self) -> tuple[ModelDataTopic, ...]:
         """Where they lie: chunks first, so that who sees the manifest finds the rest."""
         short = self.digest[:12]
         return (*(t.ChunkTopic(short, i) for i in range(self.chunks)), t.ManifestTopic(short))
@@ -86,7 +86,9 @@ class Publication:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def publication(sections: Sequence[ModelSection], chunk_size: int, digest: str | None = None) -> Publication:
+def model_publication(
+    sections: Sequence[ModelSection], chunk_size: int, digest: str | None = None
+) -> ModelPublication:
     """A model, ready to be cut into chunks of ``chunk_size`` bytes (the last one is shorter).
 
     ``digest`` spares computing it where it is known. Raises ``TransferError`` for sections that are none.
@@ -101,7 +103,7 @@ def publication(sections: Sequence[ModelSection], chunk_size: int, digest: str |
     size = sum(len(section.data) for section in sections)
     if chunk_count(size, chunk_size) > MAX_CHUNKS:
         raise TransferError(f"chunk_size: {chunk_size} cuts {size} bytes into more than {MAX_CHUNKS} chunks")
-    return Publication(digest or model_digest(sections), tuple(sections), chunk_size, size)
+    return ModelPublication(digest or model_digest(sections), tuple(sections), chunk_size, size)
 
 
 def chunk_count(size: int, chunk_size: int) -> int:

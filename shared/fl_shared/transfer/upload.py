@@ -20,9 +20,9 @@ from fl_shared.transfer.publication import MAX_CHUNKS, chunk_count
 
 MIN_CHUNK: Final = 1024
 """Bytes. A broker that lets through no more than this gets nothing: it is a mistake of its settings."""
-PACKET_ROOM: Final = 512
+PACKET_OVERHEAD: Final = 512
 """Bytes of an MQTT packet that are not its payload: topic and header, generously."""
-_LARGEST_COUNT: Final = 2**53
+_MAX_COUNT: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Sender:
     round: int
 
 
-class _Facts(TypedDict):
+class _CommonFields(TypedDict):
     run: str
     epoch: int
     seq: int
@@ -69,7 +69,7 @@ class _Facts(TypedDict):
     metrics: m.UpdateMetrics
 
 
-def _facts(sender: Sender, seq: int, update: FinishedUpdate) -> _Facts:
+def _common_fields(sender: Sender, seq: int, update: FinishedUpdate) -> _CommonFields:
     """What an update and its offer have in common."""
     return {
         "run": sender.run,
@@ -87,10 +87,10 @@ def _facts(sender: Sender, seq: int, update: FinishedUpdate) -> _Facts:
     }
 
 
-def whole(sender: Sender, seq: int, update: FinishedUpdate) -> m.Update:
+def update_message(sender: Sender, seq: int, update: FinishedUpdate) -> m.Update:
     """The update in one message."""
     return m.Update(
-        **_facts(sender, seq, update),
+        **_common_fields(sender, seq, update),
         # Not validated, since a view passes for no bytes, and the sections are our own.
         sections=tuple(
             m.Section.model_construct(
@@ -105,19 +105,19 @@ def whole(sender: Sender, seq: int, update: FinishedUpdate) -> m.Update:
     )
 
 
-def whole_bytes(sender: Sender, seq: int, update: FinishedUpdate) -> int:
-    """How long `whole` is when it is encoded, without encoding the data (msgpack's bin 8, 16 and 32)."""
-    bare = whole(sender, seq, update)
+def update_message_size(sender: Sender, seq: int, update: FinishedUpdate) -> int:
+    """How long `update_message` is when it is encoded, without encoding the data (msgpack's bin 8, 16 and 32)."""
+    bare = update_message(sender, seq, update)
     sections = tuple(section.model_copy(update={"data": b""}) for section in bare.sections)
     lengths = [len(section.data) for section in update.sections]
     headers = sum(0 if n < 2**8 else 1 if n < 2**16 else 3 for n in lengths)
     return len(encode(bare.model_copy(update={"sections": sections}))) + headers + sum(lengths)
 
 
-def offer(sender: Sender, seq: int, update: FinishedUpdate, chunk_size: int) -> m.Offer:
+def offer_message(sender: Sender, seq: int, update: FinishedUpdate, chunk_size: int) -> m.Offer:
     """All of the update but its data, and how that is cut."""
     return m.Offer(
-        **_facts(sender, seq, update),
+        **_common_fields(sender, seq, update),
         sections=tuple(
             m.OfferedSection(
                 name=s.name,
@@ -134,12 +134,14 @@ def offer(sender: Sender, seq: int, update: FinishedUpdate, chunk_size: int) -> 
     )
 
 
-def part(sender: Sender, seq: int, update: FinishedUpdate, chunk_size: int, index: int) -> m.UpdateChunk:
+def chunk_message(
+    sender: Sender, seq: int, update: FinishedUpdate, chunk_size: int, index: int
+) -> m.UpdateChunk:
     """Chunk ``index`` of what was offered. Raises ``IndexError`` for one that there is not."""
     chunks = chunk_count(update.size, chunk_size)
     if not 0 <= index < chunks:
         raise IndexError(f"chunk {index} of {chunks}")
-    data = cut(update.sections, index * chunk_size, (index + 1) * chunk_size)
+    data = slice_sections(update.sections, index * chunk_size, (index + 1) * chunk_size)
     # Not validated, for a view passes for no bytes; the envelope was, in the offer.
     return m.UpdateChunk.model_construct(
         run=sender.run,
@@ -155,7 +157,7 @@ def part(sender: Sender, seq: int, update: FinishedUpdate, chunk_size: int, inde
     )
 
 
-def cut(sections: Sequence[ModelSection], start: int, end: int) -> bytes | memoryview:
+def slice_sections(sections: Sequence[ModelSection], start: int, end: int) -> bytes | memoryview:
     """Bytes ``start`` to ``end`` of all sections' data, one after the other; a view where they lie in one section."""
     pieces: list[memoryview] = []
     for section in sections:
@@ -172,11 +174,11 @@ def chunk_size_for(sender: Sender, update: FinishedUpdate, wanted: int, largest:
     The sections can be decoded in pieces of that size. Never below `MIN_CHUNK`. Raises ``ValueError`` if a packet
     cannot be so small, or an offer cannot be sent.
     """
-    limit, room = m.MAX_CHUNK, PACKET_ROOM + _part_envelope(sender, update)
+    limit, room = m.MAX_CHUNK, PACKET_OVERHEAD + _chunk_overhead(sender, update)
     if largest is not None:
         limit = min(limit, largest - room)
-        offered = len(encode(offer(sender, _LARGEST_COUNT, update, m.MAX_CHUNK)))
-        if offered + PACKET_ROOM > largest:
+        offered = len(encode(offer_message(sender, _MAX_COUNT, update, m.MAX_CHUNK)))
+        if offered + PACKET_OVERHEAD > largest:
             raise ValueError(
                 f"its offer has {offered} bytes, but the broker accepts packets of at most {largest}"
             )
@@ -189,17 +191,17 @@ def chunk_size_for(sender: Sender, update: FinishedUpdate, wanted: int, largest:
     return max(least, min(wanted, limit)) // unit * unit
 
 
-def granted(chunks: Iterable[int], count: int) -> tuple[int, ...]:
+def granted_chunks(chunks: Iterable[int], count: int) -> tuple[int, ...]:
     """The chunks that a grant asks for: each once, in its order, and only those that there are (``count``)."""
     return tuple(index for index in dict.fromkeys(chunks) if index < count)
 
 
-def _part_envelope(sender: Sender, update: FinishedUpdate) -> int:
-    """Bytes of a ``part`` that are not its data, at most."""
+def _chunk_overhead(sender: Sender, update: FinishedUpdate) -> int:
+    """Bytes of a ``chunk_message`` that are not its data, at most."""
     bare = m.UpdateChunk(
         run=sender.run,
         epoch=sender.epoch,
-        seq=_LARGEST_COUNT,
+        seq=_MAX_COUNT,
         client=sender.client,
         session=sender.session,
         round=sender.round,

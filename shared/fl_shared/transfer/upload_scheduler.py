@@ -4,7 +4,7 @@ The receiver drives. It grants chunks to a few offers at a time, in the order in
 than a window over all of them: so a broker with default limits loses nothing, and what is on its way is bounded.
 Whatever does not come is granted again. Bytes are opaque here: the caller keeps them where they belong.
 
-Times are seconds on a clock that only grows. `Intake` is told everything and does nothing by itself.
+Times are seconds on a clock that only grows. `UploadScheduler` is told everything and does nothing by itself.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from typing import Final, Literal
 
 from fl_shared.system.backoff import backoff
 
-WINDOW: Final = 64
+GRANT_WINDOW: Final = 64
 """Chunks granted over all edges together."""
-WINDOW_BYTES: Final = 16 * 2**20
+GRANT_WINDOW_BYTES: Final = 16 * 2**20
 """And no more bytes than these, or one chunk: they may all lie in the receiver's inbox at once."""
-PAIR_BYTES: Final = 256 * 2**20
+MAX_PAIR_BYTES: Final = 256 * 2**20
 """Two offers are granted to at a time if they have no more bytes than this together: one comes in while the other is
 checked and folded. Larger ones come one by one."""
-ACTIVE_BYTES: Final = 16 * 2**20
+MAX_ACTIVE_BYTES: Final = 16 * 2**20
 """More than two, if they have no more bytes than this together. So much memory do uploads take."""
-REGRANT_AFTER: Final = 5.0
-"""Seconds after which what was granted and has not come is granted again; doubling up to `REGRANT_MOST`."""
-REGRANT_MOST: Final = 30.0
-STALLED_AFTER: Final = 2
+GRANT_TIMEOUT: Final = 5.0
+"""Seconds after which what was granted and has not come is granted again; doubling up to `MAX_GRANT_TIMEOUT`."""
+MAX_GRANT_TIMEOUT: Final = 30.0
+MAX_TIMEOUTS: Final = 2
 """So often in a row what was granted did not come in time, and the offer makes room for another one."""
-TURN: Final = 30.0
+TIME_SLICE: Final = 30.0
 """Seconds after which an upload that is still not complete makes room for one that waits, and comes after it: whoever
 sends slowly, or only seems to send, holds nobody up. It keeps what has come, and goes on when it is its turn again."""
 
-Verdict = Literal["keep", "duplicate", "not-granted", "wrong-size"]
+ChunkDecision = Literal["keep", "duplicate", "not-granted", "wrong-size"]
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class UploadOffer:
     """One update: ``size`` bytes, cut every ``chunk_size`` into ``chunks``."""
 
     client: str
@@ -60,16 +60,16 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class ChunkGrant:
     """Tell ``offer.session`` of ``offer.client`` to send these chunks."""
 
-    offer: Offered
+    offer: UploadOffer
     chunks: tuple[int, ...]
 
 
 @dataclass(slots=True)
-class _Upload:
-    offer: Offered
+class _ScheduledUpload:
+    offer: UploadOffer
     next_index: int = 0
     """Chunks from here on were never granted."""
     again: list[int] = field(default_factory=list)
@@ -113,17 +113,17 @@ class _Upload:
         return self.count == self.offer.chunks
 
 
-class Intake:
+class UploadScheduler:
     """All offers of the open round, at most one a client."""
 
     def __init__(
-        self, window: int = WINDOW, active_bytes: int = ACTIVE_BYTES, regrant: float = REGRANT_AFTER
+        self, window: int = GRANT_WINDOW, active_bytes: int = MAX_ACTIVE_BYTES, regrant: float = GRANT_TIMEOUT
     ) -> None:
         self._window = window
         self._active_bytes = active_bytes
         self._regrant = regrant
-        self._active: OrderedDict[str, _Upload] = OrderedDict()
-        self._waiting: OrderedDict[str, _Upload] = OrderedDict()
+        self._active: OrderedDict[str, _ScheduledUpload] = OrderedDict()
+        self._waiting: OrderedDict[str, _ScheduledUpload] = OrderedDict()
         self._on_their_way = 0
 
     @property
@@ -131,7 +131,7 @@ class Intake:
         """Chunks granted that have neither come nor lapsed; never above the window."""
         return self._on_their_way
 
-    def get(self, client: str) -> Offered | None:
+    def get(self, client: str) -> UploadOffer | None:
         upload = self._find(client)
         return None if upload is None else upload.offer
 
@@ -140,19 +140,19 @@ class Intake:
         upload = self._find(client)
         return None if upload is None else (upload.count, upload.offer.chunks)
 
-    def _find(self, client: str) -> _Upload | None:
+    def _find(self, client: str) -> _ScheduledUpload | None:
         return self._active.get(client) or self._waiting.get(client)
 
     # --- what happens -------------------------------------------------------------------------------------
 
-    def offer(self, offer: Offered, now: float, here: bytes = b"") -> tuple[Granted, ...]:
+    def offer(self, offer: UploadOffer, now: float, here: bytes = b"") -> tuple[ChunkGrant, ...]:
         """An offer, new or repeated. What the same update has brought already stays; another one replaces it.
 
         ``here``: of a new one, one byte a chunk, not 0 if the caller has the chunk already. If it has all of them,
         the upload is complete, and nothing is granted.
         """
         upload = self._find(offer.client)
-        if upload is not None and same_cut(upload.offer, offer):
+        if upload is not None and same_chunking(upload.offer, offer):
             # Repeated, so what was granted did not reach it, or its chunks did not reach us.
             self._take_back(upload)
             upload.offer = offer
@@ -161,10 +161,10 @@ class Intake:
             if here and len(here) != offer.chunks:
                 raise ValueError(f"received: {len(here)} chunks, expected {offer.chunks}")
             came = bytearray(map(bool, here))
-            self._waiting[offer.client] = _Upload(offer, here=came, count=sum(came))
+            self._waiting[offer.client] = _ScheduledUpload(offer, here=came, count=sum(came))
         return self._grant(now)
 
-    def verdict(self, client: str, round_number: int, digest: str, index: int, length: int) -> Verdict:
+    def verdict(self, client: str, round_number: int, digest: str, index: int, length: int) -> ChunkDecision:
         """Whether a chunk that has come is to be kept; then `chunk` is to be told that it was."""
         upload = self._find(client)
         if upload is None or (upload.offer.round, upload.offer.digest) != (round_number, digest):
@@ -177,7 +177,7 @@ class Intake:
             return "duplicate"
         return "keep" if index < upload.next_index else "not-granted"
 
-    def chunk(self, client: str, round_number: int, digest: str, index: int, length: int) -> Verdict:
+    def chunk(self, client: str, round_number: int, digest: str, index: int, length: int) -> ChunkDecision:
         """A chunk has come. If the verdict is ``keep`` it counts as here: the caller must keep it, or has."""
         verdict = self.verdict(client, round_number, digest, index, length)
         upload = self._find(client)
@@ -192,11 +192,11 @@ class Intake:
             upload.fruitless = 0
         return "keep"
 
-    def more(self, now: float) -> tuple[Granted, ...]:
+    def more(self, now: float) -> tuple[ChunkGrant, ...]:
         """Grants that have become possible; to be asked for after chunks were kept, and now and then."""
         for upload in list(self._active.values()):
             self._lapse_if_overdue(upload, now)
-            stalled = upload.fruitless >= STALLED_AFTER or now - upload.since >= TURN
+            stalled = upload.fruitless >= MAX_TIMEOUTS or now - upload.since >= TIME_SLICE
             if stalled and self._waiting and not upload.complete:
                 self._take_back(upload)
                 upload.fruitless = 0
@@ -224,15 +224,15 @@ class Intake:
 
     # --- granting -----------------------------------------------------------------------------------------
 
-    def _take_back(self, upload: _Upload) -> None:
+    def _take_back(self, upload: _ScheduledUpload) -> None:
         self._on_their_way -= len(upload.granted)
         upload.lapse()
 
-    def _lapse_if_overdue(self, upload: _Upload, now: float) -> None:
+    def _lapse_if_overdue(self, upload: _ScheduledUpload, now: float) -> None:
         if not upload.granted:
             return
         oldest = min(upload.granted.values())
-        patience = backoff(upload.fruitless, self._regrant, REGRANT_MOST)
+        patience = backoff(upload.fruitless, self._regrant, MAX_GRANT_TIMEOUT)
         if now - oldest < patience:
             return
         self._take_back(upload)
@@ -241,31 +241,33 @@ class Intake:
     def _room(self, chunk_size: int) -> int:
         """How many more chunks of this size may be on their way."""
         if self._on_their_way == 0:
-            return max(1, min(self._window, WINDOW_BYTES // chunk_size))
+            return max(1, min(self._window, GRANT_WINDOW_BYTES // chunk_size))
         on_their_way = sum(len(u.granted) * u.offer.chunk_size for u in self._active.values())
-        return min(self._window - self._on_their_way, (WINDOW_BYTES - on_their_way) // chunk_size)
+        return min(self._window - self._on_their_way, (GRANT_WINDOW_BYTES - on_their_way) // chunk_size)
 
     def _activate(self, now: float) -> None:
         size = sum(upload.offer.size for upload in self._active.values())
         while self._waiting:
             client, upload = next(iter(self._waiting.items()))
             size += upload.offer.size
-            room = PAIR_BYTES if len(self._active) == 1 else self._active_bytes
+            room = MAX_PAIR_BYTES if len(self._active) == 1 else self._active_bytes
             if self._active and size > room:
                 return
             upload.since = now
             upload.here = upload.here or bytearray(upload.offer.chunks)
             self._active[client] = self._waiting.pop(client)
 
-    def _grant(self, now: float) -> tuple[Granted, ...]:
+    def _grant(self, now: float) -> tuple[ChunkGrant, ...]:
         self._activate(now)
-        grants: list[Granted] = []
+        grants: list[ChunkGrant] = []
         for upload in self._active.values():
             # A quarter of a window at the least to a grant, where there is so much: a reply a chunk would be a flood.
             room = self._room(upload.offer.chunk_size)
             if room <= 0:
                 break
-            enough = min(self._window, WINDOW_BYTES // upload.offer.chunk_size, upload.offer.chunks) // 4
+            enough = (
+                min(self._window, GRANT_WINDOW_BYTES // upload.offer.chunk_size, upload.offer.chunks) // 4
+            )
             if not upload.has_more or (upload.granted and room < enough):
                 continue
             if upload.fruitless and len(self._active) > 1:
@@ -279,11 +281,11 @@ class Intake:
             upload.granted.update(dict.fromkeys(chunks, now))
             self._on_their_way += len(chunks)
             if chunks:
-                grants.append(Granted(upload.offer, tuple(chunks)))
+                grants.append(ChunkGrant(upload.offer, tuple(chunks)))
         return tuple(grants)
 
 
-def same_cut(one: Offered, other: Offered) -> bool:
+def same_chunking(one: UploadOffer, other: UploadOffer) -> bool:
     """Whether both are the same update, cut the same way: chunks of the one are chunks of the other."""
     return (one.round, one.digest, one.size, one.chunk_size) == (
         other.round,

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from fl_edge.training.synthetic_executor import SyntheticExecutor
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
-from fl_shared.security.kit import Kit, Role
+from fl_shared.security.kit import AccountRole, Kit
 from fl_shared.security.sealing import Sealer
 from tests.support import builders, programs
 from tests.support.broker import Mosquitto
@@ -50,7 +50,7 @@ OBSERVER: Final = (
 )
 """Hears everything, as the broker's operator does; end to end it attacks with that. An operator can also have the
 aggregator hear what ours keeps from it."""
-ACCOUNTS: Final[list[tuple[str, tuple[Role, ...]]]] = [
+ACCOUNTS: Final[list[tuple[str, tuple[AccountRole, ...]]]] = [
     ("0", ("train", "predict")), ("1", ("train",)), ("2", ("train",)), (BAD, ("train",)), ("gone", ("train",)),
     ("kiosk", ("asker",)), ("observer", ("asker",)),
 ]  # fmt: skip

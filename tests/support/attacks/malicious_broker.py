@@ -16,7 +16,7 @@ from fl_shared.protocol import topics as t
 from fl_shared.security.sealing import Sealer
 from fl_shared.security.signatures import Signer
 from fl_shared.tensors.sections import ModelSection
-from fl_shared.transfer.publication import publication
+from fl_shared.transfer.publication import model_publication
 from tests.support.attacks.attack import UNKNOWN, Attack, Counted, Logged, Where
 from tests.support.attacks.cluster import BAD, HONEST, SEALED, TASK, VALUES, Cluster
 from tests.support.attacks.impersonation import AGAIN, rewrites_the_model
@@ -120,7 +120,7 @@ def poisons_a_chunk(cluster: Cluster) -> None:
     """Well-formed, with a good checksum: only the digest says that it is another model."""
     manifest = cluster.manifest
     section = ModelSection("weights", manifest, bytes(4 * VALUES))
-    made = publication([section], 2**20)
+    made = model_publication([section], 2**20)
     chunk = made.chunk(0, run=cluster.run, epoch=cluster.epoch, seq=10**6).model_copy(
         update={"digest": cluster.base}
     )

@@ -17,12 +17,12 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from fl_aggregator.messaging.inbox import TICK, Arrival
+from fl_aggregator.messaging.inbox import TICK, AdmittedMessage
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Aggregating, Collecting, Run, Selecting, new_run
 from fl_aggregator.server import launch, resume
 from fl_aggregator.settings import Settings
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.network import Network
@@ -58,7 +58,7 @@ class AggregatorHarness:
         new = launch.new(self.settings, directory)
         run = self.rng.randbytes(6).hex()
         self._launch = replace(new, record=new.record.model_copy(update={"run": run}))
-        broker = BrokerReach(BrokerAddress.parse("mqtt://127.0.0.1"))
+        broker = BrokerAccess(BrokerAddress.parse("mqtt://127.0.0.1"))
         self.aggregator = SteppedAggregator(
             self._launch, broker, observer=lambda _, effects, __: self.oracle.see(effects)
         )
@@ -67,7 +67,7 @@ class AggregatorHarness:
         workshop._thread.shutdown()
         workshop._thread = self._arithmetic
         # All of the noise is to come in, however fast it is made: what the gate turns away is never read.
-        self.aggregator.inbox._admit = lambda received: Arrival(
+        self.aggregator.inbox._admit = lambda received: AdmittedMessage(
             CHANNELS.parse("fl", received.topic), received
         )
         self.answers: dict[str, m.Reply] = {}
@@ -215,11 +215,11 @@ class AggregatorHarness:
             found += [(t.RegisterTopic(name), message) for message in peer.registrations(self.envelope())]
             found += [
                 (t.PresenceTopic(name), m.ClientPresence(client=name, state="online", session=peer.session)),
-                (topic, upload.whole(sender, 1, peer.update)),
-                (topic, upload.offer(sender, 1, peer.update, CHUNK)),
-                (topic, upload.part(sender, 1, peer.update, CHUNK, self.rng.randrange(9))),
-                (topic, upload.whole(sender, 1, corrupted)),
-                (topic, upload.offer(sender, 1, corrupted, CHUNK)),
+                (topic, upload.update_message(sender, 1, peer.update)),
+                (topic, upload.offer_message(sender, 1, peer.update, CHUNK)),
+                (topic, upload.chunk_message(sender, 1, peer.update, CHUNK, self.rng.randrange(9))),
+                (topic, upload.update_message(sender, 1, corrupted)),
+                (topic, upload.offer_message(sender, 1, corrupted, CHUNK)),
             ]
         failed = m.TrainingFailed(
             **self.envelope(), client=name, session=peer.session, round=phase.round, detail="no"
@@ -262,7 +262,7 @@ class AggregatorHarness:
         if update is None or not chunks:
             del self.grants[asked]
             return
-        part = upload.part(self.sender(self.peers[name], phase), 1, update, CHUNK, chunks.pop())
+        part = upload.chunk_message(self.sender(self.peers[name], phase), 1, update, CHUNK, chunks.pop())
         assert part.digest == digest
         seeds[self.rng.randrange(len(seeds))] = Seed(f"fl/updates/{name}", codec.encode(part))
 
@@ -298,12 +298,12 @@ class AggregatorHarness:
         self.answers.pop(peer.name, None)
         self.grants.pop((peer.name, peer.update.digest), None)
         if chunked:
-            self.say(topic, upload.offer(sender, 1, peer.update, CHUNK))
+            self.say(topic, upload.offer_message(sender, 1, peer.update, CHUNK))
             self.turn_until(
                 lambda: self._send_granted(peer, sender), f"all chunks of {peer.name} are granted"
             )
         else:
-            self.say(topic, upload.whole(sender, 1, peer.update))
+            self.say(topic, upload.update_message(sender, 1, peer.update))
         self.turn_until(lambda: self._is_answered(peer), f"{peer.name} is answered")
         answer = self.answers[peer.name]
         if phase.base is None and isinstance(answer, m.Rejected) and answer.reason == "surplus":
@@ -316,7 +316,7 @@ class AggregatorHarness:
     def _send_granted(self, peer: Peer, sender: upload.Sender) -> bool:
         assert peer.update is not None
         for index in self.grants.pop((peer.name, peer.update.digest), ()):
-            self.say(t.UpdatesTopic(peer.name), upload.part(sender, 1, peer.update, CHUNK, index))
+            self.say(t.UpdatesTopic(peer.name), upload.chunk_message(sender, 1, peer.update, CHUNK, index))
         return self._is_answered(peer)
 
     def replay(self) -> None:

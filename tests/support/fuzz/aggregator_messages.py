@@ -9,7 +9,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection
-from fl_shared.transfer.publication import Publication, publication
+from fl_shared.transfer.publication import ModelPublication, model_publication
 from tests.support.builders import fold_settings, partition, training_settings
 
 VALUES: Final = 2_000
@@ -41,10 +41,10 @@ class AggregatorMessages:
         self._seq += 1
         return {"run": self.run, "epoch": 1, "seq": self._seq}
 
-    def model(self) -> Publication:
+    def model(self) -> ModelPublication:
         """Another one each time, of finite values."""
         data = self.rng.randbytes(4 * VALUES).replace(b"\x7f", b"\x3f").replace(b"\xff", b"\xbf")
-        return publication([ModelSection("weights", MANIFEST, data)], CHUNK)
+        return model_publication([ModelSection("weights", MANIFEST, data)], CHUNK)
 
     def birth(self) -> m.Message:
         return m.AggregatorPresence(state="online", session=f"s{self._seq}", run=self.run, epoch=1)
@@ -56,7 +56,7 @@ class AggregatorMessages:
             **self.envelope(), client=client, session=session, task=TASK, partition=partition, examples=examples
         )  # fmt: skip
 
-    def selected(self, number: int, base: Publication) -> m.Message:
+    def selected(self, number: int, base: ModelPublication) -> m.Message:
         return m.Selected(
             **self.envelope(), round=number, task=TASK, cohort=(CLIENT, "other"), seconds_left=60.0,
             training=training_settings(epochs=1, batch_size=8, lr=0.1, momentum=0.0),
@@ -66,13 +66,13 @@ class AggregatorMessages:
             inline_limit=self.rng.choice((0, 100_000)),
         )  # fmt: skip
 
-    def announcement(self, version: int, model: Publication) -> m.Message:
+    def announcement(self, version: int, model: ModelPublication) -> m.Message:
         return m.ModelAnnouncement(
             **self.envelope(), task=TASK, round=version, version=version, digest=model.digest,
             chunks=model.chunks, size=model.size, evaluate=self.rng.choice(("test", "holdout", None)),
         )  # fmt: skip
 
-    def pieces(self, model: Publication) -> list[Sent]:
+    def pieces(self, model: ModelPublication) -> list[Sent]:
         """Its manifest, and then its chunks."""
         *places, manifest = model.topics()
         chunks = [model.chunk(index, **self.envelope()) for index in range(model.chunks)]
@@ -87,7 +87,7 @@ class AggregatorMessages:
             m.Rejected(**self.envelope(), **head, reason="late", detail="too late"),
         )
 
-    def all_messages(self, number: int, session: str, model: Publication) -> list[Sent]:
+    def all_messages(self, number: int, session: str, model: ModelPublication) -> list[Sent]:
         """All that there is to say from round ``number`` on, after ``model``."""
         replies = t.RepliesTopic(CLIENT)
         found: list[Sent] = [

@@ -95,7 +95,7 @@ class EdgeHarness:
         def connect(post: Callable[[EdgeConnectionEvent], None]) -> EdgeConnection:
             return EdgeConnection(cast(Network, self._network), settings, "fl", client, roles, post)
 
-        def connect_predictor(post: Callable[[mqtt.Event], None]) -> Connection:
+        def connect_predictor(post: Callable[[mqtt.ConnectionEvent], None]) -> Connection:
             line: FakeConnection = self._ask.connect(settings, post)
             return cast(Connection, line)
 

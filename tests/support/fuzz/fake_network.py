@@ -45,16 +45,16 @@ class FakeNetwork:
 
     def __init__(self, published: Published) -> None:
         self._published = published
-        self.opened: list[tuple[mqtt.ConnectionSettings, Callable[[mqtt.Event], None]]] = []
+        self.opened: list[tuple[mqtt.ConnectionSettings, Callable[[mqtt.ConnectionEvent], None]]] = []
 
     def connect(
-        self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.Event], None]
+        self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.ConnectionEvent], None]
     ) -> FakeConnection:
         self.opened.append((settings, on_event))
         self.up(settings, on_event)
         return FakeConnection(self._published)
 
-    def up(self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.Event], None]) -> None:
+    def up(self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.ConnectionEvent], None]) -> None:
         """It is connected (again)."""
         if callable(settings.will):
             settings.will()

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fl_aggregator.settings import Settings, parse
+from fl_aggregator.settings import Settings, parse_settings
 from fl_shared.errors import UserError
 
 
 def test_the_defaults_are_the_reference_workload() -> None:
     """Issue 2, item 4."""
-    assert parse().model_dump() == {
+    assert parse_settings().model_dump() == {
         "task": "digits",
         "clients": 20,
         "per_round": 10,
@@ -51,15 +51,15 @@ def test_the_defaults_are_the_reference_workload() -> None:
 
 
 def test_the_roster_has_room_for_many_beyond_the_clients() -> None:
-    assert parse(clients=30).known_at_most == 10_030
-    assert parse(clients=30, max_clients=40).known_at_most == 40
+    assert parse_settings(clients=30).known_at_most == 10_030
+    assert parse_settings(clients=30, max_clients=40).known_at_most == 40
     with pytest.raises(UserError, match=r"--max-clients: 19 must not be less than --clients \(20\)"):
-        parse(max_clients=19)
+        parse_settings(max_clients=19)
 
 
 def test_what_was_not_given_has_its_default() -> None:
     """The command line hands over null for an option that nobody gave."""
-    assert parse(clients=None, lr=None, quorum=None) == Settings()
+    assert parse_settings(clients=None, lr=None, quorum=None) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_an_error_names_option_value_and_expectation(
     given: dict[str, Any], option: str, value: str, expected: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        parse(**given)
+        parse_settings(**given)
     text = str(caught.value)
     assert re.match(rf"{re.escape(option)}[ :]", text), text
     assert value in text
@@ -124,31 +124,33 @@ def test_an_error_names_option_value_and_expectation(
 
 
 def test_a_round_collects_ten_updates_or_one_from_each_client() -> None:
-    assert [parse(clients=clients).per_round for clients in (1, 3, 10, 11, 20)] == [1, 3, 10, 10, 10]
-    assert parse(clients=30, per_round=20).per_round == 20
-    assert Settings.model_validate_json(parse(clients=3).model_dump_json()) == parse(clients=3)
+    assert [parse_settings(clients=clients).per_round for clients in (1, 3, 10, 11, 20)] == [1, 3, 10, 10, 10]
+    assert parse_settings(clients=30, per_round=20).per_round == 20
+    assert Settings.model_validate_json(parse_settings(clients=3).model_dump_json()) == parse_settings(
+        clients=3
+    )
 
 
 @pytest.mark.parametrize(
     ("per_round", "quorum", "needed"), [(10, None, 5), (9, None, 5), (1, None, 1), (2, None, 1), (10, 10, 10)]
 )
 def test_the_quorum_is_half_of_per_round_rounded_up(per_round: int, quorum: int | None, needed: int) -> None:
-    assert parse(per_round=per_round, quorum=quorum).needed == needed
+    assert parse_settings(per_round=per_round, quorum=quorum).needed == needed
 
 
 def test_what_fits_exactly_is_allowed() -> None:
-    exact = parse(clients=4, per_round=3, over_select=1, quorum=3, train_examples=4)
+    exact = parse_settings(clients=4, per_round=3, over_select=1, quorum=3, train_examples=4)
     assert exact.part(3).count == 4
 
 
 def test_the_learning_rate_decays_by_version() -> None:
-    decaying = parse(lr=0.1, lr_decay=0.5)
+    decaying = parse_settings(lr=0.1, lr_decay=0.5)
     assert [decaying.training(version).lr for version in range(4)] == [0.1, 0.05, 0.025, 0.0125]
-    assert parse().training(9).lr == 0.05
+    assert parse_settings().training(9).lr == 0.05
 
 
 def test_an_edges_part() -> None:
-    part = parse(partition="dirichlet:0.5", seed=7, holdout=0.1, train_examples=600).part(3)
+    part = parse_settings(partition="dirichlet:0.5", seed=7, holdout=0.1, train_examples=600).part(3)
     assert part.model_dump() == {
         "index": 3,
         "count": 20,
@@ -176,7 +178,7 @@ def test_what_is_accepted_can_be_announced_and_cannot_overflow(
 ) -> None:
     per_round = data.draw(st.integers(1, clients))
     try:
-        run = parse(
+        run = parse_settings(
             clients=clients,
             per_round=per_round,
             over_select=data.draw(st.integers(0, clients - per_round)),

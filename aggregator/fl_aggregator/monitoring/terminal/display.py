@@ -17,25 +17,25 @@ from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot
 from fl_aggregator.monitoring.terminal.text import round_line
 from fl_aggregator.monitoring.views import edge_states
 from fl_aggregator.monitoring.views import status as views
-from fl_aggregator.monitoring.views.history import History
-from fl_aggregator.monitoring.views.notices import WaitingNotices, waited_for
+from fl_aggregator.monitoring.views.history import RoundHistory
+from fl_aggregator.monitoring.views.notices import WaitingNotices, waiting_text
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
-from fl_shared.protocol.envelope import Scope
+from fl_shared.protocol.envelope import EnvelopeSource
 
 LOG: Final = logging.getLogger(__name__)
 
-LOOK_EVERY: Final = 0.25
+SNAPSHOT_INTERVAL: Final = 0.25
 """Seconds between two pictures of the live view."""
-NAMED: Final = 20
+MAX_NAMED_IN_COHORT: Final = 20
 
 
-class Source(Protocol):
+class RunSource(Protocol):
     """What an observer may ask the aggregator for, beside the state that it is shown."""
 
     @property
-    def curves(self) -> History: ...
+    def curves(self) -> RoundHistory: ...
 
     @property
     def paused(self) -> str | None: ...
@@ -51,8 +51,8 @@ class Display:
 
     def __init__(self, console: Console, run: str, *, live: bool, hint: str = "") -> None:
         self._hint = hint
-        self._scope = Scope(run=run, epoch=1)
-        self._source: Source | None = None
+        self._scope = EnvelopeSource(run=run, epoch=1)
+        self._source: RunSource | None = None
         self._picture: Snapshot | None = None
         self._looked_at = 0.0
         self._live = (
@@ -62,7 +62,7 @@ class Display:
         )
         self.waiting = WaitingNotices()
 
-    def follow(self, source: Source) -> None:
+    def follow(self, source: RunSource) -> None:
         """Before the first `observe`."""
         self._source = source
 
@@ -90,7 +90,7 @@ class Display:
             self._hint = ""
         said_of_waiting = self.waiting.observe(state, effects, now)
         if self._live is not None:
-            if state.over or time.monotonic() - self._looked_at >= LOOK_EVERY:
+            if state.over or time.monotonic() - self._looked_at >= SNAPSHOT_INTERVAL:
                 self._looked_at = time.monotonic()
                 self._picture = self._look(state, now)
             return
@@ -98,8 +98,12 @@ class Display:
             if isinstance(effect, do.WriteHistory):
                 self._say_round(effect, state)
             elif isinstance(effect, do.AnnounceRound):
-                names = ", ".join(effect.cohort[:NAMED])
-                more = f" and {len(effect.cohort) - NAMED} more" if len(effect.cohort) > NAMED else ""
+                names = ", ".join(effect.cohort[:MAX_NAMED_IN_COHORT])
+                more = (
+                    f" and {len(effect.cohort) - MAX_NAMED_IN_COHORT} more"
+                    if len(effect.cohort) > MAX_NAMED_IN_COHORT
+                    else ""
+                )
                 what = "will create the initial weights" if effect.base is None else "selected"
                 said = f"edge {names} {what}" if effect.base is None else f"{what} {names}{more}"
                 LOG.info("round %d: %s", effect.round, said)
@@ -117,13 +121,14 @@ class Display:
         assert self._source is not None
         curves = self._source.curves
         return Snapshot(
-            status=views.status(state, self._scope, now),
+            status=views.status_message(state, self._scope, now),
             rows=curves.rows(),
             recent=curves.recent(),
             crowd=EdgeCounts.of(
-                edge_states.standings(state, self._source.uploading()), getattr(state.phase, "round", None)
+                edge_states.edge_states_of(state, self._source.uploading()),
+                getattr(state.phase, "round", None),
             ),
-            waiting=waited_for(state),
+            waiting=waiting_text(state),
         )
 
     def _render(self) -> View:

@@ -12,15 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from fl_aggregator.monitoring.terminal import text
-from fl_aggregator.monitoring.terminal.snapshot import NAMED, Snapshot, names_of
+from fl_aggregator.monitoring.terminal.snapshot import MAX_NAMED_PER_STATE, Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.system.text import duration_text, one_line, size_text
 
-BAR: Final = 30
+BAR_WIDTH: Final = 30
 OTHER_LINES: Final = 13
 """Of a view beside the rounds' table."""
-FEWEST_ROWS, MOST_ROWS = 3, 12
-WIDE: Final = 110
+MIN_TABLE_ROWS, MAX_TABLE_ROWS = 3, 12
+FULL_TABLE_WIDTH: Final = 110
 """Columns that the whole table needs, with a few names."""
 GOOD, BAD, DIM = "green", "bold red", "dim"
 
@@ -41,12 +41,13 @@ class View:
                 parts.append(Text("connecting …"))
         else:
             height = options.max_height or console.height
-            most = max(FEWEST_ROWS, min(MOST_ROWS, height - OTHER_LINES))
+            most = max(MIN_TABLE_ROWS, min(MAX_TABLE_ROWS, height - OTHER_LINES))
             if self._picture.recent:
                 recent = self._picture.recent
                 parts.append(
                     table(
-                        (recent[number] for number in sorted(recent)[-most:]), narrow=options.max_width < WIDE
+                        (recent[number] for number in sorted(recent)[-most:]),
+                        narrow=options.max_width < FULL_TABLE_WIDTH,
                     )
                 )
             parts.append(_overview(self._picture, ascii_only=options.ascii_only))
@@ -74,13 +75,13 @@ def _overview(picture: Snapshot, *, ascii_only: bool) -> Table:
         grid.add_row(
             "paused", Text(f"{one_line(status.paused)}; continues by itself when there is space", style=BAD)
         )
-    grid.add_row(where, _bar(status.have, status.need, _doing(picture)))
+    grid.add_row(where, _bar(status.have, status.need, _phase_text(picture)))
     if picture.waiting:
-        grid.add_row("waiting", Text(picture.waiting + _until(status.seconds_left)))
+        grid.add_row("waiting", Text(picture.waiting + _until_text(status.seconds_left)))
     for name, value in (("accuracy", picture.accuracy), ("loss", picture.loss)):
         if value is not None:
-            curve = text.trend(picture.curve(name), ascii_only=ascii_only)
-            grid.add_row(name, Text.assemble((curve, GOOD), f" {text.number(value)}"))
+            curve = text.sparkline(picture.curve(name), ascii_only=ascii_only)
+            grid.add_row(name, Text.assemble((curve, GOOD), f" {text.metric_text(value)}"))
     if picture.last is not None:
         last = picture.last
         grid.add_row(
@@ -93,11 +94,11 @@ def _overview(picture: Snapshot, *, ascii_only: bool) -> Table:
 
 def _bar(have: int, need: int, said: str) -> Table:
     row = Table.grid(padding=(0, 1))
-    row.add_row(ProgressBar(total=max(1, need), completed=min(have, need), width=BAR), Text(said))
+    row.add_row(ProgressBar(total=max(1, need), completed=min(have, need), width=BAR_WIDTH), Text(said))
     return row
 
 
-def _doing(picture: Snapshot) -> str:
+def _phase_text(picture: Snapshot) -> str:
     status, crowd = picture.status, picture.at_work
     if status.phase == "selecting":
         return f"{status.have} of {status.need} edges ready"
@@ -112,7 +113,7 @@ def _doing(picture: Snapshot) -> str:
     return ", ".join(said)
 
 
-def _until(seconds: float | None) -> str:
+def _until_text(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f", until {datetime.now() + timedelta(seconds=seconds):%H:%M:%S}"
@@ -144,9 +145,9 @@ def table(rounds: Iterable[RoundRecord], *, narrow: bool = False) -> Table:
         "round": lambda row: str(row.round),
         "version": lambda row: Text("abandoned", style=BAD) if row.version is None else str(row.version),
         "in": lambda row: f"{row.participants}/{row.cohort}",
-        "accuracy": lambda row: text.number(row.accuracy),
-        "loss": lambda row: text.number(row.loss),
-        "train loss": lambda row: text.number(row.train_loss),
+        "accuracy": lambda row: text.metric_text(row.accuracy),
+        "loss": lambda row: text.metric_text(row.loss),
+        "train loss": lambda row: text.metric_text(row.train_loss),
         "seconds": lambda row: f"{row.seconds:.1f}",
         "up": lambda row: size_text(row.bytes_up),
         "down": lambda row: size_text(row.bytes_down),
@@ -161,7 +162,7 @@ def table(rounds: Iterable[RoundRecord], *, narrow: bool = False) -> Table:
     for record in shown:
         row = HistoryRow.of(record)
         cells = [cell(row) for cell in columns.values()]
-        few = [(name, why.split(":")[0]) for name, why in list(record.missing.items())[:NAMED]]
+        few = [(name, why.split(":")[0]) for name, why in list(record.missing.items())[:MAX_NAMED_PER_STATE]]
         more = [Text(names_of(few, len(record.missing)))] if some_missing else []
         found.add_row(*cells, *more)
     return found

@@ -11,9 +11,9 @@ from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import one_line
 
-NAMED: Final = 10
+MAX_NAMED_PER_STATE: Final = 10
 """So many edges of a state are named."""
-RECENT: Final = 10
+ESTIMATE_ROUNDS: Final = 10
 """Rounds from which the time that is left is estimated."""
 
 
@@ -25,25 +25,27 @@ class EdgeCounts:
     """
 
     round: int | None = None
-    counts: Mapping[m.EdgeState, int] = field(default_factory=dict)
-    named: Mapping[m.EdgeState, tuple[tuple[str, str | None], ...]] = field(default_factory=dict)
+    counts: Mapping[m.EdgeStateName, int] = field(default_factory=dict)
+    named: Mapping[m.EdgeStateName, tuple[tuple[str, str | None], ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, edges: Iterable[tuple[str, m.EdgeState, str | None]], round_number: int | None) -> EdgeCounts:
+    def of(
+        cls, edges: Iterable[tuple[str, m.EdgeStateName, str | None]], round_number: int | None
+    ) -> EdgeCounts:
         """``edges``: name, state and why."""
-        counts: dict[m.EdgeState, int] = {}
-        named: dict[m.EdgeState, list[tuple[str, str | None]]] = {}
+        counts: dict[m.EdgeStateName, int] = {}
+        named: dict[m.EdgeStateName, list[tuple[str, str | None]]] = {}
         for name, state, why in edges:
             counts[state] = counts.get(state, 0) + 1
             few = named.setdefault(state, [])
-            if len(few) < NAMED:
+            if len(few) < MAX_NAMED_PER_STATE:
                 few.append((name, why))
         return cls(round_number, counts, {state: tuple(few) for state, few in named.items()})
 
-    def __getitem__(self, state: m.EdgeState) -> int:
+    def __getitem__(self, state: m.EdgeStateName) -> int:
         return self.counts.get(state, 0)
 
-    def who(self, state: m.EdgeState, *, why: bool = True) -> str:
+    def who(self, state: m.EdgeStateName, *, why: bool = True) -> str:
         """``7 (its connection is lost), 9 and 3 more``; empty for nobody."""
         return names_of(self.named.get(state, ()), self[state], why=why)
 
@@ -73,7 +75,7 @@ class Snapshot:
 
     @property
     def over(self) -> bool:
-        return self.status.phase in m.OVER
+        return self.status.phase in m.FINAL_PHASES
 
     @property
     def at_work(self) -> EdgeCounts | None:
@@ -109,7 +111,7 @@ class Snapshot:
     def time_left(self) -> float | None:
         """Seconds until the last version, if rounds go on as the last few did; null before the first."""
         left = self.status.rounds - (self.status.version or 0)
-        lately = [self.recent[number] for number in sorted(self.recent)[-RECENT:]]
+        lately = [self.recent[number] for number in sorted(self.recent)[-ESTIMATE_ROUNDS:]]
         made = sum(record.version is not None for record in lately)
         if self.over or not made or left <= 0:
             return None

@@ -9,14 +9,14 @@ from fl_aggregator.monitoring.terminal.snapshot import Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.system.text import duration_text, one_line, size_text
 
-BARS: Final = "▁▂▃▄▅▆▇█"
-PLAIN_BARS: Final = "_.-=+*#@"
+BAR_CHARACTERS: Final = "▁▂▃▄▅▆▇█"
+ASCII_BAR_CHARACTERS: Final = "_.-=+*#@"
 """For a terminal that has only ASCII."""
-CURVE: Final = 30
+TREND_WIDTH: Final = 30
 """Characters of a curve."""
 
 
-def trend(values: Sequence[float], width: int = CURVE, *, ascii_only: bool = False) -> str:
+def sparkline(values: Sequence[float], width: int = TREND_WIDTH, *, ascii_only: bool = False) -> str:
     """A line of ``width`` characters at most (two or more), from the first value to the last; higher is more."""
     if not values:
         return ""
@@ -24,7 +24,7 @@ def trend(values: Sequence[float], width: int = CURVE, *, ascii_only: bool = Fal
     if len(shown) > width:
         shown = [shown[round(place * (len(shown) - 1) / (width - 1))] for place in range(width)]
     low, high = min(shown), max(shown)
-    bars = PLAIN_BARS if ascii_only else BARS
+    bars = ASCII_BAR_CHARACTERS if ascii_only else BAR_CHARACTERS
     if high <= low:
         return bars[len(bars) // 2] * len(shown)
     # Halves, since the span of two floats may be more than a float holds.
@@ -32,7 +32,7 @@ def trend(values: Sequence[float], width: int = CURVE, *, ascii_only: bool = Fal
     return "".join(bars[min(len(bars) - 1, int(part * len(bars)))] for part in scale)
 
 
-def number(value: float | None) -> str:
+def metric_text(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
@@ -45,19 +45,19 @@ def round_line(record: RoundRecord, rounds: int) -> str:
         else f"version {row.version} of {rounds}"
     )
     said = (
-        f"round {row.round}: {how}, {row.participants} of {row.cohort} in, accuracy {number(row.accuracy)}, "
-        f"loss {number(row.loss)}, {duration_text(row.seconds)}, "
+        f"round {row.round}: {how}, {row.participants} of {row.cohort} in, accuracy {metric_text(row.accuracy)}, "
+        f"loss {metric_text(row.loss)}, {duration_text(row.seconds)}, "
         f"{size_text(row.bytes_up)} up, {size_text(row.bytes_down)} down"
     )
-    return f"{said}; missing: {missing_of(record)}" if record.missing else said
+    return f"{said}; missing: {missing_text(record)}" if record.missing else said
 
 
-def missing_of(record: RoundRecord, most: int = 10) -> str:
+def missing_text(record: RoundRecord, most: int = 10) -> str:
     """Who was missing in a round, and why."""
     return names_of(list(record.missing.items())[:most], len(record.missing))
 
 
-def now_line(picture: Snapshot) -> str:
+def progress_line(picture: Snapshot) -> str:
     """What goes on at the moment."""
     status = picture.status
     where = status.phase if status.round is None else f"round {status.round}: {status.phase}"
@@ -83,15 +83,15 @@ def summary_lines(picture: Snapshot) -> list[str]:
     status, crowd = picture.status, picture.crowd
     lines = [
         f"run {status.run}: {status.task}, version {status.version or 0} of {status.rounds}",
-        now_line(picture),
+        progress_line(picture),
     ]
     left = picture.time_left()
     if left is not None:
         lines[0] += f", about {duration_text(left)} left"
     if picture.accuracy is not None or picture.loss is not None:
-        curve = trend(picture.curve("accuracy"))
+        curve = sparkline(picture.curve("accuracy"))
         lines.append(
-            f"accuracy {number(picture.accuracy)}, loss {number(picture.loss)}{curve and '  ' + curve}"
+            f"accuracy {metric_text(picture.accuracy)}, loss {metric_text(picture.loss)}{curve and '  ' + curve}"
         )
     if picture.last is not None:
         lines.append(round_line(picture.last, status.rounds))

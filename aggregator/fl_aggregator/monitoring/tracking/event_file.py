@@ -5,7 +5,7 @@ dies of a full disk and then blocks whoever hands it more (``docs/adr/0007``). F
 `summary.proto`_ of TensorFlow; CRC-32C of RFC 3720, appendix B.4, masked.
 
 .. _TFRecord: https://www.tensorflow.org/tutorials/load_data/tfrecord
-.. _event.proto: https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto
+.. _encode_event.proto: https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto
 .. _summary.proto: https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/framework/summary.proto
 """
 
@@ -25,7 +25,7 @@ _CHECKSUM: Final = struct.Struct("<I")
 MAX_RECORD: Final = 2**20
 
 
-def _table() -> tuple[int, ...]:
+def _crc32c_table() -> tuple[int, ...]:
     rows = []
     for byte in range(256):
         for _ in range(8):
@@ -34,7 +34,7 @@ def _table() -> tuple[int, ...]:
     return tuple(rows)
 
 
-_CRC32C: Final = _table()
+_CRC32C: Final = _crc32c_table()
 
 
 def _masked_crc(data: bytes) -> int:
@@ -49,7 +49,7 @@ def _bytes_field(number: int, data: bytes) -> bytes:
     return varint.encode(number << 3 | 2) + varint.encode(len(data)) + data
 
 
-def _event(step: int, content: bytes) -> bytes:
+def _encode_event(step: int, content: bytes) -> bytes:
     return b"\x09" + struct.pack("<d", time.time()) + b"\x10" + varint.encode(step) + content
 
 
@@ -60,7 +60,7 @@ class EventFile:
         self._file = path.open("xb", buffering=0)
         self._whole = 0
         try:
-            self._write(_event(0, _bytes_field(3, b"brain.Event:2")))
+            self._write(_encode_event(0, _bytes_field(3, b"brain.Event:2")))
         except OSError:
             self._file.close()
             path.unlink()
@@ -72,11 +72,11 @@ class EventFile:
             _bytes_field(1, _bytes_field(1, tag.encode()) + b"\x15" + struct.pack("<f", _float32(value)))
             for tag, value in values.items()
         )
-        self._write(_event(step, _bytes_field(5, summary)))
+        self._write(_encode_event(step, _bytes_field(5, summary)))
 
     def begin_again(self, step: int) -> None:
         """What was written for ``step`` and later ones, in this file or in earlier ones, does not count any more."""
-        self._write(_event(step, _bytes_field(7, b"\x08\x01")))
+        self._write(_encode_event(step, _bytes_field(7, b"\x08\x01")))
 
     def close(self) -> None:
         self._file.close()

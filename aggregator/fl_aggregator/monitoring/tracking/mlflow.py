@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterable
 
 from fl_aggregator.monitoring.tracking.tensorboard import scalars
-from fl_aggregator.monitoring.tracking.trackers import Vitals
+from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
 from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.errors import UserError
 
-EXPERIMENT, TAG = "fl-mqtt", "fl-mqtt.run"
+EXPERIMENT, RUN_TAG = "fl-mqtt", "fl-mqtt.run"
 
 
 class MLflow:
@@ -34,14 +34,19 @@ class MLflow:
         except Exception as error:  # its own, of a type that came with it
             raise UserError(f"--mlflow {uri}: {str(error).splitlines()[0]}") from None
 
-    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
+    def begin(
+        self,
+        run: RunRecord,
+        earlier: Iterable[RoundRecord],  # noqa: ARG002
+        vitals: Callable[[], RuntimeMetrics],  # noqa: ARG002
+    ) -> None:
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         of = experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT)
-        for known in self._client.search_runs([of], f"tags.`{TAG}` = '{run.run}'", max_results=1):
+        for known in self._client.search_runs([of], f"tags.`{RUN_TAG}` = '{run.run}'", max_results=1):
             self._id = known.info.run_id
             self._client.set_terminated(self._id, "RUNNING")
             return
-        self._id = self._client.create_run(of, tags={TAG: run.run}, run_name=run.run).info.run_id
+        self._id = self._client.create_run(of, tags={RUN_TAG: run.run}, run_name=run.run).info.run_id
         for key, value in run.settings.model_dump().items():
             self._client.log_param(self._id, key, value)
 

@@ -22,7 +22,7 @@ Command = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Tracking:
+class TrackingOptions:
     """``metrics_port``: null for no metrics; ``mlflow``: a tracking URI, null for none."""
 
     tensorboard: bool = True
@@ -63,7 +63,7 @@ def tracking_options(command: Command) -> Command:
     def gathered(
         *, tensorboard: bool, metrics_port: int | None, metrics_host: str, mlflow: str | None, **values: Any
     ) -> Any:
-        return command(tracking=Tracking(tensorboard, metrics_port, metrics_host, mlflow), **values)
+        return command(tracking=TrackingOptions(tensorboard, metrics_port, metrics_host, mlflow), **values)
 
     options = [
         option_under(OUTPUT, "--tensorboard/--no-tensorboard", default=True,

@@ -14,18 +14,18 @@ import prometheus_client as client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from fl_aggregator.monitoring.tracking.trackers import Vitals
+from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics
 from fl_aggregator.monitoring.views import edge_states, status
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
-from fl_aggregator.round.state import PHASES, TIMED, Run
+from fl_aggregator.round.state import PHASES, ROUND_PHASES, Run
 from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 
 Metric = CounterMetricFamily | GaugeMetricFamily
 
-STATES: Final = tuple(state for state in get_args(m.EdgeState) if state != "uploading")
+EDGE_STATES: Final = tuple(state for state in get_args(m.EdgeStateName) if state != "uploading")
 """Whose update is on its way only the loop's own thread may ask; those edges count as training."""
 BUCKETS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
@@ -41,7 +41,7 @@ class Prometheus(Collector):
     def __init__(self, host: str, port: int, failures: Mapping[str, int]) -> None:
         self._failures = failures
         self._state: Run | None = None
-        self._vitals: Callable[[], Vitals] | None = None
+        self._vitals: Callable[[], RuntimeMetrics] | None = None
         client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = client.CollectorRegistry()
         client.ProcessCollector(registry=registry)
@@ -58,14 +58,19 @@ class Prometheus(Collector):
         for outcome in ("committed", "abandoned"):
             self._rounds.labels(outcome)
         self._updates.labels("accepted", "")
-        for phase in TIMED:
+        for phase in ROUND_PHASES:
             self._seconds.labels(phase.name)
         try:
             self._server, self._thread = client.start_http_server(port, host, registry)
         except OSError as error:
             raise UserError(f"--metrics-port {port}: {host}: {error.strerror or error}") from None
 
-    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
+    def begin(
+        self,
+        run: RunRecord,  # noqa: ARG002
+        earlier: Iterable[RoundRecord],  # noqa: ARG002
+        vitals: Callable[[], RuntimeMetrics],
+    ) -> None:
         self._vitals = vitals
 
     def observe(self, state: Run, effects: tuple[do.Effect, ...]) -> None:
@@ -74,14 +79,14 @@ class Prometheus(Collector):
             match effect:
                 case do.Fold():
                     self._updates.labels("accepted", "").inc()
-                case do.Reply(body=do.Reject(reason=reason)):
+                case do.SendReply(body=do.Reject(reason=reason)):
                     self._updates.labels("rejected", reason).inc()
                 case _:
                     pass
 
     def round(self, record: RoundRecord) -> None:
         self._rounds.labels(record.outcome).inc()
-        for phase in TIMED:
+        for phase in ROUND_PHASES:
             if phase.name in record.seconds:
                 self._seconds.labels(phase.name).observe(record.seconds[phase.name])
 
@@ -98,12 +103,12 @@ class Prometheus(Collector):
             dict(self._failures),
         )
         if self._vitals is not None:
-            yield from _of_vitals(self._vitals())
+            yield from _runtime_families(self._vitals())
         if self._state is not None:
-            yield from _of_state(self._state)
+            yield from _state_families(self._state)
 
 
-def _of_vitals(vitals: Vitals) -> Iterator[Metric]:
+def _runtime_families(vitals: RuntimeMetrics) -> Iterator[Metric]:
     yield CounterMetricFamily("fl_upload_bytes", "Bytes of updates from edges.", value=vitals.bytes_up)
     yield CounterMetricFamily(
         "fl_download_bytes", "Bytes published for edges; a model counts once.", value=vitals.bytes_down
@@ -122,11 +127,11 @@ def _of_vitals(vitals: Vitals) -> Iterator[Metric]:
     )
 
 
-def _of_state(state: Run) -> Iterator[Metric]:
-    seen = Tally(view.state for view in edge_states.open_round(state, (), {}).values())
+def _state_families(state: Run) -> Iterator[Metric]:
+    seen = Tally(view.state for view in edge_states.open_round_views(state, (), {}).values())
     yield _labelled(
         GaugeMetricFamily("fl_edges", "Known edges, by state.", labels=["state"]),
-        {name: seen[name] for name in STATES},
+        {name: seen[name] for name in EDGE_STATES},
     )
     yield _labelled(
         GaugeMetricFamily("fl_phase", "1 for the current phase of the run.", labels=["phase"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
-from fl_aggregator.monitoring.tracking.trackers import Vitals
+from fl_aggregator.monitoring.tracking.trackers import RuntimeMetrics
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run
@@ -28,7 +28,12 @@ class TensorBoard:
         self._file: EventFile | None = None
         self._last = 0
 
-    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:  # noqa: ARG002
+    def begin(
+        self,
+        run: RunRecord,
+        earlier: Iterable[RoundRecord],
+        vitals: Callable[[], RuntimeMetrics],  # noqa: ARG002
+    ) -> None:
         before = sorted(self._folder.glob("events.out.tfevents.*"))
         self._last = max((step for file in before for step in steps(file)), default=0)
         # Readers take the files in the order of their names.

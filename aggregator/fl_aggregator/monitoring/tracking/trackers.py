@@ -18,12 +18,12 @@ from fl_aggregator.storage.run_directory import RunRecord
 
 LOG: Final = logging.getLogger(__name__)
 
-MAX_WAITING: Final = 1000
+MAX_QUEUED_CALLS: Final = 1000
 CLOSE_TIMEOUT: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class RuntimeMetrics:
     """What is not in the state: ``inbox`` messages wait, ``spool_bytes`` lie on the disk, bytes went ``up`` and
     ``down`` since this start; ``refused`` messages by reason.
     """
@@ -44,7 +44,9 @@ class Tracker(Protocol):
 
     name: str
 
-    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:
+    def begin(
+        self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], RuntimeMetrics]
+    ) -> None:
         """A run begins, or goes on after the rounds in ``earlier``. ``vitals`` may be called in any thread."""
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
@@ -69,7 +71,7 @@ class Trackers:
         trackers: Sequence[Tracker] = (),
         failures: Counter[str] | None = None,
         *,
-        max_waiting: int = MAX_WAITING,
+        max_waiting: int = MAX_QUEUED_CALLS,
         close_timeout: float = CLOSE_TIMEOUT,
     ) -> None:
         self._trackers = tuple(trackers)
@@ -98,7 +100,9 @@ class Trackers:
         if thread.is_alive():
             LOG.warning("trackers are still writing after %g s; the rest is lost", self._close_timeout)
 
-    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:
+    def begin(
+        self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], RuntimeMetrics]
+    ) -> None:
         if not self._trackers:
             return
         records = tuple(earlier)

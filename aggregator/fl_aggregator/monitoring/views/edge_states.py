@@ -9,17 +9,17 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from fl_aggregator.round.events import UpdateFacts
+from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.roster import Client
 from fl_aggregator.round.state import Aggregating, Collecting, Run, Stopped, Summary
 from fl_shared.protocol import messages as m
 from fl_shared.system.text import shortened
 
-LOADING: Final = "is loading its data"
-NO_EXAMPLES: Final = "has no examples to train on"
-LOST: Final = "its connection is lost"
-UNCONFIRMED: Final = "has not returned since the aggregator lost its connection"
-MAX_WHY: Final = 160
+LOADING_REASON: Final = "is loading its data"
+NO_EXAMPLES_REASON: Final = "has no examples to train on"
+LOST_REASON: Final = "its connection is lost"
+UNCONFIRMED_REASON: Final = "has not returned since the aggregator lost its connection"
+MAX_STATE_REASON: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +33,25 @@ class LatestUpdate:
     loss: float | None
 
     @classmethod
-    def of(cls, update: UpdateFacts) -> LatestUpdate:
+    def of(cls, update: UpdateMetadata) -> LatestUpdate:
         after = update.after
         return cls(update.examples, update.seconds, update.size, after.get("accuracy"), after.get("loss"))
 
 
-EdgeState = tuple[str, m.EdgeState, str | None]
+EdgeState = tuple[str, m.EdgeStateName, str | None]
 """An edge's name, what it does, and why, where that needs to be said."""
 
 
-def open_round(
+def open_round_views(
     state: Run, uploading: Collection[str], newest: Mapping[str, LatestUpdate]
 ) -> dict[str, m.EdgeView]:
     """Every edge of the roster, while a round is open or about to be. ``uploading``: whose update is on its way."""
-    return {name: _view(here, why, newest.get(name)) for name, here, why in standings(state, uploading)}
+    return {
+        name: _edge_view(here, why, newest.get(name)) for name, here, why in edge_states_of(state, uploading)
+    }
 
 
-def standings(state: Run, uploading: Collection[str]) -> Iterator[EdgeState]:
+def edge_states_of(state: Run, uploading: Collection[str]) -> Iterator[EdgeState]:
     """The same without numbers."""
     phase = state.phase.before if isinstance(state.phase, Stopped) else state.phase
     missing: Mapping[str, str] = {}
@@ -59,17 +61,17 @@ def standings(state: Run, uploading: Collection[str]) -> Iterator[EdgeState]:
     elif isinstance(phase, Collecting):
         collected, missing = phase, phase.out
     called = frozenset() if collected is None else frozenset(collected.cohort)
-    here: m.EdgeState
+    here: m.EdgeStateName
     why: str | None
     for name, client in state.roster.clients.items():
         if collected is None or name not in called:
-            here, why = _idle(client)
+            here, why = _idle_state(client)
         elif name in collected.updates:
             here, why = "in", None
         elif name in missing:
             here, why = "missing", missing[name]
         elif not client.present:
-            here, why = _idle(client)
+            here, why = _idle_state(client)
         elif name in uploading:
             here, why = "uploading", None
         else:
@@ -78,11 +80,13 @@ def standings(state: Run, uploading: Collection[str]) -> Iterator[EdgeState]:
         yield name, here, why
 
 
-def closed_round(state: Run, summary: Summary, newest: Mapping[str, LatestUpdate]) -> dict[str, m.EdgeView]:
+def closed_round_views(
+    state: Run, summary: Summary, newest: Mapping[str, LatestUpdate]
+) -> dict[str, m.EdgeView]:
     """Every edge of the roster, and what became of those who were selected in a round that has ended."""
     called = frozenset(summary.cohort)
     found: dict[str, m.EdgeView] = {}
-    here: m.EdgeState
+    here: m.EdgeStateName
     why: str | None
     for name, client in state.roster.clients.items():
         if name in summary.missing:
@@ -90,21 +94,21 @@ def closed_round(state: Run, summary: Summary, newest: Mapping[str, LatestUpdate
         elif name in called:
             here, why = "in", None
         else:
-            here, why = _idle(client)
-        found[name] = _view(here, why, newest.get(name))
+            here, why = _idle_state(client)
+        found[name] = _edge_view(here, why, newest.get(name))
     return found
 
 
-def _idle(client: Client) -> tuple[m.EdgeState, str | None]:
+def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
     if not client.present:
-        return "offline", UNCONFIRMED if client.unconfirmed else LOST
+        return "offline", UNCONFIRMED_REASON if client.unconfirmed else LOST_REASON
     if client.trains and not client.examples:
-        return "present", LOADING if client.examples is None else NO_EXAMPLES
+        return "present", LOADING_REASON if client.examples is None else NO_EXAMPLES_REASON
     return "present", None
 
 
-def _view(state: m.EdgeState, why: str | None, newest: LatestUpdate | None) -> m.EdgeView:
-    why = None if why is None else shortened(why, MAX_WHY)
+def _edge_view(state: m.EdgeStateName, why: str | None, newest: LatestUpdate | None) -> m.EdgeView:
+    why = None if why is None else shortened(why, MAX_STATE_REASON)
     if newest is None:
         return m.EdgeView(state=state, why=why)
     return m.EdgeView(
@@ -118,7 +122,7 @@ def _view(state: m.EdgeState, why: str | None, newest: LatestUpdate | None) -> m
     )
 
 
-def share(edges: dict[str, m.EdgeView], count: int) -> dict[str, m.EdgeView]:
+def select_views(edges: dict[str, m.EdgeView], count: int) -> dict[str, m.EdgeView]:
     """``count`` of the edges, those with something to do or to say first; in their order."""
     idle = {name: view.state in ("present", "offline") for name, view in edges.items()}
     chosen = set(sorted(edges, key=idle.__getitem__)[:count])

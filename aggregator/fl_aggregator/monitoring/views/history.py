@@ -10,13 +10,13 @@ from typing import Final
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.protocol import messages as m
 
-MAX_ROWS: Final = m.MAX_HISTORY - 1
+MAX_HISTORY_ROWS: Final = m.MAX_HISTORY - 1
 """Rows kept, not counting the newest."""
-RECENT: Final = 100
+MAX_RECENT_ROUNDS: Final = 100
 """The last rounds, of which all is remembered; a person reads no more."""
 
 
-class History:
+class RoundHistory:
     """Rows in the order of their rounds. ``count``: how many rounds there were."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class History:
         """A round that has ended, or one of the last few once more, when more is known of it."""
         row = HistoryRow.of(record)
         self._recent[row.round] = record
-        if len(self._recent) > RECENT:
+        if len(self._recent) > MAX_RECENT_ROUNDS:
             del self._recent[min(self._recent)]
         if row.round in self._rows:
             self._rows[row.round] = row
@@ -43,12 +43,12 @@ class History:
             self._last = row
 
     def _thin(self) -> None:
-        if len(self._rows) > MAX_ROWS:
+        if len(self._rows) > MAX_HISTORY_ROWS:
             self._every *= 2
             self._rows = dict(list(self._rows.items())[::2])
 
     def recent(self) -> dict[int, RoundRecord]:
-        """The last rounds by number, at most ``RECENT``."""
+        """The last rounds by number, at most ``MAX_RECENT_ROUNDS``."""
         return dict(self._recent)
 
     def rows(self) -> tuple[HistoryRow, ...]:

@@ -9,17 +9,17 @@ from typing import Final
 from fl_aggregator.monitoring.views import status
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.roster import own_part
+from fl_aggregator.round.roster import default_partition
 from fl_aggregator.round.state import Collecting, Evaluating, Run, Selecting
 from fl_shared.system.backoff import backoff
 from fl_shared.system.text import names_text
 
-FIRST: Final = 3.0
+FIRST_NOTICE_DELAY: Final = 3.0
 """Seconds of waiting after which it is said for the first time; then after twice as many, and so on."""
-RAREST: Final = 60.0
-AT_MOST_EVERY: Final = 3.0
+MAX_NOTICE_INTERVAL: Final = 60.0
+MIN_NOTICE_INTERVAL: Final = 3.0
 """Seconds between two lines when edges come or go meanwhile."""
-NAMED: Final = 10
+MAX_NAMED_IN_NOTICE: Final = 10
 MAX_REFUSED: Final = 100
 
 
@@ -36,7 +36,7 @@ class WaitingNotices:
     def observe(self, state: Run, effects: Iterable[do.Effect], now: float) -> str | None:
         """To be told of every step; gives a line for a person when one is due."""
         for effect in effects:
-            if isinstance(effect, do.Reply) and len(self._refused) < MAX_REFUSED:
+            if isinstance(effect, do.SendReply) and len(self._refused) < MAX_REFUSED:
                 if isinstance(effect.body, do.Refuse):
                     self._refused[effect.client] = effect.body.detail or effect.body.reason
                 elif isinstance(effect.body, do.Admit):
@@ -48,16 +48,16 @@ class WaitingNotices:
         if self._since is None:
             self._since, self._said_at, self._repeats, self._said = now, now, 0, None
         silent = now - self._said_at
-        pause = backoff(self._repeats, FIRST, RAREST)
+        pause = backoff(self._repeats, FIRST_NOTICE_DELAY, MAX_NOTICE_INTERVAL)
         changed = self._said is not None and self._said != (have, need)
-        if silent < (min(AT_MOST_EVERY, pause) if changed else pause):
+        if silent < (min(MIN_NOTICE_INTERVAL, pause) if changed else pause):
             return None
         if not changed:
             self._repeats += 1
         self._said_at, self._said = now, (have, need)
         left = status.seconds_left(state, now)
         until = "" if left is None else f"; {left:.0f} s left (--wait)"
-        return f"waiting for edges: {waited_for(state)}{until}" + (
+        return f"waiting for edges: {waiting_text(state)}{until}" + (
             f"; {who}" if (who := self.refused) else ""
         )
 
@@ -70,7 +70,7 @@ class WaitingNotices:
         return f"refused: {names_text(named)}"
 
 
-def waited_for(state: Run) -> str:
+def waiting_text(state: Run) -> str:
     """How many edges are ready, and who is not; or who evaluates. Empty when nobody in particular is waited for."""
     if isinstance(state.phase, Evaluating):
         waiting = sorted({name for evaluation in state.evaluations for name in evaluation.waiting})
@@ -90,7 +90,7 @@ def waited_for(state: Run) -> str:
     count = state.settings.clients
     absent = count - len(trainers)
     if absent > 0 and not state.begun:
-        numbered = all(own_part(name, count) is not None for name in trainers)
+        numbered = all(default_partition(name, count) is not None for name in trainers)
         parts = (number for number in range(count) if str(number) not in trainers)
         said.append(f"missing: {_ranges(parts) if numbered else f'{absent} more'}")
     return "; ".join(said)
@@ -104,8 +104,10 @@ def _ranges(numbers: Iterable[int]) -> str:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    shown = [str(first) if first == last else f"{first}-{last}" for first, last in spans[:NAMED]]
-    more = sum(last - first + 1 for first, last in spans[NAMED:])
+    shown = [
+        str(first) if first == last else f"{first}-{last}" for first, last in spans[:MAX_NAMED_IN_NOTICE]
+    ]
+    more = sum(last - first + 1 for first, last in spans[MAX_NAMED_IN_NOTICE:])
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
@@ -122,10 +124,10 @@ def log_presence(event: on.Event, state: Run) -> None:
         case on.EdgeLost(client=client, session=session):
             known = state.roster.get(client)
             if known is not None and known.session == session and not known.present:
-                LOG.info("edge %s is offline%s", client, _without(client, state))
+                LOG.info("edge %s is offline%s", client, _round_consequence(client, state))
 
 
-def _without(client: str, state: Run) -> str:
+def _round_consequence(client: str, state: Run) -> str:
     """What the open round does without an edge that it waits for."""
     phase = state.phase
     if not isinstance(phase, Collecting) or client not in phase.awaited:

@@ -16,14 +16,14 @@ from fl_aggregator.round.state import Summary
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Envelope
 
-DIGITS: Final = 6
+METRIC_DIGITS: Final = 6
 """Significant digits of a metric in ``fl/history``."""
 EVALUATING: Final = "evaluating"
 """The phase that goes on beside the next round, and is no part of a round's own time."""
 
 Count = Annotated[int, Field(ge=0)]
 Counts = dict[str, Count]
-Metrics = dict[str, Annotated[float, Field(ge=-1e300, le=1e300)]]
+FiniteMetrics = dict[str, Annotated[float, Field(ge=-1e300, le=1e300)]]
 """What can be drawn; the aggregator writes finite numbers only."""
 
 
@@ -69,7 +69,7 @@ class RoundRecord(_Lenient):
     missing: dict[str, str] = {}
     refused: dict[str, Counts] = {}
     examples: Count = 0
-    metrics: Metrics = {}
+    metrics: FiniteMetrics = {}
     confusion: ConfusionMatrix | None = None
     seconds: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = {}
     bytes: Traffic = Traffic()
@@ -194,9 +194,9 @@ class HistoryRow:
         return cls(
             round=record.round,
             version=record.version,
-            accuracy=_short(metrics.get("accuracy")),
-            loss=_short(metrics.get("loss")),
-            train_loss=_short(metrics.get("train_loss")),
+            accuracy=_rounded(metrics.get("accuracy")),
+            loss=_rounded(metrics.get("loss")),
+            train_loss=_rounded(metrics.get("train_loss")),
             seconds=round(record.duration, 3),
             participants=len(record.participants),
             cohort=len(record.cohort),
@@ -226,5 +226,5 @@ def rows_of(columns: m.HistoryColumns) -> tuple[HistoryRow, ...]:
     )
 
 
-def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.{DIGITS}g}")
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{METRIC_DIGITS}g}")

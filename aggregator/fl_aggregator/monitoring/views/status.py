@@ -15,11 +15,11 @@ from fl_aggregator.round.state import (
 )
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.envelope import Envelope, Scope
+from fl_shared.protocol.envelope import Envelope, EnvelopeSource
 from fl_shared.system.text import shortened
 
-STATUS_BYTES: Final = 1024 - codec.SIGNATURE_ROOM
-PAUSED_LENGTH: Final = 200
+MAX_STATUS_BYTES: Final = 1024 - codec.SIGNATURE_OVERHEAD
+MAX_PAUSE_REASON: Final = 200
 
 
 def progress(state: Run) -> tuple[int, int]:
@@ -34,7 +34,7 @@ def progress(state: Run) -> tuple[int, int]:
     return ready, (settings.needed if state.begun else settings.clients)
 
 
-def awaited(state: Run) -> tuple[str, ...]:
+def awaited_clients(state: Run) -> tuple[str, ...]:
     """Whose update the open round still waits for; sorted."""
     return tuple(sorted(state.phase.awaited)) if isinstance(state.phase, Collecting) else ()
 
@@ -54,28 +54,28 @@ def seconds_left(state: Run, now: float) -> float | None:
     return round(max(0.0, left), 1)
 
 
-def status(
+def status_message(
     state: Run,
-    scope: Scope,
+    scope: EnvelopeSource,
     now: float,
     paused: str | None = None,
     refused: Mapping[str, int] | None = None,
 ) -> m.Status:
-    """One look at the run, in at most ``STATUS_BYTES``: as many of the missing as there is room for, up to ten, and of
+    """One look at the run, in at most ``MAX_STATUS_BYTES``: as many of the missing as there is room for, and of
     those of whom most was ``refused`` (`Rejections.worst`), who is named after the missing.
 
-    ``paused``: why the run stands still, if it does; cut off at ``PAUSED_LENGTH``.
+    ``paused``: why the run stands still, if it does; cut off at ``MAX_PAUSE_REASON``.
     """
     envelope = scope.envelope()
     worst = list((refused or {}).items())[: m.MAX_REFUSED_NAMED]
     for named in range(10, -1, -1):
-        found = _status(state, envelope, now, named, paused, dict(worst))
-        if len(codec.encode(found)) <= STATUS_BYTES:
+        found = _build_status(state, envelope, now, named, paused, dict(worst))
+        if len(codec.encode(found)) <= MAX_STATUS_BYTES:
             return found
-    return _status(state, envelope, now, 0, paused, {})
+    return _build_status(state, envelope, now, 0, paused, {})
 
 
-def _status(
+def _build_status(
     state: Run, envelope: Envelope, now: float, named: int, paused: str | None, refused: dict[str, int]
 ) -> m.Status:
     have, need = progress(state)
@@ -92,24 +92,24 @@ def _status(
         need=need,
         present=sum(1 for client in state.roster.clients.values() if client.present),
         seconds_left=seconds_left(state, now),
-        missing=awaited(state)[:named],
+        missing=awaited_clients(state)[:named],
         metrics={name: round(value, 6) for name, value in state.metrics.items()},
-        paused=None if paused is None else shortened(paused, PAUSED_LENGTH),
+        paused=None if paused is None else shortened(paused, MAX_PAUSE_REASON),
         refused=refused,
     )
 
 
-def missing(state: Run, scope: Scope, now: float) -> m.Missing | None:
+def missing_message(state: Run, scope: EnvelopeSource, now: float) -> m.Missing | None:
     """Everyone whom the open round waits for."""
     phase = state.phase
     if not isinstance(phase, Collecting):
         return None
-    clients: dict[str, m.Awaited] = {}
+    clients: dict[str, m.MissingClient] = {}
     for name in sorted(phase.awaited):
         client = state.roster.get(name)
         lost = None if client is None else client.lost_at
         since = phase.opened if lost is None else lost
-        clients[name] = m.Awaited(
+        clients[name] = m.MissingClient(
             state="online" if client is not None and lost is None else "offline",
             seconds=round(max(0.0, now - since), 1),
         )

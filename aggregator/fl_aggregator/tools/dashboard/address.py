@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from fl_shared.errors import UserError
 
-_FORM: Final = "ws://[user@]host:port/mqtt or wss://…, the broker's listener for WebSockets"
+_EXPECTED_FORM: Final = "ws://[user@]host:port/mqtt or wss://…, the broker's listener for WebSockets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +25,20 @@ class WebSocketAddress:
             parts = urlsplit(text.strip())
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise UserError(f"broker: {error}; expected {_FORM}") from None
+            raise UserError(f"broker: {error}; expected {_EXPECTED_FORM}") from None
         if parts.password is not None:
             raise UserError(
                 "broker: a password in the URL is visible to everyone on this machine; the page asks for it"
             )
         if parts.scheme in ("mqtt", "mqtts"):
             raise UserError(
-                f"broker {text!r}: browsers can only use WebSockets; expected {_FORM}, "
+                f"broker {text!r}: browsers can only use WebSockets; expected {_EXPECTED_FORM}, "
                 "for example ws://localhost:9001/mqtt"
             )
         if parts.scheme not in ("ws", "wss") or not host or parts.query or parts.fragment:
-            raise UserError(f"broker {text!r}: expected {_FORM}")
+            raise UserError(f"broker {text!r}: expected {_EXPECTED_FORM}")
         if port == 0 or any(mark.isspace() or not mark.isprintable() for mark in parts.netloc + parts.path):
-            raise UserError(f"broker {text!r}: expected {_FORM}, with a port from 1 to 65535")
+            raise UserError(f"broker {text!r}: expected {_EXPECTED_FORM}, with a port from 1 to 65535")
         place = f"[{host}]" if ":" in host else host
         where = place if port is None else f"{place}:{port}"
         user = unquote(parts.username) if parts.username else None

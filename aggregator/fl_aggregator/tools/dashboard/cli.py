@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fl_aggregator.tools.dashboard.address import WebSocketAddress
 
 
-def _broker(_ctx: click.Context, _param: click.Parameter, value: str) -> WebSocketAddress:
+def _parse_broker(_ctx: click.Context, _param: click.Parameter, value: str) -> WebSocketAddress:
     from fl_aggregator.tools.dashboard.address import WebSocketAddress
 
     try:
@@ -25,7 +25,7 @@ def _broker(_ctx: click.Context, _param: click.Parameter, value: str) -> WebSock
         raise click.BadParameter(str(error)) from None
 
 
-def _listen(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, int]:
+def _parse_listen(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, int]:
     host, colon, port = value.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
@@ -38,7 +38,7 @@ def _listen(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
     "--broker",
     metavar="URL",
     default="ws://localhost:9001/mqtt",
-    callback=_broker,
+    callback=_parse_broker,
     help="Broker address for browsers: ws://[user@]host:port/mqtt or wss://….",
 )
 @shared.prefix_option()
@@ -46,7 +46,7 @@ def _listen(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[s
     "--listen",
     metavar="HOST:PORT",
     default="127.0.0.1:8080",
-    callback=_listen,
+    callback=_parse_listen,
     help="Address to serve the page on; port 0 chooses a free port.",
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser on this machine.")

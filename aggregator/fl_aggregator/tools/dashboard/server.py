@@ -18,8 +18,8 @@ LOG = logging.getLogger(__name__)
 
 STATIC: Final = Path(__file__).parent / "static"
 """The page's files; Mosquitto may serve them by itself."""
-CONFIG: Final = "/config.json"
-_TYPES: Final = {
+CONFIG_PATH: Final = "/config.json"
+_CONTENT_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -41,7 +41,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-cache",
 }
 _REQUEST_TIMEOUT: Final = 10.0
-_POLL: Final = 0.1
+_POLL_INTERVAL: Final = 0.1
 
 
 class DashboardServer:
@@ -52,19 +52,19 @@ class DashboardServer:
 
     def __init__(self, broker: WebSocketAddress, prefix: str, listen: tuple[str, int]) -> None:
         config = {"broker": broker.url, "prefix": prefix, "user": broker.user}
-        pages = _pages() | {CONFIG: (_TYPES[".json"], json.dumps(config).encode())}
+        pages = _pages() | {CONFIG_PATH: (_CONTENT_TYPES[".json"], json.dumps(config).encode())}
         host, port = listen
-        kind = _Server6 if ":" in host else _Server
+        kind = _IPv6Server if ":" in host else _Server
         try:
             self._server = kind(listen, _handler(pages))
         except (OSError, OverflowError, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise UserError(
-                f"--listen {_shown(host)}:{port}: {why}; expected an address of this machine and a free port"
+                f"--listen {_bracketed(host)}:{port}: {why}; expected an address of this machine and a free port"
             ) from None
-        self.url = f"http://{_shown(host)}:{self._server.server_address[1]}/"
+        self.url = f"http://{_bracketed(host)}:{self._server.server_address[1]}/"
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL,), name="fl-dashboard", daemon=True
+            target=self._server.serve_forever, args=(_POLL_INTERVAL,), name="fl-dashboard", daemon=True
         )
 
     def __enter__(self) -> Self:
@@ -89,16 +89,16 @@ class _Server(ThreadingHTTPServer):
         LOG.debug("could not send the whole answer to a request from %s", client_address, exc_info=True)
 
 
-class _Server6(_Server):
+class _IPv6Server(_Server):
     address_family = socket.AF_INET6
 
 
 def _pages() -> dict[str, tuple[str, bytes]]:
     """Path → content type and content. All in memory: no path of a request ever reaches the file system."""
     return {
-        f"/{file.relative_to(STATIC).as_posix()}": (_TYPES[file.suffix], file.read_bytes())
+        f"/{file.relative_to(STATIC).as_posix()}": (_CONTENT_TYPES[file.suffix], file.read_bytes())
         for file in STATIC.rglob("*")
-        if file.suffix in _TYPES
+        if file.suffix in _CONTENT_TYPES
     }
 
 
@@ -133,5 +133,5 @@ def _handler(pages: dict[str, tuple[str, bytes]]) -> type[BaseHTTPRequestHandler
     return Handler
 
 
-def _shown(host: str) -> str:
+def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host

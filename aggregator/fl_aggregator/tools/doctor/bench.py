@@ -10,19 +10,19 @@ from typing import Final
 
 from fl_shared.mqtt.events import ConnectionSettings, Will
 from fl_shared.mqtt.paho.probe import Probe
-from fl_shared.mqtt.paho.probe_results import FAILURE, Announced, Heard, ProbeFailed
+from fl_shared.mqtt.paho.probe_results import FAILURE, ConnackProperties, ProbeFailed, ReceivedMessage
 from fl_shared.protocol import topics as t
 
-WAIT: Final = 5.0
+MIN_TIMEOUT: Final = 5.0
 """Seconds for an answer, at least."""
-WINDOW: Final = 64
+PROBE_WINDOW: Final = 64
 """QoS 1 messages of ours on their way at once, if the broker allows: chunks that are granted (protocol, 6.2)."""
-QUIET: Final = 0.3
+MIN_IDLE_TIMEOUT: Final = 0.3
 """Seconds after which what has not come is taken not to come, at least."""
-FAILURES_ENOUGH: Final = 2
+MAX_CONNECT_FAILURES: Final = 2
 
 
-class Bench:
+class TestBench:
     """``settings``: how an aggregator would connect. ``latency``: seconds of a round trip, once it was measured.
 
     ``rate``: bytes a second, once a large packet was sent. At most two probes are open at a time, since a broker that
@@ -37,20 +37,20 @@ class Bench:
         self.largest: int | None = None
         """Bytes of the largest packet that is known to get through."""
         self._failures = 0
-        self._announced: Announced | None = None
+        self._announced: ConnackProperties | None = None
         self._name = secrets.token_hex(6)
         self._retained: set[str] = set()
 
     @property
     def wait(self) -> float:
-        return WAIT + 20 * self.latency
+        return MIN_TIMEOUT + 20 * self.latency
 
     @property
     def quiet(self) -> float:
-        return QUIET + 10 * self.latency
+        return MIN_IDLE_TIMEOUT + 10 * self.latency
 
     @property
-    def announced(self) -> Announced:
+    def announced(self) -> ConnackProperties:
         """What the broker says of itself, once it was greeted."""
         assert self._announced is not None
         return self._announced
@@ -62,7 +62,7 @@ class Bench:
 
     def topic(self, leaf: str) -> str:
         """One of our own topics (or, with ``+`` or ``#``, a filter of them)."""
-        return t.trial(self.prefix, self._name, leaf)
+        return t.doctor_topic(self.prefix, self._name, leaf)
 
     def probe(self, *, second: bool = False, will: Will | None = None, holds_acks: bool = False) -> Probe:
         """Connects. ``second``: beside one that is open. Raises `ProbeFailed`."""
@@ -70,7 +70,7 @@ class Bench:
         if second and settings.mqtt_client_id is not None:
             settings = replace(settings, mqtt_client_id=settings.mqtt_client_id + "-updates")
         receive_maximum = None if self._announced is None else self._announced.receive_maximum
-        window = min(WINDOW, receive_maximum or WINDOW)
+        window = min(PROBE_WINDOW, receive_maximum or PROBE_WINDOW)
         self._failures += 1
         try:
             probe = Probe(settings, wait=self.wait, holds_acks=holds_acks, window=window)
@@ -86,7 +86,7 @@ class Bench:
     @property
     def is_gone(self) -> bool:
         """Whether the broker has let us connect so often without an answer that there is no use in going on."""
-        return self._failures >= FAILURES_ENOUGH
+        return self._failures >= MAX_CONNECT_FAILURES
 
     def retain(self, probe: Probe, leaf: str, payload: bytes, *, expiry: int | None = None) -> int:
         """Leaves a message there, which `sweep` clears; the reason code of its PUBACK."""
@@ -108,9 +108,9 @@ class Bench:
                     self._retained.discard(topic)
 
 
-def hear_until_quiet(probe: Probe, count: int, patience: float) -> list[Heard]:
+def receive_until_idle(probe: Probe, count: int, patience: float) -> list[ReceivedMessage]:
     """Messages until there are ``count``, or none has come for ``patience`` seconds."""
-    heard: list[Heard] = []
+    heard: list[ReceivedMessage] = []
     while len(heard) < count:
         more = probe.hear(1, patience)
         if not more:

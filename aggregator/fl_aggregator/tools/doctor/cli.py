@@ -29,7 +29,7 @@ def doctor(
 
     Exits with 0 if the broker can support a run, 1 if not, 2 if the broker cannot be reached.
     """
-    from fl_aggregator.tools.doctor.examination import examine
+    from fl_aggregator.tools.doctor.examination import run_checks
 
     start_logging(verbose, log_format)
     reach = broker.reach(mqtt_client_id=mqtt_client_id)
@@ -38,6 +38,6 @@ def doctor(
         if not as_json:
             click.echo(finding.line())
 
-    report = examine(reach, tell)
+    report = run_checks(reach, tell)
     click.echo(json.dumps(report.as_json()) if as_json else report.verdict())
     return 0 if report.can_carry_a_run else RunFailed.exit_code

@@ -7,21 +7,21 @@ import statistics
 import time
 from typing import Final
 
-from fl_aggregator.tools.doctor.bench import Bench, hear_until_quiet
+from fl_aggregator.tools.doctor.bench import TestBench, receive_until_idle
 from fl_aggregator.tools.doctor.findings import Finding
 from fl_shared.mqtt.paho.probe import Probe
-from fl_shared.mqtt.paho.probe_results import FAILURE, Heard, ProbeFailed
+from fl_shared.mqtt.paho.probe_results import FAILURE, ProbeFailed, ReceivedMessage
 
-TRIPS: Final = 20
-SLOW_ANSWER: Final = 0.03
+ROUND_TRIPS: Final = 20
+SLOW_BROKER_DELAY: Final = 0.03
 """Seconds of a round trip beyond what the network takes that look like Nagle's algorithm and a delayed ACK (40 ms)."""
-SHARED: Final = 20
-POLL: Final = 0.005
-EXPIRY: Final = 1
-LATE_WILL: Final = 5.0
+SHARED_REQUESTS: Final = 20
+POLL_TIMEOUT: Final = 0.005
+EXPIRY_SECONDS: Final = 1
+MAX_WILL_DELAY: Final = 5.0
 
 
-def round_trips(bench: Bench) -> Finding:
+def round_trips(bench: TestBench) -> Finding:
     """A question and its answer at QoS 1, again and again; the first to be tried, since all others need it."""
     there, back = bench.topic("there"), bench.topic("back")
     with bench.probe() as asker, bench.probe(second=True) as edge:
@@ -37,10 +37,10 @@ def round_trips(bench: Bench) -> Finding:
                 f"ACL: topic readwrite {bench.prefix}/doctor/#",
             )
         seconds = []
-        for number in range(TRIPS):
+        for number in range(ROUND_TRIPS):
             begun = time.monotonic()
-            heard = _passed(asker, edge, there, number, bench.wait)
-            heard += _passed(edge, asker, back, number, bench.wait)
+            heard = _send_and_receive(asker, edge, there, number, bench.wait)
+            heard += _send_and_receive(edge, asker, back, number, bench.wait)
             if len(heard) < 2:
                 return Finding("messages", "missing", f"one of {number + 1} round trips was lost")
             seconds.append(heard[-1].at - begun)
@@ -48,10 +48,10 @@ def round_trips(bench: Bench) -> Finding:
     bench.latency = statistics.median(seconds)
     network = _connect_seconds(bench)
     measured = {"median_seconds": round(bench.latency, 5), "tcp_connect_seconds": round(network, 5)}
-    detail = f"QoS 1 both ways, a round trip takes {bench.latency * 1000:.1f} ms (median of {TRIPS})"
+    detail = f"QoS 1 both ways, a round trip takes {bench.latency * 1000:.1f} ms (median of {ROUND_TRIPS})"
     if qos != 1:
         return Finding("messages", "missing", f"delivered at QoS {qos} instead of 1", measured=measured)
-    if bench.latency > 4 * network + SLOW_ANSWER:
+    if bench.latency > 4 * network + SLOW_BROKER_DELAY:
         return Finding(
             "messages",
             "limited",
@@ -63,12 +63,14 @@ def round_trips(bench: Bench) -> Finding:
     return Finding("messages", "ok", detail, measured=measured)
 
 
-def _passed(speaker: Probe, listener: Probe, topic: str, number: int, wait: float) -> list[Heard]:
+def _send_and_receive(
+    speaker: Probe, listener: Probe, topic: str, number: int, wait: float
+) -> list[ReceivedMessage]:
     speaker.publish(topic, number.to_bytes(4, "big"))
     return listener.hear(1, wait)
 
 
-def _connect_seconds(bench: Bench) -> float:
+def _connect_seconds(bench: TestBench) -> float:
     """One round trip of the network, without the broker's program."""
     address = bench.settings.address
     times = []
@@ -82,7 +84,7 @@ def _connect_seconds(bench: Bench) -> float:
     return min(times)
 
 
-def retained(bench: Bench) -> Finding:
+def retained(bench: TestBench) -> Finding:
     """Models, births, the open round: all that a late edge must find is retained."""
     effect = "edges that connect later find neither model nor round"
     remedy = "mosquitto.conf: retain_available true"
@@ -117,7 +119,7 @@ def retained(bench: Bench) -> Finding:
     return Finding("retain", "ok", "stored, delivered, cleared by an empty message")
 
 
-def wildcards(bench: Bench) -> Finding:
+def wildcards(bench: TestBench) -> Finding:
     """``+`` and ``#``: how the aggregator hears edges that it does not know yet."""
     effect = "the aggregator receives nothing from edges"
     if not bench.announced.wildcards_available:
@@ -135,7 +137,7 @@ def wildcards(bench: Bench) -> Finding:
     return Finding("wildcards", "ok", "+ and #")
 
 
-def foreign_only(bench: Bench) -> Finding:
+def no_local(bench: TestBench) -> Finding:
     """No Local and Retain As Published (MQTT 5, 3.8.3.1): how the aggregator sees who else writes to its topics."""
     effect = "the aggregator receives its own messages"
     with bench.probe() as aggregator, bench.probe(second=True) as other:
@@ -147,7 +149,7 @@ def foreign_only(bench: Bench) -> Finding:
             bench.retain(other, "own", b"foreign")
         else:
             other.say(bench.topic("own"), b"foreign")
-        heard = hear_until_quiet(aggregator, 3, bench.quiet)
+        heard = receive_until_idle(aggregator, 3, bench.quiet)
     if any(each.payload == b"own" for each in heard):
         return Finding("no-local", "limited", "a client receives its own messages", effect)
     foreign = [each for each in heard if each.payload == b"foreign"]
@@ -163,7 +165,7 @@ def foreign_only(bench: Bench) -> Finding:
     return Finding("no-local", "ok", "own messages are not delivered, the retain flag is passed on")
 
 
-def shared(bench: Bench) -> Finding:
+def shared_subscriptions(bench: TestBench) -> Finding:
     """``$share``: each request for a prediction goes to one predictor."""
     effect = "predictions only from an edge that is named (predict --client)"
     if not bench.announced.shared_available:
@@ -176,7 +178,7 @@ def shared(bench: Bench) -> Finding:
             code = each.subscribe([name])[0]
             if code >= FAILURE:
                 return Finding("shared", "limited", f"$share was refused (0x{code:02x})", effect)
-        wanted = [number.to_bytes(2, "big") for number in range(SHARED)]
+        wanted = [number.to_bytes(2, "big") for number in range(SHARED_REQUESTS)]
         heard: list[list[bytes]] = [[], []]
         for number, payload in enumerate(wanted, 1):
             one.say(bench.topic("shared"), payload)
@@ -184,26 +186,31 @@ def shared(bench: Bench) -> Finding:
             deadline = time.monotonic() + bench.quiet
             while sum(map(len, heard)) < number and time.monotonic() < deadline:
                 for probe, mine in zip((one, two), heard, strict=True):
-                    mine += [each.payload for each in probe.hear(1, POLL)]
+                    mine += [each.payload for each in probe.hear(1, POLL_TIMEOUT)]
         for probe, mine in zip((one, two), heard, strict=True):
-            mine += [each.payload for each in hear_until_quiet(probe, SHARED, bench.quiet)]
+            mine += [each.payload for each in receive_until_idle(probe, SHARED_REQUESTS, bench.quiet)]
     counts = [len(each) for each in heard]
-    measured = {"first": counts[0], "second": counts[1], "sent": SHARED}
+    measured = {"first": counts[0], "second": counts[1], "sent": SHARED_REQUESTS}
     if sorted(heard[0] + heard[1]) == wanted:
         shares = " and ".join(map(str, counts))
         return Finding(
-            "shared", "ok", f"two predictors received {shares} of {SHARED} requests", measured=measured
+            "shared",
+            "ok",
+            f"two predictors received {shares} of {SHARED_REQUESTS} requests",
+            measured=measured,
         )
-    if sum(counts) > SHARED:
+    if sum(counts) > SHARED_REQUESTS:
         what = "requests are answered more than once"
     elif sum(counts):
         what = "requests are lost, and repeated after 5 s"
     else:
         what = effect
-    return Finding("shared", "limited", f"{counts} of {SHARED} requests arrived", what, measured=measured)
+    return Finding(
+        "shared", "limited", f"{counts} of {SHARED_REQUESTS} requests arrived", what, measured=measured
+    )
 
 
-def wills(bench: Bench) -> Finding:
+def wills(bench: TestBench) -> Finding:
     """Retained wills: how a lost edge, or a lost aggregator, is noticed before its deadline."""
     if not bench.announced.retain_available:
         return Finding("wills", "untested", "retained wills need retain", essential=False)
@@ -231,7 +238,7 @@ def wills(bench: Bench) -> Finding:
             "clients that connect later take lost edges for online",
             measured=measured,
         )
-    if seconds > LATE_WILL:
+    if seconds > MAX_WILL_DELAY:
         return Finding(
             "wills", "limited", f"{seconds:.1f} s after the connection was cut", effect, measured=measured
         )
@@ -243,32 +250,35 @@ def wills(bench: Bench) -> Finding:
     )
 
 
-def expiry(bench: Bench) -> Finding:
+def expiry(bench: TestBench) -> Finding:
     """Message expiry: nobody answers a request whose asker has gone."""
     if not bench.announced.retain_available:
         return Finding("expiry", "untested", "can only be tested with retained messages", essential=False)
     effect = "prediction requests are answered long after their askers have left"
     topic = bench.topic("expiry")
     with bench.probe() as speaker:
-        bench.retain(speaker, "expiry", b"short-lived", expiry=EXPIRY)
+        bench.retain(speaker, "expiry", b"short-lived", expiry=EXPIRY_SECONDS)
         told = time.monotonic()
         with bench.probe(second=True) as early:
             early.subscribe([topic])
             heard = early.hear(1, bench.wait)
-        time.sleep(max(0.0, told + EXPIRY + 1.1 - time.monotonic()))  # brokers count whole seconds
+        time.sleep(max(0.0, told + EXPIRY_SECONDS + 1.1 - time.monotonic()))  # brokers count whole seconds
         with bench.probe(second=True) as late:
             late.subscribe([topic])
             stale = late.hear(1, bench.quiet)
     if stale:
         return Finding(
-            "expiry", "limited", f"a message that expires after {EXPIRY} s was delivered later", effect
+            "expiry",
+            "limited",
+            f"a message that expires after {EXPIRY_SECONDS} s was delivered later",
+            effect,
         )
     if heard and heard[0].expiry is None:
         return Finding("expiry", "ok", "messages expire; the remaining time is not passed on")
     return Finding("expiry", "ok", "messages expire, and the remaining time is passed on")
 
 
-def answers(bench: Bench) -> Finding:
+def response_topics(bench: TestBench) -> Finding:
     """Response Topic and Correlation Data pass from asker to edge."""
     correlation = bytes(range(16))
     with bench.probe() as edge, bench.probe(second=True) as asker:

@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 
 Verdict = Literal["ok", "limited", "missing", "untested"]
 
-WIDTH: Final = 9
-NAMES: Final = 17
+VERDICT_WIDTH: Final = 9
+NAME_WIDTH: Final = 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Finding:
     def line(self) -> str:
         effect = f"; {self.effect}" if self.effect else ""
         remedy = f" [{self.remedy}]" if self.remedy else ""
-        return f"{self.verdict:<{WIDTH}}{self.name:<{NAMES}}{self.detail}{effect}{remedy}"
+        return f"{self.verdict:<{VERDICT_WIDTH}}{self.name:<{NAME_WIDTH}}{self.detail}{effect}{remedy}"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -44,7 +44,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DoctorReport:
     """All findings about ``broker`` (its URL)."""
 
     broker: str

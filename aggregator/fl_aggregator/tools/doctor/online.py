@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator.tools.doctor.findings import Finding
-from fl_aggregator.tools.remote.observer import Observer, age
-from fl_shared.cli.broker_access import BrokerReach
+from fl_aggregator.tools.remote.observer import Observer, status_age
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT, LIVE_WAIT
+from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT, STATUS_WAIT
 
 MAX_SKEW: Final = 2.0
 
@@ -25,19 +25,19 @@ class RunStatus:
     is_online: bool
 
 
-def look(reach: BrokerReach) -> RunStatus:
+def check_online(reach: BrokerAccess) -> RunStatus:
     """Raises ``BrokerUnreachable`` or ``BrokerRefused``, with the reason, if it cannot connect."""
     begun = time.monotonic()
     with Observer(reach) as run:
-        found = _connected(reach, time.monotonic() - begun)
+        found = _connection_finding(reach, time.monotonic() - begun)
         try:
             _wait(run)
         except UserError as error:
             return RunStatus(found, Finding("run", "untested", str(error), essential=False), is_online=False)
-        return RunStatus(found, _run(run), run.is_online)
+        return RunStatus(found, _run_finding(run), run.is_online)
 
 
-def _connected(reach: BrokerReach, seconds: float) -> Finding:
+def _connection_finding(reach: BrokerAccess, seconds: float) -> Finding:
     address = reach.address
     measured = {"seconds": round(seconds, 4), "encrypted": address.is_encrypted}
     account = "no account"
@@ -63,10 +63,10 @@ def _connected(reach: BrokerReach, seconds: float) -> Finding:
 def _wait(run: Observer) -> None:
     """Until it is known whether a run is online, and if one is, until it has said something."""
     if run.wait_for(lambda: run.subscribed, ANSWER_WAIT) and run.wait_for(lambda: run.is_online, BIRTH_WAIT):
-        run.wait_for(lambda: run.live_at is not None, LIVE_WAIT)
+        run.wait_for(lambda: run.live_at is not None, STATUS_WAIT)
 
 
-def _run(run: Observer) -> Finding:
+def _run_finding(run: Observer) -> Finding:
     born, status = run.born, run.status
     if born is None or born.state == "offline":
         return Finding("run", "ok", "none is online")
@@ -75,14 +75,14 @@ def _run(run: Observer) -> Finding:
             "run",
             "limited",
             f"{born.run} is marked online but publishes nothing",
-            f"the next aggregator waits {LIVE_WAIT:g} s, then takes over",
+            f"the next aggregator waits {STATUS_WAIT:g} s, then takes over",
         )
-    return _clock(status)
+    return _clock_finding(status)
 
 
-def _clock(status: m.Status) -> Finding:
+def _clock_finding(status: m.Status) -> Finding:
     """A live status was written a moment ago, by the aggregator's clock."""
-    skew = age(status)
+    skew = status_age(status)
     measured = {"run": status.run, "clock_skew_seconds": round(skew, 3)}
     side = "behind" if skew > 0 else "ahead"
     detail = f"{status.run} is online ({status.phase}); its clock is {abs(skew):.1f} s {side}"

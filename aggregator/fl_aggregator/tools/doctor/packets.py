@@ -6,31 +6,31 @@ import os
 import time
 from typing import Final
 
-from fl_aggregator.tools.doctor.bench import Bench
+from fl_aggregator.tools.doctor.bench import TestBench
 from fl_aggregator.tools.doctor.findings import Finding, Verdict
-from fl_shared.mqtt.events import LARGEST_PACKET
-from fl_shared.mqtt.outbox import WINDOW, Publish
+from fl_shared.mqtt.events import MAX_MQTT_PACKET
+from fl_shared.mqtt.outbox import ACK_WINDOW, Publish
 from fl_shared.mqtt.paho.probe_results import ProbeFailed
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.limits import INLINE_HEAD, INLINE_LIMIT
+from fl_shared.protocol.limits import INLINE_LIMIT, INLINE_OVERHEAD
 from fl_shared.system.text import limit_text
 
-CHUNK: Final = 2**20 + 2**10
+CHUNK_PACKET: Final = 2**20 + 2**10
 """Bytes of a packet with a chunk of the default size."""
-WHOLE: Final = INLINE_LIMIT + INLINE_HEAD
+INLINE_UPDATE_PACKET: Final = INLINE_LIMIT + INLINE_OVERHEAD
 """Bytes of a packet with the largest update that is sent whole."""
-SMALLEST: Final = 8 * 2**10
+MIN_PACKET: Final = 8 * 2**10
 """Bytes of a packet below which the announcement of a round of a hundred edges has no room."""
-PATIENCE: Final = 60.0
+MAX_PACKET_SECONDS: Final = 60.0
 """Seconds that a packet may take: one that would take longer is left out."""
-SLOWEST: Final = 100_000
+MIN_RATE: Final = 100_000
 """Bytes a second that are waited for while nothing is known; below that, chunks time out before they come."""
 SIZE_REMEDY: Final = "mosquitto.conf: max_packet_size 67108864, no message_size_limit"
 WEBSOCKET_REMEDY: Final = "mosquitto.conf: websockets_headers_size 65535"
 """2.0 sends as many bytes of a WebSocket (4,096 unless told) every tenth of a second, see its issue 2252."""
 
 
-def limits(bench: Bench) -> Finding:
+def limits(bench: TestBench) -> Finding:
     """What CONNACK says; what it says of retain, wildcards and ``$share`` is told where they are tried."""
     announced, keepalive = bench.announced, bench.settings.keepalive
     receive = announced.receive_maximum or 65_535
@@ -62,9 +62,9 @@ def limits(bench: Bench) -> Finding:
             measured=measured,
         )
     effects, remedies = [], []
-    if receive < WINDOW:
-        effects.append(f"only {receive} messages are sent at once instead of {WINDOW}, which is slower")
-        remedies.append(f"max_inflight_messages {WINDOW}")
+    if receive < ACK_WINDOW:
+        effects.append(f"only {receive} messages are sent at once instead of {ACK_WINDOW}, which is slower")
+        remedies.append(f"max_inflight_messages {ACK_WINDOW}")
     if announced.server_keep_alive is not None and announced.server_keep_alive != keepalive:
         effects.append(
             f"a silent loss is noticed after up to {1.5 * announced.server_keep_alive:g} s, regardless of --keepalive"
@@ -80,23 +80,23 @@ def limits(bench: Bench) -> Finding:
     )
 
 
-def packets(bench: Bench) -> Finding:
+def packets(bench: TestBench) -> Finding:
     """Chunks of 1 MiB, updates that are sent whole, and the largest packet that is announced (or that we ever send)."""
     announced = bench.announced.maximum_packet_size
-    limit = min(announced or LARGEST_PACKET, m.MAX_PACKET)
+    limit = min(announced or MAX_MQTT_PACKET, m.MAX_PACKET)
     seconds: dict[int, float] = {}
     lost: int | None = None
-    for size in sorted({min(limit, each) for each in (CHUNK, WHOLE, m.MAX_PACKET)}):
-        if bench.rate is not None and 3 * size / bench.rate > PATIENCE:
+    for size in sorted({min(limit, each) for each in (CHUNK_PACKET, INLINE_UPDATE_PACKET, m.MAX_PACKET)}):
+        if bench.rate is not None and 3 * size / bench.rate > MAX_PACKET_SECONDS:
             break
-        if not _try(bench, size, seconds):
+        if not _try_packet(bench, size, seconds):
             lost = size
             break
     if not seconds:
-        size = min(limit, CHUNK)
-        while not seconds and size > SMALLEST:
+        size = min(limit, CHUNK_PACKET)
+        while not seconds and size > MIN_PACKET:
             size //= 2
-            _try(bench, size, seconds)
+            _try_packet(bench, size, seconds)
     bench.largest = max(seconds, default=0)
     detail = (
         ", ".join(f"{limit_text(size)} in {took * 1000:.0f} ms" for size, took in seconds.items())
@@ -105,12 +105,12 @@ def packets(bench: Bench) -> Finding:
     if announced is not None:
         detail += f"; {limit_text(announced)} announced"
     remedy = SIZE_REMEDY
-    if bench.rate is not None and bench.rate < SLOWEST:
+    if bench.rate is not None and bench.rate < MIN_RATE:
         verdict: Verdict = "missing"
         effect = f"{limit_text(round(bench.rate))} per second: chunks of models and updates time out before they arrive"
         remedy = WEBSOCKET_REMEDY if bench.settings.address.is_websocket else "a faster network"
     else:
-        verdict, effect = _judged(bench.largest, lost)
+        verdict, effect = _size_verdict(bench.largest, lost)
     measured = {
         "announced": announced,
         "largest": bench.largest,
@@ -127,15 +127,15 @@ def packets(bench: Bench) -> Finding:
     )
 
 
-def _judged(largest: int, lost: int | None) -> tuple[Verdict, str]:
+def _size_verdict(largest: int, lost: int | None) -> tuple[Verdict, str]:
     """``lost``: bytes of a packet that the broker had not said it would not take."""
-    if largest < SMALLEST:
-        return "missing", f"a round's announcement needs {limit_text(SMALLEST)}"
-    if lost is not None and lost <= WHOLE:
+    if largest < MIN_PACKET:
+        return "missing", f"a round's announcement needs {limit_text(MIN_PACKET)}"
+    if lost is not None and lost <= INLINE_UPDATE_PACKET:
         return "missing", "the broker does not announce its limit: models and updates never arrive"
     if lost is not None:
         return "limited", "keep --chunk at 4 MiB or less, for fl-edge too"
-    if largest < CHUNK:
+    if largest < CHUNK_PACKET:
         effect = f"models and updates travel in chunks of {limit_text(largest - 2**10)}: more messages"
         return "limited", effect + (
             ", rounds of hundreds of edges cannot be announced" if largest < 2**16 else ""
@@ -143,12 +143,12 @@ def _judged(largest: int, lost: int | None) -> tuple[Verdict, str]:
     return "ok", ""
 
 
-def _try(bench: Bench, size: int, seconds: dict[int, float]) -> bool:
+def _try_packet(bench: TestBench, size: int, seconds: dict[int, float]) -> bool:
     """Whether a packet of ``size`` bytes comes from one client to another; if so, in how many ``seconds``."""
     topic = bench.topic("large")
     overhead = Publish(topic, bytes(size), 1, retain=False).checked_size() - size
     payload = os.urandom(size - overhead)
-    wait = bench.wait + (size / SLOWEST if bench.rate is None else 3 * size / bench.rate)
+    wait = bench.wait + (size / MIN_RATE if bench.rate is None else 3 * size / bench.rate)
     try:
         with bench.probe() as listener, bench.probe(second=True) as speaker:
             listener.subscribe([topic])

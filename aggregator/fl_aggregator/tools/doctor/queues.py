@@ -5,47 +5,51 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from fl_aggregator.tools.doctor.bench import WINDOW, Bench, hear_until_quiet, seconds_since
+from fl_aggregator.tools.doctor.bench import PROBE_WINDOW, TestBench, receive_until_idle, seconds_since
 from fl_aggregator.tools.doctor.findings import Finding
 from fl_shared.mqtt.paho.probe import Probe
 from fl_shared.mqtt.paho.probe_results import FAILURE
 from fl_shared.system.text import limit_text
 
-PATIENCE: Final = 60.0
+MAX_BURSTS_SECONDS: Final = 60.0
 """Seconds that all bursts together may take."""
-BURSTS: Final = 100
-LOSSES_ENOUGH: Final = 3
+MAX_BURSTS: Final = 100
+MAX_LOSSY_BURSTS: Final = 3
 LARGE_CHUNK: Final = 2**18
 """Bytes: 64 of them are the 16 MiB that are granted at once (protocol, 6.2)."""
-BACKLOG: Final = 8
+BACKLOG_CHUNKS: Final = 8
 """Retained chunks of a model that an edge asks for at once."""
 BACKLOG_CHUNK: Final = 2**16
 QUEUE_REMEDY: Final = "mosquitto.conf: max_queued_messages 1000 (or more), max_queued_bytes 0"
 
 
-def bursts(bench: Bench) -> Finding:
+def bursts(bench: TestBench) -> Finding:
     """As many chunks as are granted at once, at a reader that acknowledges none until all were sent."""
     came: list[int] = []
     refusals = 0
     begun = time.monotonic()
     with bench.probe(holds_acks=True) as reader, bench.probe(second=True) as writer:
         reader.subscribe([bench.topic("burst")])
-        while len(came) < BURSTS and time.monotonic() < begun + PATIENCE:
-            arrived, refused = _burst(bench, reader, writer, len(came), 64)
+        while len(came) < MAX_BURSTS and time.monotonic() < begun + MAX_BURSTS_SECONDS:
+            arrived, refused = _send_burst(bench, reader, writer, len(came), 64)
             came.append(arrived)
             refusals += refused
-            if sum(each < WINDOW for each in came) >= LOSSES_ENOUGH:
+            if sum(each < PROBE_WINDOW for each in came) >= MAX_LOSSY_BURSTS:
                 break
         small = seconds_since(begun)
         large = None
         size = min(LARGE_CHUNK, (bench.largest or 0) - 2**10)
-        if bench.rate is not None and size >= 64 and 3 * WINDOW * size / bench.rate < PATIENCE:
-            expected = 3 * WINDOW * size / bench.rate
-            large, refused = _burst(bench, reader, writer, BURSTS, size, expected)
+        if (
+            bench.rate is not None
+            and size >= 64
+            and 3 * PROBE_WINDOW * size / bench.rate < MAX_BURSTS_SECONDS
+        ):
+            expected = 3 * PROBE_WINDOW * size / bench.rate
+            large, refused = _send_burst(bench, reader, writer, MAX_BURSTS, size, expected)
             refusals += refused
     measured = {
         "bursts": len(came),
-        "sent": WINDOW * len(came),
+        "sent": PROBE_WINDOW * len(came),
         "came": sum(came),
         "fewest": min(came),
         "seconds": small,
@@ -53,10 +57,10 @@ def bursts(bench: Bench) -> Finding:
         "large_came": large,
         "refused": refusals,
     }
-    detail = f"{sum(came):,} of {WINDOW * len(came):,} arrived in bursts of {WINDOW}"
+    detail = f"{sum(came):,} of {PROBE_WINDOW * len(came):,} arrived in bursts of {PROBE_WINDOW}"
     if large is not None:
-        detail += f", {large} of {WINDOW} of {limit_text(size)} each"
-    lost = min(came) < WINDOW or (large is not None and large < WINDOW)
+        detail += f", {large} of {PROBE_WINDOW} of {limit_text(size)} each"
+    lost = min(came) < PROBE_WINDOW or (large is not None and large < PROBE_WINDOW)
     if not lost:
         return Finding("bursts", "ok", detail, measured=measured)
     silently = "" if refusals else " (each was acknowledged)"
@@ -79,44 +83,48 @@ def bursts(bench: Bench) -> Finding:
     )
 
 
-def _burst(
-    bench: Bench, reader: Probe, writer: Probe, number: int, size: int, expected: float = 0.0
+def _send_burst(
+    bench: TestBench, reader: Probe, writer: Probe, number: int, size: int, expected: float = 0.0
 ) -> tuple[int, int]:
     """(how many of ``size`` bytes came, how many were refused). ``number`` tells them from those before."""
     payloads = [
-        number.to_bytes(4, "big") + index.to_bytes(4, "big") + bytes(size - 8) for index in range(WINDOW)
+        number.to_bytes(4, "big") + index.to_bytes(4, "big") + bytes(size - 8)
+        for index in range(PROBE_WINDOW)
     ]
     reader.hold_acks()
     mids = [writer.publish(bench.topic("burst"), payload) for payload in payloads]
     refused = sum(code >= FAILURE for code in writer.acknowledged(mids, bench.wait + expected))
     reader.acknowledge_all()
-    heard = hear_until_quiet(reader, WINDOW - refused, max(1.0, bench.quiet) + expected / 4)
+    heard = receive_until_idle(reader, PROBE_WINDOW - refused, max(1.0, bench.quiet) + expected / 4)
     return len({each.payload for each in heard} & set(payloads)), refused
 
 
-def backlog(bench: Bench) -> Finding:
+def backlog(bench: TestBench) -> Finding:
     """A window of a model's retained chunks, asked for by one SUBSCRIBE and taken slowly."""
     if not bench.announced.retain_available:
         return Finding("model windows", "untested", "they need retain", essential=False)
     size = max(16, min(BACKLOG_CHUNK, (bench.largest or BACKLOG_CHUNK) - 2**10))
-    patience = bench.quiet + (0.0 if bench.rate is None else 2 * BACKLOG * size / bench.rate)
-    leaves = [f"chunk{number}" for number in range(BACKLOG)]
+    patience = bench.quiet + (0.0 if bench.rate is None else 2 * BACKLOG_CHUNKS * size / bench.rate)
+    leaves = [f"chunk{number}" for number in range(BACKLOG_CHUNKS)]
     with bench.probe() as speaker:
         for leaf in leaves:
             bench.retain(speaker, leaf, bytes(size))
         with bench.probe(second=True, holds_acks=True) as reader:
             codes = reader.subscribe([bench.topic(leaf) for leaf in leaves])
-            heard = hear_until_quiet(reader, BACKLOG, patience)
+            heard = receive_until_idle(reader, BACKLOG_CHUNKS, patience)
             reader.acknowledge_all()
-            heard += hear_until_quiet(reader, BACKLOG - len(heard), max(1.0, patience))
+            heard += receive_until_idle(reader, BACKLOG_CHUNKS - len(heard), max(1.0, patience))
     came = len({each.topic for each in heard})
-    measured = {"asked": BACKLOG, "came": came}
-    detail = f"{came} of {BACKLOG} retained chunks arrived after one SUBSCRIBE"
-    if len(codes) != BACKLOG or max(codes) >= FAILURE:
+    measured = {"asked": BACKLOG_CHUNKS, "came": came}
+    detail = f"{came} of {BACKLOG_CHUNKS} retained chunks arrived after one SUBSCRIBE"
+    if len(codes) != BACKLOG_CHUNKS or max(codes) >= FAILURE:
         return Finding(
-            "model windows", "missing", f"{BACKLOG} filters in one SUBSCRIBE are refused", measured=measured
+            "model windows",
+            "missing",
+            f"{BACKLOG_CHUNKS} filters in one SUBSCRIBE are refused",
+            measured=measured,
         )
-    if came == BACKLOG:
+    if came == BACKLOG_CHUNKS:
         return Finding("model windows", "ok", detail, measured=measured)
     return Finding(
         "model windows",

@@ -9,20 +9,22 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from fl_aggregator.tools.doctor.bench import Bench
+from fl_aggregator.tools.doctor.bench import TestBench
 from fl_aggregator.tools.doctor.findings import Finding
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt.events import MAX_FILTERS
 from fl_shared.mqtt.paho.probe import Probe
 from fl_shared.mqtt.paho.probe_results import FAILURE, ProbeFailed
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channel, Channels
 
-FAR_ROUND: Final = 10**15
+UNUSED_ROUND: Final = 10**15
 """No run comes so far."""
 
 
-def of_account(bench: Bench, reach: BrokerReach, is_online: bool, channels: Channels = CHANNELS) -> Finding:
+def account_rights(
+    bench: TestBench, reach: BrokerAccess, is_online: bool, channels: Channels = CHANNELS
+) -> Finding:
     """Whether it may be a run's aggregator: whether it may read and write what ``channels`` asks of one."""
     kit = reach.kit
     if kit is not None and "aggregator" not in kit.roles:
@@ -37,7 +39,7 @@ def of_account(bench: Bench, reach: BrokerReach, is_online: bool, channels: Chan
         return Finding(
             "rights", "untested", "a run is online, and its topics are left alone", essential=False
         )
-    unwritten, silent = _try(bench, channels)
+    unwritten, silent = _try_topics(bench, channels)
     forbidden = [f"write {_filter(bench, row)}" for row in unwritten if row.sender != "edge"]
     forbidden += [f"read {_filter(bench, row)}" for row in silent]
     measured = {"forbidden": forbidden}
@@ -74,7 +76,7 @@ def of_account(bench: Bench, reach: BrokerReach, is_online: bool, channels: Chan
 
 def topics_to_try(channels: Channels, nobody: str) -> dict[Channel, t.Topic]:
     """A topic of each channel that an aggregator reads or writes, which no run uses; ``nobody``: 12 hex digits."""
-    values = {"client": nobody, "asker": nobody, "digest12": nobody, "round": FAR_ROUND, "index": 0}
+    values = {"client": nobody, "asker": nobody, "digest12": nobody, "round": UNUSED_ROUND, "index": 0}
     return {
         row: row.topic(**{name: values[name] for name in t.fields_of(row.topic)})
         for row in channels.rows
@@ -82,7 +84,7 @@ def topics_to_try(channels: Channels, nobody: str) -> dict[Channel, t.Topic]:
     }
 
 
-def _try(bench: Bench, channels: Channels) -> tuple[list[Channel], list[Channel]]:
+def _try_topics(bench: TestBench, channels: Channels) -> tuple[list[Channel], list[Channel]]:
     """What could not be written, and what was written and did not come, though an aggregator reads it."""
     topics = {
         row: t.build(bench.prefix, topic)
@@ -95,11 +97,11 @@ def _try(bench: Bench, channels: Channels) -> tuple[list[Channel], list[Channel]
             listener.subscribe(filters[start : start + MAX_FILTERS])
         unwritten = [row for row, topic in topics.items() if not _may_write(bench, topic)]
         wanted = {topics[row] for row in readable if row not in unwritten}
-        heard = _heard(bench, listener, wanted)
+        heard = _received_topics(bench, listener, wanted)
     return unwritten, [row for row in readable if topics[row] in wanted - heard]
 
 
-def _may_write(bench: Bench, topic: str) -> bool:
+def _may_write(bench: TestBench, topic: str) -> bool:
     """On a connection of its own, since some brokers end it instead of answering no."""
     try:
         with bench.probe(second=True) as speaker:
@@ -108,7 +110,7 @@ def _may_write(bench: Bench, topic: str) -> bool:
         return False
 
 
-def _heard(bench: Bench, listener: Probe, wanted: set[str]) -> set[str]:
+def _received_topics(bench: TestBench, listener: Probe, wanted: set[str]) -> set[str]:
     heard: set[str] = set()
     while not wanted <= heard:
         messages = listener.hear(1, bench.quiet)
@@ -119,5 +121,5 @@ def _heard(bench: Bench, listener: Probe, wanted: set[str]) -> set[str]:
     return heard
 
 
-def _filter(bench: Bench, row: Channel) -> str:
+def _filter(bench: TestBench, row: Channel) -> str:
     return t.filter_of(bench.prefix, row.topic)

@@ -19,14 +19,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from fl_shared.errors import UserError
 from fl_shared.protocol import topics
-from fl_shared.protocol.topics import CLIENT, GROUP, valid_client
-from fl_shared.security.kit import Role
+from fl_shared.protocol.topics import CLIENT_PATTERN, GROUP_PATTERN, valid_client
+from fl_shared.security.kit import AccountRole
 from fl_shared.system.files import write_private
 
-FILE: Final = "accounts.json"
+FILE_NAME: Final = "accounts.json"
 AGGREGATOR: Final = "aggregator"
 OPERATOR: Final = topics.OPERATOR
-RESERVED: Final = (AGGREGATOR, OPERATOR)
+RESERVED_NAMES: Final = (AGGREGATOR, OPERATOR)
 HASH_ROUNDS: Final = 101
 """As mosquitto_passwd has it. Passwords are 192 random bits, which no number of rounds makes harder to guess."""
 
@@ -40,8 +40,8 @@ class _Frozen(BaseModel):
 class Account(_Frozen):
     """``serial`` (hexadecimal) of its certificate, or ``password``, as the broker's password file has it."""
 
-    name: Annotated[str, Field(pattern=f"^{CLIENT}$")]
-    roles: tuple[Role, ...]
+    name: Annotated[str, Field(pattern=f"^{CLIENT_PATTERN}$")]
+    roles: tuple[AccountRole, ...]
     issued: AwareDatetime
     pending: bool
     serial: Serial | None = None
@@ -50,12 +50,12 @@ class Account(_Frozen):
     @property
     def kit_file(self) -> str:
         """The name of its kit's file."""
-        if self.name in RESERVED:
+        if self.name in RESERVED_NAMES:
             return f"{self.name}.zip"
         return f"{'asker' if 'asker' in self.roles else 'edge'}-{self.name}.zip"
 
 
-class Revoked(_Frozen):
+class RevokedCertificate(_Frozen):
     """A certificate that is valid no more."""
 
     name: str
@@ -83,7 +83,7 @@ class BrokerLocation(_Frozen):
         return f"mqtts://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
-class Register(_Frozen):
+class AccountRegister(_Frozen):
     """Immutable: each change gives another one, for `write`. ``settled``: all other files are as it says.
 
     ``predict_group``: the secret of those who predict (`fl_shared.security.kit.Kit`).
@@ -92,15 +92,15 @@ class Register(_Frozen):
     format: Literal[1] = 1
     settled: bool = False
     place: BrokerLocation
-    predict_group: Annotated[str, Field(pattern=f"^{GROUP}$")]
+    predict_group: Annotated[str, Field(pattern=f"^{GROUP_PATTERN}$")]
     accounts: tuple[Account, ...] = ()
     broker_serial: Serial | None = None
-    revoked: tuple[Revoked, ...] = ()
+    revoked: tuple[RevokedCertificate, ...] = ()
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:
         """That of ``directory``, null if there is none. Raises ``UserError``."""
-        path = directory / FILE
+        path = directory / FILE_NAME
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
@@ -115,7 +115,9 @@ class Register(_Frozen):
             ) from None
 
     def write(self, directory: Path) -> None:
-        write_private(directory / FILE, self.model_dump_json(indent=1, exclude_none=True).encode() + b"\n")
+        write_private(
+            directory / FILE_NAME, self.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
+        )
 
     def find(self, name: str) -> Account | None:
         return next((one for one in self.accounts if one.name == name), None)
@@ -124,56 +126,58 @@ class Register(_Frozen):
     def pending(self) -> list[Account]:
         return [one for one in self.accounts if one.pending]
 
-    def with_accounts(self, accounts: Iterable[Account], now: datetime) -> Register:
+    def with_accounts(self, accounts: Iterable[Account], now: datetime) -> AccountRegister:
         """With these, in the place of those of the same names, whose certificates are then revoked."""
         changed = {one.name: one for one in accounts}
         gone = [one for one in self.accounts if one.name in changed]
         kept = [one for one in self.accounts if one.name not in changed]
-        ordered = sorted([*kept, *changed.values()], key=_order)
+        ordered = sorted([*kept, *changed.values()], key=_sort_key)
         return self._changed(accounts=tuple(ordered), revoked=self._revoking(gone, now))
 
-    def without(self, names: Iterable[str], now: datetime) -> Register:
+    def without(self, names: Iterable[str], now: datetime) -> AccountRegister:
         leaving = set(names)
         gone = [one for one in self.accounts if one.name in leaving]
         kept = tuple(one for one in self.accounts if one.name not in leaving)
         return self._changed(accounts=kept, revoked=self._revoking(gone, now))
 
-    def with_kits(self, accounts: Iterable[Account]) -> Register:
+    def with_kits(self, accounts: Iterable[Account]) -> AccountRegister:
         """These, which are there already, have their kits."""
         done = {one.name: one.model_copy(update={"pending": False}) for one in accounts}
         return self.model_copy(update={"accounts": tuple(done.get(one.name, one) for one in self.accounts)})
 
-    def with_broker(self, serial: str, now: datetime) -> Register:
+    def with_broker(self, serial: str, now: datetime) -> AccountRegister:
         """With this certificate for the broker; the one before is revoked."""
         revoked = self.revoked
         if self.broker_serial is not None:
-            revoked += (Revoked(name="the broker", serial=self.broker_serial, when=now),)
+            revoked += (RevokedCertificate(name="the broker", serial=self.broker_serial, when=now),)
         return self._changed(broker_serial=serial, revoked=revoked)
 
-    def with_new_group(self) -> Register:
+    def with_new_group(self) -> AccountRegister:
         """With another share group for those who predict."""
         return self._changed(predict_group=new_group())
 
-    def _changed(self, **values: object) -> Register:
+    def _changed(self, **values: object) -> AccountRegister:
         return self.model_copy(update={**values, "settled": False})
 
-    def _revoking(self, accounts: Iterable[Account], now: datetime) -> tuple[Revoked, ...]:
-        fresh = [Revoked(name=one.name, serial=one.serial, when=now) for one in accounts if one.serial]
+    def _revoking(self, accounts: Iterable[Account], now: datetime) -> tuple[RevokedCertificate, ...]:
+        fresh = [
+            RevokedCertificate(name=one.name, serial=one.serial, when=now) for one in accounts if one.serial
+        ]
         return (*self.revoked, *fresh)
 
 
-def _order(account: Account) -> tuple[bool, bool, int, str]:
+def _sort_key(account: Account) -> tuple[bool, bool, int, str]:
     """The aggregator and the operator first, then edges by number and name, then askers."""
     name = account.name
     number = int(name) if name.isdecimal() else 10**64
-    return (name not in RESERVED, "asker" in account.roles, number, name)
+    return (name not in RESERVED_NAMES, "asker" in account.roles, number, name)
 
 
 def check_name(name: str, option: str) -> str:
     """``name`` if an edge or an asker may be called so. Raises ``UserError``."""
     if not valid_client(name):
         raise UserError(f"{option} {name[:80]!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
-    if name in RESERVED:
+    if name in RESERVED_NAMES:
         raise UserError(f"{option} {name!r}: this name is reserved for the {name}; expected another one")
     return name
 
@@ -187,7 +191,7 @@ def new_password() -> str:
     return secrets.token_urlsafe(24)
 
 
-def hashed(password: str, salt: bytes | None = None) -> str:
+def hash_password(password: str, salt: bytes | None = None) -> str:
     """As a line of Mosquitto's password file has it behind the colon: PBKDF2 with HMAC-SHA-512."""
     salt = secrets.token_bytes(12) if salt is None else salt
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, HASH_ROUNDS)

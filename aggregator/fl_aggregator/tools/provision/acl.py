@@ -16,43 +16,45 @@ from fl_shared.protocol.channels import CHANNELS, Channel, Channels, Side
 
 Access = Literal["read", "write", "readwrite"]
 
-ANY: Final = "+"
+ANY_CLIENT: Final = "+"
 """In the place of a client's id: whoever's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class AclRule:
     """``filter`` is a whole topic filter, with its prefix."""
 
     access: Access
     filter: str
 
 
-def text(accounts: Iterable[Account], prefix: str) -> str:
+def acl_text(accounts: Iterable[Account], prefix: str) -> str:
     """The file for Mosquitto 2.0 and 2.1. Who is not in it may do nothing, and there is nothing for everybody."""
     lines = ["# Made by `fl-aggregator provision`, which rewrites it with each change."]
     for account in accounts:
         lines += ["", f"# {', '.join(account.roles)}", f"user {account.name}"]
-        lines += [f"topic {grant.access} {grant.filter}" for grant in grants(account, prefix)]
+        lines += [f"topic {grant.access} {grant.filter}" for grant in acl_rules(account, prefix)]
     return "\n".join(lines) + "\n"
 
 
-def grants(account: Account, prefix: str, channels: Channels = CHANNELS) -> list[Grant]:
+def acl_rules(account: Account, prefix: str, channels: Channels = CHANNELS) -> list[AclRule]:
     """All that ``account`` may do."""
     roles = account.roles
     if "aggregator" in roles:
-        found = _grants(channels, channels.rows, "aggregator", prefix, ANY)
-        return [*found, Grant("readwrite", t.trials(prefix))]
+        found = _rules_of(channels, channels.rows, "aggregator", prefix, ANY_CLIENT)
+        return [*found, AclRule("readwrite", t.trials(prefix))]
     if "operator" in roles:
-        found = _grants(channels, channels.rows, "operator", prefix, ANY)
-        return [Grant("read", f"{prefix}/#"), *found, Grant("write", t.trials(prefix))]
+        found = _rules_of(channels, channels.rows, "operator", prefix, ANY_CLIENT)
+        return [AclRule("read", f"{prefix}/#"), *found, AclRule("write", t.trials(prefix))]
     if "asker" in roles:
-        return _grants(channels, channels.rows, "asker", prefix, ANY)
+        return _rules_of(channels, channels.rows, "asker", prefix, ANY_CLIENT)
     rows = [row for row in channels.rows if not set(row.roles).isdisjoint(roles)]
-    return _grants(channels, rows, "edge", prefix, account.name)
+    return _rules_of(channels, rows, "edge", prefix, account.name)
 
 
-def _grants(channels: Channels, rows: Iterable[Channel], side: Side, prefix: str, client: str) -> list[Grant]:
+def _rules_of(
+    channels: Channels, rows: Iterable[Channel], side: Side, prefix: str, client: str
+) -> list[AclRule]:
     by_access: dict[Access, list[Channel]] = {"readwrite": [], "write": [], "read": []}
     for row in rows:
         match row.reads(side), row.writes(side):
@@ -63,7 +65,7 @@ def _grants(channels: Channels, rows: Iterable[Channel], side: Side, prefix: str
             case True, False:
                 by_access["read"].append(row)
     return [
-        Grant(access, each)
+        AclRule(access, each)
         for access, allowed in by_access.items()
         for each in _filters(channels, allowed, prefix, client)
     ]

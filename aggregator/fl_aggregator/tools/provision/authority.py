@@ -29,20 +29,20 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fl_aggregator.tools.provision.accounts import Revoked
+from fl_aggregator.tools.provision.accounts import RevokedCertificate
 from fl_shared.errors import UserError
 from fl_shared.security.signatures import Signer
 from fl_shared.system.files import write_private
 
 AUTHORITY_DAYS: Final = 20 * 365
 """Of the CA and its revocation list. An expired list locks everybody out; a new one is made with each change."""
-BEFORE: Final = timedelta(days=1)
+BACKDATING: Final = timedelta(days=1)
 """What is issued now is valid since yesterday: clocks of devices are not right."""
 _FILES: Final = ("ca.key", "signing.key", "sealing.key", "ca.pem")
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedCertificate:
     """A certificate and its key, PEM."""
 
     cert: bytes
@@ -68,12 +68,12 @@ class Authority:
     def create(cls, directory: Path, now: datetime) -> Self:
         """A new one, whose files are then in ``directory``, which must not exist."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name(f"fl-mqtt authority {secrets.token_hex(4)}")
+        name = _common_name(f"fl-mqtt authority {secrets.token_hex(4)}")
         days = timedelta(days=AUTHORITY_DAYS)
         cert = (
             _builder(name, name, key.public_key(), key.public_key(), new_serial(), now, days)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+            .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
             .sign(key, hashes.SHA256())
         )
         made = cls(cert, key, Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
@@ -126,22 +126,22 @@ class Authority:
         """For the sealing key ``public`` (raw, 32 bytes) of an account."""
         return Signer(self.signing.private_bytes_raw()).vouch(account, public)
 
-    def client(self, name: str, serial: int, now: datetime, days: int) -> Issued:
+    def client(self, name: str, serial: int, now: datetime, days: int) -> IssuedCertificate:
         """For an account: its name is the common name, and it may be shown by clients only."""
         return self._issue(name, serial, now, days, ExtendedKeyUsageOID.CLIENT_AUTH, ())
 
-    def broker(self, hosts: Sequence[str], serial: int, now: datetime, days: int) -> Issued:
+    def broker(self, hosts: Sequence[str], serial: int, now: datetime, days: int) -> IssuedCertificate:
         """For the broker at ``hosts``, names or addresses: it may be shown by servers only."""
         return self._issue(hosts[0][:64], serial, now, days, ExtendedKeyUsageOID.SERVER_AUTH, hosts)
 
-    def revocations(self, revoked: Iterable[Revoked], now: datetime) -> bytes:
+    def revocations(self, revoked: Iterable[RevokedCertificate], now: datetime) -> bytes:
         """The list of certificates that are valid no more, PEM."""
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._cert.subject)
-            .last_update(now - BEFORE)
+            .last_update(now - BACKDATING)
             .next_update(self._cert.not_valid_after_utc)
-            .add_extension(_authority_key(self._key.public_key()), critical=False)
+            .add_extension(_authority_key_identifier(self._key.public_key()), critical=False)
             .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
         )
         for one in revoked:
@@ -161,23 +161,29 @@ class Authority:
         days: int,
         purpose: x509.ObjectIdentifier,
         hosts: Sequence[str],
-    ) -> Issued:
+    ) -> IssuedCertificate:
         key = ec.generate_private_key(ec.SECP256R1())
         # A certificate that outlives its authority is valid for nobody.
         span = min(timedelta(days=days), self._cert.not_valid_after_utc - now)
         builder = (
             _builder(
-                _name(name), self._cert.subject, key.public_key(), self._key.public_key(), serial, now, span
+                _common_name(name),
+                self._cert.subject,
+                key.public_key(),
+                self._key.public_key(),
+                serial,
+                now,
+                span,
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(digital_signature=True), critical=True)
+            .add_extension(_key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         )
         if hosts:
-            names = x509.SubjectAlternativeName([_alternative(host) for host in hosts])
+            names = x509.SubjectAlternativeName([_alternative_name(host) for host in hosts])
             builder = builder.add_extension(names, critical=False)
         cert = builder.sign(self._key, hashes.SHA256())
-        return Issued(cert.public_bytes(Encoding.PEM), _pem(key))
+        return IssuedCertificate(cert.public_bytes(Encoding.PEM), _pem(key))
 
     def _write(self, directory: Path) -> None:
         held = (_pem(self._key), _pem(self.signing), _pem(self.sealing), self.pem)
@@ -210,18 +216,18 @@ def _builder(
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(serial)
-        .not_valid_before(now - BEFORE)
+        .not_valid_before(now - BACKDATING)
         .not_valid_after(now + span)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(_authority_key(issuing), critical=False)
+        .add_extension(_authority_key_identifier(issuing), critical=False)
     )
 
 
-def _authority_key(public: ec.EllipticCurvePublicKey) -> x509.AuthorityKeyIdentifier:
+def _authority_key_identifier(public: ec.EllipticCurvePublicKey) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(public)
 
 
-def _usage(
+def _key_usage(
     *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
 ) -> x509.KeyUsage:
     return x509.KeyUsage(
@@ -237,11 +243,11 @@ def _usage(
     )
 
 
-def _name(common: str) -> x509.Name:
+def _common_name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _alternative(host: str) -> x509.GeneralName:
+def _alternative_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

@@ -15,25 +15,25 @@ from fl_shared.errors import UserError
 
 if TYPE_CHECKING:
     from fl_aggregator.tools.provision.kits import Provision, ProvisionResult
-    from fl_shared.security.kit import Role
+    from fl_shared.security.kit import AccountRole
 
 Command = Callable[..., Any]
 
-MAX_EDGES: Final = 100_000
-OUT: Final = click.Path(file_okay=False, path_type=Path)
-_HOST: Final = re.compile(
+MAX_KITS: Final = 100_000
+OUT_DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
+_HOST_PATTERN: Final = re.compile(
     r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
 
 
-def _out_and_force(command: Command) -> Command:
+def _output_options(command: Command) -> Command:
     command = click.option("--force", is_flag=True, help="Replace existing kits.")(command)
-    return click.option("--out", type=OUT, default=Path("kits"), help="Directory of the accounts and kits.")(
-        command
-    )
+    return click.option(
+        "--out", type=OUT_DIRECTORY, default=Path("kits"), help="Directory of the accounts and kits."
+    )(command)
 
 
-def _roles(command: Command) -> Command:
+def _role_options(command: Command) -> Command:
     """``train``, ``evaluate``, ``predict``: which edges may."""
     for role, default, what in (
         ("predict", "none", "answer predictions"),
@@ -51,7 +51,7 @@ def _roles(command: Command) -> Command:
     context_settings=shared.CONTEXT,
     epilog="Without a command, it creates everything: --edges N --broker-host HOST.",
 )
-@click.option("--edges", type=click.IntRange(0, MAX_EDGES), default=None, help="Create edges 0 to N-1.")
+@click.option("--edges", type=click.IntRange(0, MAX_KITS), default=None, help="Create edges 0 to N-1.")
 @click.option(
     "--broker-host",
     "broker_host",
@@ -61,7 +61,7 @@ def _roles(command: Command) -> Command:
 )
 @click.option("--broker-port", type=click.IntRange(1, 65_535), default=8883)
 @shared.prefix_option()
-@_roles
+@_role_options
 @click.option(
     "--askers", metavar="WHO", default="none", help="Accounts that may ask for predictions: none, or NAME,…"
 )
@@ -74,7 +74,7 @@ def _roles(command: Command) -> Command:
     show_default="OUT/broker",
     help="Directory where the broker will find its files.",
 )
-@_out_and_force
+@_output_options
 @shared.config_option
 @click.pass_context
 def provision(
@@ -96,7 +96,7 @@ def provision(
     """Create accounts, certificates and kits for edges, and an ACL and a configuration for Mosquitto."""
     if context.invoked_subcommand is not None:
         # What stands before a command would be lost without a word.
-        given = [name for name in context.params if _given(context, name)]
+        given = [name for name in context.params if _is_given(context, name)]
         if given:
             raise UserError(
                 f"--{given[0].replace('_', '-')} before {context.invoked_subcommand}: expected after it"
@@ -114,27 +114,29 @@ def provision(
     from fl_aggregator.tools.provision.accounts import BrokerLocation
 
     place = BrokerLocation(
-        hosts=tuple(_host(host) for host in broker_host),
+        hosts=tuple(_parse_host(host) for host in broker_host),
         port=broker_port,
         prefix=prefix,
         passwords=passwords,
         days=days,
-        broker_dir=_broker_dir(broker_dir),
+        broker_dir=_parse_broker_dir(broker_dir),
     )
-    wanted = _edges([str(number) for number in range(edges)], train, evaluate, predict)
-    for name in _names(askers, "--askers"):
+    wanted = _edge_accounts([str(number) for number in range(edges)], train, evaluate, predict)
+    for name in _parse_names(askers, "--askers"):
         wanted.append((name, ("asker",)))
-    made, done = kits.begin(out, place, wanted, force=force)
-    _say(done)
-    click.echo(f"the authority is in {out / kits.AUTHORITY}: keep it safe, and away from the broker")
+    made, done = kits.create_provision(out, place, wanted, force=force)
+    _print_result(done)
+    click.echo(
+        f"the authority is in {out / kits.AUTHORITY_DIRECTORY}: keep it safe, and away from the broker"
+    )
     click.echo(f"the broker's files are in {made.broker}: docs/operations.md says how to install them")
 
 
 @provision.command(context_settings=shared.CONTEXT)
 @click.argument("names", metavar="ID…", nargs=-1, required=True)
-@_roles
+@_role_options
 @click.option("--asker", is_flag=True, help="Create accounts that only ask for predictions, not edges.")
-@_out_and_force
+@_output_options
 @shared.config_option
 def add(
     names: tuple[str, ...], train: str, evaluate: str, predict: str, asker: bool, out: Path, force: bool
@@ -143,27 +145,27 @@ def add(
     from fl_aggregator.tools.provision import kits
     from fl_aggregator.tools.provision.accounts import check_name
 
-    wanted: list[tuple[str, tuple[Role, ...]]]
+    wanted: list[tuple[str, tuple[AccountRole, ...]]]
     if asker:
         wanted = [(check_name(name, "account"), ("asker",)) for name in names]
     else:
-        wanted = _edges([check_name(name, "edge") for name in names], train, evaluate, predict)
-    with kits.opened(out) as made:
-        _say(made.add(wanted, force=force))
-        _reload(made)
+        wanted = _edge_accounts([check_name(name, "edge") for name in names], train, evaluate, predict)
+    with kits.open_provision(out) as made:
+        _print_result(made.add(wanted, force=force))
+        _print_reload_hint(made)
 
 
 @provision.command(context_settings=shared.CONTEXT)
 @click.argument("names", metavar="ID…", nargs=-1, required=True)
-@click.option("--out", type=OUT, default=Path("kits"), help="Directory of the accounts and kits.")
+@click.option("--out", type=OUT_DIRECTORY, default=Path("kits"), help="Directory of the accounts and kits.")
 @shared.config_option
 def revoke(names: tuple[str, ...], out: Path) -> None:
     """Remove accounts; their kits stop working when the broker has reloaded its files."""
     from fl_aggregator.tools.provision import kits
 
-    with kits.opened(out) as made:
-        _say(made.revoke(names))
-        _reload(made)
+    with kits.open_provision(out) as made:
+        _print_result(made.revoke(names))
+        _print_reload_hint(made)
 
 
 @provision.command(context_settings=shared.CONTEXT)
@@ -176,7 +178,7 @@ def revoke(names: tuple[str, ...], out: Path) -> None:
     is_flag=True,
     help="Renew all accounts and the aggregator's keys, for example after its kit was lost.",
 )
-@_out_and_force
+@_output_options
 @shared.config_option
 def rotate(
     names: tuple[str, ...], aggregator: bool, of_broker: bool, everything: bool, out: Path, force: bool
@@ -189,45 +191,47 @@ def rotate(
         raise UserError("nothing to rotate: expected ID…, --aggregator, --broker or --all")
     if everything and (names or aggregator):
         raise UserError("--all cannot be combined with account names")
-    with kits.opened(out) as made:
+    with kits.open_provision(out) as made:
         chosen = [one.name for one in made.register.accounts] if everything else list(names)
         chosen += [AGGREGATOR] if aggregator else []
         if chosen:
-            _say(made.rotate(chosen, force=force, new_keys=everything))
+            _print_result(made.rotate(chosen, force=force, new_keys=everything))
         if of_broker:
             made.rotate_broker()
             click.echo(f"written: {made.broker / 'broker.pem'} and its key")
-        _reload(made, replaced=True)
+        _print_reload_hint(made, replaced=True)
 
 
 # --- what the options mean ------------------------------------------------------------------------------------
 
 
-def _given(context: click.Context, name: str) -> bool:
+def _is_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def _names(text: str, option: str) -> list[str]:
+def _parse_names(text: str, option: str) -> list[str]:
     from fl_aggregator.tools.provision.accounts import check_name
 
     return [] if text == "none" else [check_name(name.strip(), option) for name in text.split(",")]
 
 
-def _chosen(text: str, option: str, names: list[str]) -> set[str]:
+def _parse_chosen(text: str, option: str, names: list[str]) -> set[str]:
     if text == "all":
         return set(names)
-    chosen = _names(text, option)
+    chosen = _parse_names(text, option)
     for name in chosen:
         if name not in names:
             raise UserError(f"{option} {name!r}: not one of the edges to create")
     return set(chosen)
 
 
-def _edges(names: list[str], train: str, evaluate: str, predict: str) -> list[tuple[str, tuple[Role, ...]]]:
-    may: dict[Role, set[str]] = {
-        "train": _chosen(train, "--train", names),
-        "evaluate": _chosen(evaluate, "--evaluate", names),
-        "predict": _chosen(predict, "--predict", names),
+def _edge_accounts(
+    names: list[str], train: str, evaluate: str, predict: str
+) -> list[tuple[str, tuple[AccountRole, ...]]]:
+    may: dict[AccountRole, set[str]] = {
+        "train": _parse_chosen(train, "--train", names),
+        "evaluate": _parse_chosen(evaluate, "--evaluate", names),
+        "predict": _parse_chosen(predict, "--predict", names),
     }
     wanted = [(name, tuple(role for role in may if name in may[role])) for name in names]
     for name, roles in wanted:
@@ -238,24 +242,24 @@ def _edges(names: list[str], train: str, evaluate: str, predict: str) -> list[tu
     return wanted
 
 
-def _host(text: str) -> str:
+def _parse_host(text: str) -> str:
     import ipaddress
 
     try:
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError:
-        if not _HOST.fullmatch(text) or len(text) > 253:
+        if not _HOST_PATTERN.fullmatch(text) or len(text) > 253:
             raise UserError(f"--broker-host {text[:80]!r}: expected a host name or an address") from None
         return text.lower()
 
 
-def _broker_dir(text: str | None) -> str | None:
+def _parse_broker_dir(text: str | None) -> str | None:
     if text is not None and not (text.startswith("/") and text.isprintable()):
         raise UserError(f"--broker-dir {text!r}: expected an absolute path, as the broker sees it")
     return text
 
 
-def _say(done: ProvisionResult) -> None:
+def _print_result(done: ProvisionResult) -> None:
     for name in done.revoked:
         click.echo(f"revoked: {name}")
     if len(done.kits) > 4:
@@ -265,7 +269,7 @@ def _say(done: ProvisionResult) -> None:
             click.echo(f"written: {path}")
 
 
-def _reload(made: Provision, *, replaced: bool = False) -> None:
+def _print_reload_hint(made: Provision, *, replaced: bool = False) -> None:
     click.echo(
         f"copy the files in {made.broker} to the broker and make it reload them: kill -HUP its process"
     )

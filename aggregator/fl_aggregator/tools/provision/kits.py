@@ -21,13 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_aggregator.tools.provision import accounts as acc
 from fl_aggregator.tools.provision import broker_files
-from fl_aggregator.tools.provision.accounts import Account, BrokerLocation, Register
+from fl_aggregator.tools.provision.accounts import Account, AccountRegister, BrokerLocation
 from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_shared.errors import UserError
-from fl_shared.security.kit import Kit, Role
+from fl_shared.security.kit import AccountRole, Kit
 
-AUTHORITY: Final = "authority"
-BROKER: Final = "broker"
+AUTHORITY_DIRECTORY: Final = "authority"
+BROKER_DIRECTORY: Final = "broker"
 _LOCK: Final = ".lock"
 
 
@@ -40,9 +40,9 @@ class ProvisionResult:
 
 
 class Provision:
-    """The directory ``out``, which one process at a time may change: see `opened`."""
+    """The directory ``out``, which one process at a time may change: see `open_provision`."""
 
-    def __init__(self, out: Path, register: Register, authority: Authority) -> None:
+    def __init__(self, out: Path, register: AccountRegister, authority: Authority) -> None:
         self.out = out
         self.register = register
         self._authority = authority
@@ -51,11 +51,11 @@ class Provision:
     @property
     def broker(self) -> Path:
         """What the broker needs."""
-        return self.out / BROKER
+        return self.out / BROKER_DIRECTORY
 
     # --- what can be asked for ----------------------------------------------------------------------------
 
-    def add(self, wanted: Sequence[tuple[str, tuple[Role, ...]]], *, force: bool) -> ProvisionResult:
+    def add(self, wanted: Sequence[tuple[str, tuple[AccountRole, ...]]], *, force: bool) -> ProvisionResult:
         """Accounts and kits for names that have none. Raises ``UserError`` before anything is changed."""
         names: set[str] = set()
         for name, _ in wanted:
@@ -111,7 +111,7 @@ class Provision:
             if account.serial is None:
                 password = acc.new_password()
                 self._kit(account, password).write(path, replace=True)
-                fresh.append(account.model_copy(update={"password": acc.hashed(password)}))
+                fresh.append(account.model_copy(update={"password": acc.hash_password(password)}))
             else:
                 if not _is_written(account, path):
                     self._kit(account, None).write(path, replace=True)
@@ -126,7 +126,7 @@ class Provision:
 
     # --- how ----------------------------------------------------------------------------------------------
 
-    def _account(self, name: str, roles: tuple[Role, ...]) -> Account:
+    def _account(self, name: str, roles: tuple[AccountRole, ...]) -> Account:
         serial = None if self.register.place.passwords else f"{new_serial():x}"
         return Account(name=name, roles=roles, issued=self._now, pending=True, serial=serial)
 
@@ -138,16 +138,16 @@ class Provision:
         register = self.register.with_new_group() if new_keys else self.register
         self._save(register.with_accounts(fresh, self._now))
         if new_keys:
-            self._authority = self._authority.with_new_keys(self.out / AUTHORITY)
+            self._authority = self._authority.with_new_keys(self.out / AUTHORITY_DIRECTORY)
         return self.finish()
 
     def _known(self, name: str) -> Account:
         account = self.register.find(name)
         if account is None:
-            raise UserError(f"{name[:80]!r} has no account in {self.out / acc.FILE}")
+            raise UserError(f"{name[:80]!r} has no account in {self.out / acc.FILE_NAME}")
         return account
 
-    def _save(self, register: Register) -> None:
+    def _save(self, register: AccountRegister) -> None:
         register.write(self.out)
         self.register = register
 
@@ -179,21 +179,23 @@ class Provision:
 
 
 @contextlib.contextmanager
-def opened(out: Path) -> Iterator[Provision]:
-    """What an earlier `begin` has made; what that or another command left half-way is finished first."""
-    if not (out / acc.FILE).exists():
-        raise UserError(f"--out {out}: contains no {acc.FILE}; start with: provision --edges N --out {out}")
+def open_provision(out: Path) -> Iterator[Provision]:
+    """What an earlier `create_provision` has made; what that or another command left half-way is finished first."""
+    if not (out / acc.FILE_NAME).exists():
+        raise UserError(
+            f"--out {out}: contains no {acc.FILE_NAME}; start with: provision --edges N --out {out}"
+        )
     with _locked(out):
-        register = Register.read(out)
+        register = AccountRegister.read(out)
         assert register is not None
-        provision = Provision(out, register, Authority.open(out / AUTHORITY))
+        provision = Provision(out, register, Authority.open(out / AUTHORITY_DIRECTORY))
         if not register.settled:
             provision.finish()
         yield provision
 
 
-def begin(
-    out: Path, place: BrokerLocation, wanted: Sequence[tuple[str, tuple[Role, ...]]], *, force: bool
+def create_provision(
+    out: Path, place: BrokerLocation, wanted: Sequence[tuple[str, tuple[AccountRole, ...]]], *, force: bool
 ) -> tuple[Provision, ProvisionResult]:
     """A new authority and accounts in ``out``, for the aggregator, the operator and those ``wanted``.
 
@@ -201,14 +203,14 @@ def begin(
     """
     with _locked(out):
         now = datetime.now(UTC).replace(microsecond=0)
-        found = Register.read(out)
+        found = AccountRegister.read(out)
         if found is not None:
             if found.settled:
                 raise UserError(
                     f"--out {out}: already has {len(found.accounts)} accounts; expected a new directory, "
                     "or: provision add ID"
                 )
-            provision = Provision(out, found, Authority.open(out / AUTHORITY))
+            provision = Provision(out, found, Authority.open(out / AUTHORITY_DIRECTORY))
             different = [
                 name
                 for name in BrokerLocation.model_fields
@@ -220,11 +222,11 @@ def begin(
                     "repeat the original command, or use a new directory"
                 )
             return provision, provision.finish()
-        where = out / AUTHORITY
+        where = out / AUTHORITY_DIRECTORY
         authority = Authority.open(where) if where.exists() else Authority.create(where, now)
-        provision = Provision(out, Register(place=place, predict_group=acc.new_group()), authority)
+        provision = Provision(out, AccountRegister(place=place, predict_group=acc.new_group()), authority)
         provision.register = provision.register.with_broker(f"{new_serial():x}", now)
-        own: list[tuple[str, tuple[Role, ...]]] = [
+        own: list[tuple[str, tuple[AccountRole, ...]]] = [
             (acc.AGGREGATOR, ("aggregator",)),
             (acc.OPERATOR, ("operator",)),
         ]

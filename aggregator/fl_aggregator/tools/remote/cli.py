@@ -15,12 +15,12 @@ from fl_shared.cli.logging import start_logging
 from fl_shared.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
-    from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
+    from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
 
-WAIT = click.FloatRange(0.1, 86_400.0)
+WAIT_RANGE = click.FloatRange(0.1, 86_400.0)
 
 
-def watch_command(reach: BrokerReach, prefix: str) -> str:
+def watch_command(reach: BrokerAccess, prefix: str) -> str:
     """The command line that watches a run from another terminal."""
     if reach.kit is not None:
         return "fl-aggregator watch --kit operator.zip"
@@ -30,7 +30,7 @@ def watch_command(reach: BrokerReach, prefix: str) -> str:
 
 
 @shared.command()
-@click.option("--wait", type=WAIT, default=None, show_default="5; with --check 8",
+@click.option("--wait", type=WAIT_RANGE, default=None, show_default="5; with --check 8",
               help="Seconds to wait for a status.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the curves and all edges.")
 @click.option("--check", is_flag=True, help="Exit with 0 if a run is online and reported in the last 15 s, else with 1 "
@@ -48,18 +48,18 @@ def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions
     if check:
         click.echo(health.check(broker, wait or 8.0))
         return 0
-    sight = looking.look(broker.reach(), wait or 5.0)
+    sight = looking.observe_run(broker.reach(), wait or 5.0)
     if as_json:
         click.echo(json.dumps(fields_of_sight(sight, everything=True)))
         return 0
-    for line in looking.lines(sight):
+    for line in looking.status_lines(sight):
         click.echo(line)
     return 0
 
 
 @shared.command()
-@click.option("--wait", type=WAIT, default=5.0, help="Seconds to wait for the first status.")
-@click.option("--give-up", type=WAIT, default=600.0,
+@click.option("--wait", type=WAIT_RANGE, default=5.0, help="Seconds to wait for the first status.")
+@click.option("--give-up", type=WAIT_RANGE, default=600.0,
               help="Exit with 1 after this many seconds without the broker or the aggregator.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @shared.broker_options
@@ -95,15 +95,15 @@ def predict(
     broker: BrokerOptions,
 ) -> int:
     """Ask the edges to classify FILE: a PNG or JPEG picture, or JSON ({"pixels": …}); - is standard input."""
-    from fl_aggregator.tools.remote.predict import Request, ask, one_line
+    from fl_aggregator.tools.remote.predict import Request, prediction_line, request_prediction
     from fl_shared.protocol.topics import valid_client
 
     if client is not None and not valid_client(client):
         raise UserError(f"--client {client!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
     payload = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     reach = broker.reach(roles=("asker",))
-    answer = ask(reach, Request(payload, reach.prefix, client), timeout)
-    click.echo(answer.model_dump_json() if as_json else one_line(answer))
+    answer = request_prediction(reach, Request(payload, reach.prefix, client), timeout)
+    click.echo(answer.model_dump_json() if as_json else prediction_line(answer))
     return 0 if answer.error is None else RunFailed.exit_code
 
 

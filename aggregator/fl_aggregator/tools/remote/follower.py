@@ -9,35 +9,35 @@ from typing import Final
 
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot, names_of
 from fl_aggregator.monitoring.views.round_record import RoundRecord, rows_of
-from fl_aggregator.tools.remote.observer import Observer, age
+from fl_aggregator.tools.remote.observer import Observer, status_age
 from fl_aggregator.tools.remote.sighting import ObservedRun
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.limits import LIVE_WAIT, MAX_NAMES
+from fl_shared.protocol.limits import MAX_NAMES, STATUS_WAIT
 
-REST_WAIT: Final = 0.5
+RETAINED_WAIT: Final = 0.5
 """What is retained follows the answer to SUBSCRIBE at once; the states of 10,000 edges are a megabyte of it."""
-RESULTS: Final = 100
-EVALUATED_WITHIN: Final = 3.0
+MAX_RESULTS: Final = 100
+EVALUATION_WAIT: Final = 3.0
 """Seconds; a result is sent again when its version has been evaluated, which goes on beside the next round."""
 
 
 class Follower(Observer):
     """Everything that is retained for observers, and the rounds that end; ``sight`` says what is known."""
 
-    def __init__(self, reach: BrokerReach) -> None:
+    def __init__(self, reach: BrokerAccess) -> None:
         super().__init__(reach, m.History, m.Edges, m.Result, maximum_packet_size=4 * MAX_NAMES)
         self._history: m.History | None = None
         self._edges: m.Edges | None = None
         self._results: dict[int, RoundRecord] = {}
-        self._fresh: deque[tuple[int, float]] = deque(maxlen=RESULTS)
+        self._fresh: deque[tuple[int, float]] = deque(maxlen=MAX_RESULTS)
 
     def first_look(self, wait: float) -> ObservedRun:
         """What there is, as soon as it is: ``wait`` seconds are for the first status. Raises ``UserError``."""
         if self.wait_for(lambda: self.status is not None, wait):
-            self.wait_for(lambda: False, REST_WAIT)
-        self.wait_for(lambda: not self._is_doubtful(), LIVE_WAIT)
+            self.wait_for(lambda: False, RETAINED_WAIT)
+        self.wait_for(lambda: not self._is_doubtful(), STATUS_WAIT)
         return self.sight()
 
     def _is_doubtful(self) -> bool:
@@ -59,7 +59,7 @@ class Follower(Observer):
             case m.Result(round=number) if number > 0 and self._is_of_run(message):
                 known = number in self._results
                 self._results[number] = RoundRecord.of_result(message)
-                if len(self._results) > RESULTS:
+                if len(self._results) > MAX_RESULTS:
                     del self._results[min(self._results)]
                 if not known and not received.retain:
                     self._fresh.append((number, time.monotonic()))
@@ -79,7 +79,7 @@ class Follower(Observer):
             return None
         if self.live_at is not None:
             return time.monotonic() - self.live_at
-        return max(0.0, age(self.status))
+        return max(0.0, status_age(self.status))
 
     def ended(self, *, all_of_them: bool = False) -> Iterator[RoundRecord]:
         """Rounds that have ended since this was asked before, once they are evaluated, or are not soon."""
@@ -88,7 +88,7 @@ class Follower(Observer):
             found = self._results.get(number)
             if found is not None:
                 known = found.version is None or "accuracy" in found.metrics
-                if not known and not all_of_them and time.monotonic() - heard_at < EVALUATED_WITHIN:
+                if not known and not all_of_them and time.monotonic() - heard_at < EVALUATION_WAIT:
                     return
                 yield found
             self._fresh.popleft()
@@ -101,7 +101,7 @@ class Follower(Observer):
         rows = () if history is None or history.run != status.run else rows_of(history.columns)
         recent = dict(self._results)
         # What was measured after its end stands in the history only, until the result is sent again.
-        for row in rows[-RESULTS:]:
+        for row in rows[-MAX_RESULTS:]:
             if row.round in recent:
                 known = recent[row.round]
                 recent[row.round] = known.model_copy(update={"metrics": known.metrics | row.metrics})
@@ -110,7 +110,7 @@ class Follower(Observer):
             crowd = EdgeCounts.of(
                 ((name, view.state, view.why) for name, view in edges.edges.items()), edges.round
             )
-        return Snapshot(status, rows, dict(sorted(recent.items())), crowd, _waiting(status, edges))
+        return Snapshot(status, rows, dict(sorted(recent.items())), crowd, _waiting_text(status, edges))
 
 
 def _is_newer(one: m.Edges, other: m.Edges) -> bool:
@@ -119,13 +119,13 @@ def _is_newer(one: m.Edges, other: m.Edges) -> bool:
     return (one.epoch, one.seq) >= (other.epoch, other.seq)
 
 
-def _waiting(status: m.Status, edges: m.Edges | None) -> str:
+def _waiting_text(status: m.Status, edges: m.Edges | None) -> str:
     """For whom, before a round opens."""
     if status.phase != "selecting" or status.have >= status.need:
         return ""
     said = [f"{status.have} of {status.need} ready"]
     if edges is not None:
-        loading = _named(edges, "present")
+        loading = _edges_in_state(edges, "present")
         offline = [(name, None) for name, view in edges.edges.items() if view.state == "offline"]
         for what, few in (("not ready", loading), ("offline", offline)):
             if few:
@@ -136,5 +136,5 @@ def _waiting(status: m.Status, edges: m.Edges | None) -> str:
     return "; ".join(said)
 
 
-def _named(edges: m.Edges, state: m.EdgeState) -> list[tuple[str, str | None]]:
+def _edges_in_state(edges: m.Edges, state: m.EdgeStateName) -> list[tuple[str, str | None]]:
     return [(name, view.why) for name, view in edges.edges.items() if view.state == state and view.why]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from fl_aggregator.tools.remote.observer import Observer, age
+from fl_aggregator.tools.remote.observer import Observer, status_age
 from fl_shared.cli.broker_access import BrokerOptions
 from fl_shared.errors import ProgramError, RunFailed
 from fl_shared.mqtt.events import CONNECT_TIMEOUT
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.limits import BIRTH_WAIT, FRESH, LIVE_WAIT
+from fl_shared.protocol.limits import BIRTH_WAIT, MAX_STATUS_AGE, STATUS_WAIT
 
 
 def check(broker: BrokerOptions, timeout: float) -> str:
@@ -20,37 +20,37 @@ def check(broker: BrokerOptions, timeout: float) -> str:
     """
     try:
         with Observer(broker.reach(), timeout=min(timeout, CONNECT_TIMEOUT)) as run:
-            return _look(run, timeout)
+            return _wait_for_status(run, timeout)
     except ProgramError as error:
         # A mistake of whoever asks, too: 2 would say nothing to Docker, which knows healthy (0) and unhealthy (1).
         raise RunFailed(str(error)) from None
 
 
-def _look(run: Observer, timeout: float) -> str:
+def _wait_for_status(run: Observer, timeout: float) -> str:
     deadline = time.monotonic() + timeout
     if run.wait_for(lambda: run.subscribed, timeout):
-        run.wait_for(lambda: _believed(run) is not None, BIRTH_WAIT)
-        left = min(LIVE_WAIT, deadline - time.monotonic())
-        run.wait_for(lambda: not run.is_online or _believed(run) is not None, left)
-    status = _believed(run)
+        run.wait_for(lambda: _current_status(run) is not None, BIRTH_WAIT)
+        left = min(STATUS_WAIT, deadline - time.monotonic())
+        run.wait_for(lambda: not run.is_online or _current_status(run) is not None, left)
+    status = _current_status(run)
     if status is None:
-        raise RunFailed(_why_not(run))
-    if status.phase in m.OVER:
+        raise RunFailed(_failure_reason(run))
+    if status.phase in m.FINAL_PHASES:
         raise RunFailed(f"run {status.run} has ended: {status.phase}")
-    return line(status)
+    return status_line(status)
 
 
-def _believed(run: Observer) -> m.Status | None:
+def _current_status(run: Observer) -> m.Status | None:
     """The status of the run that is online, if it is of now."""
     born, status = run.born, run.status
     if born is None or not run.is_online or status is None:
         return None
     if (status.run, status.epoch) != (born.run, born.epoch):
         return None
-    return status if run.live_at is not None or abs(age(status)) < FRESH else None
+    return status if run.live_at is not None or abs(status_age(status)) < MAX_STATUS_AGE else None
 
 
-def _why_not(run: Observer) -> str:
+def _failure_reason(run: Observer) -> str:
     born, status = run.born, run.status
     if not run.subscribed:
         return "the broker does not answer"
@@ -66,7 +66,7 @@ def _why_not(run: Observer) -> str:
     return f"{online} its last status is from {status.written}: is its aggregator still running?"
 
 
-def line(status: m.Status) -> str:
+def status_line(status: m.Status) -> str:
     """The run for a person."""
     what = "updates" if status.phase in ("collecting", "aggregating") else "edges"
     parts = [

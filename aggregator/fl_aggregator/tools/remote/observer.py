@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fl_aggregator.tools.remote.remote_run import RemoteRun
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
 
 
-def is_old_will(message: m.AggregatorPresence, born: m.AggregatorPresence | None) -> bool:
+def is_stale_will(message: m.AggregatorPresence, born: m.AggregatorPresence | None) -> bool:
     """Of a connection that is not the aggregator's newest, which ``born`` tells of: it says nothing."""
     return (
         message.state == "offline"
@@ -25,7 +25,7 @@ def is_old_will(message: m.AggregatorPresence, born: m.AggregatorPresence | None
     )
 
 
-def age(status: m.Status) -> float:
+def status_age(status: m.Status) -> float:
     """Seconds since it was written, by our clock."""
     return (datetime.now(UTC) - datetime.fromisoformat(status.written)).total_seconds()
 
@@ -33,7 +33,7 @@ def age(status: m.Status) -> float:
 class Observer(RemoteRun):
     """Keeps the newest birth and the newest status of the run under a prefix; `poll` takes what arrives."""
 
-    def __init__(self, reach: BrokerReach, *kinds: type[m.Message], **more: Any) -> None:
+    def __init__(self, reach: BrokerAccess, *kinds: type[m.Message], **more: Any) -> None:
         """``kinds``: messages to subscribe to besides birth and status. ``more``: see `RemoteRun`."""
         observed: tuple[type[m.Message], ...] = (m.AggregatorPresence, m.Status, *kinds)
         rows = [CHANNELS.carrying(kind) for kind in observed]
@@ -74,7 +74,7 @@ class Observer(RemoteRun):
     def on_message(self, message: m.Message, received: mqtt.Received) -> None:
         """Keeps what is newer. Overridden for the messages of further subscriptions."""
         match message:
-            case m.AggregatorPresence() if not is_old_will(message, self.born):
+            case m.AggregatorPresence() if not is_stale_will(message, self.born):
                 self.born = message
             case m.Status():
                 self.status = message

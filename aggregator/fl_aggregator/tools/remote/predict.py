@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fl_aggregator.tools.remote.remote_run import RemoteRun
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt.events import CONNECT_TIMEOUT, Received
 from fl_shared.protocol import codec
@@ -16,9 +16,9 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.limits import MAX_REQUEST
 
-ASK_AGAIN_AFTER: Final = 5.0
+RETRY_INTERVAL: Final = 5.0
 """A request may be lost with the edge that took it."""
-EXPIRY: Final = 30
+REQUEST_EXPIRY: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Request:
     client: str | None = None
 
 
-def ask(broker: BrokerReach, request: Request, timeout: float) -> m.Prediction:
+def request_prediction(broker: BrokerAccess, request: Request, timeout: float) -> m.Prediction:
     """The answer, which may be an ``error``. Raises ``RunFailed`` if none comes within ``timeout`` seconds."""
     if not request.payload or len(request.payload) > MAX_REQUEST:
         raise UserError(f"the request has {len(request.payload)} bytes, expected 1 to {MAX_REQUEST}")
@@ -49,9 +49,9 @@ def ask(broker: BrokerReach, request: Request, timeout: float) -> m.Prediction:
                     request.payload,
                     response_topic=reply_to,
                     correlation=correlation,
-                    expiry=EXPIRY,
+                    expiry=REQUEST_EXPIRY,
                 )
-                ask_at = now + ASK_AGAIN_AFTER
+                ask_at = now + RETRY_INTERVAL
             received = run.receive((min(deadline, ask_at) if run.subscribed else deadline) - now)
             if received is not None and received.correlation == correlation:
                 return _answer(answers, received)
@@ -70,7 +70,7 @@ def _answer(topic: t.PredictionsTopic, received: Received) -> m.Prediction:
     return answer
 
 
-def one_line(prediction: m.Prediction) -> str:
+def prediction_line(prediction: m.Prediction) -> str:
     """The answer for a person."""
     if prediction.error is not None:
         return f"edge {prediction.client} could not answer: {prediction.error}"

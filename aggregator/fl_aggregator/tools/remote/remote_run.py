@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
-from fl_shared.security.verified import read
+from fl_shared.security.verified import decode_verified
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class RemoteRun:
 
     def __init__(
         self,
-        reach: BrokerReach,
+        reach: BrokerAccess,
         filters: Sequence[tuple[str, int]],
         *,
         timeout: float = mqtt.CONNECT_TIMEOUT,
@@ -46,7 +46,7 @@ class RemoteRun:
         self._filters = filters
         self._timeout = timeout
         self._settings = reach.connection(**more)
-        self._inbox: queue.SimpleQueue[mqtt.Event] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[mqtt.ConnectionEvent] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
         """Raises ``BrokerUnreachable`` or ``BrokerRefused``."""
@@ -87,7 +87,7 @@ class RemoteRun:
                     f"the broker does not allow this account to read {', '.join(refused)}: check its rights, "
                     "or use an account that may, for example the operator's"
                 )
-            case mqtt.Refused(reason=reason):
+            case mqtt.ConnectRefused(reason=reason):
                 raise UserError(reason)
             case mqtt.Lost(reason=reason):
                 LOG.info("%s; trying again", reason)
@@ -97,7 +97,7 @@ class RemoteRun:
 
     def read(self, received: mqtt.Received) -> m.Message | None:
         """Its message; null if it has none of the protocol's. With a kit, only what the aggregator has signed."""
-        return read(self.prefix, received, self._verifier)
+        return decode_verified(self.prefix, received, self._verifier)
 
     def publish(self, topic: str, payload: bytes, **properties: Any) -> None:
         """See `Connection.publish`; without a connection, the message is dropped."""

@@ -8,7 +8,7 @@ from typing import Any
 from fl_aggregator.monitoring.terminal.snapshot import Snapshot
 from fl_aggregator.monitoring.views.round_record import HistoryRow
 from fl_shared.protocol import messages as m
-from fl_shared.protocol.limits import FRESH
+from fl_shared.protocol.limits import MAX_STATUS_AGE
 from fl_shared.system.text import duration_text
 
 
@@ -26,7 +26,7 @@ class ObservedRun:
     @property
     def alive(self) -> bool:
         """Whether a run is online and says so itself."""
-        return self.picture is not None and self.online and self.age is not None and self.age < FRESH
+        return self.picture is not None and self.online and self.age is not None and self.age < MAX_STATUS_AGE
 
     @property
     def trouble(self) -> str:

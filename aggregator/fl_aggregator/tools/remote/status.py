@@ -9,12 +9,12 @@ from __future__ import annotations
 from fl_aggregator.monitoring.terminal.text import summary_lines
 from fl_aggregator.tools.remote.follower import Follower
 from fl_aggregator.tools.remote.sighting import ObservedRun
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed
 from fl_shared.system.text import duration_text
 
 
-def look(reach: BrokerReach, wait: float) -> ObservedRun:
+def observe_run(reach: BrokerAccess, wait: float) -> ObservedRun:
     """What is to be seen; ``wait`` seconds for the first status.
 
     Raises ``UserError`` if the broker cannot be reached or does not let us read, ``RunFailed`` if nothing is there.
@@ -22,11 +22,11 @@ def look(reach: BrokerReach, wait: float) -> ObservedRun:
     with Follower(reach) as follower:
         sight = follower.first_look(wait)
         if sight.picture is None:
-            raise RunFailed(nothing_there(follower, wait))
+            raise RunFailed(no_run_message(follower, wait))
         return sight
 
 
-def nothing_there(follower: Follower, wait: float) -> str:
+def no_run_message(follower: Follower, wait: float) -> str:
     """What was waited for in vain."""
     if not follower.subscribed:
         return f"the broker has not answered the subscription within {duration_text(wait)} (--wait)"
@@ -36,7 +36,7 @@ def nothing_there(follower: Follower, wait: float) -> str:
     )
 
 
-def lines(sight: ObservedRun) -> list[str]:
+def status_lines(sight: ObservedRun) -> list[str]:
     """For a person."""
     if sight.picture is None:
         return []

@@ -8,21 +8,21 @@ from typing import Final
 from pydantic import ValidationError
 
 from fl_aggregator.tools.remote.observer import Observer
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT
 
-REPEAT_EVERY: Final = 2.0
-GOODBYE_WAIT: Final = 5.0
+REPEAT_INTERVAL: Final = 2.0
+OFFLINE_WAIT: Final = 5.0
 """From the last status to the farewell, after which the run's directory is free to be taken up again."""
-BLINK: Final = 6.0
+RECONNECT_WAIT: Final = 6.0
 """An aggregator that is offline without a last status may be back: its connection is tried again within 5 s."""
 
 
-def stop(broker: BrokerReach, wanted: str | None, reason: str, timeout: float) -> str:
+def stop(broker: BrokerAccess, wanted: str | None, reason: str, timeout: float) -> str:
     """Ends the run that is online under the prefix (``wanted``, or whichever); says what became of it.
 
     Raises ``UserError`` if there is no such run, ``RunFailed`` if it has not ended within ``timeout`` seconds.
@@ -35,15 +35,15 @@ def stop(broker: BrokerReach, wanted: str | None, reason: str, timeout: float) -
         raise UserError(
             f"--reason: {len(reason)} characters, expected at most 200 without control characters"
         ) from None
-    with _Watch(broker) as watch:
+    with _RunStopper(broker) as watch:
         run = watch.find(wanted)
         return watch.end(m.Control(run=run, reason=reason), timeout)
 
 
-class _Watch(Observer):
+class _RunStopper(Observer):
     """The run, and the order to end it."""
 
-    def __init__(self, broker: BrokerReach) -> None:
+    def __init__(self, broker: BrokerAccess) -> None:
         super().__init__(broker)
         self._sealer = None if broker.kit is None else broker.kit.sealer()
 
@@ -77,9 +77,9 @@ class _Watch(Observer):
                 return f"run {order.run} stopped; run {born.run} is online now"
             gone = born.state == "offline"
             silent_since = (silent_since or now) if gone or over else None
-            if silent_since is not None and over and (gone or now - silent_since > GOODBYE_WAIT):
+            if silent_since is not None and over and (gone or now - silent_since > OFFLINE_WAIT):
                 return f"run {order.run} stopped ({self._last()})"
-            if silent_since is not None and now - silent_since > BLINK:
+            if silent_since is not None and now - silent_since > RECONNECT_WAIT:
                 return (
                     f"run {order.run}: its aggregator is offline and did not report the end ({self._last()})"
                 )
@@ -87,7 +87,7 @@ class _Watch(Observer):
                 # Of this start only: said again by somebody else, it must not end the run when it is taken up.
                 payload = codec.encode(order.model_copy(update={"epoch": born.epoch}))
                 self.publish(topic, payload if self._sealer is None else self._sealer.seal(topic, payload))
-                ask_at = now + REPEAT_EVERY
+                ask_at = now + REPEAT_INTERVAL
             self.poll(0.2)
         raise RunFailed(
             f"run {order.run} has not stopped within {timeout:g} s ({self._last()}): "
@@ -98,7 +98,7 @@ class _Watch(Observer):
         status, born = self.status, self.born
         # A run that was taken up again begins with the last word of its epoch before still retained.
         now = status is not None and born is not None and (status.run, status.epoch) == (run, born.epoch)
-        return now and status is not None and status.phase in m.OVER
+        return now and status is not None and status.phase in m.FINAL_PHASES
 
     def _last(self) -> str:
         status = self.status

@@ -10,25 +10,25 @@ from typing import Final
 from rich.console import Console
 from rich.live import Live
 
-from fl_aggregator.monitoring.terminal.render import WIDE, View, table
-from fl_aggregator.monitoring.terminal.text import now_line, round_line, summary_lines
-from fl_aggregator.monitoring.views.notices import FIRST, RAREST
+from fl_aggregator.monitoring.terminal.render import FULL_TABLE_WIDTH, View, table
+from fl_aggregator.monitoring.terminal.text import progress_line, round_line, summary_lines
+from fl_aggregator.monitoring.views.notices import FIRST_NOTICE_DELAY, MAX_NOTICE_INTERVAL
 from fl_aggregator.tools.remote.follower import Follower
 from fl_aggregator.tools.remote.sighting import ObservedRun
 from fl_aggregator.tools.remote.sighting import as_json as fields_of_sight
-from fl_aggregator.tools.remote.status import nothing_there
-from fl_shared.cli.broker_access import BrokerReach
+from fl_aggregator.tools.remote.status import no_run_message
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import INTERRUPTED, RunFailed
 from fl_shared.system.backoff import backoff
 from fl_shared.system.text import duration_text
 
-LOOK_EVERY: Final = 0.25
-GOODBYE_WAIT: Final = 1.0
+REFRESH_INTERVAL: Final = 0.25
+FINAL_MESSAGES_WAIT: Final = 1.0
 """The last result and the last states may come just after the last status."""
 EXIT_CODES: Final = {"finished": 0, "failed": RunFailed.exit_code, "interrupted": INTERRUPTED}
 
 
-def watch(reach: BrokerReach, wait: float, give_up: float, *, as_json: bool, console: Console) -> int:
+def watch(reach: BrokerAccess, wait: float, give_up: float, *, as_json: bool, console: Console) -> int:
     """Until the run ends; gives the exit code that says how it did.
 
     ``wait``: seconds for the first status; ``give_up``: seconds without the broker, or with an aggregator that is
@@ -36,16 +36,16 @@ def watch(reach: BrokerReach, wait: float, give_up: float, *, as_json: bool, con
     """
     with Follower(reach) as follower:
         if follower.first_look(wait).picture is None:
-            raise RunFailed(nothing_there(follower, wait))
+            raise RunFailed(no_run_message(follower, wait))
         if as_json:
-            return _follow(follower, give_up, _Json(console))
+            return _follow(follower, give_up, _JsonOutput(console))
         if not console.is_terminal:
-            return _follow(follower, give_up, _Lines(console))
-        with _Drawn(console) as drawn:
+            return _follow(follower, give_up, _LineOutput(console))
+        with _LiveOutput(console) as drawn:
             return _follow(follower, give_up, drawn)
 
 
-class _Json:
+class _JsonOutput:
     """One object a line, each time that a status comes and when there is trouble."""
 
     def __init__(self, console: Console) -> None:
@@ -66,7 +66,7 @@ class _Json:
         self._console.file.flush()
 
 
-class _Lines:
+class _LineOutput:
     """How it is at first; then each round that ends, and what goes on when nothing ends, ever more rarely."""
 
     def __init__(self, console: Console) -> None:
@@ -87,15 +87,17 @@ class _Lines:
         if rounds:
             self._say(rounds)
             self._repeats = 0
-        trouble = "" if picture.over else _trouble(follower, sight)
+        trouble = "" if picture.over else _problem_text(follower, sight)
         if bool(trouble) != bool(self._trouble):
             self._say([trouble or "broker and aggregator are back"])
             self._trouble, self._repeats = trouble, 0
         if last:
             self._say(summary_lines(picture))
-        elif time.monotonic() - self._said_at >= backoff(self._repeats, FIRST, RAREST):
+        elif time.monotonic() - self._said_at >= backoff(
+            self._repeats, FIRST_NOTICE_DELAY, MAX_NOTICE_INTERVAL
+        ):
             self._repeats += 1
-            self._say([trouble or now_line(picture)])
+            self._say([trouble or progress_line(picture)])
 
     def _say(self, lines: Iterable[str]) -> None:
         self._said_at = time.monotonic()
@@ -103,7 +105,7 @@ class _Lines:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class _Drawn:
+class _LiveOutput:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._view = View(None)
@@ -111,7 +113,7 @@ class _Drawn:
             get_renderable=lambda: self._view, console=console, refresh_per_second=4, transient=True
         )
 
-    def __enter__(self) -> _Drawn:
+    def __enter__(self) -> _LiveOutput:
         self._live.start()
         return self
 
@@ -120,40 +122,40 @@ class _Drawn:
 
     def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
         over = sight.picture is not None and sight.picture.over
-        self._view = View(sight.picture, "" if over else _trouble(follower, sight))
+        self._view = View(sight.picture, "" if over else _problem_text(follower, sight))
         if last and sight.picture is not None:
             self._live.stop()
             if sight.picture.recent:
-                narrow = self._console.width < WIDE
+                narrow = self._console.width < FULL_TABLE_WIDTH
                 self._console.print(table(sight.picture.recent.values(), narrow=narrow))
             for line in summary_lines(sight.picture):
                 self._console.print(line, markup=False, highlight=False)
 
 
-def _follow(follower: Follower, give_up: float, output: _Json | _Lines | _Drawn) -> int:
+def _follow(follower: Follower, give_up: float, output: _JsonOutput | _LineOutput | _LiveOutput) -> int:
     ending: float | None = None
     gone: float | None = None
     looked = 0.0
     while True:
-        follower.poll(LOOK_EVERY)
+        follower.poll(REFRESH_INTERVAL)
         now = time.monotonic()
-        if now - looked < LOOK_EVERY:
+        if now - looked < REFRESH_INTERVAL:
             continue
         looked = now
         sight = follower.sight()
         over = sight.picture is not None and sight.picture.over
         ending = (ending or now) if over else None
-        done = ending is not None and (now - ending >= GOODBYE_WAIT or follower.lost is not None)
+        done = ending is not None and (now - ending >= FINAL_MESSAGES_WAIT or follower.lost is not None)
         output.show(follower, sight, last=done)
         if done and sight.picture is not None:
             return EXIT_CODES[sight.picture.status.phase]
         gone = (gone or now) if follower.lost is not None or not sight.alive else None
         if gone is not None and not over and now - gone >= give_up:
-            why = _trouble(follower, sight)
+            why = _problem_text(follower, sight)
             raise RunFailed(f"gave up after {duration_text(give_up)} (--give-up): {why}")
 
 
-def _trouble(follower: Follower, sight: ObservedRun) -> str:
+def _problem_text(follower: Follower, sight: ObservedRun) -> str:
     if follower.lost is not None:
         since, reason = follower.lost
         return f"no broker for {duration_text(time.monotonic() - since)}: {reason}; trying again"

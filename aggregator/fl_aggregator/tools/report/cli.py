@@ -29,11 +29,11 @@ def report(directories: tuple[Path, ...], out: Path, csv_file: Path | None) -> N
     DIR is a run directory of start or simulate. The run may still be in progress. The page works offline.
     """
     from fl_aggregator.tools.report.page import page
-    from fl_aggregator.tools.report.reading import read
-    from fl_aggregator.tools.report.spreadsheet import rows
+    from fl_aggregator.tools.report.reading import read_run_report
+    from fl_aggregator.tools.report.spreadsheet import csv_text
     from fl_shared.system.files import write_atomically
 
-    runs = [read(directory) for directory in directories]
+    runs = [read_run_report(directory) for directory in directories]
     for run in runs:
         for fault in run.faults:
             click.echo(f"fl-aggregator report: {fault}; skipped", err=True)
@@ -45,7 +45,7 @@ def report(directories: tuple[Path, ...], out: Path, csv_file: Path | None) -> N
             write_atomically(out, page(runs).encode())
             written.append(out)
         if csv_file is not None:
-            write_atomically(csv_file, rows(runs).encode())
+            write_atomically(csv_file, csv_text(runs).encode())
             written.append(csv_file)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror or error}") from None

@@ -14,23 +14,26 @@ from fl_shared.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SERIES: Final = 8
+SERIES_COLOURS: Final = 8
 """Colours that are told apart; `colour` begins again after them."""
-INK: Final = "#010203"
-MUTED: Final = "#010204"
-GRID: Final = "#010205"
-SURFACE: Final = "#010206"
-_STYLES: Final = {INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface"} | {
-    f"#0102{16 + n:02x}": f"--series-{n + 1}" for n in range(SERIES)
-}
+TEXT_COLOUR: Final = "#010203"
+MUTED_COLOUR: Final = "#010204"
+GRID_COLOUR: Final = "#010205"
+SURFACE_COLOUR: Final = "#010206"
+_CSS_VARIABLES: Final = {
+    TEXT_COLOUR: "--ink",
+    MUTED_COLOUR: "--muted",
+    GRID_COLOUR: "--grid",
+    SURFACE_COLOUR: "--surface",
+} | {f"#0102{16 + n:02x}": f"--series-{n + 1}" for n in range(SERIES_COLOURS)}
 """Colours that nobody would choose, each of which stands for a variable of the page's style."""
 
-_SETTINGS: Final[dict[str, Any]] = {
+_RC_SETTINGS: Final[dict[str, Any]] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a run may be called $x$
     "font.size": 9.5,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID_COLOUR,
+    "axes.labelcolor": MUTED_COLOUR,
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
@@ -40,31 +43,31 @@ _SETTINGS: Final[dict[str, Any]] = {
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
-    "axes.titlecolor": INK,
+    "axes.titlecolor": TEXT_COLOUR,
     "axes.titlepad": 12,
     "axes.formatter.useoffset": False,
-    "grid.color": GRID,
+    "grid.color": GRID_COLOUR,
     "grid.linewidth": 0.8,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
+    "xtick.color": GRID_COLOUR,
+    "ytick.color": GRID_COLOUR,
+    "xtick.labelcolor": MUTED_COLOUR,
+    "ytick.labelcolor": MUTED_COLOUR,
     "xtick.major.size": 3,
     "ytick.major.size": 0,
-    "text.color": INK,
+    "text.color": TEXT_COLOUR,
     "lines.linewidth": 2,
     "lines.solid_capstyle": "round",
     "lines.solid_joinstyle": "round",
     "legend.frameon": False,
     "legend.fontsize": 9.5,
-    "legend.labelcolor": INK,
+    "legend.labelcolor": TEXT_COLOUR,
     "legend.handlelength": 1.4,
 }
 
 
 def colour(index: int) -> str:
     """That of series number ``index``, from 0."""
-    return f"#0102{16 + index % SERIES:02x}"
+    return f"#0102{16 + index % SERIES_COLOURS:02x}"
 
 
 def draw(name: str, size: tuple[float, float], described: str, paint: Callable[[Axes], None]) -> Markup:
@@ -78,7 +81,7 @@ def draw(name: str, size: tuple[float, float], described: str, paint: Callable[[
             "matplotlib is not installed, and a report needs it: pip install 'fl-mqtt[report]'"
         ) from None
     # The salt makes names inside the drawing (of clip paths, markers) its own, and the same each time.
-    with rc_context(cast(Any, {**_SETTINGS, "svg.hashsalt": name})):
+    with rc_context(cast(Any, {**_RC_SETTINGS, "svg.hashsalt": name})):
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot(facecolor="none")
@@ -98,7 +101,7 @@ def _inline(svg: str, described: str) -> Markup:
     box = re.search(r'viewBox="([^"]+)"', head)
     assert box is not None
     width = float(box[1].split()[2])
-    for sentinel, variable in _STYLES.items():
+    for sentinel, variable in _CSS_VARIABLES.items():
         rest = rest.replace(sentinel, f"var({variable})")
     opened = (
         f'<svg role="img" aria-label="{text(described)}" viewBox="{box[1]}" '

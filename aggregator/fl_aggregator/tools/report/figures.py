@@ -7,8 +7,16 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from fl_aggregator.monitoring.views.round_record import RoundRecord
-from fl_aggregator.round.state import TIMED
-from fl_aggregator.tools.report.drawing import GRID, INK, MUTED, SERIES, SURFACE, colour, draw
+from fl_aggregator.round.state import ROUND_PHASES
+from fl_aggregator.tools.report.drawing import (
+    GRID_COLOUR,
+    MUTED_COLOUR,
+    SERIES_COLOURS,
+    SURFACE_COLOUR,
+    TEXT_COLOUR,
+    colour,
+    draw,
+)
 from fl_aggregator.tools.report.markup import Markup
 from fl_aggregator.tools.report.reading import RunReport
 from fl_shared.system.text import shortened
@@ -16,16 +24,16 @@ from fl_shared.system.text import shortened
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDE: Final = (9.6, 2.9)
-HALF: Final = (4.7, 2.9)
-MAX_EDGES: Final = 80
+WIDE_SIZE: Final = (9.6, 2.9)
+HALF_SIZE: Final = (4.7, 2.9)
+MAX_FIGURE_EDGES: Final = 80
 """Edges that a figure names; of more it shows so many, evenly chosen in the order of their names."""
 MAX_ROUNDS: Final = 120
 """Rounds in the grid of who took part: the newest ones."""
-MAX_NAME: Final = 24
-MANY: Final = 40
+MAX_LABEL: Final = 24
+MAX_MARKED_POINTS: Final = 40
 """Points on a curve from which on they are not marked one by one."""
-PHASES: Final = tuple(phase.name for phase in TIMED)
+PHASE_NAMES: Final = tuple(phase.name for phase in ROUND_PHASES)
 
 Curve = tuple[str, Sequence[float], Sequence[float]]
 """Its name, and the points' coordinates."""
@@ -37,18 +45,23 @@ def curves(
     lines: Sequence[Curve],
     *,
     along: str,
-    size: tuple[float, float] = HALF,
+    size: tuple[float, float] = HALF_SIZE,
     share: bool = False,
 ) -> Markup:
     """``share``: the values are between 0 and 1."""
 
     def paint(axes: Axes) -> None:
         for index, (label, x, y) in enumerate(lines):
-            style: dict[str, Any] = {"color": colour(index), "label": shortened(label, MAX_NAME)}
-            if index >= SERIES:
+            style: dict[str, Any] = {"color": colour(index), "label": shortened(label, MAX_LABEL)}
+            if index >= SERIES_COLOURS:
                 style["linestyle"] = "--"
-            if len(x) <= MANY:
-                style |= {"marker": "o", "markersize": 4.5, "markeredgecolor": SURFACE, "markeredgewidth": 1}
+            if len(x) <= MAX_MARKED_POINTS:
+                style |= {
+                    "marker": "o",
+                    "markersize": 4.5,
+                    "markeredgecolor": SURFACE_COLOUR,
+                    "markeredgewidth": 1,
+                }
             axes.plot(x, y, **style)
         axes.set_title(title)
         axes.set_xlabel(along)
@@ -63,7 +76,7 @@ def curves(
         if len(lines) > 1:
             _legend(axes, len(lines))
 
-    said = "; ".join(f"{label}: {_ends(y)}" for label, _, y in lines)
+    said = "; ".join(f"{label}: {_range_text(y)}" for label, _, y in lines)
     return draw(name, size, f"{title} by {along}. {said}", paint)
 
 
@@ -74,7 +87,7 @@ def _whole_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _ends(values: Sequence[float]) -> str:
+def _range_text(values: Sequence[float]) -> str:
     return f"from {values[0]:.4g} to {values[-1]:.4g}" if len(values) else "nothing measured"
 
 
@@ -83,9 +96,9 @@ def _legend(axes: Axes, entries: int) -> None:
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=min(entries, 4))
 
 
-def stacked(
+def stacked_bars(
     name: str, title: str, unit: str, rounds: Sequence[RoundRecord],
-    parts: Sequence[tuple[str, Callable[[RoundRecord], float]]], *, size: tuple[float, float] = HALF,
+    parts: Sequence[tuple[str, Callable[[RoundRecord], float]]], *, size: tuple[float, float] = HALF_SIZE,
 ) -> Markup:  # fmt: skip
     """A bar a round, of ``parts`` on top of each other; areas where rounds are many."""
     x = [line.round for line in rounds]
@@ -109,7 +122,7 @@ def stacked(
                     bottom=floor,
                     label=label,
                     color=colour(index),
-                    edgecolor=SURFACE,
+                    edgecolor=SURFACE_COLOUR,
                     linewidth=0.8,
                 )
                 floor = [a + b for a, b in zip(floor, values, strict=True)]
@@ -124,7 +137,7 @@ def stacked(
     return draw(name, size, f"{title} by round. {said}", paint)
 
 
-def evenly(names: Sequence[str], most: int = MAX_EDGES) -> list[str]:
+def evenly_spaced(names: Sequence[str], most: int = MAX_FIGURE_EDGES) -> list[str]:
     """At most so many of the names, the first and the last among them."""
     if len(names) <= most:
         return list(names)
@@ -145,11 +158,15 @@ def participation(name: str, rounds: Sequence[RoundRecord], edges: Sequence[str]
     def paint(axes: Axes) -> None:
         axes.grid(visible=False)
         x, y = zip(*[(at, r) for at in range(len(rounds)) for r in row.values()], strict=True)
-        axes.scatter(x, y, s=dot * 0.12, color=GRID, linewidths=0)
+        axes.scatter(x, y, s=dot * 0.12, color=GRID_COLOUR, linewidths=0)
         for points, style, label in (
             (here, {"marker": "s", "color": colour(0), "linewidths": 0}, "in"),
             (gone, {"marker": "x", "color": colour(1), "linewidths": 1.6}, "missing"),
-            (spare, {"marker": "s", "facecolor": "none", "edgecolor": MUTED, "linewidths": 1}, "not needed"),
+            (
+                spare,
+                {"marker": "s", "facecolor": "none", "edgecolor": MUTED_COLOUR, "linewidths": 1},
+                "not needed",
+            ),
         ):
             if points:
                 across, down = zip(*points, strict=True)
@@ -171,7 +188,7 @@ def participation(name: str, rounds: Sequence[RoundRecord], edges: Sequence[str]
 
 
 def _edge_names(axes: Axes, edges: Sequence[str]) -> None:
-    axes.set_yticks(range(len(edges)), [shortened(edge, MAX_NAME) for edge in edges], fontsize=8)
+    axes.set_yticks(range(len(edges)), [shortened(edge, MAX_LABEL) for edge in edges], fontsize=8)
     axes.set_ylim(len(edges) - 0.4, -0.6)
 
 
@@ -193,10 +210,10 @@ def labels(name: str, counts: Sequence[tuple[str, dict[str, int]]], classes: Seq
             x, y, size = zip(*points, strict=True)
             area = [max(1.2, (0.92 * cell) ** 2 * number / most) for number in size]
             axes.scatter(x, y, s=area, color=colour(0), linewidths=0)
-        names = [shortened(edge, MAX_NAME) for edge, _ in counts]
+        names = [shortened(edge, MAX_LABEL) for edge, _ in counts]
         crowded = len(names) > 30 or max(map(len, names), default=0) > 3
         axes.set_xticks(range(len(names)), names, fontsize=8, rotation=90 if crowded else 0)
-        axes.set_yticks(range(len(classes)), [shortened(label, MAX_NAME) for label in classes])
+        axes.set_yticks(range(len(classes)), [shortened(label, MAX_LABEL) for label in classes])
         axes.set_xlim(-0.7, len(names) - 0.3)
         axes.set_ylim(len(classes) - 0.4, -0.6)
         axes.set_xlabel("edge")
@@ -210,32 +227,36 @@ def accuracies(name: str, found: Sequence[tuple[str, float]], overall: float | N
     values = [value for _, value in found]
 
     def paint(axes: Axes) -> None:
-        if len(found) > MAX_EDGES:
-            axes.hist(values, bins=40, range=(0, 1), color=colour(0), edgecolor=SURFACE, linewidth=0.8)
+        if len(found) > MAX_FIGURE_EDGES:
+            axes.hist(values, bins=40, range=(0, 1), color=colour(0), edgecolor=SURFACE_COLOUR, linewidth=0.8)
             axes.set_ylabel("edges")
         else:
             ranked = sorted(found, key=lambda item: item[1])
             axes.grid(visible=True, axis="x")
             axes.grid(visible=False, axis="y")
             axes.barh(range(len(ranked)), [value for _, value in ranked], 0.72, color=colour(0))
-            axes.set_yticks(range(len(ranked)), [shortened(edge, MAX_NAME) for edge, _ in ranked], fontsize=8)
+            axes.set_yticks(
+                range(len(ranked)), [shortened(edge, MAX_LABEL) for edge, _ in ranked], fontsize=8
+            )
             axes.set_ylim(-0.6, len(ranked) - 0.4)
         axes.set_xlim(0, 1)
         axes.set_xlabel("accuracy")
         if overall is not None:
-            axes.axvline(overall, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+            axes.axvline(overall, color=TEXT_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)))
             side = "right" if overall > 0.5 else "left"
             axes.annotate(
                 f" the run's: {overall:.3f} ", (overall, 1.0), xycoords=("data", "axes fraction"), va="bottom",
-                ha=side, fontsize=8.5, color=MUTED,
+                ha=side, fontsize=8.5, color=MUTED_COLOUR,
             )  # fmt: skip
 
-    height = 2.9 if len(found) > MAX_EDGES else 0.9 + 0.19 * max(4, len(found))
+    height = 2.9 if len(found) > MAX_FIGURE_EDGES else 0.9 + 0.19 * max(4, len(found))
     said = f"lowest {min(values):.4f}, highest {max(values):.4f}"
-    return draw(name, (HALF[0], height), f"Accuracy of {len(found)} edges on their holdouts: {said}", paint)
+    return draw(
+        name, (HALF_SIZE[0], height), f"Accuracy of {len(found)} edges on their holdouts: {said}", paint
+    )
 
 
-def against(
+def metric_against(
     run: RunReport, of: Callable[[RoundRecord], float], metric: str
 ) -> tuple[list[float], list[float]]:
     """The metric where it was measured, along the sum of ``of`` over the rounds until then."""

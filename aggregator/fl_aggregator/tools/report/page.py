@@ -7,24 +7,24 @@ from importlib.metadata import version
 
 from fl_aggregator.tools.report import figures, sections
 from fl_aggregator.tools.report.comparison import (
-    first_at,
-    named_apart,
+    assign_unique_names,
+    comparison_target,
     settings_that_differ,
-    target_of,
+    versions_to_reach,
 )
-from fl_aggregator.tools.report.drawing import SERIES
+from fl_aggregator.tools.report.drawing import SERIES_COLOURS
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
-from fl_aggregator.tools.report.sections import number, section, value_in_words, versions
+from fl_aggregator.tools.report.sections import format_number, format_value, newest_version, section
 from fl_aggregator.tools.report.style import STYLE
 from fl_shared.system.text import duration_text, size_text
 
 
 def page(runs: Sequence[RunReport]) -> str:
     """About one run, or about several beside each other. Raises ``UserError`` without matplotlib."""
-    named_apart(runs)
+    assign_unique_names(runs)
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
-    body = _one(runs[0]) if len(runs) == 1 else _several(runs)
+    body = _single_run(runs[0]) if len(runs) == 1 else _compared_runs(runs)
     found = tag(
         "html",
         tag(
@@ -52,37 +52,37 @@ def page(runs: Sequence[RunReport]) -> str:
     return f"<!DOCTYPE html>\n{found}\n"
 
 
-def _one(run: RunReport) -> list[Child]:
+def _single_run(run: RunReport) -> list[Child]:
     parts = run.settings
     about = [f"{parts[name]} {name}" for name in ("clients", "rounds") if name in parts]
     what = " · ".join(
         [f"task {parts.get('task', 'unknown')}", *about, f"partition {parts.get('partition', '?')}"]
     )
     return [
-        tag("header", tag("h1", run.name), tag("p", what, class_="sub"), tag("p", _state(run), class_="sub"),
+        tag("header", tag("h1", run.name), tag("p", what, class_="sub"), tag("p", _state_text(run), class_="sub"),
             sections.tiles(run)),
-        tag("main", _faults([run]), *_parts(run)),
+        tag("main", _faults([run]), *_run_sections(run)),
     ]  # fmt: skip
 
 
-def _state(run: RunReport) -> Markup:
+def _state_text(run: RunReport) -> Markup:
     """When, and whether it came to its end."""
     began = f"run {run.record.get('run', '?')}, started {run.record.get('started', '?')}"
     times = run.record.get("epoch", 1)
     again = f", resumed {times - 1} times" if isinstance(times, int) and times > 1 else ""
     if run.ended:
         return tag("span", f"{began}, ended {run.record['ended']}{again}")
-    open_end = f"not finished: {versions(run)} of {run.settings.get('rounds', '?')} versions"
+    open_end = f"not finished: {newest_version(run)} of {run.settings.get('rounds', '?')} versions"
     return tag("span", f"{began}{again}; ", tag("b", open_end, class_="bad"))
 
 
-def _parts(run: RunReport) -> list[Child]:
+def _run_sections(run: RunReport) -> list[Child]:
     if not run.rounds:
         nothing = section("Rounds", note="No round has ended yet: the history is empty.")
         return [nothing, sections.labels(run), sections.settings(run)]
     return [
-        sections.learning(run), sections.pair(sections.accuracy_by_edge(run), sections.confusion(run)),
-        sections.labels(run), sections.participation(run), sections.cost(run), sections.refusals(run),
+        sections.learning(run), sections.side_by_side(sections.accuracy_by_edge(run), sections.confusion(run)),
+        sections.labels(run), sections.participation(run), sections.time_and_traffic(run), sections.rejections(run),
         sections.rounds(run),
         sections.settings(run),
     ]  # fmt: skip
@@ -96,26 +96,26 @@ def _faults(runs: Sequence[RunReport]) -> Markup | None:
                    note="Not included below.")  # fmt: skip
 
 
-def _several(runs: Sequence[RunReport]) -> list[Child]:
+def _compared_runs(runs: Sequence[RunReport]) -> list[Child]:
     settings = {str(run.settings.get("task", "?")) for run in runs}
     sub = f"task {', '.join(sorted(settings))}"
     return [
         tag("header", tag("h1", f"{len(runs)} runs compared"), tag("p", sub, class_="sub")),
-        tag("main", _faults(runs), _outcomes(runs), _overlaid(runs), _differences(runs),
-            *(tag("details", tag("summary", run.name, " on its own"), tag("p", _state(run), class_="sub"),
-                  sections.tiles(run), *_parts(run)) for run in runs)),
+        tag("main", _faults(runs), _outcomes(runs), _comparison_curves(runs), _differences(runs),
+            *(tag("details", tag("summary", run.name, " on its own"), tag("p", _state_text(run), class_="sub"),
+                  sections.tiles(run), *_run_sections(run)) for run in runs)),
     ]  # fmt: skip
 
 
-def _key(run: RunReport, index: int) -> Markup:
+def _legend_entry(run: RunReport, index: int) -> Markup:
     square = tag(
-        "i", class_="key", style=f"background: var(--series-{index % SERIES + 1})", aria_hidden="true"
+        "i", class_="key", style=f"background: var(--series-{index % SERIES_COLOURS + 1})", aria_hidden="true"
     )
     return tag("span", square, run.name)
 
 
 def _outcomes(runs: Sequence[RunReport]) -> Markup:
-    target = target_of(runs)
+    target = comparison_target(runs)
     head = [
         "run",
         "versions",
@@ -130,11 +130,11 @@ def _outcomes(runs: Sequence[RunReport]) -> Markup:
     ]
     rows = []
     for index, run in enumerate(runs):
-        reached = None if target is None else first_at(run, target)
+        reached = None if target is None else versions_to_reach(run, target)
         rows.append(
-            [_key(run, index), f"{versions(run)}{'' if run.ended else ' (not finished)'}",
-             number(run.last("accuracy")), number(max(run.series("accuracy")[1], default=None)),
-             number(run.last("loss")), "–" if reached is None else f"{reached} versions",
+            [_legend_entry(run, index), f"{newest_version(run)}{'' if run.ended else ' (not finished)'}",
+             format_number(run.last("accuracy")), format_number(max(run.series("accuracy")[1], default=None)),
+             format_number(run.last("loss")), "–" if reached is None else f"{reached} versions",
              duration_text(sum(line.duration for line in run.rounds)),
              size_text(sum(line.bytes.up for line in run.rounds)),
              size_text(sum(line.bytes.down for line in run.rounds)), sum(len(line.lost) for line in run.rounds)]
@@ -143,14 +143,19 @@ def _outcomes(runs: Sequence[RunReport]) -> Markup:
     return section("Results", table(head, rows, caption="Runs"), note=note)
 
 
-def _overlaid(runs: Sequence[RunReport]) -> Markup:
+def _comparison_curves(runs: Sequence[RunReport]) -> Markup:
     if not any(run.rounds for run in runs):
         return section("Learning", note="No round of any run has ended yet.")
     by_round = [(run.name, *run.series("accuracy")) for run in runs]
     losses = [(run.name, *run.series("loss")) for run in runs]
-    by_time = [(run.name, *figures.against(run, lambda line: line.duration, "accuracy")) for run in runs]
+    by_time = [
+        (run.name, *figures.metric_against(run, lambda line: line.duration, "accuracy")) for run in runs
+    ]
     by_bytes = [
-        (run.name, *figures.against(run, lambda line: (line.bytes.up + line.bytes.down) / 1e6, "accuracy"))
+        (
+            run.name,
+            *figures.metric_against(run, lambda line: (line.bytes.up + line.bytes.down) / 1e6, "accuracy"),
+        )
         for run in runs
     ]
     return section(
@@ -170,6 +175,6 @@ def _differences(runs: Sequence[RunReport]) -> Markup:
     found = settings_that_differ(runs)
     if not found:
         return section("Settings", note="All settings are the same.")
-    rows = [[name.replace("_", "-"), *map(value_in_words, values)] for name, values in found]
-    head = ["setting", *(_key(run, index) for index, run in enumerate(runs))]
+    rows = [[name.replace("_", "-"), *map(format_value, values)] for name, values in found]
+    head = ["setting", *(_legend_entry(run, index) for index, run in enumerate(runs))]
     return section("Settings that differ", table(head, rows, caption="Settings that differ"))

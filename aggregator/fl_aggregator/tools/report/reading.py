@@ -13,23 +13,29 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from fl_aggregator.monitoring.views.round_record import ConfusionMatrix, Count, Counts, Metrics, RoundRecord
+from fl_aggregator.monitoring.views.round_record import (
+    ConfusionMatrix,
+    Count,
+    Counts,
+    FiniteMetrics,
+    RoundRecord,
+)
 from fl_aggregator.storage import journal
-from fl_aggregator.storage.run_directory import HISTORY, PARTS, RUN
+from fl_aggregator.storage.run_directory import HISTORY_FILE, LABEL_COUNTS_FILE, RUN_FILE
 from fl_shared.errors import UserError
 
 MAX_FAULTS: Final = 10
 """Broken lines that are named; the others are counted."""
-_ACCEPTED: Final = b'{"event":"UpdateKept"'
+_ACCEPTED_LINE_PREFIX: Final = b'{"event":"UpdateStored"'
 
-Line = TypeVar("Line")
+LineT = TypeVar("LineT")
 
 
 class _Lenient(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Part(_Lenient):
+class LabelCounts(_Lenient):
     """An edge's data: examples by label, as the partition made it."""
 
     client: str
@@ -44,10 +50,10 @@ class LatestResult(_Lenient):
     examples: Count = 0
     size: Count = 0
     seconds: float | None = None
-    after: Metrics = {}
+    after: FiniteMetrics = {}
 
 
-class _Accepted(_Lenient):
+class _StoredUpdateLine(_Lenient):
     update: LatestResult
 
 
@@ -59,7 +65,7 @@ class RunReport:
     name: str
     record: dict[str, Any] = field(default_factory=dict)
     rounds: list[RoundRecord] = field(default_factory=list)
-    parts: dict[str, Part] = field(default_factory=dict)
+    parts: dict[str, LabelCounts] = field(default_factory=dict)
     newest: dict[str, LatestResult] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
@@ -91,29 +97,31 @@ class RunReport:
         return None
 
 
-def read(directory: Path) -> RunReport:
+def read_run_report(directory: Path) -> RunReport:
     """Raises ``UserError`` if nothing in ``directory`` can be read as a run."""
     run = RunReport(directory, directory.resolve().name)
     if not directory.is_dir():
         raise UserError(f"{directory}: does not exist, expected a run directory")
-    run.record = _record(run)
-    found = {line.round: line for line in _lines(run, HISTORY, TypeAdapter(RoundRecord))}
+    run.record = _read_record(run)
+    found = {line.round: line for line in _read_lines(run, HISTORY_FILE, TypeAdapter(RoundRecord))}
     run.rounds = [found[number] for number in sorted(found)]
     if not run.record and not run.rounds:
         why = f": {run.faults[0]}" if run.faults else ""
         raise UserError(
-            f"{directory}: contains no run (neither {RUN} nor a line of {HISTORY} can be read){why}"
+            f"{directory}: contains no run (neither {RUN_FILE} nor a line of {HISTORY_FILE} can be read){why}"
         )
-    run.parts = {part.client: part for part in _lines(run, PARTS, TypeAdapter(Part))}
-    for accepted in _lines(run, journal.FILE, TypeAdapter(_Accepted), _ACCEPTED):
+    run.parts = {part.client: part for part in _read_lines(run, LABEL_COUNTS_FILE, TypeAdapter(LabelCounts))}
+    for accepted in _read_lines(
+        run, journal.FILE_NAME, TypeAdapter(_StoredUpdateLine), _ACCEPTED_LINE_PREFIX
+    ):
         run.newest[accepted.update.client] = accepted.update
     if len(run.faults) > MAX_FAULTS:
         run.faults[MAX_FAULTS:] = [f"{directory}: {len(run.faults) - MAX_FAULTS} more lines are broken"]
     return run
 
 
-def _record(run: RunReport) -> dict[str, Any]:
-    file = run.path / RUN
+def _read_record(run: RunReport) -> dict[str, Any]:
+    file = run.path / RUN_FILE
     try:
         found = json.loads(file.read_bytes())
         if not isinstance(found, dict):
@@ -127,7 +135,9 @@ def _record(run: RunReport) -> dict[str, Any]:
     return {}
 
 
-def _lines(run: RunReport, name: str, adapter: TypeAdapter[Line], begins: bytes = b"") -> Iterator[Line]:
+def _read_lines(
+    run: RunReport, name: str, adapter: TypeAdapter[LineT], begins: bytes = b""
+) -> Iterator[LineT]:
     """Of a file that need not be there; only those that begin with ``begins``."""
     file = run.path / name
     try:
@@ -142,7 +152,7 @@ def _lines(run: RunReport, name: str, adapter: TypeAdapter[Line], begins: bytes 
                     where = ".".join(map(str, first["loc"])) or "the line"
                     run.faults.append(f"{file}: line {number}: {where}: {first['msg']}")
     except FileNotFoundError:
-        if name == HISTORY:
+        if name == HISTORY_FILE:
             run.faults.append(f"{file}: does not exist")
     except OSError as error:
         run.faults.append(f"{file}: {error.strerror}")

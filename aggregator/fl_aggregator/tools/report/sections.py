@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from fl_aggregator.monitoring.views.round_record import ConfusionMatrix, RoundRecord
 from fl_aggregator.tools.report import figures
-from fl_aggregator.tools.report.comparison import first_at, told
+from fl_aggregator.tools.report.comparison import settings_of, versions_to_reach
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
 from fl_shared.system.text import duration_text, names_text, size_text
 
-MAX_ROWS: Final = 1000
+MAX_REPORT_ROWS: Final = 1000
 """Of a table; the page says how many there are, and ``--csv`` has all rounds."""
-SHORT: Final = {
+PHASE_LABELS: Final = {
     "selecting": "select",
     "collecting": "collect",
     "aggregating": "average",
@@ -31,7 +31,7 @@ def section(title: str, *children: Child, note: str | None = None, long: bool = 
     return tag("section", tag("h2", title), told, *children, class_="long" if long else None)
 
 
-def number(value: float | None, digits: int = 4) -> str:
+def format_number(value: float | None, digits: int = 4) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
@@ -39,21 +39,24 @@ def tiles(run: RunReport) -> Markup:
     accuracy, best = run.last("accuracy"), max(run.series("accuracy")[1], default=None)
     target = run.settings.get("target_accuracy")
     shown: list[tuple[str, str]] = [
-        (number(accuracy), "accuracy" if accuracy == best else f"accuracy (best {number(best)})"),
-        (number(run.last("loss")), "loss"),
-        (str(versions(run)), f"versions of {run.settings.get('rounds', '?')}"),
+        (
+            format_number(accuracy),
+            "accuracy" if accuracy == best else f"accuracy (best {format_number(best)})",
+        ),
+        (format_number(run.last("loss")), "loss"),
+        (str(newest_version(run)), f"versions of {run.settings.get('rounds', '?')}"),
         (duration_text(sum(line.duration for line in run.rounds)), "in rounds"),
         (size_text(sum(line.bytes.up for line in run.rounds)), "up, from edges"),
         (size_text(sum(line.bytes.down for line in run.rounds)), "down, published"),
     ]
     if isinstance(target, (int, float)):
-        reached = first_at(run, target)
+        reached = versions_to_reach(run, target)
         shown.insert(1, ("not reached" if reached is None else f"version {reached}", f"target {target:g}"))
     return tag("div", *(tag("div", tag("b", big), tag("span", small), class_="tile") for big, small in shown),
                class_="tiles")  # fmt: skip
 
 
-def versions(run: RunReport) -> int:
+def newest_version(run: RunReport) -> int:
     return max((line.version for line in run.rounds if line.version is not None), default=0)
 
 
@@ -72,14 +75,14 @@ def learning(run: RunReport) -> Markup:
     return section("Learning", tag("div", *drawn, class_="figures"), note=note)
 
 
-def cost(run: RunReport) -> Markup:
-    phases = [(name, _phase(name)) for name in figures.PHASES]
+def time_and_traffic(run: RunReport) -> Markup:
+    phases = [(name, _phase(name)) for name in figures.PHASE_NAMES]
     traffic: list[tuple[str, Callable[[RoundRecord], float]]] = [
         ("up", lambda line: line.bytes.up / 1e6), ("down", lambda line: line.bytes.down / 1e6)
     ]  # fmt: skip
     drawn = (
-        figures.stacked(f"{run.name}/seconds", "Seconds by phase", "s", run.rounds, phases),
-        figures.stacked(f"{run.name}/bytes", "Bytes", "MB", run.rounds, traffic),
+        figures.stacked_bars(f"{run.name}/seconds", "Seconds by phase", "s", run.rounds, phases),
+        figures.stacked_bars(f"{run.name}/bytes", "Bytes", "MB", run.rounds, traffic),
     )
     return section(
         "Time and traffic", tag("div", *drawn, class_="figures"),
@@ -92,15 +95,15 @@ def _phase(name: str) -> Callable[[RoundRecord], float]:
 
 
 def rounds(run: RunReport) -> Markup:
-    shown = run.rounds[-MAX_ROWS:]
-    phases = [name for name in figures.PHASES if any(name in line.seconds for line in shown)]
-    head = ["round", "outcome", "in", "accuracy", "loss", "train loss", *(SHORT[name] for name in phases), "up",
+    shown = run.rounds[-MAX_REPORT_ROWS:]
+    phases = [name for name in figures.PHASE_NAMES if any(name in line.seconds for line in shown)]
+    head = ["round", "outcome", "in", "accuracy", "loss", "train loss", *(PHASE_LABELS[name] for name in phases), "up",
             "down", "missing"]  # fmt: skip
     rows = [
         [line.round, _outcome(line), f"{len(line.participants)}/{len(line.cohort)}",
-         *(number(line.metrics.get(name)) for name in ("accuracy", "loss", "train_loss")),
-         *(number(line.seconds.get(name), 2) for name in phases),
-         size_text(line.bytes.up), size_text(line.bytes.down), _missing(line)]
+         *(format_number(line.metrics.get(name)) for name in ("accuracy", "loss", "train_loss")),
+         *(format_number(line.seconds.get(name), 2) for name in phases),
+         size_text(line.bytes.up), size_text(line.bytes.down), _missing_text(line)]
         for line in shown
     ]  # fmt: skip
     left = len(run.rounds) - len(shown)
@@ -119,7 +122,7 @@ def _outcome(line: RoundRecord) -> Markup:
     return tag("span", "abandoned", f": {line.reason}" if line.reason else None, class_="bad")
 
 
-def _missing(line: RoundRecord, most: int = 12) -> Child:
+def _missing_text(line: RoundRecord, most: int = 12) -> Child:
     """Who, and why; a reason that many share is said once."""
     by_reason: dict[str, list[str]] = {}
     for name, why in line.lost.items():
@@ -128,7 +131,7 @@ def _missing(line: RoundRecord, most: int = 12) -> Child:
     return "; ".join(said[:most]) + (f"; and {len(said) - most} more reasons" if len(said) > most else "")
 
 
-def _order(names: Iterable[str]) -> list[str]:
+def _natural_order(names: Iterable[str]) -> list[str]:
     """Numbers as numbers."""
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
@@ -136,14 +139,14 @@ def _order(names: Iterable[str]) -> list[str]:
 def edges_of(run: RunReport) -> list[str]:
     """Whoever was selected, sent an update, or has a part."""
     named = {name for line in run.rounds for name in (*line.cohort, *line.participants, *line.missing)}
-    return _order(named | run.newest.keys() | run.parts.keys())
+    return _natural_order(named | run.newest.keys() | run.parts.keys())
 
 
 def participation(run: RunReport) -> Markup | None:
     edges = edges_of(run)
     if not edges:
         return None
-    shown, newest = figures.evenly(edges), run.rounds[-figures.MAX_ROUNDS :]
+    shown, newest = figures.evenly_spaced(edges), run.rounds[-figures.MAX_ROUNDS :]
     limits = []
     if len(shown) < len(edges):
         limits.append(f"{len(shown)} of {len(edges)} edges, evenly chosen.")
@@ -155,25 +158,25 @@ def participation(run: RunReport) -> Markup | None:
 
 
 def _edge_table(run: RunReport, edges: Sequence[str]) -> Markup:
-    selected, took_part, missed = (_tally(names) for names in (
+    selected, took_part, missed = (_count_names(names) for names in (
         (line.cohort for line in run.rounds), (line.participants for line in run.rounds),
         (line.lost for line in run.rounds)))  # fmt: skip
     rows = []
-    for name in edges[:MAX_ROWS]:
+    for name in edges[:MAX_REPORT_ROWS]:
         newest = run.newest.get(name)
         rows.append(
             [name, selected.get(name, 0), took_part.get(name, 0), missed.get(name, 0),
              *(("–",) * 5 if newest is None else (
-                 newest.examples, number(newest.after.get("accuracy")), number(newest.after.get("loss")),
-                 number(newest.seconds, 2), size_text(newest.size)))]
+                 newest.examples, format_number(newest.after.get("accuracy")), format_number(newest.after.get("loss")),
+                 format_number(newest.seconds, 2), size_text(newest.size)))]
         )  # fmt: skip
     head = ["edge", "selected", "in", "missing", "examples", "accuracy", "loss", "seconds", "update"]
-    more = f", the first {MAX_ROWS}" if len(edges) > MAX_ROWS else ""
+    more = f", the first {MAX_REPORT_ROWS}" if len(edges) > MAX_REPORT_ROWS else ""
     return tag("details", tag("summary", f"All {len(edges)} edges as a table{more}"),
                table(head, rows, caption="Edges: how often each took part, and its newest update"))  # fmt: skip
 
 
-def _tally(lists: Iterable[Iterable[str]]) -> dict[str, int]:
+def _count_names(lists: Iterable[Iterable[str]]) -> dict[str, int]:
     found: dict[str, int] = {}
     for names in lists:
         for name in names:
@@ -184,7 +187,7 @@ def _tally(lists: Iterable[Iterable[str]]) -> dict[str, int]:
 def labels(run: RunReport) -> Markup | None:
     if not run.parts:
         return None
-    names = figures.evenly(_order(run.parts))
+    names = figures.evenly_spaced(_natural_order(run.parts))
     classes = list(dict.fromkeys(label for part in run.parts.values() for label in part.labels))
     note = (
         f"How the scheme {run.settings.get('partition', '')} split the data: the area of a disc is the "
@@ -196,7 +199,7 @@ def labels(run: RunReport) -> Markup | None:
         return section("Labels", note=f"{len(classes)} classes: too many to draw.")
     drawn = figures.labels(f"{run.name}/labels", [(name, run.parts[name].labels) for name in names], classes)
     rows = [[name, sum(run.parts[name].labels.values()), *(run.parts[name].labels.get(c, 0) for c in classes)]
-            for name in _order(run.parts)[:MAX_ROWS]]  # fmt: skip
+            for name in _natural_order(run.parts)[:MAX_REPORT_ROWS]]  # fmt: skip
     shown = table(["edge", "total", *classes], rows, caption="Examples of each label on each edge")
     return section(
         "Labels on the edges", drawn, tag("details", tag("summary", "As a table"), shown), note=note
@@ -204,7 +207,7 @@ def labels(run: RunReport) -> Markup | None:
 
 
 def accuracy_by_edge(run: RunReport) -> Markup | None:
-    found = [(name, run.newest[name].after["accuracy"]) for name in _order(run.newest)
+    found = [(name, run.newest[name].after["accuracy"]) for name in _natural_order(run.newest)
              if "accuracy" in run.newest[name].after]  # fmt: skip
     if not found:
         return None
@@ -220,7 +223,7 @@ def confusion(run: RunReport) -> Markup | None:
         return None
     line, matrix = found
     note = f"Version {line.version} on the test split: true classes by row, predicted classes by column."
-    shown = _matrix(matrix) if len(matrix.labels) <= MAX_MATRIX else _confused(matrix)
+    shown = _matrix(matrix) if len(matrix.labels) <= MAX_MATRIX else _confusion_pairs(matrix)
     return section("Confusion", shown, note=note)
 
 
@@ -250,7 +253,7 @@ def _shade(share: float, *, right: bool) -> str | None:
     return f"background: color-mix(in srgb, var({hue}) {strength:.0f}%, var(--surface))"
 
 
-def _confused(matrix: ConfusionMatrix, most: int = 30) -> Markup:
+def _confusion_pairs(matrix: ConfusionMatrix, most: int = 30) -> Markup:
     pairs = [
         (count, label, matrix.labels[column])
         for index, (label, counts) in enumerate(zip(matrix.labels, matrix.counts, strict=True))
@@ -263,7 +266,7 @@ def _confused(matrix: ConfusionMatrix, most: int = 30) -> Markup:
                  words=frozenset({0, 1}))  # fmt: skip
 
 
-def refusals(run: RunReport) -> Markup | None:
+def rejections(run: RunReport) -> Markup | None:
     counts: dict[tuple[str, str], int] = {}
     for line in run.rounds:
         for name, reasons in line.refused.items():
@@ -272,26 +275,26 @@ def refusals(run: RunReport) -> Markup | None:
     if not counts:
         return None
     ranked = sorted(counts.items(), key=lambda item: -item[1])
-    rows = [(name, reason, times) for (name, reason), times in ranked[:MAX_ROWS]]
+    rows = [(name, reason, times) for (name, reason), times in ranked[:MAX_REPORT_ROWS]]
     return section("Refused", table(["edge", "reason", "times"], rows, caption="Refused", words=frozenset({0, 1})),
                    note="Messages that the aggregator refused, by edge and reason.")  # fmt: skip
 
 
 def settings(run: RunReport) -> Markup:
     shown = (
-        tag("div", tag("dt", name.replace("_", "-")), tag("dd", value_in_words(value)))
-        for name, value in told(run).items()
+        tag("div", tag("dt", name.replace("_", "-")), tag("dd", format_value(value)))
+        for name, value in settings_of(run).items()
     )
     return section("Settings", tag("dl", *shown, class_="settings"))
 
 
-def pair(first: Markup | None, second: Markup | None) -> Markup | None:
+def side_by_side(first: Markup | None, second: Markup | None) -> Markup | None:
     """Beside each other, where there is room."""
     both = [one for one in (first, second) if one is not None]
     return tag("div", *both, class_="pair") if both else None
 
 
-def value_in_words(value: Any) -> str:
+def format_value(value: Any) -> str:
     if value is None:
         return "–"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

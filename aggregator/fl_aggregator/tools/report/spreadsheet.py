@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fl_aggregator.tools.report.reading import RunReport
 
 
-def rows(runs: Sequence[RunReport]) -> str:
+def csv_text(runs: Sequence[RunReport]) -> str:
     """Metrics and phases have a column each, as far as any round has them; lists are divided by blanks."""
     rounds = [(run, line) for run in runs for line in run.rounds]
     metrics = sorted({name for _, line in rounds for name in line.metrics})
@@ -23,16 +23,16 @@ def rows(runs: Sequence[RunReport]) -> str:
     )  # fmt: skip
     for run, line in rounds:
         writer.writerow(
-            [_tame(run.name), line.round, line.outcome, _tame(line.reason or ""),
+            [_escape_formula(run.name), line.round, line.outcome, _escape_formula(line.reason or ""),
              "" if line.version is None else line.version, len(line.cohort), len(line.participants),
              len(line.missing), sum(sum(why.values()) for why in line.refused.values()), line.examples,
              *(line.metrics.get(name, "") for name in metrics), *(line.seconds.get(name, "") for name in phases),
              line.bytes.up, line.bytes.down,
-             _tame(" ".join(line.participants)), _tame(" ".join(line.missing))]
+             _escape_formula(" ".join(line.participants)), _escape_formula(" ".join(line.missing))]
         )  # fmt: skip
     return out.getvalue()
 
 
-def _tame(text: str) -> str:
+def _escape_formula(text: str) -> str:
     """What a spreadsheet would take for a formula, and a stranger may have written."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

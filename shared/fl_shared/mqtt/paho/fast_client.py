@@ -30,31 +30,31 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from fl_shared.errors import SpeaksTls
-from fl_shared.mqtt.address import BrokerAddress, Scheme
-from fl_shared.mqtt.paho.publish_packet import LARGE, Publication, decode_publish
+from fl_shared.errors import ServerRequiresTls
+from fl_shared.mqtt.address import BrokerAddress, UrlScheme
+from fl_shared.mqtt.paho.publish_packet import MIN_VIEW_BYTES, PublishPacket, decode_publish
 from fl_shared.mqtt.stream import Stream, open_stream
 from fl_shared.mqtt.websocket import TLS_ALERT
 
 LOG = logging.getLogger(__name__)
 
-STOCK: Final = "FL_STOCK_PAHO"
+STOCK_ENV: Final = "FL_STOCK_PAHO"
 """Environment variable: 1 for paho as it is, for measuring and in case of doubt."""
-VERSION: Final = "2.2."
+PAHO_VERSION: Final = "2.2."
 READ_AHEAD: Final = 64 * 2**10
 """Bytes of one read where no large packet is known to come, and of small packets sent as one."""
-READS: Final = 16
+MAX_READS: Final = 16
 """Of one large packet, until other connections have their turn."""
 
-_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_SCHEMES: Final[dict[tuple[bool, bool], Scheme]] = {
+_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_SCHEMES: Final[dict[tuple[bool, bool], UrlScheme]] = {
     (False, False): "mqtt",
     (True, False): "mqtts",
     (False, True): "ws",
     (True, True): "wss",
 }
 """By: encrypted, in a WebSocket."""
-_KIND: Final = 0xF0
+_PACKET_TYPE_MASK: Final = 0xF0
 _OK: Final = MQTTErrorCode.MQTT_ERR_SUCCESS
 _LOST: Final = MQTTErrorCode.MQTT_ERR_CONN_LOST
 _SUCCESS: Final = ReasonCode(PacketTypes.PUBACK)
@@ -66,7 +66,7 @@ class _Message(MQTTMessage):
 
     __slots__ = ()
 
-    def __init__(self, command: int, publication: Publication) -> None:
+    def __init__(self, command: int, publication: PublishPacket) -> None:
         self._topic = publication.topic
         self.mid = publication.mid
         self.payload = publication.payload  # type: ignore[assignment]
@@ -82,7 +82,7 @@ class _Message(MQTTMessage):
                 self.properties.CorrelationData = publication.correlation
 
 
-class ShortcutClient(Client):
+class FastClient(Client):
     """For MQTT 5, a foreign event loop and one connection; callbacks by topic are not asked."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -118,7 +118,7 @@ class ShortcutClient(Client):
     def _read_packets(self, sock: Stream) -> MQTTErrorCode:
         try:
             data = sock.recv(READ_AHEAD)
-        except _NOT_NOW:
+        except _WOULD_BLOCK:
             return _OK
         except OSError as error:
             self.cause = error
@@ -129,15 +129,15 @@ class ShortcutClient(Client):
         if not self._has_heard:
             self._has_heard = True
             if data[:1] == TLS_ALERT and not self._ssl:
-                self.cause = SpeaksTls()
+                self.cause = ServerRequiresTls()
                 return _LOST
         if self._unread:
             data, self._unread = self._unread + data, b""
         at, end = 0, len(data)
-        while self._sock is not None and (extent := _extent(data, at)) is not None:
+        while self._sock is not None and (extent := _packet_bounds(data, at)) is not None:
             start, stop = extent
             if stop > end:
-                if stop - start < LARGE:
+                if stop - start < MIN_VIEW_BYTES:
                     break
                 self._body = np.empty(stop - start, np.uint8).data
                 self._body_command, self._filled = data[at], end - start
@@ -151,10 +151,10 @@ class ShortcutClient(Client):
         return _OK
 
     def _read_body(self, sock: Stream, body: memoryview) -> MQTTErrorCode:
-        for _ in range(READS):
+        for _ in range(MAX_READS):
             try:
                 count = sock.recv_into(body[self._filled :])
-            except _NOT_NOW:
+            except _WOULD_BLOCK:
                 return _OK
             except OSError as error:
                 self.cause = error
@@ -173,7 +173,7 @@ class ShortcutClient(Client):
             self._last_bytes_received = time.monotonic()
 
     def _handle(self, command: int, packet: bytes | memoryview) -> MQTTErrorCode:
-        kind = command & _KIND
+        kind = command & _PACKET_TYPE_MASK
         if kind == MessageType.PUBLISH and not command & 0x04:
             publication = decode_publish(command, packet)
             if self._on_message is not None:
@@ -236,7 +236,7 @@ class ShortcutClient(Client):
         if qos:
             packet += mid.to_bytes(2, "big")
         packet += extras
-        if len(payload) < LARGE:
+        if len(payload) < MIN_VIEW_BYTES:
             packet += payload
             return self._packet_queue(MessageType.PUBLISH, packet, mid, qos, info)
         # The header's QoS is none of its own: at 0 paho would report the message as sent once the header is.
@@ -252,9 +252,9 @@ class ShortcutClient(Client):
         info: MQTTMessageInfo | None = None,
     ) -> MQTTErrorCode:
         """Small packets that nothing happens after go into one, and so into one ``send``."""
-        kind = command & _KIND
+        kind = command & _PACKET_TYPE_MASK
         if (
-            len(packet) >= LARGE
+            len(packet) >= MIN_VIEW_BYTES
             or kind == MessageType.DISCONNECT
             or (kind == MessageType.PUBLISH and not qos)
         ):
@@ -274,7 +274,7 @@ class ShortcutClient(Client):
         return rc
 
 
-def _extent(data: bytes, at: int) -> tuple[int, int] | None:
+def _packet_bounds(data: bytes, at: int) -> tuple[int, int] | None:
     """Where the packet at ``at`` goes on after its fixed header, and ends; None if the header is not all there."""
     length = 0
     for index in range(1, 5):
@@ -338,8 +338,8 @@ _IN_PACKET: Final = frozenset(
 def differences() -> list[str]:
     """What is not as in the paho that this was written for."""
     version = paho.mqtt.__version__
-    if not version.startswith(VERSION):
-        return [f"version {version}, not {VERSION}x"]
+    if not version.startswith(PAHO_VERSION):
+        return [f"version {version}, not {PAHO_VERSION}x"]
     found = []
     for name, expected in _PARAMETERS.items():
         method = getattr(Client, name, None)
@@ -355,7 +355,7 @@ def differences() -> list[str]:
 
 
 @functools.cache
-def _fits() -> bool:
+def _is_supported_paho() -> bool:
     found = differences()
     if found:
         LOG.warning(
@@ -366,5 +366,5 @@ def _fits() -> bool:
 
 
 def client_class() -> type[Client]:
-    """The client with shortcuts, or paho's own if this is not the paho they were written for, or by `STOCK`."""
-    return Client if os.environ.get(STOCK) == "1" or not _fits() else ShortcutClient
+    """The client with shortcuts, or paho's own if this is not the paho they were written for, or by `STOCK_ENV`."""
+    return Client if os.environ.get(STOCK_ENV) == "1" or not _is_supported_paho() else FastClient

@@ -22,15 +22,22 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from fl_shared.errors import SpeaksTls
+from fl_shared.errors import ServerRequiresTls
 from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.diagnosis import diagnose
 from fl_shared.mqtt.event_loop import NetworkThread
-from fl_shared.mqtt.events import LARGEST_PACKET, Connected, ConnectionSettings, Received, Refused, Subscribed
+from fl_shared.mqtt.events import (
+    MAX_MQTT_PACKET,
+    Connected,
+    ConnectionSettings,
+    ConnectRefused,
+    Received,
+    Subscribed,
+)
 from fl_shared.mqtt.outbox import Outbox, Outgoing, Publish, Subscribe
 from fl_shared.mqtt.paho.fast_client import client_class
-from fl_shared.mqtt.paho.options import connect_properties, dress, publish_properties
-from fl_shared.mqtt.paho.publish_packet import LARGE
+from fl_shared.mqtt.paho.options import configure_client, connect_properties, publish_properties
+from fl_shared.mqtt.paho.publish_packet import MIN_VIEW_BYTES
 
 LOG = logging.getLogger(__name__)
 
@@ -79,7 +86,7 @@ class PahoLink:
         self._is_up = False
         self._drained_at = float("-inf")
         self._reason: str | None = None
-        self._refusal: Refused | None = None
+        self._refusal: ConnectRefused | None = None
         self._asked: dict[int, tuple[str, ...]] = {}
 
     def _new_client(self, settings: ConnectionSettings, client_id: str) -> Client:
@@ -90,7 +97,7 @@ class PahoLink:
             reconnect_on_failure=False,
             transport="websockets" if settings.address.is_websocket else "tcp",
         )
-        dress(client, settings)
+        configure_client(client, settings)
         if settings.address.is_websocket:
             client.ws_set_options(settings.address.path)
         client.max_inflight_messages_set(0)  # without a limit: our outbox keeps the window
@@ -242,7 +249,7 @@ class PahoLink:
         cause = getattr(self._client, "cause", None)
         if reason is None and self._is_up:
             reason = "the connection was closed"
-        elif isinstance(cause, ssl.SSLError | SpeaksTls):
+        elif isinstance(cause, ssl.SSLError | ServerRequiresTls):
             found = diagnose(cause, self._owner.settings)
             reason, is_hopeless = found.reason, found.is_hopeless
         if reason is None:
@@ -279,10 +286,10 @@ class PahoLink:
                     f"; {who} (mqtt://USER@host) and the password (FL_PASSWORD or --password-file)"
                 )
             if code.value in FINAL_REFUSALS:
-                self._refusal = Refused(self._reason, code.value)
+                self._refusal = ConnectRefused(self._reason, code.value)
             return
         limits = Connected(
-            maximum_packet_size=getattr(properties, "MaximumPacketSize", LARGEST_PACKET),
+            maximum_packet_size=getattr(properties, "MaximumPacketSize", MAX_MQTT_PACKET),
             receive_maximum=getattr(properties, "ReceiveMaximum", 65_535),
             keepalive=self._client.keepalive,
         )
@@ -316,7 +323,7 @@ class PahoLink:
             LOG.warning("dropped a message of %d bytes: its topic is not UTF-8", len(message.payload))
             return
         # With shortcuts it is a view of what was received, else bytes: the same type comes out either way.
-        large = len(message.payload) >= LARGE
+        large = len(message.payload) >= MIN_VIEW_BYTES
         payload = memoryview(message.payload).toreadonly() if large else bytes(message.payload)
         properties = message.properties
         self._owner.tell(

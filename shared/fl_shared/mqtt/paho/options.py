@@ -9,7 +9,7 @@ from paho.mqtt.properties import Properties
 from fl_shared.mqtt.events import ConnectionSettings, Will
 
 
-def dress(client: Client, settings: ConnectionSettings) -> None:
+def configure_client(client: Client, settings: ConnectionSettings) -> None:
     """Gives it TLS, the time to connect, the account and the will."""
     if settings.tls is not None:
         client.tls_set_context(settings.tls)

@@ -21,13 +21,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fl_shared.mqtt.events import ConnectionSettings
-from fl_shared.mqtt.paho.options import connect_properties, dress, publish_properties
-from fl_shared.mqtt.paho.probe_results import Announced, Heard, ProbeFailed
+from fl_shared.mqtt.paho.options import configure_client, connect_properties, publish_properties
+from fl_shared.mqtt.paho.probe_results import ConnackProperties, ProbeFailed, ReceivedMessage
 from fl_shared.mqtt.stream import open_stream
 
-_TURN: Final = 0.2
+_LOOP_TIMEOUT: Final = 0.2
 """Seconds of one turn of the loop, after which it looks whether it is to end."""
-_GOODBYE: Final = 1.0
+_DISCONNECT_TIMEOUT: Final = 1.0
 
 
 class Probe:
@@ -47,10 +47,10 @@ class Probe:
     ) -> None:
         self._wait = wait
         self._changed = threading.Condition()
-        self._heard: list[Heard] = []
-        self._held: list[Heard] | None = [] if holds_acks else None
+        self._heard: list[ReceivedMessage] = []
+        self._held: list[ReceivedMessage] | None = [] if holds_acks else None
         self._codes: dict[int, tuple[int, ...]] = {}
-        self._announced: Announced | None = None
+        self._announced: ConnackProperties | None = None
         self._over: ProbeFailed | None = None
         self._stop = threading.Event()
         client = self._client = _new_client(settings, holds_acks)
@@ -77,7 +77,7 @@ class Probe:
             raise
 
     @property
-    def announced(self) -> Announced:
+    def announced(self) -> ConnackProperties:
         assert self._announced is not None
         return self._announced
 
@@ -121,7 +121,7 @@ class Probe:
         with self._changed:
             return self._codes.pop(mid)
 
-    def hear(self, count: int, wait: float) -> list[Heard]:
+    def hear(self, count: int, wait: float) -> list[ReceivedMessage]:
         """All messages since the last call, as soon as there are ``count`` of them or ``wait`` seconds have passed.
 
         Raises `ProbeFailed` if the connection has ended before that.
@@ -147,7 +147,7 @@ class Probe:
     def cut(self) -> float:
         """Ends the connection as a crash would, without a DISCONNECT; gives the moment (`time.monotonic`)."""
         self._stop.set()
-        self._thread.join(_TURN * 10)
+        self._thread.join(_LOOP_TIMEOUT * 10)
         moment = time.monotonic()
         # paho's only public way to close the socket without a word: it prepares for another connection.
         self._client.connect_async("localhost")
@@ -160,7 +160,7 @@ class Probe:
         if open_:
             self._client.disconnect()
             with contextlib.suppress(ProbeFailed):
-                self._until(lambda: False, "DISCONNECT", _GOODBYE)
+                self._until(lambda: False, "DISCONNECT", _DISCONNECT_TIMEOUT)
         self.cut()
 
     def __enter__(self) -> Self:
@@ -186,7 +186,7 @@ class Probe:
         reason = "an error in this program"
         try:
             while code == MQTTErrorCode.MQTT_ERR_SUCCESS and not self._stop.is_set():
-                code = self._client.loop(_TURN)
+                code = self._client.loop(_LOOP_TIMEOUT)
             reason = "the connection was closed"
         except (OSError, ValueError, MQTTException) as error:
             reason = str(error)
@@ -204,7 +204,7 @@ class Probe:
         if code.is_failure:
             self._end(f"the broker refused the connection: {code} (0x{code.value:02x})", code.value)
             return
-        announced = Announced(
+        announced = ConnackProperties(
             maximum_packet_size=getattr(given, "MaximumPacketSize", None),
             receive_maximum=getattr(given, "ReceiveMaximum", None),
             maximum_qos=getattr(given, "MaximumQoS", None),
@@ -228,7 +228,7 @@ class Probe:
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
         given = message.properties
-        heard = Heard(
+        heard = ReceivedMessage(
             message.topic,
             bytes(message.payload),
             message.qos,
@@ -286,7 +286,7 @@ def _new_client(settings: ConnectionSettings, holds_acks: bool) -> Client:
         manual_ack=holds_acks,
     )
     client.settings = settings
-    dress(client, settings)
+    configure_client(client, settings)
     # That there is one keeps paho from writing on the caller's thread while ours does.
     client.on_socket_register_write = lambda *_: None
     return client

@@ -21,7 +21,7 @@ class ProbeFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class ConnackProperties:
     """What CONNACK announced (MQTT 5, section 3.2.2.3); null where it said nothing, which has a meaning of its own."""
 
     maximum_packet_size: int | None
@@ -40,7 +40,7 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReceivedMessage:
     """One message as it came. ``expiry``: seconds that it had left. ``at``: `time.monotonic` seconds."""
 
     topic: str

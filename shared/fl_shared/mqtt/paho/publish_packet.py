@@ -8,7 +8,7 @@ from paho.mqtt.exception import MalformedPacket
 
 from fl_shared.system import varint
 
-LARGE: Final = 16 * 2**10
+MIN_VIEW_BYTES: Final = 16 * 2**10
 """Bytes of a payload from which a copy costs more than it takes to avoid it."""
 
 _RESPONSE_TOPIC: Final = 8
@@ -21,8 +21,8 @@ _SUBSCRIPTION: Final = 11
 _REPEATABLE: Final = frozenset({_SUBSCRIPTION, 38})
 
 
-class Publication(NamedTuple):
-    """``payload``: bytes below `LARGE`, a view of the packet from there on. Of the properties what we read."""
+class PublishPacket(NamedTuple):
+    """``payload``: bytes below `MIN_VIEW_BYTES`, a view of the packet from there on. Of the properties what we read."""
 
     topic: bytes
     mid: int
@@ -31,7 +31,7 @@ class Publication(NamedTuple):
     payload: bytes | memoryview
 
 
-def decode_publish(command: int, packet: bytes | memoryview) -> Publication:
+def decode_publish(command: int, packet: bytes | memoryview) -> PublishPacket:
     """``command`` is the first byte of the packet, ``packet`` all after its length.
 
     Takes what paho's ``_packet.decode_publish`` takes and raises `MalformedPacket` where that does.
@@ -50,9 +50,9 @@ def decode_publish(command: int, packet: bytes | memoryview) -> Publication:
     except ValueError as error:
         raise MalformedPacket(str(error)) from None
     start = at + length
-    large = len(packet) - start >= LARGE
+    large = len(packet) - start >= MIN_VIEW_BYTES
     payload = memoryview(packet)[start:] if large else bytes(packet[start:])
-    return Publication(topic, mid, found.get(_RESPONSE_TOPIC), found.get(_CORRELATION), payload)
+    return PublishPacket(topic, mid, found.get(_RESPONSE_TOPIC), found.get(_CORRELATION), payload)
 
 
 def _properties(packet: bytes | memoryview, at: int, length: int) -> dict[int, Any]:

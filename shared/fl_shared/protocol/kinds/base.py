@@ -29,13 +29,15 @@ Text = Annotated[str, StringConstraints(max_length=1000), AfterValidator(one_lin
 """For people: it comes to logs and terminals."""
 
 
-def _a_time(text: str) -> str:
+def _check_timestamp(text: str) -> str:
     datetime.fromisoformat(text)  # its ValueError is what pydantic expects
     return text
 
 
 Timestamp = Annotated[
-    str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"), AfterValidator(_a_time)
+    str,
+    StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"),
+    AfterValidator(_check_timestamp),
 ]
 """UTC."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -45,7 +47,7 @@ Metrics = Annotated[dict[Annotated[str, StringConstraints(max_length=64)], Numbe
 EncodingName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 """Of an encoding that this version need not know; `KnownEncoding` is one that it does."""
 ClientRole = Literal["train", "predict", "evaluate"]
-State = Literal["online", "offline"]
+PresenceState = Literal["online", "offline"]
 Split = Literal["test", "holdout"]
 
 

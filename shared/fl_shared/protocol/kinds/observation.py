@@ -12,9 +12,9 @@ from fl_shared.protocol.kinds.base import (
     Fragment,
     Metrics,
     Number,
+    PresenceState,
     Scoped,
     Seconds,
-    State,
     TaskName,
     Text,
     Timestamp,
@@ -25,12 +25,12 @@ MAX_REFUSED_NAMED: Final = 3
 Phase = Literal[
     "selecting", "collecting", "aggregating", "evaluating", "finished", "failed", "interrupted"
 ]  # fmt: skip
-OVER: Final[tuple[Phase, ...]] = ("finished", "failed", "interrupted")
+FINAL_PHASES: Final[tuple[Phase, ...]] = ("finished", "failed", "interrupted")
 """Those of a run's last status."""
 
 
-class Awaited(Fragment):
-    state: State
+class MissingClient(Fragment):
+    state: PresenceState
     seconds: Seconds
     """Since it was selected (online) or lost (offline)."""
 
@@ -40,10 +40,10 @@ class Missing(Scoped):
 
     kind: Literal["missing"] = "missing"
     round: Count
-    clients: dict[ClientId, Awaited]
+    clients: dict[ClientId, MissingClient]
 
 
-EdgeState = Literal["present", "offline", "selected", "training", "uploading", "in", "missing"]
+EdgeStateName = Literal["present", "offline", "selected", "training", "uploading", "in", "missing"]
 
 
 class EdgeView(Fragment):
@@ -53,7 +53,7 @@ class EdgeView(Fragment):
     of the update, and how the trained model did on what the edge holds out.
     """
 
-    state: EdgeState
+    state: EdgeStateName
     why: Text | None = None
     examples: Count | None = None
     seconds: Seconds | None = None

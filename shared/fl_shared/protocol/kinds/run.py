@@ -14,9 +14,9 @@ from fl_shared.protocol.kinds.base import (
     EncodingName,
     Fragment,
     Message,
+    PresenceState,
     Reply,
     RunId,
-    State,
     TaskName,
     Text,
     Token,
@@ -32,7 +32,7 @@ class AggregatorPresence(Message):
     """``fl/aggregator``, retained: the aggregator's birth and its will."""
 
     kind: Literal["aggregator"] = "aggregator"
-    state: State
+    state: PresenceState
     session: Token
     run: RunId
     epoch: Annotated[int, Field(ge=1, le=2**53)]
@@ -43,7 +43,7 @@ class ClientPresence(Message):
 
     kind: Literal["presence"] = "presence"
     client: ClientId
-    state: State
+    state: PresenceState
     session: Token
 
 

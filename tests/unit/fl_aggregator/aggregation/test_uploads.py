@@ -12,11 +12,11 @@ import pytest
 
 from fl_aggregator.aggregation.uploads import InvalidChunk, Uploads
 from fl_aggregator.aggregation.validation import InvalidUpdate
-from fl_aggregator.round.events import UpdateFacts
+from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.spool import Spool
 from fl_shared.protocol import messages as m
-from fl_shared.transfer.upload_scheduler import Granted
+from fl_shared.transfer.upload_scheduler import ChunkGrant
 from tests.support import builders
 
 CHUNK = 1024
@@ -31,7 +31,7 @@ def offer(*, size: int = len(DATA), chunk_size: int = CHUNK, chunks: int = 6) ->
     return builders.offer_of(UPDATE, chunk_size, sections=(section,), size=size, chunks=chunks)
 
 
-def facts(size: int = len(DATA)) -> UpdateFacts:
+def facts(size: int = len(DATA)) -> UpdateMetadata:
     return builders.facts_of(UPDATE, size=size)
 
 
@@ -40,18 +40,18 @@ def chunk(index: int, **changes: Any) -> m.UpdateChunk:
 
 
 @pytest.fixture
-def granted() -> list[Granted]:
+def granted() -> list[ChunkGrant]:
     return []
 
 
 @pytest.fixture
-def uploads(tmp_path: Path, granted: list[Granted]) -> Uploads:
+def uploads(tmp_path: Path, granted: list[ChunkGrant]) -> Uploads:
     return Uploads(Spool(tmp_path), granted.append)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 2, 4], [1, 1, 0, 5, 4, 4, 3, 2]])
 def test_in_any_order_it_is_the_update_and_its_digest(
-    uploads: Uploads, granted: list[Granted], tmp_path: Path, order: list[int]
+    uploads: Uploads, granted: list[ChunkGrant], tmp_path: Path, order: list[int]
 ) -> None:
     uploads.begin(offer(), facts(), 0.0)
     assert [grant.chunks for grant in granted] == [(0, 1, 2, 3, 4, 5)]
@@ -116,7 +116,7 @@ def died(tmp_path: Path, *indices: int) -> None:
 
 
 def test_only_what_had_not_come_is_granted_after_a_restart(
-    uploads: Uploads, granted: list[Granted], tmp_path: Path
+    uploads: Uploads, granted: list[ChunkGrant], tmp_path: Path
 ) -> None:
     """6.4."""
     died(tmp_path, 4, 0, 1)
@@ -134,7 +134,7 @@ def test_only_what_had_not_come_is_granted_after_a_restart(
 
 
 def test_an_upload_of_which_all_had_come_is_complete_when_it_is_offered(
-    uploads: Uploads, granted: list[Granted], tmp_path: Path
+    uploads: Uploads, granted: list[ChunkGrant], tmp_path: Path
 ) -> None:
     died(tmp_path, *range(6))
     uploads.restore(3)
@@ -145,7 +145,7 @@ def test_an_upload_of_which_all_had_come_is_complete_when_it_is_offered(
 
 @pytest.mark.parametrize("other", ["digest", "chunk_size", "manifest"])
 def test_what_was_found_of_another_update_is_thrown_away(
-    uploads: Uploads, granted: list[Granted], tmp_path: Path, other: str
+    uploads: Uploads, granted: list[ChunkGrant], tmp_path: Path, other: str
 ) -> None:
     died(tmp_path, 0, 1)
     uploads.restore(3)
@@ -162,7 +162,7 @@ def test_what_was_found_of_another_update_is_thrown_away(
 
 
 def test_a_digest_that_is_wrong_after_a_restart_asks_for_all_of_it_once_more(
-    uploads: Uploads, granted: list[Granted], tmp_path: Path
+    uploads: Uploads, granted: list[ChunkGrant], tmp_path: Path
 ) -> None:
     died(tmp_path, 0)
     uploads.restore(3)
@@ -188,7 +188,7 @@ def test_the_end_of_the_round_drops_what_was_found(uploads: Uploads, tmp_path: P
 
 
 def test_no_room_for_a_chunk_changes_nothing(
-    uploads: Uploads, granted: list[Granted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uploads: Uploads, granted: list[ChunkGrant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate, InvalidUpdate
-from fl_aggregator.storage.update_content import Content
+from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol.messages import Update
 from fl_shared.tensors.encodings.registry import ENCODINGS
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
@@ -44,12 +44,12 @@ def values(*changed: tuple[int, float]) -> Vector:
 
 def refused(bad: Update, expected: ExpectedUpdate = EXPECTED) -> tuple[str, str]:
     with pytest.raises(InvalidUpdate) as caught:
-        expected.check(Content.of(bad))
+        expected.check(UpdateContent.of(bad))
     return caught.value.reason, str(caught.value)
 
 
 def checked(good: Update, expected: ExpectedUpdate = EXPECTED) -> CheckedUpdate:
-    return expected.check(Content.of(good))
+    return expected.check(UpdateContent.of(good))
 
 
 @quick

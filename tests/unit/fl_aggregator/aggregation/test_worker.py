@@ -53,7 +53,7 @@ def offer_of(update: m.Update) -> m.Offer:
     return builders.offer_of(update, CHUNK, sections=(section,))
 
 
-def send(incarnation: Incarnation, update: m.Update, *indices: int) -> on.UpdateFacts | None:
+def send(incarnation: Incarnation, update: m.Update, *indices: int) -> on.UpdateMetadata | None:
     complete = None
     for index in indices:
         complete = incarnation.workshop.uploads.take(builders.chunk_of(update, CHUNK, index), 0.0)
@@ -147,7 +147,7 @@ def test_an_upload_goes_on_where_it_was(incarnations: Incarnations, undisturbed:
     assert [grant.chunks for grant in second.granted] == [(1, 2, 5)]
     assert send(second, third, 1, 2, 5) == facts_of(third)
     second.workshop.keep(facts_of(third), None)
-    assert isinstance(second.next().event, on.UpdateKept)
+    assert isinstance(second.next().event, on.UpdateStored)
     second.next()
     assert second.average(ALL) == undisturbed
 
@@ -172,7 +172,7 @@ def test_an_upload_whose_file_lies_about_it_is_sent_anew(
     assert [grant.chunks for grant in second.granted] == [(0, 1, 2, 3, 4, 5)]
     assert send(second, third, *range(6)) == facts_of(third)
     second.workshop.keep(facts_of(third), None)
-    assert isinstance(second.next().event, on.UpdateKept)
+    assert isinstance(second.next().event, on.UpdateStored)
     second.next()
     second.accept(*UPDATES[:2])
     assert second.average(ALL) == undisturbed
@@ -189,7 +189,7 @@ def test_the_second_wrong_digest_is_the_edges(incarnations: Incarnations) -> Non
     second.workshop.begin_round(REFERENCE, "f32")
     second.workshop.restore(1, ())
     second.workshop.receive(offer_of(third), facts_of(third), 0.0)
-    for expected in (None, on.UpdateUnusable):
+    for expected in (None, on.UpdateInvalid):
         assert send(second, wrong, *range(6)) is not None
         second.workshop.keep(facts_of(third), None)
         event = second.next().event
@@ -226,7 +226,7 @@ def test_an_update_that_finds_no_room_is_kept_as_soon_as_there_is(
         incarnation.workshop.receive(offer_of(UPDATES[2]), ALL[2], 0.0)
         send(incarnation, UPDATES[2], *range(6))
         incarnation.workshop.keep(ALL[2], None)
-        assert isinstance(incarnation.next().event, on.UpdateKept)
+        assert isinstance(incarnation.next().event, on.UpdateStored)
         incarnation.next()
     assert len(incarnation.full) == 3
     assert incarnation.average(ALL) == undisturbed

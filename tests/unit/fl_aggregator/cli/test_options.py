@@ -13,7 +13,7 @@ from fl_aggregator.aggregation.strategies import registry
 from fl_aggregator.cli.main import cli
 from fl_aggregator.cli.options import refuse_with_resume
 from fl_aggregator.cli.start import start
-from fl_aggregator.settings import Settings, options_of_run, parse
+from fl_aggregator.settings import Settings, options_of_run, parse_settings
 from fl_aggregator.storage.run_directory import FleetRecord, new_record
 from fl_edge.cli import command as fl_edge
 from fl_mqtt.simulation.cli import OF_EDGES, simulate
@@ -71,8 +71,8 @@ def test_the_defaults_of_the_command_line_are_those_of_the_settings(
         in_words = OPTIONS_OF_RUN[name].default is not None
         expected = None if in_words else Settings.model_fields[name].default
         assert default == other.get(name, expected), name
-    assert parse(**values(command)) == Settings(**other)
-    assert parse(**values(command, "--clients", "3")) == Settings(clients=3, per_round=3, **other)
+    assert parse_settings(**values(command)) == Settings(**other)
+    assert parse_settings(**values(command, "--clients", "3")) == Settings(clients=3, per_round=3, **other)
 
 
 def test_values_come_from_the_command_line_with_the_type_of_their_setting() -> None:
@@ -87,7 +87,7 @@ def test_values_come_from_the_command_line_with_the_type_of_their_setting() -> N
         "power",
         "--require-sealed",
     )
-    assert parse(**values(start, *line)) == Settings(
+    assert parse_settings(**values(start, *line)) == Settings(
         lr=0.5, quorum=3, partition="dirichlet:1", durability="power", require_sealed=True
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fl_aggregator.messaging.inbox import CONTROL_IN_A_ROW, Arrival, Inbox, Signal
+from fl_aggregator.messaging.inbox import MAX_CONTROL_BURST, AdmittedMessage, Inbox, StopRequest
 from fl_shared.mqtt.events import Lost, Received
 
 
@@ -10,14 +10,14 @@ def message(size: int, topic: str = "fl/x") -> Received:
     return Received(topic, b"x" * size, False, 1)
 
 
-def admit(received: Received) -> Arrival:
-    return Arrival(None, received)
+def admit(received: Received) -> AdmittedMessage:
+    return AdmittedMessage(None, received)
 
 
 def topics(inbox: Inbox) -> list[str]:
     found = []
     while (item := inbox.get(0.0)) is not None:
-        assert isinstance(item[1], Arrival)
+        assert isinstance(item[1], AdmittedMessage)
         found.append(item[1].received.topic)
     return found
 
@@ -25,11 +25,11 @@ def topics(inbox: Inbox) -> list[str]:
 def test_control_overtakes_updates_but_not_for_ever() -> None:
     inbox = Inbox(admit)
     inbox.put("updates", message(1, "update"))
-    for number in range(CONTROL_IN_A_ROW + 5):
+    for number in range(MAX_CONTROL_BURST + 5):
         inbox.put("control", message(1, f"control {number}"))
     order = topics(inbox)
-    assert order.index("update") == CONTROL_IN_A_ROW
-    assert len(order) == CONTROL_IN_A_ROW + 6
+    assert order.index("update") == MAX_CONTROL_BURST
+    assert len(order) == MAX_CONTROL_BURST + 6
 
 
 def test_control_messages_are_bounded_in_bytes_and_in_number() -> None:
@@ -60,7 +60,7 @@ def test_updates_are_bounded_in_bytes_but_for_one() -> None:
 
 def test_what_is_no_message_is_never_dropped() -> None:
     inbox = Inbox(admit, max_waiting=0, max_update_bytes=0)
-    items = (Signal("stop"), Lost("x", 0))
+    items = (StopRequest("stop"), Lost("x", 0))
     inbox.put("control", items[0])
     inbox.put("updates", message(10))
     inbox.put("updates", items[1])
@@ -74,10 +74,10 @@ def test_what_is_no_message_is_never_dropped() -> None:
 def test_the_end_is_not_held_up_by_a_flood() -> None:
     inbox = Inbox(admit)
     inbox.put("updates", message(1, "update"))
-    for number in range(CONTROL_IN_A_ROW + 5):
+    for number in range(MAX_CONTROL_BURST + 5):
         inbox.put("control", message(1, f"control {number}"))
-    for _ in range(CONTROL_IN_A_ROW):
+    for _ in range(MAX_CONTROL_BURST):
         inbox.get(0.0)
-    inbox.put("control", Signal("SIGINT"))
-    assert inbox.get(0.0) == ("control", Signal("SIGINT")), "though it is an update's turn"
+    inbox.put("control", StopRequest("SIGINT"))
+    assert inbox.get(0.0) == ("control", StopRequest("SIGINT")), "though it is an update's turn"
     assert topics(inbox)[0] == "update"

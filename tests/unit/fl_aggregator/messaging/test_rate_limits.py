@@ -7,15 +7,15 @@ import logging
 import pytest
 
 from fl_aggregator.messaging.rate_limits import (
-    BYTES,
-    MESSAGES,
-    NEWCOMERS_AT_ONCE,
-    PRESENCES,
-    REGISTRATIONS,
-    STRANGERS_MESSAGES,
-    TELL_EVERY,
-    Exceeded,
-    Limits,
+    CLIENT_BYTE_RATE,
+    CLIENT_MESSAGE_RATE,
+    CLIENT_PRESENCE_RATE,
+    CLIENT_REGISTRATION_RATE,
+    LIMIT_NOTICE_INTERVAL,
+    NEW_CLIENT_BURST,
+    UNKNOWN_MESSAGE_RATE,
+    LimitExceeded,
+    RateLimits,
 )
 from fl_aggregator.messaging.rejections import UNKNOWN, Rejections
 from fl_aggregator.monitoring.views import status
@@ -26,20 +26,26 @@ from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.channels import Limit
-from fl_shared.protocol.envelope import Scope
-from fl_shared.system.token_bucket import Bucket, Rate
-from fl_shared.transfer.upload_scheduler import STALLED_AFTER, TURN, Granted, Intake, Offered
+from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.system.token_bucket import Rate, TokenBucket
+from fl_shared.transfer.upload_scheduler import (
+    MAX_TIMEOUTS,
+    TIME_SLICE,
+    ChunkGrant,
+    UploadOffer,
+    UploadScheduler,
+)
 
 CLIENTS = 20
 KNOWN = 1000
 
 
 @pytest.fixture
-def limits() -> Limits:
-    return Limits(CLIENTS, KNOWN, 0.0)
+def limits() -> RateLimits:
+    return RateLimits(CLIENTS, KNOWN, 0.0)
 
 
-def passes(limits: Limits, client: str | None, kind: Limit, size: int, now: float, times: int) -> int:
+def passes(limits: RateLimits, client: str | None, kind: Limit, size: int, now: float, times: int) -> int:
     """How many of so many messages are read."""
     return sum(limits.charge(client, kind, size, now) is None for _ in range(times))
 
@@ -48,7 +54,7 @@ def passes(limits: Limits, client: str | None, kind: Limit, size: int, now: floa
 
 
 def test_a_bucket_gives_what_is_in_it_and_is_filled_in_time() -> None:
-    bucket = Bucket(Rate(2, 10), 100.0)
+    bucket = TokenBucket(Rate(2, 10), 100.0)
     assert bucket.take(10, 100.0)
     assert not bucket.take(1, 100.4)
     assert bucket.take(1, 100.5)
@@ -57,20 +63,20 @@ def test_a_bucket_gives_what_is_in_it_and_is_filled_in_time() -> None:
 
 
 def test_what_does_not_fit_takes_nothing() -> None:
-    bucket = Bucket(Rate(1, 10), 0.0)
+    bucket = TokenBucket(Rate(1, 10), 0.0)
     assert not bucket.take(11, 0.0)
     assert bucket.take(10, 0.0)
 
 
 def test_a_clock_that_goes_back_fills_nothing() -> None:
-    bucket = Bucket(Rate(1, 10), 50.0)
+    bucket = TokenBucket(Rate(1, 10), 50.0)
     assert bucket.take(10, 50.0)
     assert not bucket.take(1, 0.0)
     assert not bucket.take(1, 50.0)
 
 
 def test_what_is_given_back_is_there_again_but_no_more() -> None:
-    bucket = Bucket(Rate(1, 10), 0.0)
+    bucket = TokenBucket(Rate(1, 10), 0.0)
     bucket.take(4, 0.0)
     bucket.give_back(100)
     assert bucket.take(10, 0.0)
@@ -85,36 +91,36 @@ def test_what_is_given_back_is_there_again_but_no_more() -> None:
 @pytest.mark.parametrize(
     ("kind", "rate", "reason"),
     [
-        ("other", MESSAGES, "too-many-messages"),
-        ("registration", REGISTRATIONS, "too-many-registrations"),
-        ("presence", PRESENCES, "too-many-presences"),
+        ("other", CLIENT_MESSAGE_RATE, "too-many-messages"),
+        ("registration", CLIENT_REGISTRATION_RATE, "too-many-registrations"),
+        ("presence", CLIENT_PRESENCE_RATE, "too-many-presences"),
     ],
 )
 def test_one_client_may_say_so_much_and_no_more(
-    limits: Limits, kind: Limit, rate: Rate, reason: m.LimitReason
+    limits: RateLimits, kind: Limit, rate: Rate, reason: m.LimitReason
 ) -> None:
     assert passes(limits, "a", kind, 100, 0.0, 5000) == rate.burst
     exceeded = limits.charge("a", kind, 100, 0.0)
-    assert isinstance(exceeded, Exceeded)
+    assert isinstance(exceeded, LimitExceeded)
     assert exceeded.reason == reason
     assert f"at most {rate.each:g} per second" in str(exceeded)
     assert passes(limits, "a", kind, 100, 10.0, 5000) == min(rate.burst, 10 * rate.each)
     assert passes(limits, "b", kind, 100, 0.0, 10) == 10, "another one has an account of its own"
 
 
-def test_bytes_count_whatever_they_are_in(limits: Limits) -> None:
+def test_bytes_count_whatever_they_are_in(limits: RateLimits) -> None:
     size = m.MAX_PACKET
-    assert passes(limits, "a", "other", size, 0.0, 100) == BYTES.burst // size
+    assert passes(limits, "a", "other", size, 0.0, 100) == CLIENT_BYTE_RATE.burst // size
     exceeded = limits.charge("a", "other", size, 0.0)
-    assert isinstance(exceeded, Exceeded)
+    assert isinstance(exceeded, LimitExceeded)
     assert exceeded.reason == "too-many-bytes"
     assert "33554432 per second" in str(exceeded)
-    assert passes(limits, "a", "other", size, 10.0, 100) == BYTES.burst // size, (
+    assert passes(limits, "a", "other", size, 10.0, 100) == CLIENT_BYTE_RATE.burst // size, (
         "the largest packet always fits"
     )
 
 
-def test_an_upload_at_full_speed_meets_no_limit(limits: Limits) -> None:
+def test_an_upload_at_full_speed_meets_no_limit(limits: RateLimits) -> None:
     """What was granted is given back: a hundred edges bring 47 MB each, in chunks of 1 KiB or of 1 MiB."""
     for edge in range(100):
         for size in [2**20] * 47 + [2**10] * 3000:
@@ -122,7 +128,7 @@ def test_an_upload_at_full_speed_meets_no_limit(limits: Limits) -> None:
             limits.give_back(str(edge), size)
 
 
-def test_whoever_is_selected_begins_anew(limits: Limits) -> None:
+def test_whoever_is_selected_begins_anew(limits: RateLimits) -> None:
     """Rounds that follow one another fast bring unwanted updates, too: those over the target."""
     for _ in range(50):
         assert passes(limits, "a", "other", 2**20, 0.0, 100) == 100
@@ -130,7 +136,7 @@ def test_whoever_is_selected_begins_anew(limits: Limits) -> None:
     assert len(limits) == 1
 
 
-def test_a_storm_of_reconnects_meets_no_limit(limits: Limits) -> None:
+def test_a_storm_of_reconnects_meets_no_limit(limits: RateLimits) -> None:
     """Five hundred edges are cut off and come back, ten times within twenty seconds: twice they register each time."""
     for again in range(10):
         for edge in range(500):
@@ -140,32 +146,34 @@ def test_a_storm_of_reconnects_meets_no_limit(limits: Limits) -> None:
 
 
 def test_all_edges_of_a_large_fleet_may_come_at_once() -> None:
-    limits = Limits(10_000, Settings(clients=10_000).known_at_most, 0.0)
+    limits = RateLimits(10_000, Settings(clients=10_000).known_at_most, 0.0)
     assert passes(limits, None, "presence", 100, 0.0, 10_000) == 10_000
     assert passes(limits, None, "registration", 300, 0.0, 10_000) == 10_000
 
 
-def test_names_that_nobody_knows_share_what_there_is_for_them(limits: Limits) -> None:
-    at_once = NEWCOMERS_AT_ONCE + 2 * CLIENTS
+def test_names_that_nobody_knows_share_what_there_is_for_them(limits: RateLimits) -> None:
+    at_once = NEW_CLIENT_BURST + 2 * CLIENTS
     assert passes(limits, None, "registration", 300, 0.0, 20_000) == at_once
     assert passes(limits, None, "registration", 300, 60.0, 20_000) == 300
-    assert passes(limits, None, "other", 300, 60.0, 20_000) == STRANGERS_MESSAGES.burst
+    assert passes(limits, None, "other", 300, 60.0, 20_000) == UNKNOWN_MESSAGE_RATE.burst
     assert len(limits) == 0
     assert passes(limits, "7", "registration", 300, 60.0, 1) == 1, "a known one is not among them"
 
 
-def test_accounts_are_bounded(limits: Limits) -> None:
+def test_accounts_are_bounded(limits: RateLimits) -> None:
     for number in range(20_000):
         assert limits.charge(f"name-{number}", "other", 1, 0.0) is None
     assert len(limits) == KNOWN + CLIENTS
-    assert passes(limits, "name-19999", "other", 1, 0.0, 10_000) == MESSAGES.burst - 1, "the newest are kept"
+    assert passes(limits, "name-19999", "other", 1, 0.0, 10_000) == CLIENT_MESSAGE_RATE.burst - 1, (
+        "the newest are kept"
+    )
 
 
-def test_a_client_is_told_once_in_a_while(limits: Limits) -> None:
+def test_a_client_is_told_once_in_a_while(limits: RateLimits) -> None:
     assert limits.is_to_be_told("a", 0.0)
-    assert not limits.is_to_be_told("a", TELL_EVERY - 0.1)
-    assert limits.is_to_be_told("b", TELL_EVERY - 0.1)
-    assert limits.is_to_be_told("a", TELL_EVERY)
+    assert not limits.is_to_be_told("a", LIMIT_NOTICE_INTERVAL - 0.1)
+    assert limits.is_to_be_told("b", LIMIT_NOTICE_INTERVAL - 0.1)
+    assert limits.is_to_be_told("a", LIMIT_NOTICE_INTERVAL)
 
 
 # --- what is shown of it ------------------------------------------------------------------------------------
@@ -185,32 +193,32 @@ def test_the_worst_few_are_named_and_not_who_was_only_late() -> None:
 def test_the_status_names_the_worst_in_the_room_that_it_has() -> None:
     state = new_run(Settings(task="x" * 64))
     worst = {f"{letter * 64}": 2**53 for letter in "abc"}
-    whole = status.status(state, Scope("R", 1), 0.0, None, {"a": 1})
+    whole = status.status_message(state, EnvelopeSource("R", 1), 0.0, None, {"a": 1})
     assert whole.refused == {"a": 1}
-    crowded = status.status(state, Scope("r" * 64, 1), 0.0, "disk full " * 30, worst)
-    assert len(codec.encode(crowded)) <= status.STATUS_BYTES
-    assert status.status(state, Scope("R", 1), 0.0).refused == {}
+    crowded = status.status_message(state, EnvelopeSource("r" * 64, 1), 0.0, "disk full " * 30, worst)
+    assert len(codec.encode(crowded)) <= status.MAX_STATUS_BYTES
+    assert status.status_message(state, EnvelopeSource("R", 1), 0.0).refused == {}
 
 
 # --- uploads ------------------------------------------------------------------------------------------------
 
 
-def large(client: str, chunks: int = 4000, chunk_size: int = 50_000) -> Offered:
-    return Offered(client, f"s-{client}", 1, f"d-{client}", chunks * chunk_size, chunk_size, chunks)
+def large(client: str, chunks: int = 4000, chunk_size: int = 50_000) -> UploadOffer:
+    return UploadOffer(client, f"s-{client}", 1, f"d-{client}", chunks * chunk_size, chunk_size, chunks)
 
 
-def clients(grants: tuple[Granted, ...]) -> set[str]:
+def clients(grants: tuple[ChunkGrant, ...]) -> set[str]:
     return {grant.offer.client for grant in grants}
 
 
-def send(intake: Intake, client: str, index: int) -> None:
+def send(intake: UploadScheduler, client: str, index: int) -> None:
     intake.chunk(client, 1, f"d-{client}", index, 50_000)
 
 
 def test_who_only_drips_loses_its_place_and_others_get_it() -> None:
     """A chunk now and then is no progress; and it may not hold a place by offering again and again."""
     for repeats in (False, True):
-        intake = Intake()
+        intake = UploadScheduler()
         assert clients(intake.offer(large("slow"), 0.0)) == {"slow"}
         assert intake.offer(large("good"), 0.0) == ()
         now, index = 0.0, 0
@@ -226,23 +234,23 @@ def test_who_only_drips_loses_its_place_and_others_get_it() -> None:
 
 
 def test_who_sends_what_was_granted_just_in_time_loses_its_place_too() -> None:
-    intake = Intake()
+    intake = UploadScheduler()
     granted = [index for grant in intake.offer(large("slow"), 0.0) for index in grant.chunks]
     intake.offer(large("good"), 0.0)
     now, reached = 0.0, set()
     while "good" not in reached:
         now += 4.9
-        assert now <= TURN + 5
+        assert now <= TIME_SLICE + 5
         for index in granted:
             send(intake, "slow", index)
         grants = intake.more(now)
         reached = clients(grants)
         granted = [index for grant in grants if grant.offer.client == "slow" for index in grant.chunks]
-    assert now >= TURN, "an honest slow one has its turn"
+    assert now >= TIME_SLICE, "an honest slow one has its turn"
 
 
 def test_a_slow_one_goes_on_where_it_was_when_the_others_are_through() -> None:
-    intake = Intake()
+    intake = UploadScheduler()
     intake.offer(large("slow"), 0.0)
     send(intake, "slow", 0)
     intake.offer(large("good"), 0.0)
@@ -259,7 +267,7 @@ def test_a_slow_one_goes_on_where_it_was_when_the_others_are_through() -> None:
 @pytest.mark.parametrize("chunk_size", [50_000, 2**24])
 def test_beside_one_that_sends_nothing_another_comes_in(chunk_size: int) -> None:
     """Nobody waits, so that both keep their places; but not all the room is for what does not come."""
-    intake = Intake()
+    intake = UploadScheduler()
     intake.offer(large("silent", 8, chunk_size), 0.0)
     flying = list(intake.offer(large("good", 8, chunk_size), 0.0))
     now = 0.0
@@ -274,7 +282,7 @@ def test_beside_one_that_sends_nothing_another_comes_in(chunk_size: int) -> None
 
 
 def test_alone_a_slow_one_may_take_its_time() -> None:
-    intake = Intake()
+    intake = UploadScheduler()
     intake.offer(large("slow"), 0.0)
     for second in range(0, 3000, 5):
         intake.more(float(second))
@@ -284,19 +292,19 @@ def test_alone_a_slow_one_may_take_its_time() -> None:
 
 
 def test_a_lost_chunk_now_and_then_costs_nobody_his_place() -> None:
-    intake = Intake()
+    intake = UploadScheduler()
     granted = {index for grant in intake.offer(large("lossy"), 0.0) for index in grant.chunks}
     intake.offer(large("next"), 0.0)
     for step in range(1, 4):
         for index in sorted(granted)[1:]:
             send(intake, "lossy", index)
         grants = intake.more(step * 6.0)
-        assert clients(grants) == {"lossy"}, STALLED_AFTER
+        assert clients(grants) == {"lossy"}, MAX_TIMEOUTS
         granted = {index for grant in grants for index in grant.chunks}
 
 
 def test_offers_that_wait_take_no_room() -> None:
-    intake = Intake()
+    intake = UploadScheduler()
     for number in range(1000):
         intake.offer(large(str(number), chunks=200_000, chunk_size=1024), 0.0)
     rooms = [len(upload.here) for upload in intake._waiting.values()]

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from fl_aggregator.cli.summary import refused_line
-from fl_aggregator.messaging.rejections import MAX_EDGES, OTHERS, UNKNOWN, Rejections
+from fl_aggregator.messaging.rejections import MAX_COUNTED_EDGES, OTHERS, UNKNOWN, Rejections
 
 
 def test_each_refusal_is_in_one_round_and_in_the_total() -> None:
@@ -34,10 +34,10 @@ def test_each_refusal_is_in_one_round_and_in_the_total() -> None:
 
 def test_names_are_bounded() -> None:
     refusals = Rejections()
-    for number in range(MAX_EDGES + 500):
+    for number in range(MAX_COUNTED_EDGES + 500):
         refusals.count(f"edge-{number}", "malformed", "x")
     refusals.count("edge-0", "malformed", "x")
-    assert len(refusals.total) == MAX_EDGES + 1
+    assert len(refusals.total) == MAX_COUNTED_EDGES + 1
     assert refusals.total[OTHERS] == {"malformed": 500}
     assert refusals.total["edge-0"] == {"malformed": 2}
 

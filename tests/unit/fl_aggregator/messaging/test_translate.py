@@ -7,17 +7,22 @@ from typing import Any, cast
 import msgpack
 import pytest
 
-from fl_aggregator.messaging.translate import MessageRejected, event_from, selected, unusable
+from fl_aggregator.messaging.translate import (
+    MessageRejected,
+    event_from,
+    invalid_update_event,
+    selected_message,
+)
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.settings import Settings
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.envelope import Scope
+from fl_shared.protocol.envelope import EnvelopeSource
 from tests.support.samples import MESSAGES, RUN
 
-SCOPE = Scope(RUN, 1)
+SCOPE = EnvelopeSource(RUN, 1)
 TOPIC = t.UpdatesTopic("7")
 BARE = t.UpdatesTopic()
 
@@ -43,7 +48,7 @@ def test_an_update_that_cannot_be_read_is_unusable_if_it_says_whose_it_is(
     good = MESSAGES[kind][1]
     assert isinstance(good, m.Update | m.Offer)
     for topic in (TOPIC, BARE):
-        assert unusable(topic, claim, str(error.value), SCOPE, 3.0) == on.UpdateUnusable(
+        assert invalid_update_event(topic, claim, str(error.value), SCOPE, 3.0) == on.UpdateInvalid(
             now=3.0,
             client="7",
             session=good.session,
@@ -106,7 +111,7 @@ def test_what_is_not_of_this_run_is_dropped_under_the_name_of_whose_it_is(
     claim = codec.claim_in(codec.encode(message))
     assert claim is not None
     with pytest.raises(MessageRejected, match=detail.partition(":")[0]):
-        unusable(topic, claim, "x", SCOPE, 0.0)
+        invalid_update_event(topic, claim, "x", SCOPE, 0.0)
 
 
 def test_4_8_the_encodings_of_a_registration_are_read() -> None:
@@ -118,7 +123,7 @@ def test_4_8_the_encodings_of_a_registration_are_read() -> None:
 
 def test_5_12_a_selection_names_the_encoding_of_its_round() -> None:
     announced = do.AnnounceRound(1, m.ModelReference(version=0, digest="a" * 64), "q8", ("7",), 60.0)
-    message = selected(announced, Settings(), SCOPE, 0.0, 2**20)
+    message = selected_message(announced, Settings(), SCOPE, 0.0, 2**20)
     assert message.encoding == "q8"
     assert codec.decode(t.SelectedTopic(1), codec.encode(message)) == message, (
         "an edge can read what it lacks"

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
-from fl_aggregator.round.effects import PERFORMANCE
+from fl_aggregator.round.effects import EFFECT_SPECS
 from fl_aggregator.round.state import Run
 from tests.support.fuzz.aggregator_harness import AggregatorHarness
 
@@ -53,8 +53,8 @@ class Recorder:
 
 
 def test_every_effect_has_a_row() -> None:
-    assert set(PERFORMANCE) == set(get_args(do.Effect))
-    assert all(row.on_disk for row in PERFORMANCE.values())
+    assert set(EFFECT_SPECS) == set(get_args(do.Effect))
+    assert all(row.on_disk for row in EFFECT_SPECS.values())
 
 
 def test_the_interpreter_does_what_the_table_says(tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_the_interpreter_does_what_the_table_says(tmp_path: Path) -> None:
             harness.finish_round()
     finally:
         harness.close()
-    assert recorder.performed == set(PERFORMANCE) - {do.End}
-    assert recorder.queued == {kind for kind, row in PERFORMANCE.items() if row.thread != "loop"}
+    assert recorder.performed == set(EFFECT_SPECS) - {do.EndRun}
+    assert recorder.queued == {kind for kind, row in EFFECT_SPECS.items() if row.thread != "loop"}
     for kind, found in recorder.answers.items():
-        assert found <= set(PERFORMANCE[kind].answered_by), kind
-    for kind in (do.Keep, do.Average):
-        assert recorder.answers[kind] == set(PERFORMANCE[kind].answered_by), kind
+        assert found <= set(EFFECT_SPECS[kind].answered_by), kind
+    for kind in (do.StoreUpdate, do.Average):
+        assert recorder.answers[kind] == set(EFFECT_SPECS[kind].answered_by), kind

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from fl_aggregator.round.roster import (
-    MAX_DEPARTURES,
-    RECONFIRMING,
+    MAX_ENDED_SESSIONS,
+    REREGISTRATION_GRACE,
     SESSION_OVERLAP,
     Client,
     Roster,
-    give_parts,
-    own_part,
-    part_for,
+    assign_partitions,
+    default_partition,
+    partition_for,
 )
 
 
@@ -92,9 +92,9 @@ def test_a_will_that_overtakes_the_registration_is_remembered_for_a_while() -> N
 
 def test_a_flood_of_wills_does_not_fill_the_memory() -> None:
     roster = Roster()
-    for number in range(MAX_DEPARTURES + 10):
+    for number in range(MAX_ENDED_SESSIONS + 10):
         roster = roster.lost(str(number), "s", 1.0)
-    assert len(roster.departures) == MAX_DEPARTURES
+    assert len(roster.departures) == MAX_ENDED_SESSIONS
     assert len(roster.lost("x", "s", 1.0 + SESSION_OVERLAP).departures) == 1
 
 
@@ -110,14 +110,14 @@ def test_after_our_own_reconnect_who_was_present_is_absent_only_after_a_while() 
     roster = Roster({"a": client(), "gone": client(lost_at=1.0)}).all_unconfirmed(100.0)
     assert not roster["a"].present
     assert roster["gone"] == client(lost_at=1.0)
-    assert not roster.absent("a", 100.0 + RECONFIRMING - 0.1, grace=0)
-    assert roster.absent("a", 100.0 + RECONFIRMING, grace=0)
-    assert not roster.absent("a", 100.0 + RECONFIRMING, grace=60)
+    assert not roster.absent("a", 100.0 + REREGISTRATION_GRACE - 0.1, grace=0)
+    assert roster.absent("a", 100.0 + REREGISTRATION_GRACE, grace=0)
+    assert not roster.absent("a", 100.0 + REREGISTRATION_GRACE, grace=60)
     assert roster.in_use("a", 105.0)
     assert not roster.in_use("gone", 105.0)
     assert not roster.in_use("nobody", 105.0)
     assert roster.reconfirming(105.0)
-    assert not roster.reconfirming(100.0 + RECONFIRMING)
+    assert not roster.reconfirming(100.0 + REREGISTRATION_GRACE)
     again = roster.all_unconfirmed(108.0)
     assert not again.absent("a", 117.0, grace=0), "a second reconnect: the time begins again"
 
@@ -135,32 +135,32 @@ def test_a_will_confirms_the_loss_from_when_it_was_suspected() -> None:
     [("0", 0), ("4", 4), ("5", None), ("04", None), ("-0", None), ("+1", None), (" 1", None), ("a", None)],
 )
 def test_the_own_part_of_an_id(name: str, part: int | None) -> None:
-    assert own_part(name, 5) == part
+    assert default_partition(name, 5) == part
 
 
 def test_a_part_is_given_by_number_then_in_the_order_of_the_ids() -> None:
     roster = Roster({"x": client(), "b": client(), "1": client(part=1), "away": client(lost_at=1.0)})
-    given, names = give_parts(roster, 4)
+    given, names = assign_partitions(roster, 4)
     assert names == ("b", "x")
     assert {name: given[name].part for name in given} == {"x": 2, "b": 0, "1": 1, "away": None}
-    assert give_parts(given, 4) == (given, ())
+    assert assign_partitions(given, 4) == (given, ())
 
 
 def test_more_edges_than_parts() -> None:
     roster = Roster({"a": client(), "b": client(), "c": client()})
-    given, names = give_parts(roster, 2)
+    given, names = assign_partitions(roster, 2)
     assert names == ("a", "b")
     assert given["c"].part is None
-    assert part_for(given, "d", 2, begun=True) == "none-left"
-    assert part_for(given, "1", 2, begun=True) == "none-left", "its own is another's already"
-    assert part_for(given, "a", 2, begun=True) == 0
+    assert partition_for(given, "d", 2, begun=True) == "none-left"
+    assert partition_for(given, "1", 2, begun=True) == "none-left", "its own is another's already"
+    assert partition_for(given, "a", 2, begun=True) == 0
 
 
 def test_before_the_start_a_name_waits_and_afterwards_it_gets_the_first_free_part() -> None:
     roster = Roster({"0": client(part=0)})
-    assert part_for(roster, "a", 3, begun=False) is None
-    assert part_for(roster, "a", 3, begun=True) == 1
-    assert part_for(roster, "2", 3, begun=False) == 2
+    assert partition_for(roster, "a", 3, begun=False) is None
+    assert partition_for(roster, "a", 3, begun=True) == 1
+    assert partition_for(roster, "2", 3, begun=False) == 2
 
 
 def test_who_was_lost_just_before_the_broker_went_is_not_taken_to_be_gone() -> None:

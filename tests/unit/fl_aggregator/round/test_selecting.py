@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.round.selecting import LOADING, permutation
+from fl_aggregator.round.selecting import LOADING_TIMEOUT, permutation
 from fl_aggregator.round.state import Failed, Selecting
 from tests.support.round_playbook import Playbook, gathered, training
 
@@ -41,7 +41,7 @@ def test_after_the_wait_the_quorum_will_do() -> None:
 def test_edges_still_loading_when_the_wait_is_over_get_a_minute_more() -> None:
     playbook = Playbook(clients=4, per_round=2, quorum=1, wait=100)
     playbook.play("start", "join 0", "load 0", "join 1")
-    assert playbook >> "wait 100" >> f"wait {LOADING - 1}" >> "wait 1" << "announce 0 cohort=0"
+    assert playbook >> "wait 100" >> f"wait {LOADING_TIMEOUT - 1}" >> "wait 1" << "announce 0 cohort=0"
 
 
 def test_all_have_loaded_but_one_has_no_data_so_nobody_else_is_waited_for() -> None:

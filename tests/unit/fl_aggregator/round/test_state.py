@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from fl_aggregator.round.state import OVER, PHASES, TIMED
+from fl_aggregator.round.state import FINAL_PHASE_TYPES, PHASES, ROUND_PHASES
 from fl_shared.protocol import messages as m
 
 SCRIPTS = Path(__file__).resolve().parents[4] / "aggregator/fl_aggregator/tools/dashboard/static/js"
@@ -20,9 +20,9 @@ def listed(script: str, name: str) -> tuple[str, ...]:
 
 def test_the_wire_names_every_phase() -> None:
     assert tuple(phase.name for phase in PHASES) == get_args(m.Phase)
-    assert tuple(phase.name for phase in OVER) == m.OVER
+    assert tuple(phase.name for phase in FINAL_PHASE_TYPES) == m.FINAL_PHASES
 
 
 def test_the_dashboard_names_every_phase() -> None:
     assert listed("messages.js", "PHASES") == get_args(m.Phase)
-    assert listed("overview.js", "STAGES") == tuple(phase.name for phase in TIMED)
+    assert listed("overview.js", "STAGES") == tuple(phase.name for phase in ROUND_PHASES)

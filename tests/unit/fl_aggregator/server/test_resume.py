@@ -11,13 +11,13 @@ from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round import machine
-from fl_aggregator.round.effects import PERFORMANCE
+from fl_aggregator.round.effects import EFFECT_SPECS
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Aggregating, Collecting, Run
 from fl_aggregator.server import launch
 from fl_aggregator.server.resume import RecoveredRun, recover
 from fl_aggregator.settings import Settings
-from fl_aggregator.storage.run_directory import HISTORY, RunDirectory, new_record, read_run
+from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, new_record, read_run
 from fl_shared.errors import UserError
 from tests.support.round_playbook import Playbook, round_done, training
 
@@ -47,7 +47,7 @@ def recalled(playbook: Playbook, path: Path) -> RecoveredRun:
 
 
 def rounds_in(path: Path) -> list[int]:
-    return [json.loads(line)["round"] for line in (path / HISTORY).read_text().splitlines()]
+    return [json.loads(line)["round"] for line in (path / HISTORY_FILE).read_text().splitlines()]
 
 
 def resumed(state: Run) -> Run:
@@ -56,9 +56,10 @@ def resumed(state: Run) -> Run:
 
 def test_another_version_of_the_round_machine_does_not_replay_a_journal(tmp_path: Path) -> None:
     directory = directory_of(training(clients=2, per_round=2), tmp_path)
-    record = read_run(tmp_path).model_copy(update={"machine": machine.VERSION + 1})
+    record = read_run(tmp_path).model_copy(update={"machine": machine.MACHINE_VERSION + 1})
     with pytest.raises(
-        UserError, match=f"version {machine.VERSION + 1} .* this is version {machine.VERSION}:"
+        UserError,
+        match=f"version {machine.MACHINE_VERSION + 1} .* this is version {machine.MACHINE_VERSION}:",
     ):
         recover(directory, record)
     directory.close()
@@ -78,7 +79,7 @@ def test_an_open_round_is_announced_again_with_the_two_newest_models(tmp_path: P
     again = found.again(resumed(found.state))
     assert isinstance(again[-1], do.AnnounceRound)
     assert again[-1].cohort == playbook.cohort
-    assert {type(effect) for effect in again} <= {kind for kind, row in PERFORMANCE.items() if row.at_resume}
+    assert {type(effect) for effect in again} <= {kind for kind, row in EFFECT_SPECS.items() if row.at_resume}
 
 
 def test_a_round_that_had_closed_is_averaged_again(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_the_history_is_made_what_the_journal_says(tmp_path: Path) -> None:
     playbook.play("interrupt enough")  # writes the line of round 2, which is not evaluated yet
     directory = directory_of(playbook, tmp_path)
     assert rounds_in(tmp_path) == [1, 2]
-    with (tmp_path / HISTORY).open("ab") as file:
+    with (tmp_path / HISTORY_FILE).open("ab") as file:
         file.write(b'{"round": 3, "outc')
     recover(directory, read_run(tmp_path))
     directory.close()

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from fl_aggregator.settings import Settings
-from fl_aggregator.storage.append_log import LineFile
+from fl_aggregator.storage.append_log import AppendLog
 from fl_aggregator.storage.checkpoint import Model
-from fl_aggregator.storage.run_directory import HISTORY, RunDirectory, new_record
+from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, new_record
 from tests.support.samples import DATA, MANIFEST
 
 FULL = """
 import resource, sys
 from pathlib import Path
-from fl_aggregator.storage.append_log import LineFile
+from fl_aggregator.storage.append_log import AppendLog
 path = Path(sys.argv[1])
-lines = LineFile(path)
+lines = AppendLog(path)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 for number in range(30):
     try:
@@ -48,7 +48,7 @@ def test_a_line_for_which_there_is_no_room_leaves_nothing(tmp_path: Path) -> Non
 def test_a_line_that_was_cut_off_is_taken_away(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b"one\ntwo\nthr")
-    lines = LineFile(path)
+    lines = AppendLog(path)
     lines.append("three")
     lines.close()
     assert path.read_text() == "one\ntwo\nthree\n"
@@ -71,7 +71,7 @@ def test_with_power_all_of_a_run_is_on_the_disk(
     directory.checkpoints.write(0, Model.of(MANIFEST, np.frombuffer(DATA, "<f4")))
     directory.append_history({"round": 1})
     directory.close()
-    assert (tmp_path / "run" / HISTORY).read_text() == '{"round": 1}\n'
+    assert (tmp_path / "run" / HISTORY_FILE).read_text() == '{"round": 1}\n'
     assert seen == (
         {"run.json.part", "version-000000.safetensors.part", "run", "checkpoints"} if synced else set()
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from fl_aggregator.storage.checkpoint import KEPT, Checkpoints, Model, read_safetensors, sha256
+from fl_aggregator.storage.checkpoint import MAX_CHECKPOINTS, Checkpoints, Model, read_safetensors, sha256
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.tensors.manifest import Vector, flatten, manifest_of, unflatten
@@ -61,7 +61,7 @@ def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
         if number == 2:
             assert checkpoints.keep_best(2)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert kept == [f"version-{number:06d}.safetensors" for number in range(8 - KEPT, 8)]
+    assert kept == [f"version-{number:06d}.safetensors" for number in range(8 - MAX_CHECKPOINTS, 8)]
     assert read_safetensors(checkpoints.best).digest == model(2).digest
     assert read_safetensors(checkpoints.model).digest == model(7).digest
     assert not checkpoints.keep_best(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Finished, Run, new_run
 from fl_aggregator.server.resume import replay
-from fl_aggregator.storage.journal import FILE, Journal, read
+from fl_aggregator.storage.journal import FILE_NAME, Journal, read_events
 from tests.support.round_playbook import Playbook, round_done, training
 
 
@@ -35,7 +35,7 @@ def test_replaying_a_whole_run_gives_its_state(tmp_path: Path) -> None:
     playbook.play("evaluate e 1 0.5", "evaluate e 2 0.75")
     assert isinstance(playbook.state.phase, Finished)
     written(playbook, tmp_path)
-    assert list(read(tmp_path)) == [record.event for record in recorded(playbook)]
+    assert list(read_events(tmp_path)) == [record.event for record in recorded(playbook)]
     assert replayed(new_run(playbook.state.settings), tmp_path) == playbook.state
 
 
@@ -52,6 +52,6 @@ def test_replaying_an_open_round_gives_what_is_in_and_who_was_called(tmp_path: P
 def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path) -> None:
     playbook = training(clients=2, per_round=2)
     written(playbook, tmp_path)
-    whole = (tmp_path / FILE).read_bytes()
-    (tmp_path / FILE).write_bytes(whole[:-10])
-    assert list(read(tmp_path)) == [record.event for record in recorded(playbook)][:-1]
+    whole = (tmp_path / FILE_NAME).read_bytes()
+    (tmp_path / FILE_NAME).write_bytes(whole[:-10])
+    assert list(read_events(tmp_path)) == [record.event for record in recorded(playbook)][:-1]

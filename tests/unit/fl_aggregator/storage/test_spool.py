@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from fl_aggregator.settings import Durability
 from fl_aggregator.storage.disk_space import DiskFull
-from fl_aggregator.storage.spool import Partial, Spool
-from fl_aggregator.storage.spool_format import Damaged, Description
-from fl_aggregator.storage.update_content import Content, SectionContent
+from fl_aggregator.storage.spool import PartialUpdate, Spool
+from fl_aggregator.storage.spool_format import SpoolFileDamaged, UpdateDescription
+from fl_aggregator.storage.update_content import SectionContent, UpdateContent
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import ArraySpec, content_digest
 
@@ -26,22 +26,22 @@ DIGEST = content_digest([("weights", "f32", MANIFEST, DATA)])
 ARRAYS = (ArraySpec(name="größe", shape=(2,)), ArraySpec(name="mean", shape=(), role="buffer"))
 
 
-def content(*pieces: bytes, arrays: tuple[ArraySpec, ...] | None = None) -> Content:
+def content(*pieces: bytes, arrays: tuple[ArraySpec, ...] | None = None) -> UpdateContent:
     names = ("weights", "x-control")
     sections = zip(names, pieces, strict=False)
-    return Content(
+    return UpdateContent(
         DIGEST,
         tuple(SectionContent(name, "f32", MANIFEST, arrays, memoryview(data)) for name, data in sections),
     )
 
 
-def description(data: bytes = DATA, chunk_size: int = 4) -> Description:
+def description(data: bytes = DATA, chunk_size: int = 4) -> UpdateDescription:
     section = m.OfferedSection(name="weights", encoding="f32", manifest=MANIFEST, size=len(data))
     chunks = max(1, -(-len(data) // chunk_size))
-    return Description(digest=DIGEST, sections=(section,), chunk_size=chunk_size, chunks=chunks)
+    return UpdateDescription(digest=DIGEST, sections=(section,), chunk_size=chunk_size, chunks=chunks)
 
 
-def put(partial: Partial, *indices: int, data: bytes = DATA, chunk_size: int = 4) -> None:
+def put(partial: PartialUpdate, *indices: int, data: bytes = DATA, chunk_size: int = 4) -> None:
     for index in indices:
         chunk = data[index * chunk_size : (index + 1) * chunk_size]
         partial.data[index * chunk_size : index * chunk_size + len(chunk)] = chunk
@@ -203,7 +203,7 @@ def test_a_damaged_update_is_told(tmp_path: Path, how: str) -> None:
     partial.keep()
     partial.close()
     damage(tmp_path / "spool" / "3" / "7.update", how)
-    with pytest.raises(Damaged):
+    with pytest.raises(SpoolFileDamaged):
         spool.read(3, "7")
 
 
@@ -247,7 +247,7 @@ def test_whatever_a_file_holds_is_an_update_or_damage(tmp_path: Path, data: st.D
     for _, found in spool.found(3):
         assert len(found.here) == found.description.chunks == 3
         found.partial.close()
-    with contextlib.suppress(Damaged):
+    with contextlib.suppress(SpoolFileDamaged):
         read = spool.read(3, "7")
         assert sum(len(section.data) for section in read.sections) <= len(whole)
     spool.forget(3)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fl_edge.data.partition import hold_out, partitions, split
 from fl_shared.protocol.messages import Partition
-from fl_shared.protocol.partition_scheme import Dirichlet, Iid, Own, Quantity, Shards, parse_scheme
+from fl_shared.protocol.partition_scheme import Dirichlet, Iid, OwnData, Quantity, Shards, parse_scheme
 from tests.support import builders
 
 LABELS = np.random.default_rng(1).integers(0, 10, 6000)
@@ -161,7 +161,7 @@ def test_a_data_set_without_examples_is_refused() -> None:
     [
         ("iid", Iid()),
         ("shards", Shards()),
-        ("own", Own()),
+        ("own", OwnData()),
         ("dirichlet:0.5", Dirichlet(0.5)),
         ("quantity:1e3", Quantity(1000.0)),
     ],

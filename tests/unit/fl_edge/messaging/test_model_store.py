@@ -8,10 +8,10 @@ from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection
-from fl_shared.transfer.publication import publication
+from fl_shared.transfer.publication import model_publication
 from tests.support.samples import DATA, MANIFEST
 
-MODEL = publication([ModelSection("weights", MANIFEST, DATA)], 2**20)
+MODEL = model_publication([ModelSection("weights", MANIFEST, DATA)], 2**20)
 TOPICS = set(MODEL.topics())
 A, B, C = ModelUser("a", 1), ModelUser("b", 1), ModelUser("c")
 

@@ -13,10 +13,12 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection
-from fl_shared.transfer.publication import Publication, publication
+from fl_shared.transfer.publication import ModelPublication, model_publication
 from tests.support.samples import DATA, MANIFEST
 
-MODELS = [publication([ModelSection("weights", MANIFEST, DATA[:-1] + bytes([n]))], 2**20) for n in range(3)]
+MODELS = [
+    model_publication([ModelSection("weights", MANIFEST, DATA[:-1] + bytes([n]))], 2**20) for n in range(3)
+]
 
 OVERDUE = int(STALLED_FETCH_TIMEOUT) + 2
 
@@ -67,7 +69,7 @@ class Setup:
         )  # fmt: skip
         self.predictor.announced(announced, self.now)
 
-    def deliver(self, model: Publication) -> None:
+    def deliver(self, model: ModelPublication) -> None:
         short = model.digest[:12]
         chunk = codec.encode(model.chunk(0, run="R", epoch=1, seq=0))
         manifest = codec.encode(model.manifest(run="R", epoch=1, seq=0))
@@ -166,7 +168,7 @@ def test_a_model_that_does_not_come_gives_way_to_one_that_was_announced_later() 
 def test_a_model_that_comes_slowly_is_not_given_up_for_a_newer_one() -> None:
     """Else an edge on a slow link would never have any, where versions follow fast."""
     section = ModelSection("weights", MANIFEST, DATA)
-    slow = publication([section], 1)
+    slow = model_publication([section], 1)
     setup = Setup()
     setup.predictor.announced(
         m.ModelAnnouncement(

@@ -389,8 +389,10 @@ def test_6_1_what_the_broker_does_not_take_whole_is_offered_in_chunks_that_it_ta
     assert 8_000 < message.chunk_size < 9_500
     [send] = script.do("grant 1 0,1 digest=" + update(data=BIG).digest)
     assert isinstance(send, SendChunks)
-    parts = [upload.part(send.sender, 0, send.update, send.chunk_size, index) for index in send.chunks]
-    assert all(len(encode(part)) + upload.PACKET_ROOM <= 10_000 for part in parts)
+    parts = [
+        upload.chunk_message(send.sender, 0, send.update, send.chunk_size, index) for index in send.chunks
+    ]
+    assert all(len(encode(part)) + upload.PACKET_OVERHEAD <= 10_000 for part in parts)
     assert b"".join(bytes(part.data) for part in parts) == BIG
 
 

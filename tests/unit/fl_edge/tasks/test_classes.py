@@ -16,7 +16,7 @@ import torch
 
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round.effects import WriteHistory
-from fl_aggregator.round.events import Confusion, Evaluated
+from fl_aggregator.round.events import ConfusionCounts, Evaluated
 from fl_aggregator.storage import journal
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.tasks import classes
@@ -119,14 +119,14 @@ def test_an_evaluation_without_a_matrix_is_as_good() -> None:
     assert found.confusion is None
 
 
-def evaluated(client: str, playbook: Playbook, confusion: Confusion | None) -> Evaluated:
+def evaluated(client: str, playbook: Playbook, confusion: ConfusionCounts | None) -> Evaluated:
     return Evaluated(
         now=playbook.now, client=client, session=playbook.session(client), version=1, digest=digest_of(1),
         split="test", examples=10, loss=0.5, accuracy=0.5, confusion=confusion,
     )  # fmt: skip
 
 
-def history_of(*matrices: Confusion | None) -> Any:
+def history_of(*matrices: ConfusionCounts | None) -> Any:
     """The history's matrix of a version that as many edges evaluated."""
     playbook = Playbook(clients=1, per_round=1).play("start")
     names = [f"e{n}" for n in range(len(matrices))]
@@ -139,7 +139,7 @@ def history_of(*matrices: Confusion | None) -> Any:
 
 
 def test_matrices_of_several_evaluators_are_summed() -> None:
-    one, two = Confusion(("a", "b"), ((3, 1), (0, 6))), Confusion(("a", "b"), ((1, 1), (2, 6)))
+    one, two = ConfusionCounts(("a", "b"), ((3, 1), (0, 6))), ConfusionCounts(("a", "b"), ((1, 1), (2, 6)))
     assert history_of(one, two) == {"labels": ["a", "b"], "counts": [[4, 2], [2, 12]]}
     assert history_of(one, None) == {"labels": ["a", "b"], "counts": [[3, 1], [0, 6]]}
     assert history_of(None) is None
@@ -149,9 +149,9 @@ def test_matrices_of_several_evaluators_are_summed() -> None:
 
 
 def test_a_matrix_survives_the_journal(tmp_path: Path) -> None:
-    event = evaluated("e", training(clients=1, per_round=1), Confusion(("a", "b"), ((3, 1), (0, 6))))
-    (tmp_path / journal.FILE).write_text(json.dumps(journal.to_fields(event)) + "\n")
-    assert list(journal.read(tmp_path)) == [event]
+    event = evaluated("e", training(clients=1, per_round=1), ConfusionCounts(("a", "b"), ((3, 1), (0, 6))))
+    (tmp_path / journal.FILE_NAME).write_text(json.dumps(journal.event_fields(event)) + "\n")
+    assert list(journal.read_events(tmp_path)) == [event]
 
 
 def test_parts_are_written_once_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

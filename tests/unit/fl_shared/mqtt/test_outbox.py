@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fl_shared.errors import QueueFull
-from fl_shared.mqtt.outbox import WINDOW, WINDOW_BYTES, Outbox, Publish, Subscribe
+from fl_shared.mqtt.outbox import ACK_WINDOW, ACK_WINDOW_BYTES, Outbox, Publish, Subscribe
 
 
 def message(name: str, qos: int = 1, payload: bytes = b"") -> Publish:
@@ -23,7 +23,7 @@ def taken(outbox: Outbox) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize(("announced", "window"), [(3, 3), (65_535, WINDOW)])
+@pytest.mark.parametrize(("announced", "window"), [(3, 3), (65_535, ACK_WINDOW)])
 def test_no_more_wait_for_an_acknowledgement_than_the_broker_announced(announced: int, window: int) -> None:
     outbox = Outbox(100, 1000, announced)
     for i in range(50):
@@ -38,9 +38,9 @@ def test_no_more_wait_for_an_acknowledgement_than_the_broker_announced(announced
 
 
 def test_bytes_on_their_way_are_bounded_but_one_message_always_goes() -> None:
-    outbox = Outbox(100, 10 * WINDOW_BYTES, 65_535)
+    outbox = Outbox(100, 10 * ACK_WINDOW_BYTES, 65_535)
     for i in range(4):
-        outbox.put(message(str(i), qos=i % 2), WINDOW_BYTES // 2 + (i == 0) * 2 * WINDOW_BYTES)
+        outbox.put(message(str(i), qos=i % 2), ACK_WINDOW_BYTES // 2 + (i == 0) * 2 * ACK_WINDOW_BYTES)
     assert taken(outbox) == ["0"]
     outbox.acknowledged(0)
     assert taken(outbox) == ["1", "2"]

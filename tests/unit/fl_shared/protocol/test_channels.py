@@ -21,8 +21,8 @@ from fl_shared.protocol.channels import (
     declared_kinds,
     declared_topics,
 )
-from fl_shared.protocol.envelope import Scope
-from fl_shared.transfer.publication import ModelTopic
+from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.transfer.publication import ModelDataTopic
 from tests.support.extended_channels import (
     EXTENDED,
     NOTICES,
@@ -171,7 +171,9 @@ def test_the_aggregator_has_a_case_for_each_message_to_it() -> None:
     heard = set()
     for topic, message in MESSAGES.values():
         if "aggregator" in CHANNELS.of(topic).receivers and type(message) not in silent:
-            assert event_from(topic, message, Scope(RUN, 1), 0.0, 10) is not None, type(message).__name__
+            assert event_from(topic, message, EnvelopeSource(RUN, 1), 0.0, 10) is not None, type(
+                message
+            ).__name__
             heard.add(type(message))
     rows = [row for row in ROWS if "aggregator" in row.receivers]
     assert heard | silent == {kind for row in rows for kind in row.messages}
@@ -180,6 +182,6 @@ def test_the_aggregator_has_a_case_for_each_message_to_it() -> None:
 def test_only_models_and_requests_come_to_an_edge_elsewhere_than_on_its_session() -> None:
     """Its session is told of all else (`test_trust`). `ModelStore` and `Predictor` know these topics by name."""
     to_edges = CHANNELS.between("aggregator", "edge")
-    assert {row.topic for row in to_edges if row.bulk} == set(get_args(ModelTopic))
+    assert {row.topic for row in to_edges if row.bulk} == set(get_args(ModelDataTopic))
     assert topics_of(CHANNELS.between("asker", "edge")) == {"predict"}
     assert topics_of(CHANNELS.between("edge", "asker")) == {"predictions"}

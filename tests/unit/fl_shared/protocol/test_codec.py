@@ -167,7 +167,7 @@ def test_the_data_of_a_large_message_is_not_copied(name: str, size: int) -> None
         decoded = codec.decode(topic, given_as)
         assert decoded == message
         data = decoded.sections[-1].data if isinstance(decoded, m.Update) else getattr(decoded, "data", b"")
-        assert isinstance(data, memoryview) is (len(payload) >= codec.LARGE)
+        assert isinstance(data, memoryview) is (len(payload) >= codec.MIN_SPLIT_BYTES)
         assert not isinstance(data, memoryview) or data.readonly
 
 

@@ -12,20 +12,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fl_aggregator.messaging.connections import Connections
-from fl_aggregator.messaging.inbox import Arrival, Inbox
+from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
 from fl_aggregator.messaging.rate_limiter import RateLimiter
 from fl_aggregator.messaging.rejections import Rejections
-from fl_aggregator.messaging.router import NOTHING, Router
+from fl_aggregator.messaging.router import EMPTY_INBOUND, Router
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.tools.doctor import rights
-from fl_aggregator.tools.doctor.bench import Bench
+from fl_aggregator.tools.doctor.bench import TestBench
 from fl_aggregator.tools.provision.accounts import Account
-from fl_aggregator.tools.provision.acl import Grant, grants
+from fl_aggregator.tools.provision.acl import AclRule, acl_rules
 from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection
-from fl_shared.cli.broker_access import BrokerReach
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import BadSignature
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.address import BrokerAddress
@@ -39,8 +39,8 @@ from fl_shared.protocol.channels import (
     Channels,
     kind_of,
 )
-from fl_shared.protocol.envelope import Scope
-from fl_shared.security.kit import Role
+from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.security.kit import AccountRole
 from fl_shared.security.signatures import Signer, Verifier
 from tests.support.extended_channels import (
     EXTENDED,
@@ -91,9 +91,9 @@ def test_its_topic_is_parsed() -> None:
 
 
 def connections_of(network: RecordingNetwork, channels: Channels = EXTENDED) -> Connections:
-    inbox = Inbox(lambda received: Arrival(None, received))
-    reach = BrokerReach(BrokerAddress.parse("mqtt://localhost"))
-    connections = Connections(cast(Network, network), reach, "fl", Scope(RUN, 1), inbox, channels)
+    inbox = Inbox(lambda received: AdmittedMessage(None, received))
+    reach = BrokerAccess(BrokerAddress.parse("mqtt://localhost"))
+    connections = Connections(cast(Network, network), reach, "fl", EnvelopeSource(RUN, 1), inbox, channels)
     connections._signer = SIGNER
     connections.connect(1)
     return connections
@@ -145,15 +145,15 @@ def test_an_edge_of_its_role_subscribes_to_it(role: m.ClientRole, more: set[str]
 OF_ROUNDS = ("selected", "missing", "edges", "result")
 
 
-def granted(*roles: Role) -> set[Grant]:
+def granted(*roles: AccountRole) -> set[AclRule]:
     account = Account(name="7", roles=roles, issued=datetime.now(UTC), pending=False)
-    return set(grants(account, "fl", EXTENDED)) - set(grants(account, "fl"))
+    return set(acl_rules(account, "fl", EXTENDED)) - set(acl_rules(account, "fl"))
 
 
 def test_the_acl_grants_it() -> None:
-    assert granted("train") == {Grant("write", "fl/pings/7"), Grant("read", "fl/notices/7")}
-    assert granted("predict") == {Grant("write", "fl/pings/7")}
-    assert granted("aggregator") == {Grant("readwrite", "fl/pings/+"), Grant("readwrite", "fl/notices/+")}
+    assert granted("train") == {AclRule("write", "fl/pings/7"), AclRule("read", "fl/notices/7")}
+    assert granted("predict") == {AclRule("write", "fl/pings/7")}
+    assert granted("aggregator") == {AclRule("readwrite", "fl/pings/+"), AclRule("readwrite", "fl/notices/+")}
     assert granted("asker") == granted("operator") == set()
 
 
@@ -174,10 +174,10 @@ def test_the_acl_grants_it() -> None:
 def test_the_doctor_looks_for_the_right_to_it(
     unwritten: str, unread: str, found: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reach = BrokerReach(BrokerAddress.parse("mqtt://localhost"))
-    bench, broker = Bench(reach.connection(), "fl"), Broker(unwritten, unread)
+    reach = BrokerAccess(BrokerAddress.parse("mqtt://localhost"))
+    bench, broker = TestBench(reach.connection(), "fl"), Broker(unwritten, unread)
     monkeypatch.setattr(bench, "probe", lambda **_: broker)
-    finding = rights.of_account(bench, reach, False, EXTENDED)
+    finding = rights.account_rights(bench, reach, False, EXTENDED)
     assert finding.measured["forbidden"] == found
     assert finding.verdict == ("missing" if found else "ok")
 
@@ -195,18 +195,22 @@ def test_the_limiter_charges_for_it() -> None:
         assert limiter.admit(mqtt.Received("fl/notices/7", b"{}", False, 1)) is not None
 
 
-def received(topic: t.Topic, payload: bytes, *, retain: bool) -> Arrival:
-    return Arrival(topic, mqtt.Received(t.build("fl", topic), payload, retain, 1))
+def received(topic: t.Topic, payload: bytes, *, retain: bool) -> AdmittedMessage:
+    return AdmittedMessage(topic, mqtt.Received(t.build("fl", topic), payload, retain, 1))
 
 
 def test_the_router_lets_only_its_sender_say_it() -> None:
     network, rejections, state = RecordingNetwork(), Rejections(), training(clients=1, per_round=1).state
     connections = connections_of(network)
     router = Router(
-        connections, rejections, Unsealer(None, required=False, channels=EXTENDED), Scope(RUN, 1), EXTENDED
+        connections,
+        rejections,
+        Unsealer(None, required=False, channels=EXTENDED),
+        EnvelopeSource(RUN, 1),
+        EXTENDED,
     )
-    assert router.read(received(NoticesTopic("7"), b"junk", retain=True), state, 0.0) is NOTHING
-    assert router.read(received(PingsTopic("7"), b"junk", retain=True), state, 0.0) is NOTHING
+    assert router.read(received(NoticesTopic("7"), b"junk", retain=True), state, 0.0) is EMPTY_INBOUND
+    assert router.read(received(PingsTopic("7"), b"junk", retain=True), state, 0.0) is EMPTY_INBOUND
     assert network.connections[0].published == [("fl/notices/7", b"", True), ("fl/pings/7", b"", True)]
     router.read(received(PingsTopic("8"), codec.encode(PING, EXTENDED), retain=False), state, 0.0)
     assert {reason: times for (_, reason), times in rejections._total.items()} == {

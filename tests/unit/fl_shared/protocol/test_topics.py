@@ -103,7 +103,7 @@ def test_unusable_prefixes(prefix: str) -> None:
     "topic", ["fl/predictions", "fl/predictions/me", "fl/predictions/a/b", "mine", "flx", "flx/status"]
 )
 def test_answerable(topic: str) -> None:
-    assert t.answerable("fl", topic)
+    assert t.is_response_topic_allowed("fl", topic)
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_answerable(topic: str) -> None:
 )
 def test_not_answerable(topic: str) -> None:
     """Clause 7.3: an asker must not make an edge write its own presence."""
-    assert not t.answerable("fl", topic)
+    assert not t.is_response_topic_allowed("fl", topic)

@@ -18,7 +18,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.codec import is_sealed
 from fl_shared.security import hpke
-from fl_shared.security.sealing import ADDED, Opener, Sealer
+from fl_shared.security.sealing import SEAL_OVERHEAD, Opener, Sealer
 from fl_shared.security.signatures import Signer, Verifier
 from fl_shared.transfer import upload
 from tests.support.samples import MESSAGES
@@ -121,7 +121,7 @@ def test_what_is_sealed_is_told_apart_and_comes_back(name: str) -> None:
     sealed = sealer().seal(text, payload)
     assert not is_sealed(payload)
     assert is_sealed(sealed)
-    assert len(sealed) == len(payload) + ADDED
+    assert len(sealed) == len(payload) + SEAL_OVERHEAD
     assert opener().open("7", text, sealed) == payload
     assert opener().open("7", text, memoryview(sealed).toreadonly()) == payload
 
@@ -212,7 +212,7 @@ def test_a_packet_has_room_for_the_seal() -> None:
     """Clause 9.10: an update is cut to what the broker takes before it is sealed."""
     topic = t.build("/".join(["x" * 50] * 5), t.UpdatesTopic("c" * 64))
     header = 5 + 2 + len(topic) + 2 + 1
-    assert header + ADDED <= upload.PACKET_ROOM
+    assert header + SEAL_OVERHEAD <= upload.PACKET_OVERHEAD
 
 
 @pytest.mark.parametrize("name", ["register-second", "update"])

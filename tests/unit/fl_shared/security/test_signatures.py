@@ -15,7 +15,7 @@ from fl_shared.errors import BadSignature
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
-from fl_shared.security.signatures import SIGNATURE, Signer, Verifier
+from fl_shared.security.signatures import SIGNATURE_BYTES, Signer, Verifier
 from tests.support.samples import MESSAGES
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "kit"
@@ -37,7 +37,7 @@ def test_a_signed_message_is_still_that_message(name: str) -> None:
     text = t.build("fl", topic)
     payload = codec.encode(message)
     signed = SIGNER.signed(text, payload)
-    assert len(signed) == len(payload) + codec.SIGNATURE_ROOM
+    assert len(signed) == len(payload) + codec.SIGNATURE_OVERHEAD
     assert list(json.loads(signed))[-1] == "sig"
     assert codec.decode(topic, signed) == message
     VERIFIER.check(text, signed)
@@ -117,7 +117,7 @@ def test_a_voucher_is_for_one_key_of_one_account() -> None:
     """Clause 9.12."""
     public = bytes(32)
     voucher = SIGNER.vouch("7", public)
-    assert len(voucher) == SIGNATURE
+    assert len(voucher) == SIGNATURE_BYTES
     assert VERIFIER.vouches("7", public, voucher)
     assert not VERIFIER.vouches("8", public, voucher)
     assert not VERIFIER.vouches("7", bytes(31) + b"\1", voucher)

@@ -1,4 +1,4 @@
-"""`Tls`, `BrokerReach` and `diagnose`: files that are none, options that do not go together, no secrets shown."""
+"""`Tls`, `BrokerAccess` and `diagnose`: files that are none, options that do not go together, no secrets shown."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.cli.broker_access import BrokerOptions, BrokerReach
-from fl_shared.errors import SpeaksTls, UserError, WebSocketRefused
+from fl_shared.cli.broker_access import BrokerAccess, BrokerOptions
+from fl_shared.errors import ServerRequiresTls, UserError, WebSocketRefused
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.diagnosis import diagnose
 from fl_shared.mqtt.events import ConnectionSettings
@@ -103,7 +103,7 @@ def test_what_does_not_go_together_is_refused(authority: Authority, pair: Pair) 
     for wrong in (
         lambda: ConnectionSettings(ENCRYPTED),
         lambda: ConnectionSettings(plain, tls=Tls().context()),
-        lambda: BrokerReach(ENCRYPTED),
+        lambda: BrokerAccess(ENCRYPTED),
     ):
         with pytest.raises(ValueError, match="expected tls for mqtts and wss"):
             wrong()
@@ -124,8 +124,8 @@ def test_where_the_broker_is_if_nothing_says_so() -> None:
         ("mqtt://h", socket.gaierror(-2, "Name or service not known"), "'h' cannot be resolved", False),
         ("mqtts://h", ConnectionRefusedError(), "nothing listens on port 8883 of h", False),
         ("mqtt://h", TimeoutError(), "did not answer on port 1883 within 5 s", False),
-        ("mqtt://h", SpeaksTls(), "requires TLS: write mqtts://h:1883", True),
-        ("ws://h", SpeaksTls(), "requires TLS: write wss://h:80", True),
+        ("mqtt://h", ServerRequiresTls(), "requires TLS: write mqtts://h:1883", True),
+        ("ws://h", ServerRequiresTls(), "requires TLS: write wss://h:80", True),
         (
             "wss://h/x",
             WebSocketRefused("it answers '404'", 404),

@@ -13,15 +13,15 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
-from fl_shared.transfer.download import Download
-from fl_shared.transfer.publication import Publication, TransferError, check_manifest, publication
+from fl_shared.transfer.download import ModelDownload
+from fl_shared.transfer.publication import ModelPublication, TransferError, check_manifest, model_publication
 from tests.support.builders import model_section
 from tests.support.samples import DATA, DIGEST, MANIFEST
 
 SCOPE = {"run": "R", "epoch": 1, "seq": 0}
 
 
-def scoped(model: Publication) -> dict[t.Topic, m.ModelManifest | m.ModelChunk]:
+def scoped(model: ModelPublication) -> dict[t.Topic, m.ModelManifest | m.ModelChunk]:
     """What lies at the broker."""
     kept: dict[t.Topic, m.ModelManifest | m.ModelChunk] = {}
     for topic in model.topics():
@@ -36,14 +36,14 @@ def scoped(model: Publication) -> dict[t.Topic, m.ModelManifest | m.ModelChunk]:
 class Broker:
     """Retained messages, and one subscriber: what it asks for comes, as often as it asks."""
 
-    def __init__(self, model: Publication) -> None:
+    def __init__(self, model: ModelPublication) -> None:
         self.kept = scoped(model)
         self.subscribed: set[t.Topic] = set()
         self.most = 0
         self.asked: list[t.Topic] = []
         self.packets = 0
 
-    def ask(self, download: Download, now: float) -> Iterator[m.ModelManifest | m.ModelChunk]:
+    def ask(self, download: ModelDownload, now: float) -> Iterator[m.ModelManifest | m.ModelChunk]:
         asking = download.ask(now)
         assert set(asking.unsubscribe) <= self.subscribed
         self.subscribed -= set(asking.unsubscribe)
@@ -56,7 +56,7 @@ class Broker:
         return (self.kept[topic] for topic in asking.subscribe if topic in self.kept)
 
 
-def fetch(model: Publication, download: Download) -> Broker:
+def fetch(model: ModelPublication, download: ModelDownload) -> Broker:
     """A whole download, with every message in its place."""
     broker, now = Broker(model), 0.0
     arriving = list(broker.ask(download, now))
@@ -84,7 +84,7 @@ def test_3_4_the_digest_of_a_model_is_that_of_the_golden_vectors() -> None:
 
 def test_3_6_chunks_are_the_sections_cut_in_pieces() -> None:
     sections = [model_section(10, name="control"), model_section(33, name="weights")]
-    model = publication(sections, chunk_size=30)
+    model = model_publication(sections, chunk_size=30)
     whole = b"".join(bytes(s.data) for s in sections)
     chunks = [model.chunk(i, run="R", epoch=1, seq=0) for i in range(model.chunks)]
     assert b"".join(chunk.data for chunk in chunks) == whole
@@ -96,7 +96,7 @@ def test_3_6_chunks_are_the_sections_cut_in_pieces() -> None:
 
 
 def test_topics_name_the_manifest_last() -> None:
-    model = publication([model_section()], 1000)
+    model = model_publication([model_section()], 1000)
     short = model.digest[:12]
     assert model.topics() == (*(t.ChunkTopic(short, i) for i in range(4)), t.ManifestTopic(short))
 
@@ -114,15 +114,15 @@ def test_topics_name_the_manifest_last() -> None:
 )
 def test_what_is_no_model_is_not_published(sections: list[ModelSection], chunk_size: int, names: str) -> None:
     with pytest.raises(TransferError, match=names):
-        publication(sections, chunk_size)
+        model_publication(sections, chunk_size)
 
 
 # --- downloads --------------------------------------------------------------------------------------------
 
 
 def test_a_small_model_takes_one_turn() -> None:
-    model = publication([model_section()], 2**20)
-    download = Download(model.digest)
+    model = model_publication([model_section()], 2**20)
+    download = ModelDownload(model.digest)
     broker = fetch(model, download)
     assert download.state == "complete"
     assert [bytes(s.data) for s in download.model] == [bytes(model_section().data)]
@@ -131,14 +131,14 @@ def test_a_small_model_takes_one_turn() -> None:
 
 
 def test_the_model_is_put_together_where_it_is_told_to() -> None:
-    model = publication([model_section(50, name="control"), model_section(30, name="weights")], 100)
+    model = model_publication([model_section(50, name="control"), model_section(30, name="weights")], 100)
     buffers: list[bytearray] = []
 
     def allocate(size: int) -> bytearray:
         buffers.append(bytearray(size))
         return buffers[-1]
 
-    download = Download(model.digest, allocate=allocate)
+    download = ModelDownload(model.digest, allocate=allocate)
     fetch(model, download)
     assert download.state == "complete"
     [buffer] = buffers
@@ -157,16 +157,16 @@ def test_sections_without_a_byte_have_a_digest_too() -> None:
         [ModelSection("control", empty, b""), model_section()],
         [model_section(name="control"), ModelSection("weights", empty, b"")],
     ):
-        model = publication(sections, 300)
-        download = Download(model.digest)
+        model = model_publication(sections, 300)
+        download = ModelDownload(model.digest)
         fetch(model, download)
         assert download.state == "complete"
         assert [bytes(s.data) for s in download.model] == [bytes(s.data) for s in sections]
 
 
 def test_3_6_never_more_than_a_window_is_asked_for_and_in_few_packets() -> None:
-    model = publication([model_section(5000)], 100)
-    download = Download(model.digest)
+    model = model_publication([model_section(5000)], 100)
+    download = ModelDownload(model.digest)
     broker = fetch(model, download)
     assert model.chunks == 200
     assert broker.most <= 16 + 8, "a window, and what has come and is not unsubscribed from yet"
@@ -176,8 +176,8 @@ def test_3_6_never_more_than_a_window_is_asked_for_and_in_few_packets() -> None:
 
 
 def test_large_chunks_make_a_small_window() -> None:
-    model = publication([model_section(6 * 2**20)], 6 * 2**20)
-    download = Download(model.digest)
+    model = model_publication([model_section(6 * 2**20)], 6 * 2**20)
+    download = ModelDownload(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
         download.take(message, 0.0)
@@ -186,8 +186,8 @@ def test_large_chunks_make_a_small_window() -> None:
 
 def test_the_pipe_is_kept_full() -> None:
     """More is asked for while half of the window is still under way."""
-    model = publication([model_section(5000)], 100)
-    download = Download(model.digest)
+    model = model_publication([model_section(5000)], 100)
+    download = ModelDownload(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
         download.take(message, 0.0)
@@ -200,7 +200,7 @@ def test_the_pipe_is_kept_full() -> None:
 
 
 def test_what_does_not_come_is_asked_for_again_ever_more_slowly() -> None:
-    download = Download("ab" * 32)
+    download = ModelDownload("ab" * 32)
     first = download.ask(0.0)
     assert set(first.subscribe) == {t.ManifestTopic("ab" * 6), t.ChunkTopic("ab" * 6, 0)}
     pauses, now = [], 0.0
@@ -216,10 +216,10 @@ def test_what_does_not_come_is_asked_for_again_ever_more_slowly() -> None:
     assert pauses == [5, 10, 20, 30, 30]
 
 
-def started(values: int = 5000) -> tuple[Publication, Download, Broker]:
+def started(values: int = 5000) -> tuple[ModelPublication, ModelDownload, Broker]:
     """A download of 200 chunks whose manifest and first chunk came at second 0, and which has asked for 16 more."""
-    model = publication([model_section(values)], 100)
-    download, broker = Download(model.digest), Broker(model)
+    model = model_publication([model_section(values)], 100)
+    download, broker = ModelDownload(model.digest), Broker(model)
     for message in list(broker.ask(download, 0.0)):
         download.take(message, 0.0)
     return model, download, broker
@@ -286,9 +286,9 @@ def test_a_broker_that_drops_is_asked_for_less() -> None:
 
 def test_the_work_for_a_chunk_does_not_grow_with_their_number() -> None:
     def seconds(chunks: int) -> float:
-        model = publication([model_section(chunks)], 4)
+        model = model_publication([model_section(chunks)], 4)
         kept = scoped(model)
-        download = Download(model.digest)
+        download = ModelDownload(model.digest)
         now, begun = 0.0, time.process_time()
         while download.state == "open":
             for topic in download.ask(now).subscribe:
@@ -301,8 +301,8 @@ def test_the_work_for_a_chunk_does_not_grow_with_their_number() -> None:
 
 
 def test_a_new_connection_asks_only_for_what_is_missing() -> None:
-    model = publication([model_section(500)], 100)
-    download = Download(model.digest)
+    model = model_publication([model_section(500)], 100)
+    download = ModelDownload(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
         download.take(message, 0.0)
@@ -314,8 +314,8 @@ def test_a_new_connection_asks_only_for_what_is_missing() -> None:
 
 
 def test_a_corrupt_chunk_is_not_taken_and_asked_for_again() -> None:
-    model = publication([model_section(100)], 100)
-    download = Download(model.digest)
+    model = model_publication([model_section(100)], 100)
+    download = ModelDownload(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
         download.take(message, 0.0)
@@ -333,12 +333,12 @@ def test_a_corrupt_chunk_is_not_taken_and_asked_for_again() -> None:
 
 
 def test_a_wrong_digest_begins_anew_and_then_fails() -> None:
-    model = publication([model_section(100)], 1000)
+    model = model_publication([model_section(100)], 1000)
     wrong = model_section(100, seed=1).data
     lying = model.chunk(0, run="R", epoch=1, seq=0).model_copy(
         update={"data": wrong, "crc32": zlib.crc32(wrong)}
     )
-    download = Download(model.digest)
+    download = ModelDownload(model.digest)
     for attempt in range(3):
         assert download.state == "open"
         assert download.ask(float(attempt)).subscribe, "asked for again at once"
@@ -346,7 +346,7 @@ def test_a_wrong_digest_begins_anew_and_then_fails() -> None:
         download.take(lying, 0.0)
     assert download.state == "failed"
     assert "digest" in download.failure
-    once = Download(model.digest)
+    once = ModelDownload(model.digest)
     once.take(model.manifest(run="R", epoch=1, seq=0), 0.0)
     once.take(lying, 0.0)
     fetch(model, once)
@@ -354,23 +354,23 @@ def test_a_wrong_digest_begins_anew_and_then_fails() -> None:
 
 
 def test_2_2_a_cleared_topic_supersedes_a_model_that_is_not_here_yet() -> None:
-    model = publication([model_section()], 1000)
-    download = Download(model.digest)
+    model = model_publication([model_section()], 1000)
+    download = ModelDownload(model.digest)
     download.take(model.manifest(run="R", epoch=1, seq=0), 0.0)
     download.ask(0.0)
     download.cleared()
     assert download.state == "superseded"
     assert download.ask(1.0).subscribe == ()
     assert download.due() is None
-    done = Download(model.digest)
+    done = ModelDownload(model.digest)
     fetch(model, done)
     done.cleared()
     assert done.state == "complete"
 
 
 def test_messages_of_another_model_with_the_same_topic_are_not_taken() -> None:
-    model = publication([model_section()], 2**20)
-    download = Download(model.digest[:12] + "0" * 52)
+    model = model_publication([model_section()], 2**20)
+    download = ModelDownload(model.digest[:12] + "0" * 52)
     for _ in range(16):
         assert download.state == "open"
         download.take(model.manifest(run="R", epoch=1, seq=0), 0.0)
@@ -378,7 +378,7 @@ def test_messages_of_another_model_with_the_same_topic_are_not_taken() -> None:
 
 
 def test_garbage_ends_a_download_after_a_while() -> None:
-    download = Download("ab" * 32)
+    download = ModelDownload("ab" * 32)
     for _ in range(16):
         assert download.state == "open"
         download.refuse("not msgpack")
@@ -396,17 +396,17 @@ def test_garbage_ends_a_download_after_a_while() -> None:
     ],
 )
 def test_absurd_manifests_are_refused(changes: dict[str, int], names: str) -> None:
-    model = publication([model_section()], 4000)
+    model = model_publication([model_section()], 4000)
     manifest = model.manifest(run="R", epoch=1, seq=0).model_copy(update=changes)
     with pytest.raises(TransferError, match=names):
         check_manifest(manifest)
-    download = Download(model.digest)
+    download = ModelDownload(model.digest)
     download.take(manifest, 0.0)
     assert download.progress == "its manifest has not arrived"
 
 
 def test_a_section_whose_arrays_do_not_fill_it_is_refused() -> None:
-    manifest = publication([model_section()], 4000).manifest(run="R", epoch=1, seq=0)
+    manifest = model_publication([model_section()], 4000).manifest(run="R", epoch=1, seq=0)
     part = manifest.sections[0].model_copy(update={"arrays": (ArraySpec(name="w", shape=(999,)),)})
     with pytest.raises(TransferError, match="expected 3996"):
         check_manifest(manifest.model_copy(update={"sections": (part,)}))
@@ -416,8 +416,8 @@ def test_a_section_whose_arrays_do_not_fill_it_is_refused() -> None:
 
 
 def test_a_model_survives_the_wire() -> None:
-    model = publication([model_section()], 1500)
-    download = Download(model.digest)
+    model = model_publication([model_section()], 1500)
+    download = ModelDownload(model.digest)
     for topic, message in scoped(model).items():
         decoded = codec.decode(topic, codec.encode(message))
         assert isinstance(decoded, m.ModelManifest | m.ModelChunk)

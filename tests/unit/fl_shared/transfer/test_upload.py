@@ -40,9 +40,9 @@ def generic(message: m.Message) -> bytes:
 def test_what_is_packed_by_hand_has_the_bytes_of_msgpack(size: int, control: bool) -> None:
     data = np.random.default_rng(0).bytes(size)
     one = update(data, control=control)
-    whole = upload.whole(SENDER, 2**40, one)
+    whole = upload.update_message(SENDER, 2**40, one)
     assert codec.encode(whole) == generic(whole)
-    part = upload.part(SENDER, 7, one, 2**20, 0)
+    part = upload.chunk_message(SENDER, 7, one, 2**20, 0)
     assert codec.encode(part) == generic(part)
     chunk = m.ModelChunk(
         run="R", epoch=1, seq=0, digest=one.digest, index=0, crc32=zlib.crc32(data), data=data
@@ -65,22 +65,24 @@ def test_many_sections_too(count: int) -> None:
 @pytest.mark.parametrize("size", [0, 16, 252, 256, 65_532, 65_536, 70_000])
 def test_the_size_of_a_message_is_known_without_encoding_its_data(size: int) -> None:
     one = update(bytes(size))
-    assert upload.whole_bytes(SENDER, 5, one) == len(codec.encode(upload.whole(SENDER, 5, one)))
+    assert upload.update_message_size(SENDER, 5, one) == len(
+        codec.encode(upload.update_message(SENDER, 5, one))
+    )
 
 
 def test_5_3_arrays_travel_only_with_first_weights() -> None:
     for base, travels in ((None, True), ("b" * 64, False)):
         one = update(base=base)
-        assert (upload.whole(SENDER, 0, one).sections[0].arrays is not None) is travels
-        assert (upload.offer(SENDER, 0, one, 1024).sections[0].arrays is not None) is travels
+        assert (upload.update_message(SENDER, 0, one).sections[0].arrays is not None) is travels
+        assert (upload.offer_message(SENDER, 0, one, 1024).sections[0].arrays is not None) is travels
 
 
 def test_6_1_an_offer_says_all_but_the_data() -> None:
     one = update(bytes(5000), control=True)
-    offered = upload.offer(SENDER, 0, one, 3000)
+    offered = upload.offer_message(SENDER, 0, one, 3000)
     assert (offered.size, offered.chunk_size, offered.chunks) == (10_000, 3000, 4)
     assert [(s.name, s.size) for s in offered.sections] == [("control", 5000), ("weights", 5000)]
-    whole = upload.whole(SENDER, 0, one)
+    whole = upload.update_message(SENDER, 0, one)
     for name in (
         "client",
         "session",
@@ -99,24 +101,24 @@ def test_6_1_an_offer_says_all_but_the_data() -> None:
 def test_6_3_parts_are_views_of_the_update() -> None:
     data = bytearray(5000)
     one = update(data)  # type: ignore[arg-type]
-    part = upload.part(SENDER, 0, one, 2048, 2)
+    part = upload.chunk_message(SENDER, 0, one, 2048, 2)
     assert len(part.data) == 5000 - 2 * 2048
     data[4096] = 7
     assert part.data[0] == 7, "the same memory"
     with pytest.raises(IndexError, match="chunk 3 of 3"):
-        upload.part(SENDER, 0, one, 2048, 3)
+        upload.chunk_message(SENDER, 0, one, 2048, 3)
 
 
 def test_6_3_a_chunk_across_sections_is_put_together() -> None:
     one = update(bytes(range(200)), control=True)
     whole = b"".join(bytes(s.data) for s in one.sections)
-    parts = [upload.part(SENDER, i, one, 148, i) for i in range(3)]
+    parts = [upload.chunk_message(SENDER, i, one, 148, i) for i in range(3)]
     assert b"".join(bytes(part.data) for part in parts) == whole
     assert all(part.crc32 == zlib.crc32(part.data) for part in parts)
 
 
 def test_6_3_a_grant_is_taken_at_its_word_once() -> None:
-    assert upload.granted((5, 3, 5, 9, 4, 3), 9) == (5, 3, 4)
+    assert upload.granted_chunks((5, 3, 5, 9, 4, 3), 9) == (5, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -162,4 +164,4 @@ def test_there_are_never_more_chunks_than_may_be() -> None:
         section, digest="d" * 64, examples=1, steps=0, seconds=0.0, metrics=m.UpdateMetrics()
     )
     size = upload.chunk_size_for(SENDER, one, 1024, None)
-    assert upload.offer(SENDER, 0, one, size).chunks <= 1_000_000
+    assert upload.offer_message(SENDER, 0, one, size).chunks <= 1_000_000

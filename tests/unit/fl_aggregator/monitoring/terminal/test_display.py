@@ -14,8 +14,8 @@ from rich.console import Console
 from fl_aggregator.monitoring.terminal.display import Display
 from fl_aggregator.monitoring.terminal.render import View, table
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot
-from fl_aggregator.monitoring.terminal.text import now_line, summary_lines, trend
-from fl_aggregator.monitoring.views.history import RECENT, History
+from fl_aggregator.monitoring.terminal.text import progress_line, sparkline, summary_lines
+from fl_aggregator.monitoring.views.history import MAX_RECENT_ROUNDS, RoundHistory
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_aggregator.round.effects import AnnounceRound, WriteHistory
 from fl_aggregator.round.state import Summary, new_run
@@ -30,7 +30,7 @@ from tests.support.builders import round_summary
 class Aggregator:
     """What a display asks one for."""
 
-    curves: History = field(default_factory=History)
+    curves: RoundHistory = field(default_factory=RoundHistory)
     paused: str | None = None
 
     def uploading(self) -> Collection[str]:
@@ -61,7 +61,7 @@ def test_each_round_is_one_line_however_long_and_the_last_hundred_are_remembered
     _, aggregator = played(250, Console(file=io.StringIO(), width=80))
     recent = aggregator.curves.recent()
     assert list(recent) == list(range(151, 251))
-    assert (aggregator.curves.count, RECENT) == (250, 100)
+    assert (aggregator.curves.count, MAX_RECENT_ROUNDS) == (250, 100)
     assert table(recent.values()).row_count == 100
     lines = [line for line in caplog.messages if not line.startswith("waiting")]
     assert len(lines) == 250
@@ -163,7 +163,9 @@ def test_a_pause_stands_in_the_view() -> None:
     console = Console(file=io.StringIO(), width=120, height=40)
     console.print(View(picture(paused="no room on the disk")))
     assert "no room on the disk; continues by itself" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert now_line(picture(paused="no room")) == "paused: no room; continues by itself when there is space"
+    assert (
+        progress_line(picture(paused="no room")) == "paused: no room; continues by itself when there is space"
+    )
 
 
 ROUND_2 = (
@@ -184,9 +186,9 @@ def test_a_look_in_lines() -> None:
 
 
 def test_trends() -> None:
-    assert trend([]) == ""
-    assert trend([0.5, 0.5]) == "▅▅"
-    assert trend([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
-    assert trend([0, 7], ascii_only=True) == "_@"
-    assert trend([float(n) for n in range(1000)], 4) == "▁▃▆█"
-    assert trend([-1e308, 1e308]) == "▁█"
+    assert sparkline([]) == ""
+    assert sparkline([0.5, 0.5]) == "▅▅"
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert sparkline([0, 7], ascii_only=True) == "_@"
+    assert sparkline([float(n) for n in range(1000)], 4) == "▁▃▆█"
+    assert sparkline([-1e308, 1e308]) == "▁█"

@@ -16,7 +16,7 @@ import pytest
 
 from fl_aggregator.monitoring.tracking.event_file import EventFile, steps
 from fl_aggregator.monitoring.tracking.tensorboard import TensorBoard
-from fl_aggregator.monitoring.tracking.trackers import CLOSE_TIMEOUT, Tracker, Trackers, Vitals
+from fl_aggregator.monitoring.tracking.trackers import CLOSE_TIMEOUT, RuntimeMetrics, Tracker, Trackers
 from fl_aggregator.monitoring.views.round_record import RoundRecord, Traffic
 from fl_aggregator.round.effects import Effect
 from fl_aggregator.round.state import Run, new_run
@@ -42,8 +42,8 @@ def line(number: int, **metrics: float) -> RoundRecord:
     )
 
 
-def vitals() -> Vitals:
-    return Vitals(0, 0, 0, 0, True, False, {})
+def vitals() -> RuntimeMetrics:
+    return RuntimeMetrics(0, 0, 0, 0, True, False, {})
 
 
 def run(
@@ -67,7 +67,9 @@ class Broken:
 
     name = "broken"
 
-    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:
+    def begin(
+        self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], RuntimeMetrics]
+    ) -> None:
         raise OSError(28, f"No space left for {run.run} {earlier} {vitals}")
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
@@ -90,7 +92,9 @@ class Slow:
         self.rounds: list[int] = []
         self.outcome: str | None = None
 
-    def begin(self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], Vitals]) -> None:
+    def begin(
+        self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], RuntimeMetrics]
+    ) -> None:
         self.begun_with = (run, earlier, vitals)
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:

@@ -17,22 +17,22 @@ def test_who_loads_has_loaded_and_is_gone() -> None:
     playbook = Playbook(clients=4, per_round=2).play(
         "start", "join 0", "join 1", "join 2", "join 3", "load 0", "load 3 examples=0", "lose 1"
     )
-    assert states(edge_states.open_round(playbook.state, (), {})) == {
+    assert states(edge_states.open_round_views(playbook.state, (), {})) == {
         "0": ("present", None),
-        "1": ("offline", edge_states.LOST),
-        "2": ("present", edge_states.LOADING),
-        "3": ("present", edge_states.NO_EXAMPLES),
+        "1": ("offline", edge_states.LOST_REASON),
+        "2": ("present", edge_states.LOADING_REASON),
+        "3": ("present", edge_states.NO_EXAMPLES_REASON),
     }
     playbook.play("reconnect", "rejoin 0")
-    found = states(edge_states.open_round(playbook.state, (), {}))
-    assert found["2"] == ("offline", edge_states.UNCONFIRMED)
+    found = states(edge_states.open_round_views(playbook.state, (), {}))
+    assert found["2"] == ("offline", edge_states.UNCONFIRMED_REASON)
     assert found["0"][0] == "present"
 
 
 def test_in_round_0_one_is_selected_and_nobody_trains() -> None:
     playbook = gathered(clients=3, per_round=2)
     (first,) = playbook.cohort
-    found = states(edge_states.open_round(playbook.state, (), {}))
+    found = states(edge_states.open_round_views(playbook.state, (), {}))
     assert found == {name: ("selected" if name == first else "present", None) for name in "012"}
 
 
@@ -41,12 +41,12 @@ def test_an_open_round_and_how_it_ended() -> None:
     one, two, three, four, five = playbook.cohort
     playbook.play(f"send {one}", f"kept {one}", f"fail {two} detail=no_memory", f"lose {four}")
     newest = {one: edge_states.LatestUpdate(57, 0.25, 100, 0.75, None)}
-    views = edge_states.open_round(playbook.state, {three, one}, newest)
+    views = edge_states.open_round_views(playbook.state, {three, one}, newest)
     assert states(views) == {
         one: ("in", None),
         two: ("missing", "failed: no_memory"),
         three: ("uploading", None),
-        four: ("offline", edge_states.LOST),
+        four: ("offline", edge_states.LOST_REASON),
         five: ("training", None),
     }
     assert views[one].model_dump(exclude={"state", "why"}) == {
@@ -56,13 +56,13 @@ def test_an_open_round_and_how_it_ended() -> None:
 
     playbook.play(f"send {three}", f"kept {three}", f"send {five}", f"kept {five}", "wait 1001")
     assert isinstance(playbook.state.phase, Aggregating)
-    found = states(edge_states.open_round(playbook.state, (), newest))
+    found = states(edge_states.open_round_views(playbook.state, (), newest))
     assert found[four][0] == "missing"
     assert (found[four][1] or "").startswith("offline: for ")
     playbook.play("made")
     effects = [effect for _, step in playbook.told for effect in step]
     summary = [effect.summary for effect in effects if isinstance(effect, PublishResult)][-1]
-    ended = edge_states.closed_round(playbook.state, summary, newest)
+    ended = edge_states.closed_round_views(playbook.state, summary, newest)
     assert states(ended) == found
     assert ended[one].accuracy == 0.75
 
@@ -70,7 +70,7 @@ def test_an_open_round_and_how_it_ended() -> None:
 def test_a_run_that_was_stopped_shows_the_round_that_it_kept() -> None:
     playbook = gathered(first_weights=True, clients=2, per_round=2)
     playbook.play("send 0", "interrupt")
-    assert states(edge_states.open_round(playbook.state, (), {})) == {
+    assert states(edge_states.open_round_views(playbook.state, (), {})) == {
         "0": ("in", None),
         "1": ("training", None),
     }
@@ -79,9 +79,9 @@ def test_a_run_that_was_stopped_shows_the_round_that_it_kept() -> None:
 def test_a_long_reason_is_cut() -> None:
     playbook = gathered(first_weights=True, clients=2, per_round=2)
     playbook.play(f"fail 0 detail={'x' * 230}")
-    why = edge_states.open_round(playbook.state, (), {})["0"].why
+    why = edge_states.open_round_views(playbook.state, (), {})["0"].why
     assert why is not None
-    assert len(why) == edge_states.MAX_WHY
+    assert len(why) == edge_states.MAX_STATE_REASON
     assert why.endswith("x…")
 
 
@@ -92,7 +92,7 @@ def test_where_there_is_no_room_the_idle_are_left_out() -> None:
         "b": m.EdgeView(state="missing", why="x"),
         "c": m.EdgeView(state="offline"),
     }
-    assert list(edge_states.share(views, 3)) == ["0", "a", "b"]
-    assert list(edge_states.share(views, 2)) == ["a", "b"]
-    assert edge_states.share(views, 0) == {}
-    assert edge_states.share(views, 99) == views
+    assert list(edge_states.select_views(views, 3)) == ["0", "a", "b"]
+    assert list(edge_states.select_views(views, 2)) == ["a", "b"]
+    assert edge_states.select_views(views, 0) == {}
+    assert edge_states.select_views(views, 99) == views

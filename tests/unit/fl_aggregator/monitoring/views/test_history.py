@@ -7,7 +7,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from fl_aggregator.monitoring.views.history import RECENT, History
+from fl_aggregator.monitoring.views.history import MAX_RECENT_ROUNDS, RoundHistory
 from fl_aggregator.monitoring.views.round_record import (
     HistoryRow,
     RoundRecord,
@@ -33,7 +33,7 @@ def summary(number: int, **metrics: float) -> Summary:
 
 
 def test_a_round_is_a_row_and_again_when_it_was_evaluated() -> None:
-    curves = History()
+    curves = RoundHistory()
     for one in (
         summary(1, train_loss=0.5),
         summary(2),
@@ -73,7 +73,7 @@ def test_a_result_tells_what_the_record_says() -> None:
 
 @pytest.mark.parametrize("rounds", [1, 499, 500, 501, 1000, 12_345])
 def test_thinned_evenly_with_the_first_and_the_last(rounds: int) -> None:
-    curves = History()
+    curves = RoundHistory()
     for number in range(1, rounds + 1):
         curves.add(record(number))
         curves.add(record(number, accuracy=number / rounds))
@@ -84,7 +84,7 @@ def test_thinned_evenly_with_the_first_and_the_last(rounds: int) -> None:
     steps = {after - before for before, after in zip(columns.round, columns.round[1:-1], strict=False)}
     assert len(steps) <= 1, "evenly"
     assert columns.accuracy[-1] == 1.0
-    assert list(curves.recent()) == list(range(max(1, rounds - RECENT + 1), rounds + 1))
+    assert list(curves.recent()) == list(range(max(1, rounds - MAX_RECENT_ROUNDS + 1), rounds + 1))
     assert curves.count == rounds
     history = m.History(
         run="r", epoch=1, seq=1, task="digits", rounds=rounds, started="2026-11-24T12:00:00Z", columns=columns

@@ -87,7 +87,7 @@ def test_the_page_takes_what_is_as_large_as_it_may_be() -> None:
 
 def test_the_page_knows_every_state_and_phase() -> None:
     text = script("messages.js")
-    assert quoted(only(r"const STATES = \[(.*?)\]", text)) == list(get_args(m.EdgeState))
+    assert quoted(only(r"const STATES = \[(.*?)\]", text)) == list(get_args(m.EdgeStateName))
     assert quoted(only(r"const PHASES = \[(.*?)\]", text)) == list(get_args(m.Phase))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fl_aggregator.tools.doctor.findings import Finding, Report
+from fl_aggregator.tools.doctor.findings import DoctorReport, Finding
 
 OK = Finding("retain", "ok", "stored")
 LIMITED = Finding(
@@ -34,7 +34,7 @@ SKIPPED = Finding("rights", "untested", "a run is online", essential=False)
     ],
 )
 def test_the_worst_finding_decides(findings: tuple[Finding, ...], can: bool | None, said: str) -> None:
-    report = Report("mqtt://localhost:1883", "fl", findings)
+    report = DoctorReport("mqtt://localhost:1883", "fl", findings)
     assert report.can_carry_a_run is can
     assert report.verdict().endswith(said)
     assert report.as_json()["can_carry_a_run"] is can

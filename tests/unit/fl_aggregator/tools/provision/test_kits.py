@@ -20,11 +20,11 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fl_aggregator.tools.provision import accounts, authority, broker_files, kits
-from fl_aggregator.tools.provision.accounts import BrokerLocation, Register, hashed
+from fl_aggregator.tools.provision.accounts import AccountRegister, BrokerLocation, hash_password
 from fl_aggregator.tools.provision.kits import Provision
 from fl_shared.errors import UserError
 from fl_shared.security import kit as kit_module
-from fl_shared.security.kit import Kit, Role
+from fl_shared.security.kit import AccountRole, Kit
 from fl_shared.system import files
 
 PLACE = BrokerLocation(
@@ -36,7 +36,7 @@ PLACE = BrokerLocation(
     broker_dir=None,
 )
 WITH_PASSWORDS = PLACE.model_copy(update={"passwords": True})
-THREE: list[tuple[str, tuple[Role, ...]]] = [
+THREE: list[tuple[str, tuple[AccountRole, ...]]] = [
     ("0", ("train",)),
     ("1", ("train", "predict")),
     ("web", ("asker",)),
@@ -45,12 +45,12 @@ KITS = {"aggregator.zip", "operator.zip", "edge-0.zip", "edge-1.zip", "asker-web
 
 
 def is_password(password: str, stored: str) -> bool:
-    """Whether ``stored`` was made from ``password`` by `hashed`: with the salt that stands in it."""
-    return hashed(password, b64decode(stored.split("$")[3])) == stored
+    """Whether ``stored`` was made from ``password`` by `hash_password`: with the salt that stands in it."""
+    return hash_password(password, b64decode(stored.split("$")[3])) == stored
 
 
 def begin(out: Path, place: BrokerLocation = PLACE, *, force: bool = False) -> Provision:
-    return kits.begin(out, place, THREE, force=force)[0]
+    return kits.create_provision(out, place, THREE, force=force)[0]
 
 
 def certificate(pem: bytes) -> x509.Certificate:
@@ -78,7 +78,7 @@ def passwords(out: Path) -> dict[str, str]:
 
 def check_whole(out: Path) -> None:
     """Everything fits together: nothing is pending, every kit is the register's, the broker's files too."""
-    register = Register.read(out)
+    register = AccountRegister.read(out)
     assert register is not None
     assert register.pending == []
     ca = (out / "broker" / "ca.pem").read_bytes()
@@ -165,24 +165,24 @@ def test_its_certificates_say_who_and_for_what(tmp_path: Path) -> None:
 
 def test_the_two_configurations_differ_in_the_plug_ins_of_2_1_only(tmp_path: Path) -> None:
     for place, settings in ((PLACE, ["acl_file"]), (WITH_PASSWORDS, ["acl_file", "password_file"])):
-        old = broker_files.conf(place, tmp_path).splitlines()
-        new = broker_files.conf(place, tmp_path, plugins="/usr/lib").splitlines()
+        old = broker_files.mosquitto_conf(place, tmp_path).splitlines()
+        new = broker_files.mosquitto_conf(place, tmp_path, plugins="/usr/lib").splitlines()
         assert {line.split()[0] for line in old if line not in new} == set(settings)
         assert [line.split()[0] for line in new if line not in old] == [
             word for one in settings for word in ("global_plugin", f"plugin_opt_{one}")
         ]
     elsewhere = PLACE.model_copy(update={"broker_dir": "/mosquitto/config/"})
-    assert "cafile /mosquitto/config/ca.pem\n" in broker_files.conf(elsewhere, tmp_path)
-    assert str(tmp_path) not in broker_files.conf(elsewhere, tmp_path)
+    assert "cafile /mosquitto/config/ca.pem\n" in broker_files.mosquitto_conf(elsewhere, tmp_path)
+    assert str(tmp_path) not in broker_files.mosquitto_conf(elsewhere, tmp_path)
 
 
 def test_a_password_is_stored_as_mosquitto_does(tmp_path: Path) -> None:
     """The right password is let in by a real broker in tests/integration/test_acl.py."""
-    stored = hashed("word", b"0123456789ab")
+    stored = hash_password("word", b"0123456789ab")
     assert re.fullmatch(r"\$7\$101\$MDEyMzQ1Njc4OWFi\$[A-Za-z0-9+/]{86}==", stored)
     assert is_password("word", stored)
     assert not is_password("Word", stored)
-    assert hashed("word") != hashed("word")
+    assert hash_password("word") != hash_password("word")
 
 
 # --- what can be done about it later --------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_accounts_come_and_go(tmp_path: Path, place: BrokerLocation) -> None:
     begin(out, place)
     before = {path.name: path.read_bytes() for path in out.glob("*.zip")}
     ward = out / "edge-ward-3.zip"
-    with kits.opened(out) as made:
+    with kits.open_provision(out) as made:
         assert made.add([("ward-3", ("train", "evaluate"))], force=False).kits == [ward]
         check_whole(out)
         assert "topic write fl/updates/ward-3\n" in acl(out)
@@ -223,7 +223,7 @@ def test_a_kit_that_was_taken_away_is_not_missed(tmp_path: Path) -> None:
     """It is where it belongs: on its device."""
     begin(tmp_path)
     (tmp_path / "edge-0.zip").unlink()
-    with kits.opened(tmp_path) as made:
+    with kits.open_provision(tmp_path) as made:
         made.add([("2", ("train",))], force=False)
         assert not (tmp_path / "edge-0.zip").exists()
         assert revoked(tmp_path) == set()
@@ -300,7 +300,7 @@ OPERATIONS: dict[str, Callable[[Path], object]] = {
 
 
 def _open(out: Path, do: Callable[[Provision], object]) -> None:
-    with kits.opened(out) as made:
+    with kits.open_provision(out) as made:
         do(made)
 
 
@@ -371,7 +371,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with (
             pytest.raises(UserError, match="in use by another fl-aggregator provision"),
-            kits.opened(tmp_path),
+            kits.open_provision(tmp_path),
         ):
             pass
         with pytest.raises(UserError, match="in use by another fl-aggregator provision"):
@@ -403,7 +403,7 @@ def test_it_does_not_replace_kits_of_another(tmp_path: Path) -> None:
 def test_names_that_are_wrong_change_nothing(tmp_path: Path) -> None:
     begin(tmp_path)
     before = (tmp_path / "accounts.json").read_bytes()
-    with kits.opened(tmp_path) as made:
+    with kits.open_provision(tmp_path) as made:
         mistakes: list[tuple[Callable[[], object], str]] = [
             (lambda: made.add([("0", ("train",))], force=True), "'0' already has an account"),
             (lambda: made.add([("2", ("train",)), ("2", ("train",))], force=True), "given twice"),
@@ -436,7 +436,7 @@ def test_a_directory_that_is_damaged_is_named(
         (tmp_path / file).unlink()
     else:
         (tmp_path / file).write_bytes(content)
-    with pytest.raises(UserError, match=said), kits.opened(tmp_path):
+    with pytest.raises(UserError, match=said), kits.open_provision(tmp_path):
         pass
 
 

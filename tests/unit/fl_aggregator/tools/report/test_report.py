@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 from fl_aggregator.cli.main import cli
 from fl_aggregator.tools.report import comparison, figures
 from fl_aggregator.tools.report.markup import Markup, table, tag, text
-from fl_aggregator.tools.report.reading import read
+from fl_aggregator.tools.report.reading import read_run_report
 from fl_shared.errors import UserError
 
 EVIL = """<script>alert(1)</script>"'&$x_{$"""
@@ -53,7 +53,7 @@ def accepted(client: str, number: int, accuracy: float) -> str:
         "size": 2048,
         "after": {"accuracy": accuracy},
     }
-    return json.dumps({"event": "UpdateKept", "now": 1.0, "update": update}, separators=(",", ":"))
+    return json.dumps({"event": "UpdateStored", "now": 1.0, "update": update}, separators=(",", ":"))
 
 
 def write(
@@ -232,13 +232,13 @@ def test_a_run_that_was_taken_up_again(tmp_path: Path) -> None:
 def test_broken_lines_are_named_and_left_out(tmp_path: Path) -> None:
     torn = json.dumps(line(4))[:50]
     lines = [line(1), "{", line(2, seconds={"collecting": -1}), {"round": "?"}, line(3), torn]
-    run = write(tmp_path / "run", lines, journal='{"event":"UpdateKept","update":7}\n')
+    run = write(tmp_path / "run", lines, journal='{"event":"UpdateStored","update":7}\n')
     done = report(run, "--out", tmp_path / "out.html")
     assert done.exit_code == 0
     for number, where in ((2, "the line"), (3, "seconds.collecting"), (4, "round"), (6, "the line")):
         assert f"history.jsonl: line {number}: {where}: " in done.stderr
     assert "journal.jsonl: line 1: update: " in done.stderr
-    assert [found.round for found in read(run).rounds] == [1, 3]
+    assert [found.round for found in read_run_report(run).rounds] == [1, 3]
     assert "history.jsonl: line 3" in Outline((tmp_path / "out.html").read_text()).text
 
 
@@ -271,14 +271,14 @@ def test_numbers_that_are_hard_to_draw(tmp_path: Path) -> None:
     ]
     run = write(tmp_path / "run", wild)
     assert "1e+300" in page_of(tmp_path, run)
-    assert any("line 3: metrics.loss" in fault for fault in read(run).faults)
+    assert any("line 3: metrics.loss" in fault for fault in read_run_report(run).faults)
 
 
 def test_where_nothing_can_be_read_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for directory, said in ((tmp_path / "empty", "contains no run"), (tmp_path / "none", "does not exist")):
         with pytest.raises(UserError, match=said) as caught:
-            read(directory)
+            read_run_report(directory)
         assert caught.value.exit_code == 2
         assert isinstance(report(directory).exception, UserError)
 
@@ -304,7 +304,7 @@ def test_runs_are_compared(tmp_path: Path) -> None:
 
 def test_a_target_that_was_set_is_the_one_to_compare_by(tmp_path: Path) -> None:
     runs = [
-        read(
+        read_run_report(
             write(
                 tmp_path / name,
                 [line(1), line(2)],
@@ -313,19 +313,19 @@ def test_a_target_that_was_set_is_the_one_to_compare_by(tmp_path: Path) -> None:
         )
         for name, target in (("a", 0.4), ("b", 0.9))
     ]
-    assert comparison.target_of(runs) == 0.4
-    assert [comparison.first_at(run, 0.4) for run in runs] == [2, 2]
-    assert comparison.first_at(runs[0], 0.9) is None
+    assert comparison.comparison_target(runs) == 0.4
+    assert [comparison.versions_to_reach(run, 0.4) for run in runs] == [2, 2]
+    assert comparison.versions_to_reach(runs[0], 0.9) is None
     runs[0].rounds = []
     runs[0].record = runs[1].record = {}
-    assert comparison.target_of(runs) is None
+    assert comparison.comparison_target(runs) is None
 
 
 def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     for parent in ("one", "two"):
         (tmp_path / parent).mkdir()
-    runs = [read(write(tmp_path / parent / "run", [line(1)])) for parent in ("one", "two")]
-    comparison.named_apart(runs)
+    runs = [read_run_report(write(tmp_path / parent / "run", [line(1)])) for parent in ("one", "two")]
+    comparison.assign_unique_names(runs)
     assert [run.name for run in runs] == ["one/run", "two/run"]
     assert isinstance(report(runs[0].path, runs[0].path).exception, UserError)
 
@@ -379,10 +379,10 @@ def test_large_runs_stay_within_bounds(tmp_path: Path) -> None:
 
 def test_evenly_chosen_names_hold_both_ends() -> None:
     names = [str(n) for n in range(1000)]
-    chosen = figures.evenly(names)
-    assert len(set(chosen)) == len(chosen) == figures.MAX_EDGES
+    chosen = figures.evenly_spaced(names)
+    assert len(set(chosen)) == len(chosen) == figures.MAX_FIGURE_EDGES
     assert (chosen[0], chosen[-1]) == ("0", "999")
-    assert figures.evenly(names[:5]) == names[:5]
+    assert figures.evenly_spaced(names[:5]) == names[:5]
 
 
 def test_markup_escapes_whatever_is_not_markup() -> None:
