@@ -136,9 +136,10 @@ class Uploads:
             )
         except ValueError as error:
             raise InvalidUpdate("malformed", str(error)) from None
-        if sum(section.size for section in offer.sections) != offer.size:
+        expected = sum(section.size for section in offer.sections)
+        if offer.size != expected:
             raise InvalidUpdate(
-                "wrong-size", f"size: {offer.size}, but the sizes of the sections have another sum"
+                "wrong-size", f"size: {offer.size} bytes, expected {expected}, the sum of the sections"
             )
         if offer.chunks > 1 and offer.chunk_size < MIN_UPLOAD_CHUNK:
             raise InvalidUpdate(

@@ -88,7 +88,9 @@ class ExpectedUpdate:
                 raise InvalidUpdate("wrong-encoding", detail)
             size = registry.get(self.encoding).size(manifest.values)
             if section.size != size:
-                raise InvalidUpdate("wrong-size", f"{section.name}: {section.size} bytes, expected {size}")
+                raise InvalidUpdate(
+                    "wrong-size", f"{section.name}.data: {section.size} bytes, expected {size}"
+                )
             if section.manifest != manifest.digest:
                 detail = f"{section.name}.manifest: {section.manifest[:12]}, expected {manifest.digest[:12]}"
                 raise InvalidUpdate("wrong-manifest", detail)
@@ -128,7 +130,9 @@ def _described_by(section: Described) -> Manifest:
         raise InvalidUpdate("wrong-manifest", f"{section.name}.arrays: {error.errors()[0]['msg']}") from None
     size = registry.get(section.encoding).size(manifest.values)
     if size > MAX_MODEL_BYTES:
-        raise InvalidUpdate("wrong-size", f"{section.name}: {size} bytes, expected at most {MAX_MODEL_BYTES}")
+        raise InvalidUpdate(
+            "wrong-size", f"{section.name}.data: {size} bytes, expected at most {MAX_MODEL_BYTES}"
+        )
     return manifest
 
 

@@ -74,7 +74,7 @@ def test_a_model_without_values_may_be_folded() -> None:
 def test_wrong_size(size: int) -> None:
     assert refused(update(section(b"\0" * size, MANIFEST))) == (
         "wrong-size",
-        f"weights: {size} bytes, expected 36",
+        f"weights.data: {size} bytes, expected 36",
     )
 
 
@@ -181,8 +181,8 @@ def test_two_sections_are_expected_and_others_came(names: tuple[str, ...]) -> No
 
 def test_what_is_wrong_with_one_of_two_sections_names_it() -> None:
     good = values().tobytes()
-    assert refused(two(good[:-4], good), TWO) == ("wrong-size", "control: 32 bytes, expected 36")
-    assert refused(two(good, good + good), TWO) == ("wrong-size", "weights: 72 bytes, expected 36")
+    assert refused(two(good[:-4], good), TWO) == ("wrong-size", "control.data: 32 bytes, expected 36")
+    assert refused(two(good, good + good), TWO) == ("wrong-size", "weights.data: 72 bytes, expected 36")
     assert refused(two(values((6, math.nan)).tobytes(), good), TWO) == (
         "not-finite",
         "control: element 0 of 'fc.bias' is nan, expected a finite number",
@@ -221,7 +221,7 @@ def test_what_is_expected_in_another_encoding_has_its_length_and_its_values(floa
     good = update(section(data, MANIFEST).model_copy(update={"encoding": "f16"}))
     assert np.array_equal(checked(good, expected).delta.values, vector)
     short = update(section(data[:-1], MANIFEST).model_copy(update={"encoding": "f16"}))
-    assert refused(short, expected) == ("wrong-size", "weights: 17 bytes, expected 18")
+    assert refused(short, expected) == ("wrong-size", "weights.data: 17 bytes, expected 18")
 
 
 # --- first weights ----------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def test_first_weights_with_another_manifest_than_they_say() -> None:
 def test_first_weights_that_no_receiver_would_take() -> None:
     huge = (ArraySpec(name="a", shape=(2**30,)),)
     bad = update(section(b"", Manifest(arrays=huge), arrays=huge))
-    assert first_refused(bad) == ("wrong-size", "weights: 4294967296 bytes, expected at most 2147483648")
+    assert first_refused(bad) == ("wrong-size", "weights.data: 4294967296 bytes, expected at most 2147483648")
 
 
 def test_first_weights_of_another_size() -> None:

@@ -1,11 +1,9 @@
-"""The encodings: what each must do, what the registry finds wrong with one, and that no other module knows a length."""
+"""The encodings: what each must do, and what the registry finds wrong with one."""
 
 from __future__ import annotations
 
-import ast
 import math
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,21 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_edge.workers.protocol import JobResult, TrainOutcome
-from fl_edge.workers.worker import _ResultBuffer
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.interface import Encoding, NotFiniteError, TooLargeError
-from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
-from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
-from fl_shared.transfer import upload
-from fl_shared.transfer.upload import Sender
-from tests.support.builders import finished_update, partition, training_settings
+from fl_shared.tensors.manifest import ArraySpec, Vector
 from tests.support.encodings import Float16
-from tests.support.fuzz.inline_pool import InlinePool
 
-ROOT = Path(__file__).parents[2]
 ALL = [*registry.ENCODINGS.values(), Float16()]
 """And that of the tests, so that they are known to suit more than one."""
 
@@ -152,105 +142,3 @@ def test_a_section_in_an_unknown_encoding_is_not_read(model: type[m.Fragment]) -
     model.model_validate(fields | {"encoding": "f32"})
     with pytest.raises(ValueError, match="expected 'f32'"):
         model.model_validate(fields | {"encoding": "f16"})
-
-
-# --- what is asked of an encoding -------------------------------------------------------------------------
-
-
-def test_chunks_end_where_data_can_be_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """6.1."""
-    monkeypatch.setitem(registry.ENCODINGS, "f16", Wrong(granularity=34))
-    arrays = Manifest(arrays=(ArraySpec(name="a", shape=(5000,)),))
-    both = finished_update(
-        ModelSection("control", arrays, bytes(10_000), "f16"), ModelSection(DELTA, arrays, bytes(20_000))
-    )
-    sender = Sender("7", "s", "r", 1, 1)
-    for wanted, expected in ((10_000, 9996), (68, 1088), (1100, 1088)):
-        assert upload.chunk_size_for(sender, both, wanted, None) == expected
-        assert expected % 34 == expected % 4 == 0
-
-
-def test_a_worker_copies_its_result_only_to_encode_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.ENCODINGS, "f16", Float16())
-    result = _ResultBuffer()
-    result.make(3)[:] = some(3)
-    assert result.encoded("f32", seed=0) is result.memory
-    assert FLOAT32.decode(result.memory.view).tobytes() == some(3).tobytes()
-    half = result.encoded("f16", seed=0)
-    assert half.size == 6
-    assert np.array_equal(Float16().decode(half.view), some(3))
-
-
-def test_a_worker_trains_in_the_encoding_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.ENCODINGS, "f16", Float16())
-    results: list[JobResult] = []
-    pool = InlinePool(results.append)
-    for encoding in ("f32", "f16"):
-        pool.train("7", "synthetic-1000", partition(), None, training_settings(), 0, encoding)
-    pool.close()
-    exact, half = [result.outcome for result in results]
-    assert isinstance(exact, TrainOutcome)
-    assert isinstance(half, TrainOutcome)
-    assert (exact.encoding, exact.delta.size, half.encoding, half.delta.size) == ("f32", 4000, "f16", 2000)
-    rounded = FLOAT32.decode(exact.delta.view).astype(np.float16)
-    assert half.delta.view == rounded.tobytes()
-    assert half.digest == model_digest([ModelSection(DELTA, half.manifest, half.delta.view, "f16")])
-
-
-# --- the one home of a value's length ---------------------------------------------------------------------
-
-SOURCES = [
-    path
-    for folder in ("aggregator", "edge_client", "shared", "fl_mqtt", "benchmarks", "scripts")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-    if not {"encodings", "build"} & set(path.relative_to(ROOT).parts)
-]
-OF_VALUES = ("value", "param", "vector", "weight", "delta", "data")
-
-
-def lengths_known(source: str) -> list[str]:
-    """Where a module takes a length of values into its own hands, or the bytes or the name of an encoding."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Attribute(attr="itemsize" | "nbytes"):
-                found.append(ast.unparse(node))
-            case ast.Constant(value=str() as text) if text in registry.ENCODINGS or text.strip("<>=") == "f4":
-                found.append(ast.unparse(node))
-            case ast.BinOp(left=left, op=ast.Mult() | ast.FloorDiv() | ast.Mod(), right=right):
-                for number, other in ((left, right), (right, left)):
-                    text = ast.unparse(other).lower()
-                    if ast.unparse(number) == "4" and any(name in text for name in OF_VALUES):
-                        found.append(ast.unparse(node))
-    return found
-
-
-def test_no_other_module_knows_how_long_a_value_is() -> None:
-    assert len(SOURCES) > 150
-    known = {str(path.relative_to(ROOT)): lengths_known(path.read_text(encoding="utf-8")) for path in SOURCES}
-    assert {path: found for path, found in known.items() if found} == {}
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "size = 4 * manifest.values",
-        "size = VALUES * 4",
-        "megabytes = line['params'] * 4 / 1e6",
-        "count = len(section.data) // 4",
-        "whole = len(vector) % 4 == 0",
-        "size = values * dtype.itemsize",
-        "size = weights.nbytes",
-        "vector = np.frombuffer(data, '<f4')",
-        "section = ModelSection('weights', manifest, data, 'f32')",
-    ],
-)
-def test_a_module_that_knows_it_is_found(line: str) -> None:
-    assert lengths_known(line)
-
-
-@pytest.mark.parametrize(
-    "line", ["limit = 4 * 2**20", "few = chunks // 4", "header = stream.read(4 + 4 * n)"]
-)
-def test_other_fours_are_left_alone(line: str) -> None:
-    assert lengths_known(line) == []
