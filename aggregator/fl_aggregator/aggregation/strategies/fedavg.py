@@ -4,8 +4,6 @@ Data", algorithm 1): the next model is the mean of the local ones, weighted by t
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +14,6 @@ from fl_shared.tensors.sections import DELTA
 class FedAvg:
     """w ← w + Σ nₖ Δₖ / Σ nₖ, added in float64 and rounded once to float32."""
 
-    needs: Literal["sum"] = "sum"
     sections: tuple[str, ...] = (DELTA,)
 
     def next_weights(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:

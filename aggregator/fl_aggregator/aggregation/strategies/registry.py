@@ -1,13 +1,13 @@
 """How the updates of a round become the next model; one small file each.
 
-A strategy declares what it ``needs`` of the updates and makes the next model of it. It neither logs, samples nor
-reads or writes anything. A new one is a module with a class, and a line in ``_STRATEGIES``.
+A strategy makes the next model of the exact weighted mean of the updates. It neither logs, samples nor reads or
+writes anything. A new one is a module with a class, and a line in ``_STRATEGIES``.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Final, Literal, Protocol, cast
+from typing import Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,8 @@ from fl_shared.tensors.manifest import Vector
 
 
 class Strategy(Protocol):
-    """``needs`` says in which form a strategy wants the updates: ``sum`` is their exact weighted mean.
+    """``sections``: what an update brings, ascending; all with the manifest of the model's weights."""
 
-    ``sections``: what an update brings, ascending; all with the manifest of the model's weights.
-    """
-
-    needs: Literal["sum"]
     sections: tuple[str, ...]
 
     def next_weights(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
