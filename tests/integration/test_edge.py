@@ -143,7 +143,7 @@ def test_one_edge_from_its_registration_to_predictions(
     log = log_of(tmp_path)
     for said in (
         "connected to mqtt://",
-        "part 0 of 20",
+        "partition 0 of 20",
         "registered for run",
         "selected for round 1",
         "accepted",
