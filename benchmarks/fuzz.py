@@ -145,7 +145,7 @@ def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
             tally.edge_rounds += beset.rounds
             tally.edge_restarts += beset.restarts
             tally.predictions += beset.answers
-            for reasons in besieged.aggregator.refusals.total.values():
+            for reasons in besieged.aggregator.rejections.total.values():
                 tally.refused.update(reasons)
             besieged.close()
             beset.close()

@@ -66,8 +66,8 @@ def certified(directory: Path) -> list[str]:
     authority = Authority.create(directory / "authority", now)
     (directory / CA).write_bytes(authority.pem)
     for name, one in (
-        ("broker", authority.broker([LOOPBACK], new_serial(), now, 1)),
-        ("client", authority.client("client", new_serial(), now, 1)),
+        ("broker", authority.issue_broker([LOOPBACK], new_serial(), now, 1)),
+        ("client", authority.issue_client("client", new_serial(), now, 1)),
     ):
         (directory / f"{name}.pem").write_bytes(one.cert)
         (directory / f"{name}.key").write_bytes(one.key)

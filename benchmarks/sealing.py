@@ -73,10 +73,10 @@ def alone() -> dict[str, float]:
     signer = Signer(signing.private_bytes_raw())
     verifier = Verifier(signing.public_key().public_bytes_raw())
     message = b'{"text":"' + b"x" * 689 + b'"}'
-    signed = signer.signed(TOPIC, message)
+    signed = signer.sign(TOPIC, message)
 
     recipient = aggregator.public_key().public_bytes_raw()
-    voucher = signer.vouch("7", edge.public_key().public_bytes_raw())
+    voucher = signer.sign_voucher("7", edge.public_key().public_bytes_raw())
 
     def new() -> Sealer:
         return Sealer(edge.private_bytes_raw(), voucher, recipient)
@@ -88,7 +88,7 @@ def alone() -> dict[str, float]:
     # Each is opened once: the first message of a connection costs two key agreements and a voucher.
     first = iter([new().seal(TOPIC, b"x") for _ in range(500)])
     return {
-        "sign_us": best(lambda: signer.signed(TOPIC, message)) * 1e6,
+        "sign_us": best(lambda: signer.sign(TOPIC, message)) * 1e6,
         "verify_us": best(lambda: verifier.check(TOPIC, signed)) * 1e6,
         "seal_ms_per_mb": best(lambda: sealer.seal(TOPIC, chunk)) * 1e3 / megabytes,
         "open_ms_per_mb": best(lambda: opener.open("7", TOPIC, sealed)) * 1e3 / megabytes,
@@ -131,9 +131,9 @@ class Site:
 
     @contextlib.contextmanager
     def broker(self) -> Iterator[None]:
-        conf, log = self.made.broker / "bench.conf", self.made.out / "mosquitto.log"
+        conf, log = self.made.broker_directory / "bench.conf", self.made.out / "mosquitto.log"
         user = "user root\n" if os.geteuid() == 0 else ""
-        conf.write_text((self.made.broker / "mosquitto.conf").read_text() + user)
+        conf.write_text((self.made.broker_directory / "mosquitto.conf").read_text() + user)
         with log.open("wb") as output:
             process = subprocess.Popen([find_mosquitto(), "-c", str(conf)], stdout=output, stderr=output)
         try:

@@ -123,7 +123,7 @@ class Settings(BaseModel):
         return text
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.per_round > self.clients:
             raise ValueError(f"per_round: {self.per_round} must not exceed --clients ({self.clients})")
         if self.quorum is not None and self.quorum > self.per_round:
@@ -158,12 +158,12 @@ class Settings(BaseModel):
         return self
 
     @property
-    def needed(self) -> int:
+    def effective_quorum(self) -> int:
         """Contributors a round needs at least."""
         return math.ceil(self.per_round / 2) if self.quorum is None else self.quorum
 
     @property
-    def known_at_most(self) -> int:
+    def roster_limit(self) -> int:
         """Clients on the roster, of whatever role."""
         return self.clients + EXTRA_CLIENTS if self.max_clients is None else self.max_clients
 
@@ -174,12 +174,12 @@ class Settings(BaseModel):
         return 62 - math.ceil(math.log2(self.max_examples * self.max_delta * slots))
 
     @property
-    def fold(self) -> m.FoldSettings:
+    def fold_settings(self) -> m.FoldSettings:
         return m.FoldSettings(
             max_examples=self.max_examples, max_delta=self.max_delta, scale_bits=self.scale_bits
         )
 
-    def training(self, version: int) -> m.TrainingSettings:
+    def training_settings(self, version: int) -> m.TrainingSettings:
         """How the round that starts from ``version`` trains."""
         return m.TrainingSettings(
             epochs=self.epochs,
@@ -189,7 +189,7 @@ class Settings(BaseModel):
             seed=self.seed,
         )
 
-    def part(self, index: int) -> m.Partition:
+    def partition_at(self, index: int) -> m.Partition:
         """The edge's part number ``index``."""
         return m.Partition(
             index=index,

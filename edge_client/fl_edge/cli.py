@@ -209,7 +209,7 @@ def command(
             f"{evaluator!r} is also one of the ids of --id; expected another id", param_hint="--evaluator"
         )
     start_logging(verbose, log_format)
-    reach = broker.reach(roles=ROLES, mqtt_client_id=mqtt_client_id)
+    reach = broker.access(roles=ROLES, mqtt_client_id=mqtt_client_id)
     if reach.kit is not None:
         ids, roles = _from_kit(reach.kit, ids, roles, evaluator)
     elif not ids:
@@ -240,14 +240,14 @@ def command(
                 fleet.EdgeSettings(name, its_roles, directory(name))  # type: ignore[arg-type]
                 for name, its_roles in each
             ),
-            reach=reach,
+            broker_access=reach,
             task=rest["task"],
             data=rest["data"],
             device=rest["device"],
-            chunk=rest["chunk"],
+            chunk_size=rest["chunk"],
             workers=rest["workers"] or min(_cores(), len(each)),
-            wait=rest["wait"],
-            parts_file=rest["parts_file"],
+            broker_timeout=rest["wait"],
+            label_counts_file=rest["parts_file"],
             heartbeat=rest["heartbeat"],
             seal=seal,
         )

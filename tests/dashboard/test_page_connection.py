@@ -33,7 +33,7 @@ def test_a_prefix_where_nothing_is(chromium: Browser, web_broker: tuple[Mosquitt
 def test_an_account_that_is_refused_is_asked_for(chromium: Browser, tmp_path: Path) -> None:
     port = free_port()
     listener = Listener(port, LOOPBACK, websockets=True)
-    broker = Mosquitto(tmp_path, extra=listener.lines(), allow_anonymous=False)
+    broker = Mosquitto(tmp_path, extra=listener.config_lines(), allow_anonymous=False)
     try:
         with DashboardServer(
             WebSocketAddress.parse(f"ws://{LOOPBACK}:{port}"), "fl", (LOOPBACK, 0)

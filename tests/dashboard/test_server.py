@@ -199,7 +199,7 @@ def test_a_port_in_use_is_a_users_mistake() -> None:
 
 
 def test_the_lines_for_mosquitto() -> None:
-    assert Listener(9001, LOOPBACK, websockets=True, http_dir=Path("/www")).lines() == [
+    assert Listener(9001, LOOPBACK, websockets=True, http_dir=Path("/www")).config_lines() == [
         "listener 9001 127.0.0.1", "protocol websockets", "socket_domain ipv4", "http_dir /www",
     ]  # fmt: skip
 

@@ -153,7 +153,7 @@ def test_the_aggregator_is_born_again_when_it_listens_to_updates(
     with Client(mosquitto.endpoint, "fl/aggregator") as seen:
         links.connect(10)
         links.connect_updates()
-        links.take_over()
+        links.begin_session()
         item = None
         while item is None or item[0] != "updates":
             item = inbox.get(10)
@@ -161,9 +161,9 @@ def test_the_aggregator_is_born_again_when_it_listens_to_updates(
         assert isinstance(item[1], mqtt.Connected)
         time.sleep(0.3)
         assert not seen.received
-        links.take_updates()
+        links.subscribe_to_updates()
         wait_until(lambda: seen.received, 5, "its birth")
-        links.take_updates()
+        links.subscribe_to_updates()
         links.close()
         wait_until(lambda: len(seen.received) > 1, 5, "its farewell")
     assert [json.loads(one.payload)["state"] for one in seen.received] == ["online", "offline"], "born once"

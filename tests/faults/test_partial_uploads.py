@@ -72,8 +72,8 @@ def chunks(observer: Client) -> list[int]:
 
 def found(tmp_path: Path) -> int:
     """How many chunks the dead aggregator had."""
-    ((client, upload),) = Spool(tmp_path / "run").found(1)
+    ((client, upload),) = Spool(tmp_path / "run").partial_uploads(1)
     assert client == "0"
-    count = sum(upload.here)
+    count = sum(upload.received)
     upload.partial.close()
     return count

@@ -92,7 +92,7 @@ def trained(settings: Settings, committed: list[dict[str, Any]], manifest: Manif
     def into_weights(_values: int) -> Vector:
         return weights
 
-    craft.initial(settings.seed, into_weights)
+    craft.initial_weights(settings.seed, into_weights)
     scale = 2.0 ** (62 - ceil(log2(settings.max_examples * settings.max_delta * settings.per_round)))
     for line in committed:
         total = np.zeros(VALUES, np.int64)
@@ -101,8 +101,8 @@ def trained(settings: Settings, committed: list[dict[str, Any]], manifest: Manif
             update = craft.train(
                 weights,
                 manifest,
-                settings.part(int(client)),
-                settings.training(line["version"] - 1),
+                settings.partition_at(int(client)),
+                settings.training_settings(line["version"] - 1),
                 line["round"],
                 client,
                 lambda: False,

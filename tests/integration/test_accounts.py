@@ -26,7 +26,7 @@ def test_the_acl_leaves_our_programs_all_that_they_need(tmp_path: Path) -> None:
         [("0", ("train",)), ("1", ("train", "predict")), ("judge", ("evaluate",)), ("web", ("asker",))],
         passwords=True,
     )
-    files = (f"acl_file {made.broker / 'acl'}", f"password_file {made.broker / 'passwd'}")
+    files = (f"acl_file {made.broker_directory / 'acl'}", f"password_file {made.broker_directory / 'passwd'}")
     (tmp_path / "broker").mkdir()
     broker = Mosquitto(tmp_path / "broker", extra=[*files, "log_type all"], allow_anonymous=False)
 

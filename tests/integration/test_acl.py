@@ -231,7 +231,7 @@ def _outsiders(made: Provision, kit: Kit, tmp_path: Path) -> list[Kit]:
         ]
     # An authority of his own, who gives him our edge's name.
     now = made._now
-    forged = Authority.create(tmp_path / "authority", now).client("0", new_serial(), now, 30)
+    forged = Authority.create(tmp_path / "authority", now).issue_client("0", new_serial(), now, 30)
     named = replace(nobody, user="0", password="x")
     return [nobody, named, replace(kit, cert=forged.cert, key=forged.key)]
 
@@ -246,7 +246,7 @@ def test_a_certificates_name_counts_and_not_what_its_holder_says(made: Provision
 
 @CERTIFICATES
 def test_the_brokers_own_certificate_opens_no_connection(made: Provision) -> None:
-    files = made.broker
+    files = made.broker_directory
     stolen = replace(
         kit_of(made, "0"),
         cert=(files / "broker.pem").read_bytes(),

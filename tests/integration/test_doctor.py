@@ -215,7 +215,7 @@ def test_an_acl_that_forbids_what_an_aggregator_needs(
     tmp_path: Path, before: str, after: str, forbidden: list[str]
 ) -> None:
     made = provisioned(tmp_path / "kits", [("0", ("train",))], passwords=True)
-    acl = made.broker / "acl"
+    acl = made.broker_directory / "acl"
     head, user, rest = acl.read_text().partition("user aggregator\n")
     assert before in rest
     acl.write_text(head + user + rest.replace(before, after, 1))
@@ -228,7 +228,7 @@ def test_an_acl_that_forbids_what_an_aggregator_needs(
 def test_who_is_not_let_in_is_told_why(tmp_path: Path) -> None:
     made = provisioned(tmp_path / "kits", [("0", ("train",))], passwords=True)
     port = free_port()
-    passwd = made.broker / "passwd"
+    passwd = made.broker_directory / "passwd"
     broker = Mosquitto(tmp_path, extra=[f"password_file {passwd}"], allow_anonymous=False)
     wrong = tmp_path / "wrong"
     wrong.write_text("not the password\n")

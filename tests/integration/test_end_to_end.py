@@ -113,7 +113,8 @@ def delta(client: str, number: int) -> bytes:
     part = partition(count=2, holdout=0)
     training = TRAINING.model_copy(update={"seed": 0})
     made = craft.train(
-        vector, craft.initial(0, np.empty), part, training, number, client, lambda: False, lambda n: np.empty(n, "<f4")
+        vector, craft.initial_weights(0, np.empty), part, training, number, client, lambda: False,
+        lambda n: np.empty(n, "<f4"),
     )  # fmt: skip
     assert edge_seed(0, number, client) is not None
     return bytes(made.delta.tobytes())
@@ -170,8 +171,7 @@ def forged(forger: Client, topic: t.Topic, message: m.Message, signer: Signer | 
     text, payload = t.build("fl", topic), codec.encode(message)
     retain = not isinstance(topic, t.RepliesTopic)
     assert (
-        forger.publish(text, payload if signer is None else signer.signed(text, payload), retain=retain)
-        < 0x80
+        forger.publish(text, payload if signer is None else signer.sign(text, payload), retain=retain) < 0x80
     )
 
 
@@ -307,7 +307,7 @@ def test_what_was_recorded_is_not_obeyed(site: Site) -> None:
 def poison(client: str, run: str, session: str, number: int, base: str) -> bytes:
     """An update with values that would be seen."""
     craft = SyntheticExecutor(VALUES)
-    manifest = craft.initial(0, lambda n: np.empty(n, "<f4"))
+    manifest = craft.initial_weights(0, lambda n: np.empty(n, "<f4"))
     section = ModelSection("weights", manifest, np.full(VALUES, 50.0, dtype="<f4").tobytes())
     update = finished_update(
         section, base=base, examples=1_000_000, steps=1, seconds=0.1, metrics=m.UpdateMetrics()

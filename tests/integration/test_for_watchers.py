@@ -172,14 +172,14 @@ def test_what_only_watchers_read_never_counts_as_a_rounds(mosquitto: Mosquitto, 
         Inbox(lambda received: AdmittedMessage(None, received)),
     )
     links.connect(10)
-    links.take_over()
+    links.begin_session()
     before = links.bytes_down
-    links.take_over()
+    links.begin_session()
     again = links.bytes_down - before
     edges = m.Edges(run="R", epoch=1, seq=1, round=1, phase="collecting", edges={})
     links.retain(t.EdgesTopic(1), edges, counted=False)
-    links.defend("fl/round/1/edges", b"junk", retained=True)
+    links.repair_if_foreign("fl/round/1/edges", b"junk", retained=True)
     assert links.bytes_down == before + again
-    links.take_over()
+    links.begin_session()
     assert links.bytes_down == before + 2 * again
     links.close()

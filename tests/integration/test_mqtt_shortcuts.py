@@ -120,7 +120,7 @@ def test_messages_of_all_sizes_arrive_whole_and_in_order(
     for _ in sizes:
         received = other.next(Received)
         assert isinstance(received.payload, memoryview if len(received.payload) >= MIN_VIEW_BYTES else bytes)
-        got.append((received.correlation, received.qos, hashlib.sha256(received.payload).digest()))
+        got.append((received.correlation_data, received.qos, hashlib.sha256(received.payload).digest()))
     assert sorted(got) == sorted(sent)
     assert [one for one in got if one[1] == 1] == [one for one in sent if one[1] == 1]
 

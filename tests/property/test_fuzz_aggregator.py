@@ -82,7 +82,7 @@ def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
                 topic, payload, retain = harness.noise(phase, seeds)
                 harness.take(topic, payload, retain=retain)
             harness.finish_round()
-        reasons = {reason for counts in harness.aggregator.refusals.total.values() for reason in counts}
+        reasons = {reason for counts in harness.aggregator.rejections.total.values() for reason in counts}
         assert harness.oracle.of_noise > 0
     finally:
         harness.close()
@@ -104,7 +104,7 @@ def test_a_seed_gives_the_same_run_again(tmp_path: Path) -> None:
                     topic, payload, retain = harness.noise(phase, seeds)
                     harness.take(topic, payload, retain=retain)
                 harness.finish_round()
-            return [harness.state, harness.aggregator.refusals.total, harness.rng.random()]
+            return [harness.state, harness.aggregator.rejections.total, harness.rng.random()]
         finally:
             harness.close()
 

@@ -107,9 +107,9 @@ def test_a_model_for_which_there_is_no_memory_is_not_fetched() -> None:
         raise OSError(errno.ENOMEM, f"no room for {wanted}")
 
     download = ModelDownload("ab" * 32, allocate=allocate)
-    download.ask(0.0)
+    download.subscription_changes(0.0)
     section = m.SectionManifest(name="weights", encoding="f32", arrays=(huge,), size=size)
-    download.take(
+    download.receive(
         m.ModelManifest(
             run="r", epoch=1, seq=0, digest="ab" * 32, sections=(section,), size=size, chunk_size=2**20,
             chunks=2**11,
@@ -118,7 +118,7 @@ def test_a_model_for_which_there_is_no_memory_is_not_fetched() -> None:
     )  # fmt: skip
     assert download.state == "failed"
     assert f"size: {size} bytes" in download.failure
-    assert not download.ask(0.0).subscribe
+    assert not download.subscription_changes(0.0).subscribe
 
 
 def test_the_same_seed_makes_the_same_noise(tmp_path: Path) -> None:

@@ -66,14 +66,14 @@ class Network:
             self.land(name, index)
             if self.lost():
                 self.land(name, index)  # a second time
-        self.hear(self.intake.more(self.now))
+        self.hear(self.intake.next_grants(self.now))
 
     def land(self, name: str, index: int) -> None:
         offer = self.offers[name]
         arrived = (name, 1, offer.digest, index, len(self.data[name][index * CHUNK : (index + 1) * CHUNK]))
-        foreseen = self.intake.verdict(*arrived)
-        assert foreseen == self.intake.verdict(*arrived), "to ask changes nothing"
-        verdict = self.intake.chunk(*arrived)
+        foreseen = self.intake.check_chunk(*arrived)
+        assert foreseen == self.intake.check_chunk(*arrived), "to ask changes nothing"
+        verdict = self.intake.receive_chunk(*arrived)
         assert verdict == foreseen
         if name in self.done:
             assert verdict == "not-granted"
@@ -89,7 +89,7 @@ class Network:
         self.received[name][index * CHUNK : index * CHUNK + len(piece)] = piece
 
     def finish(self, name: str) -> None:
-        self.intake.forget(name)
+        self.intake.remove(name)
         self.done.append(name)
 
 
@@ -109,12 +109,12 @@ def test_every_update_arrives_whole(
     network = Network(sizes, intake, random.Random(seed), loss, here)
     for _ in range(20_000):
         network.step()
-        assert 0 <= intake.on_their_way <= window
+        assert 0 <= intake.in_flight <= window
         if len(network.done) == len(sizes):
             break
     assert sorted(network.done) == sorted(network.data)
     assert {n: bytes(b) for n, b in network.received.items()} == network.data
-    assert intake.on_their_way == 0
+    assert intake.in_flight == 0
 
 
 def test_what_does_not_come_is_granted_again_after_5_seconds() -> None:
@@ -122,12 +122,12 @@ def test_what_does_not_come_is_granted_again_after_5_seconds() -> None:
     intake = UploadScheduler()
     (first,) = intake.offer(offered("a", 35), 0.0)
     assert first.chunks == (0, 1, 2, 3)
-    assert intake.chunk("a", 1, "da", 2, CHUNK) == "keep"
-    assert intake.more(4.9) == ()
-    (again,) = intake.more(5.1)
+    assert intake.receive_chunk("a", 1, "da", 2, CHUNK) == "keep"
+    assert intake.next_grants(4.9) == ()
+    (again,) = intake.next_grants(5.1)
     assert again.chunks == (0, 1, 3)
-    assert intake.more(10.2) == (), "doubling"
-    (third,) = intake.more(15.2)
+    assert intake.next_grants(10.2) == (), "doubling"
+    (third,) = intake.next_grants(15.2)
     assert third.chunks == (0, 1, 3)
 
 
@@ -135,8 +135,8 @@ def test_a_repeated_offer_is_granted_what_is_missing() -> None:
     """Clause 6.4: after a reconnect, to the new session."""
     intake = UploadScheduler()
     intake.offer(offered("a", 35), 0.0)
-    intake.chunk("a", 1, "da", 0, CHUNK)
-    intake.chunk("a", 1, "da", 3, 5)
+    intake.receive_chunk("a", 1, "da", 0, CHUNK)
+    intake.receive_chunk("a", 1, "da", 3, 5)
     anew = UploadOffer("a", "another session", 1, "da", 35, CHUNK, 4)
     (grant,) = intake.offer(anew, 1.0)
     assert grant.offer.session == "another session"
@@ -149,7 +149,7 @@ def test_what_is_here_already_is_not_granted() -> None:
     (grant,) = intake.offer(offered("a", 35), 0.0, b"\1\0\1\0")
     assert grant.chunks == (1, 3)
     assert intake.progress("a") == (2, 4)
-    assert intake.chunk("a", 1, "da", 0, CHUNK) == "duplicate"
+    assert intake.receive_chunk("a", 1, "da", 0, CHUNK) == "duplicate"
     assert intake.offer(offered("b", 35), 0.0, bytes([1] * 4)) == ()
     assert intake.is_complete("b")
     with pytest.raises(ValueError, match="received: 3 chunks"):
@@ -159,11 +159,11 @@ def test_what_is_here_already_is_not_granted() -> None:
 def test_another_update_of_the_client_replaces_its_offer() -> None:
     intake = UploadScheduler()
     intake.offer(offered("a", 35), 0.0)
-    intake.chunk("a", 1, "da", 0, CHUNK)
+    intake.receive_chunk("a", 1, "da", 0, CHUNK)
     (grant,) = intake.offer(offered("a", 25, digest="x"), 1.0)
     assert grant.chunks == (0, 1, 2)
-    assert intake.chunk("a", 1, "da", 1, CHUNK) == "not-granted"
-    assert intake.on_their_way == 3
+    assert intake.receive_chunk("a", 1, "da", 1, CHUNK) == "not-granted"
+    assert intake.in_flight == 3
 
 
 def test_what_was_not_granted_is_not_kept() -> None:
@@ -171,13 +171,13 @@ def test_what_was_not_granted_is_not_kept() -> None:
     intake = UploadScheduler(window=2)
     (grant,) = intake.offer(offered("a", 35), 0.0)
     assert grant.chunks == (0, 1)
-    assert intake.chunk("a", 1, "da", 3, 5) == "not-granted"
-    assert intake.chunk("a", 1, "da", 4, CHUNK) == "not-granted"
-    assert intake.chunk("b", 1, "da", 0, CHUNK) == "not-granted"
-    assert intake.chunk("a", 2, "da", 0, CHUNK) == "not-granted"
-    assert intake.chunk("a", 1, "da", 0, CHUNK - 1) == "wrong-size"
-    assert intake.chunk("a", 1, "da", 0, CHUNK) == "keep"
-    assert intake.chunk("a", 1, "da", 0, CHUNK) == "duplicate"
+    assert intake.receive_chunk("a", 1, "da", 3, 5) == "not-granted"
+    assert intake.receive_chunk("a", 1, "da", 4, CHUNK) == "not-granted"
+    assert intake.receive_chunk("b", 1, "da", 0, CHUNK) == "not-granted"
+    assert intake.receive_chunk("a", 2, "da", 0, CHUNK) == "not-granted"
+    assert intake.receive_chunk("a", 1, "da", 0, CHUNK - 1) == "wrong-size"
+    assert intake.receive_chunk("a", 1, "da", 0, CHUNK) == "keep"
+    assert intake.receive_chunk("a", 1, "da", 0, CHUNK) == "duplicate"
 
 
 def test_few_offers_are_active_at_a_time_and_a_stalled_one_makes_room() -> None:
@@ -186,10 +186,10 @@ def test_few_offers_are_active_at_a_time_and_a_stalled_one_makes_room() -> None:
         intake.offer(offered(name, 40), 0.0)
     granted = [intake.progress(name) for name in "abc"]
     assert granted == [(0, 4)] * 3
-    assert intake.on_their_way == 2 * 4, "two, since they are small enough to come side by side"
-    assert intake.chunk("c", 1, "dc", 0, CHUNK) == "not-granted"
-    assert {g.offer.client for g in intake.more(5.1)} == {"a", "b"}
-    assert "c" in {g.offer.client for g in intake.more(15.3)}, "silent ones have made room"
+    assert intake.in_flight == 2 * 4, "two, since they are small enough to come side by side"
+    assert intake.receive_chunk("c", 1, "dc", 0, CHUNK) == "not-granted"
+    assert {g.offer.client for g in intake.next_grants(5.1)} == {"a", "b"}
+    assert "c" in {g.offer.client for g in intake.next_grants(15.3)}, "silent ones have made room"
 
 
 def test_an_offer_larger_than_all_the_room_is_taken_in_alone() -> None:
@@ -199,8 +199,8 @@ def test_an_offer_larger_than_all_the_room_is_taken_in_alone() -> None:
     intake = UploadScheduler(window=100)
     assert [g.offer.client for g in intake.offer(large("a"), 0.0)] == ["a"]
     assert intake.offer(large("b"), 0.0) == ()
-    intake.forget("a")
-    assert [g.offer.client for g in intake.more(0.0)] == ["b"]
+    intake.remove("a")
+    assert [g.offer.client for g in intake.next_grants(0.0)] == ["b"]
 
 
 def test_an_offer_that_contradicts_itself_is_refused() -> None:
@@ -212,5 +212,5 @@ def test_clearing_forgets_everything() -> None:
     intake = UploadScheduler()
     intake.offer(offered("a", 35), 0.0)
     assert intake.clear() == ("a",)
-    assert intake.on_their_way == 0
-    assert intake.chunk("a", 1, "da", 0, CHUNK) == "not-granted"
+    assert intake.in_flight == 0
+    assert intake.receive_chunk("a", 1, "da", 0, CHUNK) == "not-granted"

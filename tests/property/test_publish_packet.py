@@ -38,7 +38,7 @@ def by_us(command: int, packet: bytes | memoryview) -> Outcome:
         found = decode_publish(command, packet)
     except MalformedPacket:
         return None
-    return (found.topic, found.mid, found.response_topic, found.correlation, bytes(found.payload))
+    return (found.topic, found.mid, found.response_topic, found.correlation_data, bytes(found.payload))
 
 
 def packed(chance: random.Random) -> bytes:

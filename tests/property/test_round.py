@@ -214,7 +214,7 @@ class AnyRun(RuleBasedStateMachine):
     def some_who_were_asked_evaluate(self, index: int, most: int, accuracy: float) -> None:
         evaluation = self.state.evaluations[index % len(self.state.evaluations)]
         version = evaluation.model.version
-        for client in sorted(evaluation.waiting)[:most]:
+        for client in sorted(evaluation.awaited)[:most]:
             self.tell(f"evaluate {client} {version} {accuracy} split={evaluation.split}")
 
     @rule(client=clients, what=st.sampled_from(ODD), number=st.integers(0, 9), really=st.integers(0, 9))
@@ -228,7 +228,9 @@ class AnyRun(RuleBasedStateMachine):
     def the_aggregator_is_started_again(self, forgotten: int) -> None:
         """What was ordered and not reported is lost with it; an average is made again."""
         phase = (
-            self.state.phase.before if isinstance(self.state.phase, Stopped | Failed) else self.state.phase
+            self.state.phase.resume_phase
+            if isinstance(self.state.phase, Stopped | Failed)
+            else self.state.phase
         )
         if isinstance(phase, Finished):
             return
@@ -283,7 +285,7 @@ class AnyRun(RuleBasedStateMachine):
         """Every wait has a deadline: with nobody there, the run ends by itself."""
         for _ in range(400):
             self.finish_orders()
-            if self.state.over:
+            if self.state.ended:
                 return
             self.tell("wait 5")
         raise AssertionError(f"still {self.state.phase}")
@@ -291,7 +293,7 @@ class AnyRun(RuleBasedStateMachine):
     def end_together(self) -> None:
         """Whatever has happened: once everyone is back and does what it should, the run finishes."""
         self.finish_orders()
-        if self.state.over:
+        if self.state.ended:
             return
         everyone = {str(n) for n in range(self.state.settings.clients)} | set(self.state.roster)
         for client in sorted(everyone):
@@ -306,13 +308,13 @@ class AnyRun(RuleBasedStateMachine):
         for _ in range(200):
             self.finish_orders()
             phase = self.state.phase
-            if self.state.over:
+            if self.state.ended:
                 break
             if isinstance(phase, Collecting):
                 self.tell(f"send {next(iter(phase.awaited), phase.cohort[0])} manifest={self.state.manifest}")
             self.finish_orders()
             for evaluation in self.state.evaluations:
-                for client in sorted(evaluation.waiting):
+                for client in sorted(evaluation.awaited):
                     version = evaluation.model.version
                     self.tell(f"evaluate {client} {version} 0.6 split={evaluation.split}")
             self.tell("wait 3")

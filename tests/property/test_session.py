@@ -42,7 +42,7 @@ class Edge(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.script = SessionScript(identity(chunk=4000))  # an update has three of them
+        self.script = SessionScript(identity(chunk_size=4000))  # an update has three of them
         self.online: str | None = None
         self.largest: int | None = None
         self.sessions = 0
@@ -57,8 +57,8 @@ class Edge(RuleBasedStateMachine):
     @rule(roles=ROLES, task=st.sampled_from([None, "digits"]), kept=st.sampled_from([None, 0, 1, 3]))
     @precondition(lambda self: self.sessions == 0)
     def begin(self, roles: tuple[m.ClientRole, ...], task: str | None, kept: int | None) -> None:
-        self.script = SessionScript(identity(roles=roles, task=task, chunk=4000), kept=kept)
-        self.on_disk = self.script.session.finished()
+        self.script = SessionScript(identity(roles=roles, task=task, chunk_size=4000), kept=kept)
+        self.on_disk = self.script.session.pending_update()
 
     # --- what may happen ----------------------------------------------------------------------------------
 
@@ -330,7 +330,7 @@ class Edge(RuleBasedStateMachine):
         if isinstance(state, Stopped):
             assert not self.jobs, "a job outlives its edge"
             return
-        phases = [state.part, state.work, state.appraisal]
+        phases = [state.partition_state, state.work, state.evaluation]
         known = {
             p.job
             for p in phases
@@ -367,7 +367,7 @@ class Edge(RuleBasedStateMachine):
             assert state.membership is not None
             assert state.work.selected.run == state.membership.run
             if isinstance(state.work, Training | Fetching):
-                assert isinstance(state.part, LoadedPartition | LoadingPartition)
+                assert isinstance(state.partition_state, LoadedPartition | LoadingPartition)
 
 
 TestSession = Edge.TestCase

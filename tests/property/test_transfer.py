@@ -92,12 +92,12 @@ class FakeBroker:
         self.arriving: list[tuple[t.Topic, bytes]] = []
 
     def update_subscriptions(self, download: ModelDownload, now: float) -> None:
-        asking = download.ask(now)
+        asking = download.subscription_changes(now)
         assert set(asking.unsubscribe) <= self.subscribed
         self.subscribed -= set(asking.unsubscribe)
         assert not self.subscribed & set(asking.subscribe), "asked for twice"
         self.subscribed |= set(asking.subscribe)
-        assert set(download.asked()) == self.subscribed
+        assert set(download.subscribed_topics()) == self.subscribed
         assert len(self.subscribed) <= 16 + 8
         for topic in asking.subscribe:
             if len(self.arriving) < self.queue:
@@ -106,7 +106,7 @@ class FakeBroker:
     def disconnect(self, download: ModelDownload) -> None:
         self.subscribed.clear()
         self.arriving.clear()
-        download.forget_asked()
+        download.reset_requests()
 
 
 @settings(max_examples=250, deadline=None)
@@ -141,10 +141,10 @@ def test_a_model_comes_down_whole_or_fails(
                 try:
                     message = codec.decode(topic, payload)
                 except codec.DecodeError as error:
-                    download.refuse(str(error))
+                    download.count_invalid(str(error))
                 else:
                     assert isinstance(message, m.ModelManifest | m.ModelChunk)
-                    download.take(message, now)
+                    download.receive(message, now)
     event(download.state)
     if download.state == "failed":
         assert link.damage

@@ -30,7 +30,7 @@ def replayed(text: str) -> str:
         if name == "roles":
             changes["roles"] = tuple(value.split(", "))
         elif name == "chunk":
-            changes["chunk"] = int(value)
+            changes["chunk_size"] = int(value)
         elif name == "size":
             size = int(value)
         elif name == "kept":

@@ -44,26 +44,26 @@ class Incarnation:
             SETTINGS, strategy, self.directory, self.granted.append, self.done.put
         )
         if version == 0:
-            self.workshop.averaging.add(0, BASE)
+            self.workshop.averager.add(0, BASE)
 
     def next(self) -> JobDone:
         """What the thread has done next; everything that comes of it is performed. What found no room is done again."""
         done = self.done.get(timeout=20)
         assert done.error is None, done.error
-        if done.again is not None:
-            assert done.full is not None
-            self.full.append(done.full)
-            done.again()
+        if done.retry is not None:
+            assert done.disk_full is not None
+            self.full.append(done.disk_full)
+            done.retry()
             done = JobDone()  # lets go of the bytes
             return self.next()
         if isinstance(done.event, on.UpdateStored):
             self.workshop.fold(done.event.update)
-        self.workshop.settle(done, 0.0)
+        self.workshop.release(done, 0.0)
         return done
 
     def accept(self, *updates: m.Update) -> tuple[on.UpdateMetadata, ...]:
         for update in updates:
-            self.workshop.keep(facts_of(update), update)
+            self.workshop.store(facts_of(update), update)
             assert isinstance(self.next().event, on.UpdateStored)
             assert self.next().folded is not None
         return tuple(map(facts_of, updates))

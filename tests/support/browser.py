@@ -104,4 +104,4 @@ def websocket_broker(directory: Path) -> tuple[Mosquitto, int]:
     """A broker that also listens for WebSockets, and serves the page itself, at the port given."""
     port = free_port()
     listener = Listener(port, LOOPBACK, websockets=True, http_dir=STATIC)
-    return Mosquitto(directory, extra=listener.lines()), port
+    return Mosquitto(directory, extra=listener.config_lines()), port

@@ -65,7 +65,7 @@ class PoolHarness:
 def first_model(task: str = "digits", digest: str = "d0") -> CacheModel:
     """What round 0 makes with seed 0, under this digest."""
     manifest, weights = local_training.initial_weights(load_task(task), 0)
-    return CacheModel(digest, manifest, SharedBytes.of(weights.astype("<f4").tobytes()))
+    return CacheModel(digest, manifest, SharedBytes.copy_of(weights.astype("<f4").tobytes()))
 
 
 def train_for_ever(harness: PoolHarness, client: str = "edge-0") -> int:

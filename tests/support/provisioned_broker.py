@@ -48,7 +48,7 @@ class ProvisionedBroker:
     """Runs while its ``with`` block does. ``extra``: further lines for its ACL, as a test may want for an observer."""
 
     def __init__(self, made: Provision, *, extra_acl: str = "") -> None:
-        self._files = made.broker
+        self._files = made.broker_directory
         self._log = made.out / "mosquitto.log"
         self._extra = extra_acl
         self._process: subprocess.Popen[bytes] | None = None

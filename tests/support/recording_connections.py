@@ -71,7 +71,7 @@ class Broker:
     def subscribe(self, filters: list[str]) -> None:
         assert filters
 
-    def say(self, topic: str, payload: bytes) -> int:
+    def publish_and_wait(self, topic: str, payload: bytes) -> int:
         assert payload == b""
         if topic.startswith(self._unwritten):
             return NOT_AUTHORISED
@@ -79,6 +79,6 @@ class Broker:
             self._said.append(mqtt.Received(topic, payload, False, 1))
         return 0
 
-    def hear(self, count: int, timeout: float) -> list[mqtt.Received]:
+    def receive(self, count: int, timeout: float) -> list[mqtt.Received]:
         heard, self._said = self._said[:count], self._said[count:] if timeout else []
         return heard

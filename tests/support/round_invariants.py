@@ -37,7 +37,7 @@ class RoundInvariants:
         if self.ended and isinstance(event, on.Resumed) and not isinstance(before.phase, Finished):
             self.ended = False
             # Their lines are written anew: they said what was known when the run was stopped.
-            again = {summary.round for summary in before.unsettled}
+            again = {summary.round for summary in before.pending_summaries}
             self.written = [number for number in self.written if number not in again]
         if self.ended:
             assert before == after, "nothing changes after the end"
@@ -46,7 +46,7 @@ class RoundInvariants:
         for effect in effects:
             self._take(effect, before, event)
         self._check_state(before, event, after)
-        assert self.ended == after.over
+        assert self.ended == after.ended
         awaited = {evaluation.model for evaluation in after.evaluations}
         written = [effect.summary.model for effect in effects if isinstance(effect, do.WriteHistory)]
         stopped = isinstance(after.phase, Stopped)
@@ -133,13 +133,13 @@ class RoundInvariants:
         if before.model is None:
             assert contributors == 1
         else:
-            assert settings.needed <= contributors <= settings.per_round
+            assert settings.effective_quorum <= contributors <= settings.per_round
 
     # --- states -----------------------------------------------------------------------------------------
 
     def _check_state(self, before: Run, event: on.Event, after: Run) -> None:
         phase = after.phase
-        parts = Counter(c.part for c in after.roster.clients.values() if c.part is not None)
+        parts = Counter(c.partition for c in after.roster.clients.values() if c.partition is not None)
         assert all(n == 1 and 0 <= part < after.settings.clients for part, n in parts.items()), (
             "a part, an edge"
         )
@@ -156,13 +156,13 @@ class RoundInvariants:
             assert phase.cohort == self.cohort
             assert not set(phase.cohort) & set(phase.substitutes)
             assert set(phase.updates) == set(self.folded)
-            assert len(phase.updates) < phase.target <= phase.width
+            assert len(phase.updates) < phase.target <= phase.selection_size
             assert phase.quorum <= phase.target
             assert phase.base == after.model
         elif isinstance(phase, Aggregating):
             assert self.open_round == phase.round
             assert self.averaged
-        elif not after.over:
+        elif not after.ended:
             assert self.open_round is None
 
 

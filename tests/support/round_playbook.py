@@ -142,7 +142,7 @@ class Playbook:
             case "reconnect", []:
                 return on.Reconnected(now=self.now)
             case "resume", []:
-                return on.Resumed(now=self.now, epoch=self.state.epoch + 1)
+                return on.Resumed(now=self.now, incarnation=self.state.incarnation + 1)
             case "forget", [*clients]:
                 return on.UpdatesLost(now=self.now, round=self.round, clients=tuple(clients))
             case "interrupt", reason:

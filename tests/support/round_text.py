@@ -56,7 +56,7 @@ def _quote(text: str) -> str:
 
 def _describe_body(client: str, body: do.Admit | do.Refuse | do.Accept | do.Reject) -> str:
     match body:
-        case do.Admit(part=part, held=held, examples=examples):
+        case do.Admit(partition=part, stored_round=held, examples=examples):
             tail = "" if examples is None else f" examples={examples}"
             tail += "" if held is None else f" held={held}"
             return f"admit {client} part={'-' if part is None else part}{tail}"

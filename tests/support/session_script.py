@@ -65,7 +65,9 @@ class SessionScript:
             selection = self.event(f"selected {kept}")
             assert isinstance(selection, events.SelectionSeen)
             base = None if kept == 0 else "b" * 64
-            self.state = Session(identity, kept=PendingUpdate(selection.selected, update(base=base)))
+            self.state = Session(
+                identity, restored_update=PendingUpdate(selection.selected, update(base=base))
+            )
         self.data = DATA if size is None else (DATA * -(-size // len(DATA)))[:size]
 
     @property
@@ -195,7 +197,7 @@ class SessionScript:
             held = int(named["held"]) if "held" in named else None
             # It answers the registration that the edge sent last, unless the script says `answers=first`.
             confirmed = isinstance(self.state, Session) and isinstance(self.state.registration, Confirming)
-            loaded = self.state.part if isinstance(self.state, Session) else None
+            loaded = self.state.partition_state if isinstance(self.state, Session) else None
             second = confirmed and isinstance(loaded, LoadedPartition) and named.get("answers") != "first"
             return m.Admitted(
                 **scope,

@@ -30,8 +30,8 @@ class Averager:
         self._base: Model | None = None
         self._expected: ExpectedUpdate | None = None
         self._sum: ExactSum | None = None
-        self._first: tuple[Manifest, Vector] | None = None
-        self._made: Model | None = None
+        self._first_weights: tuple[Manifest, Vector] | None = None
+        self._unwritten_model: Model | None = None
         """Averaged, and not on disk yet."""
 
     @property
@@ -42,13 +42,13 @@ class Averager:
     def add(self, version: int, model: Model) -> None:
         """Writes a version to disk and keeps it in memory; the one before stays at hand in its file."""
         self._checkpoints.write(version, model)  # may fail, and is tried again then
-        self.previous = None if self._newest is None else self._checkpoints.mapped(*self._newest)
+        self.previous = None if self._newest is None else self._checkpoints.memory_mapped(*self._newest)
         self._newest = (version, model)
 
     def restore(self, version: int, model: Model, previous: Model | None) -> None:
         """The newest version and the one before it, both on disk already."""
         self._newest = (version, model)
-        self.previous = None if previous is None else self._checkpoints.mapped(version - 1, previous)
+        self.previous = None if previous is None else self._checkpoints.memory_mapped(version - 1, previous)
 
     def expected(self, base: m.ModelReference | None, encoding: str) -> ExpectedUpdate:
         """What each update of a round with this base has to bring."""
@@ -57,13 +57,13 @@ class Averager:
         manifest = self.newest.manifest
         return ExpectedUpdate(self._strategy.sections, encoding, manifest, self._settings.max_delta)
 
-    def begin(self, base: m.ModelReference | None, expected: ExpectedUpdate) -> None:
+    def begin_round(self, base: m.ModelReference | None, expected: ExpectedUpdate) -> None:
         """A round opens: its sum is empty."""
         self._expected = expected
         self._base = None if base is None else self.newest
-        self._made = None
+        self._unwritten_model = None
         assert base is None or self.newest.digest == base.digest, "rounds build on the newest version"
-        self._first = None
+        self._first_weights = None
         slots = self._settings.per_round + self._settings.over_select
         self._sum = (
             None
@@ -79,7 +79,7 @@ class Averager:
     def fold(self, checked: CheckedUpdate, examples: int) -> None:
         """Adds an update to the sum; the first weights of round 0 are copied."""
         if self._sum is None:
-            self._first = (checked.manifest, checked.delta.values.copy())
+            self._first_weights = (checked.manifest, checked.delta.values.copy())
         else:
             self._sum.add(checked.delta.values, examples, checked.delta.magnitude)
 
@@ -88,17 +88,17 @@ class Averager:
 
         Raises ``OSError`` if it could not be written; to be called again then: nothing is lost.
         """
-        if self._made is None:
-            self._made = self._make()
-        model = self._made
+        if self._unwritten_model is None:
+            self._unwritten_model = self._compute_model()
+        model = self._unwritten_model
         self.add(version, model)
-        self._made = None
+        self._unwritten_model = None
         return model
 
-    def _make(self) -> Model:
+    def _compute_model(self) -> Model:
         if self._base is None or self._sum is None:
-            assert self._first is not None
-            model = Model.of(*self._first)
+            assert self._first_weights is not None
+            model = Model.of(*self._first_weights)
         else:
             base, total = self._base.weights, self._sum
             weights = np.empty_like(base)
@@ -107,5 +107,5 @@ class Averager:
                 weights[start:stop] = self._strategy.next_weights(base[start:stop], total.mean(start, stop))
             self._sum = None
             model = Model.of(self._base.manifest, weights)
-        self._base = self._sum = self._first = None
+        self._base = self._sum = self._first_weights = None
         return model

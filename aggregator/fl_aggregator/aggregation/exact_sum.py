@@ -31,12 +31,12 @@ class ExactSum:
 
     def __init__(self, values: int, scale_bits: int, slots: int) -> None:
         self._shifted = np.zeros(values, dtype=np.int64)
-        self._shifts = 0
+        self._shift_count = 0
         self._scale_bits = scale_bits
         self._slots = slots
         self._scratch = np.empty(min(values, BLOCK), dtype=np.float64)
         self.examples = 0
-        self.folded = 0
+        self.update_count = 0
 
     def add(self, delta: Vector, examples: int, largest: float | None = None) -> None:
         """Adds ``examples`` × ``delta`` (shape (values,)). The caller has checked both against their caps.
@@ -45,7 +45,7 @@ class ExactSum:
         """
         if delta.shape != self._shifted.shape:
             raise ValueError(f"delta has shape {delta.shape}, expected {self._shifted.shape}")
-        if self.folded == self._slots:
+        if self.update_count == self._slots:
             raise ValueError(f"all {self._slots} slots of the sum are used")
         factor = float(examples) * 2.0**self._scale_bits
         if largest is None:
@@ -62,14 +62,14 @@ class ExactSum:
                 total += scaled.view(np.int64)
             else:
                 total += np.rint(scaled, out=scaled).astype(np.int64)
-        self._shifts += quick
+        self._shift_count += quick
         self.examples += examples
-        self.folded += 1
+        self.update_count += 1
 
     def integers(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
         """Σ round(examples × delta × 2^scale_bits) of values ``start`` to ``stop``."""
         # Modulo 2^64, as the sum of the shifts was: what is left fits.
-        shift = (self._shifts * _SHIFT_BITS) % 2**64
+        shift = (self._shift_count * _SHIFT_BITS) % 2**64
         return self._shifted[start:stop] - np.uint64(shift).astype(np.int64)
 
     def mean(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:

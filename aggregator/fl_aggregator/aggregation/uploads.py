@@ -40,24 +40,24 @@ class _IncrementalDigest:
     def __init__(self, description: UpdateDescription) -> None:
         self._hash = ContentHash((s.name, s.encoding, s.manifest, s.size) for s in description.sections)
         self._chunk_size = description.chunk_size
-        self._here = bytearray(description.chunks)
-        self._next = 0
+        self._received = bytearray(description.chunks)
+        self._next_chunk = 0
 
-    def take(self, index: int, data: memoryview) -> None:
+    def add_chunk(self, index: int, data: memoryview) -> None:
         """Chunk ``index`` has come; ``data`` is the whole update, as far as it is there."""
-        self._here[index] = 1
-        self._go_on(data)
+        self._received[index] = 1
+        self._hash_contiguous(data)
 
-    def take_all(self, here: bytes | bytearray, data: memoryview) -> None:
+    def add_chunks(self, here: bytes | bytearray, data: memoryview) -> None:
         """Of ``here``, one byte a chunk, those that are not 0 have come."""
-        self._here[:] = here
-        self._go_on(data)
+        self._received[:] = here
+        self._hash_contiguous(data)
 
-    def _go_on(self, data: memoryview) -> None:
-        while self._next < len(self._here) and self._here[self._next]:
-            start = self._next * self._chunk_size
+    def _hash_contiguous(self, data: memoryview) -> None:
+        while self._next_chunk < len(self._received) and self._received[self._next_chunk]:
+            start = self._next_chunk * self._chunk_size
             self._hash.update(data[start : start + self._chunk_size])
-            self._next += 1
+            self._next_chunk += 1
 
     def digest(self) -> str:
         return self._hash.hexdigest()
@@ -65,13 +65,13 @@ class _IncrementalDigest:
 
 @dataclass(slots=True)
 class _Upload:
-    facts: UpdateMetadata
-    offered: UploadOffer
+    metadata: UpdateMetadata
+    offer: UploadOffer
     description: UpdateDescription
-    digesting: _IncrementalDigest | None = None
+    incremental_digest: _IncrementalDigest | None = None
     partial: PartialUpdate | None = None
     """Made when the first chunk comes: offers that only wait take no room."""
-    found: bool = False
+    resumed: bool = False
     """Some of it came in an earlier life of the aggregator."""
 
 
@@ -79,17 +79,17 @@ class _Upload:
 class ReceivedUpdate:
     """A complete upload. ``found``: some of it came in an earlier life of the aggregator."""
 
-    facts: UpdateMetadata
-    offered: UploadOffer
+    metadata: UpdateMetadata
+    offer: UploadOffer
     description: UpdateDescription
     partial: PartialUpdate
     digest: str
     """That of its content, which was found out on the way."""
-    found: bool
+    resumed: bool
 
     def content(self) -> UpdateContent:
         """The view is good until it is put away."""
-        return replace(self.description.content(self.partial.data), found=self.digest)
+        return replace(self.description.content(self.partial.data), known_digest=self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class _ResumableUpload:
 
     partial: PartialUpdate
     description: UpdateDescription
-    here: bytes
-    digesting: _IncrementalDigest
+    received: bytes
+    incremental_digest: _IncrementalDigest
 
 
 class Uploads:
@@ -107,11 +107,11 @@ class Uploads:
 
     def __init__(self, spool: Spool, grant: GrantSender) -> None:
         self._spool = spool
-        self._grant = grant
-        self._intake = UploadScheduler()
+        self._send_grant = grant
+        self._scheduler = UploadScheduler()
         self._uploads: dict[str, _Upload] = {}
-        self._found: dict[str, _ResumableUpload] = {}
-        self.kept = 0
+        self._resumable: dict[str, _ResumableUpload] = {}
+        self.stored_chunks = 0
         """Chunks that were granted, have come, and are kept; of all uploads there were."""
 
     def __iter__(self) -> Iterator[str]:
@@ -120,11 +120,11 @@ class Uploads:
 
     def restore(self, round_number: int) -> None:
         """Reads what an earlier life of the aggregator took in of the open round; offers will ask for it."""
-        for client, found in self._spool.found(round_number):
+        for client, found in self._spool.partial_uploads(round_number):
             digesting = _IncrementalDigest(found.description)
-            digesting.take_all(found.here, found.partial.data)
-            self._found[client] = _ResumableUpload(
-                found.partial, found.description, bytes(found.here), digesting
+            digesting.add_chunks(found.received, found.partial.data)
+            self._resumable[client] = _ResumableUpload(
+                found.partial, found.description, bytes(found.received), digesting
             )
 
     def begin(self, offer: m.Offer, facts: UpdateMetadata, now: float) -> UpdateMetadata | None:
@@ -146,16 +146,16 @@ class Uploads:
                 "malformed", f"chunk_size: {offer.chunk_size}, expected at least {MIN_UPLOAD_CHUNK}"
             )
         known = self._uploads.get(client)
-        if known is not None and not same_chunking(known.offered, offered):
+        if known is not None and not same_chunking(known.offer, offered):
             self.drop(client)
             known = None
         if known is None:
             self._start(facts, offered, UpdateDescription.of_offer(offer), now)
         else:
-            known.facts = facts
-            known.offered = offered
-            self._tell(self._intake.offer(offered, now))
-        return facts if self._intake.is_complete(client) else None
+            known.metadata = facts
+            known.offer = offered
+            self._send_grants(self._scheduler.offer(offered, now))
+        return facts if self._scheduler.is_complete(client) else None
 
     def _start(
         self, facts: UpdateMetadata, offered: UploadOffer, description: UpdateDescription, now: float
@@ -163,15 +163,19 @@ class Uploads:
         client = offered.client
         upload = self._uploads[client] = _Upload(facts, offered, description)
         here = b""
-        found = self._found.pop(client, None)
+        found = self._resumable.pop(client, None)
         if found is not None and found.description == description:
-            upload.partial, upload.digesting, here = found.partial, found.digesting, found.here
-            upload.found = True
+            upload.partial, upload.incremental_digest, here = (
+                found.partial,
+                found.incremental_digest,
+                found.received,
+            )
+            upload.resumed = True
         elif found is not None:
             _delete_partial(found.partial)
-        self._tell(self._intake.offer(offered, now, here))
+        self._send_grants(self._scheduler.offer(offered, now, here))
 
-    def take(self, part: m.UpdateChunk, now: float) -> UpdateMetadata | None:
+    def receive_chunk(self, part: m.UpdateChunk, now: float) -> UpdateMetadata | None:
         """Keeps a chunk; the update's facts if that was the last one.
 
         Raises ``InvalidChunk``, and ``OSError`` if there is no room: nothing has changed then, and it may come again.
@@ -185,93 +189,93 @@ class Uploads:
         if checksum != part.crc32:
             detail = f"chunk {part.index}: crc32: {part.crc32}, expected {checksum} of {len(part.data)} bytes"
             raise InvalidChunk("wrong-checksum", detail)
-        offered = upload.offered
+        offered = upload.offer
         arrived = (part.client, part.round, part.digest, part.index, len(part.data))
-        match self._intake.verdict(*arrived):
+        match self._scheduler.check_chunk(*arrived):
             case "duplicate":
                 return None
             case "keep":
                 start = part.index * offered.chunk_size
-                partial, digesting = self._room(upload)
+                partial, digesting = self._ensure_partial(upload)
                 data = partial.data
                 data[start : start + len(part.data)] = part.data
-                partial.mark(part.index, checksum)
-                self._intake.chunk(*arrived)
-                self.kept += 1
-                digesting.take(part.index, data)
+                partial.mark_received(part.index, checksum)
+                self._scheduler.receive_chunk(*arrived)
+                self.stored_chunks += 1
+                digesting.add_chunk(part.index, data)
             case "wrong-size" as verdict:
-                expected = f"expected {offered.length(part.index)} as offered"
+                expected = f"expected {offered.chunk_length(part.index)} as offered"
                 raise InvalidChunk(
                     verdict, f"chunk {part.index}: data: {len(part.data)} bytes, {expected}: {verdict}"
                 )
             case verdict:
                 of = f"of {offered.chunks} chunks of the update {offered.digest[:12]}"
                 raise InvalidChunk(verdict, f"index: {part.index} {of}, expected a granted one: {verdict}")
-        self._tell(self._intake.more(now))
-        return upload.facts if self._intake.is_complete(part.client) else None
+        self._send_grants(self._scheduler.next_grants(now))
+        return upload.metadata if self._scheduler.is_complete(part.client) else None
 
-    def _room(self, upload: _Upload) -> tuple[PartialUpdate, _IncrementalDigest]:
-        if upload.partial is None or upload.digesting is None:
-            offered = upload.offered
+    def _ensure_partial(self, upload: _Upload) -> tuple[PartialUpdate, _IncrementalDigest]:
+        if upload.partial is None or upload.incremental_digest is None:
+            offered = upload.offer
             upload.partial = self._spool.begin(offered.round, offered.client, upload.description)
-            upload.digesting = _IncrementalDigest(upload.description)
-        return upload.partial, upload.digesting
+            upload.incremental_digest = _IncrementalDigest(upload.description)
+        return upload.partial, upload.incremental_digest
 
-    def take_out(self, client: str) -> ReceivedUpdate:
+    def pop_complete(self, client: str) -> ReceivedUpdate:
         """A complete upload; its room is not given to others before it is put away."""
         upload = self._uploads.pop(client)
         assert upload.partial is not None, "complete"
-        assert upload.digesting is not None, "made with it"
-        digest = upload.digesting.digest()
+        assert upload.incremental_digest is not None, "made with it"
+        digest = upload.incremental_digest.digest()
         return ReceivedUpdate(
-            upload.facts, upload.offered, upload.description, upload.partial, digest, found=upload.found
+            upload.metadata, upload.offer, upload.description, upload.partial, digest, resumed=upload.resumed
         )
 
-    def put_away(self, taken: ReceivedUpdate, now: float, *, drop: bool) -> None:
+    def release(self, taken: ReceivedUpdate, now: float, *, drop: bool) -> None:
         """What was taken out is not needed in memory any more; ``drop``: nor on disk."""
         if drop:
             taken.partial.drop()
         taken.partial.close()
-        self._end(taken, now)
+        self._unschedule(taken, now)
 
-    def take_anew(self, taken: ReceivedUpdate, now: float) -> None:
+    def restart(self, taken: ReceivedUpdate, now: float) -> None:
         """What was taken out is not what was offered, but not all of it came now: asks for all of it once more."""
         _delete_partial(taken.partial)
-        self._end(taken, now)
-        if taken.facts.client not in self._uploads:
-            self._start(taken.facts, taken.offered, taken.description, now)
+        self._unschedule(taken, now)
+        if taken.metadata.client not in self._uploads:
+            self._start(taken.metadata, taken.offer, taken.description, now)
 
-    def _end(self, taken: ReceivedUpdate, now: float) -> None:
-        known = self._intake.get(taken.facts.client)
-        if known is not None and known.digest == taken.facts.digest:
-            self._intake.forget(taken.facts.client)
-        self._tell(self._intake.more(now))
+    def _unschedule(self, taken: ReceivedUpdate, now: float) -> None:
+        known = self._scheduler.get(taken.metadata.client)
+        if known is not None and known.digest == taken.metadata.digest:
+            self._scheduler.remove(taken.metadata.client)
+        self._send_grants(self._scheduler.next_grants(now))
 
     def drop(self, client: str) -> None:
         """It is of no use: nothing stays of it."""
         upload = self._uploads.pop(client, None)
-        self._intake.forget(client)
+        self._scheduler.remove(client)
         if upload is not None and upload.partial is not None:
             _delete_partial(upload.partial)
 
-    def pass_time(self, now: float) -> None:
+    def renew_grants(self, now: float) -> None:
         """Grants again what has not come."""
-        self._tell(self._intake.more(now))
+        self._send_grants(self._scheduler.next_grants(now))
 
     def end_round(self) -> tuple[UpdateMetadata, ...]:
         """Drops whatever is under way; whose that was is to be told."""
-        facts = tuple(upload.facts for upload in self._uploads.values())
+        facts = tuple(upload.metadata for upload in self._uploads.values())
         for client in list(self._uploads):
             self.drop(client)
-        for found in self._found.values():
+        for found in self._resumable.values():
             _delete_partial(found.partial)
-        self._found.clear()
-        self._intake.clear()  # and what was taken out
+        self._resumable.clear()
+        self._scheduler.clear()  # and what was taken out
         return facts
 
-    def _tell(self, grants: tuple[ChunkGrant, ...]) -> None:
+    def _send_grants(self, grants: tuple[ChunkGrant, ...]) -> None:
         for grant in grants:
-            self._grant(grant)
+            self._send_grant(grant)
 
 
 def _delete_partial(partial: PartialUpdate) -> None:

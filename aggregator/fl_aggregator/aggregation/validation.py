@@ -99,7 +99,7 @@ class ExpectedUpdate:
     def check(self, update: UpdateContent) -> CheckedUpdate:
         """Checks all of an update, and decodes it. Raises `InvalidUpdate`."""
         manifest = self.check_description(update.sections)
-        digest = update.found or content_digest(
+        digest = update.known_digest or content_digest(
             (section.name, section.encoding, section.manifest, section.data) for section in update.sections
         )
         if digest != update.digest:

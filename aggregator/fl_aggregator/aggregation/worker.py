@@ -41,9 +41,9 @@ class JobDone:
     event: on.Event | None = None
     checked: on.UpdateMetadata | None = None
     folded: on.UpdateMetadata | None = None
-    anew: bool = False
-    full: DiskFull | None = None
-    again: Callable[[], None] | None = None
+    resend: bool = False
+    disk_full: DiskFull | None = None
+    retry: Callable[[], None] | None = None
     error: BaseException | None = None
 
 
@@ -58,15 +58,15 @@ class AggregationWorker:
         grant: GrantSender,
         post: Callable[[JobDone], None],
     ) -> None:
-        self.averaging = Averager(settings, strategy, directory)
+        self.averager = Averager(settings, strategy, directory)
         self.uploads = Uploads(directory.spool, grant)
         self._spool = directory.spool
         self._post = post
-        self._thread: Executor = ThreadPoolExecutor(1, "fl-arithmetic")
+        self._executor: Executor = ThreadPoolExecutor(1, "fl-arithmetic")
         self._expected: ExpectedUpdate | None = None
-        self._at_work: dict[str, str] = {}
+        self._in_progress: dict[str, str] = {}
         self._checked: dict[str, CheckedUpdate] = {}
-        self._taken: dict[tuple[str, str], ReceivedUpdate] = {}
+        self._received: dict[tuple[str, str], ReceivedUpdate] = {}
 
     def restore(self, round_number: int, updates: Iterable[on.UpdateMetadata]) -> tuple[str, ...]:
         """At a resume: folds what the spool holds of the open round's accepted ``updates``; returns when it is done.
@@ -77,7 +77,7 @@ class AggregationWorker:
         lost = []
         ordered = sorted(updates, key=lambda update: update.client)
         for update, folded in [
-            (update, self._thread.submit(self._restore, round_number, update)) for update in ordered
+            (update, self._executor.submit(self._restore, round_number, update)) for update in ordered
         ]:
             if not folded.result():
                 lost.append(update.client)
@@ -88,53 +88,53 @@ class AggregationWorker:
         try:
             content = self._spool.read(round_number, update.client)
             # What the edge sent had this digest; that of the file's own description is nobody's word.
-            checked = self.averaging.check(replace(content, digest=update.digest))
+            checked = self.averager.check(replace(content, digest=update.digest))
         except FileNotFoundError:
             return False
         except (SpoolFileDamaged, InvalidUpdate) as damage:
             LOG.warning("deleted the damaged update of edge %s from the spool: %s", update.client, damage)
-            self._spool.forget_one(round_number, update.client)
+            self._spool.delete(round_number, update.client)
             return False
-        self.averaging.fold(checked, update.examples)
+        self.averager.fold(checked, update.examples)
         return True
 
     def receive(self, offer: m.Offer, facts: on.UpdateMetadata, now: float) -> on.UpdateMetadata | None:
         """Takes an offered update in, chunk by chunk; its facts if all of it is here. Raises ``InvalidUpdate``."""
-        if self._at_work.get(facts.client) == facts.digest:
+        if self._in_progress.get(facts.client) == facts.digest:
             return None
         assert self._expected is not None, "a round is open"
         self._expected.check_description(offer.sections)  # before any room is made for it
         return self.uploads.begin(offer, facts, now)
 
-    def keep(self, update: on.UpdateMetadata, whole: m.Update | None) -> None:
+    def store(self, update: on.UpdateMetadata, whole: m.Update | None) -> None:
         """Checks an update's values and makes it safe; ``UpdateStored`` or ``UpdateInvalid`` comes of it."""
-        if update.client in self._at_work:
+        if update.client in self._in_progress:
             return  # the same again, or another one of its round: it will be sent again if it is wanted
-        self._at_work[update.client] = update.digest
+        self._in_progress[update.client] = update.digest
         if whole is None:
-            taken = self.uploads.take_out(update.client)
-            self._taken[update.client, update.digest] = taken
-            self._run(self._check, update, taken.content(), taken)
+            taken = self.uploads.pop_complete(update.client)
+            self._received[update.client, update.digest] = taken
+            self._submit(self._check, update, taken.content(), taken)
         else:
-            self._run(self._check, update, UpdateContent.of(whole), None)
+            self._submit(self._check, update, UpdateContent.of(whole), None)
 
     def _check(
         self, update: on.UpdateMetadata, content: UpdateContent, taken: ReceivedUpdate | None
     ) -> JobDone:
         try:
-            checked = self.averaging.check(content)
+            checked = self.averager.check(content)
             if taken is None:
                 self._spool.put(update.round, update.client, content)
             else:
-                taken.partial.keep()
+                taken.partial.finalize()
         except InvalidUpdate as error:
-            if error.reason == "wrong-digest" and taken is not None and taken.found:
+            if error.reason == "wrong-digest" and taken is not None and taken.resumed:
                 # That may be our file's fault, and the edge must not be put out of the round for it.
                 LOG.warning(
                     "the update of edge %s does not match its offer: requesting all of it again",
                     update.client,
                 )
-                return JobDone(checked=update, anew=True)
+                return JobDone(checked=update, resend=True)
             unusable = on.UpdateInvalid(
                 now=0.0,
                 client=update.client,
@@ -150,63 +150,63 @@ class AggregationWorker:
 
     def fold(self, update: on.UpdateMetadata) -> None:
         """Adds a kept update to the round's sum."""
-        self._run(self._fold, update, self._checked.pop(update.client))
+        self._submit(self._fold, update, self._checked.pop(update.client))
 
     def _fold(self, update: on.UpdateMetadata, checked: CheckedUpdate) -> JobDone:
-        self.averaging.fold(checked, update.examples)
+        self.averager.fold(checked, update.examples)
         return JobDone(folded=update)
 
     def average(self, effect: do.Average) -> None:
         """Makes the next version and writes it to disk; ``ModelCreated`` comes of it."""
-        self._run(self._average, effect)
+        self._submit(self._average, effect)
 
     def _average(self, effect: do.Average) -> JobDone:
-        made = self.averaging.average(effect.version)
+        made = self.averager.average(effect.version)
         return JobDone(
             on.ModelCreated(now=0.0, round=effect.round, digest=made.digest, manifest=made.manifest.digest)
         )
 
-    def under_way(self) -> frozenset[str]:
+    def in_progress(self) -> frozenset[str]:
         """Whose update is coming in, or is here and being checked."""
-        return frozenset((*self.uploads, *self._at_work))
+        return frozenset((*self.uploads, *self._in_progress))
 
     def begin_round(self, base: m.ModelReference | None, encoding: str) -> None:
-        self._expected = self.averaging.expected(base, encoding)
-        self._run(self.averaging.begin, base, self._expected)
+        self._expected = self.averager.expected(base, encoding)
+        self._submit(self.averager.begin_round, base, self._expected)
 
-    def settle(self, done: JobDone, now: float) -> None:
+    def release(self, done: JobDone, now: float) -> None:
         """After what came of ``done`` was handled: lets go of all that nobody will use any more."""
         if done.checked is not None:
-            del self._at_work[done.checked.client]
+            del self._in_progress[done.checked.client]
             if self._checked.pop(done.checked.client, None) is None and isinstance(
                 done.event, on.UpdateStored
             ):
                 return  # its fold was asked for
-            if done.anew:
-                self.uploads.take_anew(self._taken.pop((done.checked.client, done.checked.digest)), now)
+            if done.resend:
+                self.uploads.restart(self._received.pop((done.checked.client, done.checked.digest)), now)
                 return
-            self._let_go(done.checked, now, drop=True)
+            self._release_update(done.checked, now, drop=True)
         if done.folded is not None:
-            self._let_go(done.folded, now, drop=False)
+            self._release_update(done.folded, now, drop=False)
 
-    def _let_go(self, update: on.UpdateMetadata, now: float, *, drop: bool) -> None:
-        taken = self._taken.pop((update.client, update.digest), None)
+    def _release_update(self, update: on.UpdateMetadata, now: float, *, drop: bool) -> None:
+        taken = self._received.pop((update.client, update.digest), None)
         if taken is not None:
-            self.uploads.put_away(taken, now, drop=drop)
+            self.uploads.release(taken, now, drop=drop)
 
     def close(self) -> None:
         """Waits for what is under way."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, work: Callable[..., JobDone | None], *arguments: Any) -> None:
+    def _submit(self, work: Callable[..., JobDone | None], *arguments: Any) -> None:
         held = list(arguments)
 
         def run() -> None:
             try:
                 done = work(*held)
             except DiskFull as full:
-                full.forget_frames()
-                done = JobDone(full=full, again=partial(self._run, work, *held))
+                full.clear_traceback()
+                done = JobDone(disk_full=full, retry=partial(self._submit, work, *held))
             except BaseException as error:
                 done = JobDone(error=error)
             # Before anybody hears of it: what they are views of may be closed then, and must have none.
@@ -214,4 +214,4 @@ class AggregationWorker:
             if done is not None:
                 self._post(done)
 
-        self._thread.submit(run)
+        self._executor.submit(run)

@@ -49,25 +49,25 @@ def run_aggregator(
     )
     trackers = tracking.trackers(launch.directory.path)
     aggregator = Aggregator(launch, broker, seals=seals, observer=display.observe, trackers=trackers)
-    display.follow(aggregator)
+    display.set_source(aggregator)
     _end_on_signals(aggregator)
 
     def finish(outcome: Outcome) -> None:
         display.stop()
         directory = launch.directory.path
         resume = summary.resume_command(click.get_current_context().command_path, outcome, directory, keys)
-        verdict = summary.outcome_line(outcome, display.waiting.refused)
+        verdict = summary.outcome_line(outcome, display.waiting_notices.refused_text)
         if quiet:
             click.echo(verdict if resume is None else f"{verdict}; resume with: {resume}")
             return
-        recent = aggregator.curves.recent()
-        if (earlier := aggregator.curves.count - len(recent)) > 0:
+        recent = aggregator.history.recent()
+        if (earlier := aggregator.history.round_count - len(recent)) > 0:
             click.echo(f"{earlier} earlier rounds: see {directory / run_directory.HISTORY_FILE}")
         if recent:
             wide = None if sys.stdout.isatty() else FULL_TABLE_WIDTH
             out = Console(file=sys.stdout, highlight=False, width=wide)
             out.print(table(recent.values(), narrow=out.width < FULL_TABLE_WIDTH))
-        if refused := aggregator.refusals.total:
+        if refused := aggregator.rejections.total:
             click.echo(summary.refused_line(refused))
         click.echo(verdict)
         for line in summary.written_files(directory):
@@ -88,7 +88,7 @@ def _end_on_signals(aggregator: Aggregator) -> None:
     def first(number: signal.Signals) -> None:
         if not aggregator.running:
             raise KeyboardInterrupt
-        aggregator.interrupt(f"interrupted by {number.name}")
+        aggregator.request_stop(f"interrupted by {number.name}")
 
     signals.end_on_signals(first)
 

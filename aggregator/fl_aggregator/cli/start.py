@@ -48,7 +48,7 @@ def start(
 
     start_logging(verbose, log_format, quiet=quiet)
     if resume is None:
-        reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
+        reach = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
         settings = parse_settings(**values, prefix=reach.prefix)
         seals = Unsealer(reach.kit, required=settings.require_sealed)
         launch = launches.new(settings, run_dir, init)
@@ -57,7 +57,7 @@ def start(
         launch = launches.resume(resume, simulated=False, require_sealed=values["require_sealed"])
         settings = launch.record.settings
         recorded = BrokerAddress.parse(launch.record.broker)
-        reach = broker.reach(roles=("aggregator",), mqtt_client_id=mqtt_client_id, otherwise=recorded)
+        reach = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id, otherwise=recorded)
         seals = Unsealer(reach.kit, required=settings.require_sealed)
         if reach.kit is not None and reach.prefix != settings.prefix:
             raise UserError(
@@ -74,7 +74,9 @@ def start(
     hint = f"watch it: {watch_command(reach, launch.record.prefix)}"
     with (
         closing(launch),
-        run_aggregator(launch, reach, tracking, log_format, quiet, broker.keys(), hint, seals) as (
+        run_aggregator(
+            launch, reach, tracking, log_format, quiet, broker.credential_arguments(), hint, seals
+        ) as (
             aggregator,
             finish,
         ),

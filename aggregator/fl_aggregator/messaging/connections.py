@@ -61,16 +61,16 @@ class Connections:
         self._scope = scope
         self._inbox = inbox
         self._session = ""
-        self._born = False
+        self._birth_published = False
         self._birth_is_due = False
-        self._listening = False
+        self._updates_subscribed = False
         self._control: Connection | None = None
         self._updates: Connection | None = None
         self._retained: dict[str, PayloadFactory] = {}
-        self._defended: dict[str, float] = {}
-        self._put_off: set[str] = set()
+        self._repaired_at: dict[str, float] = {}
+        self._pending_repairs: set[str] = set()
         self._signer = None if broker.kit is None else broker.kit.signer()
-        self._uncounted: set[str] = set()
+        self._uncounted_topics: set[str] = set()
         """Topics of what only watchers read."""
         self.bytes_up = 0
         self.bytes_down = 0
@@ -80,7 +80,7 @@ class Connections:
     def connect(self, timeout: float) -> None:
         """Connects for control at the first attempt; raises what ``Connection.wait_connected`` raises."""
         self._control = self._network.connect(
-            self._settings("control", self._new_will), self._putter("control")
+            self._settings("control", self._new_will), self._event_handler("control")
         )
         self._control.wait_connected(timeout, once=True)
 
@@ -89,7 +89,7 @@ class Connections:
 
         What becomes of it comes by the inbox: a broker that has just gone away holds nobody up.
         """
-        self._updates = self._network.connect(self._settings("updates", None), self._putter("updates"))
+        self._updates = self._network.connect(self._settings("updates", None), self._event_handler("updates"))
 
     def _settings(
         self, lane: ConnectionName, will: Callable[[], mqtt.Will] | None
@@ -97,7 +97,7 @@ class Connections:
         mqtt_client_id = self._broker.mqtt_client_id
         if mqtt_client_id is not None and lane == "updates":
             mqtt_client_id += "-updates"
-        return self._broker.connection(
+        return self._broker.connection_settings(
             will,
             mqtt_client_id=mqtt_client_id,
             maximum_packet_size=MAX_CONTROL_PACKET if lane == "control" else m.MAX_PACKET,
@@ -108,15 +108,15 @@ class Connections:
     def _new_will(self) -> mqtt.Will:
         """Each connection is a session of its own, so that an old will says nothing about a new one."""
         self._session = secrets.token_hex(8)
-        return mqtt.Will(*self._said(t.AggregatorTopic(), self._birth("offline")))
+        return mqtt.Will(*self._encode(t.AggregatorTopic(), self._presence_message("offline")))
 
-    def _putter(self, lane: ConnectionName) -> Callable[[mqtt.ConnectionEvent], None]:
+    def _event_handler(self, lane: ConnectionName) -> Callable[[mqtt.ConnectionEvent], None]:
         def put(event: mqtt.ConnectionEvent) -> None:
             self._inbox.put(lane, event)
 
         return put
 
-    def _birth(self, state: m.PresenceState) -> m.AggregatorPresence:
+    def _presence_message(self, state: m.PresenceState) -> m.AggregatorPresence:
         return m.AggregatorPresence(
             state=state, session=self._session, run=self._scope.run, epoch=self._scope.epoch
         )
@@ -132,48 +132,48 @@ class Connections:
         """Whether the control connection is there; may be asked for in any thread."""
         return self._control is not None and self._control.limits is not None
 
-    def watch_for_others(self) -> None:
+    def subscribe_for_occupancy(self) -> None:
         """Before anything is published: is another run online under this prefix?"""
         self._subscribe("control", [(self.topic(t.AggregatorTopic()), 1), (self.topic(t.StatusTopic()), 1)])
 
-    def take_over(self) -> None:
+    def begin_session(self) -> None:
         """On every connect of the control connection: listen, be born, and say again what is retained.
 
         Put off until the updates' connection is back, too: edges offer their updates again as soon as they are
         admitted, and what nobody listens to is lost until they repeat it.
         """
-        self._birth_is_due = self._updates is not None and not self._listening
+        self._birth_is_due = self._updates is not None and not self._updates_subscribed
         if self._birth_is_due:
             return
-        self._subscribe("control", self._from_edges(bulk=False))
+        self._subscribe("control", self._edge_filters(bulk=False))
         if self._control is not None:
             # Mosquitto 2.0 takes over nothing but the QoS from a second subscription to what is subscribed already.
             self._control.unsubscribe([self.topic(t.AggregatorTopic()), self.topic(t.StatusTopic())])
         # What others may write to the topics of our own is repaired.
         rest = [row for row in self._channels.rows if row.sender != "edge" and row.reads("aggregator")]
         self._subscribe("control", self._channels.filters(self._prefix, rest), foreign_only=True)
-        self._born = True
-        self.retain(t.AggregatorTopic(), self._birth("online"))
+        self._birth_published = True
+        self.retain(t.AggregatorTopic(), self._presence_message("online"))
         born = self.topic(t.AggregatorTopic())
         for topic, made in list(self._retained.items()):
             if topic != born:
                 self._publish(topic, made(), retain=True)
 
-    def take_updates(self) -> None:
+    def subscribe_to_updates(self) -> None:
         """On every connect of the updates' connection."""
-        self._listening = self._subscribe("updates", self._from_edges(bulk=True))
-        if self._listening and self._birth_is_due:
-            self.take_over()
+        self._updates_subscribed = self._subscribe("updates", self._edge_filters(bulk=True))
+        if self._updates_subscribed and self._birth_is_due:
+            self.begin_session()
 
-    def _from_edges(self, *, bulk: bool) -> list[tuple[str, int]]:
+    def _edge_filters(self, *, bulk: bool) -> list[tuple[str, int]]:
         rows = [row for row in self._channels.between("edge", "aggregator") if row.bulk is bulk]
         return self._channels.filters(self._prefix, rows)
 
-    def lose_updates(self) -> None:
+    def updates_connection_lost(self) -> None:
         """When the updates' connection is lost."""
-        self._listening = False
+        self._updates_subscribed = False
 
-    def defend(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> bool:
+    def repair_if_foreign(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> bool:
         """Somebody else has written to a topic of ours: what we retain there is said again, or it is cleared.
 
         A ghost of an earlier life that a broker revived, a mistake, or malice: edges that come now must not find it.
@@ -181,33 +181,35 @@ class Connections:
         """
         if not retained:
             return False
-        if payload == self._ours(topic):
+        if payload == self._own_payload(topic):
             return True
-        if len(self._defended) >= MAX_REPAIRED_TOPICS:
-            self._defended.clear()
-        if time.monotonic() - self._defended.get(topic, -math.inf) < REPAIR_INTERVAL:
-            self._put_off.add(topic)  # `mend` does it: else what came second would stay
+        if len(self._repaired_at) >= MAX_REPAIRED_TOPICS:
+            self._repaired_at.clear()
+        if time.monotonic() - self._repaired_at.get(topic, -math.inf) < REPAIR_INTERVAL:
+            self._pending_repairs.add(topic)  # `mend` does it: else what came second would stay
         else:
             self._repair(topic)
         return False
 
-    def mend(self) -> None:
+    def run_due_repairs(self) -> None:
         """To be called now and then: the repairs that were put off, since the topic had just had one."""
         now = time.monotonic()
         for topic in [
-            one for one in self._put_off if now - self._defended.get(one, -math.inf) >= REPAIR_INTERVAL
+            one
+            for one in self._pending_repairs
+            if now - self._repaired_at.get(one, -math.inf) >= REPAIR_INTERVAL
         ]:
             self._repair(topic)
 
     def _repair(self, topic: str) -> None:
-        self._put_off.discard(topic)
-        self._defended[topic] = time.monotonic()
-        ours = self._ours(topic)
+        self._pending_repairs.discard(topic)
+        self._repaired_at[topic] = time.monotonic()
+        ours = self._own_payload(topic)
         done = "replaced" if ours else "cleared"
         LOG.info("%s: %s a retained message left by an earlier run or another client", topic, done)
         self._publish(topic, ours, retain=True)
 
-    def _ours(self, topic: str) -> bytes:
+    def _own_payload(self, topic: str) -> bytes:
         made = self._retained.get(topic)
         return b"" if made is None else made()
 
@@ -228,43 +230,43 @@ class Connections:
 
     def send(self, topic: t.Topic, message: m.Message) -> None:
         """To whoever listens now."""
-        self._publish(*self._said(topic, message), retain=False)
+        self._publish(*self._encode(topic, message), retain=False)
 
     def retain(self, topic: t.Topic, message: m.Message, *, counted: bool = True) -> None:
         """To whoever listens, now or later, until it is cleared.
 
         ``counted``: whether it is part of what a round has cost; what only watchers read is not.
         """
-        text, payload = self._said(topic, message)
+        text, payload = self._encode(topic, message)
         if not counted:
-            self._uncounted.add(text)
+            self._uncounted_topics.add(text)
         self._retain(text, payload, lambda: payload)
 
-    def retain_made(self, topic: t.Topic, make: Callable[[], m.Message]) -> None:
+    def retain_large(self, topic: t.Topic, make: Callable[[], m.Message]) -> None:
         """The same for a large message, which is made again each time that it has to be said again."""
-        self._retain(*self._said(topic, make()), lambda: self._said(topic, make())[1])
+        self._retain(*self._encode(topic, make()), lambda: self._encode(topic, make())[1])
 
     def _retain(self, text: str, payload: bytes, made: PayloadFactory) -> None:
         self._retained[text] = made
         self._publish(text, payload, retain=True)
 
-    def _said(self, topic: t.Topic, message: m.Message) -> tuple[str, bytes]:
+    def _encode(self, topic: t.Topic, message: m.Message) -> tuple[str, bytes]:
         """Where it goes, and its payload: signed, if it is to be, and we have a kit."""
         text, payload = self.topic(topic), codec.encode(message, self._channels)
         if self._signer is not None and self._channels.of(topic).signed:
-            payload = self._signer.signed(text, payload)
+            payload = self._signer.sign(text, payload)
         return text, payload
 
     def clear(self, topic: t.Topic) -> None:
         text = self.topic(topic)
         if self._retained.pop(text, None) is not None:
             self._publish(text, b"", retain=True)
-            self._uncounted.discard(text)
+            self._uncounted_topics.discard(text)
 
     def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         if self._control is None:
             return
-        if topic not in self._uncounted:
+        if topic not in self._uncounted_topics:
             self.bytes_down += len(payload)
         deadline = time.monotonic() + PUBLISH_TIMEOUT
         while True:
@@ -289,8 +291,8 @@ class Connections:
 
     def close(self) -> None:
         """Says goodbye: offline, retained, so that no will is needed. Who was never born here says nothing."""
-        if self._born:
-            self._publish(*self._said(t.AggregatorTopic(), self._birth("offline")), retain=True)
+        if self._birth_published:
+            self._publish(*self._encode(t.AggregatorTopic(), self._presence_message("offline")), retain=True)
         for connection in (self._updates, self._control):
             if connection is not None:
                 connection.close(graceful=True)

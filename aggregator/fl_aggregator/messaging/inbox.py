@@ -76,14 +76,14 @@ class Inbox:
         max_update_bytes: int = MAX_UPDATE_BYTES,
     ) -> None:
         self._admit = admit
-        self._changed = threading.Condition()
+        self._condition = threading.Condition()
         self._control: deque[InboxItem] = deque()
         self._updates: deque[InboxItem] = deque()
         self._room = {
             "control": Capacity(max_control_bytes, max_waiting),
             "updates": Capacity(max_update_bytes),
         }
-        self._in_a_row = 0
+        self._control_burst = 0
         self._dropped = 0
 
     def put(self, lane: ConnectionName, event: mqtt.ConnectionEvent | StopRequest | JobDone) -> None:
@@ -91,7 +91,7 @@ class Inbox:
         item = self._admit(event) if isinstance(event, mqtt.Received) else event
         if item is None:
             return
-        with self._changed:
+        with self._condition:
             if isinstance(item, AdmittedMessage) and not self._room[lane].take(size_of(item)):
                 self._dropped += 1
                 return
@@ -101,29 +101,29 @@ class Inbox:
                 self._control.append(item)
             else:
                 self._updates.append(item)
-            self._changed.notify()
+            self._condition.notify()
 
     @property
-    def waiting(self) -> int:
+    def queued_items(self) -> int:
         """How many items wait in both lanes; may be asked for in any thread."""
         return len(self._control) + len(self._updates)
 
-    def take_dropped(self) -> int:
+    def pop_dropped(self) -> int:
         """How many messages found no room since this was asked before."""
-        with self._changed:
+        with self._condition:
             dropped, self._dropped = self._dropped, 0
             return dropped
 
     def get(self, timeout: float) -> tuple[ConnectionName, InboxItem] | None:
         """The next item and its lane, control first; ``None`` after ``timeout`` seconds without one."""
-        with self._changed:
+        with self._condition:
             if not self._control and not self._updates:
-                self._changed.wait(timeout)
+                self._condition.wait(timeout)
             urgent = bool(self._control) and isinstance(self._control[0], StopRequest)
-            if self._control and (urgent or not (self._updates and self._in_a_row >= MAX_CONTROL_BURST)):
-                self._in_a_row += 1
+            if self._control and (urgent or not (self._updates and self._control_burst >= MAX_CONTROL_BURST)):
+                self._control_burst += 1
                 return "control", self._taken("control", self._control.popleft())
-            self._in_a_row = 0
+            self._control_burst = 0
             if self._updates:
                 return "updates", self._taken("updates", self._updates.popleft())
             return None

@@ -34,12 +34,12 @@ class ModelPublisher:
     """Publishes through ``links``, and clears what is superseded."""
 
     def __init__(self, links: Connections, scope: EnvelopeSource, task: str, chunk_size: int) -> None:
-        self._links = links
+        self._connections = links
         self._scope = scope
         self._task = task
         self._chunk_size = chunk_size
         self._models: dict[str, pub.ModelPublication] = {}
-        self._work: Sequence[str] = ()
+        self._selected_clients: Sequence[str] = ()
 
     def publish(
         self,
@@ -54,14 +54,14 @@ class ModelPublisher:
         ``previous`` is the version before, which stays retained, as it is kept from now on.
         """
         scope = self._scope
-        publication = self._publication(model, self._fitting_chunk())
+        publication = self._publication(model, self._effective_chunk_size())
         self._models.pop(model.digest, None)
         self._models[model.digest] = publication
         if previous is not None and previous.digest in self._models:
             before = self._models[previous.digest]
             self._models[previous.digest] = self._publication(previous, before.chunk_size)
         for topic in publication.topics():
-            self._links.retain_made(topic, self._maker(model.digest, topic))
+            self._connections.retain_large(topic, self._message_factory(model.digest, topic))
         announcement = m.ModelAnnouncement(
             **scope.envelope(),
             task=self._task,
@@ -72,16 +72,16 @@ class ModelPublisher:
             size=publication.size,
             evaluate=evaluate,
         )
-        self._links.retain(t.ModelTopic(), announcement)
+        self._connections.retain(t.ModelTopic(), announcement)
         for digest in list(self._models)[:-MODELS_RETAINED]:
             for topic in self._models.pop(digest).topics():
-                self._links.clear(topic)
+                self._connections.clear(topic)
 
     def _publication(self, model: Model, chunk_size: int) -> pub.ModelPublication:
         weights = sections.ModelSection(sections.WEIGHTS, model.manifest, model.data)
         return pub.model_publication([weights], chunk_size, model.digest)
 
-    def _maker(self, digest: str, topic: t.ManifestTopic | t.ChunkTopic) -> Callable[[], m.Message]:
+    def _message_factory(self, digest: str, topic: t.ManifestTopic | t.ChunkTopic) -> Callable[[], m.Message]:
         envelope = self._scope.envelope()  # once: said again, it is the same message
 
         def make() -> m.Message:
@@ -92,27 +92,28 @@ class ModelPublisher:
 
         return make
 
-    def _fitting_chunk(self) -> int:
+    def _effective_chunk_size(self) -> int:
         """As large as wanted, and as the broker takes with all that stands around it."""
         return max(
-            MIN_MODEL_CHUNK, min(self._chunk_size, self._links.maximum_packet_size - MODEL_CHUNK_OVERHEAD)
+            MIN_MODEL_CHUNK,
+            min(self._chunk_size, self._connections.maximum_packet_size - MODEL_CHUNK_OVERHEAD),
         )
 
     def announce(self, selected: m.Selected, cohort: Sequence[str]) -> None:
         """Opens a round, or calls more edges into it. A large cohort is told edge by edge."""
-        self._links.retain(t.SelectedTopic(selected.round), selected)
+        self._connections.retain(t.SelectedTopic(selected.round), selected)
         if selected.cohort is None:
-            for client in cohort[len(self._work) :]:
-                self._links.retain(t.WorkTopic(client), selected)
-            self._work = cohort
+            for client in cohort[len(self._selected_clients) :]:
+                self._connections.retain(t.WorkTopic(client), selected)
+            self._selected_clients = cohort
 
     def withdraw(self, round_number: int) -> None:
         """Clears what is retained of a round that has ended."""
-        self._links.clear(t.SelectedTopic(round_number))
-        self._links.clear(t.MissingTopic(round_number))
-        for client in self._work:
-            self._links.clear(t.WorkTopic(client))
-        self._work = ()
+        self._connections.clear(t.SelectedTopic(round_number))
+        self._connections.clear(t.MissingTopic(round_number))
+        for client in self._selected_clients:
+            self._connections.clear(t.WorkTopic(client))
+        self._selected_clients = ()
 
 
 STATUS_INTERVAL: Final = 5.0
@@ -125,66 +126,68 @@ class StatusPublisher:
     """Counts the bytes of each round too, as they are part of its result."""
 
     def __init__(self, links: Connections, scope: EnvelopeSource, for_watchers: ObserverFeed) -> None:
-        self._links = links
-        self._for_watchers = for_watchers
+        self._connections = links
+        self._observer_feed = for_watchers
         self._scope = scope
-        self._at = time.monotonic() - STATUS_INTERVAL
-        self._of: Run | None = None
+        self._published_at = time.monotonic() - STATUS_INTERVAL
+        self._published_state: Run | None = None
         self._paused: str | None = None
-        self._before: dict[int, tuple[int, int]] = {}
-        self._bytes: dict[int, tuple[int, int]] = {}
-        self._results: deque[int] = deque()
+        self._bytes_at_start: dict[int, tuple[int, int]] = {}
+        self._round_bytes: dict[int, tuple[int, int]] = {}
+        self._retained_results: deque[int] = deque()
 
-    def status(
+    def publish_status(
         self, state: Run, now: float, paused: str | None, refusals: Rejections, *, force: bool = False
     ) -> None:
         """On change, but at most twice a second, and every 5 s. ``now``: run time; ``paused``: why it stands still."""
-        self._for_watchers.look(state, force=force)
-        changed = state is not self._of
-        since = time.monotonic() - self._at  # and not run time, which may stand still
+        self._observer_feed.publish_due(state, force=force)
+        changed = state is not self._published_state
+        since = time.monotonic() - self._published_at  # and not run time, which may stand still
         if (
             not force
             and paused == self._paused
             and since < (MIN_STATUS_INTERVAL if changed else STATUS_INTERVAL)
         ):
             return
-        self._at, self._of, self._paused = time.monotonic(), state, paused
-        worst = refusals.worst(m.MAX_REFUSED_NAMED)
-        self._links.retain(t.StatusTopic(), status.status_message(state, self._scope, now, paused, worst))
+        self._published_at, self._published_state, self._paused = time.monotonic(), state, paused
+        worst = refusals.most_rejected(m.MAX_REFUSED_NAMED)
+        self._connections.retain(
+            t.StatusTopic(), status.status_message(state, self._scope, now, paused, worst)
+        )
         missing = status.missing_message(state, self._scope, now)
         if missing is not None:
-            self._links.retain(t.MissingTopic(missing.round), missing)
+            self._connections.retain(t.MissingTopic(missing.round), missing)
 
     def begin_round(self, number: int) -> bool:
         """Its bytes count from here; False if they do already."""
-        if number in self._before:
+        if number in self._bytes_at_start:
             return False
-        self._before = {number: (self._links.bytes_up, self._links.bytes_down)}
+        self._bytes_at_start = {number: (self._connections.bytes_up, self._connections.bytes_down)}
         return True
 
-    def result(self, summary: Summary) -> None:
+    def publish_result(self, summary: Summary) -> None:
         """Retained; the oldest is cleared."""
         number = summary.round
-        if number not in self._bytes:
-            self._bytes[number] = self._counted(number)
-        record = RoundRecord.of(summary, *self._bytes[number])
-        self._for_watchers.ended(summary, record)
-        self._links.retain(t.ResultTopic(number), record.result(self._scope.envelope()))
-        if number not in self._results:
-            self._results.append(number)
-            if len(self._results) > RESULTS_RETAINED:
-                self._links.clear(t.ResultTopic(self._results.popleft()))
+        if number not in self._round_bytes:
+            self._round_bytes[number] = self._bytes_since_start(number)
+        record = RoundRecord.of(summary, *self._round_bytes[number])
+        self._observer_feed.round_ended(summary, record)
+        self._connections.retain(t.ResultTopic(number), record.result_message(self._scope.envelope()))
+        if number not in self._retained_results:
+            self._retained_results.append(number)
+            if len(self._retained_results) > RESULTS_RETAINED:
+                self._connections.clear(t.ResultTopic(self._retained_results.popleft()))
 
-    def _counted(self, number: int) -> tuple[int, int]:
-        before = self._before.get(number)
+    def _bytes_since_start(self, number: int) -> tuple[int, int]:
+        before = self._bytes_at_start.get(number)
         if before is None:
             # It ended in an earlier start of the aggregator, and may not be in the history yet.
-            return self._for_watchers.bytes_of(number) or (0, 0)
-        return self._links.bytes_up - before[0], self._links.bytes_down - before[1]
+            return self._observer_feed.bytes_of(number) or (0, 0)
+        return self._connections.bytes_up - before[0], self._connections.bytes_down - before[1]
 
-    def bytes_of(self, number: int) -> tuple[int, int]:
+    def pop_round_bytes(self, number: int) -> tuple[int, int]:
         """Up and down, of a round that has its result; asked once."""
-        return self._bytes.pop(number, (0, 0))
+        return self._round_bytes.pop(number, (0, 0))
 
 
 RESULTS_RETAINED: Final = 8

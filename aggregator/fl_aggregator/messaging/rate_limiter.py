@@ -26,8 +26,8 @@ class Throttled:
 
     client: str | None
     exceeded: LimitExceeded
-    times: int
-    tell: bool
+    count: int
+    notify: bool
 
 
 class RateLimiter:
@@ -53,12 +53,12 @@ class RateLimiter:
         self._clock = clock
         self._lock = threading.Lock()
         self._limits = RateLimits(clients, known_at_most, clock())
-        self._turned_away: Counter[tuple[str | None, LimitExceeded]] = Counter()
+        self._throttled: Counter[tuple[str | None, LimitExceeded]] = Counter()
 
     def admit(self, received: mqtt.Received) -> AdmittedMessage | None:
         """A message with its parsed topic; null if it is not to be read. For the network's thread."""
         arrival = AdmittedMessage(self._channels.parse(self._prefix, received.topic), received)
-        found = self._account(arrival.topic)
+        found = self._limit_key(arrival.topic)
         if found is None:
             return arrival
         client, kind = found
@@ -69,10 +69,10 @@ class RateLimiter:
             exceeded = self._limits.charge(client, kind, len(received.payload), self._clock())
             if exceeded is None:
                 return arrival
-            self._turned_away[client, exceeded] += 1
+            self._throttled[client, exceeded] += 1
             return None
 
-    def _account(self, topic: t.Topic | None) -> tuple[str | None, Limit] | None:
+    def _limit_key(self, topic: t.Topic | None) -> tuple[str | None, Limit] | None:
         """The client (null if unknown) and kind under which a message is limited; null if it is not.
 
         Clients of the roster are known, and those whose partition follows from their name: their number is bounded.
@@ -91,24 +91,24 @@ class RateLimiter:
 
     def give_back(self, arrival: AdmittedMessage) -> None:
         """It was asked for, and costs its sender nothing."""
-        found = self._account(arrival.topic)
+        found = self._limit_key(arrival.topic)
         if found is not None:
             with self._lock:
                 self._limits.give_back(found[0], len(arrival.received.payload))
 
-    def fill(self, clients: Iterable[str]) -> None:
+    def refill(self, clients: Iterable[str]) -> None:
         """These are asked to speak."""
         with self._lock:
-            self._limits.fill(clients)
+            self._limits.refill(clients)
 
-    def take_turned_away(self) -> list[Throttled]:
+    def pop_throttled(self) -> list[Throttled]:
         """What was turned away since this was asked before."""
         now = self._clock()
         with self._lock:
-            found, self._turned_away = self._turned_away, Counter()
+            found, self._throttled = self._throttled, Counter()
             return [
                 Throttled(
-                    client, exceeded, times, client is not None and self._limits.is_to_be_told(client, now)
+                    client, exceeded, times, client is not None and self._limits.should_notify(client, now)
                 )
                 for (client, exceeded), times in found.items()
             ]

@@ -62,16 +62,16 @@ class ClientLimits:
         self._presences = TokenBucket(rates.presences, now)
         self._telling = Interval(LIMIT_NOTICE_INTERVAL)
 
-    def take(self, kind: Limit, size: int, now: float) -> LimitExceeded | None:
+    def charge(self, kind: Limit, size: int, now: float) -> LimitExceeded | None:
         """One message of ``size`` bytes."""
-        counted, reason = self._counted(kind)
+        counted, reason = self._bucket_of(kind)
         if not counted.take(1, now):
             return LimitExceeded(reason, counted.rate)
         if not self._bytes.take(size, now):
             return LimitExceeded("too-many-bytes", self._bytes.rate)
         return None
 
-    def _counted(self, kind: Limit) -> tuple[TokenBucket, LimitReason]:
+    def _bucket_of(self, kind: Limit) -> tuple[TokenBucket, LimitReason]:
         match kind:
             case "registration":
                 return self._registrations, "too-many-registrations"
@@ -86,11 +86,11 @@ class ClientLimits:
         self._messages.give_back(1)
         self._bytes.give_back(size)
 
-    def fill(self) -> None:
-        self._messages.fill()
-        self._bytes.fill()
+    def refill(self) -> None:
+        self._messages.refill()
+        self._bytes.refill()
 
-    def is_to_be_told(self, now: float) -> bool:
+    def should_notify(self, now: float) -> bool:
         """True once in a while, and then it counts as told."""
         return self._telling.is_due(now)
 
@@ -104,9 +104,7 @@ class LimitExceeded:
 
     def __str__(self) -> str:
         what = self.reason.removeprefix("too-many-")
-        return (
-            f"{what}: expected at most {self.rate.each:.15g} per second, and {self.rate.burst:.15g} at once"
-        )
+        return f"{what}: expected at most {self.rate.per_second:.15g} per second, and {self.rate.burst:.15g} at once"
 
 
 class RateLimits:
@@ -117,8 +115,8 @@ class RateLimits:
 
     def __init__(self, clients: int, known_at_most: int, now: float) -> None:
         most = known_at_most + clients
-        self._accounts: RecentlyUsed[str, ClientLimits] = RecentlyUsed(most)
-        self._strangers = ClientLimits(
+        self._client_limits: RecentlyUsed[str, ClientLimits] = RecentlyUsed(most)
+        self._unknown_clients = ClientLimits(
             Rates(
                 messages=UNKNOWN_MESSAGE_RATE,
                 bytes=UNKNOWN_BYTE_RATE,
@@ -131,29 +129,29 @@ class RateLimits:
 
     def __len__(self) -> int:
         """Accounts that are kept."""
-        return len(self._accounts)
+        return len(self._client_limits)
 
     def charge(self, client: str | None, kind: Limit, size: int, now: float) -> LimitExceeded | None:
         """One message of ``size`` bytes by ``client`` (null: by anybody who is not known); null if it may say it."""
-        account = self._strangers if client is None else self._of(client, now)
-        return account.take(kind, size, now)
+        account = self._unknown_clients if client is None else self._limits_of(client, now)
+        return account.charge(kind, size, now)
 
     def give_back(self, client: str | None, size: int) -> None:
         """A message of ``size`` bytes that was charged was asked for."""
-        account = self._strangers if client is None else self._accounts.get(client)
+        account = self._unknown_clients if client is None else self._client_limits.get(client)
         if account is not None:
             account.give_back(size)
 
-    def fill(self, clients: Iterable[str]) -> None:
+    def refill(self, clients: Iterable[str]) -> None:
         """These are asked to speak: what they said before does not count any more."""
         for client in clients:
-            account = self._accounts.get(client)
+            account = self._client_limits.get(client)
             if account is not None:
-                account.fill()
+                account.refill()
 
-    def is_to_be_told(self, client: str, now: float) -> bool:
+    def should_notify(self, client: str, now: float) -> bool:
         """Whether a client that exceeds its limits is told of it now: once in ``LIMIT_NOTICE_INTERVAL`` seconds."""
-        return self._of(client, now).is_to_be_told(now)
+        return self._limits_of(client, now).should_notify(now)
 
-    def _of(self, client: str, now: float) -> ClientLimits:
-        return self._accounts.use(client, lambda: ClientLimits(CLIENT_RATES, now))
+    def _limits_of(self, client: str, now: float) -> ClientLimits:
+        return self._client_limits.use(client, lambda: ClientLimits(CLIENT_RATES, now))

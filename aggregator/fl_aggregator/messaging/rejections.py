@@ -38,10 +38,10 @@ class Rejections:
     def __init__(self) -> None:
         self._total: Counter[tuple[str, str]] = Counter()
         self._by_reason: Counter[str] = Counter()
-        self._named: set[str] = set()
-        self._before: Counter[tuple[str, str]] = Counter()
-        self._of_round: dict[int, RejectionCounts] = {}
-        self._closed = 0
+        self._named_clients: set[str] = set()
+        self._total_at_round_start: Counter[tuple[str, str]] = Counter()
+        self._by_round: dict[int, RejectionCounts] = {}
+        self._last_closed_round = 0
 
     def count(self, client: str | None, reason: str, detail: str, times: int = 1) -> None:
         """``client``: as the roster has it, or null. ``detail`` names the field, its value, what was expected."""
@@ -63,24 +63,24 @@ class Rejections:
     def _label(self, client: str | None) -> str:
         if client is None:
             return UNKNOWN
-        if client not in self._named:
-            if len(self._named) >= MAX_COUNTED_EDGES:
+        if client not in self._named_clients:
+            if len(self._named_clients) >= MAX_COUNTED_EDGES:
                 return OTHERS
-            self._named.add(client)
+            self._named_clients.add(client)
         return client
 
     def close_round(self, number: int) -> None:
         """Round ``number`` has ended; what was counted since the one before it is its own. Twice is once."""
-        if number > self._closed:
-            self._closed = number
-            self._of_round[number] = _by_client(self._total - self._before)
-            self._before = self._total.copy()
+        if number > self._last_closed_round:
+            self._last_closed_round = number
+            self._by_round[number] = _by_client(self._total - self._total_at_round_start)
+            self._total_at_round_start = self._total.copy()
 
-    def take_round(self, number: int) -> RejectionCounts:
+    def pop_round(self, number: int) -> RejectionCounts:
         """What was refused in a round that has ended; it is forgotten here."""
-        return self._of_round.pop(number, {})
+        return self._by_round.pop(number, {})
 
-    def worst(self, most: int) -> dict[str, int]:
+    def most_rejected(self, most: int) -> dict[str, int]:
         """Of whom most was refused that is somebody's mistake, or worse: at most so many, those with the most first."""
         sums: Counter[str] = Counter()
         for (who, reason), times in self._total.items():

@@ -33,7 +33,7 @@ class Inbound:
 
     event: on.Event | None = None
     chunk: m.UpdateChunk | None = None
-    answer: do.SendReply | None = None
+    reply: do.SendReply | None = None
 
 
 EMPTY_INBOUND: Final = Inbound()
@@ -50,11 +50,11 @@ class Router:
         scope: EnvelopeSource,
         channels: Channels = CHANNELS,
     ) -> None:
-        self._links = links
+        self._connections = links
         self._channels = channels
-        self._refusals = refusals
-        self._unheard_of = TokenBucket(UNKNOWN_LOSS_RATE, time.monotonic())
-        self._seals = seals
+        self._rejections = refusals
+        self._unknown_losses = TokenBucket(UNKNOWN_LOSS_RATE, time.monotonic())
+        self._unsealer = seals
         self._scope = scope
 
     def read(self, arrival: AdmittedMessage, state: Run, now: float) -> Inbound:
@@ -65,7 +65,9 @@ class Router:
             return self.drop(state, None, "unknown-topic", detail)
         channel = self._channels.of(topic)
         if channel.sender == "aggregator":
-            if not self._links.defend(received.topic, received.payload, retained=received.retain):
+            if not self._connections.repair_if_foreign(
+                received.topic, received.payload, retained=received.retain
+            ):
                 detail = f"topic: {received.topic}: only the aggregator may publish there"
                 self.drop(state, None, "foreign", detail)
             return EMPTY_INBOUND
@@ -73,36 +75,36 @@ class Router:
             return EMPTY_INBOUND
         if received.retain and not channel.retained:
             # Only presence is retained by others than us: this is somebody's mistake, or of another life.
-            self._links.clear_foreign(received.topic)
+            self._connections.clear_foreign(received.topic)
             detail = f"topic: {received.topic}: only presence may be retained"
             return self.drop(state, None, "retained", detail)
         payload = received.payload
         try:
-            payload = self._seals.opened(topic, received.topic, payload)
+            payload = self._unsealer.unseal(topic, received.topic, payload)
             message = codec.decode(topic, payload, self._channels)
             event = translate.event_from(topic, message, self._scope, now, len(payload))
         except codec.DecodeError as error:
-            return self._unreadable(topic, payload, error, state, now)
+            return self._handle_undecodable(topic, payload, error, state, now)
         except MessageRejected as error:
             return self.drop(state, error.client, error.reason, str(error))
         strange = isinstance(event, on.EdgeLost) and event.client not in state.roster
-        if strange and not self._unheard_of.take(1, time.monotonic()):
-            most = f"{UNKNOWN_LOSS_RATE.each:g} per second"
+        if strange and not self._unknown_losses.take(1, time.monotonic()):
+            most = f"{UNKNOWN_LOSS_RATE.per_second:g} per second"
             detail = f"presences: expected at most {most} from unknown clients that go offline"
             return self.drop(state, None, "too-many-presences", detail)
         return Inbound(event, message if isinstance(message, m.UpdateChunk) else None)
 
-    def turned_away(self, found: Throttled, state: Run) -> None:
+    def record_throttled(self, found: Throttled, state: Run) -> None:
         """What the gate has kept out is counted, and its sender is told of it once in a while."""
         reason, detail = found.exceeded.reason, str(found.exceeded)
         known = None if found.client is None else state.roster.get(found.client)
-        self._refusals.count(None if known is None else found.client, reason, detail, found.times)
-        if found.tell and found.client is not None and known is not None:
+        self._rejections.count(None if known is None else found.client, reason, detail, found.count)
+        if found.notify and found.client is not None and known is not None:
             head = self._scope.envelope()
             said = m.Limited(**head, client=found.client, session=known.session, reason=reason, detail=detail)
-            self._links.send(t.RepliesTopic(found.client), said)
+            self._connections.send(t.RepliesTopic(found.client), said)
 
-    def _unreadable(
+    def _handle_undecodable(
         self, topic: t.Topic, payload: bytes | memoryview, error: codec.DecodeError, state: Run, now: float
     ) -> Inbound:
         """Answered where it says whose it is, and that is so; else nothing says that an edge wrote it.
@@ -123,10 +125,10 @@ class Router:
             known = state.roster.get(client)
             if session and (known is None or known.session != session):
                 detail = f"{error}: this aggregator uses protocol version {m.PROTOCOL_VERSION}"
-                return Inbound(answer=do.SendReply(client, session, do.Refuse("wrong-version", detail)))
+                return Inbound(reply=do.SendReply(client, session, do.Refuse("wrong-version", detail)))
         return self.drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
 
     def drop(self, state: Run, client: str | None, reason: str, detail: str) -> Inbound:
         """Counts what goes no further; ``detail`` names the field, the value and what was expected."""
-        self._refusals.count(client if client in state.roster else None, reason, detail)
+        self._rejections.count(client if client in state.roster else None, reason, detail)
         return EMPTY_INBOUND

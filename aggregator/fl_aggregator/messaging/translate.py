@@ -148,8 +148,8 @@ def reply_message(effect: do.SendReply, settings: Settings, scope: EnvelopeSourc
     """The answer on ``fl/replies/<client>``."""
     head = _ReplyEnvelope(**scope.envelope(), client=effect.client, session=effect.session)
     match effect.body:
-        case do.Admit(part=part, held=held, examples=examples):
-            partition = None if part is None else settings.part(part)
+        case do.Admit(partition=part, stored_round=held, examples=examples):
+            partition = None if part is None else settings.partition_at(part)
             return m.Admitted(**head, task=settings.task, partition=partition, examples=examples, held=held)
         case do.Refuse(reason=reason, detail=detail):
             return m.Refused(**head, reason=reason, detail=detail[:1000])
@@ -172,8 +172,8 @@ def selected_message(
         task=settings.task,
         cohort=effect.cohort if len(effect.cohort) <= m.MAX_CLIENTS_NAMED else None,
         seconds_left=max(0.0, effect.deadline - now),
-        training=settings.training(version),
-        fold=settings.fold,
+        training=settings.training_settings(version),
+        fold=settings.fold_settings,
         encoding=effect.encoding,
         base=effect.base,
         inline_limit=_inline_limit(len(effect.cohort), largest),

@@ -27,7 +27,7 @@ class Unsealer:
         self._channels = channels
         self._opener = None if kit is None else kit.opener()
 
-    def opened(self, topic: t.Topic, text: str, payload: bytes | memoryview) -> bytes | memoryview:
+    def unseal(self, topic: t.Topic, text: str, payload: bytes | memoryview) -> bytes | memoryview:
         """What a payload on ``topic``, which ``text`` spells, has to say. Raises ``MessageRejected``."""
         channel = self._channels.of(topic)
         account = t.OPERATOR if channel.sender == "operator" else getattr(topic, "client", None)

@@ -38,63 +38,65 @@ class ObserverFeed:
         started: str,
         uploading: Callable[[], Collection[str]],
     ) -> None:
-        self._links = links
+        self._connections = links
         self._scope = scope
         self._started = started
         self._uploading = uploading
-        self._newest: dict[str, edge_states.LatestUpdate] = {}
-        self.curves = history.RoundHistory()
+        self._latest_updates: dict[str, edge_states.LatestUpdate] = {}
+        self.history = history.RoundHistory()
         self._history_is_due = True
-        self._history_at = self._open_at = self._closed_at = self._looked_at = -1e9
-        self._of: tuple[Run | None, Collection[str]] = (None, ())
-        self._closed: Summary | None = None
+        self._history_at = self._edges_published_at = self._closed_published_at = self._checked_at = -1e9
+        self._published: tuple[Run | None, Collection[str]] = (None, ())
+        self._last_summary: Summary | None = None
         self._closed_is_due = False
-        self._retained: set[int] = set()
+        self._retained_rounds: set[int] = set()
 
     # --- what is to be told -------------------------------------------------------------------------------
 
     def restore(self, rounds: Iterable[RoundRecord], updates: Iterable[UpdateMetadata]) -> None:
         """What earlier starts of the aggregator had to tell."""
         for record in rounds:
-            self.curves.add(record)
+            self.history.add(record)
         for update in updates:
-            self.took(update)
+            self.update_accepted(update)
 
-    def took(self, update: UpdateMetadata) -> None:
+    def update_accepted(self, update: UpdateMetadata) -> None:
         """An update was accepted."""
-        self._newest[update.client] = edge_states.LatestUpdate.of(update)
+        self._latest_updates[update.client] = edge_states.LatestUpdate.of(update)
 
-    def ended(self, summary: Summary, record: RoundRecord) -> None:
+    def round_ended(self, summary: Summary, record: RoundRecord) -> None:
         """A round has ended, or was evaluated after its end."""
         if summary.round > 0:  # round 0 makes the first weights, and has no line in the history either
-            self.curves.add(record)
+            self.history.add(record)
             self._history_is_due = True
-        if self._closed is None or self._closed.round <= summary.round:
-            self._closed_is_due |= self._closed is None or self._closed.round != summary.round
-            self._closed = summary
+        if self._last_summary is None or self._last_summary.round <= summary.round:
+            self._closed_is_due |= self._last_summary is None or self._last_summary.round != summary.round
+            self._last_summary = summary
 
     def bytes_of(self, number: int) -> tuple[int, int] | None:
         """Up and down, of a round that ended in an earlier start of the aggregator."""
-        known = self.curves.recent().get(number)
+        known = self.history.recent().get(number)
         return None if known is None else (known.bytes.up, known.bytes.down)
 
     # --- telling it ---------------------------------------------------------------------------------------
 
-    def look(self, state: Run, *, force: bool = False) -> None:
+    def publish_due(self, state: Run, *, force: bool = False) -> None:
         """Publishes what has changed, if it is time for it; ``force``: it is."""
         now = time.monotonic()
         if self._history_is_due and (force or now - self._history_at >= MIN_HISTORY_INTERVAL):
             self._history_at, self._history_is_due = now, False
             self._publish_history(state)
         pause = MIN_EDGES_INTERVAL + len(state.roster.clients) / EDGES_PER_SECOND
-        if self._closed_is_due and (force or now - self._closed_at >= pause):
-            self._closed_at, self._closed_is_due = now, False
+        if self._closed_is_due and (force or now - self._closed_published_at >= pause):
+            self._closed_published_at, self._closed_is_due = now, False
             self._publish_closed(state)
-        if force or (now - self._open_at >= pause and now - self._looked_at >= MIN_EDGES_INTERVAL / 4):
-            self._looked_at = now
+        if force or (
+            now - self._edges_published_at >= pause and now - self._checked_at >= MIN_EDGES_INTERVAL / 4
+        ):
+            self._checked_at = now
             uploading = self._uploading()
-            if force or self._of[0] is not state or self._of[1] != uploading:
-                self._of, self._open_at = (state, uploading), now
+            if force or self._published[0] is not state or self._published[1] != uploading:
+                self._published, self._edges_published_at = (state, uploading), now
                 self._publish_edges(state, uploading)
 
     def _publish_history(self, state: Run) -> None:
@@ -104,9 +106,9 @@ class ObserverFeed:
             task=settings.task,
             rounds=settings.rounds,
             started=self._started,
-            columns=columns_of(self.curves.rows()),
+            columns=columns_of(self.history.rows()),
         )
-        self._links.retain(t.HistoryTopic(), message, counted=False)
+        self._connections.retain(t.HistoryTopic(), message, counted=False)
 
     def _publish_edges(self, state: Run, uploading: Collection[str]) -> None:
         number = getattr(state.phase, "round", None)
@@ -116,18 +118,20 @@ class ObserverFeed:
         if number is None or isinstance(state.phase, Evaluating):  # no other round is to be opened
             self._publish_closed(state)
             return
-        self._publish(state, number, edge_states.open_round_views(state, uploading, self._newest))
+        self._publish(state, number, edge_states.open_round_views(state, uploading, self._latest_updates))
 
     def _publish_closed(self, state: Run) -> None:
-        closed = self._closed
+        closed = self._last_summary
         if closed is None:
-            self._publish(state, 0, edge_states.open_round_views(state, (), self._newest))
+            self._publish(state, 0, edge_states.open_round_views(state, (), self._latest_updates))
         else:
-            self._publish(state, closed.round, edge_states.closed_round_views(state, closed, self._newest))
+            self._publish(
+                state, closed.round, edge_states.closed_round_views(state, closed, self._latest_updates)
+            )
 
     def _publish(self, state: Run, number: int, edges: dict[str, m.EdgeView]) -> None:
         envelope, phase = self._scope.envelope(), state.phase.name
-        limit = min(MAX_NAMES, self._links.maximum_packet_size) - EDGES_OVERHEAD
+        limit = min(MAX_NAMES, self._connections.maximum_packet_size) - EDGES_OVERHEAD
 
         def made(some: dict[str, m.EdgeView]) -> m.Edges:
             return m.Edges(**envelope, round=number, phase=phase, edges=some, left_out=len(edges) - len(some))
@@ -135,9 +139,9 @@ class ObserverFeed:
         message = made(edges)
         while message.edges and (size := len(codec.encode(message))) > limit:
             message = made(edge_states.select_views(edges, int(0.9 * len(message.edges) * limit / size)))
-        self._links.retain(t.EdgesTopic(number), message, counted=False)
-        self._retained.add(number)
-        kept = {number, -1 if self._closed is None else self._closed.round}
-        for old in self._retained - kept:
-            self._links.clear(t.EdgesTopic(old))
-        self._retained &= kept
+        self._connections.retain(t.EdgesTopic(number), message, counted=False)
+        self._retained_rounds.add(number)
+        kept = {number, -1 if self._last_summary is None else self._last_summary.round}
+        for old in self._retained_rounds - kept:
+            self._connections.clear(t.EdgesTopic(old))
+        self._retained_rounds &= kept

@@ -39,14 +39,16 @@ def collect(state: Run, phase: Collecting, now: float) -> Transition:
     out_of_time = now >= phase.deadline
     if out_of_time and phase.base is None:
         # First weights: whoever was asked has had its time, and the next one is asked.
-        phase = replace(phase, out={**phase.out, **dict.fromkeys(phase.awaited, deadline_reason(phase, now))})
+        phase = replace(
+            phase, dropped={**phase.dropped, **dict.fromkeys(phase.awaited, deadline_reason(phase, now))}
+        )
     grace = state.settings.grace
-    gone = frozenset(n for n in phase.awaited if state.roster.absent(n, now, grace))
+    gone = frozenset(n for n in phase.awaited if state.roster.is_absent(n, now, grace))
     at_work = len(phase.updates) + len(phase.awaited) - len(gone)
     called: tuple[str, ...] = ()
-    if at_work < phase.width and (not out_of_time or phase.base is None):
+    if at_work < phase.selection_size and (not out_of_time or phase.base is None):
         eligible = frozenset(state.roster.eligible(state.manifest))
-        called = tuple(n for n in phase.substitutes if n in eligible)[: phase.width - at_work]
+        called = tuple(n for n in phase.substitutes if n in eligible)[: phase.selection_size - at_work]
     if called:
         phase = replace(
             phase,
@@ -77,7 +79,7 @@ def average_of(phase: Collecting) -> do.Average:
 
 def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transition:
     summary = summary_of(state, phase, now, now, reason=reason)
-    abandoned = state.abandoned_in_a_row + 1
+    abandoned = state.consecutive_abandoned + 1
     # Doubling from a second on; whoever blinked has time to come back.
     pause = backoff(abandoned - 1, first=1.0, most=30.0)
     following = Selecting(
@@ -86,9 +88,11 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
     state = replace(
         state,
         phase=following,
-        abandoned_in_a_row=abandoned,
-        closed=updates.append_closed_round(state.closed, phase),
-        unsettled=state.unsettled if phase.base is None else (*state.unsettled, summary),
+        consecutive_abandoned=abandoned,
+        closed_rounds=updates.append_closed_round(state.closed_rounds, phase),
+        pending_summaries=state.pending_summaries
+        if phase.base is None
+        else (*state.pending_summaries, summary),
     )
     effects: tuple[do.Effect, ...] = (do.PublishResult(summary), do.WithdrawRound(phase.round))
     if abandoned < MAX_CONSECUTIVE_ABANDONED:
@@ -98,7 +102,7 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
         state, settled = evaluation.advance(state, now)
         return state, (*effects, *settled)
     detail = f"{abandoned} rounds in a row were abandoned; round {phase.round}: {reason}"
-    failed = Failed(at=now, reason="rounds-abandoned", detail=detail, before=following)
+    failed = Failed(at=now, reason="rounds-abandoned", detail=detail, resume_phase=following)
     state, ended = end_run(state, failed, now)
     return state, (*effects, *ended)
 
@@ -115,9 +119,11 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
         phase=Selecting(round=phase.round + 1, since=event.now, not_before=event.now),
         model=model,
         manifest=event.manifest,
-        abandoned_in_a_row=0,
-        closed=updates.append_closed_round(state.closed, collected),
-        unsettled=state.unsettled if collected.base is None else (*state.unsettled, summary),
+        consecutive_abandoned=0,
+        closed_rounds=updates.append_closed_round(state.closed_rounds, collected),
+        pending_summaries=state.pending_summaries
+        if collected.base is None
+        else (*state.pending_summaries, summary),
     )
     state, split = evaluation.request_evaluation(state, model, event.now)
     return state, (
@@ -143,7 +149,7 @@ def stop_run(state: Run, now: float, reason: str) -> Transition:
     """What is still under evaluation is written down as it is, and goes on if the run is taken up again."""
     assert isinstance(state.phase, Selecting | Collecting | Aggregating | Evaluating), "the run is not over"
     _, effects = evaluation.advance(state, now, everything=True)
-    stopped = Stopped(at=now, reason=reason, before=state.phase)
+    stopped = Stopped(at=now, reason=reason, resume_phase=state.phase)
     return replace(state, phase=stopped), (*effects, do.EndRun())
 
 
@@ -151,12 +157,12 @@ def resume(state: Run, event: Resumed) -> Run:
     """Goes on where the run was. Whoever was here gets time to register again before anything is decided."""
     if isinstance(state.phase, Finished):
         return state
-    state = replace(state, epoch=event.epoch, roster=state.roster.all_unconfirmed(event.now))
+    state = replace(state, incarnation=event.incarnation, roster=state.roster.mark_all_unconfirmed(event.now))
     match state.phase:
-        case Stopped(before=before):
+        case Stopped(resume_phase=before):
             return replace(state, phase=before)
-        case Failed(before=before):
+        case Failed(resume_phase=before):
             phase = Selecting(round=before.round, since=event.now, not_before=event.now)
-            return replace(state, phase=phase, abandoned_in_a_row=0)
+            return replace(state, phase=phase, consecutive_abandoned=0)
         case _:
             return state

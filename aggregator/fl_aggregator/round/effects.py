@@ -30,8 +30,8 @@ class Admit:
     ``examples`` are those of the registration that is answered.
     """
 
-    part: int | None
-    held: int | None
+    partition: int | None
+    stored_round: int | None
     examples: int | None = None
 
 
@@ -180,15 +180,15 @@ class EffectSpec:
 
     thread: Literal["loop", "worker", "both"]
     on_disk: str
-    answered_by: tuple[type[Event], ...] = ()
-    at_resume: bool = False
+    resulting_events: tuple[type[Event], ...] = ()
+    repeated_on_resume: bool = False
 
 
 EFFECT_SPECS: Final[dict[type[Effect], EffectSpec]] = {
     Record: EffectSpec("loop", "nothing: it is what persists the event, before any other effect of its step"),
     SendReply: EffectSpec("loop", "the event; before Accept also the update, in the spool (Keep)"),
     AnnounceRound: EffectSpec(
-        "both", "the event that opened the round or called substitutes", at_resume=True
+        "both", "the event that opened the round or called substitutes", repeated_on_resume=True
     ),
     WithdrawRound: EffectSpec("loop", "the event that ended the round", (on.UpdateOffered,)),
     Receive: EffectSpec(
@@ -199,11 +199,15 @@ EFFECT_SPECS: Final[dict[type[Effect], EffectSpec]] = {
     ),
     Fold: EffectSpec("worker", "the update, in the spool, and its UpdateStored"),
     Average: EffectSpec(
-        "worker", "the closing of the round; it writes the model", (on.ModelCreated,), at_resume=True
+        "worker", "the closing of the round; it writes the model", (on.ModelCreated,), repeated_on_resume=True
     ),
-    PublishModel: EffectSpec("loop", "the model, in its checkpoint, and its ModelCreated", at_resume=True),
-    PublishResult: EffectSpec("loop", "the event that ended the round or its evaluation", at_resume=True),
+    PublishModel: EffectSpec(
+        "loop", "the model, in its checkpoint, and its ModelCreated", repeated_on_resume=True
+    ),
+    PublishResult: EffectSpec(
+        "loop", "the event that ended the round or its evaluation", repeated_on_resume=True
+    ),
     WriteHistory: EffectSpec("loop", "the event that ended the round's evaluation"),
-    StoreBest: EffectSpec("loop", "the model, in its checkpoint", at_resume=True),
+    StoreBest: EffectSpec("loop", "the model, in its checkpoint", repeated_on_resume=True),
     EndRun: EffectSpec("loop", "the event that ended the run"),
 }

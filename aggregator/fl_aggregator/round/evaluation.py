@@ -36,9 +36,9 @@ def request_evaluation(state: Run, model: ModelReference, now: float) -> tuple[R
     evaluation = PendingEvaluation(
         model=model,
         split=split,
-        asked=now,
+        requested_at=now,
         deadline=now + min(settings.deadline, MAX_EVALUATION_SECONDS),
-        waiting=waiting,
+        awaited=waiting,
     )
     return replace(state, evaluations=(*state.evaluations, evaluation)), split
 
@@ -49,7 +49,7 @@ def _available_evaluators(state: Run, split: Split, now: float) -> frozenset[str
         name
         for name, client in state.roster.clients.items()
         if ("evaluate" in client.roles if split == "test" else client.ready(state.manifest))
-        and not state.roster.absent(name, now, state.settings.grace)
+        and not state.roster.is_absent(name, now, state.settings.grace)
     )
 
 
@@ -66,12 +66,12 @@ def receive_report(state: Run, event: Evaluated) -> Run:
         return state
 
     def with_report(evaluation: PendingEvaluation) -> PendingEvaluation:
-        if event.client not in evaluation.waiting or evaluation.model.version > event.version:
+        if event.client not in evaluation.awaited or evaluation.model.version > event.version:
             return evaluation
-        waiting = evaluation.waiting - {event.client}
+        waiting = evaluation.awaited - {event.client}
         if event.examples and (evaluation.model, evaluation.split) == (model, event.split):
-            return replace(evaluation, waiting=waiting, results=(*evaluation.results, event))
-        return replace(evaluation, waiting=waiting)
+            return replace(evaluation, awaited=waiting, results=(*evaluation.results, event))
+        return replace(evaluation, awaited=waiting)
 
     return replace(state, evaluations=tuple(with_report(e) for e in state.evaluations))
 
@@ -80,19 +80,19 @@ def advance(state: Run, now: float, *, everything: bool = False) -> Transition:
     """Closes what nobody is left to report on, and writes the history as far as it is complete."""
     effects: list[Effect] = []
     for evaluation in state.evaluations:
-        absent = {n for n in evaluation.waiting if state.roster.absent(n, now, state.settings.grace)}
-        if everything or not evaluation.waiting - absent or now >= evaluation.deadline:
+        absent = {n for n in evaluation.awaited if state.roster.is_absent(n, now, state.settings.grace)}
+        if everything or not evaluation.awaited - absent or now >= evaluation.deadline:
             state, closing = _close_evaluation(state, evaluation, now)
             effects += closing
     pending = {evaluation.model.version for evaluation in state.evaluations}
     written = 0
-    for summary in state.unsettled:
+    for summary in state.pending_summaries:
         if summary.model is not None and summary.model.version in pending:
             break
         effects.append(WriteHistory(summary))
         written += 1
     if written:
-        state = replace(state, unsettled=state.unsettled[written:])
+        state = replace(state, pending_summaries=state.pending_summaries[written:])
     return state, tuple(effects)
 
 
@@ -110,19 +110,19 @@ def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> 
         found["loss"] = loss
     effects: list[Effect] = []
     summaries = []
-    for summary in state.unsettled:
+    for summary in state.pending_summaries:
         if summary.model == evaluation.model:
-            summary = _with_evaluation(summary, found, _sum_confusion(reports), now - evaluation.asked)
+            summary = _with_evaluation(summary, found, _sum_confusion(reports), now - evaluation.requested_at)
             effects.append(PublishResult(summary))
         summaries.append(summary)
-    if state.best is None or accuracy > state.best:
-        state = replace(state, best=accuracy)
+    if state.best_accuracy is None or accuracy > state.best_accuracy:
+        state = replace(state, best_accuracy=accuracy)
         effects.append(StoreBest(evaluation.model))
     target = state.settings.target_accuracy
     newest = evaluation.model.version >= state.metrics.get("version", 0)
     state = replace(
         state,
-        unsettled=tuple(summaries),
+        pending_summaries=tuple(summaries),
         metrics={"version": float(evaluation.model.version), **found} if newest else state.metrics,
         target_reached=state.target_reached or (target is not None and accuracy >= target),
     )

@@ -48,7 +48,7 @@ class Resumed:
     """The aggregator was started again: its ``epoch``-th start. Who was here may be gone."""
 
     now: float
-    epoch: int
+    incarnation: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

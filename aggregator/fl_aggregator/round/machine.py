@@ -35,7 +35,7 @@ MACHINE_VERSION: Final = 2
 
 def step(state: Run, event: on.Event) -> Transition:
     """What ``event`` makes of ``state``, and what is to be done about it, in this order."""
-    if state.over and not isinstance(event, on.Resumed):
+    if state.ended and not isinstance(event, on.Resumed):
         return _step_after_end(state, event)
     after, effects = _react(state, event)
     after, more = _advance(after, event.now)
@@ -54,13 +54,13 @@ def _react(state: Run, event: on.Event) -> Transition:
         case on.UpdatesLost():
             return _abandon_for_lost_updates(state, event)
         case on.Disconnected(now=now):
-            return replace(state, roster=state.roster.none_lost_just_before(now)), ()
+            return replace(state, roster=state.roster.undo_recent_losses(now)), ()
         case on.Reconnected(now=now):
-            return replace(state, roster=state.roster.all_unconfirmed(now)), ()
+            return replace(state, roster=state.roster.mark_all_unconfirmed(now)), ()
         case on.Registered():
             return registration.register(state, event)
         case on.EdgeLost(now=now, client=client, session=session):
-            return replace(state, roster=state.roster.lost(client, session, now)), ()
+            return replace(state, roster=state.roster.mark_lost(client, session, now)), ()
         case (
             on.UpdateOffered(update=update, payload=payload)
             | on.UpdateArrived(update=update, payload=payload)
@@ -140,7 +140,7 @@ def _abandon_for_lost_updates(state: Run, event: on.UpdatesLost) -> Transition:
 
 def _advance(state: Run, now: float) -> Transition:
     """Does what is due: settles evaluations, opens, closes or abandons a round, ends the run."""
-    if state.over:
+    if state.ended:
         return state, ()
     state, effects = evaluation.advance(state, now)
     match state.phase:

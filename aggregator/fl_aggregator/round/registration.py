@@ -23,7 +23,7 @@ def register(state: Run, event: Registered) -> Transition:
     ):
         # A session is public, a device is not: somebody else used the name, and an answer would reach the edge.
         return state, ()
-    if state.roster.overtaken(event.client, event.session, event.now):
+    if state.roster.has_session_ended(event.client, event.session, event.now):
         # It would be taken for present for ever. An edge that is there after all repeats what is not answered.
         return state, ()
     refusal = _refusal(state, event)
@@ -39,8 +39,8 @@ def register(state: Run, event: Registered) -> Transition:
         device=event.device,
         roles=event.roles,
         encodings=event.encodings,
-        since=known.since if known is not None and again else event.now,
-        part=part,
+        registered_at=known.registered_at if known is not None and again else event.now,
+        partition=part,
         # A first registration says nothing of what the edge has loaded; its part is still the same.
         manifest=event.manifest or (known.manifest if known is not None and again else None),
         examples=known.examples if known is not None and again and event.examples is None else event.examples,
@@ -56,8 +56,8 @@ def register(state: Run, event: Registered) -> Transition:
 
 def _refusal(state: Run, event: Registered) -> Refuse | None:
     known = state.roster.get(event.client)
-    if known is not None and known.device != event.device and state.roster.in_use(event.client, event.now):
-        seconds = max(0.0, event.now - known.since)
+    if known is not None and known.device != event.device and state.roster.is_in_use(event.client, event.now):
+        seconds = max(0.0, event.now - known.registered_at)
         return Refuse(
             "id-in-use",
             f"client id {event.client!r} has been in use by another device for {seconds:.0f} s: "
@@ -74,7 +74,7 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
         ):  # of the first weights, and of all other updates
             if encoding not in event.encodings:
                 return Refuse("wrong-encoding", _lacks_encoding(encoding, event.encodings))
-    if known is None and _is_full(state) and not state.roster.has_dispensable():
+    if known is None and _is_full(state) and not state.roster.has_evictable():
         return Refuse(
             "no-part-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"
         )
@@ -82,14 +82,14 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
 
 
 def _is_full(state: Run) -> bool:
-    return len(state.roster.clients) >= state.settings.known_at_most
+    return len(state.roster.clients) >= state.settings.roster_limit
 
 
 def _with_capacity_for(state: Run, client: str) -> Run:
     """Makes room for a hundredth of them at once: to look for one each time would take a flood's side."""
     if client in state.roster or not _is_full(state):
         return state
-    forgotten = frozenset(state.roster.dispensable(max(1, state.settings.known_at_most // 100)))
+    forgotten = frozenset(state.roster.evictable(max(1, state.settings.roster_limit // 100)))
     return replace(state, roster=state.roster.without(forgotten))
 
 
@@ -134,9 +134,9 @@ def stored_round_of(state: Run, client: str) -> int | None:
 def assign_free_partitions(state: Run) -> Transition:
     """At the start of the run: the free parts go to those who have none; who gets none is refused."""
     roster, given = r.assign_partitions(state.roster, state.settings.clients)
-    without = tuple(name for name in roster.trainers() if roster[name].part is None)
+    without = tuple(name for name in roster.trainers() if roster[name].partition is None)
     refusal = Refuse("no-part-left", f"all {state.settings.clients} partitions are taken")
-    told = (SendReply(name, roster[name].session, Admit(roster[name].part, None)) for name in given)
+    told = (SendReply(name, roster[name].session, Admit(roster[name].partition, None)) for name in given)
     refused = (SendReply(name, roster[name].session, refusal) for name in without)
     return replace(state, roster=roster.without(without)), (*told, *refused)
 

@@ -33,10 +33,10 @@ class Client:
     device: str
     roles: tuple[ClientRole, ...]
     encodings: tuple[str, ...]
-    since: float
+    registered_at: float
     lost_at: float | None = None
     unconfirmed: bool = False
-    part: int | None = None
+    partition: int | None = None
     manifest: str | None = None
     examples: int | None = None
 
@@ -61,7 +61,7 @@ class Roster:
     """
 
     clients: Mapping[str, Client] = field(default_factory=dict)
-    departures: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    ended_sessions: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Client:
         return self.clients[name]
@@ -83,9 +83,9 @@ class Roster:
             return self
         return replace(self, clients={n: client for n, client in self.clients.items() if n not in names})
 
-    def lost(self, name: str, session: str, now: float) -> Roster:
+    def mark_lost(self, name: str, session: str, now: float) -> Roster:
         """Marks a client absent, unless the will that says so is that of an older session."""
-        client, roster = self.clients.get(name), self._departed(name, session, now)
+        client, roster = self.clients.get(name), self._with_ended_session(name, session, now)
         if client is None or client.session != session:
             return roster
         if client.present:
@@ -94,21 +94,21 @@ class Roster:
             return roster.with_client(name, replace(client, unconfirmed=False))
         return self
 
-    def _departed(self, name: str, session: str, now: float) -> Roster:
-        if self.departures.get(name, ("", 0.0))[0] == session:
+    def _with_ended_session(self, name: str, session: str, now: float) -> Roster:
+        if self.ended_sessions.get(name, ("", 0.0))[0] == session:
             return self
-        recent = {n: (s, at) for n, (s, at) in self.departures.items() if now - at < SESSION_OVERLAP}
+        recent = {n: (s, at) for n, (s, at) in self.ended_sessions.items() if now - at < SESSION_OVERLAP}
         if len(recent) >= MAX_ENDED_SESSIONS:
             return self
-        return replace(self, departures={**recent, name: (session, now)})
+        return replace(self, ended_sessions={**recent, name: (session, now)})
 
-    def overtaken(self, name: str, session: str, now: float) -> bool:
+    def has_session_ended(self, name: str, session: str, now: float) -> bool:
         """Whether a registration is that of a session that has ended: its will came first, since what is sent at
         QoS 0 does not wait in the broker's queue."""
-        ended, at = self.departures.get(name, ("", 0.0))
+        ended, at = self.ended_sessions.get(name, ("", 0.0))
         return ended == session and now - at < SESSION_OVERLAP
 
-    def none_lost_just_before(self, now: float) -> Roster:
+    def undo_recent_losses(self, now: float) -> Roster:
         """Our own connection is gone: a broker that is stopped sends all wills first, and they say nothing of edges."""
         clients = {
             name: replace(client, lost_at=None)
@@ -118,7 +118,7 @@ class Roster:
         }
         return replace(self, clients=clients)
 
-    def all_unconfirmed(self, now: float) -> Roster:
+    def mark_all_unconfirmed(self, now: float) -> Roster:
         """Our own connection was gone: whoever does not register again is taken to be lost since ``now``."""
         clients = {
             name: replace(client, lost_at=now, unconfirmed=True)
@@ -128,37 +128,37 @@ class Roster:
         }
         return replace(self, clients=clients)
 
-    def absent(self, name: str, now: float, grace: float) -> bool:
+    def is_absent(self, name: str, now: float, grace: float) -> bool:
         """Whether a client has been away for longer than links blink."""
         client = self.clients.get(name)
         if client is None or client.lost_at is None:
             return client is None
         return now - client.lost_at >= (max(grace, REREGISTRATION_GRACE) if client.unconfirmed else grace)
 
-    def in_use(self, name: str, now: float) -> bool:
+    def is_in_use(self, name: str, now: float) -> bool:
         """Whether the id belongs to a device that is present, or still has time to say that it is."""
         client = self.clients.get(name)
         if client is None:
             return False
-        return client.present or (client.unconfirmed and not self.absent(name, now, grace=0))
+        return client.present or (client.unconfirmed and not self.is_absent(name, now, grace=0))
 
-    def reconfirming(self, now: float) -> bool:
+    def has_unconfirmed_trainers(self, now: float) -> bool:
         """Whether a training edge that was here before our connection was gone may still register again."""
         return any(
-            c.unconfirmed and c.trains and not c.present and self.in_use(n, now)
+            c.unconfirmed and c.trains and not c.present and self.is_in_use(n, now)
             for n, c in self.clients.items()
         )
 
-    def has_dispensable(self) -> bool:
+    def has_evictable(self) -> bool:
         """Whether `dispensable` gives any."""
         return any(_is_evictable(client) for client in self.clients.values())
 
-    def dispensable(self, count: int) -> tuple[str, ...]:
+    def evictable(self, count: int) -> tuple[str, ...]:
         """Whom to forget for newcomers when there are too many, at most ``count``: the first to have come of those who
         were never ready and are gone, then of those who were promised no part. Whoever makes up names never says
         that they go.
         """
-        ranked = ((c.present, c.since, n) for n, c in self.clients.items() if _is_evictable(c))
+        ranked = ((c.present, c.registered_at, n) for n, c in self.clients.items() if _is_evictable(c))
         return tuple(name for _, _, name in heapq.nsmallest(count, ranked))
 
     def trainers(self) -> tuple[str, ...]:
@@ -169,14 +169,14 @@ class Roster:
         """Who may be selected: present and ready; sorted."""
         return tuple(sorted(n for n, c in self.clients.items() if c.present and c.ready(manifest)))
 
-    def parts_taken(self) -> set[int]:
-        return {c.part for c in self.clients.values() if c.part is not None}
+    def taken_partitions(self) -> set[int]:
+        return {c.partition for c in self.clients.values() if c.partition is not None}
 
 
 def _is_evictable(client: Client) -> bool:
     if client.examples:
         return False
-    return not client.present or (client.part is None and "evaluate" not in client.roles)
+    return not client.present or (client.partition is None and "evaluate" not in client.roles)
 
 
 def default_partition(name: str, count: int) -> int | None:
@@ -189,10 +189,10 @@ def default_partition(name: str, count: int) -> int | None:
 def partition_for(roster: Roster, name: str, count: int, *, begun: bool) -> int | Literal["none-left"] | None:
     """The part of a client that registers; ``None``: not given out yet."""
     known = roster.get(name)
-    if known is not None and known.part is not None:
-        return known.part
+    if known is not None and known.partition is not None:
+        return known.partition
     own = default_partition(name, count)
-    taken = roster.parts_taken()
+    taken = roster.taken_partitions()
     if own is not None and own not in taken:
         return own
     free = next((part for part in range(count) if part not in taken), None)
@@ -203,9 +203,9 @@ def partition_for(roster: Roster, name: str, count: int, *, begun: bool) -> int 
 
 def assign_partitions(roster: Roster, count: int) -> tuple[Roster, tuple[str, ...]]:
     """Gives the free parts to those present who have none, in the order of their ids; says who got one."""
-    without = [name for name in roster.trainers() if roster[name].part is None]
-    taken = roster.parts_taken()
+    without = [name for name in roster.trainers() if roster[name].partition is None]
+    taken = roster.taken_partitions()
     given = tuple(zip(without, (part for part in range(count) if part not in taken), strict=False))
     for name, part in given:
-        roster = roster.with_client(name, replace(roster[name], part=part))
+        roster = roster.with_client(name, replace(roster[name], partition=part))
     return roster, tuple(name for name, _ in given)

@@ -37,12 +37,12 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
     if isinstance(phase, Evaluating):
         phase = Selecting(round=phase.round, since=now, not_before=now)
         state = replace(state, phase=phase)
-    if now < phase.not_before or state.roster.reconfirming(now):
+    if now < phase.not_before or state.roster.has_unconfirmed_trainers(now):
         return state, ()
     if not state.begun:
         return _begin_run(state, phase, now)
     eligible = state.roster.eligible(state.manifest)
-    needed = 1 if state.model is None else settings.needed
+    needed = 1 if state.model is None else settings.effective_quorum
     if len(eligible) >= needed:
         return _open_round(state, phase, eligible, now)
     if now - phase.since >= settings.wait:
@@ -59,7 +59,7 @@ def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
         return state, ()  # the cheap answer while thousands of edges register
     trainers = state.roster.trainers()
     everyone = len(trainers) >= settings.clients
-    if (everyone or waited >= settings.wait) and any(state.roster[n].part is None for n in trainers):
+    if (everyone or waited >= settings.wait) and any(state.roster[n].partition is None for n in trainers):
         state, effects = registration.assign_free_partitions(state)
         everyone = len(state.roster.trainers()) >= settings.clients
     loading = any(state.roster[name].examples is None for name in trainers if name in state.roster)
@@ -67,12 +67,12 @@ def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
         return state, effects
     manifest = registration.common_manifest(state)
     eligible = state.roster.eligible(manifest) if manifest is not None else ()
-    enough = len(eligible) >= settings.needed
+    enough = len(eligible) >= settings.effective_quorum
     # All may be here and have loaded, but some have no data or another model: nobody else is to come.
     if waited < settings.wait and not (everyone and enough):
         return state, effects
     if not enough:
-        state, more = _fail_for_lack_of_edges(state, eligible, settings.needed, now)
+        state, more = _fail_for_lack_of_edges(state, eligible, settings.effective_quorum, now)
         return state, effects + more
     state, refused = registration.refuse_other_manifests(replace(state, begun=True, manifest=manifest))
     state, opened = _open_round(state, phase, eligible, now)
@@ -92,8 +92,8 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
         base=state.model,
         encoding=FLOAT32.name if first_weights else settings.encoding,
         target=1 if first_weights else min(settings.per_round, len(order)),
-        quorum=1 if first_weights else settings.needed,
-        width=width,
+        quorum=1 if first_weights else settings.effective_quorum,
+        selection_size=width,
         cohort=order[:width],
         substitutes=order[width:],
     )
@@ -103,7 +103,9 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
 def _fail_for_lack_of_edges(state: Run, eligible: tuple[str, ...], needed: int, now: float) -> Transition:
     assert isinstance(state.phase, Selecting | Evaluating)
     detail = too_few_edges_detail(state, eligible, needed)
-    return end_run(state, Failed(at=now, reason="too-few-edges", detail=detail, before=state.phase), now)
+    return end_run(
+        state, Failed(at=now, reason="too-few-edges", detail=detail, resume_phase=state.phase), now
+    )
 
 
 def permutation(clients: Iterable[str], seed: int, round_number: int) -> tuple[str, ...]:

@@ -45,11 +45,11 @@ class Collecting:
     encoding: str
     target: int
     quorum: int
-    width: int
+    selection_size: int
     cohort: tuple[str, ...]
     substitutes: tuple[str, ...]
     updates: Mapping[str, UpdateMetadata] = field(default_factory=dict)
-    out: Mapping[str, str] = field(default_factory=dict)
+    dropped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def version(self) -> int:
@@ -61,7 +61,7 @@ class Collecting:
         """Called, neither in nor out: present, blinking or lost."""
         # Of a list: a tuple made of a generator is never taken from those that the interpreter keeps for reuse, only
         # put back there.
-        return tuple([n for n in self.cohort if n not in self.updates and n not in self.out])
+        return tuple([n for n in self.cohort if n not in self.updates and n not in self.dropped])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class Failed:
     at: float
     reason: Literal["too-few-edges", "rounds-abandoned"]
     detail: str
-    before: Selecting | Evaluating
+    resume_phase: Selecting | Evaluating
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ class Stopped:
     name: ClassVar[PhaseName] = "interrupted"
     at: float
     reason: str
-    before: Selecting | Collecting | Aggregating | Evaluating
+    resume_phase: Selecting | Collecting | Aggregating | Evaluating
 
 
 Phase = Selecting | Collecting | Aggregating | Evaluating | Finished | Failed | Stopped
@@ -128,7 +128,7 @@ ROUND_PHASES: Final = (Selecting, Collecting, Aggregating, Evaluating)
 def collected_round(phase: Phase) -> Collecting | None:
     """The round whose updates are held: an open one, or one that is being averaged; also where a run was stopped."""
     if isinstance(phase, Stopped):
-        phase = phase.before
+        phase = phase.resume_phase
     if isinstance(phase, Aggregating):
         phase = phase.collected
     return phase if isinstance(phase, Collecting) else None
@@ -158,7 +158,7 @@ class ClosedRound:
     round: int
     cohort: frozenset[str]
     accepted: Mapping[str, str]
-    by_target: bool
+    reached_target: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,9 +167,9 @@ class PendingEvaluation:
 
     model: ModelReference
     split: Split
-    asked: float
+    requested_at: float
     deadline: float
-    waiting: frozenset[str]
+    awaited: frozenset[str]
     results: tuple[Evaluated, ...] = ()
 
 
@@ -182,21 +182,21 @@ class Run:
 
     settings: Settings
     phase: Phase
-    epoch: int = 1
+    incarnation: int = 1
     roster: Roster = field(default_factory=Roster)
     begun: bool = False
     model: ModelReference | None = None
     manifest: str | None = None
-    abandoned_in_a_row: int = 0
-    closed: tuple[ClosedRound, ...] = ()
-    unsettled: tuple[Summary, ...] = ()
+    consecutive_abandoned: int = 0
+    closed_rounds: tuple[ClosedRound, ...] = ()
+    pending_summaries: tuple[Summary, ...] = ()
     evaluations: tuple[PendingEvaluation, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
-    best: float | None = None
+    best_accuracy: float | None = None
     target_reached: bool = False
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         return isinstance(self.phase, FINAL_PHASE_TYPES)
 
     @property

@@ -23,8 +23,8 @@ def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]
         client = state.roster.get(name)
         if name in phase.updates:
             continue
-        if name in phase.out:
-            missing[name] = phase.out[name]
+        if name in phase.dropped:
+            missing[name] = phase.dropped[name]
         elif client is None or client.lost_at is not None:
             seconds = 0.0 if client is None or client.lost_at is None else now - client.lost_at
             missing[name] = f"offline: for {seconds:.1f} s"
@@ -91,7 +91,7 @@ def too_few_edges_detail(state: Run, eligible: tuple[str, ...], needed: int) -> 
     """Why no round can be opened: how many edges are ready, and who is not."""
     settings = state.settings
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
-    parts = {client.part for client in trainers.values()}
+    parts = {client.partition for client in trainers.values()}
     groups = {
         "offline": sorted(name for name, client in trainers.items() if not client.present),
         "not ready": sorted(n for n, client in trainers.items() if client.present and n not in eligible),

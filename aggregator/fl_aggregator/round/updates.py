@@ -53,7 +53,7 @@ def _decide_closed(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject:
     if isinstance(phase, Aggregating) and phase.round == update.round:
         closed: ClosedRound | None = closed_round(phase.collected)
     else:
-        closed = next((c for c in state.closed if c.round == update.round), None)
+        closed = next((c for c in state.closed_rounds if c.round == update.round), None)
     if closed is None:
         open_round = f"round {phase.round} is open" if isinstance(phase, Collecting) else "no round is open"
         reason: RejectionReason = "stale-round" if isinstance(phase, Collecting) else "no-round"
@@ -63,7 +63,7 @@ def _decide_closed(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject:
     if update.client not in closed.cohort:
         detail = f"{update.client!r} was not selected in round {update.round}"
         return do.Reject(update.round, update.digest, "not-selected", detail)
-    if closed.by_target:
+    if closed.reached_target:
         detail = f"round {update.round} already had all the updates it needed"
         return do.Reject(update.round, update.digest, "surplus", detail)
     return do.Reject(update.round, update.digest, "late", f"round {update.round} has closed")
@@ -101,7 +101,9 @@ def drop_from_round(state: Run, client: str, number: int, why: str) -> Run:
     phase = state.phase
     if not isinstance(phase, Collecting) or phase.round != number or client not in phase.awaited:
         return state
-    return replace(state, phase=replace(phase, out={**phase.out, client: shortened(why, MAX_MISSING_REASON)}))
+    return replace(
+        state, phase=replace(phase, dropped={**phase.dropped, client: shortened(why, MAX_MISSING_REASON)})
+    )
 
 
 def closed_round(phase: Collecting) -> ClosedRound:
@@ -110,7 +112,7 @@ def closed_round(phase: Collecting) -> ClosedRound:
         round=phase.round,
         cohort=frozenset(phase.cohort),
         accepted={name: update.digest for name, update in phase.updates.items()},
-        by_target=len(phase.updates) >= phase.target,
+        reached_target=len(phase.updates) >= phase.target,
     )
 
 

@@ -83,52 +83,52 @@ class Aggregator:
         """``trackers`` have been entered, if there are any."""
         self.settings = settings = launch.record.settings
         self._launch = launch
-        self.scope = EnvelopeSource(run=launch.record.run, epoch=launch.record.epoch)
-        self._gate = RateLimiter(
-            settings.prefix, settings.clients, settings.known_at_most, lambda: self._state.roster
+        self.scope = EnvelopeSource(run=launch.record.run, epoch=launch.record.incarnation)
+        self._rate_limiter = RateLimiter(
+            settings.prefix, settings.clients, settings.roster_limit, lambda: self._state.roster
         )
-        self.inbox = Inbox(self._gate.admit)
-        self.refusals = Rejections()
+        self.inbox = Inbox(self._rate_limiter.admit)
+        self.rejections = Rejections()
         self._broker = broker
         self._directory = launch.directory
         self._observer = observer
         self._trackers = Trackers() if trackers is None else trackers
         self._network = Network("fl-aggregator")
-        self._links = Connections(self._network, broker, settings.prefix, self.scope, self.inbox)
+        self._connections = Connections(self._network, broker, settings.prefix, self.scope, self.inbox)
         seals = seals or Unsealer(broker.kit, required=False)
-        self._reception = Router(self._links, self.refusals, seals, self.scope)
-        self._pause = DiskPause(self.inbox, self._take, self._tell_of_pause)
+        self._router = Router(self._connections, self.rejections, seals, self.scope)
+        self._disk_pause = DiskPause(self.inbox, self._dispatch, self._on_pause)
         self._events: deque[on.Event] = deque()
         self._interpreter = Interpreter(
             launch,
             self.scope,
-            self._links,
+            self._connections,
             self.inbox,
-            gate=self._gate,
-            refusals=self.refusals,
-            pause=self._pause,
+            gate=self._rate_limiter,
+            refusals=self.rejections,
+            pause=self._disk_pause,
             trackers=self._trackers,
             post=self._events.append,
             clock=self._now,
         )
-        self._workshop = self._interpreter.workshop
-        self._state = self._steady = self._first_state()
+        self._worker = self._interpreter.worker
+        self._state = self._recorded_state = self._initial_state()
         self._started = time.monotonic()
-        self._born = False
+        self._session_begun = False
         self.running = False
         """Whether there is a run that `interrupt` ends in order; before and after that nothing is to be kept."""
-        self._ticked = 0.0
+        self._ticked_at = 0.0
 
-    def _first_state(self) -> Run:
-        if self._launch.taken_up is not None:
-            return self._launch.taken_up.state
+    def _initial_state(self) -> Run:
+        if self._launch.recovered is not None:
+            return self._launch.recovered.state
         weights = self._launch.first_weights
         if weights is None:
             return new_run(self.settings)
         try:
-            self._workshop.averaging.add(0, weights)
+            self._worker.averager.add(0, weights)
         except OSError as error:
-            raise self._failed(error) from None
+            raise self._to_run_failed(error) from None
         return new_run(
             self.settings, m.ModelReference(version=0, digest=weights.digest), weights.manifest.digest
         )
@@ -138,25 +138,25 @@ class Aggregator:
     def run(self) -> Outcome:
         """Blocks until the run is over. Raises ``UserError`` and ``RunFailed``."""
         try:
-            self._links.connect(CONNECT_TIMEOUT)
+            self._connections.connect(CONNECT_TIMEOUT)
             occupancy.ensure_unoccupied(
-                self._links, self.inbox, self.scope, self.settings.prefix, self._broker.address
+                self._connections, self.inbox, self.scope, self.settings.prefix, self._broker.address
             )
             self.running = True
             record = self._launch.record.model_copy(update={"broker": str(self._broker.address)})
             self._directory.write_run(record)
-            self._trackers.begin(record, read_records(self._directory.history()), self.vitals)
+            self._trackers.begin(record, read_records(self._directory.history()), self.runtime_metrics)
             LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
-            self._links.connect_updates()
-            self._links.take_over()
-            self._born = True
+            self._connections.connect_updates()
+            self._connections.begin_session()
+            self._session_begun = True
             self._started = time.monotonic()
-            if self._launch.taken_up is None:
+            if self._launch.recovered is None:
                 self._handle(on.Started(now=self._now()))
             else:
-                self._resume(self._launch.taken_up)
-            while not self._state.over:
-                self._turn()
+                self._resume(self._launch.recovered)
+            while not self._state.ended:
+                self._run_once()
             self._publish_status(force=True)
             if isinstance(self._state.phase, Finished):
                 ended = record.model_copy(update={"ended": utc_now()})
@@ -164,20 +164,20 @@ class Aggregator:
             return Outcome(self._state, self._now())
         except _StoppedWhilePaused as ended:
             # It cannot be written down, and need not be: the journal says where the run was before what did not fit.
-            self._state, _ = step(self._steady, ended.event)
+            self._state, _ = step(self._recorded_state, ended.event)
             self._publish_status(force=True)
             return Outcome(self._state, self._now())
         except OSError as error:
-            raise self._failed(error) from None
+            raise self._to_run_failed(error) from None
         finally:
-            if self._state.over:
-                self._trackers.ended(self._state.phase.name)
-            self._workshop.close()
-            self._links.close()
+            if self._state.ended:
+                self._trackers.run_ended(self._state.phase.name)
+            self._worker.close()
+            self._connections.close()
             self._network.close()
             self.running = False
 
-    def _failed(self, error: OSError) -> RunFailed:
+    def _to_run_failed(self, error: OSError) -> RunFailed:
         if isinstance(error, DiskFull):
             return RunFailed(str(error))
         directory = self._directory.path
@@ -187,12 +187,12 @@ class Aggregator:
     def _resume(self, found: RecoveredRun) -> None:
         """Takes the run up where the journal says that it was; run time stood still meanwhile."""
         LOG.info("resuming run %s: %s", self.scope.run, resume.resume_point_text(found.state))
-        self._started -= found.now
+        self._started -= found.run_time
         collected = found.open_round
         lost = self._interpreter.restore(found)
-        if not found.begun:
+        if not found.has_events:
             self._handle(on.Started(now=self._now()))
-        self._handle(on.Resumed(now=self._now(), epoch=self.scope.epoch))
+        self._handle(on.Resumed(now=self._now(), incarnation=self.scope.epoch))
         if lost and collected is not None:
             LOG.warning(
                 "accepted updates of round %d are missing from the spool (%s): abandoning it and opening a new one",
@@ -200,67 +200,67 @@ class Aggregator:
                 ", ".join(lost),
             )
             self._handle(on.UpdatesLost(now=self._now(), round=collected.round, clients=lost))
-        for effect in found.again(self._state):
+        for effect in found.effects_to_repeat(self._state):
             self._interpreter.perform(effect, self._state)
 
     @property
-    def curves(self) -> RoundHistory:
+    def history(self) -> RoundHistory:
         """The rounds that have ended, in earlier starts of the aggregator too."""
-        return self._interpreter.for_watchers.curves
+        return self._interpreter.observer_feed.history
 
     @property
-    def paused(self) -> str | None:
+    def pause_reason(self) -> str | None:
         """Why the run stands still, if it does. May be asked in any thread."""
-        return self._pause.why
+        return self._disk_pause.reason
 
     def uploading(self) -> Collection[str]:
         """Whose update is on its way. For observers."""
-        return self._workshop.under_way()
+        return self._worker.in_progress()
 
-    def vitals(self) -> RuntimeMetrics:
+    def runtime_metrics(self) -> RuntimeMetrics:
         """May be called in any thread."""
         return RuntimeMetrics(
-            inbox=self.inbox.waiting,
+            inbox_items=self.inbox.queued_items,
             spool_bytes=self._directory.spool.size,
-            bytes_up=self._links.bytes_up,
-            bytes_down=self._links.bytes_down,
-            connected=self._links.connected,
-            paused=self._pause.why is not None,
-            refused=self.refusals.by_reason,
+            bytes_up=self._connections.bytes_up,
+            bytes_down=self._connections.bytes_down,
+            connected=self._connections.connected,
+            paused=self._disk_pause.reason is not None,
+            refused=self.rejections.by_reason,
         )
 
-    def interrupt(self, reason: str) -> None:
+    def request_stop(self, reason: str) -> None:
         """Asks for the end of the run; may be called from a signal handler's thread."""
         self.inbox.put("control", StopRequest(reason))
 
     def _now(self) -> float:
         """Run time in seconds."""
-        return self._pause.running(time.monotonic()) - self._started
+        return self._disk_pause.without_pauses(time.monotonic()) - self._started
 
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         self._network.check()
-        item = self._pause.held() or self.inbox.get(TICK)
+        item = self._disk_pause.pop_deferred() or self.inbox.get(TICK)
         if item is not None:
-            self._take(*item)
-        if self._now() - self._ticked >= TICK:
+            self._dispatch(*item)
+        if self._now() - self._ticked_at >= TICK:
             # Whatever else arrives, and be it junk: deadlines pass.
-            self._ticked = self._now()
-            if (dropped := self.inbox.take_dropped()) > 0:
-                self.refusals.count(None, "no-room", "the inbox is full", dropped)
-            for found in self._gate.take_turned_away():
-                self._reception.turned_away(found, self._state)
-            self._links.mend()
-            self._handle(on.TimePassed(now=self._ticked))
+            self._ticked_at = self._now()
+            if (dropped := self.inbox.pop_dropped()) > 0:
+                self.rejections.count(None, "no-room", "the inbox is full", dropped)
+            for found in self._rate_limiter.pop_throttled():
+                self._router.record_throttled(found, self._state)
+            self._connections.run_due_repairs()
+            self._handle(on.TimePassed(now=self._ticked_at))
         while self._events:
             self._handle(self._events.popleft())
-        self._workshop.uploads.pass_time(self._now())
+        self._worker.uploads.renew_grants(self._now())
         self._publish_status()
 
     def _handle(self, event: on.Event) -> None:
-        if self._pause.why is not None:
+        if self._disk_pause.reason is not None:
             self._defer(event)
             return
-        before = self._steady = self._state
+        before = self._recorded_state = self._state
         after, effects = step(before, event)
         for effect in effects:
             if isinstance(effect, do.Record):
@@ -282,25 +282,25 @@ class Aggregator:
         if len(self._events) < MAX_QUEUED_ITEMS:
             self._events.append(event)
 
-    def _tell_of_pause(self) -> None:
+    def _on_pause(self) -> None:
         self._network.check()
         self._publish_status()
 
     # --- what arrives -------------------------------------------------------------------------------------
 
-    def _take(self, lane: str, item: InboxItem) -> None:
+    def _dispatch(self, lane: str, item: InboxItem) -> None:
         match item:
             case JobDone():
-                self._done(item)
+                self._on_job_done(item)
             case StopRequest(reason=reason):
                 self._handle(on.StopRequested(now=self._now(), reason=reason))
             case AdmittedMessage():
-                self._received(item)
+                self._on_message(item)
             case mqtt.Connected():
-                self._connected(lane)
+                self._on_connected(lane)
             case mqtt.Lost(reason=reason):
                 if lane == "updates":
-                    self._links.lose_updates()
+                    self._connections.updates_connection_lost()
                 LOG.warning(
                     "lost the %s connection to the broker: %s; trying again, edges keep their updates",
                     lane,
@@ -319,47 +319,49 @@ class Aggregator:
             case _:
                 assert_never(item)
 
-    def _connected(self, lane: str) -> None:
+    def _on_connected(self, lane: str) -> None:
         if lane == "updates":
-            self._links.take_updates()
+            self._connections.subscribe_to_updates()
             return
-        if self._born:
+        if self._session_begun:
             LOG.warning(
                 "connected to the broker again: publishing the run's state again, edges register again"
             )
-            self._links.take_over()
+            self._connections.begin_session()
             self._handle(on.Reconnected(now=self._now()))
 
-    def _received(self, arrival: AdmittedMessage) -> None:
-        meaning = self._reception.read(arrival, self._state, self._now())
+    def _on_message(self, arrival: AdmittedMessage) -> None:
+        meaning = self._router.read(arrival, self._state, self._now())
         if meaning.chunk is not None:
-            self._take_chunk(meaning.chunk, arrival)
-        if meaning.answer is not None:
-            self._interpreter.perform(meaning.answer, self._state)
+            self._receive_chunk(meaning.chunk, arrival)
+        if meaning.reply is not None:
+            self._interpreter.perform(meaning.reply, self._state)
         if meaning.event is not None:
             before = self._state
             self._handle(meaning.event)
             if isinstance(meaning.event, on.Evaluated) and self._state is not before:
-                self._gate.give_back(arrival)  # it was waited for
+                self._rate_limiter.give_back(arrival)  # it was waited for
 
-    def _take_chunk(self, chunk: m.UpdateChunk, arrival: AdmittedMessage) -> None:
-        kept = self._workshop.uploads.kept
+    def _receive_chunk(self, chunk: m.UpdateChunk, arrival: AdmittedMessage) -> None:
+        kept = self._worker.uploads.stored_chunks
         try:
-            complete = self._pause.attempt(lambda: self._workshop.uploads.take(chunk, self._now()))
+            complete = self._disk_pause.attempt(
+                lambda: self._worker.uploads.receive_chunk(chunk, self._now())
+            )
         except InvalidChunk as error:
-            self._reception.drop(self._state, chunk.client, error.reason, str(error))
+            self._router.drop(self._state, chunk.client, error.reason, str(error))
             return
-        if self._workshop.uploads.kept > kept:
-            self._gate.give_back(arrival)
-        self._links.bytes_up += len(chunk.data)
+        if self._worker.uploads.stored_chunks > kept:
+            self._rate_limiter.give_back(arrival)
+        self._connections.bytes_up += len(chunk.data)
         if complete is not None:
             self._handle(on.UpdateArrived(now=self._now(), update=complete))
 
-    def _done(self, done: JobDone) -> None:
+    def _on_job_done(self, done: JobDone) -> None:
         """The workshop has finished something."""
-        if done.full is not None and done.again is not None:
-            self._pause.until_room(done.full)
-            done.again()
+        if done.disk_full is not None and done.retry is not None:
+            self._disk_pause.wait_for_space(done.disk_full)
+            done.retry()
             return
         if isinstance(done.error, OSError):
             raise done.error
@@ -367,9 +369,9 @@ class Aggregator:
             raise RuntimeError("the aggregation worker failed") from done.error
         if done.event is not None:
             self._handle(replace(done.event, now=self._now()))
-        self._workshop.settle(done, self._now())
+        self._worker.release(done, self._now())
 
     def _publish_status(self, *, force: bool = False) -> None:
-        self._interpreter.bulletins.status(
-            self._state, self._now(), self._pause.why, self.refusals, force=force
+        self._interpreter.status_publisher.publish_status(
+            self._state, self._now(), self._disk_pause.reason, self.rejections, force=force
         )

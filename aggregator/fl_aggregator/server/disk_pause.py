@@ -37,25 +37,25 @@ class DiskPause:
         self, inbox: Inbox, take: Callable[[ConnectionName, InboxItem], None], tell: Callable[[], None]
     ) -> None:
         self._inbox = inbox
-        self._take = take
-        self._tell = tell
-        self._since: float | None = None
-        self._before = 0.0
-        self._held: deque[tuple[ConnectionName, InboxItem]] = deque()
-        self._held_bytes = 0
-        self.why: str | None = None
+        self._handle_urgent = take
+        self._on_event = tell
+        self._paused_since: float | None = None
+        self._total_paused = 0.0
+        self._deferred: deque[tuple[ConnectionName, InboxItem]] = deque()
+        self._deferred_bytes = 0
+        self.reason: str | None = None
         """In words, while there is a pause."""
 
-    def running(self, at: float) -> float:
+    def without_pauses(self, at: float) -> float:
         """``at`` (seconds of a clock that does not stop) less the time of all pauses: it stands still in one."""
-        return (at if self._since is None else self._since) - self._before
+        return (at if self._paused_since is None else self._paused_since) - self._total_paused
 
-    def held(self) -> tuple[ConnectionName, InboxItem] | None:
+    def pop_deferred(self) -> tuple[ConnectionName, InboxItem] | None:
         """What came in a pause and is to be taken now, before anything in the inbox."""
-        if not self._held:
+        if not self._deferred:
             return None
-        lane, item = self._held.popleft()
-        self._held_bytes -= size_of(item)
+        lane, item = self._deferred.popleft()
+        self._deferred_bytes -= size_of(item)
         return lane, item
 
     def attempt(self, action: Callable[[], ResultT]) -> ResultT:
@@ -78,47 +78,47 @@ class DiskPause:
                 self._end()
                 return result
 
-    def until_room(self, full: DiskFull) -> None:
+    def wait_for_space(self, full: DiskFull) -> None:
         """Returns when there is room for what raised ``full`` elsewhere, which may be at once."""
-        if has_space(full.directory, full.needed + SPACE_MARGIN):
+        if has_space(full.directory, full.needed_bytes + SPACE_MARGIN):
             return
         self._begin(full)
         self._wait(full)
         self._end()
 
     def _begin(self, full: DiskFull) -> None:
-        self._since = time.monotonic()
-        self.why = str(full)
+        self._paused_since = time.monotonic()
+        self.reason = str(full)
         LOG.warning("paused: %s; the run continues by itself when there is space", full)
-        self._tell()
+        self._on_event()
 
     def _end(self) -> None:
-        assert self._since is not None
-        seconds = time.monotonic() - self._since
-        self._since, self.why = None, None
-        self._before += seconds
+        assert self._paused_since is not None
+        seconds = time.monotonic() - self._paused_since
+        self._paused_since, self.reason = None, None
+        self._total_paused += seconds
         LOG.warning("continuing after a pause of %.0f s", seconds)
-        self._tell()
+        self._on_event()
 
     def _wait(self, full: DiskFull) -> None:
-        self.why = str(full)
+        self.reason = str(full)
         look = time.monotonic() + DISK_CHECK_INTERVAL
         while True:
             arrived = self._inbox.get(TICK)
             if arrived is not None:
-                self._hold(*arrived)
+                self._defer(*arrived)
             if time.monotonic() >= look:
-                self._tell()
-                if has_space(full.directory, full.needed + SPACE_MARGIN):
+                self._on_event()
+                if has_space(full.directory, full.needed_bytes + SPACE_MARGIN):
                     return
                 look = time.monotonic() + DISK_CHECK_INTERVAL
 
-    def _hold(self, lane: ConnectionName, item: InboxItem) -> None:
+    def _defer(self, lane: ConnectionName, item: InboxItem) -> None:
         if isinstance(item, JobDone):
-            self._held.append((lane, item))
+            self._deferred.append((lane, item))
         elif lane == "updates" and isinstance(item, AdmittedMessage):
-            if self._held_bytes + size_of(item) <= MAX_DEFERRED_BYTES:
-                self._held_bytes += size_of(item)
-                self._held.append((lane, item))
+            if self._deferred_bytes + size_of(item) <= MAX_DEFERRED_BYTES:
+                self._deferred_bytes += size_of(item)
+                self._deferred.append((lane, item))
         else:
-            self._take(lane, item)
+            self._handle_urgent(lane, item)

@@ -60,20 +60,24 @@ class Interpreter:
         self._settings = settings = launch.record.settings
         self._directory = launch.directory
         self._scope = scope
-        self._links = links
-        self._gate = gate
-        self._refusals = refusals
-        self._pause = pause
+        self._connections = links
+        self._rate_limiter = gate
+        self._rejections = refusals
+        self._disk_pause = pause
         self._trackers = trackers
         self._post = post
         self._clock = clock
-        self.workshop = AggregationWorker(
-            settings, launch.strategy, launch.directory, self._grant, lambda done: inbox.put("control", done)
+        self.worker = AggregationWorker(
+            settings,
+            launch.strategy,
+            launch.directory,
+            self._send_grant,
+            lambda done: inbox.put("control", done),
         )
         started = launch.record.started.removesuffix("+00:00") + "Z"
-        self.for_watchers = ObserverFeed(links, scope, started, self.workshop.under_way)
-        self.bulletins = StatusPublisher(links, scope, self.for_watchers)
-        self._publications = ModelPublisher(links, scope, settings.task, settings.chunk)
+        self.observer_feed = ObserverFeed(links, scope, started, self.worker.in_progress)
+        self.status_publisher = StatusPublisher(links, scope, self.observer_feed)
+        self._model_publisher = ModelPublisher(links, scope, settings.task, settings.chunk)
 
     def restore(self, found: RecoveredRun) -> tuple[str, ...]:
         """Takes up models, history and the open round of a run that is resumed.
@@ -83,18 +87,18 @@ class Interpreter:
         if found.state.model is not None:
             version, checkpoints = found.state.version, self._directory.checkpoints
             before = checkpoints.read(version - 1) if version > 0 else None
-            self.workshop.averaging.restore(version, checkpoints.read(version), before)
+            self.worker.averager.restore(version, checkpoints.read(version), before)
         collected = found.open_round
         held = () if collected is None else tuple(collected.updates.values())
-        self.for_watchers.restore(read_records(self._directory.history()), found.updates.values())
-        self._directory.spool.keep_only(
+        self.observer_feed.restore(read_records(self._directory.history()), found.updates.values())
+        self._directory.spool.delete_except(
             None if collected is None else collected.round, [update.client for update in held]
         )
         if collected is None:
             return ()
-        self.workshop.begin_round(collected.base, collected.encoding)
-        self.bulletins.begin_round(collected.round)
-        return self.workshop.restore(collected.round, held)
+        self.worker.begin_round(collected.base, collected.encoding)
+        self.status_publisher.begin_round(collected.round)
+        return self.worker.restore(collected.round, held)
 
     def write(self, action: Callable[[], WriteResultT]) -> WriteResultT:
         """Something small, into the run's directory. While the disk has no room for it, the run stands still."""
@@ -103,7 +107,7 @@ class Interpreter:
             with raising_disk_full(SMALL_WRITE_BYTES, self._directory.path):
                 return action()
 
-        return self._pause.attempt(write)
+        return self._disk_pause.attempt(write)
 
     def perform(self, effect: do.Effect, state: Run) -> None:
         """One effect; ``state`` is the newest. Raises ``OSError`` if the run's directory cannot be written to."""
@@ -119,21 +123,21 @@ class Interpreter:
             case do.Receive():
                 self._receive(effect)
             case do.StoreUpdate():
-                self._keep(effect)
+                self._store_update(effect)
             case do.Fold(update=update):
-                self.for_watchers.took(update)
-                self.workshop.fold(update)
+                self.observer_feed.update_accepted(update)
+                self.worker.fold(update)
             case do.Average():
-                self.workshop.average(effect)
+                self.worker.average(effect)
             case do.PublishModel():
                 self._publish_model(effect)
             case do.PublishResult(summary=summary):
-                self._refusals.close_round(summary.round)
-                self.bulletins.result(summary)
+                self._rejections.close_round(summary.round)
+                self.status_publisher.publish_result(summary)
             case do.WriteHistory():
                 self._write_history(effect)
             case do.StoreBest():
-                self._keep_best(effect)
+                self._store_best(effect)
             case do.EndRun():
                 pass
             case _:
@@ -142,30 +146,30 @@ class Interpreter:
     def _reply(self, effect: do.SendReply, state: Run) -> None:
         if isinstance(effect.body, do.Reject | do.Refuse):
             known = effect.client if effect.client in state.roster else None
-            self._refusals.count(known, effect.body.reason, effect.body.detail)
+            self._rejections.count(known, effect.body.reason, effect.body.detail)
         answer = translate.reply_message(effect, self._settings, self._scope)
-        self._links.send(t.RepliesTopic(effect.client), answer)
+        self._connections.send(t.RepliesTopic(effect.client), answer)
 
     def _announce(self, effect: do.AnnounceRound) -> None:
-        if self.bulletins.begin_round(effect.round):
-            self.workshop.begin_round(effect.base, effect.encoding)
-        self._gate.fill(effect.cohort)
+        if self.status_publisher.begin_round(effect.round):
+            self.worker.begin_round(effect.base, effect.encoding)
+        self._rate_limiter.refill(effect.cohort)
         message = translate.selected_message(
-            effect, self._settings, self._scope, self._clock(), self._links.maximum_packet_size
+            effect, self._settings, self._scope, self._clock(), self._connections.maximum_packet_size
         )
-        self._publications.announce(message, effect.cohort)
+        self._model_publisher.announce(message, effect.cohort)
 
     def _withdraw(self, number: int) -> None:
-        self._publications.withdraw(number)
-        self._directory.spool.forget(number)
-        for update in self.workshop.uploads.end_round():
+        self._model_publisher.withdraw(number)
+        self._directory.spool.delete_round(number)
+        for update in self.worker.uploads.end_round():
             self._post(on.UpdateOffered(now=self._clock(), update=update))
 
     def _receive(self, effect: do.Receive) -> None:
         update, offer = effect.update, effect.payload
         assert isinstance(offer, m.Offer)
         try:
-            complete = self.workshop.receive(offer, update, self._clock())
+            complete = self.worker.receive(offer, update, self._clock())
         except InvalidUpdate as error:
             # By an event, since it is out of the round: it will not send another one.
             self._post(
@@ -183,36 +187,36 @@ class Interpreter:
         if complete is not None:  # all of it had come before the aggregator was started again
             self._post(on.UpdateArrived(now=self._clock(), update=complete))
 
-    def _keep(self, effect: do.StoreUpdate) -> None:
+    def _store_update(self, effect: do.StoreUpdate) -> None:
         whole = effect.payload
         assert isinstance(whole, m.Update | None)
         if whole is not None:
-            self._links.bytes_up += effect.update.size
-        self.workshop.keep(effect.update, whole)
+            self._connections.bytes_up += effect.update.size
+        self.worker.store(effect.update, whole)
 
     def _publish_model(self, effect: do.PublishModel) -> None:
-        newest, previous = self.workshop.averaging.newest, self.workshop.averaging.previous
+        newest, previous = self.worker.averager.newest, self.worker.averager.previous
         if effect.model.digest == newest.digest:
-            self._publications.publish(effect.round, effect.model, newest, effect.evaluate, previous)
+            self._model_publisher.publish(effect.round, effect.model, newest, effect.evaluate, previous)
         elif previous is not None:  # only when a run is resumed
-            self._publications.publish(effect.round, effect.model, previous, effect.evaluate)
+            self._model_publisher.publish(effect.round, effect.model, previous, effect.evaluate)
 
     def _write_history(self, effect: do.WriteHistory) -> None:
         number = effect.summary.round
-        up, down = self.bulletins.bytes_of(number)
-        record = RoundRecord.of(effect.summary, up, down, self._refusals.take_round(number))
-        self.write(lambda: self._directory.append_history(record.line()))
-        self._trackers.round(record)
+        up, down = self.status_publisher.pop_round_bytes(number)
+        record = RoundRecord.of(effect.summary, up, down, self._rejections.pop_round(number))
+        self.write(lambda: self._directory.append_history(record.history_fields()))
+        self._trackers.log_round(record)
 
-    def _keep_best(self, effect: do.StoreBest) -> None:
+    def _store_best(self, effect: do.StoreBest) -> None:
         version = effect.model.version
-        if not self.write(lambda: self._directory.checkpoints.keep_best(version)):
+        if not self.write(lambda: self._directory.checkpoints.store_best(version)):
             LOG.warning(
                 "version %d is the best so far, but its checkpoint is missing: best.safetensors is not changed",
                 version,
             )
 
-    def _grant(self, grant: ChunkGrant) -> None:
+    def _send_grant(self, grant: ChunkGrant) -> None:
         offer = grant.offer
         message = m.Grant(
             **self._scope.envelope(),
@@ -222,4 +226,4 @@ class Interpreter:
             digest=offer.digest,
             chunks=grant.chunks,
         )
-        self._links.send(t.RepliesTopic(offer.client), message)
+        self._connections.send(t.RepliesTopic(offer.client), message)

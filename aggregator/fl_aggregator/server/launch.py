@@ -22,7 +22,7 @@ class Launch:
     directory: RunDirectory
     strategy: Strategy
     first_weights: Model | None = None
-    taken_up: RecoveredRun | None = None
+    recovered: RecoveredRun | None = None
 
     def close(self) -> None:
         self.directory.close()
@@ -66,4 +66,9 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
     except BaseException:
         directory.close()
         raise
-    return Launch(record.model_copy(update={"epoch": record.epoch + 1}), directory, strategy, taken_up=found)
+    return Launch(
+        record.model_copy(update={"incarnation": record.incarnation + 1}),
+        directory,
+        strategy,
+        recovered=found,
+    )

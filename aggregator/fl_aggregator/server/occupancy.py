@@ -47,7 +47,7 @@ def ensure_unoccupied(
                     f"the broker does not allow the aggregator to read {', '.join(refused)}: check its rights"
                 )
             case mqtt.Connected():
-                links.watch_for_others()  # again: a new connection has no subscriptions
+                links.subscribe_for_occupancy()  # again: a new connection has no subscriptions
             case mqtt.ConnectRefused(reason=reason):
                 raise UserError(reason)
             case StopRequest(reason=reason):

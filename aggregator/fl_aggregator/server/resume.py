@@ -50,8 +50,8 @@ class RecoveredRun:
 
     record: RunRecord
     state: Run
-    now: float
-    begun: bool
+    run_time: float
+    has_events: bool
     models: tuple[do.PublishModel, ...]
     results: tuple[do.PublishResult, ...]
     best: do.StoreBest | None
@@ -65,10 +65,10 @@ class RecoveredRun:
     @property
     def average(self) -> do.Average | None:
         """What was to be averaged when the aggregator died."""
-        phase = self.state.phase.before if isinstance(self.state.phase, Stopped) else self.state.phase
+        phase = self.state.phase.resume_phase if isinstance(self.state.phase, Stopped) else self.state.phase
         return average_of(phase.collected) if isinstance(phase, Aggregating) else None
 
-    def again(self, state: Run) -> tuple[do.Effect, ...]:
+    def effects_to_repeat(self, state: Run) -> tuple[do.Effect, ...]:
         """What is to be performed once more, given the state after the resume."""
         effects: list[do.Effect] = [*self.models, *self.results]
         if isinstance(state.phase, Collecting):
@@ -137,16 +137,16 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
 
 def _repair_history(directory: RunDirectory, state: Run, lines: dict[int, Summary]) -> None:
     """Every settled round has its line; those that will be written (again) have none yet."""
-    final = lines.keys() - {summary.round for summary in state.unsettled}
-    there = directory.keep_history_of(final)
+    final = lines.keys() - {summary.round for summary in state.pending_summaries}
+    there = directory.filter_history(final)
     for number in sorted(final - there):
-        directory.append_history(RoundRecord.of(lines[number], 0, 0).line())
+        directory.append_history(RoundRecord.of(lines[number], 0, 0).history_fields())
 
 
 def resume_point_text(state: Run) -> str:
     """In words, for the log: where the run goes on."""
     done = f"{state.version} of {state.settings.rounds} versions"
-    phase = state.phase.before if isinstance(state.phase, Stopped | Failed) else state.phase
+    phase = state.phase.resume_phase if isinstance(state.phase, Stopped | Failed) else state.phase
     match phase:
         case Collecting():
             return (

@@ -19,8 +19,8 @@ class AppendLog:
         self._sync = sync
         self._file: IO[bytes] = path.open("ab", buffering=0)
         with path.open("rb") as file:
-            self._whole = sum(len(line) for line in file if line.endswith(b"\n"))
-        self._file.truncate(self._whole)
+            self._complete_size = sum(len(line) for line in file if line.endswith(b"\n"))
+        self._file.truncate(self._complete_size)
 
     def append(self, text: str) -> None:
         """A line, without its end. Raises ``OSError``, and then nothing of it stays."""
@@ -30,9 +30,9 @@ class AppendLog:
             if self._sync:
                 os.fsync(self._file.fileno())
         except OSError:
-            self._file.truncate(self._whole)
+            self._file.truncate(self._complete_size)
             raise
-        self._whole += len(line)
+        self._complete_size += len(line)
 
     def close(self) -> None:
         self._file.close()

@@ -56,14 +56,14 @@ class Checkpoints:
         (directory / DIRECTORY).mkdir(parents=True, exist_ok=True)
 
     @property
-    def model(self) -> Path:
+    def model_path(self) -> Path:
         return self._directory / "model.safetensors"
 
     @property
-    def best(self) -> Path:
+    def best_path(self) -> Path:
         return self._directory / "best.safetensors"
 
-    def version(self, number: int) -> Path:
+    def version_path(self, number: int) -> Path:
         return self._directory / DIRECTORY / f"version-{number:06d}.safetensors"
 
     def write(self, number: int, model: Model) -> None:
@@ -71,16 +71,16 @@ class Checkpoints:
 
         Raises ``OSError`` (``DiskFull``, say); may be called again then.
         """
-        path = self.version(number)
+        path = self.version_path(number)
         with raising_disk_full(len(model.data), path.parent):
             write_atomically(path, safetensors_header(model), model.data, sync=self._sync)
-            self._link(path, self.model)
+            self._link(path, self.model_path)
         for old in sorted((self._directory / DIRECTORY).glob("version-*.safetensors"))[:-MAX_CHECKPOINTS]:
             old.unlink(missing_ok=True)
 
     def read(self, number: int) -> Model:
         """A version that was written. Raises ``RunFailed`` naming its file if that is gone or damaged."""
-        path = self.version(number)
+        path = self.version_path(number)
         if not path.exists():
             raise RunFailed(f"{path}: is missing, and the run cannot continue without it")
         try:
@@ -88,19 +88,19 @@ class Checkpoints:
         except UserError as error:
             raise RunFailed(f"{error}; the run cannot continue without it") from None
 
-    def mapped(self, number: int, model: Model) -> Model:
+    def memory_mapped(self, number: int, model: Model) -> Model:
         """The same model with its weights in the version's file instead of in memory."""
         header = len(safetensors_header(model))
-        data = np.memmap(self.version(number), np.uint8, "r", header, shape=(len(model.data),))
+        data = np.memmap(self.version_path(number), np.uint8, "r", header, shape=(len(model.data),))
         return replace(model, weights=FLOAT32.decode(data.data))
 
-    def keep_best(self, number: int) -> bool:
+    def store_best(self, number: int) -> bool:
         """Makes ``best.safetensors`` that version; False if its checkpoint is gone already."""
-        path = self.version(number)
+        path = self.version_path(number)
         if not path.exists():
             return False
         with raising_disk_full(path.stat().st_size, self._directory):
-            self._link(path, self.best)
+            self._link(path, self.best_path)
         return True
 
     def _link(self, source: Path, target: Path) -> None:

@@ -22,14 +22,14 @@ class DiskFull(OSError):
     def __init__(self, error: OSError, directory: Path, needed: int) -> None:
         super().__init__(error.errno, error.strerror, str(directory))
         self.directory = directory
-        self.needed = needed
+        self.needed_bytes = needed
 
-    def forget_frames(self) -> None:
+    def clear_traceback(self) -> None:
         """Of whom it came from, so that what they held in their hands (maps of files) can be closed."""
         self.__traceback__ = self.__context__ = None
 
     def __str__(self) -> str:
-        return f"disk full: {self.directory}: needs {size_text(self.needed)}"
+        return f"disk full: {self.directory}: needs {size_text(self.needed_bytes)}"
 
 
 @contextlib.contextmanager

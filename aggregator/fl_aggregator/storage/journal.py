@@ -26,14 +26,14 @@ class Journal:
     """Appends events to ``DIR/journal.jsonl``, as `AppendLog` says."""
 
     def __init__(self, directory: Path, *, sync: bool = False) -> None:
-        self._lines = AppendLog(directory / FILE_NAME, sync=sync)
+        self._log = AppendLog(directory / FILE_NAME, sync=sync)
 
     def append(self, event: Event) -> None:
         """Raises ``OSError``, and then nothing of the line stays."""
-        self._lines.append(json.dumps(event_fields(event), separators=(",", ":")))
+        self._log.append(json.dumps(event_fields(event), separators=(",", ":")))
 
     def close(self) -> None:
-        self._lines.close()
+        self._log.close()
 
 
 def event_fields(event: Event) -> dict[str, Any]:

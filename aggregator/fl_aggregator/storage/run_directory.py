@@ -62,7 +62,7 @@ class RunRecord(BaseModel):
     """
 
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
-    epoch: Annotated[int, Field(ge=1)] = 1
+    incarnation: Annotated[int, Field(ge=1)] = 1
     started: str
     ended: str | None = None
     broker: str = ""
@@ -173,7 +173,7 @@ class RunDirectory:
             self.path / RUN_FILE, record.model_dump_json(indent=2).encode() + b"\n", sync=self._sync
         )
 
-    def keep_history_of(self, rounds: Container[int]) -> set[int]:
+    def filter_history(self, rounds: Container[int]) -> set[int]:
         """Takes away all lines but those of ``rounds``; says whose are there. A line that was cut off goes too."""
         kept: dict[int, bytes] = {}
         for line in (self.path / HISTORY_FILE).read_bytes().splitlines(keepends=True):
@@ -205,9 +205,9 @@ class RunDirectory:
         (self.path / _LOCK_FILE).unlink(missing_ok=True)
         os.close(self._lock)
         if not (self.path / RUN_FILE).exists():
-            self._take_away()
+            self._remove_files()
 
-    def _take_away(self) -> None:
+    def _remove_files(self) -> None:
         for name in (HISTORY_FILE, journal.FILE_NAME):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.path / checkpoint.DIRECTORY, self.path / spool.DIRECTORY, self.path):

@@ -65,10 +65,10 @@ class PartialUpdate(Protocol):
 
     data: memoryview
 
-    def mark(self, index: int, crc32: int) -> None:
+    def mark_received(self, index: int, crc32: int) -> None:
         """Chunk ``index`` is in its place in ``data``."""
 
-    def keep(self) -> None:
+    def finalize(self) -> None:
         """It is whole: from now on it counts. Raises ``OSError``."""
 
     def drop(self) -> None:
@@ -84,10 +84,10 @@ class _MemoryPartial:
         self._memory = pool.get(size) if size else None
         self.data = memoryview(self._memory or b"")
 
-    def mark(self, index: int, crc32: int) -> None:
+    def mark_received(self, index: int, crc32: int) -> None:
         pass
 
-    def keep(self) -> None:
+    def finalize(self) -> None:
         pass
 
     def drop(self) -> None:
@@ -113,7 +113,7 @@ class _FilePartial:
 
     @classmethod
     def new(cls, path: Path, description: UpdateDescription, *, sync: bool) -> Self:
-        tail = description.tail()
+        tail = description.trailer()
         # Never into a file that somebody may still have a map of.
         path.unlink(missing_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -129,7 +129,7 @@ class _FilePartial:
         return cls(path, mapped, description, sync=sync)
 
     @classmethod
-    def found(cls, path: Path, *, sync: bool) -> Self:
+    def reopen(cls, path: Path, *, sync: bool) -> Self:
         """What an earlier life left. Raises ``SpoolFileDamaged`` and ``OSError``."""
         file = _map_file(path, mmap.ACCESS_WRITE)
         description = read_description(file)
@@ -137,14 +137,14 @@ class _FilePartial:
             raise SpoolFileDamaged("its content does not match its name")
         return cls(path, file, description, sync=sync)
 
-    def here(self) -> bytearray:
+    def received_chunks(self) -> bytearray:
         """One byte a chunk: 1 if it is here, and as it was when it came."""
-        return self._table.here()
+        return self._table.received_chunks()
 
-    def mark(self, index: int, crc32: int) -> None:
-        self._table.mark(index, crc32)
+    def mark_received(self, index: int, crc32: int) -> None:
+        self._table.mark_received(index, crc32)
 
-    def keep(self) -> None:
+    def finalize(self) -> None:
         client = self._path.name.partition(".")[0]
         with raising_disk_full(_DIRECTORY_ENTRY_BYTES, self._path.parent):
             if self._sync:
@@ -167,7 +167,7 @@ class RecoveredUpload:
 
     partial: PartialUpdate
     description: UpdateDescription
-    here: bytearray
+    received: bytearray
 
 
 class Spool:
@@ -184,8 +184,8 @@ class Spool:
         """Room for an update. Raises ``OSError`` (``DiskFull``, say)."""
         if self._durability == "memory":
             return _MemoryPartial(description.size, self._pool)
-        with raising_disk_full(description.size + len(description.tail()), self.path):
-            path = self._folder(round_number) / _partial_name(client, description)
+        with raising_disk_full(description.size + len(description.trailer()), self.path):
+            path = self._ensure_folder(round_number) / _partial_name(client, description)
             return _FilePartial.new(path, description, sync=self._sync)
 
     def put(self, round_number: int, client: str, content: UpdateContent) -> None:
@@ -193,9 +193,9 @@ class Spool:
         if self._durability == "memory":
             return
         description = UpdateDescription.of_content(content)
-        pieces = [*(section.data for section in content.sections), memoryview(description.tail())]
+        pieces = [*(section.data for section in content.sections), memoryview(description.trailer())]
         with raising_disk_full(sum(map(len, pieces)), self.path):
-            path = self._folder(round_number) / f"{client}.update"
+            path = self._ensure_folder(round_number) / f"{client}.update"
             write_atomically(path, *pieces, sync=self._sync)
 
     def read(self, round_number: int, client: str) -> UpdateContent:
@@ -208,11 +208,11 @@ class Spool:
         """The data of an update that was kept, all sections one after the other. Raises as `read` does."""
         return b"".join(section.data for section in self.read(round_number, client).sections)
 
-    def found(self, round_number: int) -> Iterator[tuple[str, RecoveredUpload]]:
+    def partial_uploads(self, round_number: int) -> Iterator[tuple[str, RecoveredUpload]]:
         """By client, the uploads of a round that are not whole. What cannot be read is deleted."""
         for path in sorted(self._folder_of(round_number).glob("*.part")):
             try:
-                partial = _FilePartial.found(path, sync=self._sync)
+                partial = _FilePartial.reopen(path, sync=self._sync)
             except SpoolFileDamaged as damage:
                 LOG.warning(
                     "deleted %s, an incomplete upload that is not usable; its edge will send it again: %s",
@@ -223,18 +223,18 @@ class Spool:
             else:
                 yield (
                     path.name.partition(".")[0],
-                    RecoveredUpload(partial, partial.description, partial.here()),
+                    RecoveredUpload(partial, partial.description, partial.received_chunks()),
                 )
 
-    def forget(self, round_number: int) -> None:
+    def delete_round(self, round_number: int) -> None:
         """Deletes a round's updates; none there is fine."""
         shutil.rmtree(self._folder_of(round_number), ignore_errors=True)
 
-    def forget_one(self, round_number: int, client: str) -> None:
+    def delete(self, round_number: int, client: str) -> None:
         """Deletes an update that was kept; none there is fine."""
         self._path(round_number, client, ".update").unlink(missing_ok=True)
 
-    def keep_only(self, round_number: int | None, clients: Iterable[str]) -> None:
+    def delete_except(self, round_number: int | None, clients: Iterable[str]) -> None:
         """At a resume: what nobody knows of goes. ``clients``: whose updates of the open round were accepted.
 
         An update that was written and not journalled was not accepted: its edge sends it again. Uploads of the
@@ -265,7 +265,7 @@ class Spool:
     def _folder_of(self, round_number: int) -> Path:
         return self.path / str(round_number)
 
-    def _folder(self, round_number: int) -> Path:
+    def _ensure_folder(self, round_number: int) -> Path:
         folder = self._folder_of(round_number)
         try:
             folder.mkdir()

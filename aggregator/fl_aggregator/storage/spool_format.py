@@ -73,7 +73,7 @@ class UpdateDescription(BaseModel):
         """Bytes of the data."""
         return sum(section.size for section in self.sections)
 
-    def tail(self) -> bytes:
+    def trailer(self) -> bytes:
         """All of a new file that is behind the data."""
         text = self.model_dump_json(exclude_none=True).encode()
         return text + bytes(_ENTRY.size * self.chunks) + _FOOTER.pack(_MAGIC, len(text), self.chunks)
@@ -98,11 +98,11 @@ class ChunkTable:
         self._description = description
         self._start = len(file) - _FOOTER.size - _ENTRY.size * description.chunks
 
-    def mark(self, index: int, crc32: int) -> None:
+    def mark_received(self, index: int, crc32: int) -> None:
         """Chunk ``index`` is in its place."""
         _ENTRY.pack_into(self._file, self._start + _ENTRY.size * index, crc32 | _RECEIVED_BIT)
 
-    def here(self) -> bytearray:
+    def received_chunks(self) -> bytearray:
         """One byte a chunk: 1 if it is here, and as it was when it came. Reads all that is here."""
         size, length = self._description.size, self._description.chunk_size
         here = bytearray(self._description.chunks)

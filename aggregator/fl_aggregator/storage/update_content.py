@@ -30,7 +30,7 @@ class UpdateContent:
 
     digest: str
     sections: tuple[SectionContent, ...]
-    found: str | None = None
+    known_digest: str | None = None
     """The digest that it has, where that is known already; else it is computed."""
 
     @classmethod

@@ -91,7 +91,7 @@ class _IdxSource:
     torchvision: Literal["MNIST", "FashionMNIST"]
     hint: str = ""
 
-    def places(self, data_dir: Path | None) -> list[Path]:
+    def directories(self, data_dir: Path | None) -> list[Path]:
         layouts = (Path(self.torchvision) / "raw", Path(self.name))
         if data_dir is not None:
             return [*(data_dir / layout for layout in layouts), data_dir]
@@ -119,7 +119,7 @@ def _idx(
     prefix = "train" if split == "train" else "t10k"
     wanted = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
     _check_directory(source.name, data_dir)
-    places = source.places(data_dir)
+    places = source.directories(data_dir)
     found = _find(places, wanted)
     problem = ""
     if found is None and download:

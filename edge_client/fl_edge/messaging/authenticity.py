@@ -28,7 +28,7 @@ class MessageAuthenticator:
     def __init__(self, verifier: Verifier, channels: Channels = CHANNELS) -> None:
         self._verifier = verifier
         self._channels = channels
-        self._member: tuple[str, int] | None = None
+        self._current_incarnation: tuple[str, int] | None = None
         self._epochs: dict[str, int] = {}
         """The newest start of each run that it has belonged to."""
         self._seqs: dict[str, int] = {}
@@ -44,8 +44,8 @@ class MessageAuthenticator:
 
         Births are never old: all that comes of them is that the edge registers.
         """
-        if member is not None and (member.run, member.epoch) != self._member:
-            self._member = (member.run, member.epoch)
+        if member is not None and (member.run, member.epoch) != self._current_incarnation:
+            self._current_incarnation = (member.run, member.epoch)
             self._epochs.pop(member.run, None)
             self._epochs[member.run] = member.epoch
             self._seqs.clear()
@@ -54,14 +54,14 @@ class MessageAuthenticator:
         if not isinstance(message, m.Scoped):
             return None
         start = (message.run, message.epoch)
-        if start == self._member:
-            return self._why_before(text, message.seq)
+        if start == self._current_incarnation:
+            return self._sequence_error(text, message.seq)
         known = self._epochs.get(message.run)
         if known is not None and message.epoch <= known:
             return f"epoch: {message.epoch} of run {message.run}, expected more than {known}"
         return None
 
-    def _why_before(self, text: str, seq: int) -> str | None:
+    def _sequence_error(self, text: str, seq: int) -> str | None:
         """The same message may come twice, and one that is retained late; but none before one that has come."""
         last = self._seqs.pop(text, None)
         self._seqs[text] = seq if last is None else max(last, seq)

@@ -30,7 +30,7 @@ class EdgeConnected:
     """Connected, under this session name."""
 
     session: str
-    largest: int
+    maximum_packet_size: int
 
 
 EdgeConnectionEvent = EdgeConnected | mqtt.Lost | mqtt.ConnectRefused | mqtt.Received | mqtt.Subscribed
@@ -59,7 +59,7 @@ class EdgeConnection:
     ) -> None:
         self.client = client
         self._channels = channels
-        self.is_up = False
+        self.is_connected = False
         self._prefix = prefix
         self._roles = roles
         self._post = post
@@ -82,11 +82,11 @@ class EdgeConnection:
             case mqtt.Lost() | mqtt.ConnectRefused() | mqtt.Received() | mqtt.Subscribed():
                 self._post(event)
 
-    def listen(self) -> None:
+    def subscribe(self) -> None:
         """Subscribes to what the aggregator says to an edge of these roles, but the pieces of models (see `ask`)."""
         self._subscribe([row for row in self._channels.between("aggregator", "edge") if not row.bulk])
 
-    def listen_to_presence(self) -> None:
+    def subscribe_to_presence(self) -> None:
         """To be called after the birth: what is retained there before that, is of the last session."""
         self._subscribe(self._channels.between("edge", "edge"))
 
@@ -94,12 +94,12 @@ class EdgeConnection:
         mine = [row for row in rows if not set(row.roles).isdisjoint(self._roles)]
         self._connection.subscribe(self._channels.filters(self._prefix, mine, self.client))
 
-    def essential(self, refused: Sequence[str]) -> list[str]:
+    def essential_filters(self, refused: Sequence[str]) -> list[str]:
         """Those of ``refused`` without which there is no use in going on."""
         vital = {t.build(self._prefix, t.RepliesTopic(self.client)), t.build(self._prefix, t.ModelTopic())}
         return [name for name in refused if name in vital]
 
-    def ask(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
+    def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
         """For the topics of models. What the queue does not take is asked for again, when it has not come."""
         try:
             if unsubscribe:
@@ -148,7 +148,7 @@ class EdgeConnection:
 
     def close(self, timeout: float) -> None:
         """Ends the connection in the background; what was sent goes out first, the will does not."""
-        self.is_up = False
+        self.is_connected = False
         threading.Thread(
             target=self._connection.close,
             kwargs={"graceful": True, "timeout": timeout},

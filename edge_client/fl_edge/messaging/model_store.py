@@ -50,13 +50,13 @@ class FetchedModel:
     @property
     def weights_memory(self) -> SharedBytes:
         before = itertools.takewhile(lambda section: section.name != WEIGHTS, self.sections)
-        return self.memory.part(sum(len(section.data) for section in before), len(self.weights.data))
+        return self.memory.slice(sum(len(section.data) for section in before), len(self.weights.data))
 
 
 class Transport(Protocol):
     """A connection that a model can come over (`wire.EdgeConnection`)."""
 
-    def ask(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None: ...
+    def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None: ...
 
 
 FetchCallback = Callable[[ModelUser, str, FetchedModel | None, str], None]
@@ -78,13 +78,13 @@ class _Entry:
     """A model that somebody holds: here, or on its way."""
 
     def __init__(self, digest: str, now: float) -> None:
-        self.place = _Buffer()
-        self.download = ModelDownload(digest, allocate=self.place.allocate)
+        self.buffer = _Buffer()
+        self.download = ModelDownload(digest, allocate=self.buffer.allocate)
         self.model: FetchedModel | None = None
-        self.holders: set[ModelUser] = set()
-        self.until: dict[ModelUser, float] = {}
+        self.users: set[ModelUser] = set()
+        self.deadlines: dict[ModelUser, float] = {}
         """Those who still wait, and for how long."""
-        self.carrier: str | None = None
+        self.transport_client: str | None = None
         self.report_at = now + REPORT_INTERVAL
 
 
@@ -92,8 +92,8 @@ class ModelStore:
     """``carrier_of`` gives the connection of a client, or null while it has none. Times are seconds."""
 
     def __init__(self, carrier_of: Callable[[str], Transport | None], done: FetchCallback) -> None:
-        self._carrier_of = carrier_of
-        self._done = done
+        self._transport_of = carrier_of
+        self._on_fetched = done
         self._entries: dict[str, _Entry] = {}
         self._retry_at = 0.0
 
@@ -102,16 +102,16 @@ class ModelStore:
         entry = self._entries.get(digest)
         if entry is None:
             entry = self._entries[digest] = _Entry(digest, now)
-        entry.holders.add(holder)
+        entry.users.add(holder)
         if entry.model is not None:
-            self._done(holder, digest, entry.model, "")
+            self._on_fetched(holder, digest, entry.model, "")
             return
-        entry.until[holder] = now + patience
-        self._ask(entry, now)
+        entry.deadlines[holder] = now + patience
+        self._request_topics(entry, now)
 
-    def held(self, holder: ModelUser, digest: str) -> FetchedModel | None:
+    def get(self, holder: ModelUser, digest: str) -> FetchedModel | None:
         entry = self._entries.get(digest)
-        return entry.model if entry is not None and holder in entry.holders else None
+        return entry.model if entry is not None and holder in entry.users else None
 
     def progress(self, digest: str) -> str:
         """How far the fetch of a model has come, in words; empty if nobody fetches it."""
@@ -123,12 +123,12 @@ class ModelStore:
         entry = self._entries.get(digest)
         if entry is None:
             return
-        entry.holders.discard(holder)
-        entry.until.pop(holder, None)
-        if not entry.holders:
+        entry.users.discard(holder)
+        entry.deadlines.pop(holder, None)
+        if not entry.users:
             self._drop(digest, entry)
 
-    def take(
+    def receive(
         self, topic: t.ManifestTopic | t.ChunkTopic, payload: bytes | memoryview, now: float
     ) -> str | None:
         """What has come on one of a model's topics; gives why it was of no use, if it was not."""
@@ -143,31 +143,31 @@ class ModelStore:
                     message = codec.decode(topic, payload)
                 except codec.DecodeError as error:
                     fault = str(error)
-                    entry.download.refuse(fault)
+                    entry.download.count_invalid(fault)
                 else:
                     assert isinstance(message, m.ModelManifest | m.ModelChunk)
-                    fault = entry.download.take(message, now) or fault
-            self._settle(digest, entry, now)
+                    fault = entry.download.receive(message, now) or fault
+            self._process_download(digest, entry, now)
         return fault
 
-    def line_lost(self, client: str, now: float) -> None:
+    def connection_lost(self, client: str, now: float) -> None:
         """The connection of ``client`` is gone, and what it was subscribed to."""
         for entry in self._entries.values():
-            if entry.carrier == client:
-                entry.carrier = None
-                entry.download.forget_asked()
-                self._ask(entry, now)
+            if entry.transport_client == client:
+                entry.transport_client = None
+                entry.download.reset_requests()
+                self._request_topics(entry, now)
 
-    def line_up(self, now: float) -> None:
+    def connection_established(self, now: float) -> None:
         """A connection has come; a download that waits for one may go on."""
         for entry in self._entries.values():
-            if entry.model is None and entry.carrier is None:
-                self._ask(entry, now)
+            if entry.model is None and entry.transport_client is None:
+                self._request_topics(entry, now)
 
     def advance(self, now: float) -> None:
         """Ends the fetches whose patience is over, and asks again for what has not come."""
         for digest, entry in list(self._entries.items()):
-            tired = [holder for holder, until in entry.until.items() if now >= until]
+            tired = [holder for holder, until in entry.deadlines.items() if now >= until]
             progress = entry.download.progress
             if entry.model is None and now >= entry.report_at:
                 entry.report_at = now + REPORT_INTERVAL
@@ -175,52 +175,52 @@ class ModelStore:
             for holder in tired:
                 self.release(holder, digest)
             if self._entries.get(digest) is entry and entry.model is None:
-                self._ask(entry, now)
+                self._request_topics(entry, now)
             for holder in tired:
-                self._done(holder, digest, None, f"the model did not arrive in time: {progress}")
+                self._on_fetched(holder, digest, None, f"the model did not arrive in time: {progress}")
 
     def due(self) -> float | None:
         """When `advance` has to be called next."""
-        dues = [until for entry in self._entries.values() for until in entry.until.values()]
+        dues = [until for entry in self._entries.values() for until in entry.deadlines.values()]
         for entry in self._entries.values():
             if entry.model is None:
-                asked = entry.download.due() if entry.carrier is not None else self._retry_at
+                asked = entry.download.due() if entry.transport_client is not None else self._retry_at
                 dues += [] if asked is None else [asked]
         return min(dues, default=None)
 
-    def _settle(self, digest: str, entry: _Entry, now: float) -> None:
+    def _process_download(self, digest: str, entry: _Entry, now: float) -> None:
         download = entry.download
         if download.state == "complete":
-            entry.model = FetchedModel(digest, download.model, entry.place.memory)
-        self._ask(entry, now)
+            entry.model = FetchedModel(digest, download.model, entry.buffer.memory)
+        self._request_topics(entry, now)
         if download.state == "open":
             return
-        waiting = list(entry.until)
-        entry.until.clear()
+        waiting = list(entry.deadlines)
+        entry.deadlines.clear()
         if entry.model is None:
             del self._entries[digest]
         for holder in waiting:
-            self._done(holder, digest, entry.model, download.failure)
+            self._on_fetched(holder, digest, entry.model, download.failure)
 
-    def _ask(self, entry: _Entry, now: float) -> None:
-        carrier = None if entry.carrier is None else self._carrier_of(entry.carrier)
+    def _request_topics(self, entry: _Entry, now: float) -> None:
+        carrier = None if entry.transport_client is None else self._transport_of(entry.transport_client)
         if carrier is None:
-            entry.carrier = None
-            entry.download.forget_asked()
-            for holder in entry.until:
-                if (carrier := self._carrier_of(holder.client)) is not None:
-                    entry.carrier = holder.client
+            entry.transport_client = None
+            entry.download.reset_requests()
+            for holder in entry.deadlines:
+                if (carrier := self._transport_of(holder.client)) is not None:
+                    entry.transport_client = holder.client
                     break
             else:
                 self._retry_at = now + TRANSPORT_RETRY_DELAY
                 return
-        asking = entry.download.ask(now)
+        asking = entry.download.subscription_changes(now)
         if asking.subscribe or asking.unsubscribe:
-            carrier.ask(asking.subscribe, asking.unsubscribe)
+            carrier.change_subscriptions(asking.subscribe, asking.unsubscribe)
 
     def _drop(self, digest: str, entry: _Entry) -> None:
         del self._entries[digest]
-        if entry.carrier is not None and entry.model is None:
-            carrier = self._carrier_of(entry.carrier)
+        if entry.transport_client is not None and entry.model is None:
+            carrier = self._transport_of(entry.transport_client)
             if carrier is not None:
-                carrier.ask((), entry.download.asked())
+                carrier.change_subscriptions((), entry.download.subscribed_topics())

@@ -44,7 +44,7 @@ STALLED_FETCH_TIMEOUT: Final = 10.0
 class PredictionRequest:
     payload: bytes = field(repr=False)
     response_topic: str | None
-    correlation: bytes | None
+    correlation_data: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,10 @@ class Predictor:
         self._client = client
         self._prefix = prefix
         self._store = store
-        self._oracle = oracle
+        self._backend = oracle
         self._connect = connect
         self._group = group
-        self._quota = quota
+        self._rate_limiter = quota
         self._seq = itertools.count(first_seq)
         self._connection: Connection | None = None
         self._announced: m.ModelAnnouncement | None = None
@@ -97,18 +97,18 @@ class Predictor:
         self._running: dict[int, tuple[PredictionRequest, m.ModelAnnouncement]] = {}
 
     @property
-    def holder(self) -> ModelUser:
+    def model_user(self) -> ModelUser:
         return ModelUser(self._client)
 
     # --- models -------------------------------------------------------------------------------------------
 
-    def announced(self, announced: m.ModelAnnouncement, now: float) -> None:
+    def model_announced(self, announced: m.ModelAnnouncement, now: float) -> None:
         """Predictions are to be answered with this model, as soon as somebody asks."""
         self._announced = announced
         if self._loaded is None and self._fetching is None:
             self._fetch(announced, now)
 
-    def fetched(self, digest: str, model: FetchedModel | None, why: str, now: float) -> None:
+    def model_fetched(self, digest: str, model: FetchedModel | None, why: str, now: float) -> None:
         """What a fetch of `ModelStore` has come to."""
         fetching = self._fetching
         if fetching is None or fetching.digest != digest:
@@ -124,7 +124,7 @@ class Predictor:
             )
         else:
             if self._loaded is not None and self._loaded[1].digest != digest:
-                self._store.release(self.holder, self._loaded[1].digest)
+                self._store.release(self.model_user, self._loaded[1].digest)
             self._loaded = (fetching, model)
             if self._connection is None:
                 self._connection = self._connect()
@@ -132,8 +132,8 @@ class Predictor:
 
     def advance(self, now: float) -> None:
         """To be called every second: no request waits for ever, and a model that was not to be had is tried again."""
-        self._give_up_ghost(now)
-        if self._takes_long(now):
+        self._abandon_stalled_fetch(now)
+        if self._is_fetch_slow(now):
             self._answer_waiting()
         elif (
             self._fetching is None
@@ -143,7 +143,7 @@ class Predictor:
         ):
             self._fetch(self._announced, now)
 
-    def _give_up_ghost(self, now: float) -> None:
+    def _abandon_stalled_fetch(self, now: float) -> None:
         """A model that was announced and does not come must not keep others away that were announced after it."""
         fetching, announced = self._fetching, self._announced
         if fetching is None or announced is None:
@@ -155,10 +155,10 @@ class Predictor:
             LOG.info("version %d does not arrive: trying version %d", fetching.version, announced.version,
                      extra={"client": self._client})  # fmt: skip
             self._fetching = None
-            self._store.release(self.holder, fetching.digest)
+            self._store.release(self.model_user, fetching.digest)
             self._fetch(announced, now)
 
-    def _takes_long(self, now: float) -> bool:
+    def _is_fetch_slow(self, now: float) -> bool:
         """A newer model is on its way, and requests have waited for it long enough."""
         return self._fetching is not None and now >= self._fetching_since + MAX_FETCH_WAIT
 
@@ -169,7 +169,7 @@ class Predictor:
     def _fetch(self, announced: m.ModelAnnouncement, now: float) -> None:
         self._fetching, self._fetching_since = announced, now
         self._progress = (self._store.progress(announced.digest), now)
-        self._store.fetch(self.holder, announced.digest, now, PREDICTION_FETCH_TIMEOUT)
+        self._store.fetch(self.model_user, announced.digest, now, PREDICTION_FETCH_TIMEOUT)
 
     # --- requests -----------------------------------------------------------------------------------------
 
@@ -179,18 +179,18 @@ class Predictor:
         shared, own = t.shared_predict_filter(self._prefix, self._group), t.PredictTopic(self._client)
         self._connection.subscribe([(shared, 1), (t.build(self._prefix, own), 1)])
 
-    def asked(self, received: mqtt.Received, now: float) -> None:
+    def request_received(self, received: mqtt.Received, now: float) -> None:
         """A request; it is answered by and by, with an error if need be."""
         if self._loaded is None or self._announced is None or received.retain:
             # Somebody has retained a request: it is from yesterday, and comes again with each connection.
             return
         topic, (loaded, model) = received.response_topic, self._loaded
-        too_much = self._quota.refusal(topic, len(received.payload), now)
-        if too_much is not None and not self._quota.is_to_be_told(too_much, now):
+        too_much = self._rate_limiter.refusal(topic, len(received.payload), now)
+        if too_much is not None and not self._rate_limiter.should_notify(too_much, now):
             return  # most refused ones get no answer, else the answers would be a flood, too
         answerable = topic is None or t.is_response_topic_allowed(self._prefix, topic)
         request = PredictionRequest(
-            bytes(received.payload), topic if answerable else None, received.correlation
+            bytes(received.payload), topic if answerable else None, received.correlation_data
         )
         if not answerable:
             own = t.build(self._prefix, t.PredictionsTopic())
@@ -205,14 +205,14 @@ class Predictor:
             self._answer(request, loaded, Answer(error=text))
         elif len(self._waiting) + len(self._running) >= MAX_PENDING_REQUESTS:
             self._answer(request, loaded, Answer(error="busy; try again"))
-        elif self._is_newest(now) or self._takes_long(now):
+        elif self._is_newest(now) or self._is_fetch_slow(now):
             self._predict(request, loaded, model)
         else:
             self._waiting.append(request)
             if self._fetching is None:
                 self._fetch(self._announced, now)
 
-    def predicted(self, job: int, answer: Answer) -> None:
+    def prediction_done(self, job: int, answer: Answer) -> None:
         """What a job of `PredictionBackend` has come to."""
         found = self._running.pop(job, None)
         if found is not None:
@@ -224,7 +224,7 @@ class Predictor:
         self._waiting.clear()
         self._running.clear()
         for digest in {x.digest for x in (self._fetching, self._loaded and self._loaded[0]) if x}:
-            self._store.release(self.holder, digest)
+            self._store.release(self.model_user, digest)
         self._loaded = self._announced = self._fetching = None
         return connection
 
@@ -238,7 +238,7 @@ class Predictor:
     def _predict(
         self, request: PredictionRequest, announced: m.ModelAnnouncement, model: FetchedModel
     ) -> None:
-        job = self._oracle.predict(announced.task, model, request.payload)
+        job = self._backend.predict(announced.task, model, request.payload)
         self._running[job] = (request, announced)
 
     def _answer(self, request: PredictionRequest, by: m.ModelAnnouncement, answer: Answer) -> None:
@@ -264,7 +264,7 @@ class Predictor:
             extra={"client": self._client},
         )
         topic = request.response_topic or t.build(self._prefix, t.PredictionsTopic())
-        self._publish(topic, message, request.correlation)
+        self._publish(topic, message, request.correlation_data)
 
     def _publish(self, topic: str, message: m.Prediction, correlation: bytes | None) -> None:
         if self._connection is None:

@@ -25,7 +25,7 @@ class PredictionRateLimiter:
     """``now`` is when it begins; all times are seconds of one clock."""
 
     def __init__(self, now: float) -> None:
-        self._all = TokenBucket(REQUEST_RATE, now)
+        self._requests = TokenBucket(REQUEST_RATE, now)
         self._bytes = TokenBucket(BYTE_RATE, now)
         self._askers: RecentlyUsed[str | None, TokenBucket] = RecentlyUsed(MAX_ASKERS)
         self._notices = Interval(REJECTION_NOTICE_INTERVAL)
@@ -39,14 +39,15 @@ class PredictionRateLimiter:
         """Why a request of ``size`` bytes is too much; null if it is not. ``asker``: its response topic."""
         mine = self._askers.use(asker, lambda: TokenBucket(REQUEST_RATE_PER_ASKER, now))
         if not mine.take(1, now):
-            return f"requests: expected at most {REQUEST_RATE_PER_ASKER.each:g} per second with one response topic"
-        if not self._all.take(1, now):
-            return f"requests: expected at most {REQUEST_RATE.each:g} per second"
+            most = f"{REQUEST_RATE_PER_ASKER.per_second:g} per second"
+            return f"requests: expected at most {most} with one response topic"
+        if not self._requests.take(1, now):
+            return f"requests: expected at most {REQUEST_RATE.per_second:g} per second"
         if not self._bytes.take(size, now):
-            return f"requests: expected at most {BYTE_RATE.each:.15g} bytes per second"
+            return f"requests: expected at most {BYTE_RATE.per_second:.15g} bytes per second"
         return None
 
-    def is_to_be_told(self, too_much: str, now: float) -> bool:
+    def should_notify(self, too_much: str, now: float) -> bool:
         """To be asked once for each refusal: whether it is to be answered. The log says it at powers of ten."""
         self._refused += 1
         if is_worth_logging(self._refused - 1, self._refused):

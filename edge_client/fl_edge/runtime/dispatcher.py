@@ -43,10 +43,10 @@ class Dispatcher:
         self._pool = pool
         self._label_counts = label_counts
         self._owners: dict[int, JobOwner] = {}
-        self._ids: dict[tuple[str, int], int] = {}
+        self._pool_ids: dict[tuple[str, int], int] = {}
 
     def load(self, client: str, effect: effects.Load) -> None:
-        self._start(JobOwner(client, effect.job), self._pool.load(client, effect.task, effect.partition))
+        self._track(JobOwner(client, effect.job), self._pool.load(client, effect.task, effect.partition))
 
     def train(self, client: str, effect: effects.Train, base: FetchedModel | None) -> None:
         selected = effect.selected
@@ -59,7 +59,7 @@ class Dispatcher:
             selected.round,
             selected.encoding,
         )
-        self._start(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
+        self._track(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
 
     def evaluate(self, client: str, effect: effects.Evaluate, model: FetchedModel) -> None:
         pool_id = self._pool.evaluate(
@@ -69,7 +69,7 @@ class Dispatcher:
             effect.partition,
             _cache_frame(model),
         )
-        self._start(JobOwner(client, effect.job), pool_id)
+        self._track(JobOwner(client, effect.job), pool_id)
 
     def predict(self, client: str, task: str, model: FetchedModel, payload: bytes) -> int:
         pool_id = self._pool.predict(task, _cache_frame(model), payload)
@@ -78,12 +78,12 @@ class Dispatcher:
 
     def cancel(self, client: str, job: int) -> None:
         """Its result, if one comes still, is of no interest to anybody."""
-        pool_id = self._ids.pop((client, job), None)
+        pool_id = self._pool_ids.pop((client, job), None)
         if pool_id is not None:
             self._owners.pop(pool_id, None)
             self._pool.cancel(pool_id)
 
-    def done(
+    def job_done(
         self, result: protocol.JobResult, now: float
     ) -> tuple[str, events.Event | PredictionResult] | None:
         """Whom the result concerns, and what it tells them; null: nobody waits for it any more."""
@@ -92,16 +92,16 @@ class Dispatcher:
             return None
         if owner.job is None:
             return owner.client, PredictionResult(owner.client, result.id, _answer(result.outcome))
-        self._ids.pop((owner.client, owner.job), None)
+        self._pool_ids.pop((owner.client, owner.job), None)
         loaded = result.outcome
         if isinstance(loaded, protocol.LoadOutcome):
             self._label_counts.append(owner.client, loaded.examples, loaded.holdout_examples, loaded.labels)
         return owner.client, _event(owner, owner.job, result.outcome, now)
 
-    def _start(self, owner: JobOwner, pool_id: int) -> None:
+    def _track(self, owner: JobOwner, pool_id: int) -> None:
         assert owner.job is not None
         self._owners[pool_id] = owner
-        self._ids[owner.client, owner.job] = pool_id
+        self._pool_ids[owner.client, owner.job] = pool_id
 
 
 def _cache_frame(model: FetchedModel) -> protocol.CacheModel:

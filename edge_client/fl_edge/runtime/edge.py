@@ -22,13 +22,13 @@ class Edge:
     """
 
     state: SessionState
-    kept_file: Path
+    update_file: Path
     connect: Callable[[Callable[[EdgeConnectionEvent], None]], EdgeConnection]
     connect_predictor: Callable[[Callable[[mqtt.ConnectionEvent], None]], Connection]
-    trust: MessageAuthenticator | None = None
-    wire: EdgeConnection | None = None
+    authenticator: MessageAuthenticator | None = None
+    connection: EdgeConnection | None = None
     predictor: Predictor | None = None
-    held: dict[int, str] = field(default_factory=dict)
+    model_digests: dict[int, str] = field(default_factory=dict)
     """Digest of the model that a job has asked for."""
     scheduled: float | None = None
     """When its session is told next that time has passed."""
@@ -41,4 +41,4 @@ class Edge:
 
     @property
     def is_connected(self) -> bool:
-        return self.wire is not None and self.wire.is_up
+        return self.connection is not None and self.connection.is_connected

@@ -68,21 +68,21 @@ class FleetSettings:
     """
 
     edges: tuple[EdgeSettings, ...]
-    reach: BrokerAccess
+    broker_access: BrokerAccess
     task: str | None
     data: Path | None
     device: str
     workers: int
-    chunk: int
-    wait: float | None
+    chunk_size: int
+    broker_timeout: float | None
     heartbeat: Path | None
     seal: bool = False
-    parts_file: Path | None = None
+    label_counts_file: Path | None = None
 
     @property
     def predict_group(self) -> str:
         """The share group in which its edges take requests for predictions."""
-        kit = self.reach.kit
+        kit = self.broker_access.kit
         return t.DEFAULT_PREDICT_GROUP if kit is None or kit.predict_group is None else kit.predict_group
 
 
@@ -91,8 +91,8 @@ def run(settings: FleetSettings) -> int:
     _check(settings)
     device = "cpu" if _is_synthetic(settings.task) else _device(settings.device)
     _raise_file_limit(FILES_PER_EDGE * len(settings.edges) + OTHER_FILES)
-    connection = settings.reach.connection(
-        max_queued_bytes=QUEUE_BYTES + MAX_GRANTED_CHUNKS * (settings.chunk + CHUNK_OVERHEAD),
+    connection = settings.broker_access.connection_settings(
+        max_queued_bytes=QUEUE_BYTES + MAX_GRANTED_CHUNKS * (settings.chunk_size + CHUNK_OVERHEAD),
         maximum_packet_size=m.MAX_PACKET,
     )
     with contextlib.ExitStack() as stack:
@@ -115,10 +115,10 @@ def run(settings: FleetSettings) -> int:
             pool,
             inbox,
             keeper,
-            LabelCountsFile(settings.parts_file),
-            prefix=settings.reach.prefix,
-            broker=str(settings.reach.address),
-            patience=settings.wait,
+            LabelCountsFile(settings.label_counts_file),
+            prefix=settings.broker_access.prefix,
+            broker=str(settings.broker_access.address),
+            patience=settings.broker_timeout,
             heartbeat=heartbeat,
             predict_group=settings.predict_group,
         )
@@ -138,8 +138,8 @@ def _edge(
         edge.roles,
         registry.names(),
         settings.task,
-        families=(SYNTHETIC,),
-        chunk=settings.chunk,
+        task_prefixes=(SYNTHETIC,),
+        chunk_size=settings.chunk_size,
     )
     own = connection.mqtt_client_id
     for_predictions = replace(
@@ -148,12 +148,12 @@ def _edge(
         maximum_packet_size=MAX_REQUEST_PACKET,
     )
 
-    kit = settings.reach.kit
+    kit = settings.broker_access.kit
     sealer = kit.sealer if settings.seal and kit is not None else None
 
     def connect(post: Callable[[EdgeConnectionEvent], None]) -> EdgeConnection:
         return EdgeConnection(
-            network, connection, settings.reach.prefix, edge.client, edge.roles, post, sealer
+            network, connection, settings.broker_access.prefix, edge.client, edge.roles, post, sealer
         )
 
     def connect_predictor(post: Callable[[mqtt.ConnectionEvent], None]) -> Connection:
@@ -161,7 +161,9 @@ def _edge(
 
     # Sequence numbers grow over restarts, too, as far as clocks do.
     file = state.path / update_store.FILE_NAME
-    session = Session(identity, seq=int(time.time() * 1000), kept=update_store.read(file, edge.client))
+    session = Session(
+        identity, seq=int(time.time() * 1000), restored_update=update_store.read(file, edge.client)
+    )
     trust = None if kit is None else MessageAuthenticator(kit.verifier())
     return Edge(session, file, connect, connect_predictor, trust)
 

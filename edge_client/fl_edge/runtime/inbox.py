@@ -25,7 +25,7 @@ class Inbox(Generic[ItemT]):
 
     def __init__(self, max_bytes: int = MAX_INBOX_BYTES) -> None:
         self._waiting: queue.SimpleQueue[tuple[ItemT, int, Capacity | None]] = queue.SimpleQueue()
-        self._counting = threading.Lock()
+        self._lock = threading.Lock()
         self._room = Capacity(max_bytes)
         self._room_aside = Capacity(MAX_PREDICTION_BYTES, MAX_PREDICTION_REQUESTS)
         self._dropped = 0
@@ -40,7 +40,7 @@ class Inbox(Generic[ItemT]):
             self._waiting.put((item, 0, None))
             return
         taken, room = size + OVERHEAD, self._room_aside if aside else self._room
-        with self._counting:
+        with self._lock:
             if not room.take(taken):
                 self._dropped += 1
                 return
@@ -50,12 +50,12 @@ class Inbox(Generic[ItemT]):
         """The next item. Raises ``queue.Empty`` after ``timeout`` seconds without one."""
         item, taken, room = self._waiting.get(timeout=timeout)
         if room is not None:
-            with self._counting:
+            with self._lock:
                 room.release(taken)
         return item
 
-    def take_dropped(self) -> int:
+    def pop_dropped(self) -> int:
         """How many messages found no room since this was asked before."""
-        with self._counting:
+        with self._lock:
             dropped, self._dropped = self._dropped, 0
             return dropped

@@ -69,10 +69,10 @@ def _size(event: EdgeConnectionEvent | mqtt.ConnectionEvent) -> int | None:
 
 class _EdgePredictionBackend:
     def __init__(self, labour: Dispatcher, client: str) -> None:
-        self._labour, self._client = labour, client
+        self._dispatcher, self._client = labour, client
 
     def predict(self, task: str, model: FetchedModel, payload: bytes) -> int:
-        return self._labour.predict(self._client, task, model, payload)
+        return self._dispatcher.predict(self._client, task, model, payload)
 
 
 class Runtime:
@@ -98,22 +98,22 @@ class Runtime:
     ) -> None:
         self._edges = {edge.client: edge for edge in edges}
         self._inbox = inbox
-        self._keeper = keeper
+        self._update_writer = keeper
         self._prefix = prefix
         self._predict_group = predict_group
-        self._quota = PredictionRateLimiter(clock())
+        self._rate_limiter = PredictionRateLimiter(clock())
         self._heartbeat = heartbeat
         self._clock = clock
-        self._labour = Dispatcher(pool, parts)
-        self._store = ModelStore(self._carrier, self._fetched)
-        self._told: deque[tuple[Edge, events.Event]] = deque()
+        self._dispatcher = Dispatcher(pool, parts)
+        self._store = ModelStore(self._transport, self._model_fetched)
+        self._events: deque[tuple[Edge, events.Event]] = deque()
         self._timers: list[tuple[float, int, Edge]] = []
         self._order = itertools.count()
         self._interrupted = False
-        self._alive = len(self._edges)
-        self._companions = [edge for edge in edges if edge.state.identity.roles == ("evaluate",)]
-        self._vigil = ConnectionNotices(edges, broker, patience, clock())
-        self._reception = Router(prefix, self._store, self._vigil, self._tell, self._settle)
+        self._running = len(self._edges)
+        self._evaluators = [edge for edge in edges if edge.state.identity.roles == ("evaluate",)]
+        self._notices = ConnectionNotices(edges, broker, patience, clock())
+        self._router = Router(prefix, self._store, self._notices, self._add_event, self._process_events)
         self._next_second = clock() + 1.0
         first_seq = int(time.time() * 1000)
         for edge in edges:
@@ -126,10 +126,10 @@ class Runtime:
             client,
             self._prefix,
             self._store,
-            _EdgePredictionBackend(self._labour, client),
+            _EdgePredictionBackend(self._dispatcher, client),
             lambda: edge.connect_predictor(partial(self._enqueue_for_predictions, client)),
             first_seq,
-            self._quota,
+            self._rate_limiter,
             self._predict_group,
         )
 
@@ -141,30 +141,30 @@ class Runtime:
         Raises ``BrokerUnreachable`` if there is no broker for too long.
         """
         for edge in self._edges.values():
-            edge.wire = edge.connect(partial(self._enqueue, edge.client))
-        while self._alive:
+            edge.connection = edge.connect(partial(self._enqueue, edge.client))
+        while self._running:
             try:
-                item = self._inbox.get(timeout=self._pause())
+                item = self._inbox.get(timeout=self._wait_timeout())
             except queue.Empty:
                 pass
             else:
                 self._handle(item)
                 del item  # it may have a large vector in it
             check()
-            self._pass_time(self._clock())
-            self._end_evaluators_left_alone()
-            self._settle()
+            self._run_timers(self._clock())
+            self._stop_remaining_evaluators()
+            self._process_events()
         states = [edge.state for edge in self._edges.values()]
         # An evaluator that was ended for want of company has no fault of its own.
         codes = [s.exit_code for s in states if isinstance(s, machine.Stopped) and s.exit_code != INTERRUPTED]
         return INTERRUPTED if self._interrupted else max(codes, default=0)
 
-    def _end_evaluators_left_alone(self) -> None:
+    def _stop_remaining_evaluators(self) -> None:
         """Evaluators of a fleet are there for its other edges, and end with the last of them."""
-        left = [edge for edge in self._companions if isinstance(edge.state, machine.Session)]
-        if len(self._companions) < len(self._edges) and len(left) == self._alive:
+        left = [edge for edge in self._evaluators if isinstance(edge.state, machine.Session)]
+        if len(self._evaluators) < len(self._edges) and len(left) == self._running:
             for edge in left:
-                self._tell(edge, events.StopRequested(self._clock()))
+                self._add_event(edge, events.StopRequested(self._clock()))
 
     def _enqueue(self, client: str, event: EdgeConnectionEvent) -> None:
         """On the network thread."""
@@ -174,7 +174,7 @@ class Runtime:
         """On the network thread."""
         self._inbox.put(FromPredictor(client, event), _size(event), aside=True)
 
-    def _pause(self) -> float:
+    def _wait_timeout(self) -> float:
         now = self._clock()
         store_due = self._store.due()
         dues = [self._next_second]
@@ -186,31 +186,31 @@ class Runtime:
         now = self._clock()
         match item:
             case FromConnection(client=client, event=event):
-                self._reception.from_wire(self._edges[client], event, now)
+                self._router.on_connection_event(self._edges[client], event, now)
             case FromPredictor(client=client, event=event):
-                self._reception.from_predictions(self._edges[client], event, now)
+                self._router.on_predictor_event(self._edges[client], event, now)
             case JobResult():
-                done = self._labour.done(item, now)
+                done = self._dispatcher.job_done(item, now)
                 if done is not None:
                     self._job_done(self._edges[done[0]], done[1])
             case Interrupted():
                 self._interrupted = True
                 for edge in self._edges.values():
-                    self._tell(edge, events.StopRequested(now))
+                    self._add_event(edge, events.StopRequested(now))
             case _:
                 assert_never(item)
-        self._settle()
+        self._process_events()
 
-    def _tell(self, edge: Edge, event: events.Event) -> None:
-        self._told.append((edge, event))
+    def _add_event(self, edge: Edge, event: events.Event) -> None:
+        self._events.append((edge, event))
 
-    def _settle(self) -> None:
+    def _process_events(self) -> None:
         """Tells the sessions what has happened; that may make more happen."""
-        while self._told:
-            edge, event = self._told.popleft()
+        while self._events:
+            edge, event = self._events.popleft()
             was_alive = isinstance(edge.state, machine.Session)
             edge.state, todo = machine.step(edge.state, event)
-            self._alive -= was_alive and isinstance(edge.state, machine.Stopped)
+            self._running -= was_alive and isinstance(edge.state, machine.Stopped)
             for effect in todo:
                 self._perform(edge, effect, event.now)
             self._schedule(edge, event.now)
@@ -223,20 +223,20 @@ class Runtime:
         waits = isinstance(edge.state, machine.Session) and isinstance(edge.state.registration, Registering)
         edge.unanswered_since = (edge.unanswered_since or now) if waits else None
 
-    def _pass_time(self, now: float) -> None:
+    def _run_timers(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             due, _, edge = heapq.heappop(self._timers)
             if edge.scheduled == due:
                 edge.scheduled = None
-                self._tell(edge, events.TimePassed(now))
+                self._add_event(edge, events.TimePassed(now))
         self._store.advance(now)
         if now < self._next_second:
             return
         self._next_second = now + 1.0
-        self._vigil.keep(now)
-        if self._heartbeat is not None and self._vigil.has_broker:
+        self._notices.check(now)
+        if self._heartbeat is not None and self._notices.has_broker:
             self._heartbeat.beat(now)
-        if (dropped := self._inbox.take_dropped()) > 0:
+        if (dropped := self._inbox.pop_dropped()) > 0:
             LOG.warning(
                 "dropped %d messages: more arrived at once than fit into the inbox; important ones are repeated",
                 dropped,
@@ -249,55 +249,55 @@ class Runtime:
 
     def _job_done(self, edge: Edge, what: events.Event | PredictionResult) -> None:
         if not isinstance(what, PredictionResult):
-            self._tell(edge, what)
+            self._add_event(edge, what)
         elif edge.predictor is not None:
-            edge.predictor.predicted(what.id, what.answer)
+            edge.predictor.prediction_done(what.id, what.answer)
 
-    def _carrier(self, client: str) -> Transport | None:
-        wire = self._edges[client].wire
-        return wire if wire is not None and wire.is_up else None
+    def _transport(self, client: str) -> Transport | None:
+        wire = self._edges[client].connection
+        return wire if wire is not None and wire.is_connected else None
 
-    def _fetched(self, holder: ModelUser, digest: str, model: FetchedModel | None, why: str) -> None:
+    def _model_fetched(self, holder: ModelUser, digest: str, model: FetchedModel | None, why: str) -> None:
         edge, now = self._edges[holder.client], self._clock()
         if holder.job is None:
             if edge.predictor is not None:
-                edge.predictor.fetched(digest, model, why, now)
+                edge.predictor.model_fetched(digest, model, why, now)
         elif model is not None:
-            self._tell(edge, events.Fetched(now, holder.job))
+            self._add_event(edge, events.Fetched(now, holder.job))
         else:
-            edge.held.pop(holder.job, None)
-            self._tell(edge, events.JobFailed(now, holder.job, why))
+            edge.model_digests.pop(holder.job, None)
+            self._add_event(edge, events.JobFailed(now, holder.job, why))
 
     # --- effects ------------------------------------------------------------------------------------------
 
     def _perform(self, edge: Edge, effect: effects.Effect, now: float) -> None:
-        assert edge.wire is not None
+        assert edge.connection is not None
         client = edge.client
         match effect:
             case effects.Send(topic=topic, message=message, retain=retain):
-                edge.wire.send(topic, message, retain=retain)
+                edge.connection.send(topic, message, retain=retain)
             case effects.SendChunks():
-                edge.wire.send_chunks(effect)
+                edge.connection.send_chunks(effect)
             case effects.SaveUpdate(pending=kept):
-                self._keeper.keep(edge.kept_file, client, kept)
+                self._update_writer.save(edge.update_file, client, kept)
             case effects.DeleteUpdate():
-                self._keeper.forget(edge.kept_file)
+                self._update_writer.delete(edge.update_file)
             case effects.Load():
-                self._labour.load(client, effect)
+                self._dispatcher.load(client, effect)
             case effects.Fetch(job=job, digest=digest, timeout=patience):
-                edge.held[job] = digest
+                edge.model_digests[job] = digest
                 self._store.fetch(ModelUser(client, job), digest, now, patience)
             case effects.Train(job=job, selected=selected):
-                base = None if selected.base is None else self._take(edge, job)
-                self._labour.train(client, effect, base)
+                base = None if selected.base is None else self._take_model(edge, job)
+                self._dispatcher.train(client, effect, base)
             case effects.Evaluate(job=job):
-                self._labour.evaluate(client, effect, self._take(edge, job))
+                self._dispatcher.evaluate(client, effect, self._take_model(edge, job))
             case effects.Cancel(job=job):
-                self._labour.cancel(client, job)
-                self._release(edge, job)
+                self._dispatcher.cancel(client, job)
+                self._release_model(edge, job)
             case effects.ServeModel(announced=announced):
                 if edge.predictor is not None:
-                    edge.predictor.announced(announced, now)
+                    edge.predictor.model_announced(announced, now)
             case effects.LogNotice(text=text, level=level):
                 LOG.log(getattr(logging, level.upper()), "%s", text, extra={"client": client})
             case effects.Disconnect():
@@ -305,15 +305,15 @@ class Runtime:
             case _:
                 assert_never(effect)
 
-    def _take(self, edge: Edge, job: int) -> FetchedModel:
+    def _take_model(self, edge: Edge, job: int) -> FetchedModel:
         """The model that the job has fetched. The pool has its memory from now on, and the store need not."""
-        model = self._store.held(ModelUser(edge.client, job), edge.held[job])
+        model = self._store.get(ModelUser(edge.client, job), edge.model_digests[job])
         assert model is not None, "a machine starts with a model only what has fetched it"
-        self._release(edge, job)
+        self._release_model(edge, job)
         return model
 
-    def _release(self, edge: Edge, job: int) -> None:
-        digest = edge.held.pop(job, None)
+    def _release_model(self, edge: Edge, job: int) -> None:
+        digest = edge.model_digests.pop(job, None)
         if digest is not None:
             self._store.release(ModelUser(edge.client, job), digest)
 
@@ -323,7 +323,7 @@ class Runtime:
         edge.predictor = None
         if self._interrupted:
             return
-        assert edge.wire is not None
-        edge.wire.close(CLOSE_TIMEOUT)
+        assert edge.connection is not None
+        edge.connection.close(CLOSE_TIMEOUT)
         if predictions is not None:
             predictions.close(graceful=False)

@@ -23,34 +23,34 @@ class ConnectionNotices:
     def __init__(self, edges: Sequence[Edge], broker: str, patience: float | None, now: float) -> None:
         self._edges = edges
         self._broker = broker
-        self._patience = patience
-        self._without_broker: float | None = now
-        self._loss = ("no answer yet", float("-inf"))
+        self._timeout = patience
+        self._disconnected_since: float | None = now
+        self._last_loss = ("no answer yet", float("-inf"))
         self._next_notice = now + NOTICE_INTERVAL
 
     @property
     def has_broker(self) -> bool:
         """Whether any of the edges is connected."""
-        return self._without_broker is None
+        return self._disconnected_since is None
 
     def connected(self, edge: Edge) -> None:
-        self._without_broker = None
+        self._disconnected_since = None
         LOG.info("connected to %s", self._broker, extra={"client": edge.client})
 
-    def lost(self, edge: Edge, reason: str, now: float) -> None:
+    def connection_lost(self, edge: Edge, reason: str, now: float) -> None:
         """A connection has ended, or an attempt has failed."""
-        if self._without_broker is None and not any(other.is_connected for other in self._edges):
-            self._without_broker = now
-        before, at = self._loss
+        if self._disconnected_since is None and not any(other.is_connected for other in self._edges):
+            self._disconnected_since = now
+        before, at = self._last_loss
         if reason != before or now - at > LOSS_NOTICE_INTERVAL:
-            self._loss = (reason, now)
+            self._last_loss = (reason, now)
             LOG.warning("no broker: %s; trying again", reason, extra={"client": edge.client})
 
-    def keep(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """To be called every second or so. Raises ``BrokerUnreachable`` when patience is at an end."""
-        lost = self._without_broker
-        if self._patience is not None and lost is not None and now - lost > self._patience:
-            raise BrokerUnreachable(f"no broker for {self._patience:g} s: {self._loss[0]}")
+        lost = self._disconnected_since
+        if self._timeout is not None and lost is not None and now - lost > self._timeout:
+            raise BrokerUnreachable(f"no broker for {self._timeout:g} s: {self._last_loss[0]}")
         if now < self._next_notice:
             return
         self._next_notice = now + NOTICE_INTERVAL

@@ -47,31 +47,31 @@ class Router:
         self._prefix = prefix
         self._channels = channels
         self._store = store
-        self._vigil = vigil
-        self._tell = tell
-        self._settle = settle
-        self._faults: Counter[str] = Counter()
+        self._notices = vigil
+        self._add_event = tell
+        self._process_events = settle
+        self._drop_counts: Counter[str] = Counter()
 
-    def from_wire(self, edge: Edge, event: EdgeConnectionEvent, now: float) -> None:
+    def on_connection_event(self, edge: Edge, event: EdgeConnectionEvent, now: float) -> None:
         """What the connection of an edge's session tells."""
-        assert edge.wire is not None
+        assert edge.connection is not None
         match event:
-            case EdgeConnected(session=session, largest=largest):
-                edge.wire.is_up = True
-                edge.wire.listen()
-                self._vigil.connected(edge)
-                self._tell(edge, events.ConnectionEstablished(now, session, largest))
-                self._settle()
-                edge.wire.listen_to_presence()
-                self._store.line_up(now)
+            case EdgeConnected(session=session, maximum_packet_size=largest):
+                edge.connection.is_connected = True
+                edge.connection.subscribe()
+                self._notices.connected(edge)
+                self._add_event(edge, events.ConnectionEstablished(now, session, largest))
+                self._process_events()
+                edge.connection.subscribe_to_presence()
+                self._store.connection_established(now)
             case mqtt.Lost(reason=reason):
-                if edge.wire.is_up:
-                    edge.wire.is_up = False
-                    self._tell(edge, events.ConnectionLost(now))
-                    self._store.line_lost(edge.client, now)
-                self._vigil.lost(edge, reason, now)
+                if edge.connection.is_connected:
+                    edge.connection.is_connected = False
+                    self._add_event(edge, events.ConnectionLost(now))
+                    self._store.connection_lost(edge.client, now)
+                self._notices.connection_lost(edge, reason, now)
             case mqtt.ConnectRefused(reason=reason):
-                self._tell(edge, events.ConnectionRefused(now, reason))
+                self._add_event(edge, events.ConnectionRefused(now, reason))
             case mqtt.Received():
                 self._received(edge, event, now)
             case mqtt.Subscribed():
@@ -80,15 +80,15 @@ class Router:
                 assert_never(event)
 
     def _subscribed(self, edge: Edge, event: mqtt.Subscribed, now: float) -> None:
-        assert edge.wire is not None
+        assert edge.connection is not None
         if not event.refused:
             return
         names = ", ".join(event.refused)
-        if edge.wire.essential(event.refused):
+        if edge.connection.essential_filters(event.refused):
             reason = (
                 f"the broker does not allow this edge to subscribe to {names}: check the account's rights"
             )
-            self._tell(edge, events.ConnectionRefused(now, reason))
+            self._add_event(edge, events.ConnectionRefused(now, reason))
         else:
             LOG.warning(
                 "the broker does not allow this edge to read %s, continuing without: check the account's rights",
@@ -102,23 +102,21 @@ class Router:
             self._drop(edge, "unknown topic", received.topic)
             return
         if isinstance(topic, t.ManifestTopic | t.ChunkTopic):
-            fault = self._store.take(topic, received.payload, now)
+            fault = self._store.receive(topic, received.payload, now)
             if fault is not None:
                 self._drop(edge, type(topic).__name__, fault)
             return
         try:
-            event = self._meaning(edge, topic, received, now)
+            event = self._decode(edge, topic, received, now)
         except (DecodeError, BadSignature, _StaleMessage) as error:
             self._drop(edge, type(topic).__name__, str(error))
             return
         if event is not None:
-            self._tell(edge, event)
+            self._add_event(edge, event)
 
-    def _meaning(
-        self, edge: Edge, topic: t.Topic, received: mqtt.Received, now: float
-    ) -> events.Event | None:
+    def _decode(self, edge: Edge, topic: t.Topic, received: mqtt.Received, now: float) -> events.Event | None:
         """Raises what is wrong with it."""
-        trust = edge.trust
+        trust = edge.authenticator
         if not received.payload:
             # Nobody can sign nothing: with a kit only a result or a later round ends a round.
             obeyed = trust is None or not self._channels.of(topic).signed
@@ -136,10 +134,10 @@ class Router:
         """Counts what was of no use; of each kind it says so the first time, and at each power of ten."""
         # Not the values, which are a peer's to choose; numbers would make a kind of every chunk.
         key = re.sub(r"\d+", "0", f"{where}: {why.split('(got', maxsplit=1)[0][:200]}")
-        if key not in self._faults and len(self._faults) >= MAX_KINDS:
+        if key not in self._drop_counts and len(self._drop_counts) >= MAX_KINDS:
             key = "other kinds"
-        self._faults[key] += 1
-        times = self._faults[key]
+        self._drop_counts[key] += 1
+        times = self._drop_counts[key]
         if is_worth_logging(times - 1, times):
             LOG.warning(
                 "dropped a message (%d so far): %s: %s",
@@ -149,7 +147,7 @@ class Router:
                 extra={"client": edge.client},
             )
 
-    def from_predictions(self, edge: Edge, event: mqtt.ConnectionEvent, now: float) -> None:
+    def on_predictor_event(self, edge: Edge, event: mqtt.ConnectionEvent, now: float) -> None:
         """What the connection of an edge's predictor tells."""
         if edge.predictor is None:
             return
@@ -157,7 +155,7 @@ class Router:
             case mqtt.Connected():
                 edge.predictor.connected()
             case mqtt.Received():
-                edge.predictor.asked(event, now)
+                edge.predictor.request_received(event, now)
             case mqtt.Subscribed():
                 if event.refused:
                     # Without the share group, which may be a secret.

@@ -27,11 +27,11 @@ NO_SCORES = EvaluationScores(examples=0, loss=0.0, accuracy=0.0)
 def serve_model(session: Session, announced: m.ModelAnnouncement | None) -> Transition:
     """Before it belongs to a run, an edge answers with whatever model lies at the broker."""
     who, member = session.identity, session.membership
-    if announced is None or "predict" not in who.roles or not who.has(announced.task):
+    if announced is None or "predict" not in who.roles or not who.has_task(announced.task):
         return transition(session)
     if who.task not in (None, announced.task) or (member is not None and member.run != announced.run):
         return transition(session)
-    post = session.own_post()
+    post = session.own_retained_messages()
     if post is not None and post.announced is not None and post.announced.version > announced.version:
         return transition(session)  # it came late
     return transition(session, ServeModel(announced))
@@ -39,13 +39,13 @@ def serve_model(session: Session, announced: m.ModelAnnouncement | None) -> Tran
 
 def start_evaluation(session: Session) -> Transition:
     """Evaluates the newest model of the own run, or says again what it has found, where that is asked for."""
-    post = session.own_post()
+    post = session.own_retained_messages()
     announced = post.announced if post else None
-    if announced is None or announced.evaluate is None or isinstance(session.appraisal, Evaluating):
+    if announced is None or announced.evaluate is None or isinstance(session.evaluation, Evaluating):
         return transition(session)
     if not _can_evaluate(session, announced.evaluate, announced.task):
         return transition(session)
-    match session.appraisal:
+    match session.evaluation:
         case EvaluationDone(announced=before, split=split) if split == announced.evaluate and (
             (before.run, before.version, before.digest)
             == (announced.run, announced.version, announced.digest)
@@ -53,20 +53,20 @@ def start_evaluation(session: Session) -> Transition:
             return send_evaluation(session)
         case _ if (
             announced.evaluate == "holdout"
-            and isinstance(session.part, LoadedPartition)
-            and not session.part.holdout
+            and isinstance(session.partition_state, LoadedPartition)
+            and not session.partition_state.holdout
         ):
             return send_evaluation(
-                replace(session, appraisal=EvaluationDone(announced, announced.evaluate, NO_SCORES, None))
+                replace(session, evaluation=EvaluationDone(announced, announced.evaluate, NO_SCORES, None))
             )
         case _:
             session, job = with_next_job(session)
-            session = replace(session, appraisal=Evaluating(job, announced, announced.evaluate))
+            session = replace(session, evaluation=Evaluating(job, announced, announced.evaluate))
             return transition(session, Fetch(job, announced.digest, EVALUATION_FETCH_TIMEOUT))
 
 
 def _can_evaluate(session: Session, split: m.Split, task: str) -> bool:
-    who, part, member = session.identity, session.part, session.membership
+    who, part, member = session.identity, session.partition_state, session.membership
     if member is None or task != member.task:
         return False
     if split == "test":
@@ -75,11 +75,11 @@ def _can_evaluate(session: Session, split: m.Split, task: str) -> bool:
 
 
 def fetched(session: Session, event: Fetched) -> Transition:
-    match session.appraisal:
+    match session.evaluation:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
             partition = (
-                session.part.partition
-                if split == "holdout" and isinstance(session.part, LoadedPartition)
+                session.partition_state.partition
+                if split == "holdout" and isinstance(session.partition_state, LoadedPartition)
                 else None
             )
             return transition(session, Evaluate(job, announced.task, announced.digest, split, partition))
@@ -88,20 +88,20 @@ def fetched(session: Session, event: Fetched) -> Transition:
 
 
 def evaluated(session: Session, event: ModelEvaluated) -> Transition:
-    match session.appraisal:
+    match session.evaluation:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
             found = event.scores
             said = LogNotice(f"version {announced.version}: accuracy {found.accuracy:.4f} on {split}")
-            session = replace(session, appraisal=EvaluationDone(announced, split, found, None))
+            session = replace(session, evaluation=EvaluationDone(announced, split, found, None))
             return then(transition(session, said), send_evaluation, start_evaluation)
         case _:
             return transition(session)
 
 
 def failed(session: Session, event: JobFailed) -> Transition:
-    match session.appraisal:
+    match session.evaluation:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
-            session = replace(session, appraisal=EvaluationDone(announced, split, NO_SCORES, None))
+            session = replace(session, evaluation=EvaluationDone(announced, split, NO_SCORES, None))
             if event.user_error and session.identity.roles == ("evaluate",):
                 return stop(session, 2, event.detail)
             said = LogNotice(f"version {announced.version}: cannot evaluate: {event.detail}", "warning")
@@ -112,14 +112,14 @@ def failed(session: Session, event: JobFailed) -> Transition:
 
 def send_evaluation(session: Session) -> Transition:
     """Sends what was found, once to each start of the aggregator on each connection."""
-    state, told = session.appraisal, session.admitted_as()
+    state, told = session.evaluation, session.recipient()
     if told is None or not isinstance(state, EvaluationDone) or state.sent_to == told:
         return transition(session)
     if state.announced.run != told.run:
         return transition(session)
     session, seq = with_next_seq(session)
-    message = _message(session.identity.client, told, seq, state.announced, state.split, state.appraisal)
-    session = replace(session, appraisal=replace(state, sent_to=told))
+    message = _message(session.identity.client, told, seq, state.announced, state.split, state.scores)
+    session = replace(session, evaluation=replace(state, sent_to=told))
     return transition(session, Send(t.EvaluationsTopic(session.identity.client), message))
 
 

@@ -80,7 +80,7 @@ def _storage_effects(before: Session, after: SessionState) -> tuple[Effect, ...]
     """What is finished outlives the process until it is answered or superseded, and not longer."""
     if isinstance(after, Stopped):
         return ()  # when it is started again it may be in time still
-    was, now = before.finished(), after.finished()
+    was, now = before.pending_update(), after.pending_update()
     if (was and was.update) is (now and now.update):
         return ()
     return (DeleteUpdate() if now is None else SaveUpdate(now),)
@@ -141,7 +141,10 @@ def _react(session: Session, event: Event) -> Transition:
         case ModelEvaluated():
             return evaluation.evaluated(session, event)
         case JobFailed():
-            if isinstance(session.part, LoadingPartition) and session.part.job == event.job:
+            if (
+                isinstance(session.partition_state, LoadingPartition)
+                and session.partition_state.job == event.job
+            ):
                 return registration.partition_load_failed(session, event)
             return then(rounds.work_failed(session, event), lambda s: evaluation.failed(s, event))
         case _:
@@ -189,7 +192,7 @@ def _store_announcement(session: Session, announced: m.ModelAnnouncement) -> Ses
 
 
 def _own_announcement(session: Session) -> m.ModelAnnouncement | None:
-    post = session.own_post()
+    post = session.own_retained_messages()
     return post.announced if post else None
 
 
@@ -203,6 +206,6 @@ def next_due(state: SessionState) -> float | None:
         else []
     )
     gone = state.aggregator is not None and state.aggregator.state == "offline"
-    if isinstance(state.work, Reporting | ReportingFailure) and state.admitted_as() and not gone:
+    if isinstance(state.work, Reporting | ReportingFailure) and state.recipient() and not gone:
         dues.append(state.work.due)
     return min(dues, default=None)

@@ -92,7 +92,12 @@ def await_partition(session: Session, now: float, attempt: int) -> Transition:
 
 def confirm(session: Session, now: float, attempt: int) -> Transition:
     """The second registration: which weights, and how many examples to train on."""
-    who, line, part, member = session.identity, session.connection, session.part, session.membership
+    who, line, part, member = (
+        session.identity,
+        session.connection,
+        session.partition_state,
+        session.membership,
+    )
     assert line is not None
     assert member is not None
     assert isinstance(part, LoadedPartition)
@@ -143,7 +148,7 @@ def aggregator_seen(session: Session, event: AggregatorSeen) -> Transition:
         case Registering() if event.retained:
             # It was there before our registration, and will answer it.
             return transition(session)
-        case _ if news and not (known is None and event.retained and session.admitted_as()):
+        case _ if news and not (known is None and event.retained and session.recipient()):
             return register(session, event.now, 0)
         case _:
             return transition(session)
@@ -156,7 +161,7 @@ def _incarnation_of(presence: m.AggregatorPresence) -> tuple[str, str, int]:
 def detect_restart(session: Session, message: m.Scoped, now: float) -> Transition:
     """A message of a later epoch of the own run shows a restart whose birth was missed."""
     member = session.membership
-    if member and message.run == member.run and message.epoch > member.epoch and session.admitted_as():
+    if member and message.run == member.run and message.epoch > member.epoch and session.recipient():
         return register(session, now, 0)
     return transition(session)
 
@@ -190,8 +195,8 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
         return transition(session)
     if member and reply.run == member.run and reply.epoch < member.epoch:
         return transition(session)
-    if not who.has(reply.task):
-        has = ", ".join((*who.tasks, *(f"{family}N" for family in who.families)))
+    if not who.has_task(reply.task):
+        has = ", ".join((*who.tasks, *(f"{family}N" for family in who.task_prefixes)))
         return stop(
             session,
             2,
@@ -201,7 +206,9 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
         return stop(session, 2, f"run {reply.run} trains {reply.task!r}, but --task is {who.task!r}")
     step = transition(session)
     if member is None or reply.run != member.run:
-        step = then(step, cancel_work, cancel_evaluation, lambda s: transition(replace(s, settled=-1)))
+        step = then(
+            step, cancel_work, cancel_evaluation, lambda s: transition(replace(s, last_handled_round=-1))
+        )
     return then(
         step,
         lambda s: transition(
@@ -215,23 +222,25 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
 
 def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> Transition:
     """What was finished before this process began is reported to its run; to another one it is of no use."""
-    kept = session.kept
+    kept = session.restored_update
     if kept is None:
         return transition(session)
-    session = replace(session, kept=None)
+    session = replace(session, restored_update=None)
     if kept.selected.run != reply.run or not session.identity.trains:
         return transition(session)
     number = kept.selected.round
     said = LogNotice(f"round {number}: its update was finished before the restart")
     work = Reporting(kept.selected, kept.update, None, 0, now)
-    return transition(replace(session, work=work, settled=max(session.settled, number - 1)), said)
+    return transition(
+        replace(session, work=work, last_handled_round=max(session.last_handled_round, number - 1)), said
+    )
 
 
 def _drop_received_update(session: Session, reply: m.Admitted) -> Transition:
     """The aggregator has this edge's update for round ``held``: no need to send it, or to make another."""
     if reply.held is None:
         return transition(session)
-    session = replace(session, settled=max(session.settled, reply.held))
+    session = replace(session, last_handled_round=max(session.last_handled_round, reply.held))
     if isinstance(session.work, Idle) or session.work.selected.round != reply.held:
         return transition(session)
     said = LogNotice(f"round {reply.held}: the aggregator already has the update")
@@ -240,7 +249,12 @@ def _drop_received_update(session: Session, reply: m.Admitted) -> Transition:
 
 def _continue_registration(session: Session, before: Session, reply: m.Admitted, now: float) -> Transition:
     """What an admission leads to: loading, the second registration, or nothing more to say."""
-    line, part, partition, link = session.connection, session.part, reply.partition, before.registration
+    line, part, partition, link = (
+        session.connection,
+        session.partition_state,
+        reply.partition,
+        before.registration,
+    )
     assert line is not None
     named = f"admitted to run {reply.run} ({reply.task})"
     if not session.identity.trains:
@@ -275,30 +289,34 @@ def _continue_registration(session: Session, before: Session, reply: m.Admitted,
 
 
 def load_partition(session: Session, task: str, partition: m.Partition, failures: int) -> Transition:
-    effects = (Cancel(session.part.job),) if isinstance(session.part, LoadingPartition) else ()
+    effects = (
+        (Cancel(session.partition_state.job),)
+        if isinstance(session.partition_state, LoadingPartition)
+        else ()
+    )
     session, job = with_next_job(session)
-    session = replace(session, part=LoadingPartition(job, task, partition, failures))
+    session = replace(session, partition_state=LoadingPartition(job, task, partition, failures))
     return transition(session, *effects, Load(job, task, partition))
 
 
 def partition_loaded(session: Session, event: PartitionLoaded) -> Transition:
-    part = session.part
+    part = session.partition_state
     if not isinstance(part, LoadingPartition) or part.job != event.job:
         return transition(session)
     loaded = LoadedPartition(part.task, part.partition, event.examples, event.holdout, event.manifest)
     said = LogNotice(
         f"loaded partition {part.partition.index}: {event.examples} examples, {event.holdout} held out"
     )
-    session = replace(session, part=loaded)
+    session = replace(session, partition_state=loaded)
     if isinstance(session.registration, Loading):
         return then(transition(session, said), lambda s: confirm(s, event.now, 0))
     return transition(session, said)
 
 
 def partition_load_failed(session: Session, event: JobFailed) -> Transition:
-    part = session.part
+    part = session.partition_state
     assert isinstance(part, LoadingPartition)
-    session = replace(session, part=NoPartition())
+    session = replace(session, partition_state=NoPartition())
     if event.user_error:
         return stop(session, 2, event.detail)
     if part.failures + 1 >= MAX_LOAD_ATTEMPTS:

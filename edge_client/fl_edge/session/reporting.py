@@ -43,7 +43,7 @@ def report_failure(session: Session, selected: m.Selected, detail: str, now: flo
 def report(session: Session, now: float) -> Transition:
     """Sends what is to be reported, unless this connection has told it to this start of the aggregator."""
     match session.work:
-        case Reporting(sent_to=told) | ReportingFailure(sent_to=told) if told != session.admitted_as():
+        case Reporting(sent_to=told) | ReportingFailure(sent_to=told) if told != session.recipient():
             return _send(session, now, 0)
         case _:
             return transition(session)
@@ -62,7 +62,7 @@ def repeat(session: Session, now: float) -> Transition:
 
 
 def _send(session: Session, now: float, attempt: int) -> Transition:
-    told, work = session.admitted_as(), session.work
+    told, work = session.recipient(), session.work
     if told is None:
         return transition(session)
     match work:
@@ -104,14 +104,16 @@ def _send_update(session: Session, work: Reporting, told: Recipient, now: float,
         message, shipment = upload.update_message(sender, seq, update), InlineUpload()
     else:
         # Cut as it was before, if that still fits: what has arrived of it is of use then.
-        wanted = who.chunk if isinstance(work.shipment, InlineUpload) else work.shipment.chunk_size
+        wanted = (
+            who.chunk_size if isinstance(work.upload_phase, InlineUpload) else work.upload_phase.chunk_size
+        )
         try:
             chunk_size = upload.chunk_size_for(sender, update, wanted, line.maximum_packet_size)
         except ValueError as error:
             return report_failure(session, work.selected, str(error), now)
         message, shipment = upload.offer_message(sender, seq, update, chunk_size), AwaitingGrant(chunk_size)
     due = now + retry_delay(who.client, attempt, UPDATE_RETRY_DELAY)
-    work = replace(work, sent_to=told, attempt=attempt, due=due, shipment=shipment)
+    work = replace(work, sent_to=told, attempt=attempt, due=due, upload_phase=shipment)
     return transition(replace(session, work=work), Send(t.UpdatesTopic(who.client), message))
 
 
@@ -130,9 +132,9 @@ def granted(session: Session, reply: m.Grant, now: float) -> Transition:
                 selected=selected,
                 update=update,
                 sent_to=Recipient() as told,
-                shipment=AwaitingGrant() | SendingChunks() as shipment,
+                upload_phase=AwaitingGrant() | SendingChunks() as shipment,
             ) as work
-        ) if told == session.admitted_as() and reply.epoch == told.epoch:
+        ) if told == session.recipient() and reply.epoch == told.epoch:
             chunks = upload.granted_chunks(reply.chunks, chunk_count(update.size, shipment.chunk_size))
             if not chunks or not _is_answer_to(session, reply, selected, update.digest):
                 return transition(session)
@@ -140,7 +142,7 @@ def granted(session: Session, reply: m.Grant, now: float) -> Transition:
             return transition(session)
     send = SendChunks(_sender(session, told, work), update, shipment.chunk_size, chunks, session.seq)
     due = now + retry_delay(session.identity.client, 0, OFFER_RETRY_DELAY)
-    work = replace(work, attempt=0, due=due, shipment=SendingChunks(shipment.chunk_size))
+    work = replace(work, attempt=0, due=due, upload_phase=SendingChunks(shipment.chunk_size))
     return transition(replace(session, work=work, seq=session.seq + len(chunks)), send)
 
 
@@ -153,7 +155,7 @@ def accepted(session: Session, reply: m.Accepted) -> Transition:
             session, reply, selected, update.digest
         ):
             said = LogNotice(f"round {reply.round}: accepted")
-            session = replace(session, settled=max(session.settled, reply.round))
+            session = replace(session, last_handled_round=max(session.last_handled_round, reply.round))
             return then(cancel_work(session), lambda s: transition(s, said))
         case _:
             return transition(session)
@@ -170,7 +172,7 @@ def rejected(session: Session, reply: m.Rejected) -> Transition:
         case _:
             return transition(session)
     said = LogNotice(f"round {reply.round}: rejected: {reply.reason}: {reply.detail}", "warning")
-    session = replace(session, settled=max(session.settled, reply.round))
+    session = replace(session, last_handled_round=max(session.last_handled_round, reply.round))
     return then(cancel_work(session), lambda s: transition(s, said))
 
 

@@ -30,7 +30,7 @@ MAX_INCARNATIONS = 4
 
 
 def retained_messages_of(session: Session, message: m.Scoped) -> RetainedMessages:
-    for post in session.posted:
+    for post in session.retained_messages:
         if (post.run, post.epoch) == (message.run, message.epoch):
             return post
     return RetainedMessages(message.run, message.epoch)
@@ -38,11 +38,11 @@ def retained_messages_of(session: Session, message: m.Scoped) -> RetainedMessage
 
 def store_retained_messages(session: Session, post: RetainedMessages) -> Session:
     """The newest post last; the oldest are forgotten, but not those of the own run."""
-    others = [p for p in session.posted if (p.run, p.epoch) != (post.run, post.epoch)]
-    own = session.own_post()
+    others = [p for p in session.retained_messages if (p.run, p.epoch) != (post.run, post.epoch)]
+    own = session.own_retained_messages()
     while len(others) >= MAX_INCARNATIONS:
         others.remove(next(p for p in others if p is not own))
-    return replace(session, posted=(*others, post))
+    return replace(session, retained_messages=(*others, post))
 
 
 def selection_seen(session: Session, event: SelectionSeen) -> Transition:
@@ -50,11 +50,11 @@ def selection_seen(session: Session, event: SelectionSeen) -> Transition:
     if post.selected is not None and post.selected.round > selected.round:
         return transition(session)
     # On the round's own topic a cohort that is left out says nothing about this edge.
-    told_in_person = post.selected is not None and post.selected.round == selected.round and post.personal
+    told_in_person = post.selected is not None and post.selected.round == selected.round and post.on_own_topic
     if told_in_person and not event.on_own_topic:
         return transition(session)
     return transition(
-        store_retained_messages(session, replace(post, selected=selected, personal=event.on_own_topic))
+        store_retained_messages(session, replace(post, selected=selected, on_own_topic=event.on_own_topic))
     )
 
 
@@ -64,14 +64,16 @@ def selection_cleared(session: Session, event: SelectionCleared) -> Transition:
     def is_meant(post: RetainedMessages) -> bool:
         if post.selected is None:
             return False
-        return post.personal if event.round is None else post.selected.round == event.round
+        return post.on_own_topic if event.round is None else post.selected.round == event.round
 
-    cleared = [post.selected.round for post in session.posted if post.selected and is_meant(post)]
+    cleared = [post.selected.round for post in session.retained_messages if post.selected and is_meant(post)]
     if event.round is not None:
         # Posted by an earlier start of the aggregator, perhaps, and not by this one.
         cleared.append(event.round)
-    kept = tuple(replace(p, selected=None, personal=False) if is_meant(p) else p for p in session.posted)
-    session = replace(session, posted=kept)
+    kept = tuple(
+        replace(p, selected=None, on_own_topic=False) if is_meant(p) else p for p in session.retained_messages
+    )
+    session = replace(session, retained_messages=kept)
     match session.work:
         case Fetching() | Training() | ReportingFailure() as work if work.selected.round in cleared:
             return _stop_work(session, "the round is no longer open")
@@ -83,7 +85,7 @@ def result_seen(session: Session, event: ResultSeen) -> Transition:
     result = event.result
     if session.membership is None or result.run != session.membership.run:
         return transition(session)
-    session = replace(session, settled=max(session.settled, result.round))
+    session = replace(session, last_handled_round=max(session.last_handled_round, result.round))
     match session.work:
         case Fetching() | Training() | ReportingFailure() as work if work.selected.round == result.round:
             return _stop_work(session, f"the round was {result.outcome} without this edge")
@@ -103,17 +105,17 @@ def _stop_work(session: Session, why: str) -> Transition:
 
 def start_round(session: Session, now: float) -> Transition:
     """Begins what the own aggregator has posted, if that is newer than what is being done."""
-    post = session.own_post()
+    post = session.own_retained_messages()
     selected = post.selected if post else None
-    if post is None or selected is None or selected.round <= session.settled:
+    if post is None or selected is None or selected.round <= session.last_handled_round:
         return transition(session)
     work = session.work
     if not isinstance(work, Idle) and selected.round <= work.selected.round:
         return transition(session)
     # There is no way back to an earlier round, whatever the broker delivers late.
-    session = replace(session, settled=max(session.settled, selected.round - 1))
+    session = replace(session, last_handled_round=max(session.last_handled_round, selected.round - 1))
     client = session.identity.client
-    if not (post.personal or (selected.cohort is not None and client in selected.cohort)):
+    if not (post.on_own_topic or (selected.cohort is not None and client in selected.cohort)):
         if isinstance(work, Fetching | Training | ReportingFailure):
             return _stop_work(session, f"round {selected.round} has started")
         return transition(session)
@@ -126,7 +128,7 @@ def start_round(session: Session, now: float) -> Transition:
 
 
 def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Transition:
-    member, part = session.membership, session.part
+    member, part = session.membership, session.partition_state
     assert member is not None
     if not session.identity.trains:
         return reporting.report_failure(session, selected, "this edge does not have the role train", now)
@@ -151,7 +153,7 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
 
 
 def fetched(session: Session, event: Fetched) -> Transition:
-    match session.work, session.part:
+    match session.work, session.partition_state:
         case Fetching(job=job, selected=selected), LoadedPartition(partition=partition) if job == event.job:
             session = replace(session, work=Training(job, selected))
             return transition(session, Train(job, selected, partition))

@@ -27,17 +27,17 @@ class Identity:
     roles: tuple[m.ClientRole, ...]
     tasks: tuple[str, ...]
     task: str | None = None
-    families: tuple[str, ...] = ()
-    chunk: int = 2**20
+    task_prefixes: tuple[str, ...] = ()
+    chunk_size: int = 2**20
     encodings: tuple[str, ...] = field(default_factory=registry.names)
 
     @property
     def trains(self) -> bool:
         return "train" in self.roles
 
-    def has(self, task: str) -> bool:
+    def has_task(self, task: str) -> bool:
         return task in self.tasks or any(
-            task.startswith(family) and task.removeprefix(family).isdecimal() for family in self.families
+            task.startswith(family) and task.removeprefix(family).isdecimal() for family in self.task_prefixes
         )
 
 
@@ -220,7 +220,7 @@ class Reporting:
     sent_to: Recipient | None
     attempt: int
     due: float
-    shipment: UploadPhase = InlineUpload()
+    upload_phase: UploadPhase = InlineUpload()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,7 @@ class EvaluationDone:
 
     announced: m.ModelAnnouncement
     split: m.Split
-    appraisal: EvaluationScores
+    scores: EvaluationScores
     sent_to: Recipient | None
 
 
@@ -287,7 +287,7 @@ class RetainedMessages:
     run: str
     epoch: int
     selected: m.Selected | None = None
-    personal: bool = False
+    on_own_topic: bool = False
     """``selected`` came on the edge's own topic, which only selected edges get."""
     announced: m.ModelAnnouncement | None = None
 
@@ -306,35 +306,35 @@ class Session:
     job: int = 0
     registration: RegistrationPhase = Offline()
     membership: Membership | None = None
-    part: PartitionState = NoPartition()
+    partition_state: PartitionState = NoPartition()
     work: Work = Idle()
-    appraisal: EvaluationState = NotEvaluating()
-    settled: int = -1
-    posted: tuple[RetainedMessages, ...] = ()
+    evaluation: EvaluationState = NotEvaluating()
+    last_handled_round: int = -1
+    retained_messages: tuple[RetainedMessages, ...] = ()
     aggregator: m.AggregatorPresence | None = None
-    kept: PendingUpdate | None = None
+    restored_update: PendingUpdate | None = None
 
     @property
     def connection(self) -> ActiveConnection | None:
         return None if isinstance(self.registration, Offline) else self.registration.connection
 
-    def admitted_as(self) -> Recipient | None:
+    def recipient(self) -> Recipient | None:
         """To whom this session may speak of rounds now, or null."""
         if self.membership is None or not isinstance(self.registration, AdmittedPhase):
             return None
         return Recipient(self.registration.connection.session, self.membership.run, self.membership.epoch)
 
-    def finished(self) -> PendingUpdate | None:
+    def pending_update(self) -> PendingUpdate | None:
         """The update that must outlive this process: it is not answered yet."""
         match self.work:
             case Reporting(selected=selected, update=update):
                 return PendingUpdate(selected, update)
             case _:
-                return self.kept
+                return self.restored_update
 
-    def own_post(self) -> RetainedMessages | None:
+    def own_retained_messages(self) -> RetainedMessages | None:
         """What was posted by the aggregator that the edge belongs to."""
-        for post in self.posted:
+        for post in self.retained_messages:
             if self.membership and (post.run, post.epoch) == (self.membership.run, self.membership.epoch):
                 return post
         return None

@@ -70,18 +70,18 @@ def cancel_work(session: Session) -> Transition:
 
 
 def cancel_evaluation(session: Session) -> Transition:
-    match session.appraisal:
+    match session.evaluation:
         case Evaluating(job=job):
-            return replace(session, appraisal=NotEvaluating()), (Cancel(job),)
+            return replace(session, evaluation=NotEvaluating()), (Cancel(job),)
         case _:
-            return replace(session, appraisal=NotEvaluating()), ()
+            return replace(session, evaluation=NotEvaluating()), ()
 
 
 def stop(session: Session, exit_code: int, reason: str) -> Transition:
     """The end: all jobs cancelled, presence taken back, disconnected."""
     effects: list[Effect] = [
         Cancel(phase.job)
-        for phase in (session.part, session.work, session.appraisal)
+        for phase in (session.partition_state, session.work, session.evaluation)
         if isinstance(phase, LoadingPartition | Fetching | Training | Evaluating)
     ]
     if exit_code != INTERRUPTED:

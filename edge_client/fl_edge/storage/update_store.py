@@ -169,16 +169,16 @@ class UpdateWriter:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._wanted: dict[Path, tuple[str, PendingUpdate] | None] = {}
+        self._pending: dict[Path, tuple[str, PendingUpdate] | None] = {}
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name="keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._thread.start()
 
-    def keep(self, path: Path, client: str, kept: PendingUpdate) -> None:
-        self._want(path, (client, kept))
+    def save(self, path: Path, client: str, kept: PendingUpdate) -> None:
+        self._enqueue(path, (client, kept))
 
-    def forget(self, path: Path) -> None:
-        self._want(path, None)
+    def delete(self, path: Path) -> None:
+        self._enqueue(path, None)
 
     def close(self, timeout: float = 10.0) -> None:
         """What is wanted is done first, within ``timeout`` seconds."""
@@ -187,19 +187,19 @@ class UpdateWriter:
             self._changed.notify()
         self._thread.join(timeout)
 
-    def _want(self, path: Path, wish: tuple[str, PendingUpdate] | None) -> None:
+    def _enqueue(self, path: Path, wish: tuple[str, PendingUpdate] | None) -> None:
         with self._changed:
-            self._wanted[path] = wish
+            self._pending[path] = wish
             self._changed.notify()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._wanted or self._closing)
-                if not self._wanted:
+                self._changed.wait_for(lambda: self._pending or self._closing)
+                if not self._pending:
                     return
-                path = next(iter(self._wanted))
-                wish = self._wanted.pop(path)
+                path = next(iter(self._pending))
+                wish = self._pending.pop(path)
             if wish is None:
                 delete(path)
                 continue

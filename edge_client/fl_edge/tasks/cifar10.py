@@ -37,5 +37,5 @@ class Cifar10Task(ImageTask):
             )
         )
 
-    def fit(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def preprocess(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         return preprocess_colour(pixels, 32)

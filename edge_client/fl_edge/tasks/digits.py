@@ -40,5 +40,5 @@ class DigitsTask(ImageTask):
             )
         )
 
-    def fit(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def preprocess(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         return preprocess_coarse_digit(pixels)

@@ -41,7 +41,7 @@ class ImageTask(Task):
         """The model, of convolutional and linear layers; its weights are drawn afterwards."""
 
     @abstractmethod
-    def fit(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def preprocess(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """A picture (see ``payload.Picture``) of any size as one of the data set's own."""
 
     def model(self, seed: int) -> nn.Module:
@@ -97,7 +97,7 @@ class ImageTask(Task):
 
     def predict(self, model: nn.Module, payload: bytes) -> dict[str, float]:
         model.eval()
-        pixels = self.fit(decode_picture(payload))
+        pixels = self.preprocess(decode_picture(payload))
         device = next(model.parameters()).device
         with torch.inference_mode():
             logits = model(self._standardise(pixels.reshape(1, *pixels.shape[:2], -1)).to(device))

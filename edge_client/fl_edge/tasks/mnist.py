@@ -44,7 +44,7 @@ class MnistTask(ImageTask):
     def network(self) -> nn.Module:
         return lenet()
 
-    def fit(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def preprocess(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         return preprocess_digit(pixels)
 
 
@@ -69,5 +69,5 @@ class FashionMnistTask(ImageTask):
     def network(self) -> nn.Module:
         return lenet()
 
-    def fit(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def preprocess(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         return preprocess_garment(pixels)

@@ -43,10 +43,10 @@ class DataSummary:
 class Executor(Protocol):
     """Vectors have the shape (manifest.values,). Raises what is in `errors`, and ``ValueError``."""
 
-    def look(self, partition: Partition | None) -> DataSummary:
+    def summarize(self, partition: Partition | None) -> DataSummary:
         """What there is to learn from, and what is learnt."""
 
-    def initial(self, seed: int, make: VectorAllocator) -> Manifest:
+    def initial_weights(self, seed: int, make: VectorAllocator) -> Manifest:
         """Fills the first weights, which depend on ``seed`` alone."""
 
     def train(
@@ -67,7 +67,7 @@ class Executor(Protocol):
     ) -> Scores:
         """On the test split, or what is held out of the part."""
 
-    def predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
+    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
         """What gives the probability of each label for a request."""
 
 

@@ -30,10 +30,10 @@ class SyntheticExecutor:
             arrays.append(ArraySpec(name="head", shape=(head,)))
         self._manifest = Manifest(arrays=tuple(arrays))
 
-    def look(self, partition: Partition | None) -> DataSummary:
+    def summarize(self, partition: Partition | None) -> DataSummary:
         return DataSummary(0 if partition is None else 1, 0, self._manifest)
 
-    def initial(self, seed: int, make: VectorAllocator) -> Manifest:
+    def initial_weights(self, seed: int, make: VectorAllocator) -> Manifest:
         _fill(make(self._manifest.values), np.random.SeedSequence(seed))
         return self._manifest
 
@@ -53,7 +53,7 @@ class SyntheticExecutor:
         delta = make(len(base))
         _fill(delta, edge_seed(settings.seed, round_number, client))
         return TrainedUpdate(
-            delta, self.look(partition).examples, 1, time.perf_counter() - started, UpdateMetrics()
+            delta, self.summarize(partition).examples, 1, time.perf_counter() - started, UpdateMetrics()
         )
 
     def evaluate(
@@ -66,7 +66,7 @@ class SyntheticExecutor:
         self._check(model, manifest)
         return Scores(examples=1, loss=0.0, accuracy=0.0)
 
-    def predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
+    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
         self._check(model, manifest)
 
         def predict(_payload: bytes) -> dict[str, float]:

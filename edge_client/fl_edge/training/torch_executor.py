@@ -20,7 +20,7 @@ class TorchExecutor:
         local_training.configure_torch()
         self._task, self._data_dir, self._device = task, data_dir, device
 
-    def look(self, partition: Partition | None) -> DataSummary:
+    def summarize(self, partition: Partition | None) -> DataSummary:
         manifest = local_training.shared_manifest(self._task, self._task.model(0))
         if partition is None:
             return DataSummary(0, 0, manifest)
@@ -28,7 +28,7 @@ class TorchExecutor:
         held = 0 if data.holdout is None else len(data.holdout)
         return DataSummary(len(data.train), held, manifest, classes.count_labels(self._task.labels, data))
 
-    def initial(self, seed: int, make: VectorAllocator) -> Manifest:
+    def initial_weights(self, seed: int, make: VectorAllocator) -> Manifest:
         manifest, weights = local_training.initial_weights(self._task, seed)
         make(manifest.values)[:] = weights
         return manifest
@@ -71,6 +71,6 @@ class TorchExecutor:
             examples = holdout
         return local_training.evaluate(self._task, model, manifest, examples, self._device)
 
-    def predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
+    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
         built = local_training.model_from(self._task, model, manifest, self._device)
         return lambda payload: self._task.predict(built, payload)

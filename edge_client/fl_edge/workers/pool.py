@@ -77,7 +77,7 @@ class _Slot:
     models: OrderedDict[str, int] = field(default_factory=OrderedDict)
     """Bytes of those that the worker keeps, by digest; the one that was needed last at the end."""
     failures: int = 0
-    fate: str | None = None
+    fatal_error: str | None = None
     """Why it will not be started again."""
 
     def send(self, frame: ToWorker) -> None:
@@ -119,16 +119,16 @@ class Pool:
         self._on_done = on_done
         self._lock = threading.RLock()
         self._closing = threading.Event()
-        self._numbers = itertools.count(1)
+        self._job_ids = itertools.count(1)
         self._pending: dict[int, _PendingJob] = {}
         self._queue: deque[int] = deque()
         self._prediction_queue: deque[int] = deque()
         self._slots = [_Slot(number) for number in range(workers)]
-        self._keepers = [
-            threading.Thread(target=self._keep, args=(slot,), name=f"worker-{slot.number}", daemon=True)
+        self._supervisors = [
+            threading.Thread(target=self._supervise, args=(slot,), name=f"worker-{slot.number}", daemon=True)
             for slot in self._slots
         ]
-        for keeper in self._keepers:
+        for keeper in self._supervisors:
             keeper.start()
 
     # --- what can be asked for; each returns the job's id
@@ -169,7 +169,7 @@ class Pool:
             if pending.slot is not None:
                 pending.slot.send(CancelJob(job_id))
                 timer = threading.Timer(
-                    self._limits.cancel_grace, self._kill_if_still_at, (pending.slot, job_id)
+                    self._limits.cancel_grace, self._kill_if_still_running, (pending.slot, job_id)
                 )
                 timer.daemon = True
                 timer.start()
@@ -186,12 +186,12 @@ class Pool:
         with self._lock:
             processes = [slot.process for slot in self._slots if slot.process is not None]
             for process in processes:
-                process.hang_up()
+                process.close_input()
         deadline = time.monotonic() + self._limits.close_grace
         for process in processes:
             if not process.wait(deadline - time.monotonic()):
                 process.kill()
-        for keeper in self._keepers:
+        for keeper in self._supervisors:
             if keeper is not threading.current_thread():
                 keeper.join(self._limits.close_grace)
 
@@ -199,8 +199,8 @@ class Pool:
 
     def _submit(self, pending: _PendingJob) -> int:
         with self._lock:
-            job_id = next(self._numbers)
-            refusal = self._fate()
+            job_id = next(self._job_ids)
+            refusal = self._fatal_error()
             most = self._limits.predictions_waiting
             if isinstance(pending.job, PredictJob) and len(self._prediction_queue) >= most:
                 refusal = f"{most} predictions are already waiting"
@@ -232,11 +232,11 @@ class Pool:
         pending = self._pending[job_id]
         pending.slot = slot
         if pending.model is not None:
-            self._provide(slot, pending.model)
+            self._ensure_cached(slot, pending.model)
             pending.model = None
         slot.send(RunJob(job_id, pending.job))
 
-    def _provide(self, slot: _Slot, model: CacheModel) -> None:
+    def _ensure_cached(self, slot: _Slot, model: CacheModel) -> None:
         """Gives the worker a model that it has not, and takes others from it that it needs less.
 
         The worker takes models and jobs in the order sent, so none in hand loses its model.
@@ -256,27 +256,27 @@ class Pool:
             if not self._closing.is_set():
                 self._on_done(result)
 
-    def _fate(self) -> str | None:
+    def _fatal_error(self) -> str | None:
         """Why no job can ever be done again. With the lock held."""
-        fates = [slot.fate for slot in self._slots]
+        fates = [slot.fatal_error for slot in self._slots]
         return fates[0] if all(fate is not None for fate in fates) else None
 
     # --- workers; each slot has a thread that starts, hears and replaces its worker
 
-    def _keep(self, slot: _Slot) -> None:
+    def _supervise(self, slot: _Slot) -> None:
         while not self._closing.is_set():
-            detail = self._live(slot)
+            detail = self._run_worker(slot)
             with self._lock:
                 slot.failures += 1
-                if slot.fate is None and slot.failures >= self._limits.max_failures:
-                    slot.fate = f"{detail}; {slot.failures} times in a row"
-                lost = self._bury(slot, detail)
+                if slot.fatal_error is None and slot.failures >= self._limits.max_failures:
+                    slot.fatal_error = f"{detail}; {slot.failures} times in a row"
+                lost = self._fail_lost_jobs(slot, detail)
                 pause = backoff(slot.failures - 1, self._limits.first_pause, MAX_RESTART_DELAY)
             self._deliver(lost)
-            if slot.fate is not None or self._closing.wait(pause):
+            if slot.fatal_error is not None or self._closing.wait(pause):
                 return
 
-    def _live(self, slot: _Slot) -> str:
+    def _run_worker(self, slot: _Slot) -> str:
         """The life of one worker. Returns how it ended, for people."""
         try:
             process = WorkerProcess(self._data_dir, self._device, self._stderr, warm=self._warm)
@@ -285,20 +285,20 @@ class Pool:
         with self._lock:
             slot.process = process
             if self._closing.is_set():
-                process.hang_up()
-        for frame in process.hear():
-            self._heard(slot, frame)
+                process.close_input()
+        for frame in process.receive():
+            self._on_frame(slot, frame)
             del frame  # it may have a large vector in it
         return process.exit_reason()
 
-    def _heard(self, slot: _Slot, frame: FromWorker) -> None:
+    def _on_frame(self, slot: _Slot, frame: FromWorker) -> None:
         results: list[JobResult] = []
         with self._lock:
             match frame:
                 case Ready():
                     slot.ready = True
                 case WorkerUnavailable(detail=detail):
-                    slot.fate = detail
+                    slot.fatal_error = detail
                 case JobFinished(id=job_id, outcome=outcome, seconds=seconds):
                     slot.failures = 0
                     slot.predictions.discard(job_id)
@@ -311,12 +311,12 @@ class Pool:
             self._dispatch()
         self._deliver(results)
 
-    def _bury(self, slot: _Slot, detail: str) -> list[JobResult]:
+    def _fail_lost_jobs(self, slot: _Slot, detail: str) -> list[JobResult]:
         """The results of what a dead worker had in hand, and of all that waits if it was the last. Lock held."""
         slot.process, slot.ready = None, False
         in_hand = [*slot.predictions, *([] if slot.job is None else [slot.job])]
         slot.job, slot.predictions, slot.models = None, set(), OrderedDict()
-        fate = self._fate()
+        fate = self._fatal_error()
         if fate is not None:
             detail = fate
             in_hand += [*self._queue, *self._prediction_queue]
@@ -333,7 +333,7 @@ class Pool:
             results.append(JobResult(job_id, pending.job, failed, 0.0))
         return results
 
-    def _kill_if_still_at(self, slot: _Slot, job_id: int) -> None:
+    def _kill_if_still_running(self, slot: _Slot, job_id: int) -> None:
         with self._lock:
             if slot.job == job_id and slot.process is not None:
                 slot.process.kill()

@@ -29,9 +29,9 @@ class WorkerProcess:
     def __init__(
         self, data_dir: Path | None, device: str, stderr: IO[bytes] | int | None, *, warm: bool
     ) -> None:
-        self._ear, theirs = socket.socketpair()
+        self._read_socket, theirs = socket.socketpair()
         # A socket for each thread, so that none is closed under the other's hands.
-        self._mouth = self._ear.dup()
+        self._write_socket = self._read_socket.dup()
         command = [
             sys.executable,
             "-P",
@@ -58,8 +58,8 @@ class WorkerProcess:
                 start_new_session=True,
             )
         except OSError:
-            self._ear.close()
-            self._mouth.close()
+            self._read_socket.close()
+            self._write_socket.close()
             raise
         finally:
             theirs.close()
@@ -74,7 +74,7 @@ class WorkerProcess:
         """Never waits: a worker that does not read holds up nobody but its writer thread."""
         self._outbox.put(frame)
 
-    def hang_up(self) -> None:
+    def close_input(self) -> None:
         """Say that nothing more comes once all is written, at which it ends."""
         self._outbox.put(None)
 
@@ -89,16 +89,16 @@ class WorkerProcess:
             return False
         return True
 
-    def hear(self) -> Iterator[FromWorker]:
+    def receive(self) -> Iterator[FromWorker]:
         """What it says, until it has ended."""
-        with self._ear:
-            while (frame := cast(FromWorker | None, read_frame(self._ear))) is not None:
+        with self._read_socket:
+            while (frame := cast(FromWorker | None, read_frame(self._read_socket))) is not None:
                 yield frame
                 del frame  # it may have a large vector in it
         if not self.wait(EXIT_TIMEOUT):
             self.kill()
             self._process.wait()
-        self.hang_up()
+        self.close_input()
 
     def exit_reason(self) -> str:
         """How it ended, for people."""
@@ -113,10 +113,10 @@ class WorkerProcess:
         return f"worker process {self.pid} was killed by {name}{hint}"
 
     def _write(self) -> None:
-        with self._mouth:
+        with self._write_socket:
             with contextlib.suppress(OSError):  # it died, as whoever listens to it knows
                 while (frame := self._outbox.get()) is not None:
-                    write_frame(self._mouth, frame)
+                    write_frame(self._write_socket, frame)
                     del frame
             with contextlib.suppress(OSError):
-                self._mouth.shutdown(socket.SHUT_WR)
+                self._write_socket.shutdown(socket.SHUT_WR)

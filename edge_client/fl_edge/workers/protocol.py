@@ -112,7 +112,7 @@ class EvaluateOutcome:
     examples: int
     loss: float
     accuracy: float
-    more: dict[str, float]
+    task_metrics: dict[str, float]
     confusion: Confusion | None = None
 
 
@@ -285,7 +285,7 @@ def _from_map(plain: dict[str, Any], fds: list[int]) -> Any:
         if name in _PYDANTIC_FIELDS and value is not None:
             values[name] = _PYDANTIC_FIELDS[name].model_validate_json(value)
         elif name in _SHARED_MEMORY_FIELDS:
-            values[name] = SharedBytes.adopt(fds.pop(0), *value)
+            values[name] = SharedBytes.from_fd(fds.pop(0), *value)
         elif name in _NESTED_FIELDS:
             values[name] = _from_map(value, fds)
         elif name != "is":

@@ -76,12 +76,12 @@ MAX_MESSAGE: Final = 1000
 class _CachedModel:
     """A model that was given, and what predicts with it, by task (made for the first request that needs it)."""
 
-    given: CacheModel
+    model: CacheModel
     predictors: dict[str, Callable[[bytes], dict[str, float]]] = field(default_factory=dict)
 
     def weights(self) -> Vector:
         """A copy that only copies what is written to, since torch wants to be able to write."""
-        return registry.get(self.given.encoding).decode(self.given.weights.private())
+        return registry.get(self.model.encoding).decode(self.model.weights.private_view())
 
 
 class _ResultBuffer:
@@ -91,7 +91,7 @@ class _ResultBuffer:
         self.memory = SharedBytes.new(0)
         self._vector: Vector = np.empty(0, np.float32)
 
-    def make(self, values: int) -> Vector:
+    def allocate(self, values: int) -> Vector:
         self.memory = SharedBytes.new(FLOAT32.size(values))
         self._vector = FLOAT32.decode(self.memory.view)
         return self._vector
@@ -100,7 +100,7 @@ class _ResultBuffer:
         """The vector in this encoding; the same memory if it lies there so already."""
         data = registry.get(encoding).encode(self._vector, seed)
         same = np.shares_memory(np.frombuffer(data, np.uint8), self._vector)
-        return self.memory if same else SharedBytes.of(data)
+        return self.memory if same else SharedBytes.copy_of(data)
 
 
 class Worker:
@@ -108,13 +108,13 @@ class Worker:
 
     def __init__(self, stream: socket.socket, data_dir: Path | None, device: str, *, cold: bool) -> None:
         self._stream = stream
-        self._writing = threading.Lock()
+        self._write_lock = threading.Lock()
         self._data_dir = data_dir
         self._device = device
         self._cold = cold
         self._jobs: SimpleQueue[tuple[RunJob, _CachedModel | None]] = SimpleQueue()
         self._predictions: SimpleQueue[tuple[RunJob, _CachedModel | None]] = SimpleQueue()
-        self._open: dict[int, threading.Event] = {}
+        self._cancel_events: dict[int, threading.Event] = {}
 
     def run(self) -> int:
         """Work until the parent hangs up, which ends the process. Returns only if it cannot work at all."""
@@ -124,13 +124,13 @@ class Worker:
         if problem is not None:
             self._send(WorkerUnavailable(problem))
             return 1
-        threading.Thread(target=self._predict, name="predictor", daemon=True).start()
+        threading.Thread(target=self._prediction_loop, name="predictor", daemon=True).start()
         self._send(Ready())
         while True:
             do, kept = self._jobs.get()
-            cancelled = self._open[do.id]
-            self._answer(do, partial(self._perform, kept=kept, cancelled=cancelled.is_set))
-            del self._open[do.id]
+            cancelled = self._cancel_events[do.id]
+            self._run_job(do, partial(self._perform, kept=kept, cancelled=cancelled.is_set))
+            del self._cancel_events[do.id]
 
     def _warm_up(self) -> str | None:
         """Imports torch; gives what is wrong, if it cannot be used."""
@@ -159,11 +159,11 @@ class Worker:
                     case RunJob(job=PredictJob(digest=digest)):
                         self._predictions.put((frame, models.get(digest)))
                     case RunJob(id=number, job=job):
-                        self._open[number] = threading.Event()
+                        self._cancel_events[number] = threading.Event()
                         self._jobs.put((frame, models.get(_model_digest(job) or "")))
                     case CancelJob(id=number):
-                        if number in self._open:
-                            self._open[number].set()
+                        if number in self._cancel_events:
+                            self._cancel_events[number].set()
                     case _:
                         assert_never(frame)
         except BaseException:
@@ -173,12 +173,12 @@ class Worker:
 
     def _send(self, frame: FromWorker) -> None:
         try:
-            with self._writing:
+            with self._write_lock:
                 write_frame(self._stream, frame)
         except OSError:  # the parent is gone
             os._exit(0)
 
-    def _answer(self, do: RunJob, perform: Callable[[Job], JobOutcome]) -> None:
+    def _run_job(self, do: RunJob, perform: Callable[[Job], JobOutcome]) -> None:
         started = time.perf_counter()
         outcome: JobOutcome
         try:
@@ -193,13 +193,13 @@ class Worker:
         craft = executor_for(job.task, self._data_dir, self._device)
         match job:
             case LoadJob(partition=partition):
-                seen = craft.look(partition)
+                seen = craft.summarize(partition)
                 return LoadOutcome(seen.examples, seen.holdout_examples, seen.manifest, seen.labels)
             case TrainJob():
                 return self._train(craft, job, kept, cancelled)
             case EvaluateJob(split=split, partition=partition):
                 assert kept is not None
-                scores = craft.evaluate(kept.weights(), kept.given.manifest, split, partition)
+                scores = craft.evaluate(kept.weights(), kept.model.manifest, split, partition)
                 # How a holdout's classes are spread is its owner's secret; the test split's is known to everybody.
                 confusion = scores.confusion if split == "test" else None
                 return EvaluateOutcome(
@@ -215,11 +215,11 @@ class Worker:
     ) -> TrainOutcome:
         result = _ResultBuffer()
         if job.base is None:
-            examples = craft.look(job.partition).examples
-            manifest = craft.initial(job.settings.seed, result.make)
+            examples = craft.summarize(job.partition).examples
+            manifest = craft.initial_weights(job.settings.seed, result.allocate)
             return _train_outcome(job, manifest, result, examples, 0, 0.0, UpdateMetrics())
         assert kept is not None
-        manifest, weights = kept.given.manifest, kept.weights()
+        manifest, weights = kept.model.manifest, kept.weights()
         _check_finite(weights)
         update = craft.train(
             weights,
@@ -229,24 +229,24 @@ class Worker:
             job.round,
             job.client,
             cancelled,
-            result.make,
+            result.allocate,
         )
         return _train_outcome(
             job, manifest, result, update.examples, update.steps, update.seconds, update.metrics
         )
 
-    def _predict(self) -> NoReturn:
+    def _prediction_loop(self) -> NoReturn:
         """The predictor's thread."""
         while True:
             do, kept = self._predictions.get()
-            self._answer(do, partial(self._predicted, kept=kept))
+            self._run_job(do, partial(self._perform_prediction, kept=kept))
 
-    def _predicted(self, job: Job, kept: _CachedModel | None) -> PredictOutcome:
+    def _perform_prediction(self, job: Job, kept: _CachedModel | None) -> PredictOutcome:
         assert isinstance(job, PredictJob)
         assert kept is not None
         if job.task not in kept.predictors:
             craft = executor_for(job.task, self._data_dir, self._device)
-            kept.predictors[job.task] = craft.predictor(kept.weights(), kept.given.manifest)
+            kept.predictors[job.task] = craft.make_predictor(kept.weights(), kept.model.manifest)
         probabilities = kept.predictors[job.task](job.payload)
         if not all(math.isfinite(probability) for probability in probabilities.values()):
             raise DivergedError("the model's output is not finite")

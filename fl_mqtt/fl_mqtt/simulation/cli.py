@@ -111,7 +111,9 @@ def simulate(
             click.echo(f"watch it: {watch_command(sim.broker, settings.prefix)}")
             if page is not None:
                 click.echo(f"dashboard: {page}")
-        with run_aggregator(launch, sim.broker, tracking, log_format, quiet, broker.keys()) as (
+        with run_aggregator(
+            launch, sim.broker, tracking, log_format, quiet, broker.credential_arguments()
+        ) as (
             aggregator,
             finish,
         ):
@@ -137,8 +139,8 @@ def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerAccess
     from fl_shared.mqtt.address import BrokerAddress
 
     if address is not None:
-        return broker.reach(otherwise=BrokerAddress.parse(address))
-    if keys := broker.keys():
+        return broker.access(otherwise=BrokerAddress.parse(address))
+    if keys := broker.credential_arguments():
         raise UserError(f"{keys[0]} needs --broker: a simulation's own broker has no certificates")
     return None
 
@@ -155,6 +157,6 @@ def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[s
         "loss": outcome.state.metrics.get("loss"),
         "model_sha256": sha256(model) if model.exists() else None,
         "seconds": round(outcome.seconds, 3),
-        "refused": aggregator.refusals.total,
+        "refused": aggregator.rejections.total,
         "run_dir": str(directory),
     }

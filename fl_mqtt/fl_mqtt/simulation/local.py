@@ -120,7 +120,7 @@ class Simulation:
         command += ["--broker", str(self.broker.address), "--prefix", settings.prefix]
         command += ["--state-dir", str(self._directory / _EDGES), "--keepalive", str(self.broker.keepalive)]
         command += ["--task", settings.task, "--parts-file", str(self._directory / LABEL_COUNTS_FILE)]
-        command += self._options.keys()
+        command += self._options.credential_arguments()
         for name, value in fleet.options.items():
             command += [f"--{name.replace('_', '-')}", str(value)]
         environment = dict(os.environ)
@@ -146,7 +146,7 @@ class Simulation:
                 code = None if self._fleet is None else self._fleet.poll()
                 if code is not None:
                     died.append(code)
-                    aggregator.interrupt(f"the fleet exited with status {code}")
+                    aggregator.request_stop(f"the fleet exited with status {code}")
                     return
 
         watcher = threading.Thread(target=watch, name="fl-fleet-watch", daemon=True)

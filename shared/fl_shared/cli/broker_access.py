@@ -36,10 +36,10 @@ class BrokerAccess:
     kit: Kit | None = None
 
     def __post_init__(self) -> None:
-        self.connection()
+        self.connection_settings()
 
     @classmethod
-    def of_kit(
+    def from_kit(
         cls, kit: Kit, address: BrokerAddress | None = None, *, keepalive: int, mqtt_client_id: str | None
     ) -> Self:
         """``address``: another one than the kit names. Raises ``UserError``."""
@@ -54,7 +54,9 @@ class BrokerAccess:
         own = BrokerAddress(at.host, at.port, kit.user, at.scheme, at.path)
         return cls(own, kit.password, keepalive, mqtt_client_id, kit.ssl_context(), kit.prefix, kit)
 
-    def connection(self, will: Will | Callable[[], Will] | None = None, **more: Any) -> ConnectionSettings:
+    def connection_settings(
+        self, will: Will | Callable[[], Will] | None = None, **more: Any
+    ) -> ConnectionSettings:
         """``more``: what else `ConnectionSettings` are told."""
         return ConnectionSettings(
             self.address,
@@ -79,7 +81,7 @@ class BrokerOptions:
     prefix: str | None = None
     keepalive: int = 30
 
-    def reach(
+    def access(
         self,
         *,
         roles: Sequence[AccountRole] = (),
@@ -90,7 +92,7 @@ class BrokerOptions:
         says so, null for this machine. Raises ``UserError``.
         """
         if self.kit is not None:
-            return self._by_kit(self.kit, roles, mqtt_client_id, otherwise)
+            return self._from_kit(self.kit, roles, mqtt_client_id, otherwise)
         address = self.broker or otherwise or BrokerAddress("localhost")
         files = {"--ca": self.ca, "--cert": self.cert, "--key": self.key}
         if not address.is_encrypted and (given := [name for name, path in files.items() if path is not None]):
@@ -106,12 +108,12 @@ class BrokerOptions:
             self.prefix or DEFAULT_PREFIX,
         )
 
-    def keys(self) -> list[str]:
+    def credential_arguments(self) -> list[str]:
         """The words of the command line that say with which kit or certificates to go to the broker."""
         given = {"--kit": self.kit, "--ca": self.ca, "--cert": self.cert, "--key": self.key}
         return [word for name, path in given.items() if path is not None for word in (name, str(path))]
 
-    def _by_kit(
+    def _from_kit(
         self,
         path: Path,
         roles: Sequence[AccountRole],
@@ -142,4 +144,4 @@ class BrokerOptions:
                 f"the kit's account has rights only under {kit.prefix!r}"
             )
         address = self.broker or (otherwise if otherwise and otherwise.user is None else None)
-        return BrokerAccess.of_kit(kit, address, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id)
+        return BrokerAccess.from_kit(kit, address, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id)

@@ -68,12 +68,12 @@ class Connection:
         self._thread = thread
         self._handler = handler
         self._new_link = new_link
-        self._reached = reached
+        self._reached_addresses = reached
         self._state = threading.Condition()
         self._limits: Connected | None = None
         self._refusal: ConnectRefused | None = None
         self._reason = "no answer yet"
-        self._up: Link | None = None
+        self._active_link: Link | None = None
         self._closed = threading.Event()
         # Only the network thread uses these.
         self._link: Link | None = None
@@ -107,7 +107,7 @@ class Connection:
         """
         item = Publish(topic, payload, qos, retain, response_topic, correlation, expiry)
         size = item.checked_size()
-        link, limits = self._up, self._limits
+        link, limits = self._active_link, self._limits
         if link is None or limits is None:
             return False
         if size > limits.maximum_packet_size:
@@ -174,38 +174,38 @@ class Connection:
             return
         link = self._link = self._new_link(self)
         self._started = False
-        self._thread.run_aside(lambda: self._open(link))
+        self._thread.run_blocking(lambda: self._open(link))
 
     def link_up(self, link: Link, limits: Connected) -> None:
         self._cancel_timer()
         self._failures = 0
-        self._reached.add(self.settings.address)
+        self._reached_addresses.add(self.settings.address)
         self._up_since = time.monotonic()
         with self._state:
-            self._limits, self._up = limits, link
+            self._limits, self._active_link = limits, link
             self._state.notify_all()
-        self.tell(limits)
+        self.emit(limits)
 
-    def link_over(
+    def link_ended(
         self, link: Link, reason: str, refusal: ConnectRefused | None = None, *, is_hopeless: bool = False
     ) -> None:
         """``is_hopeless``: so it ends at the start; under a running program a person may put it right again."""
         if self._link is not link:
             return
-        if is_hopeless and self.settings.address not in self._reached:
+        if is_hopeless and self.settings.address not in self._reached_addresses:
             refusal = ConnectRefused(reason, None)
         self._link = None
         self._cancel_timer()
-        was_up = self._up is link
+        was_up = self._active_link is link
         with self._state:
-            self._limits = self._up = None
+            self._limits = self._active_link = None
             self._reason, self._refusal = reason, refusal
             self._failures += not was_up
             self._state.notify_all()
         if self._closing:
             self._end()
         elif refusal is not None:
-            self.tell(refusal)
+            self.emit(refusal)
         else:
             # A broker that lets us in only to throw us out must not be asked at once again and again.
             if was_up and time.monotonic() - self._up_since > self.settings.retry_cap:
@@ -213,22 +213,22 @@ class Connection:
             jitter = random.random()  # noqa: S311 - spreads load # nosec B311
             wait = backoff(self._retries, self.settings.retry_first, self.settings.retry_cap, jitter)
             self._retries += 1
-            self._timer = self._thread.later(wait, self.attempt)
-            self.tell(Lost(reason, self._failures))
+            self._timer = self._thread.call_later(wait, self.attempt)
+            self.emit(Lost(reason, self._failures))
 
-    def link_silent(self, link: Link) -> None:
+    def link_ended_unanswered(self, link: Link) -> None:
         """`link_over` of a link that ended before the broker said anything."""
-        if self.settings.address in self._reached:
-            self.link_over(link, f"{self.settings.address} closed the connection without an answer")
+        if self.settings.address in self._reached_addresses:
+            self.link_ended(link, f"{self.settings.address} closed the connection without an answer")
             return
 
         def ask() -> None:
             found = diagnose_no_answer(self.settings)
-            self._thread.post(lambda: self.link_over(link, found.reason, is_hopeless=found.is_hopeless))
+            self._thread.post(lambda: self.link_ended(link, found.reason, is_hopeless=found.is_permanent))
 
-        self._thread.run_aside(ask)
+        self._thread.run_blocking(ask)
 
-    def tell(self, event: ConnectionEvent) -> None:
+    def emit(self, event: ConnectionEvent) -> None:
         if self._closing:
             return
         try:
@@ -238,17 +238,17 @@ class Connection:
 
     def begin_close(self, graceful: bool, timeout: float) -> None:
         self._cancel_timer()
-        link, up = self._link, self._up
+        link, up = self._link, self._active_link
         with self._state:
             self._closing = True
-            self._limits = self._up = None
+            self._limits = self._active_link = None
             self._reason = "the connection is closed"
         if link is None:
             self._end()
         elif graceful and up is link:
             link.finish()
             if self._link is link:
-                self._timer = self._thread.later(timeout, lambda: link.abort(self._reason, goodbye=True))
+                self._timer = self._thread.call_later(timeout, lambda: link.abort(self._reason, goodbye=True))
         elif self._started:
             link.abort(self._reason)
         else:
@@ -265,7 +265,7 @@ class Connection:
             f"{self.settings.address} accepted the connection but did not answer within {wait:g} s: "
             "is an MQTT broker listening there?"
         )
-        self._timer = self._thread.later(wait, lambda: link.abort(reason))
+        self._timer = self._thread.call_later(wait, lambda: link.abort(reason))
         link.start()
 
     def _open(self, link: Link) -> None:
@@ -274,15 +274,15 @@ class Connection:
             link.open()
         except (OSError, UnicodeError) as error:
             found = diagnose(error, self.settings)
-            self._thread.post(lambda: self.link_over(link, found.reason, is_hopeless=found.is_hopeless))
+            self._thread.post(lambda: self.link_ended(link, found.reason, is_hopeless=found.is_permanent))
         except Exception as error:
             self._thread.fail(error)
-            self._thread.post(lambda: self.link_over(link, "an error in this program"))
+            self._thread.post(lambda: self.link_ended(link, "an error in this program"))
         else:
             self._thread.post(lambda: self._opened(link))
 
     def _put_all(self, items: Sequence[Outgoing]) -> bool:
-        link = self._up
+        link = self._active_link
         return link is not None and all(link.put(item) for item in items)
 
     def _cancel_timer(self) -> None:

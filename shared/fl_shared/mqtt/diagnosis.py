@@ -48,7 +48,7 @@ class Diagnosis:
     """``is_hopeless``: another attempt ends the same way until a person has changed something."""
 
     reason: str
-    is_hopeless: bool = False
+    is_permanent: bool = False
 
 
 def diagnose(error: OSError | UnicodeError, settings: ConnectionSettings) -> Diagnosis:
@@ -69,7 +69,7 @@ def diagnose(error: OSError | UnicodeError, settings: ConnectionSettings) -> Dia
     if isinstance(error, ServerRequiresTls):
         return _tls_required(address)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Diagnosis(f"{address}: {_server_certificate_problem(error, address)}", is_hopeless=True)
+        return Diagnosis(f"{address}: {_server_certificate_problem(error, address)}", is_permanent=True)
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
         return _diagnose_tls(error, address)
     if address.is_encrypted and isinstance(error, ssl.SSLEOFError | ConnectionError):
@@ -131,18 +131,18 @@ def _server_certificate_problem(error: ssl.SSLCertVerificationError, address: Br
 def _diagnose_tls(error: ssl.SSLError, address: BrokerAddress) -> Diagnosis:
     reason = error.reason or ""
     if (what := _CLIENT_CERTIFICATE_ALERTS.get(reason)) is not None:
-        return Diagnosis(f"{address}: the broker refuses the TLS connection: {what}", is_hopeless=True)
+        return Diagnosis(f"{address}: the broker refuses the TLS connection: {what}", is_permanent=True)
     if reason in _NOT_TLS:
-        return Diagnosis(_no_tls_message(address), is_hopeless=True)
+        return Diagnosis(_no_tls_message(address), is_permanent=True)
     if reason in _TLS_TOO_OLD:
-        return Diagnosis(f"{address}: the broker does not support TLS 1.2 or 1.3", is_hopeless=True)
+        return Diagnosis(f"{address}: the broker does not support TLS 1.2 or 1.3", is_permanent=True)
     return Diagnosis(f"{address}: TLS failed: {reason.replace('_', ' ').lower() or error}")
 
 
 def _diagnose_disconnect(error: OSError, address: BrokerAddress) -> Diagnosis:
     # A broker that is just starting does that as well, behind a proxy: so it is asked.
     if not address.is_websocket and accepts_connect(address.host, address.port):
-        return Diagnosis(_no_tls_message(address), is_hopeless=True)
+        return Diagnosis(_no_tls_message(address), is_permanent=True)
     if not address.is_websocket or isinstance(error, ssl.SSLEOFError):
         return Diagnosis(
             f"{address}: the connection was closed during the TLS handshake: is a broker with TLS listening there?"
@@ -162,7 +162,7 @@ def _tls_required(address: BrokerAddress) -> Diagnosis:
     encrypted = "wss" if address.is_websocket else "mqtts"
     return Diagnosis(
         f"{address}: this port requires TLS: write {encrypted}://{address.host_and_port}",
-        is_hopeless=True,
+        is_permanent=True,
     )
 
 
@@ -174,4 +174,4 @@ def _diagnose_other(error: OSError, address: BrokerAddress) -> Diagnosis:
     if not isinstance(error, WebSocketRefused):
         return Diagnosis(f"{address}: {error.strerror or error}")
     hopeless = status is not None and 400 <= status < 500 and status not in (408, 425, 429)
-    return Diagnosis(f"{address}: no WebSocket connection: {error}", is_hopeless=hopeless)
+    return Diagnosis(f"{address}: no WebSocket connection: {error}", is_permanent=hopeless)

@@ -25,8 +25,8 @@ class NetworkThread:
         self._loop = asyncio.SelectorEventLoop()
         self._loop.set_exception_handler(lambda _, context: self.fail(_error_of(context)))
         self._failure: BaseException | None = None
-        self._errands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._openers = 0
+        self._blocking_calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._connect_threads = 0
         # Daemons: a program that forgot to close its network, or whose name server hangs, ends all the same.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -39,14 +39,16 @@ class NetworkThread:
             return False
         return True
 
-    def run_aside(self, call: Callable[[], None]) -> None:
+    def run_blocking(self, call: Callable[[], None]) -> None:
         """From the thread: ``call`` runs on another one, where it may block; it must not raise."""
-        if self._openers < MAX_CONNECT_THREADS:
-            self._openers += 1
-            threading.Thread(target=self._open, name=f"{self._thread.name}-opener", daemon=True).start()
-        self._errands.put(call)
+        if self._connect_threads < MAX_CONNECT_THREADS:
+            self._connect_threads += 1
+            threading.Thread(
+                target=self._run_blocking_calls, name=f"{self._thread.name}-opener", daemon=True
+            ).start()
+        self._blocking_calls.put(call)
 
-    def later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+    def call_later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
         """From the thread."""
         return self._loop.call_later(seconds, call)
 
@@ -70,8 +72,8 @@ class NetworkThread:
             raise self._failure
 
     def stop(self, timeout: float) -> None:
-        for _ in range(self._openers):
-            self._errands.put(None)
+        for _ in range(self._connect_threads):
+            self._blocking_calls.put(None)
         if self.post(self._loop.stop):
             self._thread.join(timeout)
 
@@ -85,8 +87,8 @@ class NetworkThread:
         finally:
             self._loop.close()
 
-    def _open(self) -> None:
-        while (call := self._errands.get()) is not None:
+    def _run_blocking_calls(self) -> None:
+        while (call := self._blocking_calls.get()) is not None:
             call()
 
 

@@ -131,7 +131,7 @@ class Received:
     """It lay at the broker when we subscribed; False for what was published since."""
     qos: int
     response_topic: str | None = None
-    correlation: bytes | None = None
+    correlation_data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class Network:
         self._thread = NetworkThread(name)
         self._lock = threading.Lock()
         self._connections: list[Connection] = []
-        self._reached: set[BrokerAddress] = set()
+        self._reached_addresses: set[BrokerAddress] = set()
 
     def connect(self, settings: ConnectionSettings, handler: Callable[[ConnectionEvent], None]) -> Connection:
         """Starts a connection, which goes on trying until it is refused or closed; does not wait for it.
@@ -38,7 +38,11 @@ class Network:
         ``handler`` runs on the network thread and holds up every connection meanwhile: it may only enqueue.
         """
         connection = Connection(
-            self._thread, settings, handler, lambda owner: PahoLink(self._thread, owner), self._reached
+            self._thread,
+            settings,
+            handler,
+            lambda owner: PahoLink(self._thread, owner),
+            self._reached_addresses,
         )
         with self._lock:
             self._connections = [old for old in self._connections if not old.wait_closed(0)]

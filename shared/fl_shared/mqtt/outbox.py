@@ -24,7 +24,7 @@ class Publish:
     qos: int
     retain: bool
     response_topic: str | None = None
-    correlation: bytes | None = None
+    correlation_data: bytes | None = None
     expiry: int | None = None
 
     def checked_size(self) -> int:
@@ -36,10 +36,12 @@ class Publish:
         properties = 0
         if self.response_topic is not None:
             properties += 3 + len(check_topic(self.response_topic))
-        if self.correlation is not None:
-            if len(self.correlation) > MAX_STRING:
-                raise ValueError(f"correlation: {len(self.correlation)} bytes; expected at most {MAX_STRING}")
-            properties += 3 + len(self.correlation)
+        if self.correlation_data is not None:
+            if len(self.correlation_data) > MAX_STRING:
+                raise ValueError(
+                    f"correlation: {len(self.correlation_data)} bytes; expected at most {MAX_STRING}"
+                )
+            properties += 3 + len(self.correlation_data)
         if self.expiry is not None:
             if not 0 <= self.expiry < 2**32:
                 raise ValueError(f"expiry: {self.expiry}; expected whole seconds from 0 to 2^32 - 1")
@@ -58,7 +60,7 @@ class Publish:
 @dataclass(frozen=True, slots=True)
 class Subscribe:
     filters: tuple[tuple[str, int], ...]
-    foreign_only: bool = False
+    no_local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Outbox:
             self._waiting.append((item, size))
             return True
 
-    def take(self) -> tuple[Outgoing, int] | None:
+    def pop_sendable(self) -> tuple[Outgoing, int] | None:
         """What may be sent now, with its size; then tell `sent` or `settle`."""
         if not self._waiting:
             return None
@@ -112,20 +114,20 @@ class Outbox:
                 return None
         return self._waiting.popleft()
 
-    def sent(self, mid: int, size: int, *, awaits_ack: bool) -> None:
+    def mark_sent(self, mid: int, size: int, *, awaits_ack: bool) -> None:
         self._sent[mid] = (size, awaits_ack)
         self._sent_bytes += size
         self._unacknowledged += awaits_ack
 
-    def acknowledged(self, mid: int) -> None:
+    def mark_acknowledged(self, mid: int) -> None:
         """By the broker, or (QoS 0) by the socket. What was never sent is ignored."""
         size, awaits_ack = self._sent.pop(mid, (None, False))
         if size is not None:
             self._sent_bytes -= size
             self._unacknowledged -= awaits_ack
-            self.settle(size)
+            self.release(size)
 
-    def settle(self, size: int) -> None:
+    def release(self, size: int) -> None:
         with self._lock:
             self._count -= 1
             self._bytes -= size

@@ -45,18 +45,18 @@ class WebSocket:
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
         self._scratch = memoryview(bytearray(BUFFER_SIZE))
         self._start = self._end = 0
-        self._left = 0
+        self._payload_left = 0
         """Bytes of the frame's payload that are still to come."""
-        self._starved = True
+        self._needs_more = True
         """The buffer holds less than the next step needs."""
         self._frame: memoryview | None = None
-        self._carries = 0
+        self._frame_payload = 0
         self._pong: bytes | None = None
-        self._open(address, time.monotonic() + timeout)
+        self._handshake(address, time.monotonic() + timeout)
 
     # --- making it --------------------------------------------------------------------------------------------
 
-    def _open(self, address: BrokerAddress, deadline: float) -> None:
+    def _handshake(self, address: BrokerAddress, deadline: float) -> None:
         key = b64encode(os.urandom(16))
         scheme = "https" if address.is_encrypted else "http"
         request = (
@@ -71,7 +71,7 @@ class WebSocket:
         )
         self._sock.settimeout(max(0.001, deadline - time.monotonic()))
         self._sock.sendall(request.encode())
-        head = self._answer(deadline)
+        head = self._read_response(deadline)
         lines = head.decode("latin-1").split("\r\n")
         fields: dict[str, str] = {}
         for line in lines[1:]:
@@ -93,7 +93,7 @@ class WebSocket:
         if fields.get("sec-websocket-protocol", "mqtt") != "mqtt":
             raise WebSocketRefused("the protocol inside its WebSocket is not MQTT", 101)
 
-    def _answer(self, deadline: float) -> bytes:
+    def _read_response(self, deadline: float) -> bytes:
         """The head of it; what comes behind is in the buffer."""
         seen = b""
         while (end := seen.find(b"\r\n\r\n")) < 0:
@@ -114,7 +114,7 @@ class WebSocket:
         rest = seen[end + 4 :]
         self._buffer[: len(rest)] = rest
         self._end = len(rest)
-        self._starved = not rest
+        self._needs_more = not rest
         return seen[:end]
 
     # --- in ---------------------------------------------------------------------------------------------------
@@ -135,36 +135,36 @@ class WebSocket:
 
     def recv_into(self, view: memoryview) -> int:
         """Some of one frame's payload; 0 at the end. Raises ``BlockingIOError``, ``ConnectionError``."""
-        while not self._left:
+        while not self._payload_left:
             if not self._next_frame():
                 return 0
         if self._start < self._end:
-            count = min(len(view), self._left, self._end - self._start)
+            count = min(len(view), self._payload_left, self._end - self._start)
             view[:count] = self._buffer[self._start : self._start + count]
             self._start += count
         else:
-            count = self._receive(view[: self._left])
-        self._left -= count
+            count = self._receive(view[: self._payload_left])
+        self._payload_left -= count
         return count
 
     def pending(self) -> int:
         """Bytes that can be read and do not make the socket readable."""
-        inside = 0 if self._starved else self._end - self._start
+        inside = 0 if self._needs_more else self._end - self._start
         return inside + (self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0)
 
     def _receive(self, view: memoryview) -> int:
         try:
             return self._sock.recv_into(view)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            self._starved = True
-            if self._left and self._frame is None:
+            self._needs_more = True
+            if self._payload_left and self._frame is None:
                 # In the middle of a frame Mosquitto 2.0 with the libwebsockets of distributions sends 4 KB whenever
                 # something comes in, and else ten times a second (mosquitto#2252): 40 KB/s, or with this 4 MB/s and
                 # more on a loopback. Other brokers get a few bytes now and then.
-                self._say(_PING, b"")
+                self._send_control(_PING, b"")
             raise BlockingIOError from None
 
-    def _need(self, count: int) -> bool:
+    def _fill_buffer(self, count: int) -> bool:
         """Has ``count`` bytes at ``_start``; False at the end."""
         while self._end - self._start < count:
             if self._start:
@@ -174,13 +174,13 @@ class WebSocket:
             got = self._receive(self._buffer[self._end :])
             if not got:
                 return False
-            self._starved = False
+            self._needs_more = False
             self._end += got
         return True
 
     def _next_frame(self) -> bool:
         """Begins with the next frame of data, and does what control frames ask for; False at the end."""
-        if not self._need(2):
+        if not self._fill_buffer(2):
             return False
         first, second = self._buffer[self._start], self._buffer[self._start + 1]
         opcode, size = first & 0x0F, second & 0x7F
@@ -188,25 +188,25 @@ class WebSocket:
         is_control = bool(opcode & _CONTROL)
         if first & 0x70 or second & 0x80 or (is_control and (extra or not first & 0x80)):
             raise ConnectionError("the broker violates the WebSocket protocol")
-        if not self._need(2 + extra + (size if is_control else 0)):
+        if not self._fill_buffer(2 + extra + (size if is_control else 0)):
             return False
         at = self._start + 2
         if is_control:
             body = bytes(self._buffer[at : at + size])
             self._start = at + size
-            return self._control(opcode, body)
+            return self._handle_control(opcode, body)
         if opcode not in (_BINARY, _CONTINUATION):
             raise ConnectionError("the broker sends WebSocket text frames; expected binary ones")
         self._start = at + extra
-        self._left = int.from_bytes(self._buffer[at : at + extra], "big") if extra else size
+        self._payload_left = int.from_bytes(self._buffer[at : at + extra], "big") if extra else size
         return True
 
-    def _control(self, opcode: int, body: bytes) -> bool:
+    def _handle_control(self, opcode: int, body: bytes) -> bool:
         if opcode == _PING:
             # Only the newest one need be answered (RFC 6455, 5.5.3).
             self._pong = body
             if self._frame is None:
-                self._say(_PONG, self._pong)
+                self._send_control(_PONG, self._pong)
                 self._pong = None
         return opcode != _CLOSE
 
@@ -216,18 +216,22 @@ class WebSocket:
         """How many bytes have gone out. After ``BlockingIOError`` the same bytes must come again."""
         while True:
             if self._frame is None and self._pong is not None:
-                self._frame, self._carries, self._pong = _build_frame(_PONG, memoryview(self._pong)), 0, None
+                self._frame, self._frame_payload, self._pong = (
+                    _build_frame(_PONG, memoryview(self._pong)),
+                    0,
+                    None,
+                )
             if self._frame is None:
                 part = memoryview(data)[:MAX_FRAME_PAYLOAD]
-                self._frame, self._carries = _build_frame(_BINARY, part), len(part)
-            carried = self._carries
+                self._frame, self._frame_payload = _build_frame(_BINARY, part), len(part)
+            carried = self._frame_payload
             self._flush()
             if carried:
                 return carried
 
-    def _say(self, opcode: int, body: bytes) -> None:
+    def _send_control(self, opcode: int, body: bytes) -> None:
         """What the socket does not take goes out before whatever is sent next."""
-        self._frame, self._carries = _build_frame(opcode, memoryview(body)), 0
+        self._frame, self._frame_payload = _build_frame(opcode, memoryview(body)), 0
         with contextlib.suppress(BlockingIOError):
             self._flush()
 

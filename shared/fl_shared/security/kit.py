@@ -266,7 +266,7 @@ class Kit:
         if self.sealing_private is not None and self.voucher is not None:
             key = X25519PrivateKey.from_private_bytes(self.sealing_private)
             vouched = (self.name, key.public_key().public_bytes_raw(), self.voucher)
-            if not self.verifier().vouches(*vouched):
+            if not self.verifier().is_voucher_valid(*vouched):
                 raise _InvalidKit(
                     f"{DESCRIPTION}: voucher does not match the sealing_private of {self.name!r}"
                 )

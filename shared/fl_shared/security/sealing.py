@@ -68,8 +68,8 @@ class Opener:
 
     def __init__(self, private: bytes, vouchers: Verifier, *, max_contexts: int = MAX_CONTEXTS) -> None:
         self._key = X25519PrivateKey.from_private_bytes(private)
-        self._vouchers = vouchers
-        self._context = lru_cache(max_contexts)(self._found)
+        self._verifier = vouchers
+        self._context = lru_cache(max_contexts)(self._new_context)
 
     def open(self, account: str, topic: str, payload: bytes | memoryview) -> bytes:
         """What ``account`` has sealed for ``topic``. Raises ``CannotOpen``, whatever the bytes."""
@@ -81,7 +81,7 @@ class Opener:
         context = self._context(account, enc, public, voucher)
         return context.open(sequence, topic.encode(), memoryview(payload)[_HEAD.size :])
 
-    def _found(self, account: str, enc: bytes, public: bytes, voucher: bytes) -> hpke.Context:
-        if not self._vouchers.vouches(account, public, voucher):
+    def _new_context(self, account: str, enc: bytes, public: bytes, voucher: bytes) -> hpke.Context:
+        if not self._verifier.is_voucher_valid(account, public, voucher):
             raise CannotOpen(f"its key has no valid voucher for {account!r}")
         return hpke.Context(hpke.decapsulate(self._key, public, enc), INFO)

@@ -34,13 +34,13 @@ class Signer:
     def __init__(self, private: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(private)
 
-    def signed(self, topic: str, payload: bytes) -> bytes:
+    def sign(self, topic: str, payload: bytes) -> bytes:
         """``payload``, one JSON object that is not empty, with its signature on ``topic``."""
         body = payload[:-1]
         text = urlsafe_b64encode(self._key.sign(_signed_bytes(topic, body)))[:_TEXT]
         return b"".join((body, _MARK, text, _END))
 
-    def vouch(self, account: str, public: bytes) -> bytes:
+    def sign_voucher(self, account: str, public: bytes) -> bytes:
         """A voucher (64 bytes) for the key ``public`` of ``account``."""
         return self._key.sign(_voucher_bytes(account, public))
 
@@ -62,7 +62,7 @@ class Verifier:
         except InvalidSignature:
             raise BadSignature("sig: not the aggregator's signature of this message on this topic") from None
 
-    def vouches(self, account: str, public: bytes, voucher: bytes) -> bool:
+    def is_voucher_valid(self, account: str, public: bytes, voucher: bytes) -> bool:
         """Whether ``voucher`` is one for the key ``public`` of ``account``."""
         try:
             self._key.verify(voucher, _voucher_bytes(account, public))

@@ -44,7 +44,7 @@ class ChildProcess:
         self.log = log
         with contextlib.ExitStack() as stack:
             output = subprocess.DEVNULL if log is None else stack.enter_context(log.open("ab"))
-            self._leash = subprocess.Popen(  # noqa: S603 - a list, no shell
+            self._supervisor = subprocess.Popen(  # noqa: S603 - a list, no shell
                 [sys.executable, "-I", "-S", __file__, "--", *command],
                 stdin=subprocess.PIPE,
                 stdout=output,
@@ -56,26 +56,26 @@ class ChildProcess:
     @property
     def pid(self) -> int:
         """The leash's; the program is below it."""
-        return self._leash.pid
+        return self._supervisor.pid
 
     def poll(self) -> int | None:
         """The program's exit status (128 + n if signal n ended it), None while it runs."""
-        return self._leash.poll()
+        return self._supervisor.poll()
 
     def wait(self, timeout: float) -> int:
         """Raises `subprocess.TimeoutExpired`."""
-        return self._leash.wait(timeout)
+        return self._supervisor.wait(timeout)
 
     def stop(self, timeout: float = TERMINATION_GRACE + 5.0) -> int:
         """Ends the program, with SIGTERM first, and returns its exit status."""
-        assert self._leash.stdin is not None
+        assert self._supervisor.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._leash.stdin.close()
+            self._supervisor.stdin.close()
         try:
-            return self._leash.wait(timeout)
+            return self._supervisor.wait(timeout)
         except subprocess.TimeoutExpired:
-            self._leash.kill()
-            return self._leash.wait(timeout)
+            self._supervisor.kill()
+            return self._supervisor.wait(timeout)
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of the log, as text."""

@@ -49,7 +49,7 @@ class Listener:
     websockets: bool = False
     http_dir: Path | None = None
 
-    def lines(self) -> list[str]:
+    def config_lines(self) -> list[str]:
         """Its part of a configuration file."""
         lines = [f"listener {self.port}" + (f" {self.host}" if self.host else "")]
         if self.websockets:
@@ -82,7 +82,7 @@ def configuration(
     """
     lines = [
         f"# {header}",
-        *(line for one in listeners for line in one.lines()),
+        *(line for one in listeners for line in one.config_lines()),
         f"allow_anonymous {_boolean(allow_anonymous)}",
         "set_tcp_nodelay true",
         f"persistence {_boolean(persistence is not None)}",
@@ -133,7 +133,7 @@ class MosquittoChild:
             file = directory / "mosquitto.conf"
             file.write_text(configuration(listeners))
             self._process = ChildProcess([program, "-c", str(file)], self._log)
-            if self._answers(deadline):
+            if self._wait_until_ready(deadline):
                 return
             self._process.stop()
             said = self.log_tail()
@@ -174,7 +174,7 @@ class MosquittoChild:
     ) -> None:
         self.stop()
 
-    def _answers(self, deadline: float) -> bool:
+    def _wait_until_ready(self, deadline: float) -> bool:
         while time.monotonic() < deadline and self._process.poll() is None:
             # Its own word first: on a port that was taken before it, another broker would answer.
             if is_running(self._log) and accepts_connect(LOOPBACK, self.port):

@@ -48,14 +48,14 @@ class SharedBytes:
         return cls(file, 0, size)
 
     @classmethod
-    def of(cls, data: bytes | memoryview) -> Self:
+    def copy_of(cls, data: bytes | memoryview) -> Self:
         """A copy of ``data``."""
         shared = cls.new(len(data))
         shared.view[:] = data
         return shared
 
     @classmethod
-    def adopt(cls, fd: int, start: int, size: int) -> Self:
+    def from_fd(cls, fd: int, start: int, size: int) -> Self:
         """What another process has sent. Takes ``fd`` over. Raises ``ValueError`` if there is less than that."""
         file = _File(fd)
         there = os.fstat(fd).st_size
@@ -74,11 +74,11 @@ class SharedBytes:
             self._view = self._mapped(mmap.ACCESS_WRITE)
         return self._view
 
-    def private(self) -> memoryview:
+    def private_view(self) -> memoryview:
         """The bytes, to be written to without anybody else's seeing it; only pages written to are copied."""
         return self._mapped(mmap.ACCESS_COPY)
 
-    def part(self, start: int, size: int) -> SharedBytes:
+    def slice(self, start: int, size: int) -> SharedBytes:
         """Some of it, without copying."""
         assert 0 <= start <= start + size <= self.size
         return SharedBytes(self._file, self.start + start, size)

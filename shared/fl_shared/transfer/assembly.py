@@ -14,36 +14,36 @@ class Assembly:
         self, manifest: m.ModelManifest, manifests: tuple[Manifest, ...], buffer: bytearray | memoryview
     ) -> None:
         self.manifest = manifest
-        self.here = bytearray(manifest.chunks)
-        self.count = 0
+        self.received = bytearray(manifest.chunks)
+        self.received_count = 0
         self._manifests = manifests
         self._view = memoryview(buffer)
         self._hash = ContentHash(
             (section.name, section.encoding, arrays.digest, section.size)
             for section, arrays in zip(manifest.sections, manifests, strict=True)
         )
-        self._hashed = 0
+        self._hashed_chunks = 0
         """Chunks that are in the hash."""
 
     @property
-    def is_whole(self) -> bool:
-        return self.count == self.manifest.chunks
+    def is_complete(self) -> bool:
+        return self.received_count == self.manifest.chunks
 
     def has(self, index: int) -> bool:
-        return index < self.manifest.chunks and bool(self.here[index])
+        return index < self.manifest.chunks and bool(self.received[index])
 
-    def length(self, index: int) -> int:
+    def chunk_length(self, index: int) -> int:
         return min(self.manifest.chunk_size, self.manifest.size - index * self.manifest.chunk_size)
 
     def put(self, index: int, data: bytes) -> None:
         start = index * self.manifest.chunk_size
         self._view[start : start + len(data)] = data
-        self.here[index] = 1
-        self.count += 1
-        while self._hashed < self.manifest.chunks and self.here[self._hashed]:
-            start = self._hashed * self.manifest.chunk_size
-            self._hash.update(self._view[start : start + self.length(self._hashed)])
-            self._hashed += 1
+        self.received[index] = 1
+        self.received_count += 1
+        while self._hashed_chunks < self.manifest.chunks and self.received[self._hashed_chunks]:
+            start = self._hashed_chunks * self.manifest.chunk_size
+            self._hash.update(self._view[start : start + self.chunk_length(self._hashed_chunks)])
+            self._hashed_chunks += 1
 
     def digest(self) -> str:
         return self._hash.hexdigest()

@@ -55,9 +55,9 @@ class SubscriptionChange:
 
 @dataclass(slots=True)
 class _TopicRequest:
-    at: float
-    times: int
-    overtaken: int = 0
+    requested_at: float
+    attempts: int
+    later_received: int = 0
     """How much has come that was asked for later."""
 
 
@@ -84,87 +84,89 @@ class ModelDownload:
         self.model: tuple[ModelSection, ...] = ()
         self._window = window
         self._max_bytes = max_bytes
-        self._reask = reask
+        self._request_timeout = reask
         self._allocate = allocate
         self._assembly: Assembly | None = None
-        self._early: bytes | None = None
+        self._early_chunk: bytes | None = None
         """Chunk 0, if it came before the manifest."""
-        self._next = 0
+        self._next_chunk = 0
         """Chunks from here on were never asked for."""
-        self._again: deque[int] = deque()
-        self._asked: dict[ModelDataTopic, _TopicRequest] = {}
-        self._done: list[ModelDataTopic] = []
+        self._retry_chunks: deque[int] = deque()
+        self._requests: dict[ModelDataTopic, _TopicRequest] = {}
+        self._received_topics: list[ModelDataTopic] = []
         """What has come, and is still subscribed to."""
-        self._came_at = -math.inf
-        self._pace = 0.0
-        self._bad = 0
-        self._why = ""
-        self._starts = 0
+        self._last_received_at = -math.inf
+        self._chunk_interval = 0.0
+        self._invalid_count = 0
+        self._last_error = ""
+        self._attempts = 0
 
     @property
     def progress(self) -> str:
         """For people: how much has come."""
         if self._assembly is None:
             return "its manifest has not arrived"
-        return f"{self._assembly.count} of {self._assembly.manifest.chunks} chunks have arrived"
+        return f"{self._assembly.received_count} of {self._assembly.manifest.chunks} chunks have arrived"
 
     # --- asking -------------------------------------------------------------------------------------------
 
-    def ask(self, now: float) -> SubscriptionChange:
+    def subscription_changes(self, now: float) -> SubscriptionChange:
         """What to subscribe to and to unsubscribe from, given what was asked before."""
         if self.state != "open":
-            gone, self._done = [*self._done, *self._asked], []
-            self._asked.clear()
+            gone, self._received_topics = [*self._received_topics, *self._requests], []
+            self._requests.clear()
             return SubscriptionChange((), tuple(gone))
-        again = self._late(now)
+        again = self._topics_to_retry(now)
         for topic in again:
-            self._asked[topic] = _TopicRequest(now, self._asked[topic].times + 1)
+            self._requests[topic] = _TopicRequest(now, self._requests[topic].attempts + 1)
         new = self._new_topics()
         for topic in new:
-            self._asked[topic] = _TopicRequest(now, 1)
+            self._requests[topic] = _TopicRequest(now, 1)
         gone, new = [*again], [*again, *new]
-        if new or len(self._done) >= SUBSCRIBE_BATCH:
-            gone, self._done = self._done + gone, []
+        if new or len(self._received_topics) >= SUBSCRIBE_BATCH:
+            gone, self._received_topics = self._received_topics + gone, []
         return SubscriptionChange(tuple(new), tuple(gone))
 
     def due(self) -> float | None:
         """When `ask` has to be called next, if nothing comes before; null: nothing is awaited."""
-        return min((self._overdue(asked) for asked in self._asked.values()), default=None)
+        return min((self._retry_at(asked) for asked in self._requests.values()), default=None)
 
-    def asked(self) -> tuple[ModelDataTopic, ...]:
+    def subscribed_topics(self) -> tuple[ModelDataTopic, ...]:
         """What there are subscriptions to, by what `ask` has said so far."""
-        return (*self._done, *self._asked)
+        return (*self._received_topics, *self._requests)
 
-    def forget_asked(self) -> None:
+    def reset_requests(self) -> None:
         """The connection is gone, and with it the subscriptions; `ask` begins with all that is missing."""
-        self._again.extendleft(
+        self._retry_chunks.extendleft(
             topic.index
-            for topic in reversed(self._asked)
+            for topic in reversed(self._requests)
             if isinstance(topic, t.ChunkTopic) and self._assembly is not None
         )
-        self._asked.clear()
-        self._done.clear()
+        self._requests.clear()
+        self._received_topics.clear()
 
-    def _overdue(self, asked: _TopicRequest) -> float:
+    def _retry_at(self, asked: _TopicRequest) -> float:
         patience = backoff(
-            asked.times - 1, max(self._reask, SLOW_LINK_FACTOR * self._pace), MAX_REQUEST_TIMEOUT
+            asked.attempts - 1,
+            max(self._request_timeout, SLOW_LINK_FACTOR * self._chunk_interval),
+            MAX_REQUEST_TIMEOUT,
         )
-        return max(asked.at, self._came_at) + max(self._reask, patience)
+        return max(asked.requested_at, self._last_received_at) + max(self._request_timeout, patience)
 
-    def _late(self, now: float) -> list[ModelDataTopic]:
+    def _topics_to_retry(self, now: float) -> list[ModelDataTopic]:
         """What is to be asked for again."""
         # A broker sends in the order of the subscriptions, mostly: what others have overtaken is lost.
         late = [
             topic
-            for topic, asked in self._asked.items()
-            if now >= self._overdue(asked) or asked.overtaken >= self._window
+            for topic, asked in self._requests.items()
+            if now >= self._retry_at(asked) or asked.later_received >= self._window
         ]
         if late:
             # A broker that drops what is over its queue is given less to queue.
             self._window = max(2, self._window // 2)
             for topic in late[self._window :]:
                 # On a slow link they are on their way still.
-                self._asked[topic] = _TopicRequest(now, self._asked[topic].times)
+                self._requests[topic] = _TopicRequest(now, self._requests[topic].attempts)
         return late[: self._window]
 
     def _new_topics(self) -> list[ModelDataTopic]:
@@ -173,12 +175,12 @@ class ModelDownload:
         if self._assembly is None:
             # Every model has a chunk 0: asked for at once it spares a small one a round trip.
             wanted: list[ModelDataTopic] = [t.ManifestTopic(short)]
-            wanted += [] if self._early is not None else [t.ChunkTopic(short, 0)]
-            return [topic for topic in wanted if topic not in self._asked]
+            wanted += [] if self._early_chunk is not None else [t.ChunkTopic(short, 0)]
+            return [topic for topic in wanted if topic not in self._requests]
         manifest = self._assembly.manifest
         window = max(2, min(self._window, REQUEST_WINDOW_BYTES // manifest.chunk_size))
-        free = window - len(self._asked)
-        if self._asked and free < min(SUBSCRIBE_BATCH, window // 2):
+        free = window - len(self._requests)
+        if self._requests and free < min(SUBSCRIBE_BATCH, window // 2):
             return []
         new: list[ModelDataTopic] = []
         while len(new) < free and (index := self._next_missing()) is not None:
@@ -187,54 +189,57 @@ class ModelDownload:
 
     def _next_missing(self) -> int | None:
         assert self._assembly is not None
-        while self._again:
-            index = self._again.popleft()
-            if not self._assembly.here[index]:
+        while self._retry_chunks:
+            index = self._retry_chunks.popleft()
+            if not self._assembly.received[index]:
                 return index
-        while self._next < self._assembly.manifest.chunks:
-            index, self._next = self._next, self._next + 1
-            if not self._assembly.here[index] and t.ChunkTopic(self.digest[:12], index) not in self._asked:
+        while self._next_chunk < self._assembly.manifest.chunks:
+            index, self._next_chunk = self._next_chunk, self._next_chunk + 1
+            if (
+                not self._assembly.received[index]
+                and t.ChunkTopic(self.digest[:12], index) not in self._requests
+            ):
                 return index
         return None
 
     # --- taking -------------------------------------------------------------------------------------------
 
-    def take(self, message: m.ModelManifest | m.ModelChunk, now: float) -> str | None:
+    def receive(self, message: m.ModelManifest | m.ModelChunk, now: float) -> str | None:
         """A manifest or a chunk, of whatever model, as often as it likes to come. Gives what was wrong with it, if
         something was."""
         if self.state != "open":
             return None
-        bad = self._bad
+        bad = self._invalid_count
         if message.digest != self.digest:
             # The topic has twelve digits of the digest only.
-            self._count_bad(f"digest: {message.digest[:12]}…, expected {self.digest[:12]}…")
+            self._record_invalid(f"digest: {message.digest[:12]}…, expected {self.digest[:12]}…")
         elif isinstance(message, m.ModelManifest):
-            self._take_manifest(message, now)
+            self._receive_manifest(message, now)
         else:
-            self._take_chunk(message, now)
-        if self.state == "open" and self._assembly is not None and self._assembly.is_whole:
+            self._receive_chunk(message, now)
+        if self.state == "open" and self._assembly is not None and self._assembly.is_complete:
             self._finish(self._assembly)
-        return self._why if self._bad > bad else None
+        return self._last_error if self._invalid_count > bad else None
 
-    def refuse(self, why: str) -> None:
+    def count_invalid(self, why: str) -> None:
         """Something came on one of its topics that is no message at all."""
         if self.state == "open":
-            self._count_bad(why)
+            self._record_invalid(why)
 
     def cleared(self) -> None:
         """One of its topics was cleared at the broker: the model is superseded, unless it is here already."""
         if self.state == "open":
             self.state = "superseded"
             self.failure = "it was superseded by a newer version"
-            self._let_go()
+            self._reset()
 
-    def _take_manifest(self, message: m.ModelManifest, now: float) -> None:
+    def _receive_manifest(self, message: m.ModelManifest, now: float) -> None:
         if self._assembly is not None:
             return
         try:
             manifests = check_manifest(message, self._max_bytes)
         except TransferError as error:
-            self._count_bad(str(error))
+            self._record_invalid(str(error))
             return
         try:
             buffer = self._allocate(message.size)
@@ -243,67 +248,69 @@ class ModelDownload:
             self._fail(f"size: {message.size} bytes, but there is not enough memory here ({error})")
             return
         self._assembly = Assembly(message, manifests, buffer)
-        self._came(t.ManifestTopic(self.digest[:12]), now)
-        early, self._early = self._early, None
-        if early is not None and len(early) == self._assembly.length(0):
+        self._mark_received(t.ManifestTopic(self.digest[:12]), now)
+        early, self._early_chunk = self._early_chunk, None
+        if early is not None and len(early) == self._assembly.chunk_length(0):
             self._assembly.put(0, early)
 
-    def _take_chunk(self, message: m.ModelChunk, now: float) -> None:
+    def _receive_chunk(self, message: m.ModelChunk, now: float) -> None:
         assembly, index, data = self._assembly, message.index, message.data
         topic = t.ChunkTopic(self.digest[:12], index)
-        if (self._early is not None and index == 0) or (assembly and assembly.has(index)):
-            self._came(topic, now)
+        if (self._early_chunk is not None and index == 0) or (assembly and assembly.has(index)):
+            self._mark_received(topic, now)
         elif zlib.crc32(data) != message.crc32:
-            self._count_bad(f"chunk {index}: crc32: {message.crc32} does not match its {len(data)} bytes")
+            self._record_invalid(
+                f"chunk {index}: crc32: {message.crc32} does not match its {len(data)} bytes"
+            )
         elif assembly is None:
             # Only what was asked for is kept before the manifest says what there is.
             if index == 0 and len(data) <= self._max_bytes:
-                self._early = data
-                self._came(topic, now)
+                self._early_chunk = data
+                self._mark_received(topic, now)
         elif index >= assembly.manifest.chunks:
-            self._count_bad(f"chunk {index}: the model has only {assembly.manifest.chunks} chunks")
-        elif len(data) != assembly.length(index):
-            self._count_bad(f"chunk {index}: {len(data)} bytes, expected {assembly.length(index)}")
+            self._record_invalid(f"chunk {index}: the model has only {assembly.manifest.chunks} chunks")
+        elif len(data) != assembly.chunk_length(index):
+            self._record_invalid(f"chunk {index}: {len(data)} bytes, expected {assembly.chunk_length(index)}")
         else:
             assembly.put(index, data)
-            self._came(topic, now)
+            self._mark_received(topic, now)
 
-    def _came(self, topic: ModelDataTopic, now: float) -> None:
-        asked = self._asked.pop(topic, None)
-        since = max(self._came_at, -math.inf if asked is None else asked.at)
-        self._pace = max(self._pace / 2, now - since) if since > -math.inf else 0.0
-        self._came_at = now
+    def _mark_received(self, topic: ModelDataTopic, now: float) -> None:
+        asked = self._requests.pop(topic, None)
+        since = max(self._last_received_at, -math.inf if asked is None else asked.requested_at)
+        self._chunk_interval = max(self._chunk_interval / 2, now - since) if since > -math.inf else 0.0
+        self._last_received_at = now
         if asked is None:
             return  # for the second time, or nobody asked
-        self._done.append(topic)
-        for other in self._asked.values():
-            other.overtaken += other.at < asked.at
+        self._received_topics.append(topic)
+        for other in self._requests.values():
+            other.later_received += other.requested_at < asked.requested_at
 
     def _finish(self, assembly: Assembly) -> None:
         if assembly.digest() == self.digest:
             self.model = assembly.sections()
             self.state = "complete"
-            self._let_go()
+            self._reset()
             return
-        self._starts += 1
-        self._let_go()
-        if self._starts >= MAX_ATTEMPTS:
-            self._fail(f"all chunks arrived {self._starts} times, but their digest is not the model's")
+        self._attempts += 1
+        self._reset()
+        if self._attempts >= MAX_ATTEMPTS:
+            self._fail(f"all chunks arrived {self._attempts} times, but their digest is not the model's")
 
-    def _count_bad(self, why: str) -> None:
-        self._bad += 1
-        self._why = why
-        if self._bad >= MAX_INVALID_MESSAGES:
-            self._fail(f"{self._bad} messages were not valid, the last one: {why}")
+    def _record_invalid(self, why: str) -> None:
+        self._invalid_count += 1
+        self._last_error = why
+        if self._invalid_count >= MAX_INVALID_MESSAGES:
+            self._fail(f"{self._invalid_count} messages were not valid, the last one: {why}")
 
     def _fail(self, why: str) -> None:
         self.state, self.failure = "failed", why
-        self._let_go()
+        self._reset()
 
-    def _let_go(self) -> None:
+    def _reset(self) -> None:
         """Begins anew, if it goes on at all: what was asked for is asked for again."""
-        self._assembly, self._early = None, None
-        self._done += self._asked
-        self._asked.clear()
-        self._again.clear()
-        self._next = 0
+        self._assembly, self._early_chunk = None, None
+        self._received_topics += self._requests
+        self._requests.clear()
+        self._retry_chunks.clear()
+        self._next_chunk = 0

@@ -60,7 +60,7 @@ class ModelPublication:
         """Chunk ``index`` of ``chunks``. Raises ``IndexError`` for another one."""
         if not 0 <= index < self.chunks:
             raise IndexError(f"chunk {index} of {self.chunks}")
-        data = self._cut(index * self.chunk_size)
+        data = self._chunk_data(index * self.chunk_size)
         return m.ModelChunk(
             run=run,
             epoch=epoch,
@@ -76,7 +76,7 @@ class ModelPublication:
         short = self.digest[:12]
         return (*(t.ChunkTopic(short, i) for i in range(self.chunks)), t.ManifestTopic(short))
 
-    def _cut(self, start: int) -> bytes:
+    def _chunk_data(self, start: int) -> bytes:
         pieces, end = [], start + self.chunk_size
         for section in self.sections:
             length = len(section.data)

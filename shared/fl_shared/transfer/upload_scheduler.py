@@ -54,7 +54,7 @@ class UploadOffer:
         if self.chunks != expected:
             raise ValueError(f"chunks: {self.chunks}, but size and chunk_size give {expected}")
 
-    def length(self, index: int) -> int:
+    def chunk_length(self, index: int) -> int:
         """Bytes of chunk ``index``."""
         return min(self.chunk_size, self.size - index * self.chunk_size)
 
@@ -72,45 +72,45 @@ class _ScheduledUpload:
     offer: UploadOffer
     next_index: int = 0
     """Chunks from here on were never granted."""
-    again: list[int] = field(default_factory=list)
+    lapsed: list[int] = field(default_factory=list)
     """Granted once, lapsed, and to be granted anew."""
     granted: dict[int, float] = field(default_factory=dict)
     """On their way, and since when."""
-    here: bytearray = field(default_factory=bytearray)
+    received: bytearray = field(default_factory=bytearray)
     """One byte a chunk: whether it has come. Empty before its first turn: offers that only wait take no room."""
-    count: int = 0
-    since: float = 0.0
+    received_count: int = 0
+    active_since: float = 0.0
     """When its turn began."""
-    fruitless: int = 0
-    owed: int = 0
+    timeouts: int = 0
+    recovery_chunks: int = 0
     """Chunks that must come before it is believed again: one now and then is no progress."""
 
-    def to_grant(self) -> Iterator[int]:
-        while self.again:
-            index = self.again.pop()
-            if not self.here[index]:
+    def next_chunks(self) -> Iterator[int]:
+        while self.lapsed:
+            index = self.lapsed.pop()
+            if not self.received[index]:
                 yield index
         while self.next_index < self.offer.chunks:
             index = self.next_index
             self.next_index += 1
-            if not self.here[index]:
+            if not self.received[index]:
                 yield index
 
-    def lapse(self) -> None:
+    def expire_grants(self) -> None:
         """What was on its way is not any more."""
         if self.granted:
-            self.fruitless += 1
-            self.owed = len(self.granted)
-        self.again += sorted(self.granted, reverse=True)
+            self.timeouts += 1
+            self.recovery_chunks = len(self.granted)
+        self.lapsed += sorted(self.granted, reverse=True)
         self.granted.clear()
 
     @property
     def has_more(self) -> bool:
-        return bool(self.again) or self.next_index < self.offer.chunks
+        return bool(self.lapsed) or self.next_index < self.offer.chunks
 
     @property
     def complete(self) -> bool:
-        return self.count == self.offer.chunks
+        return self.received_count == self.offer.chunks
 
 
 class UploadScheduler:
@@ -121,15 +121,15 @@ class UploadScheduler:
     ) -> None:
         self._window = window
         self._active_bytes = active_bytes
-        self._regrant = regrant
+        self._grant_timeout = regrant
         self._active: OrderedDict[str, _ScheduledUpload] = OrderedDict()
         self._waiting: OrderedDict[str, _ScheduledUpload] = OrderedDict()
-        self._on_their_way = 0
+        self._in_flight = 0
 
     @property
-    def on_their_way(self) -> int:
+    def in_flight(self) -> int:
         """Chunks granted that have neither come nor lapsed; never above the window."""
-        return self._on_their_way
+        return self._in_flight
 
     def get(self, client: str) -> UploadOffer | None:
         upload = self._find(client)
@@ -138,7 +138,7 @@ class UploadScheduler:
     def progress(self, client: str) -> tuple[int, int] | None:
         """(chunks that have come, chunks in all) of a client's upload."""
         upload = self._find(client)
-        return None if upload is None else (upload.count, upload.offer.chunks)
+        return None if upload is None else (upload.received_count, upload.offer.chunks)
 
     def _find(self, client: str) -> _ScheduledUpload | None:
         return self._active.get(client) or self._waiting.get(client)
@@ -154,52 +154,56 @@ class UploadScheduler:
         upload = self._find(offer.client)
         if upload is not None and same_chunking(upload.offer, offer):
             # Repeated, so what was granted did not reach it, or its chunks did not reach us.
-            self._take_back(upload)
+            self._expire_grants(upload)
             upload.offer = offer
         else:
-            self.forget(offer.client)
+            self.remove(offer.client)
             if here and len(here) != offer.chunks:
                 raise ValueError(f"received: {len(here)} chunks, expected {offer.chunks}")
             came = bytearray(map(bool, here))
-            self._waiting[offer.client] = _ScheduledUpload(offer, here=came, count=sum(came))
+            self._waiting[offer.client] = _ScheduledUpload(offer, received=came, received_count=sum(came))
         return self._grant(now)
 
-    def verdict(self, client: str, round_number: int, digest: str, index: int, length: int) -> ChunkDecision:
+    def check_chunk(
+        self, client: str, round_number: int, digest: str, index: int, length: int
+    ) -> ChunkDecision:
         """Whether a chunk that has come is to be kept; then `chunk` is to be told that it was."""
         upload = self._find(client)
         if upload is None or (upload.offer.round, upload.offer.digest) != (round_number, digest):
             return "not-granted"
-        if index >= upload.offer.chunks or not upload.here:
+        if index >= upload.offer.chunks or not upload.received:
             return "not-granted"
-        if length != upload.offer.length(index):
+        if length != upload.offer.chunk_length(index):
             return "wrong-size"
-        if upload.here[index]:
+        if upload.received[index]:
             return "duplicate"
         return "keep" if index < upload.next_index else "not-granted"
 
-    def chunk(self, client: str, round_number: int, digest: str, index: int, length: int) -> ChunkDecision:
+    def receive_chunk(
+        self, client: str, round_number: int, digest: str, index: int, length: int
+    ) -> ChunkDecision:
         """A chunk has come. If the verdict is ``keep`` it counts as here: the caller must keep it, or has."""
-        verdict = self.verdict(client, round_number, digest, index, length)
+        verdict = self.check_chunk(client, round_number, digest, index, length)
         upload = self._find(client)
         if verdict != "keep" or upload is None:
             return verdict
         if upload.granted.pop(index, None) is not None:
-            self._on_their_way -= 1
-        upload.here[index] = 1
-        upload.count += 1
-        upload.owed -= 1
-        if upload.owed <= 0:
-            upload.fruitless = 0
+            self._in_flight -= 1
+        upload.received[index] = 1
+        upload.received_count += 1
+        upload.recovery_chunks -= 1
+        if upload.recovery_chunks <= 0:
+            upload.timeouts = 0
         return "keep"
 
-    def more(self, now: float) -> tuple[ChunkGrant, ...]:
+    def next_grants(self, now: float) -> tuple[ChunkGrant, ...]:
         """Grants that have become possible; to be asked for after chunks were kept, and now and then."""
         for upload in list(self._active.values()):
-            self._lapse_if_overdue(upload, now)
-            stalled = upload.fruitless >= MAX_TIMEOUTS or now - upload.since >= TIME_SLICE
+            self._expire_if_overdue(upload, now)
+            stalled = upload.timeouts >= MAX_TIMEOUTS or now - upload.active_since >= TIME_SLICE
             if stalled and self._waiting and not upload.complete:
-                self._take_back(upload)
-                upload.fruitless = 0
+                self._expire_grants(upload)
+                upload.timeouts = 0
                 self._waiting[upload.offer.client] = self._active.pop(upload.offer.client)
         return self._grant(now)
 
@@ -207,11 +211,11 @@ class UploadScheduler:
         upload = self._find(client)
         return upload is not None and upload.complete
 
-    def forget(self, client: str) -> None:
+    def remove(self, client: str) -> None:
         """The upload is done with: complete, refused, or of no use any more."""
         upload = self._active.pop(client, None)
         if upload is not None:
-            self._on_their_way -= len(upload.granted)
+            self._in_flight -= len(upload.granted)
         self._waiting.pop(client, None)
 
     def clear(self) -> tuple[str, ...]:
@@ -219,31 +223,31 @@ class UploadScheduler:
         clients = (*self._active, *self._waiting)
         self._active.clear()
         self._waiting.clear()
-        self._on_their_way = 0
+        self._in_flight = 0
         return clients
 
     # --- granting -----------------------------------------------------------------------------------------
 
-    def _take_back(self, upload: _ScheduledUpload) -> None:
-        self._on_their_way -= len(upload.granted)
-        upload.lapse()
+    def _expire_grants(self, upload: _ScheduledUpload) -> None:
+        self._in_flight -= len(upload.granted)
+        upload.expire_grants()
 
-    def _lapse_if_overdue(self, upload: _ScheduledUpload, now: float) -> None:
+    def _expire_if_overdue(self, upload: _ScheduledUpload, now: float) -> None:
         if not upload.granted:
             return
         oldest = min(upload.granted.values())
-        patience = backoff(upload.fruitless, self._regrant, MAX_GRANT_TIMEOUT)
+        patience = backoff(upload.timeouts, self._grant_timeout, MAX_GRANT_TIMEOUT)
         if now - oldest < patience:
             return
-        self._take_back(upload)
+        self._expire_grants(upload)
         self._active.move_to_end(upload.offer.client)  # the others come first when room is given anew
 
-    def _room(self, chunk_size: int) -> int:
+    def _free_window(self, chunk_size: int) -> int:
         """How many more chunks of this size may be on their way."""
-        if self._on_their_way == 0:
+        if self._in_flight == 0:
             return max(1, min(self._window, GRANT_WINDOW_BYTES // chunk_size))
         on_their_way = sum(len(u.granted) * u.offer.chunk_size for u in self._active.values())
-        return min(self._window - self._on_their_way, (GRANT_WINDOW_BYTES - on_their_way) // chunk_size)
+        return min(self._window - self._in_flight, (GRANT_WINDOW_BYTES - on_their_way) // chunk_size)
 
     def _activate(self, now: float) -> None:
         size = sum(upload.offer.size for upload in self._active.values())
@@ -253,8 +257,8 @@ class UploadScheduler:
             room = MAX_PAIR_BYTES if len(self._active) == 1 else self._active_bytes
             if self._active and size > room:
                 return
-            upload.since = now
-            upload.here = upload.here or bytearray(upload.offer.chunks)
+            upload.active_since = now
+            upload.received = upload.received or bytearray(upload.offer.chunks)
             self._active[client] = self._waiting.pop(client)
 
     def _grant(self, now: float) -> tuple[ChunkGrant, ...]:
@@ -262,7 +266,7 @@ class UploadScheduler:
         grants: list[ChunkGrant] = []
         for upload in self._active.values():
             # A quarter of a window at the least to a grant, where there is so much: a reply a chunk would be a flood.
-            room = self._room(upload.offer.chunk_size)
+            room = self._free_window(upload.offer.chunk_size)
             if room <= 0:
                 break
             enough = (
@@ -270,16 +274,16 @@ class UploadScheduler:
             )
             if not upload.has_more or (upload.granted and room < enough):
                 continue
-            if upload.fruitless and len(self._active) > 1:
+            if upload.timeouts and len(self._active) > 1:
                 # What does not come takes the room of what would.
                 room = min(room, max(1, enough))
             chunks: list[int] = []
-            for index in upload.to_grant():
+            for index in upload.next_chunks():
                 chunks.append(index)
                 if len(chunks) == room:
                     break
             upload.granted.update(dict.fromkeys(chunks, now))
-            self._on_their_way += len(chunks)
+            self._in_flight += len(chunks)
             if chunks:
                 grants.append(ChunkGrant(upload.offer, tuple(chunks)))
         return tuple(grants)

@@ -52,14 +52,14 @@ def named(cluster: Cluster) -> Kit:
 def forged(cluster: Cluster) -> Kit:
     """An authority of his own gives him our edge's name."""
     now = datetime.now(UTC)
-    made = Authority.create(cluster.directory / "another", now).client("0", new_serial(), now, 30)
+    made = Authority.create(cluster.directory / "another", now).issue_client("0", new_serial(), now, 30)
     return replace(cluster.kit("0"), cert=made.cert, key=made.key)
 
 
 def of_the_broker(cluster: Cluster) -> Kit:
     """Its certificate is for a server, and opens nothing."""
     assert cluster.made is not None
-    files = cluster.made.broker
+    files = cluster.made.broker_directory
     pair = ((files / name).read_bytes() for name in ("broker.pem", "broker.key"))
     return replace(cluster.kit(BAD), cert=next(pair), key=next(pair))
 

@@ -76,13 +76,13 @@ class Cluster:
             self.made = provisioned(directory / "kits", ACCOUNTS)
             self.gone = kit_of(self.made, "gone")
             self.made.revoke(["gone"])
-            conf = self.made.broker / "mosquitto.conf"
+            conf = self.made.broker_directory / "mosquitto.conf"
             conf.write_text(conf.read_text() + "log_type all\n")  # also what it denies
             broker = self._stack.enter_context(ProvisionedBroker(self.made, extra_acl=OBSERVER))
             self.port, self.broker_log = self.made.register.place.port, broker.log
             if setup == "end to end":
                 self.sealer = self.kit(BAD).sealer()
-        self.manifest = SyntheticExecutor(VALUES).initial(0, lambda n: np.empty(n, "<f4"))
+        self.manifest = SyntheticExecutor(VALUES).initial_weights(0, lambda n: np.empty(n, "<f4"))
 
     # --- who is there -------------------------------------------------------------------------------------
 

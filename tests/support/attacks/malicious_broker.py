@@ -37,7 +37,7 @@ def forges(make: Callable[[Cluster], tuple[t.Topic, m.Message]]) -> Callable[[Cl
         topic, message = make(cluster)
         text, payload = t.build("fl", topic), codec.encode(message)
         retain = not isinstance(topic, t.RepliesTopic)
-        for one in (payload, ANOTHER.signed(text, payload)):
+        for one in (payload, ANOTHER.sign(text, payload)):
             assert cluster.observer.publish(text, one, retain=retain) < 0x80
 
     return act

@@ -63,9 +63,9 @@ class AggregatorHarness:
             self._launch, broker, observer=lambda _, effects, __: self.oracle.see(effects)
         )
         self._arithmetic = SteppedExecutor()
-        workshop: Any = self.aggregator._workshop
-        workshop._thread.shutdown()
-        workshop._thread = self._arithmetic
+        workshop: Any = self.aggregator._worker
+        workshop._executor.shutdown()
+        workshop._executor = self._arithmetic
         # All of the noise is to come in, however fast it is made: what the gate turns away is never read.
         self.aggregator.inbox._admit = lambda received: AdmittedMessage(
             CHANNELS.parse("fl", received.topic), received
@@ -80,14 +80,14 @@ class AggregatorHarness:
         self.oracle = ModelOracle(self.settings, self._launch.directory.spool, self._newest, self.peers)
         self.rounds = 0
         self._seq = 0
-        links = self.aggregator._links
+        links = self.aggregator._connections
         links._network = cast(Network, FakeNetwork(self._published))
         links.connect(1.0)
         links.connect_updates()
         self.turn()
         self._launch.directory.write_run(self._launch.record)
-        links.take_over()
-        self.aggregator._born = True
+        links.begin_session()
+        self.aggregator._session_begun = True
         self.aggregator._handle(on.Started(now=self.aggregator._now()))
 
     def _published(self, topic: str, payload: bytes) -> None:
@@ -106,10 +106,10 @@ class AggregatorHarness:
         return self.aggregator._state
 
     def _newest(self) -> Vector:
-        return self.aggregator._workshop.averaging.newest.weights
+        return self.aggregator._worker.averager.newest.weights
 
     def close(self) -> None:
-        self.aggregator._workshop.close()
+        self.aggregator._worker.close()
         self.aggregator._network.close()
         self._launch.close()
 
@@ -125,8 +125,8 @@ class AggregatorHarness:
         self.turn()
 
     def turn(self) -> None:
-        while self.aggregator.inbox.waiting:
-            self.aggregator._turn()
+        while self.aggregator.inbox.queued_items:
+            self.aggregator._run_once()
 
     def turn_until(self, condition: Callable[[], bool], what: str) -> None:
         """Lets arithmetic be done and time pass. Raises ``AssertionError`` if it does not come true."""
@@ -138,7 +138,7 @@ class AggregatorHarness:
                 self.turn()
             else:
                 self.aggregator.clock += TICK
-                self.aggregator._turn()
+                self.aggregator._run_once()
 
     # --- honest words -------------------------------------------------------------------------------------
 

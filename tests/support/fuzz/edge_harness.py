@@ -85,11 +85,13 @@ class EdgeHarness:
             heartbeat=None if self._heartbeat is None else Heartbeat(self._heartbeat, self.now),
         )  # fmt: skip
         for edge in edges:
-            edge.wire = edge.connect(partial(self.runtime._enqueue, edge.client))
+            edge.connection = edge.connect(partial(self.runtime._enqueue, edge.client))
         self.turn()
 
     def _edge(self, client: str, roles: tuple[m.ClientRole, ...]) -> Edge:
-        identity = Identity(client, f"device-{client}", roles, (), None, families=("synthetic-",), chunk=4096)
+        identity = Identity(
+            client, f"device-{client}", roles, (), None, task_prefixes=("synthetic-",), chunk_size=4096
+        )
         settings = mqtt.ConnectionSettings(BrokerAddress.parse("mqtt://127.0.0.1"))
 
         def connect(post: Callable[[EdgeConnectionEvent], None]) -> EdgeConnection:
@@ -100,7 +102,12 @@ class EdgeHarness:
             return cast(Connection, line)
 
         file = self._directory / f"{client}.kept"
-        return Edge(Session(identity, kept=update_store.read(file, client)), file, connect, connect_predictor)
+        return Edge(
+            Session(identity, restored_update=update_store.read(file, client)),
+            file,
+            connect,
+            connect_predictor,
+        )
 
     def turn(self) -> None:
         """What `Runtime.run` does, until nothing is left to do."""
@@ -110,9 +117,9 @@ class EdgeHarness:
             except queue.Empty:
                 break
             self.runtime._handle(item)
-        self.runtime._pass_time(self.now)
-        self.runtime._end_evaluators_left_alone()
-        self.runtime._settle()
+        self.runtime._run_timers(self.now)
+        self.runtime._stop_remaining_evaluators()
+        self.runtime._process_events()
 
     def take(self, client: str, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """One message on the connection of an edge's session, and all that it leads to."""
@@ -209,7 +216,7 @@ class EdgeHarness:
         self._say(t.RepliesTopic(CLIENT), accepted)
         state = self.edges[CLIENT].state
         assert isinstance(state, Session)
-        assert state.settled >= number, state
+        assert state.last_handled_round >= number, state
         self.rounds += 1
         self._round = number
         self._ask_well()
@@ -230,8 +237,8 @@ class EdgeHarness:
     def seeds(self) -> list[Seed]:
         """What the aggregator might say now if it were in its right mind; it is about rounds that are news."""
         state = self.edges[CLIENT].state
-        if isinstance(state, Session) and self._round <= state.settled < LAST_ROUND:
-            self._round = state.settled
+        if isinstance(state, Session) and self._round <= state.last_handled_round < LAST_ROUND:
+            self._round = state.last_handled_round
         self._fresh = FRESH
         said = self.aggregator.all_messages(self._round + 1, self._session(), self._model)
         return [self._seed(*what) for what in said]

@@ -51,8 +51,8 @@ def test_the_defaults_are_the_reference_workload() -> None:
 
 
 def test_the_roster_has_room_for_many_beyond_the_clients() -> None:
-    assert parse_settings(clients=30).known_at_most == 10_030
-    assert parse_settings(clients=30, max_clients=40).known_at_most == 40
+    assert parse_settings(clients=30).roster_limit == 10_030
+    assert parse_settings(clients=30, max_clients=40).roster_limit == 40
     with pytest.raises(UserError, match=r"--max-clients: 19 must not be less than --clients \(20\)"):
         parse_settings(max_clients=19)
 
@@ -135,22 +135,22 @@ def test_a_round_collects_ten_updates_or_one_from_each_client() -> None:
     ("per_round", "quorum", "needed"), [(10, None, 5), (9, None, 5), (1, None, 1), (2, None, 1), (10, 10, 10)]
 )
 def test_the_quorum_is_half_of_per_round_rounded_up(per_round: int, quorum: int | None, needed: int) -> None:
-    assert parse_settings(per_round=per_round, quorum=quorum).needed == needed
+    assert parse_settings(per_round=per_round, quorum=quorum).effective_quorum == needed
 
 
 def test_what_fits_exactly_is_allowed() -> None:
     exact = parse_settings(clients=4, per_round=3, over_select=1, quorum=3, train_examples=4)
-    assert exact.part(3).count == 4
+    assert exact.partition_at(3).count == 4
 
 
 def test_the_learning_rate_decays_by_version() -> None:
     decaying = parse_settings(lr=0.1, lr_decay=0.5)
-    assert [decaying.training(version).lr for version in range(4)] == [0.1, 0.05, 0.025, 0.0125]
-    assert parse_settings().training(9).lr == 0.05
+    assert [decaying.training_settings(version).lr for version in range(4)] == [0.1, 0.05, 0.025, 0.0125]
+    assert parse_settings().training_settings(9).lr == 0.05
 
 
 def test_an_edges_part() -> None:
-    part = parse_settings(partition="dirichlet:0.5", seed=7, holdout=0.1, train_examples=600).part(3)
+    part = parse_settings(partition="dirichlet:0.5", seed=7, holdout=0.1, train_examples=600).partition_at(3)
     assert part.model_dump() == {
         "index": 3,
         "count": 20,
@@ -188,7 +188,7 @@ def test_what_is_accepted_can_be_announced_and_cannot_overflow(
     except UserError as error:
         assert str(error).startswith("--max-delta: ")  # noqa: PT017 - any other error is a failure
         return
-    assert 20 <= run.fold.scale_bits <= 62
+    assert 20 <= run.fold_settings.scale_bits <= 62
     largest = max_examples * max_delta * (per_round + run.over_select) * 2.0**run.scale_bits
     assert largest < 2**63
     assert largest > 2**60, "no binary place is given away"

@@ -35,10 +35,10 @@ class RunSource(Protocol):
     """What an observer may ask the aggregator for, beside the state that it is shown."""
 
     @property
-    def curves(self) -> RoundHistory: ...
+    def history(self) -> RoundHistory: ...
 
     @property
-    def paused(self) -> str | None: ...
+    def pause_reason(self) -> str | None: ...
 
     def uploading(self) -> Collection[str]: ...
 
@@ -53,16 +53,16 @@ class Display:
         self._hint = hint
         self._scope = EnvelopeSource(run=run, epoch=1)
         self._source: RunSource | None = None
-        self._picture: Snapshot | None = None
-        self._looked_at = 0.0
+        self._snapshot: Snapshot | None = None
+        self._snapshot_at = 0.0
         self._live = (
             Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
             if live
             else None
         )
-        self.waiting = WaitingNotices()
+        self.waiting_notices = WaitingNotices()
 
-    def follow(self, source: RunSource) -> None:
+    def set_source(self, source: RunSource) -> None:
         """Before the first `observe`."""
         self._source = source
 
@@ -88,15 +88,15 @@ class Display:
         if self._hint:
             LOG.info("%s", self._hint)
             self._hint = ""
-        said_of_waiting = self.waiting.observe(state, effects, now)
+        said_of_waiting = self.waiting_notices.observe(state, effects, now)
         if self._live is not None:
-            if state.over or time.monotonic() - self._looked_at >= SNAPSHOT_INTERVAL:
-                self._looked_at = time.monotonic()
-                self._picture = self._look(state, now)
+            if state.ended or time.monotonic() - self._snapshot_at >= SNAPSHOT_INTERVAL:
+                self._snapshot_at = time.monotonic()
+                self._snapshot = self._take_snapshot(state, now)
             return
         for effect in effects:
             if isinstance(effect, do.WriteHistory):
-                self._say_round(effect, state)
+                self._log_round(effect, state)
             elif isinstance(effect, do.AnnounceRound):
                 names = ", ".join(effect.cohort[:MAX_NAMED_IN_COHORT])
                 more = (
@@ -110,33 +110,35 @@ class Display:
         if said_of_waiting is not None:
             LOG.info("%s", said_of_waiting)
 
-    def _say_round(self, effect: do.WriteHistory, state: Run) -> None:
+    def _log_round(self, effect: do.WriteHistory, state: Run) -> None:
         assert self._source is not None
         summary = effect.summary
-        record = self._source.curves.recent().get(summary.round) or RoundRecord.of(summary, 0, 0)
+        record = self._source.history.recent().get(summary.round) or RoundRecord.of(summary, 0, 0)
         facts = {"round": record.summary_fields()}
         LOG.info("%s", round_line(record, state.settings.rounds), extra={"facts": facts})
 
-    def _look(self, state: Run, now: float) -> Snapshot:
+    def _take_snapshot(self, state: Run, now: float) -> Snapshot:
         assert self._source is not None
-        curves = self._source.curves
+        curves = self._source.history
         return Snapshot(
             status=views.status_message(state, self._scope, now),
             rows=curves.rows(),
             recent=curves.recent(),
-            crowd=EdgeCounts.of(
+            edge_counts=EdgeCounts.of(
                 edge_states.edge_states_of(state, self._source.uploading()),
                 getattr(state.phase, "round", None),
             ),
-            waiting=waiting_text(state),
+            waiting_text=waiting_text(state),
         )
 
     def _render(self) -> View:
         """On the live view's thread. In a pause nothing is observed, so it is asked for."""
-        picture, source = self._picture, self._source
-        if picture is not None and source is not None and source.paused is not None:
-            status = picture.status.model_copy(update={"paused": source.paused})
-            picture = Snapshot(status, picture.rows, picture.recent, picture.crowd, picture.waiting)
+        picture, source = self._snapshot, self._source
+        if picture is not None and source is not None and source.pause_reason is not None:
+            status = picture.status.model_copy(update={"paused": source.pause_reason})
+            picture = Snapshot(
+                status, picture.rows, picture.recent, picture.edge_counts, picture.waiting_text
+            )
         return View(picture)
 
 

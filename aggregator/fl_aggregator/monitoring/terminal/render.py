@@ -29,28 +29,28 @@ class View:
     """``heading``: what else there is to say, above everything (a lost connection, an aggregator that is gone)."""
 
     def __init__(self, picture: Snapshot | None, heading: str = "") -> None:
-        self._picture = picture
+        self._snapshot = picture
         self._heading = heading
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         parts: list[RenderableType] = []
         if self._heading:
             parts.append(Text(self._heading, style=BAD))
-        if self._picture is None:
+        if self._snapshot is None:
             if not parts:
                 parts.append(Text("connecting …"))
         else:
             height = options.max_height or console.height
             most = max(MIN_TABLE_ROWS, min(MAX_TABLE_ROWS, height - OTHER_LINES))
-            if self._picture.recent:
-                recent = self._picture.recent
+            if self._snapshot.recent:
+                recent = self._snapshot.recent
                 parts.append(
                     table(
                         (recent[number] for number in sorted(recent)[-most:]),
                         narrow=options.max_width < FULL_TABLE_WIDTH,
                     )
                 )
-            parts.append(_overview(self._picture, ascii_only=options.ascii_only))
+            parts.append(_overview(self._snapshot, ascii_only=options.ascii_only))
         yield Group(*parts)
 
 
@@ -76,14 +76,14 @@ def _overview(picture: Snapshot, *, ascii_only: bool) -> Table:
             "paused", Text(f"{one_line(status.paused)}; continues by itself when there is space", style=BAD)
         )
     grid.add_row(where, _bar(status.have, status.need, _phase_text(picture)))
-    if picture.waiting:
-        grid.add_row("waiting", Text(picture.waiting + _until_text(status.seconds_left)))
+    if picture.waiting_text:
+        grid.add_row("waiting", Text(picture.waiting_text + _until_text(status.seconds_left)))
     for name, value in (("accuracy", picture.accuracy), ("loss", picture.loss)):
         if value is not None:
-            curve = text.sparkline(picture.curve(name), ascii_only=ascii_only)
+            curve = text.sparkline(picture.series(name), ascii_only=ascii_only)
             grid.add_row(name, Text.assemble((curve, GOOD), f" {text.metric_text(value)}"))
-    if picture.last is not None:
-        last = picture.last
+    if picture.last_round is not None:
+        last = picture.last_round
         grid.add_row(
             "bytes",
             Text(f"{size_text(last.bytes.up)} up, {size_text(last.bytes.down)} down in round {last.round}"),
@@ -99,7 +99,7 @@ def _bar(have: int, need: int, said: str) -> Table:
 
 
 def _phase_text(picture: Snapshot) -> str:
-    status, crowd = picture.status, picture.at_work
+    status, crowd = picture.status, picture.open_round_counts
     if status.phase == "selecting":
         return f"{status.have} of {status.need} edges ready"
     if status.phase != "collecting":
@@ -120,7 +120,7 @@ def _until_text(seconds: float | None) -> str:
 
 
 def _add_edges(grid: Table, picture: Snapshot) -> None:
-    status, crowd = picture.status, picture.crowd
+    status, crowd = picture.status, picture.edge_counts
     if status.phase == "collecting" and status.missing:
         more = " …" if len(status.missing) == 10 else ""
         grid.add_row("at work", Text(", ".join(status.missing) + more))
@@ -129,9 +129,9 @@ def _add_edges(grid: Table, picture: Snapshot) -> None:
     there = sum(crowd.counts.values()) - crowd["offline"]
     grid.add_row("edges", Text(f"{there} here, {crowd['offline']} offline"))
     if crowd["missing"]:
-        grid.add_row("missing", Text(crowd.who("missing"), style=BAD))
+        grid.add_row("missing", Text(crowd.describe("missing"), style=BAD))
     if crowd["offline"]:
-        grid.add_row("offline", Text(crowd.who("offline", why=False), style=BAD))
+        grid.add_row("offline", Text(crowd.describe("offline", why=False), style=BAD))
 
 
 def table(rounds: Iterable[RoundRecord], *, narrow: bool = False) -> Table:

@@ -45,7 +45,7 @@ class EdgeCounts:
     def __getitem__(self, state: m.EdgeStateName) -> int:
         return self.counts.get(state, 0)
 
-    def who(self, state: m.EdgeStateName, *, why: bool = True) -> str:
+    def describe(self, state: m.EdgeStateName, *, why: bool = True) -> str:
         """``7 (its connection is lost), 9 and 3 more``; empty for nobody."""
         return names_of(self.named.get(state, ()), self[state], why=why)
 
@@ -70,41 +70,41 @@ class Snapshot:
     status: m.Status
     rows: tuple[HistoryRow, ...] = ()
     recent: Mapping[int, RoundRecord] = field(default_factory=dict)
-    crowd: EdgeCounts | None = None
-    waiting: str = ""
+    edge_counts: EdgeCounts | None = None
+    waiting_text: str = ""
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         return self.status.phase in m.FINAL_PHASES
 
     @property
-    def at_work(self) -> EdgeCounts | None:
+    def open_round_counts(self) -> EdgeCounts | None:
         """The crowd, if it is that of the round which is open."""
-        status, crowd = self.status, self.crowd
+        status, crowd = self.status, self.edge_counts
         is_open = crowd is not None and status.phase == "collecting" and crowd.round == status.round
         return crowd if is_open else None
 
-    def curve(self, name: str) -> list[float]:
+    def series(self, name: str) -> list[float]:
         """The values of ``accuracy``, ``loss`` or ``train_loss`` that there are, in order."""
         return [value for row in self.rows if (value := getattr(row, name)) is not None]
 
     @property
     def accuracy(self) -> float | None:
         """The newest that was measured."""
-        return self._newest("accuracy")
+        return self._latest_metric("accuracy")
 
     @property
     def loss(self) -> float | None:
-        return self._newest("loss")
+        return self._latest_metric("loss")
 
-    def _newest(self, name: str) -> float | None:
+    def _latest_metric(self, name: str) -> float | None:
         if name in self.status.metrics:
             return self.status.metrics[name]
-        curve = self.curve(name)
+        curve = self.series(name)
         return curve[-1] if curve else None
 
     @property
-    def last(self) -> RoundRecord | None:
+    def last_round(self) -> RoundRecord | None:
         """The round that ended last."""
         return self.recent[max(self.recent)] if self.recent else None
 
@@ -113,7 +113,7 @@ class Snapshot:
         left = self.status.rounds - (self.status.version or 0)
         lately = [self.recent[number] for number in sorted(self.recent)[-ESTIMATE_ROUNDS:]]
         made = sum(record.version is not None for record in lately)
-        if self.over or not made or left <= 0:
+        if self.ended or not made or left <= 0:
             return None
         # An abandoned round costs its time, and makes nothing.
         return left * median(record.duration for record in lately) * len(lately) / made

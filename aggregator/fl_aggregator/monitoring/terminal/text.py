@@ -65,12 +65,12 @@ def progress_line(picture: Snapshot) -> str:
     if status.paused is not None:
         said = [f"paused: {one_line(status.paused)}; continues by itself when there is space"]
     elif status.phase == "selecting":
-        said.append(picture.waiting or f"{status.have} of {status.need} edges ready")
+        said.append(picture.waiting_text or f"{status.have} of {status.need} edges ready")
     elif status.phase == "collecting":
         said.append(f"{status.have} of {status.need} in")
-        crowd = picture.at_work
+        crowd = picture.open_round_counts
         if crowd is not None and crowd["missing"]:
-            said.append(f"{crowd['missing']} missing: {crowd.who('missing')}")
+            said.append(f"{crowd['missing']} missing: {crowd.describe('missing')}")
         if status.missing:
             said.append(f"waiting for {', '.join(status.missing)}{'' if len(status.missing) < 10 else ' …'}")
     if status.seconds_left is not None and status.paused is None:
@@ -80,7 +80,7 @@ def progress_line(picture: Snapshot) -> str:
 
 def summary_lines(picture: Snapshot) -> list[str]:
     """A whole look at a run: what it is, how far it is, what goes on, who is there."""
-    status, crowd = picture.status, picture.crowd
+    status, crowd = picture.status, picture.edge_counts
     lines = [
         f"run {status.run}: {status.task}, version {status.version or 0} of {status.rounds}",
         progress_line(picture),
@@ -89,17 +89,17 @@ def summary_lines(picture: Snapshot) -> list[str]:
     if left is not None:
         lines[0] += f", about {duration_text(left)} left"
     if picture.accuracy is not None or picture.loss is not None:
-        curve = sparkline(picture.curve("accuracy"))
+        curve = sparkline(picture.series("accuracy"))
         lines.append(
             f"accuracy {metric_text(picture.accuracy)}, loss {metric_text(picture.loss)}{curve and '  ' + curve}"
         )
-    if picture.last is not None:
-        lines.append(round_line(picture.last, status.rounds))
+    if picture.last_round is not None:
+        lines.append(round_line(picture.last_round, status.rounds))
     if crowd is not None:
         counts = ", ".join(f"{crowd[state]} {state}" for state in crowd.counts) or "none yet"
         lines.append(f"edges: {counts}")
         if crowd["missing"]:
-            lines.append(f"missing: {crowd.who('missing')}")
+            lines.append(f"missing: {crowd.describe('missing')}")
         if crowd["offline"]:
-            lines.append(f"offline: {crowd.who('offline', why=False)}")
+            lines.append(f"offline: {crowd.describe('offline', why=False)}")
     return lines

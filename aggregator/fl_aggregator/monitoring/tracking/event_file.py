@@ -58,7 +58,7 @@ class EventFile:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("xb", buffering=0)
-        self._whole = 0
+        self._complete_size = 0
         try:
             self._write(_encode_event(0, _bytes_field(3, b"brain.Event:2")))
         except OSError:
@@ -74,7 +74,7 @@ class EventFile:
         )
         self._write(_encode_event(step, _bytes_field(5, summary)))
 
-    def begin_again(self, step: int) -> None:
+    def discard_from(self, step: int) -> None:
         """What was written for ``step`` and later ones, in this file or in earlier ones, does not count any more."""
         self._write(_encode_event(step, _bytes_field(7, b"\x08\x01")))
 
@@ -90,10 +90,10 @@ class EventFile:
             write_all(self._file, record)
         except OSError:
             # Readers go no further than a torn record.
-            self._file.seek(self._whole)
+            self._file.seek(self._complete_size)
             self._file.truncate()
             raise
-        self._whole += len(record)
+        self._complete_size += len(record)
 
 
 def _float32(value: float) -> float:

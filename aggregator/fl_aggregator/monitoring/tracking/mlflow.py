@@ -28,7 +28,7 @@ class MLflow:
             from mlflow import MlflowClient
             from mlflow.entities import Metric
 
-            self._client, self._metric, self._id = MlflowClient(uri), Metric, ""
+            self._client, self._metric, self._run_id = MlflowClient(uri), Metric, ""
         except ImportError:
             raise UserError("--mlflow: mlflow is not installed: pip install 'fl-mqtt[mlflow]'") from None
         except Exception as error:  # its own, of a type that came with it
@@ -43,23 +43,25 @@ class MLflow:
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         of = experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT)
         for known in self._client.search_runs([of], f"tags.`{RUN_TAG}` = '{run.run}'", max_results=1):
-            self._id = known.info.run_id
-            self._client.set_terminated(self._id, "RUNNING")
+            self._run_id = known.info.run_id
+            self._client.set_terminated(self._run_id, "RUNNING")
             return
-        self._id = self._client.create_run(of, tags={RUN_TAG: run.run}, run_name=run.run).info.run_id
+        self._run_id = self._client.create_run(of, tags={RUN_TAG: run.run}, run_name=run.run).info.run_id
         for key, value in run.settings.model_dump().items():
-            self._client.log_param(self._id, key, value)
+            self._client.log_param(self._run_id, key, value)
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         pass
 
-    def round(self, record: RoundRecord) -> None:
+    def log_round(self, record: RoundRecord) -> None:
         now = int(time.time() * 1000)
         # Of a batch with a name that it does not like, and edges choose names, MLflow takes nothing.
         found = {t: float(v) for t, v in scalars(record).items() if all(map(str.isidentifier, t.split("/")))}
-        self._client.log_batch(self._id, [self._metric(t, v, now, record.round) for t, v in found.items()])
+        self._client.log_batch(
+            self._run_id, [self._metric(t, v, now, record.round) for t, v in found.items()]
+        )
 
     def close(self, outcome: str | None) -> None:
-        if self._id:
+        if self._run_id:
             ends = {"finished": "FINISHED", "interrupted": "KILLED"}
-            self._client.set_terminated(self._id, ends.get(outcome or "", "FAILED"))
+            self._client.set_terminated(self._run_id, ends.get(outcome or "", "FAILED"))

@@ -41,7 +41,7 @@ class Prometheus(Collector):
     def __init__(self, host: str, port: int, failures: Mapping[str, int]) -> None:
         self._failures = failures
         self._state: Run | None = None
-        self._vitals: Callable[[], RuntimeMetrics] | None = None
+        self._runtime_metrics: Callable[[], RuntimeMetrics] | None = None
         client.disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = client.CollectorRegistry()
         client.ProcessCollector(registry=registry)
@@ -50,7 +50,7 @@ class Prometheus(Collector):
         self._updates = client.Counter(
             "fl_updates", "Answered updates from edges.", ["verdict", "reason"], registry=registry
         )
-        self._seconds = client.Histogram(
+        self._phase_seconds = client.Histogram(
             "fl_round_phase_seconds", "Duration of the phases of rounds.", ["phase"], buckets=BUCKETS,
             registry=registry,
         )  # fmt: skip
@@ -59,7 +59,7 @@ class Prometheus(Collector):
             self._rounds.labels(outcome)
         self._updates.labels("accepted", "")
         for phase in ROUND_PHASES:
-            self._seconds.labels(phase.name)
+            self._phase_seconds.labels(phase.name)
         try:
             self._server, self._thread = client.start_http_server(port, host, registry)
         except OSError as error:
@@ -71,7 +71,7 @@ class Prometheus(Collector):
         earlier: Iterable[RoundRecord],  # noqa: ARG002
         vitals: Callable[[], RuntimeMetrics],
     ) -> None:
-        self._vitals = vitals
+        self._runtime_metrics = vitals
 
     def observe(self, state: Run, effects: tuple[do.Effect, ...]) -> None:
         self._state = state
@@ -84,11 +84,11 @@ class Prometheus(Collector):
                 case _:
                     pass
 
-    def round(self, record: RoundRecord) -> None:
+    def log_round(self, record: RoundRecord) -> None:
         self._rounds.labels(record.outcome).inc()
         for phase in ROUND_PHASES:
             if phase.name in record.seconds:
-                self._seconds.labels(phase.name).observe(record.seconds[phase.name])
+                self._phase_seconds.labels(phase.name).observe(record.seconds[phase.name])
 
     def close(self, outcome: str | None) -> None:  # noqa: ARG002
         self._server.shutdown()
@@ -102,8 +102,8 @@ class Prometheus(Collector):
             CounterMetricFamily("fl_tracking_failures", "Failed writes of trackers.", labels=["tracker"]),
             dict(self._failures),
         )
-        if self._vitals is not None:
-            yield from _runtime_families(self._vitals())
+        if self._runtime_metrics is not None:
+            yield from _runtime_families(self._runtime_metrics())
         if self._state is not None:
             yield from _state_families(self._state)
 
@@ -117,7 +117,7 @@ def _runtime_families(vitals: RuntimeMetrics) -> Iterator[Metric]:
         CounterMetricFamily("fl_refused_messages", "Messages refused or dropped.", labels=["reason"]),
         dict(vitals.refused),
     )
-    yield GaugeMetricFamily("fl_inbox_messages", "Messages that wait to be processed.", vitals.inbox)
+    yield GaugeMetricFamily("fl_inbox_messages", "Messages that wait to be processed.", vitals.inbox_items)
     yield GaugeMetricFamily(
         "fl_spool_bytes", "Bytes of accepted and arriving updates on disk.", vitals.spool_bytes
     )

@@ -24,9 +24,9 @@ class TensorBoard:
 
     def __init__(self, run_directory: Path) -> None:
         self._folder = run_directory / FOLDER
-        self._name = ""
+        self._file_name = ""
         self._file: EventFile | None = None
-        self._last = 0
+        self._last_round = 0
 
     def begin(
         self,
@@ -35,25 +35,25 @@ class TensorBoard:
         vitals: Callable[[], RuntimeMetrics],  # noqa: ARG002
     ) -> None:
         before = sorted(self._folder.glob("events.out.tfevents.*"))
-        self._last = max((step for file in before for step in steps(file)), default=0)
+        self._last_round = max((step for file in before for step in steps(file)), default=0)
         # Readers take the files in the order of their names.
-        self._name = f"events.out.tfevents.{int(time.time()):010d}.{run.epoch}"
+        self._file_name = f"events.out.tfevents.{int(time.time()):010d}.{run.incarnation}"
         for record in earlier:  # written to the history, and not here
-            if record.round > self._last:
-                self.round(record)
+            if record.round > self._last_round:
+                self.log_round(record)
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         pass
 
-    def round(self, record: RoundRecord) -> None:
+    def log_round(self, record: RoundRecord) -> None:
         if self._file is None:  # a run that ends before its first round leaves nothing of ours behind
             self._folder.mkdir(exist_ok=True)
-            self._file = EventFile(self._folder / self._name)
+            self._file = EventFile(self._folder / self._file_name)
         number = record.round
-        if number <= self._last:
-            self._file.begin_again(number)
+        if number <= self._last_round:
+            self._file.discard_from(number)
         self._file.scalars(number, scalars(record))
-        self._last = number
+        self._last_round = number
 
     def close(self, outcome: str | None) -> None:  # noqa: ARG002
         if self._file is not None:

@@ -28,7 +28,7 @@ class RuntimeMetrics:
     ``down`` since this start; ``refused`` messages by reason.
     """
 
-    inbox: int
+    inbox_items: int
     spool_bytes: int
     bytes_up: int
     bytes_down: int
@@ -52,7 +52,7 @@ class Tracker(Protocol):
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         """A step was made."""
 
-    def round(self, record: RoundRecord) -> None:
+    def log_round(self, record: RoundRecord) -> None:
         """A round has ended, and nothing will be added to its record."""
 
     def close(self, outcome: str | None) -> None:
@@ -76,14 +76,14 @@ class Trackers:
     ) -> None:
         self._trackers = tuple(trackers)
         self._max_waiting, self._close_timeout = max_waiting, close_timeout
-        self._waiting: queue.Queue[tuple[Tracker, Callable[[], None]] | None] = queue.Queue()
+        self._queue: queue.Queue[tuple[Tracker, Callable[[], None]] | None] = queue.Queue()
         self._thread: threading.Thread | None = None
         self._outcome: str | None = None
         self.failures: Counter[str] = Counter() if failures is None else failures
 
     def __enter__(self) -> Self:
         if self._trackers:
-            self._thread = threading.Thread(target=self._work, name="fl-trackers", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="fl-trackers", daemon=True)
             self._thread.start()
         return self
 
@@ -94,8 +94,8 @@ class Trackers:
         if thread is None:
             return
         for tracker in self._trackers:
-            self._waiting.put((tracker, lambda t=tracker: t.close(self._outcome)))  # type: ignore[misc]
-        self._waiting.put(None)
+            self._queue.put((tracker, lambda t=tracker: t.close(self._outcome)))  # type: ignore[misc]
+        self._queue.put(None)
         thread.join(self._close_timeout)
         if thread.is_alive():
             LOG.warning("trackers are still writing after %g s; the rest is lost", self._close_timeout)
@@ -107,37 +107,37 @@ class Trackers:
             return
         records = tuple(earlier)
         for tracker in self._trackers:
-            self._later(tracker, lambda t=tracker: t.begin(run, records, vitals))  # type: ignore[misc]
+            self._enqueue(tracker, lambda t=tracker: t.begin(run, records, vitals))  # type: ignore[misc]
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         for tracker in self._trackers:
-            self._guard(tracker, lambda t=tracker: t.observe(state, effects))  # type: ignore[misc]
+            self._call_safely(tracker, lambda t=tracker: t.observe(state, effects))  # type: ignore[misc]
 
-    def round(self, record: RoundRecord) -> None:
+    def log_round(self, record: RoundRecord) -> None:
         for tracker in self._trackers:
-            self._later(tracker, lambda t=tracker: t.round(record))  # type: ignore[misc]
+            self._enqueue(tracker, lambda t=tracker: t.log_round(record))  # type: ignore[misc]
 
-    def ended(self, outcome: str) -> None:
+    def run_ended(self, outcome: str) -> None:
         """In which phase the run ended."""
         self._outcome = outcome
 
-    def _later(self, tracker: Tracker, action: Callable[[], None]) -> None:
-        if self._waiting.qsize() >= self._max_waiting:
-            self._failed(tracker, f"{self._max_waiting} rounds are waiting to be written")
+    def _enqueue(self, tracker: Tracker, action: Callable[[], None]) -> None:
+        if self._queue.qsize() >= self._max_waiting:
+            self._record_failure(tracker, f"{self._max_waiting} rounds are waiting to be written")
         else:
-            self._waiting.put((tracker, action))
+            self._queue.put((tracker, action))
 
-    def _work(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            self._guard(*item)
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            self._call_safely(*item)
 
-    def _guard(self, tracker: Tracker, action: Callable[[], None]) -> None:
+    def _call_safely(self, tracker: Tracker, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as error:  # a tracker's bug, too, is no reason for edges to stop learning
-            self._failed(tracker, f"{type(error).__name__}: {error}")
+            self._record_failure(tracker, f"{type(error).__name__}: {error}")
 
-    def _failed(self, tracker: Tracker, why: str) -> None:
+    def _record_failure(self, tracker: Tracker, why: str) -> None:
         self.failures[tracker.name] += 1
         if self.failures[tracker.name] == 1:
             LOG.warning(

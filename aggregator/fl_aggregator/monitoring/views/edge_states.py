@@ -53,13 +53,13 @@ def open_round_views(
 
 def edge_states_of(state: Run, uploading: Collection[str]) -> Iterator[EdgeState]:
     """The same without numbers."""
-    phase = state.phase.before if isinstance(state.phase, Stopped) else state.phase
+    phase = state.phase.resume_phase if isinstance(state.phase, Stopped) else state.phase
     missing: Mapping[str, str] = {}
     collected = None
     if isinstance(phase, Aggregating):
         collected, missing = phase.collected, phase.missing
     elif isinstance(phase, Collecting):
-        collected, missing = phase, phase.out
+        collected, missing = phase, phase.dropped
     called = frozenset() if collected is None else frozenset(collected.cohort)
     here: m.EdgeStateName
     why: str | None

@@ -22,9 +22,9 @@ class RoundHistory:
     def __init__(self) -> None:
         self._rows: dict[int, HistoryRow] = {}
         self._recent: dict[int, RoundRecord] = {}
-        self.count = 0
-        self._every = 1
-        self._last: HistoryRow | None = None
+        self.round_count = 0
+        self._row_interval = 1
+        self._last_row: HistoryRow | None = None
 
     def add(self, record: RoundRecord) -> None:
         """A round that has ended, or one of the last few once more, when more is known of it."""
@@ -34,17 +34,17 @@ class RoundHistory:
             del self._recent[min(self._recent)]
         if row.round in self._rows:
             self._rows[row.round] = row
-        elif self._last is None or row.round > self._last.round:
-            if self.count % self._every == 0:
+        elif self._last_row is None or row.round > self._last_row.round:
+            if self.round_count % self._row_interval == 0:
                 self._rows[row.round] = row
-                self._thin()
-            self.count += 1
-        if self._last is None or row.round >= self._last.round:
-            self._last = row
+                self._downsample()
+            self.round_count += 1
+        if self._last_row is None or row.round >= self._last_row.round:
+            self._last_row = row
 
-    def _thin(self) -> None:
+    def _downsample(self) -> None:
         if len(self._rows) > MAX_HISTORY_ROWS:
-            self._every *= 2
+            self._row_interval *= 2
             self._rows = dict(list(self._rows.items())[::2])
 
     def recent(self) -> dict[int, RoundRecord]:
@@ -54,6 +54,6 @@ class RoundHistory:
     def rows(self) -> tuple[HistoryRow, ...]:
         """At most ``messages.MAX_HISTORY`` rows, the first and the last among them."""
         rows = tuple(self._rows.values())
-        if self._last is not None and (not rows or rows[-1].round != self._last.round):
-            rows = (*rows, self._last)
+        if self._last_row is not None and (not rows or rows[-1].round != self._last_row.round):
+            rows = (*rows, self._last_row)
         return rows

@@ -27,10 +27,10 @@ class WaitingNotices:
     """What of it has been said. Times are run time in seconds."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
-        self._said_at = 0.0
+        self._waiting_since: float | None = None
+        self._logged_at = 0.0
         self._repeats = 0
-        self._said: tuple[int, int] | None = None
+        self._logged_progress: tuple[int, int] | None = None
         self._refused: dict[str, str] = {}
 
     def observe(self, state: Run, effects: Iterable[do.Effect], now: float) -> str | None:
@@ -43,26 +43,26 @@ class WaitingNotices:
                     self._refused.pop(effect.client, None)
         have, need = status.progress(state)
         if not isinstance(state.phase, Selecting) or have >= need:
-            self._since = None
+            self._waiting_since = None
             return None
-        if self._since is None:
-            self._since, self._said_at, self._repeats, self._said = now, now, 0, None
-        silent = now - self._said_at
+        if self._waiting_since is None:
+            self._waiting_since, self._logged_at, self._repeats, self._logged_progress = now, now, 0, None
+        silent = now - self._logged_at
         pause = backoff(self._repeats, FIRST_NOTICE_DELAY, MAX_NOTICE_INTERVAL)
-        changed = self._said is not None and self._said != (have, need)
+        changed = self._logged_progress is not None and self._logged_progress != (have, need)
         if silent < (min(MIN_NOTICE_INTERVAL, pause) if changed else pause):
             return None
         if not changed:
             self._repeats += 1
-        self._said_at, self._said = now, (have, need)
+        self._logged_at, self._logged_progress = now, (have, need)
         left = status.seconds_left(state, now)
         until = "" if left is None else f"; {left:.0f} s left (--wait)"
         return f"waiting for edges: {waiting_text(state)}{until}" + (
-            f"; {who}" if (who := self.refused) else ""
+            f"; {who}" if (who := self.refused_text) else ""
         )
 
     @property
-    def refused(self) -> str:
+    def refused_text(self) -> str:
         """Who was sent away and has not come back otherwise, and why; empty for nobody."""
         if not self._refused:
             return ""
@@ -73,7 +73,7 @@ class WaitingNotices:
 def waiting_text(state: Run) -> str:
     """How many edges are ready, and who is not; or who evaluates. Empty when nobody in particular is waited for."""
     if isinstance(state.phase, Evaluating):
-        waiting = sorted({name for evaluation in state.evaluations for name in evaluation.waiting})
+        waiting = sorted({name for evaluation in state.evaluations for name in evaluation.awaited})
         return f"for the evaluation by {names_text(waiting)}" if waiting else ""
     if not isinstance(state.phase, Selecting):
         return ""

@@ -40,7 +40,7 @@ class ConfusionMatrix(_Lenient):
     counts: list[list[Count]]
 
     @model_validator(mode="after")
-    def _square(self) -> Self:
+    def _check_square(self) -> Self:
         if [len(row) for row in self.counts] != [len(self.labels)] * len(self.labels):
             raise ValueError(f"expected {len(self.labels)} rows of {len(self.labels)} counts")
         return self
@@ -121,7 +121,7 @@ class RoundRecord(_Lenient):
             bytes=Traffic.model_construct(up=result.bytes_up, down=result.bytes_down),
         )
 
-    def result(self, envelope: Envelope) -> m.Result:
+    def result_message(self, envelope: Envelope) -> m.Result:
         """For ``fl/round/<n>/result``."""
         return m.Result(
             **envelope,
@@ -139,7 +139,7 @@ class RoundRecord(_Lenient):
             seconds=self.duration,
         )
 
-    def line(self) -> dict[str, Any]:
+    def history_fields(self) -> dict[str, Any]:
         """For ``history.jsonl``."""
         return self.model_dump()
 
@@ -154,7 +154,7 @@ class RoundRecord(_Lenient):
         return [name for name, why in self.missing.items() if why.startswith("surplus")]
 
     @property
-    def lost(self) -> dict[str, str]:
+    def missing_without_surplus(self) -> dict[str, str]:
         """Selected, and truly missing; why."""
         return {name: why for name, why in self.missing.items() if not why.startswith("surplus")}
 

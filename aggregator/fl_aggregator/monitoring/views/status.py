@@ -31,7 +31,7 @@ def progress(state: Run) -> tuple[int, int]:
         return len(phase.collected.updates), phase.collected.target
     settings = state.settings
     ready = sum(1 for c in state.roster.clients.values() if c.trains and c.present and c.examples)
-    return ready, (settings.needed if state.begun else settings.clients)
+    return ready, (settings.effective_quorum if state.begun else settings.clients)
 
 
 def awaited_clients(state: Run) -> tuple[str, ...]:

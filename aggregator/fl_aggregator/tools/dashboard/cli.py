@@ -74,7 +74,7 @@ def dashboard(
     from fl_shared.system.mosquitto import Listener
 
     if mosquitto_port is not None:
-        click.echo("\n".join(Listener(mosquitto_port, websockets=True, http_dir=STATIC).lines()))
+        click.echo("\n".join(Listener(mosquitto_port, websockets=True, http_dir=STATIC).config_lines()))
         return
     start_logging(verbose, log_format)
     done = threading.Event()

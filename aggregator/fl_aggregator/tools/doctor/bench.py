@@ -33,47 +33,47 @@ class TestBench:
         self.settings = settings
         self.prefix = prefix
         self.latency = 0.0
-        self.rate: float | None = None
-        self.largest: int | None = None
+        self.bytes_per_second: float | None = None
+        self.largest_packet: int | None = None
         """Bytes of the largest packet that is known to get through."""
         self._failures = 0
-        self._announced: ConnackProperties | None = None
-        self._name = secrets.token_hex(6)
+        self._connack: ConnackProperties | None = None
+        self._test_id = secrets.token_hex(6)
         self._retained: set[str] = set()
 
     @property
-    def wait(self) -> float:
+    def timeout(self) -> float:
         return MIN_TIMEOUT + 20 * self.latency
 
     @property
-    def quiet(self) -> float:
+    def idle_timeout(self) -> float:
         return MIN_IDLE_TIMEOUT + 10 * self.latency
 
     @property
-    def announced(self) -> ConnackProperties:
+    def connack(self) -> ConnackProperties:
         """What the broker says of itself, once it was greeted."""
-        assert self._announced is not None
-        return self._announced
+        assert self._connack is not None
+        return self._connack
 
-    def greet(self) -> None:
+    def read_connack(self) -> None:
         """Comes before all else. Raises `ProbeFailed`."""
         with self.probe() as probe:
-            self._announced = probe.announced
+            self._connack = probe.connack
 
     def topic(self, leaf: str) -> str:
         """One of our own topics (or, with ``+`` or ``#``, a filter of them)."""
-        return t.doctor_topic(self.prefix, self._name, leaf)
+        return t.doctor_topic(self.prefix, self._test_id, leaf)
 
     def probe(self, *, second: bool = False, will: Will | None = None, holds_acks: bool = False) -> Probe:
         """Connects. ``second``: beside one that is open. Raises `ProbeFailed`."""
         settings = replace(self.settings, will=will)
         if second and settings.mqtt_client_id is not None:
             settings = replace(settings, mqtt_client_id=settings.mqtt_client_id + "-updates")
-        receive_maximum = None if self._announced is None else self._announced.receive_maximum
+        receive_maximum = None if self._connack is None else self._connack.receive_maximum
         window = min(PROBE_WINDOW, receive_maximum or PROBE_WINDOW)
         self._failures += 1
         try:
-            probe = Probe(settings, wait=self.wait, holds_acks=holds_acks, window=window)
+            probe = Probe(settings, wait=self.timeout, holds_acks=holds_acks, window=window)
         except OSError as error:
             raise ProbeFailed(f"cannot connect again: {error.strerror or error}") from None
         except ProbeFailed as error:
@@ -84,7 +84,7 @@ class TestBench:
         return probe
 
     @property
-    def is_gone(self) -> bool:
+    def is_unreachable(self) -> bool:
         """Whether the broker has let us connect so often without an answer that there is no use in going on."""
         return self._failures >= MAX_CONNECT_FAILURES
 
@@ -92,19 +92,19 @@ class TestBench:
         """Leaves a message there, which `sweep` clears; the reason code of its PUBACK."""
         topic = self.topic(leaf)
         self._retained.add(topic)
-        return probe.say(topic, payload, retain=True, expiry=expiry)
+        return probe.publish_and_wait(topic, payload, retain=True, expiry=expiry)
 
     def will(self, leaf: str, payload: bytes) -> Will:
         self._retained.add(self.topic(leaf))
         return Will(self.topic(leaf), payload)
 
-    def sweep(self) -> None:
+    def clear_retained(self) -> None:
         """Clears what was left at the broker, as far as it lets us."""
         if not self._retained:
             return
         with contextlib.suppress(ProbeFailed), self.probe() as probe:
             for topic in sorted(self._retained):
-                if probe.say(topic, b"", retain=True) < FAILURE:
+                if probe.publish_and_wait(topic, b"", retain=True) < FAILURE:
                     self._retained.discard(topic)
 
 
@@ -112,7 +112,7 @@ def receive_until_idle(probe: Probe, count: int, patience: float) -> list[Receiv
     """Messages until there are ``count``, or none has come for ``patience`` seconds."""
     heard: list[ReceivedMessage] = []
     while len(heard) < count:
-        more = probe.hear(1, patience)
+        more = probe.receive(1, patience)
         if not more:
             break
         heard += more

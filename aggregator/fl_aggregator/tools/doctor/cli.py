@@ -32,7 +32,7 @@ def doctor(
     from fl_aggregator.tools.doctor.examination import run_checks
 
     start_logging(verbose, log_format)
-    reach = broker.reach(mqtt_client_id=mqtt_client_id)
+    reach = broker.access(mqtt_client_id=mqtt_client_id)
 
     def tell(finding: Finding) -> None:
         if not as_json:
@@ -40,4 +40,4 @@ def doctor(
 
     report = run_checks(reach, tell)
     click.echo(json.dumps(report.as_json()) if as_json else report.verdict())
-    return 0 if report.can_carry_a_run else RunFailed.exit_code
+    return 0 if report.supports_run else RunFailed.exit_code

@@ -26,9 +26,10 @@ def round_trips(bench: TestBench) -> Finding:
     there, back = bench.topic("there"), bench.topic("back")
     with bench.probe() as asker, bench.probe(second=True) as edge:
         refused = (
-            max(*asker.subscribe([back]), *edge.subscribe([there]), asker.say(there, b"first")) >= FAILURE
+            max(*asker.subscribe([back]), *edge.subscribe([there]), asker.publish_and_wait(there, b"first"))
+            >= FAILURE
         )
-        if refused or not edge.hear(1, bench.wait):
+        if refused or not edge.receive(1, bench.timeout):
             return Finding(
                 "messages",
                 "untested",
@@ -39,11 +40,11 @@ def round_trips(bench: TestBench) -> Finding:
         seconds = []
         for number in range(ROUND_TRIPS):
             begun = time.monotonic()
-            heard = _send_and_receive(asker, edge, there, number, bench.wait)
-            heard += _send_and_receive(edge, asker, back, number, bench.wait)
+            heard = _send_and_receive(asker, edge, there, number, bench.timeout)
+            heard += _send_and_receive(edge, asker, back, number, bench.timeout)
             if len(heard) < 2:
                 return Finding("messages", "missing", f"one of {number + 1} round trips was lost")
-            seconds.append(heard[-1].at - begun)
+            seconds.append(heard[-1].received_at - begun)
     qos = min(each.qos for each in heard)
     bench.latency = statistics.median(seconds)
     network = _connect_seconds(bench)
@@ -67,7 +68,7 @@ def _send_and_receive(
     speaker: Probe, listener: Probe, topic: str, number: int, wait: float
 ) -> list[ReceivedMessage]:
     speaker.publish(topic, number.to_bytes(4, "big"))
-    return listener.hear(1, wait)
+    return listener.receive(1, wait)
 
 
 def _connect_seconds(bench: TestBench) -> float:
@@ -77,7 +78,7 @@ def _connect_seconds(bench: TestBench) -> float:
     for _ in range(3):
         begun = time.monotonic()
         try:
-            with socket.create_connection((address.host, address.port), bench.wait):
+            with socket.create_connection((address.host, address.port), bench.timeout):
                 times.append(time.monotonic() - begun)
         except OSError as error:
             raise ProbeFailed(f"cannot connect again: {error.strerror or error}") from None
@@ -88,7 +89,7 @@ def retained(bench: TestBench) -> Finding:
     """Models, births, the open round: all that a late edge must find is retained."""
     effect = "edges that connect later find neither model nor round"
     remedy = "mosquitto.conf: retain_available true"
-    if not bench.announced.retain_available:
+    if not bench.connack.retain_available:
         return Finding("retain", "missing", "the broker announces that it retains nothing", effect, remedy)
     topic, payload = bench.topic("retained"), b"kept"
     with bench.probe() as speaker:
@@ -99,7 +100,7 @@ def retained(bench: TestBench) -> Finding:
             )
         with bench.probe(second=True) as late:
             late.subscribe([topic])
-            heard = late.hear(1, bench.wait)
+            heard = late.receive(1, bench.timeout)
         if not heard:
             return Finding(
                 "retain", "missing", "a retained message was acknowledged but not kept", effect, remedy
@@ -109,7 +110,7 @@ def retained(bench: TestBench) -> Finding:
         bench.retain(speaker, "retained", b"")
         with bench.probe(second=True) as late:
             late.subscribe([topic])
-            if late.hear(1, bench.quiet):
+            if late.receive(1, bench.idle_timeout):
                 return Finding(
                     "retain",
                     "missing",
@@ -122,7 +123,7 @@ def retained(bench: TestBench) -> Finding:
 def wildcards(bench: TestBench) -> Finding:
     """``+`` and ``#``: how the aggregator hears edges that it does not know yet."""
     effect = "the aggregator receives nothing from edges"
-    if not bench.announced.wildcards_available:
+    if not bench.connack.wildcards_available:
         return Finding("wildcards", "missing", "the broker announces that it has none", effect)
     for mark in "+#":
         with bench.probe() as listener, bench.probe(second=True) as speaker:
@@ -131,8 +132,8 @@ def wildcards(bench: TestBench) -> Finding:
                 return Finding(
                     "wildcards", "missing", f"{bench.topic(mark)} was refused (0x{code:02x})", effect
                 )
-            speaker.say(bench.topic("wild"), mark.encode())
-            if not listener.hear(1, bench.wait):
+            speaker.publish_and_wait(bench.topic("wild"), mark.encode())
+            if not listener.receive(1, bench.timeout):
                 return Finding("wildcards", "missing", f"{mark} was granted but delivers nothing", effect)
     return Finding("wildcards", "ok", "+ and #")
 
@@ -144,18 +145,18 @@ def no_local(bench: TestBench) -> Finding:
         code = aggregator.subscribe([bench.topic("own")], foreign_only=True)[0]
         if code >= FAILURE:
             return Finding("no-local", "limited", f"refused (0x{code:02x})", effect, essential=False)
-        aggregator.say(bench.topic("own"), b"own")
-        if bench.announced.retain_available:
+        aggregator.publish_and_wait(bench.topic("own"), b"own")
+        if bench.connack.retain_available:
             bench.retain(other, "own", b"foreign")
         else:
-            other.say(bench.topic("own"), b"foreign")
-        heard = receive_until_idle(aggregator, 3, bench.quiet)
+            other.publish_and_wait(bench.topic("own"), b"foreign")
+        heard = receive_until_idle(aggregator, 3, bench.idle_timeout)
     if any(each.payload == b"own" for each in heard):
         return Finding("no-local", "limited", "a client receives its own messages", effect)
     foreign = [each for each in heard if each.payload == b"foreign"]
     if not foreign:
         return Finding("no-local", "missing", "a subscription with No Local delivers no messages of others")
-    if bench.announced.retain_available and not foreign[0].retain:
+    if bench.connack.retain_available and not foreign[0].retain:
         return Finding(
             "no-local",
             "limited",
@@ -168,7 +169,7 @@ def no_local(bench: TestBench) -> Finding:
 def shared_subscriptions(bench: TestBench) -> Finding:
     """``$share``: each request for a prediction goes to one predictor."""
     effect = "predictions only from an edge that is named (predict --client)"
-    if not bench.announced.shared_available:
+    if not bench.connack.shared_available:
         return Finding(
             "shared", "limited", "the broker announces that it has no shared subscriptions", effect
         )
@@ -181,14 +182,14 @@ def shared_subscriptions(bench: TestBench) -> Finding:
         wanted = [number.to_bytes(2, "big") for number in range(SHARED_REQUESTS)]
         heard: list[list[bytes]] = [[], []]
         for number, payload in enumerate(wanted, 1):
-            one.say(bench.topic("shared"), payload)
+            one.publish_and_wait(bench.topic("shared"), payload)
             # One after another: how much a reader's queue holds is tried elsewhere.
-            deadline = time.monotonic() + bench.quiet
+            deadline = time.monotonic() + bench.idle_timeout
             while sum(map(len, heard)) < number and time.monotonic() < deadline:
                 for probe, mine in zip((one, two), heard, strict=True):
-                    mine += [each.payload for each in probe.hear(1, POLL_TIMEOUT)]
+                    mine += [each.payload for each in probe.receive(1, POLL_TIMEOUT)]
         for probe, mine in zip((one, two), heard, strict=True):
-            mine += [each.payload for each in receive_until_idle(probe, SHARED_REQUESTS, bench.quiet)]
+            mine += [each.payload for each in receive_until_idle(probe, SHARED_REQUESTS, bench.idle_timeout)]
     counts = [len(each) for each in heard]
     measured = {"first": counts[0], "second": counts[1], "sent": SHARED_REQUESTS}
     if sorted(heard[0] + heard[1]) == wanted:
@@ -212,23 +213,23 @@ def shared_subscriptions(bench: TestBench) -> Finding:
 
 def wills(bench: TestBench) -> Finding:
     """Retained wills: how a lost edge, or a lost aggregator, is noticed before its deadline."""
-    if not bench.announced.retain_available:
+    if not bench.connack.retain_available:
         return Finding("wills", "untested", "retained wills need retain", essential=False)
     effect = "lost edges are noticed only at the round's deadline"
     will = bench.will("will", b"gone")
     with bench.probe() as watcher:
         watcher.subscribe([will.topic])
         victim = bench.probe(second=True, will=will)
-        cut_at = victim.cut()
-        heard = watcher.hear(1, bench.wait)
+        cut_at = victim.abort()
+        heard = watcher.receive(1, bench.timeout)
         if not heard:
             return Finding(
-                "wills", "limited", f"none within {bench.wait:g} s after a connection was cut", effect
+                "wills", "limited", f"none within {bench.timeout:g} s after a connection was cut", effect
             )
-        seconds = round(heard[0].at - cut_at, 4)
+        seconds = round(heard[0].received_at - cut_at, 4)
         with bench.probe(second=True) as late:
             late.subscribe([will.topic])
-            kept = late.hear(1, bench.wait)
+            kept = late.receive(1, bench.timeout)
     measured = {"seconds": seconds}
     if not kept or not kept[0].retain:
         return Finding(
@@ -252,7 +253,7 @@ def wills(bench: TestBench) -> Finding:
 
 def expiry(bench: TestBench) -> Finding:
     """Message expiry: nobody answers a request whose asker has gone."""
-    if not bench.announced.retain_available:
+    if not bench.connack.retain_available:
         return Finding("expiry", "untested", "can only be tested with retained messages", essential=False)
     effect = "prediction requests are answered long after their askers have left"
     topic = bench.topic("expiry")
@@ -261,11 +262,11 @@ def expiry(bench: TestBench) -> Finding:
         told = time.monotonic()
         with bench.probe(second=True) as early:
             early.subscribe([topic])
-            heard = early.hear(1, bench.wait)
+            heard = early.receive(1, bench.timeout)
         time.sleep(max(0.0, told + EXPIRY_SECONDS + 1.1 - time.monotonic()))  # brokers count whole seconds
         with bench.probe(second=True) as late:
             late.subscribe([topic])
-            stale = late.hear(1, bench.quiet)
+            stale = late.receive(1, bench.idle_timeout)
     if stale:
         return Finding(
             "expiry",
@@ -283,18 +284,18 @@ def response_topics(bench: TestBench) -> Finding:
     correlation = bytes(range(16))
     with bench.probe() as edge, bench.probe(second=True) as asker:
         edge.subscribe([bench.topic("ask")])
-        asker.acknowledged(
+        asker.wait_acknowledged(
             [
                 asker.publish(
                     bench.topic("ask"), b"?", response_topic=bench.topic("answer"), correlation=correlation
                 )
             ]
         )
-        heard = edge.hear(1, bench.wait)
+        heard = edge.receive(1, bench.timeout)
     effect = f"answers go to {bench.prefix}/predictions, where all can read them, and predict receives none"
     if not heard:
         return Finding("answers", "limited", "a message with a response topic does not arrive", effect)
-    got = (heard[0].response_topic, heard[0].correlation)
+    got = (heard[0].response_topic, heard[0].correlation_data)
     if got != (bench.topic("answer"), correlation):
         return Finding("answers", "limited", "response topic and correlation data are not passed on", effect)
     return Finding("answers", "ok", "response topic and correlation data are passed on")

@@ -46,9 +46,9 @@ def run_checks(reach: BrokerAccess, tell: Callable[[Finding], None]) -> DoctorRe
 
     sight = online.check_online(reach)
     found(sight.connection)
-    bench = TestBench(reach.connection(), reach.prefix)
+    bench = TestBench(reach.connection_settings(), reach.prefix)
     try:
-        bench.greet()
+        bench.read_connack()
         for name, trial in PREREQUISITE_CHECKS:
             first = found(_run_check(name, trial, bench))
         if first.verdict in ("ok", "limited"):
@@ -61,14 +61,14 @@ def run_checks(reach: BrokerAccess, tell: Callable[[Finding], None]) -> DoctorRe
     except ProbeFailed as error:
         found(Finding("limits", "missing", str(error)))
     finally:
-        bench.sweep()
+        bench.clear_retained()
     found(sight.run)
     return DoctorReport(str(reach.address), reach.prefix, tuple(findings))
 
 
 def _run_check(name: str, trial: Check, bench: TestBench) -> Finding:
     """What a broker does not answer, or ends the connection for, it does not have."""
-    if bench.is_gone:
+    if bench.is_unreachable:
         return Finding(name, "untested", "the broker no longer answers")
     try:
         return trial(bench)

@@ -56,15 +56,15 @@ class DoctorReport:
         return tuple(each for each in self.findings if each.verdict == "missing")
 
     @property
-    def unknown(self) -> tuple[Finding, ...]:
+    def untested(self) -> tuple[Finding, ...]:
         return tuple(each for each in self.findings if each.verdict == "untested" and each.essential)
 
     @property
-    def can_carry_a_run(self) -> bool | None:
+    def supports_run(self) -> bool | None:
         """Null: what a run needs could not be tried."""
         if self.missing:
             return False
-        return None if self.unknown else True
+        return None if self.untested else True
 
     def verdict(self) -> str:
         """The last line."""
@@ -72,8 +72,8 @@ class DoctorReport:
             return "this broker cannot support a run: " + "; ".join(
                 f"{each.name}: {each.effect or each.detail}" for each in self.missing
             )
-        if self.unknown:
-            untested = ", ".join(each.name for each in self.unknown)
+        if self.untested:
+            untested = ", ".join(each.name for each in self.untested)
             return f"cannot tell whether this broker can support a run; untested: {untested}"
         limited = ", ".join(each.name for each in self.findings if each.verdict == "limited")
         return "this broker can support a run" + (f", within limits: {limited}" if limited else "")
@@ -82,7 +82,7 @@ class DoctorReport:
         return {
             "broker": self.broker,
             "prefix": self.prefix,
-            "can_carry_a_run": self.can_carry_a_run,
+            "can_carry_a_run": self.supports_run,
             "verdict": self.verdict(),
             "findings": [each.as_json() for each in self.findings],
         }

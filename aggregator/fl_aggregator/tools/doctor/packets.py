@@ -32,7 +32,7 @@ WEBSOCKET_REMEDY: Final = "mosquitto.conf: websockets_headers_size 65535"
 
 def limits(bench: TestBench) -> Finding:
     """What CONNACK says; what it says of retain, wildcards and ``$share`` is told where they are tried."""
-    announced, keepalive = bench.announced, bench.settings.keepalive
+    announced, keepalive = bench.connack, bench.settings.keepalive
     receive = announced.receive_maximum or 65_535
     qos = 2 if announced.maximum_qos is None else announced.maximum_qos
     parts = [
@@ -82,12 +82,12 @@ def limits(bench: TestBench) -> Finding:
 
 def packets(bench: TestBench) -> Finding:
     """Chunks of 1 MiB, updates that are sent whole, and the largest packet that is announced (or that we ever send)."""
-    announced = bench.announced.maximum_packet_size
+    announced = bench.connack.maximum_packet_size
     limit = min(announced or MAX_MQTT_PACKET, m.MAX_PACKET)
     seconds: dict[int, float] = {}
     lost: int | None = None
     for size in sorted({min(limit, each) for each in (CHUNK_PACKET, INLINE_UPDATE_PACKET, m.MAX_PACKET)}):
-        if bench.rate is not None and 3 * size / bench.rate > MAX_PACKET_SECONDS:
+        if bench.bytes_per_second is not None and 3 * size / bench.bytes_per_second > MAX_PACKET_SECONDS:
             break
         if not _try_packet(bench, size, seconds):
             lost = size
@@ -97,7 +97,7 @@ def packets(bench: TestBench) -> Finding:
         while not seconds and size > MIN_PACKET:
             size //= 2
             _try_packet(bench, size, seconds)
-    bench.largest = max(seconds, default=0)
+    bench.largest_packet = max(seconds, default=0)
     detail = (
         ", ".join(f"{limit_text(size)} in {took * 1000:.0f} ms" for size, took in seconds.items())
         or "none arrived"
@@ -105,15 +105,16 @@ def packets(bench: TestBench) -> Finding:
     if announced is not None:
         detail += f"; {limit_text(announced)} announced"
     remedy = SIZE_REMEDY
-    if bench.rate is not None and bench.rate < MIN_RATE:
+    if bench.bytes_per_second is not None and bench.bytes_per_second < MIN_RATE:
         verdict: Verdict = "missing"
-        effect = f"{limit_text(round(bench.rate))} per second: chunks of models and updates time out before they arrive"
+        rate = limit_text(round(bench.bytes_per_second))
+        effect = f"{rate} per second: chunks of models and updates time out before they arrive"
         remedy = WEBSOCKET_REMEDY if bench.settings.address.is_websocket else "a faster network"
     else:
-        verdict, effect = _size_verdict(bench.largest, lost)
+        verdict, effect = _size_verdict(bench.largest_packet, lost)
     measured = {
         "announced": announced,
-        "largest": bench.largest,
+        "largest": bench.largest_packet,
         "lost": lost,
         "seconds": {str(size): round(took, 4) for size, took in seconds.items()},
     }
@@ -148,19 +149,21 @@ def _try_packet(bench: TestBench, size: int, seconds: dict[int, float]) -> bool:
     topic = bench.topic("large")
     overhead = Publish(topic, bytes(size), 1, retain=False).checked_size() - size
     payload = os.urandom(size - overhead)
-    wait = bench.wait + (size / MIN_RATE if bench.rate is None else 3 * size / bench.rate)
+    wait = bench.timeout + (
+        size / MIN_RATE if bench.bytes_per_second is None else 3 * size / bench.bytes_per_second
+    )
     try:
         with bench.probe() as listener, bench.probe(second=True) as speaker:
             listener.subscribe([topic])
             begun = time.monotonic()
             speaker.publish(topic, payload)
-            heard = listener.hear(1, wait)
+            heard = listener.receive(1, wait)
     except ProbeFailed:
-        if bench.is_gone:
+        if bench.is_unreachable:
             raise
         return False  # the broker's way of saying that it is too large
     if not heard or heard[0].payload != payload:
         return False
-    seconds[size] = heard[0].at - begun
-    bench.rate = size / seconds[size]
+    seconds[size] = heard[0].received_at - begun
+    bench.bytes_per_second = size / seconds[size]
     return True

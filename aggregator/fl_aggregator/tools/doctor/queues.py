@@ -38,13 +38,13 @@ def bursts(bench: TestBench) -> Finding:
                 break
         small = seconds_since(begun)
         large = None
-        size = min(LARGE_CHUNK, (bench.largest or 0) - 2**10)
+        size = min(LARGE_CHUNK, (bench.largest_packet or 0) - 2**10)
         if (
-            bench.rate is not None
+            bench.bytes_per_second is not None
             and size >= 64
-            and 3 * PROBE_WINDOW * size / bench.rate < MAX_BURSTS_SECONDS
+            and 3 * PROBE_WINDOW * size / bench.bytes_per_second < MAX_BURSTS_SECONDS
         ):
-            expected = 3 * PROBE_WINDOW * size / bench.rate
+            expected = 3 * PROBE_WINDOW * size / bench.bytes_per_second
             large, refused = _send_burst(bench, reader, writer, MAX_BURSTS, size, expected)
             refusals += refused
     measured = {
@@ -93,18 +93,20 @@ def _send_burst(
     ]
     reader.hold_acks()
     mids = [writer.publish(bench.topic("burst"), payload) for payload in payloads]
-    refused = sum(code >= FAILURE for code in writer.acknowledged(mids, bench.wait + expected))
+    refused = sum(code >= FAILURE for code in writer.wait_acknowledged(mids, bench.timeout + expected))
     reader.acknowledge_all()
-    heard = receive_until_idle(reader, PROBE_WINDOW - refused, max(1.0, bench.quiet) + expected / 4)
+    heard = receive_until_idle(reader, PROBE_WINDOW - refused, max(1.0, bench.idle_timeout) + expected / 4)
     return len({each.payload for each in heard} & set(payloads)), refused
 
 
 def backlog(bench: TestBench) -> Finding:
     """A window of a model's retained chunks, asked for by one SUBSCRIBE and taken slowly."""
-    if not bench.announced.retain_available:
+    if not bench.connack.retain_available:
         return Finding("model windows", "untested", "they need retain", essential=False)
-    size = max(16, min(BACKLOG_CHUNK, (bench.largest or BACKLOG_CHUNK) - 2**10))
-    patience = bench.quiet + (0.0 if bench.rate is None else 2 * BACKLOG_CHUNKS * size / bench.rate)
+    size = max(16, min(BACKLOG_CHUNK, (bench.largest_packet or BACKLOG_CHUNK) - 2**10))
+    patience = bench.idle_timeout + (
+        0.0 if bench.bytes_per_second is None else 2 * BACKLOG_CHUNKS * size / bench.bytes_per_second
+    )
     leaves = [f"chunk{number}" for number in range(BACKLOG_CHUNKS)]
     with bench.probe() as speaker:
         for leaf in leaves:

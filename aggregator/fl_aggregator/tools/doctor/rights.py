@@ -105,7 +105,7 @@ def _may_write(bench: TestBench, topic: str) -> bool:
     """On a connection of its own, since some brokers end it instead of answering no."""
     try:
         with bench.probe(second=True) as speaker:
-            return speaker.say(topic, b"") < FAILURE
+            return speaker.publish_and_wait(topic, b"") < FAILURE
     except ProbeFailed:
         return False
 
@@ -113,7 +113,7 @@ def _may_write(bench: TestBench, topic: str) -> bool:
 def _received_topics(bench: TestBench, listener: Probe, wanted: set[str]) -> set[str]:
     heard: set[str] = set()
     while not wanted <= heard:
-        messages = listener.hear(1, bench.quiet)
+        messages = listener.receive(1, bench.idle_timeout)
         if not messages:
             break
         # Retained ones, too: that they come is the proof that was sought.

@@ -132,13 +132,13 @@ class AccountRegister(_Frozen):
         gone = [one for one in self.accounts if one.name in changed]
         kept = [one for one in self.accounts if one.name not in changed]
         ordered = sorted([*kept, *changed.values()], key=_sort_key)
-        return self._changed(accounts=tuple(ordered), revoked=self._revoking(gone, now))
+        return self._with_changes(accounts=tuple(ordered), revoked=self._with_revoked(gone, now))
 
     def without(self, names: Iterable[str], now: datetime) -> AccountRegister:
         leaving = set(names)
         gone = [one for one in self.accounts if one.name in leaving]
         kept = tuple(one for one in self.accounts if one.name not in leaving)
-        return self._changed(accounts=kept, revoked=self._revoking(gone, now))
+        return self._with_changes(accounts=kept, revoked=self._with_revoked(gone, now))
 
     def with_kits(self, accounts: Iterable[Account]) -> AccountRegister:
         """These, which are there already, have their kits."""
@@ -150,16 +150,16 @@ class AccountRegister(_Frozen):
         revoked = self.revoked
         if self.broker_serial is not None:
             revoked += (RevokedCertificate(name="the broker", serial=self.broker_serial, when=now),)
-        return self._changed(broker_serial=serial, revoked=revoked)
+        return self._with_changes(broker_serial=serial, revoked=revoked)
 
     def with_new_group(self) -> AccountRegister:
         """With another share group for those who predict."""
-        return self._changed(predict_group=new_group())
+        return self._with_changes(predict_group=new_group())
 
-    def _changed(self, **values: object) -> AccountRegister:
+    def _with_changes(self, **values: object) -> AccountRegister:
         return self.model_copy(update={**values, "settled": False})
 
-    def _revoking(self, accounts: Iterable[Account], now: datetime) -> tuple[RevokedCertificate, ...]:
+    def _with_revoked(self, accounts: Iterable[Account], now: datetime) -> tuple[RevokedCertificate, ...]:
         fresh = [
             RevokedCertificate(name=one.name, serial=one.serial, when=now) for one in accounts if one.serial
         ]

@@ -122,19 +122,19 @@ class Authority:
         """Its certificate."""
         return self._cert.public_bytes(Encoding.PEM)
 
-    def voucher(self, account: str, public: bytes) -> bytes:
+    def sign_voucher(self, account: str, public: bytes) -> bytes:
         """For the sealing key ``public`` (raw, 32 bytes) of an account."""
-        return Signer(self.signing.private_bytes_raw()).vouch(account, public)
+        return Signer(self.signing.private_bytes_raw()).sign_voucher(account, public)
 
-    def client(self, name: str, serial: int, now: datetime, days: int) -> IssuedCertificate:
+    def issue_client(self, name: str, serial: int, now: datetime, days: int) -> IssuedCertificate:
         """For an account: its name is the common name, and it may be shown by clients only."""
         return self._issue(name, serial, now, days, ExtendedKeyUsageOID.CLIENT_AUTH, ())
 
-    def broker(self, hosts: Sequence[str], serial: int, now: datetime, days: int) -> IssuedCertificate:
+    def issue_broker(self, hosts: Sequence[str], serial: int, now: datetime, days: int) -> IssuedCertificate:
         """For the broker at ``hosts``, names or addresses: it may be shown by servers only."""
         return self._issue(hosts[0][:64], serial, now, days, ExtendedKeyUsageOID.SERVER_AUTH, hosts)
 
-    def revocations(self, revoked: Iterable[RevokedCertificate], now: datetime) -> bytes:
+    def revocation_list(self, revoked: Iterable[RevokedCertificate], now: datetime) -> bytes:
         """The list of certificates that are valid no more, PEM."""
         builder = (
             x509.CertificateRevocationListBuilder()

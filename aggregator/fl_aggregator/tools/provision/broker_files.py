@@ -44,7 +44,7 @@ def write(directory: Path, register: AccountRegister, authority: Authority, now:
         lines = (f"{one.name}:{one.password}\n" for one in register.accounts if one.password)
         files[PASSWORDS] = "".join(lines).encode()
     else:
-        files[REVOCATION_LIST] = authority.revocations(register.revoked, now)
+        files[REVOCATION_LIST] = authority.revocation_list(register.revoked, now)
     for name, content in files.items():
         write_private(directory / name, content)
 
@@ -58,7 +58,7 @@ def write_certificate(
     if _written_serial(directory) == serial:
         return
     place = register.place
-    issued = authority.broker(place.hosts, serial, now, place.days)
+    issued = authority.issue_broker(place.hosts, serial, now, place.days)
     # The key first: by its certificate we see that both are there.
     write_private(directory / BROKER_KEY, issued.key)
     write_private(directory / BROKER_CERTIFICATE, issued.cert)

@@ -129,7 +129,9 @@ def provision(
     click.echo(
         f"the authority is in {out / kits.AUTHORITY_DIRECTORY}: keep it safe, and away from the broker"
     )
-    click.echo(f"the broker's files are in {made.broker}: docs/operations.md says how to install them")
+    click.echo(
+        f"the broker's files are in {made.broker_directory}: docs/operations.md says how to install them"
+    )
 
 
 @provision.command(context_settings=shared.CONTEXT)
@@ -198,7 +200,7 @@ def rotate(
             _print_result(made.rotate(chosen, force=force, new_keys=everything))
         if of_broker:
             made.rotate_broker()
-            click.echo(f"written: {made.broker / 'broker.pem'} and its key")
+            click.echo(f"written: {made.broker_directory / 'broker.pem'} and its key")
         _print_reload_hint(made, replaced=True)
 
 
@@ -271,7 +273,7 @@ def _print_result(done: ProvisionResult) -> None:
 
 def _print_reload_hint(made: Provision, *, replaced: bool = False) -> None:
     click.echo(
-        f"copy the files in {made.broker} to the broker and make it reload them: kill -HUP its process"
+        f"copy the files in {made.broker_directory} to the broker and make it reload them: kill -HUP its process"
     )
     if replaced and not made.register.place.passwords:
         click.echo("connections made with an old certificate stay open until the broker is restarted")

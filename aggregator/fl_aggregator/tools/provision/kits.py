@@ -49,7 +49,7 @@ class Provision:
         self._now = datetime.now(UTC).replace(microsecond=0)
 
     @property
-    def broker(self) -> Path:
+    def broker_directory(self) -> Path:
         """What the broker needs."""
         return self.out / BROKER_DIRECTORY
 
@@ -72,7 +72,9 @@ class Provision:
         ``new_keys``: the aggregator signs and opens with other keys from now on, which only new kits know, and who
         predicts does so in another share group.
         """
-        fresh = [self._account(one.name, one.roles) for one in map(self._known, dict.fromkeys(names))]
+        fresh = [
+            self._account(one.name, one.roles) for one in map(self._existing_account, dict.fromkeys(names))
+        ]
         return self._issue(fresh, force=force, new_keys=new_keys)
 
     def rotate_broker(self) -> None:
@@ -85,7 +87,7 @@ class Provision:
 
         A kit that is still here is deleted.
         """
-        gone = [self._known(name) for name in dict.fromkeys(names)]
+        gone = [self._existing_account(name) for name in dict.fromkeys(names)]
         for account in gone:
             if account.name == acc.AGGREGATOR:
                 raise UserError(
@@ -118,9 +120,9 @@ class Provision:
                 fresh.append(account)
         if fresh:
             self._save(self.register.with_kits(fresh))
-        self.broker.mkdir(mode=0o700, exist_ok=True)
-        broker_files.write(self.broker, self.register, self._authority, self._now)
-        broker_files.write_certificate(self.broker, self.register, self._authority, self._now)
+        self.broker_directory.mkdir(mode=0o700, exist_ok=True)
+        broker_files.write(self.broker_directory, self.register, self._authority, self._now)
+        broker_files.write_certificate(self.broker_directory, self.register, self._authority, self._now)
         self._save(self.register.model_copy(update={"settled": True}))
         return done
 
@@ -141,7 +143,7 @@ class Provision:
             self._authority = self._authority.with_new_keys(self.out / AUTHORITY_DIRECTORY)
         return self.finish()
 
-    def _known(self, name: str) -> Account:
+    def _existing_account(self, name: str) -> Account:
         account = self.register.find(name)
         if account is None:
             raise UserError(f"{name[:80]!r} has no account in {self.out / acc.FILE_NAME}")
@@ -155,7 +157,7 @@ class Provision:
         place, authority = self.register.place, self._authority
         issued = None
         if account.serial is not None:
-            issued = authority.client(account.name, int(account.serial, 16), self._now, place.days)
+            issued = authority.issue_client(account.name, int(account.serial, 16), self._now, place.days)
         mine = account.name == acc.AGGREGATOR
         sealing = authority.sealing if mine else X25519PrivateKey.generate()
         public = sealing.public_key().public_bytes_raw()
@@ -174,7 +176,7 @@ class Provision:
             sealing_public=authority.sealing.public_key().public_bytes_raw(),
             signing_private=authority.signing.private_bytes_raw() if mine else None,
             sealing_private=sealing.private_bytes_raw(),
-            voucher=None if mine else authority.voucher(account.name, public),
+            voucher=None if mine else authority.sign_voucher(account.name, public),
         )
 
 

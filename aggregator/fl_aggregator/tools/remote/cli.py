@@ -48,7 +48,7 @@ def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions
     if check:
         click.echo(health.check(broker, wait or 8.0))
         return 0
-    sight = looking.observe_run(broker.reach(), wait or 5.0)
+    sight = looking.observe_run(broker.access(), wait or 5.0)
     if as_json:
         click.echo(json.dumps(fields_of_sight(sight, everything=True)))
         return 0
@@ -75,7 +75,7 @@ def watch(
 
     from fl_aggregator.tools.remote import watch
 
-    return watch.watch(broker.reach(), wait, give_up, as_json=as_json, console=Console())
+    return watch.watch(broker.access(), wait, give_up, as_json=as_json, console=Console())
 
 
 @shared.command()
@@ -101,7 +101,7 @@ def predict(
     if client is not None and not valid_client(client):
         raise UserError(f"--client {client!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
     payload = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    reach = broker.reach(roles=("asker",))
+    reach = broker.access(roles=("asker",))
     answer = request_prediction(reach, Request(payload, reach.prefix, client), timeout)
     click.echo(answer.model_dump_json() if as_json else prediction_line(answer))
     return 0 if answer.error is None else RunFailed.exit_code
@@ -130,5 +130,5 @@ def stop(
     from fl_aggregator.tools.remote.stop import stop as stop_run
 
     start_logging(verbose, log_format)
-    reach = broker.reach(roles=("operator",))
+    reach = broker.access(roles=("operator",))
     click.echo(stop_run(reach, run, reason, timeout))

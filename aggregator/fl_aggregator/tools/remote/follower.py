@@ -31,25 +31,25 @@ class Follower(Observer):
         self._history: m.History | None = None
         self._edges: m.Edges | None = None
         self._results: dict[int, RoundRecord] = {}
-        self._fresh: deque[tuple[int, float]] = deque(maxlen=MAX_RESULTS)
+        self._unreported: deque[tuple[int, float]] = deque(maxlen=MAX_RESULTS)
 
-    def first_look(self, wait: float) -> ObservedRun:
+    def wait_for_status(self, wait: float) -> ObservedRun:
         """What there is, as soon as it is: ``wait`` seconds are for the first status. Raises ``UserError``."""
         if self.wait_for(lambda: self.status is not None, wait):
             self.wait_for(lambda: False, RETAINED_WAIT)
-        self.wait_for(lambda: not self._is_doubtful(), STATUS_WAIT)
-        return self.sight()
+        self.wait_for(lambda: not self._is_status_stale(), STATUS_WAIT)
+        return self.observed_run()
 
-    def _is_doubtful(self) -> bool:
-        sight = self.sight()
-        over = sight.picture is not None and sight.picture.over
-        return sight.online and not sight.alive and not over and self.status is not None
+    def _is_status_stale(self) -> bool:
+        sight = self.observed_run()
+        over = sight.snapshot is not None and sight.snapshot.ended
+        return sight.online and not sight.is_live and not over and self.status is not None
 
     def on_message(self, message: m.Message, received: mqtt.Received) -> None:
         """Keeps what is newer, and forgets the results of another run."""
         if isinstance(message, m.Status) and self.status is not None and message.run != self.status.run:
             self._results.clear()
-            self._fresh.clear()
+            self._unreported.clear()
         super().on_message(message, received)
         match message:
             case m.History():
@@ -62,38 +62,38 @@ class Follower(Observer):
                 if len(self._results) > MAX_RESULTS:
                     del self._results[min(self._results)]
                 if not known and not received.retain:
-                    self._fresh.append((number, time.monotonic()))
+                    self._unreported.append((number, time.monotonic()))
 
     def _is_of_run(self, message: m.Scoped) -> bool:
         return self.status is None or message.run == self.status.run
 
     # --- what is known ------------------------------------------------------------------------------------
 
-    def sight(self) -> ObservedRun:
+    def observed_run(self) -> ObservedRun:
         """What is known now."""
         edges = self._edges if self._edges is not None and self._is_of_run(self._edges) else None
-        return ObservedRun(self._picture(edges), edges, self.is_online, self._age())
+        return ObservedRun(self._snapshot(edges), edges, self.is_online, self._status_age())
 
-    def _age(self) -> float | None:
+    def _status_age(self) -> float | None:
         if self.status is None:
             return None
         if self.live_at is not None:
             return time.monotonic() - self.live_at
         return max(0.0, status_age(self.status))
 
-    def ended(self, *, all_of_them: bool = False) -> Iterator[RoundRecord]:
+    def pop_ended_rounds(self, *, all_of_them: bool = False) -> Iterator[RoundRecord]:
         """Rounds that have ended since this was asked before, once they are evaluated, or are not soon."""
-        while self._fresh:
-            number, heard_at = self._fresh[0]
+        while self._unreported:
+            number, heard_at = self._unreported[0]
             found = self._results.get(number)
             if found is not None:
                 known = found.version is None or "accuracy" in found.metrics
                 if not known and not all_of_them and time.monotonic() - heard_at < EVALUATION_WAIT:
                     return
                 yield found
-            self._fresh.popleft()
+            self._unreported.popleft()
 
-    def _picture(self, edges: m.Edges | None) -> Snapshot | None:
+    def _snapshot(self, edges: m.Edges | None) -> Snapshot | None:
         status = self.status
         if status is None:
             return None

@@ -19,7 +19,7 @@ def check(broker: BrokerOptions, timeout: float) -> str:
     Raises ``RunFailed`` for whatever else is the case, at the latest after ``timeout`` seconds (and 6 to connect).
     """
     try:
-        with Observer(broker.reach(), timeout=min(timeout, CONNECT_TIMEOUT)) as run:
+        with Observer(broker.access(), timeout=min(timeout, CONNECT_TIMEOUT)) as run:
             return _wait_for_status(run, timeout)
     except ProgramError as error:
         # A mistake of whoever asks, too: 2 would say nothing to Docker, which knows healthy (0) and unhealthy (1).

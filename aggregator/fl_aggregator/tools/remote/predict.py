@@ -53,7 +53,7 @@ def request_prediction(broker: BrokerAccess, request: Request, timeout: float) -
                 )
                 ask_at = now + RETRY_INTERVAL
             received = run.receive((min(deadline, ask_at) if run.subscribed else deadline) - now)
-            if received is not None and received.correlation == correlation:
+            if received is not None and received.correlation_data == correlation:
                 return _answer(answers, received)
     who = "an edge with the role predict" if request.client is None else f"edge {request.client!r}"
     raise RunFailed(

@@ -45,7 +45,7 @@ class RemoteRun:
         self._verifier = None if reach.kit is None else reach.kit.verifier()
         self._filters = filters
         self._timeout = timeout
-        self._settings = reach.connection(**more)
+        self._settings = reach.connection_settings(**more)
         self._inbox: queue.SimpleQueue[mqtt.ConnectionEvent] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:

@@ -18,25 +18,30 @@ class ObservedRun:
     what the aggregator's birth or will says; ``picture`` is null while no status has come.
     """
 
-    picture: Snapshot | None
+    snapshot: Snapshot | None
     edges: m.Edges | None
     online: bool
-    age: float | None
+    status_age: float | None
 
     @property
-    def alive(self) -> bool:
+    def is_live(self) -> bool:
         """Whether a run is online and says so itself."""
-        return self.picture is not None and self.online and self.age is not None and self.age < MAX_STATUS_AGE
+        return (
+            self.snapshot is not None
+            and self.online
+            and self.status_age is not None
+            and self.status_age < MAX_STATUS_AGE
+        )
 
     @property
-    def trouble(self) -> str:
+    def problem_text(self) -> str:
         """In words, if the run's aggregator is not there as it should be: since when, and what can be done."""
-        if self.picture is None or self.alive:
+        if self.snapshot is None or self.is_live:
             return ""
-        status = self.picture.status
-        if self.picture.over and not self.online:
+        status = self.snapshot.status
+        if self.snapshot.ended and not self.online:
             return ""
-        ago = "" if self.age is None else f" ({duration_text(self.age)} ago)"
+        ago = "" if self.status_age is None else f" ({duration_text(self.status_age)} ago)"
         since = f"since {status.written}{ago}"
         if self.online:
             return (
@@ -51,19 +56,19 @@ class ObservedRun:
 
 def as_json(sight: ObservedRun, *, everything: bool) -> dict[str, Any]:
     """A look at a run for programs; ``everything``: the curves and every edge too."""
-    picture = sight.picture
+    picture = sight.snapshot
     found: dict[str, Any] = {
         "aggregator": "online" if sight.online else "offline",
-        "alive": sight.alive,
-        "age": None if sight.age is None else round(sight.age, 1),
+        "alive": sight.is_live,
+        "age": None if sight.status_age is None else round(sight.status_age, 1),
         "status": None if picture is None else picture.status.model_dump(mode="json"),
     }
     if picture is None:
         return found
-    last = picture.last
+    last = picture.last_round
     found["last"] = None if last is None else last.summary_fields()
     found["time_left"] = picture.time_left()
-    crowd = picture.crowd
+    crowd = picture.edge_counts
     found["edges"] = None if crowd is None else dict(crowd.counts)
     if everything:
         found["rounds"] = [each.summary_fields() for each in picture.recent.values()]

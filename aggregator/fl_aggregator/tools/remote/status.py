@@ -20,8 +20,8 @@ def observe_run(reach: BrokerAccess, wait: float) -> ObservedRun:
     Raises ``UserError`` if the broker cannot be reached or does not let us read, ``RunFailed`` if nothing is there.
     """
     with Follower(reach) as follower:
-        sight = follower.first_look(wait)
-        if sight.picture is None:
+        sight = follower.wait_for_status(wait)
+        if sight.snapshot is None:
             raise RunFailed(no_run_message(follower, wait))
         return sight
 
@@ -38,7 +38,7 @@ def no_run_message(follower: Follower, wait: float) -> str:
 
 def status_lines(sight: ObservedRun) -> list[str]:
     """For a person."""
-    if sight.picture is None:
+    if sight.snapshot is None:
         return []
-    trouble = [sight.trouble] if sight.trouble else []
-    return [*summary_lines(sight.picture), *trouble]
+    trouble = [sight.problem_text] if sight.problem_text else []
+    return [*summary_lines(sight.snapshot), *trouble]

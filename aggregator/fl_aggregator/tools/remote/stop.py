@@ -36,8 +36,8 @@ def stop(broker: BrokerAccess, wanted: str | None, reason: str, timeout: float) 
             f"--reason: {len(reason)} characters, expected at most 200 without control characters"
         ) from None
     with _RunStopper(broker) as watch:
-        run = watch.find(wanted)
-        return watch.end(m.Control(run=run, reason=reason), timeout)
+        run = watch.find_run(wanted)
+        return watch.stop_run(m.Control(run=run, reason=reason), timeout)
 
 
 class _RunStopper(Observer):
@@ -47,7 +47,7 @@ class _RunStopper(Observer):
         super().__init__(broker)
         self._sealer = None if broker.kit is None else broker.kit.sealer()
 
-    def find(self, wanted: str | None) -> str:
+    def find_run(self, wanted: str | None) -> str:
         """Which run is online."""
         if not self.wait_for(lambda: self.subscribed, ANSWER_WAIT):
             raise RunFailed(f"{self.address} has not answered within {ANSWER_WAIT:g} s")
@@ -64,25 +64,24 @@ class _RunStopper(Observer):
         born, status = self.born, self.status
         return born is not None and status is not None and status.run == born.run
 
-    def end(self, order: m.Control, timeout: float) -> str:
+    def stop_run(self, order: m.Control, timeout: float) -> str:
         """Asks for the end until it comes; says how it did."""
         begun = time.monotonic()
         ask_at = begun
         silent_since: float | None = None
         topic = t.build(self.prefix, t.ControlTopic())
         while (now := time.monotonic()) < begun + timeout:
-            born, over = self.born, self._is_over(order.run)
+            born, over = self.born, self._has_ended(order.run)
             assert born is not None
             if born.run != order.run:
                 return f"run {order.run} stopped; run {born.run} is online now"
             gone = born.state == "offline"
             silent_since = (silent_since or now) if gone or over else None
             if silent_since is not None and over and (gone or now - silent_since > OFFLINE_WAIT):
-                return f"run {order.run} stopped ({self._last()})"
+                return f"run {order.run} stopped ({self._last_status_text()})"
             if silent_since is not None and now - silent_since > RECONNECT_WAIT:
-                return (
-                    f"run {order.run}: its aggregator is offline and did not report the end ({self._last()})"
-                )
+                last = self._last_status_text()
+                return f"run {order.run}: its aggregator is offline and did not report the end ({last})"
             if now >= ask_at and not over:
                 # Of this start only: said again by somebody else, it must not end the run when it is taken up.
                 payload = codec.encode(order.model_copy(update={"epoch": born.epoch}))
@@ -90,17 +89,17 @@ class _RunStopper(Observer):
                 ask_at = now + REPEAT_INTERVAL
             self.poll(0.2)
         raise RunFailed(
-            f"run {order.run} has not stopped within {timeout:g} s ({self._last()}): "
+            f"run {order.run} has not stopped within {timeout:g} s ({self._last_status_text()}): "
             f"is its aggregator still running, and may this account write to {topic}?"
         )
 
-    def _is_over(self, run: str) -> bool:
+    def _has_ended(self, run: str) -> bool:
         status, born = self.status, self.born
         # A run that was taken up again begins with the last word of its epoch before still retained.
         now = status is not None and born is not None and (status.run, status.epoch) == (run, born.epoch)
         return now and status is not None and status.phase in m.FINAL_PHASES
 
-    def _last(self) -> str:
+    def _last_status_text(self) -> str:
         status = self.status
         if status is None:
             return "no status received"

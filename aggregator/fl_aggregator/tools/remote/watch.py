@@ -35,7 +35,7 @@ def watch(reach: BrokerAccess, wait: float, give_up: float, *, as_json: bool, co
     offline. Raises ``UserError`` and ``RunFailed``.
     """
     with Follower(reach) as follower:
-        if follower.first_look(wait).picture is None:
+        if follower.wait_for_status(wait).snapshot is None:
             raise RunFailed(no_run_message(follower, wait))
         if as_json:
             return _follow(follower, give_up, _JsonOutput(console))
@@ -50,14 +50,14 @@ class _JsonOutput:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._before: object = None
+        self._last_key: object = None
 
     def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
-        for record in follower.ended(all_of_them=last):
+        for record in follower.pop_ended_rounds(all_of_them=last):
             self._write({"round": record.summary_fields()})
-        key = (sight.picture and sight.picture.status, sight.online, follower.lost and follower.lost[1])
-        if key != self._before or last:
-            self._before = key
+        key = (sight.snapshot and sight.snapshot.status, sight.online, follower.lost and follower.lost[1])
+        if key != self._last_key or last:
+            self._last_key = key
             connected = {"broker": "connected" if follower.lost is None else follower.lost[1]}
             self._write(connected | fields_of_sight(sight, everything=last))
 
@@ -71,36 +71,38 @@ class _LineOutput:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._trouble = ""
-        self._said_at = 0.0
+        self._problem = ""
+        self._printed_at = 0.0
         self._repeats = 0
         self._begun = False
 
     def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
-        picture = sight.picture
+        picture = sight.snapshot
         if picture is None:
             return
         if not self._begun:
             self._begun = True
-            self._say(summary_lines(picture))
-        rounds = [round_line(each, picture.status.rounds) for each in follower.ended(all_of_them=last)]
+            self._print(summary_lines(picture))
+        rounds = [
+            round_line(each, picture.status.rounds) for each in follower.pop_ended_rounds(all_of_them=last)
+        ]
         if rounds:
-            self._say(rounds)
+            self._print(rounds)
             self._repeats = 0
-        trouble = "" if picture.over else _problem_text(follower, sight)
-        if bool(trouble) != bool(self._trouble):
-            self._say([trouble or "broker and aggregator are back"])
-            self._trouble, self._repeats = trouble, 0
+        trouble = "" if picture.ended else _problem_text(follower, sight)
+        if bool(trouble) != bool(self._problem):
+            self._print([trouble or "broker and aggregator are back"])
+            self._problem, self._repeats = trouble, 0
         if last:
-            self._say(summary_lines(picture))
-        elif time.monotonic() - self._said_at >= backoff(
+            self._print(summary_lines(picture))
+        elif time.monotonic() - self._printed_at >= backoff(
             self._repeats, FIRST_NOTICE_DELAY, MAX_NOTICE_INTERVAL
         ):
             self._repeats += 1
-            self._say([trouble or progress_line(picture)])
+            self._print([trouble or progress_line(picture)])
 
-    def _say(self, lines: Iterable[str]) -> None:
-        self._said_at = time.monotonic()
+    def _print(self, lines: Iterable[str]) -> None:
+        self._printed_at = time.monotonic()
         for line in lines:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -121,14 +123,14 @@ class _LiveOutput:
         self._live.stop()
 
     def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
-        over = sight.picture is not None and sight.picture.over
-        self._view = View(sight.picture, "" if over else _problem_text(follower, sight))
-        if last and sight.picture is not None:
+        over = sight.snapshot is not None and sight.snapshot.ended
+        self._view = View(sight.snapshot, "" if over else _problem_text(follower, sight))
+        if last and sight.snapshot is not None:
             self._live.stop()
-            if sight.picture.recent:
+            if sight.snapshot.recent:
                 narrow = self._console.width < FULL_TABLE_WIDTH
-                self._console.print(table(sight.picture.recent.values(), narrow=narrow))
-            for line in summary_lines(sight.picture):
+                self._console.print(table(sight.snapshot.recent.values(), narrow=narrow))
+            for line in summary_lines(sight.snapshot):
                 self._console.print(line, markup=False, highlight=False)
 
 
@@ -142,14 +144,14 @@ def _follow(follower: Follower, give_up: float, output: _JsonOutput | _LineOutpu
         if now - looked < REFRESH_INTERVAL:
             continue
         looked = now
-        sight = follower.sight()
-        over = sight.picture is not None and sight.picture.over
+        sight = follower.observed_run()
+        over = sight.snapshot is not None and sight.snapshot.ended
         ending = (ending or now) if over else None
         done = ending is not None and (now - ending >= FINAL_MESSAGES_WAIT or follower.lost is not None)
         output.show(follower, sight, last=done)
-        if done and sight.picture is not None:
-            return EXIT_CODES[sight.picture.status.phase]
-        gone = (gone or now) if follower.lost is not None or not sight.alive else None
+        if done and sight.snapshot is not None:
+            return EXIT_CODES[sight.snapshot.status.phase]
+        gone = (gone or now) if follower.lost is not None or not sight.is_live else None
         if gone is not None and not over and now - gone >= give_up:
             why = _problem_text(follower, sight)
             raise RunFailed(f"gave up after {duration_text(give_up)} (--give-up): {why}")
@@ -159,4 +161,4 @@ def _problem_text(follower: Follower, sight: ObservedRun) -> str:
     if follower.lost is not None:
         since, reason = follower.lost
         return f"no broker for {duration_text(time.monotonic() - since)}: {reason}; trying again"
-    return sight.trouble
+    return sight.problem_text

@@ -149,7 +149,11 @@ def participation(name: str, rounds: Sequence[RoundRecord], edges: Sequence[str]
     row = {edge: index for index, edge in enumerate(edges)}
     here, gone, spare = (
         [(at, row[name]) for at, names in enumerate(lists) for name in names if name in row]
-        for lists in ([r.participants for r in rounds], [r.lost for r in rounds], [r.surplus for r in rounds])
+        for lists in (
+            [r.participants for r in rounds],
+            [r.missing_without_surplus for r in rounds],
+            [r.surplus for r in rounds],
+        )
     )
     width = min(9.6, 1.4 + 0.28 * max(8, len(rounds)))
     height = 0.9 + 0.2 * max(4, len(edges))

@@ -137,7 +137,8 @@ def _outcomes(runs: Sequence[RunReport]) -> Markup:
              format_number(run.last("loss")), "–" if reached is None else f"{reached} versions",
              duration_text(sum(line.duration for line in run.rounds)),
              size_text(sum(line.bytes.up for line in run.rounds)),
-             size_text(sum(line.bytes.down for line in run.rounds)), sum(len(line.lost) for line in run.rounds)]
+             size_text(sum(line.bytes.down for line in run.rounds)),
+             sum(len(line.missing_without_surplus) for line in run.rounds)]
         )  # fmt: skip
     note = None if target is None else f"The target is an accuracy of {target:g}."
     return section("Results", table(head, rows, caption="Runs"), note=note)

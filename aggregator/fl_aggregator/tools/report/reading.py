@@ -65,8 +65,8 @@ class RunReport:
     name: str
     record: dict[str, Any] = field(default_factory=dict)
     rounds: list[RoundRecord] = field(default_factory=list)
-    parts: dict[str, LabelCounts] = field(default_factory=dict)
-    newest: dict[str, LatestResult] = field(default_factory=dict)
+    label_counts: dict[str, LabelCounts] = field(default_factory=dict)
+    latest_results: dict[str, LatestResult] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -110,11 +110,13 @@ def read_run_report(directory: Path) -> RunReport:
         raise UserError(
             f"{directory}: contains no run (neither {RUN_FILE} nor a line of {HISTORY_FILE} can be read){why}"
         )
-    run.parts = {part.client: part for part in _read_lines(run, LABEL_COUNTS_FILE, TypeAdapter(LabelCounts))}
+    run.label_counts = {
+        part.client: part for part in _read_lines(run, LABEL_COUNTS_FILE, TypeAdapter(LabelCounts))
+    }
     for accepted in _read_lines(
         run, journal.FILE_NAME, TypeAdapter(_StoredUpdateLine), _ACCEPTED_LINE_PREFIX
     ):
-        run.newest[accepted.update.client] = accepted.update
+        run.latest_results[accepted.update.client] = accepted.update
     if len(run.faults) > MAX_FAULTS:
         run.faults[MAX_FAULTS:] = [f"{directory}: {len(run.faults) - MAX_FAULTS} more lines are broken"]
     return run

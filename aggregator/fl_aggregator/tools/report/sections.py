@@ -125,7 +125,7 @@ def _outcome(line: RoundRecord) -> Markup:
 def _missing_text(line: RoundRecord, most: int = 12) -> Child:
     """Who, and why; a reason that many share is said once."""
     by_reason: dict[str, list[str]] = {}
-    for name, why in line.lost.items():
+    for name, why in line.missing_without_surplus.items():
         by_reason.setdefault(why, []).append(name)
     said = [f"{names_text(names, most)} ({why})" for why, names in by_reason.items()]
     return "; ".join(said[:most]) + (f"; and {len(said) - most} more reasons" if len(said) > most else "")
@@ -139,7 +139,7 @@ def _natural_order(names: Iterable[str]) -> list[str]:
 def edges_of(run: RunReport) -> list[str]:
     """Whoever was selected, sent an update, or has a part."""
     named = {name for line in run.rounds for name in (*line.cohort, *line.participants, *line.missing)}
-    return _natural_order(named | run.newest.keys() | run.parts.keys())
+    return _natural_order(named | run.latest_results.keys() | run.label_counts.keys())
 
 
 def participation(run: RunReport) -> Markup | None:
@@ -160,10 +160,10 @@ def participation(run: RunReport) -> Markup | None:
 def _edge_table(run: RunReport, edges: Sequence[str]) -> Markup:
     selected, took_part, missed = (_count_names(names) for names in (
         (line.cohort for line in run.rounds), (line.participants for line in run.rounds),
-        (line.lost for line in run.rounds)))  # fmt: skip
+        (line.missing_without_surplus for line in run.rounds)))  # fmt: skip
     rows = []
     for name in edges[:MAX_REPORT_ROWS]:
-        newest = run.newest.get(name)
+        newest = run.latest_results.get(name)
         rows.append(
             [name, selected.get(name, 0), took_part.get(name, 0), missed.get(name, 0),
              *(("–",) * 5 if newest is None else (
@@ -185,21 +185,24 @@ def _count_names(lists: Iterable[Iterable[str]]) -> dict[str, int]:
 
 
 def labels(run: RunReport) -> Markup | None:
-    if not run.parts:
+    if not run.label_counts:
         return None
-    names = figures.evenly_spaced(_natural_order(run.parts))
-    classes = list(dict.fromkeys(label for part in run.parts.values() for label in part.labels))
+    names = figures.evenly_spaced(_natural_order(run.label_counts))
+    classes = list(dict.fromkeys(label for part in run.label_counts.values() for label in part.labels))
     note = (
         f"How the scheme {run.settings.get('partition', '')} split the data: the area of a disc is the "
         "number of examples. Known because all edges were simulated on one machine; real edges never send this."
     )
-    if len(names) < len(run.parts):
-        note += f" {len(names)} of {len(run.parts)} edges, evenly chosen."
+    if len(names) < len(run.label_counts):
+        note += f" {len(names)} of {len(run.label_counts)} edges, evenly chosen."
     if len(classes) > 100:
         return section("Labels", note=f"{len(classes)} classes: too many to draw.")
-    drawn = figures.labels(f"{run.name}/labels", [(name, run.parts[name].labels) for name in names], classes)
-    rows = [[name, sum(run.parts[name].labels.values()), *(run.parts[name].labels.get(c, 0) for c in classes)]
-            for name in _natural_order(run.parts)[:MAX_REPORT_ROWS]]  # fmt: skip
+    drawn = figures.labels(
+        f"{run.name}/labels", [(name, run.label_counts[name].labels) for name in names], classes
+    )
+    counts = {name: found.labels for name, found in run.label_counts.items()}
+    rows = [[name, sum(counts[name].values()), *(counts[name].get(c, 0) for c in classes)]
+            for name in _natural_order(run.label_counts)[:MAX_REPORT_ROWS]]  # fmt: skip
     shown = table(["edge", "total", *classes], rows, caption="Examples of each label on each edge")
     return section(
         "Labels on the edges", drawn, tag("details", tag("summary", "As a table"), shown), note=note
@@ -207,8 +210,8 @@ def labels(run: RunReport) -> Markup | None:
 
 
 def accuracy_by_edge(run: RunReport) -> Markup | None:
-    found = [(name, run.newest[name].after["accuracy"]) for name in _natural_order(run.newest)
-             if "accuracy" in run.newest[name].after]  # fmt: skip
+    found = [(name, run.latest_results[name].after["accuracy"]) for name in _natural_order(run.latest_results)
+             if "accuracy" in run.latest_results[name].after]  # fmt: skip
     if not found:
         return None
     return section(

@@ -74,12 +74,12 @@ class _Message(MQTTMessage):
         self.qos = command >> 1 & 3
         self.retain = bool(command & 0x01)
         self.properties = None
-        if publication.response_topic is not None or publication.correlation is not None:
+        if publication.response_topic is not None or publication.correlation_data is not None:
             self.properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             if publication.response_topic is not None:
                 self.properties.ResponseTopic = publication.response_topic
-            if publication.correlation is not None:
-                self.properties.CorrelationData = publication.correlation
+            if publication.correlation_data is not None:
+                self.properties.CorrelationData = publication.correlation_data
 
 
 class FastClient(Client):
@@ -92,7 +92,7 @@ class FastClient(Client):
         self._body_command = 0
         self._filled = 0
         self._tail: dict[str, Any] | None = None
-        self._has_heard = False
+        self._has_received = False
         self.cause: OSError | None = None
         """Why the stream ended, if it was not just closed."""
 
@@ -125,9 +125,9 @@ class FastClient(Client):
             return _LOST
         if not data:
             return _LOST
-        self._heard()
-        if not self._has_heard:
-            self._has_heard = True
+        self._record_receive()
+        if not self._has_received:
+            self._has_received = True
             if data[:1] == TLS_ALERT and not self._ssl:
                 self.cause = ServerRequiresTls()
                 return _LOST
@@ -161,14 +161,14 @@ class FastClient(Client):
                 return _LOST
             if not count:
                 return _LOST
-            self._heard()
+            self._record_receive()
             self._filled += count
             if self._filled == len(body):
                 self._body = None
                 return self._handle(self._body_command, body.toreadonly())
         return _OK
 
-    def _heard(self) -> None:
+    def _record_receive(self) -> None:
         with self._msgtime_mutex:
             self._last_bytes_received = time.monotonic()
 

@@ -76,18 +76,18 @@ class PahoLink:
         self._owner = owner
         self._outbox = Outbox(owner.settings.max_queued, owner.settings.max_queued_bytes, window=0)
         self._client = self._new_client(owner.settings, owner.client_id)
-        self._watched: Any = None
+        self._watched_socket: Any = None
         self._pending: Callable[[], int] | None = None
-        self._reads_on = False
+        self._read_scheduled = False
         self._blocked = False
-        self._woken = False
+        self._flush_scheduled = False
         self._finishing = False
-        self._over = False
+        self._ended = False
         self._is_up = False
         self._drained_at = float("-inf")
         self._reason: str | None = None
         self._refusal: ConnectRefused | None = None
-        self._asked: dict[int, tuple[str, ...]] = {}
+        self._pending_subscriptions: dict[int, tuple[str, ...]] = {}
 
     def _new_client(self, settings: ConnectionSettings, client_id: str) -> Client:
         client = client_class()(
@@ -122,69 +122,74 @@ class PahoLink:
     def start(self) -> None:
         sock = self._client.socket()
         assert sock is not None
-        self._watched = sock
+        self._watched_socket = sock
         self._pending = getattr(sock, "pending", None)
-        self._thread.loop.add_reader(sock, self._readable)
-        self._turn(self._client.loop_write)
+        self._thread.loop.add_reader(sock, self._on_readable)
+        self._run_step(self._client.loop_write)
 
     def put(self, item: Outgoing, size: int = 0) -> bool:
         taken = self._outbox.put(item, size)
-        if taken and not self._woken:
+        if taken and not self._flush_scheduled:
             # `_flush` clears the flag before it looks into the outbox: what it misses finds the flag cleared.
-            self._woken = True
+            self._flush_scheduled = True
             self._thread.post(self._flush)
         return taken
 
     def finish(self) -> None:
         self._finishing = True
-        self._turn(lambda: None)
+        self._run_step(lambda: None)
 
     def abort(self, reason: str, *, goodbye: bool = False) -> None:
-        if self._over:
+        if self._ended:
             return
         self._reason = self._reason or reason
         if goodbye:
             self._outbox.close()
-            self._turn(self._client.disconnect)
+            self._run_step(self._client.disconnect)
         if self._client.socket() is not None:
             # paho's only public way to close the socket without a word: it prepares for another connection.
             self._client.connect_async(self._owner.settings.address.host, self._owner.settings.address.port)
         self._end()
 
     def _flush(self) -> None:
-        self._woken = False
-        self._turn(lambda: None)
+        self._flush_scheduled = False
+        self._run_step(lambda: None)
 
-    def _readable(self) -> None:
-        self._turn(self._client.loop_read)
+    def _on_readable(self) -> None:
+        self._run_step(self._client.loop_read)
         # What TLS or a WebSocket has read ahead does not make the socket readable.
-        if self._watched is not None and self._pending is not None and not self._reads_on and self._pending():
-            self._reads_on = True
-            self._thread.loop.call_soon(self._read_on)
+        if (
+            self._watched_socket is not None
+            and self._pending is not None
+            and not self._read_scheduled
+            and self._pending()
+        ):
+            self._read_scheduled = True
+            self._thread.loop.call_soon(self._read_buffered)
 
-    def _read_on(self) -> None:
-        self._reads_on = False
-        if self._watched is not None:
-            self._readable()
+    def _read_buffered(self) -> None:
+        self._read_scheduled = False
+        if self._watched_socket is not None:
+            self._on_readable()
 
-    def _writable(self) -> None:
+    def _on_writable(self) -> None:
         # The full socket buffer has drained: the broker is there, however long it takes to get through to it.
         self._drained_at = time.monotonic()
-        self._turn(self._client.loop_write)
+        self._run_step(self._client.loop_write)
 
     def _tick(self) -> None:
         """paho's timers, at an eighth of the keepalive."""
-        if self._over:
+        if self._ended:
             return
         keepalive = self._client.keepalive
-        self._thread.later(max(0.1, keepalive / 8), self._tick)
+        self._thread.call_later(max(0.1, keepalive / 8), self._tick)
         # A PINGREQ waits behind all that is being sent. On a slow link paho takes that for a dead broker.
         if time.monotonic() - self._drained_at > keepalive / 2:
-            self._turn(self._client.loop_misc)
+            self._run_step(self._client.loop_misc)
 
-    def _turn(self, step: Callable[[], object]) -> None:
+    def _run_step(self, step: Callable[[], object]) -> None:
         """One call of paho's, then all that has become possible by it."""
-        if self._over:
+        if self._ended:
             return
         client = self._client
         try:
@@ -201,15 +206,15 @@ class PahoLink:
             return
         if client.socket() is None:
             self._end()
-        elif client.want_write() != self._blocked and self._watched is not None:
+        elif client.want_write() != self._blocked and self._watched_socket is not None:
             self._blocked = not self._blocked
             if self._blocked:
-                self._thread.loop.add_writer(self._watched, self._writable)
+                self._thread.loop.add_writer(self._watched_socket, self._on_writable)
             else:
-                self._thread.loop.remove_writer(self._watched)
+                self._thread.loop.remove_writer(self._watched_socket)
 
     def _send_waiting(self) -> None:
-        while self._client.socket() is not None and (taken := self._outbox.take()) is not None:
+        while self._client.socket() is not None and (taken := self._outbox.pop_sendable()) is not None:
             item, size = taken
             if isinstance(item, Publish):
                 info = self._client.publish(
@@ -217,33 +222,31 @@ class PahoLink:
                     item.payload,
                     item.qos,
                     item.retain,
-                    publish_properties(item.response_topic, item.correlation, item.expiry),
+                    publish_properties(item.response_topic, item.correlation_data, item.expiry),
                 )
                 if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                    self._outbox.sent(info.mid, size, awaits_ack=item.qos > 0)
+                    self._outbox.mark_sent(info.mid, size, awaits_ack=item.qos > 0)
                     continue
             elif isinstance(item, Subscribe):
                 _, mid = self._client.subscribe(
                     [
                         (
                             name,
-                            SubscribeOptions(
-                                qos, noLocal=item.foreign_only, retainAsPublished=item.foreign_only
-                            ),
+                            SubscribeOptions(qos, noLocal=item.no_local, retainAsPublished=item.no_local),
                         )
                         for name, qos in item.filters
                     ]
                 )
                 if mid is not None:
-                    self._asked[mid] = tuple(name for name, _ in item.filters)
+                    self._pending_subscriptions[mid] = tuple(name for name, _ in item.filters)
             else:
                 self._client.unsubscribe(list(item.filters))
-            self._outbox.settle(size)
+            self._outbox.release(size)
 
     def _end(self) -> None:
-        if self._over:
+        if self._ended:
             return
-        self._over = True
+        self._ended = True
         self._outbox.close()
         reason, is_hopeless = self._reason, False
         cause = getattr(self._client, "cause", None)
@@ -251,11 +254,11 @@ class PahoLink:
             reason = "the connection was closed"
         elif isinstance(cause, ssl.SSLError | ServerRequiresTls):
             found = diagnose(cause, self._owner.settings)
-            reason, is_hopeless = found.reason, found.is_hopeless
+            reason, is_hopeless = found.reason, found.is_permanent
         if reason is None:
-            self._owner.link_silent(self)
+            self._owner.link_ended_unanswered(self)
             return
-        self._owner.link_over(self, reason, self._refusal, is_hopeless=is_hopeless)
+        self._owner.link_ended(self, reason, self._refusal, is_hopeless=is_hopeless)
 
     # --- paho's callbacks: it holds a lock meanwhile that closing the socket needs too ----------------------
 
@@ -264,10 +267,10 @@ class PahoLink:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
-        if self._watched is not None:
+        if self._watched_socket is not None:
             self._thread.loop.remove_reader(sock)
             self._thread.loop.remove_writer(sock)
-            self._watched = None
+            self._watched_socket = None
 
     def _on_connect(
         self,
@@ -296,7 +299,7 @@ class PahoLink:
         settings = self._owner.settings
         self._outbox = Outbox(settings.max_queued, settings.max_queued_bytes, limits.receive_maximum)
         self._is_up = True
-        self._thread.later(0, self._tick)
+        self._thread.call_later(0, self._tick)
         self._owner.link_up(self, limits)
 
     def _on_disconnect(
@@ -326,7 +329,7 @@ class PahoLink:
         large = len(message.payload) >= MIN_VIEW_BYTES
         payload = memoryview(message.payload).toreadonly() if large else bytes(message.payload)
         properties = message.properties
-        self._owner.tell(
+        self._owner.emit(
             Received(
                 topic,
                 payload,
@@ -340,9 +343,11 @@ class PahoLink:
     def _on_publish(
         self, _client: Client, _data: Any, mid: int, _code: ReasonCode, _properties: Properties
     ) -> None:
-        self._outbox.acknowledged(mid)
+        self._outbox.mark_acknowledged(mid)
 
     def _on_subscribe(
         self, _client: Client, _data: Any, mid: int, codes: list[ReasonCode], _properties: Properties
     ) -> None:
-        self._owner.tell(Subscribed(self._asked.pop(mid, ()), tuple(code.value for code in codes)))
+        self._owner.emit(
+            Subscribed(self._pending_subscriptions.pop(mid, ()), tuple(code.value for code in codes))
+        )

@@ -47,11 +47,11 @@ class Probe:
     ) -> None:
         self._wait = wait
         self._changed = threading.Condition()
-        self._heard: list[ReceivedMessage] = []
-        self._held: list[ReceivedMessage] | None = [] if holds_acks else None
+        self._received: list[ReceivedMessage] = []
+        self._unacknowledged: list[ReceivedMessage] | None = [] if holds_acks else None
         self._codes: dict[int, tuple[int, ...]] = {}
-        self._announced: ConnackProperties | None = None
-        self._over: ProbeFailed | None = None
+        self._connack: ConnackProperties | None = None
+        self._failure: ProbeFailed | None = None
         self._stop = threading.Event()
         client = self._client = _new_client(settings, holds_acks)
         client.max_inflight_messages_set(window)
@@ -71,15 +71,15 @@ class Probe:
         self._thread = threading.Thread(target=self._run, name="fl-probe", daemon=True)
         self._thread.start()
         try:
-            self._until(lambda: self._announced is not None, "CONNECT", wait)
+            self._wait_until(lambda: self._connack is not None, "CONNECT", wait)
         except BaseException:
-            self.cut()
+            self.abort()
             raise
 
     @property
-    def announced(self) -> ConnackProperties:
-        assert self._announced is not None
-        return self._announced
+    def connack(self) -> ConnackProperties:
+        assert self._connack is not None
+        return self._connack
 
     def publish(
         self,
@@ -96,15 +96,17 @@ class Probe:
         properties = publish_properties(response_topic, correlation, expiry)
         return self._client.publish(topic, payload, qos, retain, properties).mid
 
-    def acknowledged(self, mids: Sequence[int], wait: float | None = None) -> list[int]:
+    def wait_acknowledged(self, mids: Sequence[int], wait: float | None = None) -> list[int]:
         """The reason codes of the PUBACKs of ``mids``, in their order. Raises `ProbeFailed`."""
-        self._until(lambda: all(mid in self._codes for mid in mids), "PUBLISH", wait)
+        self._wait_until(lambda: all(mid in self._codes for mid in mids), "PUBLISH", wait)
         with self._changed:
             return [self._codes.pop(mid)[0] for mid in mids]
 
-    def say(self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None) -> int:
+    def publish_and_wait(
+        self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None
+    ) -> int:
         """`publish` at QoS 1 and the reason code of its PUBACK. Raises `ProbeFailed`."""
-        return self.acknowledged([self.publish(topic, payload, retain=retain, expiry=expiry)])[0]
+        return self.wait_acknowledged([self.publish(topic, payload, retain=retain, expiry=expiry)])[0]
 
     def subscribe(
         self, filters: Sequence[str], *, qos: int = 1, foreign_only: bool = False
@@ -117,34 +119,34 @@ class Probe:
         _, mid = self._client.subscribe([(name, options) for name in filters])
         if mid is None:
             raise ProbeFailed("the connection is closed")
-        self._until(lambda: mid in self._codes, "SUBSCRIBE", None)
+        self._wait_until(lambda: mid in self._codes, "SUBSCRIBE", None)
         with self._changed:
             return self._codes.pop(mid)
 
-    def hear(self, count: int, wait: float) -> list[ReceivedMessage]:
+    def receive(self, count: int, wait: float) -> list[ReceivedMessage]:
         """All messages since the last call, as soon as there are ``count`` of them or ``wait`` seconds have passed.
 
         Raises `ProbeFailed` if the connection has ended before that.
         """
         with contextlib.suppress(_NoAnswer):
-            self._until(lambda: len(self._heard) >= count, "", wait)
+            self._wait_until(lambda: len(self._received) >= count, "", wait)
         with self._changed:
-            heard, self._heard = self._heard, []
+            heard, self._received = self._received, []
         return heard
 
     def hold_acks(self) -> None:
         """No PUBACK for what comes from now on; only if the probe was made to hold them."""
         with self._changed:
-            self._held = []
+            self._unacknowledged = []
 
     def acknowledge_all(self) -> None:
         """PUBACKs for all that was held back, and from now on as messages come."""
         with self._changed:
-            held, self._held = self._held, None
+            held, self._unacknowledged = self._unacknowledged, None
         for message in held or ():
             self._client.ack(message.mid, message.qos)
 
-    def cut(self) -> float:
+    def abort(self) -> float:
         """Ends the connection as a crash would, without a DISCONNECT; gives the moment (`time.monotonic`)."""
         self._stop.set()
         self._thread.join(_LOOP_TIMEOUT * 10)
@@ -156,12 +158,12 @@ class Probe:
     def close(self) -> None:
         """Ends the connection with a DISCONNECT."""
         with self._changed:
-            open_ = self._over is None
+            open_ = self._failure is None
         if open_:
             self._client.disconnect()
             with contextlib.suppress(ProbeFailed):
-                self._until(lambda: False, "DISCONNECT", _DISCONNECT_TIMEOUT)
-        self.cut()
+                self._wait_until(lambda: False, "DISCONNECT", _DISCONNECT_TIMEOUT)
+        self.abort()
 
     def __enter__(self) -> Self:
         return self
@@ -169,14 +171,14 @@ class Probe:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _until(self, condition: Callable[[], bool], what: str, wait: float | None) -> None:
+    def _wait_until(self, condition: Callable[[], bool], what: str, wait: float | None) -> None:
         wait = self._wait if wait is None else wait
         with self._changed:
-            self._changed.wait_for(lambda: condition() or self._over is not None, wait)
+            self._changed.wait_for(lambda: condition() or self._failure is not None, wait)
             if condition():
                 return
-            if self._over is not None:
-                raise self._over
+            if self._failure is not None:
+                raise self._failure
         raise _NoAnswer(f"no answer to {what} within {wait:g} s")
 
     # --- the probe's thread ---------------------------------------------------------------------------------
@@ -195,7 +197,7 @@ class Probe:
 
     def _end(self, reason: str, code: int | None) -> None:
         with self._changed:
-            self._over = self._over or ProbeFailed(reason, code)
+            self._failure = self._failure or ProbeFailed(reason, code)
             self._changed.notify_all()
 
     def _on_connect(
@@ -215,7 +217,7 @@ class Probe:
             shared_available=bool(getattr(given, "SharedSubscriptionAvailable", 1)),
         )
         with self._changed:
-            self._announced = announced
+            self._connack = announced
             self._changed.notify_all()
 
     def _on_disconnect(
@@ -240,8 +242,8 @@ class Probe:
             getattr(given, "MessageExpiryInterval", None),
         )
         with self._changed:
-            self._heard.append(heard)
-            held = self._held
+            self._received.append(heard)
+            held = self._unacknowledged
             if held is not None:
                 held.append(heard)
             self._changed.notify_all()
@@ -251,14 +253,14 @@ class Probe:
     def _on_publish(
         self, _client: Client, _data: Any, mid: int, code: ReasonCode, _given: Properties
     ) -> None:
-        self._answered(mid, (code.value,))
+        self._store_codes(mid, (code.value,))
 
     def _on_subscribe(
         self, _client: Client, _data: Any, mid: int, codes: list[ReasonCode], _given: Properties
     ) -> None:
-        self._answered(mid, tuple(code.value for code in codes))
+        self._store_codes(mid, tuple(code.value for code in codes))
 
-    def _answered(self, mid: int, codes: tuple[int, ...]) -> None:
+    def _store_codes(self, mid: int, codes: tuple[int, ...]) -> None:
         with self._changed:
             self._codes[mid] = codes
             self._changed.notify_all()

@@ -48,7 +48,7 @@ class ReceivedMessage:
     qos: int
     retain: bool
     mid: int
-    at: float
+    received_at: float
     response_topic: str | None
-    correlation: bytes | None
+    correlation_data: bytes | None
     expiry: int | None

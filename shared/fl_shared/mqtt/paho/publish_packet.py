@@ -27,7 +27,7 @@ class PublishPacket(NamedTuple):
     topic: bytes
     mid: int
     response_topic: str | None
-    correlation: bytes | None
+    correlation_data: bytes | None
     payload: bytes | memoryview
 
 

@@ -62,7 +62,7 @@ class Evaluation(Scoped):
     confusion: Confusion | None = None
 
     @model_validator(mode="after")
-    def _of_the_same_examples(self) -> Self:
+    def _examples_agree(self) -> Self:
         counted = self.examples if self.confusion is None else sum(map(sum, self.confusion.counts))
         if counted != self.examples:
             raise ValueError(f"confusion: {counted} in total, expected {self.examples}, one for each example")

@@ -81,7 +81,7 @@ def test_more_updates_than_slots_could_overflow_and_are_our_bug() -> None:
     total.add(vector(1), 1)
     with pytest.raises(ValueError, match="all 2 slots of the sum are used"):
         total.add(vector(1), 1)
-    assert total.folded == 2
+    assert total.update_count == 2
 
 
 def test_another_shape_is_our_bug() -> None:
@@ -89,7 +89,7 @@ def test_another_shape_is_our_bug() -> None:
     for wrong in (vector(1), vector(1, 2, 3), vector(1, 2).reshape(1, 2)):
         with pytest.raises(ValueError, match="expected \\(2,\\)"):
             total.add(wrong, 1)
-    assert total.folded == total.examples == 0
+    assert total.update_count == total.examples == 0
 
 
 def test_there_is_no_mean_of_nothing() -> None:

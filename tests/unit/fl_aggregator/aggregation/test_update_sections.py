@@ -92,13 +92,13 @@ def put(incarnation: Incarnation, *indices: int) -> on.UpdateMetadata | None:
     for index in indices:
         chunk = arrived(upload.chunk_message(SENDER, 1, UPDATE, CHUNK, index))
         assert isinstance(chunk, m.UpdateChunk)
-        complete = incarnation.workshop.uploads.take(chunk, 0.0)
+        complete = incarnation.workshop.uploads.receive_chunk(chunk, 0.0)
     return complete
 
 
 def kept(incarnation: Incarnation, facts: on.UpdateMetadata, whole: m.Update | None) -> None:
     """The worker checks the update, keeps and folds it."""
-    incarnation.workshop.keep(facts, whole)
+    incarnation.workshop.store(facts, whole)
     assert isinstance(incarnation.next().event, on.UpdateStored)
     assert incarnation.next().folded is not None
 
@@ -201,7 +201,7 @@ def test_a_bit_that_flips_in_either_section_of_the_spool_is_noticed(
 def test_an_edge_that_is_killed_sends_it_again(incarnations: Incarnations, tmp_path: Path) -> None:
     """5.5, 6.2: from its state directory to the average of the aggregator."""
     path = tmp_path / update_store.FILE_NAME
-    before = SessionScript(kept=1).session.kept
+    before = SessionScript(kept=1).session.restored_update
     assert before is not None
     update_store.write(path, "7", PendingUpdate(before.selected, UPDATE))
     found = update_store.read(path, "7")
@@ -210,7 +210,7 @@ def test_an_edge_that_is_killed_sends_it_again(incarnations: Incarnations, tmp_p
     # A new process.
     script = SessionScript()
     small = found.selected.model_copy(update={"inline_limit": 0})
-    script.state = Session(EDGE, kept=PendingUpdate(small, found.update))
+    script.state = Session(EDGE, restored_update=PendingUpdate(small, found.update))
     [offer] = [
         effect.message
         for effect in script.do("connected s2", "admitted part=3/20")
@@ -227,7 +227,7 @@ def test_an_edge_that_is_killed_sends_it_again(incarnations: Incarnations, tmp_p
     assert incarnation.workshop.receive(read, event.update, 0.0) is None
     chunk = arrived(upload.chunk_message(sending.sender, 9, sending.update, sending.chunk_size, 0))
     assert isinstance(chunk, m.UpdateChunk)
-    assert incarnation.workshop.uploads.take(chunk, 0.0) == event.update
+    assert incarnation.workshop.uploads.receive_chunk(chunk, 0.0) == event.update
     kept(incarnation, event.update, None)
     assert spooled(incarnation) == SPOOLED
     is_averaged(incarnation, event.update)
@@ -259,7 +259,7 @@ def test_5_13_other_sections_that_come_whole_are_unusable(
     assert isinstance(whole, m.Update)
     event = event_from(TOPIC, whole, SCOPE, 0.0, 0)
     assert isinstance(event, on.UpdateArrived)
-    incarnation.workshop.keep(event.update, whole)
+    incarnation.workshop.store(event.update, whole)
     unusable = incarnation.next().event
     assert isinstance(unusable, on.UpdateInvalid)
     assert (unusable.reason, unusable.detail) == (

@@ -55,29 +55,29 @@ def test_in_any_order_it_is_the_update_and_its_digest(
 ) -> None:
     uploads.begin(offer(), facts(), 0.0)
     assert [grant.chunks for grant in granted] == [(0, 1, 2, 3, 4, 5)]
-    complete = [uploads.take(chunk(index), 0.0) for index in order]
+    complete = [uploads.receive_chunk(chunk(index), 0.0) for index in order]
     assert complete == [None] * (len(order) - 1) + [facts()]
-    taken = uploads.take_out("7")
-    assert taken.content().found == DIGEST
+    taken = uploads.pop_complete("7")
+    assert taken.content().known_digest == DIGEST
     assert bytes(taken.content().sections[0].data) == DATA
-    taken.partial.keep()
-    uploads.put_away(taken, 0.0, drop=False)
+    taken.partial.finalize()
+    uploads.release(taken, 0.0, drop=False)
     assert Spool(tmp_path).get(3, "7") == DATA
 
 
 def test_what_does_not_fit_is_not_kept(uploads: Uploads) -> None:
     """6.6."""
     with pytest.raises(InvalidChunk, match="no update of this client"):
-        uploads.take(chunk(0), 0.0)
+        uploads.receive_chunk(chunk(0), 0.0)
     uploads.begin(offer(), facts(), 0.0)
     with pytest.raises(InvalidChunk, match="crc32"):
-        uploads.take(chunk(0, crc32=1), 0.0)
+        uploads.receive_chunk(chunk(0, crc32=1), 0.0)
     with pytest.raises(InvalidChunk, match="wrong-size"):
-        uploads.take(chunk(0, data=DATA[: CHUNK - 1]), 0.0)
+        uploads.receive_chunk(chunk(0, data=DATA[: CHUNK - 1]), 0.0)
     with pytest.raises(InvalidChunk, match="not-granted"):
-        uploads.take(chunk(6, data=b"x"), 0.0)
-    assert all(uploads.take(chunk(index), 0.0) is None for index in range(5))
-    assert uploads.take(chunk(5), 0.0) == facts()
+        uploads.receive_chunk(chunk(6, data=b"x"), 0.0)
+    assert all(uploads.receive_chunk(chunk(index), 0.0) is None for index in range(5))
+    assert uploads.receive_chunk(chunk(5), 0.0) == facts()
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_an_offer_that_contradicts_itself_is_refused(
 
 def test_the_same_digest_with_another_size_is_another_upload(uploads: Uploads) -> None:
     uploads.begin(offer(), facts(), 0.0)
-    uploads.take(chunk(0), 0.0)
+    uploads.receive_chunk(chunk(0), 0.0)
     uploads.begin(offer(size=9 * CHUNK, chunks=9), facts(9 * CHUNK), 1.0)
     for index in range(9):
-        complete = uploads.take(chunk(index, data=bytes(CHUNK)), 1.0)
+        complete = uploads.receive_chunk(chunk(index, data=bytes(CHUNK)), 1.0)
     assert complete == facts(9 * CHUNK)
-    assert uploads.take_out("7").content().found != DIGEST
+    assert uploads.pop_complete("7").content().known_digest != DIGEST
 
 
 # --- what an earlier life of the aggregator took in ---------------------------------------------------------
@@ -112,7 +112,7 @@ def died(tmp_path: Path, *indices: int) -> None:
     uploads = Uploads(Spool(tmp_path), lambda _: None)
     uploads.begin(offer(), facts(), 0.0)
     for index in indices:
-        uploads.take(chunk(index), 0.0)
+        uploads.receive_chunk(chunk(index), 0.0)
 
 
 def test_only_what_had_not_come_is_granted_after_a_restart(
@@ -123,13 +123,13 @@ def test_only_what_had_not_come_is_granted_after_a_restart(
     uploads.restore(3)
     assert uploads.begin(offer(), facts(), 0.0) is None
     assert [grant.chunks for grant in granted] == [(2, 3, 5)]
-    assert uploads.take(chunk(0), 0.0) is None, "a duplicate"
-    assert [uploads.take(chunk(index), 0.0) for index in (5, 3, 2)] == [None, None, facts()]
-    taken = uploads.take_out("7")
-    assert taken.content().found == DIGEST
+    assert uploads.receive_chunk(chunk(0), 0.0) is None, "a duplicate"
+    assert [uploads.receive_chunk(chunk(index), 0.0) for index in (5, 3, 2)] == [None, None, facts()]
+    taken = uploads.pop_complete("7")
+    assert taken.content().known_digest == DIGEST
     assert bytes(taken.content().sections[0].data) == DATA
-    taken.partial.keep()
-    uploads.put_away(taken, 0.0, drop=False)
+    taken.partial.finalize()
+    uploads.release(taken, 0.0, drop=False)
     assert Spool(tmp_path).get(3, "7") == DATA
 
 
@@ -140,7 +140,7 @@ def test_an_upload_of_which_all_had_come_is_complete_when_it_is_offered(
     uploads.restore(3)
     assert uploads.begin(offer(), facts(), 0.0) == facts()
     assert granted == []
-    assert uploads.take_out("7").content().found == DIGEST
+    assert uploads.pop_complete("7").content().known_digest == DIGEST
 
 
 @pytest.mark.parametrize("other", ["digest", "chunk_size", "manifest"])
@@ -168,16 +168,16 @@ def test_a_digest_that_is_wrong_after_a_restart_asks_for_all_of_it_once_more(
     uploads.restore(3)
     uploads.begin(offer(), facts(), 0.0)
     for index in range(1, 6):
-        complete = uploads.take(chunk(index), 0.0)
+        complete = uploads.receive_chunk(chunk(index), 0.0)
     assert complete == facts()
-    taken = uploads.take_out("7")
-    assert taken.found
+    taken = uploads.pop_complete("7")
+    assert taken.resumed
     granted.clear()
-    uploads.take_anew(taken, 1.0)
+    uploads.restart(taken, 1.0)
     assert [grant.chunks for grant in granted] == [(0, 1, 2, 3, 4, 5)]
     assert list((tmp_path / "spool" / "3").iterdir()) == []
-    assert [uploads.take(chunk(index), 1.0) for index in range(6)][-1] == facts()
-    assert not uploads.take_out("7").found, "another wrong digest is the edge's own"
+    assert [uploads.receive_chunk(chunk(index), 1.0) for index in range(6)][-1] == facts()
+    assert not uploads.pop_complete("7").resumed, "another wrong digest is the edge's own"
 
 
 def test_the_end_of_the_round_drops_what_was_found(uploads: Uploads, tmp_path: Path) -> None:
@@ -198,15 +198,15 @@ def test_no_room_for_a_chunk_changes_nothing(
         patch.setattr(os, "posix_fallocate", full)
         for _ in range(2):
             with pytest.raises(DiskFull):
-                uploads.take(chunk(0), 0.0)
-    assert [uploads.take(chunk(index), 0.0) for index in range(6)][-1] == facts()
+                uploads.receive_chunk(chunk(0), 0.0)
+    assert [uploads.receive_chunk(chunk(index), 0.0) for index in range(6)][-1] == facts()
     assert len(granted) == 1
 
 
 def test_the_end_of_the_round_drops_what_is_under_way(uploads: Uploads, tmp_path: Path) -> None:
     uploads.begin(offer(), facts(), 0.0)
-    uploads.take(chunk(0), 0.0)
+    uploads.receive_chunk(chunk(0), 0.0)
     assert uploads.end_round() == (facts(),)
     assert list((tmp_path / "spool" / "3").iterdir()) == []
     with pytest.raises(InvalidChunk):
-        uploads.take(chunk(1), 0.0)
+        uploads.receive_chunk(chunk(1), 0.0)

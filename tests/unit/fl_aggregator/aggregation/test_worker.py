@@ -56,7 +56,7 @@ def offer_of(update: m.Update) -> m.Offer:
 def send(incarnation: Incarnation, update: m.Update, *indices: int) -> on.UpdateMetadata | None:
     complete = None
     for index in indices:
-        complete = incarnation.workshop.uploads.take(builders.chunk_of(update, CHUNK, index), 0.0)
+        complete = incarnation.workshop.uploads.receive_chunk(builders.chunk_of(update, CHUNK, index), 0.0)
     return complete
 
 
@@ -146,7 +146,7 @@ def test_an_upload_goes_on_where_it_was(incarnations: Incarnations, undisturbed:
     assert second.workshop.receive(offer_of(third), facts_of(third), 0.0) is None
     assert [grant.chunks for grant in second.granted] == [(1, 2, 5)]
     assert send(second, third, 1, 2, 5) == facts_of(third)
-    second.workshop.keep(facts_of(third), None)
+    second.workshop.store(facts_of(third), None)
     assert isinstance(second.next().event, on.UpdateStored)
     second.next()
     assert second.average(ALL) == undisturbed
@@ -166,12 +166,12 @@ def test_an_upload_whose_file_lies_about_it_is_sent_anew(
     second.workshop.begin_round(REFERENCE, "f32")
     second.workshop.restore(1, ())
     assert second.workshop.receive(offer_of(third), facts_of(third), 0.0) == facts_of(third)
-    second.workshop.keep(facts_of(third), None)
+    second.workshop.store(facts_of(third), None)
     done = second.next()
-    assert (done.event, done.anew) == (None, True)
+    assert (done.event, done.resend) == (None, True)
     assert [grant.chunks for grant in second.granted] == [(0, 1, 2, 3, 4, 5)]
     assert send(second, third, *range(6)) == facts_of(third)
-    second.workshop.keep(facts_of(third), None)
+    second.workshop.store(facts_of(third), None)
     assert isinstance(second.next().event, on.UpdateStored)
     second.next()
     second.accept(*UPDATES[:2])
@@ -191,7 +191,7 @@ def test_the_second_wrong_digest_is_the_edges(incarnations: Incarnations) -> Non
     second.workshop.receive(offer_of(third), facts_of(third), 0.0)
     for expected in (None, on.UpdateInvalid):
         assert send(second, wrong, *range(6)) is not None
-        second.workshop.keep(facts_of(third), None)
+        second.workshop.store(facts_of(third), None)
         event = second.next().event
         assert isinstance(event, expected) if expected else event is None
 
@@ -225,7 +225,7 @@ def test_an_update_that_finds_no_room_is_kept_as_soon_as_there_is(
     else:
         incarnation.workshop.receive(offer_of(UPDATES[2]), ALL[2], 0.0)
         send(incarnation, UPDATES[2], *range(6))
-        incarnation.workshop.keep(ALL[2], None)
+        incarnation.workshop.store(ALL[2], None)
         assert isinstance(incarnation.next().event, on.UpdateStored)
         incarnation.next()
     assert len(incarnation.full) == 3
@@ -240,12 +240,12 @@ def test_a_model_that_finds_no_room_is_not_lost(
     incarnation.accept(*UPDATES)
     full_at_first(monkeypatch, "replace", 3)
     assert incarnation.average(ALL) == undisturbed
-    assert [(full.directory.name, full.needed) for full in incarnation.full] == [
+    assert [(full.directory.name, full.needed_bytes) for full in incarnation.full] == [
         ("checkpoints", 4 * 1507)
     ] * 3
     assert incarnation.directory.checkpoints.read(1).digest == undisturbed
-    assert incarnation.workshop.averaging.previous is not None
-    assert incarnation.workshop.averaging.previous.digest == BASE.digest
+    assert incarnation.workshop.averager.previous is not None
+    assert incarnation.workshop.averager.previous.digest == BASE.digest
 
 
 def test_another_error_of_the_disk_ends_the_run(
@@ -257,7 +257,7 @@ def test_another_error_of_the_disk_ends_the_run(
     incarnation = incarnations()
     incarnation.workshop.begin_round(REFERENCE, "f32")
     monkeypatch.setattr(Path, "replace", broken)
-    incarnation.workshop.keep(ALL[0], UPDATES[0])
+    incarnation.workshop.store(ALL[0], UPDATES[0])
     done = incarnation.done.get(timeout=20)
     assert isinstance(done.error, OSError)
     assert done.error.errno == errno.EROFS

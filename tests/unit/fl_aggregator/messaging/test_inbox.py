@@ -36,22 +36,22 @@ def test_control_messages_are_bounded_in_bytes_and_in_number() -> None:
     inbox = Inbox(admit, max_waiting=20, max_control_bytes=1000)
     for number in range(5):
         inbox.put("control", message(300, str(number)))
-    assert inbox.take_dropped() == 2
+    assert inbox.pop_dropped() == 2
     assert topics(inbox) == ["0", "1", "2"]
     inbox.put("control", message(900))
-    assert inbox.take_dropped() == 0, "there is room again"
+    assert inbox.pop_dropped() == 0, "there is room again"
     assert len(topics(inbox)) == 1
     for _ in range(30):
         inbox.put("control", message(1))
-    assert inbox.take_dropped() == 10
-    assert inbox.take_dropped() == 0
+    assert inbox.pop_dropped() == 10
+    assert inbox.pop_dropped() == 0
 
 
 def test_updates_are_bounded_in_bytes_but_for_one() -> None:
     inbox = Inbox(admit, max_update_bytes=1000)
     for number in range(3):
         inbox.put("updates", message(5000, str(number)))
-    assert inbox.take_dropped() == 2
+    assert inbox.pop_dropped() == 2
     assert topics(inbox) == ["0"]
     inbox.put("updates", message(600, "3"))
     inbox.put("updates", message(300, "4"))
@@ -64,7 +64,7 @@ def test_what_is_no_message_is_never_dropped() -> None:
     inbox.put("control", items[0])
     inbox.put("updates", message(10))
     inbox.put("updates", items[1])
-    assert inbox.take_dropped() == 0
+    assert inbox.pop_dropped() == 0
     first, *rest = (inbox.get(0.0) for _ in range(3))
     assert first == ("control", items[0])
     assert rest[-1] == ("updates", items[1])

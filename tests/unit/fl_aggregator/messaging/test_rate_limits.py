@@ -81,7 +81,7 @@ def test_what_is_given_back_is_there_again_but_no_more() -> None:
     bucket.give_back(100)
     assert bucket.take(10, 0.0)
     assert not bucket.take(1, 0.0)
-    bucket.fill()
+    bucket.refill()
     assert bucket.take(10, 0.0)
 
 
@@ -103,8 +103,8 @@ def test_one_client_may_say_so_much_and_no_more(
     exceeded = limits.charge("a", kind, 100, 0.0)
     assert isinstance(exceeded, LimitExceeded)
     assert exceeded.reason == reason
-    assert f"at most {rate.each:g} per second" in str(exceeded)
-    assert passes(limits, "a", kind, 100, 10.0, 5000) == min(rate.burst, 10 * rate.each)
+    assert f"at most {rate.per_second:g} per second" in str(exceeded)
+    assert passes(limits, "a", kind, 100, 10.0, 5000) == min(rate.burst, 10 * rate.per_second)
     assert passes(limits, "b", kind, 100, 0.0, 10) == 10, "another one has an account of its own"
 
 
@@ -132,7 +132,7 @@ def test_whoever_is_selected_begins_anew(limits: RateLimits) -> None:
     """Rounds that follow one another fast bring unwanted updates, too: those over the target."""
     for _ in range(50):
         assert passes(limits, "a", "other", 2**20, 0.0, 100) == 100
-        limits.fill(["a", "never heard of"])
+        limits.refill(["a", "never heard of"])
     assert len(limits) == 1
 
 
@@ -146,7 +146,7 @@ def test_a_storm_of_reconnects_meets_no_limit(limits: RateLimits) -> None:
 
 
 def test_all_edges_of_a_large_fleet_may_come_at_once() -> None:
-    limits = RateLimits(10_000, Settings(clients=10_000).known_at_most, 0.0)
+    limits = RateLimits(10_000, Settings(clients=10_000).roster_limit, 0.0)
     assert passes(limits, None, "presence", 100, 0.0, 10_000) == 10_000
     assert passes(limits, None, "registration", 300, 0.0, 10_000) == 10_000
 
@@ -170,10 +170,10 @@ def test_accounts_are_bounded(limits: RateLimits) -> None:
 
 
 def test_a_client_is_told_once_in_a_while(limits: RateLimits) -> None:
-    assert limits.is_to_be_told("a", 0.0)
-    assert not limits.is_to_be_told("a", LIMIT_NOTICE_INTERVAL - 0.1)
-    assert limits.is_to_be_told("b", LIMIT_NOTICE_INTERVAL - 0.1)
-    assert limits.is_to_be_told("a", LIMIT_NOTICE_INTERVAL)
+    assert limits.should_notify("a", 0.0)
+    assert not limits.should_notify("a", LIMIT_NOTICE_INTERVAL - 0.1)
+    assert limits.should_notify("b", LIMIT_NOTICE_INTERVAL - 0.1)
+    assert limits.should_notify("a", LIMIT_NOTICE_INTERVAL)
 
 
 # --- what is shown of it ------------------------------------------------------------------------------------
@@ -186,8 +186,8 @@ def test_the_worst_few_are_named_and_not_who_was_only_late() -> None:
     refusals.count(None, "too-many-registrations", "x", 19_000)
     refusals.count("slow", "late", "x", 500)
     refusals.count("b", "malformed", "x", 1)
-    assert refusals.worst(3) == {UNKNOWN: 19_000, "a": 7, "b": 1}
-    assert list(refusals.worst(2)) == [UNKNOWN, "a"]
+    assert refusals.most_rejected(3) == {UNKNOWN: 19_000, "a": 7, "b": 1}
+    assert list(refusals.most_rejected(2)) == [UNKNOWN, "a"]
 
 
 def test_the_status_names_the_worst_in_the_room_that_it_has() -> None:
@@ -212,7 +212,7 @@ def clients(grants: tuple[ChunkGrant, ...]) -> set[str]:
 
 
 def send(intake: UploadScheduler, client: str, index: int) -> None:
-    intake.chunk(client, 1, f"d-{client}", index, 50_000)
+    intake.receive_chunk(client, 1, f"d-{client}", index, 50_000)
 
 
 def test_who_only_drips_loses_its_place_and_others_get_it() -> None:
@@ -222,7 +222,7 @@ def test_who_only_drips_loses_its_place_and_others_get_it() -> None:
         assert clients(intake.offer(large("slow"), 0.0)) == {"slow"}
         assert intake.offer(large("good"), 0.0) == ()
         now, index = 0.0, 0
-        while "good" not in clients(intake.more(now)):
+        while "good" not in clients(intake.next_grants(now)):
             now += 0.5
             assert now <= 20.0
             if now % 4.5 == 0.0:
@@ -243,7 +243,7 @@ def test_who_sends_what_was_granted_just_in_time_loses_its_place_too() -> None:
         assert now <= TIME_SLICE + 5
         for index in granted:
             send(intake, "slow", index)
-        grants = intake.more(now)
+        grants = intake.next_grants(now)
         reached = clients(grants)
         granted = [index for grant in grants if grant.offer.client == "slow" for index in grant.chunks]
     assert now >= TIME_SLICE, "an honest slow one has its turn"
@@ -254,12 +254,12 @@ def test_a_slow_one_goes_on_where_it_was_when_the_others_are_through() -> None:
     intake.offer(large("slow"), 0.0)
     send(intake, "slow", 0)
     intake.offer(large("good"), 0.0)
-    intake.more(6.0)
-    assert "good" in clients(intake.more(17.0))
+    intake.next_grants(6.0)
+    assert "good" in clients(intake.next_grants(17.0))
     send(intake, "slow", 1)
     assert intake.progress("slow") == (2, 4000), "what was on its way still counts"
-    intake.forget("good")
-    [grant] = intake.more(18.0)
+    intake.remove("good")
+    [grant] = intake.next_grants(18.0)
     assert grant.offer.client == "slow"
     assert grant.chunks[:2] == (2, 3)
 
@@ -276,8 +276,8 @@ def test_beside_one_that_sends_nothing_another_comes_in(chunk_size: int) -> None
         assert now < 60
         for grant in flying:
             for index in grant.chunks if grant.offer.client == "good" else ():
-                intake.chunk("good", 1, "d-good", index, chunk_size)
-        flying = list(intake.more(now))
+                intake.receive_chunk("good", 1, "d-good", index, chunk_size)
+        flying = list(intake.next_grants(now))
     assert intake.progress("silent") == (0, 8)
 
 
@@ -285,7 +285,7 @@ def test_alone_a_slow_one_may_take_its_time() -> None:
     intake = UploadScheduler()
     intake.offer(large("slow"), 0.0)
     for second in range(0, 3000, 5):
-        intake.more(float(second))
+        intake.next_grants(float(second))
         send(intake, "slow", second // 5)
     assert intake.progress("slow") == (600, 4000)
     assert intake.get("slow") is not None
@@ -298,7 +298,7 @@ def test_a_lost_chunk_now_and_then_costs_nobody_his_place() -> None:
     for step in range(1, 4):
         for index in sorted(granted)[1:]:
             send(intake, "lossy", index)
-        grants = intake.more(step * 6.0)
+        grants = intake.next_grants(step * 6.0)
         assert clients(grants) == {"lossy"}, MAX_TIMEOUTS
         granted = {index for grant in grants for index in grant.chunks}
 
@@ -307,7 +307,7 @@ def test_offers_that_wait_take_no_room() -> None:
     intake = UploadScheduler()
     for number in range(1000):
         intake.offer(large(str(number), chunks=200_000, chunk_size=1024), 0.0)
-    rooms = [len(upload.here) for upload in intake._waiting.values()]
+    rooms = [len(upload.received) for upload in intake._waiting.values()]
     assert len(rooms) >= 998
     assert sum(rooms) == 0
 
@@ -324,7 +324,7 @@ def test_one_asker_leaves_room_for_others(caplog: pytest.LogCaptureFixture) -> N
     why = asked.refusal("greedy", 100, 0.0)
     assert why is not None
     assert "200 per second with one response topic" in why
-    told = [asked.is_to_be_told(why, second / 100) for second in range(1000)]
+    told = [asked.should_notify(why, second / 100) for second in range(1000)]
     assert sum(told) == 10
     assert len(caplog.records) == 4
 

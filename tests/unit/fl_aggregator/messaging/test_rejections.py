@@ -20,16 +20,16 @@ def test_each_refusal_is_in_one_round_and_in_the_total() -> None:
     refusals.close_round(2)
     refusals.close_round(1)  # its result is published again
     refusals.count("b", "no-room", "x", 7)
-    assert refusals.take_round(1) == {UNKNOWN: {"malformed": 1}, "a": {"not-finite": 1}}
-    assert refusals.take_round(1) == {}
-    assert refusals.take_round(2) == {"a": {"late": 1, "not-finite": 1}}
+    assert refusals.pop_round(1) == {UNKNOWN: {"malformed": 1}, "a": {"not-finite": 1}}
+    assert refusals.pop_round(1) == {}
+    assert refusals.pop_round(2) == {"a": {"late": 1, "not-finite": 1}}
     assert refusals.total == {
         UNKNOWN: {"malformed": 1},
         "a": {"late": 1, "not-finite": 2},
         "b": {"no-room": 7},
     }
     refusals.close_round(3)
-    assert refusals.take_round(3) == {"b": {"no-room": 7}}
+    assert refusals.pop_round(3) == {"b": {"no-room": 7}}
 
 
 def test_names_are_bounded() -> None:

@@ -121,7 +121,7 @@ def test_what_an_edge_says_of_its_failure_is_cut() -> None:
     playbook = training(clients=2, per_round=2, quorum=1)
     a, b = playbook.cohort
     playbook.play(f"fail {a} detail={'x' * 5000}", f"send {b}")
-    committed = playbook.state.unsettled[-1]
+    committed = playbook.state.pending_summaries[-1]
     assert len(committed.missing[a]) == 240
     assert committed.missing[a].endswith("x…")
 
@@ -137,7 +137,7 @@ def test_an_edge_that_returns_after_its_substitute_was_called_still_counts() -> 
     (a, b), (c,) = playbook.cohort, playbook.substitutes
     playbook.play(f"lose {a}", f"rejoin {a}", f"send {a}", f"send {b}")
     assert playbook.state.version == 1
-    assert set(playbook.state.closed[-1].accepted) == {a, b}
+    assert set(playbook.state.closed_rounds[-1].accepted) == {a, b}
     assert f"{c}=surplus" in playbook.result(1)
 
 

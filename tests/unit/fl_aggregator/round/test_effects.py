@@ -25,7 +25,7 @@ class Recorder:
         interpreter: Any = harness.aggregator._interpreter
         self._perform, interpreter.perform = interpreter.perform, self.perform
         self._post, interpreter._post = interpreter._post, self.post
-        self._run, interpreter.workshop._run = interpreter.workshop._run, self.run
+        self._submit, interpreter.worker._submit = interpreter.worker._submit, self.run
 
     def perform(self, effect: do.Effect, state: Run) -> None:
         self._now = type(effect)
@@ -49,7 +49,7 @@ class Recorder:
                 self.answers[effect].add(type(done.event))
             return done
 
-        self._run(recorded, *arguments)
+        self._submit(recorded, *arguments)
 
 
 def test_every_effect_has_a_row() -> None:
@@ -75,6 +75,6 @@ def test_the_interpreter_does_what_the_table_says(tmp_path: Path) -> None:
     assert recorder.performed == set(EFFECT_SPECS) - {do.EndRun}
     assert recorder.queued == {kind for kind, row in EFFECT_SPECS.items() if row.thread != "loop"}
     for kind, found in recorder.answers.items():
-        assert found <= set(EFFECT_SPECS[kind].answered_by), kind
+        assert found <= set(EFFECT_SPECS[kind].resulting_events), kind
     for kind in (do.StoreUpdate, do.Average):
-        assert recorder.answers[kind] == set(EFFECT_SPECS[kind].answered_by), kind
+        assert recorder.answers[kind] == set(EFFECT_SPECS[kind].resulting_events), kind

@@ -113,7 +113,7 @@ def test_an_evaluator_that_is_lost_is_not_waited_for() -> None:
     playbook = training(clients=1, per_round=1, rounds=1, evaluator=True, grace=5)
     round_done(playbook)
     assert playbook >> "lose e" >> "wait 4.9" >> "wait 0.1" << "history 1 committed v1" << "end"
-    assert playbook.state.best is None
+    assert playbook.state.best_accuracy is None
 
 
 def test_an_evaluator_that_comes_back_in_time_is_heard() -> None:
@@ -223,7 +223,7 @@ def test_a_report_on_another_split_does_not_count() -> None:
     playbook = training(clients=1, per_round=1, rounds=1, holdout=0.2)
     round_done(playbook)
     assert playbook >> "evaluate 0 1 0.9 split=test" << "history 1 committed v1 by=0 examples=10" << "end"
-    assert playbook.state.best is None
+    assert playbook.state.best_accuracy is None
 
 
 def test_lines_are_written_in_the_order_of_the_rounds() -> None:
@@ -247,7 +247,7 @@ def test_the_best_version_is_kept() -> None:
         effects = playbook.told[-1][1]
         best.append([describe(effect) for effect in effects if describe(effect).startswith("best")])
     assert best == [["best v1"], [], [], ["best v4"]]
-    assert playbook.state.best == 0.6
+    assert playbook.state.best_accuracy == 0.6
 
 
 def test_the_target_accuracy_ends_the_run() -> None:

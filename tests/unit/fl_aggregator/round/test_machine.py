@@ -124,7 +124,7 @@ def test_what_the_edges_measured_is_averaged_by_examples() -> None:
         f"send {a} examples=10 before.accuracy=0.5 after.accuracy=0.5 train.loss=2",
         f"send {b} examples=30 after.accuracy=0.9",
     )
-    assert dict(playbook.state.unsettled[-1].metrics) == {
+    assert dict(playbook.state.pending_summaries[-1].metrics) == {
         "before_accuracy": 0.5,
         "after_accuracy": pytest.approx(0.8),
         "train_loss": 2,
@@ -135,7 +135,7 @@ def test_measurements_that_no_message_can_carry_are_left_out() -> None:
     playbook = training(clients=1, per_round=1)
     many = " ".join(f"after.m{n}=1" for n in range(60))
     playbook.play(f"send 0 before.loss=1e308 before.{'x' * 64}=1 {many}")
-    metrics = playbook.state.unsettled[-1].metrics
+    metrics = playbook.state.pending_summaries[-1].metrics
     assert len(metrics) == 48
     assert "before_loss" not in metrics
     assert all(len(name) <= 64 for name in metrics)
@@ -221,7 +221,7 @@ def test_a_stopped_run_goes_on_in_the_same_round_with_what_it_held() -> None:
     before = playbook.collecting
     playbook.play("interrupt by the operator", "send 1", "resume")
     assert playbook.state.phase == before
-    assert playbook.state.epoch == 2
+    assert playbook.state.incarnation == 2
     playbook.play(
         "rejoin 0 roles=train", "rejoin 1 roles=train", "rejoin e roles=evaluate", "evaluate e 1 0.5"
     )
@@ -254,9 +254,9 @@ def test_a_round_whose_accepted_updates_are_gone_is_abandoned() -> None:
     playbook = training(clients=2, per_round=2, holdout=0)
     number = playbook.round
     playbook.play("send 0", "resume", "forget 0")
-    assert playbook.state.closed[-1].round == number
+    assert playbook.state.closed_rounds[-1].round == number
     assert playbook.state.phase.round == number + 1  # type: ignore[union-attr]
-    assert "lost when the aggregator stopped" in str(playbook.state.unsettled or playbook.told[-1])
+    assert "lost when the aggregator stopped" in str(playbook.state.pending_summaries or playbook.told[-1])
     assert playbook.state.version == 0
 
 

@@ -64,7 +64,7 @@ def test_surplus_trainers_are_refused() -> None:
     """4.6: `no-part-left`, with the reason."""
     playbook = Playbook(clients=2, per_round=2)
     playbook.play("start", "join a", "join 0")
-    assert playbook.state.roster["a"].part == 1
+    assert playbook.state.roster["a"].partition == 1
     assert playbook >> "join b" << "refuse b no-part-left 'all 2 partitions are taken (--clients 2)'"
     assert "b" not in playbook.state.roster
 
@@ -152,7 +152,12 @@ def test_an_id_is_free_once_its_device_is_gone() -> None:
     playbook.play("start", "join 0", "load 0", "lose 0", "sleep 3")
     assert playbook >> "join 0 device=other session=s" << "admit 0 part=0 to=s"
     client = playbook.state.roster["0"]
-    assert (client.device, client.examples, client.manifest, client.since) == ("other", None, None, 3.0)
+    assert (client.device, client.examples, client.manifest, client.registered_at) == (
+        "other",
+        None,
+        None,
+        3.0,
+    )
     assert playbook >> "rejoin 0" << "refuse 0 id-in-use * to=0.2"
 
 

@@ -22,18 +22,18 @@ def test_who_is_dispensable_when_there_are_too_many() -> None:
         {
             "ready": client(part=0),
             "lost": client(part=1, lost_at=1.0),
-            "loading": client(part=2, since=1.0, **never),
+            "loading": client(part=2, registered_at=1.0, **never),
             "evaluator": client(roles=("evaluate",), **never),
-            "waiting": client(since=3.0, **never),
-            "predictor": client(roles=("predict",), since=2.0, **never),
-            "gone": client(part=3, since=9.0, lost_at=10.0, **never),
+            "waiting": client(registered_at=3.0, **never),
+            "predictor": client(roles=("predict",), registered_at=2.0, **never),
+            "gone": client(part=3, registered_at=9.0, lost_at=10.0, **never),
         }
     )
-    assert roster.has_dispensable()
-    assert roster.dispensable(1) == ("gone",)
-    assert roster.dispensable(10) == ("gone", "predictor", "waiting")
-    rest = roster.without(roster.dispensable(10))
-    assert not rest.has_dispensable()
+    assert roster.has_evictable()
+    assert roster.evictable(1) == ("gone",)
+    assert roster.evictable(10) == ("gone", "predictor", "waiting")
+    rest = roster.without(roster.evictable(10))
+    assert not rest.has_evictable()
     assert set(rest) == {"ready", "lost", "loading", "evaluator"}
 
 
@@ -43,8 +43,8 @@ def client(part: int | None = None, **fields: object) -> Client:
         "device": "d",
         "roles": ("train",),
         "encodings": ("f32",),
-        "since": 0.0,
-        "part": part,
+        "registered_at": 0.0,
+        "partition": part,
         "manifest": "M",
         "examples": 10,
     }
@@ -70,64 +70,64 @@ def test_eligible_is_who_trains_is_present_has_data_and_agrees_on_the_manifest()
 
 def test_a_will_counts_for_the_session_that_left_it_and_only_once() -> None:
     roster = Roster({"a": client(session="2")})
-    assert roster.lost("a", "1", 5.0).clients == roster.clients
-    assert roster.lost("nobody", "1", 5.0).clients == roster.clients
-    lost = roster.lost("a", "2", 5.0)
+    assert roster.mark_lost("a", "1", 5.0).clients == roster.clients
+    assert roster.mark_lost("nobody", "1", 5.0).clients == roster.clients
+    lost = roster.mark_lost("a", "2", 5.0)
     assert lost["a"].lost_at == 5.0
-    assert lost.lost("a", "2", 9.0) is lost
+    assert lost.mark_lost("a", "2", 9.0) is lost
     assert roster["a"].present, "never changed in place"
 
 
 def test_a_will_that_overtakes_the_registration_is_remembered_for_a_while() -> None:
-    roster = Roster({"a": client(session="1")}).lost("a", "2", 5.0).lost("new", "1", 6.0)
-    assert roster.overtaken("a", "2", 5.0 + SESSION_OVERLAP - 0.1)
-    assert not roster.overtaken("a", "2", 5.0 + SESSION_OVERLAP)
-    assert not roster.overtaken("a", "3", 5.1), "the edge has come back"
-    assert roster.overtaken("new", "1", 6.1)
-    assert not roster.overtaken("nobody", "1", 6.1)
-    assert roster.lost("a", "2", 8.0) is roster, "said twice"
-    later = roster.lost("b", "1", 5.0 + SESSION_OVERLAP)
-    assert set(later.departures) == {"b", "new"}
+    roster = Roster({"a": client(session="1")}).mark_lost("a", "2", 5.0).mark_lost("new", "1", 6.0)
+    assert roster.has_session_ended("a", "2", 5.0 + SESSION_OVERLAP - 0.1)
+    assert not roster.has_session_ended("a", "2", 5.0 + SESSION_OVERLAP)
+    assert not roster.has_session_ended("a", "3", 5.1), "the edge has come back"
+    assert roster.has_session_ended("new", "1", 6.1)
+    assert not roster.has_session_ended("nobody", "1", 6.1)
+    assert roster.mark_lost("a", "2", 8.0) is roster, "said twice"
+    later = roster.mark_lost("b", "1", 5.0 + SESSION_OVERLAP)
+    assert set(later.ended_sessions) == {"b", "new"}
 
 
 def test_a_flood_of_wills_does_not_fill_the_memory() -> None:
     roster = Roster()
     for number in range(MAX_ENDED_SESSIONS + 10):
-        roster = roster.lost(str(number), "s", 1.0)
-    assert len(roster.departures) == MAX_ENDED_SESSIONS
-    assert len(roster.lost("x", "s", 1.0 + SESSION_OVERLAP).departures) == 1
+        roster = roster.mark_lost(str(number), "s", 1.0)
+    assert len(roster.ended_sessions) == MAX_ENDED_SESSIONS
+    assert len(roster.mark_lost("x", "s", 1.0 + SESSION_OVERLAP).ended_sessions) == 1
 
 
 @pytest.mark.parametrize(("grace", "now", "absent"), [(0, 5.0, True), (5, 9.9, False), (5, 10.0, True)])
 def test_absent_is_who_was_away_for_longer_than_the_grace(grace: float, now: float, absent: bool) -> None:
     roster = Roster({"a": client(lost_at=5.0), "here": client()})
-    assert roster.absent("a", now, grace) is absent
-    assert not roster.absent("here", now, grace)
-    assert roster.absent("nobody", now, grace)
+    assert roster.is_absent("a", now, grace) is absent
+    assert not roster.is_absent("here", now, grace)
+    assert roster.is_absent("nobody", now, grace)
 
 
 def test_after_our_own_reconnect_who_was_present_is_absent_only_after_a_while() -> None:
-    roster = Roster({"a": client(), "gone": client(lost_at=1.0)}).all_unconfirmed(100.0)
+    roster = Roster({"a": client(), "gone": client(lost_at=1.0)}).mark_all_unconfirmed(100.0)
     assert not roster["a"].present
     assert roster["gone"] == client(lost_at=1.0)
-    assert not roster.absent("a", 100.0 + REREGISTRATION_GRACE - 0.1, grace=0)
-    assert roster.absent("a", 100.0 + REREGISTRATION_GRACE, grace=0)
-    assert not roster.absent("a", 100.0 + REREGISTRATION_GRACE, grace=60)
-    assert roster.in_use("a", 105.0)
-    assert not roster.in_use("gone", 105.0)
-    assert not roster.in_use("nobody", 105.0)
-    assert roster.reconfirming(105.0)
-    assert not roster.reconfirming(100.0 + REREGISTRATION_GRACE)
-    again = roster.all_unconfirmed(108.0)
-    assert not again.absent("a", 117.0, grace=0), "a second reconnect: the time begins again"
+    assert not roster.is_absent("a", 100.0 + REREGISTRATION_GRACE - 0.1, grace=0)
+    assert roster.is_absent("a", 100.0 + REREGISTRATION_GRACE, grace=0)
+    assert not roster.is_absent("a", 100.0 + REREGISTRATION_GRACE, grace=60)
+    assert roster.is_in_use("a", 105.0)
+    assert not roster.is_in_use("gone", 105.0)
+    assert not roster.is_in_use("nobody", 105.0)
+    assert roster.has_unconfirmed_trainers(105.0)
+    assert not roster.has_unconfirmed_trainers(100.0 + REREGISTRATION_GRACE)
+    again = roster.mark_all_unconfirmed(108.0)
+    assert not again.is_absent("a", 117.0, grace=0), "a second reconnect: the time begins again"
 
 
 def test_a_will_confirms_the_loss_from_when_it_was_suspected() -> None:
-    roster = Roster({"a": client()}).all_unconfirmed(100.0).lost("a", "s", 103.0)
+    roster = Roster({"a": client()}).mark_all_unconfirmed(100.0).mark_lost("a", "s", 103.0)
     assert roster["a"].lost_at == 100.0
-    assert roster.absent("a", 103.0, grace=3)
-    assert not roster.in_use("a", 103.0)
-    assert not roster.reconfirming(103.0)
+    assert roster.is_absent("a", 103.0, grace=3)
+    assert not roster.is_in_use("a", 103.0)
+    assert not roster.has_unconfirmed_trainers(103.0)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_part_is_given_by_number_then_in_the_order_of_the_ids() -> None:
     roster = Roster({"x": client(), "b": client(), "1": client(part=1), "away": client(lost_at=1.0)})
     given, names = assign_partitions(roster, 4)
     assert names == ("b", "x")
-    assert {name: given[name].part for name in given} == {"x": 2, "b": 0, "1": 1, "away": None}
+    assert {name: given[name].partition for name in given} == {"x": 2, "b": 0, "1": 1, "away": None}
     assert assign_partitions(given, 4) == (given, ())
 
 
@@ -150,7 +150,7 @@ def test_more_edges_than_parts() -> None:
     roster = Roster({"a": client(), "b": client(), "c": client()})
     given, names = assign_partitions(roster, 2)
     assert names == ("a", "b")
-    assert given["c"].part is None
+    assert given["c"].partition is None
     assert partition_for(given, "d", 2, begun=True) == "none-left"
     assert partition_for(given, "1", 2, begun=True) == "none-left", "its own is another's already"
     assert partition_for(given, "a", 2, begun=True) == 0
@@ -165,10 +165,10 @@ def test_before_the_start_a_name_waits_and_afterwards_it_gets_the_first_free_par
 
 def test_who_was_lost_just_before_the_broker_went_is_not_taken_to_be_gone() -> None:
     """A broker that is stopped in order sends all wills, and then cuts everybody off."""
-    roster = Roster({"a": client(lost_at=99.0), "gone": client(lost_at=97.5)}).none_lost_just_before(100.0)
+    roster = Roster({"a": client(lost_at=99.0), "gone": client(lost_at=97.5)}).undo_recent_losses(100.0)
     assert roster["a"].present
-    assert not roster.absent("a", 500.0, 5.0), "while nobody can be heard"
+    assert not roster.is_absent("a", 500.0, 5.0), "while nobody can be heard"
     assert roster["gone"].lost_at == 97.5
-    roster = roster.all_unconfirmed(130.0)
-    assert not roster.absent("a", 139.0, 5.0)
-    assert roster.absent("a", 140.0, 5.0), "who does not come back was gone"
+    roster = roster.mark_all_unconfirmed(130.0)
+    assert not roster.is_absent("a", 139.0, 5.0)
+    assert roster.is_absent("a", 140.0, 5.0), "who does not come back was gone"

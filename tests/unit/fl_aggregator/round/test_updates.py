@@ -53,7 +53,7 @@ def test_another_update_of_the_same_client_is_a_duplicate_and_changes_nothing() 
     playbook.play(f"send {a}")
     assert playbook >> f"send {a} digest=other" << f"reject {a} other duplicate *{a}@1*"
     playbook.play(f"send {b}")
-    assert set(playbook.state.closed[-1].accepted) == {a, b}
+    assert set(playbook.state.closed_rounds[-1].accepted) == {a, b}
 
 
 @pytest.mark.parametrize(
@@ -141,15 +141,15 @@ def test_a_good_update_after_a_bad_one_counts_all_the_same() -> None:
     playbook = training(clients=2, per_round=2)
     a, b = playbook.cohort
     playbook.play(f"send {a} examples=0", f"send {a}", f"send {b}")
-    assert set(playbook.state.closed[-1].accepted) == {a, b}
-    assert playbook.state.unsettled[-1].missing == {}
+    assert set(playbook.state.closed_rounds[-1].accepted) == {a, b}
+    assert playbook.state.pending_summaries[-1].missing == {}
 
 
 def test_nonsense_of_an_edge_whose_update_is_held_costs_it_nothing() -> None:
     playbook = training(clients=2, per_round=2)
     a, b = playbook.cohort
     playbook.play(f"send {a}", f"unusable {a} malformed", f"send {b}")
-    assert set(playbook.state.closed[-1].accepted) == {a, b}
+    assert set(playbook.state.closed_rounds[-1].accepted) == {a, b}
 
 
 def test_nonsense_of_a_stranger_is_answered_and_changes_nothing() -> None:

@@ -32,7 +32,7 @@ def directory_of(playbook: Playbook, path: Path, *, lines: bool = True) -> RunDi
                 case do.Record(event=event):
                     directory.journal.append(event)
                 case do.WriteHistory(summary=summary) if lines:
-                    directory.append_history(RoundRecord.of(summary, 7, 8).line())
+                    directory.append_history(RoundRecord.of(summary, 7, 8).history_fields())
                 case _:
                     pass
     return directory
@@ -51,7 +51,7 @@ def rounds_in(path: Path) -> list[int]:
 
 
 def resumed(state: Run) -> Run:
-    return step(state, on.Resumed(now=0.0, epoch=2))[0]
+    return step(state, on.Resumed(now=0.0, incarnation=2))[0]
 
 
 def test_another_version_of_the_round_machine_does_not_replay_a_journal(tmp_path: Path) -> None:
@@ -76,10 +76,12 @@ def test_an_open_round_is_announced_again_with_the_two_newest_models(tmp_path: P
     assert found.open_round == playbook.collecting
     assert [effect.model.version for effect in found.models] == [1, 2]
     assert [effect.summary.round for effect in found.results] == [0, 1, 2]
-    again = found.again(resumed(found.state))
+    again = found.effects_to_repeat(resumed(found.state))
     assert isinstance(again[-1], do.AnnounceRound)
     assert again[-1].cohort == playbook.cohort
-    assert {type(effect) for effect in again} <= {kind for kind, row in EFFECT_SPECS.items() if row.at_resume}
+    assert {type(effect) for effect in again} <= {
+        kind for kind, row in EFFECT_SPECS.items() if row.repeated_on_resume
+    }
 
 
 def test_a_round_that_had_closed_is_averaged_again(tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_a_round_that_had_closed_is_averaged_again(tmp_path: Path) -> None:
                   if isinstance(effect, do.Average) and effect.round == playbook.state.phase.round]  # fmt: skip
     found = recalled(playbook, tmp_path)
     assert found.average == average
-    assert average in found.again(resumed(found.state))
+    assert average in found.effects_to_repeat(resumed(found.state))
     assert found.open_round == playbook.state.phase.collected
 
 

@@ -36,10 +36,10 @@ def test_the_file_is_what_the_safetensors_library_writes_and_reads(
     checkpoints.write(1, made)
     arrays = {name: np.array(a) for name, a in unflatten(made.weights, made.manifest).items()}
     metadata = {"buffers": '["bn.running_mean"]'} if buffers else None
-    assert checkpoints.model.read_bytes() == save(arrays, metadata=metadata)
-    read = load_file(checkpoints.model)
+    assert checkpoints.model_path.read_bytes() == save(arrays, metadata=metadata)
+    read = load_file(checkpoints.model_path)
     assert {name: read[name].tolist() for name in read} == {name: arrays[name].tolist() for name in arrays}
-    again = read_safetensors(checkpoints.model)
+    again = read_safetensors(checkpoints.model_path)
     assert again.digest == made.digest
     assert again.manifest == made.manifest
 
@@ -47,11 +47,11 @@ def test_the_file_is_what_the_safetensors_library_writes_and_reads(
 def test_equal_models_are_equal_files(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.write(1, model())
-    first = sha256(checkpoints.model)
+    first = sha256(checkpoints.model_path)
     checkpoints.write(2, model(1))
-    assert sha256(checkpoints.model) != first
+    assert sha256(checkpoints.model_path) != first
     checkpoints.write(3, model())
-    assert sha256(checkpoints.model) == first
+    assert sha256(checkpoints.model_path) == first
 
 
 def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
@@ -59,19 +59,19 @@ def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
     for number in range(1, 8):
         checkpoints.write(number, model(number))
         if number == 2:
-            assert checkpoints.keep_best(2)
+            assert checkpoints.store_best(2)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == [f"version-{number:06d}.safetensors" for number in range(8 - MAX_CHECKPOINTS, 8)]
-    assert read_safetensors(checkpoints.best).digest == model(2).digest
-    assert read_safetensors(checkpoints.model).digest == model(7).digest
-    assert not checkpoints.keep_best(1)
+    assert read_safetensors(checkpoints.best_path).digest == model(2).digest
+    assert read_safetensors(checkpoints.model_path).digest == model(7).digest
+    assert not checkpoints.store_best(1)
 
 
 def test_a_model_may_lie_in_its_file(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     made = model()
     checkpoints.write(1, made)
-    mapped = checkpoints.mapped(1, made)
+    mapped = checkpoints.memory_mapped(1, made)
     assert mapped.weights.tolist() == made.weights.tolist()
     assert bytes(mapped.data) == bytes(made.data)
 
@@ -88,7 +88,7 @@ def test_a_version_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_version_that_is_gone_or_damaged_ends_the_run(tmp_path: Path, content: bytes | None) -> None:
     checkpoints = Checkpoints(tmp_path)
     if content is not None:
-        checkpoints.version(7).write_bytes(content)
+        checkpoints.version_path(7).write_bytes(content)
     with pytest.raises(
         RunFailed, match=r"version-000007\.safetensors: .* the run cannot continue without it"
     ):
@@ -108,7 +108,7 @@ def test_synced_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "fsync", fsync)
     checkpoints = Checkpoints(tmp_path, sync=sync)
     checkpoints.write(1, model())
-    version = checkpoints.version(1)
+    version = checkpoints.version_path(1)
     expected = [f"{version}.part", str(version.parent), str(tmp_path)]
     assert synced == (expected if sync else [])
 
@@ -125,10 +125,10 @@ def test_a_full_disk_leaves_the_version_before(tmp_path: Path, monkeypatch: pyte
             patch.setattr(Path, place, full)
             with pytest.raises(DiskFull, match="checkpoints: needs 112 bytes"):
                 checkpoints.write(2, model(2))
-        assert read_safetensors(checkpoints.model).digest == model(1).digest
+        assert read_safetensors(checkpoints.model_path).digest == model(1).digest
         assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["version-000001.safetensors"]
     checkpoints.write(2, model(2))
-    assert read_safetensors(checkpoints.model).digest == model(2).digest
+    assert read_safetensors(checkpoints.model_path).digest == model(2).digest
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\xff" * 100, (2**40).to_bytes(8, "little") + b"{}"])

@@ -45,7 +45,7 @@ def put(partial: PartialUpdate, *indices: int, data: bytes = DATA, chunk_size: i
     for index in indices:
         chunk = data[index * chunk_size : (index + 1) * chunk_size]
         partial.data[index * chunk_size : index * chunk_size + len(chunk)] = chunk
-        partial.mark(index, zlib.crc32(chunk))
+        partial.mark_received(index, zlib.crc32(chunk))
 
 
 def names(directory: Path, round_number: int = 3) -> list[str]:
@@ -60,11 +60,11 @@ def test_an_update_in_chunks_is_there_when_it_is_kept(tmp_path: Path, durability
     assert names(tmp_path) == [f"7.{DIGEST}.part"]
     with pytest.raises(FileNotFoundError):
         spool.read(3, "7")
-    partial.keep()
+    partial.finalize()
     partial.close()
     assert names(tmp_path) == ["7.update"]
     read = spool.read(3, "7")
-    assert (read.digest, read.found) == (DIGEST, None)
+    assert (read.digest, read.known_digest) == (DIGEST, None)
     assert [(s.name, s.encoding, s.manifest, s.arrays, bytes(s.data)) for s in read.sections] == [
         ("weights", "f32", MANIFEST, None, DATA)
     ]
@@ -87,13 +87,13 @@ def test_in_memory_nothing_is_written(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "memory")
     partial = spool.begin(3, "7", description())
     put(partial, 0)
-    partial.keep()
+    partial.finalize()
     assert bytes(partial.data) == b"hell" + bytes(6)
     partial.drop()
     partial.close()
     spool.put(3, "8", content(b"hello"))
     assert list((tmp_path / "spool").iterdir()) == []
-    assert list(spool.found(3)) == []
+    assert list(spool.partial_uploads(3)) == []
 
 
 def test_what_is_dropped_or_forgotten_is_gone(tmp_path: Path) -> None:
@@ -101,16 +101,16 @@ def test_what_is_dropped_or_forgotten_is_gone(tmp_path: Path) -> None:
     for kept in (False, True):
         partial = spool.begin(3, "7", description())
         if kept:
-            partial.keep()
+            partial.finalize()
         partial.drop()
         partial.close()
         assert names(tmp_path) == []
     spool.put(3, "8", content(b"hello"))
     spool.put(3, "9", content(b"hello"))
-    spool.forget_one(3, "8")
+    spool.delete(3, "8")
     assert names(tmp_path) == ["9.update"]
-    spool.forget(3)
-    spool.forget(4)
+    spool.delete_round(3)
+    spool.delete_round(4)
     assert list((tmp_path / "spool").iterdir()) == []
 
 
@@ -118,7 +118,7 @@ def test_an_update_without_a_byte(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     partial = spool.begin(0, "7", description(b""))
     put(partial, 0, data=b"")
-    partial.keep()
+    partial.finalize()
     partial.close()
     assert spool.get(0, "7") == b""
 
@@ -132,7 +132,7 @@ def test_another_update_of_a_client_leaves_the_one_that_is_looked_at_alone(tmp_p
     second = spool.begin(3, "7", other)
     put(second, 0, data=b"abcd")
     assert bytes(first.data) == b"1" * 100_000
-    first.keep()
+    first.finalize()
     first.close()
     assert names(tmp_path) == [f"7.{'cd' * 32}.part", "7.update"]
     assert spool.get(3, "7") == b"1" * 100_000
@@ -146,11 +146,11 @@ def test_the_chunks_that_had_come_are_found(tmp_path: Path) -> None:
     partial = Spool(tmp_path).begin(3, "7", description())
     put(partial, 0, 2)
     partial.close()  # and the aggregator dies
-    ((client, found),) = Spool(tmp_path).found(3)
-    assert (client, found.description, list(found.here)) == ("7", description(), [1, 0, 1])
+    ((client, found),) = Spool(tmp_path).partial_uploads(3)
+    assert (client, found.description, list(found.received)) == ("7", description(), [1, 0, 1])
     assert bytes(found.partial.data[:4]) == b"hell"
     put(found.partial, 1)
-    found.partial.keep()
+    found.partial.finalize()
     found.partial.close()
     assert Spool(tmp_path).get(3, "7") == DATA
 
@@ -164,8 +164,8 @@ def test_a_chunk_that_is_not_as_it_came_is_not_here(tmp_path: Path, size: int) -
     put(partial, *range(shape.chunks), data=data, chunk_size=shape.chunk_size)
     partial.data[shape.chunk_size] ^= 1
     partial.close()
-    ((_, found),) = Spool(tmp_path).found(3)
-    assert list(found.here) == [1, 0] + [1] * (shape.chunks - 2)
+    ((_, found),) = Spool(tmp_path).partial_uploads(3)
+    assert list(found.received) == [1, 0] + [1] * (shape.chunks - 2)
 
 
 def damage(path: Path, how: str) -> None:
@@ -192,7 +192,7 @@ def test_a_damaged_upload_is_deleted(tmp_path: Path, how: str) -> None:
     spool = Spool(tmp_path)
     spool.begin(3, "7", description()).close()
     damage(tmp_path / "spool" / "3" / f"7.{DIGEST}.part", how)
-    assert list(spool.found(3)) == []
+    assert list(spool.partial_uploads(3)) == []
     assert names(tmp_path) == []
 
 
@@ -200,7 +200,7 @@ def test_a_damaged_upload_is_deleted(tmp_path: Path, how: str) -> None:
 def test_a_damaged_update_is_told(tmp_path: Path, how: str) -> None:
     spool = Spool(tmp_path)
     partial = spool.begin(3, "7", description())
-    partial.keep()
+    partial.finalize()
     partial.close()
     damage(tmp_path / "spool" / "3" / "7.update", how)
     with pytest.raises(SpoolFileDamaged):
@@ -212,7 +212,7 @@ def test_a_file_that_is_not_what_its_name_says_is_deleted(tmp_path: Path, name: 
     spool = Spool(tmp_path)
     spool.put(3, "8", content(DATA))
     (tmp_path / "spool" / "3" / "8.update").rename(tmp_path / "spool" / "3" / name)
-    assert list(spool.found(3)) == []
+    assert list(spool.partial_uploads(3)) == []
     assert names(tmp_path) == []
 
 
@@ -222,10 +222,10 @@ def test_at_a_resume_stays_what_was_accepted_or_is_under_way(tmp_path: Path) -> 
         for client in ("7", "8"):
             spool.put(number, client, content(DATA))
         spool.begin(number, "9", description()).close()
-    spool.keep_only(3, iter(["7"]))
+    spool.delete_except(3, iter(["7"]))
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["3"]
     assert names(tmp_path) == ["7.update", f"9.{DIGEST}.part"]
-    spool.keep_only(None, [])
+    spool.delete_except(None, [])
     assert list((tmp_path / "spool").iterdir()) == []
 
 
@@ -244,13 +244,13 @@ def test_whatever_a_file_holds_is_an_update_or_damage(tmp_path: Path, data: st.D
         whole[start:stop] = data.draw(st.binary(max_size=9))
     part.write_bytes(whole)
     update.write_bytes(whole)
-    for _, found in spool.found(3):
-        assert len(found.here) == found.description.chunks == 3
+    for _, found in spool.partial_uploads(3):
+        assert len(found.received) == found.description.chunks == 3
         found.partial.close()
     with contextlib.suppress(SpoolFileDamaged):
         read = spool.read(3, "7")
         assert sum(len(section.data) for section in read.sections) <= len(whole)
-    spool.forget(3)
+    spool.delete_round(3)
 
 
 # --- a full disk --------------------------------------------------------------------------------------------
@@ -267,9 +267,9 @@ def test_a_full_disk_is_an_error_that_says_where_and_leaves_nothing(
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(DiskFull) as caught:
         spool.begin(3, "7", description())
-    needed = len(DATA) + len(description().tail())
+    needed = len(DATA) + len(description().trailer())
     assert str(caught.value) == f"disk full: {tmp_path / 'spool'}: needs {needed} bytes"
-    assert (caught.value.errno, caught.value.needed) == (errno.ENOSPC, needed)
+    assert (caught.value.errno, caught.value.needed_bytes) == (errno.ENOSPC, needed)
     assert names(tmp_path) == []
     monkeypatch.undo()
     monkeypatch.setattr(Path, "replace", full)

@@ -109,11 +109,11 @@ class EdgeUnderTest:
         self.reception = Router(
             "fl", ModelStore(lambda _: None, lambda *_: None), vigil, self._tell, lambda: None
         )
-        self.edge.wire = _Wire()  # type: ignore[assignment]
+        self.edge.connection = _Wire()  # type: ignore[assignment]
         self.connect("session-1")
 
     def connect(self, session: str) -> None:
-        self.reception.from_wire(self.edge, EdgeConnected(session, 2**20), 0.0)
+        self.reception.on_connection_event(self.edge, EdgeConnected(session, 2**20), 0.0)
 
     def _tell(self, edge: Edge, event: events.Event) -> None:
         self.told.append(event)
@@ -123,7 +123,7 @@ class EdgeUnderTest:
         """Whether the session was told."""
         before = len(self.told)
         text = topic if isinstance(topic, str) else t.build("fl", topic)
-        self.reception.from_wire(self.edge, mqtt.Received(text, payload, retain, 1), 1.0)
+        self.reception.on_connection_event(self.edge, mqtt.Received(text, payload, retain, 1), 1.0)
         return len(self.told) > before
 
     def say(self, topic: t.Topic, message: m.Message, signer: Signer | None = SIGNER) -> bool:
@@ -131,7 +131,7 @@ class EdgeUnderTest:
 
     def bytes(self, topic: t.Topic, message: m.Message, signer: Signer | None = SIGNER) -> bytes:
         payload = codec.encode(message)
-        return payload if signer is None else signer.signed(t.build("fl", topic), payload)
+        return payload if signer is None else signer.sign(t.build("fl", topic), payload)
 
     @property
     def run(self) -> tuple[str, int] | None:
@@ -147,11 +147,11 @@ def _never(_: object) -> Any:
 class _Wire:
     """Of a connection that nothing is sent over: only what the aggregator says is tried here."""
 
-    is_up = False
+    is_connected = False
 
-    def listen(self) -> None: ...
+    def subscribe(self) -> None: ...
 
-    def listen_to_presence(self) -> None: ...
+    def subscribe_to_presence(self) -> None: ...
 
 
 def admitted(run: str = "a", epoch: int = 1, session: str = "session-1", seq: int = 1) -> m.Admitted:

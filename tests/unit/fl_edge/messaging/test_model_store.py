@@ -22,7 +22,7 @@ class FakeConnection:
     def __init__(self) -> None:
         self.topics: set[t.Topic] = set()
 
-    def ask(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
+    def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
         self.topics -= set(unsubscribe)
         self.topics |= set(subscribe)
 
@@ -43,12 +43,12 @@ class Fixture:
     def deliver(self) -> None:
         for index in range(MODEL.chunks):
             chunk = MODEL.chunk(index, run="R", epoch=1, seq=0)
-            self.store.take(t.ChunkTopic(MODEL.digest[:12], index), codec.encode(chunk), 1.0)
+            self.store.receive(t.ChunkTopic(MODEL.digest[:12], index), codec.encode(chunk), 1.0)
         manifest = MODEL.manifest(run="R", epoch=1, seq=0)
-        self.store.take(t.ManifestTopic(MODEL.digest[:12]), codec.encode(manifest), 1.0)
+        self.store.receive(t.ManifestTopic(MODEL.digest[:12]), codec.encode(manifest), 1.0)
 
     def held(self, holder: ModelUser) -> FetchedModel | None:
-        return self.store.held(holder, MODEL.digest)
+        return self.store.get(holder, MODEL.digest)
 
 
 def test_one_download_serves_all_who_wait_and_those_who_come_later() -> None:
@@ -89,7 +89,7 @@ def test_a_download_moves_to_another_connection_when_its_own_is_lost() -> None:
     fleet.fetch(A)
     fleet.fetch(B)
     del fleet.connections["a"]
-    fleet.store.line_lost("a", 1.0)
+    fleet.store.connection_lost("a", 1.0)
     assert fleet.connections["b"].topics == TOPICS
     fleet.deliver()
     assert fleet.done == [(A, True, ""), (B, True, "")]
@@ -100,7 +100,7 @@ def test_without_any_connection_it_waits_for_one() -> None:
     fleet.fetch(A)
     assert fleet.store.due() is not None
     fleet.connections["a"] = FakeConnection()
-    fleet.store.line_up(2.0)
+    fleet.store.connection_established(2.0)
     assert fleet.connections["a"].topics == TOPICS
 
 
@@ -121,7 +121,9 @@ def test_what_does_not_come_is_asked_for_again() -> None:
     fleet = Fixture("a")
     fleet.fetch(A)
     asked: list[tuple[Sequence[t.Topic], Sequence[t.Topic]]] = []
-    fleet.connections["a"].ask = lambda subscribe, unsubscribe: asked.append((subscribe, unsubscribe))  # type: ignore[method-assign]
+    fleet.connections["a"].change_subscriptions = lambda subscribe, unsubscribe: asked.append(  # type: ignore[method-assign]
+        (subscribe, unsubscribe)
+    )
     fleet.store.advance(4.9)
     assert asked == []
     fleet.store.advance(5.0)
@@ -131,7 +133,7 @@ def test_what_does_not_come_is_asked_for_again() -> None:
 def test_a_cleared_topic_ends_the_fetch() -> None:
     fleet = Fixture("a")
     fleet.fetch(A)
-    fleet.store.take(t.ManifestTopic(MODEL.digest[:12]), b"", 1.0)
+    fleet.store.receive(t.ManifestTopic(MODEL.digest[:12]), b"", 1.0)
     assert fleet.done == [(A, False, "it was superseded by a newer version")]
     assert fleet.connections["a"].topics == set()
 
@@ -141,5 +143,5 @@ def test_garbage_is_counted_and_told() -> None:
     fleet.fetch(A)
     for _ in range(16):
         assert fleet.done == []
-        assert "not msgpack" in str(fleet.store.take(t.ManifestTopic(MODEL.digest[:12]), b"\xc1", 1.0))
+        assert "not msgpack" in str(fleet.store.receive(t.ManifestTopic(MODEL.digest[:12]), b"\xc1", 1.0))
     assert fleet.done[0][:2] == (A, False)

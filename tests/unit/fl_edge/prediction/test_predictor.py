@@ -29,7 +29,7 @@ class FakeConnection:
     def __init__(self) -> None:
         self.sent: list[m.Prediction] = []
 
-    def ask(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
+    def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
         pass
 
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
@@ -59,7 +59,7 @@ class Setup:
         return self.jobs
 
     def _fetched(self, _holder: object, digest: str, model: FetchedModel | None, why: str) -> None:
-        self.predictor.fetched(digest, model, why, self.now)
+        self.predictor.model_fetched(digest, model, why, self.now)
 
     def announce(self, version: int) -> None:
         model = MODELS[version]
@@ -67,14 +67,14 @@ class Setup:
             run="R", epoch=1, seq=0, task="digits", round=version, version=version, digest=model.digest,
             chunks=model.chunks, size=model.size,
         )  # fmt: skip
-        self.predictor.announced(announced, self.now)
+        self.predictor.model_announced(announced, self.now)
 
     def deliver(self, model: ModelPublication) -> None:
         short = model.digest[:12]
         chunk = codec.encode(model.chunk(0, run="R", epoch=1, seq=0))
         manifest = codec.encode(model.manifest(run="R", epoch=1, seq=0))
-        self.store.take(t.ChunkTopic(short, 0), chunk, self.now)
-        self.store.take(t.ManifestTopic(short), manifest, self.now)
+        self.store.receive(t.ChunkTopic(short, 0), chunk, self.now)
+        self.store.receive(t.ManifestTopic(short), manifest, self.now)
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -82,12 +82,12 @@ class Setup:
         self.predictor.advance(self.now)
 
     def ask(self) -> None:
-        self.predictor.asked(mqtt.Received("fl/predict", b"?", retain=False, qos=1), self.now)
+        self.predictor.request_received(mqtt.Received("fl/predict", b"?", retain=False, qos=1), self.now)
 
     def versions(self) -> list[int]:
         """Of the answers, once all jobs that were started are done."""
         for job in range(1, self.jobs + 1):
-            self.predictor.predicted(job, Answer(probabilities={"7": 1.0}))
+            self.predictor.prediction_done(job, Answer(probabilities={"7": 1.0}))
         return [message.version for message in self.connection.sent]
 
 
@@ -170,7 +170,7 @@ def test_a_model_that_comes_slowly_is_not_given_up_for_a_newer_one() -> None:
     section = ModelSection("weights", MANIFEST, DATA)
     slow = model_publication([section], 1)
     setup = Setup()
-    setup.predictor.announced(
+    setup.predictor.model_announced(
         m.ModelAnnouncement(
             run="R", epoch=1, seq=0, task="digits", round=3, version=3, digest=slow.digest,
             chunks=slow.chunks, size=slow.size,
@@ -178,13 +178,13 @@ def test_a_model_that_comes_slowly_is_not_given_up_for_a_newer_one() -> None:
         setup.now,
     )  # fmt: skip
     manifest = codec.encode(slow.manifest(run="R", epoch=1, seq=0))
-    setup.store.take(t.ManifestTopic(slow.digest[:12]), manifest, setup.now)
+    setup.store.receive(t.ManifestTopic(slow.digest[:12]), manifest, setup.now)
     for index in range(slow.chunks):
         setup.announce(index % 3)
         for _ in range(OVERDUE - 3):
             setup.wait(1)
         chunk = codec.encode(slow.chunk(index, run="R", epoch=1, seq=0))
-        setup.store.take(t.ChunkTopic(slow.digest[:12], index), chunk, setup.now)
+        setup.store.receive(t.ChunkTopic(slow.digest[:12], index), chunk, setup.now)
     setup.ask()
     setup.wait(6)
     assert setup.versions() == [3]

@@ -201,7 +201,7 @@ def test_an_edge_without_the_task_says_which_it_has() -> None:
     ("task", "has"), [("synthetic-5", True), ("synthetic-", False), ("synthetic-x", False)]
 )
 def test_a_family_of_tasks_has_a_number(task: str, has: bool) -> None:
-    script = SessionScript(identity(families=("synthetic-",)))
+    script = SessionScript(identity(task_prefixes=("synthetic-",)))
     script.do("connected s1", f"admitted part=7/20 task={task}")
     assert isinstance(script.state, Stopped) is not has
     if isinstance(script.state, Stopped):
@@ -358,7 +358,7 @@ BIG = DATA * 1000
 
 def offering(*, chunk: int = 1024, limit: int = 100, connected: str = "connected s1") -> SessionScript:
     """An edge that has offered an update of 16,000 bytes."""
-    script = SessionScript(identity(chunk=chunk))
+    script = SessionScript(identity(chunk_size=chunk))
     script.do(connected, *READY[1:], f"selected 1 limit={limit}", "fetched 1")
     script.happen(Trained(script.now, 1, update(data=BIG)))
     return script
@@ -366,7 +366,7 @@ def offering(*, chunk: int = 1024, limit: int = 100, connected: str = "connected
 
 def shipment(script: SessionScript) -> object:
     assert isinstance(script.session.work, Reporting)
-    return script.session.work.shipment
+    return script.session.work.upload_phase
 
 
 @pytest.mark.parametrize(("limit", "kind"), [(16_000, m.Update), (15_999, m.Offer), (0, m.Offer)])

@@ -22,7 +22,7 @@ from tests.support.session_script import SessionScript, update
 
 
 def finished(number: int = 3, *, base: str | None = "b" * 64) -> PendingUpdate:
-    return PendingUpdate(SessionScript(kept=number).session.finished().selected, update(base=base))  # type: ignore[union-attr]
+    return PendingUpdate(SessionScript(kept=number).session.pending_update().selected, update(base=base))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("base", ["b" * 64, None])
@@ -132,8 +132,8 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     keeper = update_store.UpdateWriter()
-    keeper.keep(tmp_path / "missing" / update_store.FILE_NAME, "7", finished())
-    keeper.keep(tmp_path / update_store.FILE_NAME, "7", finished())
+    keeper.save(tmp_path / "missing" / update_store.FILE_NAME, "7", finished())
+    keeper.save(tmp_path / update_store.FILE_NAME, "7", finished())
     keeper.close()
     assert "not written" in caplog.text
     assert (tmp_path / update_store.FILE_NAME).exists(), "it goes on with others"
@@ -153,12 +153,12 @@ def test_only_the_newest_wish_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(update_store, "write", slow)
     keeper = update_store.UpdateWriter()
     one, two, three = (tmp_path / name for name in "123")
-    keeper.keep(one, "1", finished(1))
+    keeper.save(one, "1", finished(1))
     assert begun.wait(10)
-    keeper.keep(two, "2", finished(1))
-    keeper.forget(two)
-    keeper.keep(three, "3", finished(1))
-    keeper.keep(three, "3", finished(2))
+    keeper.save(two, "2", finished(1))
+    keeper.delete(two)
+    keeper.save(three, "3", finished(1))
+    keeper.save(three, "3", finished(2))
     go_on.set()
     keeper.close()
     assert written == [("1", 1), ("3", 2)]

@@ -89,7 +89,7 @@ def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout
     assert sum(counts[i][i] for i in range(10)) / 359 == pytest.approx(on_test.accuracy)
     true = torch.bincount(load_task("digits").load_test(None).labels, minlength=10).tolist()
     assert [sum(row) for row in counts] == true
-    assert craft.look(None).labels == {}
+    assert craft.summarize(None).labels == {}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def history_of(*matrices: ConfusionCounts | None) -> Any:
     for name, matrix in zip(names, matrices, strict=True):
         playbook.play(evaluated(name, playbook, matrix))
     written = [e.summary for _, effects in playbook.told for e in effects if isinstance(e, WriteHistory)]
-    return RoundRecord.of(written[-1], 0, 0).line()["confusion"]
+    return RoundRecord.of(written[-1], 0, 0).history_fields()["confusion"]
 
 
 def test_matrices_of_several_evaluators_are_summed() -> None:

@@ -61,7 +61,7 @@ def first() -> CacheModel:
 
 
 def model(digest: str, data: bytes, manifest: Manifest) -> CacheModel:
-    return CacheModel(digest, manifest, SharedBytes.of(data))
+    return CacheModel(digest, manifest, SharedBytes.copy_of(data))
 
 
 # --- what workers do
@@ -269,13 +269,20 @@ def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socke
             2, protocol.TrainJob("e", "digits", partition(), "d0", training_settings(), 7, "f16")
         ),
         protocol.RunJob(3, protocol.EvaluateJob("e", "digits", "holdout", partition(), "d0")),
-        CacheModel("d", manifest, SharedBytes.of(bytes(range(256))), "f16"),
+        CacheModel("d", manifest, SharedBytes.copy_of(bytes(range(256))), "f16"),
         protocol.CancelJob(4),
         protocol.Ready(),
         protocol.JobFinished(
             5,
             TrainOutcome(
-                manifest, SharedBytes.of(b"\xff"), "d", 3, 4, 0.5, UpdateMetrics(train={"loss": 0.1}), "f16"
+                manifest,
+                SharedBytes.copy_of(b"\xff"),
+                "d",
+                3,
+                4,
+                0.5,
+                UpdateMetrics(train={"loss": 0.1}),
+                "f16",
             ),
             0.25,
         ),
@@ -292,13 +299,13 @@ def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socke
 
 def test_a_vector_is_the_same_memory_at_both_ends(line: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = line
-    memory = SharedBytes.of(bytes(10_000_000))
-    protocol.write_frame(ours, CacheModel("d", first_model().manifest, memory.part(8, 4000)))
+    memory = SharedBytes.copy_of(bytes(10_000_000))
+    protocol.write_frame(ours, CacheModel("d", first_model().manifest, memory.slice(8, 4000)))
     there = protocol.read_frame(theirs).weights
     memory.view[8:12] = b"abcd"
     assert bytes(there.view[:4]) == b"abcd"
     assert len(there.view) == 4000
-    own = there.private()
+    own = there.private_view()
     own[:4] = b"mine"
     assert bytes(memory.view[8:12]) == b"abcd", "nobody else sees what is written to a private view"
 
@@ -306,7 +313,7 @@ def test_a_vector_is_the_same_memory_at_both_ends(line: tuple[socket.socket, soc
 def test_memory_that_is_not_there_is_not_believed_in() -> None:
     memory = SharedBytes.new(10)
     with pytest.raises(ValueError, match="20 bytes from 5 on, but the memory has only 10"):
-        SharedBytes.adopt(os.dup(memory.fd), 5, 20)
+        SharedBytes.from_fd(os.dup(memory.fd), 5, 20)
 
 
 def test_a_frame_cut_short_is_the_end() -> None:

@@ -20,7 +20,7 @@ VALUES = np.array([-1.0, 0.0, 0.25], np.float32)
 def test_a_worker_copies_its_result_only_to_encode_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENCODINGS, "f16", Float16())
     result = _ResultBuffer()
-    result.make(3)[:] = VALUES
+    result.allocate(3)[:] = VALUES
     assert result.encoded("f32", seed=0) is result.memory
     assert FLOAT32.decode(result.memory.view).tobytes() == VALUES.tobytes()
     half = result.encoded("f16", seed=0)

@@ -15,10 +15,10 @@ def message(name: str, qos: int = 1, payload: bytes = b"") -> Publish:
 def taken(outbox: Outbox) -> list[str]:
     """The topics of all that may be sent now, sent under message ids of their number."""
     names = []
-    while (found := outbox.take()) is not None:
+    while (found := outbox.pop_sendable()) is not None:
         item, size = found
         assert isinstance(item, Publish)
-        outbox.sent(int(item.topic), size, awaits_ack=item.qos > 0)
+        outbox.mark_sent(int(item.topic), size, awaits_ack=item.qos > 0)
         names.append(item.topic)
     return names
 
@@ -29,10 +29,10 @@ def test_no_more_wait_for_an_acknowledgement_than_the_broker_announced(announced
     for i in range(50):
         assert outbox.put(message(str(i)), 1)
     assert taken(outbox) == [str(i) for i in range(window)]
-    outbox.acknowledged(1)
-    outbox.acknowledged(0)
-    outbox.acknowledged(0)
-    outbox.acknowledged(4711)
+    outbox.mark_acknowledged(1)
+    outbox.mark_acknowledged(0)
+    outbox.mark_acknowledged(0)
+    outbox.mark_acknowledged(4711)
     assert taken(outbox) == [str(window), str(window + 1)]
     assert not outbox.idle
 
@@ -42,12 +42,12 @@ def test_bytes_on_their_way_are_bounded_but_one_message_always_goes() -> None:
     for i in range(4):
         outbox.put(message(str(i), qos=i % 2), ACK_WINDOW_BYTES // 2 + (i == 0) * 2 * ACK_WINDOW_BYTES)
     assert taken(outbox) == ["0"]
-    outbox.acknowledged(0)
+    outbox.mark_acknowledged(0)
     assert taken(outbox) == ["1", "2"]
-    outbox.acknowledged(1)
-    outbox.acknowledged(2)
+    outbox.mark_acknowledged(1)
+    outbox.mark_acknowledged(2)
     assert taken(outbox) == ["3"]
-    outbox.acknowledged(3)
+    outbox.mark_acknowledged(3)
     assert outbox.idle
 
 
@@ -57,7 +57,7 @@ def test_what_waits_and_what_is_on_its_way_are_bounded_together() -> None:
     assert taken(outbox) == ["0"]
     with pytest.raises(QueueFull, match=r"1 messages \(1000 bytes\)"):
         outbox.put(message("1"), 1)
-    outbox.acknowledged(0)
+    outbox.mark_acknowledged(0)
     for i in range(3):
         outbox.put(message(str(i)), 1)
     with pytest.raises(QueueFull, match=r"3 messages \(3 bytes\)"):
@@ -69,7 +69,7 @@ def test_order_is_kept_also_for_what_needs_no_window() -> None:
     for i, qos in enumerate((1, 1, 0)):
         outbox.put(message(str(i), qos), 1)
     assert taken(outbox) == ["0"]
-    outbox.acknowledged(0)
+    outbox.mark_acknowledged(0)
     assert taken(outbox) == ["1", "2"]
 
 
@@ -77,7 +77,7 @@ def test_a_closed_outbox_takes_and_gives_nothing() -> None:
     outbox = Outbox(100, 1000, 10)
     outbox.put(message("0"), 1)
     outbox.close()
-    assert outbox.take() is None
+    assert outbox.pop_sendable() is None
     assert not outbox.put(message("1"), 1)
 
 

@@ -110,8 +110,8 @@ def test_the_aggregator_subscribes_to_it() -> None:
     network = RecordingNetwork()
     connections = connections_of(network)
     connections.connect_updates()
-    connections.take_updates()
-    connections.take_over()
+    connections.subscribe_to_updates()
+    connections.begin_session()
     control, updates = network.connections
     assert control.own == [
         ("fl/register/#", 1), ("fl/clients/+/presence", 0), ("fl/evaluations/+", 1), ("fl/pings/+", 1),
@@ -133,9 +133,9 @@ WHEN_TRAINING = {"fl/clients/7/work", "fl/round/+/selected", "fl/round/+/result"
 def test_an_edge_of_its_role_subscribes_to_it(role: m.ClientRole, more: set[str]) -> None:
     network = RecordingNetwork()
     wire = wire_of(network, (role,))
-    wire.listen()
+    wire.subscribe()
     assert set(network.connections[0].own) == {(name, 1) for name in ALWAYS | more}
-    wire.listen_to_presence()
+    wire.subscribe_to_presence()
     assert network.connections[0].own[-1] == ("fl/clients/7/presence", 0)
 
 
@@ -175,7 +175,7 @@ def test_the_doctor_looks_for_the_right_to_it(
     unwritten: str, unread: str, found: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reach = BrokerAccess(BrokerAddress.parse("mqtt://localhost"))
-    bench, broker = TestBench(reach.connection(), "fl"), Broker(unwritten, unread)
+    bench, broker = TestBench(reach.connection_settings(), "fl"), Broker(unwritten, unread)
     monkeypatch.setattr(bench, "probe", lambda **_: broker)
     finding = rights.account_rights(bench, reach, False, EXTENDED)
     assert finding.measured["forbidden"] == found
@@ -189,7 +189,7 @@ def test_the_limiter_charges_for_it() -> None:
     limiter = RateLimiter("fl", 10, 100, Roster, lambda: 0.0, EXTENDED)
     admitted = [limiter.admit(mqtt.Received("fl/pings/7", b"{}", False, 1)) for _ in range(501)]
     assert [arrival is None for arrival in admitted] == [False] * 500 + [True]
-    (throttled,) = limiter.take_turned_away()
+    (throttled,) = limiter.pop_throttled()
     assert (throttled.client, throttled.exceeded.reason) == ("7", "too-many-messages")
     for _ in range(1000):
         assert limiter.admit(mqtt.Received("fl/notices/7", b"{}", False, 1)) is not None
@@ -247,8 +247,8 @@ def test_an_edge_seals_it_and_the_aggregator_may_require_that() -> None:
     unsealer = Unsealer(None, required=False, channels=EXTENDED)
     unsealer._required = True  # with a kit, which takes a whole provision to make
     with pytest.raises(MessageRejected, match="the message is not sealed, expected a sealed one"):
-        unsealer.opened(PingsTopic("7"), "fl/pings/7", b"{}")
-    assert unsealer.opened(t.PresenceTopic("7"), "fl/clients/7/presence", b"{}") == b"{}"
+        unsealer.unseal(PingsTopic("7"), "fl/pings/7", b"{}")
+    assert unsealer.unseal(t.PresenceTopic("7"), "fl/clients/7/presence", b"{}") == b"{}"
 
 
 # --- documents --------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def kit(authority: Authority) -> Kit:
-    issued = authority.client("7", new_serial(), NOW, 30)
+    issued = authority.issue_client("7", new_serial(), NOW, 30)
     sealing = X25519PrivateKey.generate()
     return Kit(
         name="7",
@@ -56,14 +56,14 @@ def kit(authority: Authority) -> Kit:
         signing_public=authority.signing.public_key().public_bytes_raw(),
         sealing_public=authority.sealing.public_key().public_bytes_raw(),
         sealing_private=sealing.private_bytes_raw(),
-        voucher=authority.voucher("7", sealing.public_key().public_bytes_raw()),
+        voucher=authority.sign_voucher("7", sealing.public_key().public_bytes_raw()),
         predict_group="0123abcd" * 4,
     )
 
 
 @pytest.fixture(scope="module")
 def of_aggregator(kit: Kit, authority: Authority) -> Kit:
-    issued = authority.client("aggregator", new_serial(), NOW, 30)
+    issued = authority.issue_client("aggregator", new_serial(), NOW, 30)
     return replace(
         kit,
         name="aggregator",
@@ -233,7 +233,7 @@ def test_a_bad_kit_is_a_mistake_that_is_named(
 
 
 def test_the_certificate_of_another_authority_is_refused(kit: Kit, tmp_path: Path) -> None:
-    other = Authority.create(tmp_path / "other", NOW).client("7", new_serial(), NOW, 30)
+    other = Authority.create(tmp_path / "other", NOW).issue_client("7", new_serial(), NOW, 30)
     (tmp_path / "kit.zip").write_bytes(replace(kit, cert=other.cert, key=other.key).encode())
     with pytest.raises(UserError, match=r"cert\.pem: was not issued by ca\.pem"):
         Kit.read(tmp_path / "kit.zip")
@@ -325,18 +325,18 @@ def test_a_certificate_out_of_its_time_is_named(kit: Kit, with_password: Kit) ->
 def test_its_context_speaks_to_the_broker_and_to_nobody_else(
     kit: Kit, authority: Authority, tmp_path: Path
 ) -> None:
-    broker = authority.broker(["broker.example", "127.0.0.1"], new_serial(), NOW, 30)
+    broker = authority.issue_broker(["broker.example", "127.0.0.1"], new_serial(), NOW, 30)
     assert handshake(kit, authority, broker, "broker.example", tmp_path) == (True, "7")
     assert handshake(kit, authority, broker, "127.0.0.1", tmp_path) == (True, "7")
     assert handshake(kit, authority, broker, "elsewhere.example", tmp_path)[0] is False
     # An edge's certificate does not make a broker, and another authority's no broker of ours.
     assert (
-        handshake(kit, authority, authority.client("broker.example", 1, NOW, 1), "broker.example", tmp_path)[
-            0
-        ]
+        handshake(
+            kit, authority, authority.issue_client("broker.example", 1, NOW, 1), "broker.example", tmp_path
+        )[0]
         is False
     )
-    other = Authority.create(tmp_path / "other", NOW).broker(["broker.example"], new_serial(), NOW, 30)
+    other = Authority.create(tmp_path / "other", NOW).issue_broker(["broker.example"], new_serial(), NOW, 30)
     assert handshake(kit, authority, other, "broker.example", tmp_path)[0] is False
 
 
@@ -345,7 +345,7 @@ def handshake(
 ) -> tuple[bool, str | None]:
     """Whether the client trusts the server, and whom the server takes the client for, both as strict as can be."""
     (tmp_path / "server.pem").write_bytes(server.cert + server.key)
-    (tmp_path / "ca.pem").write_bytes(authority.pem + authority.revocations([], NOW))
+    (tmp_path / "ca.pem").write_bytes(authority.pem + authority.revocation_list([], NOW))
     serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tmp_path / "ca.pem"))
     serving.load_cert_chain(tmp_path / "server.pem")
     serving.verify_mode = ssl.CERT_REQUIRED

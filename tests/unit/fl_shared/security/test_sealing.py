@@ -100,12 +100,12 @@ VERIFIER = Verifier(Ed25519PrivateKey.from_private_bytes(SIGNING).public_key().p
 AGGREGATOR = X25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 EDGE = X25519PrivateKey.from_private_bytes(bytes(range(2, 34)))
 RECIPIENT = AGGREGATOR.public_key().public_bytes_raw()
-VOUCHER = SIGNER.vouch("7", EDGE.public_key().public_bytes_raw())
+VOUCHER = SIGNER.sign_voucher("7", EDGE.public_key().public_bytes_raw())
 TOPIC = "fl/updates/7"
 
 
 def sealer(name: str = "7", key: X25519PrivateKey = EDGE) -> Sealer:
-    voucher = SIGNER.vouch(name, key.public_key().public_bytes_raw())
+    voucher = SIGNER.sign_voucher(name, key.public_key().public_bytes_raw())
     return Sealer(key.private_bytes_raw(), voucher, RECIPIENT)
 
 
@@ -222,7 +222,7 @@ def test_the_golden_bytes(name: str) -> None:
     text, path = t.build("fl", topic), GOLDEN / f"{name}.sealed"
     ephemeral = X25519PrivateKey.from_private_bytes(bytes(range(3, 35)))
     client: str = getattr(topic, "client", "")
-    voucher = SIGNER.vouch(client, EDGE.public_key().public_bytes_raw())
+    voucher = SIGNER.sign_voucher(client, EDGE.public_key().public_bytes_raw())
     made = Sealer(EDGE.private_bytes_raw(), voucher, RECIPIENT, ephemeral=ephemeral)
     made.seal(text, b"sequence 0")
     sealed = made.seal(text, codec.encode(message))

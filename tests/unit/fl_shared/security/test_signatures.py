@@ -36,7 +36,7 @@ def test_a_signed_message_is_still_that_message(name: str) -> None:
     topic, message = MESSAGES[name]
     text = t.build("fl", topic)
     payload = codec.encode(message)
-    signed = SIGNER.signed(text, payload)
+    signed = SIGNER.sign(text, payload)
     assert len(signed) == len(payload) + codec.SIGNATURE_OVERHEAD
     assert list(json.loads(signed))[-1] == "sig"
     assert codec.decode(topic, signed) == message
@@ -46,7 +46,7 @@ def test_a_signed_message_is_still_that_message(name: str) -> None:
 
 def test_the_signature_is_of_topic_nul_and_what_stands_before_it() -> None:
     """Clause 9.1, byte by byte, as somebody else would check it."""
-    signed = SIGNER.signed(TOPIC, b'{"a":1}')
+    signed = SIGNER.sign(TOPIC, b'{"a":1}')
     body, _, rest = signed.rpartition(b',"sig":')
     assert body == b'{"a":1'
     assert rest.startswith(b'"')
@@ -58,7 +58,7 @@ def test_the_signature_is_of_topic_nul_and_what_stands_before_it() -> None:
     )
 
 
-SIGNED = SIGNER.signed(TOPIC, b'{"v":1,"kind":"x","sig":"inner"}')
+SIGNED = SIGNER.sign(TOPIC, b'{"v":1,"kind":"x","sig":"inner"}')
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_it_is_refused_on_another_topic_and_by_another_key() -> None:
 
 
 def test_what_is_moved_between_topic_and_payload_is_refused() -> None:
-    signed = SIGNER.signed("fl/a", b'{"x":1}')
+    signed = SIGNER.sign("fl/a", b'{"x":1}')
     with pytest.raises(BadSignature):
         VERIFIER.check('fl/a\0{"x', signed[3:])
 
@@ -116,14 +116,14 @@ def test_whatever_the_bytes_it_is_refused_and_nothing_else_happens(payload: byte
 def test_a_voucher_is_for_one_key_of_one_account() -> None:
     """Clause 9.12."""
     public = bytes(32)
-    voucher = SIGNER.vouch("7", public)
+    voucher = SIGNER.sign_voucher("7", public)
     assert len(voucher) == SIGNATURE_BYTES
-    assert VERIFIER.vouches("7", public, voucher)
-    assert not VERIFIER.vouches("8", public, voucher)
-    assert not VERIFIER.vouches("7", bytes(31) + b"\1", voucher)
-    assert not VERIFIER.vouches("7", public, voucher[:-1] + b"\0")
-    assert not VERIFIER.vouches("7", public, b"")
-    assert not Verifier(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).vouches(
+    assert VERIFIER.is_voucher_valid("7", public, voucher)
+    assert not VERIFIER.is_voucher_valid("8", public, voucher)
+    assert not VERIFIER.is_voucher_valid("7", bytes(31) + b"\1", voucher)
+    assert not VERIFIER.is_voucher_valid("7", public, voucher[:-1] + b"\0")
+    assert not VERIFIER.is_voucher_valid("7", public, b"")
+    assert not Verifier(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).is_voucher_valid(
         "7", public, voucher
     )
 
@@ -132,7 +132,7 @@ def test_the_golden_bytes() -> None:
     """Ed25519 draws nothing: the same message has the same signature, whoever makes it with this key."""
     topic, message = MESSAGES["selected"]
     text, path = t.build("fl", topic), GOLDEN / "selected.json"
-    signed = SIGNER.signed(text, codec.encode(message))
+    signed = SIGNER.sign(text, codec.encode(message))
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_bytes(signed)
     assert signed == path.read_bytes()

@@ -83,8 +83,8 @@ def test_a_key_that_others_may_read_is_told(pair: Pair, caplog: pytest.LogCaptur
 def test_nothing_secret_is_shown(authority: Authority, pair: Pair) -> None:
     tls = Tls.read(authority.ca, pair.cert, pair.key)
     options = BrokerOptions(BrokerAddress.parse("mqtts://7@h"), password="hunter22")
-    reach = options.reach()
-    for shown in (tls, options, reach, reach.connection()):
+    reach = options.access()
+    for shown in (tls, options, reach, reach.connection_settings()):
         assert "PRIVATE" not in repr(shown)
         assert "hunter22" not in repr(shown)
 
@@ -96,9 +96,9 @@ def test_what_does_not_go_together_is_refused(authority: Authority, pair: Pair) 
         BrokerOptions(plain, cert=pair.cert, key=pair.key),
     ):
         with pytest.raises(UserError, match="needs mqtts:// or wss://, but the broker is mqtt://h:1883"):
-            options.reach()
+            options.access()
     with pytest.raises(UserError, match="a password needs a user; write mqtts://USER@host"):
-        BrokerOptions(ENCRYPTED, password="p").reach()
+        BrokerOptions(ENCRYPTED, password="p").access()
     # Never an encrypted address without encryption, whoever makes the settings.
     for wrong in (
         lambda: ConnectionSettings(ENCRYPTED),
@@ -110,9 +110,9 @@ def test_what_does_not_go_together_is_refused(authority: Authority, pair: Pair) 
 
 
 def test_where_the_broker_is_if_nothing_says_so() -> None:
-    assert BrokerOptions().reach().address == BrokerAddress("localhost")
-    assert BrokerOptions().reach(otherwise=ENCRYPTED).tls is not None
-    assert BrokerOptions(BrokerAddress("h")).reach(otherwise=ENCRYPTED).address.host == "h"
+    assert BrokerOptions().access().address == BrokerAddress("localhost")
+    assert BrokerOptions().access(otherwise=ENCRYPTED).tls is not None
+    assert BrokerOptions(BrokerAddress("h")).access(otherwise=ENCRYPTED).address.host == "h"
 
 
 # --- what is said, and whether it is tried again ----------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_a_reason_for_a_person(url: str, error: OSError, says: str, is_hopeless:
     )
     assert says in found.reason
     assert "\n" not in found.reason
-    assert found.is_hopeless is is_hopeless
+    assert found.is_permanent is is_hopeless
 
 
 def test_who_hangs_up_in_the_middle_of_tls_may_just_be_starting() -> None:
@@ -169,4 +169,4 @@ def test_who_hangs_up_in_the_middle_of_tls_may_just_be_starting() -> None:
         found = diagnose(ConnectionResetError(), ConnectionSettings(address, tls=Tls().context()))
         thread.join(5)
     assert "closed during the TLS handshake" in found.reason
-    assert not found.is_hopeless
+    assert not found.is_permanent

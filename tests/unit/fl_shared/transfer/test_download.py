@@ -44,7 +44,7 @@ class Broker:
         self.packets = 0
 
     def ask(self, download: ModelDownload, now: float) -> Iterator[m.ModelManifest | m.ModelChunk]:
-        asking = download.ask(now)
+        asking = download.subscription_changes(now)
         assert set(asking.unsubscribe) <= self.subscribed
         self.subscribed -= set(asking.unsubscribe)
         assert not self.subscribed & set(asking.subscribe), "asked for twice"
@@ -52,7 +52,7 @@ class Broker:
         self.asked += asking.subscribe
         self.packets += -(-len(asking.subscribe) // 8)
         self.most = max(self.most, len(self.subscribed))
-        assert set(download.asked()) == self.subscribed
+        assert set(download.subscribed_topics()) == self.subscribed
         return (self.kept[topic] for topic in asking.subscribe if topic in self.kept)
 
 
@@ -69,7 +69,7 @@ def fetch(model: ModelPublication, download: ModelDownload) -> Broker:
             now = max(now, due)
         else:
             now += 0.001
-            download.take(arriving.pop(0), now)
+            download.receive(arriving.pop(0), now)
         arriving += broker.ask(download, now)
     list(broker.ask(download, now))
     return broker
@@ -180,8 +180,8 @@ def test_large_chunks_make_a_small_window() -> None:
     download = ModelDownload(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
-        download.take(message, 0.0)
-    assert len(download.ask(0.0).subscribe) == 2
+        download.receive(message, 0.0)
+    assert len(download.subscription_changes(0.0).subscribe) == 2
 
 
 def test_the_pipe_is_kept_full() -> None:
@@ -190,26 +190,26 @@ def test_the_pipe_is_kept_full() -> None:
     download = ModelDownload(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
-        download.take(message, 0.0)
+        download.receive(message, 0.0)
     under_way = list(broker.ask(download, 0.0))
     assert len(under_way) == 16
     for number in range(8):
         assert list(broker.ask(download, 0.0)) == []
-        download.take(under_way[number], 0.0)
+        download.receive(under_way[number], 0.0)
     assert len(list(broker.ask(download, 0.0))) == 8
 
 
 def test_what_does_not_come_is_asked_for_again_ever_more_slowly() -> None:
     download = ModelDownload("ab" * 32)
-    first = download.ask(0.0)
+    first = download.subscription_changes(0.0)
     assert set(first.subscribe) == {t.ManifestTopic("ab" * 6), t.ChunkTopic("ab" * 6, 0)}
     pauses, now = [], 0.0
     for _ in range(5):
         due = download.due()
         assert due is not None
-        early = download.ask((now + due) / 2)
+        early = download.subscription_changes((now + due) / 2)
         assert (early.subscribe, early.unsubscribe) == ((), ()), "not before it is due"
-        again = download.ask(due)
+        again = download.subscription_changes(due)
         assert set(again.subscribe) == set(again.unsubscribe) == set(first.subscribe)
         pauses.append(due - now)
         now = due
@@ -221,7 +221,7 @@ def started(values: int = 5000) -> tuple[ModelPublication, ModelDownload, Broker
     model = model_publication([model_section(values)], 100)
     download, broker = ModelDownload(model.digest), Broker(model)
     for message in list(broker.ask(download, 0.0)):
-        download.take(message, 0.0)
+        download.receive(message, 0.0)
     return model, download, broker
 
 
@@ -232,9 +232,9 @@ def test_on_a_slow_link_nothing_is_asked_for_twice_while_something_comes() -> No
     now = 0.0
     while len(broker.asked) < 60:
         now += 2.0
-        assert not set(broker.asked[:-24]) & set(download.ask(now).subscribe)
+        assert not set(broker.asked[:-24]) & set(download.subscription_changes(now).subscribe)
         now += 2.0
-        download.take(arriving.pop(0), now)
+        download.receive(arriving.pop(0), now)
         arriving += broker.ask(download, now)
     assert len(broker.asked) == len(set(broker.asked))
 
@@ -255,7 +255,7 @@ def test_a_link_that_is_slower_than_the_patience_is_learnt_about() -> None:
                 if t.ChunkTopic(message.digest[:12], getattr(message, "index", 0)) in before
             ]
             arriving += new
-        download.take(arriving.pop(0), now)
+        download.receive(arriving.pop(0), now)
     assert max(repeated) < 20
 
 
@@ -265,7 +265,7 @@ def test_what_others_have_overtaken_is_asked_for_at_once() -> None:
     lost, now = arriving.pop(3), 0.1
     for _ in range(40):
         now += 0.01
-        download.take(arriving.pop(0), now)
+        download.receive(arriving.pop(0), now)
         arriving += broker.ask(download, now)
     assert now < 1.0
     assert [getattr(message, "index", None) for message in arriving].count(getattr(lost, "index", -1)) <= 1
@@ -278,10 +278,10 @@ def test_a_broker_that_drops_is_asked_for_less() -> None:
     assert len(list(broker.ask(download, 0.0))) == 16
     due = download.due()
     assert due is not None
-    assert len(download.ask(due).subscribe) == 8
+    assert len(download.subscription_changes(due).subscribe) == 8
     later = download.due()
     assert later is not None
-    assert len(download.ask(later).subscribe) == 4
+    assert len(download.subscription_changes(later).subscribe) == 4
 
 
 def test_the_work_for_a_chunk_does_not_grow_with_their_number() -> None:
@@ -291,8 +291,8 @@ def test_the_work_for_a_chunk_does_not_grow_with_their_number() -> None:
         download = ModelDownload(model.digest)
         now, begun = 0.0, time.process_time()
         while download.state == "open":
-            for topic in download.ask(now).subscribe:
-                download.take(kept[topic], now)
+            for topic in download.subscription_changes(now).subscribe:
+                download.receive(kept[topic], now)
         return (time.process_time() - begun) / chunks
 
     seconds(500)
@@ -305,10 +305,10 @@ def test_a_new_connection_asks_only_for_what_is_missing() -> None:
     download = ModelDownload(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
-        download.take(message, 0.0)
+        download.receive(message, 0.0)
     list(broker.ask(download, 0.0))
-    download.forget_asked()
-    asking = download.ask(1.0)
+    download.reset_requests()
+    asking = download.subscription_changes(1.0)
     assert asking.unsubscribe == ()
     assert asking.subscribe == tuple(t.ChunkTopic(model.digest[:12], i) for i in range(1, 17))
 
@@ -318,17 +318,19 @@ def test_a_corrupt_chunk_is_not_taken_and_asked_for_again() -> None:
     download = ModelDownload(model.digest)
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
-        download.take(message, 0.0)
+        download.receive(message, 0.0)
     good = model.chunk(1, run="R", epoch=1, seq=0)
     list(broker.ask(download, 0.0))
-    download.take(good.model_copy(update={"data": bytes(100)}), 0.0)
-    download.take(good.model_copy(update={"data": good.data[:-1], "crc32": zlib.crc32(good.data[:-1])}), 0.0)
-    download.take(good.model_copy(update={"index": 77}), 0.0)
+    download.receive(good.model_copy(update={"data": bytes(100)}), 0.0)
+    download.receive(
+        good.model_copy(update={"data": good.data[:-1], "crc32": zlib.crc32(good.data[:-1])}), 0.0
+    )
+    download.receive(good.model_copy(update={"index": 77}), 0.0)
     due = download.due()
     assert due is not None
-    assert t.ChunkTopic(model.digest[:12], 1) in download.ask(due).subscribe
+    assert t.ChunkTopic(model.digest[:12], 1) in download.subscription_changes(due).subscribe
     for index in (3, 1, 2):
-        download.take(model.chunk(index, run="R", epoch=1, seq=0), 0.0)
+        download.receive(model.chunk(index, run="R", epoch=1, seq=0), 0.0)
     assert download.state == "complete"
 
 
@@ -341,14 +343,14 @@ def test_a_wrong_digest_begins_anew_and_then_fails() -> None:
     download = ModelDownload(model.digest)
     for attempt in range(3):
         assert download.state == "open"
-        assert download.ask(float(attempt)).subscribe, "asked for again at once"
-        download.take(model.manifest(run="R", epoch=1, seq=0), 0.0)
-        download.take(lying, 0.0)
+        assert download.subscription_changes(float(attempt)).subscribe, "asked for again at once"
+        download.receive(model.manifest(run="R", epoch=1, seq=0), 0.0)
+        download.receive(lying, 0.0)
     assert download.state == "failed"
     assert "digest" in download.failure
     once = ModelDownload(model.digest)
-    once.take(model.manifest(run="R", epoch=1, seq=0), 0.0)
-    once.take(lying, 0.0)
+    once.receive(model.manifest(run="R", epoch=1, seq=0), 0.0)
+    once.receive(lying, 0.0)
     fetch(model, once)
     assert once.state == "complete", "one liar among the messages is no reason to give up"
 
@@ -356,11 +358,11 @@ def test_a_wrong_digest_begins_anew_and_then_fails() -> None:
 def test_2_2_a_cleared_topic_supersedes_a_model_that_is_not_here_yet() -> None:
     model = model_publication([model_section()], 1000)
     download = ModelDownload(model.digest)
-    download.take(model.manifest(run="R", epoch=1, seq=0), 0.0)
-    download.ask(0.0)
+    download.receive(model.manifest(run="R", epoch=1, seq=0), 0.0)
+    download.subscription_changes(0.0)
     download.cleared()
     assert download.state == "superseded"
-    assert download.ask(1.0).subscribe == ()
+    assert download.subscription_changes(1.0).subscribe == ()
     assert download.due() is None
     done = ModelDownload(model.digest)
     fetch(model, done)
@@ -373,7 +375,7 @@ def test_messages_of_another_model_with_the_same_topic_are_not_taken() -> None:
     download = ModelDownload(model.digest[:12] + "0" * 52)
     for _ in range(16):
         assert download.state == "open"
-        download.take(model.manifest(run="R", epoch=1, seq=0), 0.0)
+        download.receive(model.manifest(run="R", epoch=1, seq=0), 0.0)
     assert download.state == "failed"
 
 
@@ -381,7 +383,7 @@ def test_garbage_ends_a_download_after_a_while() -> None:
     download = ModelDownload("ab" * 32)
     for _ in range(16):
         assert download.state == "open"
-        download.refuse("not msgpack")
+        download.count_invalid("not msgpack")
     assert download.state == "failed"
     assert "not msgpack" in download.failure
 
@@ -401,7 +403,7 @@ def test_absurd_manifests_are_refused(changes: dict[str, int], names: str) -> No
     with pytest.raises(TransferError, match=names):
         check_manifest(manifest)
     download = ModelDownload(model.digest)
-    download.take(manifest, 0.0)
+    download.receive(manifest, 0.0)
     assert download.progress == "its manifest has not arrived"
 
 
@@ -421,7 +423,7 @@ def test_a_model_survives_the_wire() -> None:
     for topic, message in scoped(model).items():
         decoded = codec.decode(topic, codec.encode(message))
         assert isinstance(decoded, m.ModelManifest | m.ModelChunk)
-        download.take(decoded, 0.0)
+        download.receive(decoded, 0.0)
     # Chunks that come before the manifest are not hoarded, but for the first.
     fetch(model, download)
     assert download.state == "complete"

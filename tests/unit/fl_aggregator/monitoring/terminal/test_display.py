@@ -30,8 +30,8 @@ from tests.support.builders import round_summary
 class Aggregator:
     """What a display asks one for."""
 
-    curves: RoundHistory = field(default_factory=RoundHistory)
-    paused: str | None = None
+    history: RoundHistory = field(default_factory=RoundHistory)
+    pause_reason: str | None = None
 
     def uploading(self) -> Collection[str]:
         return ()
@@ -45,11 +45,11 @@ def summary(number: int) -> Summary:
 def played(rounds: int, console: Console, *, live: bool = False) -> tuple[Display, Aggregator]:
     aggregator = Aggregator()
     display = Display(console, "run", live=live)
-    display.follow(aggregator)
+    display.set_source(aggregator)
     state = new_run(Settings(rounds=rounds))
     for number in range(1, rounds + 1):
         one = summary(number)
-        aggregator.curves.add(RoundRecord.of(one, 1000, 2000))
+        aggregator.history.add(RoundRecord.of(one, 1000, 2000))
         display.observe(state, (WriteHistory(one),), now=float(number))
     return display, aggregator
 
@@ -59,9 +59,9 @@ def test_each_round_is_one_line_however_long_and_the_last_hundred_are_remembered
 ) -> None:
     caplog.set_level(logging.INFO)
     _, aggregator = played(250, Console(file=io.StringIO(), width=80))
-    recent = aggregator.curves.recent()
+    recent = aggregator.history.recent()
     assert list(recent) == list(range(151, 251))
-    assert (aggregator.curves.count, MAX_RECENT_ROUNDS) == (250, 100)
+    assert (aggregator.history.round_count, MAX_RECENT_ROUNDS) == (250, 100)
     assert table(recent.values()).row_count == 100
     lines = [line for line in caplog.messages if not line.startswith("waiting")]
     assert len(lines) == 250
@@ -94,7 +94,7 @@ def test_what_strangers_write_does_not_reach_the_terminal_as_it_is(
 def test_who_is_selected_is_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     display = Display(Console(file=io.StringIO()), "run", live=False)
-    display.follow(Aggregator())
+    display.set_source(Aggregator())
     names = tuple(str(n) for n in range(25))
     display.observe(new_run(Settings()), (AnnounceRound(0, None, "f32", ("3",), 1.0),), 0.0)
     display.observe(

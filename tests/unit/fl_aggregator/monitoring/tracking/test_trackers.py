@@ -57,8 +57,8 @@ def run(
         trackers.begin(record, earlier, vitals)
         for each in rounds:
             trackers.observe(new_run(Settings()), ())
-            trackers.round(each)
-        trackers.ended("finished")
+            trackers.log_round(each)
+        trackers.run_ended("finished")
     return trackers
 
 
@@ -75,7 +75,7 @@ class Broken:
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         raise KeyError(state, effects)
 
-    def round(self, record: RoundRecord) -> None:
+    def log_round(self, record: RoundRecord) -> None:
         raise RuntimeError(record)
 
     def close(self, outcome: str | None) -> None:
@@ -100,7 +100,7 @@ class Slow:
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         self.seen = (state, effects)
 
-    def round(self, record: RoundRecord) -> None:
+    def log_round(self, record: RoundRecord) -> None:
         assert self.go.wait(30)
         self.rounds.append(record.round)
 
@@ -142,7 +142,7 @@ def test_a_run_that_is_taken_up_again_goes_on_where_it_was(tmp_path: Path) -> No
     (file,) = (tmp_path / "tensorboard").iterdir()
     with file.open("ab") as torn:  # it died in the middle of the next one
         torn.write(file.read_bytes()[-40:-10])
-    again = RECORD.model_copy(update={"epoch": 2})
+    again = RECORD.model_copy(update={"incarnation": 2})
     earlier = [line(1, loss=3.0), line(2, loss=2.0), line(3, loss=1.5)]  # of which the third was not written
     run(TensorBoard(tmp_path), rounds=[line(4, loss=1.0)], record=again, earlier=earlier)
     assert scalars(tmp_path)["loss"] == [(1, 3.0), (2, 2.0), (3, 1.5), (4, 1.0)]
@@ -151,7 +151,7 @@ def test_a_run_that_is_taken_up_again_goes_on_where_it_was(tmp_path: Path) -> No
 def test_a_round_that_is_written_once_more_counts_once(tmp_path: Path) -> None:
     """Its line in the history had not all of its evaluation yet when the aggregator died."""
     run(TensorBoard(tmp_path), rounds=[line(1, loss=3.0), line(2, loss=9.0)])
-    again = RECORD.model_copy(update={"epoch": 2})
+    again = RECORD.model_copy(update={"incarnation": 2})
     run(TensorBoard(tmp_path), rounds=[line(2, loss=2.0), line(3, loss=1.0)], record=again, earlier=[line(1)])
     assert scalars(tmp_path)["loss"] == [(1, 3.0), (2, 2.0), (3, 1.0)]
 
@@ -226,11 +226,11 @@ def test_a_slow_tracker_holds_nobody_up() -> None:
         trackers.begin(RECORD, (), vitals)
         began = time.monotonic()
         for number in range(1, 101):
-            trackers.round(line(number))
+            trackers.log_round(line(number))
         assert time.monotonic() - began < 1.0
         assert trackers.failures["slow"] >= 90
         slow.go.set()
-        trackers.ended("interrupted")
+        trackers.run_ended("interrupted")
     assert slow.rounds == sorted(set(slow.rounds)), "in their order, each once"
     assert slow.rounds[0] == 1
     assert len(slow.rounds) + trackers.failures["slow"] == 100

@@ -49,7 +49,7 @@ def test_a_round_is_a_row_and_again_when_it_was_evaluated() -> None:
     first = curves.recent()[1]
     assert first == RoundRecord.of(summary(1, train_loss=0.5, accuracy=0.123456789, loss=1.5), 100, 200)
     assert (first.reason, first.missing) == (None, {"1": "offline: for 0.5 s"})
-    assert curves.count == 2
+    assert curves.round_count == 2
     assert rows_of(columns) == curves.rows()
 
 
@@ -59,14 +59,14 @@ def test_the_history_file_gives_the_same_records() -> None:
         RoundRecord.of(summary(1, accuracy=0.5, train_loss=0.1), 10, 20, refused),
         RoundRecord.of(summary(3), 30, 40),
     ]
-    lines = [written[0].line(), {"round": 2, "metrics": {}}, written[1].line()]
+    lines = [written[0].history_fields(), {"round": 2, "metrics": {}}, written[1].history_fields()]
     assert list(read_records(json.loads(json.dumps(line)) for line in lines)) == written
 
 
 def test_a_result_tells_what_the_record_says() -> None:
     """But for what it leaves out: who was selected and surplus, the time of each phase, the matrix, the refused."""
     record = RoundRecord.of(summary(1, accuracy=0.5), 10, 20)
-    result = record.result({"run": "r", "epoch": 1, "seq": 1})
+    result = record.result_message({"run": "r", "epoch": 1, "seq": 1})
     assert HistoryRow.of(RoundRecord.of_result(result)) == HistoryRow.of(record)
     assert RoundRecord.of_result(result).summary_fields() == record.summary_fields()
 
@@ -85,7 +85,7 @@ def test_thinned_evenly_with_the_first_and_the_last(rounds: int) -> None:
     assert len(steps) <= 1, "evenly"
     assert columns.accuracy[-1] == 1.0
     assert list(curves.recent()) == list(range(max(1, rounds - MAX_RECENT_ROUNDS + 1), rounds + 1))
-    assert curves.count == rounds
+    assert curves.round_count == rounds
     history = m.History(
         run="r", epoch=1, seq=1, task="digits", rounds=rounds, started="2026-11-24T12:00:00Z", columns=columns
     )

@@ -35,7 +35,7 @@ SKIPPED = Finding("rights", "untested", "a run is online", essential=False)
 )
 def test_the_worst_finding_decides(findings: tuple[Finding, ...], can: bool | None, said: str) -> None:
     report = DoctorReport("mqtt://localhost:1883", "fl", findings)
-    assert report.can_carry_a_run is can
+    assert report.supports_run is can
     assert report.verdict().endswith(said)
     assert report.as_json()["can_carry_a_run"] is can
 

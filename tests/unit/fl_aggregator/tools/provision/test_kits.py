@@ -142,8 +142,8 @@ def test_it_makes_a_kit_for_everybody_and_files_for_the_broker(tmp_path: Path, p
 
 def test_its_certificates_say_who_and_for_what(tmp_path: Path) -> None:
     made = begin(tmp_path / "kits")
-    ca = certificate((made.broker / "ca.pem").read_bytes())
-    broker = certificate((made.broker / "broker.pem").read_bytes())
+    ca = certificate((made.broker_directory / "ca.pem").read_bytes())
+    broker = certificate((made.broker_directory / "broker.pem").read_bytes())
     edge = certificate(Kit.read(made.out / "edge-0.zip").cert or b"")
     assert edge.subject.rfc4514_string() == "CN=0"
     for one, purpose in ((broker, ExtendedKeyUsageOID.SERVER_AUTH), (edge, ExtendedKeyUsageOID.CLIENT_AUTH)):
@@ -158,7 +158,7 @@ def test_its_certificates_say_who_and_for_what(tmp_path: Path) -> None:
     names = broker.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["broker.example"]
     assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["10.1.2.3", "::1"]
-    listed = x509.load_pem_x509_crl((made.broker / "crl.pem").read_bytes())
+    listed = x509.load_pem_x509_crl((made.broker_directory / "crl.pem").read_bytes())
     # An expired list would lock everybody out.
     assert listed.next_update_utc == ca.not_valid_after_utc
 
@@ -233,11 +233,11 @@ def test_a_kit_that_was_taken_away_is_not_missed(tmp_path: Path) -> None:
 
 def test_the_brokers_certificate_is_renewed(tmp_path: Path) -> None:
     made = begin(tmp_path)
-    before = certificate((made.broker / "broker.pem").read_bytes())
+    before = certificate((made.broker_directory / "broker.pem").read_bytes())
     made.rotate_broker()
     check_whole(tmp_path)
     assert revoked(tmp_path) == {before.serial_number}
-    after = certificate((made.broker / "broker.pem").read_bytes())
+    after = certificate((made.broker_directory / "broker.pem").read_bytes())
     assert after.public_key() != before.public_key()
 
 
@@ -277,7 +277,7 @@ def test_who_predicts_does_so_in_a_group_that_only_they_know(tmp_path: Path) -> 
     second = Kit.read(tmp_path / "edge-1.zip").predict_group
     assert second not in (None, first)
     assert Kit.read(tmp_path / "edge-late.zip").predict_group == second
-    files = [path for path in made.broker.iterdir() if path.is_file()]
+    files = [path for path in made.broker_directory.iterdir() if path.is_file()]
     assert not any(str(second).encode() in path.read_bytes() for path in files), "the broker need not know it"
 
 
