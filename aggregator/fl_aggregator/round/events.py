@@ -45,7 +45,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """The aggregator was started again: its ``epoch``-th start. Who was here may be gone."""
+    """The aggregator was started again: the ``incarnation`` counts its starts. Edges that were present may be gone."""
 
     now: float
     incarnation: int
