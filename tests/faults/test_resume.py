@@ -149,9 +149,9 @@ def test_killed_again_and_again_it_makes_the_same_model(cluster: Cluster, undist
     assert len(notes) > 2, "it was killed more than once"
     assert cluster.model("again-and-again") == undisturbed.model
     assert contributions(directory) == undisturbed.contributions
-    epochs = [event["epoch"] for event in events(directory) if event["event"] == "Resumed"]
+    epochs = [event["incarnation"] for event in events(directory) if event["event"] == "Resumed"]
     assert epochs == sorted(set(epochs)), "the epoch grows at each start"
-    assert json.loads((directory / "run" / "run.json").read_text())["epoch"] == len(notes)
+    assert json.loads((directory / "run" / "run.json").read_text())["incarnation"] == len(notes)
 
 
 def test_a_run_in_memory_only_begins_its_round_anew(cluster: Cluster) -> None:
