@@ -48,6 +48,7 @@ def test_what_changes_moves(federation: SimulatedFederation, opened: Open) -> No
     page.wait_text("#f-accuracy", "87.5 %")
     assert page.page.locator("#strip [data-kind=abandoned]").count() == 1
     page.page.locator("[data-curve=accuracy] summary").click()
+    page.page.locator("[data-curve=accuracy] tbody tr").first.wait_for()  # filled when it has opened
     rows = page.page.locator("[data-curve=accuracy] tbody tr").all_inner_texts()
     assert [row.split("\t")[:3] for row in rows] == [
         ["4", "3", "87.5 %"], ["3", "abandoned", "–"], ["2", "2", "75.0 %"], ["1", "1", "25.0 %"],
