@@ -150,7 +150,7 @@ class Roster:
         )
 
     def has_evictable(self) -> bool:
-        """Whether `dispensable` gives any."""
+        """Whether `evictable` gives any."""
         return any(_is_evictable(client) for client in self.clients.values())
 
     def evictable(self, count: int) -> tuple[str, ...]:

@@ -1,12 +1,12 @@
 """The PURE machine of one edge: ``step(state, event) -> (state, effects)``.
 
 It knows no broker, torch, clock, thread or chance, and takes any event in any phase: what does not fit is
-ignored. Where to read on: ``phases`` (what it can be doing), ``events`` (what happens to it), ``effects``
-(what it asks for), and how it acts: ``registration``, ``rounds``, ``reports``, ``appraisals``; ``steps`` puts
+ignored. Where to read on: ``state`` (what it can be doing), ``events`` (what happens to it), ``effects``
+(what it asks for), and how it acts: ``registration``, ``rounds``, ``reporting``, ``evaluation``; ``transitions`` puts
 them together.
 
 >>> edge = Session(Identity("7", device="d1", roles=("train",), tasks=("digits",)))
->>> edge, effects = step(edge, Connected(0.0, session="s1"))
+>>> edge, effects = step(edge, ConnectionEstablished(0.0, session="s1"))
 >>> [type(effect.message).__name__ for effect in effects]
 ['ClientPresence', 'Registration']
 """

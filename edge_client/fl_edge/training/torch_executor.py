@@ -1,4 +1,4 @@
-"""The craft of a `Task`: models of torch, trained on data (see `craft.Executor`)."""
+"""Executes a `Task` in torch: trains, evaluates and predicts on vectors (see `executor.Executor`)."""
 
 from __future__ import annotations
 

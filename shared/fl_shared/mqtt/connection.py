@@ -33,7 +33,7 @@ from fl_shared.system.backoff import backoff
 
 
 class Link(Protocol):
-    """One attempt and, if it succeeds, one TCP connection; it ends with a call of `Connection.link_over`."""
+    """One attempt and, if it succeeds, one TCP connection; it ends with a call of `Connection.link_ended`."""
 
     def open(self) -> None:
         """On an opener's thread: blocks; raises `OSError`, or `UnicodeError` for what is no host name."""
@@ -217,7 +217,7 @@ class Connection:
             self.emit(Lost(reason, self._failures))
 
     def link_ended_unanswered(self, link: Link) -> None:
-        """`link_over` of a link that ended before the broker said anything."""
+        """`link_ended` of a link that ended before the broker said anything."""
         if self.settings.address in self._reached_addresses:
             self.link_ended(link, f"{self.settings.address} closed the connection without an answer")
             return

@@ -1,7 +1,7 @@
 """TLS to the broker: whom we trust, what we show, and what it means when it does not work out.
 
 The host's name is always checked and nothing turns that off. What goes wrong with a certificate is told in one line
-that says whose it is and what to do (`explained`).
+that says whose it is and what to do.
 """
 
 from __future__ import annotations

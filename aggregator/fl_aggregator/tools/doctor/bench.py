@@ -89,7 +89,7 @@ class TestBench:
         return self._failures >= MAX_CONNECT_FAILURES
 
     def retain(self, probe: Probe, leaf: str, payload: bytes, *, expiry: int | None = None) -> int:
-        """Leaves a message there, which `sweep` clears; the reason code of its PUBACK."""
+        """Leaves a message there, which `clear_retained` clears; the reason code of its PUBACK."""
         topic = self.topic(leaf)
         self._retained.add(topic)
         return probe.publish_and_wait(topic, payload, retain=True, expiry=expiry)

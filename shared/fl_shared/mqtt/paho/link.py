@@ -108,7 +108,7 @@ class PahoLink:
         client.on_subscribe = self._on_subscribe
         client.on_socket_open = self._on_socket_open
         client.on_socket_close = self._on_socket_close
-        # That there is one keeps paho from writing to the socket by itself; `_turn` asks `want_write`.
+        # That there is one keeps paho from writing to the socket by itself; `_run_step` asks `want_write`.
         client.on_socket_register_write = lambda *_: None
         return client
 
