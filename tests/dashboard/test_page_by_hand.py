@@ -66,7 +66,9 @@ def test_an_edge_turns_missing_with_its_reason(federation: SimulatedFederation, 
     page = opened()
     page.page.locator("#edge-2").click()
     page.wait_text("#edges-detail", "Is training on its own data")
-    federation.edges({"1": edge("in"), "2": edge("missing", why="offline: for 4.0 s"), "3": edge("present")})
+    federation.edges(
+        {"1": edge("in"), "2": edge("missing", reason="offline: for 4.0 s"), "3": edge("present")}
+    )
     page.wait('document.querySelector("#edge-2").dataset.state === "missing"')
     page.wait_text("#edges-detail", "offline: for 4.0 s")
     page.wait_text("#events", "Round 3: edge 2 is missing: offline: for 4.0 s")
@@ -138,7 +140,11 @@ def test_strangers_strings_stay_strings(federation: SimulatedFederation, opened:
     federation.status(paused=EVIL[:300])
     federation.history([0.5])
     federation.edges(
-        {"1": edge("missing", why=EVIL), "__proto__": edge("offline", why=EVIL), "constructor": edge("in")}
+        {
+            "1": edge("missing", reason=EVIL),
+            "__proto__": edge("offline", reason=EVIL),
+            "constructor": edge("in"),
+        }
     )
     federation.result(1, {"1": EVIL})
     federation.result(2, outcome="abandoned", reason=EVIL, version=None)
@@ -167,14 +173,14 @@ def test_strangers_strings_stay_strings(federation: SimulatedFederation, opened:
 
 
 JUNK = [
-    b"", b"\xff\xfe", b"{", b"[]", b"null", b"7", b'"status"', b'{"kind": "status"}', b'{"kind": "__proto__", "v": 1}',
+    b"", b"\xff\xfe", b"{", b"[]", b"null", b"7", b'"status"', b'{"kind": "status"}', b'{"kind": "__proto__", "v": 2}',
     b"[" * 4000,
 ]  # fmt: skip
 
 
 WRONG: list[dict[str, Any]] = [
     {"rounds": -1}, {"rounds": "10"}, {"phase": "dancing"}, {"metrics": {"accuracy": "high"}}, {"metrics": [1]},
-    {"missing": ["a b"]}, {"written": "yesterday"}, {"round": 1.5}, {"v": 2}, {"run": "<b>"},
+    {"missing": ["a b"]}, {"written": "yesterday"}, {"round": 1.5}, {"v": 1}, {"run": "<b>"},
 ]  # fmt: skip
 
 
@@ -192,7 +198,7 @@ def test_junk_is_ignored(federation: SimulatedFederation, opened: Open) -> None:
     federation.edges({"1": edge("flying")})
     federation.edges({"<b>": edge("in")})
     federation.publish(
-        "clients/5/presence", {"v": 1, "kind": "presence", "client": "6", "state": "online", "session": "s"}
+        "clients/5/presence", {"v": 2, "kind": "presence", "client": "6", "state": "online", "session": "s"}
     )
     unequal = {"round": [2, 1]}
     federation.publish(
@@ -210,7 +216,9 @@ def test_a_thousand_edges(federation: SimulatedFederation, opened: Open) -> None
     federation.status(present=1000)
     states = ["in", "training", "present", "missing", "offline"]
     edges = {
-        str(number): edge(states[number % 5], why="lost" if number % 5 == 3 else None, accuracy=number / 1000)
+        str(number): edge(
+            states[number % 5], reason="lost" if number % 5 == 3 else None, accuracy=number / 1000
+        )
         for number in range(1000)
     }
     federation.edges(edges)
@@ -249,7 +257,7 @@ def test_a_thousand_edges(federation: SimulatedFederation, opened: Open) -> None
     cost = page.page.evaluate(
         """async edges => {
           const federation = new Federation(() => {}, () => {});
-          const message = {v: 1, kind: "edges", run: "a", epoch: 1, seq: 1, round: 1, phase: "collecting", edges};
+          const message = {v: 2, kind: "edges", run: "a", incarnation: 1, seq: 1, round: 1, phase: "collecting", edges};
           const payload = new TextEncoder().encode(JSON.stringify(message));
           const begun = performance.now();
           federation.hear("round/1/edges", payload, false, 0);

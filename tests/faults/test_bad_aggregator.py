@@ -28,7 +28,7 @@ from fl_shared.transfer.publication import ModelPublication, model_publication
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.samples import MESSAGES
-from tests.support.simulated_aggregator import RUN, SimulatedAggregator, sections_of
+from tests.support.simulated_aggregator import RUN, SimulatedAggregator, first_model
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 TASK = "synthetic-1000"
 CHUNK = 1024
 DEEP = b"\x81\xa4kind" + b"\x91" * 1020 + b"\xc0"
-DEEP_JSON = b'{"v":1,"kind":' + b"[" * 5000
+DEEP_JSON = b'{"v":2,"kind":' + b"[" * 5000
 FLOOD = 300
 """Of each kind of message."""
 
@@ -101,7 +101,7 @@ def test_an_edge_goes_on_whatever_its_aggregator_says(
         wire.select(0, ("7",), None)
         tested.first = wire.expect(m.Update, 20, round=0)
         wire.answer(tested.first)
-        good = model_publication(sections_of(tested.first), CHUNK)
+        good = model_publication(first_model(tested.first), CHUNK)
         wire.publish_model(good, 0)
         tested.train_normally(good.digest)
 
@@ -133,7 +133,7 @@ def leave_behind(wire: SimulatedAggregator) -> None:
         ("fl/aggregator", b"junk"),
         ("fl/model", DEEP_JSON),
         ("fl/clients/7/work", codec.encode(MESSAGES["selected-first-weights"][1])),
-        ("fl/clients/7/presence", b'{"v":1,"kind":"presence","client":"8","state":"offline","session":"x"}'),
+        ("fl/clients/7/presence", b'{"v":2,"kind":"presence","client":"8","state":"offline","session":"x"}'),
         ("fl/round/99/selected", codec.encode(MESSAGES["selected"][1])),
         ("fl/round/3/result", DEEP),
         ("fl/replies/7", codec.encode(MESSAGES["refused"][1])),
@@ -151,7 +151,13 @@ def admission(tested: EdgeUnderTest) -> None:
     refused = m.Refused(**wire.envelope(), **to_another, reason="id-in-use", detail="in use")
     wire.send(t.RepliesTopic("7"), refused)
     own = json.loads(codec.encode(refused)) | {"session": first.session}
-    for changes in ({"v": 2}, {"reason": "because"}, {"client": "8"}, {"run": "a/b"}, {"detail": "x" * 1001}):
+    for changes in (
+        {"v": 1, "session": "another"},
+        {"reason": "because"},
+        {"client": "8"},
+        {"run": "a/b"},
+        {"detail": "x" * 1001},
+    ):
         tested.say(t.RepliesTopic("7"), json.dumps(own | changes).encode())
     admitted = {
         "kind": "admitted",
@@ -210,7 +216,7 @@ def nonsense_selections(tested: EdgeUnderTest, base: str) -> None:
         ("inline_limit", {"inline_limit": 2**60}),
         ("task", {"task": "../etc"}),
         ("v", {"v": 3}),
-        ("epoch", {"epoch": 0}),
+        ("incarnation", {"incarnation": 0}),
     ):
         tested.say(t.SelectedTopic(number), json.dumps(good | cast(dict[str, Any], changes)).encode())
         begin = f"SelectedTopic: {field}" if field != "bytes of JSON" else field
@@ -219,7 +225,7 @@ def nonsense_selections(tested: EdgeUnderTest, base: str) -> None:
         tested.say(t.SelectedTopic(number), json.dumps(good | changes).encode())
     wire.expect_silence(m.Update, 0.5)
     # A later start of its own run: it registers again, and obeys whoever answers, which is still this one.
-    tested.say(t.SelectedTopic(number), json.dumps(good | {"epoch": 9}).encode())
+    tested.say(t.SelectedTopic(number), json.dumps(good | {"incarnation": 9}).encode())
     wire.admit(wire.expect(m.Registration, 10, client="7", run=None))
     wire.expect_silence(m.Update, 0.2)
     tested.round = number + 50
@@ -365,7 +371,7 @@ def bad_replies(tested: EdgeUnderTest, base: str) -> None:
         {"chunks": (0,), "round": number + 1},
         {"chunks": (0,), "session": "another"},
         {"chunks": (0,), "client": "8"},
-        {"chunks": (0,), "epoch": 2},
+        {"chunks": (0,), "incarnation": 2},
         {"chunks": (0,), "run": "another"},
     ):
         wire.send(t.RepliesTopic("7"), m.Grant(**wire.envelope() | to | cast(dict[str, Any], changes)))
@@ -397,3 +403,16 @@ def flood(tested: EdgeUnderTest) -> None:
         if number % 20 == 0:
             tested.say(t.ModelTopic(), b" " * (10 * 2**20))
     tested.say(t.ModelTopic(), b" " * (20 * 2**20))  # more than an edge takes: the broker keeps it
+
+
+def test_an_answer_in_another_version_of_the_protocol_ends_the_edge(
+    tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
+) -> None:
+    wire = stack.enter_context(SimulatedAggregator(mosquitto.endpoint, "fl", task=TASK))
+    with programs.edges(tmp_path, mosquitto.url, "7", "--task", TASK) as edge:
+        session = wire.expect(m.Registration, 30, client="7").session
+        answer = {"v": 3, "kind": "refused", "session": session}
+        wire.send(t.RepliesTopic("7"), json.dumps(answer).encode())
+        assert edge.wait(10) == 2
+    expected = f"the aggregator's answer has another protocol version 3, expected {m.PROTOCOL_VERSION}"
+    assert expected in edge.err

@@ -24,7 +24,7 @@ from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
 from tests.support import programs
 from tests.support.broker import Mosquitto
-from tests.support.builders import digest_of, raw_offer_of, session_of
+from tests.support.builders import digest_of, model_digest_of, raw_offer_of, session_of
 from tests.support.invalid_updates import ANSWERED, MANIFEST, NOT_ANSWERED, OTHER, VALUES, Case, with_data
 from tests.support.samples import MESSAGES
 from tests.support.simulated_edges import SimulatedEdges, folded
@@ -85,9 +85,11 @@ class RunUnderTest:
         data = whole[index * CHUNK : (index + 1) * CHUNK] if data is None else data
         head = {
             name: update[name]
-            for name in ("v", "run", "epoch", "seq", "client", "session", "round", "digest")
+            for name in ("v", "run", "incarnation", "seq", "client", "session", "round", "digest")
         }
-        return pack(head | {"kind": "part", "index": index, "crc32": crc32 or zlib.crc32(data), "data": data})
+        return pack(
+            head | {"kind": "update-chunk", "index": index, "crc32": crc32 or zlib.crc32(data), "data": data}
+        )
 
 
 OFFERS = (
@@ -126,7 +128,7 @@ def test_whatever_is_sent_the_good_updates_are_folded_exactly(
         assert set(selected.cohort) == set(CLIENTS)
         assert selected.base is not None
         tested.base = selected.base.digest
-        assert tested.base == digest_of(MANIFEST, weights.tobytes())
+        assert tested.base == model_digest_of(MANIFEST, weights.tobytes())
         registrations(tested)
         unknown_clients(tested)
         contributors = {*bad_updates(tested), *bad_uploads(tested), *GOOD}
@@ -139,7 +141,7 @@ def test_whatever_is_sent_the_good_updates_are_folded_exactly(
         weights = folded(
             weights, [(tested.examples[c], tested.deltas[c]) for c in contributors], selected.fold.scale_bits
         )
-        assert result.digest == digest_of(MANIFEST, weights.tobytes()), "nothing bad is in the model"
+        assert result.digest == model_digest_of(MANIFEST, weights.tobytes()), "nothing bad is in the model"
         assert {name: why.split(":")[1].strip() for name, why in result.missing.items()} == dict(
             out_of_the_round()
         )
@@ -155,7 +157,7 @@ def test_whatever_is_sent_the_good_updates_are_folded_exactly(
         weights = folded(
             weights, [(tested.examples[c], tested.deltas[c]) for c in CLIENTS], selected.fold.scale_bits
         )
-        assert result.digest == digest_of(MANIFEST, weights.tobytes())
+        assert result.digest == model_digest_of(MANIFEST, weights.tobytes())
         run.ends_well(20)
     assert "Traceback" not in run.err
     assert "lost" not in run.err
@@ -163,7 +165,7 @@ def test_whatever_is_sent_the_good_updates_are_folded_exactly(
     assert first["refused"] == {client: dict(reasons) for client, reasons in counted.items()}
     assert second["refused"]["good-0"] == dict(tested.refused["good-0"])
     assert second["refused"]["nan"] == {"late": 1}
-    assert second["refused"][UNKNOWN]["no-part-left"] >= 100
+    assert second["refused"][UNKNOWN]["no-partition-left"] >= 100
     assert "refused: " in run.out
     assert len(run.err.splitlines()) < 300, "a flood of bad input is not one of log lines"
 
@@ -187,7 +189,7 @@ def leave_behind(wire: SimulatedEdges) -> dict[str, int]:
     foreign = {
         "fl/round/77/selected": codec.encode(MESSAGES["selected"][1]),
         "fl/clients/good-2/work": b"junk",
-        "fl/model/0123456789ab/0": codec.encode(MESSAGES["chunk"][1]),
+        "fl/model/0123456789ab/0": codec.encode(MESSAGES["model-chunk"][1]),
         "fl/model": b"\xff" * 10,
     }
     for topic, payload in (retained | foreign).items():
@@ -214,16 +216,16 @@ def first_weights(tested: RunUnderTest) -> Vector:
     backwards = tuple(reversed(MANIFEST.arrays))
     absurd = (ArraySpec(name="a", shape=(2**33,) * 16),)
     bad: list[tuple[Any, str, tuple[str, ...]]] = [
-        (lambda client: arrays(client, None), "wrong-manifest", ("weights.arrays: missing",)),
-        (lambda client: arrays(client, backwards), "wrong-manifest", ("weights.arrays", "ascending order")),
-        (lambda client: arrays(client, absurd), "wrong-manifest", ("weights.arrays", "at most")),
+        (lambda client: arrays(client, None), "wrong-manifest", ("delta.arrays: missing",)),
+        (lambda client: arrays(client, backwards), "wrong-manifest", ("delta.arrays", "ascending order")),
+        (lambda client: arrays(client, absurd), "wrong-manifest", ("delta.arrays", "at most")),
         (
             lambda client: arrays(client, OTHER.arrays),
             "wrong-manifest",
-            ("weights.manifest", OTHER.digest[:12]),
+            ("delta.manifest", OTHER.digest[:12]),
         ),
-        (lambda client: good(client, endless), "not-finite", ("weights: element 5 of 'a' is inf",)),
-        (lambda client: with_data(good(client), bytes(8)), "wrong-size", ("weights.data: 8 bytes", "2400")),
+        (lambda client: good(client, endless), "not-finite", ("delta: element 5 of 'a' is inf",)),
+        (lambda client: with_data(good(client), bytes(8)), "wrong-size", ("delta.data: 8 bytes", "2400")),
     ]
     called: set[str] = set()
     for make, reason, words in bad:
@@ -250,12 +252,12 @@ def newly_called(wire: SimulatedEdges, called: set[str]) -> str:
 def registrations(tested: RunUnderTest) -> None:
     """Those that are refused, and those that cannot be read."""
     wire = tested.wire
-    ours = {"run": wire.run, "epoch": wire.epoch}
+    ours = {"run": wire.run, "incarnation": wire.incarnation}
     for client, label, changes, reason, words in (
         ("other-task", UNKNOWN, {"task": "mnist"}, "wrong-task", ("'mnist'", "'digits'")),
         ("other-model", UNKNOWN, {"manifest": OTHER.digest, "examples": 5} | ours, "wrong-manifest",
          (OTHER.digest[:12], MANIFEST.digest[:12])),
-        ("too-many", UNKNOWN, {}, "no-part-left", (f"--clients {len(CLIENTS)}",)),
+        ("too-many", UNKNOWN, {}, "no-partition-left", (f"--clients {len(CLIENTS)}",)),
         ("good-1", "good-1", {"device": "another", "session": "another"}, "id-in-use", ("'good-1'", "--id")),
     ):  # fmt: skip
         wire.register(client, **cast(dict[str, Any], changes))
@@ -264,13 +266,13 @@ def registrations(tested: RunUnderTest) -> None:
         assert all(word in refused.detail for word in words), refused.detail
         tested.count(label, reason, words)
 
-    old = json.dumps({"v": 7, "kind": "register", "client": "future", "session": "session-of-future"})
-    wire.send("fl/register/future", old.encode())
-    refused = wire.expect(m.Refused, 10, client="future")
-    assert refused.reason == "wrong-version"
-    assert "got 7" in refused.detail
-    assert "version 1" in refused.detail
-    tested.count(UNKNOWN, "wrong-version", ("got 7",))
+    for version in (1, 7):
+        other = {"v": version, "kind": "register", "client": "other", "session": f"session-of-{version}"}
+        wire.send("fl/register/other", json.dumps(other).encode())
+        refused = wire.expect(m.Refused, 10, client="other", session=f"session-of-{version}")
+        assert refused.reason == "wrong-version"
+        assert f"protocol version {version}, expected {m.PROTOCOL_VERSION}" in refused.detail
+    tested.count(UNKNOWN, "wrong-version", ("protocol version 1",), 2)
 
     fields = wire.registration("good-1").model_dump(mode="json")
     for payload, said in (
@@ -300,7 +302,7 @@ def unknown_clients(tested: RunUnderTest) -> None:
     for topic, payload, client, reason in (
         ("fl/updates", b"\xdf\xff\xff\xff\xff", UNKNOWN, "malformed"),
         ("fl/updates", pack(stranger | {"run": "elsewhere"}), UNKNOWN, "other-run"),
-        ("fl/updates", pack(tested.good("good-2") | {"epoch": 3}), "good-2", "other-epoch"),
+        ("fl/updates", pack(tested.good("good-2") | {"incarnation": 3}), "good-2", "other-incarnation"),
         ("fl/updates/a/b", b"x", UNKNOWN, "unknown-topic"),
         ("fl/register/" + "é" * 30, b"{}", UNKNOWN, "unknown-topic"),
         ("fl/clients/somebody/presence", b"junk", UNKNOWN, "malformed"),
@@ -419,4 +421,4 @@ def test_only_what_is_wrong_differs_between_the_manifests() -> None:
     assert MANIFEST.values == OTHER.values == VALUES
     assert Manifest(arrays=MANIFEST.arrays).digest != OTHER.digest
     data = bytes(4 * VALUES)
-    assert digest_of(MANIFEST, data) == content_digest([("weights", "f32", MANIFEST.digest, data)])
+    assert digest_of(MANIFEST, data) == content_digest([("delta", "f32", MANIFEST.digest, data)])

@@ -33,7 +33,7 @@ from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests.support import builders, programs
 from tests.support.broker import Mosquitto
-from tests.support.builders import digest_of, raw_offer_of
+from tests.support.builders import model_digest_of, raw_offer_of
 from tests.support.client import Client
 from tests.support.simulated_edges import SimulatedEdges
 from tests.support.synthetic_run import TASK, settings
@@ -103,13 +103,13 @@ def ghosts(seq: int) -> tuple[t.Topic, bytes]:
     )
 
 
-def mad_words(run: str, epoch: int, manifest: Manifest) -> Callable[[int], tuple[t.Topic, bytes]]:
+def mad_words(run: str, incarnation: int, manifest: Manifest) -> Callable[[int], tuple[t.Topic, bytes]]:
     """Registrations, offers of what nobody asked for, and large updates, by turns."""
     updates: list[bytes] = []
     for number in range(2):
-        section: dict[str, Any] = {"name": "weights", "encoding": "f32", "manifest": manifest.digest}
+        section: dict[str, Any] = {"name": "delta", "encoding": "f32", "manifest": manifest.digest}
         head: dict[str, Any] = {
-            "run": run, "epoch": epoch, "seq": number, "client": MAD, "session": "s1", "round": 1,
+            "run": run, "incarnation": incarnation, "seq": number, "client": MAD, "session": "s1", "round": 1,
             "base": "ab" * 32, "digest": f"{number:064x}", "examples": 1, "steps": 1, "seconds": 1.0,
             "metrics": m.UpdateMetrics(),
         }  # fmt: skip
@@ -141,7 +141,7 @@ def test_a_flood_changes_nothing_for_those_who_train(
         observer.expect(m.Admitted, 10, client=MAD)
         newcomers = Flood(network, mosquitto, fresh_ids)
         absent = Flood(network, mosquitto, ghosts)
-        mad = Flood(network, mosquitto, mad_words(born.run, born.epoch, manifest))
+        mad = Flood(network, mosquitto, mad_words(born.run, born.incarnation, manifest))
         with newcomers.going_on(), absent.going_on(), mad.going_on():
             newcomers.has_sent(FLOOD)
             mad.has_sent(FLOOD // 4)
@@ -191,7 +191,7 @@ class SlowEdges:
         """Ready before anybody else can be."""
         self._wire = wire
         vector = np.ones(manifest.values, np.float32)
-        base = digest_of(manifest, bytes(4 * manifest.values))
+        base = model_digest_of(manifest, bytes(4 * manifest.values))
         self.updates = {client: wire.update(client, 1, base, vector, 10) for client in SLOW}
         self._offers = {
             client: cast(bytes, msgpack.packb(raw_offer_of(update, CHUNK)))
@@ -206,8 +206,8 @@ class SlowEdges:
         """One of them sends a chunk now and then, the other offers anew."""
         update = self.updates[SLOW[0]]
         data = update["sections"][0]["data"][self.dripped * CHUNK : (self.dripped + 1) * CHUNK]
-        names = ("v", "run", "epoch", "seq", "client", "session", "round", "digest")
-        part = {name: update[name] for name in names} | {"kind": "part", "index": self.dripped}
+        names = ("v", "run", "incarnation", "seq", "client", "session", "round", "digest")
+        part = {name: update[name] for name in names} | {"kind": "update-chunk", "index": self.dripped}
         self._wire.send_update(
             SLOW[0], cast(bytes, msgpack.packb(part | {"crc32": zlib.crc32(data), "data": data}))
         )

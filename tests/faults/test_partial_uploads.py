@@ -48,7 +48,7 @@ def test_only_what_had_not_come_travels_again(tmp_path: Path, mosquitto: Mosquit
             tmp_path, "fl-aggregator", "start", "--resume", str(tmp_path / "run"), "--keepalive", "2"
         ) as second:
             second.ends_well()
-        granted = [index for grant in observer.all(m.Grant, round=1, epoch=2) for index in grant.chunks]
+        granted = [index for grant in observer.all(m.Grant, round=1, incarnation=2) for index in grant.chunks]
     if durability == "memory":
         assert len(granted) == offered(observer).chunks, "nothing of it survives, as was said"
     else:

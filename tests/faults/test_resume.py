@@ -150,7 +150,7 @@ def test_killed_again_and_again_it_makes_the_same_model(cluster: Cluster, undist
     assert cluster.model("again-and-again") == undisturbed.model
     assert contributions(directory) == undisturbed.contributions
     epochs = [event["incarnation"] for event in events(directory) if event["event"] == "Resumed"]
-    assert epochs == sorted(set(epochs)), "the epoch grows at each start"
+    assert epochs == sorted(set(epochs)), "the incarnation grows at each start"
     assert json.loads((directory / "run" / "run.json").read_text())["incarnation"] == len(notes)
 
 

@@ -71,7 +71,14 @@ def test_while_connecting(tmp_path: Path, number: signal.Signals) -> None:
 def test_while_waiting_for_a_sign_of_life(
     tmp_path: Path, mosquitto: Mosquitto, number: signal.Signals
 ) -> None:
-    ghost = {"v": 1, "kind": "aggregator", "state": "online", "session": "x", "run": "ghost", "epoch": 1}
+    ghost = {
+        "v": 2,
+        "kind": "aggregator",
+        "state": "online",
+        "session": "x",
+        "run": "ghost",
+        "incarnation": 1,
+    }
     topic = ("-p", str(mosquitto.port), "-r", "-t", "fl/aggregator")
     subprocess.run(["mosquitto_pub", *topic, "-m", json.dumps(ghost)], check=True)
     with programs.aggregator(tmp_path, mosquitto.url) as run:

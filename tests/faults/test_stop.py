@@ -69,10 +69,10 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
             said = [json.loads(one.payload) for one in control.received]
         ours = record(tmp_path)["run"]
         assert said[0] == {
-            "v": 1,
+            "v": 2,
             "kind": "stop",
             "run": ours,
-            "epoch": 1,
+            "incarnation": 1,
             "reason": "the site closes",
         }
         assert "stopped by fl-aggregator stop: the site closes" in run.out
@@ -98,7 +98,7 @@ def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, stack: 
     operator = stack.enter_context(Client(shared_mosquitto.endpoint))
 
     def say(run: str, *, retain: bool = False, **more: object) -> None:
-        order = {"v": 1, "kind": "stop", "run": run, "reason": "", **more}
+        order = {"v": 2, "kind": "stop", "run": run, "reason": "", **more}
         assert operator.publish(f"{prefix}/control", json.dumps(order).encode(), retain=retain) < 0x80
 
     say("ghost", retain=True)
@@ -108,7 +108,7 @@ def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, stack: 
         say("another")
         say(ours, retain=True)
         say(ours, kind="start")
-        say(ours, v=2)
+        say(ours, v=1)
         say(ours, reason="x" * 201)
         say(ours, reason="\x1b[2J")
         time.sleep(1.0)
@@ -117,7 +117,7 @@ def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, stack: 
             later.catch_up()
         assert not later.retained, "what was to stay is cleared"
         # And any MQTT client may say what is obeyed.
-        order = json.dumps({"v": 1, "kind": "stop", "run": ours})
+        order = json.dumps({"v": 2, "kind": "stop", "run": ours})
         plain = ("mosquitto_pub", "-p", str(shared_mosquitto.port), "-t", f"{prefix}/control", "-m", order)
         subprocess.run(plain, check=True)
         assert run.wait(10) == 130, run.output
@@ -127,7 +127,14 @@ def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, stack: 
 def test_an_aggregator_that_does_not_answer(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
     """Its word is repeated, and after the timeout it is said which run it was."""
     prefix = "stop/ghost"
-    ghost = {"v": 1, "kind": "aggregator", "state": "online", "session": "x", "run": "ghost", "epoch": 1}
+    ghost = {
+        "v": 2,
+        "kind": "aggregator",
+        "state": "online",
+        "session": "x",
+        "run": "ghost",
+        "incarnation": 1,
+    }
     retained = ("mosquitto_pub", "-p", str(shared_mosquitto.port), "-r", "-t", f"{prefix}/aggregator", "-m")
     subprocess.run([*retained, json.dumps(ghost)], check=True)
     with (

@@ -266,7 +266,7 @@ def test_a_run_that_is_online_is_left_alone(tmp_path: Path, broker: Mosquitto) -
 
 @pytest.mark.long
 def test_a_birth_that_nobody_lives_up_to(tmp_path: Path, broker: Mosquitto) -> None:
-    ghost = m.AggregatorPresence(state="online", session="a" * 16, run="long-gone", epoch=1)
+    ghost = m.AggregatorPresence(state="online", session="a" * 16, run="long-gone", incarnation=1)
     with Network() as network:
         connection = network.connect(ConnectionSettings(broker.address), lambda _: None)
         connection.wait_connected(10)

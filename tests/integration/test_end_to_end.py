@@ -141,7 +141,7 @@ def test_the_brokers_operator_reads_no_update(site: Site, sealed: bool) -> None:
     seen = b"".join(payload for _, payload in messages)
     patterns = [delta(client, number) for client in ("0", "1") for number in (1, 2, 3)]
     known = [piece[start : start + 16] for piece in patterns for start in (0, 4000, 12_000)]
-    known += [b"weights", b"metrics", b"sections", b"examples", b'"register"', b"session"]
+    known += [b"delta", b"metrics", b"sections", b"examples", b'"register"', b"session"]
     assert [piece in seen for piece in known] == [not sealed] * len(known)
 
 
@@ -185,9 +185,9 @@ def session_of(forger: Client, client: str, deadline: float = 20.0) -> str:
     raise AssertionError(f"edge {client} was not born")
 
 
-def selection(run: str, number: int, epoch: int = 1) -> m.Selected:
+def selection(run: str, number: int, incarnation: int = 1) -> m.Selected:
     return m.Selected(
-        run=run, epoch=epoch, seq=10**6, round=number, task=TASK, cohort=("0", "1"), seconds_left=60.0,
+        run=run, incarnation=incarnation, seq=10**6, round=number, task=TASK, cohort=("0", "1"), seconds_left=60.0,
         training=TRAINING, fold=FOLD, encoding="f32", base=None, inline_limit=10**7,
     )  # fmt: skip
 
@@ -202,15 +202,22 @@ def test_a_false_aggregator_is_not_obeyed(site: Site, signer: Signer | None) -> 
     forged(
         forger,
         t.AggregatorTopic(),
-        m.AggregatorPresence(state="online", session="x", run="evil", epoch=1),
+        m.AggregatorPresence(state="online", session="x", run="evil", incarnation=1),
         signer,
     )
     part = partition(count=2, holdout=0)
     admitted = m.Admitted(
-        run="evil", epoch=1, seq=1, client="0", session=session, task=TASK, partition=part, examples=None
+        run="evil",
+        incarnation=1,
+        seq=1,
+        client="0",
+        session=session,
+        task=TASK,
+        partition=part,
+        examples=None,
     )
     refused = m.Refused(
-        run="evil", epoch=1, seq=2, client="0", session=session, reason="id-in-use", detail="go away"
+        run="evil", incarnation=1, seq=2, client="0", session=session, reason="id-in-use", detail="go away"
     )
     forged(forger, t.RepliesTopic("0"), admitted, signer)
     forged(forger, t.SelectedTopic(0), selection("evil", 0), signer)
@@ -238,7 +245,8 @@ def test_a_forged_selection_is_not_obeyed_while_the_run_goes_on(site: Site) -> N
             forged(forger, t.WorkTopic(client), selection(name, number))
         done = len(re.findall(r"round \d+: version", run.err))
         result = m.Result(
-            run=name, epoch=1, seq=10**6, round=done + 1, outcome="abandoned", reason="so", version=None, digest=None,
+            run=name, incarnation=1, seq=10**6, round=done + 1, outcome="abandoned", reason="so", version=None,
+            digest=None,
             participants=(), missing={}, examples=0, metrics={}, bytes_up=0, bytes_down=0, seconds=0.0,
         )  # fmt: skip
         forged(forger, t.ResultTopic(done + 1), result)
@@ -308,7 +316,7 @@ def poison(client: str, run: str, session: str, number: int, base: str) -> bytes
     """An update with values that would be seen."""
     craft = SyntheticExecutor(VALUES)
     manifest = craft.initial_weights(0, lambda n: np.empty(n, "<f4"))
-    section = ModelSection("weights", manifest, np.full(VALUES, 50.0, dtype="<f4").tobytes())
+    section = ModelSection("delta", manifest, np.full(VALUES, 50.0, dtype="<f4").tobytes())
     update = finished_update(
         section, base=base, examples=1_000_000, steps=1, seconds=0.1, metrics=m.UpdateMetrics()
     )
@@ -382,7 +390,7 @@ def test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once(site: Site)
         site.edge(name, "--seal")
     run = site.aggregator("run", "--require-sealed", rounds=2000)
     name = wait_until(lambda: re.search(r"run ([0-9a-f]+) at", run.err), 20, "it has begun")[1]
-    plain = codec.encode(m.Control(run=name, epoch=1, reason="forged"))
+    plain = codec.encode(m.Control(run=name, incarnation=1, reason="forged"))
     wait_until(lambda: "round 2: version" in run.err, 30, "rounds are made")
     forger.publish("fl/control", plain)
     forger.publish("fl/control", kit_of(site.made, "0").sealer().seal("fl/control", plain))
@@ -406,7 +414,7 @@ def test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once(site: Site)
     wait_until(lambda: len(rounds(site, "run")) > before, 30, "it goes on")
     for payload in orders:
         forger.publish("fl/control", payload)
-    wait_until(lambda: "other-epoch" in again.err, 20, "it is refused")
+    wait_until(lambda: "other-incarnation" in again.err, 20, "it is refused")
     before = len(rounds(site, "run"))
     wait_until(lambda: len(rounds(site, "run")) > before + 3, 30, "it goes on all the same")
     assert again.running()

@@ -98,7 +98,7 @@ def test_a_run_its_resume_and_what_is_left_of_it(
     )
     two = edges.expect(m.Selected, round=2)
     over = until_states(edges, 1, {"a": "in", "b": "in", "c": "missing"})
-    assert (over.edges["c"].why or "").startswith("offline: for ")
+    assert (over.edges["c"].reason or "").startswith("offline: for ")
     # That may have been said while round 1 was being aggregated: until it is closed, round 0's is still there.
     ours = {"fl/history", "fl/round/1/edges", "fl/round/2/edges"}
     wait_until(lambda: set(retained(mosquitto)) <= ours, 10, "nothing older, nothing foreign")
@@ -120,12 +120,12 @@ def test_a_run_its_resume_and_what_is_left_of_it(
 
     edges.take_all()
     again = stack.enter_context(programs.resumed(tmp_path))
-    edges.expect(m.AggregatorPresence, state="online", epoch=2)
-    history = edges.expect(m.History, epoch=2)
+    edges.expect(m.AggregatorPresence, state="online", incarnation=2)
+    history = edges.expect(m.History, incarnation=2)
     assert history.started == started
     assert history.columns.round == (1,)
     assert list(history.columns.bytes_up) == columns["bytes_up"]
-    result = edges.expect(m.Result, round=1, epoch=2)
+    result = edges.expect(m.Result, round=1, incarnation=2)
     assert (result.bytes_up, result.bytes_down) == (columns["bytes_up"][0], columns["bytes_down"][0])
     edges.join(dict.fromkeys("ab", 10))
     found = until_states(edges, 2, {"a": "in", "b": "training", "c": "offline"})
@@ -176,7 +176,7 @@ def test_what_only_watchers_read_never_counts_as_a_rounds(mosquitto: Mosquitto, 
     before = links.bytes_down
     links.begin_session()
     again = links.bytes_down - before
-    edges = m.Edges(run="R", epoch=1, seq=1, round=1, phase="collecting", edges={})
+    edges = m.Edges(run="R", incarnation=1, seq=1, round=1, phase="collecting", edges={})
     links.retain(t.EdgesTopic(1), edges, counted=False)
     links.repair_if_foreign("fl/round/1/edges", b"junk", retained=True)
     assert links.bytes_down == before + again

@@ -47,8 +47,8 @@ def test_a_run_goes_on_among_junk(tmp_path: Path, mosquitto: Mosquitto, stack: E
             stranger.publish("fl/updates/x", deep)
             stranger.publish("fl/updates/0", deep)
             stranger.publish("fl/updates", b"\xdf\xff\xff\xff\xff")
-            stranger.publish("fl/register/0", b'{"v":2,"kind":"register"}')
-            stranger.publish("fl/register/0", json.dumps({"v": 2, "session": sessions["0"]}).encode())
+            stranger.publish("fl/register/0", b'{"v":1,"kind":"register"}')
+            stranger.publish("fl/register/0", json.dumps({"v": 1, "session": sessions["0"]}).encode())
             stranger.publish("fl/register/2", json.dumps(borrowed).encode())
             stranger.publish("fl/register/" + "é" * 30, b"[" * 5000)
             stranger.publish(

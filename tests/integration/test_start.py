@@ -155,12 +155,12 @@ def test_a_second_aggregator_under_the_same_prefix_is_refused(tmp_path: Path, mo
     """Clause 8.3."""
     # A ghost's birth under another prefix is found out by its silence, which takes seconds: meanwhile the others.
     ghost: dict[str, Any] = {
-        "v": 1,
+        "v": 2,
         "kind": "aggregator",
         "state": "online",
         "session": "x",
         "run": "ghost",
-        "epoch": 1,
+        "incarnation": 1,
     }
     subprocess.run(
         ["mosquitto_pub", "-p", str(mosquitto.port), "-r", "-t", "ghost/aggregator", "-m", json.dumps(ghost)],

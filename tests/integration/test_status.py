@@ -22,9 +22,10 @@ from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
 
-BIRTH = {"v": 1, "kind": "aggregator", "state": "online", "session": "a1", "run": "r1", "epoch": 2}
+BIRTH = {"v": 2, "kind": "aggregator", "state": "online", "session": "a1", "run": "r1", "incarnation": 2}
 STATUS = {
-    "v": 1, "kind": "status", "run": "r1", "epoch": 2, "seq": 7, "written": "2026-01-01T00:00:00Z", "task": "digits",
+    "v": 2, "kind": "status", "run": "r1", "incarnation": 2, "seq": 7, "written": "2026-01-01T00:00:00Z",
+    "task": "digits",
     "phase": "collecting", "round": 3, "version": 2, "rounds": 10, "have": 4, "need": 10, "present": 20,
     "seconds_left": 9.5, "missing": [], "metrics": {},
 }  # fmt: skip
@@ -100,7 +101,7 @@ def test_a_run_is_healthy_until_it_is_killed_or_stands_still(
         ([("aggregator", BIRTH)], "has published no status"),
         ([("aggregator", BIRTH), ("status", {**STATUS, "run": "r2"})], "has published no status"),
         (
-            [("aggregator", BIRTH), ("status", {**STATUS, "epoch": 1})],
+            [("aggregator", BIRTH), ("status", {**STATUS, "incarnation": 1})],
             "has published no status since it was resumed",
         ),
         (

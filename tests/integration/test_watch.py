@@ -144,7 +144,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
 
     again = stack.enter_context(programs.resumed(tmp_path))
     anew = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
-    anew.expect(m.AggregatorPresence, state="online", epoch=2)
+    anew.expect(m.AggregatorPresence, state="online", incarnation=2)
     anew.join(dict.fromkeys("abc", 10))
     for number in (2, 3):
         selected = anew.expect(m.Selected, round=number)
@@ -172,9 +172,9 @@ def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
 ) -> None:
     """A birth without a will and a status of long ago: perhaps a wrong clock, so a sign of life is waited for."""
     edges = stack.enter_context(SimulatedEdges(mosquitto.endpoint, MANIFEST))
-    born = m.AggregatorPresence(state="online", session="s", run="r", epoch=1)
+    born = m.AggregatorPresence(state="online", session="s", run="r", incarnation=1)
     old = m.Status(
-        run="r", epoch=1, seq=1, written="2020-01-01T00:00:00Z", task="digits", phase="collecting", round=1,
+        run="r", incarnation=1, seq=1, written="2020-01-01T00:00:00Z", task="digits", phase="collecting", round=1,
         version=0, rounds=3, have=0, need=3, present=3, seconds_left=9.0, missing=(), metrics={},
     )  # fmt: skip
     edges.send(t.AggregatorTopic(), born, retain=True)

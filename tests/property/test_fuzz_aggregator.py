@@ -87,7 +87,8 @@ def test_the_noise_reaches_every_check(tmp_path: Path) -> None:
     finally:
         harness.close()
     assert {
-        "malformed", "wrong-version", "unknown-topic", "client-mismatch", "other-run", "other-epoch", "not-granted",
+        "malformed", "wrong-version", "unknown-topic", "client-mismatch", "other-run", "other-incarnation",
+        "not-granted",
         "wrong-checksum", "wrong-size", "wrong-digest", "wrong-manifest", "wrong-base", "not-finite", "too-large",
         "duplicate",
     } <= reasons  # fmt: skip
@@ -159,7 +160,7 @@ def test_a_value_that_must_not_be_folded(tmp_path: Path, value: float, chunked: 
         peer.update = harness.update_for(phase, corrupt)
         with pytest.raises(AssertionError, match=r"not-finite|too-large") as refused:
             harness.give(peer, phase, chunked=chunked)
-        assert "weights: " in str(refused.value)
+        assert "delta: " in str(refused.value)
         harness.finish_round()
         assert harness.oracle.of_noise == 0
     finally:

@@ -111,7 +111,7 @@ def test_a_model_for_which_there_is_no_memory_is_not_fetched() -> None:
     section = m.SectionManifest(name="weights", encoding="f32", arrays=(huge,), size=size)
     download.receive(
         m.ModelManifest(
-            run="r", epoch=1, seq=0, digest="ab" * 32, sections=(section,), size=size, chunk_size=2**20,
+            run="r", incarnation=1, seq=0, digest="ab" * 32, sections=(section,), size=size, chunk_size=2**20,
             chunks=2**11,
         ),
         0.0,

@@ -28,7 +28,7 @@ from tests.support.samples import DATA
 from tests.support.session_script import SessionScript, identity, update
 
 RUNS = st.sampled_from(["R", "R", "R", "S"])
-EPOCHS = st.integers(1, 3)
+INCARNATIONS = st.integers(1, 3)
 ROUNDS = st.integers(0, 4)
 COHORTS = st.sampled_from(["7", "7,8", "8", "7,8,9", "8,9"])
 PARTS = st.sampled_from(["7/20", "7/20", "8/20", ""])
@@ -78,9 +78,12 @@ class Edge(RuleBasedStateMachine):
         self.script.now += seconds
         self.happen(events.TimePassed(self.script.now))
 
-    @rule(run=RUNS, epoch=EPOCHS, part=PARTS, held=st.sampled_from(["", "", "0", "1", "2"]))
-    def admit(self, run: str, epoch: int, part: str, held: str) -> None:
-        self.say(f"admitted run={run} epoch={epoch} {part and 'part=' + part} {held and 'held=' + held}")
+    @rule(run=RUNS, incarnation=INCARNATIONS, part=PARTS, held=st.sampled_from(["", "", "0", "1", "2"]))
+    def admit(self, run: str, incarnation: int, part: str, held: str) -> None:
+        self.say(
+            f"admitted run={run} incarnation={incarnation} {part and 'part=' + part} "
+            f"{held and 'received_round=' + held}"
+        )
 
     @rule(session=st.sampled_from(["s0", "none"]))
     def admit_another_session(self, session: str) -> None:
@@ -90,23 +93,23 @@ class Edge(RuleBasedStateMachine):
         state=st.sampled_from(["online", "offline"]),
         name=st.sampled_from(["a1", "a2"]),
         run=RUNS,
-        epoch=EPOCHS,
+        incarnation=INCARNATIONS,
     )
-    def see_aggregator(self, state: str, name: str, run: str, epoch: int) -> None:
-        self.say(f"aggregator {state} {name} run={run} epoch={epoch}")
+    def see_aggregator(self, state: str, name: str, run: str, incarnation: int) -> None:
+        self.say(f"aggregator {state} {name} run={run} incarnation={incarnation}")
 
     @precondition(
         lambda self: not isinstance(self.script.state, Stopped) and self.script.state.identity.trains
     )
-    @rule(largest=st.sampled_from([None, 4_000]), epoch=st.integers(1, 3))
-    def come_to_an_offer(self, largest: int | None, epoch: int) -> None:
+    @rule(largest=st.sampled_from([None, 4_000]), incarnation=st.integers(1, 3))
+    def come_to_an_offer(self, largest: int | None, incarnation: int) -> None:
         """A round that goes well until its update is offered: what is left to chance hardly ever gets there."""
         if self.online is None:
             self.connect(largest)
         number = 10 + self.last_job
-        self.say(f"admitted part=7/20 epoch={epoch}")
+        self.say(f"admitted part=7/20 incarnation={incarnation}")
         self.end_jobs_of(effects.Load)
-        self.say(f"selected {number} epoch={epoch} limit=100")
+        self.say(f"selected {number} incarnation={incarnation} limit=100")
         self.end_jobs_of(effects.Fetch)
         self.end_jobs_of(effects.Train)
 
@@ -127,14 +130,15 @@ class Edge(RuleBasedStateMachine):
     @rule(
         number=ROUNDS,
         run=RUNS,
-        epoch=EPOCHS,
+        incarnation=INCARNATIONS,
         cohort=COHORTS,
         work=st.booleans(),
         limit=st.sampled_from([500, 10**6]),
     )
-    def select(self, number: int, run: str, epoch: int, cohort: str, work: bool, limit: int) -> None:
+    def select(self, number: int, run: str, incarnation: int, cohort: str, work: bool, limit: int) -> None:
         self.say(
-            f"selected {number} run={run} epoch={epoch} cohort={cohort} limit={limit} {'work' if work else ''}"
+            f"selected {number} run={run} incarnation={incarnation} cohort={cohort} limit={limit} "
+            f"{'work' if work else ''}"
         )
 
     @rule(number=ROUNDS)
@@ -145,18 +149,18 @@ class Edge(RuleBasedStateMachine):
     def clear_own(self) -> None:
         self.say("cleared work")
 
-    @rule(number=ROUNDS, run=RUNS, epoch=EPOCHS)
-    def end_round(self, number: int, run: str, epoch: int) -> None:
-        self.say(f"result {number} run={run} epoch={epoch}")
+    @rule(number=ROUNDS, run=RUNS, incarnation=INCARNATIONS)
+    def end_round(self, number: int, run: str, incarnation: int) -> None:
+        self.say(f"result {number} run={run} incarnation={incarnation}")
 
     @rule(
         version=ROUNDS,
         run=RUNS,
-        epoch=EPOCHS,
+        incarnation=INCARNATIONS,
         split=st.sampled_from(["", "evaluate=test", "evaluate=holdout"]),
     )
-    def announce(self, version: int, run: str, epoch: int, split: str) -> None:
-        self.say(f"model {version} run={run} epoch={epoch} {split}")
+    def announce(self, version: int, run: str, incarnation: int, split: str) -> None:
+        self.say(f"model {version} run={run} incarnation={incarnation} {split}")
 
     @rule(run=RUNS, number=ROUNDS, accepted=st.booleans(), right=st.booleans())
     def answer(self, run: str, number: int, accepted: bool, right: bool) -> None:
@@ -172,12 +176,12 @@ class Edge(RuleBasedStateMachine):
 
     @rule(
         run=RUNS,
-        epoch=EPOCHS,
+        incarnation=INCARNATIONS,
         number=ROUNDS,
         chunks=st.lists(st.integers(0, 4), min_size=1, max_size=5),
         right=st.sampled_from(["all", "all", "digest", "none"]),
     )
-    def grant(self, run: str, epoch: int, number: int, chunks: list[int], right: str) -> None:
+    def grant(self, run: str, incarnation: int, number: int, chunks: list[int], right: str) -> None:
         """Perhaps of what is offered, perhaps of anything; of chunks that there are, or not, or twice."""
         digest = update().digest
         work = self.script.state.work if not isinstance(self.script.state, Stopped) else None
@@ -185,9 +189,11 @@ class Edge(RuleBasedStateMachine):
             digest = work.update.digest
             if right == "all":
                 run, number = work.selected.run, work.selected.round
-                epoch = work.sent_to.epoch if work.sent_to is not None else epoch
+                incarnation = work.sent_to.incarnation if work.sent_to is not None else incarnation
         self.granted = (digest, number, tuple(chunks))
-        self.say(f"grant {number} {','.join(map(str, chunks))} run={run} epoch={epoch} digest={digest}")
+        self.say(
+            f"grant {number} {','.join(map(str, chunks))} run={run} incarnation={incarnation} digest={digest}"
+        )
         self.granted = None
 
     @precondition(lambda self: bool(self.jobs))
@@ -289,8 +295,12 @@ class Edge(RuleBasedStateMachine):
         sender, member = effect.sender, self.script.session.membership
         assert (effect.update.digest, sender.round) == (digest, number)
         assert member is not None
-        assert (sender.run, sender.epoch, sender.session) == (member.run, member.epoch, self.online)
-        key = (sender.run, sender.epoch, sender.session, digest, number)
+        assert (sender.run, sender.incarnation, sender.session) == (
+            member.run,
+            member.incarnation,
+            self.online,
+        )
+        key = (sender.run, sender.incarnation, sender.session, digest, number)
         assert key in self.last_sent, "it was not offered in this session"
         assert (sender.run, number) not in self.answered
         assert effect.first_seq > self.last_seq
@@ -313,13 +323,13 @@ class Edge(RuleBasedStateMachine):
         if isinstance(message, m.Update | m.Offer | m.TrainingFailed | m.Evaluation):
             member = self.script.session.membership
             assert member is not None
-            assert (message.run, message.epoch) == (member.run, member.epoch), (
+            assert (message.run, message.incarnation) == (member.run, member.incarnation), (
                 "it obeys whom it was admitted by"
             )
         if isinstance(message, m.Update | m.Offer):
             assert self.largest is None or len(encode(message)) + upload.PACKET_OVERHEAD <= self.largest
             assert (message.run, message.round) not in self.answered, "it repeats what was answered"
-            key = (message.run, message.epoch, message.session, message.digest, message.round)
+            key = (message.run, message.incarnation, message.session, message.digest, message.round)
             before = self.last_sent.get(key)
             assert before is None or self.script.now - before >= 5, "it repeats itself too soon"
             self.last_sent[key] = self.script.now

@@ -78,7 +78,7 @@ class FakeBroker:
     """Retained messages and one subscriber, who is told of nothing that does not fit into his queue."""
 
     def __init__(self, model: ModelPublication, queue: int) -> None:
-        envelope = {"run": "R", "epoch": 1, "seq": 0}
+        envelope = {"run": "R", "incarnation": 1, "seq": 0}
         self.queue = queue
         self.kept: dict[t.Topic, bytes] = {}
         for topic in model.topics():
@@ -171,7 +171,7 @@ class Receiver:
     def grant(self) -> m.Grant:
         offer = self.offer
         return m.Grant(
-            run=offer.run, epoch=offer.epoch, seq=0, client=offer.client, session=offer.session,
+            run=offer.run, incarnation=offer.incarnation, seq=0, client=offer.client, session=offer.session,
             round=offer.round, digest=offer.digest, chunks=tuple(self.missing[: self.window]),
         )  # fmt: skip
 

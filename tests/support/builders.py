@@ -49,13 +49,18 @@ def registration(client: str, /, **changes: Any) -> m.Registration:
 
 def digest_of(manifest: Manifest | str, data: bytes) -> str:
     """Of an update with this section alone."""
+    return content_digest([("delta", "f32", _digest(manifest), data)])
+
+
+def model_digest_of(manifest: Manifest | str, data: bytes) -> str:
+    """Of a model with these weights."""
     return content_digest([("weights", "f32", _digest(manifest), data)])
 
 
 def section(
     data: bytes,
     manifest: Manifest | str,
-    name: str = "weights",
+    name: str = "delta",
     arrays: tuple[ArraySpec, ...] | None = None,
 ) -> m.Section:
     return m.Section(name=name, encoding="f32", manifest=_digest(manifest), arrays=arrays, data=data)
@@ -64,7 +69,7 @@ def section(
 def update(*sections: m.Section, **changes: Any) -> m.Update:
     """Its digest is that of ``sections``, unless ``changes`` say otherwise."""
     usual: dict[str, Any] = {
-        "run": "r", "epoch": 1, "seq": 1, "client": "7", "session": "s", "round": 3, "base": "0" * 64,
+        "run": "r", "incarnation": 1, "seq": 1, "client": "7", "session": "s", "round": 3, "base": "0" * 64,
         "digest": content_digest([(s.name, s.encoding, s.manifest, s.data) for s in sections]),
         "examples": 10, "steps": 1, "seconds": 0.5, "metrics": m.UpdateMetrics(), "sections": sections,
     }  # fmt: skip
@@ -93,7 +98,7 @@ def chunk_of(whole: m.Update, chunk_size: int, index: int, /, **changes: Any) ->
     """The checksum is that of the data, unless ``changes`` say otherwise."""
     content = b"".join(one.data for one in whole.sections)
     usual: dict[str, Any] = {
-        **whole.model_dump(include={"run", "epoch", "seq", "client", "session", "round", "digest"}),
+        **whole.model_dump(include={"run", "incarnation", "seq", "client", "session", "round", "digest"}),
         "index": index,
         "data": content[index * chunk_size : (index + 1) * chunk_size],
     }

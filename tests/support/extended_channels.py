@@ -62,7 +62,7 @@ EXTENDED = Channels(
     {*CHANNELS.kinds, Ping, Pong, Notice},
     {*(row.topic for row in ROWS), PingsTopic, NoticesTopic},
 )
-PING = Ping(run=RUN, epoch=1, seq=1, client="7")
-PONG = Pong(run=RUN, epoch=1, seq=1, client="7", session="s")
-NOTICE = Notice(run=RUN, epoch=1, seq=1)
+PING = Ping(run=RUN, incarnation=1, seq=1, client="7")
+PONG = Pong(run=RUN, incarnation=1, seq=1, client="7", session="s")
+NOTICE = Notice(run=RUN, incarnation=1, seq=1)
 NEW = [(PingsTopic("7"), PING), (t.RepliesTopic("7"), PONG), (NoticesTopic("7"), NOTICE)]

@@ -15,11 +15,12 @@ MANIFEST = Manifest(
 )
 DATA = struct.pack("<4f", 0.5, -1.25, 3.0, 1e-3)
 DIGEST = content_digest([("weights", "f32", MANIFEST.digest, DATA)])
+UPDATE_DIGEST = content_digest([("delta", "f32", MANIFEST.digest, DATA)])
 
 MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
     "aggregator": (
         t.AggregatorTopic(),
-        m.AggregatorPresence(state="online", session="a1b2", run=RUN, epoch=1),
+        m.AggregatorPresence(state="online", session="a1b2", run=RUN, incarnation=1),
     ),
     "presence": (t.PresenceTopic("7"), m.ClientPresence(client="7", state="offline", session="c3d4")),
     "register-first": (
@@ -32,7 +33,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.RegisterTopic("7"),
         m.Registration(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=1,
             client="7",
             session="c3d4",
@@ -48,49 +49,64 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.RepliesTopic("7"),
         m.Admitted(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=2,
             client="7",
             session="c3d4",
             task="digits",
             partition=m.Partition(index=7, count=20, scheme="iid", seed=0, holdout=0.2, examples=None),
             examples=57,
-            held=None,
+            received_round=None,
         ),
     ),
     "refused": (
         t.RepliesTopic("7"),
         m.Refused(
-            run=RUN, epoch=1, seq=3, client="7", session="c3d4", reason="id-in-use", detail="in use for 3 s"
+            run=RUN,
+            incarnation=1,
+            seq=3,
+            client="7",
+            session="c3d4",
+            reason="id-in-use",
+            detail="in use for 3 s",
         ),
     ),
     "grant": (
         t.RepliesTopic("7"),
-        m.Grant(run=RUN, epoch=1, seq=4, client="7", session="c3d4", round=3, digest=DIGEST, chunks=(0, 1)),
+        m.Grant(
+            run=RUN,
+            incarnation=1,
+            seq=4,
+            client="7",
+            session="c3d4",
+            round=3,
+            digest=UPDATE_DIGEST,
+            chunks=(0, 1),
+        ),
     ),
     "accepted": (
         t.RepliesTopic("7"),
-        m.Accepted(run=RUN, epoch=1, seq=4, client="7", session="c3d4", round=3, digest=DIGEST),
+        m.Accepted(run=RUN, incarnation=1, seq=4, client="7", session="c3d4", round=3, digest=UPDATE_DIGEST),
     ),
     "rejected": (
         t.RepliesTopic("7"),
         m.Rejected(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=5,
             client="7",
             session="c3d4",
             round=3,
-            digest=DIGEST,
+            digest=UPDATE_DIGEST,
             reason="not-finite",
-            detail="weights: element 1 of 'fc.bias' is not finite",
+            detail="delta: element 1 of 'fc.bias' is not finite",
         ),
     ),
     "limited": (
         t.RepliesTopic("7"),
         m.Limited(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=5,
             client="7",
             session="c3d4",
@@ -102,7 +118,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.SelectedTopic(3),
         m.Selected(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=6,
             round=3,
             task="digits",
@@ -119,7 +135,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.WorkTopic("7"),
         m.Selected(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=7,
             round=0,
             task="digits",
@@ -136,7 +152,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.ModelTopic(),
         m.ModelAnnouncement(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=8,
             task="digits",
             round=2,
@@ -151,7 +167,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.ManifestTopic(DIGEST[:12]),
         m.ModelManifest(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=9,
             digest=DIGEST,
             sections=(
@@ -162,21 +178,23 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
             chunks=1,
         ),
     ),
-    "chunk": (
+    "model-chunk": (
         t.ChunkTopic(DIGEST[:12], 0),
-        m.ModelChunk(run=RUN, epoch=1, seq=10, digest=DIGEST, index=0, crc32=zlib.crc32(DATA), data=DATA),
+        m.ModelChunk(
+            run=RUN, incarnation=1, seq=10, digest=DIGEST, index=0, crc32=zlib.crc32(DATA), data=DATA
+        ),
     ),
     "update": (
         t.UpdatesTopic("7"),
         m.Update(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=2,
             client="7",
             session="c3d4",
             round=3,
             base=DIGEST,
-            digest=DIGEST,
+            digest=UPDATE_DIGEST,
             examples=57,
             steps=20,
             seconds=0.25,
@@ -185,27 +203,27 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
                 after={"accuracy": 0.75, "loss": 0.5},
                 train={"loss": 0.25},
             ),
-            sections=(m.Section(name="weights", encoding="f32", manifest=MANIFEST.digest, data=DATA),),
+            sections=(m.Section(name="delta", encoding="f32", manifest=MANIFEST.digest, data=DATA),),
         ),
     ),
     "update-first-weights": (
         t.UpdatesTopic("7"),
         m.Update(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=3,
             client="7",
             session="c3d4",
             round=0,
             base=None,
-            digest=DIGEST,
+            digest=UPDATE_DIGEST,
             examples=57,
             steps=0,
             seconds=0.0,
             metrics=m.UpdateMetrics(),
             sections=(
                 m.Section(
-                    name="weights",
+                    name="delta",
                     encoding="f32",
                     manifest=MANIFEST.digest,
                     arrays=MANIFEST.arrays,
@@ -218,35 +236,35 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.UpdatesTopic("7"),
         m.Offer(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=2,
             client="7",
             session="c3d4",
             round=3,
             base=DIGEST,
-            digest=DIGEST,
+            digest=UPDATE_DIGEST,
             examples=57,
             steps=20,
             seconds=0.25,
             metrics=m.UpdateMetrics(train={"loss": 0.25}),
             sections=(
-                m.OfferedSection(name="weights", encoding="f32", manifest=MANIFEST.digest, size=len(DATA)),
+                m.OfferedSection(name="delta", encoding="f32", manifest=MANIFEST.digest, size=len(DATA)),
             ),
             size=len(DATA),
             chunk_size=8,
             chunks=2,
         ),
     ),
-    "part": (
+    "update-chunk": (
         t.UpdatesTopic("7"),
         m.UpdateChunk(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=3,
             client="7",
             session="c3d4",
             round=3,
-            digest=DIGEST,
+            digest=UPDATE_DIGEST,
             index=1,
             crc32=zlib.crc32(DATA[8:]),
             data=DATA[8:],
@@ -255,14 +273,14 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
     "failed": (
         t.UpdatesTopic("7"),
         m.TrainingFailed(
-            run=RUN, epoch=1, seq=4, client="7", session="c3d4", round=3, detail="the worker was killed"
+            run=RUN, incarnation=1, seq=4, client="7", session="c3d4", round=3, detail="the worker was killed"
         ),
     ),
     "evaluation": (
         t.EvaluationsTopic("evaluator"),
         m.Evaluation(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=5,
             client="evaluator",
             session="g7h8",
@@ -279,7 +297,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.ResultTopic(3),
         m.Result(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=11,
             round=3,
             outcome="committed",
@@ -299,7 +317,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.MissingTopic(3),
         m.Missing(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=12,
             round=3,
             clients={"lab-a": m.MissingClient(state="offline", seconds=2.0)},
@@ -309,7 +327,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.EdgesTopic(3),
         m.Edges(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=14,
             round=3,
             phase="collecting",
@@ -317,8 +335,8 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
                 "7": m.EdgeView(
                     state="in", examples=57, seconds=0.25, bytes=1724320, accuracy=0.75, loss=0.5
                 ),
-                "8": m.EdgeView(state="missing", why="rejected: not-finite: weights"),
-                "lab-a": m.EdgeView(state="offline", why="its connection is lost"),
+                "8": m.EdgeView(state="missing", reason="rejected: not-finite: delta"),
+                "lab-a": m.EdgeView(state="offline", reason="its connection is lost"),
             },
         ),
     ),
@@ -326,7 +344,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.HistoryTopic(),
         m.History(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=15,
             task="digits",
             rounds=10,
@@ -349,7 +367,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.StatusTopic(),
         m.Status(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=13,
             written="2026-11-24T12:00:00.000Z",
             task="digits",
@@ -371,7 +389,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.PredictionsTopic(),
         m.Prediction(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=0,
             client="7",
             sha256="ab" * 32,
@@ -384,7 +402,7 @@ MESSAGES: dict[str, tuple[t.Topic, m.Message]] = {
         t.PredictionsTopic("me"),
         m.Prediction(
             run=RUN,
-            epoch=1,
+            incarnation=1,
             seq=1,
             client="7",
             sha256="cd" * 32,

@@ -1,6 +1,6 @@
 """A language for what happens to an edge's session, and for what it does: one line an event, one an effect.
 
-``connected s1`` · ``admitted part=3/20 epoch=2 held=5`` · ``selected 4 cohort=7,8`` · ``trained 1`` …
+``connected s1`` · ``admitted part=3/20 incarnation=2 received_round=5`` · ``selected 4 cohort=7,8`` · ``trained 1`` …
 Everything is about the client ``7``, the run ``R`` and the task ``digits``, unless a ``name=value`` says otherwise.
 """
 
@@ -34,7 +34,7 @@ CLIENT, RUN = "7", "R"
 EDGE = Identity(CLIENT, device="dev", roles=("train", "predict"), tasks=("digits", "mnist"))
 TRAINING = training_settings(epochs=1)
 FOLD = fold_settings()
-SECTIONS = (ModelSection("weights", MANIFEST, DATA),)
+SECTIONS = (ModelSection("delta", MANIFEST, DATA),)
 
 
 def version_digest(version: int) -> str:
@@ -43,7 +43,7 @@ def version_digest(version: int) -> str:
 
 
 def update(*, base: str | None = "b" * 64, data: bytes = DATA) -> FinishedUpdate:
-    return finished_update(ModelSection("weights", MANIFEST, data), base=base)
+    return finished_update(ModelSection("delta", MANIFEST, data), base=base)
 
 
 def partition_of(text: str) -> m.Partition:
@@ -126,7 +126,7 @@ class SessionScript:
     def _of_wire(self, what: str, rest: list[str], named: dict[str, str]) -> Event:
         scope: dict[str, Any] = {
             "run": named.get("run", RUN),
-            "epoch": int(named.get("epoch", "1")),
+            "incarnation": int(named.get("incarnation", "1")),
             "seq": 0,
         }
         task = named.get("task", "digits")
@@ -134,7 +134,7 @@ class SessionScript:
             case "aggregator":
                 state: Any = rest[0]
                 seen = m.AggregatorPresence(
-                    state=state, session=rest[1], run=scope["run"], epoch=scope["epoch"]
+                    state=state, session=rest[1], run=scope["run"], incarnation=scope["incarnation"]
                 )
                 return events.AggregatorSeen(self.now, seen, retained="retained" in rest)
             case "presence":
@@ -194,7 +194,7 @@ class SessionScript:
         }
         if what == "admitted":
             part = named.get("part")
-            held = int(named["held"]) if "held" in named else None
+            held = int(named["received_round"]) if "received_round" in named else None
             # It answers the registration that the edge sent last, unless the script says `answers=first`.
             confirmed = isinstance(self.state, Session) and isinstance(self.state.registration, Confirming)
             loaded = self.state.partition_state if isinstance(self.state, Session) else None
@@ -205,7 +205,7 @@ class SessionScript:
                 task=named.get("task", "digits"),
                 partition=partition_of(part) if part else None,
                 examples=loaded.examples if second and isinstance(loaded, LoadedPartition) else None,
-                held=held,
+                received_round=held,
             )
         if what == "grant":
             chunks = tuple(int(index) for index in rest[1].split(","))
@@ -287,16 +287,18 @@ def _content(message: m.Message) -> str:
         case m.Registration() as r if r.run is None:
             return f"register session={r.session}"
         case m.Registration() as r:
-            return f"register session={r.session} run={r.run} epoch={r.epoch} examples={r.examples}"
+            return (
+                f"register session={r.session} run={r.run} incarnation={r.incarnation} examples={r.examples}"
+            )
         case m.Update() as u:
-            return f"update session={u.session} epoch={u.epoch} round={u.round} digest={u.digest[:6]}"
+            return f"update session={u.session} incarnation={u.incarnation} round={u.round} digest={u.digest[:6]}"
         case m.Offer() as o:
             cut = f"{o.chunks} chunks of {o.chunk_size}"
-            return f"offer session={o.session} epoch={o.epoch} round={o.round} digest={o.digest[:6]} {cut}"
+            return f"offer session={o.session} incarnation={o.incarnation} round={o.round} digest={o.digest[:6]} {cut}"
         case m.TrainingFailed() as f:
-            return f"failed session={f.session} epoch={f.epoch} round={f.round}: {f.detail}"
+            return f"failed session={f.session} incarnation={f.incarnation} round={f.round}: {f.detail}"
         case m.Evaluation() as e:
             found = f"accuracy={e.accuracy}" if e.examples else "nothing"
-            return f"evaluation epoch={e.epoch} version={e.version} {e.split} {found}"
+            return f"evaluation incarnation={e.incarnation} version={e.version} {e.split} {found}"
         case _:
             return message.kind

@@ -8,7 +8,7 @@ from typing import Any
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import Manifest
-from fl_shared.tensors.sections import ModelSection
+from fl_shared.tensors.sections import WEIGHTS, ModelSection
 from fl_shared.transfer.publication import ModelPublication
 from tests.support.builders import fold_settings, partition, training_settings
 from tests.support.client import Client, Endpoint
@@ -22,10 +22,10 @@ class SimulatedAggregator(Client):
     """Receives everything under the prefix, or only what ``filters`` match (below the prefix)."""
 
     def __init__(
-        self, endpoint: Endpoint, prefix: str, *filters: str, epoch: int = 1, task: str = "digits"
+        self, endpoint: Endpoint, prefix: str, *filters: str, incarnation: int = 1, task: str = "digits"
     ) -> None:
         self.task = task
-        self.epoch = epoch
+        self.incarnation = incarnation
         self._seq = 0
         super().__init__(
             endpoint, *(f"{prefix}/{name}" for name in filters or "#"), prefix=prefix, reconnect=True
@@ -33,7 +33,7 @@ class SimulatedAggregator(Client):
 
     def envelope(self) -> dict[str, Any]:
         self._seq += 1
-        return {"run": RUN, "epoch": self.epoch, "seq": self._seq}
+        return {"run": RUN, "incarnation": self.incarnation, "seq": self._seq}
 
     def clear(self, topic: t.Topic) -> None:
         """Clears what is retained there."""
@@ -133,9 +133,8 @@ def collect(
         have[part.index] = part.data
 
 
-def sections_of(update: m.Update) -> tuple[ModelSection, ...]:
-    """The whole weights that an update of round 0 carries."""
-    return tuple(
-        ModelSection(section.name, Manifest(arrays=section.arrays or ()), section.data)
-        for section in update.sections
-    )
+def first_model(update: m.Update) -> tuple[ModelSection, ...]:
+    """Version 0, which the update of round 0 makes."""
+    (section,) = update.sections
+    assert section.arrays is not None
+    return (ModelSection(WEIGHTS, Manifest(arrays=section.arrays), section.data, section.encoding),)

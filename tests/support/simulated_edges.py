@@ -27,13 +27,13 @@ class SimulatedEdges(Client):
         self.manifest = manifest
         self.task = task
         self.run = ""
-        self.epoch = 1
+        self.incarnation = 1
         self._seq = 0
         super().__init__(endpoint, "fl/aggregator", "fl/replies/#", "fl/round/#", reconnect=True)
 
     def envelope(self) -> dict[str, Any]:
         self._seq += 1
-        return {"run": self.run, "epoch": self.epoch, "seq": self._seq}
+        return {"run": self.run, "incarnation": self.incarnation, "seq": self._seq}
 
     def registration(self, client: str, **changes: Any) -> m.Registration:
         """The first one, unless ``changes`` say otherwise."""
@@ -51,8 +51,8 @@ class SimulatedEdges(Client):
             admitted = self.expect(m.Admitted, client=client)
             while admitted.partition is None:
                 admitted = self.expect(m.Admitted, client=client)
-            self.run, self.epoch = admitted.run, admitted.epoch
-            loaded = {"run": self.run, "epoch": self.epoch, "manifest": self.manifest.digest}
+            self.run, self.incarnation = admitted.run, admitted.incarnation
+            loaded = {"run": self.run, "incarnation": self.incarnation, "manifest": self.manifest.digest}
             self.register(client, examples=count, **loaded)
         for client, count in examples.items():
             self.expect(m.Admitted, client=client, examples=count)

@@ -18,7 +18,7 @@ def now() -> str:
 
 
 def edge(state: str, **more: Any) -> dict[str, Any]:
-    unknown = dict.fromkeys(("why", "examples", "seconds", "bytes", "accuracy", "loss"))
+    unknown = dict.fromkeys(("reason", "examples", "seconds", "bytes", "accuracy", "loss"))
     return {"state": state, **unknown, **more}
 
 
@@ -46,12 +46,12 @@ class SimulatedFederation:
 
     def scope(self, kind: str, **more: Any) -> dict[str, Any]:
         self._seq += 1
-        return {"v": 1, "kind": kind, "run": RUN, "epoch": 1, "seq": self._seq, **more}
+        return {"v": 2, "kind": kind, "run": RUN, "incarnation": 1, "seq": self._seq, **more}
 
     def birth(self, state: str = "online") -> None:
         self.publish(
             "aggregator",
-            {"v": 1, "kind": "aggregator", "state": state, "session": "a1", "run": RUN, "epoch": 1},
+            {"v": 2, "kind": "aggregator", "state": state, "session": "a1", "run": RUN, "incarnation": 1},
         )
 
     def status(self, *, retain: bool = True, **more: Any) -> None:
@@ -84,7 +84,7 @@ class SimulatedFederation:
     def presence(self, client: str, state: str = "online", session: str = "s1") -> None:
         self.publish(
             f"clients/{client}/presence",
-            {"v": 1, "kind": "presence", "client": client, "state": state, "session": session},
+            {"v": 2, "kind": "presence", "client": client, "state": state, "session": session},
         )
 
     def result(self, number: int, missing: dict[str, str] | None = None, **more: Any) -> None:

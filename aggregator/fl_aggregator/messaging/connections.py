@@ -118,7 +118,7 @@ class Connections:
 
     def _presence_message(self, state: m.PresenceState) -> m.AggregatorPresence:
         return m.AggregatorPresence(
-            state=state, session=self._session, run=self._scope.run, epoch=self._scope.epoch
+            state=state, session=self._session, run=self._scope.run, incarnation=self._scope.incarnation
         )
 
     @property

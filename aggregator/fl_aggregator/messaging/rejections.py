@@ -21,7 +21,7 @@ OTHERS: Final = "(others)"
 MAX_COUNTED_EDGES: Final = 1000
 """So many edges are told apart; the others of a very large fleet are counted together."""
 MAX_LOGGED_DETAIL: Final = 300
-EXPECTED_REASONS: Final = frozenset({"late", "surplus", "no-round", "stale-round", "other-epoch"})
+EXPECTED_REASONS: Final = frozenset({"late", "surplus", "no-round", "stale-round", "other-incarnation"})
 """Nobody's mistake: what comes of over-selection, of slow links, and of a start after an end."""
 
 RejectionCounts = dict[str, dict[str, int]]

@@ -124,7 +124,7 @@ class Router:
             session = codec.session_in(bytes(payload))
             known = state.roster.get(client)
             if session and (known is None or known.session != session):
-                detail = f"{error}: this aggregator uses protocol version {m.PROTOCOL_VERSION}"
+                detail = f"{error}: install the version of fl-mqtt that the aggregator has"
                 return Inbound(reply=do.SendReply(client, session, do.Refuse("wrong-version", detail)))
         return self.drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
 

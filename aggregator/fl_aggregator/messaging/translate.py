@@ -59,11 +59,13 @@ def event_from(
                 if message.confusion is None
                 else on.ConfusionCounts(message.confusion.labels, message.confusion.counts),
             )
-        case m.Control(run=run, epoch=epoch, reason=reason):
+        case m.Control(run=run, incarnation=incarnation, reason=reason):
             if run != scope.run:
                 raise MessageRejected("other-run", f"run: {run!r}, expected {scope.run!r}", None)
-            if epoch not in (None, scope.epoch):
-                raise MessageRejected("other-epoch", f"epoch: {epoch}, expected {scope.epoch}", None)
+            if incarnation not in (None, scope.incarnation):
+                raise MessageRejected(
+                    "other-incarnation", f"incarnation: {incarnation}, expected {scope.incarnation}", None
+                )
             why = f": {reason}" if reason else ""
             return on.StopRequested(now=now, reason=f"stopped by fl-aggregator stop{why}")
         case _:
@@ -98,14 +100,16 @@ def _check_scope(topic: t.Topic, message: m.Message | m.UpdateClaim, scope: Enve
         return
     if message.run != scope.run:
         raise MessageRejected("other-run", f"run: {message.run!r}, expected {scope.run!r}", who)
-    if message.epoch != scope.epoch:
-        # Not rejected: the edge will say it again in this epoch, and must not lose what it has.
-        raise MessageRejected("other-epoch", f"epoch: {message.epoch}, expected {scope.epoch}", who)
+    if message.incarnation != scope.incarnation:
+        # Not rejected: the edge will say it again in this incarnation, and must not lose what it has.
+        raise MessageRejected(
+            "other-incarnation", f"incarnation: {message.incarnation}, expected {scope.incarnation}", who
+        )
 
 
 def _registration_event(message: m.Registration, scope: EnvelopeSource, now: float) -> on.Registered:
     # What an edge has loaded counts only if this run's admission told it to.
-    ours = message.run == scope.run and message.epoch == scope.epoch
+    ours = message.run == scope.run and message.incarnation == scope.incarnation
     return on.Registered(
         now=now,
         client=message.client,
@@ -148,9 +152,15 @@ def reply_message(effect: do.SendReply, settings: Settings, scope: EnvelopeSourc
     """The answer on ``fl/replies/<client>``."""
     head = _ReplyEnvelope(**scope.envelope(), client=effect.client, session=effect.session)
     match effect.body:
-        case do.Admit(partition=part, stored_round=held, examples=examples):
+        case do.Admit(partition=part, received_round=received_round, examples=examples):
             partition = None if part is None else settings.partition_at(part)
-            return m.Admitted(**head, task=settings.task, partition=partition, examples=examples, held=held)
+            return m.Admitted(
+                **head,
+                task=settings.task,
+                partition=partition,
+                examples=examples,
+                received_round=received_round,
+            )
         case do.Refuse(reason=reason, detail=detail):
             return m.Refused(**head, reason=reason, detail=detail[:1000])
         case do.Accept(round=number, digest=digest):

@@ -31,7 +31,7 @@ class Admit:
     """
 
     partition: int | None
-    stored_round: int | None
+    received_round: int | None
     examples: int | None = None
 
 

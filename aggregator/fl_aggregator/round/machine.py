@@ -29,7 +29,7 @@ from fl_aggregator.round.state import (
 )
 from fl_shared.system.text import names_text
 
-MACHINE_VERSION: Final = 2
+MACHINE_VERSION: Final = 3
 """Raised whenever the same state and event give another answer: a journal is replayed by the version that wrote it."""
 
 

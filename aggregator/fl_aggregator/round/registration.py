@@ -49,7 +49,7 @@ def register(state: Run, event: Registered) -> Transition:
         state = replace(state, roster=state.roster.with_client(event.client, client))
     return state, (
         SendReply(
-            event.client, event.session, Admit(part, stored_round_of(state, event.client), event.examples)
+            event.client, event.session, Admit(part, received_round_of(state, event.client), event.examples)
         ),
     )
 
@@ -76,7 +76,7 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
                 return Refuse("wrong-encoding", _lacks_encoding(encoding, event.encodings))
     if known is None and _is_full(state) and not state.roster.has_evictable():
         return Refuse(
-            "no-part-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"
+            "no-partition-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"
         )
     return None
 
@@ -121,11 +121,11 @@ def _assign_partition(state: Run, event: Registered) -> int | Refuse | None:
     count = state.settings.clients
     part = r.partition_for(state.roster, event.client, count, begun=state.begun)
     if part == "none-left":
-        return Refuse("no-part-left", f"all {count} partitions are taken (--clients {count})")
+        return Refuse("no-partition-left", f"all {count} partitions are taken (--clients {count})")
     return part
 
 
-def stored_round_of(state: Run, client: str) -> int | None:
+def received_round_of(state: Run, client: str) -> int | None:
     """The open round for which the client's update is already here."""
     phase = state.phase
     return phase.round if isinstance(phase, Collecting) and client in phase.updates else None
@@ -135,7 +135,7 @@ def assign_free_partitions(state: Run) -> Transition:
     """At the start of the run: the free parts go to those who have none; who gets none is refused."""
     roster, given = r.assign_partitions(state.roster, state.settings.clients)
     without = tuple(name for name in roster.trainers() if roster[name].partition is None)
-    refusal = Refuse("no-part-left", f"all {state.settings.clients} partitions are taken")
+    refusal = Refuse("no-partition-left", f"all {state.settings.clients} partitions are taken")
     told = (SendReply(name, roster[name].session, Admit(roster[name].partition, None)) for name in given)
     refused = (SendReply(name, roster[name].session, refusal) for name in without)
     return replace(state, roster=roster.without(without)), (*told, *refused)

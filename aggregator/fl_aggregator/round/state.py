@@ -177,7 +177,7 @@ class PendingEvaluation:
 class Run:
     """The whole state of a run. ``unsettled``: ended rounds whose line in the history is not written yet.
 
-    ``epoch``: how many times the run's aggregator was started.
+    ``incarnation``: how many times the run's aggregator was started.
     """
 
     settings: Settings

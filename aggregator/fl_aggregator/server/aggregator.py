@@ -83,7 +83,7 @@ class Aggregator:
         """``trackers`` have been entered, if there are any."""
         self.settings = settings = launch.record.settings
         self._launch = launch
-        self.scope = EnvelopeSource(run=launch.record.run, epoch=launch.record.incarnation)
+        self.scope = EnvelopeSource(run=launch.record.run, incarnation=launch.record.incarnation)
         self._rate_limiter = RateLimiter(
             settings.prefix, settings.clients, settings.roster_limit, lambda: self._state.roster
         )
@@ -192,7 +192,7 @@ class Aggregator:
         lost = self._interpreter.restore(found)
         if not found.has_events:
             self._handle(on.Started(now=self._now()))
-        self._handle(on.Resumed(now=self._now(), incarnation=self.scope.epoch))
+        self._handle(on.Resumed(now=self._now(), incarnation=self.scope.incarnation))
         if lost and collected is not None:
             LOG.warning(
                 "accepted updates of round %d are missing from the spool (%s): abandoning it and opening a new one",

@@ -29,7 +29,7 @@ class MessageAuthenticator:
         self._verifier = verifier
         self._channels = channels
         self._current_incarnation: tuple[str, int] | None = None
-        self._epochs: dict[str, int] = {}
+        self._latest_incarnations: dict[str, int] = {}
         """The newest start of each run that it has belonged to."""
         self._seqs: dict[str, int] = {}
         """By topic, of the start that it belongs to."""
@@ -44,21 +44,21 @@ class MessageAuthenticator:
 
         Births are never old: all that comes of them is that the edge registers.
         """
-        if member is not None and (member.run, member.epoch) != self._current_incarnation:
-            self._current_incarnation = (member.run, member.epoch)
-            self._epochs.pop(member.run, None)
-            self._epochs[member.run] = member.epoch
+        if member is not None and (member.run, member.incarnation) != self._current_incarnation:
+            self._current_incarnation = (member.run, member.incarnation)
+            self._latest_incarnations.pop(member.run, None)
+            self._latest_incarnations[member.run] = member.incarnation
             self._seqs.clear()
-            if len(self._epochs) > MAX_RUNS:
-                del self._epochs[next(iter(self._epochs))]
+            if len(self._latest_incarnations) > MAX_RUNS:
+                del self._latest_incarnations[next(iter(self._latest_incarnations))]
         if not isinstance(message, m.Scoped):
             return None
-        start = (message.run, message.epoch)
+        start = (message.run, message.incarnation)
         if start == self._current_incarnation:
             return self._sequence_error(text, message.seq)
-        known = self._epochs.get(message.run)
-        if known is not None and message.epoch <= known:
-            return f"epoch: {message.epoch} of run {message.run}, expected more than {known}"
+        known = self._latest_incarnations.get(message.run)
+        if known is not None and message.incarnation <= known:
+            return f"incarnation: {message.incarnation} of run {message.run}, expected more than {known}"
         return None
 
     def _sequence_error(self, text: str, seq: int) -> str | None:

@@ -247,7 +247,7 @@ class Predictor:
         label = max(found, key=lambda name: found[name]) if found else None
         message = m.Prediction(
             run=by.run,
-            epoch=by.epoch,
+            incarnation=by.incarnation,
             seq=next(self._seq),
             client=self._client,
             sha256=hashlib.sha256(request.payload).hexdigest(),

@@ -19,7 +19,7 @@ from fl_shared.errors import BadSignature
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channels
-from fl_shared.protocol.codec import DecodeError, decode
+from fl_shared.protocol.codec import DecodeError, decode, session_in
 from fl_shared.system.flood_control import is_worth_logging
 
 LOG = logging.getLogger(__name__)
@@ -109,8 +109,9 @@ class Router:
         try:
             event = self._decode(edge, topic, received, now)
         except (DecodeError, BadSignature, _StaleMessage) as error:
-            self._drop(edge, type(topic).__name__, str(error))
-            return
+            event = self._version_refusal(edge, topic, received, error, now)
+            if event is None:
+                self._drop(edge, type(topic).__name__, str(error))
         if event is not None:
             self._add_event(edge, event)
 
@@ -129,6 +130,19 @@ class Router:
             if (why := trust.staleness(received.topic, message, member)) is not None:
                 raise _StaleMessage(why)
         return event_of(edge.client, topic, message, retained=received.retain, now=now)
+
+    def _version_refusal(
+        self, edge: Edge, topic: t.Topic, received: mqtt.Received, error: Exception, now: float
+    ) -> events.ConnectionRefused | None:
+        """The end of an edge whose registration is answered in another version of the protocol."""
+        if not (isinstance(error, DecodeError) and error.wrong_version and isinstance(topic, t.RepliesTopic)):
+            return None
+        connection = edge.state.connection if isinstance(edge.state, Session) else None
+        if connection is None or session_in(bytes(received.payload)) != connection.session:
+            return None
+        return events.ConnectionRefused(
+            now, f"the aggregator's answer has another {str(error).removeprefix('v: ')}"
+        )
 
     def _drop(self, edge: Edge, where: str, why: str) -> None:
         """Counts what was of no use; of each kind it says so the first time, and at each power of ten."""

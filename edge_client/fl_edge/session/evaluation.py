@@ -133,7 +133,7 @@ def _message(
 ) -> m.Evaluation:
     return m.Evaluation(
         run=told.run,
-        epoch=told.epoch,
+        incarnation=told.incarnation,
         seq=seq,
         client=client,
         session=told.session,

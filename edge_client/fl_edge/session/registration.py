@@ -104,7 +104,7 @@ def confirm(session: Session, now: float, attempt: int) -> Transition:
     session, seq = with_next_seq(session)
     message = m.Registration(
         run=member.run,
-        epoch=member.epoch,
+        incarnation=member.incarnation,
         seq=seq,
         client=who.client,
         session=line.session,
@@ -155,13 +155,18 @@ def aggregator_seen(session: Session, event: AggregatorSeen) -> Transition:
 
 
 def _incarnation_of(presence: m.AggregatorPresence) -> tuple[str, str, int]:
-    return presence.session, presence.run, presence.epoch
+    return presence.session, presence.run, presence.incarnation
 
 
 def detect_restart(session: Session, message: m.Scoped, now: float) -> Transition:
-    """A message of a later epoch of the own run shows a restart whose birth was missed."""
+    """A message of a later incarnation of the own run shows a restart whose birth was missed."""
     member = session.membership
-    if member and message.run == member.run and message.epoch > member.epoch and session.recipient():
+    if (
+        member
+        and message.run == member.run
+        and message.incarnation > member.incarnation
+        and session.recipient()
+    ):
         return register(session, now, 0)
     return transition(session)
 
@@ -193,7 +198,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
     member, who = session.membership, session.identity
     if _is_foreign_run(session, reply.run):
         return transition(session)
-    if member and reply.run == member.run and reply.epoch < member.epoch:
+    if member and reply.run == member.run and reply.incarnation < member.incarnation:
         return transition(session)
     if not who.has_task(reply.task):
         has = ", ".join((*who.tasks, *(f"{family}N" for family in who.task_prefixes)))
@@ -212,7 +217,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
     return then(
         step,
         lambda s: transition(
-            replace(s, membership=Membership(reply.run, reply.epoch, reply.task, reply.partition))
+            replace(s, membership=Membership(reply.run, reply.incarnation, reply.task, reply.partition))
         ),
         lambda s: _resume_restored_update(s, reply, now),
         lambda s: _drop_received_update(s, reply),
@@ -238,12 +243,12 @@ def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> 
 
 def _drop_received_update(session: Session, reply: m.Admitted) -> Transition:
     """The aggregator has this edge's update for round ``held``: no need to send it, or to make another."""
-    if reply.held is None:
+    if reply.received_round is None:
         return transition(session)
-    session = replace(session, last_handled_round=max(session.last_handled_round, reply.held))
-    if isinstance(session.work, Idle) or session.work.selected.round != reply.held:
+    session = replace(session, last_handled_round=max(session.last_handled_round, reply.received_round))
+    if isinstance(session.work, Idle) or session.work.selected.round != reply.received_round:
         return transition(session)
-    said = LogNotice(f"round {reply.held}: the aggregator already has the update")
+    said = LogNotice(f"round {reply.received_round}: the aggregator already has the update")
     return then(cancel_work(session), lambda s: transition(s, said))
 
 

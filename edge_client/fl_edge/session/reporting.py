@@ -72,7 +72,7 @@ def _send(session: Session, now: float, attempt: int) -> Transition:
             session, seq = with_next_seq(session)
             failed = m.TrainingFailed(
                 run=told.run,
-                epoch=told.epoch,
+                incarnation=told.incarnation,
                 seq=seq,
                 client=session.identity.client,
                 session=told.session,
@@ -118,7 +118,7 @@ def _send_update(session: Session, work: Reporting, told: Recipient, now: float,
 
 
 def _sender(session: Session, told: Recipient, work: Reporting) -> Sender:
-    return Sender(session.identity.client, told.session, told.run, told.epoch, work.selected.round)
+    return Sender(session.identity.client, told.session, told.run, told.incarnation, work.selected.round)
 
 
 # --- chunks -----------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def granted(session: Session, reply: m.Grant, now: float) -> Transition:
                 sent_to=Recipient() as told,
                 upload_phase=AwaitingGrant() | SendingChunks() as shipment,
             ) as work
-        ) if told == session.recipient() and reply.epoch == told.epoch:
+        ) if told == session.recipient() and reply.incarnation == told.incarnation:
             chunks = upload.granted_chunks(reply.chunks, chunk_count(update.size, shipment.chunk_size))
             if not chunks or not _is_answer_to(session, reply, selected, update.digest):
                 return transition(session)

@@ -31,14 +31,14 @@ MAX_INCARNATIONS = 4
 
 def retained_messages_of(session: Session, message: m.Scoped) -> RetainedMessages:
     for post in session.retained_messages:
-        if (post.run, post.epoch) == (message.run, message.epoch):
+        if (post.run, post.incarnation) == (message.run, message.incarnation):
             return post
-    return RetainedMessages(message.run, message.epoch)
+    return RetainedMessages(message.run, message.incarnation)
 
 
 def store_retained_messages(session: Session, post: RetainedMessages) -> Session:
     """The newest post last; the oldest are forgotten, but not those of the own run."""
-    others = [p for p in session.retained_messages if (p.run, p.epoch) != (post.run, post.epoch)]
+    others = [p for p in session.retained_messages if (p.run, p.incarnation) != (post.run, post.incarnation)]
     own = session.own_retained_messages()
     while len(others) >= MAX_INCARNATIONS:
         others.remove(next(p for p in others if p is not own))

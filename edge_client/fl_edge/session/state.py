@@ -105,10 +105,10 @@ RegistrationPhase = Offline | Registering | AdmittedPhase
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The run and epoch whose reply admitted the edge, and what it said. Outlives the connection."""
+    """The run and incarnation whose reply admitted the edge, and what it said. Outlives the connection."""
 
     run: str
-    epoch: int
+    incarnation: int
     task: str
     partition: m.Partition | None
 
@@ -154,7 +154,7 @@ class Recipient:
 
     session: str
     run: str
-    epoch: int
+    incarnation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ class RetainedMessages:
     """What lies at the broker from one start of an aggregator; it may be seen before the edge is admitted."""
 
     run: str
-    epoch: int
+    incarnation: int
     selected: m.Selected | None = None
     on_own_topic: bool = False
     """``selected`` came on the edge's own topic, which only selected edges get."""
@@ -322,7 +322,9 @@ class Session:
         """To whom this session may speak of rounds now, or null."""
         if self.membership is None or not isinstance(self.registration, AdmittedPhase):
             return None
-        return Recipient(self.registration.connection.session, self.membership.run, self.membership.epoch)
+        return Recipient(
+            self.registration.connection.session, self.membership.run, self.membership.incarnation
+        )
 
     def pending_update(self) -> PendingUpdate | None:
         """The update that must outlive this process: it is not answered yet."""
@@ -335,7 +337,10 @@ class Session:
     def own_retained_messages(self) -> RetainedMessages | None:
         """What was posted by the aggregator that the edge belongs to."""
         for post in self.retained_messages:
-            if self.membership and (post.run, post.epoch) == (self.membership.run, self.membership.epoch):
+            if self.membership and (post.run, post.incarnation) == (
+                self.membership.run,
+                self.membership.incarnation,
+            ):
                 return post
         return None
 

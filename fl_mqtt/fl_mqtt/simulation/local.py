@@ -166,7 +166,7 @@ class Simulation:
         if died[0] != UserError.exit_code:
             said = self._fleet.log_tail(3) or self.fleet_log
             raise RunFailed(f"the edges exited (status {died[0]}): {said}")
-        if outcome is not None and not outcome.state.begun and aggregator.scope.epoch == 1:
+        if outcome is not None and not outcome.state.begun and aggregator.scope.incarnation == 1:
             (self._directory / RUN_FILE).unlink(missing_ok=True)
         # Every edge of the fleet has made the same one.
         said = self._fleet.log_tail(1)

@@ -1,10 +1,10 @@
-"""The table of channels: for each topic, what is sent there, by whom, to whom, and how it is treated.
+"""The table of channels: for each topic, which messages are sent there, by whom, to whom, and how.
 
-Everything that depends on the topic or the kind of a message comes from a row of it: how it is encoded and how large it
-may be, who subscribes, which rights accounts have, what is limited, signed and sealed, and what the documents say.
-A consumer takes a `Channels`; `CHANNELS` is the protocol's, and is checked when this module is imported.
+Everything that depends on the topic or the kind of a message comes from its row: the encoding, the largest size, who
+subscribes, the rights of accounts, the rate limit, whether it is signed or sealed, and what the documents say.
+Code that needs the table takes a `Channels`. `CHANNELS` is the protocol's, and is checked when this module is imported.
 
-A new message takes a model in `kinds`, its name in `messages`, its place in a row here (for a new topic also a type in
+A new message takes a model in `kinds`, its name in `messages`, an entry in a row here (for a new topic also a type in
 `topics`), and a ``case`` in ``translate`` of the program that receives it. The tests name each document that lacks it.
 """
 
@@ -20,9 +20,9 @@ from fl_shared.protocol.limits import MAX_JSON, MAX_NAMES, MAX_REQUEST
 
 Side = Literal["aggregator", "edge", "operator", "asker", "watcher"]
 Format = Literal["json", "msgpack", "picture"]
-"""``picture``: an image file, or JSON with ``pixels`` (protocol, 7.1); it is no message, and has no kind."""
+"""``picture``: an image file, or JSON with ``pixels`` (protocol, 7.1). It is not a message and has no kind."""
 Limit = Literal["registration", "presence", "other"]
-"""Which of a client's allowances a message is charged to (protocol, 8.8)."""
+"""Which rate limit of its client a message counts towards (protocol, 8.8)."""
 
 EVERY_ROLE: Final[tuple[m.ClientRole, ...]] = ("train", "predict", "evaluate")
 
@@ -48,17 +48,17 @@ class Channel:
     """Of subscriptions; everything is published at QoS 1."""
     limit: Limit | None = None
     roles: tuple[m.ClientRole, ...] = EVERY_ROLE
-    """Edges that have none of these do not send or read here."""
+    """Only edges with one of these roles send or read here."""
     answers: tuple[type[m.Reply], ...] = ()
     """What the aggregator may reply to a message."""
     open_ended: bool = False
     """Whether the receiver may choose a topic below this one."""
     note: str = ""
-    """For the AsyncAPI description, in Markdown."""
+    """A sentence for the AsyncAPI description, in Markdown."""
 
     @property
     def messages(self) -> tuple[type[m.Message], ...]:
-        """All kinds that may come here."""
+        """All kinds that may be sent here."""
         return self.kinds + self.repeats
 
     @property
@@ -95,12 +95,12 @@ class Channel:
 
 
 class Channels:
-    """A table, and what follows from it. Raises ``ValueError``, which names all that is wrong with the table."""
+    """A table of channels, with its lookups. Raises ``ValueError``, which names every mistake in the table."""
 
     def __init__(
         self, rows: Iterable[Channel], kinds: Iterable[type[m.Message]], topics: Iterable[type[t.Topic]]
     ) -> None:
-        """``kinds`` and ``topics``: all that there are, and that have to be in the table."""
+        """``kinds`` and ``topics``: all that exist. Each must be in the table."""
         self.rows = tuple(rows)
         self.kinds = tuple(dict.fromkeys(kind for row in self.rows for kind in row.kinds))
         self._by_topic = {row.topic: row for row in self.rows}
@@ -125,9 +125,9 @@ class Channels:
         return tuple(row for row in self.rows if row.sender == sender and receiver in row.receivers)
 
     def filters(self, prefix: str, rows: Iterable[Channel], client: str = "+") -> list[tuple[str, int]]:
-        """Subscriptions, and their QoS, to ``rows``: of one client, where they name one, or of all.
+        """Topic filters of ``rows``, each with its QoS: of one client, or of all.
 
-        Rows that are all there is below a level, and name no client, have one filter together.
+        Rows that name no client and are all that is below one level share a filter.
         """
         chosen = tuple(rows)
         found: dict[str, int] = {}
@@ -183,7 +183,7 @@ def _wrong_rows(table: Channels, declared: set[type[t.Topic]]) -> Iterable[str]:
 
 
 def declared_kinds() -> set[type[m.Message]]:
-    """All messages that have a kind of their own, whether or not `messages` exports them."""
+    """All message models with a kind, whether or not `messages` exports them."""
 
     def below(base: type[m.Message]) -> set[type[m.Message]]:
         return {base}.union(*map(below, base.__subclasses__()))
@@ -192,19 +192,19 @@ def declared_kinds() -> set[type[m.Message]]:
 
 
 def declared_topics() -> set[type[t.Topic]]:
-    """All types of topics."""
+    """All types in `topics`."""
     return {each for each in vars(t).values() if isinstance(each, type) and issubclass(each, t.Topic)} - {
         t.Topic
     }
 
 
 _OPEN: Final = "Retained while the round is open; an empty message means that it is no longer."
-_BARE: Final = "Without the client only where there are no accounts."
+_BARE: Final = "The topic without the client is only for brokers without accounts."
 _ALL: Final[tuple[Side, ...]] = ("edge", "watcher")
 
 ROWS: Final = (
     Channel(t.AggregatorTopic, (m.AggregatorPresence,), "aggregator", _ALL, retained=True,
-            note="Its birth, and its will on the control connection."),
+            note="Its birth, and the will of its control connection."),
     Channel(t.StatusTopic, (m.Status,), "aggregator", ("watcher",), retained=True,
             note="On change, at most twice a second, and every 5 s."),
     Channel(t.HistoryTopic, (m.History,), "aggregator", ("watcher",), retained=True, note="After each round."),
@@ -214,26 +214,26 @@ ROWS: Final = (
             answers=(m.Admitted, m.Refused, m.Limited), note=f"Repeated until it is answered. {_BARE}"),
     # At QoS 0 a broker delivers all of ten thousand retained births, at QoS 1 about a thousand.
     Channel(t.PresenceTopic, (m.ClientPresence,), "edge", ("aggregator", "edge", "watcher"), retained=True, qos=0,
-            limit="presence", note="Its birth and its will. Whoever listens to all of them does so at QoS 0."),
+            limit="presence", note="Its birth and its will. A subscription to the presence of all edges is at QoS 0."),
     Channel(t.WorkTopic, (), "aggregator", ("edge",), repeats=(m.Selected,), retained=True, roles=("train",),
             note=f"For a cohort of more than 256 edges. {_OPEN}"),
     Channel(t.RepliesTopic, (m.Admitted, m.Refused, m.Grant, m.Accepted, m.Rejected, m.Limited), "aggregator",
-            ("edge",), note="Only an answer here says that something has arrived."),
+            ("edge",), note="Only an answer here means that a message has arrived."),
     Channel(t.SelectedTopic, (m.Selected,), "aggregator", _ALL, retained=True, roles=("train",), note=_OPEN),
     Channel(t.MissingTopic, (m.Missing,), "aggregator", ("watcher",), retained=True, largest=MAX_NAMES, note=_OPEN),
     Channel(t.EdgesTopic, (m.Edges,), "aggregator", ("watcher",), retained=True, largest=MAX_NAMES,
-            note="While the round is open, and of the last one that has closed."),
+            note="While the round is open; the last closed one stays."),
     Channel(t.ResultTopic, (m.Result,), "aggregator", _ALL, retained=True, roles=("train",), largest=MAX_NAMES,
             note="The last eight stay."),
     Channel(t.ModelTopic, (m.ModelAnnouncement,), "aggregator", _ALL, retained=True),
     Channel(t.ManifestTopic, (m.ModelManifest,), "aggregator", ("edge",), encoding="msgpack", largest=m.MAX_PACKET,
             retained=True, note="An empty message means that it is superseded."),
     Channel(t.ChunkTopic, (m.ModelChunk,), "aggregator", ("edge",), encoding="msgpack", largest=m.MAX_PACKET,
-            retained=True, note="Edges subscribe to at most eight at a time, take them, unsubscribe, and go on."),
+            retained=True, note="Edges subscribe to at most eight at a time, receive them, unsubscribe, and continue."),
     Channel(t.UpdatesTopic, (m.Update, m.Offer, m.UpdateChunk, m.TrainingFailed), "edge", ("aggregator",),
             encoding="msgpack", largest=m.MAX_PACKET, limit="other", roles=("train",),
             answers=(m.Grant, m.Accepted, m.Rejected, m.Limited),
-            note=f"An update is kept, and sent again, until it is answered. {_BARE}"),
+            note=f"The edge keeps an update, and repeats it, until it is answered. {_BARE}"),
     # Who trains may be asked about its holdout.
     Channel(t.EvaluationsTopic, (m.Evaluation,), "edge", ("aggregator",), limit="other",
             roles=("train", "evaluate"), answers=(m.Limited,)),

@@ -124,7 +124,7 @@ def is_sealed(payload: bytes | memoryview) -> bool:
 
 
 def session_in(payload: bytes) -> str | None:
-    """The session that a registration of whatever version names, if it can be made out."""
+    """The session that a registration or a reply names, in any version of the protocol; None if it names none."""
     try:
         session = json.loads(payload[:MAX_JSON]).get("session")
     except (ValueError, RecursionError, AttributeError):
@@ -243,8 +243,10 @@ def _validate(build: Callable[[], MessageT]) -> MessageT:
         # Of a map that anybody may have named.
         field = one_line(".".join(str(part)[:64] for part in first["loc"])) or "message"
         version: object = m.PROTOCOL_VERSION
-        if field == "v":
+        if field == "v" and first["type"] != "missing":
             version = first["input"]
+            text = f"v: protocol version {_short_repr(version)}, expected {m.PROTOCOL_VERSION}"
+            raise DecodeError(text, version=version) from None
         given = "" if first["type"] == "missing" else f" (got {_short_repr(first['input'])})"
         raise DecodeError(f"{field}: {first['msg']}{given}", version=version) from None
     except (RecursionError, MemoryError) as error:

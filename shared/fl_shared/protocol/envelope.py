@@ -8,7 +8,7 @@ class Envelope(TypedDict):
     """What stands at the head of every message of the aggregator (protocol, 1.3)."""
 
     run: str
-    epoch: int
+    incarnation: int
     seq: int
 
 
@@ -17,10 +17,10 @@ class EnvelopeSource:
     """Which run this is, and which start of its aggregator."""
 
     run: str
-    epoch: int
+    incarnation: int
     _seq: int = field(default=0)
 
     def envelope(self) -> Envelope:
         """The head of the next message."""
         self._seq += 1
-        return {"run": self.run, "epoch": self.epoch, "seq": self._seq}
+        return {"run": self.run, "incarnation": self.incarnation, "seq": self._seq}

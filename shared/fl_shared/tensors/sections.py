@@ -11,7 +11,7 @@ from fl_shared.tensors.manifest import Manifest, content_digest
 
 WEIGHTS: Final = "weights"
 """The section of a model that every model has: its weights."""
-DELTA: Final = "weights"
+DELTA: Final = "delta"
 """The section of an update that every update has: local − base, or in round 0 the first weights."""
 
 

@@ -39,10 +39,10 @@ class ModelPublication:
     def chunks(self) -> int:
         return chunk_count(self.size, self.chunk_size)
 
-    def manifest(self, *, run: str, epoch: int, seq: int) -> m.ModelManifest:
+    def manifest(self, *, run: str, incarnation: int, seq: int) -> m.ModelManifest:
         return m.ModelManifest(
             run=run,
-            epoch=epoch,
+            incarnation=incarnation,
             seq=seq,
             digest=self.digest,
             sections=tuple(
@@ -56,14 +56,14 @@ class ModelPublication:
             chunks=self.chunks,
         )
 
-    def chunk(self, index: int, *, run: str, epoch: int, seq: int) -> m.ModelChunk:
+    def chunk(self, index: int, *, run: str, incarnation: int, seq: int) -> m.ModelChunk:
         """Chunk ``index`` of ``chunks``. Raises ``IndexError`` for another one."""
         if not 0 <= index < self.chunks:
             raise IndexError(f"chunk {index} of {self.chunks}")
         data = self._chunk_data(index * self.chunk_size)
         return m.ModelChunk(
             run=run,
-            epoch=epoch,
+            incarnation=incarnation,
             seq=seq,
             digest=self.digest,
             index=index,

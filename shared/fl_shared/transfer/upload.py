@@ -50,13 +50,13 @@ class Sender:
     client: str
     session: str
     run: str
-    epoch: int
+    incarnation: int
     round: int
 
 
 class _CommonFields(TypedDict):
     run: str
-    epoch: int
+    incarnation: int
     seq: int
     client: str
     session: str
@@ -73,7 +73,7 @@ def _common_fields(sender: Sender, seq: int, update: FinishedUpdate) -> _CommonF
     """What an update and its offer have in common."""
     return {
         "run": sender.run,
-        "epoch": sender.epoch,
+        "incarnation": sender.incarnation,
         "seq": seq,
         "client": sender.client,
         "session": sender.session,
@@ -145,7 +145,7 @@ def chunk_message(
     # Not validated, for a view passes for no bytes; the envelope was, in the offer.
     return m.UpdateChunk.model_construct(
         run=sender.run,
-        epoch=sender.epoch,
+        incarnation=sender.incarnation,
         seq=seq,
         client=sender.client,
         session=sender.session,
@@ -200,7 +200,7 @@ def _chunk_overhead(sender: Sender, update: FinishedUpdate) -> int:
     """Bytes of a ``chunk_message`` that are not its data, at most."""
     bare = m.UpdateChunk(
         run=sender.run,
-        epoch=sender.epoch,
+        incarnation=sender.incarnation,
         seq=_MAX_COUNT,
         client=sender.client,
         session=sender.session,

@@ -150,10 +150,10 @@ class Cluster:
             lambda one: one.topic == "fl/aggregator" and b'"online"' in one.payload, "a birth"
         )
         head = json.loads(birth.payload)
-        self.run, self.epoch = str(head["run"]), int(head["epoch"])
+        self.run, self.incarnation = str(head["run"]), int(head["incarnation"])
         self.register()
         self.bad.wait_for(lambda one: b'"partition":{' in one.payload, "that it has a part")
-        self.register(run=self.run, epoch=self.epoch, manifest=self.manifest.digest, examples=10)
+        self.register(run=self.run, incarnation=self.incarnation, manifest=self.manifest.digest, examples=10)
         self.bad.wait_for(lambda one: b'"examples":10,"held"' in one.payload, "that it is ready")
 
     def _hold_edge_1(self) -> None:
@@ -210,7 +210,8 @@ class Cluster:
         """An update for the open round, as the map that is sent; ``changes`` replace members."""
         data = (np.full(VALUES, 50.0) if vector is None else vector).astype("<f4").tobytes()
         whole = builders.update(
-            builders.section(data, self.manifest), run=self.run, epoch=self.epoch, seq=self.next_seq(), client=BAD,
+            builders.section(data, self.manifest), run=self.run, incarnation=self.incarnation,
+            seq=self.next_seq(), client=BAD,
             session="bad-session", round=self.round, base=self.base, examples=1_000_000, seconds=0.1,
         )  # fmt: skip
         return cast(dict[str, Any], msgpack.unpackb(codec.encode(whole))) | changes

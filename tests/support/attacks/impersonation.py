@@ -27,7 +27,7 @@ def denied(*topics: str, retain: bool = False) -> Callable[[Cluster], None]:
     def act(cluster: Cluster) -> None:
         for topic in topics:
             text = topic.format(n=cluster.round, model=cluster.base[:12])
-            payload = json.dumps({"v": 1, "what": MARK.decode()}).encode()
+            payload = json.dumps({"v": 2, "what": MARK.decode()}).encode()
             assert cluster.bad.publish(text, payload, retain=retain) == NOT_AUTHORISED, text
             assert cluster.denied("bad", text), text
 

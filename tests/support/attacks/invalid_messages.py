@@ -47,9 +47,9 @@ def says(*messages: tuple[str, bytes]) -> Callable[[Cluster], None]:
 
 JSON_BOMBS = (
     b"[" * 60_000,
-    b'{"v":1,"kind":' * 4_000,
-    b'{"v":1,"kind":"register","seq":' + b"9" * 60_000 + b"}",
-    b'{"v":1,"kind":"register","seq":1e999}',
+    b'{"v":2,"kind":' * 4_000,
+    b'{"v":2,"kind":"register","seq":' + b"9" * 60_000 + b"}",
+    b'{"v":2,"kind":"register","seq":1e999}',
     b"{" + b",".join(b'"k%d":0' % n for n in range(7_000)) + b"}",
     b"\xef\xbb\xbf\xff",
 )
@@ -72,7 +72,7 @@ FORGED = "\r\nFORGED \x1b[2J\x1b]0;title\x07\x9b31m \u2028FORGED \u202edetalever
 def speaks_to_the_terminal(cluster: Cluster) -> None:
     """In why it cannot train, and in the name of a number."""
     failed = m.TrainingFailed(
-        run=cluster.run, epoch=cluster.epoch, seq=cluster.next_seq(), client=BAD, session="bad-session",
+        run=cluster.run, incarnation=cluster.incarnation, seq=cluster.next_seq(), client=BAD, session="bad-session",
         round=cluster.round, detail="",
     )  # fmt: skip
     words = cast(dict[str, Any], msgpack.unpackb(codec.encode(failed))) | {"detail": FORGED}
@@ -136,23 +136,23 @@ def sends_what_does_not_fit(cluster: Cluster) -> None:
 
 
 def sends_chunks_unasked(cluster: Cluster) -> None:
-    names = ("v", "run", "epoch", "seq", "client", "session", "round", "digest")
+    names = ("v", "run", "incarnation", "seq", "client", "session", "round", "digest")
     update = cluster.update()
-    head = {name: update[name] for name in names} | {"kind": "part"}
+    head = {name: update[name] for name in names} | {"kind": "update-chunk"}
     for index in (0, 2**40):
         part = head | {"index": index, "crc32": 0, "data": b""}
         cluster.say(UPDATES, cast(bytes, msgpack.packb(part)))
 
 
 def says_of_another_run(cluster: Cluster) -> None:
-    for changes in ({"run": "another"}, {"epoch": cluster.epoch + 1}):
+    for changes in ({"run": "another"}, {"incarnation": cluster.incarnation + 1}):
         cluster.say(UPDATES, cast(bytes, msgpack.packb(cluster.update() | changes)))
 
 
 def evaluates_wildly(cluster: Cluster) -> None:
     for loss in ("NaN", "Infinity", "1e999", '"1"'):
         text = (
-            f'{{"v":1,"kind":"evaluation","run":"{cluster.run}","epoch":{cluster.epoch},"seq":1,"client":"{BAD}",'
+            f'{{"v":2,"kind":"evaluation","run":"{cluster.run}","incarnation":{cluster.incarnation},"seq":1,"client":"{BAD}",'
             f'"session":"bad-session","version":1,"digest":"{cluster.base}","split":"test","examples":1,"loss":{loss},'
             f'"accuracy":1.0}}'
         )
@@ -175,7 +175,12 @@ def injects_names(cluster: Cluster) -> None:
 
 def floods(cluster: Cluster) -> None:
     """Sixty at once and one a second are its own; it is told of the others."""
-    whole = {"run": cluster.run, "epoch": cluster.epoch, "manifest": cluster.manifest.digest, "examples": 10}
+    whole = {
+        "run": cluster.run,
+        "incarnation": cluster.incarnation,
+        "manifest": cluster.manifest.digest,
+        "examples": 10,
+    }
     for _ in range(100):
         cluster.register(**whole)
     cluster.bad.wait_for(lambda one: b'"kind":"limited"' in one.payload, "that it is limited")
@@ -217,7 +222,7 @@ ATTACKS = (
     Attack("chunks that nobody has granted", "edge 3", "aggregator", sends_chunks_unasked,
         (Counted(BAD, "not-granted", 2),)),
     Attack("an update for another run, for another start", "edge 3", "aggregator", says_of_another_run,
-        (Counted(BAD, "other-run"), Counted(BAD, "other-epoch"))),
+        (Counted(BAD, "other-run"), Counted(BAD, "other-incarnation"))),
     Attack("an evaluation that is NaN, infinite or a text", "edge 3", "aggregator", evaluates_wildly,
         (Counted(BAD, "malformed", 4),)),
     Attack(f"topic injection: {len(NAMES)} names with `..`, `/`, spaces, other scripts, 60 kB; "

@@ -45,7 +45,8 @@ def forges(make: Callable[[Cluster], tuple[t.Topic, m.Message]]) -> Callable[[Cl
 
 def selection(cluster: Cluster, number: int) -> m.Selected:
     return m.Selected(
-        run=cluster.run, epoch=cluster.epoch, seq=10**6, round=number, task=TASK, cohort=HONEST, seconds_left=60.0,
+        run=cluster.run, incarnation=cluster.incarnation, seq=10**6, round=number, task=TASK, cohort=HONEST,
+        seconds_left=60.0,
         training=TRAINING, fold=FOLD, encoding="f32", inline_limit=10**7,
         base=m.ModelReference(version=1, digest=cluster.base),
     )  # fmt: skip
@@ -62,7 +63,8 @@ def false_work(cluster: Cluster) -> tuple[t.Topic, m.Message]:
 def false_result(cluster: Cluster) -> tuple[t.Topic, m.Message]:
     """It would end the open round at the edges."""
     return t.ResultTopic(cluster.round), m.Result(
-        run=cluster.run, epoch=cluster.epoch, seq=10**6, round=cluster.round, outcome="abandoned", reason="so",
+        run=cluster.run, incarnation=cluster.incarnation, seq=10**6, round=cluster.round, outcome="abandoned",
+        reason="so",
         version=None, digest=None, participants=(), missing={}, examples=0, metrics={}, bytes_up=0, bytes_down=0,
         seconds=0.0,
     )  # fmt: skip
@@ -70,19 +72,20 @@ def false_result(cluster: Cluster) -> tuple[t.Topic, m.Message]:
 
 def false_model(cluster: Cluster) -> tuple[t.Topic, m.Message]:
     return t.ModelTopic(), m.ModelAnnouncement(
-        run=cluster.run, epoch=cluster.epoch, seq=10**6, task=TASK, round=9, version=9, digest="0" * 64, chunks=1,
+        run=cluster.run, incarnation=cluster.incarnation, seq=10**6, task=TASK, round=9, version=9,
+        digest="0" * 64, chunks=1,
         size=4 * VALUES,
     )  # fmt: skip
 
 
 def false_birth(cluster: Cluster) -> tuple[t.Topic, m.Message]:
-    return t.AggregatorTopic(), m.AggregatorPresence(state="online", session="x", run="evil", epoch=1)
+    return t.AggregatorTopic(), m.AggregatorPresence(state="online", session="x", run="evil", incarnation=1)
 
 
 def false_refusal(cluster: Cluster) -> tuple[t.Topic, m.Message]:
     """It would end the program with exit code 2."""
     return t.RepliesTopic("0"), m.Refused(
-        run=cluster.run, epoch=cluster.epoch, seq=10**6, client="0", session=cluster.session_of("0"),
+        run=cluster.run, incarnation=cluster.incarnation, seq=10**6, client="0", session=cluster.session_of("0"),
         reason="id-in-use", detail="go away",
     )  # fmt: skip
 
@@ -121,7 +124,7 @@ def poisons_a_chunk(cluster: Cluster) -> None:
     manifest = cluster.manifest
     section = ModelSection("weights", manifest, bytes(4 * VALUES))
     made = model_publication([section], 2**20)
-    chunk = made.chunk(0, run=cluster.run, epoch=cluster.epoch, seq=10**6).model_copy(
+    chunk = made.chunk(0, run=cluster.run, incarnation=cluster.incarnation, seq=10**6).model_copy(
         update={"digest": cluster.base}
     )
     topic = f"fl/model/{cluster.base[:12]}/0"
@@ -179,7 +182,7 @@ def repeats_a_registration(cluster: Cluster) -> None:
 
 
 def orders_a_stop(cluster: Cluster) -> None:
-    words = codec.encode(m.Control(run=cluster.run, epoch=cluster.epoch, reason="forged"))
+    words = codec.encode(m.Control(run=cluster.run, incarnation=cluster.incarnation, reason="forged"))
     for payload in (words, cluster.kit(BAD).sealer().seal("fl/control", words)):
         assert cluster.observer.publish("fl/control", payload) < 0x80
 
@@ -191,7 +194,9 @@ def reads_everything(cluster: Cluster) -> None:
     assert len(by_honest) >= 3 * 2 + 3
     for one in by_honest:
         assert codec.is_sealed(one.payload)
-        assert not [word for word in (b"weights", b"session", b"register", b"digest") if word in one.payload]
+        assert not [
+            word for word in (b"weights", b"delta", b"session", b"register", b"digest") if word in one.payload
+        ]
 
 
 def attack(name: str, act: Callable[[Cluster], None], *seen: Counted | Logged, shows: str = "") -> Attack:

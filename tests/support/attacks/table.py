@@ -60,11 +60,12 @@ COVERED_ELSEWHERE = (
     ),
     CoveredElsewhere(
         "replay: all that the aggregator said in a run that is over, to the same connections", "operator", "edge",
-        "edge's log: `epoch: …, expected more than …`", SEALED, f"{END_TO_END}::test_what_was_recorded_is_not_obeyed",
+        "edge's log: `incarnation: …, expected more than …`", SEALED,
+        f"{END_TO_END}::test_what_was_recorded_is_not_obeyed",
     ),
     CoveredElsewhere(
         "replay: an operator's own `stop` after the run was taken up again", "operator", "aggregator",
-        "`other-epoch`", SEALED,
+        "`other-incarnation`", SEALED,
         f"{END_TO_END}::test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once",
     ),
     CoveredElsewhere(

@@ -144,7 +144,11 @@ class AggregatorHarness:
 
     def envelope(self) -> dict[str, Any]:
         self._seq += 1
-        return {"run": self.aggregator.scope.run, "epoch": self.aggregator.scope.epoch, "seq": self._seq}
+        return {
+            "run": self.aggregator.scope.run,
+            "incarnation": self.aggregator.scope.incarnation,
+            "seq": self._seq,
+        }
 
     def say(self, topic: t.Topic, message: m.Message) -> None:
         self.take(t.build("fl", topic), codec.encode(message))
@@ -169,7 +173,7 @@ class AggregatorHarness:
         if corrupt is not None:
             corrupt(data)
         return finished_update(
-            ModelSection("weights", MANIFEST, bytes(data)),
+            ModelSection("delta", MANIFEST, bytes(data)),
             base=None if phase.base is None else phase.base.digest,
             examples=int(self.values.integers(1, 1000)),
             steps=3,
@@ -179,7 +183,7 @@ class AggregatorHarness:
 
     def sender(self, peer: Peer, phase: Collecting) -> upload.Sender:
         scope = self.aggregator.scope
-        return upload.Sender(peer.name, peer.session, scope.run, scope.epoch, phase.round)
+        return upload.Sender(peer.name, peer.session, scope.run, scope.incarnation, phase.round)
 
     # --- a round ------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class AggregatorMessages:
 
     def envelope(self) -> dict[str, Any]:
         self._seq += 1
-        return {"run": self.run, "epoch": 1, "seq": self._seq}
+        return {"run": self.run, "incarnation": 1, "seq": self._seq}
 
     def model(self) -> ModelPublication:
         """Another one each time, of finite values."""
@@ -47,7 +47,7 @@ class AggregatorMessages:
         return model_publication([ModelSection("weights", MANIFEST, data)], CHUNK)
 
     def birth(self) -> m.Message:
-        return m.AggregatorPresence(state="online", session=f"s{self._seq}", run=self.run, epoch=1)
+        return m.AggregatorPresence(state="online", session=f"s{self._seq}", run=self.run, incarnation=1)
 
     def admitted(
         self, client: str, session: str, partition: m.Partition | None, examples: int | None

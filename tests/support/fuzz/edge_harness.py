@@ -210,7 +210,7 @@ class EdgeHarness:
         if isinstance(update, m.Offer):
             assert update.chunks == 2
             self._say(t.RepliesTopic(CLIENT), grant)
-            part = self._sent["part"]
+            part = self._sent["update-chunk"]
             assert isinstance(part, m.UpdateChunk)
             assert (part.digest, part.index) == (update.digest, 1)
         self._say(t.RepliesTopic(CLIENT), accepted)

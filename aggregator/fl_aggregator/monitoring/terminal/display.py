@@ -51,7 +51,7 @@ class Display:
 
     def __init__(self, console: Console, run: str, *, live: bool, hint: str = "") -> None:
         self._hint = hint
-        self._scope = EnvelopeSource(run=run, epoch=1)
+        self._scope = EnvelopeSource(run=run, incarnation=1)
         self._source: RunSource | None = None
         self._snapshot: Snapshot | None = None
         self._snapshot_at = 0.0

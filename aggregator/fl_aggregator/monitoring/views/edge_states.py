@@ -110,10 +110,10 @@ def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
 def _edge_view(state: m.EdgeStateName, why: str | None, newest: LatestUpdate | None) -> m.EdgeView:
     why = None if why is None else shortened(why, MAX_STATE_REASON)
     if newest is None:
-        return m.EdgeView(state=state, why=why)
+        return m.EdgeView(state=state, reason=why)
     return m.EdgeView(
         state=state,
-        why=why,
+        reason=why,
         examples=newest.examples,
         seconds=newest.seconds,
         bytes=newest.size,

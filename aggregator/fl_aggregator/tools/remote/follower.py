@@ -108,7 +108,7 @@ class Follower(Observer):
         crowd = None
         if edges is not None:
             crowd = EdgeCounts.of(
-                ((name, view.state, view.why) for name, view in edges.edges.items()), edges.round
+                ((name, view.state, view.reason) for name, view in edges.edges.items()), edges.round
             )
         return Snapshot(status, rows, dict(sorted(recent.items())), crowd, _waiting_text(status, edges))
 
@@ -116,7 +116,7 @@ class Follower(Observer):
 def _is_newer(one: m.Edges, other: m.Edges) -> bool:
     if one.run != other.run:
         return True  # the broker keeps one run's only
-    return (one.epoch, one.seq) >= (other.epoch, other.seq)
+    return (one.incarnation, one.seq) >= (other.incarnation, other.seq)
 
 
 def _waiting_text(status: m.Status, edges: m.Edges | None) -> str:
@@ -137,4 +137,4 @@ def _waiting_text(status: m.Status, edges: m.Edges | None) -> str:
 
 
 def _edges_in_state(edges: m.Edges, state: m.EdgeStateName) -> list[tuple[str, str | None]]:
-    return [(name, view.why) for name, view in edges.edges.items() if view.state == state and view.why]
+    return [(name, view.reason) for name, view in edges.edges.items() if view.state == state and view.reason]

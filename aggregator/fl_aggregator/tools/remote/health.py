@@ -45,7 +45,7 @@ def _current_status(run: Observer) -> m.Status | None:
     born, status = run.born, run.status
     if born is None or not run.is_online or status is None:
         return None
-    if (status.run, status.epoch) != (born.run, born.epoch):
+    if (status.run, status.incarnation) != (born.run, born.incarnation):
         return None
     return status if run.live_at is not None or abs(status_age(status)) < MAX_STATUS_AGE else None
 
@@ -61,7 +61,7 @@ def _failure_reason(run: Observer) -> str:
     online = f"run {born.run} is online {run.where}, but"
     if status is None or status.run != born.run:
         return f"{online} has published no status"
-    if status.epoch != born.epoch:
+    if status.incarnation != born.incarnation:
         return f"{online} has published no status since it was resumed"
     return f"{online} its last status is from {status.written}: is its aggregator still running?"
 

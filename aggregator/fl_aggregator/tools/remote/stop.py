@@ -84,7 +84,7 @@ class _RunStopper(Observer):
                 return f"run {order.run}: its aggregator is offline and did not report the end ({last})"
             if now >= ask_at and not over:
                 # Of this start only: said again by somebody else, it must not end the run when it is taken up.
-                payload = codec.encode(order.model_copy(update={"epoch": born.epoch}))
+                payload = codec.encode(order.model_copy(update={"incarnation": born.incarnation}))
                 self.publish(topic, payload if self._sealer is None else self._sealer.seal(topic, payload))
                 ask_at = now + REPEAT_INTERVAL
             self.poll(0.2)
@@ -95,8 +95,12 @@ class _RunStopper(Observer):
 
     def _has_ended(self, run: str) -> bool:
         status, born = self.status, self.born
-        # A run that was taken up again begins with the last word of its epoch before still retained.
-        now = status is not None and born is not None and (status.run, status.epoch) == (run, born.epoch)
+        # A run that was taken up again begins with the last word of its incarnation before still retained.
+        now = (
+            status is not None
+            and born is not None
+            and (status.run, status.incarnation) == (run, born.incarnation)
+        )
         return now and status is not None and status.phase in m.FINAL_PHASES
 
     def _last_status_text(self) -> str:

@@ -68,7 +68,7 @@ def _single_run(run: RunReport) -> list[Child]:
 def _state_text(run: RunReport) -> Markup:
     """When, and whether it came to its end."""
     began = f"run {run.record.get('run', '?')}, started {run.record.get('started', '?')}"
-    times = run.record.get("epoch", 1)
+    times = run.record.get("incarnation", 1)
     again = f", resumed {times - 1} times" if isinstance(times, int) and times > 1 else ""
     if run.ended:
         return tag("span", f"{began}, ended {run.record['ended']}{again}")

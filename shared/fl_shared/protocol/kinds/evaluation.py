@@ -1,4 +1,4 @@
-"""How good a version is, on ``fl/evaluations/<client>``."""
+"""Results of evaluations, on ``fl/evaluations/<client>``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fl_shared.protocol.kinds.base import (
 )
 
 MAX_CLASSES: Final = 100
-"""Of a confusion matrix."""
+"""The most classes in a confusion matrix."""
 
 
 class Confusion(Fragment):
-    """``counts[i][j]``: how many examples of the class ``labels[i]`` were taken for ``labels[j]``."""
+    """A confusion matrix: ``counts[i][j]`` examples of the class ``labels[i]`` were predicted as ``labels[j]``."""
 
     labels: Annotated[
         tuple[Annotated[str, StringConstraints(max_length=64)], ...],
@@ -43,10 +43,11 @@ class Confusion(Fragment):
 
 
 class Evaluation(Scoped):
-    """``fl/evaluations/<client>``: how one version does on an edge's split. ``loss`` is per example.
+    """The result of one evaluation of a version on a split that an edge has, on ``fl/evaluations/<client>``.
 
-    ``examples`` is 0 if the edge has none, or could not evaluate: nothing more is to come, and the rest says nothing.
-    ``confusion`` only of the test split, which is nobody's own data, and where the task names its classes.
+    ``loss`` is the mean over the examples. ``examples`` is 0 if the edge has no examples or could not evaluate: it
+    sends no other result for this version, and the other numbers have no meaning. ``confusion`` is given only for
+    the test split, which is not private, and only if the task names its classes.
     """
 
     kind: Literal["evaluation"] = "evaluation"

@@ -1,4 +1,4 @@
-"""Models: the announcement of one, its manifest and its chunks."""
+"""A model: its announcement, its manifest and its chunks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 
 
 class ModelAnnouncement(Scoped):
-    """``fl/model``, retained: the newest version, and whether (on which split) edges are to evaluate it."""
+    """The newest version, retained on ``fl/model``. ``evaluate``: the split on which edges should evaluate it."""
 
     kind: Literal["model"] = "model"
     task: TaskName
@@ -25,6 +25,8 @@ class ModelAnnouncement(Scoped):
 
 
 class SectionManifest(Fragment):
+    """A section of a model: its name, its encoding, its arrays in order, and its size in bytes."""
+
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     encoding: KnownEncoding
     arrays: Annotated[tuple[ArraySpec, ...], Field(min_length=1, max_length=MAX_ARRAYS, fail_fast=True)]
@@ -32,7 +34,7 @@ class SectionManifest(Fragment):
 
 
 class ModelManifest(Scoped):
-    """``fl/model/<digest12>/manifest``, retained, msgpack: how the chunks' bytes are to be read."""
+    """How to read the bytes of a model's chunks, retained on ``fl/model/<digest12>/manifest`` (msgpack)."""
 
     kind: Literal["manifest"] = "manifest"
     digest: Digest
@@ -43,9 +45,9 @@ class ModelManifest(Scoped):
 
 
 class ModelChunk(Scoped):
-    """``fl/model/<digest12>/<index>``, retained, msgpack. ``crc32`` (zlib's) of ``data``."""
+    """One chunk of a model, retained on ``fl/model/<digest12>/<index>`` (msgpack). ``crc32``: zlib's, of ``data``."""
 
-    kind: Literal["chunk"] = "chunk"
+    kind: Literal["model-chunk"] = "model-chunk"
     digest: Digest
     index: Count
     crc32: Annotated[int, Field(ge=0, lt=2**32)]

@@ -1,4 +1,4 @@
-"""What watchers read: the state of the run, of its rounds and of its edges."""
+"""What watchers read: the state of the run, its rounds and its edges."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from fl_shared.protocol.kinds.base import (
 )
 
 MAX_REFUSED_NAMED: Final = 3
-"""So many of whom most was refused does a status name."""
+"""The most clients that a status names in ``refused``."""
 Phase = Literal[
     "selecting", "collecting", "aggregating", "evaluating", "finished", "failed", "interrupted"
 ]  # fmt: skip
 FINAL_PHASES: Final[tuple[Phase, ...]] = ("finished", "failed", "interrupted")
-"""Those of a run's last status."""
+"""The phases that the last status of a run may have."""
 
 
 class MissingClient(Fragment):
+    """A selected client whose update has not arrived."""
+
     state: PresenceState
     seconds: Seconds
-    """Since it was selected (online) or lost (offline)."""
+    """Seconds since the client was selected (if online) or was lost (if offline)."""
 
 
 class Missing(Scoped):
-    """``fl/round/<n>/missing``, retained while the round is open: everyone it still waits for."""
+    """The clients that a round still waits for, retained on ``fl/round/<n>/missing`` while it is open."""
 
     kind: Literal["missing"] = "missing"
     round: Count
@@ -47,14 +49,14 @@ EdgeStateName = Literal["present", "offline", "selected", "training", "uploading
 
 
 class EdgeView(Fragment):
-    """One edge in the eyes of the aggregator; ``why`` it is missing or offline, or not ready yet.
+    """The state of one edge as the aggregator sees it. ``reason``: why it is missing, offline or not ready yet.
 
-    The numbers are those of its newest update that was accepted: ``examples`` and ``seconds`` of training, ``bytes``
-    of the update, and how the trained model did on what the edge holds out.
+    The numbers describe its newest accepted update: ``examples`` and ``seconds`` of training, the ``bytes`` of the
+    update, and the accuracy and loss of the trained model on the edge's holdout.
     """
 
     state: EdgeStateName
-    why: Text | None = None
+    reason: Text | None = None
     examples: Count | None = None
     seconds: Seconds | None = None
     bytes: Count | None = None
@@ -63,10 +65,10 @@ class EdgeView(Fragment):
 
 
 class Edges(Scoped):
-    """``fl/round/<n>/edges``, retained: every edge of the roster, for who watches; at most 2 MiB.
+    """Every edge of the roster, retained on ``fl/round/<n>/edges``; at most 2 MiB.
 
-    While the round is about to open or open, and afterwards as it ended. ``left_out``: so many more edges had no
-    room in what the broker takes.
+    It is published before and while the round is open, and once more when it has closed. ``left_out``: how many
+    more edges there are, which did not fit into the largest packet that the broker accepts.
     """
 
     kind: Literal["edges"] = "edges"
@@ -77,12 +79,14 @@ class Edges(Scoped):
 
 
 MAX_HISTORY: Final = 500
-"""Rows of `History`; it also has at most 64 KiB."""
+"""The most rows of `History`, which also has at most 64 KiB."""
 
 
 class HistoryColumns(Fragment):
-    """Equally long arrays, one entry a round. ``version`` is null where a round was abandoned; numbers that nobody
-    has measured are null. ``seconds`` without the evaluation, which goes on beside the next round.
+    """Arrays of equal length, with one entry for each round.
+
+    ``version`` is null if the round was abandoned, and a number is null if it was not measured. ``seconds`` does not
+    include the evaluation, which continues during the next round.
     """
 
     round: tuple[Count, ...] = ()
@@ -107,9 +111,9 @@ class HistoryColumns(Fragment):
 
 
 class History(Scoped):
-    """``fl/history``, retained: the rounds that have ended, for curves. Thinned evenly when there are many.
+    """The closed rounds, for plots, retained on ``fl/history``. If there are many, only every n-th is given.
 
-    ``rounds``: versions that are to be made. ``started``: when the run began, however often it was taken up again.
+    ``rounds``: how many versions the run makes. ``started``: when the run began, before any resume.
     """
 
     kind: Literal["history"] = "history"
@@ -120,7 +124,11 @@ class History(Scoped):
 
 
 class Status(Scoped):
-    """``fl/status``, retained, at most 1 KiB: written on change (at most twice a second) and every 5 s."""
+    """The state of the run, retained on ``fl/status``; at most 1 KiB.
+
+    It is published when it changes, at most twice a second, and every 5 s. ``have`` and ``need`` count the ready edges
+    before a round opens, and the accepted updates while it is open.
+    """
 
     kind: Literal["status"] = "status"
     written: Timestamp
@@ -136,8 +144,8 @@ class Status(Scoped):
     missing: Annotated[tuple[ClientId, ...], Field(max_length=10)]
     metrics: Metrics
     paused: Annotated[str, StringConstraints(max_length=300)] | None = None
-    """Why the run stands still, and its time with it; null while it goes on."""
+    """Why the run is paused (its deadlines wait as well); null if it is not paused."""
     refused: Annotated[
         dict[Annotated[str, StringConstraints(max_length=64)], Count], Field(max_length=MAX_REFUSED_NAMED)
     ] = Field(default={})
-    """Those of whom most was refused since this start (8.6), and how much."""
+    """The clients with the most refused messages in this incarnation, and how many (protocol, 8.6)."""

@@ -13,7 +13,7 @@ from fl_shared.system.text import one_line
 class Prediction(Scoped):
     """The answer to a prediction request, on its Response Topic or ``fl/predictions``: one line of JSON.
 
-    ``sha256`` is that of the request's payload. Either ``label`` and ``probabilities`` are given, or ``error``.
+    ``sha256``: of the request's payload. Either ``label`` and ``probabilities`` are given, or ``error``.
     """
 
     kind: Literal["prediction"] = "prediction"
@@ -26,9 +26,9 @@ class Prediction(Scoped):
 
 
 class ImageRequest(Fragment):
-    """A prediction request in JSON: ``pixels`` is a matrix of grey values, of [r, g, b], or a flat list of a square.
+    """A prediction request in JSON: ``pixels`` is a matrix of grey values or of [r, g, b], or a flat list of a square.
 
-    Values are 0 to 255, or 0 to 1 if none is larger than 1.
+    The values are 0 to 255, or 0 to 1 if none is greater than 1.
     """
 
     pixels: list[Any]

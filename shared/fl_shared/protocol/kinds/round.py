@@ -20,16 +20,18 @@ from fl_shared.protocol.kinds.base import (
 )
 
 MAX_CLIENTS_NAMED: Final = 256
-"""Above so many names the cohort is left out of ``selected`` and each edge is told on its own topic."""
+"""The most names in ``cohort``. A larger cohort is not listed, and each edge is told on its own topic."""
 
 
 class ModelReference(Fragment):
+    """A model: its version and its digest (protocol, 3.4)."""
+
     version: Count
     digest: Digest
 
 
 class TrainingSettings(Fragment):
-    """How the selected edges train: SGD; ``lr`` is this round's learning rate, after any decay."""
+    """How the selected edges train, by SGD. ``lr`` is the learning rate of this round, after any decay."""
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -39,7 +41,10 @@ class TrainingSettings(Fragment):
 
 
 class FoldSettings(Fragment):
-    """The exact fold: examples × delta × 2^scale_bits in int64. What is over the caps is a rejected update."""
+    """How updates are added exactly: examples × delta × 2^scale_bits, in int64.
+
+    An update with more than ``max_examples``, or with a value of greater magnitude than ``max_delta``, is rejected.
+    """
 
     max_examples: Annotated[int, Field(ge=1, le=2**53)]
     max_delta: Annotated[float, Field(gt=0, le=1e30)]
@@ -47,11 +52,11 @@ class FoldSettings(Fragment):
 
 
 class Selected(Scoped):
-    """``fl/round/<n>/selected`` (retained until the round's result), or ``fl/clients/<client>/work``.
+    """The opening of a round, retained on ``fl/round/<n>/selected`` or ``fl/clients/<client>/work`` until its result.
 
-    ``base`` is null in round 0, whose one selected edge makes the first weights. ``cohort`` is null where it has
-    more than 256 names. ``encoding``: of the sections of the round's updates. An update of at most ``inline_limit``
-    bytes may be sent whole at once.
+    ``base`` is null in round 0, in which one selected edge makes the first weights. ``cohort`` is null if it would
+    have more than 256 names. ``encoding``: of the sections of the round's updates. An update of at most
+    ``inline_limit`` bytes may be sent whole, without an offer.
     """
 
     kind: Literal["selected"] = "selected"
@@ -67,7 +72,10 @@ class Selected(Scoped):
 
 
 class Result(Scoped):
-    """``fl/round/<n>/result``, retained for the last few rounds; sent again when evaluations have come in."""
+    """The result of a round, retained on ``fl/round/<n>/result`` for the last eight rounds.
+
+    It is published again, with more ``metrics``, when evaluations of its version have arrived.
+    """
 
     kind: Literal["result"] = "result"
     round: Count

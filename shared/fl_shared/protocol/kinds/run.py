@@ -1,4 +1,4 @@
-"""Births and wills, registrations and their answers, and the operator's order: what makes up a run."""
+"""Births and wills, registrations and their answers, and the order to stop."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from fl_shared.protocol.kinds.base import (
 )
 
 RefusalReason = Literal[
-    "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-encoding", "no-part-left"
+    "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-encoding", "no-partition-left"
 ]
 LimitReason = Literal["too-many-messages", "too-many-bytes", "too-many-registrations", "too-many-presences"]
 
 
 class AggregatorPresence(Message):
-    """``fl/aggregator``, retained: the aggregator's birth and its will."""
+    """The aggregator's birth and its will, retained on ``fl/aggregator``."""
 
     kind: Literal["aggregator"] = "aggregator"
     state: PresenceState
     session: Token
     run: RunId
-    epoch: Annotated[int, Field(ge=1, le=2**53)]
+    incarnation: Annotated[int, Field(ge=1, le=2**53)]
 
 
 class ClientPresence(Message):
-    """``fl/clients/<client>/presence``, retained: an edge's birth and its will."""
+    """An edge's birth and its will, retained on ``fl/clients/<client>/presence``."""
 
     kind: Literal["presence"] = "presence"
     client: ClientId
@@ -48,11 +48,11 @@ class ClientPresence(Message):
 
 
 class Partition(Fragment):
-    """Which part of a data set is an edge's: part ``index`` of ``count``, drawn with ``seed`` by ``scheme``.
+    """The partition of a data set that an edge trains on: number ``index`` of ``count``.
 
-    ``scheme``: ``iid``, ``shards``, ``dirichlet:ALPHA``, ``quantity:ALPHA``, or ``own`` (all that the edge has).
-    ``holdout``: the fraction of the part that is kept for evaluation. ``examples``: use only so many of the data
-    set (before it is parted), all if null.
+    ``scheme`` divides the data set, with ``seed``: ``iid``, ``shards``, ``dirichlet:ALPHA``, ``quantity:ALPHA``, or
+    ``own`` (all that the edge has). ``holdout``: the fraction of the partition that is kept for evaluation.
+    ``examples``: how many examples of the data set are divided; all if null.
     """
 
     index: Count
@@ -64,11 +64,15 @@ class Partition(Fragment):
 
 
 class Registration(Message):
-    """``fl/register/<client>``. The first one names no run; the second says what the edge has found out."""
+    """An edge's registration, on ``fl/register/<client>``.
+
+    The first one names no run. The second one, after the edge has loaded its partition, adds the run, the manifest
+    of its weights and the number of its examples.
+    """
 
     kind: Literal["register"] = "register"
     run: RunId | None = None
-    epoch: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    incarnation: Annotated[int, Field(ge=1, le=2**53)] | None = None
     seq: Count
     client: ClientId
     session: Token
@@ -81,27 +85,30 @@ class Registration(Message):
 
 
 class Admitted(Reply):
-    """``partition`` is null for who does not train, and while the parts are not yet given out.
+    """The client takes part in the run.
 
-    ``examples``: those of the registration that is answered (null: the first one). ``held``: the open round of
-    which the aggregator already holds this client's update.
+    ``partition`` is null if the client does not train, and as long as partitions are not yet assigned. ``examples``
+    repeats the registration that is answered (null: the first one). ``received_round``: the open round for which the
+    aggregator already has this client's update.
     """
 
     kind: Literal["admitted"] = "admitted"
     task: TaskName
     partition: Partition | None
     examples: Count | None = None
-    held: Count | None = None
+    received_round: Count | None = None
 
 
 class Refused(Reply):
+    """The client cannot take part in the run, and should end."""
+
     kind: Literal["refused"] = "refused"
     reason: RefusalReason
     detail: Text
 
 
 class Limited(Reply):
-    """More came than is taken from one client (protocol, 8.8): some of it was dropped unread. Said once in a while."""
+    """Messages of this client were above a limit (protocol, 8.8), and some were dropped unread. Sent now and then."""
 
     kind: Literal["limited"] = "limited"
     reason: LimitReason
@@ -109,12 +116,12 @@ class Limited(Reply):
 
 
 class Control(Message):
-    """``fl/control``, never retained: whoever may write there ends ``run``. ``reason`` is for people.
+    """The order to stop ``run``, on ``fl/control``, never retained. ``reason`` is for people.
 
-    ``epoch``: this start of its aggregator only, and not one that takes the run up again; null: any.
+    ``incarnation``: only this start of the run's aggregator obeys, and no later one that resumes it; null: any.
     """
 
     kind: Literal["stop"] = "stop"
     run: RunId
-    epoch: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    incarnation: Annotated[int, Field(ge=1, le=2**53)] | None = None
     reason: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""

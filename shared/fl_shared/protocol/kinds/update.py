@@ -1,4 +1,4 @@
-"""Updates, whole or offered and sent in chunks, training that failed, and what is answered to an update."""
+"""Updates (whole, or offered and sent in chunks), training that failed, and the answers to updates."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fl_shared.protocol.kinds.base import (
     Digest,
     Fragment,
     Metrics,
+    ProtocolVersion,
     Reply,
     RunId,
     Scoped,
@@ -30,7 +31,7 @@ RejectionReason = Literal[
 
 
 class Section(Fragment):
-    """A section of an update. ``arrays`` only where the receiver cannot know them (round 0)."""
+    """A section of an update. ``arrays`` is given only in round 0, when the receiver cannot know it."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     encoding: KnownEncoding
@@ -42,7 +43,7 @@ class Section(Fragment):
 
 
 class UpdateMetrics(Fragment):
-    """On the edge's holdout: the base model (``before``) and the trained one (``after``); ``train``: its loss."""
+    """Metrics of the base model (``before``) and the trained one (``after``) on the holdout; ``train``: in training."""
 
     before: Metrics | None = None
     after: Metrics | None = None
@@ -50,7 +51,7 @@ class UpdateMetrics(Fragment):
 
 
 class Update(Scoped):
-    """``fl/updates/<client>``, msgpack: what an edge learnt, local − base (whole weights in round 0)."""
+    """An update, whole, on ``fl/updates/<client>`` (msgpack): local − base weights, or in round 0 the first weights."""
 
     kind: Literal["update"] = "update"
     client: ClientId
@@ -66,12 +67,12 @@ class Update(Scoped):
 
 
 class UpdateClaim(Fragment):
-    """What an update, or an offer of one, says of itself: enough to answer it where the rest cannot be read."""
+    """The members of an update or an offer that suffice to reject it when the rest cannot be read."""
 
-    v: Literal[1]
+    v: ProtocolVersion
     kind: Literal["update", "offer"]
     run: RunId
-    epoch: Annotated[int, Field(ge=1, le=2**53)]
+    incarnation: Annotated[int, Field(ge=1, le=2**53)]
     client: ClientId
     session: Token
     round: Count
@@ -79,7 +80,7 @@ class UpdateClaim(Fragment):
 
 
 class OfferedSection(Fragment):
-    """A section of an offer: all but its data, of which there are ``size`` bytes."""
+    """A section of an offer: everything but its data, which has ``size`` bytes."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     encoding: KnownEncoding
@@ -91,9 +92,10 @@ class OfferedSection(Fragment):
 
 
 class Offer(Scoped):
-    """``fl/updates/<client>``, msgpack: an update that is to be asked for, all but its data.
+    """The offer of an update, on ``fl/updates/<client>`` (msgpack): everything but its data.
 
-    The data of all sections together, ``size`` bytes, is cut every ``chunk_size`` bytes into ``chunks`` chunks.
+    The data of all sections, ``size`` bytes in all, is cut every ``chunk_size`` bytes into ``chunks`` chunks, which
+    the aggregator requests (`Grant`).
     """
 
     kind: Literal["offer"] = "offer"
@@ -113,9 +115,9 @@ class Offer(Scoped):
 
 
 class UpdateChunk(Scoped):
-    """``fl/updates/<client>``, msgpack: one chunk of the update that was offered with this digest, as granted."""
+    """One granted chunk of the update that was offered with this digest, on ``fl/updates/<client>`` (msgpack)."""
 
-    kind: Literal["part"] = "part"
+    kind: Literal["update-chunk"] = "update-chunk"
     client: ClientId
     session: Token
     round: Count
@@ -126,7 +128,7 @@ class UpdateChunk(Scoped):
 
 
 class TrainingFailed(Scoped):
-    """``fl/updates/<client>``, msgpack: a selected edge cannot train in this round, and why."""
+    """A selected edge cannot train in this round, and why; on ``fl/updates/<client>`` (msgpack)."""
 
     kind: Literal["failed"] = "failed"
     client: ClientId
@@ -136,7 +138,7 @@ class TrainingFailed(Scoped):
 
 
 class Accepted(Reply):
-    """The update with this digest is kept: the edge may forget it."""
+    """The aggregator has accepted the update with this digest. The edge may delete it."""
 
     kind: Literal["accepted"] = "accepted"
     round: Count
@@ -144,7 +146,7 @@ class Accepted(Reply):
 
 
 class Grant(Reply):
-    """These chunks of the offered update may be sent now, once each."""
+    """The edge may send these chunks of the offered update now, once each."""
 
     kind: Literal["grant"] = "grant"
     round: Count
@@ -153,6 +155,8 @@ class Grant(Reply):
 
 
 class Rejected(Reply):
+    """The aggregator does not use an update, and why. ``digest`` is null if the message had none."""
+
     kind: Literal["rejected"] = "rejected"
     round: Count
     digest: Digest | None

@@ -31,7 +31,7 @@ from tests.support.builders import finished_update
 from tests.support.session_script import EDGE, SessionScript
 
 SCOPE = EnvelopeSource("R", 1)
-SENDER = Sender("7", "s1", SCOPE.run, SCOPE.epoch, 1)
+SENDER = Sender("7", "s1", SCOPE.run, SCOPE.incarnation, 1)
 TOPIC = t.UpdatesTopic("7")
 NAMES = ("control", DELTA)
 SIZE = 2 * 4 * BASE.manifest.values
@@ -246,7 +246,7 @@ def test_6_7_other_sections_are_refused_before_a_byte_is_granted(
     with pytest.raises(InvalidUpdate) as caught:
         incarnation.workshop.receive(*offered(finished(names)), 0.0)
     assert caught.value.reason == "wrong-manifest"
-    assert str(caught.value) == f"sections: {list(names)}, expected ['control', 'weights']"
+    assert str(caught.value) == f"sections: {list(names)}, expected ['control', 'delta']"
     assert incarnation.granted == []
 
 
@@ -264,7 +264,7 @@ def test_5_13_other_sections_that_come_whole_are_unusable(
     assert isinstance(unusable, on.UpdateInvalid)
     assert (unusable.reason, unusable.detail) == (
         "wrong-manifest",
-        f"sections: {list(names)}, expected ['control', 'weights']",
+        f"sections: {list(names)}, expected ['control', 'delta']",
     )
 
 
@@ -272,7 +272,7 @@ def test_5_13_first_weights_are_one_section_whatever_the_strategy(tmp_path: Path
     incarnation = Incarnation(tmp_path / "run", None, TwoSections())
     incarnation.workshop.begin_round(None, "f32")
     two = finished_update(*UPDATE.sections, base=None)
-    with pytest.raises(InvalidUpdate, match=r"sections: \['control', 'weights'\], expected \['weights'\]"):
+    with pytest.raises(InvalidUpdate, match=r"sections: \['control', 'delta'\], expected \['delta'\]"):
         incarnation.workshop.receive(*offered(two), 0.0)
     one = finished_update(UPDATE.sections[1], base=None)
     assert incarnation.workshop.receive(*offered(one), 0.0) is None

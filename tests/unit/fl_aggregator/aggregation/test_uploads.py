@@ -27,7 +27,7 @@ UPDATE = builders.update(builders.section(DATA, MANIFEST), base=DIGEST, examples
 
 
 def offer(*, size: int = len(DATA), chunk_size: int = CHUNK, chunks: int = 6) -> m.Offer:
-    section = m.OfferedSection(name="weights", encoding="f32", manifest=MANIFEST, size=size)
+    section = m.OfferedSection(name="delta", encoding="f32", manifest=MANIFEST, size=size)
     return builders.offer_of(UPDATE, chunk_size, sections=(section,), size=size, chunks=chunks)
 
 

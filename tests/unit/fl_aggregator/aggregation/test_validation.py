@@ -74,7 +74,7 @@ def test_a_model_without_values_may_be_folded() -> None:
 def test_wrong_size(size: int) -> None:
     assert refused(update(section(b"\0" * size, MANIFEST))) == (
         "wrong-size",
-        f"weights.data: {size} bytes, expected 36",
+        f"delta.data: {size} bytes, expected 36",
     )
 
 
@@ -82,15 +82,15 @@ def test_wrong_manifest_of_the_same_size() -> None:
     other = "ab" * 32
     assert refused(update(section(values().tobytes(), other))) == (
         "wrong-manifest",
-        f"weights.manifest: abababababab, expected {MANIFEST.digest[:12]}",
+        f"delta.manifest: abababababab, expected {MANIFEST.digest[:12]}",
     )
 
 
-@pytest.mark.parametrize("names", [("control",), ("control", "weights"), ("weights", "weights")])
+@pytest.mark.parametrize("names", [("control",), ("control", "delta"), ("delta", "delta")])
 def test_wrong_sections(names: tuple[str, ...]) -> None:
     reason, detail = refused(update(*(section(values().tobytes(), MANIFEST, name=name) for name in names)))
     assert reason == "wrong-manifest"
-    assert detail == f"sections: {list(names)}, expected ['weights']"
+    assert detail == f"sections: {list(names)}, expected ['delta']"
 
 
 def test_wrong_digest() -> None:
@@ -123,7 +123,7 @@ def test_not_finite_says_where(index: int, value: float, too_large_elsewhere: bo
     name, offset = ("conv.weight", 0) if index < 6 else ("fc.bias", 6) if index < 8 else ("norm.mean", 8)
     assert refused(update(section(vector.tobytes(), MANIFEST))) == (
         "not-finite",
-        f"weights: element {index - offset} of '{name}' is {value}, expected a finite number",
+        f"delta: element {index - offset} of '{name}' is {value}, expected a finite number",
     )
 
 
@@ -136,7 +136,7 @@ def test_too_large(index: int, value: float) -> None:
     for signed in (value, -value):
         reason, detail = refused(update(section(values((index, signed)).tobytes(), MANIFEST)))
         assert reason == "too-large"
-        assert detail == f"weights: a value of magnitude {value:g}, expected at most 100 (--max-delta)"
+        assert detail == f"delta: a value of magnitude {value:g}, expected at most 100 (--max-delta)"
 
 
 @pytest.mark.parametrize("value", [100.0, -100.0])
@@ -156,7 +156,7 @@ def test_all_sections_that_are_expected_come_back() -> None:
     found = checked(two(control.tobytes(), delta.tobytes()), TWO)
     assert {name: one.values.tobytes() for name, one in found.sections.items()} == {
         "control": control.tobytes(),
-        "weights": delta.tobytes(),
+        "delta": delta.tobytes(),
     }
     assert (found.sections["control"].magnitude, found.delta.magnitude) == (7.0, 9.0)
     assert found.manifest == MANIFEST
@@ -168,21 +168,19 @@ def test_the_digest_is_of_all_sections() -> None:
     assert refused(other, TWO)[0] == "wrong-digest"
 
 
-@pytest.mark.parametrize(
-    "names", [("weights",), ("control",), ("weights", "control"), ("control", "momentum")]
-)
+@pytest.mark.parametrize("names", [("delta",), ("control",), ("delta", "control"), ("control", "momentum")])
 def test_two_sections_are_expected_and_others_came(names: tuple[str, ...]) -> None:
     bad = update(*(section(values().tobytes(), MANIFEST, name=name) for name in names))
     assert refused(bad, TWO) == (
         "wrong-manifest",
-        f"sections: {list(names)}, expected ['control', 'weights']",
+        f"sections: {list(names)}, expected ['control', 'delta']",
     )
 
 
 def test_what_is_wrong_with_one_of_two_sections_names_it() -> None:
     good = values().tobytes()
     assert refused(two(good[:-4], good), TWO) == ("wrong-size", "control.data: 32 bytes, expected 36")
-    assert refused(two(good, good + good), TWO) == ("wrong-size", "weights.data: 72 bytes, expected 36")
+    assert refused(two(good, good + good), TWO) == ("wrong-size", "delta.data: 72 bytes, expected 36")
     assert refused(two(values((6, math.nan)).tobytes(), good), TWO) == (
         "not-finite",
         "control: element 0 of 'fc.bias' is nan, expected a finite number",
@@ -211,7 +209,7 @@ def float16(monkeypatch: pytest.MonkeyPatch) -> Float16:
 def test_5_12_an_update_in_another_encoding_than_selected(float16: Float16) -> None:
     data = bytes(float16.encode(values(), seed=0))
     half = update(section(data, MANIFEST).model_copy(update={"encoding": "f16"}))
-    assert refused(half) == ("wrong-encoding", "weights.encoding: 'f16', expected 'f32' as selected")
+    assert refused(half) == ("wrong-encoding", "delta.encoding: 'f16', expected 'f32' as selected")
 
 
 def test_what_is_expected_in_another_encoding_has_its_length_and_its_values(float16: Float16) -> None:
@@ -221,7 +219,7 @@ def test_what_is_expected_in_another_encoding_has_its_length_and_its_values(floa
     good = update(section(data, MANIFEST).model_copy(update={"encoding": "f16"}))
     assert np.array_equal(checked(good, expected).delta.values, vector)
     short = update(section(data[:-1], MANIFEST).model_copy(update={"encoding": "f16"}))
-    assert refused(short, expected) == ("wrong-size", "weights.data: 17 bytes, expected 18")
+    assert refused(short, expected) == ("wrong-size", "delta.data: 17 bytes, expected 18")
 
 
 # --- first weights ----------------------------------------------------------------------------------------
@@ -241,7 +239,7 @@ def test_first_weights_bring_their_manifest_and_may_be_large() -> None:
 def test_first_weights_without_arrays() -> None:
     assert first_refused(update(section(values().tobytes(), MANIFEST))) == (
         "wrong-manifest",
-        "weights.arrays: missing, expected in initial weights",
+        "delta.arrays: missing, expected in initial weights",
     )
 
 
@@ -261,14 +259,14 @@ def test_first_weights_with_another_manifest_than_they_say() -> None:
     says = update(section(values().tobytes(), MANIFEST.digest, arrays=other.arrays))
     assert first_refused(says) == (
         "wrong-manifest",
-        f"weights.manifest: {MANIFEST.digest[:12]}, expected {other.digest[:12]}",
+        f"delta.manifest: {MANIFEST.digest[:12]}, expected {other.digest[:12]}",
     )
 
 
 def test_first_weights_that_no_receiver_would_take() -> None:
     huge = (ArraySpec(name="a", shape=(2**30,)),)
     bad = update(section(b"", Manifest(arrays=huge), arrays=huge))
-    assert first_refused(bad) == ("wrong-size", "weights.data: 4294967296 bytes, expected at most 2147483648")
+    assert first_refused(bad) == ("wrong-size", "delta.data: 4294967296 bytes, expected at most 2147483648")
 
 
 def test_first_weights_of_another_size() -> None:
@@ -284,5 +282,5 @@ def test_first_weights_that_are_not_finite() -> None:
     vector = values((7, float("nan")))
     assert first_refused(update(section(vector.tobytes(), MANIFEST, arrays=MANIFEST.arrays))) == (
         "not-finite",
-        "weights: element 1 of 'fc.bias' is nan, expected a finite number",
+        "delta: element 1 of 'fc.bias' is nan, expected a finite number",
     )

@@ -15,6 +15,7 @@ from fl_aggregator.round import events as on
 from fl_aggregator.storage.checkpoint import Checkpoints
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Vector
+from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 from tests.support import builders
 from tests.support.aggregation_harness import BASE, CHUNK, REFERENCE, Incarnation
 from tests.support.builders import facts_of
@@ -99,7 +100,8 @@ def test_the_first_weights_are_taken_up_again(incarnations: Incarnations) -> Non
     second = incarnations(None)
     second.workshop.begin_round(None, "f32")
     assert second.workshop.restore(0, held) == ()
-    assert second.average(held, 0, 0) == weights.digest
+    section = ModelSection(WEIGHTS, BASE.manifest, weights.sections[0].data)
+    assert second.average(held, 0, 0) == model_digest([section])
     read = Checkpoints(second.directory.path).read(0)
     assert read.manifest == BASE.manifest
     assert read.weights.tobytes() == weights.sections[0].data

@@ -66,15 +66,15 @@ def test_an_update_that_cannot_be_read_is_unusable_if_it_says_whose_it_is(
         b"",
         b"\xff",
         b"\x81\xa4kind\xa6update",
-        invalid("update", v=2),
-        invalid("update", kind="part"),
+        invalid("update", v=1),
+        invalid("update", kind="update-chunk"),
         invalid("update", client="a/b"),
         invalid("update", session=None),
         invalid("update", round=-1),
         invalid("update", digest="xyz"),
-        invalid("update", epoch=2**60),
+        invalid("update", incarnation=2**60),
         invalid("update")[:-1],
-        codec.encode(MESSAGES["part"][1]),
+        codec.encode(MESSAGES["update-chunk"][1]),
         b"\x81\xa1x" + b"\x91" * 100_000,
     ],
 )
@@ -98,7 +98,7 @@ def test_a_claim_is_found_in_a_large_message_without_copying_its_data() -> None:
         (t.UpdatesTopic("8"), {}, "client-mismatch", "client: '7', expected '8', as in the topic", "8"),
         (TOPIC, {"run": "other"}, "other-run", f"run: 'other', expected {RUN!r}", "7"),
         (BARE, {"run": "other"}, "other-run", f"run: 'other', expected {RUN!r}", "7"),
-        (TOPIC, {"epoch": 2}, "other-epoch", "epoch: 2, expected 1", "7"),
+        (TOPIC, {"incarnation": 2}, "other-incarnation", "incarnation: 2, expected 1", "7"),
     ],
 )
 def test_what_is_not_of_this_run_is_dropped_under_the_name_of_whose_it_is(

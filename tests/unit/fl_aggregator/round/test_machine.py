@@ -191,7 +191,13 @@ def test_a_restarted_edge_whose_update_is_held_is_told_so() -> None:
     playbook = training(clients=2, per_round=2)
     a, b = playbook.cohort
     playbook.play(f"send {a}", "reconnect")
-    assert playbook >> f"rejoin {a}" << f"admit {a} held=1 to={a}.2" >> f"rejoin {b}" << f"admit {b} to={b}.2"
+    assert (
+        playbook
+        >> f"rejoin {a}"
+        << f"admit {a} received_round=1 to={a}.2"
+        >> f"rejoin {b}"
+        << f"admit {b} to={b}.2"
+    )
 
 
 # --- the end ----------------------------------------------------------------------------------------------

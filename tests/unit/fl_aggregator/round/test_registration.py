@@ -61,11 +61,11 @@ def test_when_the_wait_is_over_those_present_get_their_parts() -> None:
 
 
 def test_surplus_trainers_are_refused() -> None:
-    """4.6: `no-part-left`, with the reason."""
+    """4.6: `no-partition-left`, with the reason."""
     playbook = Playbook(clients=2, per_round=2)
     playbook.play("start", "join a", "join 0")
     assert playbook.state.roster["a"].partition == 1
-    assert playbook >> "join b" << "refuse b no-part-left 'all 2 partitions are taken (--clients 2)'"
+    assert playbook >> "join b" << "refuse b no-partition-left 'all 2 partitions are taken (--clients 2)'"
     assert "b" not in playbook.state.roster
 
 
@@ -80,11 +80,11 @@ def test_whoever_gets_no_part_at_the_start_is_refused() -> None:
         << "admit 0 part=0"
         << "admit b part=1"
         >> "join 1"
-        << "refuse 1 no-part-left"
+        << "refuse 1 no-partition-left"
     )
     playbook = Playbook(clients=3, per_round=2)
     playbook.play("start", "join 2", "lose 2", "join x", "join y")
-    assert playbook >> "join 0" << "admit 0 part=0" << "admit x part=1" << "refuse y no-part-left"
+    assert playbook >> "join 0" << "admit 0 part=0" << "admit x part=1" << "refuse y no-partition-left"
     assert "y" not in playbook.state.roster
 
 
@@ -94,7 +94,7 @@ def test_a_part_stays_with_its_edge() -> None:
     assert (
         playbook.play("lose 1")
         >> "join x"
-        << "refuse x no-part-left"
+        << "refuse x no-partition-left"
         >> "rejoin 1"
         << "admit 1 part=1 to=1.2"
     )
@@ -290,13 +290,13 @@ def test_who_took_part_or_was_promised_a_part_is_not_forgotten_for_a_newcomer() 
     assert set(playbook.state.roster) == {"0", "e", "q", "x"}
     playbook.play("join 2", "rejoin 1")
     assert set(playbook.state.roster) == {"0", "e", "2", "1"}
-    assert playbook >> "join z" << "refuse z no-part-left '4 clients are already known (--max-clients)'"
+    assert playbook >> "join z" << "refuse z no-partition-left '4 clients are already known (--max-clients)'"
     assert playbook >> "rejoin 0" << "admit 0 part=0", "who is known may always come back"
 
 
 def test_nobody_is_forgotten_for_a_newcomer_who_is_refused() -> None:
     playbook = training(clients=2, per_round=1, max_clients=3).play("join p roles=predict")
-    assert playbook >> "join y" << "refuse y no-part-left*"
+    assert playbook >> "join y" << "refuse y no-partition-left*"
     assert "p" in playbook.state.roster
 
 

@@ -22,12 +22,12 @@ from fl_shared.tensors.manifest import ArraySpec, content_digest
 
 MANIFEST = "ab" * 32
 DATA = b"helloworld"
-DIGEST = content_digest([("weights", "f32", MANIFEST, DATA)])
+DIGEST = content_digest([("delta", "f32", MANIFEST, DATA)])
 ARRAYS = (ArraySpec(name="größe", shape=(2,)), ArraySpec(name="mean", shape=(), role="buffer"))
 
 
 def content(*pieces: bytes, arrays: tuple[ArraySpec, ...] | None = None) -> UpdateContent:
-    names = ("weights", "x-control")
+    names = ("delta", "x-control")
     sections = zip(names, pieces, strict=False)
     return UpdateContent(
         DIGEST,
@@ -36,7 +36,7 @@ def content(*pieces: bytes, arrays: tuple[ArraySpec, ...] | None = None) -> Upda
 
 
 def description(data: bytes = DATA, chunk_size: int = 4) -> UpdateDescription:
-    section = m.OfferedSection(name="weights", encoding="f32", manifest=MANIFEST, size=len(data))
+    section = m.OfferedSection(name="delta", encoding="f32", manifest=MANIFEST, size=len(data))
     chunks = max(1, -(-len(data) // chunk_size))
     return UpdateDescription(digest=DIGEST, sections=(section,), chunk_size=chunk_size, chunks=chunks)
 
@@ -66,7 +66,7 @@ def test_an_update_in_chunks_is_there_when_it_is_kept(tmp_path: Path, durability
     read = spool.read(3, "7")
     assert (read.digest, read.known_digest) == (DIGEST, None)
     assert [(s.name, s.encoding, s.manifest, s.arrays, bytes(s.data)) for s in read.sections] == [
-        ("weights", "f32", MANIFEST, None, DATA)
+        ("delta", "f32", MANIFEST, None, DATA)
     ]
 
 

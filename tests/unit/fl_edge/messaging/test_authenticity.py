@@ -33,12 +33,12 @@ SELECTED = cast(m.Selected, MESSAGES["selected"][1])
 RESULT = cast(m.Result, MESSAGES["result"][1])
 
 
-def member(run: str = "a", epoch: int = 1) -> Membership:
-    return Membership(run, epoch, "digits", None)
+def member(run: str = "a", incarnation: int = 1) -> Membership:
+    return Membership(run, incarnation, "digits", None)
 
 
-def said(run: str = "a", epoch: int = 1, seq: int = 1) -> m.Selected:
-    return SELECTED.model_copy(update={"run": run, "epoch": epoch, "seq": seq})
+def said(run: str = "a", incarnation: int = 1, seq: int = 1) -> m.Selected:
+    return SELECTED.model_copy(update={"run": run, "incarnation": incarnation, "seq": seq})
 
 
 # --- old or not -------------------------------------------------------------------------------------------
@@ -50,17 +50,19 @@ def test_on_one_topic_nothing_goes_back() -> None:
     for seq, old in ((5, False), (5, False), (7, False), (6, True), (5, True), (7, False), (8, False)):
         assert (trust.staleness("fl/x", said(seq=seq), member()) is not None) is old, seq
     assert trust.staleness("fl/y", said(seq=2), member()) is None, "it lay there before"
-    assert trust.staleness("fl/x", said(epoch=2, seq=1), member(epoch=2)) is None, "a new start begins anew"
+    assert trust.staleness("fl/x", said(incarnation=2, seq=1), member(incarnation=2)) is None, (
+        "a new start begins anew"
+    )
 
 
-def test_an_epoch_that_is_over_says_nothing_more() -> None:
+def test_an_incarnation_that_is_over_says_nothing_more() -> None:
     """Clause 9.6."""
     trust = MessageAuthenticator(VERIFIER)
-    assert trust.staleness("fl/x", said(epoch=1), None) is None, "nothing is known yet"
-    assert trust.staleness("fl/x", said(epoch=2), member(epoch=1)) is None, "it may be the next"
-    assert trust.staleness("fl/x", said(epoch=1), member(epoch=2)) is not None
-    assert trust.staleness("fl/x", said(epoch=2), member(epoch=2)) is None
-    assert trust.staleness("fl/x", said(epoch=3), member(epoch=2)) is None
+    assert trust.staleness("fl/x", said(incarnation=1), None) is None, "nothing is known yet"
+    assert trust.staleness("fl/x", said(incarnation=2), member(incarnation=1)) is None, "it may be the next"
+    assert trust.staleness("fl/x", said(incarnation=1), member(incarnation=2)) is not None
+    assert trust.staleness("fl/x", said(incarnation=2), member(incarnation=2)) is None
+    assert trust.staleness("fl/x", said(incarnation=3), member(incarnation=2)) is None
 
 
 def test_a_run_that_was_left_comes_back_only_with_a_new_start() -> None:
@@ -68,9 +70,9 @@ def test_a_run_that_was_left_comes_back_only_with_a_new_start() -> None:
     trust = MessageAuthenticator(VERIFIER)
     assert trust.staleness("fl/x", said("a", 3), member("a", 3)) is None
     assert trust.staleness("fl/x", said("b", 1), member("b", 1)) is None
-    for epoch in (1, 2, 3):
-        why = trust.staleness("fl/x", said("a", epoch), member("b", 1))
-        assert why == f"epoch: {epoch} of run a, expected more than 3"
+    for incarnation in (1, 2, 3):
+        why = trust.staleness("fl/x", said("a", incarnation), member("b", 1))
+        assert why == f"incarnation: {incarnation} of run a, expected more than 3"
     assert trust.staleness("fl/x", said("a", 4), member("b", 1)) is None
     assert trust.staleness("fl/x", said("c", 1), member("b", 1)) is None, (
         "nobody obeys it, but it may admit us"
@@ -80,7 +82,7 @@ def test_a_run_that_was_left_comes_back_only_with_a_new_start() -> None:
 def test_births_are_never_old() -> None:
     """Clause 9.6: an edge registers for one, and nothing more."""
     trust = MessageAuthenticator(VERIFIER)
-    birth = m.AggregatorPresence(state="online", session="s", run="a", epoch=1)
+    birth = m.AggregatorPresence(state="online", session="s", run="a", incarnation=1)
     assert trust.staleness("fl/aggregator", birth, member("a", 9)) is None
 
 
@@ -90,7 +92,7 @@ def test_what_is_remembered_is_bounded() -> None:
         trust.staleness("fl/x", said(f"r{number}"), member(f"r{number}"))
     for number in range(MAX_TOPICS + 50):
         trust.staleness(f"fl/{number}", said("z"), member("z"))
-    assert len(trust._epochs) == MAX_RUNS
+    assert len(trust._latest_incarnations) == MAX_RUNS
     assert len(trust._seqs) == MAX_TOPICS
 
 
@@ -137,7 +139,7 @@ class EdgeUnderTest:
     def run(self) -> tuple[str, int] | None:
         state = self.edge.state
         assert isinstance(state, Session)
-        return None if state.membership is None else (state.membership.run, state.membership.epoch)
+        return None if state.membership is None else (state.membership.run, state.membership.incarnation)
 
 
 def _never(_: object) -> Any:
@@ -154,14 +156,16 @@ class _Wire:
     def subscribe_to_presence(self) -> None: ...
 
 
-def admitted(run: str = "a", epoch: int = 1, session: str = "session-1", seq: int = 1) -> m.Admitted:
+def admitted(run: str = "a", incarnation: int = 1, session: str = "session-1", seq: int = 1) -> m.Admitted:
     return m.Admitted(
-        run=run, epoch=epoch, seq=seq, client="7", session=session, task="digits", partition=None
+        run=run, incarnation=incarnation, seq=seq, client="7", session=session, task="digits", partition=None
     )
 
 
-def birth(run: str, epoch: int = 1) -> m.AggregatorPresence:
-    return m.AggregatorPresence(state="online", session=f"of-{run}-{epoch}", run=run, epoch=epoch)
+def birth(run: str, incarnation: int = 1) -> m.AggregatorPresence:
+    return m.AggregatorPresence(
+        state="online", session=f"of-{run}-{incarnation}", run=run, incarnation=incarnation
+    )
 
 
 REPLIES: t.Topic = t.RepliesTopic("7")
@@ -229,27 +233,27 @@ def test_a_recorded_run_does_not_take_an_edge_back() -> None:
     assert tested.run == ("a", 2), "it was taken up again"
 
 
-def test_a_recorded_epoch_is_not_obeyed() -> None:
+def test_a_recorded_incarnation_is_not_obeyed() -> None:
     """Clause 9.6."""
     tested = EdgeUnderTest()
     topic = t.SelectedTopic(3)
-    old: Any = SELECTED.model_copy(update={"run": "a", "epoch": 1, "round": 3})
+    old: Any = SELECTED.model_copy(update={"run": "a", "incarnation": 1, "round": 3})
     tested.say(REPLIES, admitted("a", 1))
     assert tested.say(topic, old)
     tested.say(REPLIES, admitted("a", 2))
     assert not tested.say(topic, old)
     assert not tested.say(REPLIES, admitted("a", 1, seq=99))
-    assert tested.say(topic, old.model_copy(update={"epoch": 2}))
+    assert tested.say(topic, old.model_copy(update={"incarnation": 2}))
 
 
 def test_what_is_signed_for_one_topic_is_nothing_on_another() -> None:
     """Clause 9.1: the result of round 3 ends no other, and the selection of another edge is not ours."""
     tested = EdgeUnderTest()
     tested.say(REPLIES, admitted())
-    result = RESULT.model_copy(update={"run": "a", "epoch": 1, "round": 3})
+    result = RESULT.model_copy(update={"run": "a", "incarnation": 1, "round": 3})
     assert not tested.put(t.ResultTopic(4), tested.bytes(t.ResultTopic(3), result))
     assert tested.put(t.ResultTopic(3), tested.bytes(t.ResultTopic(3), result))
-    work = SELECTED.model_copy(update={"run": "a", "epoch": 1})
+    work = SELECTED.model_copy(update={"run": "a", "incarnation": 1})
     assert not tested.put(t.WorkTopic("7"), tested.bytes(t.WorkTopic("8"), work))
     assert not tested.put(t.WorkTopic("7"), tested.bytes(t.SelectedTopic(work.round), work))
 
@@ -274,4 +278,4 @@ def test_an_edge_that_has_stopped_takes_no_harm() -> None:
 
 
 def replace_run(message: m.Selected) -> m.Selected:
-    return message.model_copy(update={"run": "a", "epoch": 1})
+    return message.model_copy(update={"run": "a", "incarnation": 1})

@@ -42,9 +42,9 @@ class Fixture:
 
     def deliver(self) -> None:
         for index in range(MODEL.chunks):
-            chunk = MODEL.chunk(index, run="R", epoch=1, seq=0)
+            chunk = MODEL.chunk(index, run="R", incarnation=1, seq=0)
             self.store.receive(t.ChunkTopic(MODEL.digest[:12], index), codec.encode(chunk), 1.0)
-        manifest = MODEL.manifest(run="R", epoch=1, seq=0)
+        manifest = MODEL.manifest(run="R", incarnation=1, seq=0)
         self.store.receive(t.ManifestTopic(MODEL.digest[:12]), codec.encode(manifest), 1.0)
 
     def held(self, holder: ModelUser) -> FetchedModel | None:

@@ -64,15 +64,15 @@ class Setup:
     def announce(self, version: int) -> None:
         model = MODELS[version]
         announced = m.ModelAnnouncement(
-            run="R", epoch=1, seq=0, task="digits", round=version, version=version, digest=model.digest,
+            run="R", incarnation=1, seq=0, task="digits", round=version, version=version, digest=model.digest,
             chunks=model.chunks, size=model.size,
         )  # fmt: skip
         self.predictor.model_announced(announced, self.now)
 
     def deliver(self, model: ModelPublication) -> None:
         short = model.digest[:12]
-        chunk = codec.encode(model.chunk(0, run="R", epoch=1, seq=0))
-        manifest = codec.encode(model.manifest(run="R", epoch=1, seq=0))
+        chunk = codec.encode(model.chunk(0, run="R", incarnation=1, seq=0))
+        manifest = codec.encode(model.manifest(run="R", incarnation=1, seq=0))
         self.store.receive(t.ChunkTopic(short, 0), chunk, self.now)
         self.store.receive(t.ManifestTopic(short), manifest, self.now)
 
@@ -172,18 +172,18 @@ def test_a_model_that_comes_slowly_is_not_given_up_for_a_newer_one() -> None:
     setup = Setup()
     setup.predictor.model_announced(
         m.ModelAnnouncement(
-            run="R", epoch=1, seq=0, task="digits", round=3, version=3, digest=slow.digest,
+            run="R", incarnation=1, seq=0, task="digits", round=3, version=3, digest=slow.digest,
             chunks=slow.chunks, size=slow.size,
         ),
         setup.now,
     )  # fmt: skip
-    manifest = codec.encode(slow.manifest(run="R", epoch=1, seq=0))
+    manifest = codec.encode(slow.manifest(run="R", incarnation=1, seq=0))
     setup.store.receive(t.ManifestTopic(slow.digest[:12]), manifest, setup.now)
     for index in range(slow.chunks):
         setup.announce(index % 3)
         for _ in range(OVERDUE - 3):
             setup.wait(1)
-        chunk = codec.encode(slow.chunk(index, run="R", epoch=1, seq=0))
+        chunk = codec.encode(slow.chunk(index, run="R", incarnation=1, seq=0))
         setup.store.receive(t.ChunkTopic(slow.digest[:12], index), chunk, setup.now)
     setup.ask()
     setup.wait(6)

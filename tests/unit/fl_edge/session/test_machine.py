@@ -84,13 +84,13 @@ def test_4_2_registration_is_repeated_with_growing_pauses() -> None:
 
 def test_4_2_it_registers_again_when_a_new_start_of_the_aggregator_comes_online() -> None:
     script = ready()
-    script.do("aggregator online a1 epoch=1 retained")
-    assert script.texts("aggregator online a1 epoch=1") == []
-    assert script.texts("aggregator online a2 epoch=1") == ["send fl/register/7: register session=s1"]
+    script.do("aggregator online a1 incarnation=1 retained")
+    assert script.texts("aggregator online a1 incarnation=1") == []
+    assert script.texts("aggregator online a2 incarnation=1") == ["send fl/register/7: register session=s1"]
     script.do("admitted part=7/20", "admitted part=7/20")
     assert isinstance(script.session.registration, RegistrationComplete)
-    assert script.texts("aggregator offline a1 epoch=1") == [], "the will of an older session"
-    assert script.texts("aggregator online a3 epoch=2") == ["send fl/register/7: register session=s1"]
+    assert script.texts("aggregator offline a1 incarnation=1") == [], "the will of an older session"
+    assert script.texts("aggregator online a3 incarnation=2") == ["send fl/register/7: register session=s1"]
 
 
 def test_4_2_a_retained_birth_does_not_double_the_registration() -> None:
@@ -125,7 +125,7 @@ def test_4_4_second_registration_follows_loading_and_is_repeated_until_answered(
     script.do("connected s1")
     assert "load job=0 digits part=7/20" in script.texts("admitted part=7/20")
     assert isinstance(script.session.registration, Loading)
-    second = "send fl/register/7: register session=s1 run=R epoch=1 examples=40"
+    second = "send fl/register/7: register session=s1 run=R incarnation=1 examples=40"
     assert second in script.texts("loaded 0")
     assert script.texts("time 2") == [second]
     assert isinstance(script.session.registration, Confirming)
@@ -154,17 +154,17 @@ def test_4_4_after_a_reconnect_the_part_is_not_loaded_again() -> None:
     assert script.texts("lost") == []
     script.do("connected s2")
     assert script.texts("admitted part=7/20") == [
-        "send fl/register/7: register session=s2 run=R epoch=1 examples=40"
+        "send fl/register/7: register session=s2 run=R incarnation=1 examples=40"
     ]
 
 
 def test_another_part_is_loaded_anew() -> None:
     script = ready()
-    script.do("aggregator online a2 epoch=2")
-    assert "load job=1 digits part=8/20" in script.texts("admitted part=8/20 epoch=2")
-    assert "load job=2 digits part=9/20" in script.texts("admitted part=9/20 epoch=2")
+    script.do("aggregator online a2 incarnation=2")
+    assert "load job=1 digits part=8/20" in script.texts("admitted part=8/20 incarnation=2")
+    assert "load job=2 digits part=9/20" in script.texts("admitted part=9/20 incarnation=2")
     assert script.do("loaded 1") == (), "that of the part before"
-    assert script.texts("loaded 2")[-1].endswith("epoch=2 examples=40")
+    assert script.texts("loaded 2")[-1].endswith("incarnation=2 examples=40")
 
 
 def test_a_part_that_is_loaded_while_offline_is_confirmed_after_the_reconnect() -> None:
@@ -176,7 +176,7 @@ def test_a_part_that_is_loaded_while_offline_is_confirmed_after_the_reconnect() 
 
 
 @pytest.mark.parametrize(
-    "reason", ["id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "no-part-left"]
+    "reason", ["id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "no-partition-left"]
 )
 def test_4_6_refused_means_exit_2_with_the_reason(reason: str) -> None:
     script = SessionScript()
@@ -274,19 +274,19 @@ def test_a_selection_seen_before_the_admission_is_taken_up_after_loading() -> No
 
 def test_5_5_a_round_whose_update_is_held_is_not_trained_again() -> None:
     script = SessionScript()
-    script.do("connected s1", "selected 3", "admitted part=7/20 held=3")
+    script.do("connected s1", "selected 3", "admitted part=7/20 received_round=3")
     assert not any(isinstance(effect, Fetch | Train) for effect in script.do("loaded 0"))
     assert any(isinstance(effect, Fetch) for effect in script.do("selected 4"))
 
 
-def test_4_3_another_run_or_epoch_is_not_obeyed() -> None:
+def test_4_3_another_run_or_incarnation_is_not_obeyed() -> None:
     script = ready()
     assert script.do("selected 5 run=ghost") == ()
-    assert script.texts("selected 5 epoch=2") == ["send fl/register/7: register session=s1"], (
+    assert script.texts("selected 5 incarnation=2") == ["send fl/register/7: register session=s1"], (
         "it has missed a birth"
     )
     assert isinstance(script.session.work, Idle)
-    assert "say selected for round 5" in script.texts("admitted part=7/20 epoch=2")
+    assert "say selected for round 5" in script.texts("admitted part=7/20 incarnation=2")
 
 
 def test_the_same_selection_again_changes_nothing() -> None:
@@ -318,7 +318,7 @@ def test_the_same_selection_again_changes_nothing() -> None:
         ("aggregator online a2", False),
         ("presence offline s0", False),
         ("admitted part=7/20", False),
-        ("admitted part=7/20 epoch=2", False),
+        ("admitted part=7/20 incarnation=2", False),
         ("admitted part=7/20 run=other", False),
     ],
 )
@@ -340,7 +340,7 @@ def test_5_7_clearing_the_own_topic_stops_what_came_on_it() -> None:
 def test_5_2_a_failure_is_told_until_the_round_is_over() -> None:
     script = SessionScript()
     script.do(*TRAINS)
-    failed = "send fl/updates/7: failed session=s1 epoch=1 round=1: the worker was killed"
+    failed = "send fl/updates/7: failed session=s1 incarnation=1 round=1: the worker was killed"
     assert failed in script.texts("failed 1 the worker was killed")
     assert script.texts("time 10") == [failed]
     script.do("lost", "connected s2")
@@ -444,7 +444,7 @@ def test_6_3_chunks_that_there_are_not_are_not_sent() -> None:
 
 @pytest.mark.parametrize(
     "grant",
-    ["1 0 digest=" + "0" * 64, "2 0", "0 0", "1 0 run=ghost", "1 0 epoch=2", "1 0 session=s0"],
+    ["1 0 digest=" + "0" * 64, "2 0", "0 0", "1 0 run=ghost", "1 0 incarnation=2", "1 0 session=s0"],
 )
 def test_6_3_what_was_not_granted_for_this_is_not_sent(grant: str) -> None:
     script = offering()
@@ -488,20 +488,22 @@ def test_6_4_while_grants_come_the_offer_is_not_repeated() -> None:
     assert all(10 <= wait <= 30 for wait in waits[1:])
 
 
-@pytest.mark.parametrize("again", ["connected s2", "aggregator online a2 epoch=2"])
-def test_6_4_after_a_reconnect_and_in_a_new_epoch_it_is_offered_again_cut_the_same_way(again: str) -> None:
+@pytest.mark.parametrize("again", ["connected s2", "aggregator online a2 incarnation=2"])
+def test_6_4_after_a_reconnect_and_in_a_new_incarnation_it_is_offered_again_cut_the_same_way(
+    again: str,
+) -> None:
     script = offering()
     script.do("aggregator online a1 retained", f"grant 1 0,1 digest={update(data=BIG).digest}")
-    epoch = 2 if "epoch=2" in again else 1
+    incarnation = 2 if "incarnation=2" in again else 1
     script.do(*(["lost"] if "connected" in again else []), again)
     # The new registration is not answered yet.
-    assert script.do(f"grant 1 2 epoch={epoch} digest={update(data=BIG).digest}") == ()
-    messages = sent(script.do(f"admitted part=7/20 epoch={epoch}"))
+    assert script.do(f"grant 1 2 incarnation={incarnation} digest={update(data=BIG).digest}") == ()
+    messages = sent(script.do(f"admitted part=7/20 incarnation={incarnation}"))
     [message] = [message for message in messages if isinstance(message, m.Offer)]
-    assert (message.chunk_size, message.epoch) == (1024, epoch)
-    [send] = script.do(f"grant 1 2 epoch={epoch} digest={update(data=BIG).digest}")
+    assert (message.chunk_size, message.incarnation) == (1024, incarnation)
+    [send] = script.do(f"grant 1 2 incarnation={incarnation} digest={update(data=BIG).digest}")
     assert isinstance(send, SendChunks)
-    assert (send.sender.session, send.sender.epoch) == (message.session, epoch)
+    assert (send.sender.session, send.sender.incarnation) == (message.session, incarnation)
 
 
 def test_6_4_a_broker_that_takes_less_than_before_gets_smaller_chunks() -> None:
@@ -550,19 +552,19 @@ def test_5_5_an_update_is_kept_offline_and_sent_again_under_the_new_envelope() -
     assert sent(script.do("trained 1")) == []
     assert next_due(script.state) is None
     script.do("connected s2")
-    messages = sent(script.do("admitted part=7/20 epoch=2"))
+    messages = sent(script.do("admitted part=7/20 incarnation=2"))
     [kept] = [message for message in messages if isinstance(message, m.Update)]
-    assert (kept.session, kept.epoch, kept.digest) == ("s2", 2, update().digest)
-    assert sent(script.do("admitted part=7/20 epoch=2")) == [], "once is enough on one connection"
+    assert (kept.session, kept.incarnation, kept.digest) == ("s2", 2, update().digest)
+    assert sent(script.do("admitted part=7/20 incarnation=2")) == [], "once is enough on one connection"
 
 
 def test_5_5_a_reconnect_finds_the_update_held() -> None:
     script = SessionScript()
-    script.do(*TRAINS, "trained 1", "lost", "connected s2", "admitted part=7/20 held=1")
+    script.do(*TRAINS, "trained 1", "lost", "connected s2", "admitted part=7/20 received_round=1")
     assert isinstance(script.session.work, Idle)
 
 
-def test_5_5_accepted_ends_it_whatever_the_epoch() -> None:
+def test_5_5_accepted_ends_it_whatever_the_incarnation() -> None:
     script = SessionScript()
     script.do(*TRAINS, "trained 1")
     assert script.texts("accepted 1") == ["forget the update that was kept", "say round 1: accepted"]
@@ -609,8 +611,10 @@ def test_updates_are_not_repeated_to_an_aggregator_that_is_gone() -> None:
     script.do(*TRAINS, "aggregator online a1 retained", "trained 1", "aggregator offline a1")
     assert next_due(script.state) is None
     assert script.do("time 100") == ()
-    script.do("aggregator online a2 epoch=2")
-    assert any(isinstance(message, m.Update) for message in sent(script.do("admitted part=7/20 epoch=2")))
+    script.do("aggregator online a2 incarnation=2")
+    assert any(
+        isinstance(message, m.Update) for message in sent(script.do("admitted part=7/20 incarnation=2"))
+    )
 
 
 def test_another_run_begins_at_its_own_round_1() -> None:
@@ -659,7 +663,7 @@ def test_5_11_an_evaluate_edge_reports_each_version_once() -> None:
     assert script.texts("model 1 evaluate=test") == [f"fetch job=0 {version_digest(1)[:12]} within 600 s"]
     assert script.texts("fetched 0") == [f"evaluate job=0 {version_digest(1)[:12]} on test"]
     assert script.texts("evaluated 0")[-1] == (
-        "send fl/evaluations/7: evaluation epoch=1 version=1 test accuracy=0.75"
+        "send fl/evaluations/7: evaluation incarnation=1 version=1 test accuracy=0.75"
     )
     assert script.do("model 1 evaluate=test") == ()
     assert script.do("model 2") == (), "nobody asks"

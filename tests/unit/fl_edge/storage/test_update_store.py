@@ -32,14 +32,14 @@ def test_what_is_written_is_read_again(tmp_path: Path, base: str | None) -> None
     found = update_store.read(path, "7")
     assert found == wanted
     assert [entry.name for entry in tmp_path.iterdir()] == [update_store.FILE_NAME], "nothing beside it"
-    assert np.array_equal(load_file(path)["weights"], np.frombuffer(DATA, "<f4")), "other tools can read it"
+    assert np.array_equal(load_file(path)["delta"], np.frombuffer(DATA, "<f4")), "other tools can read it"
 
 
 def test_sections_of_several_lengths(tmp_path: Path) -> None:
     path, one = tmp_path / update_store.FILE_NAME, finished()
     sections = (
         ModelSection("control", MANIFEST, DATA[::-1]),
-        ModelSection("weights", MANIFEST, memoryview(DATA)),
+        ModelSection("delta", MANIFEST, memoryview(DATA)),
     )
     both = finished_update(*sections, examples=1, steps=2, seconds=3.0, metrics=one.update.metrics)
     update_store.write(path, "7", PendingUpdate(one.selected, both))
@@ -52,7 +52,7 @@ def test_a_section_in_another_encoding(tmp_path: Path, monkeypatch: pytest.Monke
     path, one = tmp_path / update_store.FILE_NAME, finished()
     half = Float16().encode(np.frombuffer(DATA, "<f4"), seed=0)
     both = finished_update(
-        ModelSection("control", MANIFEST, half, "f16"), ModelSection("weights", MANIFEST, DATA)
+        ModelSection("control", MANIFEST, half, "f16"), ModelSection("delta", MANIFEST, DATA)
     )
     update_store.write(path, "7", PendingUpdate(one.selected, both))
     assert update_store.read(path, "7") == PendingUpdate(one.selected, both)

@@ -108,7 +108,7 @@ def test_a_worker_trains_to_the_same_bits_as_anyone(harness: PoolHarness, first:
             lambda: False,
         )
         assert update.delta.view == expected.delta.astype("<f4").tobytes()
-        assert update.digest == model_digest([ModelSection("weights", manifest, update.delta.view)])
+        assert update.digest == model_digest([ModelSection("delta", manifest, update.delta.view)])
         assert (update.examples, update.steps) == (expected.examples, expected.steps)
         assert update.metrics == expected.metrics
         assert update.manifest == manifest

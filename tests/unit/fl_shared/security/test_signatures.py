@@ -58,7 +58,7 @@ def test_the_signature_is_of_topic_nul_and_what_stands_before_it() -> None:
     )
 
 
-SIGNED = SIGNER.sign(TOPIC, b'{"v":1,"kind":"x","sig":"inner"}')
+SIGNED = SIGNER.sign(TOPIC, b'{"v":2,"kind":"x","sig":"inner"}')
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ SIGNED = SIGNER.sign(TOPIC, b'{"v":1,"kind":"x","sig":"inner"}')
     [
         b"",
         b"{}",
-        b'{"v":1}',
+        b'{"v":2}',
         SIGNED[:-1],
         SIGNED + b" ",
         SIGNED.replace(b'"x"', b'"y"'),

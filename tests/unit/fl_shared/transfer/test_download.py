@@ -18,7 +18,7 @@ from fl_shared.transfer.publication import ModelPublication, TransferError, chec
 from tests.support.builders import model_section
 from tests.support.samples import DATA, DIGEST, MANIFEST
 
-SCOPE = {"run": "R", "epoch": 1, "seq": 0}
+SCOPE = {"run": "R", "incarnation": 1, "seq": 0}
 
 
 def scoped(model: ModelPublication) -> dict[t.Topic, m.ModelManifest | m.ModelChunk]:
@@ -27,9 +27,9 @@ def scoped(model: ModelPublication) -> dict[t.Topic, m.ModelManifest | m.ModelCh
     for topic in model.topics():
         match topic:
             case t.ManifestTopic():
-                kept[topic] = model.manifest(run="R", epoch=1, seq=0)
+                kept[topic] = model.manifest(run="R", incarnation=1, seq=0)
             case t.ChunkTopic(index=index):
-                kept[topic] = model.chunk(index, run="R", epoch=1, seq=0)
+                kept[topic] = model.chunk(index, run="R", incarnation=1, seq=0)
     return kept
 
 
@@ -86,13 +86,13 @@ def test_3_6_chunks_are_the_sections_cut_in_pieces() -> None:
     sections = [model_section(10, name="control"), model_section(33, name="weights")]
     model = model_publication(sections, chunk_size=30)
     whole = b"".join(bytes(s.data) for s in sections)
-    chunks = [model.chunk(i, run="R", epoch=1, seq=0) for i in range(model.chunks)]
+    chunks = [model.chunk(i, run="R", incarnation=1, seq=0) for i in range(model.chunks)]
     assert b"".join(chunk.data for chunk in chunks) == whole
     assert [len(chunk.data) for chunk in chunks[:-1]] == [30] * (len(chunks) - 1)
     assert all(chunk.crc32 == zlib.crc32(chunk.data) for chunk in chunks)
-    assert model.manifest(run="R", epoch=1, seq=0).size == len(whole)
+    assert model.manifest(run="R", incarnation=1, seq=0).size == len(whole)
     with pytest.raises(IndexError):
-        model.chunk(model.chunks, run="R", epoch=1, seq=0)
+        model.chunk(model.chunks, run="R", incarnation=1, seq=0)
 
 
 def test_topics_name_the_manifest_last() -> None:
@@ -319,7 +319,7 @@ def test_a_corrupt_chunk_is_not_taken_and_asked_for_again() -> None:
     broker = Broker(model)
     for message in list(broker.ask(download, 0.0)):
         download.receive(message, 0.0)
-    good = model.chunk(1, run="R", epoch=1, seq=0)
+    good = model.chunk(1, run="R", incarnation=1, seq=0)
     list(broker.ask(download, 0.0))
     download.receive(good.model_copy(update={"data": bytes(100)}), 0.0)
     download.receive(
@@ -330,26 +330,26 @@ def test_a_corrupt_chunk_is_not_taken_and_asked_for_again() -> None:
     assert due is not None
     assert t.ChunkTopic(model.digest[:12], 1) in download.subscription_changes(due).subscribe
     for index in (3, 1, 2):
-        download.receive(model.chunk(index, run="R", epoch=1, seq=0), 0.0)
+        download.receive(model.chunk(index, run="R", incarnation=1, seq=0), 0.0)
     assert download.state == "complete"
 
 
 def test_a_wrong_digest_begins_anew_and_then_fails() -> None:
     model = model_publication([model_section(100)], 1000)
     wrong = model_section(100, seed=1).data
-    lying = model.chunk(0, run="R", epoch=1, seq=0).model_copy(
+    lying = model.chunk(0, run="R", incarnation=1, seq=0).model_copy(
         update={"data": wrong, "crc32": zlib.crc32(wrong)}
     )
     download = ModelDownload(model.digest)
     for attempt in range(3):
         assert download.state == "open"
         assert download.subscription_changes(float(attempt)).subscribe, "asked for again at once"
-        download.receive(model.manifest(run="R", epoch=1, seq=0), 0.0)
+        download.receive(model.manifest(run="R", incarnation=1, seq=0), 0.0)
         download.receive(lying, 0.0)
     assert download.state == "failed"
     assert "digest" in download.failure
     once = ModelDownload(model.digest)
-    once.receive(model.manifest(run="R", epoch=1, seq=0), 0.0)
+    once.receive(model.manifest(run="R", incarnation=1, seq=0), 0.0)
     once.receive(lying, 0.0)
     fetch(model, once)
     assert once.state == "complete", "one liar among the messages is no reason to give up"
@@ -358,7 +358,7 @@ def test_a_wrong_digest_begins_anew_and_then_fails() -> None:
 def test_2_2_a_cleared_topic_supersedes_a_model_that_is_not_here_yet() -> None:
     model = model_publication([model_section()], 1000)
     download = ModelDownload(model.digest)
-    download.receive(model.manifest(run="R", epoch=1, seq=0), 0.0)
+    download.receive(model.manifest(run="R", incarnation=1, seq=0), 0.0)
     download.subscription_changes(0.0)
     download.cleared()
     assert download.state == "superseded"
@@ -375,7 +375,7 @@ def test_messages_of_another_model_with_the_same_topic_are_not_taken() -> None:
     download = ModelDownload(model.digest[:12] + "0" * 52)
     for _ in range(16):
         assert download.state == "open"
-        download.receive(model.manifest(run="R", epoch=1, seq=0), 0.0)
+        download.receive(model.manifest(run="R", incarnation=1, seq=0), 0.0)
     assert download.state == "failed"
 
 
@@ -399,7 +399,7 @@ def test_garbage_ends_a_download_after_a_while() -> None:
 )
 def test_absurd_manifests_are_refused(changes: dict[str, int], names: str) -> None:
     model = model_publication([model_section()], 4000)
-    manifest = model.manifest(run="R", epoch=1, seq=0).model_copy(update=changes)
+    manifest = model.manifest(run="R", incarnation=1, seq=0).model_copy(update=changes)
     with pytest.raises(TransferError, match=names):
         check_manifest(manifest)
     download = ModelDownload(model.digest)
@@ -408,7 +408,7 @@ def test_absurd_manifests_are_refused(changes: dict[str, int], names: str) -> No
 
 
 def test_a_section_whose_arrays_do_not_fill_it_is_refused() -> None:
-    manifest = model_publication([model_section()], 4000).manifest(run="R", epoch=1, seq=0)
+    manifest = model_publication([model_section()], 4000).manifest(run="R", incarnation=1, seq=0)
     part = manifest.sections[0].model_copy(update={"arrays": (ArraySpec(name="w", shape=(999,)),)})
     with pytest.raises(TransferError, match="expected 3996"):
         check_manifest(manifest.model_copy(update={"sections": (part,)}))

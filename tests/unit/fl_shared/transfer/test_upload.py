@@ -26,7 +26,7 @@ def update(
     data: bytes = DATA, *, base: str | None = "b" * 64, control: bool = False
 ) -> upload.FinishedUpdate:
     manifest = MANIFEST if data is DATA else Manifest(arrays=(ArraySpec(name="w", shape=(len(data) // 4,)),))
-    sections: tuple[ModelSection, ...] = (ModelSection("weights", manifest, memoryview(data)),)
+    sections: tuple[ModelSection, ...] = (ModelSection("delta", manifest, memoryview(data)),)
     if control:
         sections = (ModelSection("control", manifest, memoryview(data[::-1])), *sections)
     return finished_update(*sections, base=base, examples=57, seconds=0.25)
@@ -47,7 +47,7 @@ def test_what_is_packed_by_hand_has_the_bytes_of_msgpack(size: int, control: boo
     part = upload.chunk_message(SENDER, 7, one, 2**20, 0)
     assert codec.encode(part) == generic(part)
     chunk = m.ModelChunk(
-        run="R", epoch=1, seq=0, digest=one.digest, index=0, crc32=zlib.crc32(data), data=data
+        run="R", incarnation=1, seq=0, digest=one.digest, index=0, crc32=zlib.crc32(data), data=data
     )
     assert codec.encode(chunk) == generic(chunk)
 
@@ -83,13 +83,13 @@ def test_6_1_an_offer_says_all_but_the_data() -> None:
     one = update(bytes(5000), control=True)
     offered = upload.offer_message(SENDER, 0, one, 3000)
     assert (offered.size, offered.chunk_size, offered.chunks) == (10_000, 3000, 4)
-    assert [(s.name, s.size) for s in offered.sections] == [("control", 5000), ("weights", 5000)]
+    assert [(s.name, s.size) for s in offered.sections] == [("control", 5000), ("delta", 5000)]
     whole = upload.update_message(SENDER, 0, one)
     for name in (
         "client",
         "session",
         "run",
-        "epoch",
+        "incarnation",
         "round",
         "base",
         "digest",
@@ -147,7 +147,7 @@ def test_6_1_what_the_broker_announces_limits_it() -> None:
 
 def test_6_1_an_offer_that_does_not_fit_is_told_of() -> None:
     arrays = tuple(ArraySpec(name=f"layer-{i:05}", shape=(1,)) for i in range(5000))
-    section = ModelSection("weights", Manifest(arrays=arrays), bytes(20_000))
+    section = ModelSection("delta", Manifest(arrays=arrays), bytes(20_000))
     one = finished_update(section, base=None, examples=1, steps=0, seconds=0.0, metrics=m.UpdateMetrics())
     with pytest.raises(
         ValueError, match=r"its offer has \d+ bytes, but the broker accepts packets of at most 131072"
@@ -161,7 +161,7 @@ def test_there_are_never_more_chunks_than_may_be() -> None:
         def __len__(self) -> int:
             return 2**31
 
-    section = ModelSection("weights", MANIFEST, Huge())
+    section = ModelSection("delta", MANIFEST, Huge())
     one = finished_update(
         section, digest="d" * 64, examples=1, steps=0, seconds=0.0, metrics=m.UpdateMetrics()
     )

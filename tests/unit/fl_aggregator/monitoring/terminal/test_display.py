@@ -126,7 +126,7 @@ def record(
 
 def picture(**changes: object) -> Snapshot:
     status = m.Status(
-        run="3f9a1c0b7e22", epoch=1, seq=1, written="2026-11-24T12:00:00Z", task="digits", phase="collecting",
+        run="3f9a1c0b7e22", incarnation=1, seq=1, written="2026-11-24T12:00:00Z", task="digits", phase="collecting",
         round=3, version=2, rounds=10, have=4, need=10, present=18, seconds_left=592.0, missing=("3", "5"),
         metrics={"accuracy": 0.75, "loss": 0.5},
     ).model_copy(update=changes)  # fmt: skip

@@ -10,7 +10,7 @@ from tests.support.round_playbook import Playbook, gathered
 
 
 def states(views: dict[str, m.EdgeView]) -> dict[str, tuple[str, str | None]]:
-    return {name: (view.state, view.why) for name, view in views.items()}
+    return {name: (view.state, view.reason) for name, view in views.items()}
 
 
 def test_who_loads_has_loaded_and_is_gone() -> None:
@@ -49,7 +49,7 @@ def test_an_open_round_and_how_it_ended() -> None:
         four: ("offline", edge_states.LOST_REASON),
         five: ("training", None),
     }
-    assert views[one].model_dump(exclude={"state", "why"}) == {
+    assert views[one].model_dump(exclude={"state", "reason"}) == {
         "examples": 57, "seconds": 0.25, "bytes": 100, "accuracy": 0.75, "loss": None,
     }  # fmt: skip
     assert views[three].examples is None
@@ -79,7 +79,7 @@ def test_a_run_that_was_stopped_shows_the_round_that_it_kept() -> None:
 def test_a_long_reason_is_cut() -> None:
     playbook = gathered(first_weights=True, clients=2, per_round=2)
     playbook.play(f"fail 0 detail={'x' * 230}")
-    why = edge_states.open_round_views(playbook.state, (), {})["0"].why
+    why = edge_states.open_round_views(playbook.state, (), {})["0"].reason
     assert why is not None
     assert len(why) == edge_states.MAX_STATE_REASON
     assert why.endswith("x…")
@@ -89,7 +89,7 @@ def test_where_there_is_no_room_the_idle_are_left_out() -> None:
     views = {
         **{str(n): m.EdgeView(state="present") for n in range(10)},
         "a": m.EdgeView(state="training"),
-        "b": m.EdgeView(state="missing", why="x"),
+        "b": m.EdgeView(state="missing", reason="x"),
         "c": m.EdgeView(state="offline"),
     }
     assert list(edge_states.select_views(views, 3)) == ["0", "a", "b"]

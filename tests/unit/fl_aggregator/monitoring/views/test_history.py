@@ -66,7 +66,7 @@ def test_the_history_file_gives_the_same_records() -> None:
 def test_a_result_tells_what_the_record_says() -> None:
     """But for what it leaves out: who was selected and surplus, the time of each phase, the matrix, the refused."""
     record = RoundRecord.of(summary(1, accuracy=0.5), 10, 20)
-    result = record.result_message({"run": "r", "epoch": 1, "seq": 1})
+    result = record.result_message({"run": "r", "incarnation": 1, "seq": 1})
     assert HistoryRow.of(RoundRecord.of_result(result)) == HistoryRow.of(record)
     assert RoundRecord.of_result(result).summary_fields() == record.summary_fields()
 
@@ -87,7 +87,13 @@ def test_thinned_evenly_with_the_first_and_the_last(rounds: int) -> None:
     assert list(curves.recent()) == list(range(max(1, rounds - MAX_RECENT_ROUNDS + 1), rounds + 1))
     assert curves.round_count == rounds
     history = m.History(
-        run="r", epoch=1, seq=1, task="digits", rounds=rounds, started="2026-11-24T12:00:00Z", columns=columns
+        run="r",
+        incarnation=1,
+        seq=1,
+        task="digits",
+        rounds=rounds,
+        started="2026-11-24T12:00:00Z",
+        columns=columns,
     )
     payload = codec.encode(history)
     assert len(payload) <= MAX_JSON
@@ -102,7 +108,13 @@ def test_the_widest_numbers_fit() -> None:
         **{name: (getattr(widest, name),) * m.MAX_HISTORY for name in HistoryRow.__dataclass_fields__}
     )
     history = m.History(
-        run="r" * 64, epoch=1, seq=1, task="t" * 64, rounds=1, started="2026-11-24T12:00:00Z", columns=columns
+        run="r" * 64,
+        incarnation=1,
+        seq=1,
+        task="t" * 64,
+        rounds=1,
+        started="2026-11-24T12:00:00Z",
+        columns=columns,
     )
     assert len(codec.encode(history)) <= MAX_JSON
 

@@ -61,7 +61,12 @@ def write(
 ) -> Path:
     """A run's directory. ``lines`` that are text are written as they are."""
     directory.mkdir()
-    whole = {"run": "3f9a1c0b7e22", "epoch": 1, "started": "2030-01-01T00:00:00+00:00", "settings": SETTINGS}
+    whole = {
+        "run": "3f9a1c0b7e22",
+        "incarnation": 1,
+        "started": "2030-01-01T00:00:00+00:00",
+        "settings": SETTINGS,
+    }
     (directory / "run.json").write_text(json.dumps(whole | (record or {})))
     rows = (row if isinstance(row, str) else json.dumps(row) for row in lines)
     (directory / "history.jsonl").write_text("".join(f"{row}\n" for row in rows))
@@ -223,7 +228,7 @@ def test_a_run_in_which_nothing_was_measured(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_taken_up_again(tmp_path: Path) -> None:
-    run = write(tmp_path / "run", [line(1), line(2)], record={"epoch": 3})
+    run = write(tmp_path / "run", [line(1), line(2)], record={"incarnation": 3})
     page = Outline(page_of(tmp_path, run)).text
     assert "resumed 2 times" in page
     assert "not finished: 2 of 3 versions" in page
@@ -252,7 +257,7 @@ def test_a_broken_record_is_named_and_the_rounds_are_shown(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("record", [{"settings": 7}, {"settings": {"rounds": None, "target_accuracy": "high"}},
-                                    {"epoch": "x", "versions": 3}])  # fmt: skip
+                                    {"incarnation": "x", "versions": 3}])  # fmt: skip
 def test_a_record_of_another_shape_is_no_reason_to_fail(tmp_path: Path, record: dict[str, Any]) -> None:
     runs = [write(tmp_path / name, [line(1)], record=record) for name in "ab"]
     page_of(tmp_path, *runs)

@@ -53,11 +53,11 @@ class EdgeGrid {
 
   #update(tile, client, edge) {
     const accuracy = edge.accuracy === null ? "" : Format.percent(edge.accuracy, 0);
-    const key = `${edge.state}|${edge.why ?? ""}|${accuracy}`;
+    const key = `${edge.state}|${edge.reason ?? ""}|${accuracy}`;
     if (tile.dataset.key === key) return;
     tile.dataset.key = key;
     tile.dataset.state = edge.state;
-    const words = `edge ${client}: ${Edges.WORDS[edge.state]}${edge.why ? ` (${edge.why})` : ""}`;
+    const words = `edge ${client}: ${Edges.WORDS[edge.state]}${edge.reason ? ` (${edge.reason})` : ""}`;
     tile.title = words + (accuracy ? `, accuracy ${accuracy}` : "");
     tile.setAttribute("aria-label", tile.title);
     // Who is not there is told by that, not by how it once did.

@@ -51,7 +51,7 @@ class EdgeTable {
       const name = make("button", { type: "button", class: "link" }, client);
       name.addEventListener("click", () => this.onChoose(client));
       const state = make("td", {}, make("span", { class: "sign", "data-state": edge.state, "aria-hidden": "true" }), ` ${Edges.WORDS[edge.state]}`);
-      if (edge.why) state.append(make("span", { class: "why" }, ` ${edge.why}`));
+      if (edge.reason) state.append(make("span", { class: "why" }, ` ${edge.reason}`));
       const values = [Format.percent(edge.accuracy), Format.decimal(edge.loss), Format.count(edge.examples), Format.seconds(edge.seconds), Format.bytes(edge.bytes)];
       return make("tr", {}, make("th", { scope: "row" }, name), state, ...values.map((value) => make("td", { class: "number" }, value)));
     }));

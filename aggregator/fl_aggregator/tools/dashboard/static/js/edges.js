@@ -109,11 +109,11 @@ const Edges = (() => {
       ["Accuracy", Format.percent(edge.accuracy)], ["Loss", Format.decimal(edge.loss)], ["Examples", Format.count(edge.examples)],
       ["Training", Format.seconds(edge.seconds)], ["Update", Format.bytes(edge.bytes)],
     ];
-    const key = `${chosen}|${edge.state}|${edge.why}|${pairs.join()}`;
+    const key = `${chosen}|${edge.state}|${edge.reason}|${pairs.join()}`;
     if (place.dataset.key === key && place.childElementCount) return;
     place.dataset.key = key;
     place.replaceChildren(
-      make("p", { class: "who" }, make("span", { class: "sign", "data-state": edge.state, "aria-hidden": "true" }), make("strong", {}, `Edge ${chosen}`), ` ${edge.why ?? MEANING[edge.state]}`),
+      make("p", { class: "who" }, make("span", { class: "sign", "data-state": edge.state, "aria-hidden": "true" }), make("strong", {}, `Edge ${chosen}`), ` ${edge.reason ?? MEANING[edge.state]}`),
       make("dl", {}, ...pairs.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)))),
     );
   }

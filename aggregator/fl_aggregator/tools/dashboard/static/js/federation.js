@@ -53,8 +53,8 @@ class Federation {
       const silent = this.aggregator?.state !== "online" || this.over;
       if (!known) all.set(client, { ...Federation.UNKNOWN, state: state === "online" ? "present" : "offline" });
       else if (state === "offline" && silent && known.state !== "offline") {
-        all.set(client, { ...known, state: "offline", why: known.why ?? "its connection is lost" });
-      } else if (state === "online" && silent && known.state === "offline") all.set(client, { ...known, state: "present", why: null });
+        all.set(client, { ...known, state: "offline", reason: known.reason ?? "its connection is lost" });
+      } else if (state === "online" && silent && known.state === "offline") all.set(client, { ...known, state: "present", reason: null });
     }
     return all;
   }
@@ -122,7 +122,7 @@ class Federation {
     const before = this.edges_;
     const same = before?.run === found.run;
     // Two rounds' lie at the broker, and come in any order.
-    if (same && (found.epoch < before.epoch || (found.epoch === before.epoch && found.round < before.round))) return;
+    if (same && (found.incarnation < before.incarnation || (found.incarnation === before.incarnation && found.round < before.round))) return;
     if (!same && before?.run === this.run && retained && found.run !== this.run) return;
     this.edges_ = found;
     this.changed("edges");
@@ -130,7 +130,7 @@ class Federation {
     const lost = [];
     for (const [client, edge] of found.edges) {
       const earlier = before.edges.get(client)?.state;
-      if (edge.state === "missing" && !(earlier === "missing" && before.round === found.round)) lost.push([client, edge.why]);
+      if (edge.state === "missing" && !(earlier === "missing" && before.round === found.round)) lost.push([client, edge.reason]);
     }
     if (lost.length === 0) return;
     const [client, why] = lost[0];
@@ -148,7 +148,7 @@ class Federation {
       ? `Round ${result.round}: version ${result.version} from ${Format.plural(result.participants.length, "update")} in ${Format.seconds(result.seconds)}${reached}${missing}`
       : `Round ${result.round} was abandoned: ${result.reason ?? "no reason given"}${missing}`;
     const tone = result.outcome === "abandoned" ? "bad" : result.missing.size ? "warn" : "good";
-    this.happened({ key: `result/${result.run}/${result.epoch}/${result.round}`, at: retained ? null : now, tone, text, order: result.round });
+    this.happened({ key: `result/${result.run}/${result.incarnation}/${result.round}`, at: retained ? null : now, tone, text, order: result.round });
   }
 
   #hearPresence(client, presence, retained) {
@@ -188,4 +188,4 @@ class Federation {
 }
 
 /** An edge of which nothing is known but its name. */
-Federation.UNKNOWN = Object.freeze({ state: "present", why: null, examples: null, seconds: null, bytes: null, accuracy: null, loss: null });
+Federation.UNKNOWN = Object.freeze({ state: "present", reason: null, examples: null, seconds: null, bytes: null, accuracy: null, loss: null });

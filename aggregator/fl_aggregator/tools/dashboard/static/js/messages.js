@@ -51,9 +51,9 @@ const Messages = (() => {
   };
 
   const token = matching(/^[A-Za-z0-9_-]{1,64}$/);
-  const version = (value) => (expect(value === 1), value);
+  const version = (value) => (expect(value === 2), value);
   const metrics = record(text(64), number, 64);
-  const scope = { v: version, run: token, epoch: count };
+  const scope = { v: version, run: token, incarnation: count };
 
   const columns = (value) => {
     const rows = (read) => list(read, 500);
@@ -68,12 +68,12 @@ const Messages = (() => {
   };
 
   const edge = shape({
-    state: oneOf(STATES), why: nullable(text(1000)), examples: nullable(count), seconds: nullable(seconds),
+    state: oneOf(STATES), reason: nullable(text(1000)), examples: nullable(count), seconds: nullable(seconds),
     bytes: nullable(count), accuracy: nullable(number), loss: nullable(number),
   });
 
   const KINDS = {
-    aggregator: shape({ v: version, run: token, epoch: count, state: oneOf(["online", "offline"]) }),
+    aggregator: shape({ v: version, run: token, incarnation: count, state: oneOf(["online", "offline"]) }),
     presence: shape({ v: version, client: token, session: token, state: oneOf(["online", "offline"]) }),
     status: shape({
       ...scope, written: matching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/), task: text(64), phase: oneOf(PHASES),
