@@ -1,4 +1,4 @@
-"""From updates to the next model.
+"""Makes the next model from updates.
 
 ==============  =================================================================
 ``worker``      the thread that receives, checks and averages updates

@@ -39,7 +39,7 @@ def event_from(
         case m.ClientPresence(state="offline"):
             return on.EdgeLost(now=now, client=message.client, session=message.session)
         case m.ClientPresence():
-            return None  # a birth says less than the registration that follows it, and may be a ghost's
+            return None  # a birth says less than the registration that follows, and may be an old one
         case m.Update():
             return on.UpdateArrived(now=now, update=_update_metadata(message, size), payload=message)
         case m.Offer():

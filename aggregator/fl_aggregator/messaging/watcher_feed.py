@@ -25,7 +25,7 @@ MIN_HISTORY_INTERVAL: Final = 0.5
 MIN_EDGES_INTERVAL: Final = 1.0
 """Seconds between two messages about the edges' states, at least."""
 EDGES_PER_SECOND: Final = 1000
-"""That interval grows by one second for each of so many edges."""
+"""That interval grows by one second for each 1000 edges."""
 EDGES_OVERHEAD: Final = 2**12
 """Bytes of a packet besides its payload; an upper bound."""
 

@@ -105,7 +105,10 @@ class Registered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeLost:
-    """A session of an edge has ended, as its will or its own farewell says."""
+    """A session of an edge has ended.
+
+    Its connection was lost, as its will says, or it has gone offline, as its own message says.
+    """
 
     now: float
     client: str
