@@ -1,7 +1,7 @@
-"""Everything a run is told at its start, parsed once and passed down frozen.
+"""The settings of a run, parsed once at its start and passed down frozen.
 
-An option of a run is a line of `Settings`. The command line, its help, ``run.json``, what ``--resume`` refuses and
-``docs/options.md`` are made from it.
+Each option of a run is a field of `Settings`. The command line, its help, ``run.json``, the options that
+``--resume`` refuses, and ``docs/options.md`` are made from it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import KnownEncoding
 
 EXTRA_CLIENTS: Final = 10_000
-"""So many clients are remembered beyond those that the run has parts for, unless it is said otherwise. A flood of
-made-up names must fill neither the memory nor the time: much of what is done with a roster looks at all of it."""
+"""Clients that may be known in addition to ``--clients``, by default. A flood of made-up names must fill
+neither memory nor time: many operations look at the whole roster."""
 PER_ROUND: Final = 10
-"""Updates in a round, unless there are fewer clients or it is said otherwise."""
+"""Updates in a round by default, unless there are fewer clients."""
 
 Durability = Literal["process", "power", "memory"]
-"""What an accepted update survives: the end of the process (page cache), of power (fsync), or nothing."""
+"""What an accepted update survives: the end of the process (page cache), a power failure (fsync), or
+neither."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """How the command line offers a setting; the option's name, type and default are the field's.
+    """How the command line offers a setting; its name, type and default are those of the field.
 
-    ``default``: in words, where it is not one value. ``metavar`` stands for the value in the help.
-    ``at_resume``: may be given with ``--resume`` as well.
+    ``default`` says in words what the default is, if it is not one value. ``metavar`` stands for the value in
+    the help. ``at_resume``: whether it may be combined with ``--resume``.
     """
 
     heading: str
@@ -49,7 +50,7 @@ Seconds = Annotated[float, Field(gt=0, le=1e8)]
 
 
 class Settings(BaseModel):
-    """A run's settings. Times are seconds; ``holdout`` and ``target_accuracy`` are fractions."""
+    """A run's settings. Times are in seconds; ``holdout`` and ``target_accuracy`` are fractions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -85,7 +86,7 @@ class Settings(BaseModel):
     target_accuracy: Annotated[float | None, Field(gt=0, le=1), Option(EVALUATION,
         "Stop at this accuracy; with --holdout 0, only edges with --role evaluate measure it.")] = None
     prefix: str = "fl"
-    # Larger packets are slower at the broker and at paho, and cost the broker a copy a subscriber.
+    # Larger packets are slower in the broker and in paho, and the broker keeps a copy for each subscriber.
     chunk: Annotated[int, Field(ge=1024, le=2**24), Option(BROKER, "Chunk size of models, in bytes.")] = 2**20
     durability: Annotated[Durability, Option(OUTPUT,
         "What an accepted update survives: a crash of the process, a power failure, or neither.")] = "process"
@@ -159,28 +160,29 @@ class Settings(BaseModel):
 
     @property
     def effective_quorum(self) -> int:
-        """Contributors a round needs at least."""
+        """The smallest number of updates with which a round may close."""
         return math.ceil(self.per_round / 2) if self.quorum is None else self.quorum
 
     @property
     def roster_limit(self) -> int:
-        """Clients on the roster, of whatever role."""
+        """The largest number of clients on the roster, in all roles."""
         return self.clients + EXTRA_CLIENTS if self.max_clients is None else self.max_clients
 
     @property
     def scale_bits(self) -> int:
-        """Binary places of the exact fold (design: 62 − ⌈log2(max_examples × max_delta × slots)⌉)."""
+        """The binary places of the exact fold: 62 − ⌈log2(max_examples × max_delta × slots)⌉."""
         slots = self.per_round + self.over_select
         return 62 - math.ceil(math.log2(self.max_examples * self.max_delta * slots))
 
     @property
     def fold_settings(self) -> m.FoldSettings:
+        """The caps and the scale bits, as ``selected`` announces them."""
         return m.FoldSettings(
             max_examples=self.max_examples, max_delta=self.max_delta, scale_bits=self.scale_bits
         )
 
     def training_settings(self, version: int) -> m.TrainingSettings:
-        """How the round that starts from ``version`` trains."""
+        """Returns how the round that starts from ``version`` trains, with its decayed learning rate."""
         return m.TrainingSettings(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -190,7 +192,7 @@ class Settings(BaseModel):
         )
 
     def partition_at(self, index: int) -> m.Partition:
-        """The edge's part number ``index``."""
+        """Returns partition ``index`` as an edge is told about it."""
         return m.Partition(
             index=index,
             count=self.clients,
@@ -202,7 +204,7 @@ class Settings(BaseModel):
 
 
 def options_of_run() -> dict[str, Option]:
-    """The options by the name of their setting."""
+    """Returns the options of a run by the name of their setting."""
     return {
         name: option
         for name, field in Settings.model_fields.items()
@@ -212,13 +214,16 @@ def options_of_run() -> dict[str, Option]:
 
 
 def parse_settings(**values: object) -> Settings:
-    """``Settings`` from command-line values. Raises ``UserError`` naming the option and what was expected."""
+    """Returns ``Settings`` from the values of the command line; null stands for the default.
+
+    Raises ``UserError`` that names the option and what was expected.
+    """
     try:
         return Settings.model_validate({name: v for name, v in values.items() if v is not None})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         message = str(first["msg"]).removeprefix("Value error, ")
-        if not first["loc"]:  # the options do not fit together; the message names them
+        if not first["loc"]:  # the options contradict each other; the message names them
             name, _, rest = message.partition(": ")
             raise UserError(f"--{name.replace('_', '-')}: {rest}") from None
         option = "--" + str(first["loc"][0]).replace("_", "-")

@@ -1,4 +1,4 @@
-"""From updates to the next model: checks, folds on arrival, averages, and keeps the models that are in use."""
+"""Makes the next model: folds updates on arrival, averages them, and keeps the models that are in use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fl_shared.tensors.sections import DELTA
 
 
 class Averager:
-    """Holds the sum of the open round and the newest models; knows nothing of rounds but what it is told."""
+    """Holds the sum of the open round's updates, and the newest two models."""
 
     def __init__(self, settings: Settings, strategy: Strategy, directory: RunDirectory) -> None:
         self._settings = settings
@@ -32,33 +32,37 @@ class Averager:
         self._sum: ExactSum | None = None
         self._first_weights: tuple[Manifest, Vector] | None = None
         self._unwritten_model: Model | None = None
-        """Averaged, and not on disk yet."""
+        """The average that is not on disk yet."""
 
     @property
     def newest(self) -> Model:
+        """The model of the newest version. There must be one."""
         assert self._newest is not None
         return self._newest[1]
 
     def add(self, version: int, model: Model) -> None:
-        """Writes a version to disk and keeps it in memory; the one before stays at hand in its file."""
-        self._checkpoints.write(version, model)  # may fail, and is tried again then
+        """Writes a version to disk and keeps it in memory; the version before it is read from its file.
+
+        Raises ``OSError`` if it cannot be written; nothing has changed then.
+        """
+        self._checkpoints.write(version, model)  # may fail, and is repeated then
         self.previous = None if self._newest is None else self._checkpoints.memory_mapped(*self._newest)
         self._newest = (version, model)
 
     def restore(self, version: int, model: Model, previous: Model | None) -> None:
-        """The newest version and the one before it, both on disk already."""
+        """Takes over the newest version and the one before it, which are both on disk already."""
         self._newest = (version, model)
         self.previous = None if previous is None else self._checkpoints.memory_mapped(version - 1, previous)
 
     def expected(self, base: m.ModelReference | None, encoding: str) -> ExpectedUpdate:
-        """What each update of a round with this base has to bring."""
-        if base is None:  # first weights: no strategy has anything to add, and they are as large as they are
+        """Returns what each update of a round with this base must contain; a null base means round 0."""
+        if base is None:  # initial weights: with any strategy one section, without a cap
             return ExpectedUpdate((DELTA,), encoding, None, math.inf)
         manifest = self.newest.manifest
         return ExpectedUpdate(self._strategy.sections, encoding, manifest, self._settings.max_delta)
 
     def begin_round(self, base: m.ModelReference | None, expected: ExpectedUpdate) -> None:
-        """A round opens: its sum is empty."""
+        """Empties the sum for a new round, and remembers its base, which must be the newest version."""
         self._expected = expected
         self._base = None if base is None else self.newest
         self._unwritten_model = None
@@ -72,21 +76,21 @@ class Averager:
         )
 
     def check(self, update: UpdateContent) -> CheckedUpdate:
-        """Looks at an update's values; ``fold`` may follow. Raises ``InvalidUpdate``."""
+        """Checks an update and decodes it, so that it can be folded. Raises ``InvalidUpdate``."""
         assert self._expected is not None, "a round is open"
         return self._expected.check(update)
 
     def fold(self, checked: CheckedUpdate, examples: int) -> None:
-        """Adds an update to the sum; the first weights of round 0 are copied."""
+        """Adds an update, weighted by its examples, to the sum; in round 0, copies the initial weights."""
         if self._sum is None:
             self._first_weights = (checked.manifest, checked.delta.values.copy())
         else:
             self._sum.add(checked.delta.values, examples, checked.delta.magnitude)
 
     def average(self, version: int) -> Model:
-        """The next version, on disk. First weights are copied, never folded.
+        """Makes the next version and writes it to disk. Initial weights are copied, never folded.
 
-        Raises ``OSError`` if it could not be written; to be called again then: nothing is lost.
+        Raises ``OSError`` if it cannot be written; nothing is lost, and the call may be repeated.
         """
         if self._unwritten_model is None:
             self._unwritten_model = self._compute_model()

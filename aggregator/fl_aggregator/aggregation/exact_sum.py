@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from fl_shared.tensors.manifest import Vector, magnitude
 
 _SHIFT: Final = 1.5 * 2.0**52
-"""Added to a float64 of magnitude below 2^51 it leaves the nearest integer, halves to even, in the low bits of the
-result, whose bits are those of the shift plus that integer: the processor's own addition rounds, and no conversion
-from float to integer is needed, which has no vector form. The shifts are taken off at the end."""
+"""Adding it to a float64 of magnitude below 2^51 leaves the nearest integer, halves to even, in the low bits
+of the result, whose bits are those of the shift plus that integer. So the processor's own addition rounds,
+and no conversion from float to integer is needed, which has no vector form. `ExactSum.integers` subtracts the
+shifts."""
 _SHIFT_BITS: Final = int(np.float64(_SHIFT).view(np.int64))
 _MAX_SHIFTABLE: Final = 2.0**51
 
 BLOCK: Final = 32_768
-"""Values at a time: a block and its intermediate stay in the cache."""
+"""Values that are added at a time: a block and its intermediate stay in the cache."""
 
 
 class ExactSum:
@@ -41,7 +42,8 @@ class ExactSum:
     def add(self, delta: Vector, examples: int, largest: float | None = None) -> None:
         """Adds ``examples`` × ``delta`` (shape (values,)). The caller has checked both against their caps.
 
-        ``largest``: the largest magnitude in ``delta``, if that is known already.
+        ``largest`` is the largest magnitude in ``delta``, if it is already known. Raises ``ValueError`` for
+        another shape, or if all slots are used.
         """
         if delta.shape != self._shifted.shape:
             raise ValueError(f"delta has shape {delta.shape}, expected {self._shifted.shape}")
@@ -67,13 +69,16 @@ class ExactSum:
         self.update_count += 1
 
     def integers(self, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
-        """Σ round(examples × delta × 2^scale_bits) of values ``start`` to ``stop``."""
-        # Modulo 2^64, as the sum of the shifts was: what is left fits.
+        """Returns Σ round(examples × delta × 2^scale_bits) of the values from ``start`` to ``stop``."""
+        # Modulo 2^64, as the shifts were added: the difference fits into int64.
         shift = (self._shift_count * _SHIFT_BITS) % 2**64
         return self._shifted[start:stop] - np.uint64(shift).astype(np.int64)
 
     def mean(self, start: int = 0, stop: int | None = None) -> NDArray[np.float64]:
-        """The weighted mean of values ``start`` to ``stop``, float64: sum ÷ (2^scale_bits × Σ examples)."""
+        """Returns the weighted mean of the values from ``start`` to ``stop``, as float64.
+
+        It is the sum ÷ (2^scale_bits × Σ examples). Raises ``ValueError`` if nothing was added.
+        """
         if self.examples == 0:
             raise ValueError("nothing was folded")
         mean = self.integers(start, stop).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Updates that come in chunks: what the pure `UploadScheduler` decides, done with real bytes (protocol, section 6)."""
+"""Receives updates in chunks, which the pure `UploadScheduler` grants (protocol, section 6)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ GrantSender = Callable[[ChunkGrant], None]
 InvalidOfferReason = Literal["wrong-size", "not-granted", "wrong-checksum"]
 
 MIN_UPLOAD_CHUNK: Final = 2**10
-"""Bytes; smaller ones would be all envelope."""
+"""Bytes; smaller chunks would be mostly envelope."""
 
 
 class InvalidChunk(Exception):
-    """A chunk that is of no use. ``reason`` is what it is counted under."""
+    """A chunk cannot be used; ``reason`` is the reason under which it is counted."""
 
     def __init__(self, reason: InvalidOfferReason, detail: str) -> None:
         super().__init__(detail)
@@ -35,7 +35,7 @@ class InvalidChunk(Exception):
 
 
 class _IncrementalDigest:
-    """The digest of an update (protocol, 3.4), made while its chunks come and are in the cache."""
+    """Computes the digest of an update (protocol, 3.4) as its chunks arrive, while they are in the cache."""
 
     def __init__(self, description: UpdateDescription) -> None:
         self._hash = ContentHash((s.name, s.encoding, s.manifest, s.size) for s in description.sections)
@@ -44,12 +44,12 @@ class _IncrementalDigest:
         self._next_chunk = 0
 
     def add_chunk(self, index: int, data: memoryview) -> None:
-        """Chunk ``index`` has come; ``data`` is the whole update, as far as it is there."""
+        """Records that chunk ``index`` has come; ``data`` is the whole update, as far as it has come."""
         self._received[index] = 1
         self._hash_contiguous(data)
 
     def add_chunks(self, here: bytes | bytearray, data: memoryview) -> None:
-        """Of ``here``, one byte a chunk, those that are not 0 have come."""
+        """Records which chunks have come: one byte for each, and not 0 if it has."""
         self._received[:] = here
         self._hash_contiguous(data)
 
@@ -70,31 +70,34 @@ class _Upload:
     description: UpdateDescription
     incremental_digest: _IncrementalDigest | None = None
     partial: PartialUpdate | None = None
-    """Made when the first chunk comes: offers that only wait take no room."""
+    """Created when the first chunk comes: offers that only wait take no space."""
     resumed: bool = False
-    """Some of it came in an earlier life of the aggregator."""
+    """Whether some chunks came in an earlier incarnation of the aggregator."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedUpdate:
-    """A complete upload. ``found``: some of it came in an earlier life of the aggregator."""
+    """A complete upload.
+
+    ``resumed``: whether some chunks came in an earlier incarnation of the aggregator.
+    """
 
     metadata: UpdateMetadata
     offer: UploadOffer
     description: UpdateDescription
     partial: PartialUpdate
     digest: str
-    """That of its content, which was found out on the way."""
+    """The digest of the content, computed as it arrived."""
     resumed: bool
 
     def content(self) -> UpdateContent:
-        """The view is good until it is put away."""
+        """Returns a view of the content, valid until `Uploads.release` or `Uploads.restart`."""
         return replace(self.description.content(self.partial.data), known_digest=self.digest)
 
 
 @dataclass(frozen=True, slots=True)
 class _ResumableUpload:
-    """What came in an earlier life of the aggregator, and nobody has offered yet in this one."""
+    """Chunks from an earlier incarnation, whose update has not been offered again yet."""
 
     partial: PartialUpdate
     description: UpdateDescription
@@ -103,7 +106,10 @@ class _ResumableUpload:
 
 
 class Uploads:
-    """At most one upload a client, all for the open round. Times are run time in seconds."""
+    """The uploads of the open round, at most one for each client.
+
+    Times are run time in seconds.
+    """
 
     def __init__(self, spool: Spool, grant: GrantSender) -> None:
         self._spool = spool
@@ -112,14 +118,14 @@ class Uploads:
         self._uploads: dict[str, _Upload] = {}
         self._resumable: dict[str, _ResumableUpload] = {}
         self.stored_chunks = 0
-        """Chunks that were granted, have come, and are kept; of all uploads there were."""
+        """Granted chunks that were stored, in all uploads so far."""
 
     def __iter__(self) -> Iterator[str]:
-        """Whose upload is under way."""
+        """Iterates over the clients whose upload is not complete or not taken out yet."""
         return iter(self._uploads)
 
     def restore(self, round_number: int) -> None:
-        """Reads what an earlier life of the aggregator took in of the open round; offers will ask for it."""
+        """Reads the incomplete updates of the open round from the spool; an offer continues them."""
         for client, found in self._spool.partial_uploads(round_number):
             digesting = _IncrementalDigest(found.description)
             digesting.add_chunks(found.received, found.partial.data)
@@ -128,7 +134,10 @@ class Uploads:
             )
 
     def begin(self, offer: m.Offer, facts: UpdateMetadata, now: float) -> UpdateMetadata | None:
-        """Takes up an offer; its facts if all of it is here already. Raises ``InvalidUpdate``."""
+        """Takes up an offer; returns the update's metadata if all its chunks are here already.
+
+        Raises ``InvalidUpdate`` if the offer contradicts itself.
+        """
         client = offer.client
         try:
             offered = UploadOffer(
@@ -176,9 +185,10 @@ class Uploads:
         self._send_grants(self._scheduler.offer(offered, now, here))
 
     def receive_chunk(self, part: m.UpdateChunk, now: float) -> UpdateMetadata | None:
-        """Keeps a chunk; the update's facts if that was the last one.
+        """Stores a chunk; returns the update's metadata if that was the last one.
 
-        Raises ``InvalidChunk``, and ``OSError`` if there is no room: nothing has changed then, and it may come again.
+        Raises ``InvalidChunk``, or ``OSError`` if there is no space; nothing has changed then, and it may be
+        repeated.
         """
         upload = self._uploads.get(part.client)
         if upload is None:
@@ -222,7 +232,10 @@ class Uploads:
         return upload.partial, upload.incremental_digest
 
     def pop_complete(self, client: str) -> ReceivedUpdate:
-        """A complete upload; its room is not given to others before it is put away."""
+        """Takes out a complete upload, which `release` or `restart` must follow.
+
+        Until then it counts as active, so that its memory is not granted to other uploads.
+        """
         upload = self._uploads.pop(client)
         assert upload.partial is not None, "complete"
         assert upload.incremental_digest is not None, "made with it"
@@ -232,14 +245,17 @@ class Uploads:
         )
 
     def release(self, taken: ReceivedUpdate, now: float, *, drop: bool) -> None:
-        """What was taken out is not needed in memory any more; ``drop``: nor on disk."""
+        """Closes an upload that was taken out; ``drop`` deletes its file as well."""
         if drop:
             taken.partial.drop()
         taken.partial.close()
         self._unschedule(taken, now)
 
     def restart(self, taken: ReceivedUpdate, now: float) -> None:
-        """What was taken out is not what was offered, but not all of it came now: asks for all of it once more."""
+        """Deletes an upload whose content does not match its offer, and asks for all of it again.
+
+        For resumed uploads: the chunks from an earlier incarnation may be damaged.
+        """
         _delete_partial(taken.partial)
         self._unschedule(taken, now)
         if taken.metadata.client not in self._uploads:
@@ -252,25 +268,25 @@ class Uploads:
         self._send_grants(self._scheduler.next_grants(now))
 
     def drop(self, client: str) -> None:
-        """It is of no use: nothing stays of it."""
+        """Deletes a client's upload, with all that has come of it."""
         upload = self._uploads.pop(client, None)
         self._scheduler.remove(client)
         if upload is not None and upload.partial is not None:
             _delete_partial(upload.partial)
 
     def renew_grants(self, now: float) -> None:
-        """Grants again what has not come."""
+        """Grants chunks again that have not come in time."""
         self._send_grants(self._scheduler.next_grants(now))
 
     def end_round(self) -> tuple[UpdateMetadata, ...]:
-        """Drops whatever is under way; whose that was is to be told."""
+        """Deletes all uploads; returns the metadata of those under way, whose edges need an answer."""
         facts = tuple(upload.metadata for upload in self._uploads.values())
         for client in list(self._uploads):
             self.drop(client)
         for found in self._resumable.values():
             _delete_partial(found.partial)
         self._resumable.clear()
-        self._scheduler.clear()  # and what was taken out
+        self._scheduler.clear()  # also of those that were taken out
         return facts
 
     def _send_grants(self, grants: tuple[ChunkGrant, ...]) -> None:

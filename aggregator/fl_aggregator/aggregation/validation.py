@@ -1,4 +1,4 @@
-"""Which sections the updates of a round have to bring, and whether an update brings them and may be folded."""
+"""Checks whether updates contain the sections that their round expects, and may be folded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fl_shared.transfer.publication import MAX_MODEL_BYTES
 
 
 class InvalidUpdate(Exception):
-    """An update cannot be used; the text names the field, the value and what was expected."""
+    """An update cannot be used; the message names the field, its value and what was expected."""
 
     def __init__(self, reason: RejectionReason, detail: str) -> None:
         super().__init__(detail)
@@ -26,47 +26,66 @@ class InvalidUpdate(Exception):
 
 
 class Described(Protocol):
-    """A section that was offered, or that has come."""
+    """The description of a section in an offer or in an update."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of the section, such as ``delta``."""
+        ...
+
     @property
-    def encoding(self) -> str: ...
+    def encoding(self) -> str:
+        """The name of the encoding of its values."""
+        ...
+
     @property
-    def manifest(self) -> str: ...
+    def manifest(self) -> str:
+        """The digest of its manifest."""
+        ...
+
     @property
-    def arrays(self) -> tuple[ArraySpec, ...] | None: ...
+    def arrays(self) -> tuple[ArraySpec, ...] | None:
+        """The arrays of its manifest, which only initial weights have to list."""
+        ...
+
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """The bytes of its data."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedSection:
-    """Shape (manifest.values,), a view of the bytes that were checked where the encoding allows it."""
+    """A section that was checked and decoded.
+
+    ``values`` has the shape (manifest.values,), and is a view of the checked bytes if the encoding allows
+    that.
+    """
 
     values: Vector
     magnitude: float
-    """The largest one."""
+    """The largest magnitude of the values."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedUpdate:
-    """An update that may be folded."""
+    """An update that was checked and may be folded."""
 
     manifest: Manifest
     sections: Mapping[str, CheckedSection]
 
     @property
     def delta(self) -> CheckedSection:
+        """The section that is folded."""
         return self.sections[DELTA]
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedUpdate:
-    """What each update of a round has to bring: these sections (ascending), all in this encoding.
+    """What each update of a round must contain: these sections, in ascending order, all in one encoding.
 
-    ``manifest``: of each section; null in round 0, where the update says of which arrays the model consists.
-    ``max_delta``: the largest magnitude of a value; infinity allows any finite one.
+    ``manifest`` is that of each section; it is null in round 0, where the update says which arrays the model
+    has. ``max_delta`` is the largest magnitude of a value; infinity allows any finite one.
     """
 
     sections: tuple[str, ...]
@@ -75,7 +94,10 @@ class ExpectedUpdate:
     max_delta: float
 
     def check_description(self, sections: Sequence[Described]) -> Manifest:
-        """Checks all but data and digest; gives the manifest of the sections. Raises `InvalidUpdate`."""
+        """Checks all of an update except data and digest; returns the manifest of its sections.
+
+        Raises `InvalidUpdate`.
+        """
         names = [section.name for section in sections]
         if names != list(self.sections):
             raise InvalidUpdate("wrong-manifest", f"sections: {names}, expected {list(self.sections)}")
@@ -97,7 +119,7 @@ class ExpectedUpdate:
         return manifest
 
     def check(self, update: UpdateContent) -> CheckedUpdate:
-        """Checks all of an update, and decodes it. Raises `InvalidUpdate`."""
+        """Checks all of an update and decodes it. Raises `InvalidUpdate`."""
         manifest = self.check_description(update.sections)
         digest = update.known_digest or content_digest(
             (section.name, section.encoding, section.manifest, section.data) for section in update.sections
@@ -121,7 +143,7 @@ class ExpectedUpdate:
 
 
 def _described_by(section: Described) -> Manifest:
-    """The manifest that first weights bring with them."""
+    """Returns the manifest of the arrays that initial weights list. Raises `InvalidUpdate`."""
     if section.arrays is None:
         raise InvalidUpdate("wrong-manifest", f"{section.name}.arrays: missing, expected in initial weights")
     try:

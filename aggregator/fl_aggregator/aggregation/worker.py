@@ -1,8 +1,8 @@
-"""What is done with the bytes of updates: taken in, checked, made safe, folded, averaged. Most of it on a thread.
+"""The worker thread, which checks, stores, folds and averages updates.
 
-The loop stays free for what is small and urgent while a large update is hashed and added up. What the thread has
-done comes back through the loop's inbox, as the event that it means; nothing is decided here. There is one thread,
-so that work is done in the order in which it was asked for: an average comes after all folds before it.
+The loop stays free for small and urgent messages while a large update is hashed and added up. A finished job
+returns through the loop's inbox, as the event that it means; nothing is decided here. There is one thread, so
+that jobs are done in the order in which they were asked for: an average comes after all folds before it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JobDone:
-    """The thread has finished something. ``event`` (its time is not set yet) is what that means, if anything.
+    """The worker thread has finished a job.
 
-    ``checked`` or ``folded`` is the update that it was about; ``anew`` says that it must be sent once more. If there
-    was no room (``full``), ``again`` orders the same once more: nothing was lost.
+    ``event`` is what that means, if anything; its time is not set yet. ``checked`` or ``folded`` is the
+    update that the job was about. ``resend``: all of the update must be sent again. ``disk_full``: there was
+    no space, nothing was lost, and ``retry`` asks for the same job again. ``error``: what else the job
+    raised.
     """
 
     event: on.Event | None = None
@@ -48,7 +50,11 @@ class JobDone:
 
 
 class AggregationWorker:
-    """All methods are for the loop's thread. ``post`` puts what was done into its inbox."""
+    """Receives, checks, stores, folds and averages updates, most of it on a thread of its own.
+
+    All methods are for the loop's thread. ``post`` is called on the worker's thread, and puts a finished job
+    into the loop's inbox.
+    """
 
     def __init__(
         self,
@@ -69,10 +75,10 @@ class AggregationWorker:
         self._received: dict[tuple[str, str], ReceivedUpdate] = {}
 
     def restore(self, round_number: int, updates: Iterable[on.UpdateMetadata]) -> tuple[str, ...]:
-        """At a resume: folds what the spool holds of the open round's accepted ``updates``; returns when it is done.
+        """At a resume: folds the stored updates of the open round, and returns when that is done.
 
-        ``begin_round`` was called, and the loop does not run yet. Gives the clients whose update is not there or
-        damaged (its file is deleted), sorted. Uploads that had not come whole go on when they are offered again.
+        Called after ``begin_round`` and before the loop runs. Returns the clients whose update is missing or
+        damaged (its file is deleted), sorted. Incomplete uploads continue when they are offered again.
         """
         lost = []
         ordered = sorted(updates, key=lambda update: update.client)
@@ -87,7 +93,7 @@ class AggregationWorker:
     def _restore(self, round_number: int, update: on.UpdateMetadata) -> bool:
         try:
             content = self._spool.read(round_number, update.client)
-            # What the edge sent had this digest; that of the file's own description is nobody's word.
+            # The edge sent an update with this digest; the one in the file's own description proves nothing.
             checked = self.averager.check(replace(content, digest=update.digest))
         except FileNotFoundError:
             return False
@@ -99,17 +105,23 @@ class AggregationWorker:
         return True
 
     def receive(self, offer: m.Offer, facts: on.UpdateMetadata, now: float) -> on.UpdateMetadata | None:
-        """Takes an offered update in, chunk by chunk; its facts if all of it is here. Raises ``InvalidUpdate``."""
+        """Begins to receive an offered update; returns its metadata if all chunks are here already.
+
+        Raises ``InvalidUpdate`` if the offer is not what the round expects.
+        """
         if self._in_progress.get(facts.client) == facts.digest:
             return None
         assert self._expected is not None, "a round is open"
-        self._expected.check_description(offer.sections)  # before any room is made for it
+        self._expected.check_description(offer.sections)  # before any space is taken for it
         return self.uploads.begin(offer, facts, now)
 
     def store(self, update: on.UpdateMetadata, whole: m.Update | None) -> None:
-        """Checks an update's values and makes it safe; ``UpdateStored`` or ``UpdateInvalid`` comes of it."""
+        """Checks an update's values and stores it; ``UpdateStored`` or ``UpdateInvalid`` will follow.
+
+        A null message stands for the complete upload of that client.
+        """
         if update.client in self._in_progress:
-            return  # the same again, or another one of its round: it will be sent again if it is wanted
+            return  # the same update again, or another one: the edge will repeat it if it is wanted
         self._in_progress[update.client] = update.digest
         if whole is None:
             taken = self.uploads.pop_complete(update.client)
@@ -129,7 +141,7 @@ class AggregationWorker:
                 taken.partial.finalize()
         except InvalidUpdate as error:
             if error.reason == "wrong-digest" and taken is not None and taken.resumed:
-                # That may be our file's fault, and the edge must not be put out of the round for it.
+                # Our file may be at fault, and the edge must not be dropped from the round for that.
                 LOG.warning(
                     "the update of edge %s does not match its offer: requesting all of it again",
                     update.client,
@@ -149,7 +161,7 @@ class AggregationWorker:
         return JobDone(on.UpdateStored(now=0.0, update=update), checked=update)
 
     def fold(self, update: on.UpdateMetadata) -> None:
-        """Adds a kept update to the round's sum."""
+        """Adds a stored update to the round's sum."""
         self._submit(self._fold, update, self._checked.pop(update.client))
 
     def _fold(self, update: on.UpdateMetadata, checked: CheckedUpdate) -> JobDone:
@@ -157,7 +169,7 @@ class AggregationWorker:
         return JobDone(folded=update)
 
     def average(self, effect: do.Average) -> None:
-        """Makes the next version and writes it to disk; ``ModelCreated`` comes of it."""
+        """Makes the next version and writes it to disk; ``ModelCreated`` will follow."""
         self._submit(self._average, effect)
 
     def _average(self, effect: do.Average) -> JobDone:
@@ -167,21 +179,25 @@ class AggregationWorker:
         )
 
     def in_progress(self) -> frozenset[str]:
-        """Whose update is coming in, or is here and being checked."""
+        """Returns the clients whose update is being received or checked."""
         return frozenset((*self.uploads, *self._in_progress))
 
     def begin_round(self, base: m.ModelReference | None, encoding: str) -> None:
+        """Prepares for the updates of a round that has opened.
+
+        A null base means round 0. The sum is emptied on the worker's thread, after the jobs before it.
+        """
         self._expected = self.averager.expected(base, encoding)
         self._submit(self.averager.begin_round, base, self._expected)
 
     def release(self, done: JobDone, now: float) -> None:
-        """After what came of ``done`` was handled: lets go of all that nobody will use any more."""
+        """Frees what is no longer needed, after the event of a finished job was handled."""
         if done.checked is not None:
             del self._in_progress[done.checked.client]
             if self._checked.pop(done.checked.client, None) is None and isinstance(
                 done.event, on.UpdateStored
             ):
-                return  # its fold was asked for
+                return  # its fold was asked for and needs it
             if done.resend:
                 self.uploads.restart(self._received.pop((done.checked.client, done.checked.digest)), now)
                 return
@@ -195,7 +211,7 @@ class AggregationWorker:
             self.uploads.release(taken, now, drop=drop)
 
     def close(self) -> None:
-        """Waits for what is under way."""
+        """Waits for the job that is running; jobs that have not begun are cancelled."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _submit(self, work: Callable[..., JobDone | None], *arguments: Any) -> None:
@@ -209,7 +225,8 @@ class AggregationWorker:
                 done = JobDone(disk_full=full, retry=partial(self._submit, work, *held))
             except BaseException as error:
                 done = JobDone(error=error)
-            # Before anybody hears of it: what they are views of may be closed then, and must have none.
+            # Before the loop is told: it may close the files that the arguments are views of, which must have
+            # no views then.
             held.clear()
             if done is not None:
                 self._post(done)

@@ -4,7 +4,7 @@
 ``main``     all commands
 ``start``    ``fl-aggregator start``
 ``options``  the options of a run
-``run``      runs an aggregator as a program
-``summary``  what is printed at the end
+``run``      runs an aggregator as a program: display, trackers, signals
+``summary``  the text that is printed at the end
 ===========  ====================================================================
 """

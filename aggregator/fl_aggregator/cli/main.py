@@ -1,4 +1,4 @@
-"""``fl-aggregator``: all its commands. Heavy imports wait until one runs."""
+"""``fl-aggregator`` with all its commands. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def cli() -> None:
 
 for command in (start, predict, stop, status, watch, dashboard, report, provision, doctor):
     cli.add_command(command)
-# What composes both programs stands above this one, and is found instead of imported.
+# Commands that compose both programs lie in a package above this one: found as entry points, not imported.
 for entry in entry_points(group="fl_aggregator.commands"):
     cli.add_command(entry.load())
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """Runs ``fl-aggregator`` as a console script; exits with the code of the command."""
     run_program(cli, "fl-aggregator")
 
 

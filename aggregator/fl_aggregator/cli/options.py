@@ -18,7 +18,10 @@ EXISTING_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def settings_options(without: Collection[str] = (), **defaults: Any) -> list[click.Parameter]:
-    """An option for each setting of a run, which ``Settings`` checks; ``defaults``: where they are not its own."""
+    """Returns an option for each setting of a run, except those ``without``; ``Settings`` checks the values.
+
+    ``defaults`` replace those of ``Settings``.
+    """
     from fl_aggregator.aggregation.strategies import registry
     from fl_aggregator.settings import Settings, options_of_run
 
@@ -45,7 +48,7 @@ def settings_options(without: Collection[str] = (), **defaults: Any) -> list[cli
 
 
 def _type_of(annotation: Any) -> click.ParamType[Any]:
-    """What click makes of a field's type: of ``X | None``, what it makes of ``X``."""
+    """Returns click's type for the type of a field; ``X | None`` gives the same as ``X``."""
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     kinds: dict[Any, click.ParamType[Any]] = {
@@ -58,7 +61,7 @@ def _type_of(annotation: Any) -> click.ParamType[Any]:
 
 
 def run_options(command: Command) -> Command:
-    """``init``, ``run_dir``, ``resume``: what a run begins with, and where it is written."""
+    """Adds ``--init``, ``--resume`` and ``--run-dir``: what a run begins with, and where it is written."""
     options = [
         option_under(RUN, "--init", type=EXISTING_FILE, default=None,
                      help="Initial weights (safetensors) instead of an edge's."),
@@ -73,7 +76,10 @@ def run_options(command: Command) -> Command:
 
 
 def refuse_with_resume(*more: str) -> None:
-    """Raises ``UserError`` if a setting is given that a resumed run has already; ``more``: what else it has."""
+    """Raises ``UserError`` if an option is given that a resumed run has stored; ``more`` names others.
+
+    Called within a click command.
+    """
     from fl_aggregator.settings import Settings, options_of_run
 
     changeable = {name for name, option in options_of_run().items() if option.at_resume}

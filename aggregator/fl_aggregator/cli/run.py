@@ -1,4 +1,4 @@
-"""Runs an aggregator as a program: shown on stderr, told to trackers, ended by Ctrl-C, summed up."""
+"""Runs an aggregator as a program: with a display on stderr, trackers, Ctrl-C, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def run_aggregator(
     hint: str = "",
     seals: Unsealer | None = None,
 ) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
-    """An aggregator, shown on stderr and to trackers, ended by the first Ctrl-C; and how to sum it up."""
+    """Yields an aggregator that can be run, and a function that prints the summary of its outcome.
+
+    It is displayed on stderr and followed by trackers, and the first Ctrl-C stops its run cleanly.
+    """
     from rich.console import Console
 
     from fl_aggregator.cli import summary
@@ -80,9 +83,9 @@ def run_aggregator(
 
 
 def _end_on_signals(aggregator: Aggregator) -> None:
-    """The first Ctrl-C (or SIGTERM) ends the run in order.
+    """Lets the first Ctrl-C (or SIGTERM) stop the run cleanly.
 
-    Before there is a run and after it, it unwinds: nothing is left that would have to be kept.
+    Before and after the run it raises ``KeyboardInterrupt`` instead: there is nothing to save.
     """
 
     def first(number: signal.Signals) -> None:
@@ -94,6 +97,7 @@ def _end_on_signals(aggregator: Aggregator) -> None:
 
 
 def exit_code(outcome: Outcome) -> int:
+    """Returns the program's exit code: 0 if the run finished, 130 if it was stopped, 1 if it failed."""
     from fl_aggregator.round.state import Finished, Stopped
 
     if isinstance(outcome.state.phase, Finished):

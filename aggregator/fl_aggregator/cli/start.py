@@ -65,7 +65,7 @@ def start(
                 f"but the run uses {settings.prefix!r}"
             )
     if settings.target_accuracy is not None and settings.holdout == 0:
-        # Not refused: nobody knows yet who will come.
+        # Not an error: such an edge may still connect.
         click.echo(
             "fl-aggregator: --target-accuracy with --holdout 0: only edges with --role evaluate measure accuracy; "
             "without one, the run does all --rounds",

@@ -1,4 +1,4 @@
-"""What is said on standard output when a run is over: its rounds, how it ended, what was written, how to go on."""
+"""The text on standard output when a run is over: how it ended, its files, and how to resume it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ WRITTEN_FILES: Final = (
     (HISTORY_FILE, "one line of JSON per round"),
     (RUN_FILE, "the run's settings"),
 )
+"""The files of a run directory that are named at the end, and their content in words."""
 
 
 def outcome_line(outcome: Outcome, refused: str) -> str:
-    """How a run ended. ``refused``: who was sent away, which may be why there were too few."""
+    """Says how a run ended.
+
+    ``refused`` names refused edges, which may be the reason why there were too few.
+    """
     state = outcome.state
     versions = f"{state.version} of {state.settings.rounds} versions in {duration_text(outcome.seconds)}"
     accuracy = state.metrics.get("accuracy")
@@ -40,7 +44,7 @@ def outcome_line(outcome: Outcome, refused: str) -> str:
 
 
 def written_files(directory: Path) -> Iterator[str]:
-    """The files in a run's directory that a person may want."""
+    """Yields lines that name the files in a run directory that a user may want, with their sizes."""
     yield f"written to {directory}:"
     there = [(directory / name, what) for name, what in WRITTEN_FILES if (directory / name).exists()]
     width = max((len(str(path)) for path, _ in there), default=0)
@@ -50,14 +54,14 @@ def written_files(directory: Path) -> Iterator[str]:
 
 
 def resume_command(command: str, outcome: Outcome, directory: Path, more: Sequence[str]) -> str | None:
-    """The command line that takes the run up again, if there is anything to be taken up; ``more``: its other words."""
+    """Returns the command that resumes the run, with ``more`` arguments; null if the run is finished."""
     if isinstance(outcome.state.phase, Finished):
         return None
     return f"{command} --resume {shlex.join([str(directory), *more])}"
 
 
 def refused_line(refused: RejectionCounts, most: int = 10) -> str:
-    """What was refused in the whole run, by edge and reason, those with the most first."""
+    """Says how many messages were refused in the whole run, by edge and reason, the most first."""
     ranked = sorted(refused.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     said = (f"{who} {', '.join(f'{reason} {n}' for reason, n in why.items())}" for who, why in ranked[:most])
     return f"refused: {'; '.join(said)}" + (f"; and {len(ranked) - most} more" if len(ranked) > most else "")

@@ -1,8 +1,8 @@
-"""The aggregator's two connections, and what it keeps retained at the broker.
+"""The aggregator's two connections, and the messages that it keeps retained at the broker.
 
-Updates come on a connection of their own, so that a will or a registration never waits behind them. The broker
-may forget retained messages or revive cleared ones, so what is retained is remembered here and published again on
-every connect, and what this run does not know is cleared.
+Updates have a connection of their own, so that a will or a registration never waits behind them. The broker
+may forget retained messages or restore cleared ones. So the retained messages are remembered here and
+published again on every connect, and retained messages that are not of this run are cleared.
 """
 
 from __future__ import annotations
@@ -30,20 +30,24 @@ from fl_shared.protocol.envelope import EnvelopeSource
 LOG: Final = logging.getLogger(__name__)
 
 PayloadFactory = Callable[[], bytes]
-"""Makes a retained message's payload anew: a model's chunks are not kept a second time in memory."""
+"""Makes a retained message's payload again, so that a model's chunks are not kept in memory a second time."""
 
 MAX_QUEUED_BYTES: Final = 64 * 2**20
+"""Bytes that may wait to be sent, for each connection."""
 PUBLISH_TIMEOUT: Final = 30.0
-"""Seconds that a message waits for room in the queue before it is given up, to be said again when we reconnect."""
+"""Seconds that a message waits for space in the queue. Then it is dropped, and published again after a
+reconnect if it is retained."""
 MAX_CONTROL_PACKET: Final = 2 * 2**20
-"""Bytes that the broker may send us in one packet on the control connection; the updates' has its own limit."""
+"""Bytes of the largest packet that the broker may send on the control connection; the connection for updates
+has its own limit."""
 REPAIR_INTERVAL: Final = 1.0
-"""Seconds between two repairs of one topic."""
+"""Seconds between two repairs of the same topic."""
 MAX_REPAIRED_TOPICS: Final = 10_000
+"""Topics for which the time of the last repair is remembered; if there are more, all are forgotten."""
 
 
 class Connections:
-    """Publishes for the aggregator and puts what arrives into its inbox."""
+    """Publishes for the aggregator, and puts connection events and received messages into its inbox."""
 
     def __init__(
         self,
@@ -71,23 +75,29 @@ class Connections:
         self._pending_repairs: set[str] = set()
         self._signer = None if broker.kit is None else broker.kit.signer()
         self._uncounted_topics: set[str] = set()
-        """Topics of what only watchers read."""
+        """Topics that only watchers read; their bytes are not counted."""
         self.bytes_up = 0
+        """Bytes of the updates and chunks that have come; the loop counts them."""
         self.bytes_down = 0
+        """Bytes of the payloads that were published, except for watchers."""
 
     # --- connecting ---------------------------------------------------------------------------------------
 
     def connect(self, timeout: float) -> None:
-        """Connects for control at the first attempt; raises what ``Connection.wait_connected`` raises."""
+        """Opens the control connection, with one attempt of at most ``timeout`` seconds.
+
+        Raises what ``Connection.wait_connected`` raises.
+        """
         self._control = self._network.connect(
             self._settings("control", self._new_will), self._event_handler("control")
         )
         self._control.wait_connected(timeout, once=True)
 
     def connect_updates(self) -> None:
-        """Begins to connect for updates, once it is known that this run may have the prefix.
+        """Starts the connection for updates, once it is known that no other run uses the prefix.
 
-        What becomes of it comes by the inbox: a broker that has just gone away holds nobody up.
+        It does not wait: the outcome comes through the inbox, so a broker that has just gone away blocks
+        nothing.
         """
         self._updates = self._network.connect(self._settings("updates", None), self._event_handler("updates"))
 
@@ -106,7 +116,10 @@ class Connections:
         )
 
     def _new_will(self) -> mqtt.Will:
-        """Each connection is a session of its own, so that an old will says nothing about a new one."""
+        """Begins a session and returns its will.
+
+        Each connection is a session of its own, so that an old will says nothing about a new one.
+        """
         self._session = secrets.token_hex(8)
         return mqtt.Will(*self._encode(t.AggregatorTopic(), self._presence_message("offline")))
 
@@ -123,33 +136,34 @@ class Connections:
 
     @property
     def maximum_packet_size(self) -> int:
-        """Bytes of the largest packet that the broker takes, as far as it has said."""
+        """Bytes of the largest packet that the broker accepts, as far as it has said."""
         limits = None if self._control is None else self._control.limits
         return MAX_MQTT_PACKET if limits is None else limits.maximum_packet_size
 
     @property
     def connected(self) -> bool:
-        """Whether the control connection is there; may be asked for in any thread."""
+        """Whether the control connection is up; may be read on any thread."""
         return self._control is not None and self._control.limits is not None
 
     def subscribe_for_occupancy(self) -> None:
-        """Before anything is published: is another run online under this prefix?"""
+        """Subscribes, before anything is published, to what another run under this prefix would publish."""
         self._subscribe("control", [(self.topic(t.AggregatorTopic()), 1), (self.topic(t.StatusTopic()), 1)])
 
     def begin_session(self) -> None:
-        """On every connect of the control connection: listen, be born, and say again what is retained.
+        """Subscribes, and publishes the birth and all retained messages.
 
-        Put off until the updates' connection is back, too: edges offer their updates again as soon as they are
-        admitted, and what nobody listens to is lost until they repeat it.
+        Called on each connect of the control connection, it waits until the connection for updates is back as
+        well. Edges offer their updates again as soon as they are admitted, and an offer without a subscriber
+        is lost until they repeat it.
         """
         self._birth_is_due = self._updates is not None and not self._updates_subscribed
         if self._birth_is_due:
             return
         self._subscribe("control", self._edge_filters(bulk=False))
         if self._control is not None:
-            # Mosquitto 2.0 takes over nothing but the QoS from a second subscription to what is subscribed already.
+            # From a second subscription to the same filter, Mosquitto 2.0 takes over only the QoS.
             self._control.unsubscribe([self.topic(t.AggregatorTopic()), self.topic(t.StatusTopic())])
-        # What others may write to the topics of our own is repaired.
+        # Other clients may write to our own topics; that is repaired.
         rest = [row for row in self._channels.rows if row.sender != "edge" and row.reads("aggregator")]
         self._subscribe("control", self._channels.filters(self._prefix, rest), foreign_only=True)
         self._birth_published = True
@@ -160,7 +174,10 @@ class Connections:
                 self._publish(topic, made(), retain=True)
 
     def subscribe_to_updates(self) -> None:
-        """On every connect of the updates' connection."""
+        """Subscribes to what carries updates, on each connect of the connection for updates.
+
+        Then it begins the session, if that has waited for this.
+        """
         self._updates_subscribed = self._subscribe("updates", self._edge_filters(bulk=True))
         if self._updates_subscribed and self._birth_is_due:
             self.begin_session()
@@ -170,14 +187,15 @@ class Connections:
         return self._channels.filters(self._prefix, rows)
 
     def updates_connection_lost(self) -> None:
-        """When the updates' connection is lost."""
+        """Records that the connection for updates is lost, so that the next session waits for it."""
         self._updates_subscribed = False
 
     def repair_if_foreign(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> bool:
-        """Somebody else has written to a topic of ours: what we retain there is said again, or it is cleared.
+        """Repairs a topic of ours on which a foreign message is retained; true if the message is our own.
 
-        A ghost of an earlier life that a broker revived, a mistake, or malice: edges that come now must not find it.
-        True if it is only what we say there ourselves.
+        A repair publishes our retained message again, or clears the topic. The foreign message may be left
+        from an earlier run and restored by the broker, a mistake, or an attack; edges that connect now must
+        not find it.
         """
         if not retained:
             return False
@@ -186,13 +204,16 @@ class Connections:
         if len(self._repaired_at) >= MAX_REPAIRED_TOPICS:
             self._repaired_at.clear()
         if time.monotonic() - self._repaired_at.get(topic, -math.inf) < REPAIR_INTERVAL:
-            self._pending_repairs.add(topic)  # `mend` does it: else what came second would stay
+            self._pending_repairs.add(topic)  # for `run_due_repairs`; otherwise the second message would stay
         else:
             self._repair(topic)
         return False
 
     def run_due_repairs(self) -> None:
-        """To be called now and then: the repairs that were put off, since the topic had just had one."""
+        """Performs the repairs that were put off because their topic had just been repaired.
+
+        The loop calls it every tick.
+        """
         now = time.monotonic()
         for topic in [
             one
@@ -214,7 +235,7 @@ class Connections:
         return b"" if made is None else made()
 
     def clear_foreign(self, topic: str) -> None:
-        """Clears a retained message where nothing is to be retained."""
+        """Clears a retained message on a topic where nothing may be retained."""
         self._publish(topic, b"", retain=True)
 
     def _subscribe(
@@ -226,16 +247,17 @@ class Connections:
     # --- publishing ---------------------------------------------------------------------------------------
 
     def topic(self, topic: t.Topic) -> str:
+        """Returns the topic's text, under the prefix of the run."""
         return t.build(self._prefix, topic)
 
     def send(self, topic: t.Topic, message: m.Message) -> None:
-        """To whoever listens now."""
+        """Publishes a message that is not retained."""
         self._publish(*self._encode(topic, message), retain=False)
 
     def retain(self, topic: t.Topic, message: m.Message, *, counted: bool = True) -> None:
-        """To whoever listens, now or later, until it is cleared.
+        """Publishes a retained message, and again on every connect until it is cleared.
 
-        ``counted``: whether it is part of what a round has cost; what only watchers read is not.
+        ``counted``: whether its bytes are part of a round's cost; messages that only watchers read are not.
         """
         text, payload = self._encode(topic, message)
         if not counted:
@@ -243,7 +265,7 @@ class Connections:
         self._retain(text, payload, lambda: payload)
 
     def retain_large(self, topic: t.Topic, make: Callable[[], m.Message]) -> None:
-        """The same for a large message, which is made again each time that it has to be said again."""
+        """Publishes a large retained message, which is made again each time it has to be repeated."""
         self._retain(*self._encode(topic, make()), lambda: self._encode(topic, make())[1])
 
     def _retain(self, text: str, payload: bytes, made: PayloadFactory) -> None:
@@ -251,13 +273,14 @@ class Connections:
         self._publish(text, payload, retain=True)
 
     def _encode(self, topic: t.Topic, message: m.Message) -> tuple[str, bytes]:
-        """Where it goes, and its payload: signed, if it is to be, and we have a kit."""
+        """Returns the topic as text and the payload, signed if the channel requires it and we have a kit."""
         text, payload = self.topic(topic), codec.encode(message, self._channels)
         if self._signer is not None and self._channels.of(topic).signed:
             payload = self._signer.sign(text, payload)
         return text, payload
 
     def clear(self, topic: t.Topic) -> None:
+        """Clears a message that we retain; does nothing if we retain none on the topic."""
         text = self.topic(topic)
         if self._retained.pop(text, None) is not None:
             self._publish(text, b"", retain=True)
@@ -280,7 +303,7 @@ class Connections:
                 return
             except QueueFull as error:
                 if time.monotonic() >= deadline:
-                    # Edges repeat what is not answered, and what is retained is said again on the next connect.
+                    # Edges repeat unanswered messages; retained ones are published again on reconnect.
                     LOG.warning(
                         "not published: %s: %s; edges will ask again, the rest is repeated after a reconnect",
                         topic,
@@ -290,7 +313,10 @@ class Connections:
                 time.sleep(0.002)
 
     def close(self) -> None:
-        """Says goodbye: offline, retained, so that no will is needed. Who was never born here says nothing."""
+        """Publishes that we are offline, retained, so that no will is needed; then disconnects.
+
+        Without a birth there is nothing to publish.
+        """
         if self._birth_published:
             self._publish(*self._encode(t.AggregatorTopic(), self._presence_message("offline")), retain=True)
         for connection in (self._updates, self._control):

@@ -1,7 +1,7 @@
-"""What the broker brought, waiting for the one thread that owns the state.
+"""The inbox, where items from other threads wait for the loop, the one thread that owns the state.
 
-Two lanes: what is small and urgent (registrations, wills) overtakes updates. Both are bounded; what does not fit
-is dropped and counted, since whoever sent it will send it again until it is answered.
+Small, urgent messages (registrations, wills) overtake updates. Each connection has a bounded queue; a message
+that does not fit is dropped and counted, since its sender repeats it until it is answered.
 """
 
 from __future__ import annotations
@@ -20,25 +20,31 @@ from fl_shared.system.flood_control import Capacity
 ConnectionName = Literal["control", "updates"]
 
 TICK: Final = 0.2
-"""Seconds that the loop waits for an item at most: deadlines pass meanwhile."""
+"""Seconds that the loop waits for an item at most, since deadlines pass in the meantime."""
 MAX_QUEUED_ITEMS: Final = 50_000
+"""Control messages that may wait."""
 MAX_CONTROL_BURST: Final = 50
-"""So many control items overtake a waiting update, and no more: a flood of them must not stop the round."""
+"""Control items that may overtake a waiting update, and no more: a flood of them must not stop the round."""
 MAX_CONTROL_BYTES: Final = 256 * 2**20
+"""Bytes of control messages that may wait."""
 MAX_UPDATE_BYTES: Final = 2**28
-"""What may come at once: a window of 16 MiB of chunks, and fifty updates of 4 MiB that come whole."""
+"""Bytes of updates that may wait: the window of 16 MiB of chunks, and fifty updates of 4 MiB that come
+whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequest:
-    """The operator (or the operating system) asks for the end of the run."""
+    """The operator (or the operating system) has asked to end the run."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class AdmittedMessage:
-    """A message that was admitted. ``topic``: null for none of the protocol's."""
+    """A message that the rate limiter has let through.
+
+    ``topic`` is null if it is no topic of the protocol.
+    """
 
     topic: t.Topic | None
     received: mqtt.Received
@@ -56,15 +62,15 @@ InboxItem = (
 
 
 def size_of(item: InboxItem) -> int:
-    """Bytes of a message's payload; 0 for anything else."""
+    """Returns the bytes of a message's payload, and 0 for any other item."""
     return len(item.received.payload) if isinstance(item, AdmittedMessage) else 0
 
 
 class Inbox:
-    """Filled by the network's thread, emptied by the aggregator's. ``admit`` gives null for what is to be left out.
+    """The queues between the network's thread and the loop's.
 
-    ``max_waiting``: control items that may wait. ``max_control_bytes``, ``max_update_bytes``: bytes of payloads
-    that may wait in each lane.
+    ``admit`` returns null for messages to be dropped. ``max_waiting`` bounds the control messages that wait,
+    ``max_control_bytes`` and ``max_update_bytes`` the bytes of the payloads in each queue.
     """
 
     def __init__(
@@ -87,7 +93,10 @@ class Inbox:
         self._dropped = 0
 
     def put(self, lane: ConnectionName, event: mqtt.ConnectionEvent | StopRequest | JobDone) -> None:
-        """Never blocks. What is no message is never dropped."""
+        """Adds an item without blocking; may be called on any thread.
+
+        Only messages are ever dropped. A stop request comes first in the queue.
+        """
         item = self._admit(event) if isinstance(event, mqtt.Received) else event
         if item is None:
             return
@@ -96,7 +105,7 @@ class Inbox:
                 self._dropped += 1
                 return
             if isinstance(item, StopRequest):
-                self._control.appendleft(item)  # a flood of anything else must not hold up the end
+                self._control.appendleft(item)  # a flood of anything else must not delay the end
             elif lane == "control" or isinstance(item, JobDone):
                 self._control.append(item)
             else:
@@ -105,17 +114,20 @@ class Inbox:
 
     @property
     def queued_items(self) -> int:
-        """How many items wait in both lanes; may be asked for in any thread."""
+        """The number of items in both queues; may be read on any thread."""
         return len(self._control) + len(self._updates)
 
     def pop_dropped(self) -> int:
-        """How many messages found no room since this was asked before."""
+        """Returns how many messages found no space since the last call."""
         with self._condition:
             dropped, self._dropped = self._dropped, 0
             return dropped
 
     def get(self, timeout: float) -> tuple[ConnectionName, InboxItem] | None:
-        """The next item and its lane, control first; ``None`` after ``timeout`` seconds without one."""
+        """Returns the next item and its connection, control first; ``None`` after ``timeout`` seconds.
+
+        After `MAX_CONTROL_BURST` control items, a waiting update comes first.
+        """
         with self._condition:
             if not self._control and not self._updates:
                 self._condition.wait(timeout)

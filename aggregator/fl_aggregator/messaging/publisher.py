@@ -1,4 +1,4 @@
-"""Publishes the status, the results of rounds, and models: chunks, announcements, the open round. All retained."""
+"""Publishes the status, results, and models (chunks, manifests, announcements, open rounds), all retained."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from fl_shared.tensors import sections
 from fl_shared.transfer import publication as pub
 
 MIN_MODEL_CHUNK: Final = 2**10
+"""Bytes; chunks are not cut smaller, however small the packets of the broker are."""
 MODEL_CHUNK_OVERHEAD: Final = 2**10
 """Bytes for a chunk's topic, envelope, digest and checksum."""
 MODELS_RETAINED: Final = 2
-"""The newest, on which the open round builds, and the one before, which may still be under evaluation."""
+"""Versions that stay retained: the newest, which is the base of the open round, and the one before it, which
+may still be under evaluation."""
 
 
 class ModelPublisher:
-    """Publishes through ``links``, and clears what is superseded."""
+    """Publishes versions and open rounds, and clears what is superseded."""
 
     def __init__(self, links: Connections, scope: EnvelopeSource, task: str, chunk_size: int) -> None:
         self._connections = links
@@ -49,9 +51,10 @@ class ModelPublisher:
         evaluate: m.Split | None,
         previous: Model | None = None,
     ) -> None:
-        """A version: its chunks and manifest first, then the announcement that names them.
+        """Publishes a version: first its chunks and manifest, then the announcement that names them.
 
-        ``previous`` is the version before, which stays retained, as it is kept from now on.
+        ``previous`` is the version before it, which stays retained; from now on its chunks are made from this
+        model, so that the copy in memory can be freed.
         """
         scope = self._scope
         publication = self._publication(model, self._effective_chunk_size())
@@ -82,7 +85,7 @@ class ModelPublisher:
         return pub.model_publication([weights], chunk_size, model.digest)
 
     def _message_factory(self, digest: str, topic: t.ManifestTopic | t.ChunkTopic) -> Callable[[], m.Message]:
-        envelope = self._scope.envelope()  # once: said again, it is the same message
+        envelope = self._scope.envelope()  # taken once: when it is repeated, it is the same message
 
         def make() -> m.Message:
             publication = self._models[digest]
@@ -93,14 +96,17 @@ class ModelPublisher:
         return make
 
     def _effective_chunk_size(self) -> int:
-        """As large as wanted, and as the broker takes with all that stands around it."""
+        """Returns the chunk size, in bytes, as configured, or what fits into the broker's packets."""
         return max(
             MIN_MODEL_CHUNK,
             min(self._chunk_size, self._connections.maximum_packet_size - MODEL_CHUNK_OVERHEAD),
         )
 
     def announce(self, selected: m.Selected, cohort: Sequence[str]) -> None:
-        """Opens a round, or calls more edges into it. A large cohort is told edge by edge."""
+        """Publishes an open round; again, when its cohort has grown.
+
+        A cohort that is too large to be named is notified edge by edge.
+        """
         self._connections.retain(t.SelectedTopic(selected.round), selected)
         if selected.cohort is None:
             for client in cohort[len(self._selected_clients) :]:
@@ -108,7 +114,7 @@ class ModelPublisher:
             self._selected_clients = cohort
 
     def withdraw(self, round_number: int) -> None:
-        """Clears what is retained of a round that has ended."""
+        """Clears the retained messages of a round that has ended, except its result."""
         self._connections.clear(t.SelectedTopic(round_number))
         self._connections.clear(t.MissingTopic(round_number))
         for client in self._selected_clients:
@@ -117,13 +123,15 @@ class ModelPublisher:
 
 
 STATUS_INTERVAL: Final = 5.0
+"""Seconds after which the status is published again without a change."""
 
 
 MIN_STATUS_INTERVAL: Final = 0.5
+"""Seconds between two statuses, at least, however often the state changes."""
 
 
 class StatusPublisher:
-    """Counts the bytes of each round too, as they are part of its result."""
+    """Publishes the status and results, and counts each round's bytes, which are part of its result."""
 
     def __init__(self, links: Connections, scope: EnvelopeSource, for_watchers: ObserverFeed) -> None:
         self._connections = links
@@ -139,10 +147,14 @@ class StatusPublisher:
     def publish_status(
         self, state: Run, now: float, paused: str | None, refusals: Rejections, *, force: bool = False
     ) -> None:
-        """On change, but at most twice a second, and every 5 s. ``now``: run time; ``paused``: why it stands still."""
+        """Publishes the status when it has changed, but at most twice a second, and at least every 5 s.
+
+        ``now`` is run time in seconds; ``paused`` says why the run is paused, and is null if it is not.
+        ``force`` publishes at once.
+        """
         self._observer_feed.publish_due(state, force=force)
         changed = state is not self._published_state
-        since = time.monotonic() - self._published_at  # and not run time, which may stand still
+        since = time.monotonic() - self._published_at  # not run time, which does not pass in a pause
         if (
             not force
             and paused == self._paused
@@ -159,14 +171,14 @@ class StatusPublisher:
             self._connections.retain(t.MissingTopic(missing.round), missing)
 
     def begin_round(self, number: int) -> bool:
-        """Its bytes count from here; False if they do already."""
+        """Begins to count the bytes of a round; False if they are counted already."""
         if number in self._bytes_at_start:
             return False
         self._bytes_at_start = {number: (self._connections.bytes_up, self._connections.bytes_down)}
         return True
 
     def publish_result(self, summary: Summary) -> None:
-        """Retained; the oldest is cleared."""
+        """Publishes the result of a round, and clears the oldest one that is retained."""
         number = summary.round
         if number not in self._round_bytes:
             self._round_bytes[number] = self._bytes_since_start(number)
@@ -181,14 +193,14 @@ class StatusPublisher:
     def _bytes_since_start(self, number: int) -> tuple[int, int]:
         before = self._bytes_at_start.get(number)
         if before is None:
-            # It ended in an earlier start of the aggregator, and may not be in the history yet.
+            # It ended in an earlier incarnation, and may not be in the history yet.
             return self._observer_feed.bytes_of(number) or (0, 0)
         return self._connections.bytes_up - before[0], self._connections.bytes_down - before[1]
 
     def pop_round_bytes(self, number: int) -> tuple[int, int]:
-        """Up and down, of a round that has its result; asked once."""
+        """Returns the bytes (up, down) of a round that has its result, and forgets them."""
         return self._round_bytes.pop(number, (0, 0))
 
 
 RESULTS_RETAINED: Final = 8
-"""Results of rounds that stay at the broker."""
+"""Results of rounds that stay retained."""

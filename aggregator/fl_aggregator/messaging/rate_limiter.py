@@ -1,7 +1,7 @@
-"""The gate before the inbox: what is more than its sender may say goes no further, whatever else waits.
+"""The rate limiter before the inbox: it drops messages that exceed the limits of their sender.
 
-The network's thread asks it, so that a flood neither fills the inbox nor takes the loop's time; the loop is told of
-what was turned away, a few times a second.
+It is called on the network's thread, so that a flood neither fills the inbox nor takes the loop's time. A few
+times a second, the loop asks what was dropped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from fl_shared.protocol.channels import CHANNELS, Channels, Limit
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """Of ``client`` (null: of who is not known) so many messages; ``tell``: it is to hear of it."""
+    """A number of messages that one client sent in excess of one limit.
+
+    ``client`` is null for all unknown clients together. ``notify``: whether the client should be told now.
+    """
 
     client: str | None
     exceeded: LimitExceeded
@@ -31,10 +34,11 @@ class Throttled:
 
 
 class RateLimiter:
-    """``channels`` says what is limited: edges' own topics. Whatever comes on the others is read.
+    """Admits or drops messages, by the limits of their channel. Safe on any thread.
 
-    ``roster`` gives the newest one, which is never changed in place. ``clock`` goes on in a pause of the run: edges
-    repeat then what is not answered.
+    Only the edges' own topics have limits, as ``channels`` says. ``roster`` returns the newest roster, which
+    is never changed in place. ``clock`` must not stop in a pause of the run, since edges then repeat
+    unanswered messages.
     """
 
     def __init__(
@@ -56,7 +60,10 @@ class RateLimiter:
         self._throttled: Counter[tuple[str | None, LimitExceeded]] = Counter()
 
     def admit(self, received: mqtt.Received) -> AdmittedMessage | None:
-        """A message with its parsed topic; null if it is not to be read. For the network's thread."""
+        """Returns a message with its parsed topic, or null if it is dropped.
+
+        Called on the network's thread.
+        """
         arrival = AdmittedMessage(self._channels.parse(self._prefix, received.topic), received)
         found = self._limit_key(arrival.topic)
         if found is None:
@@ -73,9 +80,10 @@ class RateLimiter:
             return None
 
     def _limit_key(self, topic: t.Topic | None) -> tuple[str | None, Limit] | None:
-        """The client (null if unknown) and kind under which a message is limited; null if it is not.
+        """Returns the client (null if unknown) and the limit that apply to a topic; null without a limit.
 
-        Clients of the roster are known, and those whose partition follows from their name: their number is bounded.
+        Known are the clients of the roster, and those whose partition follows from their id: their number is
+        bounded.
         """
         kind = None if topic is None else self._channels.of(topic).limit
         if kind is None:
@@ -90,19 +98,19 @@ class RateLimiter:
         return client, kind
 
     def give_back(self, arrival: AdmittedMessage) -> None:
-        """It was asked for, and costs its sender nothing."""
+        """Undoes the charge of a message that the aggregator has asked for."""
         found = self._limit_key(arrival.topic)
         if found is not None:
             with self._lock:
                 self._limits.give_back(found[0], len(arrival.received.payload))
 
     def refill(self, clients: Iterable[str]) -> None:
-        """These are asked to speak."""
+        """Lets clients send a full burst again, because they are asked for updates."""
         with self._lock:
             self._limits.refill(clients)
 
     def pop_throttled(self) -> list[Throttled]:
-        """What was turned away since this was asked before."""
+        """Returns what was dropped since the last call."""
         now = self._clock()
         with self._lock:
             found, self._throttled = self._throttled, Counter()

@@ -1,8 +1,8 @@
-"""How much anybody may say to the aggregator before the rest is dropped unread. PURE: it is told the time.
+"""How much each client may send before its messages are dropped unread. PURE: it is told the time.
 
-Every client on the roster has an account of its own, so that one cannot use up another's; all names that nobody knows
-have one together. What was asked for costs nothing: chunks that were granted are given back, and whoever is selected
-begins with a full account. So a limit is about what nobody wants, and an honest edge never meets one.
+Each known client has limits of its own, so that one cannot use up another's; all unknown names share one set.
+Messages that were asked for cost nothing: granted chunks are given back, and a selected edge begins with a
+full burst. So only messages that were not asked for count, and an honest edge never reaches a limit.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ from fl_shared.system.token_bucket import Rate, TokenBucket
 CLIENT_MESSAGE_RATE: Final = Rate(50, 500)
 """Of one client: updates, offers, chunks that were not granted, evaluations."""
 CLIENT_BYTE_RATE: Final = Rate(32 * 2**20, 128 * 2**20)
-"""Of one client, in all its messages. What may come at once is more than the largest packet."""
+"""Of one client: the bytes of all its messages. The burst is more than the largest packet."""
 CLIENT_REGISTRATION_RATE: Final = Rate(1, 60)
-"""Of one client; two a connection, and after a lost answer again in growing pauses."""
+"""Of one client: registrations. It sends two for each connection, and repeats them in growing intervals while
+they are not answered."""
 CLIENT_PRESENCE_RATE: Final = Rate(5, 100)
 """Of one client: births and wills."""
 UNKNOWN_MESSAGE_RATE: Final = Rate(200, 2000)
-"""Of all together who are not on the roster, and on bare topics."""
+"""Of all clients together that are not known, or that their topic does not name."""
 UNKNOWN_BYTE_RATE: Final = Rate(64 * 2**20, 256 * 2**20)
+"""Of the same clients: the bytes of all their messages."""
 NEW_CLIENT_RATE: Final = 5.0
-"""Names a second that are new to the roster, in the long run; each may be a line in the journal."""
+"""Registrations per second, in the long run, of unknown clients together; each may add a line to the
+journal."""
 NEW_CLIENT_BURST: Final = 1000
-"""And so many at once beyond twice ``--clients``."""
+"""Such registrations at once, in addition to twice ``--clients``."""
 LIMIT_NOTICE_INTERVAL: Final = 10.0
-"""Seconds between two answers that tell a client of its limits."""
+"""Seconds between two replies that tell a client about its limits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What one account may take."""
+    """The limits of one client, or of all unknown ones together."""
 
     messages: Rate
     bytes: Rate
@@ -51,7 +54,7 @@ CLIENT_RATES: Final = Rates(
 
 
 class ClientLimits:
-    """Of one client, or of all strangers."""
+    """What one client, or all unknown ones together, may still send."""
 
     __slots__ = ("_bytes", "_messages", "_presences", "_registrations", "_telling")
 
@@ -63,7 +66,7 @@ class ClientLimits:
         self._telling = Interval(LIMIT_NOTICE_INTERVAL)
 
     def charge(self, kind: Limit, size: int, now: float) -> LimitExceeded | None:
-        """One message of ``size`` bytes."""
+        """Charges one message of ``size`` bytes; returns the limit that it exceeds, or null."""
         counted, reason = self._bucket_of(kind)
         if not counted.take(1, now):
             return LimitExceeded(reason, counted.rate)
@@ -83,21 +86,23 @@ class ClientLimits:
                 assert_never(kind)
 
     def give_back(self, size: int) -> None:
+        """Undoes the charge of one message of ``size`` bytes."""
         self._messages.give_back(1)
         self._bytes.give_back(size)
 
     def refill(self) -> None:
+        """Restores the full burst of messages and bytes, but not of registrations and presences."""
         self._messages.refill()
         self._bytes.refill()
 
     def should_notify(self, now: float) -> bool:
-        """True once in a while, and then it counts as told."""
+        """Whether a notice about limits is due; then it counts as sent."""
         return self._telling.is_due(now)
 
 
 @dataclass(frozen=True, slots=True)
 class LimitExceeded:
-    """A message is more than its sender may say now."""
+    """A limit that a message exceeds; as text, it says what was expected."""
 
     reason: LimitReason
     rate: Rate
@@ -108,9 +113,11 @@ class LimitExceeded:
 
 
 class RateLimits:
-    """``clients`` and ``known_at_most`` as the run's settings have them. Times are seconds of a clock that only grows.
+    """The limits of all clients.
 
-    At most ``known_at_most`` + ``clients`` accounts are kept: who is over that begins anew.
+    Times are seconds on a clock that only grows. The number of clients with limits of their own is bounded by
+    the size of the roster plus ``clients``; beyond that, the least recently used limits are forgotten, and
+    that client begins anew.
     """
 
     def __init__(self, clients: int, known_at_most: int, now: float) -> None:
@@ -121,36 +128,39 @@ class RateLimits:
                 messages=UNKNOWN_MESSAGE_RATE,
                 bytes=UNKNOWN_BYTE_RATE,
                 registrations=Rate(NEW_CLIENT_RATE, NEW_CLIENT_BURST + 2 * clients),
-                # All edges of a large fleet are born at once, before they register.
+                # All edges of a large fleet send their births at once, before they register.
                 presences=Rate(NEW_CLIENT_RATE, most),
             ),
             now,
         )
 
     def __len__(self) -> int:
-        """Accounts that are kept."""
+        """The number of clients with limits of their own."""
         return len(self._client_limits)
 
     def charge(self, client: str | None, kind: Limit, size: int, now: float) -> LimitExceeded | None:
-        """One message of ``size`` bytes by ``client`` (null: by anybody who is not known); null if it may say it."""
+        """Charges a message of ``size`` bytes to ``client``, or to all unknown clients if that is null.
+
+        Returns the limit that it exceeds, or null if it may be read.
+        """
         account = self._unknown_clients if client is None else self._limits_of(client, now)
         return account.charge(kind, size, now)
 
     def give_back(self, client: str | None, size: int) -> None:
-        """A message of ``size`` bytes that was charged was asked for."""
+        """Undoes the charge of a message of ``size`` bytes that was asked for."""
         account = self._unknown_clients if client is None else self._client_limits.get(client)
         if account is not None:
             account.give_back(size)
 
     def refill(self, clients: Iterable[str]) -> None:
-        """These are asked to speak: what they said before does not count any more."""
+        """Restores the full burst of clients that are asked for updates."""
         for client in clients:
             account = self._client_limits.get(client)
             if account is not None:
                 account.refill()
 
     def should_notify(self, client: str, now: float) -> bool:
-        """Whether a client that exceeds its limits is told of it now: once in ``LIMIT_NOTICE_INTERVAL`` seconds."""
+        """Whether a client should be told about its limits now: once in `LIMIT_NOTICE_INTERVAL` seconds."""
         return self._limits_of(client, now).should_notify(now)
 
     def _limits_of(self, client: str, now: float) -> ClientLimits:

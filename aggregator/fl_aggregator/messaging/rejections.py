@@ -1,8 +1,8 @@
-"""What was refused of all that arrived: how often, by edge and by reason; a word in the log now and then.
+"""Counts what was refused, by edge and by reason, and logs some of it.
 
-Two things end here: messages that were dropped before the machine saw them (`translate`, `codec`, `uploads`), and
-what the machine answered with `Reject` or `Refuse`. However many names and messages a peer makes up, this stays
-small, and so does the log.
+Two kinds of messages are counted: those that were dropped before the machine saw them (`translate`, `codec`,
+`uploads`), and those that the machine answered with `Reject` or `Refuse`. However many names and messages a
+peer makes up, the counts and the log stay small.
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ from fl_shared.system.flood_control import is_worth_logging
 LOG: Final = logging.getLogger(__name__)
 
 UNKNOWN: Final = "(unknown)"
-"""Whoever is not on the roster: anybody can make up names. No client can be called so."""
+"""Stands for all clients that are not on the roster, since names can be made up. No client has this id."""
 OTHERS: Final = "(others)"
+"""Stands for all edges beyond the first `MAX_COUNTED_EDGES`."""
 MAX_COUNTED_EDGES: Final = 1000
-"""So many edges are told apart; the others of a very large fleet are counted together."""
+"""Edges that are counted one by one; the others of a very large fleet are counted together."""
 MAX_LOGGED_DETAIL: Final = 300
+"""Characters of a detail in the log."""
 EXPECTED_REASONS: Final = frozenset({"late", "surplus", "no-round", "stale-round", "other-incarnation"})
-"""Nobody's mistake: what comes of over-selection, of slow links, and of a start after an end."""
+"""Reasons without a mistake: they result from over-selection, slow links, and resumed runs."""
 
 RejectionCounts = dict[str, dict[str, int]]
-"""By client, and within that by reason."""
+"""By client, and then by reason."""
 
 
 class Rejections:
-    """Counts since this start of the aggregator: in all, and by the round in whose time it was.
+    """The counts since this start of the aggregator: in total, and by round.
 
-    A round's time begins where that of the one before it ended, so that nothing falls between two rounds; what was
-    before and during round 0, which has no line in the history, is the first one's.
+    The count of a round begins where that of the round before it ended, so that nothing is left out. What
+    came before and during round 0, which has no line in the history, is counted in the first round.
     """
 
     def __init__(self) -> None:
@@ -44,7 +46,11 @@ class Rejections:
         self._last_closed_round = 0
 
     def count(self, client: str | None, reason: str, detail: str, times: int = 1) -> None:
-        """``client``: as the roster has it, or null. ``detail`` names the field, its value, what was expected."""
+        """Counts refused messages of a client, and logs some of them.
+
+        ``client`` is its id if it is on the roster, and null otherwise. ``detail`` names the field, its
+        value, and what was expected.
+        """
         who = self._label(client)
         before = self._total[who, reason]
         self._total[who, reason] = now = before + times
@@ -70,18 +76,24 @@ class Rejections:
         return client
 
     def close_round(self, number: int) -> None:
-        """Round ``number`` has ended; what was counted since the one before it is its own. Twice is once."""
+        """Ends the count of round ``number``, which covers everything since the round before it.
+
+        A second call for the same round does nothing.
+        """
         if number > self._last_closed_round:
             self._last_closed_round = number
             self._by_round[number] = _by_client(self._total - self._total_at_round_start)
             self._total_at_round_start = self._total.copy()
 
     def pop_round(self, number: int) -> RejectionCounts:
-        """What was refused in a round that has ended; it is forgotten here."""
+        """Returns the counts of a round that has ended, and forgets them."""
         return self._by_round.pop(number, {})
 
     def most_rejected(self, most: int) -> dict[str, int]:
-        """Of whom most was refused that is somebody's mistake, or worse: at most so many, those with the most first."""
+        """Returns the edges with most refused messages, and how many, in descending order.
+
+        `EXPECTED_REASONS` do not count.
+        """
         sums: Counter[str] = Counter()
         for (who, reason), times in self._total.items():
             if reason not in EXPECTED_REASONS:
@@ -91,11 +103,12 @@ class Rejections:
 
     @property
     def total(self) -> RejectionCounts:
+        """All counts since this start of the aggregator."""
         return _by_client(self._total)
 
     @property
     def by_reason(self) -> dict[str, int]:
-        """A copy; may be asked for in any thread."""
+        """A copy of the counts by reason alone; may be read on any thread."""
         return dict(self._by_reason)
 
 

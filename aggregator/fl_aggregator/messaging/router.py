@@ -1,4 +1,4 @@
-"""From what the broker brings to what it means: topic, decoding, scope. What goes no further is counted here."""
+"""Turns received messages into events: unseals, decodes, checks their scope; counts and drops the rest."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.system.token_bucket import Rate, TokenBucket
 
 UNKNOWN_LOSS_RATE: Final = Rate(5, 100)
-"""Sessions that end, a second, of names that are not on the roster: each is a line in the journal."""
+"""Sessions of unknown clients that may end; each adds a line to the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """``event`` is what happened, ``chunk`` a piece of an update, ``answer`` what to reply."""
+    """What a message means; all null if it was dropped.
+
+    ``event`` is what happened, ``chunk`` a piece of an update, ``reply`` an answer to send.
+    """
 
     event: on.Event | None = None
     chunk: m.UpdateChunk | None = None
@@ -40,7 +43,7 @@ EMPTY_INBOUND: Final = Inbound()
 
 
 class Router:
-    """Belongs to the loop's thread."""
+    """Reads messages on the loop's thread."""
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class Router:
         self._scope = scope
 
     def read(self, arrival: AdmittedMessage, state: Run, now: float) -> Inbound:
-        """What a message means at run time ``now``."""
+        """Returns what a message means; ``now`` is run time in seconds."""
         topic, received = arrival.topic, arrival.received
         if topic is None:
             detail = f"topic: {received.topic[:100]!r}, expected a topic of the protocol"
@@ -74,7 +77,7 @@ class Router:
         if not received.payload:
             return EMPTY_INBOUND
         if received.retain and not channel.retained:
-            # Only presence is retained by others than us: this is somebody's mistake, or of another life.
+            # Other clients may only retain presence: this is a mistake, or left by an earlier run.
             self._connections.clear_foreign(received.topic)
             detail = f"topic: {received.topic}: only presence may be retained"
             return self.drop(state, None, "retained", detail)
@@ -95,7 +98,7 @@ class Router:
         return Inbound(event, message if isinstance(message, m.UpdateChunk) else None)
 
     def record_throttled(self, found: Throttled, state: Run) -> None:
-        """What the gate has kept out is counted, and its sender is told of it once in a while."""
+        """Counts messages that the rate limiter has dropped, and sometimes tells their sender."""
         reason, detail = found.exceeded.reason, str(found.exceeded)
         known = None if found.client is None else state.roster.get(found.client)
         self._rejections.count(None if known is None else found.client, reason, detail, found.count)
@@ -107,9 +110,10 @@ class Router:
     def _handle_undecodable(
         self, topic: t.Topic, payload: bytes | memoryview, error: codec.DecodeError, state: Run, now: float
     ) -> Inbound:
-        """Answered where it says whose it is, and that is so; else nothing says that an edge wrote it.
+        """Answers a message that cannot be decoded, if it says who sent it and that is plausible.
 
-        An update of which only a number is wrong would be sent again and again, and waited for until the deadline.
+        Without an answer, an edge would send the same update again and again, and the round would wait for it
+        until its deadline. A registration in another protocol version is refused. Anything else is dropped.
         """
         client = getattr(topic, "client", None)
         if isinstance(topic, t.UpdatesTopic) and not error.wrong_version:
@@ -129,6 +133,6 @@ class Router:
         return self.drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
 
     def drop(self, state: Run, client: str | None, reason: str, detail: str) -> Inbound:
-        """Counts what goes no further; ``detail`` names the field, the value and what was expected."""
+        """Counts a message that is dropped; ``detail`` names the field, its value and what was expected."""
         self._rejections.count(client if client in state.roster else None, reason, detail)
         return EMPTY_INBOUND

@@ -1,4 +1,4 @@
-"""Wire message ↔ event / effect. What does not belong to this run stops here."""
+"""Translates messages into events, and effects into messages; rejects what does not belong to the run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from fl_shared.tensors.sections import DELTA
 
 
 class MessageRejected(Exception):
-    """A message that does not concern this run, or contradicts itself.
+    """A message does not belong to this run, or contradicts itself.
 
-    ``reason`` is what it is counted under; ``client`` whose it is by its topic, or by itself on a bare one.
+    ``reason`` is the reason under which it is counted. ``client`` is the sender, as the topic or else the
+    message says.
     """
 
     def __init__(self, reason: str, detail: str, client: str | None) -> None:
@@ -27,7 +28,10 @@ class MessageRejected(Exception):
 def event_from(
     topic: t.Topic, message: m.Message, scope: EnvelopeSource, now: float, size: int
 ) -> on.Event | None:
-    """The event that a message to the aggregator is; ``size``: the payload, in bytes. Raises ``MessageRejected``."""
+    """Returns the event that a message to the aggregator means, or null if it means none.
+
+    ``now`` is run time in seconds, ``size`` the bytes of the payload. Raises ``MessageRejected``.
+    """
     _check_scope(topic, message, scope)
     match message:
         case m.Registration():
@@ -35,7 +39,7 @@ def event_from(
         case m.ClientPresence(state="offline"):
             return on.EdgeLost(now=now, client=message.client, session=message.session)
         case m.ClientPresence():
-            return None  # a birth says less than the registration that follows it, and may be a ghost's
+            return None  # a birth says less than the registration that follows, and may be an old one
         case m.Update():
             return on.UpdateArrived(now=now, update=_update_metadata(message, size), payload=message)
         case m.Offer():
@@ -75,7 +79,10 @@ def event_from(
 def invalid_update_event(
     topic: t.UpdatesTopic, claim: m.UpdateClaim, detail: str, scope: EnvelopeSource, now: float
 ) -> on.UpdateInvalid:
-    """An update (or an offer of one) of which not all can be read, but whose it is. Raises ``MessageRejected``."""
+    """Returns the event for an update or offer that cannot be decoded, but says who sent it.
+
+    Raises ``MessageRejected`` if it does not belong to this run.
+    """
     _check_scope(topic, claim, scope)
     return on.UpdateInvalid(
         now=now,
@@ -108,7 +115,7 @@ def _check_scope(topic: t.Topic, message: m.Message | m.UpdateClaim, scope: Enve
 
 
 def _registration_event(message: m.Registration, scope: EnvelopeSource, now: float) -> on.Registered:
-    # What an edge has loaded counts only if this run's admission told it to.
+    # What an edge has loaded counts only if this run's admission told it to load that.
     ours = message.run == scope.run and message.incarnation == scope.incarnation
     return on.Registered(
         now=now,
@@ -149,7 +156,7 @@ class _ReplyEnvelope(Envelope):
 
 
 def reply_message(effect: do.SendReply, settings: Settings, scope: EnvelopeSource) -> m.Reply:
-    """The answer on ``fl/replies/<client>``."""
+    """Returns the message that a reply is sent as, on ``fl/replies/<client>``."""
     head = _ReplyEnvelope(**scope.envelope(), client=effect.client, session=effect.session)
     match effect.body:
         case do.Admit(partition=part, received_round=received_round, examples=examples):
@@ -172,9 +179,10 @@ def reply_message(effect: do.SendReply, settings: Settings, scope: EnvelopeSourc
 def selected_message(
     effect: do.AnnounceRound, settings: Settings, scope: EnvelopeSource, now: float, largest: int
 ) -> m.Selected:
-    """The opening of a round; ``largest``: bytes of a packet that the broker takes.
+    """Returns the message that opens a round; ``largest`` is the bytes of the broker's largest packet.
 
-    Above 256 names the cohort is left out, and each edge gets it on its own topic."""
+    Above 256 ids the cohort is left out, and each edge gets the message on its own topic.
+    """
     version = 0 if effect.base is None else effect.base.version
     return m.Selected(
         **scope.envelope(),
@@ -191,8 +199,9 @@ def selected_message(
 
 
 def _inline_limit(cohort: int, largest: int) -> int:
-    """Small updates of small cohorts come whole and unasked: it spares a round trip.
+    """Returns the bytes of the largest update that may be sent whole; 0 for a large cohort.
 
-    All of a cohort at once must fit into a broker's queue for one reader, and into our inbox.
+    A whole update saves a round trip. Those of all the cohort must fit into a broker's queue for one
+    subscriber, and into our inbox, at the same time.
     """
     return 0 if cohort > INLINE_COHORT else max(0, min(INLINE_LIMIT, largest - INLINE_OVERHEAD))

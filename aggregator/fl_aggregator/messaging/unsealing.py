@@ -1,4 +1,4 @@
-"""What comes in sealed (protocol, 9.10 ff.): opened, and refused where it is not from whom its topic says."""
+"""Opens sealed messages (protocol, 9.10 ff.), and rejects those that another account has sealed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class Unsealer:
-    """``kit``: the aggregator's, null where there are none. ``required``: what edges send must be sealed.
+    """Opens sealed messages on the loop's thread, since the network's thread must not be delayed.
 
-    Belongs to the loop's thread: opening is not for the network's, which everybody waits for.
+    ``kit`` is the aggregator's, or null if it has none. ``required``: whether messages from edges must be
+    sealed. Raises ``UserError`` if that is required without a kit.
     """
 
     def __init__(self, kit: Kit | None, *, required: bool, channels: Channels = CHANNELS) -> None:
@@ -28,7 +29,10 @@ class Unsealer:
         self._opener = None if kit is None else kit.opener()
 
     def unseal(self, topic: t.Topic, text: str, payload: bytes | memoryview) -> bytes | memoryview:
-        """What a payload on ``topic``, which ``text`` spells, has to say. Raises ``MessageRejected``."""
+        """Returns the content of a payload on ``topic``, sealed or not; ``text`` is the same topic as text.
+
+        Raises ``MessageRejected`` if it cannot be opened, or should be sealed and is not.
+        """
         channel = self._channels.of(topic)
         account = t.OPERATOR if channel.sender == "operator" else getattr(topic, "client", None)
         if not is_sealed(payload):
@@ -51,6 +55,10 @@ class Unsealer:
             raise MessageRejected("not-opened", f"topic: {text}: {error}", account) from None
 
     def _must_be_sealed(self, channel: Channel) -> bool:
-        """An operator has a kit whenever the aggregator has; presence says nothing that is not seen anyway."""
+        """Whether messages on a channel must be sealed.
+
+        The operator has a kit whenever the aggregator has one. Presence need not be sealed: it reveals
+        nothing that cannot be seen anyway.
+        """
         required = self._opener is not None if channel.sender == "operator" else self._required
         return channel.sealable and required

@@ -1,6 +1,6 @@
-"""What lies at the broker only for who watches: every edge's state, and the curves of the rounds so far.
+"""Publishes what only watchers read: every edge's state, and the curves of the rounds so far.
 
-It is written as seldom as it may be, since it is large: a fleet of 10,000 edges is a megabyte.
+Both are published as rarely as possible, since they are large: a megabyte for a fleet of 10,000 edges.
 """
 
 from __future__ import annotations
@@ -21,15 +21,21 @@ from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.protocol.limits import MAX_NAMES
 
 MIN_HISTORY_INTERVAL: Final = 0.5
+"""Seconds between two histories, at least."""
 MIN_EDGES_INTERVAL: Final = 1.0
+"""Seconds between two messages about the edges' states, at least."""
 EDGES_PER_SECOND: Final = 1000
-"""A second more between two messages for every so many edges."""
+"""That interval grows by one second for each 1000 edges."""
 EDGES_OVERHEAD: Final = 2**12
-"""Bytes of a packet that are not its payload, generously."""
+"""Bytes of a packet besides its payload; an upper bound."""
 
 
 class ObserverFeed:
-    """``started``: when the run began, UTC. ``uploading`` says whose update is on its way."""
+    """Publishes the history and the edges' states, retained.
+
+    ``started`` is when the run began, in UTC. ``uploading`` returns the clients whose update is being
+    received or checked.
+    """
 
     def __init__(
         self,
@@ -51,22 +57,22 @@ class ObserverFeed:
         self._closed_is_due = False
         self._retained_rounds: set[int] = set()
 
-    # --- what is to be told -------------------------------------------------------------------------------
+    # --- what will be published ---------------------------------------------------------------------------
 
     def restore(self, rounds: Iterable[RoundRecord], updates: Iterable[UpdateMetadata]) -> None:
-        """What earlier starts of the aggregator had to tell."""
+        """Takes over rounds and accepted updates from earlier incarnations."""
         for record in rounds:
             self.history.add(record)
         for update in updates:
             self.update_accepted(update)
 
     def update_accepted(self, update: UpdateMetadata) -> None:
-        """An update was accepted."""
+        """Remembers an accepted update as the latest one of its edge."""
         self._latest_updates[update.client] = edge_states.LatestUpdate.of(update)
 
     def round_ended(self, summary: Summary, record: RoundRecord) -> None:
-        """A round has ended, or was evaluated after its end."""
-        if summary.round > 0:  # round 0 makes the first weights, and has no line in the history either
+        """Adds a round that has ended, or was evaluated after its end."""
+        if summary.round > 0:  # round 0 makes the initial weights, and has no line in the history
             self.history.add(record)
             self._history_is_due = True
         if self._last_summary is None or self._last_summary.round <= summary.round:
@@ -74,14 +80,14 @@ class ObserverFeed:
             self._last_summary = summary
 
     def bytes_of(self, number: int) -> tuple[int, int] | None:
-        """Up and down, of a round that ended in an earlier start of the aggregator."""
+        """Returns the bytes (up, down) of a round that ended in an earlier incarnation; null if unknown."""
         known = self.history.recent().get(number)
         return None if known is None else (known.bytes.up, known.bytes.down)
 
-    # --- telling it ---------------------------------------------------------------------------------------
+    # --- publishing ---------------------------------------------------------------------------------------
 
     def publish_due(self, state: Run, *, force: bool = False) -> None:
-        """Publishes what has changed, if it is time for it; ``force``: it is."""
+        """Publishes what has changed, if its interval has passed, or at once with ``force``."""
         now = time.monotonic()
         if self._history_is_due and (force or now - self._history_at >= MIN_HISTORY_INTERVAL):
             self._history_at, self._history_is_due = now, False
@@ -115,7 +121,7 @@ class ObserverFeed:
         collected = collected_round(state.phase)
         if collected is not None:
             number = collected.round
-        if number is None or isinstance(state.phase, Evaluating):  # no other round is to be opened
+        if number is None or isinstance(state.phase, Evaluating):  # no other round is open
             self._publish_closed(state)
             return
         self._publish(state, number, edge_states.open_round_views(state, uploading, self._latest_updates))

@@ -1,4 +1,4 @@
-"""How a round and a run end: closed, committed, abandoned, finished, stopped; and how a stopped run is resumed."""
+"""Ends rounds and runs: closes, commits or abandons them; and resumes a run that was stopped. Pure."""
 
 from __future__ import annotations
 
@@ -25,20 +25,26 @@ from fl_shared.protocol.messages import ModelReference
 from fl_shared.system.backoff import backoff
 
 MAX_CONSECUTIVE_ABANDONED: Final = 5
+"""The run fails when this many rounds in a row were abandoned."""
 
 
 def announcement_of(phase: Collecting) -> do.AnnounceRound:
-    """Of an open round as it is."""
+    """Returns the effect that publishes the cohort of an open round, as it is now."""
     return do.AnnounceRound(phase.round, phase.base, phase.encoding, phase.cohort, phase.deadline)
 
 
 def collect(state: Run, phase: Collecting, now: float) -> Transition:
-    """Closes the round if it is complete; else calls substitutes for who dropped out; ends it in time."""
+    """Decides how an open round goes on: it waits, selects substitutes, closes, or is abandoned.
+
+    It closes at once with its target of updates. Substitutes replace edges that dropped out, or were lost for
+    longer than the grace. At the deadline, or when all edges that are left have answered, it closes if it has
+    its quorum, and is abandoned otherwise. In round 0, the deadline selects the next edge instead.
+    """
     if len(phase.updates) >= phase.target:
         return _close_round(state, phase, now)
     out_of_time = now >= phase.deadline
     if out_of_time and phase.base is None:
-        # First weights: whoever was asked has had its time, and the next one is asked.
+        # Initial weights: the edge that was asked has had its time, so the next one is asked.
         phase = replace(
             phase, dropped={**phase.dropped, **dict.fromkeys(phase.awaited, deadline_reason(phase, now))}
         )
@@ -72,15 +78,20 @@ def _close_round(state: Run, phase: Collecting, now: float) -> Transition:
 
 
 def average_of(phase: Collecting) -> do.Average:
-    """Of all the updates that a round has come to."""
+    """Returns the effect that averages all updates of a round, in ascending order of the clients."""
     contributors = tuple(phase.updates[name] for name in sorted(phase.updates))
     return do.Average(phase.round, phase.version, phase.base, contributors)
 
 
 def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transition:
+    """Abandons a round, keeps the model as it was, and selects again after a pause.
+
+    The pause doubles from 1 s to at most 30 s. The run fails after `MAX_CONSECUTIVE_ABANDONED` rounds in a
+    row. Round 0 is opened again under its own number, and its result is not published unless the run fails.
+    """
     summary = summary_of(state, phase, now, now, reason=reason)
     abandoned = state.consecutive_abandoned + 1
-    # Doubling from a second on; whoever blinked has time to come back.
+    # It doubles from 1 s on, so that edges that lost their connection briefly have time to return.
     pause = backoff(abandoned - 1, first=1.0, most=30.0)
     following = Selecting(
         round=phase.round if phase.base is None else phase.round + 1, since=now, not_before=now + pause
@@ -97,7 +108,7 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
     effects: tuple[do.Effect, ...] = (do.PublishResult(summary), do.WithdrawRound(phase.round))
     if abandoned < MAX_CONSECUTIVE_ABANDONED:
         if phase.base is None:
-            # Round 0 is opened again under its number, and whoever saw a result of it would not take part.
+            # Round 0 is opened again under its number, and edges that saw a result of it would not take part.
             effects = effects[1:]
         state, settled = evaluation.advance(state, now)
         return state, (*effects, *settled)
@@ -108,6 +119,10 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
 
 
 def commit(state: Run, event: on.ModelCreated) -> Transition:
+    """Commits the round whose average is on disk, if it is the one that is being averaged.
+
+    The new version is published, then the result; the edges are asked to evaluate it if that is due.
+    """
     phase = state.phase
     if not isinstance(phase, Aggregating) or phase.round != event.round:
         return state, ()
@@ -134,6 +149,7 @@ def commit(state: Run, event: on.ModelCreated) -> Transition:
 
 
 def finish(state: Run, now: float) -> Transition:
+    """Ends the run as finished: all versions were made, or the target accuracy was reached."""
     reason: Literal["rounds", "target-accuracy"] = (
         "rounds" if state.version >= state.settings.rounds else "target-accuracy"
     )
@@ -141,12 +157,16 @@ def finish(state: Run, now: float) -> Transition:
 
 
 def end_run(state: Run, phase: Finished | Failed, now: float) -> Transition:
+    """Ends the run in the given phase; pending evaluations are closed with the reports that have come."""
     state, effects = evaluation.advance(state, now, everything=True)
     return replace(state, phase=phase), (*effects, do.EndRun())
 
 
 def stop_run(state: Run, now: float, reason: str) -> Transition:
-    """What is still under evaluation is written down as it is, and goes on if the run is taken up again."""
+    """Stops a run at the operator's request, so that it can be resumed in its present phase.
+
+    The history is written with pending evaluations as they are; they go on if the run is resumed.
+    """
     assert isinstance(state.phase, Selecting | Collecting | Aggregating | Evaluating), "the run is not over"
     _, effects = evaluation.advance(state, now, everything=True)
     stopped = Stopped(at=now, reason=reason, resume_phase=state.phase)
@@ -154,7 +174,11 @@ def stop_run(state: Run, now: float, reason: str) -> Transition:
 
 
 def resume(state: Run, event: Resumed) -> Run:
-    """Goes on where the run was. Whoever was here gets time to register again before anything is decided."""
+    """Continues a run in the phase where it was; a finished run stays as it is.
+
+    All edges are unconfirmed, so that they have time to register again before anything is decided. A failed
+    run selects again, and its count of abandoned rounds is reset.
+    """
     if isinstance(state.phase, Finished):
         return state
     state = replace(state, incarnation=event.incarnation, roster=state.roster.mark_all_unconfirmed(event.now))

@@ -1,8 +1,8 @@
-"""What to do, in the imperative. The interpreter performs the effects of a step in their order.
+"""Effects: what the machine asks the interpreter to do, named in the imperative.
 
-The order is part of the machine: ``Record`` comes first whenever the state changed, so that what is published
-was persisted before. `EFFECT_SPECS` says of each effect where it is performed, what is on disk by then, and which
-events answer it.
+The interpreter performs the effects of a step in their order, which is part of the machine: ``Record`` comes
+first whenever the state changed, so that what is published was persisted before. `EFFECT_SPECS` says for each
+effect where it is performed, what is on disk by then, and which events answer it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from fl_shared.protocol.messages import ModelReference, RefusalReason, Rejection
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Append the event to the journal: replayed, it takes the state where it is now."""
+    """Append the event to the journal; a replay then reaches the same state."""
 
     event: Event
 
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """``part`` is null for who does not train, or whose part is not given out yet.
+    """Admit an edge to the run.
 
-    ``examples`` are those of the registration that is answered.
+    ``partition`` is null if the edge does not train, or has not been assigned one yet. ``stored_round`` is
+    the open round for which its update is already stored, or null. ``examples`` repeats the number in the
+    registration that is answered.
     """
 
     partition: int | None
@@ -37,18 +39,27 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
+    """Turn an edge away, with the reason."""
+
     reason: RefusalReason
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
+    """Tell an edge that its update is stored, so that it may delete its copy."""
+
     round: int
     digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
+    """Tell an edge that its update or offer will not count, and why.
+
+    ``digest`` is null if it could not be read.
+    """
+
     round: int
     digest: str | None
     reason: RejectionReason
@@ -57,7 +68,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class SendReply:
-    """Answer one session of a client."""
+    """Send a reply to one session of a client."""
 
     client: str
     session: str
@@ -66,7 +77,10 @@ class SendReply:
 
 @dataclass(frozen=True, slots=True)
 class AnnounceRound:
-    """Publish who is selected (again, with a longer cohort, when substitutes are called)."""
+    """Publish the cohort of an open round; again, with more edges, when substitutes are selected.
+
+    ``deadline`` is run time in seconds.
+    """
 
     round: int
     base: ModelReference | None
@@ -77,14 +91,17 @@ class AnnounceRound:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawRound:
-    """Clear what is retained of a round but its result, and forget its updates."""
+    """Clear the retained messages of a round, except its result, and delete its updates."""
 
     round: int
 
 
 @dataclass(frozen=True, slots=True)
 class Receive:
-    """Take an offered update in, chunk by chunk; ``UpdateArrived`` follows when all of it is here."""
+    """Receive an offered update in chunks; ``UpdateArrived`` follows when it is complete.
+
+    ``UpdateInvalid`` follows if it cannot be used. ``payload`` is the offer.
+    """
 
     update: UpdateMetadata
     payload: object = field(default=None, compare=False, repr=False)
@@ -92,7 +109,10 @@ class Receive:
 
 @dataclass(frozen=True, slots=True)
 class StoreUpdate:
-    """Check an update's values and write it to the spool; ``UpdateStored`` or ``UpdateInvalid`` follows."""
+    """Check an update's values and write it to the spool; ``UpdateStored`` or ``UpdateInvalid`` follows.
+
+    ``payload`` is the update if it came whole, and null if it came in chunks.
+    """
 
     update: UpdateMetadata
     payload: object = field(default=None, compare=False, repr=False)
@@ -100,14 +120,14 @@ class StoreUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Add a kept update to the round's sum."""
+    """Add a stored update to the round's sum."""
 
     update: UpdateMetadata
 
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """Make the next model out of the round's sum and write it to disk; ``ModelCreated`` follows."""
+    """Make the next version from the round's sum and write it to disk; ``ModelCreated`` follows."""
 
     round: int
     version: int
@@ -117,7 +137,7 @@ class Average:
 
 @dataclass(frozen=True, slots=True)
 class PublishModel:
-    """Publish a version; ``evaluate`` is the split on which edges are asked to evaluate it."""
+    """Publish a version; ``evaluate`` is the split on which edges should evaluate it, or null."""
 
     round: int
     model: ModelReference
@@ -126,21 +146,21 @@ class PublishModel:
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """Publish how a round ended (again, once its version has been evaluated)."""
+    """Publish how a round ended; again when its version has been evaluated."""
 
     summary: Summary
 
 
 @dataclass(frozen=True, slots=True)
 class WriteHistory:
-    """Append the round's line to the history; nothing will be added to it any more."""
+    """Append the round's line to the history; the line is final."""
 
     summary: Summary
 
 
 @dataclass(frozen=True, slots=True)
 class StoreBest:
-    """This version has the best accuracy so far."""
+    """Keep this version as the one with the best accuracy so far."""
 
     model: ModelReference
 
@@ -167,15 +187,16 @@ Effect = (
 )
 
 Transition = tuple[Run, tuple[Effect, ...]]
-"""The state after an event, and what is to be done, in this order."""
+"""The state after an event, and the effects to perform, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
 class EffectSpec:
     """How an effect is performed.
 
-    ``thread``: the one that does the work. ``on_disk``: what was persisted before. ``answered_by``: the events that
-    may come of it. ``at_resume``: whether a resumed run performs it once more (only the newest of each kind).
+    ``thread``: the thread that does the work. ``on_disk``: what was persisted before. ``resulting_events``:
+    the events that may answer it. ``repeated_on_resume``: whether a resumed run performs it once more (only
+    the newest of each kind).
     """
 
     thread: Literal["loop", "worker", "both"]
@@ -211,3 +232,4 @@ EFFECT_SPECS: Final[dict[type[Effect], EffectSpec]] = {
     StoreBest: EffectSpec("loop", "the model, in its checkpoint", repeated_on_resume=True),
     EndRun: EffectSpec("loop", "the event that ended the run"),
 }
+"""One row for each effect; the tests compare it with the interpreter."""

@@ -1,6 +1,6 @@
-"""Evaluations of committed versions, which go on beside the next round. Pure.
+"""Evaluations of committed versions, which go on while the next rounds run. Pure.
 
-A round's line in the history is written once its version has been evaluated, in the order of the rounds.
+A round's line is written to the history once its version has been evaluated, in the order of the rounds.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from fl_aggregator.round.state import PendingEvaluation, Run, Summary
 from fl_shared.protocol.messages import ModelReference, Split
 
 MAX_EVALUATION_SECONDS: Final = 120.0
-"""Seconds that a version's evaluation is waited for: an evaluator that hangs must not hold up the end of a run."""
+"""Seconds that a version's evaluation may take: an edge that hangs must not delay the end of a run."""
 
 
 def request_evaluation(state: Run, model: ModelReference, now: float) -> tuple[Run, Split | None]:
-    """On which split a new version is to be evaluated, if it is: every so many, and the last one always.
+    """Decides on which split a new version is evaluated, if at all, and remembers which edges were asked.
 
-    Remembers who was asked. Who is asked for a newer version may skip this one.
+    Every version whose number is a multiple of ``evaluate_every`` is evaluated, and always the last one. The
+    split is ``test`` if an edge with the role ``evaluate`` is there, otherwise ``holdout``; null if no edge
+    can evaluate. An edge that is asked to evaluate a newer version may skip this one.
     """
     settings = state.settings
     if model.version == 0 or (model.version % settings.evaluate_every and model.version != settings.rounds):
@@ -44,7 +46,11 @@ def request_evaluation(state: Run, model: ModelReference, now: float) -> tuple[R
 
 
 def _available_evaluators(state: Run, split: Split, now: float) -> frozenset[str]:
-    """Who may answer: a blinking edge finds the announcement, which is retained, when it is back."""
+    """Returns the edges that may report on a split.
+
+    An edge that is offline within its grace counts: the announcement is retained, so it finds it when it
+    returns.
+    """
     return frozenset(
         name
         for name, client in state.roster.clients.items()
@@ -54,9 +60,10 @@ def _available_evaluators(state: Run, split: Split, now: float) -> frozenset[str
 
 
 def receive_report(state: Run, event: Evaluated) -> Run:
-    """Adds a report to the evaluation it belongs to; older ones do not wait for its client any longer.
+    """Adds an edge's report to the evaluation of its version; older versions no longer wait for that edge.
 
-    One of no examples says that its client has nothing to report.
+    A report with 0 examples says that the edge has nothing to report. Reports from another session, or about
+    a model that the run does not know, change nothing.
     """
     client = state.roster.get(event.client)
     if event.version > state.version or client is None or client.session != event.session:
@@ -77,7 +84,10 @@ def receive_report(state: Run, event: Evaluated) -> Run:
 
 
 def advance(state: Run, now: float, *, everything: bool = False) -> Transition:
-    """Closes what nobody is left to report on, and writes the history as far as it is complete."""
+    """Closes evaluations that no edge is left to report on, and writes the history as far as it is complete.
+
+    Evaluations also close at their deadline and, with ``everything``, at once.
+    """
     effects: list[Effect] = []
     for evaluation in state.evaluations:
         absent = {n for n in evaluation.awaited if state.roster.is_absent(n, now, state.settings.grace)}
@@ -130,7 +140,7 @@ def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> 
 
 
 def _sum_confusion(reports: list[Evaluated]) -> ConfusionCounts | None:
-    """The sum of those that there are, if they are of the same classes."""
+    """Adds up the confusion matrices of the reports; null if there are none, or their classes differ."""
     matrices = [report.confusion for report in reports if report.confusion is not None]
     if not matrices or any(matrix.labels != matrices[0].labels for matrix in matrices):
         return None

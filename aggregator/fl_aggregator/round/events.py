@@ -1,5 +1,7 @@
-"""What happened, in the past tense. Every event carries ``now``: run time in seconds, which stands still
-while the aggregator is down. Weights are opaque here: an event names them by digest.
+"""Events: facts that the machine reacts to, named in the past tense.
+
+Every event carries ``now``, the run time in seconds, which does not pass while the aggregator is down. The
+machine never sees weights: an event names them by their digest.
 """
 
 from __future__ import annotations
@@ -12,13 +14,16 @@ from pydantic import Field
 from fl_shared.protocol.messages import ClientRole, RejectionReason, Split
 
 Payload = Annotated[object, Field(exclude=True)]
-"""The bytes of an update, or its offer. The machine hands it on without a look; the journal leaves it out."""
+"""An update with its bytes, or an offer. The machine passes it on unread, and the journal leaves it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateMetadata:
-    """All of an update but its values. ``base`` is null for first weights; ``size`` is in bytes, ``seconds`` are those
-    that the training took.
+    """All of an update except its values.
+
+    ``base`` and ``digest`` are digests; ``base`` is null for initial weights. ``size`` is in bytes,
+    ``seconds`` is how long training took. ``before``, ``after`` and ``train`` are metrics: of the base and of
+    the trained model on the edge's holdout, and of the training itself.
     """
 
     client: str
@@ -38,14 +43,17 @@ class UpdateMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The run begins."""
+    """The run has begun."""
 
     now: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    """The aggregator was started again: the ``incarnation`` counts its starts. Edges that were present may be gone."""
+    """The aggregator was started again; edges that were present may be gone.
+
+    ``incarnation`` counts its starts.
+    """
 
     now: float
     incarnation: int
@@ -53,7 +61,7 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdatesLost:
-    """Accepted updates of the round that was open at a resume are not in the spool (any more)."""
+    """Accepted updates of the round that was open at a resume are missing from the spool."""
 
     now: float
     round: int
@@ -62,23 +70,26 @@ class UpdatesLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnected:
-    """Our own connection is gone. A broker that is stopped in order sends everybody's will first."""
+    """Our own connection was lost.
+
+    A broker that is shut down publishes the wills of all clients first.
+    """
 
     now: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnected:
-    """Our own connection is back: wills may have gone unheard while it was away."""
+    """Our own connection is back; wills may have been missed in the meantime."""
 
     now: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """An edge has registered; ``examples`` and ``manifest`` come with its second registration.
+    """An edge has registered; its second registration adds ``examples`` and ``manifest``.
 
-    ``encodings``: those in which it can send updates.
+    ``encodings`` are those in which it can send updates.
     """
 
     now: float
@@ -94,7 +105,10 @@ class Registered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeLost:
-    """An edge's will, or its farewell."""
+    """A session of an edge has ended.
+
+    Its connection was lost, as its will says, or it has gone offline, as its own message says.
+    """
 
     now: float
     client: str
@@ -103,7 +117,10 @@ class EdgeLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateOffered:
-    """An edge has an update that is too large to be sent unasked. ``payload``: the offer."""
+    """An edge offers an update that is too large to be sent unasked.
+
+    ``payload`` is the offer.
+    """
 
     now: float
     update: UpdateMetadata
@@ -112,8 +129,9 @@ class UpdateOffered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateArrived:
-    """All of an update is here, and its values are not checked yet. ``payload``: an update that came whole; null for
-    one that came in chunks.
+    """A complete update has arrived; its values are not checked yet.
+
+    ``payload`` is the update if it came whole, and null if it came in chunks.
     """
 
     now: float
@@ -123,7 +141,7 @@ class UpdateArrived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStored:
-    """An update's values were checked, and it lies in the spool."""
+    """An update has passed the check of its values, and is in the spool."""
 
     now: float
     update: UpdateMetadata
@@ -131,7 +149,10 @@ class UpdateStored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateInvalid:
-    """What an edge sent for a round cannot be used. ``digest`` is null where it could not even be read."""
+    """An update or offer of an edge cannot be used.
+
+    ``digest`` is null if it could not be read.
+    """
 
     now: float
     client: str
@@ -144,7 +165,7 @@ class UpdateInvalid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingFailureReported:
-    """A selected edge says that it cannot train in this round."""
+    """A selected edge has reported that it cannot train in this round."""
 
     now: float
     client: str
@@ -154,7 +175,7 @@ class TrainingFailureReported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCreated:
-    """The contributions of a round were averaged; the new model is on disk."""
+    """The updates of a round have been averaged, and the new version is on disk."""
 
     now: float
     round: int
@@ -164,7 +185,10 @@ class ModelCreated:
 
 @dataclass(frozen=True, slots=True)
 class ConfusionCounts:
-    """``counts[i][j]``: examples of the class ``labels[i]`` that a model took for ``labels[j]``."""
+    """A confusion matrix: how many examples of each class a model assigned to which class.
+
+    ``counts[i][j]``: examples of the class ``labels[i]`` that the model assigned to ``labels[j]``.
+    """
 
     labels: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
@@ -172,7 +196,10 @@ class ConfusionCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """An edge has evaluated a version on its split; ``examples`` is 0 if it could not, or has nothing to do it on."""
+    """An edge has evaluated a version on its split.
+
+    ``examples`` is 0 if the edge could not evaluate it, or has no examples for that.
+    """
 
     now: float
     client: str
@@ -188,14 +215,14 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimePassed:
-    """Nothing happened, and that may mean something."""
+    """Time has passed, so that deadlines and pauses may have ended."""
 
     now: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRequested:
-    """The operator ends the run before its end."""
+    """The operator has asked to end the run early."""
 
     now: float
     reason: str

@@ -1,7 +1,7 @@
-"""The round: a pure state machine. Everything that decides how a run goes is in ``step``.
+"""The round as a pure state machine: ``step`` makes every decision about how a run goes.
 
 Selecting → Collecting → Aggregating → (committed | abandoned) → Selecting → … → Finished | Failed | Stopped
-(and a resume leads from Failed and Stopped back to where the run was)
+(a resume leads from Failed and Stopped back to where the run was)
 
 The same state and event always give the same state and effects. Whenever the state changes, the first effect
 is ``Record(event)``; replaying the recorded events through ``step`` gives the state back, and no decision is
@@ -30,11 +30,12 @@ from fl_aggregator.round.state import (
 from fl_shared.system.text import names_text
 
 MACHINE_VERSION: Final = 3
-"""Raised whenever the same state and event give another answer: a journal is replayed by the version that wrote it."""
+"""Increased whenever the same state and event give another result: a journal can only be replayed by the
+version that wrote it."""
 
 
 def step(state: Run, event: on.Event) -> Transition:
-    """What ``event`` makes of ``state``, and what is to be done about it, in this order."""
+    """Returns the state after ``event``, and the effects to perform, in this order."""
     if state.ended and not isinstance(event, on.Resumed):
         return _step_after_end(state, event)
     after, effects = _react(state, event)
@@ -92,7 +93,7 @@ def _react(state: Run, event: on.Event) -> Transition:
 
 
 def _step_after_end(state: Run, event: on.Event) -> Transition:
-    """Edges stay after the run, and whoever repeats a question still gets an answer."""
+    """Answers edges that stay after the end of the run or repeat a message; the state does not change."""
     match event:
         case on.Registered():
             return state, registration.register_after_the_end(state, event)
@@ -101,7 +102,7 @@ def _step_after_end(state: Run, event: on.Event) -> Transition:
         ):
             answer = updates.decide(state, update)
             if answer is None or (isinstance(state.phase, Stopped) and _is_unknown_round(answer)):
-                return state, ()  # the round that was open may be taken up again: the edge keeps its update
+                return state, ()  # the open round may be resumed: the edge keeps its update
             return state, (updates.reply_to(update, answer),)
         case on.UpdateInvalid():
             return state, (do.SendReply(event.client, event.session, _rejection(event)),)
@@ -117,9 +118,6 @@ def _rejection(event: on.UpdateInvalid) -> do.Reject:
     return do.Reject(event.round, event.digest, event.reason, event.detail)
 
 
-# --- selecting --------------------------------------------------------------------------------------------
-
-
 def _start(state: Run, now: float) -> Transition:
     if not isinstance(state.phase, Selecting) or state.begun:
         return state, ()
@@ -130,7 +128,10 @@ def _start(state: Run, now: float) -> Transition:
 
 
 def _abandon_for_lost_updates(state: Run, event: on.UpdatesLost) -> Transition:
-    """Whose update was accepted has forgotten it: the round cannot be what it was, and a new one is opened."""
+    """Abandons the open round, because accepted updates are lost.
+
+    Their edges have deleted their copies, so the round cannot be completed as it was.
+    """
     collected = collected_round(state.phase)
     if collected is None or collected.round != event.round or not event.clients:
         return state, ()
@@ -139,7 +140,7 @@ def _abandon_for_lost_updates(state: Run, event: on.UpdatesLost) -> Transition:
 
 
 def _advance(state: Run, now: float) -> Transition:
-    """Does what is due: settles evaluations, opens, closes or abandons a round, ends the run."""
+    """Does what is due: closes evaluations, opens, closes or abandons a round, ends the run."""
     if state.ended:
         return state, ()
     state, effects = evaluation.advance(state, now)
@@ -151,9 +152,3 @@ def _advance(state: Run, now: float) -> Transition:
         case _:
             more = ()
     return state, effects + more
-
-
-# --- collecting -------------------------------------------------------------------------------------------
-
-
-# --- aggregating and the end ------------------------------------------------------------------------------

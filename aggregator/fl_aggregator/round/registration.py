@@ -1,4 +1,4 @@
-"""Registrations: who is let in, under whose name, with which part of the data. Pure."""
+"""Answers registrations: which edges are admitted, under which id, and with which partition. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fl_shared.tensors.encodings.float32 import FLOAT32
 
 
 def register(state: Run, event: Registered) -> Transition:
-    """Answers a registration. The same one twice gives the same answer and changes nothing."""
+    """Answers a registration; the same one again gives the same answer and changes nothing."""
     known = state.roster.get(event.client)
     if (
         known is not None
@@ -21,10 +21,10 @@ def register(state: Run, event: Registered) -> Transition:
         and known.session == event.session
         and known.device != event.device
     ):
-        # A session is public, a device is not: somebody else used the name, and an answer would reach the edge.
+        # Sessions are public, devices are not: another client used the id, and the edge would get an answer.
         return state, ()
     if state.roster.has_session_ended(event.client, event.session, event.now):
-        # It would be taken for present for ever. An edge that is there after all repeats what is not answered.
+        # The edge would count as present for ever. If it is online after all, it repeats its registration.
         return state, ()
     refusal = _refusal(state, event)
     if refusal is not None:
@@ -41,7 +41,7 @@ def register(state: Run, event: Registered) -> Transition:
         encodings=event.encodings,
         registered_at=known.registered_at if known is not None and again else event.now,
         partition=part,
-        # A first registration says nothing of what the edge has loaded; its part is still the same.
+        # A first registration does not say what the edge has loaded, but its partition is the same.
         manifest=event.manifest or (known.manifest if known is not None and again else None),
         examples=known.examples if known is not None and again and event.examples is None else event.examples,
     )
@@ -71,7 +71,7 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
         for encoding in (
             FLOAT32.name,
             state.settings.encoding,
-        ):  # of the first weights, and of all other updates
+        ):  # of the initial weights, and of all other updates
             if encoding not in event.encodings:
                 return Refuse("wrong-encoding", _lacks_encoding(encoding, event.encodings))
     if known is None and _is_full(state) and not state.roster.has_evictable():
@@ -86,7 +86,10 @@ def _is_full(state: Run) -> bool:
 
 
 def _with_capacity_for(state: Run, client: str) -> Run:
-    """Makes room for a hundredth of them at once: to look for one each time would take a flood's side."""
+    """Makes room on a full roster, by forgetting a hundredth of its clients at once.
+
+    To search for one client at each registration would help a flood.
+    """
     if client in state.roster or not _is_full(state):
         return state
     forgotten = frozenset(state.roster.evictable(max(1, state.settings.roster_limit // 100)))
@@ -108,7 +111,10 @@ def _manifest_mismatch(manifest: str | None, state: Run) -> str:
 
 
 def register_after_the_end(state: Run, event: Registered) -> tuple[Effect, ...]:
-    """Whoever took part stays, and newcomers may come to predict; parts are not given out any more."""
+    """Answers a registration after the end of the run.
+
+    Members stay, and new edges may join to predict; partitions are no longer assigned.
+    """
     if event.client in state.roster:
         return register(state, event)[1]
     body = _refusal(state, event) or Admit(None, None, event.examples)
@@ -126,13 +132,13 @@ def _assign_partition(state: Run, event: Registered) -> int | Refuse | None:
 
 
 def received_round_of(state: Run, client: str) -> int | None:
-    """The open round for which the client's update is already here."""
+    """Returns the open round for which the client's update is already stored, or null."""
     phase = state.phase
     return phase.round if isinstance(phase, Collecting) and client in phase.updates else None
 
 
 def assign_free_partitions(state: Run) -> Transition:
-    """At the start of the run: the free parts go to those who have none; who gets none is refused."""
+    """Assigns the free partitions at the start of the run, and refuses trainers for which none is left."""
     roster, given = r.assign_partitions(state.roster, state.settings.clients)
     without = tuple(name for name in roster.trainers() if roster[name].partition is None)
     refusal = Refuse("no-partition-left", f"all {state.settings.clients} partitions are taken")
@@ -142,7 +148,10 @@ def assign_free_partitions(state: Run) -> Transition:
 
 
 def common_manifest(state: Run) -> str | None:
-    """The run's manifest, or before it has weights the one on which most trainers agree."""
+    """Returns the run's manifest or, while it has no weights, the one that most trainers have loaded.
+
+    Null if no trainer has loaded its partition.
+    """
     if state.manifest is not None:
         return state.manifest
     loaded = (state.roster[name] for name in state.roster.trainers())
@@ -151,7 +160,7 @@ def common_manifest(state: Run) -> str | None:
 
 
 def refuse_other_manifests(state: Run) -> Transition:
-    """Once the manifest is settled: whoever has loaded another model cannot take part."""
+    """Refuses the trainers whose manifest differs from the run's, once that is known."""
     assert state.manifest is not None
     wrong = {
         name: client

@@ -1,4 +1,4 @@
-"""Who is known to a run, who is present, who may be selected, and whose part of the data is whose. Pure."""
+"""The roster: all clients that a run knows, their presence, eligibility and partitions. Pure."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from typing import Final, Literal
 from fl_shared.protocol.messages import ClientRole
 
 WILL_DELAY: Final = 2.0
-"""Seconds that a broker takes at most from the first will that it sends at its end until we hear that it is gone."""
+"""At most this many seconds pass from the first will that a broker publishes when it stops until we notice
+that it is gone."""
 REREGISTRATION_GRACE: Final = 10.0
-"""Seconds that edges get to register again after our own connection was gone, if the grace is not longer: it
-was not their link that blinked, and a broker that restarts has cut off all of them."""
+"""Seconds that edges have to register again after our own connection was lost, unless the grace is longer:
+the loss was not theirs, and a broker that restarts disconnects all of them."""
 SESSION_OVERLAP: Final = 10.0
-"""Seconds after a will in which a registration of the same session is one that it has overtaken."""
+"""Seconds after a will in which a registration of the same session is ignored: the will has overtaken it."""
 MAX_ENDED_SESSIONS: Final = 1000
-"""Sessions that are remembered for having ended; more at once are a broker's or a network's end."""
+"""Ended sessions that are remembered. If more end at once, a broker or a network has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One edge. ``part`` is its part of the data; ``examples`` and ``manifest`` are known once it is loaded.
+    """One client of the roster.
 
-    ``encodings``: those in which it can send updates.
-
-    ``unconfirmed``: since ``lost_at``, when our own connection came back, we do not know whether it is there.
+    ``encodings`` are those in which it can send updates. ``partition`` is null if it does not train, or has
+    not been assigned one yet; ``examples`` and ``manifest`` are known once it is loaded. ``lost_at`` is the
+    run time of its loss, null while it is present. ``unconfirmed``: we do not know whether it is online,
+    because our own connection was lost and came back at ``lost_at``.
     """
 
     session: str
@@ -42,14 +44,16 @@ class Client:
 
     @property
     def present(self) -> bool:
+        """Whether the client is online, as far as we know."""
         return self.lost_at is None
 
     @property
     def trains(self) -> bool:
+        """Whether the client has the role ``train``."""
         return "train" in self.roles
 
     def ready(self, manifest: str | None) -> bool:
-        """Whether it trains, has loaded its part, and agrees on the manifest."""
+        """Whether the client trains, has loaded a partition with examples, and agrees on the manifest."""
         return self.trains and bool(self.examples) and self.manifest == manifest
 
 
@@ -57,7 +61,7 @@ class Client:
 class Roster:
     """All clients by their id. Never changed in place.
 
-    ``departures``: whose session has ended lately, which one, and when.
+    ``ended_sessions``: for clients whose session has ended recently, which session and when.
     """
 
     clients: Mapping[str, Client] = field(default_factory=dict)
@@ -73,18 +77,21 @@ class Roster:
         return iter(self.clients)
 
     def get(self, name: str) -> Client | None:
+        """Returns the client with this id, or null if it is unknown."""
         return self.clients.get(name)
 
     def with_client(self, name: str, client: Client) -> Roster:
+        """Returns a roster with this client under the id ``name``."""
         return replace(self, clients={**self.clients, name: client})
 
     def without(self, names: Collection[str]) -> Roster:
+        """Returns a roster without these ids."""
         if not names:
             return self
         return replace(self, clients={n: client for n, client in self.clients.items() if n not in names})
 
     def mark_lost(self, name: str, session: str, now: float) -> Roster:
-        """Marks a client absent, unless the will that says so is that of an older session."""
+        """Marks a client absent, unless the session that has ended is an older one."""
         client, roster = self.clients.get(name), self._with_ended_session(name, session, now)
         if client is None or client.session != session:
             return roster
@@ -103,13 +110,18 @@ class Roster:
         return replace(self, ended_sessions={**recent, name: (session, now)})
 
     def has_session_ended(self, name: str, session: str, now: float) -> bool:
-        """Whether a registration is that of a session that has ended: its will came first, since what is sent at
-        QoS 0 does not wait in the broker's queue."""
+        """Whether the session of a registration has ended already.
+
+        The will may come first, since a message at QoS 0 does not wait in the broker's queue.
+        """
         ended, at = self.ended_sessions.get(name, ("", 0.0))
         return ended == session and now - at < SESSION_OVERLAP
 
     def undo_recent_losses(self, now: float) -> Roster:
-        """Our own connection is gone: a broker that is stopped sends all wills first, and they say nothing of edges."""
+        """Marks clients present that were lost just before our own connection was.
+
+        A broker that is stopped publishes all wills first, and these say nothing about the edges.
+        """
         clients = {
             name: replace(client, lost_at=None)
             if client.lost_at is not None and not client.unconfirmed and now - client.lost_at < WILL_DELAY
@@ -119,7 +131,10 @@ class Roster:
         return replace(self, clients=clients)
 
     def mark_all_unconfirmed(self, now: float) -> Roster:
-        """Our own connection was gone: whoever does not register again is taken to be lost since ``now``."""
+        """Marks all present clients absent and unconfirmed, after our own connection was lost.
+
+        Those that do not register again count as lost since ``now``.
+        """
         clients = {
             name: replace(client, lost_at=now, unconfirmed=True)
             if client.present or client.unconfirmed
@@ -129,47 +144,53 @@ class Roster:
         return replace(self, clients=clients)
 
     def is_absent(self, name: str, now: float, grace: float) -> bool:
-        """Whether a client has been away for longer than links blink."""
+        """Whether a client is unknown, or has been offline for ``grace`` seconds.
+
+        An unconfirmed client has at least `REREGISTRATION_GRACE` seconds.
+        """
         client = self.clients.get(name)
         if client is None or client.lost_at is None:
             return client is None
         return now - client.lost_at >= (max(grace, REREGISTRATION_GRACE) if client.unconfirmed else grace)
 
     def is_in_use(self, name: str, now: float) -> bool:
-        """Whether the id belongs to a device that is present, or still has time to say that it is."""
+        """Whether the id belongs to a device that is present, or still has time to register again."""
         client = self.clients.get(name)
         if client is None:
             return False
         return client.present or (client.unconfirmed and not self.is_absent(name, now, grace=0))
 
     def has_unconfirmed_trainers(self, now: float) -> bool:
-        """Whether a training edge that was here before our connection was gone may still register again."""
+        """Whether an edge that trained before our own connection was lost may still register again."""
         return any(
             c.unconfirmed and c.trains and not c.present and self.is_in_use(n, now)
             for n, c in self.clients.items()
         )
 
     def has_evictable(self) -> bool:
-        """Whether `evictable` gives any."""
+        """Whether `evictable` would return any client."""
         return any(_is_evictable(client) for client in self.clients.values())
 
     def evictable(self, count: int) -> tuple[str, ...]:
-        """Whom to forget for newcomers when there are too many, at most ``count``: the first to have come of those who
-        were never ready and are gone, then of those who were promised no part. Whoever makes up names never says
-        that they go.
+        """Returns at most ``count`` clients to forget when the roster is full, in order of preference.
+
+        First come absent clients that were never ready, then present ones without a partition that do not
+        evaluate; within both, those that registered first. Present ones are included because made-up clients
+        never announce that they go offline.
         """
         ranked = ((c.present, c.registered_at, n) for n, c in self.clients.items() if _is_evictable(c))
         return tuple(name for _, _, name in heapq.nsmallest(count, ranked))
 
     def trainers(self) -> tuple[str, ...]:
-        """Who trains and is present, loaded or not; sorted."""
+        """Returns the present clients that train, loaded or not; sorted."""
         return tuple(sorted(n for n, c in self.clients.items() if c.lost_at is None and "train" in c.roles))
 
     def eligible(self, manifest: str | None) -> tuple[str, ...]:
-        """Who may be selected: present and ready; sorted."""
+        """Returns the clients that may be selected: present and ready; sorted."""
         return tuple(sorted(n for n, c in self.clients.items() if c.present and c.ready(manifest)))
 
     def taken_partitions(self) -> set[int]:
+        """Returns the numbers of the partitions that clients have, present or not."""
         return {c.partition for c in self.clients.values() if c.partition is not None}
 
 
@@ -180,14 +201,17 @@ def _is_evictable(client: Client) -> bool:
 
 
 def default_partition(name: str, count: int) -> int | None:
-    """The part that belongs to an id by its number: edge ``k`` has part ``k``."""
+    """Returns the partition that belongs to an id by its number, or null.
+
+    Edge ``k`` has partition ``k``, if there are more than ``k`` partitions.
+    """
     if not (name.isascii() and name.isdecimal()) or name != str(int(name)):
         return None
     return int(name) if int(name) < count else None
 
 
 def partition_for(roster: Roster, name: str, count: int, *, begun: bool) -> int | Literal["none-left"] | None:
-    """The part of a client that registers; ``None``: not given out yet."""
+    """Returns the partition of a client that registers; ``None`` if it is assigned when the run begins."""
     known = roster.get(name)
     if known is not None and known.partition is not None:
         return known.partition
@@ -202,7 +226,10 @@ def partition_for(roster: Roster, name: str, count: int, *, begun: bool) -> int 
 
 
 def assign_partitions(roster: Roster, count: int) -> tuple[Roster, tuple[str, ...]]:
-    """Gives the free parts to those present who have none, in the order of their ids; says who got one."""
+    """Assigns the free partitions to present trainers without one, in the order of their ids.
+
+    Returns the new roster, and the ids that were assigned one.
+    """
     without = [name for name in roster.trainers() if roster[name].partition is None]
     taken = roster.taken_partitions()
     given = tuple(zip(without, (part for part in range(count) if part not in taken), strict=False))

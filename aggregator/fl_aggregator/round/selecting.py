@@ -1,4 +1,4 @@
-"""Opening a round: who is eligible, in which order, and whether enough are here."""
+"""Opens rounds: decides which edges are eligible, in which order, and whether there are enough. Pure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ from fl_aggregator.round.summary import too_few_edges_detail
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
 LOADING_TIMEOUT: Final = 60.0
-"""Seconds that edges get to load their part when it was only given to them at the end of the wait."""
+"""Seconds that edges have to load a partition that was assigned only at the end of the wait."""
 
 
 def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
+    """Opens the next round if enough edges are eligible; otherwise waits, finishes the run, or fails.
+
+    The run finishes when all versions were made or the target accuracy was reached; first it waits for
+    pending evaluations. It fails if too few edges are eligible for ``wait`` seconds.
+    """
     settings = state.settings
     due = state.version >= settings.rounds or state.target_reached
     if due or settings.target_accuracy is not None:
@@ -51,12 +56,12 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
 
 
 def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
-    """The first round waits until all ``clients`` have loaded their parts; after ``wait``, for the quorum."""
+    """Opens the first round when all ``clients`` have loaded, or with a quorum of them after ``wait``."""
     settings = state.settings
     waited = now - phase.since
     effects: tuple[do.Effect, ...] = ()
     if waited < settings.wait and len(state.roster.clients) < settings.clients:
-        return state, ()  # the cheap answer while thousands of edges register
+        return state, ()  # cheap, while thousands of edges register
     trainers = state.roster.trainers()
     everyone = len(trainers) >= settings.clients
     if (everyone or waited >= settings.wait) and any(state.roster[n].partition is None for n in trainers):
@@ -68,7 +73,7 @@ def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
     manifest = registration.common_manifest(state)
     eligible = state.roster.eligible(manifest) if manifest is not None else ()
     enough = len(eligible) >= settings.effective_quorum
-    # All may be here and have loaded, but some have no data or another model: nobody else is to come.
+    # If all edges are here but some have no data or another model, the quorum is enough: no more will come.
     if waited < settings.wait and not (everyone and enough):
         return state, effects
     if not enough:

@@ -1,6 +1,7 @@
-"""What the round machine is made of: its phases, what it remembers of closed rounds, and the whole state.
+"""The state of a run: its phases, and what it remembers beside them.
 
-A field exists only in the phases in which it means something. Nothing here is ever changed in place.
+A field exists only in the phases in which it has a meaning. Nothing here is ever changed in place. Times are
+run time in seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fl_shared.protocol.messages import Phase as PhaseName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selecting:
-    """Waiting for enough eligible edges to open round ``round``; not before ``not_before``."""
+    """Waits for enough eligible edges to open round ``round``, but not before ``not_before``."""
 
     name: ClassVar[PhaseName] = "selecting"
     round: int
@@ -28,12 +29,11 @@ class Selecting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collecting:
-    """A round is open. ``cohort`` is who was called so far, ``width`` how many are to be at work or done.
+    """A round is open and waits for updates.
 
-    ``encoding``: of the sections of its updates.
-
-    ``substitutes`` are the next ranks of the permutation; ``out`` is who was called but cannot contribute,
-    and why.
+    ``cohort``: the edges selected so far. ``selection_size``: how many of them should be training or done.
+    ``substitutes``: the next ranks of the permutation. ``updates``: the accepted ones, by client.
+    ``dropped``: the selected edges that cannot contribute, and why. ``encoding``: of the updates' sections.
     """
 
     name: ClassVar[PhaseName] = "collecting"
@@ -53,20 +53,23 @@ class Collecting:
 
     @property
     def version(self) -> int:
-        """The one that the round makes."""
+        """The version that the round makes."""
         return 0 if self.base is None else self.base.version + 1
 
     @property
     def awaited(self) -> tuple[str, ...]:
-        """Called, neither in nor out: present, blinking or lost."""
-        # Of a list: a tuple made of a generator is never taken from those that the interpreter keeps for reuse, only
-        # put back there.
+        """The selected edges that have neither contributed nor dropped out; they may be offline."""
+        # From a list: CPython never takes a tuple made from a generator out of its free list, but puts it
+        # back there.
         return tuple([n for n in self.cohort if n not in self.updates and n not in self.dropped])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregating:
-    """The round has closed and its average is being made."""
+    """A round has closed, and its average is being made.
+
+    ``missing``: the edges that did not contribute, and why.
+    """
 
     name: ClassVar[PhaseName] = "aggregating"
     collected: Collecting
@@ -75,12 +78,13 @@ class Aggregating:
 
     @property
     def round(self) -> int:
+        """The number of the round that has closed."""
         return self.collected.round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluating:
-    """Nothing is left to do, or to decide, before the newest version has been evaluated."""
+    """The run waits for evaluations, on which it depends whether another round opens."""
 
     name: ClassVar[PhaseName] = "evaluating"
     round: int
@@ -98,7 +102,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The run cannot go on by itself. ``before``: where it was, to be taken up when the cause is mended."""
+    """The run cannot continue by itself; a resume continues from ``resume_phase``."""
 
     name: ClassVar[PhaseName] = "failed"
     at: float
@@ -109,7 +113,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """The operator ended the run; it can be taken up where it was: ``before``."""
+    """The operator has stopped the run; a resume continues in ``resume_phase``."""
 
     name: ClassVar[PhaseName] = "interrupted"
     at: float
@@ -119,14 +123,18 @@ class Stopped:
 
 Phase = Selecting | Collecting | Aggregating | Evaluating | Finished | Failed | Stopped
 PHASES: Final[tuple[type[Phase], ...]] = get_args(Phase)
-"""In the order in which a run passes through them."""
+"""All phases, in the order in which a run passes through them."""
 FINAL_PHASE_TYPES: Final = (Finished, Failed, Stopped)
+"""The phases of a run that has ended."""
 ROUND_PHASES: Final = (Selecting, Collecting, Aggregating, Evaluating)
 """The phases of one round; a summary has the seconds of each."""
 
 
 def collected_round(phase: Phase) -> Collecting | None:
-    """The round whose updates are held: an open one, or one that is being averaged; also where a run was stopped."""
+    """Returns the round whose updates are in the spool, or null if there is none.
+
+    It is open or being averaged, or was when the run was stopped.
+    """
     if isinstance(phase, Stopped):
         phase = phase.resume_phase
     if isinstance(phase, Aggregating):
@@ -136,7 +144,11 @@ def collected_round(phase: Phase) -> Collecting | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """How a round ended. ``seconds`` by phase; ``model`` is null where it was abandoned."""
+    """How a round ended.
+
+    ``model`` is null if it was abandoned. ``missing``: the edges that did not contribute, and why.
+    ``seconds``: by phase.
+    """
 
     round: int
     outcome: Literal["committed", "abandoned"]
@@ -153,7 +165,10 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedRound:
-    """What is remembered of a closed round, to answer who comes late or has not heard the answer."""
+    """What is remembered of a closed round, to answer late and repeated updates.
+
+    ``accepted``: the digests of the accepted updates, by client.
+    """
 
     round: int
     cohort: frozenset[str]
@@ -163,7 +178,7 @@ class ClosedRound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingEvaluation:
-    """A version that is being evaluated, by whom still, and what came in."""
+    """A version under evaluation: the edges that have not reported yet, and the reports so far."""
 
     model: ModelReference
     split: Split
@@ -175,9 +190,10 @@ class PendingEvaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The whole state of a run. ``unsettled``: ended rounds whose line in the history is not written yet.
+    """The whole state of a run.
 
-    ``incarnation``: how many times the run's aggregator was started.
+    ``incarnation``: which start of the aggregator this is. ``pending_summaries``: ended rounds whose line in
+    the history is not written yet.
     """
 
     settings: Settings
@@ -197,15 +213,19 @@ class Run:
 
     @property
     def ended(self) -> bool:
+        """Whether the run is over: finished, failed or stopped."""
         return isinstance(self.phase, FINAL_PHASE_TYPES)
 
     @property
     def version(self) -> int:
-        """Versions committed so far; 0 with nothing but first weights, or not even those."""
+        """The number of the newest version; 0 also before there are initial weights."""
         return 0 if self.model is None else self.model.version
 
 
 def new_run(settings: Settings, model: ModelReference | None = None, manifest: str | None = None) -> Run:
-    """The state before anything happened. ``model`` and ``manifest``: first weights that the user gave."""
+    """Returns the state of a run before its first event.
+
+    ``model`` and ``manifest`` describe initial weights that the user gave.
+    """
     first = Selecting(round=0 if model is None else 1, since=0.0, not_before=0.0)
     return Run(settings=settings, phase=first, model=model, manifest=manifest)

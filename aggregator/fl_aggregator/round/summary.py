@@ -1,4 +1,4 @@
-"""How a round ended: who took part, who was missing and why, what the edges measured. Pure."""
+"""Summaries of rounds that have ended: participants, missing edges and reasons, metrics. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from fl_shared.protocol.messages import ModelReference
 from fl_shared.system.text import names_text
 
 MAX_METRIC_NAME: Final = 64
+"""Characters of a name in a message."""
 MAX_METRICS: Final = 48
-"""A message takes names of so many characters, and 64 metrics; those of the evaluation come to these."""
+"""Metrics of training in a summary. A message has space for 64, and those of the evaluation are added."""
 
 
 def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]:
-    """Everyone who was called and did not contribute, and why."""
+    """Returns the selected edges that did not contribute, and why."""
     missing: dict[str, str] = {}
     for name in phase.cohort:
         client = state.roster.get(name)
@@ -36,7 +37,7 @@ def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]
 
 
 def deadline_reason(phase: Collecting, now: float) -> str:
-    """Why an edge that is there is missing."""
+    """Says why an edge that is online is missing."""
     return f"deadline: no update within {now - phase.opened:.0f} s"
 
 
@@ -50,6 +51,10 @@ def summary_of(
     model: ModelReference | None = None,
     missing: Mapping[str, str] | None = None,
 ) -> Summary:
+    """Returns the summary of a round that has ended: committed if it has a model, otherwise abandoned.
+
+    ``closed`` is when it stopped collecting, ``now`` when it ended; both are run time in seconds.
+    """
     updates = [phase.updates[name] for name in sorted(phase.updates)]
     outcome: Literal["committed", "abandoned"] = "abandoned" if model is None else "committed"
     return Summary(
@@ -71,9 +76,10 @@ def summary_of(
 
 
 def _mean_metrics(updates: list[UpdateMetadata]) -> dict[str, float]:
-    """What the edges reported, weighted by examples: ``before`` is the base model on their holdouts.
+    """Returns the means of the edges' metrics, weighted by examples.
 
-    The names are the edges' own, and so are the values: what no message could carry is left out.
+    ``before`` is about the base on the edges' holdouts. Edges choose the names and the values, so what does
+    not fit into a message is left out.
     """
     means: dict[str, float] = {}
     for group in ("before", "after", "train"):
@@ -88,7 +94,7 @@ def _mean_metrics(updates: list[UpdateMetadata]) -> dict[str, float]:
 
 
 def too_few_edges_detail(state: Run, eligible: tuple[str, ...], needed: int) -> str:
-    """Why no round can be opened: how many edges are ready, and who is not."""
+    """Says why no round can be opened: how many edges are ready, and which are not."""
     settings = state.settings
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
     parts = {client.partition for client in trainers.values()}

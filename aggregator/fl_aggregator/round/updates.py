@@ -1,4 +1,4 @@
-"""What becomes of an update, and of the edge that sent it. Pure."""
+"""Decides on updates, and on whether the edges that sent them stay in the round. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from fl_shared.system.text import shortened
 from fl_shared.tensors.sections import DELTA
 
 MAX_CLOSED_ROUNDS: Final = 4
+"""Closed rounds that are remembered, to answer late updates."""
 MAX_MISSING_REASON: Final = 240
-"""Characters of why an edge is out: part of it is the edge's own words, and a result names many."""
+"""Characters of the reason why an edge is missing: part of it is the edge's own text, and a result names many
+edges."""
 
 
 def decide(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
-    """The answer to an update by all but its values; null if it is wanted, and they are to be checked."""
+    """Accepts or rejects an update by its metadata; null if its values have to be checked first."""
 
     def reject(reason: RejectionReason, detail: str) -> do.Reject:
         return do.Reject(update.round, update.digest, reason, detail)
@@ -74,7 +76,10 @@ def _short_digest(digest: str | None) -> str:
 
 
 def accept(state: Run, update: UpdateMetadata) -> Transition:
-    """An update lies in the spool. It may be there for the second time, or the round may have closed."""
+    """Counts an update that is in the spool, and asks for its fold.
+
+    The update may have been stored twice, or the round may have closed; then only the reply is sent.
+    """
     answer = decide(state, update)
     if answer is not None:
         return state, (reply_to(update, answer),)
@@ -85,19 +90,19 @@ def accept(state: Run, update: UpdateMetadata) -> Transition:
 
 
 def reply_to(update: UpdateMetadata, body: do.Accept | do.Reject) -> do.SendReply:
-    """The answer to whoever sent the update."""
+    """Returns the reply to the session that sent the update."""
     return do.SendReply(update.client, update.session, body)
 
 
 def drop_if_rejected(state: Run, client: str, number: int, verdict: do.Accept | do.Reject) -> Run:
-    """A selected edge whose update is no good will not send another: it is out of the round."""
+    """Drops an edge from the round if its update was rejected: it will not send another one."""
     if isinstance(verdict, do.Accept):
         return state
     return drop_from_round(state, client, number, f"rejected: {verdict.reason}: {verdict.detail}")
 
 
 def drop_from_round(state: Run, client: str, number: int, why: str) -> Run:
-    """Nothing is awaited any more of ``client`` in round ``number``, if it is the open one."""
+    """Stops waiting for ``client`` in round ``number``, if that round is open."""
     phase = state.phase
     if not isinstance(phase, Collecting) or phase.round != number or client not in phase.awaited:
         return state
@@ -107,7 +112,7 @@ def drop_from_round(state: Run, client: str, number: int, why: str) -> Run:
 
 
 def closed_round(phase: Collecting) -> ClosedRound:
-    """What is to be remembered of a round that has closed."""
+    """Returns what is remembered of a round that has closed."""
     return ClosedRound(
         round=phase.round,
         cohort=frozenset(phase.cohort),
@@ -117,5 +122,8 @@ def closed_round(phase: Collecting) -> ClosedRound:
 
 
 def append_closed_round(closed: tuple[ClosedRound, ...], phase: Collecting) -> tuple[ClosedRound, ...]:
-    """The last few closed rounds. Round 0 may close more than once: what counts is how it did last."""
+    """Returns the last few closed rounds, with this one.
+
+    Round 0 may close more than once; its last end counts.
+    """
     return (*(c for c in closed if c.round != phase.round), closed_round(phase))[-MAX_CLOSED_ROUNDS:]

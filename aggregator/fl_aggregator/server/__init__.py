@@ -1,10 +1,11 @@
-"""Runs one federation: the loop that owns the state, and what performs its effects.
+"""Runs one federation: the loop that owns the state, and the interpreter of its effects.
 
-==============  =================================================================
-``aggregator``  the loop: events in, ``round.machine.step``, effects out
-``launch``      a new run, or a resumed one, ready to be run
-``resume``      replays a journal: the state, and what is to be done again
-``occupancy``   whether another aggregator is online under the prefix
-``disk_pause``  the run stands still while the disk is full
-==============  =================================================================
+===============  ================================================================
+``aggregator``   the loop: events in, ``round.machine.step``, effects out
+``interpreter``  performs the effects
+``launch``       prepares a new run, or one that is resumed
+``resume``       replays a journal: the state, and the effects to repeat
+``occupancy``    checks whether another aggregator is online under the prefix
+``disk_pause``   pauses the run while the disk is full
+===============  ================================================================
 """

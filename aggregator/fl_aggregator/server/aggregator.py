@@ -1,4 +1,4 @@
-"""The only loop: takes what the inbox holds, lets the machine decide, performs its effects in their order."""
+"""The only loop: takes items from the inbox, lets the machine decide, and performs its effects in order."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ LOG: Final = logging.getLogger(__name__)
 
 
 Observer = Callable[[Run, tuple[do.Effect, ...], float], None]
-"""Is shown the state after each step, its effects, and the run time in seconds."""
+"""Receives the state after each step, the effects of the step, and the run time in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended; ``seconds`` of run time."""
+    """How a run ended; ``seconds`` is its run time."""
 
     state: Run
     seconds: float
@@ -80,7 +80,7 @@ class Aggregator:
         observer: Observer | None = None,
         trackers: Trackers | None = None,
     ) -> None:
-        """``trackers`` have been entered, if there are any."""
+        """``trackers`` must have been entered as a context manager."""
         self.settings = settings = launch.record.settings
         self._launch = launch
         self.scope = EnvelopeSource(run=launch.record.run, incarnation=launch.record.incarnation)
@@ -116,7 +116,7 @@ class Aggregator:
         self._started = time.monotonic()
         self._session_begun = False
         self.running = False
-        """Whether there is a run that `interrupt` ends in order; before and after that nothing is to be kept."""
+        """Whether there is a run that `request_stop` ends cleanly; otherwise there is nothing to save."""
         self._ticked_at = 0.0
 
     def _initial_state(self) -> Run:
@@ -136,7 +136,7 @@ class Aggregator:
     # --- the loop -----------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        """Blocks until the run is over. Raises ``UserError`` and ``RunFailed``."""
+        """Runs until the run is over, and returns how it ended. Raises ``UserError`` and ``RunFailed``."""
         try:
             self._connections.connect(CONNECT_TIMEOUT)
             occupancy.ensure_unoccupied(
@@ -163,7 +163,7 @@ class Aggregator:
                 self._interpreter.write(lambda: self._directory.write_run(ended))
             return Outcome(self._state, self._now())
         except _StoppedWhilePaused as ended:
-            # It cannot be written down, and need not be: the journal says where the run was before what did not fit.
+            # It cannot be recorded, and need not be: the journal has the state before what did not fit.
             self._state, _ = step(self._recorded_state, ended.event)
             self._publish_status(force=True)
             return Outcome(self._state, self._now())
@@ -185,7 +185,7 @@ class Aggregator:
         return RunFailed(f"{error.filename or directory}: {error.strerror or error}{how}")
 
     def _resume(self, found: RecoveredRun) -> None:
-        """Takes the run up where the journal says that it was; run time stood still meanwhile."""
+        """Continues the run where its journal ends; run time did not pass in the meantime."""
         LOG.info("resuming run %s: %s", self.scope.run, resume.resume_point_text(found.state))
         self._started -= found.run_time
         collected = found.open_round
@@ -205,20 +205,20 @@ class Aggregator:
 
     @property
     def history(self) -> RoundHistory:
-        """The rounds that have ended, in earlier starts of the aggregator too."""
+        """The rounds that have ended, in earlier incarnations too."""
         return self._interpreter.observer_feed.history
 
     @property
     def pause_reason(self) -> str | None:
-        """Why the run stands still, if it does. May be asked in any thread."""
+        """Why the run is paused, and null if it is not. May be read on any thread."""
         return self._disk_pause.reason
 
     def uploading(self) -> Collection[str]:
-        """Whose update is on its way. For observers."""
+        """Returns the clients whose update is being received or checked, for observers."""
         return self._worker.in_progress()
 
     def runtime_metrics(self) -> RuntimeMetrics:
-        """May be called in any thread."""
+        """Returns the measurements of this moment. May be called on any thread."""
         return RuntimeMetrics(
             inbox_items=self.inbox.queued_items,
             spool_bytes=self._directory.spool.size,
@@ -230,7 +230,7 @@ class Aggregator:
         )
 
     def request_stop(self, reason: str) -> None:
-        """Asks for the end of the run; may be called from a signal handler's thread."""
+        """Asks the loop to end the run. May be called in a signal handler."""
         self.inbox.put("control", StopRequest(reason))
 
     def _now(self) -> float:
@@ -243,7 +243,7 @@ class Aggregator:
         if item is not None:
             self._dispatch(*item)
         if self._now() - self._ticked_at >= TICK:
-            # Whatever else arrives, and be it junk: deadlines pass.
+            # Here, so that deadlines pass even in a flood of messages.
             self._ticked_at = self._now()
             if (dropped := self.inbox.pop_dropped()) > 0:
                 self.rejections.count(None, "no-room", "the inbox is full", dropped)
@@ -264,7 +264,7 @@ class Aggregator:
         after, effects = step(before, event)
         for effect in effects:
             if isinstance(effect, do.Record):
-                self._interpreter.perform(effect, before)  # before anybody can see what comes of it
+                self._interpreter.perform(effect, before)  # before its effects can be seen
         self._state = after
         if after.roster is not before.roster:
             notices.log_presence(event, self._state)
@@ -276,7 +276,7 @@ class Aggregator:
         self._trackers.observe(self._state, effects)
 
     def _defer(self, event: on.Event) -> None:
-        """The run is paused: nothing can be written down, so nothing may happen but its end."""
+        """Puts an event off in a pause, since it cannot be recorded; only a stop takes effect."""
         if isinstance(event, on.StopRequested):
             raise _StoppedWhilePaused(event)
         if len(self._events) < MAX_QUEUED_ITEMS:
@@ -340,7 +340,7 @@ class Aggregator:
             before = self._state
             self._handle(meaning.event)
             if isinstance(meaning.event, on.Evaluated) and self._state is not before:
-                self._rate_limiter.give_back(arrival)  # it was waited for
+                self._rate_limiter.give_back(arrival)  # the report was awaited
 
     def _receive_chunk(self, chunk: m.UpdateChunk, arrival: AdmittedMessage) -> None:
         kept = self._worker.uploads.stored_chunks
@@ -358,7 +358,7 @@ class Aggregator:
             self._handle(on.UpdateArrived(now=self._now(), update=complete))
 
     def _on_job_done(self, done: JobDone) -> None:
-        """The workshop has finished something."""
+        """Handles the result of a job of the worker's thread."""
         if done.disk_full is not None and done.retry is not None:
             self._disk_pause.wait_for_space(done.disk_full)
             done.retry()

@@ -1,7 +1,7 @@
-"""The run stands still while the disk is full, and goes on by itself when there is room.
+"""Pauses the run while the disk is full; it continues by itself when there is space.
 
-Whatever found no room left nothing behind, and is done again then. Meanwhile run time does not pass, so that no
-deadline does; the connections stay, what is said to us is remembered, and whoever looks is told why nothing goes on.
+What found no space has left nothing behind, and is repeated then. Run time does not pass in a pause, so no
+deadline does. The connections stay, messages that arrive are kept, and the status says why the run is paused.
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ from fl_aggregator.storage.disk_space import DiskFull, has_space
 LOG: Final = logging.getLogger(__name__)
 
 DISK_CHECK_INTERVAL: Final = 1.0
+"""Seconds between two checks for space."""
 SPACE_MARGIN: Final = 2**16
-"""Bytes that must be free beyond what failed: the journal writes beside it, and a pause a second says nothing."""
+"""Bytes that must be free in addition to what failed: the journal needs space as well, and pausing again
+every second would help no one."""
 MAX_DEFERRED_BYTES: Final = 64 * 2**20
-"""Of updates that come meanwhile. Others are dropped: they are sent again until they are answered."""
+"""Bytes of the updates that are kept in a pause. Others are dropped: edges repeat them until they are
+answered."""
 
 ResultT = TypeVar("ResultT")
 
 
 class DiskPause:
-    """Belongs to the loop's thread, which it holds while it waits. Meanwhile (a few times a second, and at both ends)
-    ``tell`` is called, and ``take`` is given what arrives and cannot wait: it must not change the run's state, but
-    may raise to end the run; the pause then stays as it is.
+    """Repeats what failed because the disk is full, and keeps the time of the pauses.
+
+    It belongs to the loop's thread, which it blocks in a pause. ``tell`` is called at the beginning, at the
+    end, and before each check for space. ``take`` receives the items that cannot wait: it must not change the
+    run's state, but may raise to end the run, and then the pause does not end.
     """
 
     def __init__(
@@ -44,14 +49,14 @@ class DiskPause:
         self._deferred: deque[tuple[ConnectionName, InboxItem]] = deque()
         self._deferred_bytes = 0
         self.reason: str | None = None
-        """In words, while there is a pause."""
+        """Why the run is paused, in words; null if it is not. May be read on any thread."""
 
     def without_pauses(self, at: float) -> float:
-        """``at`` (seconds of a clock that does not stop) less the time of all pauses: it stands still in one."""
+        """Returns ``at`` (seconds of a clock that never stops) minus the time of all pauses so far."""
         return (at if self._paused_since is None else self._paused_since) - self._total_paused
 
     def pop_deferred(self) -> tuple[ConnectionName, InboxItem] | None:
-        """What came in a pause and is to be taken now, before anything in the inbox."""
+        """Returns the next item that came in a pause, to be handled before the inbox; null if none did."""
         if not self._deferred:
             return None
         lane, item = self._deferred.popleft()
@@ -59,7 +64,7 @@ class DiskPause:
         return lane, item
 
     def attempt(self, action: Callable[[], ResultT]) -> ResultT:
-        """What ``action`` gives. While it raises ``DiskFull`` the run is paused; it may be called many times."""
+        """Returns the result of ``action``, which is repeated in a pause while it raises ``DiskFull``."""
         try:
             return action()
         except DiskFull as error:
@@ -79,7 +84,7 @@ class DiskPause:
                 return result
 
     def wait_for_space(self, full: DiskFull) -> None:
-        """Returns when there is room for what raised ``full`` elsewhere, which may be at once."""
+        """Waits until there is space for what raised ``full`` elsewhere, which may be at once."""
         if has_space(full.directory, full.needed_bytes + SPACE_MARGIN):
             return
         self._begin(full)

@@ -1,4 +1,4 @@
-"""Performs the effects of the round machine. `round.effects.EFFECT_SPECS` says of each where, and what answers it."""
+"""Performs the effects of the machine; `round.effects.EFFECT_SPECS` says where, and what answers each."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from fl_shared.transfer.upload_scheduler import ChunkGrant
 LOG: Final = logging.getLogger(__name__)
 
 SMALL_WRITE_BYTES: Final = 4096
-"""About so much a line of the journal or the history, or a directory's entry, may need."""
+"""About as many bytes as a line of the journal or the history, or a directory entry, may need."""
 
 WriteResultT = TypeVar("WriteResultT")
 
 
 class Interpreter:
-    """Belongs to the loop's thread. Nothing is decided here: what comes of an effect is posted as an event.
+    """Performs effects on the loop's thread, and decides nothing: their outcomes become events.
 
-    ``post`` puts an event behind those that wait; ``clock`` gives run time in seconds.
+    ``post`` puts an event behind those that wait; ``clock`` returns run time in seconds.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class Interpreter:
         self._model_publisher = ModelPublisher(links, scope, settings.task, settings.chunk)
 
     def restore(self, found: RecoveredRun) -> tuple[str, ...]:
-        """Takes up models, history and the open round of a run that is resumed.
+        """Restores models, history and the open round of a run that is resumed.
 
-        Gives the clients whose accepted update is not in the spool any more, sorted.
+        Returns the clients whose accepted update is missing from the spool, sorted.
         """
         if found.state.model is not None:
             version, checkpoints = found.state.version, self._directory.checkpoints
@@ -101,7 +101,10 @@ class Interpreter:
         return self.worker.restore(collected.round, held)
 
     def write(self, action: Callable[[], WriteResultT]) -> WriteResultT:
-        """Something small, into the run's directory. While the disk has no room for it, the run stands still."""
+        """Writes something small into the run directory, and returns the result of ``action``.
+
+        The run is paused while the disk has no space for it.
+        """
 
         def write() -> WriteResultT:
             with raising_disk_full(SMALL_WRITE_BYTES, self._directory.path):
@@ -110,7 +113,10 @@ class Interpreter:
         return self._disk_pause.attempt(write)
 
     def perform(self, effect: do.Effect, state: Run) -> None:
-        """One effect; ``state`` is the newest. Raises ``OSError`` if the run's directory cannot be written to."""
+        """Performs one effect; ``state`` is the newest.
+
+        Raises ``OSError`` if the run directory cannot be written to.
+        """
         match effect:
             case do.Record(event=event):
                 self.write(lambda: self._directory.journal.append(event))
@@ -171,7 +177,7 @@ class Interpreter:
         try:
             complete = self.worker.receive(offer, update, self._clock())
         except InvalidUpdate as error:
-            # By an event, since it is out of the round: it will not send another one.
+            # As an event, so that the edge is dropped from the round: it will not send another update.
             self._post(
                 on.UpdateInvalid(
                     now=self._clock(),
@@ -184,7 +190,7 @@ class Interpreter:
                 )
             )
             return
-        if complete is not None:  # all of it had come before the aggregator was started again
+        if complete is not None:  # all of it came in an earlier incarnation
             self._post(on.UpdateArrived(now=self._clock(), update=complete))
 
     def _store_update(self, effect: do.StoreUpdate) -> None:

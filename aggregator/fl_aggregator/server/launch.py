@@ -1,4 +1,4 @@
-"""What a command starts: a new run in a new directory, or one that is taken up again."""
+"""Prepares what a command starts: a new run in a new directory, or one that is resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fl_shared.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A run that is about to go on; owns its directory until it is closed."""
+    """A run that is ready to begin or to continue; it owns its directory until it is closed."""
 
     record: RunRecord
     directory: RunDirectory
@@ -25,6 +25,7 @@ class Launch:
     recovered: RecoveredRun | None = None
 
     def close(self) -> None:
+        """Gives up the run directory; its files are deleted if no run has begun in it."""
         self.directory.close()
 
 
@@ -34,7 +35,7 @@ def new(
     init: Path | None = None,
     fleet: FleetRecord | None = None,
 ) -> Launch:
-    """A new run. Raises ``UserError`` if its strategy, directory or first weights cannot be used."""
+    """Prepares a new run. Raises ``UserError`` if its strategy, directory or initial weights are unusable."""
     strategy = load(settings.strategy)
     weights = None if init is None else read_safetensors(init)
     first = None if weights is None else FirstWeights(digest=weights.digest, manifest=weights.manifest.digest)
@@ -45,9 +46,10 @@ def new(
 
 
 def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Launch:
-    """The run in ``path``, where it was. Raises ``UserError`` if none lies there that can go on.
+    """Prepares to resume the run in ``path``. Raises ``UserError`` if it cannot be resumed there.
 
-    ``require_sealed``: from now on, if it was not so before.
+    ``simulated``: whether ``simulate`` resumes it. ``require_sealed`` rejects unsealed messages from now on,
+    even if the run did not do so before.
     """
     record = run_directory.read_run(path)
     if simulated != (record.fleet is not None):

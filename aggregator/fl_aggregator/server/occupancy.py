@@ -1,7 +1,7 @@
-"""Before a run begins: is another one online under this prefix?
+"""Checks before a run begins whether another one is online under its prefix.
 
-A retained birth may be a ghost that a broker revived, and clocks differ: only a live status proves that a run is
-on (protocol, 8.3).
+A retained birth may be an old one that the broker restored, and clocks differ: only a live status proves that
+a run is active (protocol, 8.3).
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ LOG: Final = logging.getLogger(__name__)
 def ensure_unoccupied(
     links: Connections, inbox: Inbox, scope: EnvelopeSource, prefix: str, broker: BrokerAddress
 ) -> None:
-    """Waits up to 6 s for a sign of life of a run that was born here. Raises ``UserError`` if it lives.
+    """Raises ``UserError`` if another run is active under the prefix; waits up to 6 s for its status.
 
-    Nothing of ours was published yet, so that whatever is heard is somebody else's: another run's, or that of an
-    aggregator which still has the run that is to be taken up (from a copy of its directory, say).
-
-    ``RunFailed`` if it is asked to end meanwhile.
+    We have published nothing yet, so any message is from another aggregator: of another run, or of the run
+    that we are resuming (from a copy of its directory, say). Raises ``RunFailed`` if a stop is requested in
+    the meantime.
     """
     other: str | None = None
     deadline = time.monotonic() + ANSWER_WAIT

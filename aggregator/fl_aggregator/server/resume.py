@@ -1,8 +1,8 @@
-"""Taking a run up again: what its directory says of where it was, and what has to be said and done anew.
+"""Resumes a run: restores the state from its directory, and determines which effects to repeat.
 
-Nothing is decided here: the recorded events are replayed through ``round.step``. Their effects may or may not have
-been performed before the aggregator died; those that matter still are performed once more, and all of them are
-such that twice is as good as once.
+Nothing is decided here: the recorded events are replayed through ``round.machine.step``. Their effects may or
+may not have been performed before the aggregator stopped. Those that still matter are performed once more;
+for all of them, twice is as good as once.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RecoveredRun:
-    """Where a run was. ``now``: run time of the last event; ``begun``: whether there was any.
+    """What the journal of a run contains.
 
-    ``models`` (the newest two) and ``results`` are what was published last; ``best`` what was kept as such,
-    ``updates`` the newest one of each edge.
+    ``run_time``: when its last event happened, in seconds. ``has_events``: whether there is any. ``models``
+    (the newest two) and ``results`` were published last; ``best`` was the last version stored as best;
+    ``updates``: the latest one of each edge.
     """
 
     record: RunRecord
@@ -59,17 +60,17 @@ class RecoveredRun:
 
     @property
     def open_round(self) -> Collecting | None:
-        """The round for which updates are in the spool."""
+        """The round whose updates are in the spool, or null."""
         return collected_round(self.state.phase)
 
     @property
     def average(self) -> do.Average | None:
-        """What was to be averaged when the aggregator died."""
+        """The average that was being made when the aggregator stopped, or null."""
         phase = self.state.phase.resume_phase if isinstance(self.state.phase, Stopped) else self.state.phase
         return average_of(phase.collected) if isinstance(phase, Aggregating) else None
 
     def effects_to_repeat(self, state: Run) -> tuple[do.Effect, ...]:
-        """What is to be performed once more, given the state after the resume."""
+        """Returns the effects to perform once more, given the state after the resume."""
         effects: list[do.Effect] = [*self.models, *self.results]
         if isinstance(state.phase, Collecting):
             effects.append(announcement_of(state.phase))
@@ -81,8 +82,11 @@ class RecoveredRun:
 
 
 def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
-    """Reads the journal, and makes the history what it says. Raises ``UserError`` if the run has ended and said
-    so, or if another version of the round machine recorded it."""
+    """Reads the journal, and repairs the history to agree with it.
+
+    Raises ``UserError`` if the run is finished and has recorded its end, or if another version of the machine
+    recorded it.
+    """
     if record.machine != machine.MACHINE_VERSION:
         raise UserError(
             f"--resume {directory.path}: run {record.run} was recorded by version {record.machine} of the round "
@@ -136,7 +140,7 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
 
 
 def _repair_history(directory: RunDirectory, state: Run, lines: dict[int, Summary]) -> None:
-    """Every settled round has its line; those that will be written (again) have none yet."""
+    """Gives every round that is final its line in the history, and removes the lines of all others."""
     final = lines.keys() - {summary.round for summary in state.pending_summaries}
     there = directory.filter_history(final)
     for number in sorted(final - there):
@@ -144,7 +148,7 @@ def _repair_history(directory: RunDirectory, state: Run, lines: dict[int, Summar
 
 
 def resume_point_text(state: Run) -> str:
-    """In words, for the log: where the run goes on."""
+    """Says in words, for the log, where the run continues."""
     done = f"{state.version} of {state.settings.rounds} versions"
     phase = state.phase.resume_phase if isinstance(state.phase, Stopped | Failed) else state.phase
     match phase:
@@ -159,7 +163,7 @@ def resume_point_text(state: Run) -> str:
 
 
 def replay(state: Run, directory: Path) -> Iterator[tuple[Event, Run, tuple[Effect, ...]]]:
-    """Each recorded event with the state after it and the effects that it had; none of them is performed."""
+    """Yields each recorded event, the state after it, and its effects, none of which is performed."""
     for event in read_events(directory):
         state, effects = step(state, event)
         yield event, state, effects

@@ -1,5 +1,6 @@
-"""Federated averaging (McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized
-Data", algorithm 1): the next model is the mean of the local ones, weighted by their examples.
+"""Federated averaging: the next model is the mean of the local ones, weighted by their examples.
+
+McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data", algorithm 1.
 """
 
 from __future__ import annotations
@@ -17,4 +18,5 @@ class FedAvg:
     sections: tuple[str, ...] = (DELTA,)
 
     def next_weights(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
+        """Returns the sum of base and mean, computed in float64 and rounded once to float32."""
         return (base + mean_delta).astype(np.float32)

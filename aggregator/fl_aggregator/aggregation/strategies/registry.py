@@ -1,7 +1,7 @@
-"""How the updates of a round become the next model; one small file each.
+"""The strategies, by name.
 
-A strategy makes the next model of the exact weighted mean of the updates. It neither logs, samples nor reads or
-writes anything. A new one is a module with a class, and a line in ``_STRATEGIES``.
+A strategy makes the next model from the exact weighted mean of the updates. It does not log, sample, read or
+write. A new strategy is a module with one class, and an entry in ``_STRATEGIES``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from fl_shared.tensors.manifest import Vector
 
 
 class Strategy(Protocol):
-    """``sections``: what an update brings, ascending; all with the manifest of the model's weights."""
+    """Makes the next model from a round's mean.
+
+    ``sections``: what each update contains, in ascending order; all have the manifest of the model's weights.
+    """
 
     sections: tuple[str, ...]
 
     def next_weights(self, base: Vector, mean_delta: NDArray[np.float64]) -> Vector:
-        """The next weights, from the base's and the mean of the updates weighted by examples.
+        """Returns the next weights, from those of the base and the mean of the deltas weighted by examples.
 
-        Called for one block of coordinates after the other, so that no second copy of a model is needed.
+        All three have the same shape. Called for one block of coordinates after another, so that no second
+        copy of a model is needed.
         """
         ...
 
@@ -33,12 +37,12 @@ _STRATEGIES: Final = {"fedavg": ("fl_aggregator.aggregation.strategies.fedavg", 
 
 
 def names() -> tuple[str, ...]:
-    """The names of all strategies, in alphabetical order."""
+    """Returns the names of all strategies, in alphabetical order."""
     return tuple(sorted(_STRATEGIES))
 
 
 def load(name: str) -> Strategy:
-    """The strategy called ``name``. Raises ``UserError`` for an unknown name."""
+    """Returns the strategy called ``name``. Raises ``UserError`` for an unknown name."""
     if name not in _STRATEGIES:
         raise UserError(f"--strategy {name!r}: expected one of {', '.join(names())}")
     module, attribute = _STRATEGIES[name]
