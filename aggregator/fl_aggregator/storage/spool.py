@@ -181,7 +181,7 @@ class RecoveredUpload:
 
 
 class Spool:
-    """Stores updates in ``DIR/spool/<round>/<client>.update``, or only in memory if ``durability`` says so."""
+    """Stores updates in ``DIR/spool/<round>/<client>.update``, or in memory if ``durability`` says so."""
 
     def __init__(self, directory: Path, durability: Durability = "process") -> None:
         self.path = directory / DIRECTORY
