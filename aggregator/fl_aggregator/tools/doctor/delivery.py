@@ -14,7 +14,7 @@ from fl_shared.mqtt.paho.probe_results import FAILURE, ProbeFailed, ReceivedMess
 
 ROUND_TRIPS: Final = 20
 SLOW_BROKER_DELAY: Final = 0.03
-"""Seconds of a round trip, without the network's, that suggest Nagle's algorithm and a delayed ACK (40 ms)."""
+"""Seconds of a round trip, without the network's, that suggest Nagle's algorithm and delayed ACKs (40 ms)."""
 SHARED_REQUESTS: Final = 20
 POLL_TIMEOUT: Final = 0.005
 EXPIRY_SECONDS: Final = 1

@@ -56,7 +56,7 @@ class DoctorReport:
 
     @property
     def missing(self) -> tuple[Finding, ...]:
-        """The findings without which no run is possible."""
+        """The findings that make a run impossible."""
         return tuple(each for each in self.findings if each.verdict == "missing")
 
     @property
