@@ -23,7 +23,7 @@ PHASE_LABELS: Final = {
 }
 """Names of phases in the head of a table."""
 MAX_MATRIX: Final = 25
-"""Number of classes up to which a confusion matrix is shown; of a larger one, the most frequent confusions."""
+"""Classes up to which the whole confusion matrix is shown; of a larger one, the most frequent confusions."""
 
 
 def section(title: str, *children: Child, note: str | None = None, long: bool = False) -> Markup:
