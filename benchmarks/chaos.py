@@ -1,17 +1,18 @@
-"""Faults in every phase of a run: does it end, is anything lost, and is the model the same?
+"""Injects faults in every phase of a run: does the run end, is anything lost, and is the model the same?
 
     python benchmarks/chaos.py                      # all cells, some minutes
-    python benchmarks/chaos.py --quick              # one cell a fault
+    python benchmarks/chaos.py --quick              # one cell for each fault
     python benchmarks/chaos.py --fault broker-kill --phase committing --phase uploading
 
-Each cell is a run of its own: a real Mosquitto, `fl-aggregator start` with four edges a round, three rounds, quorum 1
-and no grace, two `fl-edge` processes, and a TCP proxy before each of the three programs. The fault strikes in the
-second round, as soon as the journal, the wire or the victim's log shows that the phase is on (`selecting`: before the
-first one). Phases that last milliseconds may be missed: such a cell is played up to three times, and ``hit`` says
-whether the phase was met in the end. ``same_model`` compares with an undisturbed run wherever the same edges
-contributed to every version: then the promises say that the models are equal.
+Each cell is a run: a real Mosquitto, `fl-aggregator start` with four edges in a round, three rounds, quorum 1
+and no grace, two `fl-edge` processes, and a TCP proxy before each of the three programs. The fault is
+injected in the second round, as soon as the journal, the wire or the victim's log shows the phase
+(`selecting`: before the first round). Phases that last milliseconds may be missed: such a cell is repeated up
+to three times, and ``hit`` says whether the fault hit the phase in the end. ``same_model`` compares with an
+undisturbed run if the same edges contributed to every version, since docs/reliability.md promises equal
+models in that case.
 
-Prints a table on standard error as it goes, and one JSON line with ``cells`` on standard output.
+Prints a table on standard error while it runs, and one JSON line with ``cells`` on standard output.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # it uses what the tests start programs with
+sys.path.insert(0, str(ROOT))  # for tests.support, which starts the programs
 
 from chaos_cells import cell  # noqa: E402
 from chaos_cells.faults import FAULTS, Fault  # noqa: E402
@@ -35,11 +36,12 @@ COLUMNS = ("fault", "phase", "hit", "finished", "updates lost", "rounds lost", "
 
 
 def say(text: str) -> None:
+    """Prints a line on standard error at once."""
     print(text, file=sys.stderr, flush=True)
 
 
 def row(one: cell.Cell) -> str:
-    """A line of a Markdown table."""
+    """A cell as a line of a Markdown table."""
     noticed = "–" if one.seconds_to_notice is None else f"{one.seconds_to_notice:.2f} s"
     same = {True: "yes", False: "NO", None: "–"}[one.same_model]
     finished = "yes" if one.finished else ("HUNG" if one.hung else "NO")
@@ -58,6 +60,7 @@ def row(one: cell.Cell) -> str:
 
 
 def chosen(arguments: argparse.Namespace) -> list[tuple[Fault, Phase]]:
+    """The pairs of fault and phase that the arguments select."""
     by_name = {fault.name: fault for fault in FAULTS}
     faults = [by_name[name] for name in arguments.fault or by_name]
     found = []
@@ -68,12 +71,13 @@ def chosen(arguments: argparse.Namespace) -> list[tuple[Fault, Phase]]:
 
 
 def _end(*_: object) -> None:
-    """Whoever ends it ends what it has started, too; being told twice must not interrupt that."""
+    """Exits on SIGTERM, which ends all started programs. A second SIGTERM must not interrupt that."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(143)
 
 
 def main() -> None:
+    """Runs the chosen cells, each in its own directory."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--fault", action="append", choices=[fault.name for fault in FAULTS], help="all if not given"

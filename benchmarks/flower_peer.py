@@ -1,4 +1,4 @@
-"""Flower's simulation engine with clients that return at once: to be run by the Python of an environment with it.
+"""Runs Flower's simulation engine with clients that return at once; needs a Python environment with Flower.
 
     python -m venv peer && peer/bin/pip install 'flwr[simulation]'
     peer/bin/python benchmarks/flower_peer.py EDGES PARAMETERS ROUNDS
@@ -27,17 +27,24 @@ started: list[float] = []
 
 
 class Client(NumPyClient):  # type: ignore[misc]
+    """A client that does not train."""
+
     def fit(self, parameters: list[Any], _config: dict[str, Any]) -> tuple[list[Any], int, dict[str, Any]]:
+        """Returns the parameters as they are, with 100 examples."""
         return parameters, 100, {}
 
 
 class Timed(FedAvg):  # type: ignore[misc]
+    """FedAvg that notes when each round begins."""
+
     def configure_fit(self, *arguments: Any, **named: Any) -> Any:
+        """Notes the time, then configures the round."""
         started.append(time.perf_counter())
         return super().configure_fit(*arguments, **named)
 
 
 def server(_context: Any) -> ServerAppComponents:
+    """The server: all clients in each round, no evaluation, and two rounds of warm-up."""
     first = flwr.common.ndarrays_to_parameters([np.zeros(VALUES, np.float32)])
     strategy = Timed(
         fraction_fit=1.0, fraction_evaluate=0.0, min_fit_clients=EDGES, min_available_clients=EDGES,

@@ -1,17 +1,18 @@
-"""A million bad messages for both ends of the wire: does an exception escape, does memory grow, does work go on?
+"""Sends a million bad messages to an aggregator and to edges: does an exception escape, does memory grow?
 
     python benchmarks/fuzz.py [--messages 1000000] [--seed 0] [--runs 10] [--edge-share 0.3]
 
-No broker takes part: this is about what our own code does with a message that has come. A real aggregator (with a run
-directory, its loop turned by hand) and real edges get what `tests/support/fuzz` makes of good messages, golden ones and
-those of a live run: bits flipped, cut, grown, spliced, values replaced by extreme ones, wrong topics, retained,
-repeated, in any order. Amid the noise rounds are worked through: every honest update must be accepted, and each model
-must be, bit for bit, what the accepted updates give when they are added up in another way; in the end the journal must
-give the state back. Edges must join a run, train, report and predict.
+No broker takes part: this tests what our code does with a message that has arrived. A real aggregator (with a
+run directory, its loop driven step by step) and real edges receive mutations of good messages, golden ones
+and those of a live run (`tests/support/fuzz`): bits flipped, cut, extended, spliced, values replaced by
+extreme ones, on wrong topics, retained, repeated, in any order. Rounds continue amid these messages: every
+honest update must be accepted, and each model must equal, bit for bit, the sum of the accepted updates
+computed in another way. At the end, a replay of the journal must restore the state. Edges must join a run,
+train, report and predict.
 
-Every exception that escapes is printed with the message that made it. Ends with 1 if there was one, if a round was not
-what it should be, or if resident memory (without what malloc keeps free for later) is more than 5 % larger at the end
-than after a tenth of the messages. With `--runs 1` one aggregator has to stand all of it.
+Every exception that escapes is printed with the message that caused it. The exit code is 1 if there was one,
+if a round was wrong, or if resident memory (without what malloc keeps free for later) is more than 5 % larger
+at the end than after a tenth of the messages. With `--runs 1`, one aggregator receives all of them.
 """
 
 from __future__ import annotations
@@ -40,22 +41,27 @@ from tests.support.fuzz.aggregator_harness import AggregatorHarness
 from tests.support.fuzz.edge_harness import EdgeHarness
 
 A_ROUND: Final = 2000
-"""Messages of noise in each of the aggregator's rounds."""
+"""Bad messages in each of the aggregator's rounds."""
 A_RUN: Final = 500
-"""And in each run that the edges join."""
+"""Bad messages in each run that the edges join."""
 MOST_GROWTH: Final = 0.05
 
 
 class Formatting(logging.Handler):
-    """Writes nothing down, but does all the work of it: a log line that cannot be made is a bug as well."""
+    """Formats log lines and writes none: a log line that cannot be formatted is a bug, too."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Formats the record, and encodes it as a file would."""
         record.getMessage().encode()
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes resident as it was, and once what is free was handed back; Python's own blocks; open descriptors."""
+    """The memory of this process. ``as_it_was``: resident bytes before malloc returned free memory.
+
+    ``resident``: resident bytes after that. ``blocks``: Python's allocated blocks. ``descriptors``: open
+    ones.
+    """
 
     as_it_was: int
     resident: int
@@ -64,11 +70,11 @@ class Footprint:
 
     @classmethod
     def now(cls) -> Self:
-        """Of this process, without what is garbage already."""
+        """Measures this process after a garbage collection."""
         gc.collect()
         before = _resident()
         with contextlib.suppress(OSError, AttributeError):  # another C library keeps its free memory
-            # The largest payloads move glibc's threshold for what it gives back by itself; that is no leak.
+            # The largest payloads raise the threshold above which glibc returns memory; that is no leak.
             ctypes.CDLL("libc.so.6").malloc_trim(0)
         descriptors = sum(1 for _ in Path("/proc/self/fd").iterdir())
         return cls(before, _resident(), sys.getallocatedblocks(), descriptors)
@@ -79,7 +85,7 @@ def _resident() -> int:
 
 
 class Tally:
-    """What is measured. ``budget`` messages in all."""
+    """Counts messages and their outcomes. ``budget``: the number of messages in all."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -91,12 +97,13 @@ class Tally:
         self.tenths: list[Footprint] = []
 
     def count(self) -> None:
+        """Counts a message, and measures memory after each tenth of the budget."""
         self.messages += 1
         if self.messages % (self.budget // 10) == 0:
             self.tenths.append(Footprint.now())
 
     def throw(self, take: Callable[[], object], where: str, what: object) -> None:
-        """One message; whatever it raises has escaped."""
+        """Delivers a bad message by calling ``take``. An exception that it raises counts as escaped."""
         self.count()
         try:
             take()
@@ -107,7 +114,7 @@ class Tally:
                 print(f"escaped at {where}, with message {self.messages}: {what!r}", file=sys.stderr)
 
     def prove(self, work: Callable[[], object], where: str) -> bool:
-        """Honest work amid the noise."""
+        """Does honest work amid the bad messages. Returns whether it succeeded."""
         try:
             work()
         except Exception:
@@ -119,7 +126,10 @@ class Tally:
 
 
 def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
-    """A run of each end. What happens to the aggregator depends on ``seed`` alone."""
+    """Sends ``messages`` to a new aggregator and new edges.
+
+    What the aggregator receives depends on ``seed`` only.
+    """
     end = tally.messages + messages
     with tempfile.TemporaryDirectory() as scratch:
         besieged, beset = AggregatorHarness(Path(scratch) / "run", seed), EdgeHarness(Path(scratch), seed)
@@ -152,6 +162,7 @@ def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
 
 
 def one_round(besieged: AggregatorHarness, messages: int, tally: Tally) -> None:
+    """Runs a round of the aggregator amid bad messages, and checks its outcome."""
     phase = besieged.begin_round()
     seeds = besieged.seeds(phase)
     for _ in range(messages):
@@ -162,6 +173,7 @@ def one_round(besieged: AggregatorHarness, messages: int, tally: Tally) -> None:
 
 
 def one_run(beset: EdgeHarness, messages: int, tally: Tally) -> None:
+    """Has the edges join a run, then sends them bad messages and requests for predictions."""
     beset.join_a_run()
     seeds = beset.seeds()
     for _ in range(messages):
@@ -179,6 +191,7 @@ def one_run(beset: EdgeHarness, messages: int, tally: Tally) -> None:
 
 
 def main() -> int:
+    """Runs all seeds and prints the result. Returns the exit code."""
     parser = argparse.ArgumentParser(description="Bad messages by the million.")
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0, help="of the first run; the others' follow it")

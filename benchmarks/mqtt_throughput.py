@@ -1,15 +1,15 @@
-"""What our MQTT client moves, from one process through a real Mosquitto to another, and what stock paho would.
+"""Measures the throughput of our MQTT client and of stock paho, between two processes through Mosquitto.
 
     python benchmarks/mqtt_throughput.py
     python benchmarks/mqtt_throughput.py --sizes 1024 262144 --runs 3 --seconds 0.5
     python benchmarks/mqtt_throughput.py --transport mqtts    (or ws, wss)
 
-A publisher and a subscriber, each a `Network` with one connection at QoS 1, TCP_NODELAY on all sides. A run is
-counted from the first ``publish`` to the last message at the subscriber; runs with and without `mqtt.shortcuts`
-(``FL_STOCK_PAHO=1``) take turns, and medians are compared. The broker's queue has no limit here: at its default of
-1000 messages it drops what is over it. With TLS both sides show certificates. Stock paho over WebSockets loses what
-a socket does not take at once, and is left out there. ``cpu`` is processor time of the client per message, in
-microseconds. Prints one JSON line.
+Publisher and subscriber are a `Network` each, with one connection at QoS 1 and TCP_NODELAY on all sides. A
+run lasts from the first ``publish`` to the last message at the subscriber. Runs with and without
+`mqtt.shortcuts` (``FL_STOCK_PAHO=1``) alternate, and medians are compared. The broker's queue is unlimited
+here: with the default of 1000 messages, it drops further ones. With TLS, both sides show certificates. Over
+WebSockets, stock paho loses data that a socket does not accept at once, and is left out. ``cpu`` is the
+processor time of the client per message, in microseconds. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -52,16 +52,18 @@ CA: Final = "ca.pem"
 
 
 def say(text: str) -> None:
+    """Prints a line on standard error at once."""
     print(text, file=sys.stderr, flush=True)
 
 
 def cpu_seconds() -> float:
+    """Processor seconds that this process has used."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def certified(directory: Path) -> list[str]:
-    """Certificates in ``directory``, and the lines that have a broker use and demand them."""
+    """Writes certificates to ``directory``. Returns the broker's settings to use and require them."""
     now = datetime.now(UTC)
     authority = Authority.create(directory / "authority", now)
     (directory / CA).write_bytes(authority.pem)
@@ -82,6 +84,7 @@ def certified(directory: Path) -> list[str]:
 
 @contextlib.contextmanager
 def broker(directory: Path, scheme: UrlScheme) -> Iterator[str]:
+    """Runs a Mosquitto with an unlimited queue while the block runs. Yields its URL."""
     port = free_port()
     file, log = directory / "mosquitto.conf", directory / "mosquitto.log"
     address = BrokerAddress(LOOPBACK, port, scheme=scheme, path="/mqtt" if scheme in ("ws", "wss") else "")
@@ -89,7 +92,7 @@ def broker(directory: Path, scheme: UrlScheme) -> Iterator[str]:
     if address.is_websocket:
         extra.append("protocol websockets")
     if os.geteuid() == 0:
-        extra.append("user root")  # it would become another user, who may not read the key
+        extra.append("user root")  # otherwise it changes to a user that cannot read the key
     extra += ["max_queued_messages 10000000", "max_queued_bytes 0"]
     listeners = [Listener(port, LOOPBACK)]
     if address.is_websocket:
@@ -111,6 +114,7 @@ def broker(directory: Path, scheme: UrlScheme) -> Iterator[str]:
 
 
 def settings(url: str, directory: Path) -> ConnectionSettings:
+    """How to connect to the broker at ``url``, with the client's certificate if it is encrypted."""
     address = BrokerAddress.parse(url)
     if not address.is_encrypted:
         return ConnectionSettings(address)
@@ -119,7 +123,11 @@ def settings(url: str, directory: Path) -> ConnectionSettings:
 
 
 def subscriber(reach: ConnectionSettings, size: int, count: int) -> None:
-    """Prints ``ready``, then when the last message came (`time.monotonic`) and the CPU seconds they all took."""
+    """Receives ``count`` messages of ``size`` bytes.
+
+    Prints ``ready``, then the arrival of the last message (`time.monotonic`) and the processor seconds for
+    all.
+    """
     ready, done = threading.Event(), threading.Event()
     left, at = count, 0.0
 
@@ -149,7 +157,7 @@ def subscriber(reach: ConnectionSettings, size: int, count: int) -> None:
 
 
 def one_run(url: str, directory: Path, size: int, count: int, *, stock: bool) -> tuple[float, float, float]:
-    """Seconds, and CPU seconds of publisher and subscriber."""
+    """Measures one run: the seconds, and the processor seconds of publisher and subscriber."""
     os.environ[STOCK] = "1" if stock else ""
     child = subprocess.Popen(
         [sys.executable, __file__, "--subscriber", url, str(directory), str(size), str(count)],
@@ -181,7 +189,8 @@ def one_run(url: str, directory: Path, size: int, count: int, *, stock: bool) ->
 
 
 def measure(url: str, directory: Path, size: int, runs: int, seconds: float) -> dict[str, Any]:
-    # As many messages as stock paho moves in about the time asked for.
+    """Measures messages of ``size`` bytes ``runs`` times. Returns the medians as an object for JSON."""
+    # About as many messages as stock paho moves in the given time.
     count = max(4, min(int(8_000 * seconds), int(300e6 * seconds / size)))
     found: dict[str, list[tuple[float, float, float]]] = {"stock": [], "shortcuts": []}
     if BrokerAddress.parse(url).is_websocket:
@@ -205,6 +214,7 @@ def measure(url: str, directory: Path, size: int, runs: int, seconds: float) -> 
 
 
 def main() -> None:
+    """Measures all sizes; with ``--subscriber``, acts as the subscriber of one run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="bytes of a message")
     parser.add_argument("--runs", type=int, default=7, help="of each kind; the median counts")

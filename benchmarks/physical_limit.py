@@ -1,8 +1,9 @@
-"""What this machine can do at best: the bytes of a round over loopback sockets, and a float32 fold. No broker.
+"""Measures the physical limit of a round: its bytes over loopback sockets, and a float32 sum. No broker.
 
-A server process and one client process, a connection an edge. In each round the server sends the model to every
-edge, and every edge sends as many bytes back, which the server adds up in float32. Both use blocking sockets and
-buffers that are made once. Used by the other benchmarks, so that they and their limit are measured in one run.
+There are a server process and a client process, with one connection for each edge. In each round, the server
+sends the model to every edge, and every edge sends as many bytes back, which the server adds up in float32.
+Both use blocking sockets and buffers that are allocated once. Other benchmarks call this, to measure their
+limit in the same run.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def seconds_per_round(edges: int, values: int, rounds: int = 7) -> float:
     for sock in sockets:
         sock.close()
     client.wait(10)
-    return statistics.median(taken[1:])  # the first one pays for the pages
+    return statistics.median(taken[1:])  # the first one includes the first access to the memory's pages
 
 
 if __name__ == "__main__":

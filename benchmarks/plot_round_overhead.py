@@ -1,8 +1,8 @@
-"""Draws the lines that `round_overhead.py` printed: a round's time over the size of the model.
+"""Draws the results of `round_overhead.py`: the time of a round over the size of the model.
 
     python benchmarks/plot_round_overhead.py docs/performance/round_overhead.jsonl docs/performance/round_overhead.svg
 
-Takes the lines of ten edges with ``--durability memory``; needs matplotlib.
+Uses the lines with ten edges and ``--durability memory``; needs matplotlib.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fl_shared.tensors.encodings.float32 import FLOAT32
 
 
 def main(source: Path, target: Path) -> None:
+    """Reads the JSON lines in ``source`` and writes an SVG file to ``target``."""
     found = [json.loads(line) for line in source.read_text().splitlines()]
     lines = [line for line in found if line["edges"] == 10 and line["durability"] == "memory"]
     lines.sort(key=lambda line: line["params"])

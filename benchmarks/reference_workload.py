@@ -1,12 +1,13 @@
-"""The reference workload over MQTT, against a plain PyTorch FedAvg loop of the same seed, partition and cohorts.
+"""Compares a run over MQTT with a plain FedAvg loop in PyTorch with the same seed, partition and cohorts.
 
     python benchmarks/reference_workload.py [--rounds 10] [--train-examples 6000] [--epochs 10] [--seed 0]
 
-Fashion-MNIST, 20 edges (IID), 10 a round, batch 32, lr 0.05, no momentum, no holdout. First `fl-aggregator
-simulate` (a broker, a fleet and an aggregator on this machine), then the loop, which takes the cohorts from the
-run's history and shares nothing else of the training with it: PyTorch's own memory layout, float32 averages. Both
-are tested on the 10,000 test images. One JSON line: ``accuracy``, ``loop_accuracy``, ``points`` (the difference in
-percentage points), ``seconds`` and ``loop_seconds`` (one process, all cores), ``ratio_to_loop``.
+The workload is Fashion-MNIST, 20 edges (IID), 10 in each round, batch size 32, learning rate 0.05, no
+momentum, no holdout. First runs `fl-aggregator simulate` (a broker, a fleet and an aggregator on this
+machine), then the loop. The loop takes the cohorts from the run's history, and shares no other part of the
+training with it: it uses PyTorch's own memory layout and float32 averages. Both are tested on the 10,000 test
+images. Prints one JSON line: ``accuracy``, ``loop_accuracy``, ``points`` (the difference in percentage
+points), ``seconds`` and ``loop_seconds`` (one process, all cores), ``ratio_to_loop``.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ State = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 
 def say(text: str) -> None:
+    """Prints a line on standard error at once."""
     print(text, file=sys.stderr, flush=True)
 
 
 def over_mqtt(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    """One `simulate`; its JSON result, with the cohorts of the committed rounds."""
+    """Runs ``simulate``. Returns its JSON result, with the cohorts of the committed rounds."""
     command = [
         str(Path(sys.executable).with_name("fl-aggregator")), "simulate", "--task", "fashion-mnist",
         "--clients", "20", "--per-round", "10", "--rounds", str(arguments.rounds),
@@ -54,6 +56,7 @@ def over_mqtt(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
 
 
 def train(model: nn.Module, examples: Examples, epochs: int, seed: int) -> None:
+    """Trains ``model`` in place by plain SGD, with batches of 32 and a learning rate of 0.05."""
     model.train()
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -67,6 +70,7 @@ def train(model: nn.Module, examples: Examples, epochs: int, seed: int) -> None:
 
 
 def accuracy(model: nn.Module, examples: Examples) -> float:
+    """The fraction of examples that the model classifies correctly."""
     model.eval()
     with torch.no_grad():
         right = sum(
@@ -77,7 +81,7 @@ def accuracy(model: nn.Module, examples: Examples) -> float:
 
 
 def plain_loop(arguments: argparse.Namespace, cohorts: list[list[str]]) -> tuple[float, float]:
-    """(accuracy after the last round, seconds of the rounds with their evaluations)."""
+    """Trains in a loop. Returns the accuracy after the last round, and the seconds with all evaluations."""
     torch.set_num_threads(os.cpu_count() or 1)
     task: Task = load_task("fashion-mnist")
     parts = [
@@ -114,6 +118,7 @@ def plain_loop(arguments: argparse.Namespace, cohorts: list[list[str]]) -> tuple
 
 
 def main() -> None:
+    """Runs both, and prints the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=10)

@@ -1,13 +1,13 @@
-"""What a round costs when training costs nothing: real programs, a real Mosquitto, models of any size.
+"""Measures the time of a round without training: real programs, a real Mosquitto, models of any size.
 
     python benchmarks/round_overhead.py --edges 10 --per-round 10 --params 431080 --rounds 20 --durability memory
     python benchmarks/round_overhead.py --params 11700000 --rounds 7 --peer flower --peer-python peer/bin/python
 
-An aggregator, one fleet of ``--edges`` edges and a broker with default limits, as three process trees. The task is
-`synthetic-N`: N parameters, training returns at once. A round is counted from one commit to the next, the first ones
-(``--warm-up``) left out. ``limit_seconds`` is measured in the same run (`physical_limit.py`: the same bytes over
-loopback sockets, and a float32 fold); ``--peer flower`` runs Flower's simulation engine with the same sizes, by the
-Python of an environment that has it. Prints one JSON line.
+An aggregator, one fleet of ``--edges`` edges and a broker with default limits run as three process trees. The
+task is `synthetic-N`: N parameters, training returns at once. A round lasts from one commit to the next; the
+first ones (``--warm-up``) are left out. ``limit_seconds`` is measured in the same run (`physical_limit.py`:
+the same bytes over loopback sockets, and a float32 sum). ``--peer flower`` runs Flower's simulation engine
+with the same sizes, in a Python environment that contains it. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ HERE = Path(__file__).parent
 
 
 def say(text: str) -> None:
+    """Prints a line on standard error at once."""
     print(text, file=sys.stderr, flush=True)
 
 
 class Watched:
-    """A process tree: its peak memory and the processor time that it has used."""
+    """Measures a process tree: its peak resident memory and its processor time (Linux only)."""
 
     def __init__(self, root: int) -> None:
         self._root = root
@@ -47,6 +48,7 @@ class Watched:
         self.cpu_seconds = 0.0
 
     def look(self) -> None:
+        """Measures the tree now. Processes that have just ended are left out."""
         memory, cpu = 0.0, 0.0
         for pid in _tree(self._root):
             try:
@@ -76,6 +78,7 @@ def _tree(root: int) -> list[int]:
 
 
 def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    """Runs a run of all programs. Returns its measurements; raises ``SystemExit`` if it fails."""
     with MosquittoChild(directory / "broker") as broker:
         common = ["--broker", broker.url, "--keepalive", "60"]
         fleet = subprocess.Popen(
@@ -122,6 +125,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
 
 
 def summary(arguments: argparse.Namespace, directory: Path, watched: dict[str, Watched]) -> dict[str, Any]:
+    """The measurements of a run that has ended, from its journal and history."""
     events = [json.loads(line) for line in (directory / "run" / "journal.jsonl").read_text().splitlines()]
     commits = [event["now"] for event in events if event["event"] == "ModelCreated"]
     periods = [after - before for before, after in itertools.pairwise(commits[arguments.warm_up :])]
@@ -146,6 +150,7 @@ def summary(arguments: argparse.Namespace, directory: Path, watched: dict[str, W
 
 
 def peer(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Runs `flower_peer.py` with the same sizes. Returns its measurements."""
     command = [
         arguments.peer_python,
         str(HERE / "flower_peer.py"),
@@ -163,6 +168,7 @@ def peer(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measures the rounds, their limit and the peer, and prints the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--edges", type=int, default=10)
     parser.add_argument("--per-round", type=int, default=10)
@@ -184,7 +190,7 @@ def main() -> None:
     def limit() -> float:
         return physical_limit.seconds_per_round(arguments.per_round, arguments.params)
 
-    # Before and after, since machines drift: the mean of the two medians.
+    # Measured before and after, since a machine's speed drifts; the limit is the mean of both medians.
     before = 0.0 if arguments.no_limit else limit()
     with tempfile.TemporaryDirectory() as scratch:
         found = run(arguments, Path(scratch))

@@ -1,17 +1,18 @@
-"""What signatures and seals cost: alone, and in a round of real programs.
+"""Measures the cost of signatures and seals: alone, and in rounds of real programs.
 
     python benchmarks/sealing.py --edges 10 --params 431080 --rounds 20 --repeat 2
     python benchmarks/sealing.py --task fashion-mnist --edges 20 --per-round 10 --epochs 10 --rounds 10 --warm-up 0 \
         --repeat 1 --setups tcp,sealed --timeout 1800                                 # the reference workload
 
-Alone: time per signature made and verified (a message of 700 bytes), per MB sealed and opened (chunks of 1 MiB), per
-connection (an encapsulation, and the first message of it that is opened). In a round: an aggregator, a broker and
-``--edges`` edges, each a process of its own, as kits are one edge's; `synthetic-N` trains in no time. The same rounds
-in four set-ups, in turn: ``tcp`` (nothing), ``mtls`` (certificates), ``signed`` (kits: the aggregator signs, edges
-check), ``sealed`` (kits, ``--seal`` and ``--require-sealed``).
-Prints one JSON line; seconds are medians and ``seconds_min`` the shortest rounds, ``added`` is what the median takes
-over ``mtls`` (or the first set-up), and ``cpu_seconds`` what the aggregator and the edges have used in all, starts
-included: on a busy machine the better comparison.
+Alone: the time to make and to verify a signature (of a message of 700 bytes), to seal and to open a MB (in
+chunks of 1 MiB), and to begin a connection (an encapsulation, and opening its first message). In rounds: an
+aggregator, a broker and ``--edges`` edges run as one process each, since a kit is for one edge; `synthetic-N`
+trains in no time. The same rounds run in four set-ups, in turn: ``tcp`` (nothing), ``mtls`` (certificates),
+``signed`` (kits: the aggregator signs, edges verify), ``sealed`` (kits, ``--seal`` and ``--require-sealed``).
+
+Prints one JSON line. Seconds are medians, and ``seconds_min`` are the shortest rounds. ``added`` is the
+median minus that of ``mtls`` (or of the first set-up). ``cpu_seconds`` is the total processor time of the
+aggregator and the edges, with their starts; on a busy machine it is the better comparison.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ TOPIC: Final = "fl/updates/7"
 
 
 def say(text: str) -> None:
+    """Prints a line on standard error at once."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -54,7 +56,7 @@ def say(text: str) -> None:
 
 
 def best(action: Callable[[], object], times: int = 100) -> float:
-    """Seconds for one; of five tries the shortest."""
+    """Seconds for one call: the mean of ``times`` calls, in the fastest of five tries."""
     found = []
     for _ in range(5):
         begun = time.perf_counter()
@@ -65,6 +67,7 @@ def best(action: Callable[[], object], times: int = 100) -> float:
 
 
 def alone() -> dict[str, float]:
+    """The cost of each operation without a run, in the unit that its name ends with."""
     signing, aggregator, edge = (
         Ed25519PrivateKey.generate(),
         X25519PrivateKey.generate(),
@@ -85,7 +88,7 @@ def alone() -> dict[str, float]:
     chunk = os.urandom(2**20)
     sealed = memoryview(sealer.seal(TOPIC, chunk))
     megabytes = len(chunk) / 1e6
-    # Each is opened once: the first message of a connection costs two key agreements and a voucher.
+    # Each is opened once, since only a connection's first message needs key agreements and the voucher.
     first = iter([new().seal(TOPIC, b"x") for _ in range(500)])
     return {
         "sign_us": best(lambda: signer.sign(TOPIC, message)) * 1e6,
@@ -101,7 +104,7 @@ def alone() -> dict[str, float]:
 
 
 class Site:
-    """A provisioned broker, and one without anything; accounts as kits and as files."""
+    """A provisioned broker, and its accounts as kits and as separate files."""
 
     def __init__(self, directory: Path, edges: int) -> None:
         wanted: list[tuple[str, tuple[Any, ...]]] = [(str(number), ("train",)) for number in range(edges)]
@@ -117,11 +120,16 @@ class Site:
                 (self.files / f"{account.name}.{name}").write_bytes(content)
 
     def kit(self, name: str) -> Path:
+        """The file of the account's kit."""
         account = self.made.register.find(name)
         assert account is not None
         return self.made.out / account.kit_file
 
     def reach(self, setup: str, name: str, plain: str) -> list[str]:
+        """The options with which the program of an account connects in a set-up.
+
+        ``plain``: the URL for ``tcp``.
+        """
         if setup == "tcp":
             return ["--broker", plain]
         if setup == "mtls":
@@ -131,6 +139,7 @@ class Site:
 
     @contextlib.contextmanager
     def broker(self) -> Iterator[None]:
+        """Runs the provisioned Mosquitto while the block runs."""
         conf, log = self.made.broker_directory / "bench.conf", self.made.out / "mosquitto.log"
         user = "user root\n" if os.geteuid() == 0 else ""
         conf.write_text((self.made.broker_directory / "mosquitto.conf").read_text() + user)
@@ -149,7 +158,7 @@ class Site:
 
 
 def run(arguments: argparse.Namespace, site: Site, setup: str, plain: str, directory: Path) -> list[float]:
-    """Seconds of each round, from one commit to the next; without those of the warm-up."""
+    """Runs a run in one set-up. Returns the seconds from each commit to the next, without the warm-up."""
     directory.mkdir(parents=True)
     task, edges = arguments.task or f"synthetic-{arguments.params}", []
     for number in range(arguments.edges):
@@ -186,7 +195,7 @@ def run(arguments: argparse.Namespace, site: Site, setup: str, plain: str, direc
 
 
 def cpu_seconds() -> float:
-    """Of all processes that have ended and were waited for."""
+    """Processor seconds of all child processes that have ended and were waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -194,13 +203,13 @@ def cpu_seconds() -> float:
 def in_rounds(
     arguments: argparse.Namespace, directory: Path
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each round, and the processor's seconds of all programs but the broker, by set-up."""
+    """Seconds of each round, and processor seconds of all programs but the broker, by set-up."""
     site = Site(directory, arguments.edges)
     setups = arguments.setups.split(",")
     seconds: dict[str, list[float]] = {setup: [] for setup in setups}
     cpu = dict.fromkeys(setups, 0.0)
     with MosquittoChild(directory / "plain") as child, site.broker():
-        # In turn, since machines drift.
+        # The set-ups alternate, since a machine's speed drifts.
         for number, setup in itertools.product(range(arguments.repeat), setups):
             before = cpu_seconds()
             found = run(arguments, site, setup, child.url, directory / f"{number}-{setup}")
@@ -211,6 +220,7 @@ def in_rounds(
 
 
 def main() -> None:
+    """Measures all, and prints the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--edges", type=int, default=10)
     parser.add_argument("--params", type=int, default=431_080)

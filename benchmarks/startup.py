@@ -1,10 +1,11 @@
-"""How soon the programs are there: an aggregator, an edge, and a round with nothing in it.
+"""Measures how fast an aggregator and an edge start, and the time of a round without training.
 
     python benchmarks/startup.py [--runs 5]
 
-Medians of wall seconds: from starting `fl-aggregator start` to its birth at the broker; from starting `fl-edge --id 7`
-to its first registration and to its second one (data loaded, model built, ready to be selected), against what a
-bare `import torch` costs in the same run; and the period of rounds of a model of ten parameters with ten edges.
+Prints medians of seconds: from the start of `fl-aggregator start` to its birth at the broker; from the start
+of `fl-edge --id 7` to its first registration and to its second one (data loaded, model built, ready to be
+selected), compared with `import torch` alone in the same run; and the period of rounds with a model of ten
+parameters and ten edges.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ BIN = Path(sys.executable).parent
 
 
 class Watch:
-    """Everything that is published under a prefix, and when it came."""
+    """Receives everything that is published at a broker, with the time of arrival."""
 
     def __init__(self, network: Network, url: str) -> None:
         self._events: queue.SimpleQueue[tuple[float, mqtt.ConnectionEvent]] = queue.SimpleQueue()
@@ -42,7 +43,10 @@ class Watch:
         self.until(lambda event: isinstance(event, mqtt.Subscribed))
 
     def until(self, wanted: Any, timeout: float = 60.0) -> float:
-        """When the first event came that is wanted."""
+        """When the next event arrived for which ``wanted`` is true.
+
+        Raises ``SystemExit`` after ``timeout`` s.
+        """
         deadline = time.perf_counter() + timeout
         while (left := deadline - time.perf_counter()) > 0:
             try:
@@ -55,18 +59,21 @@ class Watch:
 
 
 def on(topic: str, text: bytes = b"") -> Any:
+    """A condition for `Watch.until`: a message on ``topic`` that contains ``text``."""
     return lambda event: (
         isinstance(event, mqtt.Received) and event.topic == topic and text in bytes(event.payload)
     )
 
 
 def import_torch() -> float:
+    """Seconds of a Python process that only imports torch."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import torch"], check=True)
     return time.perf_counter() - started
 
 
 def once(directory: Path) -> dict[str, float]:
+    """Starts an aggregator and an edge, and measures the seconds until each is ready."""
     with MosquittoChild(directory / "broker") as broker, Network() as network:
         watch = Watch(network, broker.url)
         started = time.perf_counter()
@@ -95,10 +102,11 @@ def once(directory: Path) -> dict[str, float]:
 
 
 def main() -> None:
+    """Measures several times, and prints the medians."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    import_torch()  # the first one pays for the disk
+    import_torch()  # the first one reads the files from the disk
     seen: list[dict[str, float]] = []
     for _ in range(arguments.runs):
         with tempfile.TemporaryDirectory() as scratch:

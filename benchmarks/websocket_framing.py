@@ -1,12 +1,14 @@
-"""Our WebSocket framing beside that of wsproto: how many bytes a second each puts into frames and takes out of them.
+"""Compares the throughput of our WebSocket framing with that of wsproto, in both directions.
 
     pip install wsproto && python benchmarks/websocket_framing.py [--repeat 5]
 
-A child process plays the broker at the other end of a socket pair, so that only framing differs. For each direction
-and size of frame, both framings take turns; the figures are medians of payload bytes a second, and ``ratio`` is the
-median of wsproto's throughput over ours within a turn. Prints one JSON line.
+A child process acts as the broker at the other end of a socket pair, so that only the framing differs. For
+each direction and size of frame, both framings alternate. The numbers are medians of payload bytes per
+second, and ``ratio`` is the median of wsproto's throughput divided by ours in the same turn. Prints one JSON
+line.
 
-256 KiB is what a large message is cut into on its way out, 4 KiB what Mosquitto 2.0 sends, 200 bytes a small message.
+Frames of 256 KiB are what we cut large messages into, 4 KiB what Mosquitto 2.0 sends, 200 bytes a small
+message.
 """
 
 from __future__ import annotations
@@ -38,17 +40,21 @@ ADDRESS: Final = BrokerAddress("localhost", 9001, scheme="ws", path="/mqtt")
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TIMEOUT: Final = 60.0
 CASES: Final = {"256 KiB": (2**18, 1000), "4 KiB": (2**12, 20_000), "200 B": (200, 20_000)}
-"""Bytes of a frame's payload, and how many frames."""
+"""The bytes of a frame's payload, and the number of frames."""
 
 
 class Framing(Protocol):
-    def send(self, data: memoryview) -> int: ...
+    """The methods of a WebSocket that MQTT uses."""
 
-    def recv_into(self, view: memoryview) -> int: ...
+    def send(self, data: memoryview) -> int:
+        """Sends a part of ``data`` in one frame. Returns its bytes."""
+
+    def recv_into(self, view: memoryview) -> int:
+        """Receives payload into ``view``. Returns its bytes, 0 at the end."""
 
 
 class WsprotoSocket:
-    """As little around wsproto as MQTT needs: what would stand in the place of `WebSocket`."""
+    """The smallest wrapper of wsproto that MQTT needs; it could replace `WebSocket`."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -61,11 +67,13 @@ class WsprotoSocket:
             raise SystemExit("the peer accepts no WebSocket")
 
     def send(self, data: memoryview) -> int:
+        """Sends up to ``MAX_FRAME_PAYLOAD`` bytes of ``data`` in one frame. Returns how many."""
         part = data[:MAX_FRAME_PAYLOAD]
         self._sock.sendall(self._connection.send(events.BytesMessage(data=part)))  # type: ignore[arg-type, unused-ignore]
         return len(part)
 
     def recv_into(self, view: memoryview) -> int:
+        """Receives payload into ``view``, and answers pings. Returns its bytes, 0 at the end."""
         while not self._inbox:
             received = self._sock.recv(BUFFER_SIZE)
             if not received:
@@ -96,7 +104,10 @@ FRAMINGS: Final[dict[str, Callable[[socket.socket], Any]]] = {
 
 @contextmanager
 def peer(play: Callable[[socket.socket], None]) -> Iterator[socket.socket]:
-    """Our end of a socket pair; at the other one a child process accepts the WebSocket and then does ``play``."""
+    """Our end of a socket pair.
+
+    At the other end, a child process accepts the WebSocket and calls ``play``.
+    """
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
@@ -130,7 +141,7 @@ def accept(sock: socket.socket) -> None:
 
 
 def frame(size: int) -> bytes:
-    """A broker's frame: not masked."""
+    """A frame with ``size`` bytes of payload as a broker sends it, without a mask."""
     if size < 126:
         length = bytes((size,))
     elif size < 2**16:
@@ -141,7 +152,7 @@ def frame(size: int) -> bytes:
 
 
 def sending(framing: str, size: int, count: int) -> float:
-    """Payload bytes a second until the peer has all of them."""
+    """Payload bytes per second until the peer has read all of them."""
 
     def drain(sock: socket.socket) -> None:
         buffer = bytearray(2**20)
@@ -162,7 +173,7 @@ def sending(framing: str, size: int, count: int) -> float:
 
 
 def receiving(framing: str, size: int, count: int) -> float:
-    """Payload bytes a second, into one buffer that holds a large message."""
+    """Payload bytes per second that are read into one large buffer."""
     batch = max(1, 2**20 // size)
 
     def pour(sock: socket.socket) -> None:
@@ -183,11 +194,13 @@ def receiving(framing: str, size: int, count: int) -> float:
 
 
 def processor() -> str:
+    """The model name of this machine's processor."""
     found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     return found[1] if found else platform.processor()
 
 
 def main() -> None:
+    """Measures all cases, and prints the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeat", type=int, default=5)
     repeat = parser.parse_args().repeat

@@ -1,4 +1,4 @@
-"""The document of all options of a run and of an edge, as the commands declare them.
+"""Writes the document of all options of a run and of an edge, as the commands declare them.
 
 python -m scripts.options_document > docs/options.md
 """
@@ -45,7 +45,7 @@ def render() -> str:
 
 
 def _rows(command: click.Command, name: str) -> dict[str, list[str]]:
-    """Lines of tables by heading."""
+    """The rows of the tables, by heading."""
     context = click.Context(command, info_name=name, show_default=True)
     rows: dict[str, list[str]] = {heading: [] for heading in HEADINGS if heading != OTHER}
     for option in command.get_params(context):

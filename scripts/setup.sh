@@ -1,14 +1,14 @@
 #!/bin/sh
 # Sets up this clone: the Mosquitto broker as a system package, and .venv with fl-mqtt in it (editable).
 #
-#   scripts/setup.sh         what running needs
-#   scripts/setup.sh --dev   what the tests need as well
+#   scripts/setup.sh         installs what the programs need
+#   scripts/setup.sh --dev   installs what the tests need as well
 #
 # PYTHON=python3.12   the interpreter (default: the first of python3, python3.14 … that is 3.11 or later)
 # TORCH_INDEX=URL     takes torch and torchvision, and nothing else, from another package index
 #
-# It asks nothing, and touches nothing outside this folder but system packages, which it names first. Where
-# everything is in place it ends at once. POSIX sh: macOS and Debian have no newer shell in common.
+# It asks no questions, and changes nothing outside this folder except system packages, which it names first. If
+# everything is installed, it ends at once. It is POSIX sh, the newest shell that macOS and Debian have in common.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -16,11 +16,11 @@ here=$(pwd -P)
 dev=no
 [ "${1:-}" = --dev ] && dev=yes
 
-# Debian keeps the broker where ordinary users do not look, Homebrew where fresh shells do not.
+# Debian's directory of the broker is not in the PATH of ordinary users, Homebrew's not in that of new shells.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin:/opt/homebrew/sbin
 export PATH
 export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# pip's cache lies outside this folder, and torch would leave gigabytes there. A cache that was asked for is used.
+# pip's cache is outside this folder, and torch would add gigabytes to it. A cache that the user chose is used.
 [ -n "${PIP_CACHE_DIR:-}" ] || export PIP_NO_CACHE_DIR=1
 [ -t 1 ] || export PIP_PROGRESS_BAR=off
 
@@ -85,7 +85,7 @@ install_packages() {
     may_be_root || return 1
     say "installing system packages: $command"
     if [ "$manager" = apt-get ]; then
-        # A stale or missing list is no reason to stop: the installation says whether it matters.
+        # A stale or missing list is no reason to stop: if it matters, the installation fails.
         as_root apt-get update -qq || say "apt-get update failed; trying with the existing package lists"
         command="apt-get -o DPkg::Lock::Timeout=120 ${command#apt-get }"
     fi
@@ -124,7 +124,7 @@ ensure_broker() {
     fi
     [ -n "$packages" ] || return 0
     started=no
-    # Debian's package starts a service on installation; without an init there is nothing to start it.
+    # Debian's package starts a service on installation, if there is an init system.
     case $packages in mosquitto | mosquitto\ *) [ -d /run/systemd/system ] && has apt-get && started=yes ;; esac
     # shellcheck disable=SC2086
     require_packages "Mosquitto (broker and clients)" $packages
@@ -135,7 +135,7 @@ ensure_broker() {
     fi
 }
 
-# Real images for the tests, where Debian's package can be had. Without them those tests say why they are skipped.
+# Real images for the tests, if Debian's package is available. Without them, the tests say why they are skipped.
 ensure_dataset() {
     [ ! -e /usr/share/datasets/fashion-mnist ] || return 0
     [ "$(package_manager)" = apt-get ] || return 0
@@ -143,7 +143,7 @@ ensure_dataset() {
         say "no Fashion-MNIST for the tests (Debian's package dataset-fashion-mnist): continuing without"
 }
 
-# A Chromium for the tests of the dashboard. Without one they say why they are skipped.
+# A Chromium for the tests of the dashboard. Without one, they say why they are skipped.
 ensure_browser() {
     for browser in "${FL_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
         [ -z "$browser" ] || ! has "$browser" || return 0
@@ -174,7 +174,7 @@ find_python() {
     PYTHON=/path/to/python3.12 make setup"
 }
 
-# Says why the environment that is there cannot be used (nothing if it can).
+# Prints why the existing environment cannot be used; nothing if it can.
 why_anew() {
     if ! is_new_enough .venv/bin/python; then
         echo "its Python does not start, or is older than 3.11"
@@ -248,7 +248,7 @@ fingerprint() {
 }
 is_current() { [ -f ".venv/$1" ] && [ "$(cat ".venv/$1")" = "$wanted" ]; }
 
-# promtool, with which a test asks whether the metrics are well formed. Without it that test says why it is skipped.
+# promtool, with which a test checks the format of the metrics. Without it, the test says why it is skipped.
 ensure_promtool() {
     ! has promtool || return 0
     [ "$(package_manager)" = apt-get ] || return 0

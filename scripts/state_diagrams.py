@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Draws both state machines from what the golden traces show: phases that were seen, and the events between them.
+"""Draws both state machines from the golden traces: their phases, and the events between them.
 
     .venv/bin/python scripts/state_diagrams.py            prints the diagrams (Mermaid)
-    .venv/bin/python scripts/state_diagrams.py --write    puts them into docs/architecture.md
+    .venv/bin/python scripts/state_diagrams.py --write    writes them to docs/architecture.md
 
-A test compares the document with what this makes. A transition without a trace is not drawn: write the trace.
+A test compares the document with the diagrams. A transition that is in no trace is not drawn: add a trace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ START = "[*]"
 
 
 def of_the_round() -> Transitions:
-    """The phases of a run."""
+    """The transitions between the phases of a run."""
     found: Transitions = defaultdict(set)
     handle = Playbook.handle
 
@@ -57,7 +57,7 @@ def of_the_round() -> Transitions:
 
 
 def of_the_session() -> dict[str, Transitions]:
-    """The machines of an edge that run side by side, by the member of ``Session`` that holds each."""
+    """The transitions of an edge's parallel machines, by the member of ``Session`` that holds each."""
     found: dict[str, Transitions] = defaultdict(lambda: defaultdict(set))
     happen = SessionScript.happen
 
@@ -84,6 +84,7 @@ def _add(found: Transitions, before: object, after: object, event: object) -> No
 
 
 def mermaid(transitions: Transitions) -> str:
+    """Transitions as a state diagram in Mermaid, sorted."""
     lines = ["```mermaid", "stateDiagram-v2"]
     for (before, after), events in sorted(transitions.items()):
         label = ", ".join(sorted(events - {""}))
@@ -92,7 +93,7 @@ def mermaid(transitions: Transitions) -> str:
 
 
 def diagrams() -> dict[str, str]:
-    """By the name of its place in the document."""
+    """The diagrams, by the names of their places in the document."""
     session = "\n\n".join(
         f"`{member}`:\n\n{mermaid(transitions)}" for member, transitions in sorted(of_the_session().items())
     )
@@ -100,7 +101,7 @@ def diagrams() -> dict[str, str]:
 
 
 def put_in(text: str, made: dict[str, str]) -> str:
-    """``text`` with each diagram between its two comments."""
+    """``text`` with each diagram between its two comments. Raises ``SystemExit`` if a comment is missing."""
     for name, diagram in made.items():
         head, begin, rest = text.partition(f"<!-- {name} machine -->\n")
         _, end, tail = rest.partition("\n<!-- end -->")
@@ -111,6 +112,7 @@ def put_in(text: str, made: dict[str, str]) -> str:
 
 
 def main() -> None:
+    """Prints the diagrams, or with ``--write`` writes them to the document."""
     made = diagrams()
     if "--write" in sys.argv[1:]:
         DOCUMENT.write_text(put_in(DOCUMENT.read_text(encoding="utf-8"), made), encoding="utf-8")

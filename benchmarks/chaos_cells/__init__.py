@@ -1,5 +1,5 @@
-"""The cells of `chaos.py`: one fault in one phase of one real run each.
+"""The cells of `chaos.py`: each injects one fault in one phase of a real run.
 
-``watch`` sees what happens, ``stage`` has the programs, ``phases`` waits for the moment, ``faults`` strike and mend,
-``cell`` puts them together and measures.
+``watch`` observes the run, ``stage`` holds the programs, ``phases`` says when a phase begins and ends,
+``faults`` injects and repairs faults, ``cell`` combines them and measures.
 """

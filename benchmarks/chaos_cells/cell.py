@@ -1,4 +1,4 @@
-"""One cell: a run, a fault in one of its phases, and what became of it."""
+"""One cell: runs a run with a fault in one of its phases, and measures the consequences."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from chaos_cells.stage import ROUNDS, SLOW, VICTIM, Setting, Stage, Task
 from fl_aggregator.storage.checkpoint import sha256
 
 DEADLINE: Final = 120.0
-"""Seconds after which a cell is said to hang."""
+"""Seconds after which a cell counts as hung."""
 ATTEMPTS: Final = 3
-"""So often it is tried to meet a phase that lasts milliseconds."""
+"""Number of attempts to hit a phase that lasts milliseconds."""
 START_UP: Final = 60.0
 HOLD: Final = 15.0
-"""Seconds for which the other edges are held back at most."""
+"""Seconds, at most, for which the other edges' transfers are slowed down."""
 WITHOUT_IT: Final = 8.0
-"""Seconds to wait for edges, where one of them was killed for good before the run began."""
+"""Seconds to wait for edges (`--wait`) if one of them is killed for good before the run begins."""
 _TRAINED: Final = re.compile(r"\[(?P<client>\w+)\] round (?P<round>\d+): trained in")
 
 
 @dataclass(frozen=True, slots=True)
 class Undisturbed:
-    """The run without a fault: the model's SHA-256, and who contributed to each version."""
+    """A run without a fault: the model's SHA-256, and the edges that contributed to each version."""
 
     model_sha256: str
     contributors: dict[int, tuple[str, ...]]
@@ -35,10 +35,11 @@ class Undisturbed:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """``hit``: the phase was on when the fault struck. ``same_model`` is null where another model is right.
+    """The measurements of a cell. ``hit``: the fault was injected while the phase lasted.
 
-    ``updates_lost``: accepted, but not in the version of their round, or trained a second time.
-    ``seconds_to_notice``: null where there is nothing to notice (or nobody noticed, which ``trouble`` says).
+    ``updates_lost``: updates that were accepted but are not in the version of their round, or were trained
+    twice. ``seconds_to_notice``: null if there is nothing to notice, or if no program noticed the fault (then
+    ``trouble`` says so). ``same_model``: null if the model need not be the same.
     """
 
     fault: str
@@ -54,11 +55,12 @@ class Cell:
     trouble: list[str]
 
     def as_json(self) -> dict[str, Any]:
+        """The measurements as an object for JSON."""
         return asdict(self)
 
 
 def undisturbed(directory: Path, task: Task) -> Undisturbed:
-    """Raises ``SystemExit`` if not even that run ends well."""
+    """Runs ``task`` without a fault. Raises ``SystemExit`` if that run fails."""
     with Stage(directory, Setting(task)) as stage:
         ended = stage.watch.until(lambda: not stage.aggregator.running(), START_UP + DEADLINE, pause=0.02)
         if not ended or stage.aggregator.wait() != 0:
@@ -67,7 +69,7 @@ def undisturbed(directory: Path, task: Task) -> Undisturbed:
 
 
 def play(directory: Path, fault: Fault, phase: Phase, expected: Undisturbed) -> Cell:
-    """Until the phase was hit, or has been missed ``ATTEMPTS`` times."""
+    """Plays a cell until the fault has hit the phase, at most ``ATTEMPTS`` times. Returns the last result."""
     for attempt in range(1, ATTEMPTS + 1):
         cell = _once(directory / str(attempt), fault, phase, expected)
         if cell.hit or not cell.finished:
@@ -82,12 +84,15 @@ def _once(directory: Path, fault: Fault, phase: Phase, expected: Undisturbed) ->
     with Stage(directory, setting) as stage:
         at, hit = _strike(stage, fault, phase)
         ended = _see_it_through(stage, fault, at, began + DEADLINE)
-        stage.watch.until(lambda: False, 0.05)  # what was written last
+        stage.watch.until(lambda: False, 0.05)  # reads what was written last
         return _measure(stage, fault, phase, expected, hit=hit, struck=at, ended=ended, began=began)
 
 
 def _strike(stage: Stage, fault: Fault, phase: Phase) -> tuple[float, bool]:
-    """When the fault struck (now, if the phase never came), and whether it struck in the phase."""
+    """Injects the fault.
+
+    Returns when that was (now, if the phase never began), and whether it hit the phase.
+    """
     watch = stage.watch
     if phase.slow_from is not None:
         slow_from = phase.slow_from
@@ -104,14 +109,17 @@ def _strike(stage: Stage, fault: Fault, phase: Phase) -> tuple[float, bool]:
     if stage.proxies["victim"].rate == SLOW:
         stage.proxies["victim"].limit(None)
     if fault.stops_aggregator or not phase.brief:
-        # What was still written and sent before it took effect.
+        # Read what the programs still wrote and sent before the fault took effect.
         watch.until(lambda: False, 0.1 if phase.brief else 0.01)
         hit = hit and not phase.left(stage)
     return at, hit
 
 
 def _see_it_through(stage: Stage, fault: Fault, struck: float, deadline: float) -> bool:
-    """Whether the run ended before the deadline. Mends what was broken when it is time."""
+    """Repairs the fault when it is time, and waits for the end.
+
+    Returns whether the run ended by the deadline.
+    """
     mended, held = fault.mend is None, fault.hold_others
     if stage.setting.latecomer:
         stage.start_latecomer()
@@ -130,7 +138,7 @@ def _see_it_through(stage: Stage, fault: Fault, struck: float, deadline: float) 
 
 
 def _is_back(stage: Stage, struck: float) -> bool:
-    """The victim is registered again: so it counts as present, and the round waits for it."""
+    """Whether the victim has registered again: it then counts as present, and the round waits for it."""
     return any(at > struck for at, _ in stage.watch.events("Registered", client=VICTIM))
 
 
@@ -177,7 +185,7 @@ def _measure(
 
 
 def _contributors(stage: Stage) -> dict[int, tuple[str, ...]]:
-    """By version; with the round's number it is what decides about the model (G1)."""
+    """For each version, the number of its round and its participants, which determine the model (G1)."""
     return {
         line["version"]: (str(line["round"]), *line["participants"])
         for line in stage.history()

@@ -1,4 +1,4 @@
-"""The faults: how each strikes, how it is mended, and what shows that it was noticed."""
+"""The faults: how each is injected and repaired, and what shows that a program has noticed it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from typing import Final
 from chaos_cells.stage import VICTIM, Stage
 
 SLOW_LINK: Final = 200_000
-"""Bytes a second: 256 KiB, one chunk, take 1.3 s."""
+"""Bytes per second on a slow link: a chunk of 256 KiB takes 1.3 s."""
 DELAYED: Final = 0.2
 HANG: Final = 12.0
-"""Seconds. Mosquitto 2.0 gives an edge up one and a half times its keepalive (2 s) after the last byte, and looks every
-five; what the edge's kernel still sends takes a second."""
+"""Seconds for which an edge hangs, long enough for the broker to notice.
+
+Mosquitto 2.0 drops a client 1.5 times its keepalive (2 s) after its last byte, and checks every 5 s. The
+edge's kernel still sends for a second.
+"""
 
 Noticed = Callable[[Stage, float], float | None]
-"""When it was first seen that somebody knows of a fault that struck at the time given."""
+"""When a program was first seen to know of a fault that was injected at a given time; null if none was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``mend`` comes ``lasts`` seconds after ``strike``; null: never.
+    """A fault. ``strike`` injects it, and ``mend`` repairs it ``lasts`` seconds later; null: never.
 
-    ``noticed`` is null where nothing is to be noticed: not one edge may be taken for lost then.
-    ``quick``: the phase in which ``--quick`` makes it.
+    ``noticed`` is null if there is nothing to notice: then no edge may be taken for lost. ``quick``: the
+    phase in which ``--quick`` injects it. ``persistence``: whether the broker saves its state.
     """
 
     name: str
@@ -36,10 +39,10 @@ class Fault:
     noticed: Noticed | None = None
     persistence: bool = False
     for_good: bool = False
-    """The edge does not come back."""
+    """Whether the edge never returns."""
     stops_aggregator: bool = False
     hold_others: bool = False
-    """The other edges' transfers last until the victim is back, so that it comes back into the same round."""
+    """Whether the other edges' transfers last until the victim is back, in the same round."""
 
 
 def _edge_is_lost(stage: Stage, since: float) -> float | None:
@@ -62,7 +65,7 @@ def _loss_is_logged(stage: Stage, since: float) -> float | None:
 
 
 def _take_down(stage: Stage) -> None:
-    """As if its device had no power any more: what its kernel still had to send is lost, too."""
+    """Kills the victim like a power failure: the data that its kernel had not sent yet are lost, too."""
     stage.kill(stage.victim)
     stage.proxies["victim"].cut()
 

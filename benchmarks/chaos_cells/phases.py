@@ -1,4 +1,4 @@
-"""The phases in which faults strike: how a cell waits for one, and whether it was still there when it struck."""
+"""The phases in which faults are injected: how a cell recognizes the beginning and the end of each."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from typing import Final
 from chaos_cells.stage import DIGITS, MODEL_BYTES, SYNTHETIC, VICTIM, Stage, Task
 
 ROUND: Final = 2
-"""The round that is hit, of three."""
+"""The round, of three, in which faults are injected."""
 INTO_TRAINING: Final = 0.15
-"""Seconds after its selection at which an edge has fetched the 0.4 MB and trains."""
+"""Seconds after its selection until an edge has fetched the 0.4 MB and trains."""
 BEGUN: Final = 0.1
-"""Of a transfer: it has begun, and most of it is to come."""
+"""The fraction of a transfer after which it counts as begun; most of it is still to come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """``reached``: it is on. ``left``: it is over. Both look at what the stage's watch has seen."""
+    """A phase.
+
+    ``reached``: whether it has begun. ``left``: whether it is over. Both use the stage's watch.
+    """
 
     name: str
     reached: Callable[[Stage], bool]
     left: Callable[[Stage], bool]
     task: Task = SYNTHETIC
     slow_from: Callable[[Stage], bool] | None = None
-    """From when on the victim's link is slow, until the fault has struck."""
+    """When the victim's link becomes slow, which it stays until the fault has been injected."""
     latecomer: bool = False
-    """One edge stays away until the fault has struck."""
+    """Whether one edge is started only after the fault has been injected."""
     brief: bool = False
-    """It lasts milliseconds: fewer than it takes to look again after a fault that does not stop the aggregator."""
+    """Whether it lasts only milliseconds, less than the watch needs to look again after a fault."""
 
 
 def _selected(stage: Stage, number: int) -> float | None:
@@ -37,7 +40,7 @@ def _selected(stage: Stage, number: int) -> float | None:
 
 
 def _ready(stage: Stage) -> bool:
-    """All edges but the one that comes late have loaded their part."""
+    """Whether all edges but the latecomer have loaded their partitions."""
     events = stage.watch.events("Registered")
     return len({event["client"] for _, event in events if event["examples"] is not None}) == 3
 

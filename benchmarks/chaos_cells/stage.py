@@ -1,4 +1,4 @@
-"""The programs of one cell: a broker, an aggregator, four edges, and a proxy before each of the three."""
+"""The programs of one cell: a broker, an aggregator, four edges in two processes, and three TCP proxies."""
 
 from __future__ import annotations
 
@@ -23,38 +23,41 @@ VALUES: Final = 1_100_000
 MODEL_BYTES: Final = FLOAT32.size(VALUES)
 CHUNK: Final = 256 * 1024
 SLOW: Final = 4e6
-"""Bytes a second on the victim's link where a transfer must last long enough to be hit."""
+"""Bytes per second on the victim's link if a transfer must last long enough to be hit."""
 HELD: Final = 4e5
-"""And on the others' links where the round must last until the victim is back."""
+"""Bytes per second on the other edges' link if the round must last until the victim is back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """``fl-aggregator start`` is given ``options``."""
+    """A task, and the ``options`` of ``fl-aggregator start`` for it."""
 
     name: str
     options: tuple[str, ...]
 
 
 SYNTHETIC: Final = Task(f"synthetic-{VALUES}", ("--epochs", "1"))
-"""4.4 MB, too much to be sent unasked, and training that takes no time: all phases but that one."""
+"""For all phases but training: updates of 4.4 MB, which are too large to send whole, and no training time."""
 DIGITS: Final = Task("digits", ("--epochs", "25"))
-"""Training that takes half a second, or longer where three edges share a processor."""
+"""For the phase of training, which takes half a second, or longer if three edges share a processor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """``persistence``: whether the broker writes its memory down. ``wait``: seconds to wait for edges."""
+    """How a stage is set up.
+
+    ``persistence``: whether the broker saves its state. ``wait``: seconds for edges.
+    """
 
     task: Task
     persistence: bool = False
     wait: float = 60.0
     latecomer: bool = False
-    """One edge comes only when `Stage.start_latecomer` is called: until then the run is selecting."""
+    """Whether one edge starts only at `Stage.start_latecomer`; until then, the run is selecting."""
 
 
 class Stage:
-    """Everything runs when this is made, and has ended with the ``with`` block."""
+    """Starts all programs when it is created, and ends them at the end of the ``with`` block."""
 
     def __init__(self, directory: Path, setting: Setting) -> None:
         self.directory, self.setting = directory, setting
@@ -81,7 +84,7 @@ class Stage:
     def _broker_lines(self) -> list[str]:
         if not self.setting.persistence:
             return []
-        # Once a second, so that what it revives is of a moment ago.
+        # Saved every second, so that the broker restarts with a recent state.
         where = self.directory / "broker"
         return ["persistence true", f"persistence_location {where}/", "autosave_interval 1"]
 
@@ -113,43 +116,48 @@ class Stage:
         )  # fmt: skip
 
     def hold_others(self) -> None:
+        """Slows the other edges' link down, so that the round lasts until the victim is back."""
         self.proxies["others"].limit(HELD)
 
     def slow_down(self) -> None:
-        """The victim's link becomes slow; what goes over it is counted from now on."""
+        """Slows the victim's link down, and counts the bytes on it from now on."""
         self.mark = {"up": self.proxies["victim"].traffic.up, "down": self.proxies["victim"].traffic.down}
         self.proxies["victim"].limit(SLOW)
 
     def start_latecomer(self) -> None:
+        """Starts the edge that was left out, with which the run can select."""
         self._start_edges("latecomer", LATECOMER)
 
     def restart_victim(self) -> None:
+        """Starts the victim again, with the same state directory."""
         self.victim = self._start_edges("victim", VICTIM)
 
     def resume(self) -> None:
+        """Starts the aggregator again, which resumes the run."""
         self.aggregator = self._start(
             "aggregator", "fl-aggregator", "start", "--resume", str(self.run),
             "--broker", self.proxies["aggregator"].url, "--keepalive", programs.KEEPALIVE,
         )  # fmt: skip
 
     def kill(self, program: programs.Program) -> None:
-        """SIGKILL, and it is really gone (what it holds locked is free)."""
+        """Sends SIGKILL and waits until the program has ended, so that its locks are released."""
         program.send(signal.SIGKILL)
         program.wait(10.0)
 
     def signal_victim(self, number: signal.Signals) -> None:
-        """To the edge and to its workers."""
+        """Sends a signal to the victim and to its workers."""
         for pid in (self.victim.pid, *programs.descendants(self.victim.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    # --- what is left of it -------------------------------------------------------------------------------
+    # --- results ------------------------------------------------------------------------------------------
 
     def history(self) -> list[dict[str, Any]]:
+        """The lines of the run's history; empty before the first."""
         return programs.history(self.directory) if (self.run / "history.jsonl").exists() else []
 
     def tracebacks(self) -> list[str]:
-        """Programs that an exception has escaped from."""
+        """The programs that wrote a traceback."""
         return [" ".join(one.command[:2]) for one in self._all if "Traceback" in one.err]
 
     def _end_programs(self) -> None:

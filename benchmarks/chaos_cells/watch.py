@@ -1,4 +1,4 @@
-"""What a cell sees of its run: the journal, the programs' own words, and the wire, each with the time it was seen."""
+"""Observes a cell's run: reads its journal, logs and messages, and notes the time of each entry."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from typing import Any, Final
 from tests.support.client import Client, Endpoint
 
 LOGS_EVERY: Final = 0.01
-"""Seconds; the journal is read at every look, and the logs after it whenever it has something new.
+"""Seconds, at most, between two readings of the logs. They are also read after each new entry of the journal.
 
-So what an edge said before its update was kept is never seen later than that.
+Therefore, what an edge logged before its update was stored is not seen later than the storing.
 """
 TOPICS: Final = ("fl/aggregator", "fl/round/+/selected", "fl/replies/+")
-"""Small messages only: a watch that falls behind sees phases that are over."""
+"""The topics to watch.
+
+They have small messages only, since a watch that falls behind sees phases too late.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A message. Times are of ``time.monotonic``."""
+    """A message, and when it arrived (``time.monotonic``)."""
 
     at: float
     topic: str
@@ -31,7 +34,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A line of a program's log."""
+    """A line of a program's log, and when it was read (``time.monotonic``)."""
 
     at: float
     who: str
@@ -40,7 +43,7 @@ class Said:
 
 @dataclass(slots=True)
 class _Tail:
-    """A file that grows; it need not be there yet."""
+    """Reads the new lines of a file that grows, and that may not exist yet."""
 
     path: Path
     _offset: int = 0
@@ -60,12 +63,12 @@ class _Tail:
 
 @dataclass(slots=True)
 class Watch:
-    """``look`` reads what is new; what was seen stays in ``journal``, ``said`` and ``heard``."""
+    """Keeps all that `look` has read in ``journal``, ``said`` (logs) and ``heard`` (messages)."""
 
     run: Path
     port: int
     now: float = 0.0
-    """When it last looked."""
+    """The time of the last `look`."""
     journal: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
     heard: list[Heard] = field(default_factory=list)
@@ -79,9 +82,11 @@ class Watch:
         self._client = Client(Endpoint(self.port), *TOPICS, reconnect=True)
 
     def follow(self, who: str, log: Path) -> None:
+        """Reads the file ``log`` of the program ``who`` from now on."""
         self._logs.append((who, _Tail(log)))
 
     def look(self) -> None:
+        """Reads all new messages, journal entries and log lines."""
         now = self.now = time.monotonic()
         for one in self._client.take_all():
             if one.payload:
@@ -94,7 +99,10 @@ class Watch:
                 self.said += [Said(now, who, line.decode(errors="replace")) for line in tail.new_lines()]
 
     def until(self, condition: Callable[[], bool], timeout: float, pause: float = 0.001) -> bool:
-        """Whether it became true in time. A short ``pause`` is what makes a short phase be met."""
+        """Looks until ``condition`` holds; false after ``timeout`` seconds.
+
+        A short ``pause`` finds short phases.
+        """
         deadline = time.monotonic() + timeout
         while True:
             self.look()
@@ -104,10 +112,10 @@ class Watch:
                 return False
             time.sleep(pause)
 
-    # --- what is asked of it ------------------------------------------------------------------------------
+    # --- queries ------------------------------------------------------------------------------------------
 
     def events(self, kind: str, **wanted: Any) -> list[tuple[float, dict[str, Any]]]:
-        """Journalled events of a kind whose fields have these values."""
+        """The events of a kind in the journal whose fields have the ``wanted`` values, with their times."""
         return [
             (at, event)
             for at, event in self.journal
@@ -115,7 +123,7 @@ class Watch:
         ]
 
     def kept(self, number: int) -> dict[str, float]:
-        """Who has an update in the round, and since when."""
+        """The edges whose updates of round ``number`` are stored, and since when."""
         found: dict[str, float] = {}
         for at, event in self.events("UpdateStored"):
             if event["update"]["round"] == number:
@@ -123,17 +131,19 @@ class Watch:
         return found
 
     def first(self, topic: str, since: float = 0.0, **wanted: Any) -> float | None:
-        """When a message was first heard on a topic."""
+        """When a message with the ``wanted`` fields first arrived on ``topic``; null if none has."""
         for one in list(self.heard):
             if one.topic == topic and one.at >= since and wanted.items() <= one.fields.items():
                 return one.at
         return None
 
     def first_said(self, who: str, text: str, since: float = 0.0) -> float | None:
+        """When a line with ``text`` was first read in a program's log; null if none was."""
         for line in self.said:
             if line.who == who and line.at >= since and text in line.text:
                 return line.at
         return None
 
     def close(self) -> None:
+        """Disconnects from the broker."""
         self._client.close()

@@ -1,1 +1,1 @@
-"""What composes both programs. Neither of them imports it."""
+"""Combines the aggregator and the edges in one program. Neither of the two packages imports this one."""

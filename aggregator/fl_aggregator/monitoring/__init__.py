@@ -1,4 +1,4 @@
-"""What people and programs see of a run.
+"""Shows a run to people and to other programs.
 
 ============  ===================================================================
 ``views``     computed from the run's state alone: status, history, notices

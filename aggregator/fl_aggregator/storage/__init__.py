@@ -3,11 +3,11 @@
 ==================  =============================================================
 ``run_directory``   the directory of a run, its settings and its lock
 ``journal``         every event of the round machine, before its effects
-``append_log``      a file of lines, whole or cut back
-``checkpoint``      models, and what stands beside them
+``append_log``      a file of complete lines
+``checkpoint``      the last versions of the model, the newest and the best
 ``spool``           accepted updates until they are averaged
 ``spool_format``    the layout of a spooled update
-``update_content``  what an update brings
-``disk_space``      room that is made sure of before anything is written
+``update_content``  the sections of one update
+``disk_space``      reserves disk space, and reports a full disk
 ==================  =============================================================
 """

@@ -1,4 +1,4 @@
-"""A file that grows by whole lines: the journal, the history."""
+"""A file that grows by whole lines: the journal or the history."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fl_shared.system.files import write_all
 
 
 class AppendLog:
-    """Appends to ``path``; each line is handed to the operating system at once, and with ``sync`` to the disk.
+    """Appends lines to ``path``. Each goes to the operating system at once, with ``sync`` to the disk too.
 
-    A last line that was cut off, since somebody died writing it, is taken away first.
+    A last line that is incomplete, because a process died while writing it, is removed first.
     """
 
     def __init__(self, path: Path, *, sync: bool = False) -> None:
@@ -23,7 +23,7 @@ class AppendLog:
         self._file.truncate(self._complete_size)
 
     def append(self, text: str) -> None:
-        """A line, without its end. Raises ``OSError``, and then nothing of it stays."""
+        """Appends ``text`` and a line end. If it raises ``OSError``, the file is unchanged."""
         line = text.encode() + b"\n"
         try:
             write_all(self._file, line)
@@ -35,4 +35,5 @@ class AppendLog:
         self._complete_size += len(line)
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()

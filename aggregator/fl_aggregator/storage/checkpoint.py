@@ -1,4 +1,7 @@
-"""Models on disk: safetensors, without time, run id or version in them, so that equal models are equal files."""
+"""Models on disk, as safetensors files.
+
+They contain no time, run id or version, so that equal models are equal files.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 
 DIRECTORY: Final = "checkpoints"
 MAX_CHECKPOINTS: Final = 3
-"""Checkpoints that stay: an evaluation may still be under way for the one before the newest."""
+"""Number of checkpoints that are kept: the version before the newest may still be in evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Weights, shape (manifest.values,), and what they are."""
+    """The weights of a model, of shape (manifest.values,), with their manifest and digest."""
 
     manifest: Manifest
     weights: Vector
@@ -36,13 +39,14 @@ class Model:
 
     @classmethod
     def of(cls, manifest: Manifest, weights: Vector) -> Model:
+        """Makes a model of weights, which are converted to contiguous float32, and computes its digest."""
         weights = np.ascontiguousarray(weights, np.float32)
         section = ModelSection(WEIGHTS, manifest, FLOAT32.encode(weights, seed=0))
         return cls(manifest, weights, model_digest([section]))
 
     @property
     def data(self) -> memoryview:
-        """The weights' bytes, as the model is sent and kept."""
+        """The bytes of the weights, as they are sent and stored."""
         return FLOAT32.encode(self.weights, seed=0)
 
 
@@ -50,26 +54,30 @@ class Checkpoints:
     """``DIR/checkpoints/version-<n>.safetensors``, ``DIR/model.safetensors`` and ``DIR/best.safetensors``."""
 
     def __init__(self, directory: Path, *, sync: bool = False) -> None:
-        """``sync``: what is written is on the disk when a method returns, not only in the page cache."""
+        """``sync``: when a method returns, its file is on the disk and not only in the page cache."""
         self._directory = directory
         self._sync = sync
         (directory / DIRECTORY).mkdir(parents=True, exist_ok=True)
 
     @property
     def model_path(self) -> Path:
+        """The file of the newest version."""
         return self._directory / "model.safetensors"
 
     @property
     def best_path(self) -> Path:
+        """The file of the best version, which exists once `store_best` has been called."""
         return self._directory / "best.safetensors"
 
     def version_path(self, number: int) -> Path:
+        """The file of version ``number``. It exists for the last ``MAX_CHECKPOINTS`` versions."""
         return self._directory / DIRECTORY / f"version-{number:06d}.safetensors"
 
     def write(self, number: int, model: Model) -> None:
-        """Keeps a version: first its checkpoint, then ``model.safetensors`` becomes it in one step.
+        """Writes the checkpoint of version ``number``, then replaces ``model.safetensors`` by it atomically.
 
-        Raises ``OSError`` (``DiskFull``, say); may be called again then.
+        Deletes the checkpoints beyond the last ``MAX_CHECKPOINTS``. Raises ``OSError`` (for example
+        ``DiskFull``), after which it may be called again.
         """
         path = self.version_path(number)
         with raising_disk_full(len(model.data), path.parent):
@@ -79,7 +87,10 @@ class Checkpoints:
             old.unlink(missing_ok=True)
 
     def read(self, number: int) -> Model:
-        """A version that was written. Raises ``RunFailed`` naming its file if that is gone or damaged."""
+        """The model of version ``number``.
+
+        Raises ``RunFailed`` with the file's name if it is missing or damaged.
+        """
         path = self.version_path(number)
         if not path.exists():
             raise RunFailed(f"{path}: is missing, and the run cannot continue without it")
@@ -89,13 +100,16 @@ class Checkpoints:
             raise RunFailed(f"{error}; the run cannot continue without it") from None
 
     def memory_mapped(self, number: int, model: Model) -> Model:
-        """The same model with its weights in the version's file instead of in memory."""
+        """The same model, with its weights mapped from the checkpoint of version ``number``."""
         header = len(safetensors_header(model))
         data = np.memmap(self.version_path(number), np.uint8, "r", header, shape=(len(model.data),))
         return replace(model, weights=FLOAT32.decode(data.data))
 
     def store_best(self, number: int) -> bool:
-        """Makes ``best.safetensors`` that version; False if its checkpoint is gone already."""
+        """Replaces ``best.safetensors`` by version ``number``; false if its checkpoint no longer exists.
+
+        Raises ``OSError`` (for example ``DiskFull``).
+        """
         path = self.version_path(number)
         if not path.exists():
             return False
@@ -104,7 +118,7 @@ class Checkpoints:
         return True
 
     def _link(self, source: Path, target: Path) -> None:
-        """``target`` becomes another name of ``source``, or a copy where the file system knows no links."""
+        """Replaces ``target`` by a hard link to ``source``, or by a copy if the file system has no links."""
         beside = temporary_path(target)
         beside.unlink(missing_ok=True)
         try:
@@ -121,9 +135,9 @@ class Checkpoints:
 
 
 def safetensors_header(model: Model) -> bytes:
-    """What stands before the weights in a safetensors file, which holds them just as they lie in the vector.
+    """The bytes before the weights in a safetensors file; the weights follow as they are in the vector.
 
-    ``buffers`` in the metadata names (JSON) the arrays that are not learnt.
+    ``buffers`` in the metadata is a JSON list of the names of the arrays that are not trained.
     """
     buffers = [array.name for array in model.manifest.arrays if array.role == "buffer"]
     tensors = (Tensor(a.name, a.shape, FLOAT32.size(a.values)) for a in model.manifest.arrays)
@@ -131,7 +145,7 @@ def safetensors_header(model: Model) -> bytes:
 
 
 def read_safetensors(path: Path) -> Model:
-    """The model in a safetensors file. Raises ``UserError`` saying what is wrong with it."""
+    """The model in a safetensors file. Raises ``UserError`` with what is wrong with the file."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -151,6 +165,6 @@ def read_safetensors(path: Path) -> Model:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Room on the disk: what there was none for, and whether there is again."""
+"""Disk space: reserves it, tells a full disk from other errors, and checks whether there is space again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ZEROS: Final = bytes(2**20)
 
 
 class DiskFull(OSError):
-    """``needed`` bytes (about) could not be had below ``directory``; nothing of them stays."""
+    """About ``needed`` bytes could not be written below ``directory``; what was written has been removed."""
 
     def __init__(self, error: OSError, directory: Path, needed: int) -> None:
         super().__init__(error.errno, error.strerror, str(directory))
@@ -25,7 +25,7 @@ class DiskFull(OSError):
         self.needed_bytes = needed
 
     def clear_traceback(self) -> None:
-        """Of whom it came from, so that what they held in their hands (maps of files) can be closed."""
+        """Drops the frames that the error passed through, whose variables keep maps of files open."""
         self.__traceback__ = self.__context__ = None
 
     def __str__(self) -> str:
@@ -34,7 +34,10 @@ class DiskFull(OSError):
 
 @contextlib.contextmanager
 def raising_disk_full(size: int, directory: Path) -> Iterator[None]:
-    """Whatever is written inside is ``size`` bytes (about) below ``directory``, and too much is a ``DiskFull``."""
+    """Turns the ``OSError`` of a full disk or quota into `DiskFull` while a block writes to ``directory``.
+
+    ``size``: about how many bytes the block writes.
+    """
     try:
         yield
     except DiskFull:
@@ -46,9 +49,10 @@ def raising_disk_full(size: int, directory: Path) -> Iterator[None]:
 
 
 def allocate(file: int, size: int) -> None:
-    """Makes sure of ``size`` bytes from the beginning of a file. Raises ``OSError``.
+    """Reserves ``size`` bytes on the disk for an open file, and sets its length. Raises ``OSError``.
 
-    So a full disk is told now, as an error, and not while writing to a map of the file, as a signal that kills.
+    A full disk is then an error here. Without the reservation, it would be a signal (SIGBUS) that kills the
+    process while it writes to a map of the file.
     """
     if size and hasattr(os, "posix_fallocate"):  # not on macOS
         os.posix_fallocate(file, 0, size)
@@ -56,13 +60,14 @@ def allocate(file: int, size: int) -> None:
 
 
 def has_space(directory: Path, size: int) -> bool:
-    """Whether ``size`` bytes can be had there now: by taking them, since free space is nobody's promise.
+    """Whether ``size`` bytes can be written below ``directory`` now.
 
-    Raises ``OSError`` if it is not room that is missing.
+    The function tries it, since a quota may allow less than what is free.
+    Raises ``OSError`` for any error other than a full disk or quota.
     """
     statistics = os.statvfs(directory)
     if statistics.f_bavail * statistics.f_frsize < size:
-        return False  # not to be tried: it would take from others, if only for a moment, all that is left
+        return False  # without trying, which would take all that is left from other programs for a moment
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
             if hasattr(os, "posix_fallocate"):

@@ -1,6 +1,6 @@
-"""The journal: every event that changed the state, one JSON line each, in their order.
+"""The journal: every event that changed the run's state, in order, one JSON line each.
 
-Replayed through ``round.step`` from the run's first state, they give the state back (``replay``).
+Replaying the events through ``round.step`` from the run's first state restores the state (``replay``).
 """
 
 from __future__ import annotations
@@ -23,28 +23,30 @@ _EVENT_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
 
 
 class Journal:
-    """Appends events to ``DIR/journal.jsonl``, as `AppendLog` says."""
+    """Appends events to ``DIR/journal.jsonl``. See `AppendLog`."""
 
     def __init__(self, directory: Path, *, sync: bool = False) -> None:
         self._log = AppendLog(directory / FILE_NAME, sync=sync)
 
     def append(self, event: Event) -> None:
-        """Raises ``OSError``, and then nothing of the line stays."""
+        """Appends an event. If it raises ``OSError``, the file is unchanged."""
         self._log.append(json.dumps(event_fields(event), separators=(",", ":")))
 
     def close(self) -> None:
+        """Closes the file."""
         self._log.close()
 
 
 def event_fields(event: Event) -> dict[str, Any]:
+    """An event as a dictionary for JSON: its fields, and its type's name under ``event``."""
     kind = type(event).__name__
     return {"event": kind, **_EVENT_ADAPTERS[kind].dump_python(event)}
 
 
 def read_events(directory: Path) -> Iterator[Event]:
-    """The recorded events. A last line that was cut off (the machine died writing it) does not count.
+    """The recorded events. An incomplete last line is ignored: the process died while writing it.
 
-    Raises ``UserError`` naming the line that is no event.
+    Raises ``UserError`` with the number of the line that is not an event.
     """
     with (directory / FILE_NAME).open("rb") as file:
         for number, line in enumerate(file, 1):

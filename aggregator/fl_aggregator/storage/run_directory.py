@@ -1,8 +1,8 @@
-"""The run's directory: who owns it, and what lies where.
+"""The run directory: its lock, and its files.
 
-``run.json`` (settings, seed, versions), ``history.jsonl`` (one line a round), ``model.safetensors`` (the newest),
-``best.safetensors``, ``checkpoints/``, ``journal.jsonl``, ``spool/``, ``tensorboard/``, and of simulations
-``parts.jsonl``.
+``run.json`` (settings, seed, versions), ``history.jsonl`` (one line for each round), ``model.safetensors``
+(the newest version), ``best.safetensors``, ``checkpoints/``, ``journal.jsonl``, ``spool/``, ``tensorboard/``,
+and in a simulation ``parts.jsonl``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fl_shared.system.files import write_atomically
 RUN_FILE: Final = "run.json"
 HISTORY_FILE: Final = "history.jsonl"
 LABEL_COUNTS_FILE: Final = "parts.jsonl"
-"""What `simulate` has its edges write: the labels of each one's part."""
+"""Written by the edges of a simulation: how often each label occurs in each edge's partition."""
 _LOCK_FILE: Final = ".lock"
 
 
@@ -46,9 +46,9 @@ class FirstWeights(BaseModel):
 
 
 class FleetRecord(BaseModel):
-    """How `simulate` runs its edges; ``broker`` is null if it starts one of its own.
+    """How ``simulate`` runs its edges. ``broker`` is null if the simulation starts its own broker.
 
-    ``options``: those of `fl-edge` that it hands on, by name.
+    ``options``: the options of ``fl-edge`` that ``simulate`` passes on, by name.
     """
 
     broker: str | None = None
@@ -56,9 +56,10 @@ class FleetRecord(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """``run.json``: what a run was told, and which start of its aggregator is the newest.
+    """The content of ``run.json``: the run's settings, and its newest incarnation.
 
-    ``fleet`` is null for a run with edges of their own; ``ended`` before the run is finished and has said so.
+    ``fleet`` is null unless the run is a simulation. ``ended`` is null until the run has ended and has
+    published its last status.
     """
 
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
@@ -72,14 +73,14 @@ class RunRecord(BaseModel):
     first_weights: FirstWeights | None = None
     fleet: FleetRecord | None = None
     machine: int
-    """The version of the round machine, by which the journal is replayed."""
+    """The version of the round machine that wrote the journal, and that must replay it."""
     versions: dict[str, str]
 
 
 def new_record(
     settings: Settings, first_weights: FirstWeights | None = None, fleet: FleetRecord | None = None
 ) -> RunRecord:
-    """That of a run which begins now, under a name of its own."""
+    """The record of a run that begins now, with a new random name."""
     return RunRecord(
         run=secrets.token_hex(6),
         started=utc_now(),
@@ -94,12 +95,12 @@ def new_record(
 
 
 def utc_now() -> str:
-    """To the second."""
+    """The current time in UTC as ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def package_versions() -> dict[str, str]:
-    """Of what a run depends on."""
+    """The versions of Python and of the packages that a run's results may depend on."""
     return {
         "fl-mqtt": version("fl-mqtt"),
         "python": platform.python_version(),
@@ -109,7 +110,7 @@ def package_versions() -> dict[str, str]:
 
 
 def read_run(path: Path) -> RunRecord:
-    """What stands in ``path``'s ``run.json``. Raises ``UserError`` naming what is wrong with it."""
+    """The record in ``path/run.json``. Raises ``UserError`` with what is wrong with the file."""
     file = path / RUN_FILE
     try:
         return RunRecord.model_validate_json(file.read_bytes())
@@ -128,9 +129,11 @@ def _no_run_error(path: Path) -> UserError:
 
 
 class RunDirectory:
-    """Owns ``path`` until it is closed: a new run's (created), or one that is taken up again (``resume``).
+    """Holds the lock of the directory ``path`` until it is closed, and opens the run's files in it.
 
-    Raises ``UserError`` if it cannot, if a run lies there already, or if none lies there to be taken up.
+    Creates the directory for a new run; with ``resume``, opens the directory of a run that continues. Raises
+    ``UserError`` if the directory cannot be used, if it belongs to another aggregator, if it contains a run
+    already, or with ``resume`` if it contains none.
     """
 
     def __init__(self, path: Path, durability: Durability = "process", *, resume: bool = False) -> None:
@@ -168,13 +171,16 @@ class RunDirectory:
             raise
 
     def write_run(self, record: RunRecord) -> None:
-        """Says whose directory it is; from now on the run can be taken up again."""
+        """Writes ``run.json``. From then on the run can be resumed. Raises ``OSError``."""
         write_atomically(
             self.path / RUN_FILE, record.model_dump_json(indent=2).encode() + b"\n", sync=self._sync
         )
 
     def filter_history(self, rounds: Container[int]) -> set[int]:
-        """Takes away all lines but those of ``rounds``; says whose are there. A line that was cut off goes too."""
+        """Removes incomplete lines of the history, and all lines but those of ``rounds``.
+
+        Returns the rounds whose lines remain.
+        """
         kept: dict[int, bytes] = {}
         for line in (self.path / HISTORY_FILE).read_bytes().splitlines(keepends=True):
             try:
@@ -189,17 +195,17 @@ class RunDirectory:
         return set(kept)
 
     def history(self) -> Iterator[dict[str, Any]]:
-        """The lines of the history, of rounds that have ended and of which all is known."""
+        """The lines of the history, one for each round that has ended and whose record is complete."""
         with (self.path / HISTORY_FILE).open("rb") as file:
             for line in file:
                 yield json.loads(line)
 
     def append_history(self, line: dict[str, Any]) -> None:
-        """A round's line. Raises ``OSError``, and then nothing of it stays."""
+        """Appends the line of a round to the history. If it raises ``OSError``, the file is unchanged."""
         self._history.append(json.dumps(line, separators=(", ", ": ")))
 
     def close(self) -> None:
-        """Lets go of the directory; if no run began in it, nothing of ours stays in it."""
+        """Closes the files and releases the lock. If no run began, removes what this object created."""
         self.journal.close()
         self._history.close()
         (self.path / _LOCK_FILE).unlink(missing_ok=True)
@@ -211,12 +217,12 @@ class RunDirectory:
         for name in (HISTORY_FILE, journal.FILE_NAME):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.path / checkpoint.DIRECTORY, self.path / spool.DIRECTORY, self.path):
-            with suppress(OSError):  # it holds something, which then is not ours
+            with suppress(OSError):  # it is not empty, so it contains files that we did not create
                 folder.rmdir()
 
 
 def new_run_path(task: str, root: Path = Path("runs")) -> Path:
-    """A directory for a new run that nobody has yet: ``runs/<task>-<time>``, local time to the second."""
+    """A path for a new run that does not exist yet: ``runs/<task>-<time>``, in local time to the second."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     path = root / f"{task}-{stamp}"
     return path if not path.exists() else root / f"{task}-{stamp}-{secrets.token_hex(2)}"

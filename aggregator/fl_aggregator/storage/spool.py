@@ -1,7 +1,8 @@
-"""The spool: the data of accepted updates of the open round, one file each; and of updates that are coming in.
+"""The spool: the data of the open round's accepted updates, and of updates that are arriving, one file each.
 
-An update is here before its edge hears ``accepted``, as safely as ``durability`` says. Whose it is and of how many
-examples stands in the journal. A file called ``.update`` is whole; one called ``.part`` need not be.
+An update is stored before its edge receives ``accepted``, as safely as ``durability`` says. The journal
+records its edge and its number of examples. A file named ``.update`` is complete; one named ``.part`` may be
+incomplete.
 """
 
 from __future__ import annotations
@@ -33,14 +34,17 @@ LOG: Final = logging.getLogger(__name__)
 DIRECTORY: Final = "spool"
 
 MAX_FREE_BYTES: Final = 16 * 2**20
-"""Bytes of such memory that are kept, or one update's, if it is larger."""
+"""Bytes of unused memory that the pool keeps. It keeps the memory of one update even if that is larger."""
 
 _DIRECTORY_ENTRY_BYTES: Final = 4096
-"""Bytes that one more name in a directory may need."""
+"""Bytes that a new entry in a directory may need on the disk."""
 
 
 class _MemoryPool:
-    """Memory of updates that are done with, for the next ones: touching new pages costs as much as filling them."""
+    """Keeps the memory of finished updates for the next ones.
+
+    The first access to new pages takes as long as filling them.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -61,21 +65,21 @@ class _MemoryPool:
 
 
 class PartialUpdate(Protocol):
-    """An update on its way: ``data`` is its bytes, writable."""
+    """An update that arrives in chunks. ``data`` is a writable view of its bytes."""
 
     data: memoryview
 
     def mark_received(self, index: int, crc32: int) -> None:
-        """Chunk ``index`` is in its place in ``data``."""
+        """Records that chunk ``index`` has been written to its place in ``data``."""
 
     def finalize(self) -> None:
-        """It is whole: from now on it counts. Raises ``OSError``."""
+        """Stores the update as complete. Raises ``OSError``."""
 
     def drop(self) -> None:
-        """It is of no use: nothing stays of it on disk."""
+        """Deletes the update from the disk."""
 
     def close(self) -> None:
-        """Lets go of the memory; ``data`` must not be used any more, and no view of it be left."""
+        """Releases the memory. ``data`` must not be used afterwards, and no view of it may remain."""
 
 
 class _MemoryPartial:
@@ -101,7 +105,7 @@ class _MemoryPartial:
 
 
 class _FilePartial:
-    """A map of a file, which has its own descriptor."""
+    """An update in a mapped file. The map keeps the file open by itself."""
 
     def __init__(self, path: Path, file: mmap.mmap, description: UpdateDescription, *, sync: bool) -> None:
         self._path = path
@@ -114,7 +118,7 @@ class _FilePartial:
     @classmethod
     def new(cls, path: Path, description: UpdateDescription, *, sync: bool) -> Self:
         tail = description.trailer()
-        # Never into a file that somebody may still have a map of.
+        # Never reuse the file: an earlier object may still have it mapped.
         path.unlink(missing_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
@@ -130,7 +134,10 @@ class _FilePartial:
 
     @classmethod
     def reopen(cls, path: Path, *, sync: bool) -> Self:
-        """What an earlier life left. Raises ``SpoolFileDamaged`` and ``OSError``."""
+        """Opens the file of an upload from an earlier incarnation.
+
+        Raises ``SpoolFileDamaged`` and ``OSError``.
+        """
         file = _map_file(path, mmap.ACCESS_WRITE)
         description = read_description(file)
         if path.name != _partial_name(path.name.partition(".")[0], description) or not description.chunks:
@@ -138,7 +145,7 @@ class _FilePartial:
         return cls(path, file, description, sync=sync)
 
     def received_chunks(self) -> bytearray:
-        """One byte a chunk: 1 if it is here, and as it was when it came."""
+        """One byte for each chunk: 1 if it has arrived and its data still match its crc32."""
         return self._table.received_chunks()
 
     def mark_received(self, index: int, crc32: int) -> None:
@@ -163,7 +170,10 @@ class _FilePartial:
 
 @dataclass(frozen=True, slots=True)
 class RecoveredUpload:
-    """An upload that an earlier life of the aggregator had begun. ``here``: one byte a chunk."""
+    """An upload that began in an earlier incarnation.
+
+    ``received``: one byte for each chunk, 1 if the chunk has arrived.
+    """
 
     partial: PartialUpdate
     description: UpdateDescription
@@ -171,7 +181,7 @@ class RecoveredUpload:
 
 
 class Spool:
-    """Updates under ``DIR/spool/<round>/<client>``."""
+    """Stores updates in ``DIR/spool/<round>/<client>.update``, or in memory if ``durability`` says so."""
 
     def __init__(self, directory: Path, durability: Durability = "process") -> None:
         self.path = directory / DIRECTORY
@@ -181,7 +191,10 @@ class Spool:
         self._pool = _MemoryPool()
 
     def begin(self, round_number: int, client: str, description: UpdateDescription) -> PartialUpdate:
-        """Room for an update. Raises ``OSError`` (``DiskFull``, say)."""
+        """Reserves space for an update that arrives in chunks.
+
+        Raises ``OSError`` (for example ``DiskFull``).
+        """
         if self._durability == "memory":
             return _MemoryPartial(description.size, self._pool)
         with raising_disk_full(description.size + len(description.trailer()), self.path):
@@ -189,7 +202,7 @@ class Spool:
             return _FilePartial.new(path, description, sync=self._sync)
 
     def put(self, round_number: int, client: str, content: UpdateContent) -> None:
-        """Keeps an update that came whole. Raises ``OSError``, and then nothing is kept."""
+        """Stores an update that arrived whole. If it raises ``OSError``, nothing is stored."""
         if self._durability == "memory":
             return
         description = UpdateDescription.of_content(content)
@@ -199,17 +212,17 @@ class Spool:
             write_atomically(path, *pieces, sync=self._sync)
 
     def read(self, round_number: int, client: str) -> UpdateContent:
-        """An update that was kept, in a map of its file. Raises ``SpoolFileDamaged`` and ``OSError``."""
+        """A stored update, mapped from its file. Raises ``SpoolFileDamaged`` and ``OSError``."""
         file = _map_file(self._path(round_number, client, ".update"), mmap.ACCESS_READ)
         description = read_description(file)
         return description.content(memoryview(file)[: description.size])
 
     def get(self, round_number: int, client: str) -> bytes:
-        """The data of an update that was kept, all sections one after the other. Raises as `read` does."""
+        """The data of a stored update, all sections in order. Raises the same errors as `read`."""
         return b"".join(section.data for section in self.read(round_number, client).sections)
 
     def partial_uploads(self, round_number: int) -> Iterator[tuple[str, RecoveredUpload]]:
-        """By client, the uploads of a round that are not whole. What cannot be read is deleted."""
+        """The incomplete uploads of a round, each with its client. Deletes files that are damaged."""
         for path in sorted(self._folder_of(round_number).glob("*.part")):
             try:
                 partial = _FilePartial.reopen(path, sync=self._sync)
@@ -227,18 +240,18 @@ class Spool:
                 )
 
     def delete_round(self, round_number: int) -> None:
-        """Deletes a round's updates; none there is fine."""
+        """Deletes a round's updates, if there are any."""
         shutil.rmtree(self._folder_of(round_number), ignore_errors=True)
 
     def delete(self, round_number: int, client: str) -> None:
-        """Deletes an update that was kept; none there is fine."""
+        """Deletes a stored update, if it exists."""
         self._path(round_number, client, ".update").unlink(missing_ok=True)
 
     def delete_except(self, round_number: int | None, clients: Iterable[str]) -> None:
-        """At a resume: what nobody knows of goes. ``clients``: whose updates of the open round were accepted.
+        """Deletes, at a resume, all updates but those of ``clients`` in the open round, which were accepted.
 
-        An update that was written and not journalled was not accepted: its edge sends it again. Uploads of the
-        open round that are not whole stay (`found`).
+        An update that was written but not journalled was not accepted: its edge sends it again. Incomplete
+        uploads of the open round stay (`partial_uploads`).
         """
         known = set(clients)
         for folder in self.path.iterdir():
@@ -251,11 +264,11 @@ class Spool:
 
     @property
     def size(self) -> int:
-        """Bytes of all that lies there; may be asked for in any thread."""
+        """The size of all files in the spool, in bytes. May be read from any thread."""
         found = 0
         for folder, _, files in os.walk(self.path):
             for name in files:
-                with suppress(OSError):  # it is gone meanwhile
+                with suppress(OSError):  # it has been deleted meanwhile
                     found += (Path(folder) / name).stat().st_size
         return found
 
@@ -277,12 +290,18 @@ class Spool:
 
 
 def _partial_name(client: str, description: UpdateDescription) -> str:
-    """A client may begin to send another update while one of its is still looked at. Client ids have no dots."""
+    """The file name of an incomplete upload. A client id contains no dot.
+
+    The name contains the digest because a client may begin another upload while its last one is checked.
+    """
     return f"{client}.{description.digest}.part"
 
 
 def _map_file(path: Path, access: int) -> mmap.mmap:
-    """A file in memory. Raises ``OSError`` and, if it is empty (which cannot be mapped), ``SpoolFileDamaged``."""
+    """Maps a file.
+
+    Raises ``OSError``, and ``SpoolFileDamaged`` if it is empty, since that cannot be mapped.
+    """
     file = os.open(path, (os.O_RDONLY if access == mmap.ACCESS_READ else os.O_RDWR) | os.O_CLOEXEC)
     try:
         if os.fstat(file).st_size == 0:

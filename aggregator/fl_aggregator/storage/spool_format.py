@@ -1,17 +1,18 @@
-"""What a file of the spool looks like: an update's data, and behind it what the data is and which of it is here.
+"""The layout of a file of the spool: an update's data, then its description and which chunks have arrived.
 
-====================  ==========================================================================================
+====================  ========================================================================================
 bytes                 what
-====================  ==========================================================================================
+====================  ========================================================================================
 size                  the data of all sections, one after the other; first, so that it lies aligned in a map
 n                     `UpdateDescription`, JSON
-8 × chunks            one little-endian number a chunk: its crc32 + 2^32 once it is here, else 0
+8 × chunks            one little-endian number for each chunk: its crc32 + 2^32 once it has arrived, else 0
 24                    the footer: a magic, n and the number of chunks, each 8 bytes, little-endian
-====================  ==========================================================================================
+====================  ========================================================================================
 
-So a file can be read by somebody who knows nothing of its round: the first weights of a run say themselves what they
-are, and an upload that was broken off goes on after a restart with what had not come. A chunk's number is written
-after its data, and counts only if it is right: after a loss of power pages may be missing, in any order.
+A reader therefore needs no knowledge of the round: the first weights of a run describe themselves, and an
+interrupted upload continues after a restart with the chunks that had not arrived. A chunk's number is written
+after its data, and counts only if the data match it: after a power failure, any of the file's pages may be
+missing.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ _RECEIVED_BIT: Final = 1 << 32
 
 
 class SpoolFileDamaged(Exception):
-    """A file of the spool that is none, or not whole."""
+    """A file is not a file of the spool, or is incomplete."""
 
 
 class UpdateDescription(BaseModel):
-    """What the data is. ``chunks`` is 0 where the update came whole: such a file has all of it or is not there."""
+    """The digest and the sections of an update, and how it is cut into chunks of ``chunk_size`` bytes.
+
+    ``chunks`` is 0 if the update arrived whole: such a file is complete whenever it exists.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,12 +52,14 @@ class UpdateDescription(BaseModel):
 
     @classmethod
     def of_offer(cls, offer: m.Offer) -> Self:
+        """Describes an update that arrives in chunks."""
         return cls(
             digest=offer.digest, sections=offer.sections, chunk_size=offer.chunk_size, chunks=offer.chunks
         )
 
     @classmethod
     def of_content(cls, content: UpdateContent) -> Self:
+        """Describes an update that arrived whole."""
         sections = tuple(
             m.OfferedSection.model_validate(
                 {
@@ -70,16 +76,16 @@ class UpdateDescription(BaseModel):
 
     @property
     def size(self) -> int:
-        """Bytes of the data."""
+        """The length of the data of all sections, in bytes."""
         return sum(section.size for section in self.sections)
 
     def trailer(self) -> bytes:
-        """All of a new file that is behind the data."""
+        """The bytes that follow the data in a new file, of which no chunk has arrived."""
         text = self.model_dump_json(exclude_none=True).encode()
         return text + bytes(_ENTRY.size * self.chunks) + _FOOTER.pack(_MAGIC, len(text), self.chunks)
 
     def content(self, data: memoryview) -> UpdateContent:
-        """The update; views of ``data``, which is ``size`` bytes."""
+        """The update, whose sections are views of ``data`` (``size`` bytes)."""
         contents = []
         start = 0
         for s in self.sections:
@@ -91,7 +97,7 @@ class UpdateDescription(BaseModel):
 
 
 class ChunkTable:
-    """Which chunks are here, in the map of a file."""
+    """The part of a mapped file that says which chunks have arrived."""
 
     def __init__(self, file: mmap.mmap, description: UpdateDescription) -> None:
         self._file = file
@@ -99,11 +105,14 @@ class ChunkTable:
         self._start = len(file) - _FOOTER.size - _ENTRY.size * description.chunks
 
     def mark_received(self, index: int, crc32: int) -> None:
-        """Chunk ``index`` is in its place."""
+        """Records that chunk ``index`` has been written to its place in the data."""
         _ENTRY.pack_into(self._file, self._start + _ENTRY.size * index, crc32 | _RECEIVED_BIT)
 
     def received_chunks(self) -> bytearray:
-        """One byte a chunk: 1 if it is here, and as it was when it came. Reads all that is here."""
+        """One byte for each chunk: 1 if it has arrived and its data still match its crc32.
+
+        Reads all of these data.
+        """
         size, length = self._description.size, self._description.chunk_size
         here = bytearray(self._description.chunks)
         with memoryview(self._file) as whole, whole[:size] as data:
@@ -116,7 +125,7 @@ class ChunkTable:
 
 
 def read_description(file: mmap.mmap) -> UpdateDescription:
-    """What a file's data is. Raises ``SpoolFileDamaged``."""
+    """The description in a mapped file of the spool. Raises ``SpoolFileDamaged``."""
     if len(file) < _FOOTER.size:
         raise SpoolFileDamaged(f"{len(file)} bytes, expected at least {_FOOTER.size}")
     magic, length, chunks = _FOOTER.unpack_from(file, len(file) - _FOOTER.size)

@@ -1,4 +1,4 @@
-"""What an update brings, on its way to the check, the spool and the sum."""
+"""The sections of an update, on their way to validation, the spool and the fold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fl_shared.tensors.manifest import ArraySpec
 
 @dataclass(frozen=True, slots=True)
 class SectionContent:
-    """A section as it came; ``arrays`` where it says what it is (round 0)."""
+    """A section as it arrived. ``arrays`` is null unless the section describes itself (in round 0)."""
 
     name: str
     encoding: str
@@ -20,22 +20,22 @@ class SectionContent:
 
     @property
     def size(self) -> int:
-        """Bytes of the data."""
+        """The length of the data, in bytes."""
         return len(self.data)
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateContent:
-    """All that an update brings, whole or in chunks."""
+    """The digest that an update states, and its sections, whether it arrived whole or in chunks."""
 
     digest: str
     sections: tuple[SectionContent, ...]
     known_digest: str | None = None
-    """The digest that it has, where that is known already; else it is computed."""
+    """The digest of the sections' data, if it has been computed already."""
 
     @classmethod
     def of(cls, update: Update) -> UpdateContent:
-        """An update that came whole. Nothing is copied."""
+        """The content of an update that arrived whole. The sections are views of the message's bytes."""
         return cls(
             update.digest,
             tuple(

@@ -1,4 +1,6 @@
-"""The commands beside a run; they do not know each other.
+"""The commands other than a run itself.
+
+They do not import each other, except that ``doctor`` uses ``remote``.
 
 =============  ==================================================================
 ``remote``     reads a run over the broker: status, watch, predict, stop

@@ -1,4 +1,4 @@
-"""Whole federations on one machine.
+"""Runs a whole federation on one machine.
 
 =========  ======================================================================
 ``local``  a broker, a fleet of edges and the aggregator, as processes

@@ -1,4 +1,7 @@
-"""``fl-aggregator simulate``. Heavy imports wait until it runs."""
+"""The command ``fl-aggregator simulate``.
+
+Functions import what is slow to import, so that ``--help`` is fast.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,13 @@ if TYPE_CHECKING:
 
 
 OF_EDGES: Final = ("data", "device", "workers")
-"""The options of ``fl-edge`` that ``simulate`` has as well, and hands on to its edges."""
+"""The options of ``fl-edge`` that ``simulate`` has too, and passes on to its edges."""
 
 
 def _more_options() -> list[click.Parameter]:
     from fl_edge.cli import command
 
-    # Sealing needs a kit. Edges on this machine do not come back.
+    # Sealing needs a kit. An edge of the simulation that is lost does not return, so grace is of no use.
     settings = settings_options(without=("require_sealed",), grace=0.0)
     return [*settings, *(option for option in command.params if option.name in OF_EDGES)]
 
@@ -135,7 +138,10 @@ def simulate(
 
 
 def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerAccess | None:
-    """How a simulation reaches the broker at ``address``; null for one of its own."""
+    """How a simulation reaches the broker at ``address``; null if it starts its own broker.
+
+    Raises ``UserError`` if credentials are given for a simulation with its own broker.
+    """
     from fl_shared.mqtt.address import BrokerAddress
 
     if address is not None:
@@ -146,7 +152,7 @@ def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerAccess
 
 
 def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[str, Any]:
-    """The last line of ``simulate --json``."""
+    """The object that ``simulate --json`` prints at the end."""
     from fl_aggregator.storage.checkpoint import sha256
 
     model = directory / "model.safetensors"

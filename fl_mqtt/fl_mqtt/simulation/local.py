@@ -1,4 +1,4 @@
-"""Everything on this machine: a broker, a fleet of edges, and the aggregator. All of it ends with this process."""
+"""Runs a broker, a fleet of edges and the aggregator on this machine. All of them end with this process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EDGES: Final = "edges"
 
 
 def check_fleet_possible() -> None:
-    """Edges need torch, which the aggregator alone does not bring."""
+    """Raises ``UserError`` if a package is missing that edges need and the aggregator does not."""
     missing = [
         name for name in ("torch", "torchvision", "sklearn", "PIL") if importlib.util.find_spec(name) is None
     ]
@@ -43,9 +43,9 @@ def check_fleet_possible() -> None:
 
 
 class Simulation:
-    """A broker (unless one is given) and a fleet, started on entering and stopped on leaving.
+    """Starts a broker on entry, unless one is given, and stops it and the fleet on exit.
 
-    If no run began in ``directory``, what they have written there is taken away again.
+    If no run began in ``directory``, the files that broker and fleet have written there are deleted on exit.
     """
 
     def __init__(self, directory: Path, given: BrokerAccess | None, options: BrokerOptions) -> None:
@@ -89,14 +89,20 @@ class Simulation:
                     path.unlink(missing_ok=True)
 
     def serve_dashboard(self, settings: Settings) -> str | None:
-        """The address of a page that shows the run; null if no browser reaches the broker, as far as we know."""
+        """Serves the dashboard until exit, and returns its URL; null with a broker that it did not start.
+
+        The simulation does not know another broker's address for browsers (WebSocket).
+        """
         if self._websockets is None:
             return None
         address = WebSocketAddress.parse(self._websockets)
         return self._stack.enter_context(DashboardServer(address, settings.prefix, (LOOPBACK, 0))).url
 
     def stay(self) -> None:
-        """Waits for Ctrl-C or SIGTERM, while edges answer predictions. Raises `RunFailed` if they end before."""
+        """Waits for Ctrl-C or SIGTERM while the edges answer predictions.
+
+        Raises `RunFailed` if the edges exit.
+        """
         done = threading.Event()
         signals.end_on_signals(lambda _signal: done.set())
         while not done.wait(_POLL):
@@ -105,7 +111,7 @@ class Simulation:
                 raise RunFailed(f"the edges exited (status {code}): {self._fleet.log_tail(3)}")
 
     def start_fleet(self, settings: Settings, fleet: FleetRecord) -> None:
-        """``--clients`` edges in one process tree, and one more that only evaluates."""
+        """Starts ``--clients`` edges, and one more that only evaluates, in one process tree."""
         command = [
             sys.executable,
             "-m",
@@ -124,19 +130,22 @@ class Simulation:
         for name, value in fleet.options.items():
             command += [f"--{name.replace('_', '-')}", str(value)]
         environment = dict(os.environ)
-        environment.pop("FL_PASSWORD", None)  # it may be for another broker than our own
+        environment.pop("FL_PASSWORD", None)  # it may be the password of another broker
         if self.broker.password is not None:
             environment["FL_PASSWORD"] = self.broker.password
         self._fleet = ChildProcess(command, self.fleet_log, environment)
 
     @property
     def fleet_log(self) -> Path:
+        """The file that receives the output of the edges."""
         return self._directory / "fleet.log"
 
     def run(self, aggregator: Aggregator) -> Outcome:
-        """Runs the aggregator; ends it at once if the fleet dies, and says why it did.
+        """Runs the aggregator until the run ends. If the fleet exits, stops the aggregator at once.
 
-        If it was the user's mistake, and before anything was learnt, there was no run.
+        Then raises ``UserError`` if the fleet exited because of a user's mistake, else ``RunFailed``, with
+        the last lines of the fleet's log. After a mistake before the first round of a new run, ``run.json``
+        is deleted, so that the directory contains no run.
         """
         done = threading.Event()
         died: list[int] = []
@@ -168,12 +177,16 @@ class Simulation:
             raise RunFailed(f"the edges exited (status {died[0]}): {said}")
         if outcome is not None and not outcome.state.begun and aggregator.scope.incarnation == 1:
             (self._directory / RUN_FILE).unlink(missing_ok=True)
-        # Every edge of the fleet has made the same one.
+        # Every edge of the fleet has reported the same mistake; show it once.
         said = self._fleet.log_tail(1)
         raise UserError(f"the edges exited: {said.rpartition(' error: ')[2].removeprefix('fl-edge: ')}")
 
     def predict(self, settings: Settings, payload: bytes) -> m.Prediction:
-        """Asks the edges, as any MQTT client may."""
+        """Asks the edges for a prediction, as any MQTT client may.
+
+        ``payload``: the bytes of a picture file, or JSON. Raises ``RunFailed`` if no answer arrives within
+        ``PREDICT_TIMEOUT`` seconds.
+        """
         return predict.request_prediction(
             self.broker, predict.Request(payload, settings.prefix), PREDICT_TIMEOUT
         )

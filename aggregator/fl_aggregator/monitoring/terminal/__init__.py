@@ -1,8 +1,8 @@
 """A run on a terminal.
 
 ============  ===================================================================
-``snapshot``  what is shown: from the aggregator's own state, or from messages
-``render``    a snapshot for a live terminal;  ``text``: the same as lines
+``snapshot``  the data to show: from the aggregator's state, or from messages
+``render``    a snapshot for a live terminal;  ``text``: a snapshot as lines
 ``display``   shows the run that this process runs
 ============  ===================================================================
 """

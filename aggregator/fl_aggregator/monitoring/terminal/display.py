@@ -1,4 +1,4 @@
-"""What a person at the terminal sees of the run of this process: a live view, or lines in the log elsewhere."""
+"""Shows the run of this process to a person: as a live view on a terminal, elsewhere as lines in the log."""
 
 from __future__ import annotations
 
@@ -27,26 +27,29 @@ from fl_shared.protocol.envelope import EnvelopeSource
 LOG: Final = logging.getLogger(__name__)
 
 SNAPSHOT_INTERVAL: Final = 0.25
-"""Seconds between two pictures of the live view."""
+"""Seconds between two snapshots of the live view, at least."""
 MAX_NAMED_IN_COHORT: Final = 20
 
 
 class RunSource(Protocol):
-    """What an observer may ask the aggregator for, beside the state that it is shown."""
+    """The facts about a run that are not in its state, and that an observer reads from the aggregator."""
 
     @property
-    def history(self) -> RoundHistory: ...
+    def history(self) -> RoundHistory:
+        """The rounds that have ended."""
 
     @property
-    def pause_reason(self) -> str | None: ...
+    def pause_reason(self) -> str | None:
+        """Why the run is paused; null if it is not."""
 
-    def uploading(self) -> Collection[str]: ...
+    def uploading(self) -> Collection[str]:
+        """The edges whose updates are arriving."""
 
 
 class Display:
-    """Shows ``run`` as it goes; ``live``: on ``console``, which is a terminal. Its ``observe`` is an observer.
+    """Shows the run named ``run`` while it goes on: on the terminal ``console`` if ``live``, else in a log.
 
-    ``hint``: said once, when the run has begun.
+    ``hint``: a line that is logged once, at the first `observe`.
     """
 
     def __init__(self, console: Console, run: str, *, live: bool, hint: str = "") -> None:
@@ -63,13 +66,13 @@ class Display:
         self.waiting_notices = WaitingNotices()
 
     def set_source(self, source: RunSource) -> None:
-        """Before the first `observe`."""
+        """Sets where further facts come from. Must be called before the first `observe`."""
         self._source = source
 
     def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
-            _log_to_standard_error()  # which is the live view's now: a log line appears above it
+            _log_to_standard_error()  # the live view has replaced it, and shows log lines above itself
         return self
 
     def __exit__(
@@ -78,13 +81,16 @@ class Display:
         self.stop()
 
     def stop(self) -> None:
-        """Takes the live view away; stopping twice is fine."""
+        """Removes the live view from the terminal. May be called more than once."""
         if self._live is not None:
             self._live.stop()
             _log_to_standard_error()
 
     def observe(self, state: Run, effects: tuple[do.Effect, ...], now: float) -> None:
-        """``now``: run time in seconds."""
+        """Shows the state after a step and what the step's effects tell. Called on the loop's thread.
+
+        ``now``: run time in seconds.
+        """
         if self._hint:
             LOG.info("%s", self._hint)
             self._hint = ""
@@ -132,7 +138,10 @@ class Display:
         )
 
     def _render(self) -> View:
-        """On the live view's thread. In a pause nothing is observed, so it is asked for."""
+        """Draws the newest snapshot, on the live view's thread.
+
+        While the run is paused, `observe` is not called, so that the reason for the pause is read here.
+        """
         picture, source = self._snapshot, self._source
         if picture is not None and source is not None and source.pause_reason is not None:
             status = picture.status.model_copy(update={"paused": source.pause_reason})
@@ -143,7 +152,7 @@ class Display:
 
 
 def _log_to_standard_error() -> None:
-    """Whatever standard error is at the moment."""
+    """Makes log handlers write to the present ``sys.stderr``, which the live view replaces and restores."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)

@@ -1,4 +1,4 @@
-"""A picture of a run, drawn for a terminal: ``fl-aggregator start``, ``simulate`` and ``watch`` look alike."""
+"""Draws a snapshot of a run on a terminal: for ``fl-aggregator start``, ``simulate`` and ``watch``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from fl_shared.system.text import duration_text, one_line, size_text
 
 BAR_WIDTH: Final = 30
 OTHER_LINES: Final = 13
-"""Of a view beside the rounds' table."""
+"""Lines of a view outside the table of rounds."""
 MIN_TABLE_ROWS, MAX_TABLE_ROWS = 3, 12
 FULL_TABLE_WIDTH: Final = 110
-"""Columns that the whole table needs, with a few names."""
+"""Width in characters that the complete table needs, with a few names of missing edges."""
 GOOD, BAD, DIM = "green", "bold red", "dim"
 
 
 class View:
-    """``heading``: what else there is to say, above everything (a lost connection, an aggregator that is gone)."""
+    """A snapshot as rich draws it; without one, the text "connecting …".
+
+    ``heading``: a line above it (a lost connection, an aggregator that is offline).
+    """
 
     def __init__(self, picture: Snapshot | None, heading: str = "") -> None:
         self._snapshot = picture
@@ -135,9 +138,11 @@ def _add_edges(grid: Table, picture: Snapshot) -> None:
 
 
 def table(rounds: Iterable[RoundRecord], *, narrow: bool = False) -> Table:
-    """The rounds, for a person. ``missing`` names who was selected and did not contribute, if there was anybody.
+    """A table with a line for each round.
 
-    ``narrow``: without what fits into 80 columns only if nobody was missing.
+    It has the column ``missing`` only if an edge was missing in a round.
+
+    ``narrow``: in that case, three other columns are left out, so that the table fits into 80 characters.
     """
     shown = list(rounds)
     some_missing = any(record.missing for record in shown)

@@ -1,4 +1,4 @@
-"""What can be seen of a run at one moment, whether by its aggregator or by who watches from afar. Pure."""
+"""What is known of a run at one moment, to the aggregator itself or to a watcher. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fl_shared.protocol import messages as m
 from fl_shared.system.text import one_line
 
 MAX_NAMED_PER_STATE: Final = 10
-"""So many edges of a state are named."""
+"""Number of edges in one state that are named."""
 ESTIMATE_ROUNDS: Final = 10
-"""Rounds from which the time that is left is estimated."""
+"""Number of the last rounds from which the remaining time is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeCounts:
-    """Edges by state: how many, and the first few of them with a reason, if there is one.
+    """The number of edges in each state, and the first few of them with the reason, if there is one.
 
-    ``round``: as they are in that one; what is heard from afar may be a second older than the status.
+    ``round``: the round that they describe. For a watcher, it may be a second older than the status.
     """
 
     round: int | None = None
@@ -32,7 +32,7 @@ class EdgeCounts:
     def of(
         cls, edges: Iterable[tuple[str, m.EdgeStateName, str | None]], round_number: int | None
     ) -> EdgeCounts:
-        """``edges``: name, state and why."""
+        """Counts ``edges``, of which each has a name, a state and a reason or null."""
         counts: dict[m.EdgeStateName, int] = {}
         named: dict[m.EdgeStateName, list[tuple[str, str | None]]] = {}
         for name, state, why in edges:
@@ -46,12 +46,18 @@ class EdgeCounts:
         return self.counts.get(state, 0)
 
     def describe(self, state: m.EdgeStateName, *, why: bool = True) -> str:
-        """``7 (its connection is lost), 9 and 3 more``; empty for nobody."""
+        """The edges in ``state`` as text: ``7 (its connection is lost), 9 and 3 more``.
+
+        Empty if there are none.
+        """
         return names_of(self.named.get(state, ()), self[state], why=why)
 
 
 def names_of(few: Iterable[tuple[str, str | None]], count: int, *, why: bool = True) -> str:
-    """The first few of ``count`` names, those with the same reason together, and how many there are beyond them."""
+    """The first few of ``count`` names, grouped by reason, and how many more there are.
+
+    ``few``: name and reason. ``why``: false to leave out the reasons.
+    """
     by_reason: dict[str | None, list[str]] = {}
     for name, reason in few:
         by_reason.setdefault(one_line(reason) if why and reason else None, []).append(name)
@@ -62,9 +68,10 @@ def names_of(few: Iterable[tuple[str, str | None]], count: int, *, why: bool = T
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """``status``: as it is on ``fl/status``. ``rows``: rounds that have ended, evenly thinned where there are many.
+    """A run at one moment. ``status``: the message on ``fl/status``.
 
-    ``recent``: the last few by number, none left out. ``waiting``: for whom, in words, before a round opens.
+    ``rows``: the rounds that have ended, evenly thinned if there are many. ``recent``: the last rounds, all
+    of them, by number. ``waiting_text``: which edges the run waits for before a round opens.
     """
 
     status: m.Status
@@ -75,26 +82,28 @@ class Snapshot:
 
     @property
     def ended(self) -> bool:
+        """Whether the run has ended."""
         return self.status.phase in m.FINAL_PHASES
 
     @property
     def open_round_counts(self) -> EdgeCounts | None:
-        """The crowd, if it is that of the round which is open."""
+        """The counts of edges, if they describe the round that is open; else null."""
         status, crowd = self.status, self.edge_counts
         is_open = crowd is not None and status.phase == "collecting" and crowd.round == status.round
         return crowd if is_open else None
 
     def series(self, name: str) -> list[float]:
-        """The values of ``accuracy``, ``loss`` or ``train_loss`` that there are, in order."""
+        """The measured values of ``accuracy``, ``loss`` or ``train_loss``, in the order of their rounds."""
         return [value for row in self.rows if (value := getattr(row, name)) is not None]
 
     @property
     def accuracy(self) -> float | None:
-        """The newest that was measured."""
+        """The newest measured accuracy, null if there is none."""
         return self._latest_metric("accuracy")
 
     @property
     def loss(self) -> float | None:
+        """The newest measured loss, null if there is none."""
         return self._latest_metric("loss")
 
     def _latest_metric(self, name: str) -> float | None:
@@ -105,15 +114,18 @@ class Snapshot:
 
     @property
     def last_round(self) -> RoundRecord | None:
-        """The round that ended last."""
+        """The round that ended last, null if none has ended."""
         return self.recent[max(self.recent)] if self.recent else None
 
     def time_left(self) -> float | None:
-        """Seconds until the last version, if rounds go on as the last few did; null before the first."""
+        """Estimated seconds until the last version, if rounds take as long as the last few.
+
+        Null when the run has ended, or when no recent round made a version.
+        """
         left = self.status.rounds - (self.status.version or 0)
         lately = [self.recent[number] for number in sorted(self.recent)[-ESTIMATE_ROUNDS:]]
         made = sum(record.version is not None for record in lately)
         if self.ended or not made or left <= 0:
             return None
-        # An abandoned round costs its time, and makes nothing.
+        # An abandoned round takes its time and makes no version.
         return left * median(record.duration for record in lately) * len(lately) / made

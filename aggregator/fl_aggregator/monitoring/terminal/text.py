@@ -1,4 +1,4 @@
-"""A run in lines of text: sizes and times as people say them, a round, a curve, a whole status."""
+"""A run as lines of text: a metric, a curve, a round, a whole status."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from fl_shared.system.text import duration_text, one_line, size_text
 
 BAR_CHARACTERS: Final = "▁▂▃▄▅▆▇█"
 ASCII_BAR_CHARACTERS: Final = "_.-=+*#@"
-"""For a terminal that has only ASCII."""
+"""The bars on a terminal that can show only ASCII."""
 TREND_WIDTH: Final = 30
-"""Characters of a curve."""
+"""Width of a curve, in characters."""
 
 
 def sparkline(values: Sequence[float], width: int = TREND_WIDTH, *, ascii_only: bool = False) -> str:
-    """A line of ``width`` characters at most (two or more), from the first value to the last; higher is more."""
+    """The values as a line of bars, one character each, at most ``width`` (2 or more) characters.
+
+    If there are more values, the line shows some of them at even distances, with the first and the last.
+    """
     if not values:
         return ""
     shown = list(values)
@@ -27,17 +30,18 @@ def sparkline(values: Sequence[float], width: int = TREND_WIDTH, *, ascii_only: 
     bars = ASCII_BAR_CHARACTERS if ascii_only else BAR_CHARACTERS
     if high <= low:
         return bars[len(bars) // 2] * len(shown)
-    # Halves, since the span of two floats may be more than a float holds.
+    # Halved, since the difference of two floats may be larger than a float can be.
     scale = [(value / 2 - low / 2) / (high / 2 - low / 2) for value in shown]
     return "".join(bars[min(len(bars) - 1, int(part * len(bars)))] for part in scale)
 
 
 def metric_text(value: float | None) -> str:
+    """A metric with four decimal places; a dash if it was not measured."""
     return "–" if value is None else f"{value:.4f}"
 
 
 def round_line(record: RoundRecord, rounds: int) -> str:
-    """A round that has ended, in one line."""
+    """A round that has ended, in one line. ``rounds``: the number of versions that the run is to make."""
     row = HistoryRow.of(record)
     how = (
         f"abandoned: {one_line(record.reason or '')}"
@@ -53,12 +57,12 @@ def round_line(record: RoundRecord, rounds: int) -> str:
 
 
 def missing_text(record: RoundRecord, most: int = 10) -> str:
-    """Who was missing in a round, and why."""
+    """The edges that were missing in a round, with the reasons; at most ``most`` of them are named."""
     return names_of(list(record.missing.items())[:most], len(record.missing))
 
 
 def progress_line(picture: Snapshot) -> str:
-    """What goes on at the moment."""
+    """The phase of the run and its progress, in one line."""
     status = picture.status
     where = status.phase if status.round is None else f"round {status.round}: {status.phase}"
     said = [where]
@@ -79,7 +83,7 @@ def progress_line(picture: Snapshot) -> str:
 
 
 def summary_lines(picture: Snapshot) -> list[str]:
-    """A whole look at a run: what it is, how far it is, what goes on, who is there."""
+    """A run as lines: its task and versions, its phase, its metrics, its last round and its edges."""
     status, crowd = picture.status, picture.edge_counts
     lines = [
         f"run {status.run}: {status.task}, version {status.version or 0} of {status.rounds}",

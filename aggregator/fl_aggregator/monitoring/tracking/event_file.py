@@ -1,11 +1,11 @@
-"""TensorBoard's event files: records, each with its length and checksums, each an ``Event`` in protocol buffers.
+"""Writes TensorBoard's event files: records with a length and checksums, each a serialized ``Event``.
 
-Written here, and not with tensorboardX: that imports torch wherever torch is installed, and writes in a thread that
-dies of a full disk and then blocks whoever hands it more (``docs/adr/0007``). Formats: `TFRecord`_, `event.proto`_ and
-`summary.proto`_ of TensorFlow; CRC-32C of RFC 3720, appendix B.4, masked.
+This module does not use tensorboardX, which imports torch wherever torch is installed, and writes in a thread
+that ends when the disk is full and then blocks its callers (``docs/adr/0007``). Formats: `TFRecord`_,
+`event.proto`_ and `summary.proto`_ of TensorFlow; CRC-32C of RFC 3720, appendix B.4, masked.
 
 .. _TFRecord: https://www.tensorflow.org/tutorials/load_data/tfrecord
-.. _encode_event.proto: https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto
+.. _event.proto: https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto
 .. _summary.proto: https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/framework/summary.proto
 """
 
@@ -54,7 +54,12 @@ def _encode_event(step: int, content: bytes) -> bytes:
 
 
 class EventFile:
-    """A new file at ``path``. Each call hands all of it over, or raises ``OSError`` and leaves nothing."""
+    """Writes a new event file at ``path``.
+
+    If a call raises ``OSError``, the file is as it was before the call.
+
+    A constructor that raises leaves no file.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("xb", buffering=0)
@@ -67,7 +72,7 @@ class EventFile:
             raise
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One number for each tag, as float32."""
+        """Writes one number for each tag, as float32."""
         summary = b"".join(
             _bytes_field(1, _bytes_field(1, tag.encode()) + b"\x15" + struct.pack("<f", _float32(value)))
             for tag, value in values.items()
@@ -75,10 +80,11 @@ class EventFile:
         self._write(_encode_event(step, _bytes_field(5, summary)))
 
     def discard_from(self, step: int) -> None:
-        """What was written for ``step`` and later ones, in this file or in earlier ones, does not count any more."""
+        """Makes readers discard what this file and earlier files contain for ``step`` and later steps."""
         self._write(_encode_event(step, _bytes_field(7, b"\x08\x01")))
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
     def _write(self, event: bytes) -> None:
@@ -89,7 +95,7 @@ class EventFile:
         try:
             write_all(self._file, record)
         except OSError:
-            # Readers go no further than a torn record.
+            # Readers stop at an incomplete record.
             self._file.seek(self._complete_size)
             self._file.truncate()
             raise
@@ -97,7 +103,7 @@ class EventFile:
 
 
 def _float32(value: float) -> float:
-    """What is too large for it becomes infinite, as it does in numpy."""
+    """The value, or infinity if it is too large for float32, as in numpy."""
     try:
         struct.pack("<f", value)
     except OverflowError:
@@ -106,7 +112,7 @@ def _float32(value: float) -> float:
 
 
 def steps(path: Path) -> Iterator[int]:
-    """The steps of the events in a file of ours, as far as it is whole: a last one may have been cut off."""
+    """The steps of the events in a file of `EventFile`, up to the first incomplete or damaged record."""
     with path.open("rb") as file:
         while len(header := file.read(_HEADER.size)) == _HEADER.size:
             length, checksum = _HEADER.unpack(header)

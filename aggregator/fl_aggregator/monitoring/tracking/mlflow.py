@@ -1,4 +1,4 @@
-"""A run at an MLflow server, or in a directory: its settings as parameters, its rounds' numbers as metrics."""
+"""Logs a run to an MLflow server or directory: settings as parameters, the numbers of rounds as metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ EXPERIMENT, RUN_TAG = "fl-mqtt", "fl-mqtt.run"
 
 
 class MLflow:
-    """A run that is taken up again goes on in MLflow's run of its own, which it finds by a tag."""
+    """Logs to the MLflow tracking URI ``uri``. A resumed run continues in its MLflow run, found by a tag.
+
+    Raises ``UserError`` if MLflow is not installed or rejects the URI.
+    """
 
     name = "mlflow"
 
@@ -31,7 +34,7 @@ class MLflow:
             self._client, self._metric, self._run_id = MlflowClient(uri), Metric, ""
         except ImportError:
             raise UserError("--mlflow: mlflow is not installed: pip install 'fl-mqtt[mlflow]'") from None
-        except Exception as error:  # its own, of a type that came with it
+        except Exception as error:  # of a type that MLflow defines
             raise UserError(f"--mlflow {uri}: {str(error).splitlines()[0]}") from None
 
     def begin(
@@ -40,6 +43,7 @@ class MLflow:
         earlier: Iterable[RoundRecord],  # noqa: ARG002
         vitals: Callable[[], RuntimeMetrics],  # noqa: ARG002
     ) -> None:
+        """Continues the MLflow run of a resumed run, or creates one and logs the settings as parameters."""
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         of = experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT)
         for known in self._client.search_runs([of], f"tags.`{RUN_TAG}` = '{run.run}'", max_results=1):
@@ -51,17 +55,19 @@ class MLflow:
             self._client.log_param(self._run_id, key, value)
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
-        pass
+        """Does nothing: only complete rounds are logged."""
 
     def log_round(self, record: RoundRecord) -> None:
+        """Logs the numbers of a round as metrics, with the round's number as the step."""
         now = int(time.time() * 1000)
-        # Of a batch with a name that it does not like, and edges choose names, MLflow takes nothing.
+        # MLflow rejects a whole batch for one name that it does not allow, and edges choose names.
         found = {t: float(v) for t, v in scalars(record).items() if all(map(str.isidentifier, t.split("/")))}
         self._client.log_batch(
             self._run_id, [self._metric(t, v, now, record.round) for t, v in found.items()]
         )
 
     def close(self, outcome: str | None) -> None:
+        """Sets the status of the MLflow run: FINISHED, KILLED if interrupted, else FAILED."""
         if self._run_id:
             ends = {"finished": "FINISHED", "interrupted": "KILLED"}
             self._client.set_terminated(self._run_id, ends.get(outcome or "", "FAILED"))

@@ -1,4 +1,4 @@
-"""Which trackers a run has, as the command line says."""
+"""The options of the command line that choose a run's trackers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ Command = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class TrackingOptions:
-    """``metrics_port``: null for no metrics; ``mlflow``: a tracking URI, null for none."""
+    """The trackers that the user wants. ``metrics_port`` is null for no Prometheus metrics.
+
+    ``mlflow`` is a tracking URI, null for no MLflow.
+    """
 
     tensorboard: bool = True
     metrics_port: int | None = None
@@ -31,7 +34,10 @@ class TrackingOptions:
     mlflow: str | None = None
 
     def trackers(self, run_directory: Path) -> Trackers:
-        """To be entered and left. Raises ``UserError``: a port that is taken, a library that is not there."""
+        """The chosen trackers, as a context manager.
+
+        Raises ``UserError`` if the port is in use, a library is missing, or the URI contains a password.
+        """
         from fl_aggregator.monitoring.tracking.trackers import Trackers
 
         chosen: list[Tracker] = []
@@ -49,7 +55,7 @@ class TrackingOptions:
             from fl_aggregator.monitoring.tracking.mlflow import MLflow
 
             chosen.append(MLflow(self.mlflow))
-        if self.metrics_port is not None:  # last, since it serves at once
+        if self.metrics_port is not None:  # last, since its constructor begins to serve
             from fl_aggregator.monitoring.tracking.prometheus import Prometheus
 
             chosen.append(Prometheus(self.metrics_host, self.metrics_port, failures))
@@ -57,7 +63,7 @@ class TrackingOptions:
 
 
 def tracking_options(command: Command) -> Command:
-    """``tracking``: Tracking."""
+    """Adds the options of trackers to a command, which receives them as ``tracking``, a `TrackingOptions`."""
 
     @functools.wraps(command)
     def gathered(

@@ -1,7 +1,9 @@
-"""A run's metrics for Prometheus, at ``http://HOST:PORT/metrics``. No label holds a name that a stranger can make up.
+"""Serves a run's metrics for Prometheus at ``http://HOST:PORT/metrics``.
 
-Counters count since this start of the aggregator, as Prometheus expects. Gauges are read when somebody scrapes, in the
-server's own thread, from the newest state, which never changes in place.
+No label holds a name that a peer chose.
+
+Counters count within one incarnation, as Prometheus expects. Gauges are computed at each scrape, on the
+server's thread, from the newest state, which is immutable.
 """
 
 from __future__ import annotations
@@ -26,14 +28,17 @@ from fl_shared.protocol import messages as m
 Metric = CounterMetricFamily | GaugeMetricFamily
 
 EDGE_STATES: Final = tuple(state for state in get_args(m.EdgeStateName) if state != "uploading")
-"""Whose update is on its way only the loop's own thread may ask; those edges count as training."""
+"""States of edges in metrics.
+
+Only the loop's thread may ask which edges upload; here they count as training.
+"""
 BUCKETS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
 class Prometheus(Collector):
-    """Serves from its construction on, so that a port that is taken is told at once: ``UserError``.
+    """Serves metrics. The constructor begins to serve, and raises ``UserError`` if the port is in use.
 
-    ``failures``: of all trackers, by their names.
+    ``failures``: the numbers of failed calls of all trackers, by tracker.
     """
 
     name = "prometheus"
@@ -54,7 +59,7 @@ class Prometheus(Collector):
             "fl_round_phase_seconds", "Duration of the phases of rounds.", ["phase"], buckets=BUCKETS,
             registry=registry,
         )  # fmt: skip
-        # All series are there from the beginning, so that a first increase can be seen.
+        # All series exist from the beginning, so that Prometheus sees the first increase of each.
         for outcome in ("committed", "abandoned"):
             self._rounds.labels(outcome)
         self._updates.labels("accepted", "")
@@ -71,9 +76,11 @@ class Prometheus(Collector):
         earlier: Iterable[RoundRecord],  # noqa: ARG002
         vitals: Callable[[], RuntimeMetrics],
     ) -> None:
+        """Keeps ``vitals``, which each scrape calls. Counters do not include earlier incarnations."""
         self._runtime_metrics = vitals
 
     def observe(self, state: Run, effects: tuple[do.Effect, ...]) -> None:
+        """Keeps the state for the next scrape, and counts accepted and rejected updates."""
         self._state = state
         for effect in effects:
             match effect:
@@ -85,19 +92,22 @@ class Prometheus(Collector):
                     pass
 
     def log_round(self, record: RoundRecord) -> None:
+        """Counts the round and the durations of its phases."""
         self._rounds.labels(record.outcome).inc()
         for phase in ROUND_PHASES:
             if phase.name in record.seconds:
                 self._phase_seconds.labels(phase.name).observe(record.seconds[phase.name])
 
     def close(self, outcome: str | None) -> None:  # noqa: ARG002
+        """Stops the server, and waits up to 2 s for its thread."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(2.0)
 
-    # --- when somebody scrapes ----------------------------------------------------------------------------
+    # --- at each scrape -----------------------------------------------------------------------------------
 
     def collect(self) -> Iterator[Metric]:
+        """The metrics that are computed at each scrape. Called on the server's thread."""
         yield _labelled(
             CounterMetricFamily("fl_tracking_failures", "Failed writes of trackers.", labels=["tracker"]),
             dict(self._failures),

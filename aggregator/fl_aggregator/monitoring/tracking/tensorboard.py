@@ -1,4 +1,4 @@
-"""TensorBoard's curves of a run, in ``DIR/tensorboard``: ``tensorboard --logdir runs`` shows them all."""
+"""Writes a run's curves to ``DIR/tensorboard``; ``tensorboard --logdir runs`` shows those of all runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDER: Final = "tensorboard"
 
 
 class TensorBoard:
-    """The step is the round's number. Each start of the aggregator writes a file of its own."""
+    """Writes event files whose step is the round's number, a new file for each incarnation."""
 
     name = "tensorboard"
 
@@ -34,19 +34,21 @@ class TensorBoard:
         earlier: Iterable[RoundRecord],
         vitals: Callable[[], RuntimeMetrics],  # noqa: ARG002
     ) -> None:
+        """Writes the rounds of ``earlier`` that no event file contains yet."""
         before = sorted(self._folder.glob("events.out.tfevents.*"))
         self._last_round = max((step for file in before for step in steps(file)), default=0)
-        # Readers take the files in the order of their names.
+        # TensorBoard reads the files in the order of their names.
         self._file_name = f"events.out.tfevents.{int(time.time()):010d}.{run.incarnation}"
-        for record in earlier:  # written to the history, and not here
-            if record.round > self._last_round:
+        for record in earlier:
+            if record.round > self._last_round:  # written to the history, but not yet here, before a crash
                 self.log_round(record)
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
-        pass
+        """Does nothing: only complete rounds are written."""
 
     def log_round(self, record: RoundRecord) -> None:
-        if self._file is None:  # a run that ends before its first round leaves nothing of ours behind
+        """Writes the numbers of a round, and discards those of the same and later rounds if there are any."""
+        if self._file is None:  # opened late, so that a run that ends before its first round leaves no file
             self._folder.mkdir(exist_ok=True)
             self._file = EventFile(self._folder / self._file_name)
         number = record.round
@@ -56,12 +58,13 @@ class TensorBoard:
         self._last_round = number
 
     def close(self, outcome: str | None) -> None:  # noqa: ARG002
+        """Closes the file."""
         if self._file is not None:
             self._file.close()
 
 
 def scalars(record: RoundRecord) -> dict[str, float]:
-    """A round's numbers by TensorBoard's tags. What was measured on the edges' own data stands under ``edges/``."""
+    """A round's numbers by tag. Metrics other than ``accuracy`` and ``loss`` have tags under ``edges/``."""
     found: dict[str, float] = {}
     for name, value in record.metrics.items():
         found[name if name in ("accuracy", "loss") else f"edges/{name}"] = value

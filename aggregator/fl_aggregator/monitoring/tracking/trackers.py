@@ -1,4 +1,4 @@
-"""What a tracker is, and all of a run's trackers together: whatever becomes of them, the run goes on."""
+"""The interface of a tracker, and all of a run's trackers together. Their failures never stop the run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ CLOSE_TIMEOUT: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RuntimeMetrics:
-    """What is not in the state: ``inbox`` messages wait, ``spool_bytes`` lie on the disk, bytes went ``up`` and
-    ``down`` since this start; ``refused`` messages by reason.
+    """Numbers about a run that are not in its state.
+
+    ``inbox_items``: messages that wait. ``spool_bytes``: bytes of the spool on disk. ``bytes_up``,
+    ``bytes_down``: traffic in this incarnation. ``refused``: messages by reason.
     """
 
     inbox_items: int
@@ -38,8 +40,10 @@ class RuntimeMetrics:
 
 
 class Tracker(Protocol):
-    """``observe`` is called in the loop's thread after each step, and must be quick; the others in a thread of the
-    trackers' own, in their order. Any of them may raise anything.
+    """Passes a run's numbers to another program. Any method may raise any exception.
+
+    ``observe`` is called on the loop's thread after each step, and must be fast. The other methods are called
+    in order on a thread that belongs to the trackers.
     """
 
     name: str
@@ -47,23 +51,29 @@ class Tracker(Protocol):
     def begin(
         self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], RuntimeMetrics]
     ) -> None:
-        """A run begins, or goes on after the rounds in ``earlier``. ``vitals`` may be called in any thread."""
+        """Is called when a run begins, or resumes after the rounds in ``earlier``.
+
+        ``vitals`` may be called on any thread.
+        """
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
-        """A step was made."""
+        """Is called after each step, with the new state and the effects of the step."""
 
     def log_round(self, record: RoundRecord) -> None:
-        """A round has ended, and nothing will be added to its record."""
+        """Is called when a round has ended and its record is complete."""
 
     def close(self, outcome: str | None) -> None:
-        """``outcome``: the phase in which the run ended (null: by an error). Without `begin` there was no run."""
+        """Is called at the end. ``outcome``: the phase in which the run ended, null after an error.
+
+        If `begin` was not called, there was no run.
+        """
 
 
 class Trackers:
-    """Passes everything on. What a tracker raises is said once and counted in ``failures``, by the tracker's name.
+    """Passes each call on to all trackers. Logs the first failure of each, and counts them in ``failures``.
 
-    ``max_waiting``: rounds that a slow tracker may be behind; what comes then is left out, and counted.
-    ``close_timeout``: seconds that the end of a run waits for what is still to be written.
+    ``max_waiting``: calls that may wait for slow trackers; further ones are dropped and counted as failures.
+    ``close_timeout``: seconds that the end of a run waits for the remaining calls.
     """
 
     def __init__(
@@ -103,6 +113,7 @@ class Trackers:
     def begin(
         self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], RuntimeMetrics]
     ) -> None:
+        """Queues the call for the trackers' thread."""
         if not self._trackers:
             return
         records = tuple(earlier)
@@ -110,15 +121,17 @@ class Trackers:
             self._enqueue(tracker, lambda t=tracker: t.begin(run, records, vitals))  # type: ignore[misc]
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
+        """Calls all trackers at once, on the loop's thread."""
         for tracker in self._trackers:
             self._call_safely(tracker, lambda t=tracker: t.observe(state, effects))  # type: ignore[misc]
 
     def log_round(self, record: RoundRecord) -> None:
+        """Queues the call for the trackers' thread."""
         for tracker in self._trackers:
             self._enqueue(tracker, lambda t=tracker: t.log_round(record))  # type: ignore[misc]
 
     def run_ended(self, outcome: str) -> None:
-        """In which phase the run ended."""
+        """Sets the phase in which the run ended, which `Tracker.close` receives."""
         self._outcome = outcome
 
     def _enqueue(self, tracker: Tracker, action: Callable[[], None]) -> None:
@@ -134,7 +147,7 @@ class Trackers:
     def _call_safely(self, tracker: Tracker, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # a tracker's bug, too, is no reason for edges to stop learning
+        except Exception as error:  # not even a tracker's bug may stop the run
             self._record_failure(tracker, f"{type(error).__name__}: {error}")
 
     def _record_failure(self, tracker: Tracker, why: str) -> None:

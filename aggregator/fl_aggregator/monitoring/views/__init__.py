@@ -1,9 +1,10 @@
-"""Computed from the run's state alone; no broker, clock or thread.
+"""Views that are computed from the run's state alone; no broker, clock or thread.
 
-===============  ================================================================
-``status``       the run at this moment
-``edge_states``  what each edge is doing
-``history``      the rounds so far, thinned to a bounded number
-``notices``      log lines: what the run waits for, who came and who went
-===============  ================================================================
+================  ===============================================================
+``status``        the run at this moment
+``edge_states``   what each edge is doing
+``round_record``  the record of one round, and its conversions
+``history``       the rounds so far, thinned to a bounded number
+``notices``       log lines: which edges the run waits for, which came and left
+================  ===============================================================
 """

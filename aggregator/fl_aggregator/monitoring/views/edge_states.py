@@ -1,6 +1,7 @@
-"""What each edge is doing, as far as an aggregator can know: what ``fl/round/<n>/edges`` says. Pure.
+"""What each edge is doing, as far as an aggregator can know: the content of ``fl/round/<n>/edges``. Pure.
 
-Between its selection and its update an edge says nothing: whoever is selected, there and silent is taken to train.
+Between its selection and its update an edge sends nothing, so that an edge that is selected and present
+counts as training.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MAX_STATE_REASON: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class LatestUpdate:
-    """What is told of an edge's newest update; numbers that it did not give are null."""
+    """The published numbers of an edge's newest update. A metric that the edge did not report is null."""
 
     examples: int
     seconds: float
@@ -34,25 +35,32 @@ class LatestUpdate:
 
     @classmethod
     def of(cls, update: UpdateMetadata) -> LatestUpdate:
+        """Takes the published numbers from an update's metadata."""
         after = update.after
         return cls(update.examples, update.seconds, update.size, after.get("accuracy"), after.get("loss"))
 
 
 EdgeState = tuple[str, m.EdgeStateName, str | None]
-"""An edge's name, what it does, and why, where that needs to be said."""
+"""An edge's name, its state, and the reason for the state, or null."""
 
 
 def open_round_views(
     state: Run, uploading: Collection[str], newest: Mapping[str, LatestUpdate]
 ) -> dict[str, m.EdgeView]:
-    """Every edge of the roster, while a round is open or about to be. ``uploading``: whose update is on its way."""
+    """The view of every edge of the roster, while a round is open or before it opens.
+
+    ``uploading``: the edges whose updates are arriving. ``newest``: each edge's newest update.
+    """
     return {
         name: _edge_view(here, why, newest.get(name)) for name, here, why in edge_states_of(state, uploading)
     }
 
 
 def edge_states_of(state: Run, uploading: Collection[str]) -> Iterator[EdgeState]:
-    """The same without numbers."""
+    """The state of every edge of the roster, while a round is open or before it opens.
+
+    ``uploading``: the edges whose updates are arriving.
+    """
     phase = state.phase.resume_phase if isinstance(state.phase, Stopped) else state.phase
     missing: Mapping[str, str] = {}
     collected = None
@@ -75,7 +83,7 @@ def edge_states_of(state: Run, uploading: Collection[str]) -> Iterator[EdgeState
         elif name in uploading:
             here, why = "uploading", None
         else:
-            # In round 0 one edge makes the first weights, and nobody trains.
+            # In round 0, one edge creates the initial weights, and no edge trains.
             here, why = ("selected" if collected.base is None else "training"), None
         yield name, here, why
 
@@ -83,7 +91,7 @@ def edge_states_of(state: Run, uploading: Collection[str]) -> Iterator[EdgeState
 def closed_round_views(
     state: Run, summary: Summary, newest: Mapping[str, LatestUpdate]
 ) -> dict[str, m.EdgeView]:
-    """Every edge of the roster, and what became of those who were selected in a round that has ended."""
+    """The view of every edge of the roster after a round: a selected edge is ``in`` or ``missing``."""
     called = frozenset(summary.cohort)
     found: dict[str, m.EdgeView] = {}
     here: m.EdgeStateName
@@ -123,7 +131,7 @@ def _edge_view(state: m.EdgeStateName, why: str | None, newest: LatestUpdate | N
 
 
 def select_views(edges: dict[str, m.EdgeView], count: int) -> dict[str, m.EdgeView]:
-    """``count`` of the edges, those with something to do or to say first; in their order."""
+    """At most ``count`` of the edges, in the same order; idle and offline edges are left out first."""
     idle = {name: view.state in ("present", "offline") for name, view in edges.items()}
     chosen = set(sorted(edges, key=idle.__getitem__)[:count])
     return {name: view for name, view in edges.items() if name in chosen}

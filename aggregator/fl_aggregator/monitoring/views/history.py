@@ -1,6 +1,7 @@
-"""The rounds that have ended as curves, small enough to lie at the broker: what ``fl/history`` says. Pure.
+"""The rounds that have ended, as curves that are small enough to retain: the content of ``fl/history``. Pure.
 
-However long a run is, no more than ``messages.MAX_HISTORY`` rows are remembered, one out of so many, and the last.
+However long a run is, at most ``messages.MAX_HISTORY`` rows are kept: one of every 1, 2, 4 … rounds, and the
+last.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.protocol import messages as m
 
 MAX_HISTORY_ROWS: Final = m.MAX_HISTORY - 1
-"""Rows kept, not counting the newest."""
+"""Number of rows that are kept, without the newest."""
 MAX_RECENT_ROUNDS: Final = 100
-"""The last rounds, of which all is remembered; a person reads no more."""
+"""Number of the last rounds whose whole records are kept; a person reads no more."""
 
 
 class RoundHistory:
-    """Rows in the order of their rounds. ``count``: how many rounds there were."""
+    """Keeps thinned rows in the order of their rounds. ``round_count``: how many rounds have been added."""
 
     def __init__(self) -> None:
         self._rows: dict[int, HistoryRow] = {}
@@ -27,7 +28,7 @@ class RoundHistory:
         self._last_row: HistoryRow | None = None
 
     def add(self, record: RoundRecord) -> None:
-        """A round that has ended, or one of the last few once more, when more is known of it."""
+        """Adds a round that has ended, or replaces a recent round's record, as after its evaluation."""
         row = HistoryRow.of(record)
         self._recent[row.round] = record
         if len(self._recent) > MAX_RECENT_ROUNDS:
@@ -48,11 +49,11 @@ class RoundHistory:
             self._rows = dict(list(self._rows.items())[::2])
 
     def recent(self) -> dict[int, RoundRecord]:
-        """The last rounds by number, at most ``MAX_RECENT_ROUNDS``."""
+        """The records of the last rounds by number, at most ``MAX_RECENT_ROUNDS``."""
         return dict(self._recent)
 
     def rows(self) -> tuple[HistoryRow, ...]:
-        """At most ``messages.MAX_HISTORY`` rows, the first and the last among them."""
+        """The rows, at most ``messages.MAX_HISTORY``; the first and the last round are among them."""
         rows = tuple(self._rows.values())
         if self._last_row is not None and (not rows or rows[-1].round != self._last_row.round):
             rows = (*rows, self._last_row)

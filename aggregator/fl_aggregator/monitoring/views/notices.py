@@ -1,4 +1,4 @@
-"""Log lines about a run: what it waits for and for how much longer, and which edges came and went."""
+"""Log lines about a run: which edges it waits for and for how much longer, and which came and left."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fl_shared.system.backoff import backoff
 from fl_shared.system.text import names_text
 
 FIRST_NOTICE_DELAY: Final = 3.0
-"""Seconds of waiting after which it is said for the first time; then after twice as many, and so on."""
+"""Seconds of waiting before the first line. Each pause between two lines is twice as long as the last one."""
 MAX_NOTICE_INTERVAL: Final = 60.0
 MIN_NOTICE_INTERVAL: Final = 3.0
-"""Seconds between two lines when edges come or go meanwhile."""
+"""Seconds between two lines, at least, if the number of ready edges has changed."""
 MAX_NAMED_IN_NOTICE: Final = 10
 MAX_REFUSED: Final = 100
 
 
 class WaitingNotices:
-    """What of it has been said. Times are run time in seconds."""
+    """Decides when a line about waiting is due, and remembers the last one. Times are run time in seconds."""
 
     def __init__(self) -> None:
         self._waiting_since: float | None = None
@@ -34,7 +34,7 @@ class WaitingNotices:
         self._refused: dict[str, str] = {}
 
     def observe(self, state: Run, effects: Iterable[do.Effect], now: float) -> str | None:
-        """To be told of every step; gives a line for a person when one is due."""
+        """Must be called after every step. Returns a line for a person if one is due, else null."""
         for effect in effects:
             if isinstance(effect, do.SendReply) and len(self._refused) < MAX_REFUSED:
                 if isinstance(effect.body, do.Refuse):
@@ -63,7 +63,7 @@ class WaitingNotices:
 
     @property
     def refused_text(self) -> str:
-        """Who was sent away and has not come back otherwise, and why; empty for nobody."""
+        """The edges that were refused and not admitted since, with the reasons. Empty if there are none."""
         if not self._refused:
             return ""
         named = [f"{name} ({why})" for name, why in sorted(self._refused.items())]
@@ -71,7 +71,7 @@ class WaitingNotices:
 
 
 def waiting_text(state: Run) -> str:
-    """How many edges are ready, and who is not; or who evaluates. Empty when nobody in particular is waited for."""
+    """How many edges are ready and which are not, or which still evaluate. Empty in other phases."""
     if isinstance(state.phase, Evaluating):
         waiting = sorted({name for evaluation in state.evaluations for name in evaluation.awaited})
         return f"for the evaluation by {names_text(waiting)}" if waiting else ""
@@ -97,7 +97,7 @@ def waiting_text(state: Run) -> str:
 
 
 def _ranges(numbers: Iterable[int]) -> str:
-    """``0, 3-7, 9``, and how many more there are beyond the first few."""
+    """Ascending numbers as text (``0, 3-7, 9``), and how many more follow the first few ranges."""
     spans: list[list[int]] = []
     for number in numbers:
         if spans and number == spans[-1][1] + 1:
@@ -115,7 +115,7 @@ LOG: Final = logging.getLogger(__name__)
 
 
 def log_presence(event: on.Event, state: Run) -> None:
-    """``state``: what ``event`` has made of it."""
+    """Logs that an edge has connected, is ready or is offline. ``state``: the state after ``event``."""
     match event:
         case on.Registered(client=client, examples=None, roles=roles):
             LOG.debug("edge %s is connected, to %s", client, ", ".join(roles))
@@ -128,7 +128,7 @@ def log_presence(event: on.Event, state: Run) -> None:
 
 
 def _round_consequence(client: str, state: Run) -> str:
-    """What the open round does without an edge that it waits for."""
+    """The end of a sentence: what the open round does about the loss of an edge that it waits for."""
     phase = state.phase
     if not isinstance(phase, Collecting) or client not in phase.awaited:
         return ""

@@ -1,7 +1,8 @@
-"""A round that ended, in one shape, and its conversions.
+"""The record of a round that has ended, and its conversions.
 
-It is made of the machine's `Summary`, and stands so in ``history.jsonl``; trackers, the report, tables and the
-dashboard's history are made of it. `HistoryRow` is the ten numbers of it that ``fl/history`` has for every round.
+A record is made of the machine's `Summary`, and written to ``history.jsonl``. Trackers, the report, tables
+and the dashboard's history are made of records. `HistoryRow` holds the ten numbers of it that ``fl/history``
+contains.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from fl_shared.protocol.envelope import Envelope
 METRIC_DIGITS: Final = 6
 """Significant digits of a metric in ``fl/history``."""
 EVALUATING: Final = "evaluating"
-"""The phase that goes on beside the next round, and is no part of a round's own time."""
+"""The phase that overlaps the next round, and does not count as a round's own time."""
 
 Count = Annotated[int, Field(ge=0)]
 Counts = dict[str, Count]
 FiniteMetrics = dict[str, Annotated[float, Field(ge=-1e300, le=1e300)]]
-"""What can be drawn; the aggregator writes finite numbers only."""
+"""Metrics in a range that can be drawn. The aggregator writes finite numbers only."""
 
 
 class _Lenient(BaseModel):
-    """Lines of later versions may have more members."""
+    """Ignores unknown members, since lines of later versions may have more."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -47,16 +48,17 @@ class ConfusionMatrix(_Lenient):
 
 
 class Traffic(_Lenient):
-    """Bytes of updates that came up, and of what was published for edges."""
+    """Traffic of a round in bytes. ``up``: updates from edges. ``down``: messages published for edges."""
 
     up: Count = 0
     down: Count = 0
 
 
 class RoundRecord(_Lenient):
-    """``version`` and ``digest`` are null where the round was abandoned, for ``reason``.
+    """A round that has ended. ``version`` and ``digest`` are null if it was abandoned for ``reason``.
 
-    ``missing``: why, by client. ``refused``: how many messages, by client and reason. ``seconds``: by phase.
+    ``missing``: reasons by client. ``refused``: numbers of messages by client and reason. ``seconds``:
+    durations by phase.
     """
 
     round: Count
@@ -78,7 +80,10 @@ class RoundRecord(_Lenient):
     def of(
         cls, summary: Summary, up: int, down: int, refused: Mapping[str, Mapping[str, int]] | None = None
     ) -> RoundRecord:
-        """``up``, ``down``: bytes. Nothing is checked: it is the machine's own."""
+        """Makes the record of a summary.
+
+        ``up``, ``down``: bytes. Validates nothing, since the values are our own.
+        """
         confusion = summary.confusion
         return cls.model_construct(
             round=summary.round,
@@ -103,7 +108,10 @@ class RoundRecord(_Lenient):
 
     @classmethod
     def of_result(cls, result: m.Result) -> RoundRecord:
-        """From ``fl/round/<n>/result``, which has only the sum of the seconds (under ``total``)."""
+        """Makes a record of the message on ``fl/round/<n>/result``.
+
+        The message contains only the sum of the seconds, which is then under ``total``.
+        """
         return cls.model_construct(
             round=result.round,
             outcome=result.outcome,
@@ -122,7 +130,7 @@ class RoundRecord(_Lenient):
         )
 
     def result_message(self, envelope: Envelope) -> m.Result:
-        """For ``fl/round/<n>/result``."""
+        """The message for ``fl/round/<n>/result``."""
         return m.Result(
             **envelope,
             round=self.round,
@@ -140,31 +148,31 @@ class RoundRecord(_Lenient):
         )
 
     def history_fields(self) -> dict[str, Any]:
-        """For ``history.jsonl``."""
+        """The object for a line of ``history.jsonl``."""
         return self.model_dump()
 
     @property
     def duration(self) -> float:
-        """Seconds, without the evaluation."""
+        """The duration of the round in seconds, without the evaluation."""
         return sum(seconds for phase, seconds in self.seconds.items() if phase != EVALUATING)
 
     @property
     def surplus(self) -> list[str]:
-        """Selected, and not needed: the round had all the updates it wanted."""
+        """The selected edges whose updates were not needed, since the round had reached its target."""
         return [name for name, why in self.missing.items() if why.startswith("surplus")]
 
     @property
     def missing_without_surplus(self) -> dict[str, str]:
-        """Selected, and truly missing; why."""
+        """The selected edges whose updates were missing, with the reasons, without the `surplus` ones."""
         return {name: why for name, why in self.missing.items() if not why.startswith("surplus")}
 
     def summary_fields(self) -> dict[str, Any]:
-        """The numbers of its `HistoryRow`, why it was abandoned, and who was missing; for ``--json``."""
+        """The object for ``--json``: the members of the `HistoryRow`, ``reason`` and ``missing``."""
         return asdict(HistoryRow.of(self)) | {"reason": self.reason, "missing": dict(self.missing)}
 
 
 def read_records(lines: Iterable[Mapping[str, Any]]) -> Iterator[RoundRecord]:
-    """From lines of ``history.jsonl``; a line that is none is left out."""
+    """The records in lines of ``history.jsonl``. Lines that are not valid records are skipped."""
     for line in lines:
         try:
             yield RoundRecord.model_validate(line)
@@ -174,7 +182,7 @@ def read_records(lines: Iterable[Mapping[str, Any]]) -> Iterator[RoundRecord]:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """One round as the arrays of `messages.HistoryColumns` have it. ``seconds`` without the evaluation."""
+    """One round of `messages.HistoryColumns`. ``seconds`` does not include the evaluation."""
 
     round: int
     version: int | None
@@ -189,7 +197,10 @@ class HistoryRow:
 
     @classmethod
     def of(cls, record: RoundRecord) -> Self:
-        """A round that is evaluated later gives another row then."""
+        """Makes the row of a record.
+
+        Metrics are rounded to ``METRIC_DIGITS`` digits, and null if not measured.
+        """
         metrics = record.metrics
         return cls(
             round=record.round,
@@ -206,7 +217,7 @@ class HistoryRow:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Those that were measured."""
+        """The metrics that were measured, by name."""
         found = {"accuracy": self.accuracy, "loss": self.loss, "train_loss": self.train_loss}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -215,7 +226,7 @@ _COLUMNS: Final = tuple(HistoryRow.__dataclass_fields__)
 
 
 def columns_of(rows: Sequence[HistoryRow]) -> m.HistoryColumns:
-    """As ``fl/history`` has them."""
+    """The rows as columns, for ``fl/history``; inverse of `rows_of`."""
     return m.HistoryColumns(**{name: tuple(getattr(row, name) for row in rows) for name in _COLUMNS})
 
 

@@ -1,4 +1,4 @@
-"""What others see of the state: the status, and who is awaited."""
+"""The published status of a run, and the edges that its open round waits for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_PAUSE_REASON: Final = 200
 
 
 def progress(state: Run) -> tuple[int, int]:
-    """(have, need): updates of the open round, else edges that could be selected."""
+    """(have, need): updates in the open round, or if none is open, edges that could be selected."""
     phase = state.phase
     if isinstance(phase, Collecting):
         return len(phase.updates), phase.target
@@ -35,12 +35,12 @@ def progress(state: Run) -> tuple[int, int]:
 
 
 def awaited_clients(state: Run) -> tuple[str, ...]:
-    """Whose update the open round still waits for; sorted."""
+    """The edges whose updates the open round still waits for, sorted."""
     return tuple(sorted(state.phase.awaited)) if isinstance(state.phase, Collecting) else ()
 
 
 def seconds_left(state: Run, now: float) -> float | None:
-    """Until what is waited for now is no longer waited for."""
+    """Seconds until the deadline of the present phase, null if the phase has none. ``now``: run time."""
     phase = state.phase
     match phase:
         case Collecting(deadline=deadline):
@@ -61,10 +61,11 @@ def status_message(
     paused: str | None = None,
     refused: Mapping[str, int] | None = None,
 ) -> m.Status:
-    """One look at the run, in at most ``MAX_STATUS_BYTES``: as many of the missing as there is room for, and of
-    those of whom most was ``refused`` (`Rejections.worst`), who is named after the missing.
+    """The status message, in at most ``MAX_STATUS_BYTES`` bytes when encoded.
 
-    ``paused``: why the run stands still, if it does; cut off at ``MAX_PAUSE_REASON``.
+    It names up to 10 missing edges, and those of ``refused`` (`Rejections.worst`); if the space is too small,
+    fewer missing edges, then none of ``refused``. ``paused``: why the run is paused, or null; shortened to
+    ``MAX_PAUSE_REASON`` characters.
     """
     envelope = scope.envelope()
     worst = list((refused or {}).items())[: m.MAX_REFUSED_NAMED]
@@ -100,7 +101,7 @@ def _build_status(
 
 
 def missing_message(state: Run, scope: EnvelopeSource, now: float) -> m.Missing | None:
-    """Everyone whom the open round waits for."""
+    """The message with all edges that the open round waits for; null if no round is open."""
     phase = state.phase
     if not isinstance(phase, Collecting):
         return None

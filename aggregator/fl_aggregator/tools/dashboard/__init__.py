@@ -2,11 +2,11 @@
 
 ==============  ==================================================================================
 ``static/``     the page: HTML, styles, plain scripts, and the two libraries in ``vendor/``
-``address``     where a browser finds the broker: ``ws://[user@]host[:port][/path]``
-``server``      serves the page and says to it where the broker is; nothing else
+``address``     the broker's address for browsers: ``ws://[user@]host[:port][/path]``
+``server``      serves the page and tells it the broker's address; nothing else
 ``cli``         ``fl-aggregator dashboard``
 ==============  ==================================================================================
 
-Mosquitto may serve ``static/`` as it is (``http_dir``). It sends no Content-Type then, and browsers run modules
-only with one: so the page's files are ordinary scripts, each of which defines one name.
+Mosquitto can serve ``static/`` unchanged (``http_dir``). It then sends no Content-Type, without which
+browsers do not run modules. The page's files are therefore ordinary scripts, each of which defines one name.
 """

@@ -1,4 +1,4 @@
-"""Where a browser finds the broker: ``ws://[user@]host[:port][/path]``, parsed once at the command line."""
+"""The broker's address for browsers: ``ws://[user@]host[:port][/path]``, parsed once at the command line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ _EXPECTED_FORM: Final = "ws://[user@]host:port/mqtt or wss://…, the broker's l
 
 @dataclass(frozen=True, slots=True)
 class WebSocketAddress:
-    """``url`` has no account in it; ``user`` is who the page proposes to be, None for anonymous."""
+    """The address of a broker's listener for WebSockets. ``url`` does not contain the user.
+
+    ``user``: the account that the page proposes, null for none.
+    """
 
     url: str
     user: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `UserError` with what was expected; a password in ``text`` is not repeated in the message."""
+        """Parses an address. Without a path, the path is ``/mqtt``.
+
+        Raises `UserError` with what was expected. The message does not repeat a password in ``text``.
+        """
         try:
             parts = urlsplit(text.strip())
             host, port = parts.hostname, parts.port

@@ -1,4 +1,4 @@
-"""``fl-aggregator dashboard``."""
+"""The command ``fl-aggregator dashboard``."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def dashboard(
     start_logging(verbose, log_format)
     done = threading.Event()
     with DashboardServer(broker, prefix, listen) as server:
-        # Serving until Ctrl-C is what was asked for: to end so is no failure.
+        # The user asked to serve until Ctrl-C, so that this end is not a failure.
         signals.end_on_signals(lambda _signal: done.set())
         click.echo(f"dashboard: {server.url} (broker {broker.url}, prefix {prefix}); stop with Ctrl-C")
         if open_browser:

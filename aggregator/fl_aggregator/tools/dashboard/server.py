@@ -1,4 +1,7 @@
-"""Serves the page, and a ``config.json`` that says where the broker is. No message passes through here."""
+"""Serves the dashboard's page, and a ``config.json`` with the broker's address.
+
+No message passes through it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from fl_shared.errors import UserError
 LOG = logging.getLogger(__name__)
 
 STATIC: Final = Path(__file__).parent / "static"
-"""The page's files; Mosquitto may serve them by itself."""
+"""The directory of the page's files, which Mosquitto can serve too."""
 CONFIG_PATH: Final = "/config.json"
 _CONTENT_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -29,7 +32,7 @@ _CONTENT_TYPES: Final = {
     ".LICENSE": "text/plain; charset=utf-8",
 }
 _HEADERS: Final = {
-    # Scripts, styles and pictures of its own only; connections to whatever broker a person names.
+    # Only the page's own scripts, styles and pictures, but connections to any broker that a user enters.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -45,9 +48,9 @@ _POLL_INTERVAL: Final = 0.1
 
 
 class DashboardServer:
-    """The page at ``url`` while its ``with`` block runs.
+    """Serves the page at ``url`` while its ``with`` block runs, on a thread of its own.
 
-    ``listen``: host and port, 0 for any free one. Raises `UserError` where that cannot be had.
+    ``listen``: host and port, 0 for any free port. Raises `UserError` if it cannot listen there.
     """
 
     def __init__(self, broker: WebSocketAddress, prefix: str, listen: tuple[str, int]) -> None:
@@ -81,11 +84,11 @@ class DashboardServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    # A request that hangs is not waited for: it is a daemon's, and holds nothing.
+    # Closing does not wait for a request that hangs: its thread is a daemon and holds no resource.
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-        # A browser that goes away in the middle of an answer.
+        # A browser may disconnect in the middle of an answer.
         LOG.debug("could not send the whole answer to a request from %s", client_address, exc_info=True)
 
 
@@ -94,7 +97,10 @@ class _IPv6Server(_Server):
 
 
 def _pages() -> dict[str, tuple[str, bytes]]:
-    """Path → content type and content. All in memory: no path of a request ever reaches the file system."""
+    """Maps paths to content types and contents.
+
+    With all in memory, no request's path reaches the file system.
+    """
     return {
         f"/{file.relative_to(STATIC).as_posix()}": (_CONTENT_TYPES[file.suffix], file.read_bytes())
         for file in STATIC.rglob("*")

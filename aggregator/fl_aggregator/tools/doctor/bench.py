@@ -1,4 +1,4 @@
-"""Where the broker is tried: topics of our own, connections that see every answer, and nothing left behind."""
+"""Connections and topics for checking a broker. The topics belong to the check, and nothing stays on them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from fl_shared.mqtt.paho.probe_results import FAILURE, ConnackProperties, ProbeF
 from fl_shared.protocol import topics as t
 
 MIN_TIMEOUT: Final = 5.0
-"""Seconds for an answer, at least."""
+"""Seconds to wait for an answer, at least."""
 PROBE_WINDOW: Final = 64
-"""QoS 1 messages of ours on their way at once, if the broker allows: chunks that are granted (protocol, 6.2)."""
+"""Unacknowledged QoS 1 messages, if the broker allows: as many as chunks are granted (protocol, 6.2)."""
 MIN_IDLE_TIMEOUT: Final = 0.3
-"""Seconds after which what has not come is taken not to come, at least."""
+"""Seconds, at least, after which a message that has not arrived counts as lost."""
 MAX_CONNECT_FAILURES: Final = 2
 
 
 class TestBench:
-    """``settings``: how an aggregator would connect. ``latency``: seconds of a round trip, once it was measured.
+    """Opens connections for the checks, and keeps what earlier checks have measured.
 
-    ``rate``: bytes a second, once a large packet was sent. At most two probes are open at a time, since a broker that
-    binds client ids to accounts lets an aggregator have two.
+    ``settings``: how an aggregator would connect. ``latency``: seconds of a round trip, once it has been
+    measured. ``bytes_per_second``: throughput, once a large packet has been sent. At most two probes are open
+    at a time, since a broker that binds client ids to accounts lets an aggregator have two.
     """
 
     def __init__(self, settings: ConnectionSettings, prefix: str) -> None:
@@ -35,7 +36,7 @@ class TestBench:
         self.latency = 0.0
         self.bytes_per_second: float | None = None
         self.largest_packet: int | None = None
-        """Bytes of the largest packet that is known to get through."""
+        """Bytes of the largest packet that has arrived; null before `packets` has run."""
         self._failures = 0
         self._connack: ConnackProperties | None = None
         self._test_id = secrets.token_hex(6)
@@ -43,29 +44,31 @@ class TestBench:
 
     @property
     def timeout(self) -> float:
+        """Seconds to wait for an answer: longer if the broker's round trips take long."""
         return MIN_TIMEOUT + 20 * self.latency
 
     @property
     def idle_timeout(self) -> float:
+        """Seconds after which a message that has not arrived counts as lost."""
         return MIN_IDLE_TIMEOUT + 10 * self.latency
 
     @property
     def connack(self) -> ConnackProperties:
-        """What the broker says of itself, once it was greeted."""
+        """What the broker's CONNACK announces. Requires `read_connack`."""
         assert self._connack is not None
         return self._connack
 
     def read_connack(self) -> None:
-        """Comes before all else. Raises `ProbeFailed`."""
+        """Connects once and keeps the CONNACK. Must be called before all else. Raises `ProbeFailed`."""
         with self.probe() as probe:
             self._connack = probe.connack
 
     def topic(self, leaf: str) -> str:
-        """One of our own topics (or, with ``+`` or ``#``, a filter of them)."""
+        """A topic that only this check uses, or with ``+`` or ``#`` a filter for such topics."""
         return t.doctor_topic(self.prefix, self._test_id, leaf)
 
     def probe(self, *, second: bool = False, will: Will | None = None, holds_acks: bool = False) -> Probe:
-        """Connects. ``second``: beside one that is open. Raises `ProbeFailed`."""
+        """Opens a connection. ``second``: true if another one is open. Raises `ProbeFailed`."""
         settings = replace(self.settings, will=will)
         if second and settings.mqtt_client_id is not None:
             settings = replace(settings, mqtt_client_id=settings.mqtt_client_id + "-updates")
@@ -85,21 +88,25 @@ class TestBench:
 
     @property
     def is_unreachable(self) -> bool:
-        """Whether the broker has let us connect so often without an answer that there is no use in going on."""
+        """Whether so many attempts to connect in a row have failed that further checks are useless."""
         return self._failures >= MAX_CONNECT_FAILURES
 
     def retain(self, probe: Probe, leaf: str, payload: bytes, *, expiry: int | None = None) -> int:
-        """Leaves a message there, which `clear_retained` clears; the reason code of its PUBACK."""
+        """Publishes a retained message, which `clear_retained` removes.
+
+        Returns the reason code of its PUBACK.
+        """
         topic = self.topic(leaf)
         self._retained.add(topic)
         return probe.publish_and_wait(topic, payload, retain=True, expiry=expiry)
 
     def will(self, leaf: str, payload: bytes) -> Will:
+        """A retained will for a connection, which `clear_retained` removes from the broker."""
         self._retained.add(self.topic(leaf))
         return Will(self.topic(leaf), payload)
 
     def clear_retained(self) -> None:
-        """Clears what was left at the broker, as far as it lets us."""
+        """Removes the retained messages of the check from the broker, as far as the broker allows."""
         if not self._retained:
             return
         with contextlib.suppress(ProbeFailed), self.probe() as probe:
@@ -109,7 +116,7 @@ class TestBench:
 
 
 def receive_until_idle(probe: Probe, count: int, patience: float) -> list[ReceivedMessage]:
-    """Messages until there are ``count``, or none has come for ``patience`` seconds."""
+    """Receives messages until there are ``count``, or until none has arrived for ``patience`` seconds."""
     heard: list[ReceivedMessage] = []
     while len(heard) < count:
         more = probe.receive(1, patience)
@@ -120,5 +127,5 @@ def receive_until_idle(probe: Probe, count: int, patience: float) -> list[Receiv
 
 
 def seconds_since(moment: float) -> float:
-    """Rounded to tenths of a millisecond."""
+    """Seconds since ``moment`` (monotonic), rounded to tenths of a millisecond."""
     return round(time.monotonic() - moment, 4)

@@ -1,4 +1,4 @@
-"""What becomes of messages one by one: round trips, retained ones, wildcards, wills, answers."""
+"""Checks the delivery of single messages: round trips, retained messages, wildcards, wills, answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fl_shared.mqtt.paho.probe_results import FAILURE, ProbeFailed, ReceivedMess
 
 ROUND_TRIPS: Final = 20
 SLOW_BROKER_DELAY: Final = 0.03
-"""Seconds of a round trip beyond what the network takes that look like Nagle's algorithm and a delayed ACK (40 ms)."""
+"""Seconds of a round trip, without the network's, that suggest Nagle's algorithm and delayed ACKs (40 ms)."""
 SHARED_REQUESTS: Final = 20
 POLL_TIMEOUT: Final = 0.005
 EXPIRY_SECONDS: Final = 1
@@ -22,7 +22,10 @@ MAX_WILL_DELAY: Final = 5.0
 
 
 def round_trips(bench: TestBench) -> Finding:
-    """A question and its answer at QoS 1, again and again; the first to be tried, since all others need it."""
+    """Checks that messages at QoS 1 arrive in both directions, and measures the time of a round trip.
+
+    It is the first check, since all others need messages to arrive. Sets ``bench.latency``.
+    """
     there, back = bench.topic("there"), bench.topic("back")
     with bench.probe() as asker, bench.probe(second=True) as edge:
         refused = (
@@ -72,7 +75,7 @@ def _send_and_receive(
 
 
 def _connect_seconds(bench: TestBench) -> float:
-    """One round trip of the network, without the broker's program."""
+    """Seconds of a round trip of the network alone: the shortest of three TCP handshakes."""
     address = bench.settings.address
     times = []
     for _ in range(3):
@@ -86,7 +89,7 @@ def _connect_seconds(bench: TestBench) -> float:
 
 
 def retained(bench: TestBench) -> Finding:
-    """Models, births, the open round: all that a late edge must find is retained."""
+    """Checks retained messages: models, births and the open round are retained for edges that come later."""
     effect = "edges that connect later find neither model nor round"
     remedy = "mosquitto.conf: retain_available true"
     if not bench.connack.retain_available:
@@ -121,7 +124,7 @@ def retained(bench: TestBench) -> Finding:
 
 
 def wildcards(bench: TestBench) -> Finding:
-    """``+`` and ``#``: how the aggregator hears edges that it does not know yet."""
+    """Checks ``+`` and ``#``, with which the aggregator subscribes to edges that it does not know yet."""
     effect = "the aggregator receives nothing from edges"
     if not bench.connack.wildcards_available:
         return Finding("wildcards", "missing", "the broker announces that it has none", effect)
@@ -139,7 +142,10 @@ def wildcards(bench: TestBench) -> Finding:
 
 
 def no_local(bench: TestBench) -> Finding:
-    """No Local and Retain As Published (MQTT 5, 3.8.3.1): how the aggregator sees who else writes to its topics."""
+    """Checks No Local and Retain As Published (MQTT 5, 3.8.3.1).
+
+    With them, the aggregator notices messages of others on its own topics.
+    """
     effect = "the aggregator receives its own messages"
     with bench.probe() as aggregator, bench.probe(second=True) as other:
         code = aggregator.subscribe([bench.topic("own")], foreign_only=True)[0]
@@ -167,7 +173,7 @@ def no_local(bench: TestBench) -> Finding:
 
 
 def shared_subscriptions(bench: TestBench) -> Finding:
-    """``$share``: each request for a prediction goes to one predictor."""
+    """Checks ``$share``, which delivers each request for a prediction to one edge."""
     effect = "predictions only from an edge that is named (predict --client)"
     if not bench.connack.shared_available:
         return Finding(
@@ -183,7 +189,7 @@ def shared_subscriptions(bench: TestBench) -> Finding:
         heard: list[list[bytes]] = [[], []]
         for number, payload in enumerate(wanted, 1):
             one.publish_and_wait(bench.topic("shared"), payload)
-            # One after another: how much a reader's queue holds is tried elsewhere.
+            # One request after another, since another check tests how much a subscriber's queue holds.
             deadline = time.monotonic() + bench.idle_timeout
             while sum(map(len, heard)) < number and time.monotonic() < deadline:
                 for probe, mine in zip((one, two), heard, strict=True):
@@ -212,7 +218,7 @@ def shared_subscriptions(bench: TestBench) -> Finding:
 
 
 def wills(bench: TestBench) -> Finding:
-    """Retained wills: how a lost edge, or a lost aggregator, is noticed before its deadline."""
+    """Checks retained wills, by which a lost edge or a lost aggregator is noticed before a deadline."""
     if not bench.connack.retain_available:
         return Finding("wills", "untested", "retained wills need retain", essential=False)
     effect = "lost edges are noticed only at the round's deadline"
@@ -252,7 +258,7 @@ def wills(bench: TestBench) -> Finding:
 
 
 def expiry(bench: TestBench) -> Finding:
-    """Message expiry: nobody answers a request whose asker has gone."""
+    """Checks message expiry, which removes a request whose asker no longer waits for the answer."""
     if not bench.connack.retain_available:
         return Finding("expiry", "untested", "can only be tested with retained messages", essential=False)
     effect = "prediction requests are answered long after their askers have left"
@@ -280,7 +286,7 @@ def expiry(bench: TestBench) -> Finding:
 
 
 def response_topics(bench: TestBench) -> Finding:
-    """Response Topic and Correlation Data pass from asker to edge."""
+    """Checks that Response Topic and Correlation Data reach the edge that is asked."""
     correlation = bytes(range(16))
     with bench.probe() as edge, bench.probe(second=True) as asker:
         edge.subscribe([bench.topic("ask")])

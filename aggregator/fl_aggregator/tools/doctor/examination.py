@@ -1,4 +1,4 @@
-"""All trials, one after another."""
+"""Runs all checks, one after another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PREREQUISITE_CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("limits", packets.limits),
     ("messages", delivery.round_trips),
 )
-"""Without the last of them, nothing can be tried."""
+"""If the last of them does not succeed, no other check can run."""
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("retain", delivery.retained),
     ("wildcards", delivery.wildcards),
@@ -33,9 +33,11 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
 
 
 def run_checks(reach: BrokerAccess, tell: Callable[[Finding], None]) -> DoctorReport:
-    """Tries the broker, and tells each finding as soon as it is there; takes about ten seconds, at most some minutes.
+    """Checks the broker, and calls ``tell`` with each finding.
 
-    Raises ``UserError`` if it cannot connect at all.
+    Takes about ten seconds, at most a few minutes.
+
+    Raises ``UserError`` if the first connection fails.
     """
     findings: list[Finding] = []
 
@@ -67,7 +69,10 @@ def run_checks(reach: BrokerAccess, tell: Callable[[Finding], None]) -> DoctorRe
 
 
 def _run_check(name: str, trial: Check, bench: TestBench) -> Finding:
-    """What a broker does not answer, or ends the connection for, it does not have."""
+    """Runs a check.
+
+    If the broker does not answer it, or closes the connection, the feature counts as missing.
+    """
     if bench.is_unreachable:
         return Finding(name, "untested", "the broker no longer answers")
     try:

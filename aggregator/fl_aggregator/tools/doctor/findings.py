@@ -1,4 +1,4 @@
-"""What was found out about a broker, and the verdict that follows. No I/O here."""
+"""The findings about a broker, and the verdict that follows from them. No I/O."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ NAME_WIDTH: Final = 17
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``detail``: what was seen. ``effect``: what that means for a run. ``remedy``: what to set, for Mosquitto.
+    """The result of one check. ``detail``: what was observed. ``effect``: what that means for a run.
 
-    ``missing``: no run without it. ``limited``: a run does without, or with less. ``untested``: it could not be tried,
-    which matters if it is ``essential``. ``measured``: figures, for `--json`; seconds and bytes.
+    ``remedy``: what to set, for Mosquitto. The verdict ``missing`` means that no run is possible, ``limited``
+    that a run works with restrictions, ``untested`` that the check could not run, which matters if it is
+    ``essential``. ``measured``: numbers for ``--json``, in seconds and bytes.
     """
 
     name: str
@@ -28,11 +29,13 @@ class Finding:
     measured: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
+        """The finding as one line for a person."""
         effect = f"; {self.effect}" if self.effect else ""
         remedy = f" [{self.remedy}]" if self.remedy else ""
         return f"{self.verdict:<{VERDICT_WIDTH}}{self.name:<{NAME_WIDTH}}{self.detail}{effect}{remedy}"
 
     def as_json(self) -> dict[str, Any]:
+        """The finding as an object for JSON."""
         return {
             "name": self.name,
             "verdict": self.verdict,
@@ -45,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class DoctorReport:
-    """All findings about ``broker`` (its URL)."""
+    """All findings about the broker with the URL ``broker``."""
 
     broker: str
     prefix: str
@@ -53,21 +56,23 @@ class DoctorReport:
 
     @property
     def missing(self) -> tuple[Finding, ...]:
+        """The findings that make a run impossible."""
         return tuple(each for each in self.findings if each.verdict == "missing")
 
     @property
     def untested(self) -> tuple[Finding, ...]:
+        """The essential checks that could not run."""
         return tuple(each for each in self.findings if each.verdict == "untested" and each.essential)
 
     @property
     def supports_run(self) -> bool | None:
-        """Null: what a run needs could not be tried."""
+        """Whether a run is possible on this broker, null if an essential check could not run."""
         if self.missing:
             return False
         return None if self.untested else True
 
     def verdict(self) -> str:
-        """The last line."""
+        """The verdict as one line for a person."""
         if self.missing:
             return "this broker cannot support a run: " + "; ".join(
                 f"{each.name}: {each.effect or each.detail}" for each in self.missing
@@ -79,6 +84,7 @@ class DoctorReport:
         return "this broker can support a run" + (f", within limits: {limited}" if limited else "")
 
     def as_json(self) -> dict[str, Any]:
+        """The report as an object for JSON."""
         return {
             "broker": self.broker,
             "prefix": self.prefix,

@@ -1,4 +1,4 @@
-"""The first connection, made as an aggregator makes it, and whether a run is online already."""
+"""Checks the first connection, made as an aggregator makes it, and whether a run is online already."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ MAX_SKEW: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """``connection``: how connecting went. ``run``: what is online. ``is_online``: its topics are to be left alone."""
+    """The findings about the connection and about the run.
+
+    ``is_online``: a run is online, and checks must not use its topics.
+    """
 
     connection: Finding
     run: Finding
@@ -26,7 +29,10 @@ class RunStatus:
 
 
 def check_online(reach: BrokerAccess) -> RunStatus:
-    """Raises ``BrokerUnreachable`` or ``BrokerRefused``, with the reason, if it cannot connect."""
+    """Connects to the broker, and looks for a run that is online.
+
+    Raises ``BrokerUnreachable`` or ``BrokerRefused``, with the reason, if it cannot connect.
+    """
     begun = time.monotonic()
     with Observer(reach) as run:
         found = _connection_finding(reach, time.monotonic() - begun)
@@ -61,7 +67,7 @@ def _connection_finding(reach: BrokerAccess, seconds: float) -> Finding:
 
 
 def _wait(run: Observer) -> None:
-    """Until it is known whether a run is online, and if one is, until it has said something."""
+    """Waits until it is known whether a run is online, and if one is, for a status that is not retained."""
     if run.wait_for(lambda: run.subscribed, ANSWER_WAIT) and run.wait_for(lambda: run.is_online, BIRTH_WAIT):
         run.wait_for(lambda: run.live_at is not None, STATUS_WAIT)
 
@@ -81,7 +87,7 @@ def _run_finding(run: Observer) -> Finding:
 
 
 def _clock_finding(status: m.Status) -> Finding:
-    """A live status was written a moment ago, by the aggregator's clock."""
+    """Compares clocks: a status that is not retained was written a moment ago by the aggregator's clock."""
     skew = status_age(status)
     measured = {"run": status.run, "clock_skew_seconds": round(skew, 3)}
     side = "behind" if skew > 0 else "ahead"

@@ -1,4 +1,4 @@
-"""How large: what CONNACK allows, and packets as large as a run's."""
+"""Checks the limits that CONNACK announces, and whether packets as large as a run's arrive."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ CHUNK_PACKET: Final = 2**20 + 2**10
 INLINE_UPDATE_PACKET: Final = INLINE_LIMIT + INLINE_OVERHEAD
 """Bytes of a packet with the largest update that is sent whole."""
 MIN_PACKET: Final = 8 * 2**10
-"""Bytes of a packet below which the announcement of a round of a hundred edges has no room."""
+"""Bytes of the smallest packet that can hold the announcement of a round of a hundred edges."""
 MAX_PACKET_SECONDS: Final = 60.0
-"""Seconds that a packet may take: one that would take longer is left out."""
+"""Seconds that a packet may take. A packet that would take longer is not tried."""
 MIN_RATE: Final = 100_000
-"""Bytes a second that are waited for while nothing is known; below that, chunks time out before they come."""
+"""Bytes per second that are assumed before a measurement.
+
+At a lower rate, chunks time out before they arrive.
+"""
 SIZE_REMEDY: Final = "mosquitto.conf: max_packet_size 67108864, no message_size_limit"
 WEBSOCKET_REMEDY: Final = "mosquitto.conf: websockets_headers_size 65535"
-"""2.0 sends as many bytes of a WebSocket (4,096 unless told) every tenth of a second, see its issue 2252."""
+"""Mosquitto 2.0 sends only this many bytes (by default 4,096) over a WebSocket every 0.1 s (issue 2252)."""
 
 
 def limits(bench: TestBench) -> Finding:
-    """What CONNACK says; what it says of retain, wildcards and ``$share`` is told where they are tried."""
+    """Reports the limits that CONNACK announces. Other checks report on retain, wildcards and ``$share``."""
     announced, keepalive = bench.connack, bench.settings.keepalive
     receive = announced.receive_maximum or 65_535
     qos = 2 if announced.maximum_qos is None else announced.maximum_qos
@@ -81,7 +84,10 @@ def limits(bench: TestBench) -> Finding:
 
 
 def packets(bench: TestBench) -> Finding:
-    """Chunks of 1 MiB, updates that are sent whole, and the largest packet that is announced (or that we ever send)."""
+    """Checks packets as large as a chunk of 1 MiB, an update that is sent whole, and the largest packet.
+
+    Sets ``bench.largest_packet`` and ``bench.bytes_per_second``.
+    """
     announced = bench.connack.maximum_packet_size
     limit = min(announced or MAX_MQTT_PACKET, m.MAX_PACKET)
     seconds: dict[int, float] = {}
@@ -129,7 +135,10 @@ def packets(bench: TestBench) -> Finding:
 
 
 def _size_verdict(largest: int, lost: int | None) -> tuple[Verdict, str]:
-    """``lost``: bytes of a packet that the broker had not said it would not take."""
+    """The verdict and its effect. ``largest``: bytes of the largest packet that arrived.
+
+    ``lost``: bytes of a packet that did not arrive, although it was within the announced limit; else null.
+    """
     if largest < MIN_PACKET:
         return "missing", f"a round's announcement needs {limit_text(MIN_PACKET)}"
     if lost is not None and lost <= INLINE_UPDATE_PACKET:
@@ -145,7 +154,7 @@ def _size_verdict(largest: int, lost: int | None) -> tuple[Verdict, str]:
 
 
 def _try_packet(bench: TestBench, size: int, seconds: dict[int, float]) -> bool:
-    """Whether a packet of ``size`` bytes comes from one client to another; if so, in how many ``seconds``."""
+    """Whether a packet of ``size`` bytes arrives at another client. If so, sets ``seconds[size]``."""
     topic = bench.topic("large")
     overhead = Publish(topic, bytes(size), 1, retain=False).checked_size() - size
     payload = os.urandom(size - overhead)
@@ -161,7 +170,7 @@ def _try_packet(bench: TestBench, size: int, seconds: dict[int, float]) -> bool:
     except ProbeFailed:
         if bench.is_unreachable:
             raise
-        return False  # the broker's way of saying that it is too large
+        return False  # the broker closes the connection because the packet is too large
     if not heard or heard[0].payload != payload:
         return False
     seconds[size] = heard[0].received_at - begun

@@ -1,4 +1,4 @@
-"""How much at once: bursts at a reader that is slow to acknowledge."""
+"""Checks how many messages the broker queues: bursts for a subscriber that is slow to acknowledge."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MAX_BURSTS_SECONDS: Final = 60.0
 MAX_BURSTS: Final = 100
 MAX_LOSSY_BURSTS: Final = 3
 LARGE_CHUNK: Final = 2**18
-"""Bytes: 64 of them are the 16 MiB that are granted at once (protocol, 6.2)."""
+"""Bytes of a large chunk: 64 of them are the 16 MiB that are granted at once (protocol, 6.2)."""
 BACKLOG_CHUNKS: Final = 8
-"""Retained chunks of a model that an edge asks for at once."""
+"""Number of a model's retained chunks that an edge requests at once."""
 BACKLOG_CHUNK: Final = 2**16
 QUEUE_REMEDY: Final = "mosquitto.conf: max_queued_messages 1000 (or more), max_queued_bytes 0"
 
 
 def bursts(bench: TestBench) -> Finding:
-    """As many chunks as are granted at once, at a reader that acknowledges none until all were sent."""
+    """Sends as many chunks as are granted at once to a subscriber that acknowledges them only at the end."""
     came: list[int] = []
     refusals = 0
     begun = time.monotonic()
@@ -86,7 +86,10 @@ def bursts(bench: TestBench) -> Finding:
 def _send_burst(
     bench: TestBench, reader: Probe, writer: Probe, number: int, size: int, expected: float = 0.0
 ) -> tuple[int, int]:
-    """(how many of ``size`` bytes came, how many were refused). ``number`` tells them from those before."""
+    """Sends a burst of messages of ``size`` bytes. Returns how many arrived, and how many the broker refused.
+
+    ``number`` distinguishes the bursts. ``expected``: seconds that the transfer needs.
+    """
     payloads = [
         number.to_bytes(4, "big") + index.to_bytes(4, "big") + bytes(size - 8)
         for index in range(PROBE_WINDOW)
@@ -100,7 +103,7 @@ def _send_burst(
 
 
 def backlog(bench: TestBench) -> Finding:
-    """A window of a model's retained chunks, asked for by one SUBSCRIBE and taken slowly."""
+    """Checks that all retained chunks that one SUBSCRIBE requests arrive at a slow subscriber."""
     if not bench.connack.retain_available:
         return Finding("model windows", "untested", "they need retain", essential=False)
     size = max(16, min(BACKLOG_CHUNK, (bench.largest_packet or BACKLOG_CHUNK) - 2**10))

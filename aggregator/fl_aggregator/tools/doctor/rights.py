@@ -1,7 +1,8 @@
-"""What this account may do on the topics of a run. Tried only while no run is online.
+"""Checks what this account may do on the topics of a run, only while no run is online.
 
-Mosquitto's ACL files say yes to every SUBSCRIBE and leave out what may not be read, so a right to read is proved by
-what comes. All that is sent is empty and not retained: edges and aggregators pass over it.
+With an ACL file, Mosquitto grants every SUBSCRIBE and then does not deliver what the account may not read. So
+only a delivered message proves a right to read. The messages are empty and not retained: edges and
+aggregators ignore them.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channel, Channels
 
 UNUSED_ROUND: Final = 10**15
-"""No run comes so far."""
+"""The number of a round that no run reaches."""
 
 
 def account_rights(
     bench: TestBench, reach: BrokerAccess, is_online: bool, channels: Channels = CHANNELS
 ) -> Finding:
-    """Whether it may be a run's aggregator: whether it may read and write what ``channels`` asks of one."""
+    """Checks whether the account may read and write all that ``channels`` requires of an aggregator."""
     kit = reach.kit
     if kit is not None and "aggregator" not in kit.roles:
         return Finding(
@@ -75,7 +76,10 @@ def account_rights(
 
 
 def topics_to_try(channels: Channels, nobody: str) -> dict[Channel, t.Topic]:
-    """A topic of each channel that an aggregator reads or writes, which no run uses; ``nobody``: 12 hex digits."""
+    """For each channel that an aggregator reads or writes, a topic that no run uses.
+
+    ``nobody``: 12 hex digits.
+    """
     values = {"client": nobody, "asker": nobody, "digest12": nobody, "round": UNUSED_ROUND, "index": 0}
     return {
         row: row.topic(**{name: values[name] for name in t.fields_of(row.topic)})
@@ -85,7 +89,7 @@ def topics_to_try(channels: Channels, nobody: str) -> dict[Channel, t.Topic]:
 
 
 def _try_topics(bench: TestBench, channels: Channels) -> tuple[list[Channel], list[Channel]]:
-    """What could not be written, and what was written and did not come, though an aggregator reads it."""
+    """The channels that could not be written, and those whose messages did not arrive but should have."""
     topics = {
         row: t.build(bench.prefix, topic)
         for row, topic in topics_to_try(channels, secrets.token_hex(6)).items()
@@ -102,7 +106,10 @@ def _try_topics(bench: TestBench, channels: Channels) -> tuple[list[Channel], li
 
 
 def _may_write(bench: TestBench, topic: str) -> bool:
-    """On a connection of its own, since some brokers end it instead of answering no."""
+    """Whether the account may write to ``topic``.
+
+    Uses a new connection, since some brokers close it as a refusal.
+    """
     try:
         with bench.probe(second=True) as speaker:
             return speaker.publish_and_wait(topic, b"") < FAILURE
@@ -116,7 +123,7 @@ def _received_topics(bench: TestBench, listener: Probe, wanted: set[str]) -> set
         messages = listener.receive(1, bench.idle_timeout)
         if not messages:
             break
-        # Retained ones, too: that they come is the proof that was sought.
+        # Retained messages count, too: their delivery proves the right to read.
         heard |= {each.topic for each in messages}
     return heard
 

@@ -1,11 +1,11 @@
-"""Accounts for a federation on a broker: ``fl-aggregator provision``.
+"""Creates accounts for a federation on a broker: ``fl-aggregator provision``.
 
 ======================  ==============================================================================
-``accounts``            who exists: the register of names, roles and serial numbers, in a file
+``accounts``            the register of accounts, with their roles and serial numbers, in a file
 ``authority``           certificates, the list of revoked ones, and the aggregator's own keys
-``acl``                 who may read and write what, as Mosquitto's ACL file
+``acl``                 what each account may read and write, as Mosquitto's ACL file
 ``broker_files``        the other files of the broker: its configuration and its passwords
-``kits``                makes, replaces and withdraws kits; what dies half-way is gone on with
+``kits``                makes, replaces and revokes kits; completes a change that was interrupted
 ``cli``                 the command line
 ======================  ==============================================================================
 """

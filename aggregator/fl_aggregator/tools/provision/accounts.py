@@ -1,8 +1,8 @@
-"""The register: who has an account, with which roles, and which certificates are valid no more.
+"""The register of accounts: their names and roles, and the certificates that are revoked.
 
-It is one file, ``accounts.json``, from which all files of the broker follow. An account whose kit is not written yet
-is ``pending`` there, and the whole is ``settled`` at the end of each change: whatever interrupts it, the next command
-goes on with it.
+It is one file, ``accounts.json``, from which all files of the broker are made. An account whose kit has not
+been written yet is ``pending``. The register is ``settled`` at the end of each change: if a change is
+interrupted, the next command completes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AGGREGATOR: Final = "aggregator"
 OPERATOR: Final = topics.OPERATOR
 RESERVED_NAMES: Final = (AGGREGATOR, OPERATOR)
 HASH_ROUNDS: Final = 101
-"""As mosquitto_passwd has it. Passwords are 192 random bits, which no number of rounds makes harder to guess."""
+"""Rounds of PBKDF2, as in mosquitto_passwd. More would not help, since passwords are 192 random bits."""
 
 Serial = Annotated[str, Field(pattern="^[0-9a-f]{1,40}$")]
 
@@ -38,7 +38,11 @@ class _Frozen(BaseModel):
 
 
 class Account(_Frozen):
-    """``serial`` (hexadecimal) of its certificate, or ``password``, as the broker's password file has it."""
+    """An account at the broker. ``pending``: its kit has not been written yet.
+
+    It has either a certificate with the hexadecimal ``serial``, or a ``password``, hashed as in the broker's
+    password file.
+    """
 
     name: Annotated[str, Field(pattern=f"^{CLIENT_PATTERN}$")]
     roles: tuple[AccountRole, ...]
@@ -49,14 +53,14 @@ class Account(_Frozen):
 
     @property
     def kit_file(self) -> str:
-        """The name of its kit's file."""
+        """The name of the file of its kit."""
         if self.name in RESERVED_NAMES:
             return f"{self.name}.zip"
         return f"{'asker' if 'asker' in self.roles else 'edge'}-{self.name}.zip"
 
 
 class RevokedCertificate(_Frozen):
-    """A certificate that is valid no more."""
+    """A certificate that is no longer valid since ``when``, and the account that it belonged to."""
 
     name: str
     serial: Serial
@@ -64,9 +68,10 @@ class RevokedCertificate(_Frozen):
 
 
 class BrokerLocation(_Frozen):
-    """What is said once, at the first provisioning. ``days``: how long a certificate is valid.
+    """The settings of the first provisioning, which stay the same. ``days``: the validity of certificates.
 
-    ``broker_dir``: where the broker finds its files, null for where they are made.
+    ``broker_dir``: the directory where the broker finds its files, null for the directory where they are
+    made.
     """
 
     hosts: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -78,15 +83,16 @@ class BrokerLocation(_Frozen):
 
     @property
     def url(self) -> str:
-        """Where kits say that the broker is."""
+        """The broker's URL in kits, with the first of the hosts."""
         host = self.hosts[0]
         return f"mqtts://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 class AccountRegister(_Frozen):
-    """Immutable: each change gives another one, for `write`. ``settled``: all other files are as it says.
+    """The accounts and the revoked certificates. It is immutable: each change returns another register.
 
-    ``predict_group``: the secret of those who predict (`fl_shared.security.kit.Kit`).
+    ``settled``: all other files agree with it. ``predict_group``: the secret share group of edges with the
+    role ``predict`` (`fl_shared.security.kit.Kit`).
     """
 
     format: Literal[1] = 1
@@ -99,7 +105,10 @@ class AccountRegister(_Frozen):
 
     @classmethod
     def read(cls, directory: Path) -> Self | None:
-        """That of ``directory``, null if there is none. Raises ``UserError``."""
+        """Reads the register in ``directory``, null if there is none.
+
+        Raises ``UserError`` if it is not valid.
+        """
         path = directory / FILE_NAME
         try:
             return cls.model_validate_json(path.read_bytes())
@@ -115,19 +124,25 @@ class AccountRegister(_Frozen):
             ) from None
 
     def write(self, directory: Path) -> None:
+        """Writes the register to ``directory``, readable by its owner only. Raises ``OSError``."""
         write_private(
             directory / FILE_NAME, self.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
         )
 
     def find(self, name: str) -> Account | None:
+        """The account named ``name``, null if there is none."""
         return next((one for one in self.accounts if one.name == name), None)
 
     @property
     def pending(self) -> list[Account]:
+        """The accounts whose kits have not been written yet."""
         return [one for one in self.accounts if one.pending]
 
     def with_accounts(self, accounts: Iterable[Account], now: datetime) -> AccountRegister:
-        """With these, in the place of those of the same names, whose certificates are then revoked."""
+        """The register with ``accounts`` added.
+
+        They replace accounts of the same names, which are revoked.
+        """
         changed = {one.name: one for one in accounts}
         gone = [one for one in self.accounts if one.name in changed]
         kept = [one for one in self.accounts if one.name not in changed]
@@ -135,25 +150,26 @@ class AccountRegister(_Frozen):
         return self._with_changes(accounts=tuple(ordered), revoked=self._with_revoked(gone, now))
 
     def without(self, names: Iterable[str], now: datetime) -> AccountRegister:
+        """The register without the accounts ``names``, whose certificates are revoked."""
         leaving = set(names)
         gone = [one for one in self.accounts if one.name in leaving]
         kept = tuple(one for one in self.accounts if one.name not in leaving)
         return self._with_changes(accounts=kept, revoked=self._with_revoked(gone, now))
 
     def with_kits(self, accounts: Iterable[Account]) -> AccountRegister:
-        """These, which are there already, have their kits."""
+        """The register in which these accounts, which it contains already, are no longer pending."""
         done = {one.name: one.model_copy(update={"pending": False}) for one in accounts}
         return self.model_copy(update={"accounts": tuple(done.get(one.name, one) for one in self.accounts)})
 
     def with_broker(self, serial: str, now: datetime) -> AccountRegister:
-        """With this certificate for the broker; the one before is revoked."""
+        """The register with a new certificate for the broker; the previous one is revoked."""
         revoked = self.revoked
         if self.broker_serial is not None:
             revoked += (RevokedCertificate(name="the broker", serial=self.broker_serial, when=now),)
         return self._with_changes(broker_serial=serial, revoked=revoked)
 
     def with_new_group(self) -> AccountRegister:
-        """With another share group for those who predict."""
+        """The register with a new share group for edges with the role ``predict``."""
         return self._with_changes(predict_group=new_group())
 
     def _with_changes(self, **values: object) -> AccountRegister:
@@ -167,14 +183,14 @@ class AccountRegister(_Frozen):
 
 
 def _sort_key(account: Account) -> tuple[bool, bool, int, str]:
-    """The aggregator and the operator first, then edges by number and name, then askers."""
+    """Sorts the aggregator and the operator first, then edges by number and name, then askers."""
     name = account.name
     number = int(name) if name.isdecimal() else 10**64
     return (name not in RESERVED_NAMES, "asker" in account.roles, number, name)
 
 
 def check_name(name: str, option: str) -> str:
-    """``name`` if an edge or an asker may be called so. Raises ``UserError``."""
+    """Returns ``name`` if it is valid for an edge or an asker. Raises ``UserError`` that names ``option``."""
     if not valid_client(name):
         raise UserError(f"{option} {name[:80]!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
     if name in RESERVED_NAMES:
@@ -183,16 +199,20 @@ def check_name(name: str, option: str) -> str:
 
 
 def new_group() -> str:
-    """A share group that nobody can guess."""
+    """A random share group, of 128 bits in hexadecimal, that cannot be guessed."""
     return secrets.token_hex(16)
 
 
 def new_password() -> str:
+    """A random password of 192 bits, in URL-safe base64."""
     return secrets.token_urlsafe(24)
 
 
 def hash_password(password: str, salt: bytes | None = None) -> str:
-    """As a line of Mosquitto's password file has it behind the colon: PBKDF2 with HMAC-SHA-512."""
+    """The hash of a password as in Mosquitto's password file: PBKDF2 with HMAC-SHA-512.
+
+    ``salt``: random if null.
+    """
     salt = secrets.token_bytes(12) if salt is None else salt
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, HASH_ROUNDS)
     return f"$7${HASH_ROUNDS}${b64encode(salt).decode()}${b64encode(digest).decode()}"

@@ -1,7 +1,7 @@
-"""Who may read and write what (protocol, section 2), as the text of Mosquitto's ACL file.
+"""The rights of accounts to read and write topics (protocol, section 2), as the text of Mosquitto's ACL file.
 
-Every account has lines of its own, and there are no patterns: so a name that is gone from here can do nothing
-after the broker has read the file again, though its certificate may still open a connection.
+Every account has its own lines, and there are no patterns. A name that is no longer in the file therefore has
+no rights once the broker has reloaded it, even if its certificate can still open a connection.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from fl_shared.protocol.channels import CHANNELS, Channel, Channels, Side
 Access = Literal["read", "write", "readwrite"]
 
 ANY_CLIENT: Final = "+"
-"""In the place of a client's id: whoever's."""
+"""In the place of a client's id in a filter: any client."""
 
 
 @dataclass(frozen=True, slots=True)
 class AclRule:
-    """``filter`` is a whole topic filter, with its prefix."""
+    """A right to one topic filter, which includes the prefix."""
 
     access: Access
     filter: str
 
 
 def acl_text(accounts: Iterable[Account], prefix: str) -> str:
-    """The file for Mosquitto 2.0 and 2.1. Who is not in it may do nothing, and there is nothing for everybody."""
+    """The ACL file for Mosquitto 2.0 and 2.1. Clients without an account in it have no rights."""
     lines = ["# Made by `fl-aggregator provision`, which rewrites it with each change."]
     for account in accounts:
         lines += ["", f"# {', '.join(account.roles)}", f"user {account.name}"]
@@ -38,7 +38,7 @@ def acl_text(accounts: Iterable[Account], prefix: str) -> str:
 
 
 def acl_rules(account: Account, prefix: str, channels: Channels = CHANNELS) -> list[AclRule]:
-    """All that ``account`` may do."""
+    """All rights of ``account``."""
     roles = account.roles
     if "aggregator" in roles:
         found = _rules_of(channels, channels.rows, "aggregator", prefix, ANY_CLIENT)

@@ -1,7 +1,7 @@
-"""The authority that all certificates come from, and the keys that are the aggregator's own.
+"""The certificate authority that issues all certificates, and the aggregator's own keys.
 
-Its directory holds ``ca.key``, ``ca.pem``, ``signing.key`` and ``sealing.key``. Whoever reads the keys can be anybody:
-it stays where kits are made, and no program needs it to run.
+Its directory holds ``ca.key``, ``ca.pem``, ``signing.key`` and ``sealing.key``. With these keys, one can pose
+as any account: the directory stays on the machine where kits are made, and no program needs it to run.
 """
 
 from __future__ import annotations
@@ -35,22 +35,28 @@ from fl_shared.security.signatures import Signer
 from fl_shared.system.files import write_private
 
 AUTHORITY_DAYS: Final = 20 * 365
-"""Of the CA and its revocation list. An expired list locks everybody out; a new one is made with each change."""
+"""Validity of the CA and its revocation list.
+
+With an expired list, the broker would refuse all certificates.
+"""
 BACKDATING: Final = timedelta(days=1)
-"""What is issued now is valid since yesterday: clocks of devices are not right."""
+"""Certificates are valid from a day before they are issued, since clocks of devices may be slow."""
 _FILES: Final = ("ca.key", "signing.key", "sealing.key", "ca.pem")
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedCertificate:
-    """A certificate and its key, PEM."""
+    """A certificate and its private key, in PEM."""
 
     cert: bytes
     key: bytes
 
 
 class Authority:
-    """See `create` and `open`. ``signing`` and ``sealing`` are the aggregator's private keys."""
+    """A certificate authority, made by `create` or `open`, with the aggregator's keys.
+
+    ``signing`` and ``sealing`` are the aggregator's private keys.
+    """
 
     def __init__(
         self,
@@ -66,7 +72,10 @@ class Authority:
 
     @classmethod
     def create(cls, directory: Path, now: datetime) -> Self:
-        """A new one, whose files are then in ``directory``, which must not exist."""
+        """Creates an authority and writes its files to ``directory``, which must not exist.
+
+        Raises ``OSError``.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         name = _common_name(f"fl-mqtt authority {secrets.token_hex(4)}")
         days = timedelta(days=AUTHORITY_DAYS)
@@ -86,7 +95,7 @@ class Authority:
 
     @classmethod
     def open(cls, directory: Path) -> Self:
-        """That of ``directory``. Raises ``UserError``."""
+        """Reads the authority in ``directory``. Raises ``UserError`` if a file is missing or not valid."""
         held: dict[str, bytes] = {}
         try:
             for file in _FILES:
@@ -112,30 +121,36 @@ class Authority:
         return cls(cert, key, signing, sealing)
 
     def with_new_keys(self, directory: Path) -> Authority:
-        """The same authority with other keys for the aggregator, in the place of those in ``directory``."""
+        """The same authority with new keys for the aggregator, which replace those in ``directory``."""
         made = Authority(self._cert, self._key, Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
         made._write(directory)
         return made
 
     @property
     def pem(self) -> bytes:
-        """Its certificate."""
+        """The certificate of the authority."""
         return self._cert.public_bytes(Encoding.PEM)
 
     def sign_voucher(self, account: str, public: bytes) -> bytes:
-        """For the sealing key ``public`` (raw, 32 bytes) of an account."""
+        """The voucher for an account's sealing key ``public`` (X25519, raw, 32 bytes)."""
         return Signer(self.signing.private_bytes_raw()).sign_voucher(account, public)
 
     def issue_client(self, name: str, serial: int, now: datetime, days: int) -> IssuedCertificate:
-        """For an account: its name is the common name, and it may be shown by clients only."""
+        """Issues the certificate of an account, whose name is the common name.
+
+        It is valid for clients only.
+        """
         return self._issue(name, serial, now, days, ExtendedKeyUsageOID.CLIENT_AUTH, ())
 
     def issue_broker(self, hosts: Sequence[str], serial: int, now: datetime, days: int) -> IssuedCertificate:
-        """For the broker at ``hosts``, names or addresses: it may be shown by servers only."""
+        """Issues the certificate of the broker at ``hosts``, names or addresses.
+
+        It is valid for servers only.
+        """
         return self._issue(hosts[0][:64], serial, now, days, ExtendedKeyUsageOID.SERVER_AUTH, hosts)
 
     def revocation_list(self, revoked: Iterable[RevokedCertificate], now: datetime) -> bytes:
-        """The list of certificates that are valid no more, PEM."""
+        """The list of revoked certificates (RFC 5280), in PEM."""
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._cert.subject)
@@ -163,7 +178,7 @@ class Authority:
         hosts: Sequence[str],
     ) -> IssuedCertificate:
         key = ec.generate_private_key(ec.SECP256R1())
-        # A certificate that outlives its authority is valid for nobody.
+        # No certificate is valid after its authority has expired.
         span = min(timedelta(days=days), self._cert.not_valid_after_utc - now)
         builder = (
             _builder(
@@ -197,7 +212,7 @@ class Authority:
 
 
 def new_serial() -> int:
-    """Of a certificate: positive, random, at most 159 bits."""
+    """A serial number for a certificate: positive, random, at most 159 bits."""
     return x509.random_serial_number()
 
 

@@ -1,7 +1,7 @@
-"""The broker's directory: everything that Mosquitto reads, made from the register.
+"""Writes the broker's directory: all files that Mosquitto reads, made from the register.
 
-``mosquitto.mosquitto_conf`` is for 2.0, and 2.1 takes it too, with a warning that two of its settings will go in 3.0;
-``mosquitto-2.1.mosquitto_conf`` has the plug-ins that 2.1 brings in their place. The rest is the same for both.
+``mosquitto.conf`` is for 2.0. 2.1 accepts it too, with a warning that 3.0 will remove two of its settings;
+``mosquitto-2.1.conf`` uses the plug-ins of 2.1 instead of these. All other files are the same for both.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ REVOCATION_LIST: Final = "crl.pem"
 BROKER_CERTIFICATE: Final = "broker.pem"
 BROKER_KEY: Final = "broker.key"
 PLUGINS: Final = "/usr/lib"
-"""Where the official image has the plug-ins of 2.1."""
+"""The directory of the plug-ins of 2.1 in the official image."""
 _HEADER: Final = "Made by `fl-aggregator provision`; docs/operations.md says how to install it."
 
 
 def write(directory: Path, register: AccountRegister, authority: Authority, now: datetime) -> None:
-    """Everything but the broker's certificate and key. Raises ``OSError``."""
+    """Writes all files but the broker's certificate and key. Raises ``OSError``."""
     place = register.place
     files = {
         CA: authority.pem,
@@ -52,14 +52,17 @@ def write(directory: Path, register: AccountRegister, authority: Authority, now:
 def write_certificate(
     directory: Path, register: AccountRegister, authority: Authority, now: datetime
 ) -> None:
-    """The broker's own, if the one that is there is not the register's."""
+    """Issues and writes the broker's certificate and key, unless they are those of the register.
+
+    Raises ``OSError``.
+    """
     assert register.broker_serial is not None
     serial = int(register.broker_serial, 16)
     if _written_serial(directory) == serial:
         return
     place = register.place
     issued = authority.issue_broker(place.hosts, serial, now, place.days)
-    # The key first: by its certificate we see that both are there.
+    # The key first: if the certificate exists, both exist.
     write_private(directory / BROKER_KEY, issued.key)
     write_private(directory / BROKER_CERTIFICATE, issued.cert)
 
@@ -72,7 +75,10 @@ def _written_serial(directory: Path) -> int | None:
 
 
 def mosquitto_conf(place: BrokerLocation, made_in: Path, plugins: str | None = None) -> str:
-    """The text of ``mosquitto.mosquitto_conf``. ``plugins``: the folder of Mosquitto 2.1's, null for 2.0."""
+    """The text of ``mosquitto.conf``.
+
+    ``plugins``: the directory of Mosquitto 2.1's plug-ins, null for 2.0.
+    """
     where = str(made_in.absolute()) if place.broker_dir is None else place.broker_dir.rstrip("/")
     of_listener = [
         f"cafile {where}/{CA}",

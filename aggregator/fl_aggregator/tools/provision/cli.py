@@ -1,4 +1,4 @@
-"""``fl-aggregator provision``: accounts for a broker, and what is to be done about them later."""
+"""The command ``fl-aggregator provision``, which creates accounts, and its subcommands, which change them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _output_options(command: Command) -> Command:
 
 
 def _role_options(command: Command) -> Command:
-    """``train``, ``evaluate``, ``predict``: which edges may."""
+    """Adds the options ``--train``, ``--evaluate`` and ``--predict``, which say which edges have the role."""
     for role, default, what in (
         ("predict", "none", "answer predictions"),
         ("evaluate", "none", "evaluate on the test split"),
@@ -95,7 +95,7 @@ def provision(
 ) -> None:
     """Create accounts, certificates and kits for edges, and an ACL and a configuration for Mosquitto."""
     if context.invoked_subcommand is not None:
-        # What stands before a command would be lost without a word.
+        # Options before a subcommand would be ignored silently.
         given = [name for name in context.params if _is_given(context, name)]
         if given:
             raise UserError(

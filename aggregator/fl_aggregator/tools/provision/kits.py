@@ -1,8 +1,8 @@
-"""Makes kits, replaces and withdraws them.
+"""Makes, replaces and revokes kits.
 
-The order in each change: first the register, where accounts are pending, then their kits, then the register without
-that, then the broker's files, and last the register, now settled. So no certificate is given out that the register
-does not know of, and `Provision.finish` goes on wherever something died.
+Each change writes, in this order: the register with pending accounts, their kits, the register without
+pending accounts, the broker's files, and the settled register. The register therefore knows every certificate
+that is issued, and `Provision.finish` can complete a change that was interrupted at any point.
 """
 
 from __future__ import annotations
@@ -33,14 +33,17 @@ _LOCK: Final = ".lock"
 
 @dataclass(slots=True)
 class ProvisionResult:
-    """What a command has come to: files of kits that were written, and accounts that are gone."""
+    """The files of kits that a command has written, and the accounts that it has revoked."""
 
     kits: list[Path] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
 
 
 class Provision:
-    """The directory ``out``, which one process at a time may change: see `open_provision`."""
+    """Changes the accounts in the directory ``out``.
+
+    Only one process at a time may do so: see `open_provision`.
+    """
 
     def __init__(self, out: Path, register: AccountRegister, authority: Authority) -> None:
         self.out = out
@@ -50,13 +53,17 @@ class Provision:
 
     @property
     def broker_directory(self) -> Path:
-        """What the broker needs."""
+        """The directory of the files for the broker."""
         return self.out / BROKER_DIRECTORY
 
-    # --- what can be asked for ----------------------------------------------------------------------------
+    # --- changes ------------------------------------------------------------------------------------------
 
     def add(self, wanted: Sequence[tuple[str, tuple[AccountRole, ...]]], *, force: bool) -> ProvisionResult:
-        """Accounts and kits for names that have none. Raises ``UserError`` before anything is changed."""
+        """Creates accounts and kits for new names, each with its roles.
+
+        Raises ``UserError``, before it changes anything, if a name is taken or, without ``force``, a kit
+        exists.
+        """
         names: set[str] = set()
         for name, _ in wanted:
             if name in names:
@@ -67,10 +74,11 @@ class Provision:
         return self._issue([self._account(name, roles) for name, roles in wanted], force=force)
 
     def rotate(self, names: Sequence[str], *, force: bool, new_keys: bool = False) -> ProvisionResult:
-        """New kits for accounts; what the old ones prove is valid no more.
+        """Makes new kits for accounts, and revokes their old certificates or passwords.
 
-        ``new_keys``: the aggregator signs and opens with other keys from now on, which only new kits know, and who
-        predicts does so in another share group.
+        ``new_keys``: also replaces the aggregator's keys and the share group for predictions, which only new
+        kits contain. Raises ``UserError``, before it changes anything, if a name has no account or, without
+        ``force``, a kit exists.
         """
         fresh = [
             self._account(one.name, one.roles) for one in map(self._existing_account, dict.fromkeys(names))
@@ -78,14 +86,15 @@ class Provision:
         return self._issue(fresh, force=force, new_keys=new_keys)
 
     def rotate_broker(self) -> None:
-        """A new certificate and key for the broker."""
+        """Makes a new certificate and key for the broker, and revokes the old ones."""
         self._save(self.register.with_broker(f"{new_serial():x}", self._now))
         self.finish()
 
     def revoke(self, names: Sequence[str]) -> ProvisionResult:
-        """These accounts are gone: from the ACL and the passwords, and their certificates are on the list.
+        """Removes accounts from the ACL and the password file, revokes certificates and deletes kits.
 
-        A kit that is still here is deleted.
+        Raises ``UserError``, before it changes anything, for names without an account, and for the aggregator
+        and the operator.
         """
         gone = [self._existing_account(name) for name in dict.fromkeys(names)]
         for account in gone:
@@ -104,7 +113,7 @@ class Provision:
         return ProvisionResult(revoked=[account.name for account in gone])
 
     def finish(self) -> ProvisionResult:
-        """Writes what is still to be written."""
+        """Writes all files that do not agree with the register yet. Returns the kits that were pending."""
         done = ProvisionResult()
         fresh: list[Account] = []
         for account in self.register.pending:
@@ -126,7 +135,7 @@ class Provision:
         self._save(self.register.model_copy(update={"settled": True}))
         return done
 
-    # --- how ----------------------------------------------------------------------------------------------
+    # --- steps of the changes -----------------------------------------------------------------------------
 
     def _account(self, name: str, roles: tuple[AccountRole, ...]) -> Account:
         serial = None if self.register.place.passwords else f"{new_serial():x}"
@@ -182,7 +191,10 @@ class Provision:
 
 @contextlib.contextmanager
 def open_provision(out: Path) -> Iterator[Provision]:
-    """What an earlier `create_provision` has made; what that or another command left half-way is finished first."""
+    """Opens and locks the directory of an earlier `create_provision`; completes an interrupted change.
+
+    Raises ``UserError`` if the directory contains no accounts or is in use.
+    """
     if not (out / acc.FILE_NAME).exists():
         raise UserError(
             f"--out {out}: contains no {acc.FILE_NAME}; start with: provision --edges N --out {out}"
@@ -199,9 +211,10 @@ def open_provision(out: Path) -> Iterator[Provision]:
 def create_provision(
     out: Path, place: BrokerLocation, wanted: Sequence[tuple[str, tuple[AccountRole, ...]]], *, force: bool
 ) -> tuple[Provision, ProvisionResult]:
-    """A new authority and accounts in ``out``, for the aggregator, the operator and those ``wanted``.
+    """Creates an authority in ``out``, and accounts for the aggregator, the operator and those ``wanted``.
 
-    If it was interrupted the same call goes on with it. Raises ``UserError``.
+    If the call is interrupted, the same call completes it. Raises ``UserError`` if the directory contains
+    accounts already, or was begun with other settings.
     """
     with _locked(out):
         now = datetime.now(UTC).replace(microsecond=0)
@@ -254,7 +267,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _is_written(account: Account, path: Path) -> bool:
-    """Whether the kit that is there is this account's newest."""
+    """Whether the kit at ``path`` contains the account's newest certificate."""
     if account.serial is None or not path.exists():
         return False
     try:

@@ -1,12 +1,12 @@
-"""Reads and asks a run over the broker, from any machine.
+"""Reads and controls a run over the broker, from any machine.
 
 ==============  ===================================================================
 ``cli``         the commands ``status``, ``watch``, ``predict`` and ``stop``
 ``remote_run``  connects, subscribes, receives
 ``observer``    keeps a run's birth and status
-``follower``    makes snapshots of what is retained at the broker for observers
+``follower``    makes snapshots from the messages that are retained for observers
 ``sighting``    a snapshot, and whether the aggregator is online
-``status``      one look;  ``watch``: follows the run
-``health``      ``status --check``;  ``predict``, ``stop``: one request, one answer
+``status``      reads the run once;  ``watch``: follows it
+``health``      ``status --check``;  ``predict``, ``stop``: a request and its answer
 ==============  ===================================================================
 """

@@ -1,4 +1,4 @@
-"""The commands that read or ask a run over the broker. Heavy imports wait until one runs."""
+"""The commands that read or control a run over the broker. Functions import what is slow to import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Hears what lies at the broker for whoever watches a run, and makes pictures of it. Nothing is ever published."""
+"""Receives the messages that are retained for observers of a run, and makes snapshots of them.
+
+Publishes nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,20 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import MAX_NAMES, STATUS_WAIT
 
 RETAINED_WAIT: Final = 0.5
-"""What is retained follows the answer to SUBSCRIBE at once; the states of 10,000 edges are a megabyte of it."""
+"""Seconds to wait for retained messages, which follow SUBACK at once.
+
+The states of 10,000 edges are one megabyte.
+"""
 MAX_RESULTS: Final = 100
 EVALUATION_WAIT: Final = 3.0
-"""Seconds; a result is sent again when its version has been evaluated, which goes on beside the next round."""
+"""Seconds to wait for a round's metrics, with which its result is sent again during the next round."""
 
 
 class Follower(Observer):
-    """Everything that is retained for observers, and the rounds that end; ``sight`` says what is known."""
+    """Keeps all that is retained for observers, and the results of rounds.
+
+    `observed_run` says what is known.
+    """
 
     def __init__(self, reach: BrokerAccess) -> None:
         super().__init__(reach, m.History, m.Edges, m.Result, maximum_packet_size=4 * MAX_NAMES)
@@ -34,7 +43,11 @@ class Follower(Observer):
         self._unreported: deque[tuple[int, float]] = deque(maxlen=MAX_RESULTS)
 
     def wait_for_status(self, wait: float) -> ObservedRun:
-        """What there is, as soon as it is: ``wait`` seconds are for the first status. Raises ``UserError``."""
+        """Waits up to ``wait`` seconds for a status, and shortly for the rest. Returns what is known then.
+
+        If the aggregator is online but its status is old, waits up to ``STATUS_WAIT`` seconds for a newer
+        one. Raises ``UserError``.
+        """
         if self.wait_for(lambda: self.status is not None, wait):
             self.wait_for(lambda: False, RETAINED_WAIT)
         self.wait_for(lambda: not self._is_status_stale(), STATUS_WAIT)
@@ -46,7 +59,7 @@ class Follower(Observer):
         return sight.online and not sight.is_live and not over and self.status is not None
 
     def on_message(self, message: m.Message, received: mqtt.Received) -> None:
-        """Keeps what is newer, and forgets the results of another run."""
+        """Keeps newer messages, and forgets the results of another run."""
         if isinstance(message, m.Status) and self.status is not None and message.run != self.status.run:
             self._results.clear()
             self._unreported.clear()
@@ -70,7 +83,7 @@ class Follower(Observer):
     # --- what is known ------------------------------------------------------------------------------------
 
     def observed_run(self) -> ObservedRun:
-        """What is known now."""
+        """What is known of the run now."""
         edges = self._edges if self._edges is not None and self._is_of_run(self._edges) else None
         return ObservedRun(self._snapshot(edges), edges, self.is_online, self._status_age())
 
@@ -82,7 +95,11 @@ class Follower(Observer):
         return max(0.0, status_age(self.status))
 
     def pop_ended_rounds(self, *, all_of_them: bool = False) -> Iterator[RoundRecord]:
-        """Rounds that have ended since this was asked before, once they are evaluated, or are not soon."""
+        """The rounds that have ended since the last call, in order.
+
+        A round waits for its evaluation, at most ``EVALUATION_WAIT`` seconds; with ``all_of_them``, none
+        waits.
+        """
         while self._unreported:
             number, heard_at = self._unreported[0]
             found = self._results.get(number)
@@ -100,7 +117,7 @@ class Follower(Observer):
         history = self._history
         rows = () if history is None or history.run != status.run else rows_of(history.columns)
         recent = dict(self._results)
-        # What was measured after its end stands in the history only, until the result is sent again.
+        # Metrics that were measured after a round's end are in the history before the result is sent again.
         for row in rows[-MAX_RESULTS:]:
             if row.round in recent:
                 known = recent[row.round]
@@ -115,12 +132,12 @@ class Follower(Observer):
 
 def _is_newer(one: m.Edges, other: m.Edges) -> bool:
     if one.run != other.run:
-        return True  # the broker keeps one run's only
+        return True  # the broker retains only the newest run's
     return (one.incarnation, one.seq) >= (other.incarnation, other.seq)
 
 
 def _waiting_text(status: m.Status, edges: m.Edges | None) -> str:
-    """For whom, before a round opens."""
+    """Which edges the run waits for before a round opens; empty if it does not wait."""
     if status.phase != "selecting" or status.have >= status.need:
         return ""
     said = [f"{status.have} of {status.need} ready"]

@@ -1,4 +1,4 @@
-"""How is the run? Asked by people, and by what watches over a container or a service."""
+"""Checks whether a run is healthy, for people and for health checks of containers and services."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from fl_shared.protocol.limits import BIRTH_WAIT, MAX_STATUS_AGE, STATUS_WAIT
 
 
 def check(broker: BrokerOptions, timeout: float) -> str:
-    """How the run under the prefix is, in one line, if it is online and has said so within 15 s.
+    """The run under the prefix in one line, if it is online and has published a status within the last 15 s.
 
-    Clocks differ between machines: a status that seems older, or of the future, is believed when the next one comes.
-    Raises ``RunFailed`` for whatever else is the case, at the latest after ``timeout`` seconds (and 6 to connect).
+    Clocks differ between machines: if the status seems to be older, or to be from the future, the next one
+    counts. Raises ``RunFailed`` in all other cases, at the latest after ``timeout`` seconds (and 6 to
+    connect).
     """
     try:
         with Observer(broker.access(), timeout=min(timeout, CONNECT_TIMEOUT)) as run:
             return _wait_for_status(run, timeout)
     except ProgramError as error:
-        # A mistake of whoever asks, too: 2 would say nothing to Docker, which knows healthy (0) and unhealthy (1).
+        # A user's mistake also exits with 1: Docker knows only healthy (0) and unhealthy (1).
         raise RunFailed(str(error)) from None
 
 
@@ -41,7 +42,7 @@ def _wait_for_status(run: Observer, timeout: float) -> str:
 
 
 def _current_status(run: Observer) -> m.Status | None:
-    """The status of the run that is online, if it is of now."""
+    """The status of the run that is online, if it is recent; else null."""
     born, status = run.born, run.status
     if born is None or not run.is_online or status is None:
         return None
@@ -67,7 +68,7 @@ def _failure_reason(run: Observer) -> str:
 
 
 def status_line(status: m.Status) -> str:
-    """The run for a person."""
+    """A status as one line for a person."""
     what = "updates" if status.phase in ("collecting", "aggregating") else "edges"
     parts = [
         f"run {status.run}: {status.phase}" + ("" if status.round is None else f" in round {status.round}"),

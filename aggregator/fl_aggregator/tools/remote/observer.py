@@ -1,4 +1,4 @@
-"""A run as anybody sees it from outside: the aggregator's birth and its status, as the broker brings them."""
+"""Observes a run from outside: keeps the aggregator's birth and its status, as the broker delivers them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from fl_shared.protocol.channels import CHANNELS
 
 
 def is_stale_will(message: m.AggregatorPresence, born: m.AggregatorPresence | None) -> bool:
-    """Of a connection that is not the aggregator's newest, which ``born`` tells of: it says nothing."""
+    """Whether ``message`` is the will of an earlier connection of the aggregator than the newest, ``born``.
+
+    Such a will says nothing about whether the aggregator is online.
+    """
     return (
         message.state == "offline"
         and born is not None
@@ -26,12 +29,15 @@ def is_stale_will(message: m.AggregatorPresence, born: m.AggregatorPresence | No
 
 
 def status_age(status: m.Status) -> float:
-    """Seconds since it was written, by our clock."""
+    """Seconds since a status was written, by this machine's clock."""
     return (datetime.now(UTC) - datetime.fromisoformat(status.written)).total_seconds()
 
 
 class Observer(RemoteRun):
-    """Keeps the newest birth and the newest status of the run under a prefix; `poll` takes what arrives."""
+    """Keeps the newest birth and the newest status of the run under a prefix.
+
+    `poll` processes what arrives.
+    """
 
     def __init__(self, reach: BrokerAccess, *kinds: type[m.Message], **more: Any) -> None:
         """``kinds``: messages to subscribe to besides birth and status. ``more``: see `RemoteRun`."""
@@ -42,7 +48,7 @@ class Observer(RemoteRun):
         """The newest birth, or the will that followed it."""
         self.status: m.Status | None = None
         self.live_at: float | None = None
-        """When (monotonic seconds) ``status`` was published, null if that was before we subscribed."""
+        """When ``status`` arrived (monotonic seconds), null if it was retained."""
 
     @property
     def is_online(self) -> bool:
@@ -50,7 +56,10 @@ class Observer(RemoteRun):
         return self.born is not None and self.born.state == "online"
 
     def poll(self, timeout: float) -> None:
-        """Takes the next thing that arrives, if one does within ``timeout`` seconds. Raises ``UserError``."""
+        """Processes the next event of the connection, if there is one within ``timeout`` seconds.
+
+        Raises ``UserError``.
+        """
         received = self.receive(timeout)
         if received is None:
             return
@@ -62,7 +71,7 @@ class Observer(RemoteRun):
             self.status = self.live_at = None
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Polls until ``condition`` holds; false after ``seconds`` in which it did not."""
+        """Polls until ``condition`` holds. False if it has not held within ``seconds``."""
         deadline = time.monotonic() + seconds
         while not condition():
             left = deadline - time.monotonic()
@@ -72,7 +81,7 @@ class Observer(RemoteRun):
         return True
 
     def on_message(self, message: m.Message, received: mqtt.Received) -> None:
-        """Keeps what is newer. Overridden for the messages of further subscriptions."""
+        """Keeps the birth or the status. Subclasses extend it for the messages of further subscriptions."""
         match message:
             case m.AggregatorPresence() if not is_stale_will(message, self.born):
                 self.born = message

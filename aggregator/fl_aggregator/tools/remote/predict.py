@@ -1,4 +1,4 @@
-"""Asks the federation for a prediction, as any MQTT client may: no account of the aggregator's, no shared state."""
+"""Asks the edges for a prediction, as any MQTT client may: without the aggregator's account or state."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from fl_shared.protocol import topics as t
 from fl_shared.protocol.limits import MAX_REQUEST
 
 RETRY_INTERVAL: Final = 5.0
-"""A request may be lost with the edge that took it."""
+"""Seconds until an unanswered request is repeated: it may be lost with the edge that received it."""
 REQUEST_EXPIRY: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to ask about (a picture file's bytes, or JSON), under which prefix, of whom (null: of anyone)."""
+    """A request for a prediction. ``payload``: the bytes of a picture file, or JSON.
+
+    ``client``: the edge to ask, null for any edge.
+    """
 
     payload: bytes
     prefix: str
@@ -31,7 +34,11 @@ class Request:
 
 
 def request_prediction(broker: BrokerAccess, request: Request, timeout: float) -> m.Prediction:
-    """The answer, which may be an ``error``. Raises ``RunFailed`` if none comes within ``timeout`` seconds."""
+    """Sends the request until an answer arrives, which may contain an ``error``.
+
+    Raises ``RunFailed`` if none arrives within ``timeout`` seconds, and ``UserError`` for a payload that is
+    empty or too large.
+    """
     if not request.payload or len(request.payload) > MAX_REQUEST:
         raise UserError(f"the request has {len(request.payload)} bytes, expected 1 to {MAX_REQUEST}")
     answers = t.PredictionsTopic(secrets.token_hex(8))
@@ -71,7 +78,7 @@ def _answer(topic: t.PredictionsTopic, received: Received) -> m.Prediction:
 
 
 def prediction_line(prediction: m.Prediction) -> str:
-    """The answer for a person."""
+    """An answer as one line for a person."""
     if prediction.error is not None:
         return f"edge {prediction.client} could not answer: {prediction.error}"
     probabilities = prediction.probabilities or {}

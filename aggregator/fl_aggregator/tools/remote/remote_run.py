@@ -1,4 +1,4 @@
-"""A run as a client of its broker sees it: one connection, its subscriptions, and what arrives."""
+"""Reads a run as a client of its broker: one connection, its subscriptions, and the messages that arrive."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LOG: Final = logging.getLogger(__name__)
 class RemoteRun:
     """Connects on entry, subscribes on every connection, and disconnects on exit. Belongs to one thread.
 
-    ``filters``: (topic filter, QoS). ``timeout``: seconds for the first connection, which is tried once; later ones
-    come back by themselves. ``more``: further `ConnectionSettings`.
+    ``filters``: (topic filter, QoS). ``timeout``: seconds for the first connection, which is tried once; a
+    connection that is lost later is restored automatically. ``more``: further `ConnectionSettings`.
     """
 
     def __init__(
@@ -37,11 +37,14 @@ class RemoteRun:
         self.prefix = reach.prefix
         self.address = str(reach.address)
         self.where = f"under the prefix {reach.prefix!r} at {reach.address}"
-        """The end of a sentence about the run, for people."""
+        """The prefix and the broker in words, for the end of a sentence about the run."""
         self.subscribed = False
-        """Whether the broker has granted the subscriptions of this connection; what is retained follows at once."""
+        """Whether the broker has granted the subscriptions of this connection.
+
+        Retained messages follow at once.
+        """
         self.lost: tuple[float, str] | None = None
-        """Since when (monotonic seconds) there has been no connection, and why."""
+        """When the connection was lost (monotonic seconds), and why; null while connected."""
         self._verifier = None if reach.kit is None else reach.kit.verifier()
         self._filters = filters
         self._timeout = timeout
@@ -65,7 +68,7 @@ class RemoteRun:
         self._network.close()
 
     def receive(self, timeout: float) -> mqtt.Received | None:
-        """The next message within ``timeout`` seconds; null without one, and after any other event.
+        """The next message, or null after ``timeout`` seconds without one and after any other event.
 
         Raises ``UserError`` if the broker refuses the connection or a subscription.
         """
@@ -96,9 +99,12 @@ class RemoteRun:
         return None
 
     def read(self, received: mqtt.Received) -> m.Message | None:
-        """Its message; null if it has none of the protocol's. With a kit, only what the aggregator has signed."""
+        """The decoded message, null if it is not a valid one.
+
+        With a kit, the aggregator must have signed it.
+        """
         return decode_verified(self.prefix, received, self._verifier)
 
     def publish(self, topic: str, payload: bytes, **properties: Any) -> None:
-        """See `Connection.publish`; without a connection, the message is dropped."""
+        """Publishes a message as `Connection.publish` does. Without a connection, the message is dropped."""
         self._connection.publish(topic, payload, **properties)

@@ -1,4 +1,4 @@
-"""What a watcher knows of a run at one moment, and of its aggregator: is it there, and if not, since when. Pure."""
+"""What a watcher knows at one moment of a run, and of whether its aggregator is online. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from fl_shared.system.text import duration_text
 
 @dataclass(frozen=True, slots=True)
 class ObservedRun:
-    """What is known at one moment. ``age``: seconds since the status was written, as far as clocks tell; ``online``:
-    what the aggregator's birth or will says; ``picture`` is null while no status has come.
+    """What is known of a run at one moment. ``snapshot`` is null until a status has arrived.
+
+    ``online``: what the aggregator's birth or will says. ``status_age``: seconds since the status was
+    written, or since it arrived if it was not retained.
     """
 
     snapshot: Snapshot | None
@@ -25,7 +27,7 @@ class ObservedRun:
 
     @property
     def is_live(self) -> bool:
-        """Whether a run is online and says so itself."""
+        """Whether the aggregator is online and has published a status recently."""
         return (
             self.snapshot is not None
             and self.online
@@ -35,7 +37,7 @@ class ObservedRun:
 
     @property
     def problem_text(self) -> str:
-        """In words, if the run's aggregator is not there as it should be: since when, and what can be done."""
+        """What is wrong with the aggregator, since when, and what can be done; empty if nothing is wrong."""
         if self.snapshot is None or self.is_live:
             return ""
         status = self.snapshot.status
@@ -55,7 +57,7 @@ class ObservedRun:
 
 
 def as_json(sight: ObservedRun, *, everything: bool) -> dict[str, Any]:
-    """A look at a run for programs; ``everything``: the curves and every edge too."""
+    """What is known of a run as an object for JSON. ``everything``: with the curves and all edges."""
     picture = sight.snapshot
     found: dict[str, Any] = {
         "aggregator": "online" if sight.online else "offline",

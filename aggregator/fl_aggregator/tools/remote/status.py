@@ -1,6 +1,6 @@
-"""One look at the run under a prefix, from any machine that may subscribe, and also when its aggregator is gone.
+"""Reads the run under a prefix once, from any machine that may subscribe, even if its aggregator is offline.
 
-Everything comes from what lies retained at the broker: ``fl/aggregator``, ``fl/status``, ``fl/history``,
+Everything comes from retained messages: ``fl/aggregator``, ``fl/status``, ``fl/history``,
 ``fl/round/<n>/edges`` and the last results (docs/protocol.md, 8.4 and 8.9 to 8.11).
 """
 
@@ -15,9 +15,10 @@ from fl_shared.system.text import duration_text
 
 
 def observe_run(reach: BrokerAccess, wait: float) -> ObservedRun:
-    """What is to be seen; ``wait`` seconds for the first status.
+    """What is known of the run, after at most ``wait`` seconds for the first status.
 
-    Raises ``UserError`` if the broker cannot be reached or does not let us read, ``RunFailed`` if nothing is there.
+    Raises ``UserError`` if the broker cannot be reached or refuses the subscriptions, ``RunFailed`` if there
+    is no run.
     """
     with Follower(reach) as follower:
         sight = follower.wait_for_status(wait)
@@ -27,7 +28,7 @@ def observe_run(reach: BrokerAccess, wait: float) -> ObservedRun:
 
 
 def no_run_message(follower: Follower, wait: float) -> str:
-    """What was waited for in vain."""
+    """Why no run was found, in words. ``wait``: the seconds that were spent waiting."""
     if not follower.subscribed:
         return f"the broker has not answered the subscription within {duration_text(wait)} (--wait)"
     return (
@@ -37,7 +38,7 @@ def no_run_message(follower: Follower, wait: float) -> str:
 
 
 def status_lines(sight: ObservedRun) -> list[str]:
-    """For a person."""
+    """What is known of a run as lines for a person; empty without a status."""
     if sight.snapshot is None:
         return []
     trouble = [sight.problem_text] if sight.problem_text else []

@@ -1,4 +1,4 @@
-"""Ends a run from afar, as its operator: a message on ``fl/control``, and then watching what becomes of it."""
+"""Stops a run as its operator: publishes a message on ``fl/control``, then waits until the run has ended."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from fl_shared.protocol.limits import ANSWER_WAIT, BIRTH_WAIT
 
 REPEAT_INTERVAL: Final = 2.0
 OFFLINE_WAIT: Final = 5.0
-"""From the last status to the farewell, after which the run's directory is free to be taken up again."""
+"""Seconds to wait for "offline" after the last status. From then on, the run can be resumed."""
 RECONNECT_WAIT: Final = 6.0
-"""An aggregator that is offline without a last status may be back: its connection is tried again within 5 s."""
+"""Seconds to wait for an aggregator that went offline without a last status. It reconnects within 5 s."""
 
 
 def stop(broker: BrokerAccess, wanted: str | None, reason: str, timeout: float) -> str:
-    """Ends the run that is online under the prefix (``wanted``, or whichever); says what became of it.
+    """Stops the run that is online under the prefix, and returns the outcome as one line.
 
-    Raises ``UserError`` if there is no such run, ``RunFailed`` if it has not ended within ``timeout`` seconds.
+    ``wanted``: the only run that may be stopped, null for any. Raises ``UserError`` if that run is not
+    online, ``RunFailed`` if it has not ended within ``timeout`` seconds.
     """
     try:
         m.Control(run=wanted or "any", reason=reason)
@@ -41,14 +42,14 @@ def stop(broker: BrokerAccess, wanted: str | None, reason: str, timeout: float) 
 
 
 class _RunStopper(Observer):
-    """The run, and the order to end it."""
+    """Finds the run that is online, and stops it."""
 
     def __init__(self, broker: BrokerAccess) -> None:
         super().__init__(broker)
         self._sealer = None if broker.kit is None else broker.kit.sealer()
 
     def find_run(self, wanted: str | None) -> str:
-        """Which run is online."""
+        """The name of the run that is online. Raises ``UserError`` if none is, or if it is not ``wanted``."""
         if not self.wait_for(lambda: self.subscribed, ANSWER_WAIT):
             raise RunFailed(f"{self.address} has not answered within {ANSWER_WAIT:g} s")
         self.wait_for(self._is_known, BIRTH_WAIT)
@@ -65,7 +66,7 @@ class _RunStopper(Observer):
         return born is not None and status is not None and status.run == born.run
 
     def stop_run(self, order: m.Control, timeout: float) -> str:
-        """Asks for the end until it comes; says how it did."""
+        """Sends ``order`` until the run has ended, and returns the outcome as one line."""
         begun = time.monotonic()
         ask_at = begun
         silent_since: float | None = None
@@ -83,7 +84,7 @@ class _RunStopper(Observer):
                 last = self._last_status_text()
                 return f"run {order.run}: its aggregator is offline and did not report the end ({last})"
             if now >= ask_at and not over:
-                # Of this start only: said again by somebody else, it must not end the run when it is taken up.
+                # For this incarnation only: a copy of the message must not stop the run after a resume.
                 payload = codec.encode(order.model_copy(update={"incarnation": born.incarnation}))
                 self.publish(topic, payload if self._sealer is None else self._sealer.seal(topic, payload))
                 ask_at = now + REPEAT_INTERVAL
@@ -95,7 +96,7 @@ class _RunStopper(Observer):
 
     def _has_ended(self, run: str) -> bool:
         status, born = self.status, self.born
-        # A run that was taken up again begins with the last word of its incarnation before still retained.
+        # When a run is resumed, the last status of its incarnation before is still retained.
         now = (
             status is not None
             and born is not None

@@ -1,4 +1,4 @@
-"""Follows a run until it ends: a live view on a terminal, lines elsewhere, or an object of JSON a line."""
+"""Follows a run until it ends: as a live view on a terminal, as lines elsewhere, or as lines of JSON."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from fl_shared.system.text import duration_text
 
 REFRESH_INTERVAL: Final = 0.25
 FINAL_MESSAGES_WAIT: Final = 1.0
-"""The last result and the last states may come just after the last status."""
+"""Seconds to wait after the last status, since the last result and the last edge states may follow it."""
 EXIT_CODES: Final = {"finished": 0, "failed": RunFailed.exit_code, "interrupted": INTERRUPTED}
 
 
 def watch(reach: BrokerAccess, wait: float, give_up: float, *, as_json: bool, console: Console) -> int:
-    """Until the run ends; gives the exit code that says how it did.
+    """Shows the run on ``console`` until it ends, and returns the exit code for its outcome.
 
-    ``wait``: seconds for the first status; ``give_up``: seconds without the broker, or with an aggregator that is
-    offline. Raises ``UserError`` and ``RunFailed``.
+    ``wait``: seconds for the first status. ``give_up``: seconds without the broker, or with an aggregator
+    that is offline, after which it raises ``RunFailed``. Raises ``UserError`` if the broker cannot be
+    reached.
     """
     with Follower(reach) as follower:
         if follower.wait_for_status(wait).snapshot is None:
@@ -46,7 +47,7 @@ def watch(reach: BrokerAccess, wait: float, give_up: float, *, as_json: bool, co
 
 
 class _JsonOutput:
-    """One object a line, each time that a status comes and when there is trouble."""
+    """Writes a line of JSON for each status, each round that has ended, and each loss of a connection."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -67,7 +68,7 @@ class _JsonOutput:
 
 
 class _LineOutput:
-    """How it is at first; then each round that ends, and what goes on when nothing ends, ever more rarely."""
+    """Prints the run once, then each round that ends, and its progress meanwhile at growing intervals."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""``fl-aggregator report``. What it needs beyond click is imported when it begins to work."""
+"""The command ``fl-aggregator report``. The function imports what is slow to import."""
 
 from __future__ import annotations
 

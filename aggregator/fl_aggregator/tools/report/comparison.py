@@ -1,4 +1,4 @@
-"""What runs have in common, where they differ, and how far each one came."""
+"""Compares runs: their names, the settings that differ, and the versions that each needed for a target."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Final
 from fl_aggregator.tools.report.reading import RunReport
 
 TARGET_STEP: Final = 0.05
-"""Where no target was set, the one that runs are compared by is a multiple of this."""
+"""If no run has a target, the accuracy by which runs are compared is a multiple of this."""
 
 
 def assign_unique_names(runs: Sequence[RunReport]) -> None:
-    """Gives each run a name of its own: the shortest end of its path that no other has."""
+    """Gives each run a unique name: the shortest end of its path that no other run has."""
     for length in range(1, 9):
         names = ["/".join(run.path.resolve().parts[-length:]) for run in runs]
         if len(set(names)) == len(names) or length == 8:
@@ -22,22 +22,24 @@ def assign_unique_names(runs: Sequence[RunReport]) -> None:
 
 
 def settings_that_differ(runs: Sequence[RunReport]) -> list[tuple[str, list[Any]]]:
-    """By name, the values of all runs; what a run does not tell is null."""
+    """The settings in which runs differ, each with the values of all runs; null if a run does not have it."""
     names = dict.fromkeys(name for run in runs for name in settings_of(run))
     rows = [(name, [settings_of(run).get(name) for run in runs]) for name in names]
     return [(name, values) for name, values in rows if any(value != values[0] for value in values)]
 
 
 def settings_of(run: RunReport) -> dict[str, Any]:
-    """All that a run was told: its settings, and the versions of what it depends on."""
+    """The settings of a run, and the versions of the packages that it depends on."""
     versions = run.record.get("versions")
     packages = versions if isinstance(versions, dict) else {}
     return {**run.settings, **{f"version of {name}": number for name, number in packages.items()}}
 
 
 def comparison_target(runs: Sequence[RunReport]) -> float | None:
-    """The accuracy by which runs are compared: the lowest target that was set, else the highest that all have reached,
-    rounded down. Null where one of them has none.
+    """The accuracy by which runs are compared: the lowest target that a run has.
+
+    If no run has one, it is the best accuracy that all have reached, rounded down to a multiple of
+    ``TARGET_STEP``; null if that is 0.
     """
     targets = [
         value for run in runs if isinstance(value := run.settings.get("target_accuracy"), (int, float))
@@ -50,7 +52,7 @@ def comparison_target(runs: Sequence[RunReport]) -> float | None:
 
 
 def versions_to_reach(run: RunReport, target: float) -> int | None:
-    """How many versions it took to the accuracy; null if it was not reached."""
+    """The first version with at least the accuracy ``target``, null if no version has reached it."""
     for line in run.rounds:
         if line.metrics.get("accuracy", -1.0) >= target and line.version is not None:
             return line.version

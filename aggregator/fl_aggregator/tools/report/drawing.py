@@ -1,4 +1,4 @@
-"""matplotlib's drawings as SVG that stands in a page and takes its colours, by day and by night."""
+"""Converts matplotlib's figures to SVG that is part of the page and takes its colours, light or dark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SERIES_COLOURS: Final = 8
-"""Colours that are told apart; `colour` begins again after them."""
+"""Number of different colours; `colour` repeats them after that."""
 TEXT_COLOUR: Final = "#010203"
 MUTED_COLOUR: Final = "#010204"
 GRID_COLOUR: Final = "#010205"
@@ -26,11 +26,11 @@ _CSS_VARIABLES: Final = {
     GRID_COLOUR: "--grid",
     SURFACE_COLOUR: "--surface",
 } | {f"#0102{16 + n:02x}": f"--series-{n + 1}" for n in range(SERIES_COLOURS)}
-"""Colours that nobody would choose, each of which stands for a variable of the page's style."""
+"""Colours that occur nowhere else, each of which stands for a variable of the page's style sheet."""
 
 _RC_SETTINGS: Final[dict[str, Any]] = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a run may be called $x$
+    "text.parse_math": False,  # a run's name may be $x$
     "font.size": 9.5,
     "axes.edgecolor": GRID_COLOUR,
     "axes.labelcolor": MUTED_COLOUR,
@@ -66,12 +66,16 @@ _RC_SETTINGS: Final[dict[str, Any]] = {
 
 
 def colour(index: int) -> str:
-    """That of series number ``index``, from 0."""
+    """The colour of the series with number ``index``, from 0."""
     return f"#0102{16 + index % SERIES_COLOURS:02x}"
 
 
 def draw(name: str, size: tuple[float, float], described: str, paint: Callable[[Axes], None]) -> Markup:
-    """A drawing of ``size`` inches. ``name``: unlike that of any other in the page. Raises ``UserError``."""
+    """A figure of ``size`` inches as SVG. ``name`` must be unique in the page.
+
+    ``described``: the text alternative. ``paint``: draws on the axes. Raises ``UserError`` without
+    matplotlib.
+    """
     try:
         from matplotlib import rc_context
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -80,7 +84,7 @@ def draw(name: str, size: tuple[float, float], described: str, paint: Callable[[
         raise UserError(
             "matplotlib is not installed, and a report needs it: pip install 'fl-mqtt[report]'"
         ) from None
-    # The salt makes names inside the drawing (of clip paths, markers) its own, and the same each time.
+    # The salt makes ids in the SVG (of clip paths, markers) unique in the page, and the same each time.
     with rc_context(cast(Any, {**_RC_SETTINGS, "svg.hashsalt": name})):
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
@@ -88,13 +92,13 @@ def draw(name: str, size: tuple[float, float], described: str, paint: Callable[[
         paint(axes)
         out = io.StringIO()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of letters that its own font has not: the page's has
+            warnings.simplefilter("ignore")  # letters are missing in matplotlib's font, not in the page's
             figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     return _inline(out.getvalue(), described)
 
 
 def _inline(svg: str, described: str) -> Markup:
-    """Without what only a file of its own needs; as wide as there is room."""
+    """The SVG as part of the page: in its colours, as wide as it allows, and without the parts of a file."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, count=1, flags=re.DOTALL)
     head, _, rest = body.partition(">")

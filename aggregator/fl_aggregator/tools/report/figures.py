@@ -1,4 +1,4 @@
-"""What a report draws. Every figure says in words what it shows, and has a table beside it in the page."""
+"""The figures of a report. Each has a text alternative, and the page also shows its numbers as a table."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 WIDE_SIZE: Final = (9.6, 2.9)
 HALF_SIZE: Final = (4.7, 2.9)
 MAX_FIGURE_EDGES: Final = 80
-"""Edges that a figure names; of more it shows so many, evenly chosen in the order of their names."""
+"""Number of edges in a figure. If there are more, it shows this many, evenly chosen in the order of names."""
 MAX_ROUNDS: Final = 120
-"""Rounds in the grid of who took part: the newest ones."""
+"""Number of rounds in the grid of participation: the newest ones."""
 MAX_LABEL: Final = 24
 MAX_MARKED_POINTS: Final = 40
-"""Points on a curve from which on they are not marked one by one."""
+"""Number of points up to which a curve has a marker at each."""
 PHASE_NAMES: Final = tuple(phase.name for phase in ROUND_PHASES)
 
 Curve = tuple[str, Sequence[float], Sequence[float]]
-"""Its name, and the points' coordinates."""
+"""The name of a curve, and the x and y coordinates of its points."""
 
 
 def curves(
@@ -48,7 +48,7 @@ def curves(
     size: tuple[float, float] = HALF_SIZE,
     share: bool = False,
 ) -> Markup:
-    """``share``: the values are between 0 and 1."""
+    """Curves in one figure. ``along``: the label of the x axis. ``share``: the values are between 0 and 1."""
 
     def paint(axes: Axes) -> None:
         for index, (label, x, y) in enumerate(lines):
@@ -81,7 +81,7 @@ def curves(
 
 
 def _whole_numbers(axes: Axes) -> None:
-    """Along the rounds."""
+    """Puts ticks of the x axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -92,7 +92,7 @@ def _range_text(values: Sequence[float]) -> str:
 
 
 def _legend(axes: Axes, entries: int) -> None:
-    """Below the drawing, where it covers nothing."""
+    """Adds a legend below the axes, where it covers nothing."""
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=min(entries, 4))
 
 
@@ -100,7 +100,7 @@ def stacked_bars(
     name: str, title: str, unit: str, rounds: Sequence[RoundRecord],
     parts: Sequence[tuple[str, Callable[[RoundRecord], float]]], *, size: tuple[float, float] = HALF_SIZE,
 ) -> Markup:  # fmt: skip
-    """A bar a round, of ``parts`` on top of each other; areas where rounds are many."""
+    """One bar for each round, stacked from ``parts``; areas if there are more than ``MAX_ROUNDS`` rounds."""
     x = [line.round for line in rounds]
     heights = [(label, [part(line) for line in rounds]) for label, part in parts]
     heights = [(label, values) for label, values in heights if any(values)]
@@ -138,14 +138,14 @@ def stacked_bars(
 
 
 def evenly_spaced(names: Sequence[str], most: int = MAX_FIGURE_EDGES) -> list[str]:
-    """At most so many of the names, the first and the last among them."""
+    """At most ``most`` of the names at even distances, the first and the last among them."""
     if len(names) <= most:
         return list(names)
     return [names[round(index * (len(names) - 1) / (most - 1))] for index in range(most)]
 
 
 def participation(name: str, rounds: Sequence[RoundRecord], edges: Sequence[str]) -> Markup:
-    """A row an edge, a column a round: in, missing, not needed, or not selected."""
+    """A row for each edge and a column for each round: in, missing, not needed, or not selected."""
     row = {edge: index for index, edge in enumerate(edges)}
     here, gone, spare = (
         [(at, row[name]) for at, names in enumerate(lists) for name in names if name in row]
@@ -197,7 +197,7 @@ def _edge_names(axes: Axes, edges: Sequence[str]) -> None:
 
 
 def labels(name: str, counts: Sequence[tuple[str, dict[str, int]]], classes: Sequence[str]) -> Markup:
-    """A disc for each edge and class, whose area is the number of examples."""
+    """A disc for each edge and class, whose area is proportional to the number of examples."""
     points = [
         (x, y, held[label])
         for x, (_, held) in enumerate(counts)
@@ -227,7 +227,10 @@ def labels(name: str, counts: Sequence[tuple[str, dict[str, int]]], classes: Seq
 
 
 def accuracies(name: str, found: Sequence[tuple[str, float]], overall: float | None) -> Markup:
-    """Each edge's accuracy; a histogram where edges are many. ``overall``: the run's."""
+    """The accuracy of each edge as a bar; a histogram if there are more than ``MAX_FIGURE_EDGES`` edges.
+
+    ``overall``: the accuracy of the run, null if it was not measured.
+    """
     values = [value for _, value in found]
 
     def paint(axes: Axes) -> None:
@@ -263,7 +266,7 @@ def accuracies(name: str, found: Sequence[tuple[str, float]], overall: float | N
 def metric_against(
     run: RunReport, of: Callable[[RoundRecord], float], metric: str
 ) -> tuple[list[float], list[float]]:
-    """The metric where it was measured, along the sum of ``of`` over the rounds until then."""
+    """The measured values of a metric (y), against the sum of ``of`` over all rounds so far (x)."""
     so_far = accumulate(of(line) for line in run.rounds)
     found = [
         (x, line.metrics[metric])

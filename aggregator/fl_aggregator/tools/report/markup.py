@@ -1,4 +1,4 @@
-"""HTML that cannot be broken out of: whatever is not `Markup` is text, and is escaped."""
+"""Builds HTML in which everything that is not `Markup` is text and is escaped."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from html import escape
 from typing import Final
 
 Child = object
-"""`Markup` as it is; null for nothing; anything else as text."""
+"""A part of an element: `Markup` is inserted unchanged, null adds nothing, anything else becomes text."""
 
 _EMPTY: Final = frozenset({"meta", "br", "col"})
 
 
 class Markup(str):
-    """Text in which ``<`` and ``&`` mean something. Made here, and of our own drawings and styles only."""
+    """HTML that is not escaped again. Only this module, the figures and the style sheet make it."""
 
     __slots__ = ()
 
 
 def text(child: Child) -> Markup:
-    """As it is to stand in a page. Control characters, which no page may hold, become ``�``."""
+    """A child as HTML, escaped unless it is `Markup`.
+
+    Control characters, which HTML forbids, become ``�``.
+    """
     if child is None:
         return Markup()
     if isinstance(child, Markup):
@@ -29,7 +32,10 @@ def text(child: Child) -> Markup:
 
 
 def tag(name: str, /, *children: Child, **attributes: object) -> Markup:
-    """An element. ``class_`` and ``aria_label`` are written ``class`` and ``aria-label``; a null one is left out."""
+    """An element.
+
+    Attributes ``class_`` and ``aria_label`` become ``class`` and ``aria-label``; null ones are left out.
+    """
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{text(str(value))}"'
         for key, value in attributes.items()
@@ -40,6 +46,7 @@ def tag(name: str, /, *children: Child, **attributes: object) -> Markup:
 
 
 def join(children: Iterable[Child]) -> Markup:
+    """Children one after another, without an element around them."""
     return Markup("".join(map(text, children)))
 
 
@@ -50,7 +57,10 @@ def table(
     caption: str,
     words: frozenset[int] = frozenset({0}),
 ) -> Markup:
-    """``words``: columns that hold words and not numbers, and so stand on the left."""
+    """A table that scrolls if it is large.
+
+    ``words``: the columns with text, which are aligned to the left.
+    """
 
     def cells(kind: str, row: Iterable[Child]) -> Markup:
         return join(

@@ -1,4 +1,4 @@
-"""The whole page: one file that needs nothing else, neither a network nor a script."""
+"""Assembles the page: one HTML file that needs neither a network nor a script."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fl_shared.system.text import duration_text, size_text
 
 
 def page(runs: Sequence[RunReport]) -> str:
-    """About one run, or about several beside each other. Raises ``UserError`` without matplotlib."""
+    """The page about one run, or about several in comparison. Raises ``UserError`` without matplotlib."""
     assign_unique_names(runs)
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
     body = _single_run(runs[0]) if len(runs) == 1 else _compared_runs(runs)
@@ -66,7 +66,7 @@ def _single_run(run: RunReport) -> list[Child]:
 
 
 def _state_text(run: RunReport) -> Markup:
-    """When, and whether it came to its end."""
+    """When the run started and ended, or how many versions it has made so far."""
     began = f"run {run.record.get('run', '?')}, started {run.record.get('started', '?')}"
     times = run.record.get("incarnation", 1)
     again = f", resumed {times - 1} times" if isinstance(times, int) and times > 1 else ""

@@ -1,6 +1,6 @@
-"""A run as its directory tells it: finished or not, taken up again or not, with broken lines or without.
+"""Reads a run directory: of a run that has finished or not, was resumed or not, with broken lines or without.
 
-Nothing is locked and nothing written: the run may be going on.
+It locks and writes nothing, since the run may be in progress.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fl_aggregator.storage.run_directory import HISTORY_FILE, LABEL_COUNTS_FILE,
 from fl_shared.errors import UserError
 
 MAX_FAULTS: Final = 10
-"""Broken lines that are named; the others are counted."""
+"""Number of broken lines that are named; further ones are counted."""
 _ACCEPTED_LINE_PREFIX: Final = b'{"event":"UpdateStored"'
 
 LineT = TypeVar("LineT")
@@ -36,14 +36,14 @@ class _Lenient(BaseModel):
 
 
 class LabelCounts(_Lenient):
-    """An edge's data: examples by label, as the partition made it."""
+    """The number of examples of each label in an edge's partition."""
 
     client: str
     labels: Counts
 
 
 class LatestResult(_Lenient):
-    """An edge's newest accepted update: ``after`` is how its trained model did on what it holds out."""
+    """An edge's newest accepted update. ``after``: metrics of the trained model on the edge's holdout."""
 
     client: str
     round: Count
@@ -59,7 +59,7 @@ class _StoredUpdateLine(_Lenient):
 
 @dataclass(slots=True)
 class RunReport:
-    """What is known of a run. ``record``: what stands in its ``run.json``; ``faults``: what could not be read."""
+    """The content of a run directory. ``record``: its ``run.json``. ``faults``: what could not be read."""
 
     path: Path
     name: str
@@ -71,26 +71,28 @@ class RunReport:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """The settings in ``run.json``; empty if they could not be read."""
         found = self.record.get("settings")
         return found if isinstance(found, dict) else {}
 
     @property
     def ended(self) -> bool:
-        """Whether it has made all that it was to make, and said so."""
+        """Whether the run has ended and has recorded that."""
         return bool(self.record.get("ended"))
 
     def series(self, metric: str) -> tuple[list[int], list[float]]:
-        """Rounds, and the metric in them, where it was measured."""
+        """The rounds in which a metric was measured, and its values."""
         found = [(r.round, r.metrics[metric]) for r in self.rounds if metric in r.metrics]
         return [number for number, _ in found], [value for _, value in found]
 
     def last(self, metric: str) -> float | None:
+        """The newest value of a metric, null if it was never measured."""
         values = self.series(metric)[1]
         return values[-1] if values else None
 
     @property
     def confusion(self) -> tuple[RoundRecord, ConfusionMatrix] | None:
-        """The newest one, and whose."""
+        """The newest confusion matrix with its round, null if there is none."""
         for found in reversed(self.rounds):
             if found.confusion is not None:
                 return found, found.confusion
@@ -98,7 +100,7 @@ class RunReport:
 
 
 def read_run_report(directory: Path) -> RunReport:
-    """Raises ``UserError`` if nothing in ``directory`` can be read as a run."""
+    """Reads ``directory``, and skips what cannot be read. Raises ``UserError`` if it contains no run."""
     run = RunReport(directory, directory.resolve().name)
     if not directory.is_dir():
         raise UserError(f"{directory}: does not exist, expected a run directory")
@@ -140,7 +142,10 @@ def _read_record(run: RunReport) -> dict[str, Any]:
 def _read_lines(
     run: RunReport, name: str, adapter: TypeAdapter[LineT], begins: bytes = b""
 ) -> Iterator[LineT]:
-    """Of a file that need not be there; only those that begin with ``begins``."""
+    """The valid lines of a file that begin with ``begins``. Broken lines become faults.
+
+    The file may be missing; only a missing history is a fault.
+    """
     file = run.path / name
     try:
         with file.open("rb") as lines:

@@ -1,4 +1,4 @@
-"""What a report says of one run, part by part. A part that has nothing to say says why, or is not there."""
+"""The sections of a report about one run. A section without data gives the reason, or is left out (null)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ from fl_aggregator.tools.report.reading import RunReport
 from fl_shared.system.text import duration_text, names_text, size_text
 
 MAX_REPORT_ROWS: Final = 1000
-"""Of a table; the page says how many there are, and ``--csv`` has all rounds."""
+"""Number of rows in a table. The page says how many there are in all, and ``--csv`` contains all rounds."""
 PHASE_LABELS: Final = {
     "selecting": "select",
     "collecting": "collect",
     "aggregating": "average",
     "evaluating": "evaluate",
 }
-"""Phases at the head of a column of seconds."""
+"""Names of phases in the head of a table."""
 MAX_MATRIX: Final = 25
-"""Classes of a confusion matrix that is shown; of a larger one the most frequent confusions are."""
+"""Classes up to which the whole confusion matrix is shown; of a larger one, the most frequent confusions."""
 
 
 def section(title: str, *children: Child, note: str | None = None, long: bool = False) -> Markup:
+    """A section with a heading. ``note``: a text under it. ``long``: may be split between printed pages."""
     told = tag("p", note, class_="note") if note else None
     return tag("section", tag("h2", title), told, *children, class_="long" if long else None)
 
 
 def format_number(value: float | None, digits: int = 4) -> str:
+    """A number with ``digits`` decimal places; a dash for null."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def tiles(run: RunReport) -> Markup:
+    """The most important numbers of a run: accuracy, loss, versions, duration and traffic."""
     accuracy, best = run.last("accuracy"), max(run.series("accuracy")[1], default=None)
     target = run.settings.get("target_accuracy")
     shown: list[tuple[str, str]] = [
@@ -57,10 +60,12 @@ def tiles(run: RunReport) -> Markup:
 
 
 def newest_version(run: RunReport) -> int:
+    """The number of the newest version, 0 if there is none."""
     return max((line.version for line in run.rounds if line.version is not None), default=0)
 
 
 def learning(run: RunReport) -> Markup:
+    """Curves of accuracy and loss by round."""
     accuracy, loss, train = (run.series(name) for name in ("accuracy", "loss", "train_loss"))
     losses = [(name, *line) for name, line in (("loss", loss), ("on training data", train)) if line[0]]
     drawn = []
@@ -76,6 +81,7 @@ def learning(run: RunReport) -> Markup:
 
 
 def time_and_traffic(run: RunReport) -> Markup:
+    """Seconds by phase and bytes, for each round."""
     phases = [(name, _phase(name)) for name in figures.PHASE_NAMES]
     traffic: list[tuple[str, Callable[[RoundRecord], float]]] = [
         ("up", lambda line: line.bytes.up / 1e6), ("down", lambda line: line.bytes.down / 1e6)
@@ -95,6 +101,7 @@ def _phase(name: str) -> Callable[[RoundRecord], float]:
 
 
 def rounds(run: RunReport) -> Markup:
+    """A table of the last ``MAX_REPORT_ROWS`` rounds."""
     shown = run.rounds[-MAX_REPORT_ROWS:]
     phases = [name for name in figures.PHASE_NAMES if any(name in line.seconds for line in shown)]
     head = ["round", "outcome", "in", "accuracy", "loss", "train loss", *(PHASE_LABELS[name] for name in phases), "up",
@@ -123,7 +130,7 @@ def _outcome(line: RoundRecord) -> Markup:
 
 
 def _missing_text(line: RoundRecord, most: int = 12) -> Child:
-    """Who, and why; a reason that many share is said once."""
+    """The missing edges of a round, grouped by reason."""
     by_reason: dict[str, list[str]] = {}
     for name, why in line.missing_without_surplus.items():
         by_reason.setdefault(why, []).append(name)
@@ -132,17 +139,18 @@ def _missing_text(line: RoundRecord, most: int = 12) -> Child:
 
 
 def _natural_order(names: Iterable[str]) -> list[str]:
-    """Numbers as numbers."""
+    """Sorts names; names that are numbers come first, in numerical order."""
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
 def edges_of(run: RunReport) -> list[str]:
-    """Whoever was selected, sent an update, or has a part."""
+    """All edges that were selected, have sent an update, or have a known partition, sorted."""
     named = {name for line in run.rounds for name in (*line.cohort, *line.participants, *line.missing)}
     return _natural_order(named | run.latest_results.keys() | run.label_counts.keys())
 
 
 def participation(run: RunReport) -> Markup | None:
+    """Which edges took part in which rounds; null if no edge is known."""
     edges = edges_of(run)
     if not edges:
         return None
@@ -185,6 +193,7 @@ def _count_names(lists: Iterable[Iterable[str]]) -> dict[str, int]:
 
 
 def labels(run: RunReport) -> Markup | None:
+    """How often each label occurs on each edge; null unless the run is a simulation."""
     if not run.label_counts:
         return None
     names = figures.evenly_spaced(_natural_order(run.label_counts))
@@ -210,6 +219,7 @@ def labels(run: RunReport) -> Markup | None:
 
 
 def accuracy_by_edge(run: RunReport) -> Markup | None:
+    """The accuracy of each edge's newest update on its holdout; null if none was measured."""
     found = [(name, run.latest_results[name].after["accuracy"]) for name in _natural_order(run.latest_results)
              if "accuracy" in run.latest_results[name].after]  # fmt: skip
     if not found:
@@ -221,6 +231,7 @@ def accuracy_by_edge(run: RunReport) -> Markup | None:
 
 
 def confusion(run: RunReport) -> Markup | None:
+    """The newest confusion matrix, or its most frequent confusions; null if there is none."""
     found = run.confusion
     if found is None:
         return None
@@ -270,6 +281,7 @@ def _confusion_pairs(matrix: ConfusionMatrix, most: int = 30) -> Markup:
 
 
 def rejections(run: RunReport) -> Markup | None:
+    """The messages that were refused, by edge and reason; null if there were none."""
     counts: dict[tuple[str, str], int] = {}
     for line in run.rounds:
         for name, reasons in line.refused.items():
@@ -284,6 +296,7 @@ def rejections(run: RunReport) -> Markup | None:
 
 
 def settings(run: RunReport) -> Markup:
+    """All settings of the run, and the versions of packages."""
     shown = (
         tag("div", tag("dt", name.replace("_", "-")), tag("dd", format_value(value)))
         for name, value in settings_of(run).items()
@@ -292,12 +305,13 @@ def settings(run: RunReport) -> Markup:
 
 
 def side_by_side(first: Markup | None, second: Markup | None) -> Markup | None:
-    """Beside each other, where there is room."""
+    """Two sections next to each other if the page is wide enough; null if both are null."""
     both = [one for one in (first, second) if one is not None]
     return tag("div", *both, class_="pair") if both else None
 
 
 def format_value(value: Any) -> str:
+    """A setting as text: strings unchanged, other values as JSON, a dash for null."""
     if value is None:
         return "–"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

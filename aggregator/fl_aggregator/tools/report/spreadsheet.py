@@ -1,4 +1,4 @@
-"""The rounds of runs as CSV (RFC 4180, UTF-8): one row a round, the run's name first."""
+"""The rounds of runs as CSV (RFC 4180, UTF-8): one row for each round, with the run's name first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fl_aggregator.tools.report.reading import RunReport
 
 
 def csv_text(runs: Sequence[RunReport]) -> str:
-    """Metrics and phases have a column each, as far as any round has them; lists are divided by blanks."""
+    """The CSV text. Each metric and phase that any round has gets a column; lists are separated by spaces."""
     rounds = [(run, line) for run in runs for line in run.rounds]
     metrics = sorted({name for _, line in rounds for name in line.metrics})
     phases = list(dict.fromkeys(name for _, line in rounds for name in line.seconds))
@@ -34,5 +34,5 @@ def csv_text(runs: Sequence[RunReport]) -> str:
 
 
 def _escape_formula(text: str) -> str:
-    """What a spreadsheet would take for a formula, and a stranger may have written."""
+    """Marks text that a spreadsheet would run as a formula, since a peer may have chosen it."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,4 +1,4 @@
-"""What a report looks like: by day, by night, on paper."""
+"""The style sheet of a report: light, dark and in print."""
 
 from __future__ import annotations
 

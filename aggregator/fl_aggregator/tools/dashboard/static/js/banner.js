@@ -1,6 +1,6 @@
 "use strict";
 
-/** What is wrong, if anything, in one sentence: how far what is shown can be trusted. */
+/** Says in one sentence what is wrong, if anything, and how old the data on the page are. */
 const Banner = (() => {
   const place = Elements.byId("banner");
   const pill = Elements.byId("connection");

@@ -1,9 +1,9 @@
 "use strict";
 
 /**
- * The page's own connection to the broker: MQTT 5 over WebSockets (mqtt.js), tried again for ever.
+ * The page's own connection to the broker: MQTT 5 over WebSockets (mqtt.js). It reconnects until it is refused.
  *
- * `onState(state, detail)`: "connecting", "connected", "lost" (it is tried again), "refused" (it is not: a person has to act).
+ * `onState(state, detail)`: "connecting", "connected", "lost" (reconnects), "refused" (does not reconnect: the user has to act).
  * `onMessage(topic, payload, retained, correlation)`: topic without the prefix, payload bytes.
  */
 class Broker {
@@ -20,7 +20,7 @@ class Broker {
       protocolVersion: 5,
       clean: true,
       clientId: `fl-dashboard-${Broker.token()}`,
-      // A broker that is gone without a word is noticed after 15 s.
+      // A broker that disappears silently is noticed after 15 s.
       keepalive: 10,
       connectTimeout: 8000,
       reconnectPeriod: 1500,
@@ -34,8 +34,8 @@ class Broker {
     const client = mqtt.connect(where.broker, options);
     this.client = client;
     client.on("connect", () => {
-      // What tells most comes first, what is long last. QoS 0: of a burst of retained messages brokers cut off what
-      // comes at QoS 1 (protocol, 1.7).
+      // The most important messages first, large ones last. QoS 0, since brokers cut off a burst of retained messages
+      // at QoS 1 (protocol, 1.7).
       const below = ["aggregator", "status", "history", this.answers, "clients/+/presence", "replies/+", "round/+/result"];
       client.subscribe(below.map((one) => `${this.prefix}/${one}`), { qos: 0 }, (error, granted) => {
         if (error && !this.ended) onState("refused", `The broker does not allow this account to read: ${error.message}`);
@@ -72,7 +72,7 @@ class Broker {
     });
   }
 
-  /** Once a second. @param {?number} round the one that is open */
+  /** Must be called once a second. @param {?number} round the open round */
   tick(round) {
     if (this.connected) this.edges.tick(Date.now(), round);
   }

@@ -1,6 +1,6 @@
 "use strict";
 
-/** Accuracy and loss over the rounds (uPlot), with a table for who cannot see them. */
+/** Accuracy and loss over the rounds (uPlot), with a table for users who cannot see them. */
 const Curves = (() => {
   const { say, table } = Elements;
   const WANTED = {
@@ -55,7 +55,7 @@ const Curves = (() => {
       this.#table();
     }
 
-    /** Anew, since a canvas keeps the colours that it was drawn with. */
+    /** Draws the curves again, since a canvas keeps the colours that it was drawn with. */
     repaint() {
       if (this.plot) this.#build();
     }
@@ -81,7 +81,7 @@ const Curves = (() => {
         hooks: { draw: [(plot) => this.#abandoned(plot)], setCursor: [(plot) => this.#read(plot.cursor.idx ?? null)] },
       };
       this.plot = new uPlot(options, this.#data(), this.place);
-      // What it shows is said by the label, the readout and the table.
+      // The label, the readout and the table say in words what it shows.
       this.plot.root.setAttribute("aria-hidden", "true");
     }
 
@@ -92,7 +92,7 @@ const Curves = (() => {
       return [floor, this.name === "accuracy" ? Math.min(high + room, 1) : high + room];
     }
 
-    /** A broken line and a cross where a round gave no version. */
+    /** Draws a cross for each round that was abandoned, where the curve is interrupted. */
     #abandoned(plot) {
       const { ctx, bbox } = plot;
       const ratio = devicePixelRatio;
@@ -114,7 +114,7 @@ const Curves = (() => {
       ctx.restore();
     }
 
-    /** @param {?number} row null: the newest of which something is known */
+    /** @param {?number} row null: the newest row with a value */
     #read(row) {
       const { columns } = this;
       if (columns === null) return say(this.readout, "");

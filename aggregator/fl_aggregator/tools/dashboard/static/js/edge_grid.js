@@ -1,6 +1,6 @@
 "use strict";
 
-/** One tile an edge: colour, shape and sign say its state. A list box: arrow keys move, the tile chosen is explained below. */
+/** One tile for each edge; colour, shape and sign show its state. It is a list box: arrow keys move the choice. */
 class EdgeGrid {
   /** @param {HTMLElement} place @param {(client: string) => void} onChoose */
   constructor(place, onChoose) {
@@ -18,7 +18,7 @@ class EdgeGrid {
 
   /** @param {[string, object][]} edges in order @param {number} known how many there are without the filter */
   draw(edges, known) {
-    // By what there is, not by what is searched for: tiles are not to change their size while one types.
+    // By the number of all edges, not of those found: tiles must not change their size while the user types.
     this.place.dataset.density = known <= 64 ? "roomy" : known <= 260 ? "middle" : "dense";
     const wanted = new Set();
     let before = null;
@@ -60,7 +60,7 @@ class EdgeGrid {
     const words = `edge ${client}: ${Edges.WORDS[edge.state]}${edge.reason ? ` (${edge.reason})` : ""}`;
     tile.title = words + (accuracy ? `, accuracy ${accuracy}` : "");
     tile.setAttribute("aria-label", tile.title);
-    // Who is not there is told by that, not by how it once did.
+    // For an edge that is missing or offline, its state is shown, not its last accuracy.
     const away = edge.state === "missing" || edge.state === "offline";
     Elements.say(tile.children[2], (!away && accuracy) || Edges.WORDS[edge.state]);
     tile.children[3].style.inlineSize = edge.accuracy === null ? "0" : `${Math.max(0, Math.min(1, edge.accuracy)) * 100}%`;
@@ -78,7 +78,7 @@ class EdgeGrid {
     this.onChoose(client);
   }
 
-  /** Exactly one tile is in the order of Tab. */
+  /** Makes exactly one tile reachable with Tab. */
   #reachable() {
     for (const tile of this.place.querySelectorAll("[tabindex='0']")) tile.tabIndex = -1;
     const tile = this.tiles.get(this.chosen) ?? this.place.firstElementChild;

@@ -1,6 +1,6 @@
 "use strict";
 
-/** The same edges as rows, sorted by whatever column one likes. */
+/** The same edges as rows, which can be sorted by any column. */
 class EdgeTable {
   /** @param {HTMLElement} place @param {(client: string) => void} onChoose */
   constructor(place, onChoose) {
@@ -39,7 +39,7 @@ class EdgeTable {
     const sign = this.down ? -1 : 1;
     const sorted = this.by === "name" ? (this.down ? edges.toReversed() : edges) : edges.toSorted((one, other) => {
       const [left, right] = [rank(one), rank(other)];
-      // Who has no number comes last, whichever way.
+      // Edges without a number come last, in either order.
       if (left === null || right === null) return left === right ? 0 : left === null ? 1 : -1;
       return sign * (left - right);
     });

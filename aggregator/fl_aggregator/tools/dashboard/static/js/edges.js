@@ -1,9 +1,9 @@
 "use strict";
 
-/** The edges: which of them are shown, as a grid or a table, and what is known of the one chosen. */
+/** Shows the edges that match the filter, as a grid or a table, and details of the chosen edge. */
 const Edges = (() => {
   const { byId, make, say } = Elements;
-  /** In the order in which they call for attention. */
+  /** The states, in the order in which they need attention. */
   const ORDER = ["missing", "in", "uploading", "training", "selected", "present", "offline"];
   const WORDS = {
     missing: "missing", in: "in", uploading: "uploading", training: "training", selected: "selected", present: "present", offline: "offline",
@@ -23,7 +23,7 @@ const Edges = (() => {
   let asTable = false;
   let chosen = null;
   let leftOut = 0;
-  // Made late: both need this module.
+  // Created late, since both need this module.
   let grid;
   let table;
 
@@ -66,7 +66,7 @@ const Edges = (() => {
     detail();
   }
 
-  /** @param {Map<string, object>} edges @param {number} more how many the aggregator left out */
+  /** @param {Map<string, object>} edges @param {number} more number of edges that the aggregator left out */
   function draw(edges, more) {
     const same = edges.size === all.size && order.every((client) => edges.has(client));
     all = edges;

@@ -1,12 +1,11 @@
 "use strict";
 
 /**
- * When to be subscribed to what the aggregator says of all edges.
+ * Decides when to subscribe to the aggregator's message about all edges.
  *
- * It is a large message where there are many, and some ways to a browser are slow (Mosquitto 2.0 sends 4 kB every
- * tenth of a second when nothing else happens): one after the other would queue up in front of everything else.
- * So the page stays subscribed only while the messages are small. Else it asks for one, and, having got it, leaves
- * the line free for as long as that took before it asks again.
+ * With many edges it is a large message, and some connections to a browser are slow (an idle Mosquitto 2.0 sends 4 kB
+ * every 0.1 s): such messages would delay all others. The page therefore stays subscribed only while the messages are
+ * small. Otherwise it subscribes for one message, and afterwards waits as long as that message took before the next.
  */
 class EdgesFeed {
   /** @param {(topic: string) => void} subscribe @param {(topic: string) => void} unsubscribe */
@@ -18,12 +17,12 @@ class EdgesFeed {
     this.dueAt = Infinity;
   }
 
-  /** A new connection, which has no subscription. @param {number} now milliseconds */
+  /** Must be called for a new connection, which has no subscription. @param {number} now milliseconds */
   connected(now) {
     this.#ask(EdgesFeed.EVERY_ROUND, now);
   }
 
-  /** @param {number} size bytes of a message that came @param {number} now */
+  /** @param {number} size bytes of a message that arrived @param {number} now */
   heard(size, now) {
     if (size <= EdgesFeed.SMALL || this.topic === null) return;
     this.unsubscribe(this.topic);
@@ -31,7 +30,7 @@ class EdgesFeed {
     this.dueAt = now + Math.max(now - this.askedAt, EdgesFeed.PAUSE);
   }
 
-  /** Once a second. @param {number} now @param {?number} round the one that is open */
+  /** Must be called once a second. @param {number} now @param {?number} round the open round */
   tick(now, round) {
     const wanted = round === null ? EdgesFeed.EVERY_ROUND : `round/${round}/edges`;
     if (this.topic === null) {
@@ -49,7 +48,7 @@ class EdgesFeed {
   }
 }
 EdgesFeed.EVERY_ROUND = "round/+/edges";
-/** Bytes: about a hundred edges. */
+/** Bytes of a small message: about a hundred edges. */
 EdgesFeed.SMALL = 16_384;
-/** Milliseconds. */
+/** Milliseconds, at least, between two subscriptions for a large message. */
 EdgesFeed.PAUSE = 1000;

@@ -1,6 +1,6 @@
 "use strict";
 
-/** The page's elements. Texts become text nodes, never markup. */
+/** Makes and changes elements of the page. Texts become text nodes, never markup. */
 const Elements = (() => {
   /** @param {string} id @returns {any} */
   const byId = (id) => {
@@ -20,7 +20,7 @@ const Elements = (() => {
     return element;
   };
 
-  /** Only if it differs, so that screen readers and layout are left in peace. @param {Element} element @param {string} text */
+  /** Sets the text if it differs, so that screen readers and layout are not disturbed. @param {Element} element @param {string} text */
   const say = (element, text) => {
     if (element.textContent !== text) element.textContent = text;
   };

@@ -1,6 +1,6 @@
 "use strict";
 
-/** What happened, newest first; bounded. */
+/** The log of events, newest first, of a limited length. */
 const Events = (() => {
   const { byId, make } = Elements;
   const MOST = 300;
@@ -8,7 +8,7 @@ const Events = (() => {
   /** @type {Map<string, HTMLElement>} */
   const keyed = new Map();
 
-  /** @param {{key?: string, at: ?number, tone: string, text: string, order?: number}} event `at` null: before this page came */
+  /** @param {{key?: string, at: ?number, tone: string, text: string, order?: number}} event `at` null: before the page was opened */
   function add({ key, at, tone, text, order }) {
     const when = at === null ? make("span", { class: "when" }, "earlier") : make("time", { class: "when", datetime: new Date(at).toISOString() }, Format.time(at));
     const known = key === undefined ? undefined : keyed.get(key);
@@ -20,7 +20,7 @@ const Events = (() => {
     const entry = make("li", { "data-tone": tone }, when, make("span", { class: "what" }, text));
     if (key !== undefined) keyed.set(key, entry);
     if (at === null) {
-      // What was retained comes in any order.
+      // Retained messages arrive in any order.
       entry.dataset.order = String(order);
       const later = [...place.children].find((one) => one.dataset.order !== undefined && Number(one.dataset.order) < order);
       place.insertBefore(entry, later ?? null);
@@ -37,7 +37,7 @@ const Events = (() => {
     place.dataset.only = event.target.checked ? "problems" : "";
   });
 
-  /** Another broker: none of it is true any more. */
+  /** Removes all events, which do not apply to another broker. */
   function clear() {
     place.replaceChildren();
     keyed.clear();

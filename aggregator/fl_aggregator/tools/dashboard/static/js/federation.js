@@ -1,13 +1,13 @@
 "use strict";
 
-/** After so many milliseconds without a word the status is stale: it is written every 5 s. */
+/** Milliseconds without a message after which the status is stale: it is published at least every 5 s. */
 const STALE_AFTER = 15_000;
 
 /**
- * What is known of the federation, from what the broker brought, in whatever order it came. No clock, no page in here.
+ * What is known of the federation, from messages that may arrive in any order. It uses no clock and no page.
  *
- * `changed` is told which parts to draw anew: "status", "history", "edges".
- * `happened` is told what goes into the event log: {key, at, tone, text}; the same key again replaces the entry.
+ * `changed` is called with the part to draw again: "status", "history", "edges".
+ * `happened` is called with an entry of the event log: {key, at, tone, text}; an entry with the same key is replaced.
  */
 class Federation {
   /** @param {(part: string) => void} changed @param {(event: object) => void} happened */
@@ -20,21 +20,21 @@ class Federation {
     this.edges_ = null;
     /** @type {Map<string, {state: string, session: string}>} */
     this.presence = new Map();
-    /** When the status was true, in this page's own time. */
+    /** When the status was published, by this page's clock. */
     this.statusAt = null;
     this.came = [];
     this.went = [];
   }
 
-  /** The run that all this is about: the one that is online, else the one that wrote the last status. */
+  /** The run that is shown: the one that is online, else the one that published the last status. */
   get run() {
     return this.aggregator?.state === "online" ? this.aggregator.run : (this.status?.run ?? this.history_?.run ?? null);
   }
-  /** Rounds so far, or null. */
+  /** The number of rounds so far, or null. */
   get history() {
     return this.history_?.run === this.run ? this.history_ : null;
   }
-  /** Has the run ended by itself, or by a person's wish? */
+  /** Whether the run has ended, by itself or because it was stopped. */
   get over() {
     return this.status?.run === this.run && ["finished", "failed", "interrupted"].includes(this.status?.phase);
   }
@@ -43,13 +43,13 @@ class Federation {
     return this.statusAt === null ? null : Math.max(0, now - this.statusAt);
   }
 
-  /** Every edge that is known: what the aggregator says of it, and else whether it is there. @returns {Map<string, object>} */
+  /** All known edges: what the aggregator says of each, otherwise whether it is online. @returns {Map<string, object>} */
   edges() {
     const told = this.edges_?.run === this.run ? this.edges_.edges : new Map();
     const all = new Map(told);
     for (const [client, { state }] of this.presence) {
       const known = told.get(client);
-      // Its own word is newer than the aggregator's, where the aggregator is silent.
+      // The edge's own presence is newer than the aggregator's message if the aggregator is offline or the run is over.
       const silent = this.aggregator?.state !== "online" || this.over;
       if (!known) all.set(client, { ...Federation.UNKNOWN, state: state === "online" ? "present" : "offline" });
       else if (state === "offline" && silent && known.state !== "offline") {
@@ -59,13 +59,13 @@ class Federation {
     return all;
   }
 
-  /** How many edges the aggregator had to leave out of what it tells. */
+  /** The number of edges that the aggregator had to leave out of its message. */
   get leftOut() {
     return this.edges_?.run === this.run ? (this.edges_.left_out ?? 0) : 0;
   }
 
   /**
-   * A message on `topic` (without the prefix).
+   * Processes a message on `topic` (without the prefix).
    * @param {string} topic @param {Uint8Array} payload @param {boolean} retained @param {number} now ms since 1970
    */
   hear(topic, payload, retained, now) {
@@ -83,7 +83,7 @@ class Federation {
     if (!status || Number.isNaN(Date.parse(status.written))) return;
     const before = this.status;
     this.status = status;
-    // Clocks differ: that of the aggregator counts only where nothing better is known.
+    // Clocks differ: the aggregator's time counts only for a retained status.
     this.statusAt = retained ? Math.min(now, Date.parse(status.written)) : now;
     if (before?.run === status.run) {
       if (status.paused && !before.paused) this.happened({ at: now, tone: "bad", text: `The run is paused: ${status.paused}` });
@@ -121,7 +121,7 @@ class Federation {
     if (!found || found.round !== round) return;
     const before = this.edges_;
     const same = before?.run === found.run;
-    // Two rounds' lie at the broker, and come in any order.
+    // Messages of two rounds are retained, and arrive in any order.
     if (same && (found.incarnation < before.incarnation || (found.incarnation === before.incarnation && found.round < before.round))) return;
     if (!same && before?.run === this.run && retained && found.run !== this.run) return;
     this.edges_ = found;
@@ -154,7 +154,7 @@ class Federation {
   #hearPresence(client, presence, retained) {
     if (!presence || presence.client !== client) return;
     const before = this.presence.get(client);
-    // The will of a connection that has a successor says nothing.
+    // The will of an earlier connection says nothing about the newest one.
     if (presence.state === "offline" && before && before.session !== presence.session) return;
     if (!before && this.presence.size >= 20_000) return;
     this.presence.set(client, { state: presence.state, session: presence.session });
@@ -163,7 +163,7 @@ class Federation {
   }
 
   #hearReply(client, payload, now) {
-    // Most replies are of no concern here; a look at the bytes spares reading them.
+    // Only short replies are shown; longer ones are skipped without being parsed.
     if (payload.length > 8192) return;
     const reply = Messages.read(["refused", "rejected"], payload);
     if (!reply || reply.client !== client) return;
@@ -171,7 +171,7 @@ class Federation {
     this.happened({ at: now, tone: "warn", text: `Edge ${client} ${what}: ${reply.reason}${reply.detail ? `: ${reply.detail}` : ""}` });
   }
 
-  /** Comings and goings since the last call, one line for all. @param {number} now */
+  /** Logs the edges that came or left since the last call, in one line. @param {number} now */
   tellPresence(now) {
     for (const [names, tone, word] of [[this.came, "plain", "online"], [this.went, "warn", "offline"]]) {
       if (names.length === 0) continue;
@@ -187,5 +187,5 @@ class Federation {
   }
 }
 
-/** An edge of which nothing is known but its name. */
+/** An edge of which only the name is known. */
 Federation.UNKNOWN = Object.freeze({ state: "present", reason: null, examples: null, seconds: null, bytes: null, accuracy: null, loss: null });

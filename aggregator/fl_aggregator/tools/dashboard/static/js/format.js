@@ -1,9 +1,9 @@
 "use strict";
 
-/** Numbers, sizes and times as people read them. What is unknown is a dash. */
+/** Formats numbers, sizes and times for people. Unknown values become a dash. */
 const Format = (() => {
   const DASH = "–";
-  /** How names are ordered: 9 before 10. */
+  /** Compares names so that 9 comes before 10. */
   const collator = new Intl.Collator("en", { numeric: true });
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
@@ -44,7 +44,7 @@ const Format = (() => {
     return `${Math.round(value / 86400)} days`;
   };
 
-  /** A guess, no more exact than it is. @param {?number} value seconds */
+  /** An estimated duration, rounded coarsely. @param {?number} value seconds */
   const roughly = (value) => {
     if (value == null) return DASH;
     if (value < 90) return `≈ ${Math.ceil(value)} s`;
@@ -55,7 +55,7 @@ const Format = (() => {
   /** @param {number} at milliseconds since 1970 */
   const time = (at) => clock.format(new Date(at));
 
-  /** Some names, and how many more. @param {string[]} all @param {number} [shown] */
+  /** Some names, and how many more there are. @param {string[]} all @param {number} [shown] */
   const names = (all, shown = 5) =>
     all.length <= shown + 1 ? all.join(", ") : `${all.slice(0, shown).join(", ")} and ${all.length - shown} more`;
 

@@ -1,6 +1,6 @@
 "use strict";
 
-/** Puts the parts together: one broker, one federation, and at most one drawing a frame. */
+/** Connects the parts: one broker, one federation, and at most one redraw for each frame. */
 (() => {
   const { byId } = Elements;
   const link = { state: "connecting", detail: "", since: Date.now(), address: "" };
@@ -61,7 +61,7 @@
     Prediction.start(() => broker);
     Settings.start(connect);
     byId("connection").addEventListener("click", () => Settings.show(where, null));
-    // Time passes also where no message comes.
+    // Ages and remaining times change without a message, too.
     setInterval(() => {
       federation.tellPresence(Date.now());
       broker?.tick(federation.status?.run === federation.run ? federation.status.round : null);

@@ -1,8 +1,8 @@
 "use strict";
 
 /**
- * What the broker brings, checked as docs/protocol.md has it. Anybody may publish there: whatever does not fit is
- * junk and ignored, unknown members are dropped, and every text is still a stranger's (it goes into textContent only).
+ * Validates messages as docs/protocol.md specifies them. Any client may have published them: invalid ones are junk and
+ * ignored, unknown members are dropped, and every text stays untrusted (it goes into textContent only).
  */
 const Messages = (() => {
   class Junk extends Error {}
@@ -12,7 +12,7 @@ const Messages = (() => {
   const STATES = ["present", "offline", "selected", "training", "uploading", "in", "missing"];
   const PHASES = ["selecting", "collecting", "aggregating", "evaluating", "finished", "failed", "interrupted"];
 
-  /** @template T @typedef {(value: unknown) => T} Reader gives the value, or throws Junk */
+  /** @template T @typedef {(value: unknown) => T} Reader returns the value, or throws Junk */
 
   /** @param {boolean} holds */
   const expect = (holds) => {
@@ -30,7 +30,7 @@ const Messages = (() => {
   const matching = (pattern) => (value) => (expect(typeof value === "string" && pattern.test(value)), value);
   /** @param {string[]} allowed @returns {Reader<string>} */
   const oneOf = (allowed) => (value) => (expect(allowed.includes(/** @type {string} */ (value))), value);
-  /** @template T @param {Reader<T>} read @returns {Reader<?T>} null also where it is left out */
+  /** @template T @param {Reader<T>} read @returns {Reader<?T>} null also if it is left out */
   const nullable = (read) => (value) => (value == null ? null : read(value));
   /** @template T @param {Reader<T>} read @param {number} most @returns {Reader<T[]>} */
   const list = (read, most) => (value) => (expect(Array.isArray(value) && value.length <= most), value.map(read));
@@ -96,7 +96,7 @@ const Messages = (() => {
   };
 
   /**
-   * The message, of one of `kinds`; null if it is junk.
+   * The message, which must be of one of `kinds`; null if it is junk.
    * @param {string[]} kinds @param {Uint8Array} payload @returns {?Record<string, any>}
    */
   function read(kinds, payload) {

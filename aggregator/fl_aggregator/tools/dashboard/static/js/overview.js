@@ -1,6 +1,6 @@
 "use strict";
 
-/** The head of the page: which run, how far it is, and its figures. */
+/** The head of the page: the name of the run, its progress and its numbers. */
 const Overview = (() => {
   const { byId, make, say } = Elements;
   const STAGES = ["selecting", "collecting", "aggregating", "evaluating"];
@@ -13,14 +13,14 @@ const Overview = (() => {
     const words = { finished: "Finished", failed: "Failed", interrupted: "Interrupted" };
     if (words[status.phase]) return `${words[status.phase]}: ${version} of ${status.rounds} versions`;
     if (status.phase === "selecting" && status.version === null) return "Waiting for edges";
-    // Round 0 makes them.
+    // Round 0 creates the initial weights.
     if (status.round === 0) return "First weights";
     const next = `Version ${Math.min(version + 1, status.rounds)} of ${status.rounds}`;
-    // They differ once a round was abandoned.
+    // The two differ after a round was abandoned.
     return status.round === null || status.round === version + 1 || status.round <= version ? next : `${next}, round ${status.round}`;
   }
 
-  /** One segment a round; where there are too many, one bar. */
+  /** Draws one segment for each round; if there are too many, one bar. */
   function strip(federation) {
     const { status } = federation;
     const place = byId("strip");
@@ -50,7 +50,7 @@ const Overview = (() => {
     }));
   }
 
-  /** Seconds until the run's end, from how long its last rounds took; null if unknown. @param {Federation} federation */
+  /** Estimated seconds until the run's end, from its last rounds; null if unknown. @param {Federation} federation */
   function runLeft(federation) {
     const { status, history } = federation;
     if (!status || federation.over || !history || history.columns.round.length === 0) return null;
@@ -89,7 +89,7 @@ const Overview = (() => {
     say(byId("f-loss"), Format.decimal(status?.metrics.get("loss") ?? null));
     say(byId("f-loss-more"), trend(columns?.loss, Format.decimal));
     const open = status && !federation.over && status.phase === "collecting";
-    // Before a round it is edges that are counted, and afterwards nothing.
+    // Before a round, the numbers count edges; after the run, they have no meaning.
     const counted = status && !federation.over && status.phase !== "evaluating";
     say(byId("f-updates-name"), status?.phase === "selecting" ? "Edges ready" : "Updates in");
     say(byId("f-updates"), counted ? `${Format.count(status.have)} of ${Format.count(status.need)}` : Format.DASH);
@@ -106,7 +106,7 @@ const Overview = (() => {
     const roundLeft = open && status.seconds_left !== null ? Math.max(status.seconds_left - (status.paused ? 0 : since / 1000), 0) : null;
     say(byId("f-left"), federation.over ? "none" : Format.roughly(left));
     say(byId("f-left-more"), roundLeft === null ? "" : `this round at most ${Format.seconds(roundLeft)}`);
-    // Of a long run some rows are left out: the others stand for them.
+    // The history of a long run is thinned: each row represents several rounds.
     const thinned = columns?.round.length ? (columns.round.at(-1) - columns.round[0] + 1) / columns.round.length : 1;
     const sum = (column) => thinned * (column ?? []).reduce((total, value) => total + value, 0);
     const [up, down] = [sum(columns?.bytes_up), sum(columns?.bytes_down)];

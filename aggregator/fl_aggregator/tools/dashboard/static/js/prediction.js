@@ -1,10 +1,10 @@
 "use strict";
 
-/** Asks the edges what a drawing or a picture shows, over the broker as anybody may (protocol, section 7). */
+/** Asks the edges what a drawing or a picture shows, over the broker, as any client may (protocol, section 7). */
 const Prediction = (() => {
   const { byId, make } = Elements;
   const DEADLINE = 15_000;
-  /** A request may be lost with the edge that took it (7.5). */
+  /** A request is repeated, since it may be lost with the edge that received it (7.5). */
   const AGAIN_AFTER = 5_000;
   const MAX_PICTURE = 4 * 2 ** 20;
   const MOST_BARS = 10;
@@ -105,7 +105,7 @@ const Prediction = (() => {
     );
   }
 
-  /** @param {() => ?Broker} way the connection, as it is when asked */
+  /** @param {() => ?Broker} way returns the present connection */
   const start = (way) => {
     broker = way;
   };

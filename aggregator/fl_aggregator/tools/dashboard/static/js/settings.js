@@ -1,6 +1,6 @@
 "use strict";
 
-/** Which broker, which prefix, as whom. The address may be linked to (after #); user and password are never kept. */
+/** Which broker, which prefix, which account. The URL may contain the address (after #), but never the account. */
 const Settings = (() => {
   const { byId } = Elements;
   const dialog = byId("settings");
@@ -8,14 +8,14 @@ const Settings = (() => {
   const ADDRESS = /^wss?:\/\/[^\s/?#@]+(\/[^\s#]*)?$/;
   const PREFIX = /^[^+#$\s/]+(\/[^+#$\s/]+){0,4}$/;
 
-  /** What the page was served with; a page from Mosquitto itself finds its broker where it came from. */
+  /** The settings that the page was served with. If Mosquitto serves the page, the broker has the same host. */
   async function load() {
     let given = {};
     try {
       const answer = await fetch("config.json", { cache: "no-store", signal: AbortSignal.timeout(5000) });
       if (answer.ok) given = await answer.json();
     } catch {
-      // No such file, or no JSON: the defaults will do.
+      // The file is missing or not JSON: the defaults apply.
     }
     const linked = new URLSearchParams(location.hash.slice(1));
     const one = (name, otherwise) => linked.get(name) ?? (typeof given?.[name] === "string" ? given[name] : otherwise);

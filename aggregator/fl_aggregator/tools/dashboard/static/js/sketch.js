@@ -1,6 +1,6 @@
 "use strict";
 
-/** A board of 28 × 28 pixels to draw on: with mouse, pen, finger or keyboard. Light on dark, as digits are kept. */
+/** A canvas of 28 × 28 pixels for mouse, pen, finger or keyboard. Light on dark, as in data sets of digits. */
 class Sketch {
   /** @param {HTMLCanvasElement} canvas @param {{onChange: () => void, onDone: () => void}} told */
   constructor(canvas, told) {
@@ -9,7 +9,7 @@ class Sketch {
     this.told = told;
     this.pixels = new Float32Array(Sketch.SIDE ** 2);
     this.last = null;
-    /** The keyboard's pen. */
+    /** The position of the keyboard's pen. */
     this.pen = { x: 13.5, y: 5.5, down: false };
     canvas.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
@@ -43,8 +43,8 @@ class Sketch {
   }
 
   /**
-   * Rows of 0 to 255, with one empty pixel around: so an edge takes it for a picture of which the digit is to be found
-   * and centred, and not for one that has been prepared already.
+   * Rows of 0 to 255, with one empty pixel around. The larger size tells an edge to find and centre the digit, as in any
+   * picture that has not been prepared.
    */
   rows() {
     const side = Sketch.SIDE;
@@ -67,7 +67,7 @@ class Sketch {
     this.told.onChange();
   }
 
-  /** A soft round point: full within `RADIUS` of its centre, gone one pixel further out. */
+  /** Draws a soft round point: full within `RADIUS` of its centre, and zero one pixel further out. */
   #dab(x, y) {
     const reach = Sketch.RADIUS + 1;
     for (let row = Math.max(0, Math.floor(y - reach)); row < Math.min(Sketch.SIDE, y + reach); row += 1) {
