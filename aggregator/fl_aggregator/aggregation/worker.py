@@ -157,6 +157,9 @@ class AggregationWorker:
                 detail=str(error),
             )
             return JobDone(unusable, checked=update)
+        except FileNotFoundError:
+            # Its round has closed and its file is deleted. The edge repeats its offer and is told so.
+            return JobDone(checked=update)
         self._checked[update.client] = checked
         return JobDone(on.UpdateStored(now=0.0, update=update), checked=update)
 
@@ -209,6 +212,8 @@ class AggregationWorker:
         taken = self._received.pop((update.client, update.digest), None)
         if taken is not None:
             self.uploads.release(taken, now, drop=drop)
+        elif drop:
+            self._spool.delete(update.round, update.client)
 
     def close(self) -> None:
         """Waits for the job that is running; jobs that have not begun are cancelled."""

@@ -173,6 +173,8 @@ class Interpreter:
 
     def _receive(self, effect: do.Receive) -> None:
         update, offer = effect.update, effect.payload
+        if offer is None:
+            return  # the edge repeats the offer of an upload that the end of its round has stopped (`_withdraw`)
         assert isinstance(offer, m.Offer)
         try:
             complete = self.worker.receive(offer, update, self._clock())

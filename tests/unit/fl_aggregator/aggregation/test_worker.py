@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,27 @@ def test_another_error_of_the_disk_ends_the_run(
     done = incarnation.done.get(timeout=20)
     assert isinstance(done.error, OSError)
     assert done.error.errno == errno.EROFS
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_an_update_that_is_checked_while_its_round_closes_leaves_nothing(
+    incarnations: Incarnations, chunked: bool
+) -> None:
+    """The round's spool is deleted at once; the thread may still have a check of one of its updates before it."""
+    tested = incarnations()
+    tested.workshop.begin_round(REFERENCE, "f32")
+    first = UPDATES[0]
+    go_on = threading.Event()
+    tested.workshop._executor.submit(go_on.wait)
+    if chunked:
+        tested.workshop.receive(offer_of(first), facts_of(first), 0.0)
+        assert send(tested, first, *range(6)) == facts_of(first)
+    tested.workshop.store(facts_of(first), None if chunked else first)
+    tested.directory.spool.delete_round(1)
+    tested.workshop.uploads.end_round()
+    go_on.set()
+    done = tested.done.get(timeout=20)
+    assert done.error is None
+    tested.workshop.release(done, 0.0)  # the machine has not ordered a fold: the round is over
+    assert tested.workshop.in_progress() == frozenset()
+    assert [path for path in (tested.directory.path / "spool").rglob("*") if path.is_file()] == []
