@@ -1,11 +1,12 @@
 """Runs one federation: the loop that owns the state, and the interpreter of its effects.
 
-===============  ================================================================
-``aggregator``   the loop: events in, ``round.machine.step``, effects out
-``interpreter``  performs the effects
-``launch``       prepares a new run, or one that is resumed
-``resume``       replays a journal: the state, and the effects to repeat
-``occupancy``    checks whether another aggregator is online under the prefix
-``disk_pause``   pauses the run while the disk is full
-===============  ================================================================
+=====================  ============================================================
+``aggregator``         the loop: events in, ``round.machine.step``, effects out
+``interpreter``        performs the effects
+``connection_events``  subscribes and publishes again after a reconnect
+``launch``             prepares a new run, or one that is resumed
+``resume``             replays a journal: the state, and the effects to repeat
+``occupancy``          checks whether another aggregator is online under the prefix
+``disk_pause``         pauses the run while the disk is full
+=====================  ============================================================
 """

@@ -32,7 +32,7 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Finished, Run, new_run
-from fl_aggregator.server import occupancy, resume
+from fl_aggregator.server import connection_events, occupancy, resume
 from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.interpreter import Interpreter
 from fl_aggregator.server.launch import Launch
@@ -40,7 +40,7 @@ from fl_aggregator.server.resume import RecoveredRun
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import utc_now
 from fl_shared.cli.broker_access import BrokerAccess
-from fl_shared.errors import RunFailed, UserError
+from fl_shared.errors import RunFailed
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import CONNECT_TIMEOUT
 from fl_shared.mqtt.network import Network
@@ -48,7 +48,6 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import EnvelopeSource
 
 LOG: Final = logging.getLogger(__name__)
-
 
 Observer = Callable[[Run, tuple[do.Effect, ...], float], None]
 """Receives the state after each step, the effects of the step, and the run time in seconds."""
@@ -129,9 +128,8 @@ class Aggregator:
             self._worker.averager.add(0, weights)
         except OSError as error:
             raise self._to_run_failed(error) from None
-        return new_run(
-            self.settings, m.ModelReference(version=0, digest=weights.digest), weights.manifest.digest
-        )
+        reference = m.ModelReference(version=0, digest=weights.digest)
+        return new_run(self.settings, reference, weights.manifest.digest)
 
     # --- the loop -----------------------------------------------------------------------------------------
 
@@ -296,39 +294,14 @@ class Aggregator:
                 self._handle(on.StopRequested(now=self._now(), reason=reason))
             case AdmittedMessage():
                 self._on_message(item)
-            case mqtt.Connected():
-                self._on_connected(lane)
-            case mqtt.Lost(reason=reason):
-                if lane == "updates":
-                    self._connections.updates_connection_lost()
-                LOG.warning(
-                    "lost the %s connection to the broker: %s; trying again, edges keep their updates",
-                    lane,
-                    reason,
+            case mqtt.Connected() | mqtt.Lost() | mqtt.ConnectRefused() | mqtt.Subscribed():
+                event = connection_events.apply(
+                    self._connections, lane, item, self._now(), session_begun=self._session_begun
                 )
-                if lane == "control" and item.failures == 0:
-                    self._handle(on.Disconnected(now=self._now()))
-            case mqtt.ConnectRefused(reason=reason):
-                raise UserError(reason)
-            case mqtt.Subscribed():
-                if item.refused:
-                    raise UserError(
-                        f"the broker does not allow the aggregator to read {', '.join(item.refused)}: "
-                        "check the account's rights"
-                    )
+                if event is not None:
+                    self._handle(event)
             case _:
                 assert_never(item)
-
-    def _on_connected(self, lane: str) -> None:
-        if lane == "updates":
-            self._connections.subscribe_to_updates()
-            return
-        if self._session_begun:
-            LOG.warning(
-                "connected to the broker again: publishing the run's state again, edges register again"
-            )
-            self._connections.begin_session()
-            self._handle(on.Reconnected(now=self._now()))
 
     def _on_message(self, arrival: AdmittedMessage) -> None:
         meaning = self._router.read(arrival, self._state, self._now())

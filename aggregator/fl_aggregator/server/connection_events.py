@@ -1,0 +1,56 @@
+"""What the events of the two connections mean for the run."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, assert_never
+
+from fl_aggregator.messaging.connections import Connections
+from fl_aggregator.round import events as on
+from fl_shared.errors import UserError
+from fl_shared.mqtt import events as mqtt
+
+LOG: Final = logging.getLogger(__name__)
+
+ConnectionChange = mqtt.Connected | mqtt.Lost | mqtt.ConnectRefused | mqtt.Subscribed
+
+
+def apply(
+    connections: Connections, name: str, change: ConnectionChange, now: float, *, session_begun: bool
+) -> on.Disconnected | on.Reconnected | None:
+    """Subscribes and publishes again where that is due, and returns what the state must know of the change.
+
+    ``name``: of the connection. ``now``: run time in seconds. ``session_begun``: whether the run has published its
+    birth. Raises ``UserError`` if the broker refuses a connection or a subscription.
+    """
+    match change:
+        case mqtt.Connected() if name == "updates":
+            connections.subscribe_to_updates()
+        case mqtt.Connected():
+            if session_begun:
+                LOG.warning(
+                    "connected to the broker again: publishing the run's state again, edges register again"
+                )
+                connections.begin_session()
+                return on.Reconnected(now=now)
+        case mqtt.Lost(reason=reason, failures=failures):
+            if name == "updates":
+                connections.updates_connection_lost()
+            LOG.warning(
+                "lost the %s connection to the broker: %s; trying again, edges keep their updates",
+                name,
+                reason,
+            )
+            if name == "control" and failures == 0:
+                return on.Disconnected(now=now)
+        case mqtt.ConnectRefused(reason=reason):
+            raise UserError(reason)
+        case mqtt.Subscribed(refused=refused):
+            if refused:
+                raise UserError(
+                    f"the broker does not allow the aggregator to read {', '.join(refused)}: "
+                    "check the account's rights"
+                )
+        case _:
+            assert_never(change)
+    return None
