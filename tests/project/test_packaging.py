@@ -142,7 +142,7 @@ def test_an_upward_import_breaks_a_contract(copy: Path) -> None:
     assert broken == BROKEN_BY_THEM
 
 
-def test_a_new_room_must_be_given_its_floor(copy: Path) -> None:
+def test_a_new_subpackage_must_be_given_its_layer(copy: Path) -> None:
     room = copy / "shared/fl_shared/utils"
     room.mkdir()
     (room / "__init__.py").touch()

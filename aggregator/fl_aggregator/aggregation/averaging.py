@@ -80,12 +80,12 @@ class Averager:
         assert self._expected is not None, "a round is open"
         return self._expected.check(update)
 
-    def fold(self, checked: CheckedUpdate, examples: int) -> None:
+    def fold(self, update: CheckedUpdate, examples: int) -> None:
         """Adds an update, weighted by its examples, to the sum; in round 0, copies the initial weights."""
         if self._sum is None:
-            self._first_weights = (checked.manifest, checked.delta.values.copy())
+            self._first_weights = (update.manifest, update.delta.values.copy())
         else:
-            self._sum.add(checked.delta.values, examples, checked.delta.magnitude)
+            self._sum.add(update.delta.values, examples, update.delta.magnitude)
 
     def average(self, version: int) -> Model:
         """Makes the next version and writes it to disk. Initial weights are copied, never folded.

@@ -39,7 +39,7 @@ class ExactSum:
         self.examples = 0
         self.update_count = 0
 
-    def add(self, delta: Vector, examples: int, largest: float | None = None) -> None:
+    def add(self, delta: Vector, examples: int, max_magnitude: float | None = None) -> None:
         """Adds ``examples`` × ``delta`` (shape (values,)). The caller has checked both against their caps.
 
         ``largest`` is the largest magnitude in ``delta``, if it is already known. Raises ``ValueError`` for
@@ -50,21 +50,21 @@ class ExactSum:
         if self.update_count == self._slots:
             raise ValueError(f"all {self._slots} slots of the sum are used")
         factor = float(examples) * 2.0**self._scale_bits
-        if largest is None:
-            largest = magnitude(delta)
-        quick = largest * factor < _MAX_SHIFTABLE
+        if max_magnitude is None:
+            max_magnitude = magnitude(delta)
+        use_shift = max_magnitude * factor < _MAX_SHIFTABLE
         for start in range(0, len(delta), BLOCK):
             block = delta[start : start + BLOCK]
             scaled = self._scratch[: len(block)]
             scaled[:] = block
             scaled *= factor
             total = self._shifted[start : start + BLOCK]
-            if quick:
+            if use_shift:
                 scaled += _SHIFT
                 total += scaled.view(np.int64)
             else:
                 total += np.rint(scaled, out=scaled).astype(np.int64)
-        self._shift_count += quick
+        self._shift_count += use_shift
         self.examples += examples
         self.update_count += 1
 

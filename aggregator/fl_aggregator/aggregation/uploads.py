@@ -48,9 +48,9 @@ class _IncrementalDigest:
         self._received[index] = 1
         self._hash_contiguous(data)
 
-    def add_chunks(self, here: bytes | bytearray, data: memoryview) -> None:
+    def add_chunks(self, received: bytes | bytearray, data: memoryview) -> None:
         """Records which chunks have come: one byte for each, and not 0 if it has."""
-        self._received[:] = here
+        self._received[:] = received
         self._hash_contiguous(data)
 
     def _hash_contiguous(self, data: memoryview) -> None:
@@ -126,21 +126,21 @@ class Uploads:
 
     def restore(self, round_number: int) -> None:
         """Reads the incomplete updates of the open round from the spool; an offer continues them."""
-        for client, found in self._spool.partial_uploads(round_number):
-            digesting = _IncrementalDigest(found.description)
-            digesting.add_chunks(found.received, found.partial.data)
+        for client, recovered in self._spool.partial_uploads(round_number):
+            digest = _IncrementalDigest(recovered.description)
+            digest.add_chunks(recovered.received, recovered.partial.data)
             self._resumable[client] = _ResumableUpload(
-                found.partial, found.description, bytes(found.received), digesting
+                recovered.partial, recovered.description, bytes(recovered.received), digest
             )
 
-    def begin(self, offer: m.Offer, facts: UpdateMetadata, now: float) -> UpdateMetadata | None:
+    def begin(self, offer: m.Offer, metadata: UpdateMetadata, now: float) -> UpdateMetadata | None:
         """Takes up an offer; returns the update's metadata if all its chunks are here already.
 
         Raises ``InvalidUpdate`` if the offer contradicts itself.
         """
         client = offer.client
         try:
-            offered = UploadOffer(
+            upload_offer = UploadOffer(
                 client, offer.session, offer.round, offer.digest, offer.size, offer.chunk_size, offer.chunks
             )
         except ValueError as error:
@@ -154,80 +154,84 @@ class Uploads:
             raise InvalidUpdate(
                 "malformed", f"chunk_size: {offer.chunk_size}, expected at least {MIN_UPLOAD_CHUNK}"
             )
-        known = self._uploads.get(client)
-        if known is not None and not same_chunking(known.offer, offered):
+        current = self._uploads.get(client)
+        if current is not None and not same_chunking(current.offer, upload_offer):
             self.drop(client)
-            known = None
-        if known is None:
-            self._start(facts, offered, UpdateDescription.of_offer(offer), now)
+            current = None
+        if current is None:
+            self._start(metadata, upload_offer, UpdateDescription.of_offer(offer), now)
         else:
-            known.metadata = facts
-            known.offer = offered
-            self._send_grants(self._scheduler.offer(offered, now))
-        return facts if self._scheduler.is_complete(client) else None
+            current.metadata = metadata
+            current.offer = upload_offer
+            self._send_grants(self._scheduler.offer(upload_offer, now))
+        return metadata if self._scheduler.is_complete(client) else None
 
     def _start(
-        self, facts: UpdateMetadata, offered: UploadOffer, description: UpdateDescription, now: float
+        self, metadata: UpdateMetadata, upload_offer: UploadOffer, description: UpdateDescription, now: float
     ) -> None:
-        client = offered.client
-        upload = self._uploads[client] = _Upload(facts, offered, description)
-        here = b""
-        found = self._resumable.pop(client, None)
-        if found is not None and found.description == description:
-            upload.partial, upload.incremental_digest, here = (
-                found.partial,
-                found.incremental_digest,
-                found.received,
+        client = upload_offer.client
+        upload = self._uploads[client] = _Upload(metadata, upload_offer, description)
+        received = b""
+        resumable = self._resumable.pop(client, None)
+        if resumable is not None and resumable.description == description:
+            upload.partial, upload.incremental_digest, received = (
+                resumable.partial,
+                resumable.incremental_digest,
+                resumable.received,
             )
             upload.resumed = True
-        elif found is not None:
-            _delete_partial(found.partial)
-        self._send_grants(self._scheduler.offer(offered, now, here))
+        elif resumable is not None:
+            _delete_partial(resumable.partial)
+        self._send_grants(self._scheduler.offer(upload_offer, now, received))
 
-    def receive_chunk(self, part: m.UpdateChunk, now: float) -> UpdateMetadata | None:
+    def receive_chunk(self, chunk: m.UpdateChunk, now: float) -> UpdateMetadata | None:
         """Stores a chunk; returns the update's metadata if that was the last one.
 
         Raises ``InvalidChunk``, or ``OSError`` if there is no space; nothing has changed then, and it may be
         repeated.
         """
-        upload = self._uploads.get(part.client)
+        upload = self._uploads.get(chunk.client)
         if upload is None:
             raise InvalidChunk(
-                "not-granted", f"chunk {part.index}: no update of this client is being received"
+                "not-granted", f"chunk {chunk.index}: no update of this client is being received"
             )
-        checksum = zlib.crc32(part.data)
-        if checksum != part.crc32:
-            detail = f"chunk {part.index}: crc32: {part.crc32}, expected {checksum} of {len(part.data)} bytes"
+        checksum = zlib.crc32(chunk.data)
+        if checksum != chunk.crc32:
+            detail = (
+                f"chunk {chunk.index}: crc32: {chunk.crc32}, expected {checksum} of {len(chunk.data)} bytes"
+            )
             raise InvalidChunk("wrong-checksum", detail)
-        offered = upload.offer
-        arrived = (part.client, part.round, part.digest, part.index, len(part.data))
-        match self._scheduler.check_chunk(*arrived):
+        upload_offer = upload.offer
+        identity = (chunk.client, chunk.round, chunk.digest, chunk.index, len(chunk.data))
+        match self._scheduler.check_chunk(*identity):
             case "duplicate":
                 return None
             case "keep":
-                start = part.index * offered.chunk_size
+                start = chunk.index * upload_offer.chunk_size
                 partial, digesting = self._ensure_partial(upload)
                 data = partial.data
-                data[start : start + len(part.data)] = part.data
-                partial.mark_received(part.index, checksum)
-                self._scheduler.receive_chunk(*arrived)
+                data[start : start + len(chunk.data)] = chunk.data
+                partial.mark_received(chunk.index, checksum)
+                self._scheduler.receive_chunk(*identity)
                 self.stored_chunks += 1
-                digesting.add_chunk(part.index, data)
+                digesting.add_chunk(chunk.index, data)
             case "wrong-size" as verdict:
-                expected = f"expected {offered.chunk_length(part.index)} as offered"
+                expected = f"expected {upload_offer.chunk_length(chunk.index)} as offered"
                 raise InvalidChunk(
-                    verdict, f"chunk {part.index}: data: {len(part.data)} bytes, {expected}: {verdict}"
+                    verdict, f"chunk {chunk.index}: data: {len(chunk.data)} bytes, {expected}: {verdict}"
                 )
             case verdict:
-                of = f"of {offered.chunks} chunks of the update {offered.digest[:12]}"
-                raise InvalidChunk(verdict, f"index: {part.index} {of}, expected a granted one: {verdict}")
+                limit_text = f"of {upload_offer.chunks} chunks of the update {upload_offer.digest[:12]}"
+                raise InvalidChunk(
+                    verdict, f"index: {chunk.index} {limit_text}, expected a granted one: {verdict}"
+                )
         self._send_grants(self._scheduler.next_grants(now))
-        return upload.metadata if self._scheduler.is_complete(part.client) else None
+        return upload.metadata if self._scheduler.is_complete(chunk.client) else None
 
     def _ensure_partial(self, upload: _Upload) -> tuple[PartialUpdate, _IncrementalDigest]:
         if upload.partial is None or upload.incremental_digest is None:
-            offered = upload.offer
-            upload.partial = self._spool.begin(offered.round, offered.client, upload.description)
+            upload_offer = upload.offer
+            upload.partial = self._spool.begin(upload_offer.round, upload_offer.client, upload.description)
             upload.incremental_digest = _IncrementalDigest(upload.description)
         return upload.partial, upload.incremental_digest
 
@@ -244,27 +248,27 @@ class Uploads:
             upload.metadata, upload.offer, upload.description, upload.partial, digest, resumed=upload.resumed
         )
 
-    def release(self, taken: ReceivedUpdate, now: float, *, drop: bool) -> None:
+    def release(self, update: ReceivedUpdate, now: float, *, drop: bool) -> None:
         """Closes an upload that was taken out; ``drop`` deletes its file as well."""
         if drop:
-            taken.partial.drop()
-        taken.partial.close()
-        self._unschedule(taken, now)
+            update.partial.drop()
+        update.partial.close()
+        self._unschedule(update, now)
 
-    def restart(self, taken: ReceivedUpdate, now: float) -> None:
+    def restart(self, update: ReceivedUpdate, now: float) -> None:
         """Deletes an upload whose content does not match its offer, and asks for all of it again.
 
         For resumed uploads: the chunks from an earlier incarnation may be damaged.
         """
-        _delete_partial(taken.partial)
-        self._unschedule(taken, now)
-        if taken.metadata.client not in self._uploads:
-            self._start(taken.metadata, taken.offer, taken.description, now)
+        _delete_partial(update.partial)
+        self._unschedule(update, now)
+        if update.metadata.client not in self._uploads:
+            self._start(update.metadata, update.offer, update.description, now)
 
-    def _unschedule(self, taken: ReceivedUpdate, now: float) -> None:
-        known = self._scheduler.get(taken.metadata.client)
-        if known is not None and known.digest == taken.metadata.digest:
-            self._scheduler.remove(taken.metadata.client)
+    def _unschedule(self, update: ReceivedUpdate, now: float) -> None:
+        scheduled = self._scheduler.get(update.metadata.client)
+        if scheduled is not None and scheduled.digest == update.metadata.digest:
+            self._scheduler.remove(update.metadata.client)
         self._send_grants(self._scheduler.next_grants(now))
 
     def drop(self, client: str) -> None:
@@ -280,14 +284,14 @@ class Uploads:
 
     def end_round(self) -> tuple[UpdateMetadata, ...]:
         """Deletes all uploads; returns the metadata of those under way, whose edges need an answer."""
-        facts = tuple(upload.metadata for upload in self._uploads.values())
+        dropped = tuple(upload.metadata for upload in self._uploads.values())
         for client in list(self._uploads):
             self.drop(client)
-        for found in self._resumable.values():
-            _delete_partial(found.partial)
+        for resumable in self._resumable.values():
+            _delete_partial(resumable.partial)
         self._resumable.clear()
         self._scheduler.clear()  # also of those that were taken out
-        return facts
+        return dropped
 
     def _send_grants(self, grants: tuple[ChunkGrant, ...]) -> None:
         for grant in grants:

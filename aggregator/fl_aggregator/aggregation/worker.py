@@ -80,15 +80,15 @@ class AggregationWorker:
         Called after ``begin_round`` and before the loop runs. Returns the clients whose update is missing or
         damaged (its file is deleted), sorted. Incomplete uploads continue when they are offered again.
         """
-        lost = []
-        ordered = sorted(updates, key=lambda update: update.client)
-        for update, folded in [
-            (update, self._executor.submit(self._restore, round_number, update)) for update in ordered
+        missing = []
+        sorted_updates = sorted(updates, key=lambda update: update.client)
+        for update, future in [
+            (update, self._executor.submit(self._restore, round_number, update)) for update in sorted_updates
         ]:
-            if not folded.result():
-                lost.append(update.client)
+            if not future.result():
+                missing.append(update.client)
         self.uploads.restore(round_number)
-        return tuple(lost)
+        return tuple(missing)
 
     def _restore(self, round_number: int, update: on.UpdateMetadata) -> bool:
         try:
@@ -97,25 +97,25 @@ class AggregationWorker:
             checked = self.averager.check(replace(content, digest=update.digest))
         except FileNotFoundError:
             return False
-        except (SpoolFileDamaged, InvalidUpdate) as damage:
-            LOG.warning("deleted the damaged update of edge %s from the spool: %s", update.client, damage)
+        except (SpoolFileDamaged, InvalidUpdate) as error:
+            LOG.warning("deleted the damaged update of edge %s from the spool: %s", update.client, error)
             self._spool.delete(round_number, update.client)
             return False
         self.averager.fold(checked, update.examples)
         return True
 
-    def receive(self, offer: m.Offer, facts: on.UpdateMetadata, now: float) -> on.UpdateMetadata | None:
+    def receive(self, offer: m.Offer, metadata: on.UpdateMetadata, now: float) -> on.UpdateMetadata | None:
         """Begins to receive an offered update; returns its metadata if all chunks are here already.
 
         Raises ``InvalidUpdate`` if the offer is not what the round expects.
         """
-        if self._in_progress.get(facts.client) == facts.digest:
+        if self._in_progress.get(metadata.client) == metadata.digest:
             return None
         assert self._expected is not None, "a round is open"
         self._expected.check_description(offer.sections)  # before any space is taken for it
-        return self.uploads.begin(offer, facts, now)
+        return self.uploads.begin(offer, metadata, now)
 
-    def store(self, update: on.UpdateMetadata, whole: m.Update | None) -> None:
+    def store(self, update: on.UpdateMetadata, message: m.Update | None) -> None:
         """Checks an update's values and stores it; ``UpdateStored`` or ``UpdateInvalid`` will follow.
 
         A null message stands for the complete upload of that client.
@@ -123,31 +123,31 @@ class AggregationWorker:
         if update.client in self._in_progress:
             return  # the same update again, or another one: the edge will repeat it if it is wanted
         self._in_progress[update.client] = update.digest
-        if whole is None:
-            taken = self.uploads.pop_complete(update.client)
-            self._received[update.client, update.digest] = taken
-            self._submit(self._check, update, taken.content(), taken)
+        if message is None:
+            received = self.uploads.pop_complete(update.client)
+            self._received[update.client, update.digest] = received
+            self._submit(self._check, update, received.content(), received)
         else:
-            self._submit(self._check, update, UpdateContent.of(whole), None)
+            self._submit(self._check, update, UpdateContent.of(message), None)
 
     def _check(
-        self, update: on.UpdateMetadata, content: UpdateContent, taken: ReceivedUpdate | None
+        self, update: on.UpdateMetadata, content: UpdateContent, received: ReceivedUpdate | None
     ) -> JobDone:
         try:
             checked = self.averager.check(content)
-            if taken is None:
+            if received is None:
                 self._spool.put(update.round, update.client, content)
             else:
-                taken.partial.finalize()
+                received.partial.finalize()
         except InvalidUpdate as error:
-            if error.reason == "wrong-digest" and taken is not None and taken.resumed:
+            if error.reason == "wrong-digest" and received is not None and received.resumed:
                 # Our file may be at fault, and the edge must not be dropped from the round for that.
                 LOG.warning(
                     "the update of edge %s does not match its offer: requesting all of it again",
                     update.client,
                 )
                 return JobDone(checked=update, resend=True)
-            unusable = on.UpdateInvalid(
+            event = on.UpdateInvalid(
                 now=0.0,
                 client=update.client,
                 session=update.session,
@@ -156,7 +156,7 @@ class AggregationWorker:
                 reason=error.reason,
                 detail=str(error),
             )
-            return JobDone(unusable, checked=update)
+            return JobDone(event, checked=update)
         except FileNotFoundError:
             # Its round has closed and its file is deleted. The edge repeats its offer and is told so.
             return JobDone(checked=update)
@@ -176,9 +176,9 @@ class AggregationWorker:
         self._submit(self._average, effect)
 
     def _average(self, effect: do.Average) -> JobDone:
-        made = self.averager.average(effect.version)
+        model = self.averager.average(effect.version)
         return JobDone(
-            on.ModelCreated(now=0.0, round=effect.round, digest=made.digest, manifest=made.manifest.digest)
+            on.ModelCreated(now=0.0, round=effect.round, digest=model.digest, manifest=model.manifest.digest)
         )
 
     def in_progress(self) -> frozenset[str]:
@@ -193,25 +193,23 @@ class AggregationWorker:
         self._expected = self.averager.expected(base, encoding)
         self._submit(self.averager.begin_round, base, self._expected)
 
-    def release(self, done: JobDone, now: float) -> None:
+    def release(self, job: JobDone, now: float) -> None:
         """Frees what is no longer needed, after the event of a finished job was handled."""
-        if done.checked is not None:
-            del self._in_progress[done.checked.client]
-            if self._checked.pop(done.checked.client, None) is None and isinstance(
-                done.event, on.UpdateStored
-            ):
+        if job.checked is not None:
+            del self._in_progress[job.checked.client]
+            if self._checked.pop(job.checked.client, None) is None and isinstance(job.event, on.UpdateStored):
                 return  # its fold was asked for and needs it
-            if done.resend:
-                self.uploads.restart(self._received.pop((done.checked.client, done.checked.digest)), now)
+            if job.resend:
+                self.uploads.restart(self._received.pop((job.checked.client, job.checked.digest)), now)
                 return
-            self._release_update(done.checked, now, drop=True)
-        if done.folded is not None:
-            self._release_update(done.folded, now, drop=False)
+            self._release_update(job.checked, now, drop=True)
+        if job.folded is not None:
+            self._release_update(job.folded, now, drop=False)
 
     def _release_update(self, update: on.UpdateMetadata, now: float, *, drop: bool) -> None:
-        taken = self._received.pop((update.client, update.digest), None)
-        if taken is not None:
-            self.uploads.release(taken, now, drop=drop)
+        received = self._received.pop((update.client, update.digest), None)
+        if received is not None:
+            self.uploads.release(received, now, drop=drop)
         elif drop:
             self._spool.delete(update.round, update.client)
 
@@ -219,21 +217,21 @@ class AggregationWorker:
         """Waits for the job that is running; jobs that have not begun are cancelled."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, work: Callable[..., JobDone | None], *arguments: Any) -> None:
-        held = list(arguments)
+    def _submit(self, function: Callable[..., JobDone | None], *arguments: Any) -> None:
+        pending_arguments = list(arguments)
 
         def run() -> None:
             try:
-                done = work(*held)
-            except DiskFull as full:
-                full.clear_traceback()
-                done = JobDone(disk_full=full, retry=partial(self._submit, work, *held))
+                result = function(*pending_arguments)
+            except DiskFull as disk_full:
+                disk_full.clear_traceback()
+                result = JobDone(disk_full=disk_full, retry=partial(self._submit, function, *pending_arguments))
             except BaseException as error:
-                done = JobDone(error=error)
+                result = JobDone(error=error)
             # Before the loop is told: it may close the files that the arguments are views of, which must have
             # no views then.
-            held.clear()
-            if done is not None:
-                self._post(done)
+            pending_arguments.clear()
+            if result is not None:
+                self._post(result)
 
         self._executor.submit(run)

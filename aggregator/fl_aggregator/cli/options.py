@@ -75,7 +75,7 @@ def run_options(command: Command) -> Command:
     return command
 
 
-def refuse_with_resume(*more: str) -> None:
+def refuse_with_resume(*others: str) -> None:
     """Raises ``UserError`` if an option is given that a resumed run has stored; ``more`` names others.
 
     Called within a click command.
@@ -83,7 +83,7 @@ def refuse_with_resume(*more: str) -> None:
     from fl_aggregator.settings import Settings, options_of_run
 
     changeable = {name for name, option in options_of_run().items() if option.at_resume}
-    fixed = {"init", "run_dir", *more, *Settings.model_fields} - changeable
+    fixed = {"init", "run_dir", *others, *Settings.model_fields} - changeable
     context = click.get_current_context()
     for option in context.command.params:
         if option.name in fixed and context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE:

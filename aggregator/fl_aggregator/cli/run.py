@@ -28,9 +28,9 @@ def run_aggregator(
     tracking: TrackingOptions,
     log_format: str,
     quiet: bool,
-    keys: list[str],
+    credential_arguments: list[str],
     hint: str = "",
-    seals: Unsealer | None = None,
+    unsealer: Unsealer | None = None,
 ) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
     """Yields an aggregator that can be run, and a function that prints the summary of its outcome.
 
@@ -51,28 +51,30 @@ def run_aggregator(
         console, launch.record.run, live=console.is_terminal and log_format == "text" and not quiet, hint=hint
     )
     trackers = tracking.trackers(launch.directory.path)
-    aggregator = Aggregator(launch, broker, seals=seals, observer=display.observe, trackers=trackers)
+    aggregator = Aggregator(launch, broker, unsealer=unsealer, observer=display.observe, trackers=trackers)
     display.set_source(aggregator)
     _end_on_signals(aggregator)
 
     def finish(outcome: Outcome) -> None:
         display.stop()
         directory = launch.directory.path
-        resume = summary.resume_command(click.get_current_context().command_path, outcome, directory, keys)
-        verdict = summary.outcome_line(outcome, display.waiting_notices.refused_text)
+        resume = summary.resume_command(
+            click.get_current_context().command_path, outcome, directory, credential_arguments
+        )
+        result_line = summary.outcome_line(outcome, display.waiting_notices.refused_text)
         if quiet:
-            click.echo(verdict if resume is None else f"{verdict}; resume with: {resume}")
+            click.echo(result_line if resume is None else f"{result_line}; resume with: {resume}")
             return
         recent = aggregator.history.recent()
         if (earlier := aggregator.history.round_count - len(recent)) > 0:
             click.echo(f"{earlier} earlier rounds: see {directory / run_directory.HISTORY_FILE}")
         if recent:
-            wide = None if sys.stdout.isatty() else FULL_TABLE_WIDTH
-            out = Console(file=sys.stdout, highlight=False, width=wide)
-            out.print(table(recent.values(), narrow=out.width < FULL_TABLE_WIDTH))
+            width = None if sys.stdout.isatty() else FULL_TABLE_WIDTH
+            stdout = Console(file=sys.stdout, highlight=False, width=width)
+            stdout.print(table(recent.values(), narrow=stdout.width < FULL_TABLE_WIDTH))
         if refused := aggregator.rejections.total:
             click.echo(summary.refused_line(refused))
-        click.echo(verdict)
+        click.echo(result_line)
         for line in summary.written_files(directory):
             click.echo(line)
         if resume is not None:

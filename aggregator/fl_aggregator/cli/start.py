@@ -48,20 +48,20 @@ def start(
 
     start_logging(verbose, log_format, quiet=quiet)
     if resume is None:
-        reach = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
-        settings = parse_settings(**values, prefix=reach.prefix)
-        seals = Unsealer(reach.kit, required=settings.require_sealed)
+        access = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id)
+        settings = parse_settings(**values, prefix=access.prefix)
+        unsealer = Unsealer(access.kit, required=settings.require_sealed)
         launch = launches.new(settings, run_dir, init)
     else:
         refuse_with_resume()
         launch = launches.resume(resume, simulated=False, require_sealed=values["require_sealed"])
         settings = launch.record.settings
         recorded = BrokerAddress.parse(launch.record.broker)
-        reach = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id, otherwise=recorded)
-        seals = Unsealer(reach.kit, required=settings.require_sealed)
-        if reach.kit is not None and reach.prefix != settings.prefix:
+        access = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id, otherwise=recorded)
+        unsealer = Unsealer(access.kit, required=settings.require_sealed)
+        if access.kit is not None and access.prefix != settings.prefix:
             raise UserError(
-                f"--kit: the kit's account has rights under the prefix {reach.prefix!r}, "
+                f"--kit: the kit's account has rights under the prefix {access.prefix!r}, "
                 f"but the run uses {settings.prefix!r}"
             )
     if settings.target_accuracy is not None and settings.holdout == 0:
@@ -71,11 +71,11 @@ def start(
             "without one, the run does all --rounds",
             err=True,
         )
-    hint = f"watch it: {watch_command(reach, launch.record.prefix)}"
+    hint = f"watch it: {watch_command(access, launch.record.prefix)}"
     with (
         closing(launch),
         run_aggregator(
-            launch, reach, tracking, log_format, quiet, broker.credential_arguments(), hint, seals
+            launch, access, tracking, log_format, quiet, broker.credential_arguments(), hint, unsealer
         ) as (
             aggregator,
             finish,

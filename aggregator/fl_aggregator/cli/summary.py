@@ -30,15 +30,15 @@ def outcome_line(outcome: Outcome, refused: str) -> str:
     state = outcome.state
     versions = f"{state.version} of {state.settings.rounds} versions in {duration_text(outcome.seconds)}"
     accuracy = state.metrics.get("accuracy")
-    reached = "" if accuracy is None else f", accuracy {accuracy:.4f}"
+    accuracy_text = "" if accuracy is None else f", accuracy {accuracy:.4f}"
     match state.phase:
         case Finished(reason=reason):
-            early = "" if reason == "rounds" else " (target accuracy reached)"
-            return f"finished: {versions}{reached}{early}"
+            reason_text = "" if reason == "rounds" else " (target accuracy reached)"
+            return f"finished: {versions}{accuracy_text}{reason_text}"
         case Failed(detail=detail):
-            return f"failed: {versions}{reached}: {detail}" + (f"; {refused}" if refused else "")
+            return f"failed: {versions}{accuracy_text}: {detail}" + (f"; {refused}" if refused else "")
         case Stopped(reason=reason):
-            return f"stopped: {versions}{reached}: {reason}"
+            return f"stopped: {versions}{accuracy_text}: {reason}"
         case _:
             return versions
 
@@ -46,22 +46,27 @@ def outcome_line(outcome: Outcome, refused: str) -> str:
 def written_files(directory: Path) -> Iterator[str]:
     """Yields lines that name the files in a run directory that a user may want, with their sizes."""
     yield f"written to {directory}:"
-    there = [(directory / name, what) for name, what in WRITTEN_FILES if (directory / name).exists()]
-    width = max((len(str(path)) for path, _ in there), default=0)
-    for path, what in there:
+    existing = [(directory / name, label) for name, label in WRITTEN_FILES if (directory / name).exists()]
+    width = max((len(str(path)) for path, _ in existing), default=0)
+    for path, what in existing:
         yield f"  {path!s:{width}}  {what}, {size_text(path.stat().st_size)}"
     yield f"look at it: fl-aggregator report {shlex.quote(str(directory))}"
 
 
-def resume_command(command: str, outcome: Outcome, directory: Path, more: Sequence[str]) -> str | None:
+def resume_command(command: str, outcome: Outcome, directory: Path, arguments: Sequence[str]) -> str | None:
     """Returns the command that resumes the run, with ``more`` arguments; null if the run is finished."""
     if isinstance(outcome.state.phase, Finished):
         return None
-    return f"{command} --resume {shlex.join([str(directory), *more])}"
+    return f"{command} --resume {shlex.join([str(directory), *arguments])}"
 
 
-def refused_line(refused: RejectionCounts, most: int = 10) -> str:
+def refused_line(refused: RejectionCounts, limit: int = 10) -> str:
     """Says how many messages were refused in the whole run, by edge and reason, the most first."""
     ranked = sorted(refused.items(), key=lambda item: (-sum(item[1].values()), item[0]))
-    said = (f"{who} {', '.join(f'{reason} {n}' for reason, n in why.items())}" for who, why in ranked[:most])
-    return f"refused: {'; '.join(said)}" + (f"; and {len(ranked) - most} more" if len(ranked) > most else "")
+    entries = (
+        f"{client} {', '.join(f'{reason} {n}' for reason, n in reasons.items())}"
+        for client, reasons in ranked[:limit]
+    )
+    return f"refused: {'; '.join(entries)}" + (
+        f"; and {len(ranked) - limit} more" if len(ranked) > limit else ""
+    )

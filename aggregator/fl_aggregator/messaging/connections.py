@@ -102,15 +102,15 @@ class Connections:
         self._updates = self._network.connect(self._settings("updates", None), self._event_handler("updates"))
 
     def _settings(
-        self, lane: ConnectionName, will: Callable[[], mqtt.Will] | None
+        self, name: ConnectionName, will: Callable[[], mqtt.Will] | None
     ) -> mqtt.ConnectionSettings:
         mqtt_client_id = self._broker.mqtt_client_id
-        if mqtt_client_id is not None and lane == "updates":
+        if mqtt_client_id is not None and name == "updates":
             mqtt_client_id += "-updates"
         return self._broker.connection_settings(
             will,
             mqtt_client_id=mqtt_client_id,
-            maximum_packet_size=MAX_CONTROL_PACKET if lane == "control" else m.MAX_PACKET,
+            maximum_packet_size=MAX_CONTROL_PACKET if name == "control" else m.MAX_PACKET,
             max_queued=100_000,
             max_queued_bytes=MAX_QUEUED_BYTES,
         )
@@ -123,9 +123,9 @@ class Connections:
         self._session = secrets.token_hex(8)
         return mqtt.Will(*self._encode(t.AggregatorTopic(), self._presence_message("offline")))
 
-    def _event_handler(self, lane: ConnectionName) -> Callable[[mqtt.ConnectionEvent], None]:
+    def _event_handler(self, name: ConnectionName) -> Callable[[mqtt.ConnectionEvent], None]:
         def put(event: mqtt.ConnectionEvent) -> None:
-            self._inbox.put(lane, event)
+            self._inbox.put(name, event)
 
         return put
 
@@ -165,13 +165,13 @@ class Connections:
             self._control.unsubscribe([self.topic(t.AggregatorTopic()), self.topic(t.StatusTopic())])
         # Other clients may write to our own topics; that is repaired.
         rest = [row for row in self._channels.rows if row.sender != "edge" and row.reads("aggregator")]
-        self._subscribe("control", self._channels.filters(self._prefix, rest), foreign_only=True)
+        self._subscribe("control", self._channels.filters(self._prefix, rest), no_local=True)
         self._birth_published = True
         self.retain(t.AggregatorTopic(), self._presence_message("online"))
-        born = self.topic(t.AggregatorTopic())
-        for topic, made in list(self._retained.items()):
-            if topic != born:
-                self._publish(topic, made(), retain=True)
+        birth_topic = self.topic(t.AggregatorTopic())
+        for topic, make_payload in list(self._retained.items()):
+            if topic != birth_topic:
+                self._publish(topic, make_payload(), retain=True)
 
     def subscribe_to_updates(self) -> None:
         """Subscribes to what carries updates, on each connect of the connection for updates.
@@ -216,33 +216,33 @@ class Connections:
         """
         now = time.monotonic()
         for topic in [
-            one
-            for one in self._pending_repairs
-            if now - self._repaired_at.get(one, -math.inf) >= REPAIR_INTERVAL
+            pending
+            for pending in self._pending_repairs
+            if now - self._repaired_at.get(pending, -math.inf) >= REPAIR_INTERVAL
         ]:
             self._repair(topic)
 
     def _repair(self, topic: str) -> None:
         self._pending_repairs.discard(topic)
         self._repaired_at[topic] = time.monotonic()
-        ours = self._own_payload(topic)
-        done = "replaced" if ours else "cleared"
-        LOG.info("%s: %s a retained message left by an earlier run or another client", topic, done)
-        self._publish(topic, ours, retain=True)
+        payload = self._own_payload(topic)
+        action = "replaced" if payload else "cleared"
+        LOG.info("%s: %s a retained message left by an earlier run or another client", topic, action)
+        self._publish(topic, payload, retain=True)
 
     def _own_payload(self, topic: str) -> bytes:
-        made = self._retained.get(topic)
-        return b"" if made is None else made()
+        make_payload = self._retained.get(topic)
+        return b"" if make_payload is None else make_payload()
 
     def clear_foreign(self, topic: str) -> None:
         """Clears a retained message on a topic where nothing may be retained."""
         self._publish(topic, b"", retain=True)
 
     def _subscribe(
-        self, lane: ConnectionName, filters: list[tuple[str, int]], *, foreign_only: bool = False
+        self, name: ConnectionName, filters: list[tuple[str, int]], *, no_local: bool = False
     ) -> bool:
-        connection = self._control if lane == "control" else self._updates
-        return connection is not None and connection.subscribe(filters, foreign_only=foreign_only)
+        connection = self._control if name == "control" else self._updates
+        return connection is not None and connection.subscribe(filters, foreign_only=no_local)
 
     # --- publishing ---------------------------------------------------------------------------------------
 
@@ -268,8 +268,8 @@ class Connections:
         """Publishes a large retained message, which is made again each time it has to be repeated."""
         self._retain(*self._encode(topic, make()), lambda: self._encode(topic, make())[1])
 
-    def _retain(self, text: str, payload: bytes, made: PayloadFactory) -> None:
-        self._retained[text] = made
+    def _retain(self, text: str, payload: bytes, make_payload: PayloadFactory) -> None:
+        self._retained[text] = make_payload
         self._publish(text, payload, retain=True)
 
     def _encode(self, topic: t.Topic, message: m.Message) -> tuple[str, bytes]:

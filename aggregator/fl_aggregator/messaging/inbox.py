@@ -92,7 +92,9 @@ class Inbox:
         self._control_burst = 0
         self._dropped = 0
 
-    def put(self, lane: ConnectionName, event: mqtt.ConnectionEvent | StopRequest | JobDone) -> None:
+    def put(
+        self, connection_name: ConnectionName, event: mqtt.ConnectionEvent | StopRequest | JobDone
+    ) -> None:
         """Adds an item without blocking; may be called on any thread.
 
         Only messages are ever dropped. A stop request comes first in the queue.
@@ -101,12 +103,12 @@ class Inbox:
         if item is None:
             return
         with self._condition:
-            if isinstance(item, AdmittedMessage) and not self._room[lane].take(size_of(item)):
+            if isinstance(item, AdmittedMessage) and not self._room[connection_name].take(size_of(item)):
                 self._dropped += 1
                 return
             if isinstance(item, StopRequest):
                 self._control.appendleft(item)  # a flood of anything else must not delay the end
-            elif lane == "control" or isinstance(item, JobDone):
+            elif connection_name == "control" or isinstance(item, JobDone):
                 self._control.append(item)
             else:
                 self._updates.append(item)

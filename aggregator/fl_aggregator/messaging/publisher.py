@@ -35,8 +35,8 @@ may still be under evaluation."""
 class ModelPublisher:
     """Publishes versions and open rounds, and clears what is superseded."""
 
-    def __init__(self, links: Connections, scope: EnvelopeSource, task: str, chunk_size: int) -> None:
-        self._connections = links
+    def __init__(self, connections: Connections, scope: EnvelopeSource, task: str, chunk_size: int) -> None:
+        self._connections = connections
         self._scope = scope
         self._task = task
         self._chunk_size = chunk_size
@@ -61,8 +61,8 @@ class ModelPublisher:
         self._models.pop(model.digest, None)
         self._models[model.digest] = publication
         if previous is not None and previous.digest in self._models:
-            before = self._models[previous.digest]
-            self._models[previous.digest] = self._publication(previous, before.chunk_size)
+            previous_publication = self._models[previous.digest]
+            self._models[previous.digest] = self._publication(previous, previous_publication.chunk_size)
         for topic in publication.topics():
             self._connections.retain_large(topic, self._message_factory(model.digest, topic))
         announcement = m.ModelAnnouncement(
@@ -133,9 +133,9 @@ MIN_STATUS_INTERVAL: Final = 0.5
 class StatusPublisher:
     """Publishes the status and results, and counts each round's bytes, which are part of its result."""
 
-    def __init__(self, links: Connections, scope: EnvelopeSource, for_watchers: ObserverFeed) -> None:
-        self._connections = links
-        self._observer_feed = for_watchers
+    def __init__(self, connections: Connections, scope: EnvelopeSource, observer_feed: ObserverFeed) -> None:
+        self._connections = connections
+        self._observer_feed = observer_feed
         self._scope = scope
         self._published_at = time.monotonic() - STATUS_INTERVAL
         self._published_state: Run | None = None
@@ -145,7 +145,7 @@ class StatusPublisher:
         self._retained_results: deque[int] = deque()
 
     def publish_status(
-        self, state: Run, now: float, paused: str | None, refusals: Rejections, *, force: bool = False
+        self, state: Run, now: float, paused: str | None, rejections: Rejections, *, force: bool = False
     ) -> None:
         """Publishes the status when it has changed, but at most twice a second, and at least every 5 s.
 
@@ -154,17 +154,17 @@ class StatusPublisher:
         """
         self._observer_feed.publish_due(state, force=force)
         changed = state is not self._published_state
-        since = time.monotonic() - self._published_at  # not run time, which does not pass in a pause
+        elapsed = time.monotonic() - self._published_at  # not run time, which does not pass in a pause
         if (
             not force
             and paused == self._paused
-            and since < (MIN_STATUS_INTERVAL if changed else STATUS_INTERVAL)
+            and elapsed < (MIN_STATUS_INTERVAL if changed else STATUS_INTERVAL)
         ):
             return
         self._published_at, self._published_state, self._paused = time.monotonic(), state, paused
-        worst = refusals.most_rejected(m.MAX_REFUSED_NAMED)
+        most_rejected = rejections.most_rejected(m.MAX_REFUSED_NAMED)
         self._connections.retain(
-            t.StatusTopic(), status.status_message(state, self._scope, now, paused, worst)
+            t.StatusTopic(), status.status_message(state, self._scope, now, paused, most_rejected)
         )
         missing = status.missing_message(state, self._scope, now)
         if missing is not None:
@@ -191,11 +191,11 @@ class StatusPublisher:
                 self._connections.clear(t.ResultTopic(self._retained_results.popleft()))
 
     def _bytes_since_start(self, number: int) -> tuple[int, int]:
-        before = self._bytes_at_start.get(number)
-        if before is None:
+        at_start = self._bytes_at_start.get(number)
+        if at_start is None:
             # It ended in an earlier incarnation, and may not be in the history yet.
             return self._observer_feed.bytes_of(number) or (0, 0)
-        return self._connections.bytes_up - before[0], self._connections.bytes_down - before[1]
+        return self._connections.bytes_up - at_start[0], self._connections.bytes_down - at_start[1]
 
     def pop_round_bytes(self, number: int) -> tuple[int, int]:
         """Returns the bytes (up, down) of a round that has its result, and forgets them."""

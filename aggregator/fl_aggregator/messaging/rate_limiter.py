@@ -45,7 +45,7 @@ class RateLimiter:
         self,
         prefix: str,
         clients: int,
-        known_at_most: int,
+        roster_limit: int,
         roster: Callable[[], Roster],
         clock: Callable[[], float] = time.monotonic,
         channels: Channels = CHANNELS,
@@ -56,7 +56,7 @@ class RateLimiter:
         self._roster = roster
         self._clock = clock
         self._lock = threading.Lock()
-        self._limits = RateLimits(clients, known_at_most, clock())
+        self._limits = RateLimits(clients, roster_limit, clock())
         self._throttled: Counter[tuple[str | None, LimitExceeded]] = Counter()
 
     def admit(self, received: mqtt.Received) -> AdmittedMessage | None:
@@ -65,10 +65,10 @@ class RateLimiter:
         Called on the network's thread.
         """
         arrival = AdmittedMessage(self._channels.parse(self._prefix, received.topic), received)
-        found = self._limit_key(arrival.topic)
-        if found is None:
+        limit_key = self._limit_key(arrival.topic)
+        if limit_key is None:
             return arrival
-        client, kind = found
+        client, kind = limit_key
         if received.retain:
             # Retained presence of unknown clients is dropped: there can be any number of them.
             return None if kind == "presence" and client is None else arrival
@@ -99,10 +99,10 @@ class RateLimiter:
 
     def give_back(self, arrival: AdmittedMessage) -> None:
         """Undoes the charge of a message that the aggregator has asked for."""
-        found = self._limit_key(arrival.topic)
-        if found is not None:
+        limit_key = self._limit_key(arrival.topic)
+        if limit_key is not None:
             with self._lock:
-                self._limits.give_back(found[0], len(arrival.received.payload))
+                self._limits.give_back(limit_key[0], len(arrival.received.payload))
 
     def refill(self, clients: Iterable[str]) -> None:
         """Lets clients send a full burst again, because they are asked for updates."""
@@ -113,10 +113,10 @@ class RateLimiter:
         """Returns what was dropped since the last call."""
         now = self._clock()
         with self._lock:
-            found, self._throttled = self._throttled, Counter()
+            throttled, self._throttled = self._throttled, Counter()
             return [
                 Throttled(
-                    client, exceeded, times, client is not None and self._limits.should_notify(client, now)
+                    client, exceeded, count, client is not None and self._limits.should_notify(client, now)
                 )
-                for (client, exceeded), times in found.items()
+                for (client, exceeded), count in throttled.items()
             ]

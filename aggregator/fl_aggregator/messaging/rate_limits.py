@@ -67,9 +67,9 @@ class ClientLimits:
 
     def charge(self, kind: Limit, size: int, now: float) -> LimitExceeded | None:
         """Charges one message of ``size`` bytes; returns the limit that it exceeds, or null."""
-        counted, reason = self._bucket_of(kind)
-        if not counted.take(1, now):
-            return LimitExceeded(reason, counted.rate)
+        bucket, reason = self._bucket_of(kind)
+        if not bucket.take(1, now):
+            return LimitExceeded(reason, bucket.rate)
         if not self._bytes.take(size, now):
             return LimitExceeded("too-many-bytes", self._bytes.rate)
         return None
@@ -108,8 +108,9 @@ class LimitExceeded:
     rate: Rate
 
     def __str__(self) -> str:
-        what = self.reason.removeprefix("too-many-")
-        return f"{what}: expected at most {self.rate.per_second:.15g} per second, and {self.rate.burst:.15g} at once"
+        quantity = self.reason.removeprefix("too-many-")
+        limit = f"{self.rate.per_second:.15g} per second, and {self.rate.burst:.15g} at once"
+        return f"{quantity}: expected at most {limit}"
 
 
 class RateLimits:
@@ -120,8 +121,8 @@ class RateLimits:
     that client begins anew.
     """
 
-    def __init__(self, clients: int, known_at_most: int, now: float) -> None:
-        most = known_at_most + clients
+    def __init__(self, clients: int, roster_limit: int, now: float) -> None:
+        most = roster_limit + clients
         self._client_limits: RecentlyUsed[str, ClientLimits] = RecentlyUsed(most)
         self._unknown_clients = ClientLimits(
             Rates(
@@ -143,21 +144,21 @@ class RateLimits:
 
         Returns the limit that it exceeds, or null if it may be read.
         """
-        account = self._unknown_clients if client is None else self._limits_of(client, now)
-        return account.charge(kind, size, now)
+        limits = self._unknown_clients if client is None else self._limits_of(client, now)
+        return limits.charge(kind, size, now)
 
     def give_back(self, client: str | None, size: int) -> None:
         """Undoes the charge of a message of ``size`` bytes that was asked for."""
-        account = self._unknown_clients if client is None else self._client_limits.get(client)
-        if account is not None:
-            account.give_back(size)
+        limits = self._unknown_clients if client is None else self._client_limits.get(client)
+        if limits is not None:
+            limits.give_back(size)
 
     def refill(self, clients: Iterable[str]) -> None:
         """Restores the full burst of clients that are asked for updates."""
         for client in clients:
-            account = self._client_limits.get(client)
-            if account is not None:
-                account.refill()
+            limits = self._client_limits.get(client)
+            if limits is not None:
+                limits.refill()
 
     def should_notify(self, client: str, now: float) -> bool:
         """Whether a client should be told about its limits now: once in `LIMIT_NOTICE_INTERVAL` seconds."""

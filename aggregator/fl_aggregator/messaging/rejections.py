@@ -45,24 +45,24 @@ class Rejections:
         self._by_round: dict[int, RejectionCounts] = {}
         self._last_closed_round = 0
 
-    def count(self, client: str | None, reason: str, detail: str, times: int = 1) -> None:
+    def count(self, client: str | None, reason: str, detail: str, count: int = 1) -> None:
         """Counts refused messages of a client, and logs some of them.
 
         ``client`` is its id if it is on the roster, and null otherwise. ``detail`` names the field, its
         value, and what was expected.
         """
-        who = self._label(client)
-        before = self._total[who, reason]
-        self._total[who, reason] = now = before + times
-        self._by_reason[reason] += times
-        if is_worth_logging(before, now):
+        label = self._label(client)
+        previous = self._total[label, reason]
+        self._total[label, reason] = total = previous + count
+        self._by_reason[reason] += count
+        if is_worth_logging(previous, total):
             level = logging.INFO if reason in EXPECTED_REASONS else logging.WARNING
             LOG.log(
                 level,
                 "refused a message from %s (%s, %d so far): %s",
-                who,
+                label,
                 reason,
-                now,
+                total,
                 detail[:MAX_LOGGED_DETAIL],
             )
 
@@ -89,17 +89,17 @@ class Rejections:
         """Returns the counts of a round that has ended, and forgets them."""
         return self._by_round.pop(number, {})
 
-    def most_rejected(self, most: int) -> dict[str, int]:
+    def most_rejected(self, limit: int) -> dict[str, int]:
         """Returns the edges with most refused messages, and how many, in descending order.
 
         `EXPECTED_REASONS` do not count.
         """
-        sums: Counter[str] = Counter()
-        for (who, reason), times in self._total.items():
+        totals: Counter[str] = Counter()
+        for (client, reason), count in self._total.items():
             if reason not in EXPECTED_REASONS:
-                sums[who] += times
-        ranked = sorted(sums.items(), key=lambda item: (-item[1], item[0]))
-        return dict(ranked[:most])
+                totals[client] += count
+        ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+        return dict(ranked[:limit])
 
     @property
     def total(self) -> RejectionCounts:
@@ -113,7 +113,7 @@ class Rejections:
 
 
 def _by_client(counts: Counter[tuple[str, str]]) -> RejectionCounts:
-    found: RejectionCounts = {}
-    for (who, reason), times in sorted(counts.items()):
-        found.setdefault(who, {})[reason] = times
-    return found
+    nested: RejectionCounts = {}
+    for (client, reason), count in sorted(counts.items()):
+        nested.setdefault(client, {})[reason] = count
+    return nested

@@ -47,17 +47,17 @@ class Router:
 
     def __init__(
         self,
-        links: Connections,
-        refusals: Rejections,
-        seals: Unsealer,
+        connections: Connections,
+        rejections: Rejections,
+        unsealer: Unsealer,
         scope: EnvelopeSource,
         channels: Channels = CHANNELS,
     ) -> None:
-        self._connections = links
+        self._connections = connections
         self._channels = channels
-        self._rejections = refusals
+        self._rejections = rejections
         self._unknown_losses = TokenBucket(UNKNOWN_LOSS_RATE, time.monotonic())
-        self._unsealer = seals
+        self._unsealer = unsealer
         self._scope = scope
 
     def read(self, arrival: AdmittedMessage, state: Run, now: float) -> Inbound:
@@ -90,22 +90,24 @@ class Router:
             return self._handle_undecodable(topic, payload, error, state, now)
         except MessageRejected as error:
             return self.drop(state, error.client, error.reason, str(error))
-        strange = isinstance(event, on.EdgeLost) and event.client not in state.roster
-        if strange and not self._unknown_losses.take(1, time.monotonic()):
+        unknown_client = isinstance(event, on.EdgeLost) and event.client not in state.roster
+        if unknown_client and not self._unknown_losses.take(1, time.monotonic()):
             most = f"{UNKNOWN_LOSS_RATE.per_second:g} per second"
             detail = f"presences: expected at most {most} from unknown clients that go offline"
             return self.drop(state, None, "too-many-presences", detail)
         return Inbound(event, message if isinstance(message, m.UpdateChunk) else None)
 
-    def record_throttled(self, found: Throttled, state: Run) -> None:
+    def record_throttled(self, throttled: Throttled, state: Run) -> None:
         """Counts messages that the rate limiter has dropped, and sometimes tells their sender."""
-        reason, detail = found.exceeded.reason, str(found.exceeded)
-        known = None if found.client is None else state.roster.get(found.client)
-        self._rejections.count(None if known is None else found.client, reason, detail, found.count)
-        if found.notify and found.client is not None and known is not None:
-            head = self._scope.envelope()
-            said = m.Limited(**head, client=found.client, session=known.session, reason=reason, detail=detail)
-            self._connections.send(t.RepliesTopic(found.client), said)
+        reason, detail = throttled.exceeded.reason, str(throttled.exceeded)
+        client = None if throttled.client is None else state.roster.get(throttled.client)
+        self._rejections.count(None if client is None else throttled.client, reason, detail, throttled.count)
+        if throttled.notify and throttled.client is not None and client is not None:
+            envelope = self._scope.envelope()
+            message = m.Limited(
+                **envelope, client=throttled.client, session=client.session, reason=reason, detail=detail
+            )
+            self._connections.send(t.RepliesTopic(throttled.client), message)
 
     def _handle_undecodable(
         self, topic: t.Topic, payload: bytes | memoryview, error: codec.DecodeError, state: Run, now: float
@@ -118,16 +120,16 @@ class Router:
         client = getattr(topic, "client", None)
         if isinstance(topic, t.UpdatesTopic) and not error.wrong_version:
             claim = codec.claim_in(payload)
-            known = None if claim is None else state.roster.get(claim.client)
-            if claim is not None and known is not None and known.session == claim.session:
+            client_state = None if claim is None else state.roster.get(claim.client)
+            if claim is not None and client_state is not None and client_state.session == claim.session:
                 try:
                     return Inbound(translate.invalid_update_event(topic, claim, str(error), self._scope, now))
-                except MessageRejected as foreign:
-                    return self.drop(state, foreign.client, foreign.reason, str(foreign))
+                except MessageRejected as rejected:
+                    return self.drop(state, rejected.client, rejected.reason, str(rejected))
         if isinstance(topic, t.RegisterTopic) and error.wrong_version and client:
             session = codec.session_in(bytes(payload))
-            known = state.roster.get(client)
-            if session and (known is None or known.session != session):
+            client_state = state.roster.get(client)
+            if session and (client_state is None or client_state.session != session):
                 detail = f"{error}: install the version of fl-mqtt that the aggregator has"
                 return Inbound(reply=do.SendReply(client, session, do.Refuse("wrong-version", detail)))
         return self.drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))

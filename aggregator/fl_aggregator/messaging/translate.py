@@ -70,8 +70,8 @@ def event_from(
                 raise MessageRejected(
                     "other-incarnation", f"incarnation: {incarnation}, expected {scope.incarnation}", None
                 )
-            why = f": {reason}" if reason else ""
-            return on.StopRequested(now=now, reason=f"stopped by fl-aggregator stop{why}")
+            suffix = f": {reason}" if reason else ""
+            return on.StopRequested(now=now, reason=f"stopped by fl-aggregator stop{suffix}")
         case _:
             return None
 
@@ -96,27 +96,29 @@ def invalid_update_event(
 
 
 def _check_scope(topic: t.Topic, message: m.Message | m.UpdateClaim, scope: EnvelopeSource) -> None:
-    named = getattr(topic, "client", None)
-    claimed = getattr(message, "client", None)
-    who = named or claimed
-    if named is not None and claimed is not None and named != claimed:
+    topic_client = getattr(topic, "client", None)
+    message_client = getattr(message, "client", None)
+    client = topic_client or message_client
+    if topic_client is not None and message_client is not None and topic_client != message_client:
         raise MessageRejected(
-            "client-mismatch", f"client: {claimed!r}, expected {named!r}, as in the topic", who
+            "client-mismatch",
+            f"client: {message_client!r}, expected {topic_client!r}, as in the topic",
+            client,
         )
     if not isinstance(message, m.Scoped | m.UpdateClaim):
         return
     if message.run != scope.run:
-        raise MessageRejected("other-run", f"run: {message.run!r}, expected {scope.run!r}", who)
+        raise MessageRejected("other-run", f"run: {message.run!r}, expected {scope.run!r}", client)
     if message.incarnation != scope.incarnation:
         # Not rejected: the edge will say it again in this incarnation, and must not lose what it has.
         raise MessageRejected(
-            "other-incarnation", f"incarnation: {message.incarnation}, expected {scope.incarnation}", who
+            "other-incarnation", f"incarnation: {message.incarnation}, expected {scope.incarnation}", client
         )
 
 
 def _registration_event(message: m.Registration, scope: EnvelopeSource, now: float) -> on.Registered:
     # What an edge has loaded counts only if this run's admission told it to load that.
-    ours = message.run == scope.run and message.incarnation == scope.incarnation
+    is_current = message.run == scope.run and message.incarnation == scope.incarnation
     return on.Registered(
         now=now,
         client=message.client,
@@ -125,8 +127,8 @@ def _registration_event(message: m.Registration, scope: EnvelopeSource, now: flo
         roles=message.roles,
         encodings=message.encodings,
         task=message.task,
-        manifest=message.manifest if ours else None,
-        examples=message.examples if ours else None,
+        manifest=message.manifest if is_current else None,
+        examples=message.examples if is_current else None,
     )
 
 
@@ -157,27 +159,27 @@ class _ReplyEnvelope(Envelope):
 
 def reply_message(effect: do.SendReply, settings: Settings, scope: EnvelopeSource) -> m.Reply:
     """Returns the message that a reply is sent as, on ``fl/replies/<client>``."""
-    head = _ReplyEnvelope(**scope.envelope(), client=effect.client, session=effect.session)
+    envelope = _ReplyEnvelope(**scope.envelope(), client=effect.client, session=effect.session)
     match effect.body:
-        case do.Admit(partition=part, received_round=received_round, examples=examples):
-            partition = None if part is None else settings.partition_at(part)
+        case do.Admit(partition=index, received_round=received_round, examples=examples):
+            partition = None if index is None else settings.partition_at(index)
             return m.Admitted(
-                **head,
+                **envelope,
                 task=settings.task,
                 partition=partition,
                 examples=examples,
                 received_round=received_round,
             )
         case do.Refuse(reason=reason, detail=detail):
-            return m.Refused(**head, reason=reason, detail=detail[:1000])
+            return m.Refused(**envelope, reason=reason, detail=detail[:1000])
         case do.Accept(round=number, digest=digest):
-            return m.Accepted(**head, round=number, digest=digest)
-        case do.Reject(round=number, digest=rejected, reason=why, detail=detail):
-            return m.Rejected(**head, round=number, digest=rejected, reason=why, detail=detail[:1000])
+            return m.Accepted(**envelope, round=number, digest=digest)
+        case do.Reject(round=number, digest=digest, reason=reason, detail=detail):
+            return m.Rejected(**envelope, round=number, digest=digest, reason=reason, detail=detail[:1000])
 
 
 def selected_message(
-    effect: do.AnnounceRound, settings: Settings, scope: EnvelopeSource, now: float, largest: int
+    effect: do.AnnounceRound, settings: Settings, scope: EnvelopeSource, now: float, maximum_packet_size: int
 ) -> m.Selected:
     """Returns the message that opens a round; ``largest`` is the bytes of the broker's largest packet.
 
@@ -194,14 +196,14 @@ def selected_message(
         fold=settings.fold_settings,
         encoding=effect.encoding,
         base=effect.base,
-        inline_limit=_inline_limit(len(effect.cohort), largest),
+        inline_limit=_inline_limit(len(effect.cohort), maximum_packet_size),
     )
 
 
-def _inline_limit(cohort: int, largest: int) -> int:
+def _inline_limit(cohort: int, maximum_packet_size: int) -> int:
     """Returns the bytes of the largest update that may be sent whole; 0 for a large cohort.
 
     A whole update saves a round trip. Those of all the cohort must fit into a broker's queue for one
     subscriber, and into our inbox, at the same time.
     """
-    return 0 if cohort > INLINE_COHORT else max(0, min(INLINE_LIMIT, largest - INLINE_OVERHEAD))
+    return 0 if cohort > INLINE_COHORT else max(0, min(INLINE_LIMIT, maximum_packet_size - INLINE_OVERHEAD))

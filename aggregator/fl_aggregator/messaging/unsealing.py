@@ -28,7 +28,7 @@ class Unsealer:
         self._channels = channels
         self._opener = None if kit is None else kit.opener()
 
-    def unseal(self, topic: t.Topic, text: str, payload: bytes | memoryview) -> bytes | memoryview:
+    def unseal(self, topic: t.Topic, topic_text: str, payload: bytes | memoryview) -> bytes | memoryview:
         """Returns the content of a payload on ``topic``, sealed or not; ``text`` is the same topic as text.
 
         Raises ``MessageRejected`` if it cannot be opened, or should be sealed and is not.
@@ -38,7 +38,9 @@ class Unsealer:
         if not is_sealed(payload):
             if self._must_be_sealed(channel):
                 raise MessageRejected(
-                    "not-sealed", f"topic: {text}: the message is not sealed, expected a sealed one", account
+                    "not-sealed",
+                    f"topic: {topic_text}: the message is not sealed, expected a sealed one",
+                    account,
                 )
             return payload
         if self._opener is None:
@@ -47,12 +49,14 @@ class Unsealer:
             )
         if account is None:
             raise MessageRejected(
-                "not-opened", f"topic: {text}: the message is sealed, but the topic has no account", None
+                "not-opened",
+                f"topic: {topic_text}: the message is sealed, but the topic has no account",
+                None,
             )
         try:
-            return self._opener.open(account, text, payload)
+            return self._opener.open(account, topic_text, payload)
         except CannotOpen as error:
-            raise MessageRejected("not-opened", f"topic: {text}: {error}", account) from None
+            raise MessageRejected("not-opened", f"topic: {topic_text}: {error}", account) from None
 
     def _must_be_sealed(self, channel: Channel) -> bool:
         """Whether messages on a channel must be sealed.

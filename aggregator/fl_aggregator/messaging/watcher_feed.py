@@ -39,12 +39,12 @@ class ObserverFeed:
 
     def __init__(
         self,
-        links: Connections,
+        connections: Connections,
         scope: EnvelopeSource,
         started: str,
         uploading: Callable[[], Collection[str]],
     ) -> None:
-        self._connections = links
+        self._connections = connections
         self._scope = scope
         self._started = started
         self._uploading = uploading
@@ -81,8 +81,8 @@ class ObserverFeed:
 
     def bytes_of(self, number: int) -> tuple[int, int] | None:
         """Returns the bytes (up, down) of a round that ended in an earlier incarnation; null if unknown."""
-        known = self.history.recent().get(number)
-        return None if known is None else (known.bytes.up, known.bytes.down)
+        record = self.history.recent().get(number)
+        return None if record is None else (record.bytes.up, record.bytes.down)
 
     # --- publishing ---------------------------------------------------------------------------------------
 
@@ -92,12 +92,12 @@ class ObserverFeed:
         if self._history_is_due and (force or now - self._history_at >= MIN_HISTORY_INTERVAL):
             self._history_at, self._history_is_due = now, False
             self._publish_history(state)
-        pause = MIN_EDGES_INTERVAL + len(state.roster.clients) / EDGES_PER_SECOND
-        if self._closed_is_due and (force or now - self._closed_published_at >= pause):
+        interval = MIN_EDGES_INTERVAL + len(state.roster.clients) / EDGES_PER_SECOND
+        if self._closed_is_due and (force or now - self._closed_published_at >= interval):
             self._closed_published_at, self._closed_is_due = now, False
             self._publish_closed(state)
         if force or (
-            now - self._edges_published_at >= pause and now - self._checked_at >= MIN_EDGES_INTERVAL / 4
+            now - self._edges_published_at >= interval and now - self._checked_at >= MIN_EDGES_INTERVAL / 4
         ):
             self._checked_at = now
             uploading = self._uploading()
@@ -139,15 +139,17 @@ class ObserverFeed:
         envelope, phase = self._scope.envelope(), state.phase.name
         limit = min(MAX_NAMES, self._connections.maximum_packet_size) - EDGES_OVERHEAD
 
-        def made(some: dict[str, m.EdgeView]) -> m.Edges:
-            return m.Edges(**envelope, round=number, phase=phase, edges=some, left_out=len(edges) - len(some))
+        def made(included: dict[str, m.EdgeView]) -> m.Edges:
+            return m.Edges(
+                **envelope, round=number, phase=phase, edges=included, left_out=len(edges) - len(included)
+            )
 
         message = made(edges)
         while message.edges and (size := len(codec.encode(message))) > limit:
             message = made(edge_states.select_views(edges, int(0.9 * len(message.edges) * limit / size)))
         self._connections.retain(t.EdgesTopic(number), message, counted=False)
         self._retained_rounds.add(number)
-        kept = {number, -1 if self._last_summary is None else self._last_summary.round}
-        for old in self._retained_rounds - kept:
-            self._connections.clear(t.EdgesTopic(old))
-        self._retained_rounds &= kept
+        still_retained = {number, -1 if self._last_summary is None else self._last_summary.round}
+        for obsolete in self._retained_rounds - still_retained:
+            self._connections.clear(t.EdgesTopic(obsolete))
+        self._retained_rounds &= still_retained

@@ -42,33 +42,33 @@ def collect(state: Run, phase: Collecting, now: float) -> Transition:
     """
     if len(phase.updates) >= phase.target:
         return _close_round(state, phase, now)
-    out_of_time = now >= phase.deadline
-    if out_of_time and phase.base is None:
+    deadline_passed = now >= phase.deadline
+    if deadline_passed and phase.base is None:
         # Initial weights: the edge that was asked has had its time, so the next one is asked.
         phase = replace(
             phase, dropped={**phase.dropped, **dict.fromkeys(phase.awaited, deadline_reason(phase, now))}
         )
     grace = state.settings.grace
-    gone = frozenset(n for n in phase.awaited if state.roster.is_absent(n, now, grace))
-    at_work = len(phase.updates) + len(phase.awaited) - len(gone)
-    called: tuple[str, ...] = ()
-    if at_work < phase.selection_size and (not out_of_time or phase.base is None):
+    absent = frozenset(n for n in phase.awaited if state.roster.is_absent(n, now, grace))
+    active = len(phase.updates) + len(phase.awaited) - len(absent)
+    added: tuple[str, ...] = ()
+    if active < phase.selection_size and (not deadline_passed or phase.base is None):
         eligible = frozenset(state.roster.eligible(state.manifest))
-        called = tuple(n for n in phase.substitutes if n in eligible)[: phase.selection_size - at_work]
-    if called:
+        added = tuple(n for n in phase.substitutes if n in eligible)[: phase.selection_size - active]
+    if added:
         phase = replace(
             phase,
-            cohort=phase.cohort + called,
-            substitutes=tuple(n for n in phase.substitutes if n not in called),
+            cohort=phase.cohort + added,
+            substitutes=tuple(n for n in phase.substitutes if n not in added),
             deadline=now + state.settings.deadline if phase.base is None else phase.deadline,
         )
         return replace(state, phase=phase), (announcement_of(phase),)
-    if at_work == len(phase.updates) or out_of_time:
+    if active == len(phase.updates) or deadline_passed:
         if len(phase.updates) >= phase.quorum:
             return _close_round(state, phase, now)
-        why = "the deadline passed" if out_of_time else "all connected edges have answered"
-        have = f"only {len(phase.updates)} of {phase.quorum} updates arrived"
-        return abandon(state, phase, now, f"{why}, but {have}")
+        cause = "the deadline passed" if deadline_passed else "all connected edges have answered"
+        count = f"only {len(phase.updates)} of {phase.quorum} updates arrived"
+        return abandon(state, phase, now, f"{cause}, but {count}")
     return state, ()
 
 
@@ -90,30 +90,30 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
     row. Round 0 is opened again under its own number, and its result is not published unless the run fails.
     """
     summary = summary_of(state, phase, now, now, reason=reason)
-    abandoned = state.consecutive_abandoned + 1
+    consecutive = state.consecutive_abandoned + 1
     # It doubles from 1 s on, so that edges that lost their connection briefly have time to return.
-    pause = backoff(abandoned - 1, first=1.0, most=30.0)
-    following = Selecting(
+    pause = backoff(consecutive - 1, first=1.0, most=30.0)
+    next_phase = Selecting(
         round=phase.round if phase.base is None else phase.round + 1, since=now, not_before=now + pause
     )
     state = replace(
         state,
-        phase=following,
-        consecutive_abandoned=abandoned,
+        phase=next_phase,
+        consecutive_abandoned=consecutive,
         closed_rounds=updates.append_closed_round(state.closed_rounds, phase),
         pending_summaries=state.pending_summaries
         if phase.base is None
         else (*state.pending_summaries, summary),
     )
     effects: tuple[do.Effect, ...] = (do.PublishResult(summary), do.WithdrawRound(phase.round))
-    if abandoned < MAX_CONSECUTIVE_ABANDONED:
+    if consecutive < MAX_CONSECUTIVE_ABANDONED:
         if phase.base is None:
             # Round 0 is opened again under its number, and edges that saw a result of it would not take part.
             effects = effects[1:]
-        state, settled = evaluation.advance(state, now)
-        return state, (*effects, *settled)
-    detail = f"{abandoned} rounds in a row were abandoned; round {phase.round}: {reason}"
-    failed = Failed(at=now, reason="rounds-abandoned", detail=detail, resume_phase=following)
+        state, advanced = evaluation.advance(state, now)
+        return state, (*effects, *advanced)
+    detail = f"{consecutive} rounds in a row were abandoned; round {phase.round}: {reason}"
+    failed = Failed(at=now, reason="rounds-abandoned", detail=detail, resume_phase=next_phase)
     state, ended = end_run(state, failed, now)
     return state, (*effects, *ended)
 
@@ -158,7 +158,7 @@ def finish(state: Run, now: float) -> Transition:
 
 def end_run(state: Run, phase: Finished | Failed, now: float) -> Transition:
     """Ends the run in the given phase; pending evaluations are closed with the reports that have come."""
-    state, effects = evaluation.advance(state, now, everything=True)
+    state, effects = evaluation.advance(state, now, close_all=True)
     return replace(state, phase=phase), (*effects, do.EndRun())
 
 
@@ -168,7 +168,7 @@ def stop_run(state: Run, now: float, reason: str) -> Transition:
     The history is written with pending evaluations as they are; they go on if the run is resumed.
     """
     assert isinstance(state.phase, Selecting | Collecting | Aggregating | Evaluating), "the run is not over"
-    _, effects = evaluation.advance(state, now, everything=True)
+    _, effects = evaluation.advance(state, now, close_all=True)
     stopped = Stopped(at=now, reason=reason, resume_phase=state.phase)
     return replace(state, phase=stopped), (*effects, do.EndRun())
 

@@ -29,18 +29,18 @@ def request_evaluation(state: Run, model: ModelReference, now: float) -> tuple[R
     if model.version == 0 or (model.version % settings.evaluate_every and model.version != settings.rounds):
         return state, None
     split: Split = "test"
-    waiting = _available_evaluators(state, split, now)
-    if not waiting:
+    evaluators = _available_evaluators(state, split, now)
+    if not evaluators:
         split = "holdout"
-        waiting = _available_evaluators(state, split, now) if settings.holdout > 0 else waiting
-    if not waiting:
+        evaluators = _available_evaluators(state, split, now) if settings.holdout > 0 else evaluators
+    if not evaluators:
         return state, None
     evaluation = PendingEvaluation(
         model=model,
         split=split,
         requested_at=now,
         deadline=now + min(settings.deadline, MAX_EVALUATION_SECONDS),
-        awaited=waiting,
+        awaited=evaluators,
     )
     return replace(state, evaluations=(*state.evaluations, evaluation)), split
 
@@ -75,15 +75,15 @@ def receive_report(state: Run, event: Evaluated) -> Run:
     def with_report(evaluation: PendingEvaluation) -> PendingEvaluation:
         if event.client not in evaluation.awaited or evaluation.model.version > event.version:
             return evaluation
-        waiting = evaluation.awaited - {event.client}
+        awaited = evaluation.awaited - {event.client}
         if event.examples and (evaluation.model, evaluation.split) == (model, event.split):
-            return replace(evaluation, awaited=waiting, results=(*evaluation.results, event))
-        return replace(evaluation, awaited=waiting)
+            return replace(evaluation, awaited=awaited, results=(*evaluation.results, event))
+        return replace(evaluation, awaited=awaited)
 
     return replace(state, evaluations=tuple(with_report(e) for e in state.evaluations))
 
 
-def advance(state: Run, now: float, *, everything: bool = False) -> Transition:
+def advance(state: Run, now: float, *, close_all: bool = False) -> Transition:
     """Closes evaluations that no edge is left to report on, and writes the history as far as it is complete.
 
     Evaluations also close at their deadline and, with ``everything``, at once.
@@ -91,7 +91,7 @@ def advance(state: Run, now: float, *, everything: bool = False) -> Transition:
     effects: list[Effect] = []
     for evaluation in state.evaluations:
         absent = {n for n in evaluation.awaited if state.roster.is_absent(n, now, state.settings.grace)}
-        if everything or not evaluation.awaited - absent or now >= evaluation.deadline:
+        if close_all or not evaluation.awaited - absent or now >= evaluation.deadline:
             state, closing = _close_evaluation(state, evaluation, now)
             effects += closing
     pending = {evaluation.model.version for evaluation in state.evaluations}
@@ -107,22 +107,24 @@ def advance(state: Run, now: float, *, everything: bool = False) -> Transition:
 
 
 def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> Transition:
-    left = tuple(e for e in state.evaluations if e is not evaluation)
-    state = replace(state, evaluations=left)
+    remaining = tuple(e for e in state.evaluations if e is not evaluation)
+    state = replace(state, evaluations=remaining)
     if not evaluation.results:
         return state, ()
     reports = sorted(evaluation.results, key=lambda report: report.client)
     examples = sum(report.examples for report in reports)
     accuracy = sum(report.examples * report.accuracy for report in reports) / examples
     loss = sum(report.examples * report.loss for report in reports) / examples
-    found = {"accuracy": accuracy, "evaluated_examples": float(examples)}
+    metrics = {"accuracy": accuracy, "evaluated_examples": float(examples)}
     if math.isfinite(loss):  # the sum of a diverged model's losses may be too large for a float
-        found["loss"] = loss
+        metrics["loss"] = loss
     effects: list[Effect] = []
     summaries = []
     for summary in state.pending_summaries:
         if summary.model == evaluation.model:
-            summary = _with_evaluation(summary, found, _sum_confusion(reports), now - evaluation.requested_at)
+            summary = _with_evaluation(
+                summary, metrics, _sum_confusion(reports), now - evaluation.requested_at
+            )
             effects.append(PublishResult(summary))
         summaries.append(summary)
     if state.best_accuracy is None or accuracy > state.best_accuracy:
@@ -133,7 +135,7 @@ def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> 
     state = replace(
         state,
         pending_summaries=tuple(summaries),
-        metrics={"version": float(evaluation.model.version), **found} if newest else state.metrics,
+        metrics={"version": float(evaluation.model.version), **metrics} if newest else state.metrics,
         target_reached=state.target_reached or (target is not None and accuracy >= target),
     )
     return state, tuple(effects)
@@ -151,11 +153,11 @@ def _sum_confusion(reports: list[Evaluated]) -> ConfusionCounts | None:
 
 
 def _with_evaluation(
-    summary: Summary, found: dict[str, float], confusion: ConfusionCounts | None, seconds: float
+    summary: Summary, metrics: dict[str, float], confusion: ConfusionCounts | None, seconds: float
 ) -> Summary:
     return replace(
         summary,
         confusion=confusion,
-        metrics={**summary.metrics, **found},
+        metrics={**summary.metrics, **metrics},
         seconds={**summary.seconds, "evaluating": round(seconds, 6)},
     )

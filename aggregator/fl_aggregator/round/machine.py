@@ -39,8 +39,8 @@ def step(state: Run, event: on.Event) -> Transition:
     if state.ended and not isinstance(event, on.Resumed):
         return _step_after_end(state, event)
     after, effects = _react(state, event)
-    after, more = _advance(after, event.now)
-    effects += more
+    after, further_effects = _advance(after, event.now)
+    effects += further_effects
     if after == state:
         return state, effects
     return after, (do.Record(event), *effects)
@@ -66,12 +66,12 @@ def _react(state: Run, event: on.Event) -> Transition:
             on.UpdateOffered(update=update, payload=payload)
             | on.UpdateArrived(update=update, payload=payload)
         ):
-            answer = updates.decide(state, update)
-            if answer is None:
-                take = do.Receive if isinstance(event, on.UpdateOffered) else do.StoreUpdate
-                return state, (take(update, payload),)
-            state = updates.drop_if_rejected(state, update.client, update.round, answer)
-            return state, (updates.reply_to(update, answer),)
+            decision = updates.decide(state, update)
+            if decision is None:
+                effect_type = do.Receive if isinstance(event, on.UpdateOffered) else do.StoreUpdate
+                return state, (effect_type(update, payload),)
+            state = updates.drop_if_rejected(state, update.client, update.round, decision)
+            return state, (updates.reply_to(update, decision),)
         case on.UpdateStored(update=update):
             return updates.accept(state, update)
         case on.UpdateInvalid():
@@ -100,18 +100,18 @@ def _step_after_end(state: Run, event: on.Event) -> Transition:
         case (
             on.UpdateOffered(update=update) | on.UpdateArrived(update=update) | on.UpdateStored(update=update)
         ):
-            answer = updates.decide(state, update)
-            if answer is None or (isinstance(state.phase, Stopped) and _is_unknown_round(answer)):
+            decision = updates.decide(state, update)
+            if decision is None or (isinstance(state.phase, Stopped) and _is_unknown_round(decision)):
                 return state, ()  # the open round may be resumed: the edge keeps its update
-            return state, (updates.reply_to(update, answer),)
+            return state, (updates.reply_to(update, decision),)
         case on.UpdateInvalid():
             return state, (do.SendReply(event.client, event.session, _rejection(event)),)
         case _:
             return state, ()
 
 
-def _is_unknown_round(found: do.Accept | do.Reject) -> bool:
-    return isinstance(found, do.Reject) and found.reason == "no-round"
+def _is_unknown_round(decision: do.Accept | do.Reject) -> bool:
+    return isinstance(decision, do.Reject) and decision.reason == "no-round"
 
 
 def _rejection(event: on.UpdateInvalid) -> do.Reject:
@@ -146,9 +146,9 @@ def _advance(state: Run, now: float) -> Transition:
     state, effects = evaluation.advance(state, now)
     match state.phase:
         case Selecting() | Evaluating():
-            state, more = select(state, state.phase, now)
+            state, further_effects = select(state, state.phase, now)
         case Collecting():
-            state, more = collect(state, state.phase, now)
+            state, further_effects = collect(state, state.phase, now)
         case _:
-            more = ()
-    return state, effects + more
+            further_effects = ()
+    return state, effects + further_effects

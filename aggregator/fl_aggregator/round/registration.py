@@ -14,12 +14,12 @@ from fl_shared.tensors.encodings.float32 import FLOAT32
 
 def register(state: Run, event: Registered) -> Transition:
     """Answers a registration; the same one again gives the same answer and changes nothing."""
-    known = state.roster.get(event.client)
+    previous = state.roster.get(event.client)
     if (
-        known is not None
-        and known.present
-        and known.session == event.session
-        and known.device != event.device
+        previous is not None
+        and previous.present
+        and previous.session == event.session
+        and previous.device != event.device
     ):
         # Sessions are public, devices are not: another client used the id, and the edge would get an answer.
         return state, ()
@@ -29,35 +29,43 @@ def register(state: Run, event: Registered) -> Transition:
     refusal = _refusal(state, event)
     if refusal is not None:
         return state, (SendReply(event.client, event.session, refusal),)
-    before, state = state, _with_capacity_for(state, event.client)
-    part = _assign_partition(state, event)
-    if isinstance(part, Refuse):
-        return before, (SendReply(event.client, event.session, part),)
-    again = known is not None and known.device == event.device
+    previous_state, state = state, _with_capacity_for(state, event.client)
+    partition = _assign_partition(state, event)
+    if isinstance(partition, Refuse):
+        return previous_state, (SendReply(event.client, event.session, partition),)
+    same_device = previous is not None and previous.device == event.device
     client = r.Client(
         session=event.session,
         device=event.device,
         roles=event.roles,
         encodings=event.encodings,
-        registered_at=known.registered_at if known is not None and again else event.now,
-        partition=part,
+        registered_at=previous.registered_at if previous is not None and same_device else event.now,
+        partition=partition,
         # A first registration does not say what the edge has loaded, but its partition is the same.
-        manifest=event.manifest or (known.manifest if known is not None and again else None),
-        examples=known.examples if known is not None and again and event.examples is None else event.examples,
+        manifest=event.manifest or (previous.manifest if previous is not None and same_device else None),
+        examples=previous.examples
+        if previous is not None and same_device and event.examples is None
+        else event.examples,
     )
-    if known != client:
+    if previous != client:
         state = replace(state, roster=state.roster.with_client(event.client, client))
     return state, (
         SendReply(
-            event.client, event.session, Admit(part, received_round_of(state, event.client), event.examples)
+            event.client,
+            event.session,
+            Admit(partition, received_round_of(state, event.client), event.examples),
         ),
     )
 
 
 def _refusal(state: Run, event: Registered) -> Refuse | None:
-    known = state.roster.get(event.client)
-    if known is not None and known.device != event.device and state.roster.is_in_use(event.client, event.now):
-        seconds = max(0.0, event.now - known.registered_at)
+    previous = state.roster.get(event.client)
+    if (
+        previous is not None
+        and previous.device != event.device
+        and state.roster.is_in_use(event.client, event.now)
+    ):
+        seconds = max(0.0, event.now - previous.registered_at)
         return Refuse(
             "id-in-use",
             f"client id {event.client!r} has been in use by another device for {seconds:.0f} s: "
@@ -74,7 +82,7 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
         ):  # of the initial weights, and of all other updates
             if encoding not in event.encodings:
                 return Refuse("wrong-encoding", _lacks_encoding(encoding, event.encodings))
-    if known is None and _is_full(state) and not state.roster.has_evictable():
+    if previous is None and _is_full(state) and not state.roster.has_evictable():
         return Refuse(
             "no-partition-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"
         )
@@ -92,8 +100,8 @@ def _with_capacity_for(state: Run, client: str) -> Run:
     """
     if client in state.roster or not _is_full(state):
         return state
-    forgotten = frozenset(state.roster.evictable(max(1, state.settings.roster_limit // 100)))
-    return replace(state, roster=state.roster.without(forgotten))
+    evicted = frozenset(state.roster.evictable(max(1, state.settings.roster_limit // 100)))
+    return replace(state, roster=state.roster.without(evicted))
 
 
 def _lacks_encoding(encoding: str, offered: tuple[str, ...]) -> str:
@@ -125,10 +133,10 @@ def _assign_partition(state: Run, event: Registered) -> int | Refuse | None:
     if "train" not in event.roles:
         return None
     count = state.settings.clients
-    part = r.partition_for(state.roster, event.client, count, begun=state.begun)
-    if part == "none-left":
+    partition = r.partition_for(state.roster, event.client, count, run_begun=state.begun)
+    if partition == "none-left":
         return Refuse("no-partition-left", f"all {count} partitions are taken (--clients {count})")
-    return part
+    return partition
 
 
 def received_round_of(state: Run, client: str) -> int | None:
@@ -139,12 +147,14 @@ def received_round_of(state: Run, client: str) -> int | None:
 
 def assign_free_partitions(state: Run) -> Transition:
     """Assigns the free partitions at the start of the run, and refuses trainers for which none is left."""
-    roster, given = r.assign_partitions(state.roster, state.settings.clients)
-    without = tuple(name for name in roster.trainers() if roster[name].partition is None)
+    roster, assigned = r.assign_partitions(state.roster, state.settings.clients)
+    unassigned = tuple(name for name in roster.trainers() if roster[name].partition is None)
     refusal = Refuse("no-partition-left", f"all {state.settings.clients} partitions are taken")
-    told = (SendReply(name, roster[name].session, Admit(roster[name].partition, None)) for name in given)
-    refused = (SendReply(name, roster[name].session, refusal) for name in without)
-    return replace(state, roster=roster.without(without)), (*told, *refused)
+    admissions = (
+        SendReply(name, roster[name].session, Admit(roster[name].partition, None)) for name in assigned
+    )
+    refusals = (SendReply(name, roster[name].session, refusal) for name in unassigned)
+    return replace(state, roster=roster.without(unassigned)), (*admissions, *refusals)
 
 
 def common_manifest(state: Run) -> str | None:
@@ -162,13 +172,13 @@ def common_manifest(state: Run) -> str | None:
 def refuse_other_manifests(state: Run) -> Transition:
     """Refuses the trainers whose manifest differs from the run's, once that is known."""
     assert state.manifest is not None
-    wrong = {
+    mismatched = {
         name: client
         for name in state.roster.trainers()
         if (client := state.roster[name]).manifest not in (None, state.manifest)
     }
     replies = tuple(
         SendReply(name, client.session, Refuse("wrong-manifest", _manifest_mismatch(client.manifest, state)))
-        for name, client in wrong.items()
+        for name, client in mismatched.items()
     )
-    return replace(state, roster=state.roster.without(wrong)), replies
+    return replace(state, roster=state.roster.without(mismatched)), replies

@@ -114,8 +114,8 @@ class Roster:
 
         The will may come first, since a message at QoS 0 does not wait in the broker's queue.
         """
-        ended, at = self.ended_sessions.get(name, ("", 0.0))
-        return ended == session and now - at < SESSION_OVERLAP
+        ended_session, ended_at = self.ended_sessions.get(name, ("", 0.0))
+        return ended_session == session and now - ended_at < SESSION_OVERLAP
 
     def undo_recent_losses(self, now: float) -> Roster:
         """Marks clients present that were lost just before our own connection was.
@@ -210,19 +210,21 @@ def default_partition(name: str, count: int) -> int | None:
     return int(name) if int(name) < count else None
 
 
-def partition_for(roster: Roster, name: str, count: int, *, begun: bool) -> int | Literal["none-left"] | None:
+def partition_for(
+    roster: Roster, name: str, count: int, *, run_begun: bool
+) -> int | Literal["none-left"] | None:
     """Returns the partition of a client that registers; ``None`` if it is assigned when the run begins."""
-    known = roster.get(name)
-    if known is not None and known.partition is not None:
-        return known.partition
-    own = default_partition(name, count)
-    taken = roster.taken_partitions()
-    if own is not None and own not in taken:
-        return own
-    free = next((part for part in range(count) if part not in taken), None)
+    client = roster.get(name)
+    if client is not None and client.partition is not None:
+        return client.partition
+    default = default_partition(name, count)
+    assigned = roster.taken_partitions()
+    if default is not None and default not in assigned:
+        return default
+    free = next((number for number in range(count) if number not in assigned), None)
     if free is None:
         return "none-left"
-    return free if begun else None
+    return free if run_begun else None
 
 
 def assign_partitions(roster: Roster, count: int) -> tuple[Roster, tuple[str, ...]]:
@@ -230,9 +232,11 @@ def assign_partitions(roster: Roster, count: int) -> tuple[Roster, tuple[str, ..
 
     Returns the new roster, and the ids that were assigned one.
     """
-    without = [name for name in roster.trainers() if roster[name].partition is None]
-    taken = roster.taken_partitions()
-    given = tuple(zip(without, (part for part in range(count) if part not in taken), strict=False))
-    for name, part in given:
+    unassigned = [name for name in roster.trainers() if roster[name].partition is None]
+    assigned = roster.taken_partitions()
+    assignments = tuple(
+        zip(unassigned, (number for number in range(count) if number not in assigned), strict=False)
+    )
+    for name, part in assignments:
         roster = roster.with_client(name, replace(roster[name], partition=part))
-    return roster, tuple(name for name, _ in given)
+    return roster, tuple(name for name, _ in assignments)

@@ -32,12 +32,12 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
     pending evaluations. It fails if too few edges are eligible for ``wait`` seconds.
     """
     settings = state.settings
-    due = state.version >= settings.rounds or state.target_reached
-    if due or settings.target_accuracy is not None:
+    is_done = state.version >= settings.rounds or state.target_reached
+    if is_done or settings.target_accuracy is not None:
         if state.evaluations:
-            waiting = Evaluating(round=phase.round, since=phase.since)
-            return (state if phase == waiting else replace(state, phase=waiting)), ()
-        if due:
+            evaluating = Evaluating(round=phase.round, since=phase.since)
+            return (state if phase == evaluating else replace(state, phase=evaluating)), ()
+        if is_done:
             return finish(state, now)
     if isinstance(phase, Evaluating):
         phase = Selecting(round=phase.round, since=now, not_before=now)
@@ -47,48 +47,50 @@ def select(state: Run, phase: Selecting | Evaluating, now: float) -> Transition:
     if not state.begun:
         return _begin_run(state, phase, now)
     eligible = state.roster.eligible(state.manifest)
-    needed = 1 if state.model is None else settings.effective_quorum
-    if len(eligible) >= needed:
+    minimum = 1 if state.model is None else settings.effective_quorum
+    if len(eligible) >= minimum:
         return _open_round(state, phase, eligible, now)
     if now - phase.since >= settings.wait:
-        return _fail_for_lack_of_edges(state, eligible, needed, now)
+        return _fail_for_lack_of_edges(state, eligible, minimum, now)
     return state, ()
 
 
 def _begin_run(state: Run, phase: Selecting, now: float) -> Transition:
     """Opens the first round when all ``clients`` have loaded, or with a quorum of them after ``wait``."""
     settings = state.settings
-    waited = now - phase.since
+    elapsed = now - phase.since
     effects: tuple[do.Effect, ...] = ()
-    if waited < settings.wait and len(state.roster.clients) < settings.clients:
+    if elapsed < settings.wait and len(state.roster.clients) < settings.clients:
         return state, ()  # cheap, while thousands of edges register
     trainers = state.roster.trainers()
-    everyone = len(trainers) >= settings.clients
-    if (everyone or waited >= settings.wait) and any(state.roster[n].partition is None for n in trainers):
+    all_registered = len(trainers) >= settings.clients
+    if (all_registered or elapsed >= settings.wait) and any(
+        state.roster[n].partition is None for n in trainers
+    ):
         state, effects = registration.assign_free_partitions(state)
-        everyone = len(state.roster.trainers()) >= settings.clients
+        all_registered = len(state.roster.trainers()) >= settings.clients
     loading = any(state.roster[name].examples is None for name in trainers if name in state.roster)
-    if loading and waited < settings.wait + LOADING_TIMEOUT:
+    if loading and elapsed < settings.wait + LOADING_TIMEOUT:
         return state, effects
     manifest = registration.common_manifest(state)
     eligible = state.roster.eligible(manifest) if manifest is not None else ()
     enough = len(eligible) >= settings.effective_quorum
     # If all edges are here but some have no data or another model, the quorum is enough: no more will come.
-    if waited < settings.wait and not (everyone and enough):
+    if elapsed < settings.wait and not (all_registered and enough):
         return state, effects
     if not enough:
-        state, more = _fail_for_lack_of_edges(state, eligible, settings.effective_quorum, now)
-        return state, effects + more
+        state, further_effects = _fail_for_lack_of_edges(state, eligible, settings.effective_quorum, now)
+        return state, effects + further_effects
     state, refused = registration.refuse_other_manifests(replace(state, begun=True, manifest=manifest))
-    state, opened = _open_round(state, phase, eligible, now)
-    return state, (*effects, *refused, *opened)
+    state, announcements = _open_round(state, phase, eligible, now)
+    return state, (*effects, *refused, *announcements)
 
 
 def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: float) -> Transition:
     settings = state.settings
-    order = permutation(eligible, settings.seed, phase.round)
+    ranked = permutation(eligible, settings.seed, phase.round)
     first_weights = state.model is None
-    width = 1 if first_weights else min(settings.per_round + settings.over_select, len(order))
+    width = 1 if first_weights else min(settings.per_round + settings.over_select, len(ranked))
     collecting = Collecting(
         round=phase.round,
         since=phase.since,
@@ -96,18 +98,18 @@ def _open_round(state: Run, phase: Selecting, eligible: tuple[str, ...], now: fl
         deadline=now + settings.deadline,
         base=state.model,
         encoding=FLOAT32.name if first_weights else settings.encoding,
-        target=1 if first_weights else min(settings.per_round, len(order)),
+        target=1 if first_weights else min(settings.per_round, len(ranked)),
         quorum=1 if first_weights else settings.effective_quorum,
         selection_size=width,
-        cohort=order[:width],
-        substitutes=order[width:],
+        cohort=ranked[:width],
+        substitutes=ranked[width:],
     )
     return replace(state, phase=collecting), (announcement_of(collecting),)
 
 
-def _fail_for_lack_of_edges(state: Run, eligible: tuple[str, ...], needed: int, now: float) -> Transition:
+def _fail_for_lack_of_edges(state: Run, eligible: tuple[str, ...], minimum: int, now: float) -> Transition:
     assert isinstance(state.phase, Selecting | Evaluating)
-    detail = too_few_edges_detail(state, eligible, needed)
+    detail = too_few_edges_detail(state, eligible, minimum)
     return end_run(
         state, Failed(at=now, reason="too-few-edges", detail=detail, resume_phase=state.phase), now
     )

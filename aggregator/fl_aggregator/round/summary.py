@@ -85,23 +85,25 @@ def _mean_metrics(updates: list[UpdateMetadata]) -> dict[str, float]:
     for group in ("before", "after", "train"):
         reports = [(u.examples, getattr(u, group)) for u in updates]
         for name in sorted({name for _, report in reports for name in report}):
-            having = [(examples, report[name]) for examples, report in reports if name in report]
-            mean = sum(e * value for e, value in having) / sum(e for e, _ in having)
+            reported = [(examples, report[name]) for examples, report in reports if name in report]
+            mean = sum(e * value for e, value in reported) / sum(e for e, _ in reported)
             key = f"{group}_{name}"
             if math.isfinite(mean) and len(key) <= MAX_METRIC_NAME and len(means) < MAX_METRICS:
                 means[key] = mean
     return means
 
 
-def too_few_edges_detail(state: Run, eligible: tuple[str, ...], needed: int) -> str:
+def too_few_edges_detail(state: Run, eligible: tuple[str, ...], minimum: int) -> str:
     """Says why no round can be opened: how many edges are ready, and which are not."""
     settings = state.settings
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
-    parts = {client.partition for client in trainers.values()}
+    assigned = {client.partition for client in trainers.values()}
     groups = {
         "offline": sorted(name for name, client in trainers.items() if not client.present),
         "not ready": sorted(n for n, client in trainers.items() if client.present and n not in eligible),
-        "no edge for partition": [str(p) for p in range(settings.clients) if p not in parts],
+        "no edge for partition": [str(p) for p in range(settings.clients) if p not in assigned],
     }
-    who = "".join(f"; {what}: {names_text(names)}" for what, names in groups.items() if names)
-    return f"{len(eligible)} of at least {needed} edges were ready after {settings.wait:g} s (--wait){who}"
+    details = "".join(f"; {label}: {names_text(names)}" for label, names in groups.items() if names)
+    return (
+        f"{len(eligible)} of at least {minimum} edges were ready after {settings.wait:g} s (--wait){details}"
+    )

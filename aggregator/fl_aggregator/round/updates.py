@@ -31,11 +31,11 @@ def decide(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
         return _decide_closed(state, update)
     if update.client not in phase.cohort:
         return reject("not-selected", f"{update.client!r} is not selected in round {update.round}")
-    held = phase.updates.get(update.client)
-    if held is not None:
-        if held.digest == update.digest:
+    stored = phase.updates.get(update.client)
+    if stored is not None:
+        if stored.digest == update.digest:
             return do.Accept(update.round, update.digest)
-        return reject("duplicate", f"update {held.digest[:12]} of this round has already been accepted")
+        return reject("duplicate", f"update {stored.digest[:12]} of this round has already been accepted")
     base = None if phase.base is None else phase.base.digest
     if update.base != base:
         return reject("wrong-base", f"base: {_short_digest(update.base)}, expected {_short_digest(base)}")
@@ -44,9 +44,9 @@ def decide(state: Run, update: UpdateMetadata) -> do.Accept | do.Reject | None:
     if update.manifest != state.manifest:
         detail = f"manifest: {_short_digest(update.manifest)}, expected {_short_digest(state.manifest)}"
         return reject("wrong-manifest", detail)
-    most = state.settings.max_examples
-    if not 1 <= update.examples <= most:
-        return reject("bad-examples", f"examples: {update.examples}, expected 1 to {most} (--max-examples)")
+    limit = state.settings.max_examples
+    if not 1 <= update.examples <= limit:
+        return reject("bad-examples", f"examples: {update.examples}, expected 1 to {limit} (--max-examples)")
     return None
 
 
@@ -94,20 +94,20 @@ def reply_to(update: UpdateMetadata, body: do.Accept | do.Reject) -> do.SendRepl
     return do.SendReply(update.client, update.session, body)
 
 
-def drop_if_rejected(state: Run, client: str, number: int, verdict: do.Accept | do.Reject) -> Run:
+def drop_if_rejected(state: Run, client: str, round_number: int, decision: do.Accept | do.Reject) -> Run:
     """Drops an edge from the round if its update was rejected: it will not send another one."""
-    if isinstance(verdict, do.Accept):
+    if isinstance(decision, do.Accept):
         return state
-    return drop_from_round(state, client, number, f"rejected: {verdict.reason}: {verdict.detail}")
+    return drop_from_round(state, client, round_number, f"rejected: {decision.reason}: {decision.detail}")
 
 
-def drop_from_round(state: Run, client: str, number: int, why: str) -> Run:
+def drop_from_round(state: Run, client: str, round_number: int, reason: str) -> Run:
     """Stops waiting for ``client`` in round ``number``, if that round is open."""
     phase = state.phase
-    if not isinstance(phase, Collecting) or phase.round != number or client not in phase.awaited:
+    if not isinstance(phase, Collecting) or phase.round != round_number or client not in phase.awaited:
         return state
     return replace(
-        state, phase=replace(phase, dropped={**phase.dropped, client: shortened(why, MAX_MISSING_REASON)})
+        state, phase=replace(phase, dropped={**phase.dropped, client: shortened(reason, MAX_MISSING_REASON)})
     )
 
 

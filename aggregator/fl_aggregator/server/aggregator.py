@@ -75,7 +75,7 @@ class Aggregator:
         launch: Launch,
         broker: BrokerAccess,
         *,
-        seals: Unsealer | None = None,
+        unsealer: Unsealer | None = None,
         observer: Observer | None = None,
         trackers: Trackers | None = None,
     ) -> None:
@@ -94,8 +94,8 @@ class Aggregator:
         self._trackers = Trackers() if trackers is None else trackers
         self._network = Network("fl-aggregator")
         self._connections = Connections(self._network, broker, settings.prefix, self.scope, self.inbox)
-        seals = seals or Unsealer(broker.kit, required=False)
-        self._router = Router(self._connections, self.rejections, seals, self.scope)
+        unsealer = unsealer or Unsealer(broker.kit, required=False)
+        self._router = Router(self._connections, self.rejections, unsealer, self.scope)
         self._disk_pause = DiskPause(self.inbox, self._dispatch, self._on_pause)
         self._events: deque[on.Event] = deque()
         self._interpreter = Interpreter(
@@ -103,11 +103,11 @@ class Aggregator:
             self.scope,
             self._connections,
             self.inbox,
-            gate=self._rate_limiter,
-            refusals=self.rejections,
-            pause=self._disk_pause,
+            rate_limiter=self._rate_limiter,
+            rejections=self.rejections,
+            disk_pause=self._disk_pause,
             trackers=self._trackers,
-            post=self._events.append,
+            add_event=self._events.append,
             clock=self._now,
         )
         self._worker = self._interpreter.worker
@@ -179,16 +179,16 @@ class Aggregator:
         if isinstance(error, DiskFull):
             return RunFailed(str(error))
         directory = self._directory.path
-        how = f"; when this is fixed, continue with --resume {directory}" if self.running else ""
-        return RunFailed(f"{error.filename or directory}: {error.strerror or error}{how}")
+        advice = f"; when this is fixed, continue with --resume {directory}" if self.running else ""
+        return RunFailed(f"{error.filename or directory}: {error.strerror or error}{advice}")
 
-    def _resume(self, found: RecoveredRun) -> None:
+    def _resume(self, recovered: RecoveredRun) -> None:
         """Continues the run where its journal ends; run time did not pass in the meantime."""
-        LOG.info("resuming run %s: %s", self.scope.run, resume.resume_point_text(found.state))
-        self._started -= found.run_time
-        collected = found.open_round
-        lost = self._interpreter.restore(found)
-        if not found.has_events:
+        LOG.info("resuming run %s: %s", self.scope.run, resume.resume_point_text(recovered.state))
+        self._started -= recovered.run_time
+        collected = recovered.open_round
+        lost = self._interpreter.restore(recovered)
+        if not recovered.has_events:
             self._handle(on.Started(now=self._now()))
         self._handle(on.Resumed(now=self._now(), incarnation=self.scope.incarnation))
         if lost and collected is not None:
@@ -198,7 +198,7 @@ class Aggregator:
                 ", ".join(lost),
             )
             self._handle(on.UpdatesLost(now=self._now(), round=collected.round, clients=lost))
-        for effect in found.effects_to_repeat(self._state):
+        for effect in recovered.effects_to_repeat(self._state):
             self._interpreter.perform(effect, self._state)
 
     @property
@@ -245,8 +245,8 @@ class Aggregator:
             self._ticked_at = self._now()
             if (dropped := self.inbox.pop_dropped()) > 0:
                 self.rejections.count(None, "no-room", "the inbox is full", dropped)
-            for found in self._rate_limiter.pop_throttled():
-                self._router.record_throttled(found, self._state)
+            for throttled in self._rate_limiter.pop_throttled():
+                self._router.record_throttled(throttled, self._state)
             self._connections.run_due_repairs()
             self._handle(on.TimePassed(now=self._ticked_at))
         while self._events:
@@ -286,7 +286,7 @@ class Aggregator:
 
     # --- what arrives -------------------------------------------------------------------------------------
 
-    def _dispatch(self, lane: str, item: InboxItem) -> None:
+    def _dispatch(self, connection_name: str, item: InboxItem) -> None:
         match item:
             case JobDone():
                 self._on_job_done(item)
@@ -296,7 +296,7 @@ class Aggregator:
                 self._on_message(item)
             case mqtt.Connected() | mqtt.Lost() | mqtt.ConnectRefused() | mqtt.Subscribed():
                 event = connection_events.apply(
-                    self._connections, lane, item, self._now(), session_begun=self._session_begun
+                    self._connections, connection_name, item, self._now(), session_begun=self._session_begun
                 )
                 if event is not None:
                     self._handle(event)
@@ -304,19 +304,19 @@ class Aggregator:
                 assert_never(item)
 
     def _on_message(self, arrival: AdmittedMessage) -> None:
-        meaning = self._router.read(arrival, self._state, self._now())
-        if meaning.chunk is not None:
-            self._receive_chunk(meaning.chunk, arrival)
-        if meaning.reply is not None:
-            self._interpreter.perform(meaning.reply, self._state)
-        if meaning.event is not None:
+        inbound = self._router.read(arrival, self._state, self._now())
+        if inbound.chunk is not None:
+            self._receive_chunk(inbound.chunk, arrival)
+        if inbound.reply is not None:
+            self._interpreter.perform(inbound.reply, self._state)
+        if inbound.event is not None:
             before = self._state
-            self._handle(meaning.event)
-            if isinstance(meaning.event, on.Evaluated) and self._state is not before:
+            self._handle(inbound.event)
+            if isinstance(inbound.event, on.Evaluated) and self._state is not before:
                 self._rate_limiter.give_back(arrival)  # the report was awaited
 
     def _receive_chunk(self, chunk: m.UpdateChunk, arrival: AdmittedMessage) -> None:
-        kept = self._worker.uploads.stored_chunks
+        stored_before = self._worker.uploads.stored_chunks
         try:
             complete = self._disk_pause.attempt(
                 lambda: self._worker.uploads.receive_chunk(chunk, self._now())
@@ -324,25 +324,25 @@ class Aggregator:
         except InvalidChunk as error:
             self._router.drop(self._state, chunk.client, error.reason, str(error))
             return
-        if self._worker.uploads.stored_chunks > kept:
+        if self._worker.uploads.stored_chunks > stored_before:
             self._rate_limiter.give_back(arrival)
         self._connections.bytes_up += len(chunk.data)
         if complete is not None:
             self._handle(on.UpdateArrived(now=self._now(), update=complete))
 
-    def _on_job_done(self, done: JobDone) -> None:
+    def _on_job_done(self, job: JobDone) -> None:
         """Handles the result of a job of the worker's thread."""
-        if done.disk_full is not None and done.retry is not None:
-            self._disk_pause.wait_for_space(done.disk_full)
-            done.retry()
+        if job.disk_full is not None and job.retry is not None:
+            self._disk_pause.wait_for_space(job.disk_full)
+            job.retry()
             return
-        if isinstance(done.error, OSError):
-            raise done.error
-        if done.error is not None:
-            raise RuntimeError("the aggregation worker failed") from done.error
-        if done.event is not None:
-            self._handle(replace(done.event, now=self._now()))
-        self._worker.release(done, self._now())
+        if isinstance(job.error, OSError):
+            raise job.error
+        if job.error is not None:
+            raise RuntimeError("the aggregation worker failed") from job.error
+        if job.event is not None:
+            self._handle(replace(job.event, now=self._now()))
+        self._worker.release(job, self._now())
 
     def _publish_status(self, *, force: bool = False) -> None:
         self._interpreter.status_publisher.publish_status(

@@ -39,11 +39,11 @@ class DiskPause:
     """
 
     def __init__(
-        self, inbox: Inbox, take: Callable[[ConnectionName, InboxItem], None], tell: Callable[[], None]
+        self, inbox: Inbox, handle: Callable[[ConnectionName, InboxItem], None], notify: Callable[[], None]
     ) -> None:
         self._inbox = inbox
-        self._handle_urgent = take
-        self._on_event = tell
+        self._handle_urgent = handle
+        self._on_event = notify
         self._paused_since: float | None = None
         self._total_paused = 0.0
         self._deferred: deque[tuple[ConnectionName, InboxItem]] = deque()
@@ -59,23 +59,23 @@ class DiskPause:
         """Returns the next item that came in a pause, to be handled before the inbox; null if none did."""
         if not self._deferred:
             return None
-        lane, item = self._deferred.popleft()
+        connection_name, item = self._deferred.popleft()
         self._deferred_bytes -= size_of(item)
-        return lane, item
+        return connection_name, item
 
     def attempt(self, action: Callable[[], ResultT]) -> ResultT:
         """Returns the result of ``action``, which is repeated in a pause while it raises ``DiskFull``."""
         try:
             return action()
         except DiskFull as error:
-            full = error
-        self._begin(full)
+            disk_full = error
+        self._begin(disk_full)
         while True:
-            self._wait(full)
+            self._wait(disk_full)
             try:
                 result = action()
             except DiskFull as error:
-                full = error
+                disk_full = error
             except BaseException:
                 self._end()
                 raise
@@ -83,18 +83,18 @@ class DiskPause:
                 self._end()
                 return result
 
-    def wait_for_space(self, full: DiskFull) -> None:
+    def wait_for_space(self, disk_full: DiskFull) -> None:
         """Waits until there is space for what raised ``full`` elsewhere, which may be at once."""
-        if has_space(full.directory, full.needed_bytes + SPACE_MARGIN):
+        if has_space(disk_full.directory, disk_full.needed_bytes + SPACE_MARGIN):
             return
-        self._begin(full)
-        self._wait(full)
+        self._begin(disk_full)
+        self._wait(disk_full)
         self._end()
 
-    def _begin(self, full: DiskFull) -> None:
+    def _begin(self, disk_full: DiskFull) -> None:
         self._paused_since = time.monotonic()
-        self.reason = str(full)
-        LOG.warning("paused: %s; the run continues by itself when there is space", full)
+        self.reason = str(disk_full)
+        LOG.warning("paused: %s; the run continues by itself when there is space", disk_full)
         self._on_event()
 
     def _end(self) -> None:
@@ -105,25 +105,25 @@ class DiskPause:
         LOG.warning("continuing after a pause of %.0f s", seconds)
         self._on_event()
 
-    def _wait(self, full: DiskFull) -> None:
-        self.reason = str(full)
-        look = time.monotonic() + DISK_CHECK_INTERVAL
+    def _wait(self, disk_full: DiskFull) -> None:
+        self.reason = str(disk_full)
+        next_check = time.monotonic() + DISK_CHECK_INTERVAL
         while True:
             arrived = self._inbox.get(TICK)
             if arrived is not None:
                 self._defer(*arrived)
-            if time.monotonic() >= look:
+            if time.monotonic() >= next_check:
                 self._on_event()
-                if has_space(full.directory, full.needed_bytes + SPACE_MARGIN):
+                if has_space(disk_full.directory, disk_full.needed_bytes + SPACE_MARGIN):
                     return
-                look = time.monotonic() + DISK_CHECK_INTERVAL
+                next_check = time.monotonic() + DISK_CHECK_INTERVAL
 
-    def _defer(self, lane: ConnectionName, item: InboxItem) -> None:
+    def _defer(self, connection_name: ConnectionName, item: InboxItem) -> None:
         if isinstance(item, JobDone):
-            self._deferred.append((lane, item))
-        elif lane == "updates" and isinstance(item, AdmittedMessage):
+            self._deferred.append((connection_name, item))
+        elif connection_name == "updates" and isinstance(item, AdmittedMessage):
             if self._deferred_bytes + size_of(item) <= MAX_DEFERRED_BYTES:
                 self._deferred_bytes += size_of(item)
-                self._deferred.append((lane, item))
+                self._deferred.append((connection_name, item))
         else:
-            self._handle_urgent(lane, item)
+            self._handle_urgent(connection_name, item)

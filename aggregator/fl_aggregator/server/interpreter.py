@@ -47,25 +47,25 @@ class Interpreter:
         self,
         launch: Launch,
         scope: EnvelopeSource,
-        links: Connections,
+        connections: Connections,
         inbox: Inbox,
         *,
-        gate: RateLimiter,
-        refusals: Rejections,
-        pause: DiskPause,
+        rate_limiter: RateLimiter,
+        rejections: Rejections,
+        disk_pause: DiskPause,
         trackers: Trackers,
-        post: Callable[[on.Event], None],
+        add_event: Callable[[on.Event], None],
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings = launch.record.settings
         self._directory = launch.directory
         self._scope = scope
-        self._connections = links
-        self._rate_limiter = gate
-        self._rejections = refusals
-        self._disk_pause = pause
+        self._connections = connections
+        self._rate_limiter = rate_limiter
+        self._rejections = rejections
+        self._disk_pause = disk_pause
         self._trackers = trackers
-        self._post = post
+        self._post = add_event
         self._clock = clock
         self.worker = AggregationWorker(
             settings,
@@ -75,30 +75,30 @@ class Interpreter:
             lambda done: inbox.put("control", done),
         )
         started = launch.record.started.removesuffix("+00:00") + "Z"
-        self.observer_feed = ObserverFeed(links, scope, started, self.worker.in_progress)
-        self.status_publisher = StatusPublisher(links, scope, self.observer_feed)
-        self._model_publisher = ModelPublisher(links, scope, settings.task, settings.chunk)
+        self.observer_feed = ObserverFeed(connections, scope, started, self.worker.in_progress)
+        self.status_publisher = StatusPublisher(connections, scope, self.observer_feed)
+        self._model_publisher = ModelPublisher(connections, scope, settings.task, settings.chunk)
 
-    def restore(self, found: RecoveredRun) -> tuple[str, ...]:
+    def restore(self, recovered: RecoveredRun) -> tuple[str, ...]:
         """Restores models, history and the open round of a run that is resumed.
 
         Returns the clients whose accepted update is missing from the spool, sorted.
         """
-        if found.state.model is not None:
-            version, checkpoints = found.state.version, self._directory.checkpoints
-            before = checkpoints.read(version - 1) if version > 0 else None
-            self.worker.averager.restore(version, checkpoints.read(version), before)
-        collected = found.open_round
-        held = () if collected is None else tuple(collected.updates.values())
-        self.observer_feed.restore(read_records(self._directory.history()), found.updates.values())
+        if recovered.state.model is not None:
+            version, checkpoints = recovered.state.version, self._directory.checkpoints
+            previous = checkpoints.read(version - 1) if version > 0 else None
+            self.worker.averager.restore(version, checkpoints.read(version), previous)
+        collected = recovered.open_round
+        stored = () if collected is None else tuple(collected.updates.values())
+        self.observer_feed.restore(read_records(self._directory.history()), recovered.updates.values())
         self._directory.spool.delete_except(
-            None if collected is None else collected.round, [update.client for update in held]
+            None if collected is None else collected.round, [update.client for update in stored]
         )
         if collected is None:
             return ()
         self.worker.begin_round(collected.base, collected.encoding)
         self.status_publisher.begin_round(collected.round)
-        return self.worker.restore(collected.round, held)
+        return self.worker.restore(collected.round, stored)
 
     def write(self, action: Callable[[], WriteResultT]) -> WriteResultT:
         """Writes something small into the run directory, and returns the result of ``action``.
@@ -151,8 +151,8 @@ class Interpreter:
 
     def _reply(self, effect: do.SendReply, state: Run) -> None:
         if isinstance(effect.body, do.Reject | do.Refuse):
-            known = effect.client if effect.client in state.roster else None
-            self._rejections.count(known, effect.body.reason, effect.body.detail)
+            client = effect.client if effect.client in state.roster else None
+            self._rejections.count(client, effect.body.reason, effect.body.detail)
         answer = translate.reply_message(effect, self._settings, self._scope)
         self._connections.send(t.RepliesTopic(effect.client), answer)
 
@@ -196,11 +196,11 @@ class Interpreter:
             self._post(on.UpdateArrived(now=self._clock(), update=complete))
 
     def _store_update(self, effect: do.StoreUpdate) -> None:
-        whole = effect.payload
-        assert isinstance(whole, m.Update | None)
-        if whole is not None:
+        message = effect.payload
+        assert isinstance(message, m.Update | None)
+        if message is not None:
             self._connections.bytes_up += effect.update.size
-        self.worker.store(effect.update, whole)
+        self.worker.store(effect.update, message)
 
     def _publish_model(self, effect: do.PublishModel) -> None:
         newest, previous = self.worker.averager.newest, self.worker.averager.previous

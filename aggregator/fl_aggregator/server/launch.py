@@ -53,10 +53,10 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
     """
     record = run_directory.read_run(path)
     if simulated != (record.fleet is not None):
-        begun = "start" if simulated else "simulate"
+        command = "start" if simulated else "simulate"
         raise UserError(
-            f"--resume {path}: was started by fl-aggregator {begun}; resume it with: "
-            f"fl-aggregator {begun} --resume {path}"
+            f"--resume {path}: was started by fl-aggregator {command}; resume it with: "
+            f"fl-aggregator {command} --resume {path}"
         )
     if require_sealed:
         settings = record.settings.model_copy(update={"require_sealed": True})
@@ -64,7 +64,7 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
     strategy = load(record.settings.strategy)
     directory = RunDirectory(path, record.settings.durability, resume=True)
     try:
-        found = recover(directory, record)
+        recovered = recover(directory, record)
     except BaseException:
         directory.close()
         raise
@@ -72,5 +72,5 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
         record.model_copy(update={"incarnation": record.incarnation + 1}),
         directory,
         strategy,
-        recovered=found,
+        recovered=recovered,
     )

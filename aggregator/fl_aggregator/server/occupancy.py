@@ -24,7 +24,7 @@ LOG: Final = logging.getLogger(__name__)
 
 
 def ensure_unoccupied(
-    links: Connections, inbox: Inbox, scope: EnvelopeSource, prefix: str, broker: BrokerAddress
+    connections: Connections, inbox: Inbox, scope: EnvelopeSource, prefix: str, broker: BrokerAddress
 ) -> None:
     """Raises ``UserError`` if another run is active under the prefix; waits up to 6 s for its status.
 
@@ -32,10 +32,10 @@ def ensure_unoccupied(
     that we are resuming (from a copy of its directory, say). Raises ``RunFailed`` if a stop is requested in
     the meantime.
     """
-    other: str | None = None
+    seen_run: str | None = None
     deadline = time.monotonic() + ANSWER_WAIT
-    while (left := deadline - time.monotonic()) > 0:
-        item = inbox.get(left)
+    while (remaining := deadline - time.monotonic()) > 0:
+        item = inbox.get(remaining)
         if item is None:
             break
         match item[1]:
@@ -46,30 +46,30 @@ def ensure_unoccupied(
                     f"the broker does not allow the aggregator to read {', '.join(refused)}: check its rights"
                 )
             case mqtt.Connected():
-                links.subscribe_for_occupancy()  # again: a new connection has no subscriptions
+                connections.subscribe_for_occupancy()  # again: a new connection has no subscriptions
             case mqtt.ConnectRefused(reason=reason):
                 raise UserError(reason)
             case StopRequest(reason=reason):
                 raise RunFailed(reason)
             case AdmittedMessage(received=received):
-                found = _run_announced_in(received, prefix)
-                if found is not None and not received.retain:
-                    advice = "" if found == scope.run else ", or give this one another --prefix"
+                run = _run_announced_in(received, prefix)
+                if run is not None and not received.retain:
+                    advice = "" if run == scope.run else ", or give this one another --prefix"
                     raise UserError(
-                        f"run {found} is online under the prefix {prefix!r} at {broker}: stop it{advice}"
+                        f"run {run} is online under the prefix {prefix!r} at {broker}: stop it{advice}"
                     )
-                if found is not None and other is None:
-                    other = found
+                if run is not None and seen_run is None:
+                    seen_run = run
                     LOG.info(
                         "run %s was online here; checking whether it is still running (%.0f s)",
-                        found,
+                        run,
                         STATUS_WAIT,
                     )
                     deadline = time.monotonic() + STATUS_WAIT
             case _:
                 pass
-    if other is not None:
-        LOG.info("run %s does not respond; taking over", other)
+    if seen_run is not None:
+        LOG.info("run %s does not respond; taking over", seen_run)
 
 
 def _run_announced_in(received: mqtt.Received, prefix: str) -> str | None:

@@ -93,12 +93,12 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
             f"machine, this is version {machine.MACHINE_VERSION}: resume it with the release of fl-mqtt that began it "
             f"({record.versions.get('fl-mqtt')})"
         )
-    mine, theirs = package_versions()["fl-mqtt"], record.versions.get("fl-mqtt")
-    if mine != theirs:
+    installed, recorded = package_versions()["fl-mqtt"], record.versions.get("fl-mqtt")
+    if installed != recorded:
         LOG.warning(
             "the run was started with fl-mqtt %s and is resumed with %s: its models may differ from those of either",
-            theirs,
-            mine,
+            recorded,
+            installed,
         )
     first = record.first_weights
     state = new_run(
@@ -106,14 +106,14 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
         None if first is None else m.ModelReference(version=0, digest=first.digest),
         None if first is None else first.manifest,
     )
-    now, begun = 0.0, False
+    now, has_events = 0.0, False
     models: dict[int, do.PublishModel] = {}
     results: dict[int, do.PublishResult] = {}
     lines: dict[int, Summary] = {}
     best: do.StoreBest | None = None
     updates: dict[str, UpdateMetadata] = {}
     for event, after, effects in replay(state, directory.path):
-        state, now, begun = after, event.now, True
+        state, now, has_events = after, event.now, True
         for effect in effects:
             match effect:
                 case do.PublishModel(model=model):
@@ -135,31 +135,29 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
             f"{record.settings.rounds} versions): nothing left to do"
         )
     newest = tuple(models[version] for version in sorted(models)[-2:])
-    shown = tuple(results.values())[-RESULTS_RETAINED:]
-    return RecoveredRun(record, state, now, begun, newest, shown, best, updates)
+    last_results = tuple(results.values())[-RESULTS_RETAINED:]
+    return RecoveredRun(record, state, now, has_events, newest, last_results, best, updates)
 
 
 def _repair_history(directory: RunDirectory, state: Run, lines: dict[int, Summary]) -> None:
     """Gives every round that is final its line in the history, and removes the lines of all others."""
-    final = lines.keys() - {summary.round for summary in state.pending_summaries}
-    there = directory.filter_history(final)
-    for number in sorted(final - there):
+    complete = lines.keys() - {summary.round for summary in state.pending_summaries}
+    present = directory.filter_history(complete)
+    for number in sorted(complete - present):
         directory.append_history(RoundRecord.of(lines[number], 0, 0).history_fields())
 
 
 def resume_point_text(state: Run) -> str:
     """Says in words, for the log, where the run continues."""
-    done = f"{state.version} of {state.settings.rounds} versions"
+    progress = f"{state.version} of {state.settings.rounds} versions"
     phase = state.phase.resume_phase if isinstance(state.phase, Stopped | Failed) else state.phase
     match phase:
         case Collecting():
-            return (
-                f"{done}; round {phase.round} is open and has {len(phase.updates)} of {phase.target} updates"
-            )
+            return f"{progress}; round {phase.round} is open and has {len(phase.updates)} of {phase.target} updates"
         case Aggregating():
-            return f"{done}; round {phase.round} is closed and will be averaged"
+            return f"{progress}; round {phase.round} is closed and will be averaged"
         case _:
-            return done
+            return progress
 
 
 def replay(state: Run, directory: Path) -> Iterator[tuple[Event, Run, tuple[Effect, ...]]]:

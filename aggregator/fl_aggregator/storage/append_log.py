@@ -22,9 +22,9 @@ class AppendLog:
             self._complete_size = sum(len(line) for line in file if line.endswith(b"\n"))
         self._file.truncate(self._complete_size)
 
-    def append(self, text: str) -> None:
+    def append(self, record: str) -> None:
         """Appends ``text`` and a line end. If it raises ``OSError``, the file is unchanged."""
-        line = text.encode() + b"\n"
+        line = record.encode() + b"\n"
         try:
             write_all(self._file, line)
             if self._sync:

@@ -101,8 +101,8 @@ class Checkpoints:
 
     def memory_mapped(self, number: int, model: Model) -> Model:
         """The same model, with its weights mapped from the checkpoint of version ``number``."""
-        header = len(safetensors_header(model))
-        data = np.memmap(self.version_path(number), np.uint8, "r", header, shape=(len(model.data),))
+        offset = len(safetensors_header(model))
+        data = np.memmap(self.version_path(number), np.uint8, "r", offset, shape=(len(model.data),))
         return replace(model, weights=FLOAT32.decode(data.data))
 
     def store_best(self, number: int) -> bool:
@@ -119,17 +119,17 @@ class Checkpoints:
 
     def _link(self, source: Path, target: Path) -> None:
         """Replaces ``target`` by a hard link to ``source``, or by a copy if the file system has no links."""
-        beside = temporary_path(target)
-        beside.unlink(missing_ok=True)
+        temporary = temporary_path(target)
+        temporary.unlink(missing_ok=True)
         try:
-            os.link(source, beside)
+            os.link(source, temporary)
         except OSError:
             try:
-                shutil.copyfile(source, beside)
+                shutil.copyfile(source, temporary)
             except OSError:
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
                 raise
-        beside.replace(target)
+        temporary.replace(target)
         if self._sync:
             sync_directory(target.parent)
 

@@ -120,8 +120,8 @@ def read_run(path: Path) -> RunRecord:
         raise UserError(f"--resume {path}: {error.strerror}: {error.filename}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"--resume {path}: {file}: {where}: {first['msg']}") from None
+        location = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"--resume {path}: {file}: {location}: {first['msg']}") from None
 
 
 def _no_run_error(path: Path) -> UserError:
@@ -181,18 +181,18 @@ class RunDirectory:
 
         Returns the rounds whose lines remain.
         """
-        kept: dict[int, bytes] = {}
+        lines: dict[int, bytes] = {}
         for line in (self.path / HISTORY_FILE).read_bytes().splitlines(keepends=True):
             try:
                 number = json.loads(line)["round"]
             except (ValueError, KeyError, TypeError):
                 continue
             if line.endswith(b"\n") and number in rounds:
-                kept[number] = line
+                lines[number] = line
         self._history.close()
-        write_atomically(self.path / HISTORY_FILE, *kept.values())
+        write_atomically(self.path / HISTORY_FILE, *lines.values())
         self._history = AppendLog(self.path / HISTORY_FILE)
-        return set(kept)
+        return set(lines)
 
     def history(self) -> Iterator[dict[str, Any]]:
         """The lines of the history, one for each round that has ended and whose record is complete."""

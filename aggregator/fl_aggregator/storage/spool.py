@@ -117,19 +117,19 @@ class _FilePartial:
 
     @classmethod
     def new(cls, path: Path, description: UpdateDescription, *, sync: bool) -> Self:
-        tail = description.trailer()
+        trailer = description.trailer()
         # Never reuse the file: an earlier object may still have it mapped.
         path.unlink(missing_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
-            allocate(file, description.size + len(tail))
-            mapped = mmap.mmap(file, description.size + len(tail))
+            allocate(file, description.size + len(trailer))
+            mapped = mmap.mmap(file, description.size + len(trailer))
         except OSError:
             path.unlink(missing_ok=True)
             raise
         finally:
             os.close(file)
-        mapped[description.size :] = tail
+        mapped[description.size :] = trailer
         return cls(path, mapped, description, sync=sync)
 
     @classmethod
@@ -206,10 +206,10 @@ class Spool:
         if self._durability == "memory":
             return
         description = UpdateDescription.of_content(content)
-        pieces = [*(section.data for section in content.sections), memoryview(description.trailer())]
-        with raising_disk_full(sum(map(len, pieces)), self.path):
+        buffers = [*(section.data for section in content.sections), memoryview(description.trailer())]
+        with raising_disk_full(sum(map(len, buffers)), self.path):
             path = self._ensure_folder(round_number) / f"{client}.update"
-            write_atomically(path, *pieces, sync=self._sync)
+            write_atomically(path, *buffers, sync=self._sync)
 
     def read(self, round_number: int, client: str) -> UpdateContent:
         """A stored update, mapped from its file. Raises ``SpoolFileDamaged`` and ``OSError``."""
@@ -226,11 +226,11 @@ class Spool:
         for path in sorted(self._folder_of(round_number).glob("*.part")):
             try:
                 partial = _FilePartial.reopen(path, sync=self._sync)
-            except SpoolFileDamaged as damage:
+            except SpoolFileDamaged as error:
                 LOG.warning(
                     "deleted %s, an incomplete upload that is not usable; its edge will send it again: %s",
                     path,
-                    damage,
+                    error,
                 )
                 path.unlink(missing_ok=True)
             else:
@@ -253,24 +253,24 @@ class Spool:
         An update that was written but not journalled was not accepted: its edge sends it again. Incomplete
         uploads of the open round stay (`partial_uploads`).
         """
-        known = set(clients)
+        accepted = set(clients)
         for folder in self.path.iterdir():
             if folder.name != str(round_number):
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             for path in folder.glob("*.update"):
-                if path.stem not in known:
+                if path.stem not in accepted:
                     path.unlink(missing_ok=True)
 
     @property
     def size(self) -> int:
         """The size of all files in the spool, in bytes. May be read from any thread."""
-        found = 0
+        total = 0
         for folder, _, files in os.walk(self.path):
             for name in files:
                 with suppress(OSError):  # it has been deleted meanwhile
-                    found += (Path(folder) / name).stat().st_size
-        return found
+                    total += (Path(folder) / name).stat().st_size
+        return total
 
     def _path(self, round_number: int, client: str, suffix: str) -> Path:
         return self._folder_of(round_number) / f"{client}{suffix}"

@@ -114,14 +114,14 @@ class ChunkTable:
         Reads all of these data.
         """
         size, length = self._description.size, self._description.chunk_size
-        here = bytearray(self._description.chunks)
-        with memoryview(self._file) as whole, whole[:size] as data:
-            for index in range(len(here)):
+        received = bytearray(self._description.chunks)
+        with memoryview(self._file) as view, view[:size] as data:
+            for index in range(len(received)):
                 (entry,) = _ENTRY.unpack_from(self._file, self._start + _ENTRY.size * index)
                 if entry:
                     with data[index * length : (index + 1) * length] as chunk:
-                        here[index] = entry == zlib.crc32(chunk) | _RECEIVED_BIT
-        return here
+                        received[index] = entry == zlib.crc32(chunk) | _RECEIVED_BIT
+        return received
 
 
 def read_description(file: mmap.mmap) -> UpdateDescription:

@@ -94,7 +94,7 @@ class Display:
         if self._hint:
             LOG.info("%s", self._hint)
             self._hint = ""
-        said_of_waiting = self.waiting_notices.observe(state, effects, now)
+        waiting_line = self.waiting_notices.observe(state, effects, now)
         if self._live is not None:
             if state.ended or time.monotonic() - self._snapshot_at >= SNAPSHOT_INTERVAL:
                 self._snapshot_at = time.monotonic()
@@ -110,26 +110,26 @@ class Display:
                     if len(effect.cohort) > MAX_NAMED_IN_COHORT
                     else ""
                 )
-                what = "will create the initial weights" if effect.base is None else "selected"
-                said = f"edge {names} {what}" if effect.base is None else f"{what} {names}{more}"
-                LOG.info("round %d: %s", effect.round, said)
-        if said_of_waiting is not None:
-            LOG.info("%s", said_of_waiting)
+                action = "will create the initial weights" if effect.base is None else "selected"
+                line = f"edge {names} {action}" if effect.base is None else f"{action} {names}{more}"
+                LOG.info("round %d: %s", effect.round, line)
+        if waiting_line is not None:
+            LOG.info("%s", waiting_line)
 
     def _log_round(self, effect: do.WriteHistory, state: Run) -> None:
         assert self._source is not None
         summary = effect.summary
         record = self._source.history.recent().get(summary.round) or RoundRecord.of(summary, 0, 0)
-        facts = {"round": record.summary_fields()}
-        LOG.info("%s", round_line(record, state.settings.rounds), extra={"facts": facts})
+        fields = {"round": record.summary_fields()}
+        LOG.info("%s", round_line(record, state.settings.rounds), extra={"facts": fields})
 
     def _take_snapshot(self, state: Run, now: float) -> Snapshot:
         assert self._source is not None
-        curves = self._source.history
+        history = self._source.history
         return Snapshot(
             status=views.status_message(state, self._scope, now),
-            rows=curves.rows(),
-            recent=curves.recent(),
+            rows=history.rows(),
+            recent=history.recent(),
             edge_counts=EdgeCounts.of(
                 edge_states.edge_states_of(state, self._source.uploading()),
                 getattr(state.phase, "round", None),
@@ -142,13 +142,13 @@ class Display:
 
         While the run is paused, `observe` is not called, so that the reason for the pause is read here.
         """
-        picture, source = self._snapshot, self._source
-        if picture is not None and source is not None and source.pause_reason is not None:
-            status = picture.status.model_copy(update={"paused": source.pause_reason})
-            picture = Snapshot(
-                status, picture.rows, picture.recent, picture.edge_counts, picture.waiting_text
+        snapshot, source = self._snapshot, self._source
+        if snapshot is not None and source is not None and source.pause_reason is not None:
+            status = snapshot.status.model_copy(update={"paused": source.pause_reason})
+            snapshot = Snapshot(
+                status, snapshot.rows, snapshot.recent, snapshot.edge_counts, snapshot.waiting_text
             )
-        return View(picture)
+        return View(snapshot)
 
 
 def _log_to_standard_error() -> None:

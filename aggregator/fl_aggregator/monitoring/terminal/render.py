@@ -31,89 +31,91 @@ class View:
     ``heading``: a line above it (a lost connection, an aggregator that is offline).
     """
 
-    def __init__(self, picture: Snapshot | None, heading: str = "") -> None:
-        self._snapshot = picture
+    def __init__(self, snapshot: Snapshot | None, heading: str = "") -> None:
+        self._snapshot = snapshot
         self._heading = heading
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        parts: list[RenderableType] = []
+        renderables: list[RenderableType] = []
         if self._heading:
-            parts.append(Text(self._heading, style=BAD))
+            renderables.append(Text(self._heading, style=BAD))
         if self._snapshot is None:
-            if not parts:
-                parts.append(Text("connecting …"))
+            if not renderables:
+                renderables.append(Text("connecting …"))
         else:
             height = options.max_height or console.height
-            most = max(MIN_TABLE_ROWS, min(MAX_TABLE_ROWS, height - OTHER_LINES))
+            max_rows = max(MIN_TABLE_ROWS, min(MAX_TABLE_ROWS, height - OTHER_LINES))
             if self._snapshot.recent:
                 recent = self._snapshot.recent
-                parts.append(
+                renderables.append(
                     table(
-                        (recent[number] for number in sorted(recent)[-most:]),
+                        (recent[number] for number in sorted(recent)[-max_rows:]),
                         narrow=options.max_width < FULL_TABLE_WIDTH,
                     )
                 )
-            parts.append(_overview(self._snapshot, ascii_only=options.ascii_only))
-        yield Group(*parts)
+            renderables.append(_overview(self._snapshot, ascii_only=options.ascii_only))
+        yield Group(*renderables)
 
 
-def _overview(picture: Snapshot, *, ascii_only: bool) -> Table:
-    status = picture.status
+def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
+    status = snapshot.status
     grid = Table.grid(padding=(0, 1))
     grid.add_column(style=DIM, no_wrap=True)
     grid.add_column()
     grid.add_row("run", Text(f"{status.run} · {status.task}"))
-    left = picture.time_left()
+    seconds = snapshot.time_left()
     grid.add_row(
         "versions",
         _bar(
             status.version or 0,
             status.rounds,
             f"{status.version or 0} of {status.rounds}"
-            + (f", about {duration_text(left)} left" if left is not None else ""),
+            + (f", about {duration_text(seconds)} left" if seconds is not None else ""),
         ),
     )
-    where = status.phase if status.round is None else f"round {status.round}"
+    label = status.phase if status.round is None else f"round {status.round}"
     if status.paused is not None:
         grid.add_row(
             "paused", Text(f"{one_line(status.paused)}; continues by itself when there is space", style=BAD)
         )
-    grid.add_row(where, _bar(status.have, status.need, _phase_text(picture)))
-    if picture.waiting_text:
-        grid.add_row("waiting", Text(picture.waiting_text + _until_text(status.seconds_left)))
-    for name, value in (("accuracy", picture.accuracy), ("loss", picture.loss)):
+    grid.add_row(label, _bar(status.have, status.need, _phase_text(snapshot)))
+    if snapshot.waiting_text:
+        grid.add_row("waiting", Text(snapshot.waiting_text + _until_text(status.seconds_left)))
+    for name, value in (("accuracy", snapshot.accuracy), ("loss", snapshot.loss)):
         if value is not None:
-            curve = text.sparkline(picture.series(name), ascii_only=ascii_only)
-            grid.add_row(name, Text.assemble((curve, GOOD), f" {text.metric_text(value)}"))
-    if picture.last_round is not None:
-        last = picture.last_round
+            line = text.sparkline(snapshot.series(name), ascii_only=ascii_only)
+            grid.add_row(name, Text.assemble((line, GOOD), f" {text.metric_text(value)}"))
+    if snapshot.last_round is not None:
+        last = snapshot.last_round
         grid.add_row(
             "bytes",
             Text(f"{size_text(last.bytes.up)} up, {size_text(last.bytes.down)} down in round {last.round}"),
         )
-    _add_edges(grid, picture)
+    _add_edges(grid, snapshot)
     return grid
 
 
-def _bar(have: int, need: int, said: str) -> Table:
+def _bar(have: int, need: int, label: str) -> Table:
     row = Table.grid(padding=(0, 1))
-    row.add_row(ProgressBar(total=max(1, need), completed=min(have, need), width=BAR_WIDTH), Text(said))
+    row.add_row(ProgressBar(total=max(1, need), completed=min(have, need), width=BAR_WIDTH), Text(label))
     return row
 
 
-def _phase_text(picture: Snapshot) -> str:
-    status, crowd = picture.status, picture.open_round_counts
+def _phase_text(snapshot: Snapshot) -> str:
+    status, counts = snapshot.status, snapshot.open_round_counts
     if status.phase == "selecting":
         return f"{status.have} of {status.need} edges ready"
     if status.phase != "collecting":
         return status.phase
-    said = [f"{status.have} of {status.need} in"]
-    if crowd is not None:
-        said += [f"{crowd[state]} {state}" for state in ("training", "uploading", "selected") if crowd[state]]
-        said.append(f"{crowd['missing']} missing")
+    phrases = [f"{status.have} of {status.need} in"]
+    if counts is not None:
+        phrases += [
+            f"{counts[state]} {state}" for state in ("training", "uploading", "selected") if counts[state]
+        ]
+        phrases.append(f"{counts['missing']} missing")
     if status.seconds_left is not None:
-        said.append(f"{duration_text(status.seconds_left)} left")
-    return ", ".join(said)
+        phrases.append(f"{duration_text(status.seconds_left)} left")
+    return ", ".join(phrases)
 
 
 def _until_text(seconds: float | None) -> str:
@@ -122,19 +124,19 @@ def _until_text(seconds: float | None) -> str:
     return f", until {datetime.now() + timedelta(seconds=seconds):%H:%M:%S}"
 
 
-def _add_edges(grid: Table, picture: Snapshot) -> None:
-    status, crowd = picture.status, picture.edge_counts
+def _add_edges(grid: Table, snapshot: Snapshot) -> None:
+    status, counts = snapshot.status, snapshot.edge_counts
     if status.phase == "collecting" and status.missing:
         more = " …" if len(status.missing) == 10 else ""
         grid.add_row("at work", Text(", ".join(status.missing) + more))
-    if crowd is None:
+    if counts is None:
         return
-    there = sum(crowd.counts.values()) - crowd["offline"]
-    grid.add_row("edges", Text(f"{there} here, {crowd['offline']} offline"))
-    if crowd["missing"]:
-        grid.add_row("missing", Text(crowd.describe("missing"), style=BAD))
-    if crowd["offline"]:
-        grid.add_row("offline", Text(crowd.describe("offline", why=False), style=BAD))
+    online = sum(counts.counts.values()) - counts["offline"]
+    grid.add_row("edges", Text(f"{online} here, {counts['offline']} offline"))
+    if counts["missing"]:
+        grid.add_row("missing", Text(counts.describe("missing"), style=BAD))
+    if counts["offline"]:
+        grid.add_row("offline", Text(counts.describe("offline", reasons=False), style=BAD))
 
 
 def table(rounds: Iterable[RoundRecord], *, narrow: bool = False) -> Table:
@@ -144,8 +146,8 @@ def table(rounds: Iterable[RoundRecord], *, narrow: bool = False) -> Table:
 
     ``narrow``: in that case, three other columns are left out, so that the table fits into 80 characters.
     """
-    shown = list(rounds)
-    some_missing = any(record.missing for record in shown)
+    records = list(rounds)
+    some_missing = any(record.missing for record in records)
     columns: dict[str, Callable[[HistoryRow], str | Text]] = {
         "round": lambda row: str(row.round),
         "version": lambda row: Text("abandoned", style=BAD) if row.version is None else str(row.version),
@@ -159,15 +161,18 @@ def table(rounds: Iterable[RoundRecord], *, narrow: bool = False) -> Table:
     }
     if narrow and some_missing:
         del columns["train loss"], columns["up"], columns["down"]
-    found = Table(box=None, pad_edge=False, header_style="bold")
+    result = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        found.add_column(name, justify="right", no_wrap=True)
+        result.add_column(name, justify="right", no_wrap=True)
     if some_missing:
-        found.add_column("missing", overflow="fold")
-    for record in shown:
+        result.add_column("missing", overflow="fold")
+    for record in records:
         row = HistoryRow.of(record)
         cells = [cell(row) for cell in columns.values()]
-        few = [(name, why.split(":")[0]) for name, why in list(record.missing.items())[:MAX_NAMED_PER_STATE]]
-        more = [Text(names_of(few, len(record.missing)))] if some_missing else []
-        found.add_row(*cells, *more)
-    return found
+        first_missing = [
+            (name, reason.split(":")[0])
+            for name, reason in list(record.missing.items())[:MAX_NAMED_PER_STATE]
+        ]
+        extra_cells = [Text(names_of(first_missing, len(record.missing)))] if some_missing else []
+        result.add_row(*cells, *extra_cells)
+    return result

@@ -35,35 +35,35 @@ class EdgeCounts:
         """Counts ``edges``, of which each has a name, a state and a reason or null."""
         counts: dict[m.EdgeStateName, int] = {}
         named: dict[m.EdgeStateName, list[tuple[str, str | None]]] = {}
-        for name, state, why in edges:
+        for name, state, reason in edges:
             counts[state] = counts.get(state, 0) + 1
-            few = named.setdefault(state, [])
-            if len(few) < MAX_NAMED_PER_STATE:
-                few.append((name, why))
+            first_names = named.setdefault(state, [])
+            if len(first_names) < MAX_NAMED_PER_STATE:
+                first_names.append((name, reason))
         return cls(round_number, counts, {state: tuple(few) for state, few in named.items()})
 
     def __getitem__(self, state: m.EdgeStateName) -> int:
         return self.counts.get(state, 0)
 
-    def describe(self, state: m.EdgeStateName, *, why: bool = True) -> str:
+    def describe(self, state: m.EdgeStateName, *, reasons: bool = True) -> str:
         """The edges in ``state`` as text: ``7 (its connection is lost), 9 and 3 more``.
 
         Empty if there are none.
         """
-        return names_of(self.named.get(state, ()), self[state], why=why)
+        return names_of(self.named.get(state, ()), self[state], reasons=reasons)
 
 
-def names_of(few: Iterable[tuple[str, str | None]], count: int, *, why: bool = True) -> str:
+def names_of(first_names: Iterable[tuple[str, str | None]], count: int, *, reasons: bool = True) -> str:
     """The first few of ``count`` names, grouped by reason, and how many more there are.
 
     ``few``: name and reason. ``why``: false to leave out the reasons.
     """
     by_reason: dict[str | None, list[str]] = {}
-    for name, reason in few:
-        by_reason.setdefault(one_line(reason) if why and reason else None, []).append(name)
-    said = [", ".join(names) + (f" ({reason})" if reason else "") for reason, names in by_reason.items()]
+    for name, reason in first_names:
+        by_reason.setdefault(one_line(reason) if reasons and reason else None, []).append(name)
+    groups = [", ".join(names) + (f" ({reason})" if reason else "") for reason, names in by_reason.items()]
     more = count - sum(map(len, by_reason.values()))
-    return "; ".join(said) + (f" and {more} more" if more > 0 else "")
+    return "; ".join(groups) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ class Snapshot:
     @property
     def open_round_counts(self) -> EdgeCounts | None:
         """The counts of edges, if they describe the round that is open; else null."""
-        status, crowd = self.status, self.edge_counts
-        is_open = crowd is not None and status.phase == "collecting" and crowd.round == status.round
-        return crowd if is_open else None
+        status, counts = self.status, self.edge_counts
+        is_open = counts is not None and status.phase == "collecting" and counts.round == status.round
+        return counts if is_open else None
 
     def series(self, name: str) -> list[float]:
         """The measured values of ``accuracy``, ``loss`` or ``train_loss``, in the order of their rounds."""
@@ -122,10 +122,10 @@ class Snapshot:
 
         Null when the run has ended, or when no recent round made a version.
         """
-        left = self.status.rounds - (self.status.version or 0)
-        lately = [self.recent[number] for number in sorted(self.recent)[-ESTIMATE_ROUNDS:]]
-        made = sum(record.version is not None for record in lately)
-        if self.ended or not made or left <= 0:
+        remaining = self.status.rounds - (self.status.version or 0)
+        recent_rounds = [self.recent[number] for number in sorted(self.recent)[-ESTIMATE_ROUNDS:]]
+        versions = sum(record.version is not None for record in recent_rounds)
+        if self.ended or not versions or remaining <= 0:
             return None
         # An abandoned round takes its time and makes no version.
-        return left * median(record.duration for record in lately) * len(lately) / made
+        return remaining * median(record.duration for record in recent_rounds) * len(recent_rounds) / versions

@@ -23,16 +23,16 @@ def sparkline(values: Sequence[float], width: int = TREND_WIDTH, *, ascii_only: 
     """
     if not values:
         return ""
-    shown = list(values)
-    if len(shown) > width:
-        shown = [shown[round(place * (len(shown) - 1) / (width - 1))] for place in range(width)]
-    low, high = min(shown), max(shown)
+    points = list(values)
+    if len(points) > width:
+        points = [points[round(index * (len(points) - 1) / (width - 1))] for index in range(width)]
+    low, high = min(points), max(points)
     bars = ASCII_BAR_CHARACTERS if ascii_only else BAR_CHARACTERS
     if high <= low:
-        return bars[len(bars) // 2] * len(shown)
+        return bars[len(bars) // 2] * len(points)
     # Halved, since the difference of two floats may be larger than a float can be.
-    scale = [(value / 2 - low / 2) / (high / 2 - low / 2) for value in shown]
-    return "".join(bars[min(len(bars) - 1, int(part * len(bars)))] for part in scale)
+    scale = [(value / 2 - low / 2) / (high / 2 - low / 2) for value in points]
+    return "".join(bars[min(len(bars) - 1, int(fraction * len(bars)))] for fraction in scale)
 
 
 def metric_text(value: float | None) -> str:
@@ -43,67 +43,69 @@ def metric_text(value: float | None) -> str:
 def round_line(record: RoundRecord, rounds: int) -> str:
     """A round that has ended, in one line. ``rounds``: the number of versions that the run is to make."""
     row = HistoryRow.of(record)
-    how = (
+    outcome = (
         f"abandoned: {one_line(record.reason or '')}"
         if row.version is None
         else f"version {row.version} of {rounds}"
     )
-    said = (
-        f"round {row.round}: {how}, {row.participants} of {row.cohort} in, accuracy {metric_text(row.accuracy)}, "
+    line = (
+        f"round {row.round}: {outcome}, {row.participants} of {row.cohort} in, accuracy {metric_text(row.accuracy)}, "
         f"loss {metric_text(row.loss)}, {duration_text(row.seconds)}, "
         f"{size_text(row.bytes_up)} up, {size_text(row.bytes_down)} down"
     )
-    return f"{said}; missing: {missing_text(record)}" if record.missing else said
+    return f"{line}; missing: {missing_text(record)}" if record.missing else line
 
 
-def missing_text(record: RoundRecord, most: int = 10) -> str:
+def missing_text(record: RoundRecord, limit: int = 10) -> str:
     """The edges that were missing in a round, with the reasons; at most ``most`` of them are named."""
-    return names_of(list(record.missing.items())[:most], len(record.missing))
+    return names_of(list(record.missing.items())[:limit], len(record.missing))
 
 
-def progress_line(picture: Snapshot) -> str:
+def progress_line(snapshot: Snapshot) -> str:
     """The phase of the run and its progress, in one line."""
-    status = picture.status
-    where = status.phase if status.round is None else f"round {status.round}: {status.phase}"
-    said = [where]
+    status = snapshot.status
+    phase = status.phase if status.round is None else f"round {status.round}: {status.phase}"
+    phrases = [phase]
     if status.paused is not None:
-        said = [f"paused: {one_line(status.paused)}; continues by itself when there is space"]
+        phrases = [f"paused: {one_line(status.paused)}; continues by itself when there is space"]
     elif status.phase == "selecting":
-        said.append(picture.waiting_text or f"{status.have} of {status.need} edges ready")
+        phrases.append(snapshot.waiting_text or f"{status.have} of {status.need} edges ready")
     elif status.phase == "collecting":
-        said.append(f"{status.have} of {status.need} in")
-        crowd = picture.open_round_counts
-        if crowd is not None and crowd["missing"]:
-            said.append(f"{crowd['missing']} missing: {crowd.describe('missing')}")
+        phrases.append(f"{status.have} of {status.need} in")
+        counts = snapshot.open_round_counts
+        if counts is not None and counts["missing"]:
+            phrases.append(f"{counts['missing']} missing: {counts.describe('missing')}")
         if status.missing:
-            said.append(f"waiting for {', '.join(status.missing)}{'' if len(status.missing) < 10 else ' …'}")
+            phrases.append(
+                f"waiting for {', '.join(status.missing)}{'' if len(status.missing) < 10 else ' …'}"
+            )
     if status.seconds_left is not None and status.paused is None:
-        said.append(f"at most {duration_text(status.seconds_left)} left")
-    return ", ".join(said)
+        phrases.append(f"at most {duration_text(status.seconds_left)} left")
+    return ", ".join(phrases)
 
 
-def summary_lines(picture: Snapshot) -> list[str]:
+def summary_lines(snapshot: Snapshot) -> list[str]:
     """A run as lines: its task and versions, its phase, its metrics, its last round and its edges."""
-    status, crowd = picture.status, picture.edge_counts
+    status, edge_counts = snapshot.status, snapshot.edge_counts
     lines = [
         f"run {status.run}: {status.task}, version {status.version or 0} of {status.rounds}",
-        progress_line(picture),
+        progress_line(snapshot),
     ]
-    left = picture.time_left()
-    if left is not None:
-        lines[0] += f", about {duration_text(left)} left"
-    if picture.accuracy is not None or picture.loss is not None:
-        curve = sparkline(picture.series("accuracy"))
+    seconds = snapshot.time_left()
+    if seconds is not None:
+        lines[0] += f", about {duration_text(seconds)} left"
+    if snapshot.accuracy is not None or snapshot.loss is not None:
+        curve = sparkline(snapshot.series("accuracy"))
         lines.append(
-            f"accuracy {metric_text(picture.accuracy)}, loss {metric_text(picture.loss)}{curve and '  ' + curve}"
+            f"accuracy {metric_text(snapshot.accuracy)}, loss {metric_text(snapshot.loss)}{curve and '  ' + curve}"
         )
-    if picture.last_round is not None:
-        lines.append(round_line(picture.last_round, status.rounds))
-    if crowd is not None:
-        counts = ", ".join(f"{crowd[state]} {state}" for state in crowd.counts) or "none yet"
+    if snapshot.last_round is not None:
+        lines.append(round_line(snapshot.last_round, status.rounds))
+    if edge_counts is not None:
+        counts = ", ".join(f"{edge_counts[state]} {state}" for state in edge_counts.counts) or "none yet"
         lines.append(f"edges: {counts}")
-        if crowd["missing"]:
-            lines.append(f"missing: {crowd.describe('missing')}")
-        if crowd["offline"]:
-            lines.append(f"offline: {crowd.describe('offline', why=False)}")
+        if edge_counts["missing"]:
+            lines.append(f"missing: {edge_counts.describe('missing')}")
+        if edge_counts["offline"]:
+            lines.append(f"offline: {edge_counts.describe('offline', reasons=False)}")
     return lines

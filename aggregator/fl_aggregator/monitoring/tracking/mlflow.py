@@ -41,16 +41,20 @@ class MLflow:
         self,
         run: RunRecord,
         earlier: Iterable[RoundRecord],  # noqa: ARG002
-        vitals: Callable[[], RuntimeMetrics],  # noqa: ARG002
+        runtime_metrics: Callable[[], RuntimeMetrics],  # noqa: ARG002
     ) -> None:
         """Continues the MLflow run of a resumed run, or creates one and logs the settings as parameters."""
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
-        of = experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT)
-        for known in self._client.search_runs([of], f"tags.`{RUN_TAG}` = '{run.run}'", max_results=1):
-            self._run_id = known.info.run_id
+        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT)
+        for existing in self._client.search_runs(
+            [experiment_id], f"tags.`{RUN_TAG}` = '{run.run}'", max_results=1
+        ):
+            self._run_id = existing.info.run_id
             self._client.set_terminated(self._run_id, "RUNNING")
             return
-        self._run_id = self._client.create_run(of, tags={RUN_TAG: run.run}, run_name=run.run).info.run_id
+        self._run_id = self._client.create_run(
+            experiment_id, tags={RUN_TAG: run.run}, run_name=run.run
+        ).info.run_id
         for key, value in run.settings.model_dump().items():
             self._client.log_param(self._run_id, key, value)
 
@@ -61,13 +65,15 @@ class MLflow:
         """Logs the numbers of a round as metrics, with the round's number as the step."""
         now = int(time.time() * 1000)
         # MLflow rejects a whole batch for one name that it does not allow, and edges choose names.
-        found = {t: float(v) for t, v in scalars(record).items() if all(map(str.isidentifier, t.split("/")))}
+        metrics = {
+            t: float(v) for t, v in scalars(record).items() if all(map(str.isidentifier, t.split("/")))
+        }
         self._client.log_batch(
-            self._run_id, [self._metric(t, v, now, record.round) for t, v in found.items()]
+            self._run_id, [self._metric(t, v, now, record.round) for t, v in metrics.items()]
         )
 
     def close(self, outcome: str | None) -> None:
         """Sets the status of the MLflow run: FINISHED, KILLED if interrupted, else FAILED."""
         if self._run_id:
-            ends = {"finished": "FINISHED", "interrupted": "KILLED"}
-            self._client.set_terminated(self._run_id, ends.get(outcome or "", "FAILED"))
+            statuses = {"finished": "FINISHED", "interrupted": "KILLED"}
+            self._client.set_terminated(self._run_id, statuses.get(outcome or "", "FAILED"))

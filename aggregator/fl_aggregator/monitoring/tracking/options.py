@@ -66,7 +66,7 @@ def tracking_options(command: Command) -> Command:
     """Adds the options of trackers to a command, which receives them as ``tracking``, a `TrackingOptions`."""
 
     @functools.wraps(command)
-    def gathered(
+    def with_tracking(
         *, tensorboard: bool, metrics_port: int | None, metrics_host: str, mlflow: str | None, **values: Any
     ) -> Any:
         return command(tracking=TrackingOptions(tensorboard, metrics_port, metrics_host, mlflow), **values)
@@ -81,7 +81,7 @@ def tracking_options(command: Command) -> Command:
         option_under(OUTPUT, "--mlflow", metavar="URI", default=None,
                      help="Log to this MLflow server (pip install 'fl-mqtt[mlflow]')."),
     ]  # fmt: skip
-    wrapped: Command = gathered
+    wrapped: Command = with_tracking
     for option in reversed(options):
         wrapped = option(wrapped)
     return wrapped

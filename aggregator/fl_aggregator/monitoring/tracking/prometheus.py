@@ -74,10 +74,10 @@ class Prometheus(Collector):
         self,
         run: RunRecord,  # noqa: ARG002
         earlier: Iterable[RoundRecord],  # noqa: ARG002
-        vitals: Callable[[], RuntimeMetrics],
+        runtime_metrics: Callable[[], RuntimeMetrics],
     ) -> None:
         """Keeps ``vitals``, which each scrape calls. Counters do not include earlier incarnations."""
-        self._runtime_metrics = vitals
+        self._runtime_metrics = runtime_metrics
 
     def observe(self, state: Run, effects: tuple[do.Effect, ...]) -> None:
         """Keeps the state for the next scrape, and counts accepted and rejected updates."""
@@ -118,30 +118,30 @@ class Prometheus(Collector):
             yield from _state_families(self._state)
 
 
-def _runtime_families(vitals: RuntimeMetrics) -> Iterator[Metric]:
-    yield CounterMetricFamily("fl_upload_bytes", "Bytes of updates from edges.", value=vitals.bytes_up)
+def _runtime_families(metrics: RuntimeMetrics) -> Iterator[Metric]:
+    yield CounterMetricFamily("fl_upload_bytes", "Bytes of updates from edges.", value=metrics.bytes_up)
     yield CounterMetricFamily(
-        "fl_download_bytes", "Bytes published for edges; a model counts once.", value=vitals.bytes_down
+        "fl_download_bytes", "Bytes published for edges; a model counts once.", value=metrics.bytes_down
     )
     yield _labelled(
         CounterMetricFamily("fl_refused_messages", "Messages refused or dropped.", labels=["reason"]),
-        dict(vitals.refused),
+        dict(metrics.refused),
     )
-    yield GaugeMetricFamily("fl_inbox_messages", "Messages that wait to be processed.", vitals.inbox_items)
+    yield GaugeMetricFamily("fl_inbox_messages", "Messages that wait to be processed.", metrics.inbox_items)
     yield GaugeMetricFamily(
-        "fl_spool_bytes", "Bytes of accepted and arriving updates on disk.", vitals.spool_bytes
+        "fl_spool_bytes", "Bytes of accepted and arriving updates on disk.", metrics.spool_bytes
     )
-    yield GaugeMetricFamily("fl_connected", "1 if connected to the broker.", float(vitals.connected))
+    yield GaugeMetricFamily("fl_connected", "1 if connected to the broker.", float(metrics.connected))
     yield GaugeMetricFamily(
-        "fl_paused", "1 while the run is paused because the disk is full.", float(vitals.paused)
+        "fl_paused", "1 while the run is paused because the disk is full.", float(metrics.paused)
     )
 
 
 def _state_families(state: Run) -> Iterator[Metric]:
-    seen = Tally(view.state for view in edge_states.open_round_views(state, (), {}).values())
+    counts = Tally(view.state for view in edge_states.open_round_views(state, (), {}).values())
     yield _labelled(
         GaugeMetricFamily("fl_edges", "Known edges, by state.", labels=["state"]),
-        {name: seen[name] for name in EDGE_STATES},
+        {name: counts[name] for name in EDGE_STATES},
     )
     yield _labelled(
         GaugeMetricFamily("fl_phase", "1 for the current phase of the run.", labels=["phase"]),
@@ -154,10 +154,10 @@ def _state_families(state: Run) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "fl_model_versions_wanted", "Versions of the model to make.", state.settings.rounds
     )
-    for name, what in (("accuracy", "Accuracy of"), ("loss", "Loss per example of")):
+    for name, description in (("accuracy", "Accuracy of"), ("loss", "Loss per example of")):
         if name in state.metrics:
             yield GaugeMetricFamily(
-                f"fl_{name}", f"{what} the newest evaluated version.", state.metrics[name]
+                f"fl_{name}", f"{description} the newest evaluated version.", state.metrics[name]
             )
 
 

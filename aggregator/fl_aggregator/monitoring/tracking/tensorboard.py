@@ -32,11 +32,11 @@ class TensorBoard:
         self,
         run: RunRecord,
         earlier: Iterable[RoundRecord],
-        vitals: Callable[[], RuntimeMetrics],  # noqa: ARG002
+        runtime_metrics: Callable[[], RuntimeMetrics],  # noqa: ARG002
     ) -> None:
         """Writes the rounds of ``earlier`` that no event file contains yet."""
-        before = sorted(self._folder.glob("events.out.tfevents.*"))
-        self._last_round = max((step for file in before for step in steps(file)), default=0)
+        event_files = sorted(self._folder.glob("events.out.tfevents.*"))
+        self._last_round = max((step for file in event_files for step in steps(file)), default=0)
         # TensorBoard reads the files in the order of their names.
         self._file_name = f"events.out.tfevents.{int(time.time()):010d}.{run.incarnation}"
         for record in earlier:
@@ -65,15 +65,15 @@ class TensorBoard:
 
 def scalars(record: RoundRecord) -> dict[str, float]:
     """A round's numbers by tag. Metrics other than ``accuracy`` and ``loss`` have tags under ``edges/``."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, value in record.metrics.items():
-        found[name if name in ("accuracy", "loss") else f"edges/{name}"] = value
+        values[name if name in ("accuracy", "loss") else f"edges/{name}"] = value
     if record.version is not None:
-        found["version"] = record.version
-    found |= {f"seconds/{phase}": seconds for phase, seconds in record.seconds.items()}
-    found |= {"bytes/up": record.bytes.up, "bytes/down": record.bytes.down}
-    found["round/participants"] = len(record.participants)
-    found["round/missing"] = len(record.missing)
-    found["round/examples"] = record.examples
-    found["round/refused"] = sum(sum(reasons.values()) for reasons in record.refused.values())
-    return found
+        values["version"] = record.version
+    values |= {f"seconds/{phase}": seconds for phase, seconds in record.seconds.items()}
+    values |= {"bytes/up": record.bytes.up, "bytes/down": record.bytes.down}
+    values["round/participants"] = len(record.participants)
+    values["round/missing"] = len(record.missing)
+    values["round/examples"] = record.examples
+    values["round/refused"] = sum(sum(reasons.values()) for reasons in record.refused.values())
+    return values

@@ -49,7 +49,7 @@ class Tracker(Protocol):
     name: str
 
     def begin(
-        self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], RuntimeMetrics]
+        self, run: RunRecord, earlier: Iterable[RoundRecord], runtime_metrics: Callable[[], RuntimeMetrics]
     ) -> None:
         """Is called when a run begins, or resumes after the rounds in ``earlier``.
 
@@ -111,14 +111,14 @@ class Trackers:
             LOG.warning("trackers are still writing after %g s; the rest is lost", self._close_timeout)
 
     def begin(
-        self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], RuntimeMetrics]
+        self, run: RunRecord, earlier: Iterable[RoundRecord], runtime_metrics: Callable[[], RuntimeMetrics]
     ) -> None:
         """Queues the call for the trackers' thread."""
         if not self._trackers:
             return
         records = tuple(earlier)
         for tracker in self._trackers:
-            self._enqueue(tracker, lambda t=tracker: t.begin(run, records, vitals))  # type: ignore[misc]
+            self._enqueue(tracker, lambda t=tracker: t.begin(run, records, runtime_metrics))  # type: ignore[misc]
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         """Calls all trackers at once, on the loop's thread."""
@@ -150,9 +150,9 @@ class Trackers:
         except Exception as error:  # not even a tracker's bug may stop the run
             self._record_failure(tracker, f"{type(error).__name__}: {error}")
 
-    def _record_failure(self, tracker: Tracker, why: str) -> None:
+    def _record_failure(self, tracker: Tracker, reason: str) -> None:
         self.failures[tracker.name] += 1
         if self.failures[tracker.name] == 1:
             LOG.warning(
-                "%s: %s; the run continues, and further failures are only counted", tracker.name, why[:300]
+                "%s: %s; the run continues, and further failures are only counted", tracker.name, reason[:300]
             )

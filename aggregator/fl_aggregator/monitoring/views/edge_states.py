@@ -45,14 +45,15 @@ EdgeState = tuple[str, m.EdgeStateName, str | None]
 
 
 def open_round_views(
-    state: Run, uploading: Collection[str], newest: Mapping[str, LatestUpdate]
+    state: Run, uploading: Collection[str], latest_updates: Mapping[str, LatestUpdate]
 ) -> dict[str, m.EdgeView]:
     """The view of every edge of the roster, while a round is open or before it opens.
 
     ``uploading``: the edges whose updates are arriving. ``newest``: each edge's newest update.
     """
     return {
-        name: _edge_view(here, why, newest.get(name)) for name, here, why in edge_states_of(state, uploading)
+        name: _edge_view(state_name, reason, latest_updates.get(name))
+        for name, state_name, reason in edge_states_of(state, uploading)
     }
 
 
@@ -68,43 +69,43 @@ def edge_states_of(state: Run, uploading: Collection[str]) -> Iterator[EdgeState
         collected, missing = phase.collected, phase.missing
     elif isinstance(phase, Collecting):
         collected, missing = phase, phase.dropped
-    called = frozenset() if collected is None else frozenset(collected.cohort)
-    here: m.EdgeStateName
-    why: str | None
+    selected = frozenset() if collected is None else frozenset(collected.cohort)
+    state_name: m.EdgeStateName
+    reason: str | None
     for name, client in state.roster.clients.items():
-        if collected is None or name not in called:
-            here, why = _idle_state(client)
+        if collected is None or name not in selected:
+            state_name, reason = _idle_state(client)
         elif name in collected.updates:
-            here, why = "in", None
+            state_name, reason = "in", None
         elif name in missing:
-            here, why = "missing", missing[name]
+            state_name, reason = "missing", missing[name]
         elif not client.present:
-            here, why = _idle_state(client)
+            state_name, reason = _idle_state(client)
         elif name in uploading:
-            here, why = "uploading", None
+            state_name, reason = "uploading", None
         else:
             # In round 0, one edge creates the initial weights, and no edge trains.
-            here, why = ("selected" if collected.base is None else "training"), None
-        yield name, here, why
+            state_name, reason = ("selected" if collected.base is None else "training"), None
+        yield name, state_name, reason
 
 
 def closed_round_views(
-    state: Run, summary: Summary, newest: Mapping[str, LatestUpdate]
+    state: Run, summary: Summary, latest_updates: Mapping[str, LatestUpdate]
 ) -> dict[str, m.EdgeView]:
     """The view of every edge of the roster after a round: a selected edge is ``in`` or ``missing``."""
-    called = frozenset(summary.cohort)
-    found: dict[str, m.EdgeView] = {}
-    here: m.EdgeStateName
-    why: str | None
+    selected = frozenset(summary.cohort)
+    views: dict[str, m.EdgeView] = {}
+    state_name: m.EdgeStateName
+    reason: str | None
     for name, client in state.roster.clients.items():
         if name in summary.missing:
-            here, why = "missing", summary.missing[name]
-        elif name in called:
-            here, why = "in", None
+            state_name, reason = "missing", summary.missing[name]
+        elif name in selected:
+            state_name, reason = "in", None
         else:
-            here, why = _idle_state(client)
-        found[name] = _edge_view(here, why, newest.get(name))
-    return found
+            state_name, reason = _idle_state(client)
+        views[name] = _edge_view(state_name, reason, latest_updates.get(name))
+    return views
 
 
 def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
@@ -115,18 +116,18 @@ def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
     return "present", None
 
 
-def _edge_view(state: m.EdgeStateName, why: str | None, newest: LatestUpdate | None) -> m.EdgeView:
-    why = None if why is None else shortened(why, MAX_STATE_REASON)
-    if newest is None:
-        return m.EdgeView(state=state, reason=why)
+def _edge_view(state: m.EdgeStateName, reason: str | None, latest_update: LatestUpdate | None) -> m.EdgeView:
+    reason = None if reason is None else shortened(reason, MAX_STATE_REASON)
+    if latest_update is None:
+        return m.EdgeView(state=state, reason=reason)
     return m.EdgeView(
         state=state,
-        reason=why,
-        examples=newest.examples,
-        seconds=newest.seconds,
-        bytes=newest.size,
-        accuracy=newest.accuracy,
-        loss=newest.loss,
+        reason=reason,
+        examples=latest_update.examples,
+        seconds=latest_update.seconds,
+        bytes=latest_update.size,
+        accuracy=latest_update.accuracy,
+        loss=latest_update.loss,
     )
 
 

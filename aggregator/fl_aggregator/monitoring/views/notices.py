@@ -47,18 +47,18 @@ class WaitingNotices:
             return None
         if self._waiting_since is None:
             self._waiting_since, self._logged_at, self._repeats, self._logged_progress = now, now, 0, None
-        silent = now - self._logged_at
+        elapsed = now - self._logged_at
         pause = backoff(self._repeats, FIRST_NOTICE_DELAY, MAX_NOTICE_INTERVAL)
         changed = self._logged_progress is not None and self._logged_progress != (have, need)
-        if silent < (min(MIN_NOTICE_INTERVAL, pause) if changed else pause):
+        if elapsed < (min(MIN_NOTICE_INTERVAL, pause) if changed else pause):
             return None
         if not changed:
             self._repeats += 1
         self._logged_at, self._logged_progress = now, (have, need)
-        left = status.seconds_left(state, now)
-        until = "" if left is None else f"; {left:.0f} s left (--wait)"
-        return f"waiting for edges: {waiting_text(state)}{until}" + (
-            f"; {who}" if (who := self.refused_text) else ""
+        seconds = status.seconds_left(state, now)
+        time_left = "" if seconds is None else f"; {seconds:.0f} s left (--wait)"
+        return f"waiting for edges: {waiting_text(state)}{time_left}" + (
+            f"; {refused}" if (refused := self.refused_text) else ""
         )
 
     @property
@@ -66,15 +66,15 @@ class WaitingNotices:
         """The edges that were refused and not admitted since, with the reasons. Empty if there are none."""
         if not self._refused:
             return ""
-        named = [f"{name} ({why})" for name, why in sorted(self._refused.items())]
+        named = [f"{name} ({reason})" for name, reason in sorted(self._refused.items())]
         return f"refused: {names_text(named)}"
 
 
 def waiting_text(state: Run) -> str:
     """How many edges are ready and which are not, or which still evaluate. Empty in other phases."""
     if isinstance(state.phase, Evaluating):
-        waiting = sorted({name for evaluation in state.evaluations for name in evaluation.awaited})
-        return f"for the evaluation by {names_text(waiting)}" if waiting else ""
+        evaluators = sorted({name for evaluation in state.evaluations for name in evaluation.awaited})
+        return f"for the evaluation by {names_text(evaluators)}" if evaluators else ""
     if not isinstance(state.phase, Selecting):
         return ""
     have, need = status.progress(state)
@@ -82,33 +82,33 @@ def waiting_text(state: Run) -> str:
     ready = {name for name, client in trainers.items() if client.present and client.examples}
     loading = sorted(name for name, client in trainers.items() if client.present and name not in ready)
     lost = sorted(name for name, client in trainers.items() if not client.present)
-    said = [f"{have} of {need} ready"]
+    phrases = [f"{have} of {need} ready"]
     if loading:
-        said.append(f"loading: {names_text(loading)}")
+        phrases.append(f"loading: {names_text(loading)}")
     if lost:
-        said.append(f"offline: {names_text(lost)}")
+        phrases.append(f"offline: {names_text(lost)}")
     count = state.settings.clients
     absent = count - len(trainers)
     if absent > 0 and not state.begun:
         numbered = all(default_partition(name, count) is not None for name in trainers)
-        parts = (number for number in range(count) if str(number) not in trainers)
-        said.append(f"missing: {_ranges(parts) if numbered else f'{absent} more'}")
-    return "; ".join(said)
+        missing_ids = (number for number in range(count) if str(number) not in trainers)
+        phrases.append(f"missing: {_ranges(missing_ids) if numbered else f'{absent} more'}")
+    return "; ".join(phrases)
 
 
 def _ranges(numbers: Iterable[int]) -> str:
     """Ascending numbers as text (``0, 3-7, 9``), and how many more follow the first few ranges."""
-    spans: list[list[int]] = []
+    ranges: list[list[int]] = []
     for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
         else:
-            spans.append([number, number])
-    shown = [
-        str(first) if first == last else f"{first}-{last}" for first, last in spans[:MAX_NAMED_IN_NOTICE]
+            ranges.append([number, number])
+    texts = [
+        str(first) if first == last else f"{first}-{last}" for first, last in ranges[:MAX_NAMED_IN_NOTICE]
     ]
-    more = sum(last - first + 1 for first, last in spans[MAX_NAMED_IN_NOTICE:])
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    more = sum(last - first + 1 for first, last in ranges[MAX_NAMED_IN_NOTICE:])
+    return ", ".join(texts) + (f" and {more} more" if more else "")
 
 
 LOG: Final = logging.getLogger(__name__)
@@ -122,8 +122,8 @@ def log_presence(event: on.Event, state: Run) -> None:
         case on.Registered(client=client, examples=examples):
             LOG.debug("edge %s is ready, with %d examples", client, examples)
         case on.EdgeLost(client=client, session=session):
-            known = state.roster.get(client)
-            if known is not None and known.session == session and not known.present:
+            client_state = state.roster.get(client)
+            if client_state is not None and client_state.session == session and not client_state.present:
                 LOG.info("edge %s is offline%s", client, _round_consequence(client, state))
 
 
@@ -133,5 +133,5 @@ def _round_consequence(client: str, state: Run) -> str:
     if not isinstance(phase, Collecting) or client not in phase.awaited:
         return ""
     grace = state.settings.grace
-    back = f" unless it returns within {grace:g} s (--grace)" if grace else ""
-    return f": round {phase.round} will replace it or continue without it{back}"
+    condition = f" unless it returns within {grace:g} s (--grace)" if grace else ""
+    return f": round {phase.round} will replace it or continue without it{condition}"

@@ -139,7 +139,7 @@ class RoundRecord(_Lenient):
             version=self.version,
             digest=self.digest,
             participants=tuple(self.participants),
-            missing={name: why[:1000] for name, why in self.missing.items()},
+            missing={name: reason[:1000] for name, reason in self.missing.items()},
             examples=self.examples,
             metrics=dict(self.metrics),
             bytes_up=self.bytes.up,
@@ -159,12 +159,12 @@ class RoundRecord(_Lenient):
     @property
     def surplus(self) -> list[str]:
         """The selected edges whose updates were not needed, since the round had reached its target."""
-        return [name for name, why in self.missing.items() if why.startswith("surplus")]
+        return [name for name, reason in self.missing.items() if reason.startswith("surplus")]
 
     @property
     def missing_without_surplus(self) -> dict[str, str]:
         """The selected edges whose updates were missing, with the reasons, without the `surplus` ones."""
-        return {name: why for name, why in self.missing.items() if not why.startswith("surplus")}
+        return {name: reason for name, reason in self.missing.items() if not reason.startswith("surplus")}
 
     def summary_fields(self) -> dict[str, Any]:
         """The object for ``--json``: the members of the `HistoryRow`, ``reason`` and ``missing``."""
@@ -218,8 +218,8 @@ class HistoryRow:
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics that were measured, by name."""
-        found = {"accuracy": self.accuracy, "loss": self.loss, "train_loss": self.train_loss}
-        return {name: value for name, value in found.items() if value is not None}
+        values = {"accuracy": self.accuracy, "loss": self.loss, "train_loss": self.train_loss}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 _COLUMNS: Final = tuple(HistoryRow.__dataclass_fields__)

@@ -44,14 +44,14 @@ def seconds_left(state: Run, now: float) -> float | None:
     phase = state.phase
     match phase:
         case Collecting(deadline=deadline):
-            left = deadline - now
+            remaining = deadline - now
         case Selecting(since=since):
-            left = since + state.settings.wait - now
+            remaining = since + state.settings.wait - now
         case Evaluating():
-            left = max((e.deadline for e in state.evaluations), default=now) - now
+            remaining = max((e.deadline for e in state.evaluations), default=now) - now
         case _:
             return None
-    return round(max(0.0, left), 1)
+    return round(max(0.0, remaining), 1)
 
 
 def status_message(
@@ -68,16 +68,16 @@ def status_message(
     ``MAX_PAUSE_REASON`` characters.
     """
     envelope = scope.envelope()
-    worst = list((refused or {}).items())[: m.MAX_REFUSED_NAMED]
-    for named in range(10, -1, -1):
-        found = _build_status(state, envelope, now, named, paused, dict(worst))
-        if len(codec.encode(found)) <= MAX_STATUS_BYTES:
-            return found
+    most_rejected = list((refused or {}).items())[: m.MAX_REFUSED_NAMED]
+    for count in range(10, -1, -1):
+        message = _build_status(state, envelope, now, count, paused, dict(most_rejected))
+        if len(codec.encode(message)) <= MAX_STATUS_BYTES:
+            return message
     return _build_status(state, envelope, now, 0, paused, {})
 
 
 def _build_status(
-    state: Run, envelope: Envelope, now: float, named: int, paused: str | None, refused: dict[str, int]
+    state: Run, envelope: Envelope, now: float, max_missing: int, paused: str | None, refused: dict[str, int]
 ) -> m.Status:
     have, need = progress(state)
     number = getattr(state.phase, "round", None)
@@ -93,7 +93,7 @@ def _build_status(
         need=need,
         present=sum(1 for client in state.roster.clients.values() if client.present),
         seconds_left=seconds_left(state, now),
-        missing=awaited_clients(state)[:named],
+        missing=awaited_clients(state)[:max_missing],
         metrics={name: round(value, 6) for name, value in state.metrics.items()},
         paused=None if paused is None else shortened(paused, MAX_PAUSE_REASON),
         refused=refused,

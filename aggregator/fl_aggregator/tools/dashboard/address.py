@@ -43,9 +43,11 @@ class WebSocketAddress:
             )
         if parts.scheme not in ("ws", "wss") or not host or parts.query or parts.fragment:
             raise UserError(f"broker {text!r}: expected {_EXPECTED_FORM}")
-        if port == 0 or any(mark.isspace() or not mark.isprintable() for mark in parts.netloc + parts.path):
+        if port == 0 or any(
+            character.isspace() or not character.isprintable() for character in parts.netloc + parts.path
+        ):
             raise UserError(f"broker {text!r}: expected {_EXPECTED_FORM}, with a port from 1 to 65535")
-        place = f"[{host}]" if ":" in host else host
-        where = place if port is None else f"{place}:{port}"
+        host_text = f"[{host}]" if ":" in host else host
+        authority = host_text if port is None else f"{host_text}:{port}"
         user = unquote(parts.username) if parts.username else None
-        return cls(f"{parts.scheme}://{where}{parts.path or '/mqtt'}", user)
+        return cls(f"{parts.scheme}://{authority}{parts.path or '/mqtt'}", user)

@@ -77,14 +77,14 @@ def dashboard(
         click.echo("\n".join(Listener(mosquitto_port, websockets=True, http_dir=STATIC).config_lines()))
         return
     start_logging(verbose, log_format)
-    done = threading.Event()
+    stopped = threading.Event()
     with DashboardServer(broker, prefix, listen) as server:
         # The user asked to serve until Ctrl-C, so that this end is not a failure.
-        signals.end_on_signals(lambda _signal: done.set())
+        signals.end_on_signals(lambda _signal: stopped.set())
         click.echo(f"dashboard: {server.url} (broker {broker.url}, prefix {prefix}); stop with Ctrl-C")
         if open_browser:
             import webbrowser
 
             if not webbrowser.open(server.url):
                 click.echo("fl-aggregator: could not start a browser; open the address yourself", err=True)
-        done.wait()
+        stopped.wait()

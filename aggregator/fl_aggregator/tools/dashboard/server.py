@@ -61,9 +61,9 @@ class DashboardServer:
         try:
             self._server = kind(listen, _handler(pages))
         except (OSError, OverflowError, UnicodeError) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise UserError(
-                f"--listen {_bracketed(host)}:{port}: {why}; expected an address of this machine and a free port"
+                f"--listen {_bracketed(host)}:{port}: {reason}; expected an address of this machine and a free port"
             ) from None
         self.url = f"http://{_bracketed(host)}:{self._server.server_address[1]}/"
         self._thread = threading.Thread(
@@ -122,9 +122,9 @@ def _handler(pages: dict[str, tuple[str, bytes]]) -> type[BaseHTTPRequestHandler
 
         def _answer(self, *, body: bool) -> None:
             path = self.path.partition("?")[0]
-            found = pages.get("/index.html" if path == "/" else path)
-            kind, content = found or ("text/plain; charset=utf-8", b"there is no such page here\n")
-            self.send_response(404 if found is None else 200)
+            page = pages.get("/index.html" if path == "/" else path)
+            kind, content = page or ("text/plain; charset=utf-8", b"there is no such page here\n")
+            self.send_response(404 if page is None else 200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             for name, value in _HEADERS.items():

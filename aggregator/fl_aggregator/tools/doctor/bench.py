@@ -63,11 +63,11 @@ class TestBench:
         with self.probe() as probe:
             self._connack = probe.connack
 
-    def topic(self, leaf: str) -> str:
+    def topic(self, suffix: str) -> str:
         """A topic that only this check uses, or with ``+`` or ``#`` a filter for such topics."""
-        return t.doctor_topic(self.prefix, self._test_id, leaf)
+        return t.doctor_topic(self.prefix, self._test_id, suffix)
 
-    def probe(self, *, second: bool = False, will: Will | None = None, holds_acks: bool = False) -> Probe:
+    def probe(self, *, second: bool = False, will: Will | None = None, hold_acks: bool = False) -> Probe:
         """Opens a connection. ``second``: true if another one is open. Raises `ProbeFailed`."""
         settings = replace(self.settings, will=will)
         if second and settings.mqtt_client_id is not None:
@@ -76,7 +76,7 @@ class TestBench:
         window = min(PROBE_WINDOW, receive_maximum or PROBE_WINDOW)
         self._failures += 1
         try:
-            probe = Probe(settings, wait=self.timeout, holds_acks=holds_acks, window=window)
+            probe = Probe(settings, wait=self.timeout, holds_acks=hold_acks, window=window)
         except OSError as error:
             raise ProbeFailed(f"cannot connect again: {error.strerror or error}") from None
         except ProbeFailed as error:
@@ -91,19 +91,19 @@ class TestBench:
         """Whether so many attempts to connect in a row have failed that further checks are useless."""
         return self._failures >= MAX_CONNECT_FAILURES
 
-    def retain(self, probe: Probe, leaf: str, payload: bytes, *, expiry: int | None = None) -> int:
+    def retain(self, probe: Probe, suffix: str, payload: bytes, *, expiry: int | None = None) -> int:
         """Publishes a retained message, which `clear_retained` removes.
 
         Returns the reason code of its PUBACK.
         """
-        topic = self.topic(leaf)
+        topic = self.topic(suffix)
         self._retained.add(topic)
         return probe.publish_and_wait(topic, payload, retain=True, expiry=expiry)
 
-    def will(self, leaf: str, payload: bytes) -> Will:
+    def will(self, suffix: str, payload: bytes) -> Will:
         """A retained will for a connection, which `clear_retained` removes from the broker."""
-        self._retained.add(self.topic(leaf))
-        return Will(self.topic(leaf), payload)
+        self._retained.add(self.topic(suffix))
+        return Will(self.topic(suffix), payload)
 
     def clear_retained(self) -> None:
         """Removes the retained messages of the check from the broker, as far as the broker allows."""
@@ -115,17 +115,17 @@ class TestBench:
                     self._retained.discard(topic)
 
 
-def receive_until_idle(probe: Probe, count: int, patience: float) -> list[ReceivedMessage]:
+def receive_until_idle(probe: Probe, count: int, idle_timeout: float) -> list[ReceivedMessage]:
     """Receives messages until there are ``count``, or until none has arrived for ``patience`` seconds."""
-    heard: list[ReceivedMessage] = []
-    while len(heard) < count:
-        more = probe.receive(1, patience)
-        if not more:
+    received: list[ReceivedMessage] = []
+    while len(received) < count:
+        batch = probe.receive(1, idle_timeout)
+        if not batch:
             break
-        heard += more
-    return heard
+        received += batch
+    return received
 
 
-def seconds_since(moment: float) -> float:
+def seconds_since(start: float) -> float:
     """Seconds since ``moment`` (monotonic), rounded to tenths of a millisecond."""
-    return round(time.monotonic() - moment, 4)
+    return round(time.monotonic() - start, 4)

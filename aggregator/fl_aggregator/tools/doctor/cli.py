@@ -32,12 +32,12 @@ def doctor(
     from fl_aggregator.tools.doctor.examination import run_checks
 
     start_logging(verbose, log_format)
-    reach = broker.access(mqtt_client_id=mqtt_client_id)
+    access = broker.access(mqtt_client_id=mqtt_client_id)
 
     def tell(finding: Finding) -> None:
         if not as_json:
             click.echo(finding.line())
 
-    report = run_checks(reach, tell)
+    report = run_checks(access, tell)
     click.echo(json.dumps(report.as_json()) if as_json else report.verdict())
     return 0 if report.supports_run else RunFailed.exit_code

@@ -26,10 +26,14 @@ def round_trips(bench: TestBench) -> Finding:
 
     It is the first check, since all others need messages to arrive. Sets ``bench.latency``.
     """
-    there, back = bench.topic("there"), bench.topic("back")
+    request_topic, reply_topic = bench.topic("there"), bench.topic("back")
     with bench.probe() as asker, bench.probe(second=True) as edge:
         refused = (
-            max(*asker.subscribe([back]), *edge.subscribe([there]), asker.publish_and_wait(there, b"first"))
+            max(
+                *asker.subscribe([reply_topic]),
+                *edge.subscribe([request_topic]),
+                asker.publish_and_wait(request_topic, b"first"),
+            )
             >= FAILURE
         )
         if refused or not edge.receive(1, bench.timeout):
@@ -42,13 +46,13 @@ def round_trips(bench: TestBench) -> Finding:
             )
         seconds = []
         for number in range(ROUND_TRIPS):
-            begun = time.monotonic()
-            heard = _send_and_receive(asker, edge, there, number, bench.timeout)
-            heard += _send_and_receive(edge, asker, back, number, bench.timeout)
-            if len(heard) < 2:
+            started = time.monotonic()
+            received = _send_and_receive(asker, edge, request_topic, number, bench.timeout)
+            received += _send_and_receive(edge, asker, reply_topic, number, bench.timeout)
+            if len(received) < 2:
                 return Finding("messages", "missing", f"one of {number + 1} round trips was lost")
-            seconds.append(heard[-1].received_at - begun)
-    qos = min(each.qos for each in heard)
+            seconds.append(received[-1].received_at - started)
+    qos = min(message.qos for message in received)
     bench.latency = statistics.median(seconds)
     network = _connect_seconds(bench)
     measured = {"median_seconds": round(bench.latency, 5), "tcp_connect_seconds": round(network, 5)}
@@ -68,24 +72,24 @@ def round_trips(bench: TestBench) -> Finding:
 
 
 def _send_and_receive(
-    speaker: Probe, listener: Probe, topic: str, number: int, wait: float
+    sender: Probe, receiver: Probe, topic: str, number: int, timeout: float
 ) -> list[ReceivedMessage]:
-    speaker.publish(topic, number.to_bytes(4, "big"))
-    return listener.receive(1, wait)
+    sender.publish(topic, number.to_bytes(4, "big"))
+    return receiver.receive(1, timeout)
 
 
 def _connect_seconds(bench: TestBench) -> float:
     """Seconds of a round trip of the network alone: the shortest of three TCP handshakes."""
     address = bench.settings.address
-    times = []
+    durations = []
     for _ in range(3):
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             with socket.create_connection((address.host, address.port), bench.timeout):
-                times.append(time.monotonic() - begun)
+                durations.append(time.monotonic() - started)
         except OSError as error:
             raise ProbeFailed(f"cannot connect again: {error.strerror or error}") from None
-    return min(times)
+    return min(durations)
 
 
 def retained(bench: TestBench) -> Finding:
@@ -95,25 +99,25 @@ def retained(bench: TestBench) -> Finding:
     if not bench.connack.retain_available:
         return Finding("retain", "missing", "the broker announces that it retains nothing", effect, remedy)
     topic, payload = bench.topic("retained"), b"kept"
-    with bench.probe() as speaker:
-        code = bench.retain(speaker, "retained", payload)
+    with bench.probe() as publisher:
+        code = bench.retain(publisher, "retained", payload)
         if code >= FAILURE:
             return Finding(
                 "retain", "missing", f"a retained message was refused (0x{code:02x})", effect, remedy
             )
-        with bench.probe(second=True) as late:
-            late.subscribe([topic])
-            heard = late.receive(1, bench.timeout)
-        if not heard:
+        with bench.probe(second=True) as subscriber:
+            subscriber.subscribe([topic])
+            received = subscriber.receive(1, bench.timeout)
+        if not received:
             return Finding(
                 "retain", "missing", "a retained message was acknowledged but not kept", effect, remedy
             )
-        if not heard[0].retain or heard[0].payload != payload:
+        if not received[0].retain or received[0].payload != payload:
             return Finding("retain", "missing", "a retained message came back altered", effect)
-        bench.retain(speaker, "retained", b"")
-        with bench.probe(second=True) as late:
-            late.subscribe([topic])
-            if late.receive(1, bench.idle_timeout):
+        bench.retain(publisher, "retained", b"")
+        with bench.probe(second=True) as subscriber:
+            subscriber.subscribe([topic])
+            if subscriber.receive(1, bench.idle_timeout):
                 return Finding(
                     "retain",
                     "missing",
@@ -128,16 +132,16 @@ def wildcards(bench: TestBench) -> Finding:
     effect = "the aggregator receives nothing from edges"
     if not bench.connack.wildcards_available:
         return Finding("wildcards", "missing", "the broker announces that it has none", effect)
-    for mark in "+#":
-        with bench.probe() as listener, bench.probe(second=True) as speaker:
-            code = listener.subscribe([bench.topic(mark)])[0]
+    for wildcard in "+#":
+        with bench.probe() as subscriber, bench.probe(second=True) as publisher:
+            code = subscriber.subscribe([bench.topic(wildcard)])[0]
             if code >= FAILURE:
                 return Finding(
-                    "wildcards", "missing", f"{bench.topic(mark)} was refused (0x{code:02x})", effect
+                    "wildcards", "missing", f"{bench.topic(wildcard)} was refused (0x{code:02x})", effect
                 )
-            speaker.publish_and_wait(bench.topic("wild"), mark.encode())
-            if not listener.receive(1, bench.timeout):
-                return Finding("wildcards", "missing", f"{mark} was granted but delivers nothing", effect)
+            publisher.publish_and_wait(bench.topic("wild"), wildcard.encode())
+            if not subscriber.receive(1, bench.timeout):
+                return Finding("wildcards", "missing", f"{wildcard} was granted but delivers nothing", effect)
     return Finding("wildcards", "ok", "+ and #")
 
 
@@ -156,10 +160,10 @@ def no_local(bench: TestBench) -> Finding:
             bench.retain(other, "own", b"foreign")
         else:
             other.publish_and_wait(bench.topic("own"), b"foreign")
-        heard = receive_until_idle(aggregator, 3, bench.idle_timeout)
-    if any(each.payload == b"own" for each in heard):
+        received = receive_until_idle(aggregator, 3, bench.idle_timeout)
+    if any(message.payload == b"own" for message in received):
         return Finding("no-local", "limited", "a client receives its own messages", effect)
-    foreign = [each for each in heard if each.payload == b"foreign"]
+    foreign = [each for each in received if each.payload == b"foreign"]
     if not foreign:
         return Finding("no-local", "missing", "a subscription with No Local delivers no messages of others")
     if bench.connack.retain_available and not foreign[0].retain:
@@ -180,25 +184,27 @@ def shared_subscriptions(bench: TestBench) -> Finding:
             "shared", "limited", "the broker announces that it has no shared subscriptions", effect
         )
     name = f"$share/doctor/{bench.topic('shared')}"
-    with bench.probe() as one, bench.probe(second=True) as two:
-        for each in (one, two):
-            code = each.subscribe([name])[0]
+    with bench.probe() as first, bench.probe(second=True) as second:
+        for message in (first, second):
+            code = message.subscribe([name])[0]
             if code >= FAILURE:
                 return Finding("shared", "limited", f"$share was refused (0x{code:02x})", effect)
-        wanted = [number.to_bytes(2, "big") for number in range(SHARED_REQUESTS)]
-        heard: list[list[bytes]] = [[], []]
-        for number, payload in enumerate(wanted, 1):
-            one.publish_and_wait(bench.topic("shared"), payload)
+        expected = [number.to_bytes(2, "big") for number in range(SHARED_REQUESTS)]
+        received: list[list[bytes]] = [[], []]
+        for number, payload in enumerate(expected, 1):
+            first.publish_and_wait(bench.topic("shared"), payload)
             # One request after another, since another check tests how much a subscriber's queue holds.
             deadline = time.monotonic() + bench.idle_timeout
-            while sum(map(len, heard)) < number and time.monotonic() < deadline:
-                for probe, mine in zip((one, two), heard, strict=True):
-                    mine += [each.payload for each in probe.receive(1, POLL_TIMEOUT)]
-        for probe, mine in zip((one, two), heard, strict=True):
-            mine += [each.payload for each in receive_until_idle(probe, SHARED_REQUESTS, bench.idle_timeout)]
-    counts = [len(each) for each in heard]
+            while sum(map(len, received)) < number and time.monotonic() < deadline:
+                for probe, payloads in zip((first, second), received, strict=True):
+                    payloads += [each.payload for each in probe.receive(1, POLL_TIMEOUT)]
+        for probe, payloads in zip((first, second), received, strict=True):
+            payloads += [
+                each.payload for each in receive_until_idle(probe, SHARED_REQUESTS, bench.idle_timeout)
+            ]
+    counts = [len(each) for each in received]
     measured = {"first": counts[0], "second": counts[1], "sent": SHARED_REQUESTS}
-    if sorted(heard[0] + heard[1]) == wanted:
+    if sorted(received[0] + received[1]) == expected:
         shares = " and ".join(map(str, counts))
         return Finding(
             "shared",
@@ -207,13 +213,13 @@ def shared_subscriptions(bench: TestBench) -> Finding:
             measured=measured,
         )
     if sum(counts) > SHARED_REQUESTS:
-        what = "requests are answered more than once"
+        effect_text = "requests are answered more than once"
     elif sum(counts):
-        what = "requests are lost, and repeated after 5 s"
+        effect_text = "requests are lost, and repeated after 5 s"
     else:
-        what = effect
+        effect_text = effect
     return Finding(
-        "shared", "limited", f"{counts} of {SHARED_REQUESTS} requests arrived", what, measured=measured
+        "shared", "limited", f"{counts} of {SHARED_REQUESTS} requests arrived", effect_text, measured=measured
     )
 
 
@@ -223,21 +229,21 @@ def wills(bench: TestBench) -> Finding:
         return Finding("wills", "untested", "retained wills need retain", essential=False)
     effect = "lost edges are noticed only at the round's deadline"
     will = bench.will("will", b"gone")
-    with bench.probe() as watcher:
-        watcher.subscribe([will.topic])
-        victim = bench.probe(second=True, will=will)
-        cut_at = victim.abort()
-        heard = watcher.receive(1, bench.timeout)
-        if not heard:
+    with bench.probe() as subscriber:
+        subscriber.subscribe([will.topic])
+        client = bench.probe(second=True, will=will)
+        aborted_at = client.abort()
+        received = subscriber.receive(1, bench.timeout)
+        if not received:
             return Finding(
                 "wills", "limited", f"none within {bench.timeout:g} s after a connection was cut", effect
             )
-        seconds = round(heard[0].received_at - cut_at, 4)
-        with bench.probe(second=True) as late:
-            late.subscribe([will.topic])
-            kept = late.receive(1, bench.timeout)
+        seconds = round(received[0].received_at - aborted_at, 4)
+        with bench.probe(second=True) as late_subscriber:
+            late_subscriber.subscribe([will.topic])
+            retained_will = late_subscriber.receive(1, bench.timeout)
     measured = {"seconds": seconds}
-    if not kept or not kept[0].retain:
+    if not retained_will or not retained_will[0].retain:
         return Finding(
             "wills",
             "limited",
@@ -263,45 +269,50 @@ def expiry(bench: TestBench) -> Finding:
         return Finding("expiry", "untested", "can only be tested with retained messages", essential=False)
     effect = "prediction requests are answered long after their askers have left"
     topic = bench.topic("expiry")
-    with bench.probe() as speaker:
-        bench.retain(speaker, "expiry", b"short-lived", expiry=EXPIRY_SECONDS)
-        told = time.monotonic()
-        with bench.probe(second=True) as early:
-            early.subscribe([topic])
-            heard = early.receive(1, bench.timeout)
-        time.sleep(max(0.0, told + EXPIRY_SECONDS + 1.1 - time.monotonic()))  # brokers count whole seconds
-        with bench.probe(second=True) as late:
-            late.subscribe([topic])
-            stale = late.receive(1, bench.idle_timeout)
-    if stale:
+    with bench.probe() as publisher:
+        bench.retain(publisher, "expiry", b"short-lived", expiry=EXPIRY_SECONDS)
+        published_at = time.monotonic()
+        with bench.probe(second=True) as early_subscriber:
+            early_subscriber.subscribe([topic])
+            received = early_subscriber.receive(1, bench.timeout)
+        time.sleep(
+            max(0.0, published_at + EXPIRY_SECONDS + 1.1 - time.monotonic())
+        )  # brokers count whole seconds
+        with bench.probe(second=True) as late_subscriber:
+            late_subscriber.subscribe([topic])
+            expired = late_subscriber.receive(1, bench.idle_timeout)
+    if expired:
         return Finding(
             "expiry",
             "limited",
             f"a message that expires after {EXPIRY_SECONDS} s was delivered later",
             effect,
         )
-    if heard and heard[0].expiry is None:
+    if received and received[0].expiry is None:
         return Finding("expiry", "ok", "messages expire; the remaining time is not passed on")
     return Finding("expiry", "ok", "messages expire, and the remaining time is passed on")
 
 
 def response_topics(bench: TestBench) -> Finding:
     """Checks that Response Topic and Correlation Data reach the edge that is asked."""
-    correlation = bytes(range(16))
+    correlation_data = bytes(range(16))
     with bench.probe() as edge, bench.probe(second=True) as asker:
         edge.subscribe([bench.topic("ask")])
         asker.wait_acknowledged(
             [
                 asker.publish(
-                    bench.topic("ask"), b"?", response_topic=bench.topic("answer"), correlation=correlation
+                    bench.topic("ask"),
+                    b"?",
+                    response_topic=bench.topic("answer"),
+                    correlation=correlation_data,
                 )
             ]
         )
-        heard = edge.receive(1, bench.timeout)
+        received = edge.receive(1, bench.timeout)
     effect = f"answers go to {bench.prefix}/predictions, where all can read them, and predict receives none"
-    if not heard:
+    if not received:
         return Finding("answers", "limited", "a message with a response topic does not arrive", effect)
-    got = (heard[0].response_topic, heard[0].correlation_data)
-    if got != (bench.topic("answer"), correlation):
+    properties = (received[0].response_topic, received[0].correlation_data)
+    if properties != (bench.topic("answer"), correlation_data):
         return Finding("answers", "limited", "response topic and correlation data are not passed on", effect)
     return Finding("answers", "ok", "response topic and correlation data are passed on")

@@ -32,7 +32,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
 )
 
 
-def run_checks(reach: BrokerAccess, tell: Callable[[Finding], None]) -> DoctorReport:
+def run_checks(access: BrokerAccess, report_finding: Callable[[Finding], None]) -> DoctorReport:
     """Checks the broker, and calls ``tell`` with each finding.
 
     Takes about ten seconds, at most a few minutes.
@@ -41,34 +41,38 @@ def run_checks(reach: BrokerAccess, tell: Callable[[Finding], None]) -> DoctorRe
     """
     findings: list[Finding] = []
 
-    def found(finding: Finding) -> Finding:
+    def add(finding: Finding) -> Finding:
         findings.append(finding)
-        tell(finding)
+        report_finding(finding)
         return finding
 
-    sight = online.check_online(reach)
-    found(sight.connection)
-    bench = TestBench(reach.connection_settings(), reach.prefix)
+    run_status = online.check_online(access)
+    add(run_status.connection)
+    bench = TestBench(access.connection_settings(), access.prefix)
     try:
         bench.read_connack()
-        for name, trial in PREREQUISITE_CHECKS:
-            first = found(_run_check(name, trial, bench))
+        for name, check in PREREQUISITE_CHECKS:
+            first = add(_run_check(name, check, bench))
         if first.verdict in ("ok", "limited"):
-            for name, trial in CHECKS:
-                found(_run_check(name, trial, bench))
+            for name, check in CHECKS:
+                add(_run_check(name, check, bench))
         if first.verdict == "missing":
-            found(Finding("rights", "untested", "no message gets through"))
+            add(Finding("rights", "untested", "no message gets through"))
         else:
-            found(_run_check("rights", lambda _: rights.account_rights(bench, reach, sight.is_online), bench))
+            add(
+                _run_check(
+                    "rights", lambda _: rights.account_rights(bench, access, run_status.is_online), bench
+                )
+            )
     except ProbeFailed as error:
-        found(Finding("limits", "missing", str(error)))
+        add(Finding("limits", "missing", str(error)))
     finally:
         bench.clear_retained()
-    found(sight.run)
-    return DoctorReport(str(reach.address), reach.prefix, tuple(findings))
+    add(run_status.run)
+    return DoctorReport(str(access.address), access.prefix, tuple(findings))
 
 
-def _run_check(name: str, trial: Check, bench: TestBench) -> Finding:
+def _run_check(name: str, check: Check, bench: TestBench) -> Finding:
     """Runs a check.
 
     If the broker does not answer it, or closes the connection, the feature counts as missing.
@@ -76,6 +80,6 @@ def _run_check(name: str, trial: Check, bench: TestBench) -> Finding:
     if bench.is_unreachable:
         return Finding(name, "untested", "the broker no longer answers")
     try:
-        return trial(bench)
+        return check(bench)
     except ProbeFailed as error:
         return Finding(name, "missing", str(error))

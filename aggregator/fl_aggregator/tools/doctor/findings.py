@@ -57,12 +57,14 @@ class DoctorReport:
     @property
     def missing(self) -> tuple[Finding, ...]:
         """The findings that make a run impossible."""
-        return tuple(each for each in self.findings if each.verdict == "missing")
+        return tuple(finding for finding in self.findings if finding.verdict == "missing")
 
     @property
     def untested(self) -> tuple[Finding, ...]:
         """The essential checks that could not run."""
-        return tuple(each for each in self.findings if each.verdict == "untested" and each.essential)
+        return tuple(
+            finding for finding in self.findings if finding.verdict == "untested" and finding.essential
+        )
 
     @property
     def supports_run(self) -> bool | None:
@@ -75,7 +77,7 @@ class DoctorReport:
         """The verdict as one line for a person."""
         if self.missing:
             return "this broker cannot support a run: " + "; ".join(
-                f"{each.name}: {each.effect or each.detail}" for each in self.missing
+                f"{finding.name}: {finding.effect or finding.detail}" for finding in self.missing
             )
         if self.untested:
             untested = ", ".join(each.name for each in self.untested)
@@ -90,5 +92,5 @@ class DoctorReport:
             "prefix": self.prefix,
             "can_carry_a_run": self.supports_run,
             "verdict": self.verdict(),
-            "findings": [each.as_json() for each in self.findings],
+            "findings": [finding.as_json() for finding in self.findings],
         }

@@ -28,30 +28,32 @@ class RunStatus:
     is_online: bool
 
 
-def check_online(reach: BrokerAccess) -> RunStatus:
+def check_online(access: BrokerAccess) -> RunStatus:
     """Connects to the broker, and looks for a run that is online.
 
     Raises ``BrokerUnreachable`` or ``BrokerRefused``, with the reason, if it cannot connect.
     """
-    begun = time.monotonic()
-    with Observer(reach) as run:
-        found = _connection_finding(reach, time.monotonic() - begun)
+    started = time.monotonic()
+    with Observer(access) as run:
+        finding = _connection_finding(access, time.monotonic() - started)
         try:
             _wait(run)
         except UserError as error:
-            return RunStatus(found, Finding("run", "untested", str(error), essential=False), is_online=False)
-        return RunStatus(found, _run_finding(run), run.is_online)
+            return RunStatus(
+                finding, Finding("run", "untested", str(error), essential=False), is_online=False
+            )
+        return RunStatus(finding, _run_finding(run), run.is_online)
 
 
-def _connection_finding(reach: BrokerAccess, seconds: float) -> Finding:
-    address = reach.address
+def _connection_finding(access: BrokerAccess, seconds: float) -> Finding:
+    address = access.address
     measured = {"seconds": round(seconds, 4), "encrypted": address.is_encrypted}
     account = "no account"
     if address.user is not None:
         account = f"as user {address.user}"
-    elif reach.kit is not None:
-        account = f"with the certificate of {reach.kit.name}"
-    elif reach.tls is not None:
+    elif access.kit is not None:
+        account = f"with the certificate of {access.kit.name}"
+    elif access.tls is not None:
         account = "TLS"
     detail = f"MQTT 5 over {address.scheme}, {account}, after {seconds * 1000:.0f} ms"
     if not address.is_encrypted and address.user is not None:
@@ -73,14 +75,14 @@ def _wait(run: Observer) -> None:
 
 
 def _run_finding(run: Observer) -> Finding:
-    born, status = run.born, run.status
-    if born is None or born.state == "offline":
+    presence, status = run.born, run.status
+    if presence is None or presence.state == "offline":
         return Finding("run", "ok", "none is online")
-    if status is None or run.live_at is None or status.run != born.run:
+    if status is None or run.live_at is None or status.run != presence.run:
         return Finding(
             "run",
             "limited",
-            f"{born.run} is marked online but publishes nothing",
+            f"{presence.run} is marked online but publishes nothing",
             f"the next aggregator waits {STATUS_WAIT:g} s, then takes over",
         )
     return _clock_finding(status)

@@ -35,25 +35,25 @@ WEBSOCKET_REMEDY: Final = "mosquitto.conf: websockets_headers_size 65535"
 
 def limits(bench: TestBench) -> Finding:
     """Reports the limits that CONNACK announces. Other checks report on retain, wildcards and ``$share``."""
-    announced, keepalive = bench.connack, bench.settings.keepalive
-    receive = announced.receive_maximum or 65_535
-    qos = 2 if announced.maximum_qos is None else announced.maximum_qos
-    parts = [
-        f"packets of {limit_text(announced.maximum_packet_size)}",
-        f"{receive:,} unacknowledged",
+    connack, keepalive = bench.connack, bench.settings.keepalive
+    receive_maximum = connack.receive_maximum or 65_535
+    qos = 2 if connack.maximum_qos is None else connack.maximum_qos
+    phrases = [
+        f"packets of {limit_text(connack.maximum_packet_size)}",
+        f"{receive_maximum:,} unacknowledged",
         f"QoS {qos}",
-        f"{announced.topic_alias_maximum or 0} topic aliases",
-        f"keepalive {announced.server_keep_alive or keepalive} s",
+        f"{connack.topic_alias_maximum or 0} topic aliases",
+        f"keepalive {connack.server_keep_alive or keepalive} s",
     ]
-    detail, measured = ", ".join(parts), {
-        "maximum_packet_size": announced.maximum_packet_size,
-        "receive_maximum": receive,
+    detail, measured = ", ".join(phrases), {
+        "maximum_packet_size": connack.maximum_packet_size,
+        "receive_maximum": receive_maximum,
         "maximum_qos": qos,
-        "topic_alias_maximum": announced.topic_alias_maximum or 0,
-        "server_keep_alive": announced.server_keep_alive,
-        "retain_available": announced.retain_available,
-        "wildcard_subscriptions": announced.wildcards_available,
-        "shared_subscriptions": announced.shared_available,
+        "topic_alias_maximum": connack.topic_alias_maximum or 0,
+        "server_keep_alive": connack.server_keep_alive,
+        "retain_available": connack.retain_available,
+        "wildcard_subscriptions": connack.wildcards_available,
+        "shared_subscriptions": connack.shared_available,
     }  # fmt: skip
     if qos < 1:
         return Finding(
@@ -65,12 +65,14 @@ def limits(bench: TestBench) -> Finding:
             measured=measured,
         )
     effects, remedies = [], []
-    if receive < ACK_WINDOW:
-        effects.append(f"only {receive} messages are sent at once instead of {ACK_WINDOW}, which is slower")
-        remedies.append(f"max_inflight_messages {ACK_WINDOW}")
-    if announced.server_keep_alive is not None and announced.server_keep_alive != keepalive:
+    if receive_maximum < ACK_WINDOW:
         effects.append(
-            f"a silent loss is noticed after up to {1.5 * announced.server_keep_alive:g} s, regardless of --keepalive"
+            f"only {receive_maximum} messages are sent at once instead of {ACK_WINDOW}, which is slower"
+        )
+        remedies.append(f"max_inflight_messages {ACK_WINDOW}")
+    if connack.server_keep_alive is not None and connack.server_keep_alive != keepalive:
+        effects.append(
+            f"a silent loss is noticed after up to {1.5 * connack.server_keep_alive:g} s, regardless of --keepalive"
         )
         remedies.append("max_keepalive 65535")
     return Finding(
@@ -88,15 +90,17 @@ def packets(bench: TestBench) -> Finding:
 
     Sets ``bench.largest_packet`` and ``bench.bytes_per_second``.
     """
-    announced = bench.connack.maximum_packet_size
-    limit = min(announced or MAX_MQTT_PACKET, m.MAX_PACKET)
+    announced_limit = bench.connack.maximum_packet_size
+    limit = min(announced_limit or MAX_MQTT_PACKET, m.MAX_PACKET)
     seconds: dict[int, float] = {}
-    lost: int | None = None
-    for size in sorted({min(limit, each) for each in (CHUNK_PACKET, INLINE_UPDATE_PACKET, m.MAX_PACKET)}):
+    lost_size: int | None = None
+    for size in sorted(
+        {min(limit, candidate) for candidate in (CHUNK_PACKET, INLINE_UPDATE_PACKET, m.MAX_PACKET)}
+    ):
         if bench.bytes_per_second is not None and 3 * size / bench.bytes_per_second > MAX_PACKET_SECONDS:
             break
         if not _try_packet(bench, size, seconds):
-            lost = size
+            lost_size = size
             break
     if not seconds:
         size = min(limit, CHUNK_PACKET)
@@ -105,11 +109,11 @@ def packets(bench: TestBench) -> Finding:
             _try_packet(bench, size, seconds)
     bench.largest_packet = max(seconds, default=0)
     detail = (
-        ", ".join(f"{limit_text(size)} in {took * 1000:.0f} ms" for size, took in seconds.items())
+        ", ".join(f"{limit_text(size)} in {duration * 1000:.0f} ms" for size, duration in seconds.items())
         or "none arrived"
     )
-    if announced is not None:
-        detail += f"; {limit_text(announced)} announced"
+    if announced_limit is not None:
+        detail += f"; {limit_text(announced_limit)} announced"
     remedy = SIZE_REMEDY
     if bench.bytes_per_second is not None and bench.bytes_per_second < MIN_RATE:
         verdict: Verdict = "missing"
@@ -117,38 +121,40 @@ def packets(bench: TestBench) -> Finding:
         effect = f"{rate} per second: chunks of models and updates time out before they arrive"
         remedy = WEBSOCKET_REMEDY if bench.settings.address.is_websocket else "a faster network"
     else:
-        verdict, effect = _size_verdict(bench.largest_packet, lost)
+        verdict, effect = _size_verdict(bench.largest_packet, lost_size)
     measured = {
-        "announced": announced,
+        "announced": announced_limit,
         "largest": bench.largest_packet,
-        "lost": lost,
+        "lost": lost_size,
         "seconds": {str(size): round(took, 4) for size, took in seconds.items()},
     }
     return Finding(
         "packets",
         verdict,
-        detail if lost is None else f"{detail}; {limit_text(lost)} did not arrive in time",
+        detail if lost_size is None else f"{detail}; {limit_text(lost_size)} did not arrive in time",
         effect,
         remedy if effect else "",
         measured=measured,
     )
 
 
-def _size_verdict(largest: int, lost: int | None) -> tuple[Verdict, str]:
+def _size_verdict(largest_received: int, lost_size: int | None) -> tuple[Verdict, str]:
     """The verdict and its effect. ``largest``: bytes of the largest packet that arrived.
 
     ``lost``: bytes of a packet that did not arrive, although it was within the announced limit; else null.
     """
-    if largest < MIN_PACKET:
+    if largest_received < MIN_PACKET:
         return "missing", f"a round's announcement needs {limit_text(MIN_PACKET)}"
-    if lost is not None and lost <= INLINE_UPDATE_PACKET:
+    if lost_size is not None and lost_size <= INLINE_UPDATE_PACKET:
         return "missing", "the broker does not announce its limit: models and updates never arrive"
-    if lost is not None:
+    if lost_size is not None:
         return "limited", "keep --chunk at 4 MiB or less, for fl-edge too"
-    if largest < CHUNK_PACKET:
-        effect = f"models and updates travel in chunks of {limit_text(largest - 2**10)}: more messages"
+    if largest_received < CHUNK_PACKET:
+        effect = (
+            f"models and updates travel in chunks of {limit_text(largest_received - 2**10)}: more messages"
+        )
         return "limited", effect + (
-            ", rounds of hundreds of edges cannot be announced" if largest < 2**16 else ""
+            ", rounds of hundreds of edges cannot be announced" if largest_received < 2**16 else ""
         )
     return "ok", ""
 
@@ -158,21 +164,21 @@ def _try_packet(bench: TestBench, size: int, seconds: dict[int, float]) -> bool:
     topic = bench.topic("large")
     overhead = Publish(topic, bytes(size), 1, retain=False).checked_size() - size
     payload = os.urandom(size - overhead)
-    wait = bench.timeout + (
+    timeout = bench.timeout + (
         size / MIN_RATE if bench.bytes_per_second is None else 3 * size / bench.bytes_per_second
     )
     try:
-        with bench.probe() as listener, bench.probe(second=True) as speaker:
-            listener.subscribe([topic])
-            begun = time.monotonic()
-            speaker.publish(topic, payload)
-            heard = listener.receive(1, wait)
+        with bench.probe() as receiver, bench.probe(second=True) as sender:
+            receiver.subscribe([topic])
+            started = time.monotonic()
+            sender.publish(topic, payload)
+            received = receiver.receive(1, timeout)
     except ProbeFailed:
         if bench.is_unreachable:
             raise
         return False  # the broker closes the connection because the packet is too large
-    if not heard or heard[0].payload != payload:
+    if not received or received[0].payload != payload:
         return False
-    seconds[size] = heard[0].received_at - begun
+    seconds[size] = received[0].received_at - started
     bench.bytes_per_second = size / seconds[size]
     return True

@@ -25,18 +25,18 @@ QUEUE_REMEDY: Final = "mosquitto.conf: max_queued_messages 1000 (or more), max_q
 
 def bursts(bench: TestBench) -> Finding:
     """Sends as many chunks as are granted at once to a subscriber that acknowledges them only at the end."""
-    came: list[int] = []
-    refusals = 0
-    begun = time.monotonic()
-    with bench.probe(holds_acks=True) as reader, bench.probe(second=True) as writer:
-        reader.subscribe([bench.topic("burst")])
-        while len(came) < MAX_BURSTS and time.monotonic() < begun + MAX_BURSTS_SECONDS:
-            arrived, refused = _send_burst(bench, reader, writer, len(came), 64)
-            came.append(arrived)
-            refusals += refused
-            if sum(each < PROBE_WINDOW for each in came) >= MAX_LOSSY_BURSTS:
+    received_counts: list[int] = []
+    refused_count = 0
+    started = time.monotonic()
+    with bench.probe(hold_acks=True) as subscriber, bench.probe(second=True) as publisher:
+        subscriber.subscribe([bench.topic("burst")])
+        while len(received_counts) < MAX_BURSTS and time.monotonic() < started + MAX_BURSTS_SECONDS:
+            received, refused = _send_burst(bench, subscriber, publisher, len(received_counts), 64)
+            received_counts.append(received)
+            refused_count += refused
+            if sum(count < PROBE_WINDOW for count in received_counts) >= MAX_LOSSY_BURSTS:
                 break
-        small = seconds_since(begun)
+        small = seconds_since(started)
         large = None
         size = min(LARGE_CHUNK, (bench.largest_packet or 0) - 2**10)
         if (
@@ -45,30 +45,30 @@ def bursts(bench: TestBench) -> Finding:
             and 3 * PROBE_WINDOW * size / bench.bytes_per_second < MAX_BURSTS_SECONDS
         ):
             expected = 3 * PROBE_WINDOW * size / bench.bytes_per_second
-            large, refused = _send_burst(bench, reader, writer, MAX_BURSTS, size, expected)
-            refusals += refused
+            large, refused = _send_burst(bench, subscriber, publisher, MAX_BURSTS, size, expected)
+            refused_count += refused
     measured = {
-        "bursts": len(came),
-        "sent": PROBE_WINDOW * len(came),
-        "came": sum(came),
-        "fewest": min(came),
+        "bursts": len(received_counts),
+        "sent": PROBE_WINDOW * len(received_counts),
+        "came": sum(received_counts),
+        "fewest": min(received_counts),
         "seconds": small,
         "large_chunk": size if large is not None else None,
         "large_came": large,
-        "refused": refusals,
+        "refused": refused_count,
     }
-    detail = f"{sum(came):,} of {PROBE_WINDOW * len(came):,} arrived in bursts of {PROBE_WINDOW}"
+    detail = f"{sum(received_counts):,} of {PROBE_WINDOW * len(received_counts):,} arrived in bursts of {PROBE_WINDOW}"
     if large is not None:
         detail += f", {large} of {PROBE_WINDOW} of {limit_text(size)} each"
-    lost = min(came) < PROBE_WINDOW or (large is not None and large < PROBE_WINDOW)
+    lost = min(received_counts) < PROBE_WINDOW or (large is not None and large < PROBE_WINDOW)
     if not lost:
         return Finding("bursts", "ok", detail, measured=measured)
-    silently = "" if refusals else " (each was acknowledged)"
-    if min(came) == 0 or large == 0:
+    suffix = "" if refused_count else " (each was acknowledged)"
+    if min(received_counts) == 0 or large == 0:
         return Finding(
             "bursts",
             "missing",
-            detail + silently,
+            detail + suffix,
             "uploads do not get through",
             QUEUE_REMEDY,
             measured=measured,
@@ -76,7 +76,7 @@ def bursts(bench: TestBench) -> Finding:
     return Finding(
         "bursts",
         "limited",
-        detail + silently,
+        detail + suffix,
         "lost chunks of uploads are requested again after 5 s: rounds are slow",
         QUEUE_REMEDY,
         measured=measured,
@@ -84,7 +84,7 @@ def bursts(bench: TestBench) -> Finding:
 
 
 def _send_burst(
-    bench: TestBench, reader: Probe, writer: Probe, number: int, size: int, expected: float = 0.0
+    bench: TestBench, subscriber: Probe, publisher: Probe, number: int, size: int, expected: float = 0.0
 ) -> tuple[int, int]:
     """Sends a burst of messages of ``size`` bytes. Returns how many arrived, and how many the broker refused.
 
@@ -94,12 +94,14 @@ def _send_burst(
         number.to_bytes(4, "big") + index.to_bytes(4, "big") + bytes(size - 8)
         for index in range(PROBE_WINDOW)
     ]
-    reader.hold_acks()
-    mids = [writer.publish(bench.topic("burst"), payload) for payload in payloads]
-    refused = sum(code >= FAILURE for code in writer.wait_acknowledged(mids, bench.timeout + expected))
-    reader.acknowledge_all()
-    heard = receive_until_idle(reader, PROBE_WINDOW - refused, max(1.0, bench.idle_timeout) + expected / 4)
-    return len({each.payload for each in heard} & set(payloads)), refused
+    subscriber.hold_acks()
+    mids = [publisher.publish(bench.topic("burst"), payload) for payload in payloads]
+    refused = sum(code >= FAILURE for code in publisher.wait_acknowledged(mids, bench.timeout + expected))
+    subscriber.acknowledge_all()
+    received = receive_until_idle(
+        subscriber, PROBE_WINDOW - refused, max(1.0, bench.idle_timeout) + expected / 4
+    )
+    return len({message.payload for message in received} & set(payloads)), refused
 
 
 def backlog(bench: TestBench) -> Finding:
@@ -107,21 +109,21 @@ def backlog(bench: TestBench) -> Finding:
     if not bench.connack.retain_available:
         return Finding("model windows", "untested", "they need retain", essential=False)
     size = max(16, min(BACKLOG_CHUNK, (bench.largest_packet or BACKLOG_CHUNK) - 2**10))
-    patience = bench.idle_timeout + (
+    idle_timeout = bench.idle_timeout + (
         0.0 if bench.bytes_per_second is None else 2 * BACKLOG_CHUNKS * size / bench.bytes_per_second
     )
-    leaves = [f"chunk{number}" for number in range(BACKLOG_CHUNKS)]
-    with bench.probe() as speaker:
-        for leaf in leaves:
-            bench.retain(speaker, leaf, bytes(size))
-        with bench.probe(second=True, holds_acks=True) as reader:
-            codes = reader.subscribe([bench.topic(leaf) for leaf in leaves])
-            heard = receive_until_idle(reader, BACKLOG_CHUNKS, patience)
-            reader.acknowledge_all()
-            heard += receive_until_idle(reader, BACKLOG_CHUNKS - len(heard), max(1.0, patience))
-    came = len({each.topic for each in heard})
-    measured = {"asked": BACKLOG_CHUNKS, "came": came}
-    detail = f"{came} of {BACKLOG_CHUNKS} retained chunks arrived after one SUBSCRIBE"
+    suffixes = [f"chunk{number}" for number in range(BACKLOG_CHUNKS)]
+    with bench.probe() as publisher:
+        for suffix in suffixes:
+            bench.retain(publisher, suffix, bytes(size))
+        with bench.probe(second=True, hold_acks=True) as subscriber:
+            codes = subscriber.subscribe([bench.topic(leaf) for leaf in suffixes])
+            received = receive_until_idle(subscriber, BACKLOG_CHUNKS, idle_timeout)
+            subscriber.acknowledge_all()
+            received += receive_until_idle(subscriber, BACKLOG_CHUNKS - len(received), max(1.0, idle_timeout))
+    received_count = len({message.topic for message in received})
+    measured = {"asked": BACKLOG_CHUNKS, "came": received_count}
+    detail = f"{received_count} of {BACKLOG_CHUNKS} retained chunks arrived after one SUBSCRIBE"
     if len(codes) != BACKLOG_CHUNKS or max(codes) >= FAILURE:
         return Finding(
             "model windows",
@@ -129,11 +131,11 @@ def backlog(bench: TestBench) -> Finding:
             f"{BACKLOG_CHUNKS} filters in one SUBSCRIBE are refused",
             measured=measured,
         )
-    if came == BACKLOG_CHUNKS:
+    if received_count == BACKLOG_CHUNKS:
         return Finding("model windows", "ok", detail, measured=measured)
     return Finding(
         "model windows",
-        "limited" if came else "missing",
+        "limited" if received_count else "missing",
         detail,
         "edges request the others again, after a time-out each: models load slowly",
         QUEUE_REMEDY,

@@ -24,10 +24,10 @@ UNUSED_ROUND: Final = 10**15
 
 
 def account_rights(
-    bench: TestBench, reach: BrokerAccess, is_online: bool, channels: Channels = CHANNELS
+    bench: TestBench, access: BrokerAccess, is_online: bool, channels: Channels = CHANNELS
 ) -> Finding:
     """Checks whether the account may read and write all that ``channels`` requires of an aggregator."""
-    kit = reach.kit
+    kit = access.kit
     if kit is not None and "aggregator" not in kit.roles:
         return Finding(
             "rights",
@@ -40,23 +40,23 @@ def account_rights(
         return Finding(
             "rights", "untested", "a run is online, and its topics are left alone", essential=False
         )
-    unwritten, silent = _try_topics(bench, channels)
-    forbidden = [f"write {_filter(bench, row)}" for row in unwritten if row.sender != "edge"]
-    forbidden += [f"read {_filter(bench, row)}" for row in silent]
-    measured = {"forbidden": forbidden}
-    if forbidden:
+    not_writable, not_readable = _try_topics(bench, channels)
+    missing_rights = [f"write {_filter(bench, row)}" for row in not_writable if row.sender != "edge"]
+    missing_rights += [f"read {_filter(bench, row)}" for row in not_readable]
+    measured = {"forbidden": missing_rights}
+    if missing_rights:
         return Finding(
             "rights",
             "missing",
-            "this account may not " + ", ".join(forbidden),
+            "this account may not " + ", ".join(missing_rights),
             "it cannot run an aggregator",
             "ACL: use the one that fl-aggregator provision makes",
             measured=measured,
         )
-    unproved = [_filter(bench, row) for row in unwritten]
-    measured["unproved"] = unproved
-    if not unproved:
-        open_to_all = reach.address.user is None and reach.tls is None
+    unverified = [_filter(bench, row) for row in not_writable]
+    measured["unproved"] = unverified
+    if not unverified:
+        open_to_all = access.address.user is None and access.tls is None
         return Finding(
             "rights",
             "ok",
@@ -70,17 +70,23 @@ def account_rights(
     return Finding(
         "rights",
         "ok",
-        f"all rights of an aggregator that can be tested: only edges can show that it may read {', '.join(unproved)}",
+        f"all rights of an aggregator that can be tested: only edges can show that it may read {', '.join(unverified)}",
         measured=measured,
     )
 
 
-def topics_to_try(channels: Channels, nobody: str) -> dict[Channel, t.Topic]:
+def topics_to_try(channels: Channels, unknown_client: str) -> dict[Channel, t.Topic]:
     """For each channel that an aggregator reads or writes, a topic that no run uses.
 
     ``nobody``: 12 hex digits.
     """
-    values = {"client": nobody, "asker": nobody, "digest12": nobody, "round": UNUSED_ROUND, "index": 0}
+    values = {
+        "client": unknown_client,
+        "asker": unknown_client,
+        "digest12": unknown_client,
+        "round": UNUSED_ROUND,
+        "index": 0,
+    }
     return {
         row: row.topic(**{name: values[name] for name in t.fields_of(row.topic)})
         for row in channels.rows
@@ -96,13 +102,13 @@ def _try_topics(bench: TestBench, channels: Channels) -> tuple[list[Channel], li
     }
     readable = [row for row in topics if row.reads("aggregator")]
     filters = [name for name, _ in channels.filters(bench.prefix, readable)]
-    with bench.probe() as listener:
+    with bench.probe() as subscriber:
         for start in range(0, len(filters), MAX_FILTERS):
-            listener.subscribe(filters[start : start + MAX_FILTERS])
-        unwritten = [row for row, topic in topics.items() if not _may_write(bench, topic)]
-        wanted = {topics[row] for row in readable if row not in unwritten}
-        heard = _received_topics(bench, listener, wanted)
-    return unwritten, [row for row in readable if topics[row] in wanted - heard]
+            subscriber.subscribe(filters[start : start + MAX_FILTERS])
+        not_writable = [row for row, topic in topics.items() if not _may_write(bench, topic)]
+        expected = {topics[row] for row in readable if row not in not_writable}
+        received = _received_topics(bench, subscriber, expected)
+    return not_writable, [row for row in readable if topics[row] in expected - received]
 
 
 def _may_write(bench: TestBench, topic: str) -> bool:
@@ -111,21 +117,21 @@ def _may_write(bench: TestBench, topic: str) -> bool:
     Uses a new connection, since some brokers close it as a refusal.
     """
     try:
-        with bench.probe(second=True) as speaker:
-            return speaker.publish_and_wait(topic, b"") < FAILURE
+        with bench.probe(second=True) as publisher:
+            return publisher.publish_and_wait(topic, b"") < FAILURE
     except ProbeFailed:
         return False
 
 
-def _received_topics(bench: TestBench, listener: Probe, wanted: set[str]) -> set[str]:
-    heard: set[str] = set()
-    while not wanted <= heard:
-        messages = listener.receive(1, bench.idle_timeout)
+def _received_topics(bench: TestBench, subscriber: Probe, expected: set[str]) -> set[str]:
+    received: set[str] = set()
+    while not expected <= received:
+        messages = subscriber.receive(1, bench.idle_timeout)
         if not messages:
             break
         # Retained messages count, too: their delivery proves the right to read.
-        heard |= {each.topic for each in messages}
-    return heard
+        received |= {message.topic for message in messages}
+    return received
 
 
 def _filter(bench: TestBench, row: Channel) -> str:

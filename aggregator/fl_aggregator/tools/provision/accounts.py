@@ -118,9 +118,9 @@ class AccountRegister(_Frozen):
             raise UserError(f"{path}: {error.strerror}") from None
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            where = ".".join(str(each) for each in first["loc"])
+            location = ".".join(str(key) for key in first["loc"])
             raise UserError(
-                f"{path}: {where}: {first['msg']}; expected the file as provision wrote it"
+                f"{path}: {location}: {first['msg']}; expected the file as provision wrote it"
             ) from None
 
     def write(self, directory: Path) -> None:
@@ -131,35 +131,37 @@ class AccountRegister(_Frozen):
 
     def find(self, name: str) -> Account | None:
         """The account named ``name``, null if there is none."""
-        return next((one for one in self.accounts if one.name == name), None)
+        return next((account for account in self.accounts if account.name == name), None)
 
     @property
     def pending(self) -> list[Account]:
         """The accounts whose kits have not been written yet."""
-        return [one for one in self.accounts if one.pending]
+        return [account for account in self.accounts if account.pending]
 
     def with_accounts(self, accounts: Iterable[Account], now: datetime) -> AccountRegister:
         """The register with ``accounts`` added.
 
         They replace accounts of the same names, which are revoked.
         """
-        changed = {one.name: one for one in accounts}
-        gone = [one for one in self.accounts if one.name in changed]
-        kept = [one for one in self.accounts if one.name not in changed]
-        ordered = sorted([*kept, *changed.values()], key=_sort_key)
-        return self._with_changes(accounts=tuple(ordered), revoked=self._with_revoked(gone, now))
+        changed = {account.name: account for account in accounts}
+        replaced = [one for one in self.accounts if one.name in changed]
+        unchanged = [one for one in self.accounts if one.name not in changed]
+        sorted_accounts = sorted([*unchanged, *changed.values()], key=_sort_key)
+        return self._with_changes(accounts=tuple(sorted_accounts), revoked=self._with_revoked(replaced, now))
 
     def without(self, names: Iterable[str], now: datetime) -> AccountRegister:
         """The register without the accounts ``names``, whose certificates are revoked."""
-        leaving = set(names)
-        gone = [one for one in self.accounts if one.name in leaving]
-        kept = tuple(one for one in self.accounts if one.name not in leaving)
-        return self._with_changes(accounts=kept, revoked=self._with_revoked(gone, now))
+        removed_names = set(names)
+        removed = [account for account in self.accounts if account.name in removed_names]
+        remaining = tuple(one for one in self.accounts if one.name not in removed_names)
+        return self._with_changes(accounts=remaining, revoked=self._with_revoked(removed, now))
 
     def with_kits(self, accounts: Iterable[Account]) -> AccountRegister:
         """The register in which these accounts, which it contains already, are no longer pending."""
-        done = {one.name: one.model_copy(update={"pending": False}) for one in accounts}
-        return self.model_copy(update={"accounts": tuple(done.get(one.name, one) for one in self.accounts)})
+        completed = {account.name: account.model_copy(update={"pending": False}) for account in accounts}
+        return self.model_copy(
+            update={"accounts": tuple(completed.get(one.name, one) for one in self.accounts)}
+        )
 
     def with_broker(self, serial: str, now: datetime) -> AccountRegister:
         """The register with a new certificate for the broker; the previous one is revoked."""
@@ -176,10 +178,12 @@ class AccountRegister(_Frozen):
         return self.model_copy(update={**values, "settled": False})
 
     def _with_revoked(self, accounts: Iterable[Account], now: datetime) -> tuple[RevokedCertificate, ...]:
-        fresh = [
-            RevokedCertificate(name=one.name, serial=one.serial, when=now) for one in accounts if one.serial
+        newly_revoked = [
+            RevokedCertificate(name=account.name, serial=account.serial, when=now)
+            for account in accounts
+            if account.serial
         ]
-        return (*self.revoked, *fresh)
+        return (*self.revoked, *newly_revoked)
 
 
 def _sort_key(account: Account) -> tuple[bool, bool, int, str]:

@@ -41,11 +41,11 @@ def acl_rules(account: Account, prefix: str, channels: Channels = CHANNELS) -> l
     """All rights of ``account``."""
     roles = account.roles
     if "aggregator" in roles:
-        found = _rules_of(channels, channels.rows, "aggregator", prefix, ANY_CLIENT)
-        return [*found, AclRule("readwrite", t.trials(prefix))]
+        rules = _rules_of(channels, channels.rows, "aggregator", prefix, ANY_CLIENT)
+        return [*rules, AclRule("readwrite", t.trials(prefix))]
     if "operator" in roles:
-        found = _rules_of(channels, channels.rows, "operator", prefix, ANY_CLIENT)
-        return [AclRule("read", f"{prefix}/#"), *found, AclRule("write", t.trials(prefix))]
+        rules = _rules_of(channels, channels.rows, "operator", prefix, ANY_CLIENT)
+        return [AclRule("read", f"{prefix}/#"), *rules, AclRule("write", t.trials(prefix))]
     if "asker" in roles:
         return _rules_of(channels, channels.rows, "asker", prefix, ANY_CLIENT)
     rows = [row for row in channels.rows if not set(row.roles).isdisjoint(roles)]
@@ -65,9 +65,9 @@ def _rules_of(
             case True, False:
                 by_access["read"].append(row)
     return [
-        AclRule(access, each)
+        AclRule(access, topic_filter)
         for access, allowed in by_access.items()
-        for each in _filters(channels, allowed, prefix, client)
+        for topic_filter in _filters(channels, allowed, prefix, client)
     ]
 
 

@@ -85,28 +85,28 @@ class Authority:
             .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
             .sign(key, hashes.SHA256())
         )
-        made = cls(cert, key, Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
-        beside = directory.with_name(f".{directory.name}.part")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(mode=0o700, parents=True)
-        made._write(beside)
-        beside.rename(directory)
-        return made
+        authority = cls(cert, key, Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
+        temporary = directory.with_name(f".{directory.name}.part")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(mode=0o700, parents=True)
+        authority._write(temporary)
+        temporary.rename(directory)
+        return authority
 
     @classmethod
     def open(cls, directory: Path) -> Self:
         """Reads the authority in ``directory``. Raises ``UserError`` if a file is missing or not valid."""
-        held: dict[str, bytes] = {}
+        contents: dict[str, bytes] = {}
         try:
             for file in _FILES:
-                held[file] = (directory / file).read_bytes()
+                contents[file] = (directory / file).read_bytes()
         except OSError as error:
             raise UserError(f"authority {directory}: {error.filename}: {error.strerror}") from None
         try:
-            cert = x509.load_pem_x509_certificate(held["ca.pem"])
-            key = load_pem_private_key(held["ca.key"], None)
-            signing = load_pem_private_key(held["signing.key"], None)
-            sealing = load_pem_private_key(held["sealing.key"], None)
+            cert = x509.load_pem_x509_certificate(contents["ca.pem"])
+            key = load_pem_private_key(contents["ca.key"], None)
+            signing = load_pem_private_key(contents["signing.key"], None)
+            sealing = load_pem_private_key(contents["sealing.key"], None)
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"authority {directory}: expected the PEM files as provision wrote them: {error}"
@@ -122,9 +122,11 @@ class Authority:
 
     def with_new_keys(self, directory: Path) -> Authority:
         """The same authority with new keys for the aggregator, which replace those in ``directory``."""
-        made = Authority(self._cert, self._key, Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
-        made._write(directory)
-        return made
+        authority = Authority(
+            self._cert, self._key, Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
+        )
+        authority._write(directory)
+        return authority
 
     @property
     def pem(self) -> bytes:
@@ -159,11 +161,11 @@ class Authority:
             .add_extension(_authority_key_identifier(self._key.public_key()), critical=False)
             .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
         )
-        for one in revoked:
+        for entry in revoked:
             builder = builder.add_revoked_certificate(
                 x509.RevokedCertificateBuilder()
-                .serial_number(int(one.serial, 16))
-                .revocation_date(one.when.astimezone(UTC))
+                .serial_number(int(entry.serial, 16))
+                .revocation_date(entry.when.astimezone(UTC))
                 .build()
             )
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
@@ -179,7 +181,7 @@ class Authority:
     ) -> IssuedCertificate:
         key = ec.generate_private_key(ec.SECP256R1())
         # No certificate is valid after its authority has expired.
-        span = min(timedelta(days=days), self._cert.not_valid_after_utc - now)
+        validity = min(timedelta(days=days), self._cert.not_valid_after_utc - now)
         builder = (
             _builder(
                 _common_name(name),
@@ -188,7 +190,7 @@ class Authority:
                 self._key.public_key(),
                 serial,
                 now,
-                span,
+                validity,
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(digital_signature=True), critical=True)
@@ -201,8 +203,8 @@ class Authority:
         return IssuedCertificate(cert.public_bytes(Encoding.PEM), _pem(key))
 
     def _write(self, directory: Path) -> None:
-        held = (_pem(self._key), _pem(self.signing), _pem(self.sealing), self.pem)
-        for file, content in zip(_FILES, held, strict=True):
+        contents = (_pem(self._key), _pem(self.signing), _pem(self.sealing), self.pem)
+        for file, content in zip(_FILES, contents, strict=True):
             write_private(directory / file, content)
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -220,10 +222,10 @@ def _builder(
     subject: x509.Name,
     issuer: x509.Name,
     public: ec.EllipticCurvePublicKey,
-    issuing: ec.EllipticCurvePublicKey,
+    issuer_key: ec.EllipticCurvePublicKey,
     serial: int,
     now: datetime,
-    span: timedelta,
+    validity: timedelta,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -232,9 +234,9 @@ def _builder(
         .public_key(public)
         .serial_number(serial)
         .not_valid_before(now - BACKDATING)
-        .not_valid_after(now + span)
+        .not_valid_after(now + validity)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(_authority_key_identifier(issuing), critical=False)
+        .add_extension(_authority_key_identifier(issuer_key), critical=False)
     )
 
 
@@ -258,8 +260,8 @@ def _key_usage(
     )
 
 
-def _common_name(common: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+def _common_name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def _alternative_name(host: str) -> x509.GeneralName:

@@ -33,15 +33,15 @@ _HEADER: Final = "Made by `fl-aggregator provision`; docs/operations.md says how
 
 def write(directory: Path, register: AccountRegister, authority: Authority, now: datetime) -> None:
     """Writes all files but the broker's certificate and key. Raises ``OSError``."""
-    place = register.place
+    location = register.place
     files = {
         CA: authority.pem,
-        ACL: acl.acl_text(register.accounts, place.prefix).encode(),
-        CONFIGURATION: mosquitto_conf(place, directory).encode(),
-        CONFIGURATION_2_1: mosquitto_conf(place, directory, plugins=PLUGINS).encode(),
+        ACL: acl.acl_text(register.accounts, location.prefix).encode(),
+        CONFIGURATION: mosquitto_conf(location, directory).encode(),
+        CONFIGURATION_2_1: mosquitto_conf(location, directory, plugins=PLUGINS).encode(),
     }
-    if place.passwords:
-        lines = (f"{one.name}:{one.password}\n" for one in register.accounts if one.password)
+    if location.passwords:
+        lines = (f"{account.name}:{account.password}\n" for account in register.accounts if account.password)
         files[PASSWORDS] = "".join(lines).encode()
     else:
         files[REVOCATION_LIST] = authority.revocation_list(register.revoked, now)
@@ -60,8 +60,8 @@ def write_certificate(
     serial = int(register.broker_serial, 16)
     if _written_serial(directory) == serial:
         return
-    place = register.place
-    issued = authority.issue_broker(place.hosts, serial, now, place.days)
+    location = register.place
+    issued = authority.issue_broker(location.hosts, serial, now, location.days)
     # The key first: if the certificate exists, both exist.
     write_private(directory / BROKER_KEY, issued.key)
     write_private(directory / BROKER_CERTIFICATE, issued.cert)
@@ -74,33 +74,35 @@ def _written_serial(directory: Path) -> int | None:
         return None
 
 
-def mosquitto_conf(place: BrokerLocation, made_in: Path, plugins: str | None = None) -> str:
+def mosquitto_conf(location: BrokerLocation, directory: Path, plugins: str | None = None) -> str:
     """The text of ``mosquitto.conf``.
 
     ``plugins``: the directory of Mosquitto 2.1's plug-ins, null for 2.0.
     """
-    where = str(made_in.absolute()) if place.broker_dir is None else place.broker_dir.rstrip("/")
-    of_listener = [
-        f"cafile {where}/{CA}",
-        f"certfile {where}/{BROKER_CERTIFICATE}",
-        f"keyfile {where}/{BROKER_KEY}",
+    broker_directory = (
+        str(directory.absolute()) if location.broker_dir is None else location.broker_dir.rstrip("/")
+    )
+    listener_settings = [
+        f"cafile {broker_directory}/{CA}",
+        f"certfile {broker_directory}/{BROKER_CERTIFICATE}",
+        f"keyfile {broker_directory}/{BROKER_KEY}",
     ]
-    if not place.passwords:
-        of_listener += [
+    if not location.passwords:
+        listener_settings += [
             "require_certificate true",
             "use_identity_as_username true",
-            f"crlfile {where}/{REVOCATION_LIST}",
+            f"crlfile {broker_directory}/{REVOCATION_LIST}",
         ]
-    files = [("acl_file", ACL)] + ([("password_file", PASSWORDS)] if place.passwords else [])
+    files = [("acl_file", ACL)] + ([("password_file", PASSWORDS)] if location.passwords else [])
     general: list[str] = []
     for setting, file in files:
         if plugins is None:
-            general.append(f"{setting} {where}/{file}")
+            general.append(f"{setting} {broker_directory}/{file}")
         else:
             general += [
                 f"global_plugin {plugins}/mosquitto_{setting}.so",
-                f"plugin_opt_{setting} {where}/{file}",
+                f"plugin_opt_{setting} {broker_directory}/{file}",
             ]
     return configuration(
-        [Listener(place.port)], allow_anonymous=False, extra=[*of_listener, *general], header=_HEADER
+        [Listener(location.port)], allow_anonymous=False, extra=[*listener_settings, *general], header=_HEADER
     )

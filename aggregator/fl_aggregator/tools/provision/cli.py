@@ -35,12 +35,12 @@ def _output_options(command: Command) -> Command:
 
 def _role_options(command: Command) -> Command:
     """Adds the options ``--train``, ``--evaluate`` and ``--predict``, which say which edges have the role."""
-    for role, default, what in (
+    for role, default, verb in (
         ("predict", "none", "answer predictions"),
         ("evaluate", "none", "evaluate on the test split"),
         ("train", "all", "train"),
     ):
-        text = f"Edges that {what}: all, none, or ID,…"
+        text = f"Edges that {verb}: all, none, or ID,…"
         command = click.option(f"--{role}", metavar="WHO", default=default, help=text)(command)
     return command
 
@@ -96,10 +96,10 @@ def provision(
     """Create accounts, certificates and kits for edges, and an ACL and a configuration for Mosquitto."""
     if context.invoked_subcommand is not None:
         # Options before a subcommand would be ignored silently.
-        given = [name for name in context.params if _is_given(context, name)]
-        if given:
+        given_options = [name for name in context.params if _is_given(context, name)]
+        if given_options:
             raise UserError(
-                f"--{given[0].replace('_', '-')} before {context.invoked_subcommand}: expected after it"
+                f"--{given_options[0].replace('_', '-')} before {context.invoked_subcommand}: expected after it"
             )
         return
     if edges is None:
@@ -113,7 +113,7 @@ def provision(
     from fl_aggregator.tools.provision import kits
     from fl_aggregator.tools.provision.accounts import BrokerLocation
 
-    place = BrokerLocation(
+    location = BrokerLocation(
         hosts=tuple(_parse_host(host) for host in broker_host),
         port=broker_port,
         prefix=prefix,
@@ -121,16 +121,16 @@ def provision(
         days=days,
         broker_dir=_parse_broker_dir(broker_dir),
     )
-    wanted = _edge_accounts([str(number) for number in range(edges)], train, evaluate, predict)
+    requested = _edge_accounts([str(number) for number in range(edges)], train, evaluate, predict)
     for name in _parse_names(askers, "--askers"):
-        wanted.append((name, ("asker",)))
-    made, done = kits.create_provision(out, place, wanted, force=force)
-    _print_result(done)
+        requested.append((name, ("asker",)))
+    provisioned, result = kits.create_provision(out, location, requested, force=force)
+    _print_result(result)
     click.echo(
         f"the authority is in {out / kits.AUTHORITY_DIRECTORY}: keep it safe, and away from the broker"
     )
     click.echo(
-        f"the broker's files are in {made.broker_directory}: docs/operations.md says how to install them"
+        f"the broker's files are in {provisioned.broker_directory}: docs/operations.md says how to install them"
     )
 
 
@@ -147,14 +147,14 @@ def add(
     from fl_aggregator.tools.provision import kits
     from fl_aggregator.tools.provision.accounts import check_name
 
-    wanted: list[tuple[str, tuple[AccountRole, ...]]]
+    requested: list[tuple[str, tuple[AccountRole, ...]]]
     if asker:
-        wanted = [(check_name(name, "account"), ("asker",)) for name in names]
+        requested = [(check_name(name, "account"), ("asker",)) for name in names]
     else:
-        wanted = _edge_accounts([check_name(name, "edge") for name in names], train, evaluate, predict)
-    with kits.open_provision(out) as made:
-        _print_result(made.add(wanted, force=force))
-        _print_reload_hint(made)
+        requested = _edge_accounts([check_name(name, "edge") for name in names], train, evaluate, predict)
+    with kits.open_provision(out) as provisioned:
+        _print_result(provisioned.add(requested, force=force))
+        _print_reload_hint(provisioned)
 
 
 @provision.command(context_settings=shared.CONTEXT)
@@ -165,9 +165,9 @@ def revoke(names: tuple[str, ...], out: Path) -> None:
     """Remove accounts; their kits stop working when the broker has reloaded its files."""
     from fl_aggregator.tools.provision import kits
 
-    with kits.open_provision(out) as made:
-        _print_result(made.revoke(names))
-        _print_reload_hint(made)
+    with kits.open_provision(out) as provisioned:
+        _print_result(provisioned.revoke(names))
+        _print_reload_hint(provisioned)
 
 
 @provision.command(context_settings=shared.CONTEXT)
@@ -193,15 +193,15 @@ def rotate(
         raise UserError("nothing to rotate: expected ID…, --aggregator, --broker or --all")
     if everything and (names or aggregator):
         raise UserError("--all cannot be combined with account names")
-    with kits.open_provision(out) as made:
-        chosen = [one.name for one in made.register.accounts] if everything else list(names)
-        chosen += [AGGREGATOR] if aggregator else []
-        if chosen:
-            _print_result(made.rotate(chosen, force=force, new_keys=everything))
+    with kits.open_provision(out) as provisioned:
+        selected = [account.name for account in provisioned.register.accounts] if everything else list(names)
+        selected += [AGGREGATOR] if aggregator else []
+        if selected:
+            _print_result(provisioned.rotate(selected, force=force, new_keys=everything))
         if of_broker:
-            made.rotate_broker()
-            click.echo(f"written: {made.broker_directory / 'broker.pem'} and its key")
-        _print_reload_hint(made, replaced=True)
+            provisioned.rotate_broker()
+            click.echo(f"written: {provisioned.broker_directory / 'broker.pem'} and its key")
+        _print_reload_hint(provisioned, replaced=True)
 
 
 # --- what the options mean ------------------------------------------------------------------------------------
@@ -211,69 +211,71 @@ def _is_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def _parse_names(text: str, option: str) -> list[str]:
+def _parse_names(value: str, option: str) -> list[str]:
     from fl_aggregator.tools.provision.accounts import check_name
 
-    return [] if text == "none" else [check_name(name.strip(), option) for name in text.split(",")]
+    return [] if value == "none" else [check_name(name.strip(), option) for name in value.split(",")]
 
 
-def _parse_chosen(text: str, option: str, names: list[str]) -> set[str]:
-    if text == "all":
+def _parse_chosen(value: str, option: str, names: list[str]) -> set[str]:
+    if value == "all":
         return set(names)
-    chosen = _parse_names(text, option)
-    for name in chosen:
+    selected = _parse_names(value, option)
+    for name in selected:
         if name not in names:
             raise UserError(f"{option} {name!r}: not one of the edges to create")
-    return set(chosen)
+    return set(selected)
 
 
 def _edge_accounts(
     names: list[str], train: str, evaluate: str, predict: str
 ) -> list[tuple[str, tuple[AccountRole, ...]]]:
-    may: dict[AccountRole, set[str]] = {
+    names_by_role: dict[AccountRole, set[str]] = {
         "train": _parse_chosen(train, "--train", names),
         "evaluate": _parse_chosen(evaluate, "--evaluate", names),
         "predict": _parse_chosen(predict, "--predict", names),
     }
-    wanted = [(name, tuple(role for role in may if name in may[role])) for name in names]
-    for name, roles in wanted:
+    requested = [
+        (name, tuple(role for role in names_by_role if name in names_by_role[role])) for name in names
+    ]
+    for name, roles in requested:
         if not roles:
             raise UserError(
                 f"edge {name!r} would have no role: expected it in --train, --evaluate or --predict"
             )
-    return wanted
+    return requested
 
 
-def _parse_host(text: str) -> str:
+def _parse_host(value: str) -> str:
     import ipaddress
 
     try:
-        return str(ipaddress.ip_address(text.strip("[]")))
+        return str(ipaddress.ip_address(value.strip("[]")))
     except ValueError:
-        if not _HOST_PATTERN.fullmatch(text) or len(text) > 253:
-            raise UserError(f"--broker-host {text[:80]!r}: expected a host name or an address") from None
-        return text.lower()
+        if not _HOST_PATTERN.fullmatch(value) or len(value) > 253:
+            raise UserError(f"--broker-host {value[:80]!r}: expected a host name or an address") from None
+        return value.lower()
 
 
-def _parse_broker_dir(text: str | None) -> str | None:
-    if text is not None and not (text.startswith("/") and text.isprintable()):
-        raise UserError(f"--broker-dir {text!r}: expected an absolute path, as the broker sees it")
-    return text
+def _parse_broker_dir(value: str | None) -> str | None:
+    if value is not None and not (value.startswith("/") and value.isprintable()):
+        raise UserError(f"--broker-dir {value!r}: expected an absolute path, as the broker sees it")
+    return value
 
 
-def _print_result(done: ProvisionResult) -> None:
-    for name in done.revoked:
+def _print_result(result: ProvisionResult) -> None:
+    for name in result.revoked:
         click.echo(f"revoked: {name}")
-    if len(done.kits) > 4:
-        click.echo(f"written: {done.kits[0]} … {done.kits[-1]}, {len(done.kits)} kits")
+    if len(result.kits) > 4:
+        click.echo(f"written: {result.kits[0]} … {result.kits[-1]}, {len(result.kits)} kits")
     else:
-        for path in done.kits:
+        for path in result.kits:
             click.echo(f"written: {path}")
 
 
-def _print_reload_hint(made: Provision, *, replaced: bool = False) -> None:
+def _print_reload_hint(provisioned: Provision, *, replaced: bool = False) -> None:
     click.echo(
-        f"copy the files in {made.broker_directory} to the broker and make it reload them: kill -HUP its process"
+        f"copy the files in {provisioned.broker_directory} to the broker and make it reload them: kill -HUP its process"
     )
-    if replaced and not made.register.place.passwords:
+    if replaced and not provisioned.register.place.passwords:
         click.echo("connections made with an old certificate stay open until the broker is restarted")

@@ -58,20 +58,22 @@ class Provision:
 
     # --- changes ------------------------------------------------------------------------------------------
 
-    def add(self, wanted: Sequence[tuple[str, tuple[AccountRole, ...]]], *, force: bool) -> ProvisionResult:
+    def add(
+        self, requested: Sequence[tuple[str, tuple[AccountRole, ...]]], *, force: bool
+    ) -> ProvisionResult:
         """Creates accounts and kits for new names, each with its roles.
 
         Raises ``UserError``, before it changes anything, if a name is taken or, without ``force``, a kit
         exists.
         """
         names: set[str] = set()
-        for name, _ in wanted:
+        for name, _ in requested:
             if name in names:
                 raise UserError(f"{name!r} is given twice; account names must be unique")
             names.add(name)
             if self.register.find(name) is not None:
                 raise UserError(f"{name!r} already has an account; for a new kit: provision rotate {name}")
-        return self._issue([self._account(name, roles) for name, roles in wanted], force=force)
+        return self._issue([self._account(name, roles) for name, roles in requested], force=force)
 
     def rotate(self, names: Sequence[str], *, force: bool, new_keys: bool = False) -> ProvisionResult:
         """Makes new kits for accounts, and revokes their old certificates or passwords.
@@ -80,10 +82,11 @@ class Provision:
         kits contain. Raises ``UserError``, before it changes anything, if a name has no account or, without
         ``force``, a kit exists.
         """
-        fresh = [
-            self._account(one.name, one.roles) for one in map(self._existing_account, dict.fromkeys(names))
+        new_accounts = [
+            self._account(account.name, account.roles)
+            for account in map(self._existing_account, dict.fromkeys(names))
         ]
-        return self._issue(fresh, force=force, new_keys=new_keys)
+        return self._issue(new_accounts, force=force, new_keys=new_keys)
 
     def rotate_broker(self) -> None:
         """Makes a new certificate and key for the broker, and revokes the old ones."""
@@ -96,8 +99,8 @@ class Provision:
         Raises ``UserError``, before it changes anything, for names without an account, and for the aggregator
         and the operator.
         """
-        gone = [self._existing_account(name) for name in dict.fromkeys(names)]
-        for account in gone:
+        revoked = [self._existing_account(name) for name in dict.fromkeys(names)]
+        for account in revoked:
             if account.name == acc.AGGREGATOR:
                 raise UserError(
                     "the aggregator cannot be revoked, but can get a new kit: provision rotate --aggregator"
@@ -108,32 +111,32 @@ class Provision:
                 )
         self._save(self.register.without(names, self._now))
         self.finish()
-        for account in gone:
+        for account in revoked:
             (self.out / account.kit_file).unlink(missing_ok=True)
-        return ProvisionResult(revoked=[account.name for account in gone])
+        return ProvisionResult(revoked=[account.name for account in revoked])
 
     def finish(self) -> ProvisionResult:
         """Writes all files that do not agree with the register yet. Returns the kits that were pending."""
-        done = ProvisionResult()
-        fresh: list[Account] = []
+        result = ProvisionResult()
+        completed: list[Account] = []
         for account in self.register.pending:
             path = self.out / account.kit_file
-            done.kits.append(path)
+            result.kits.append(path)
             if account.serial is None:
                 password = acc.new_password()
                 self._kit(account, password).write(path, replace=True)
-                fresh.append(account.model_copy(update={"password": acc.hash_password(password)}))
+                completed.append(account.model_copy(update={"password": acc.hash_password(password)}))
             else:
                 if not _is_written(account, path):
                     self._kit(account, None).write(path, replace=True)
-                fresh.append(account)
-        if fresh:
-            self._save(self.register.with_kits(fresh))
+                completed.append(account)
+        if completed:
+            self._save(self.register.with_kits(completed))
         self.broker_directory.mkdir(mode=0o700, exist_ok=True)
         broker_files.write(self.broker_directory, self.register, self._authority, self._now)
         broker_files.write_certificate(self.broker_directory, self.register, self._authority, self._now)
         self._save(self.register.model_copy(update={"settled": True}))
-        return done
+        return result
 
     # --- steps of the changes -----------------------------------------------------------------------------
 
@@ -141,13 +144,13 @@ class Provision:
         serial = None if self.register.place.passwords else f"{new_serial():x}"
         return Account(name=name, roles=roles, issued=self._now, pending=True, serial=serial)
 
-    def _issue(self, fresh: list[Account], *, force: bool, new_keys: bool = False) -> ProvisionResult:
-        there = [path for one in fresh if (path := self.out / one.kit_file).exists()]
-        if there and not force:
-            more = "" if len(there) == 1 else f" and {len(there) - 1} more"
-            raise UserError(f"{there[0]}{more} already exists; --force replaces it")
+    def _issue(self, new_accounts: list[Account], *, force: bool, new_keys: bool = False) -> ProvisionResult:
+        existing = [path for account in new_accounts if (path := self.out / account.kit_file).exists()]
+        if existing and not force:
+            suffix = "" if len(existing) == 1 else f" and {len(existing) - 1} more"
+            raise UserError(f"{existing[0]}{suffix} already exists; --force replaces it")
         register = self.register.with_new_group() if new_keys else self.register
-        self._save(register.with_accounts(fresh, self._now))
+        self._save(register.with_accounts(new_accounts, self._now))
         if new_keys:
             self._authority = self._authority.with_new_keys(self.out / AUTHORITY_DIRECTORY)
         return self.finish()
@@ -163,18 +166,18 @@ class Provision:
         self.register = register
 
     def _kit(self, account: Account, password: str | None) -> Kit:
-        place, authority = self.register.place, self._authority
+        location, authority = self.register.place, self._authority
         issued = None
         if account.serial is not None:
-            issued = authority.issue_client(account.name, int(account.serial, 16), self._now, place.days)
-        mine = account.name == acc.AGGREGATOR
-        sealing = authority.sealing if mine else X25519PrivateKey.generate()
+            issued = authority.issue_client(account.name, int(account.serial, 16), self._now, location.days)
+        is_aggregator = account.name == acc.AGGREGATOR
+        sealing = authority.sealing if is_aggregator else X25519PrivateKey.generate()
         public = sealing.public_key().public_bytes_raw()
         return Kit(
             name=account.name,
             roles=account.roles,
-            broker=place.url,
-            prefix=place.prefix,
+            broker=location.url,
+            prefix=location.prefix,
             ca=authority.pem,
             cert=None if issued is None else issued.cert,
             key=None if issued is None else issued.key,
@@ -183,9 +186,9 @@ class Provision:
             predict_group=self.register.predict_group if "predict" in account.roles else None,
             signing_public=authority.signing.public_key().public_bytes_raw(),
             sealing_public=authority.sealing.public_key().public_bytes_raw(),
-            signing_private=authority.signing.private_bytes_raw() if mine else None,
+            signing_private=authority.signing.private_bytes_raw() if is_aggregator else None,
             sealing_private=sealing.private_bytes_raw(),
-            voucher=None if mine else authority.sign_voucher(account.name, public),
+            voucher=None if is_aggregator else authority.sign_voucher(account.name, public),
         )
 
 
@@ -209,7 +212,11 @@ def open_provision(out: Path) -> Iterator[Provision]:
 
 
 def create_provision(
-    out: Path, place: BrokerLocation, wanted: Sequence[tuple[str, tuple[AccountRole, ...]]], *, force: bool
+    out: Path,
+    location: BrokerLocation,
+    requested: Sequence[tuple[str, tuple[AccountRole, ...]]],
+    *,
+    force: bool,
 ) -> tuple[Provision, ProvisionResult]:
     """Creates an authority in ``out``, and accounts for the aggregator, the operator and those ``wanted``.
 
@@ -218,18 +225,18 @@ def create_provision(
     """
     with _locked(out):
         now = datetime.now(UTC).replace(microsecond=0)
-        found = AccountRegister.read(out)
-        if found is not None:
-            if found.settled:
+        existing = AccountRegister.read(out)
+        if existing is not None:
+            if existing.settled:
                 raise UserError(
-                    f"--out {out}: already has {len(found.accounts)} accounts; expected a new directory, "
+                    f"--out {out}: already has {len(existing.accounts)} accounts; expected a new directory, "
                     "or: provision add ID"
                 )
-            provision = Provision(out, found, Authority.open(out / AUTHORITY_DIRECTORY))
+            provision = Provision(out, existing, Authority.open(out / AUTHORITY_DIRECTORY))
             different = [
                 name
                 for name in BrokerLocation.model_fields
-                if getattr(found.place, name) != getattr(place, name)
+                if getattr(existing.place, name) != getattr(location, name)
             ]
             if different:
                 raise UserError(
@@ -237,15 +244,19 @@ def create_provision(
                     "repeat the original command, or use a new directory"
                 )
             return provision, provision.finish()
-        where = out / AUTHORITY_DIRECTORY
-        authority = Authority.open(where) if where.exists() else Authority.create(where, now)
-        provision = Provision(out, AccountRegister(place=place, predict_group=acc.new_group()), authority)
+        authority_directory = out / AUTHORITY_DIRECTORY
+        authority = (
+            Authority.open(authority_directory)
+            if authority_directory.exists()
+            else Authority.create(authority_directory, now)
+        )
+        provision = Provision(out, AccountRegister(place=location, predict_group=acc.new_group()), authority)
         provision.register = provision.register.with_broker(f"{new_serial():x}", now)
-        own: list[tuple[str, tuple[AccountRole, ...]]] = [
+        reserved: list[tuple[str, tuple[AccountRole, ...]]] = [
             (acc.AGGREGATOR, ("aggregator",)),
             (acc.OPERATOR, ("operator",)),
         ]
-        return provision, provision.add([*own, *wanted], force=force)
+        return provision, provision.add([*reserved, *requested], force=force)
 
 
 @contextlib.contextmanager

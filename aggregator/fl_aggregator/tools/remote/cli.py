@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 WAIT_RANGE = click.FloatRange(0.1, 86_400.0)
 
 
-def watch_command(reach: BrokerAccess, prefix: str) -> str:
+def watch_command(access: BrokerAccess, prefix: str) -> str:
     """The command line that watches a run from another terminal."""
-    if reach.kit is not None:
+    if access.kit is not None:
         return "fl-aggregator watch --kit operator.zip"
-    under = "" if prefix == "fl" else f" --prefix {shlex.quote(prefix)}"
-    ca = "" if reach.tls is None else " --ca FILE"
-    return f"fl-aggregator watch --broker {shlex.quote(str(reach.address))}{ca}{under}"
+    prefix_option = "" if prefix == "fl" else f" --prefix {shlex.quote(prefix)}"
+    ca_option = "" if access.tls is None else " --ca FILE"
+    return f"fl-aggregator watch --broker {shlex.quote(str(access.address))}{ca_option}{prefix_option}"
 
 
 @shared.command()
@@ -48,11 +48,11 @@ def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions
     if check:
         click.echo(health.check(broker, wait or 8.0))
         return 0
-    sight = looking.observe_run(broker.access(), wait or 5.0)
+    observed = looking.observe_run(broker.access(), wait or 5.0)
     if as_json:
-        click.echo(json.dumps(fields_of_sight(sight, everything=True)))
+        click.echo(json.dumps(fields_of_sight(observed, full=True)))
         return 0
-    for line in looking.status_lines(sight):
+    for line in looking.status_lines(observed):
         click.echo(line)
     return 0
 
@@ -101,8 +101,8 @@ def predict(
     if client is not None and not valid_client(client):
         raise UserError(f"--client {client!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -")
     payload = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    reach = broker.access(roles=("asker",))
-    answer = request_prediction(reach, Request(payload, reach.prefix, client), timeout)
+    access = broker.access(roles=("asker",))
+    answer = request_prediction(access, Request(payload, access.prefix, client), timeout)
     click.echo(answer.model_dump_json() if as_json else prediction_line(answer))
     return 0 if answer.error is None else RunFailed.exit_code
 
@@ -130,5 +130,5 @@ def stop(
     from fl_aggregator.tools.remote.stop import stop as stop_run
 
     start_logging(verbose, log_format)
-    reach = broker.access(roles=("operator",))
-    click.echo(stop_run(reach, run, reason, timeout))
+    access = broker.access(roles=("operator",))
+    click.echo(stop_run(access, run, reason, timeout))

@@ -35,8 +35,8 @@ class Follower(Observer):
     `observed_run` says what is known.
     """
 
-    def __init__(self, reach: BrokerAccess) -> None:
-        super().__init__(reach, m.History, m.Edges, m.Result, maximum_packet_size=4 * MAX_NAMES)
+    def __init__(self, access: BrokerAccess) -> None:
+        super().__init__(access, m.History, m.Edges, m.Result, maximum_packet_size=4 * MAX_NAMES)
         self._history: m.History | None = None
         self._edges: m.Edges | None = None
         self._results: dict[int, RoundRecord] = {}
@@ -54,9 +54,9 @@ class Follower(Observer):
         return self.observed_run()
 
     def _is_status_stale(self) -> bool:
-        sight = self.observed_run()
-        over = sight.snapshot is not None and sight.snapshot.ended
-        return sight.online and not sight.is_live and not over and self.status is not None
+        observed = self.observed_run()
+        ended = observed.snapshot is not None and observed.snapshot.ended
+        return observed.online and not observed.is_live and not ended and self.status is not None
 
     def on_message(self, message: m.Message, received: mqtt.Received) -> None:
         """Keeps newer messages, and forgets the results of another run."""
@@ -94,20 +94,24 @@ class Follower(Observer):
             return time.monotonic() - self.live_at
         return max(0.0, status_age(self.status))
 
-    def pop_ended_rounds(self, *, all_of_them: bool = False) -> Iterator[RoundRecord]:
+    def pop_ended_rounds(self, *, include_unevaluated: bool = False) -> Iterator[RoundRecord]:
         """The rounds that have ended since the last call, in order.
 
         A round waits for its evaluation, at most ``EVALUATION_WAIT`` seconds; with ``all_of_them``, none
         waits.
         """
         while self._unreported:
-            number, heard_at = self._unreported[0]
-            found = self._results.get(number)
-            if found is not None:
-                known = found.version is None or "accuracy" in found.metrics
-                if not known and not all_of_them and time.monotonic() - heard_at < EVALUATION_WAIT:
+            number, received_at = self._unreported[0]
+            record = self._results.get(number)
+            if record is not None:
+                is_evaluated = record.version is None or "accuracy" in record.metrics
+                if (
+                    not is_evaluated
+                    and not include_unevaluated
+                    and time.monotonic() - received_at < EVALUATION_WAIT
+                ):
                     return
-                yield found
+                yield record
             self._unreported.popleft()
 
     def _snapshot(self, edges: m.Edges | None) -> Snapshot | None:
@@ -120,37 +124,37 @@ class Follower(Observer):
         # Metrics that were measured after a round's end are in the history before the result is sent again.
         for row in rows[-MAX_RESULTS:]:
             if row.round in recent:
-                known = recent[row.round]
-                recent[row.round] = known.model_copy(update={"metrics": known.metrics | row.metrics})
-        crowd = None
+                record = recent[row.round]
+                recent[row.round] = record.model_copy(update={"metrics": record.metrics | row.metrics})
+        counts = None
         if edges is not None:
-            crowd = EdgeCounts.of(
+            counts = EdgeCounts.of(
                 ((name, view.state, view.reason) for name, view in edges.edges.items()), edges.round
             )
-        return Snapshot(status, rows, dict(sorted(recent.items())), crowd, _waiting_text(status, edges))
+        return Snapshot(status, rows, dict(sorted(recent.items())), counts, _waiting_text(status, edges))
 
 
-def _is_newer(one: m.Edges, other: m.Edges) -> bool:
-    if one.run != other.run:
+def _is_newer(new: m.Edges, old: m.Edges) -> bool:
+    if new.run != old.run:
         return True  # the broker retains only the newest run's
-    return (one.incarnation, one.seq) >= (other.incarnation, other.seq)
+    return (new.incarnation, new.seq) >= (old.incarnation, old.seq)
 
 
 def _waiting_text(status: m.Status, edges: m.Edges | None) -> str:
     """Which edges the run waits for before a round opens; empty if it does not wait."""
     if status.phase != "selecting" or status.have >= status.need:
         return ""
-    said = [f"{status.have} of {status.need} ready"]
+    phrases = [f"{status.have} of {status.need} ready"]
     if edges is not None:
         loading = _edges_in_state(edges, "present")
         offline = [(name, None) for name, view in edges.edges.items() if view.state == "offline"]
-        for what, few in (("not ready", loading), ("offline", offline)):
-            if few:
-                said.append(f"{what}: {names_of(few[:10], len(few))}")
+        for label, edge_names in (("not ready", loading), ("offline", offline)):
+            if edge_names:
+                phrases.append(f"{label}: {names_of(edge_names[:10], len(edge_names))}")
         unknown = status.need - len(edges.edges) - edges.left_out
         if unknown > 0:
-            said.append(f"{unknown} more have not connected yet")
-    return "; ".join(said)
+            phrases.append(f"{unknown} more have not connected yet")
+    return "; ".join(phrases)
 
 
 def _edges_in_state(edges: m.Edges, state: m.EdgeStateName) -> list[tuple[str, str | None]]:

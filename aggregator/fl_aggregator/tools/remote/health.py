@@ -27,54 +27,54 @@ def check(broker: BrokerOptions, timeout: float) -> str:
         raise RunFailed(str(error)) from None
 
 
-def _wait_for_status(run: Observer, timeout: float) -> str:
+def _wait_for_status(observer: Observer, timeout: float) -> str:
     deadline = time.monotonic() + timeout
-    if run.wait_for(lambda: run.subscribed, timeout):
-        run.wait_for(lambda: _current_status(run) is not None, BIRTH_WAIT)
+    if observer.wait_for(lambda: observer.subscribed, timeout):
+        observer.wait_for(lambda: _current_status(observer) is not None, BIRTH_WAIT)
         left = min(STATUS_WAIT, deadline - time.monotonic())
-        run.wait_for(lambda: not run.is_online or _current_status(run) is not None, left)
-    status = _current_status(run)
+        observer.wait_for(lambda: not observer.is_online or _current_status(observer) is not None, left)
+    status = _current_status(observer)
     if status is None:
-        raise RunFailed(_failure_reason(run))
+        raise RunFailed(_failure_reason(observer))
     if status.phase in m.FINAL_PHASES:
         raise RunFailed(f"run {status.run} has ended: {status.phase}")
     return status_line(status)
 
 
-def _current_status(run: Observer) -> m.Status | None:
+def _current_status(observer: Observer) -> m.Status | None:
     """The status of the run that is online, if it is recent; else null."""
-    born, status = run.born, run.status
-    if born is None or not run.is_online or status is None:
+    presence, status = observer.born, observer.status
+    if presence is None or not observer.is_online or status is None:
         return None
-    if (status.run, status.incarnation) != (born.run, born.incarnation):
+    if (status.run, status.incarnation) != (presence.run, presence.incarnation):
         return None
-    return status if run.live_at is not None or abs(status_age(status)) < MAX_STATUS_AGE else None
+    return status if observer.live_at is not None or abs(status_age(status)) < MAX_STATUS_AGE else None
 
 
-def _failure_reason(run: Observer) -> str:
-    born, status = run.born, run.status
-    if not run.subscribed:
+def _failure_reason(observer: Observer) -> str:
+    presence, status = observer.born, observer.status
+    if not observer.subscribed:
         return "the broker does not answer"
-    if born is None:
-        return f"no run is online {run.where}"
-    if born.state == "offline":
-        return f"no run is online {run.where}; the last one, {born.run}, is offline"
-    online = f"run {born.run} is online {run.where}, but"
-    if status is None or status.run != born.run:
+    if presence is None:
+        return f"no run is online {observer.where}"
+    if presence.state == "offline":
+        return f"no run is online {observer.where}; the last one, {presence.run}, is offline"
+    online = f"run {presence.run} is online {observer.where}, but"
+    if status is None or status.run != presence.run:
         return f"{online} has published no status"
-    if status.incarnation != born.incarnation:
+    if status.incarnation != presence.incarnation:
         return f"{online} has published no status since it was resumed"
     return f"{online} its last status is from {status.written}: is its aggregator still running?"
 
 
 def status_line(status: m.Status) -> str:
     """A status as one line for a person."""
-    what = "updates" if status.phase in ("collecting", "aggregating") else "edges"
-    parts = [
+    unit = "updates" if status.phase in ("collecting", "aggregating") else "edges"
+    phrases = [
         f"run {status.run}: {status.phase}" + ("" if status.round is None else f" in round {status.round}"),
-        f"{status.have} of {status.need} {what}",
+        f"{status.have} of {status.need} {unit}",
         "no version yet" if status.version is None else f"version {status.version} of {status.rounds}",
     ]
     if status.paused is not None:
-        parts.append(f"paused: {status.paused}")
-    return f"{', '.join(parts)} ({status.written})"
+        phrases.append(f"paused: {status.paused}")
+    return f"{', '.join(phrases)} ({status.written})"

@@ -15,16 +15,16 @@ from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
 
 
-def is_stale_will(message: m.AggregatorPresence, born: m.AggregatorPresence | None) -> bool:
+def is_stale_will(message: m.AggregatorPresence, presence: m.AggregatorPresence | None) -> bool:
     """Whether ``message`` is the will of an earlier connection of the aggregator than the newest, ``born``.
 
     Such a will says nothing about whether the aggregator is online.
     """
     return (
         message.state == "offline"
-        and born is not None
-        and born.run == message.run
-        and born.session != message.session
+        and presence is not None
+        and presence.run == message.run
+        and presence.session != message.session
     )
 
 

@@ -82,8 +82,8 @@ def prediction_line(prediction: m.Prediction) -> str:
     if prediction.error is not None:
         return f"edge {prediction.client} could not answer: {prediction.error}"
     probabilities = prediction.probabilities or {}
-    sure = probabilities.get(prediction.label or "", 0.0)
+    probability = probabilities.get(prediction.label or "", 0.0)
     return (
-        f"prediction: {prediction.label or ''} ({sure:.1%}), by edge {prediction.client} "
+        f"prediction: {prediction.label or ''} ({probability:.1%}), by edge {prediction.client} "
         f"with version {prediction.version} of the model"
     )

@@ -43,39 +43,41 @@ class ObservedRun:
         status = self.snapshot.status
         if self.snapshot.ended and not self.online:
             return ""
-        ago = "" if self.status_age is None else f" ({duration_text(self.status_age)} ago)"
-        since = f"since {status.written}{ago}"
+        age_text = "" if self.status_age is None else f" ({duration_text(self.status_age)} ago)"
+        since = f"since {status.written}{age_text}"
         if self.online:
             return (
                 f"no message from the aggregator {since}, although it is not known to be offline: it or its connection "
                 "hangs; if it does not recover, stop it where it runs and start it again with --resume"
             )
         return (
-            f"the aggregator is offline, its last status was at {status.written}{ago}: edges keep their updates; "
+            f"the aggregator is offline, its last status was at {status.written}{age_text}: edges keep their updates; "
             "resume the run where it ran, with fl-aggregator start --resume DIR"
         )
 
 
-def as_json(sight: ObservedRun, *, everything: bool) -> dict[str, Any]:
+def as_json(observed: ObservedRun, *, full: bool) -> dict[str, Any]:
     """What is known of a run as an object for JSON. ``everything``: with the curves and all edges."""
-    picture = sight.snapshot
-    found: dict[str, Any] = {
-        "aggregator": "online" if sight.online else "offline",
-        "alive": sight.is_live,
-        "age": None if sight.status_age is None else round(sight.status_age, 1),
-        "status": None if picture is None else picture.status.model_dump(mode="json"),
+    snapshot = observed.snapshot
+    fields: dict[str, Any] = {
+        "aggregator": "online" if observed.online else "offline",
+        "alive": observed.is_live,
+        "age": None if observed.status_age is None else round(observed.status_age, 1),
+        "status": None if snapshot is None else snapshot.status.model_dump(mode="json"),
     }
-    if picture is None:
-        return found
-    last = picture.last_round
-    found["last"] = None if last is None else last.summary_fields()
-    found["time_left"] = picture.time_left()
-    crowd = picture.edge_counts
-    found["edges"] = None if crowd is None else dict(crowd.counts)
-    if everything:
-        found["rounds"] = [each.summary_fields() for each in picture.recent.values()]
-        found["history"] = {
-            name: [getattr(row, name) for row in picture.rows] for name in HistoryRow.__dataclass_fields__
+    if snapshot is None:
+        return fields
+    last = snapshot.last_round
+    fields["last"] = None if last is None else last.summary_fields()
+    fields["time_left"] = snapshot.time_left()
+    crowd = snapshot.edge_counts
+    fields["edges"] = None if crowd is None else dict(crowd.counts)
+    if full:
+        fields["rounds"] = [record.summary_fields() for record in snapshot.recent.values()]
+        fields["history"] = {
+            name: [getattr(row, name) for row in snapshot.rows] for name in HistoryRow.__dataclass_fields__
         }
-        found["every_edge"] = None if sight.edges is None else sight.edges.model_dump(mode="json")["edges"]
-    return found
+        fields["every_edge"] = (
+            None if observed.edges is None else observed.edges.model_dump(mode="json")["edges"]
+        )
+    return fields

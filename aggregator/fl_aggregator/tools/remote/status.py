@@ -14,17 +14,17 @@ from fl_shared.errors import RunFailed
 from fl_shared.system.text import duration_text
 
 
-def observe_run(reach: BrokerAccess, wait: float) -> ObservedRun:
+def observe_run(access: BrokerAccess, wait: float) -> ObservedRun:
     """What is known of the run, after at most ``wait`` seconds for the first status.
 
     Raises ``UserError`` if the broker cannot be reached or refuses the subscriptions, ``RunFailed`` if there
     is no run.
     """
-    with Follower(reach) as follower:
-        sight = follower.wait_for_status(wait)
-        if sight.snapshot is None:
+    with Follower(access) as follower:
+        observed = follower.wait_for_status(wait)
+        if observed.snapshot is None:
             raise RunFailed(no_run_message(follower, wait))
-        return sight
+        return observed
 
 
 def no_run_message(follower: Follower, wait: float) -> str:
@@ -37,9 +37,9 @@ def no_run_message(follower: Follower, wait: float) -> str:
     )
 
 
-def status_lines(sight: ObservedRun) -> list[str]:
+def status_lines(observed: ObservedRun) -> list[str]:
     """What is known of a run as lines for a person; empty without a status."""
-    if sight.snapshot is None:
+    if observed.snapshot is None:
         return []
-    trouble = [sight.problem_text] if sight.problem_text else []
-    return [*summary_lines(sight.snapshot), *trouble]
+    problem_lines = [observed.problem_text] if observed.problem_text else []
+    return [*summary_lines(observed.snapshot), *problem_lines]

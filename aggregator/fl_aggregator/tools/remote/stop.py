@@ -22,23 +22,25 @@ RECONNECT_WAIT: Final = 6.0
 """Seconds to wait for an aggregator that went offline without a last status. It reconnects within 5 s."""
 
 
-def stop(broker: BrokerAccess, wanted: str | None, reason: str, timeout: float) -> str:
+def stop(broker: BrokerAccess, requested_run: str | None, reason: str, timeout: float) -> str:
     """Stops the run that is online under the prefix, and returns the outcome as one line.
 
     ``wanted``: the only run that may be stopped, null for any. Raises ``UserError`` if that run is not
     online, ``RunFailed`` if it has not ended within ``timeout`` seconds.
     """
     try:
-        m.Control(run=wanted or "any", reason=reason)
+        m.Control(run=requested_run or "any", reason=reason)
     except ValidationError as error:
         if error.errors()[0]["loc"] == ("run",):
-            raise UserError(f"--run {wanted!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -") from None
+            raise UserError(
+                f"--run {requested_run!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ -"
+            ) from None
         raise UserError(
             f"--reason: {len(reason)} characters, expected at most 200 without control characters"
         ) from None
-    with _RunStopper(broker) as watch:
-        run = watch.find_run(wanted)
-        return watch.stop_run(m.Control(run=run, reason=reason), timeout)
+    with _RunStopper(broker) as stopper:
+        run = stopper.find_run(requested_run)
+        return stopper.stop_run(m.Control(run=run, reason=reason), timeout)
 
 
 class _RunStopper(Observer):
@@ -48,61 +50,61 @@ class _RunStopper(Observer):
         super().__init__(broker)
         self._sealer = None if broker.kit is None else broker.kit.sealer()
 
-    def find_run(self, wanted: str | None) -> str:
+    def find_run(self, requested_run: str | None) -> str:
         """The name of the run that is online. Raises ``UserError`` if none is, or if it is not ``wanted``."""
         if not self.wait_for(lambda: self.subscribed, ANSWER_WAIT):
             raise RunFailed(f"{self.address} has not answered within {ANSWER_WAIT:g} s")
         self.wait_for(self._is_known, BIRTH_WAIT)
-        born = self.born
-        if born is None or born.state == "offline":
-            last = "" if born is None else f"; the last one, {born.run}, is offline"
+        presence = self.born
+        if presence is None or presence.state == "offline":
+            last = "" if presence is None else f"; the last one, {presence.run}, is offline"
             raise UserError(f"no run is online {self.where}{last}")
-        if wanted not in (None, born.run):
-            raise UserError(f"--run {wanted}: the run that is online {self.where} is {born.run}")
-        return born.run
+        if requested_run not in (None, presence.run):
+            raise UserError(f"--run {requested_run}: the run that is online {self.where} is {presence.run}")
+        return presence.run
 
     def _is_known(self) -> bool:
         born, status = self.born, self.status
         return born is not None and status is not None and status.run == born.run
 
-    def stop_run(self, order: m.Control, timeout: float) -> str:
+    def stop_run(self, command: m.Control, timeout: float) -> str:
         """Sends ``order`` until the run has ended, and returns the outcome as one line."""
-        begun = time.monotonic()
-        ask_at = begun
-        silent_since: float | None = None
+        started = time.monotonic()
+        next_request_at = started
+        offline_since: float | None = None
         topic = t.build(self.prefix, t.ControlTopic())
-        while (now := time.monotonic()) < begun + timeout:
-            born, over = self.born, self._has_ended(order.run)
-            assert born is not None
-            if born.run != order.run:
-                return f"run {order.run} stopped; run {born.run} is online now"
-            gone = born.state == "offline"
-            silent_since = (silent_since or now) if gone or over else None
-            if silent_since is not None and over and (gone or now - silent_since > OFFLINE_WAIT):
-                return f"run {order.run} stopped ({self._last_status_text()})"
-            if silent_since is not None and now - silent_since > RECONNECT_WAIT:
+        while (now := time.monotonic()) < started + timeout:
+            presence, ended = self.born, self._has_ended(command.run)
+            assert presence is not None
+            if presence.run != command.run:
+                return f"run {command.run} stopped; run {presence.run} is online now"
+            is_offline = presence.state == "offline"
+            offline_since = (offline_since or now) if is_offline or ended else None
+            if offline_since is not None and ended and (is_offline or now - offline_since > OFFLINE_WAIT):
+                return f"run {command.run} stopped ({self._last_status_text()})"
+            if offline_since is not None and now - offline_since > RECONNECT_WAIT:
                 last = self._last_status_text()
-                return f"run {order.run}: its aggregator is offline and did not report the end ({last})"
-            if now >= ask_at and not over:
+                return f"run {command.run}: its aggregator is offline and did not report the end ({last})"
+            if now >= next_request_at and not ended:
                 # For this incarnation only: a copy of the message must not stop the run after a resume.
-                payload = codec.encode(order.model_copy(update={"incarnation": born.incarnation}))
+                payload = codec.encode(command.model_copy(update={"incarnation": presence.incarnation}))
                 self.publish(topic, payload if self._sealer is None else self._sealer.seal(topic, payload))
-                ask_at = now + REPEAT_INTERVAL
+                next_request_at = now + REPEAT_INTERVAL
             self.poll(0.2)
         raise RunFailed(
-            f"run {order.run} has not stopped within {timeout:g} s ({self._last_status_text()}): "
+            f"run {command.run} has not stopped within {timeout:g} s ({self._last_status_text()}): "
             f"is its aggregator still running, and may this account write to {topic}?"
         )
 
     def _has_ended(self, run: str) -> bool:
-        status, born = self.status, self.born
+        status, presence = self.status, self.born
         # When a run is resumed, the last status of its incarnation before is still retained.
-        now = (
+        is_current = (
             status is not None
-            and born is not None
-            and (status.run, status.incarnation) == (run, born.incarnation)
+            and presence is not None
+            and (status.run, status.incarnation) == (run, presence.incarnation)
         )
-        return now and status is not None and status.phase in m.FINAL_PHASES
+        return is_current and status is not None and status.phase in m.FINAL_PHASES
 
     def _last_status_text(self) -> str:
         status = self.status

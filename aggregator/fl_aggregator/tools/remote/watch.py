@@ -28,22 +28,22 @@ FINAL_MESSAGES_WAIT: Final = 1.0
 EXIT_CODES: Final = {"finished": 0, "failed": RunFailed.exit_code, "interrupted": INTERRUPTED}
 
 
-def watch(reach: BrokerAccess, wait: float, give_up: float, *, as_json: bool, console: Console) -> int:
+def watch(access: BrokerAccess, wait: float, give_up: float, *, as_json: bool, console: Console) -> int:
     """Shows the run on ``console`` until it ends, and returns the exit code for its outcome.
 
     ``wait``: seconds for the first status. ``give_up``: seconds without the broker, or with an aggregator
     that is offline, after which it raises ``RunFailed``. Raises ``UserError`` if the broker cannot be
     reached.
     """
-    with Follower(reach) as follower:
+    with Follower(access) as follower:
         if follower.wait_for_status(wait).snapshot is None:
             raise RunFailed(no_run_message(follower, wait))
         if as_json:
             return _follow(follower, give_up, _JsonOutput(console))
         if not console.is_terminal:
             return _follow(follower, give_up, _LineOutput(console))
-        with _LiveOutput(console) as drawn:
-            return _follow(follower, give_up, drawn)
+        with _LiveOutput(console) as output:
+            return _follow(follower, give_up, output)
 
 
 class _JsonOutput:
@@ -53,14 +53,18 @@ class _JsonOutput:
         self._console = console
         self._last_key: object = None
 
-    def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
-        for record in follower.pop_ended_rounds(all_of_them=last):
+    def show(self, follower: Follower, observed: ObservedRun, *, last: bool) -> None:
+        for record in follower.pop_ended_rounds(include_unevaluated=last):
             self._write({"round": record.summary_fields()})
-        key = (sight.snapshot and sight.snapshot.status, sight.online, follower.lost and follower.lost[1])
+        key = (
+            observed.snapshot and observed.snapshot.status,
+            observed.online,
+            follower.lost and follower.lost[1],
+        )
         if key != self._last_key or last:
             self._last_key = key
             connected = {"broker": "connected" if follower.lost is None else follower.lost[1]}
-            self._write(connected | fields_of_sight(sight, everything=last))
+            self._write(connected | fields_of_sight(observed, full=last))
 
     def _write(self, fields: dict[str, object]) -> None:
         self._console.file.write(json.dumps(fields) + "\n")
@@ -77,30 +81,31 @@ class _LineOutput:
         self._repeats = 0
         self._begun = False
 
-    def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
-        picture = sight.snapshot
-        if picture is None:
+    def show(self, follower: Follower, observed: ObservedRun, *, last: bool) -> None:
+        snapshot = observed.snapshot
+        if snapshot is None:
             return
         if not self._begun:
             self._begun = True
-            self._print(summary_lines(picture))
+            self._print(summary_lines(snapshot))
         rounds = [
-            round_line(each, picture.status.rounds) for each in follower.pop_ended_rounds(all_of_them=last)
+            round_line(record, snapshot.status.rounds)
+            for record in follower.pop_ended_rounds(include_unevaluated=last)
         ]
         if rounds:
             self._print(rounds)
             self._repeats = 0
-        trouble = "" if picture.ended else _problem_text(follower, sight)
-        if bool(trouble) != bool(self._problem):
-            self._print([trouble or "broker and aggregator are back"])
-            self._problem, self._repeats = trouble, 0
+        problem = "" if snapshot.ended else _problem_text(follower, observed)
+        if bool(problem) != bool(self._problem):
+            self._print([problem or "broker and aggregator are back"])
+            self._problem, self._repeats = problem, 0
         if last:
-            self._print(summary_lines(picture))
+            self._print(summary_lines(snapshot))
         elif time.monotonic() - self._printed_at >= backoff(
             self._repeats, FIRST_NOTICE_DELAY, MAX_NOTICE_INTERVAL
         ):
             self._repeats += 1
-            self._print([trouble or progress_line(picture)])
+            self._print([problem or progress_line(snapshot)])
 
     def _print(self, lines: Iterable[str]) -> None:
         self._printed_at = time.monotonic()
@@ -123,43 +128,45 @@ class _LiveOutput:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, follower: Follower, sight: ObservedRun, *, last: bool) -> None:
-        over = sight.snapshot is not None and sight.snapshot.ended
-        self._view = View(sight.snapshot, "" if over else _problem_text(follower, sight))
-        if last and sight.snapshot is not None:
+    def show(self, follower: Follower, observed: ObservedRun, *, last: bool) -> None:
+        ended = observed.snapshot is not None and observed.snapshot.ended
+        self._view = View(observed.snapshot, "" if ended else _problem_text(follower, observed))
+        if last and observed.snapshot is not None:
             self._live.stop()
-            if sight.snapshot.recent:
+            if observed.snapshot.recent:
                 narrow = self._console.width < FULL_TABLE_WIDTH
-                self._console.print(table(sight.snapshot.recent.values(), narrow=narrow))
-            for line in summary_lines(sight.snapshot):
+                self._console.print(table(observed.snapshot.recent.values(), narrow=narrow))
+            for line in summary_lines(observed.snapshot):
                 self._console.print(line, markup=False, highlight=False)
 
 
 def _follow(follower: Follower, give_up: float, output: _JsonOutput | _LineOutput | _LiveOutput) -> int:
-    ending: float | None = None
-    gone: float | None = None
-    looked = 0.0
+    ended_at: float | None = None
+    unreachable_since: float | None = None
+    refreshed_at = 0.0
     while True:
         follower.poll(REFRESH_INTERVAL)
         now = time.monotonic()
-        if now - looked < REFRESH_INTERVAL:
+        if now - refreshed_at < REFRESH_INTERVAL:
             continue
-        looked = now
-        sight = follower.observed_run()
-        over = sight.snapshot is not None and sight.snapshot.ended
-        ending = (ending or now) if over else None
-        done = ending is not None and (now - ending >= FINAL_MESSAGES_WAIT or follower.lost is not None)
-        output.show(follower, sight, last=done)
-        if done and sight.snapshot is not None:
-            return EXIT_CODES[sight.snapshot.status.phase]
-        gone = (gone or now) if follower.lost is not None or not sight.is_live else None
-        if gone is not None and not over and now - gone >= give_up:
-            why = _problem_text(follower, sight)
-            raise RunFailed(f"gave up after {duration_text(give_up)} (--give-up): {why}")
+        refreshed_at = now
+        observed = follower.observed_run()
+        ended = observed.snapshot is not None and observed.snapshot.ended
+        ended_at = (ended_at or now) if ended else None
+        done = ended_at is not None and (now - ended_at >= FINAL_MESSAGES_WAIT or follower.lost is not None)
+        output.show(follower, observed, last=done)
+        if done and observed.snapshot is not None:
+            return EXIT_CODES[observed.snapshot.status.phase]
+        unreachable_since = (
+            (unreachable_since or now) if follower.lost is not None or not observed.is_live else None
+        )
+        if unreachable_since is not None and not ended and now - unreachable_since >= give_up:
+            problem = _problem_text(follower, observed)
+            raise RunFailed(f"gave up after {duration_text(give_up)} (--give-up): {problem}")
 
 
-def _problem_text(follower: Follower, sight: ObservedRun) -> str:
+def _problem_text(follower: Follower, observed: ObservedRun) -> str:
     if follower.lost is not None:
         since, reason = follower.lost
         return f"no broker for {duration_text(time.monotonic() - since)}: {reason}; trying again"
-    return sight.problem_text
+    return observed.problem_text

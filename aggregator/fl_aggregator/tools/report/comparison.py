@@ -53,7 +53,7 @@ def comparison_target(runs: Sequence[RunReport]) -> float | None:
 
 def versions_to_reach(run: RunReport, target: float) -> int | None:
     """The first version with at least the accuracy ``target``, null if no version has reached it."""
-    for line in run.rounds:
-        if line.metrics.get("accuracy", -1.0) >= target and line.version is not None:
-            return line.version
+    for record in run.rounds:
+        if record.metrics.get("accuracy", -1.0) >= target and record.version is not None:
+            return record.version
     return None

@@ -70,7 +70,7 @@ def colour(index: int) -> str:
     return f"#0102{16 + index % SERIES_COLOURS:02x}"
 
 
-def draw(name: str, size: tuple[float, float], described: str, paint: Callable[[Axes], None]) -> Markup:
+def draw(name: str, size: tuple[float, float], description: str, plot: Callable[[Axes], None]) -> Markup:
     """A figure of ``size`` inches as SVG. ``name`` must be unique in the page.
 
     ``described``: the text alternative. ``paint``: draws on the axes. Raises ``UserError`` without
@@ -89,26 +89,26 @@ def draw(name: str, size: tuple[float, float], described: str, paint: Callable[[
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot(facecolor="none")
-        paint(axes)
-        out = io.StringIO()
+        plot(axes)
+        buffer = io.StringIO()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # letters are missing in matplotlib's font, not in the page's
-            figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    return _inline(out.getvalue(), described)
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    return _inline(buffer.getvalue(), description)
 
 
-def _inline(svg: str, described: str) -> Markup:
+def _inline(svg: str, description: str) -> Markup:
     """The SVG as part of the page: in its colours, as wide as it allows, and without the parts of a file."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, count=1, flags=re.DOTALL)
     head, _, rest = body.partition(">")
-    box = re.search(r'viewBox="([^"]+)"', head)
-    assert box is not None
-    width = float(box[1].split()[2])
+    view_box = re.search(r'viewBox="([^"]+)"', head)
+    assert view_box is not None
+    width = float(view_box[1].split()[2])
     for sentinel, variable in _CSS_VARIABLES.items():
         rest = rest.replace(sentinel, f"var({variable})")
-    opened = (
-        f'<svg role="img" aria-label="{text(described)}" viewBox="{box[1]}" '
+    opening_tag = (
+        f'<svg role="img" aria-label="{text(description)}" viewBox="{view_box[1]}" '
         f'style="max-width:{width * 4 / 3:.0f}px">'
     )
-    return Markup(opened + rest)
+    return Markup(opening_tag + rest)

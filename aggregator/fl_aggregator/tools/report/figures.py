@@ -44,9 +44,9 @@ def curves(
     title: str,
     lines: Sequence[Curve],
     *,
-    along: str,
+    x_label: str,
     size: tuple[float, float] = HALF_SIZE,
-    share: bool = False,
+    is_fraction: bool = False,
 ) -> Markup:
     """Curves in one figure. ``along``: the label of the x axis. ``share``: the values are between 0 and 1."""
 
@@ -64,20 +64,20 @@ def curves(
                 }
             axes.plot(x, y, **style)
         axes.set_title(title)
-        axes.set_xlabel(along)
+        axes.set_xlabel(x_label)
         axes.margins(x=0.02)
-        if along == "round":
+        if x_label == "round":
             _whole_numbers(axes)
-        if share:
-            low = min((min(y) for _, _, y in lines if len(y)), default=0.0)
-            axes.set_ylim(max(0.0, min(0.9, low - 0.05)), 1.0)
+        if is_fraction:
+            minimum = min((min(y) for _, _, y in lines if len(y)), default=0.0)
+            axes.set_ylim(max(0.0, min(0.9, minimum - 0.05)), 1.0)
         elif all(min(y, default=0) >= 0 for _, _, y in lines):
             axes.set_ylim(bottom=0)
         if len(lines) > 1:
             _legend(axes, len(lines))
 
-    said = "; ".join(f"{label}: {_range_text(y)}" for label, _, y in lines)
-    return draw(name, size, f"{title} by {along}. {said}", paint)
+    summary = "; ".join(f"{label}: {_range_text(y)}" for label, _, y in lines)
+    return draw(name, size, f"{title} by {x_label}. {summary}", paint)
 
 
 def _whole_numbers(axes: Axes) -> None:
@@ -98,11 +98,11 @@ def _legend(axes: Axes, entries: int) -> None:
 
 def stacked_bars(
     name: str, title: str, unit: str, rounds: Sequence[RoundRecord],
-    parts: Sequence[tuple[str, Callable[[RoundRecord], float]]], *, size: tuple[float, float] = HALF_SIZE,
+    quantities: Sequence[tuple[str, Callable[[RoundRecord], float]]], *, size: tuple[float, float] = HALF_SIZE,
 ) -> Markup:  # fmt: skip
     """One bar for each round, stacked from ``parts``; areas if there are more than ``MAX_ROUNDS`` rounds."""
-    x = [line.round for line in rounds]
-    heights = [(label, [part(line) for line in rounds]) for label, part in parts]
+    x = [record.round for record in rounds]
+    heights = [(label, [quantity(line) for line in rounds]) for label, quantity in quantities]
     heights = [(label, values) for label, values in heights if any(values)]
 
     def paint(axes: Axes) -> None:
@@ -113,19 +113,19 @@ def stacked_bars(
                 linewidth=0,
             )  # fmt: skip
         else:
-            floor = [0.0] * len(x)
+            bottoms = [0.0] * len(x)
             for index, (label, values) in enumerate(heights):
                 axes.bar(
                     x,
                     values,
                     0.78,
-                    bottom=floor,
+                    bottom=bottoms,
                     label=label,
                     color=colour(index),
                     edgecolor=SURFACE_COLOUR,
                     linewidth=0.8,
                 )
-                floor = [a + b for a, b in zip(floor, values, strict=True)]
+                bottoms = [a + b for a, b in zip(bottoms, values, strict=True)]
         axes.set_title(title)
         axes.set_xlabel("round")
         axes.set_ylabel(unit)
@@ -133,48 +133,48 @@ def stacked_bars(
         if len(heights) > 1:
             _legend(axes, len(heights))
 
-    said = "; ".join(f"{label}: {sum(values):.4g} {unit} in total" for label, values in heights)
-    return draw(name, size, f"{title} by round. {said}", paint)
+    summary = "; ".join(f"{label}: {sum(values):.4g} {unit} in total" for label, values in heights)
+    return draw(name, size, f"{title} by round. {summary}", paint)
 
 
-def evenly_spaced(names: Sequence[str], most: int = MAX_FIGURE_EDGES) -> list[str]:
+def evenly_spaced(names: Sequence[str], limit: int = MAX_FIGURE_EDGES) -> list[str]:
     """At most ``most`` of the names at even distances, the first and the last among them."""
-    if len(names) <= most:
+    if len(names) <= limit:
         return list(names)
-    return [names[round(index * (len(names) - 1) / (most - 1))] for index in range(most)]
+    return [names[round(index * (len(names) - 1) / (limit - 1))] for index in range(limit)]
 
 
 def participation(name: str, rounds: Sequence[RoundRecord], edges: Sequence[str]) -> Markup:
     """A row for each edge and a column for each round: in, missing, not needed, or not selected."""
     row = {edge: index for index, edge in enumerate(edges)}
-    here, gone, spare = (
-        [(at, row[name]) for at, names in enumerate(lists) for name in names if name in row]
-        for lists in (
-            [r.participants for r in rounds],
+    participating, missing, surplus = (
+        [(at, row[name]) for at, names in enumerate(groups) for name in names if name in row]
+        for groups in (
+            [record.participants for record in rounds],
             [r.missing_without_surplus for r in rounds],
             [r.surplus for r in rounds],
         )
     )
     width = min(9.6, 1.4 + 0.28 * max(8, len(rounds)))
     height = 0.9 + 0.2 * max(4, len(edges))
-    dot = min(64.0, (0.62 * 72 * min(0.2, (width - 1.2) / len(rounds))) ** 2)
+    marker_area = min(64.0, (0.62 * 72 * min(0.2, (width - 1.2) / len(rounds))) ** 2)
 
     def paint(axes: Axes) -> None:
         axes.grid(visible=False)
         x, y = zip(*[(at, r) for at in range(len(rounds)) for r in row.values()], strict=True)
-        axes.scatter(x, y, s=dot * 0.12, color=GRID_COLOUR, linewidths=0)
+        axes.scatter(x, y, s=marker_area * 0.12, color=GRID_COLOUR, linewidths=0)
         for points, style, label in (
-            (here, {"marker": "s", "color": colour(0), "linewidths": 0}, "in"),
-            (gone, {"marker": "x", "color": colour(1), "linewidths": 1.6}, "missing"),
+            (participating, {"marker": "s", "color": colour(0), "linewidths": 0}, "in"),
+            (missing, {"marker": "x", "color": colour(1), "linewidths": 1.6}, "missing"),
             (
-                spare,
+                surplus,
                 {"marker": "s", "facecolor": "none", "edgecolor": MUTED_COLOUR, "linewidths": 1},
                 "not needed",
             ),
         ):
             if points:
                 across, down = zip(*points, strict=True)
-                axes.scatter(across, down, s=dot, label=label, **style)  # type: ignore[arg-type]
+                axes.scatter(across, down, s=marker_area, label=label, **style)  # type: ignore[arg-type]
         _edge_names(axes, edges)
         axes.set_xlim(-0.7, len(rounds) - 0.3)
         axes.set_xlabel("round")
@@ -182,12 +182,15 @@ def participation(name: str, rounds: Sequence[RoundRecord], edges: Sequence[str]
         axes.xaxis.set_major_formatter(
             lambda at, _: str(rounds[int(at)].round) if 0 <= at < len(rounds) else ""
         )
-        if here or gone or spare:
+        if participating or missing or surplus:
             _legend(axes, 3)
 
-    said = f"{len(here)} times an edge's update was in, {len(gone)} times it was missing"
+    summary = f"{len(participating)} times an edge's update was in, {len(missing)} times it was missing"
     return draw(
-        name, (width, height), f"Participation of {len(edges)} edges in {len(rounds)} rounds: {said}", paint
+        name,
+        (width, height),
+        f"Participation of {len(edges)} edges in {len(rounds)} rounds: {summary}",
+        paint,
     )
 
 
@@ -199,12 +202,12 @@ def _edge_names(axes: Axes, edges: Sequence[str]) -> None:
 def labels(name: str, counts: Sequence[tuple[str, dict[str, int]]], classes: Sequence[str]) -> Markup:
     """A disc for each edge and class, whose area is proportional to the number of examples."""
     points = [
-        (x, y, held[label])
-        for x, (_, held) in enumerate(counts)
+        (x, y, label_counts[label])
+        for x, (_, label_counts) in enumerate(counts)
         for y, label in enumerate(classes)
-        if held.get(label)
+        if label_counts.get(label)
     ]
-    most = max((number for _, _, number in points), default=1)
+    largest_count = max((number for _, _, number in points), default=1)
     wide, high = min(9.6, 1.3 + 0.34 * len(counts)), 0.9 + 0.26 * len(classes)
     cell = 72 * min((wide - 1.2) / max(len(counts), 1), 0.26)
 
@@ -212,7 +215,7 @@ def labels(name: str, counts: Sequence[tuple[str, dict[str, int]]], classes: Seq
         axes.grid(visible=False)
         if points:
             x, y, size = zip(*points, strict=True)
-            area = [max(1.2, (0.92 * cell) ** 2 * number / most) for number in size]
+            area = [max(1.2, (0.92 * cell) ** 2 * number / largest_count) for number in size]
             axes.scatter(x, y, s=area, color=colour(0), linewidths=0)
         names = [shortened(edge, MAX_LABEL) for edge, _ in counts]
         crowded = len(names) > 30 or max(map(len, names), default=0) > 3
@@ -222,23 +225,23 @@ def labels(name: str, counts: Sequence[tuple[str, dict[str, int]]], classes: Seq
         axes.set_ylim(len(classes) - 0.4, -0.6)
         axes.set_xlabel("edge")
 
-    said = f"the largest disc is {most} examples"
-    return draw(name, (wide, high), f"Examples of each label on {len(counts)} edges; {said}", paint)
+    summary = f"the largest disc is {largest_count} examples"
+    return draw(name, (wide, high), f"Examples of each label on {len(counts)} edges; {summary}", paint)
 
 
-def accuracies(name: str, found: Sequence[tuple[str, float]], overall: float | None) -> Markup:
+def accuracies(name: str, edge_accuracies: Sequence[tuple[str, float]], overall: float | None) -> Markup:
     """The accuracy of each edge as a bar; a histogram if there are more than ``MAX_FIGURE_EDGES`` edges.
 
     ``overall``: the accuracy of the run, null if it was not measured.
     """
-    values = [value for _, value in found]
+    values = [value for _, value in edge_accuracies]
 
     def paint(axes: Axes) -> None:
-        if len(found) > MAX_FIGURE_EDGES:
+        if len(edge_accuracies) > MAX_FIGURE_EDGES:
             axes.hist(values, bins=40, range=(0, 1), color=colour(0), edgecolor=SURFACE_COLOUR, linewidth=0.8)
             axes.set_ylabel("edges")
         else:
-            ranked = sorted(found, key=lambda item: item[1])
+            ranked = sorted(edge_accuracies, key=lambda item: item[1])
             axes.grid(visible=True, axis="x")
             axes.grid(visible=False, axis="y")
             axes.barh(range(len(ranked)), [value for _, value in ranked], 0.72, color=colour(0))
@@ -256,21 +259,24 @@ def accuracies(name: str, found: Sequence[tuple[str, float]], overall: float | N
                 ha=side, fontsize=8.5, color=MUTED_COLOUR,
             )  # fmt: skip
 
-    height = 2.9 if len(found) > MAX_FIGURE_EDGES else 0.9 + 0.19 * max(4, len(found))
-    said = f"lowest {min(values):.4f}, highest {max(values):.4f}"
+    height = 2.9 if len(edge_accuracies) > MAX_FIGURE_EDGES else 0.9 + 0.19 * max(4, len(edge_accuracies))
+    summary = f"lowest {min(values):.4f}, highest {max(values):.4f}"
     return draw(
-        name, (HALF_SIZE[0], height), f"Accuracy of {len(found)} edges on their holdouts: {said}", paint
+        name,
+        (HALF_SIZE[0], height),
+        f"Accuracy of {len(edge_accuracies)} edges on their holdouts: {summary}",
+        paint,
     )
 
 
 def metric_against(
-    run: RunReport, of: Callable[[RoundRecord], float], metric: str
+    run: RunReport, quantity: Callable[[RoundRecord], float], metric: str
 ) -> tuple[list[float], list[float]]:
     """The measured values of a metric (y), against the sum of ``of`` over all rounds so far (x)."""
-    so_far = accumulate(of(line) for line in run.rounds)
-    found = [
+    cumulative = accumulate(quantity(record) for record in run.rounds)
+    points = [
         (x, line.metrics[metric])
-        for x, line in zip(so_far, run.rounds, strict=True)
+        for x, line in zip(cumulative, run.rounds, strict=True)
         if metric in line.metrics
     ]
-    return [x for x, _ in found], [y for _, y in found]
+    return [x for x, _ in points], [y for _, y in points]

@@ -51,11 +51,11 @@ def join(children: Iterable[Child]) -> Markup:
 
 
 def table(
-    head: Iterable[Child],
+    headings: Iterable[Child],
     rows: Iterable[Iterable[Child]],
     *,
     caption: str,
-    words: frozenset[int] = frozenset({0}),
+    text_columns: frozenset[int] = frozenset({0}),
 ) -> Markup:
     """A table that scrolls if it is large.
 
@@ -64,7 +64,12 @@ def table(
 
     def cells(kind: str, row: Iterable[Child]) -> Markup:
         return join(
-            tag(kind, cell, class_="w" if index in words else None, scope="col" if kind == "th" else None)
+            tag(
+                kind,
+                cell,
+                class_="w" if index in text_columns else None,
+                scope="col" if kind == "th" else None,
+            )
             for index, cell in enumerate(row)
         )
 
@@ -73,7 +78,7 @@ def table(
         tag(
             "table",
             tag("caption", caption),
-            tag("thead", tag("tr", cells("th", head))),
+            tag("thead", tag("tr", cells("th", headings))),
             tag("tbody", *(tag("tr", cells("td", row)) for row in rows)),
         ),
         class_="scroll",

@@ -25,7 +25,7 @@ def page(runs: Sequence[RunReport]) -> str:
     assign_unique_names(runs)
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
     body = _single_run(runs[0]) if len(runs) == 1 else _compared_runs(runs)
-    found = tag(
+    document = tag(
         "html",
         tag(
             "head",
@@ -49,17 +49,17 @@ def page(runs: Sequence[RunReport]) -> str:
         ),
         lang="en",
     )
-    return f"<!DOCTYPE html>\n{found}\n"
+    return f"<!DOCTYPE html>\n{document}\n"
 
 
 def _single_run(run: RunReport) -> list[Child]:
-    parts = run.settings
-    about = [f"{parts[name]} {name}" for name in ("clients", "rounds") if name in parts]
-    what = " · ".join(
-        [f"task {parts.get('task', 'unknown')}", *about, f"partition {parts.get('partition', '?')}"]
+    settings = run.settings
+    about = [f"{settings[name]} {name}" for name in ("clients", "rounds") if name in settings]
+    subtitle = " · ".join(
+        [f"task {settings.get('task', 'unknown')}", *about, f"partition {settings.get('partition', '?')}"]
     )
     return [
-        tag("header", tag("h1", run.name), tag("p", what, class_="sub"), tag("p", _state_text(run), class_="sub"),
+        tag("header", tag("h1", run.name), tag("p", subtitle, class_="sub"), tag("p", _state_text(run), class_="sub"),
             sections.tiles(run)),
         tag("main", _faults([run]), *_run_sections(run)),
     ]  # fmt: skip
@@ -68,12 +68,14 @@ def _single_run(run: RunReport) -> list[Child]:
 def _state_text(run: RunReport) -> Markup:
     """When the run started and ended, or how many versions it has made so far."""
     began = f"run {run.record.get('run', '?')}, started {run.record.get('started', '?')}"
-    times = run.record.get("incarnation", 1)
-    again = f", resumed {times - 1} times" if isinstance(times, int) and times > 1 else ""
+    incarnation = run.record.get("incarnation", 1)
+    resumed_text = (
+        f", resumed {incarnation - 1} times" if isinstance(incarnation, int) and incarnation > 1 else ""
+    )
     if run.ended:
-        return tag("span", f"{began}, ended {run.record['ended']}{again}")
+        return tag("span", f"{began}, ended {run.record['ended']}{resumed_text}")
     open_end = f"not finished: {newest_version(run)} of {run.settings.get('rounds', '?')} versions"
-    return tag("span", f"{began}{again}; ", tag("b", open_end, class_="bad"))
+    return tag("span", f"{began}{resumed_text}; ", tag("b", open_end, class_="bad"))
 
 
 def _run_sections(run: RunReport) -> list[Child]:
@@ -89,10 +91,10 @@ def _run_sections(run: RunReport) -> list[Child]:
 
 
 def _faults(runs: Sequence[RunReport]) -> Markup | None:
-    found = [fault for run in runs for fault in run.faults]
-    if not found:
+    faults = [fault for run in runs for fault in run.faults]
+    if not faults:
         return None
-    return section("Unreadable data", tag("ul", *(tag("li", fault) for fault in found)),
+    return section("Unreadable data", tag("ul", *(tag("li", fault) for fault in faults)),
                    note="Not included below.")  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def _legend_entry(run: RunReport, index: int) -> Markup:
 
 def _outcomes(runs: Sequence[RunReport]) -> Markup:
     target = comparison_target(runs)
-    head = [
+    headings = [
         "run",
         "versions",
         "accuracy",
@@ -138,10 +140,10 @@ def _outcomes(runs: Sequence[RunReport]) -> Markup:
              duration_text(sum(line.duration for line in run.rounds)),
              size_text(sum(line.bytes.up for line in run.rounds)),
              size_text(sum(line.bytes.down for line in run.rounds)),
-             sum(len(line.missing_without_surplus) for line in run.rounds)]
+             sum(len(record.missing_without_surplus) for record in run.rounds)]
         )  # fmt: skip
     note = None if target is None else f"The target is an accuracy of {target:g}."
-    return section("Results", table(head, rows, caption="Runs"), note=note)
+    return section("Results", table(headings, rows, caption="Runs"), note=note)
 
 
 def _comparison_curves(runs: Sequence[RunReport]) -> Markup:
@@ -163,19 +165,21 @@ def _comparison_curves(runs: Sequence[RunReport]) -> Markup:
         "Learning",
         tag(
             "div",
-            figures.curves("all/accuracy", "Accuracy by round", by_round, along="round", share=True),
-            figures.curves("all/loss", "Loss by round", losses, along="round"),
-            figures.curves("all/time", "Accuracy by time", by_time, along="seconds", share=True),
-            figures.curves("all/bytes", "Accuracy by traffic", by_bytes, along="MB, up and down", share=True),
+            figures.curves("all/accuracy", "Accuracy by round", by_round, x_label="round", is_fraction=True),
+            figures.curves("all/loss", "Loss by round", losses, x_label="round"),
+            figures.curves("all/time", "Accuracy by time", by_time, x_label="seconds", is_fraction=True),
+            figures.curves(
+                "all/bytes", "Accuracy by traffic", by_bytes, x_label="MB, up and down", is_fraction=True
+            ),
             class_="figures",
         ),
     )
 
 
 def _differences(runs: Sequence[RunReport]) -> Markup:
-    found = settings_that_differ(runs)
-    if not found:
+    differences = settings_that_differ(runs)
+    if not differences:
         return section("Settings", note="All settings are the same.")
-    rows = [[name.replace("_", "-"), *map(format_value, values)] for name, values in found]
-    head = ["setting", *(_legend_entry(run, index) for index, run in enumerate(runs))]
-    return section("Settings that differ", table(head, rows, caption="Settings that differ"))
+    rows = [[name.replace("_", "-"), *map(format_value, values)] for name, values in differences]
+    headings = ["setting", *(_legend_entry(run, index) for index, run in enumerate(runs))]
+    return section("Settings that differ", table(headings, rows, caption="Settings that differ"))

@@ -72,8 +72,8 @@ class RunReport:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings in ``run.json``; empty if they could not be read."""
-        found = self.record.get("settings")
-        return found if isinstance(found, dict) else {}
+        settings = self.record.get("settings")
+        return settings if isinstance(settings, dict) else {}
 
     @property
     def ended(self) -> bool:
@@ -82,8 +82,10 @@ class RunReport:
 
     def series(self, metric: str) -> tuple[list[int], list[float]]:
         """The rounds in which a metric was measured, and its values."""
-        found = [(r.round, r.metrics[metric]) for r in self.rounds if metric in r.metrics]
-        return [number for number, _ in found], [value for _, value in found]
+        points = [
+            (record.round, record.metrics[metric]) for record in self.rounds if metric in record.metrics
+        ]
+        return [number for number, _ in points], [value for _, value in points]
 
     def last(self, metric: str) -> float | None:
         """The newest value of a metric, null if it was never measured."""
@@ -93,9 +95,9 @@ class RunReport:
     @property
     def confusion(self) -> tuple[RoundRecord, ConfusionMatrix] | None:
         """The newest confusion matrix with its round, null if there is none."""
-        for found in reversed(self.rounds):
-            if found.confusion is not None:
-                return found, found.confusion
+        for record in reversed(self.rounds):
+            if record.confusion is not None:
+                return record, record.confusion
         return None
 
 
@@ -105,15 +107,15 @@ def read_run_report(directory: Path) -> RunReport:
     if not directory.is_dir():
         raise UserError(f"{directory}: does not exist, expected a run directory")
     run.record = _read_record(run)
-    found = {line.round: line for line in _read_lines(run, HISTORY_FILE, TypeAdapter(RoundRecord))}
-    run.rounds = [found[number] for number in sorted(found)]
+    records = {record.round: record for record in _read_lines(run, HISTORY_FILE, TypeAdapter(RoundRecord))}
+    run.rounds = [records[number] for number in sorted(records)]
     if not run.record and not run.rounds:
-        why = f": {run.faults[0]}" if run.faults else ""
+        reason = f": {run.faults[0]}" if run.faults else ""
         raise UserError(
-            f"{directory}: contains no run (neither {RUN_FILE} nor a line of {HISTORY_FILE} can be read){why}"
+            f"{directory}: contains no run (neither {RUN_FILE} nor a line of {HISTORY_FILE} can be read){reason}"
         )
     run.label_counts = {
-        part.client: part for part in _read_lines(run, LABEL_COUNTS_FILE, TypeAdapter(LabelCounts))
+        counts.client: counts for counts in _read_lines(run, LABEL_COUNTS_FILE, TypeAdapter(LabelCounts))
     }
     for accepted in _read_lines(
         run, journal.FILE_NAME, TypeAdapter(_StoredUpdateLine), _ACCEPTED_LINE_PREFIX
@@ -127,20 +129,20 @@ def read_run_report(directory: Path) -> RunReport:
 def _read_record(run: RunReport) -> dict[str, Any]:
     file = run.path / RUN_FILE
     try:
-        found = json.loads(file.read_bytes())
-        if not isinstance(found, dict):
-            raise ValueError(f"contains a {type(found).__name__}, expected an object")
+        fields = json.loads(file.read_bytes())
+        if not isinstance(fields, dict):
+            raise ValueError(f"contains a {type(fields).__name__}, expected an object")
     except OSError as error:
         run.faults.append(f"{file}: {error.strerror}")
     except (ValueError, RecursionError) as error:
         run.faults.append(f"{file}: {error}")
     else:
-        return found
+        return fields
     return {}
 
 
 def _read_lines(
-    run: RunReport, name: str, adapter: TypeAdapter[LineT], begins: bytes = b""
+    run: RunReport, name: str, adapter: TypeAdapter[LineT], line_prefix: bytes = b""
 ) -> Iterator[LineT]:
     """The valid lines of a file that begin with ``begins``. Broken lines become faults.
 
@@ -150,14 +152,14 @@ def _read_lines(
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.startswith(begins) or not line.strip():
+                if not line.startswith(line_prefix) or not line.strip():
                     continue
                 try:
                     yield adapter.validate_json(line)
                 except ValidationError as error:
                     first = error.errors(include_url=False, include_context=False)[0]
-                    where = ".".join(map(str, first["loc"])) or "the line"
-                    run.faults.append(f"{file}: line {number}: {where}: {first['msg']}")
+                    location = ".".join(map(str, first["loc"])) or "the line"
+                    run.faults.append(f"{file}: line {number}: {location}: {first['msg']}")
     except FileNotFoundError:
         if name == HISTORY_FILE:
             run.faults.append(f"{file}: does not exist")

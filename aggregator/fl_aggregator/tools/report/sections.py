@@ -28,8 +28,8 @@ MAX_MATRIX: Final = 25
 
 def section(title: str, *children: Child, note: str | None = None, long: bool = False) -> Markup:
     """A section with a heading. ``note``: a text under it. ``long``: may be split between printed pages."""
-    told = tag("p", note, class_="note") if note else None
-    return tag("section", tag("h2", title), told, *children, class_="long" if long else None)
+    note_tag = tag("p", note, class_="note") if note else None
+    return tag("section", tag("h2", title), note_tag, *children, class_="long" if long else None)
 
 
 def format_number(value: float | None, digits: int = 4) -> str:
@@ -41,39 +41,39 @@ def tiles(run: RunReport) -> Markup:
     """The most important numbers of a run: accuracy, loss, versions, duration and traffic."""
     accuracy, best = run.last("accuracy"), max(run.series("accuracy")[1], default=None)
     target = run.settings.get("target_accuracy")
-    shown: list[tuple[str, str]] = [
+    entries: list[tuple[str, str]] = [
         (
             format_number(accuracy),
             "accuracy" if accuracy == best else f"accuracy (best {format_number(best)})",
         ),
         (format_number(run.last("loss")), "loss"),
         (str(newest_version(run)), f"versions of {run.settings.get('rounds', '?')}"),
-        (duration_text(sum(line.duration for line in run.rounds)), "in rounds"),
+        (duration_text(sum(record.duration for record in run.rounds)), "in rounds"),
         (size_text(sum(line.bytes.up for line in run.rounds)), "up, from edges"),
         (size_text(sum(line.bytes.down for line in run.rounds)), "down, published"),
     ]
     if isinstance(target, (int, float)):
         reached = versions_to_reach(run, target)
-        shown.insert(1, ("not reached" if reached is None else f"version {reached}", f"target {target:g}"))
-    return tag("div", *(tag("div", tag("b", big), tag("span", small), class_="tile") for big, small in shown),
+        entries.insert(1, ("not reached" if reached is None else f"version {reached}", f"target {target:g}"))
+    return tag("div", *(tag("div", tag("b", big), tag("span", small), class_="tile") for big, small in entries),
                class_="tiles")  # fmt: skip
 
 
 def newest_version(run: RunReport) -> int:
     """The number of the newest version, 0 if there is none."""
-    return max((line.version for line in run.rounds if line.version is not None), default=0)
+    return max((record.version for record in run.rounds if record.version is not None), default=0)
 
 
 def learning(run: RunReport) -> Markup:
     """Curves of accuracy and loss by round."""
     accuracy, loss, train = (run.series(name) for name in ("accuracy", "loss", "train_loss"))
-    losses = [(name, *line) for name, line in (("loss", loss), ("on training data", train)) if line[0]]
+    losses = [(name, *points) for name, points in (("loss", loss), ("on training data", train)) if points[0]]
     drawn = []
     if accuracy[0]:
-        drawn.append(figures.curves(f"{run.name}/accuracy", "Accuracy", [("accuracy", *accuracy)], along="round",
-                                    share=True))  # fmt: skip
+        drawn.append(figures.curves(f"{run.name}/accuracy", "Accuracy", [("accuracy", *accuracy)], x_label="round",
+                                    is_fraction=True))  # fmt: skip
     if losses:
-        drawn.append(figures.curves(f"{run.name}/loss", "Loss", losses, along="round"))
+        drawn.append(figures.curves(f"{run.name}/loss", "Loss", losses, x_label="round"))
     note = "Of each version: on the test split if an edge evaluates on it, else on the edges' holdouts."
     if not drawn:
         return section("Learning", note="Nothing was measured: no edge evaluates, and none has a holdout.")
@@ -102,40 +102,43 @@ def _phase(name: str) -> Callable[[RoundRecord], float]:
 
 def rounds(run: RunReport) -> Markup:
     """A table of the last ``MAX_REPORT_ROWS`` rounds."""
-    shown = run.rounds[-MAX_REPORT_ROWS:]
-    phases = [name for name in figures.PHASE_NAMES if any(name in line.seconds for line in shown)]
-    head = ["round", "outcome", "in", "accuracy", "loss", "train loss", *(PHASE_LABELS[name] for name in phases), "up",
+    records = run.rounds[-MAX_REPORT_ROWS:]
+    phases = [name for name in figures.PHASE_NAMES if any(name in record.seconds for record in records)]
+    headings = ["round", "outcome", "in", "accuracy", "loss", "train loss",
+    *(PHASE_LABELS[name] for name in phases), "up",
             "down", "missing"]  # fmt: skip
     rows = [
         [line.round, _outcome(line), f"{len(line.participants)}/{len(line.cohort)}",
          *(format_number(line.metrics.get(name)) for name in ("accuracy", "loss", "train_loss")),
          *(format_number(line.seconds.get(name), 2) for name in phases),
          size_text(line.bytes.up), size_text(line.bytes.down), _missing_text(line)]
-        for line in shown
+        for line in records
     ]  # fmt: skip
-    left = len(run.rounds) - len(shown)
+    omitted = len(run.rounds) - len(records)
     note = "Phases in seconds."
-    if left:
-        note += f" The last {len(shown)} rounds; {left} earlier ones are in the file of --csv."
+    if omitted:
+        note += f" The last {len(records)} rounds; {omitted} earlier ones are in the file of --csv."
     return section(
-        "Rounds", table(head, rows, caption="Rounds", words=frozenset({1, len(head) - 1})), long=True,
+        "Rounds", table(headings, rows, caption="Rounds", text_columns=frozenset({1, len(headings) - 1})), long=True,
         note=note,
     )  # fmt: skip
 
 
-def _outcome(line: RoundRecord) -> Markup:
-    if line.outcome == "committed":
-        return tag("span", f"version {line.version}", class_="good")
-    return tag("span", "abandoned", f": {line.reason}" if line.reason else None, class_="bad")
+def _outcome(record: RoundRecord) -> Markup:
+    if record.outcome == "committed":
+        return tag("span", f"version {record.version}", class_="good")
+    return tag("span", "abandoned", f": {record.reason}" if record.reason else None, class_="bad")
 
 
-def _missing_text(line: RoundRecord, most: int = 12) -> Child:
+def _missing_text(record: RoundRecord, limit: int = 12) -> Child:
     """The missing edges of a round, grouped by reason."""
     by_reason: dict[str, list[str]] = {}
-    for name, why in line.missing_without_surplus.items():
-        by_reason.setdefault(why, []).append(name)
-    said = [f"{names_text(names, most)} ({why})" for why, names in by_reason.items()]
-    return "; ".join(said[:most]) + (f"; and {len(said) - most} more reasons" if len(said) > most else "")
+    for name, reason in record.missing_without_surplus.items():
+        by_reason.setdefault(reason, []).append(name)
+    groups = [f"{names_text(names, limit)} ({why})" for why, names in by_reason.items()]
+    return "; ".join(groups[:limit]) + (
+        f"; and {len(groups) - limit} more reasons" if len(groups) > limit else ""
+    )
 
 
 def _natural_order(names: Iterable[str]) -> list[str]:
@@ -145,8 +148,10 @@ def _natural_order(names: Iterable[str]) -> list[str]:
 
 def edges_of(run: RunReport) -> list[str]:
     """All edges that were selected, have sent an update, or have a known partition, sorted."""
-    named = {name for line in run.rounds for name in (*line.cohort, *line.participants, *line.missing)}
-    return _natural_order(named | run.latest_results.keys() | run.label_counts.keys())
+    names = {
+        name for record in run.rounds for name in (*record.cohort, *record.participants, *record.missing)
+    }
+    return _natural_order(names | run.latest_results.keys() | run.label_counts.keys())
 
 
 def participation(run: RunReport) -> Markup | None:
@@ -154,42 +159,42 @@ def participation(run: RunReport) -> Markup | None:
     edges = edges_of(run)
     if not edges:
         return None
-    shown, newest = figures.evenly_spaced(edges), run.rounds[-figures.MAX_ROUNDS :]
+    shown_edges, recent_rounds = figures.evenly_spaced(edges), run.rounds[-figures.MAX_ROUNDS :]
     limits = []
-    if len(shown) < len(edges):
-        limits.append(f"{len(shown)} of {len(edges)} edges, evenly chosen.")
-    if len(newest) < len(run.rounds):
-        limits.append(f"The last {len(newest)} of {len(run.rounds)} rounds.")
+    if len(shown_edges) < len(edges):
+        limits.append(f"{len(shown_edges)} of {len(edges)} edges, evenly chosen.")
+    if len(recent_rounds) < len(run.rounds):
+        limits.append(f"The last {len(recent_rounds)} of {len(run.rounds)} rounds.")
     note = " ".join(["A small dot: not selected in that round.", *limits])
-    return section("Participation", figures.participation(f"{run.name}/participation", newest, shown),
+    return section("Participation", figures.participation(f"{run.name}/participation", recent_rounds, shown_edges),
                    _edge_table(run, edges), note=note)  # fmt: skip
 
 
 def _edge_table(run: RunReport, edges: Sequence[str]) -> Markup:
-    selected, took_part, missed = (_count_names(names) for names in (
-        (line.cohort for line in run.rounds), (line.participants for line in run.rounds),
+    selected, participated, missing = (_count_names(names) for names in (
+        (record.cohort for record in run.rounds), (line.participants for line in run.rounds),
         (line.missing_without_surplus for line in run.rounds)))  # fmt: skip
     rows = []
     for name in edges[:MAX_REPORT_ROWS]:
-        newest = run.latest_results.get(name)
+        latest = run.latest_results.get(name)
         rows.append(
-            [name, selected.get(name, 0), took_part.get(name, 0), missed.get(name, 0),
-             *(("–",) * 5 if newest is None else (
-                 newest.examples, format_number(newest.after.get("accuracy")), format_number(newest.after.get("loss")),
-                 format_number(newest.seconds, 2), size_text(newest.size)))]
+            [name, selected.get(name, 0), participated.get(name, 0), missing.get(name, 0),
+             *(("–",) * 5 if latest is None else (
+                 latest.examples, format_number(latest.after.get("accuracy")), format_number(latest.after.get("loss")),
+                 format_number(latest.seconds, 2), size_text(latest.size)))]
         )  # fmt: skip
-    head = ["edge", "selected", "in", "missing", "examples", "accuracy", "loss", "seconds", "update"]
-    more = f", the first {MAX_REPORT_ROWS}" if len(edges) > MAX_REPORT_ROWS else ""
-    return tag("details", tag("summary", f"All {len(edges)} edges as a table{more}"),
-               table(head, rows, caption="Edges: how often each took part, and its newest update"))  # fmt: skip
+    headings = ["edge", "selected", "in", "missing", "examples", "accuracy", "loss", "seconds", "update"]
+    suffix = f", the first {MAX_REPORT_ROWS}" if len(edges) > MAX_REPORT_ROWS else ""
+    return tag("details", tag("summary", f"All {len(edges)} edges as a table{suffix}"),
+               table(headings, rows, caption="Edges: how often each took part, and its newest update"))  # fmt: skip
 
 
-def _count_names(lists: Iterable[Iterable[str]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for names in lists:
+def _count_names(groups: Iterable[Iterable[str]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for names in groups:
         for name in names:
-            found[name] = found.get(name, 0) + 1
-    return found
+            counts[name] = counts.get(name, 0) + 1
+    return counts
 
 
 def labels(run: RunReport) -> Markup | None:
@@ -197,7 +202,9 @@ def labels(run: RunReport) -> Markup | None:
     if not run.label_counts:
         return None
     names = figures.evenly_spaced(_natural_order(run.label_counts))
-    classes = list(dict.fromkeys(label for part in run.label_counts.values() for label in part.labels))
+    classes = list(
+        dict.fromkeys(label for edge_counts in run.label_counts.values() for label in edge_counts.labels)
+    )
     note = (
         f"How the scheme {run.settings.get('partition', '')} split the data: the area of a disc is the "
         "number of examples. Known because all edges were simulated on one machine; real edges never send this."
@@ -212,62 +219,62 @@ def labels(run: RunReport) -> Markup | None:
     counts = {name: found.labels for name, found in run.label_counts.items()}
     rows = [[name, sum(counts[name].values()), *(counts[name].get(c, 0) for c in classes)]
             for name in _natural_order(run.label_counts)[:MAX_REPORT_ROWS]]  # fmt: skip
-    shown = table(["edge", "total", *classes], rows, caption="Examples of each label on each edge")
+    counts_table = table(["edge", "total", *classes], rows, caption="Examples of each label on each edge")
     return section(
-        "Labels on the edges", drawn, tag("details", tag("summary", "As a table"), shown), note=note
+        "Labels on the edges", drawn, tag("details", tag("summary", "As a table"), counts_table), note=note
     )
 
 
 def accuracy_by_edge(run: RunReport) -> Markup | None:
     """The accuracy of each edge's newest update on its holdout; null if none was measured."""
-    found = [(name, run.latest_results[name].after["accuracy"]) for name in _natural_order(run.latest_results)
+    edge_accuracies = [(name, run.latest_results[name].after["accuracy"]) for name in _natural_order(run.latest_results)
              if "accuracy" in run.latest_results[name].after]  # fmt: skip
-    if not found:
+    if not edge_accuracies:
         return None
     return section(
-        "Accuracy of each edge", figures.accuracies(f"{run.name}/accuracies", found, run.last("accuracy")),
+        "Accuracy of each edge", figures.accuracies(f"{run.name}/accuracies", edge_accuracies, run.last("accuracy")),
         note="Of each edge's newest update, on the edge's own holdout.",
     )  # fmt: skip
 
 
 def confusion(run: RunReport) -> Markup | None:
     """The newest confusion matrix, or its most frequent confusions; null if there is none."""
-    found = run.confusion
-    if found is None:
+    newest = run.confusion
+    if newest is None:
         return None
-    line, matrix = found
-    note = f"Version {line.version} on the test split: true classes by row, predicted classes by column."
-    shown = _matrix(matrix) if len(matrix.labels) <= MAX_MATRIX else _confusion_pairs(matrix)
-    return section("Confusion", shown, note=note)
+    record, matrix = newest
+    note = f"Version {record.version} on the test split: true classes by row, predicted classes by column."
+    matrix_table = _matrix(matrix) if len(matrix.labels) <= MAX_MATRIX else _confusion_pairs(matrix)
+    return section("Confusion", matrix_table, note=note)
 
 
 def _matrix(matrix: ConfusionMatrix) -> Markup:
     rows = []
     for index, (label, counts) in enumerate(zip(matrix.labels, matrix.counts, strict=True)):
-        whole = sum(counts) or 1
+        row_total = sum(counts) or 1
         cells = [
-            tag("td", count or None, style=_shade(count / whole, right=column == index),
+            tag("td", count or None, style=_shade(count / row_total, right=column == index),
                 title=f"{label} predicted as {matrix.labels[column]}: {count}")
             for column, count in enumerate(counts)
         ]  # fmt: skip
         rows.append(
-            tag("tr", tag("th", label, scope="row"), *cells, tag("td", f"{counts[index] / whole:.0%}"))
+            tag("tr", tag("th", label, scope="row"), *cells, tag("td", f"{counts[index] / row_total:.0%}"))
         )
-    head = tag("tr", tag("td"), *(tag("th", label, scope="col") for label in matrix.labels),
+    heading_row = tag("tr", tag("td"), *(tag("th", label, scope="col") for label in matrix.labels),
                tag("th", "correct", scope="col"))  # fmt: skip
-    return tag("div", tag("table", tag("caption", "Confusion matrix"), tag("thead", head), tag("tbody", *rows)),
+    return tag("div", tag("table", tag("caption", "Confusion matrix"), tag("thead", heading_row), tag("tbody", *rows)),
                class_="scroll matrix", tabindex="0", role="region", aria_label="Confusion matrix")  # fmt: skip
 
 
-def _shade(share: float, *, right: bool) -> str | None:
-    if not share:
+def _shade(fraction: float, *, right: bool) -> str | None:
+    if not fraction:
         return None
     hue = "--series-1" if right else "--series-2"
-    strength = 12 + 58 * share if right else 14 + 70 * min(1.0, 2 * share)
+    strength = 12 + 58 * fraction if right else 14 + 70 * min(1.0, 2 * fraction)
     return f"background: color-mix(in srgb, var({hue}) {strength:.0f}%, var(--surface))"
 
 
-def _confusion_pairs(matrix: ConfusionMatrix, most: int = 30) -> Markup:
+def _confusion_pairs(matrix: ConfusionMatrix, limit: int = 30) -> Markup:
     pairs = [
         (count, label, matrix.labels[column])
         for index, (label, counts) in enumerate(zip(matrix.labels, matrix.counts, strict=True))
@@ -275,39 +282,40 @@ def _confusion_pairs(matrix: ConfusionMatrix, most: int = 30) -> Markup:
         if column != index and count
     ]
     pairs.sort(key=lambda pair: -pair[0])
-    rows = [(true, taken, count) for count, true, taken in pairs[:most]]
+    rows = [(true, predicted, count) for count, true, predicted in pairs[:limit]]
     return table(["class", "predicted as", "examples"], rows, caption="The most frequent confusions",
-                 words=frozenset({0, 1}))  # fmt: skip
+                 text_columns=frozenset({0, 1}))  # fmt: skip
 
 
 def rejections(run: RunReport) -> Markup | None:
     """The messages that were refused, by edge and reason; null if there were none."""
     counts: dict[tuple[str, str], int] = {}
-    for line in run.rounds:
-        for name, reasons in line.refused.items():
-            for reason, times in reasons.items():
-                counts[name, reason] = counts.get((name, reason), 0) + times
+    for record in run.rounds:
+        for name, reasons in record.refused.items():
+            for reason, count in reasons.items():
+                counts[name, reason] = counts.get((name, reason), 0) + count
     if not counts:
         return None
     ranked = sorted(counts.items(), key=lambda item: -item[1])
     rows = [(name, reason, times) for (name, reason), times in ranked[:MAX_REPORT_ROWS]]
-    return section("Refused", table(["edge", "reason", "times"], rows, caption="Refused", words=frozenset({0, 1})),
+    return section("Refused", table(["edge", "reason", "times"], rows, caption="Refused",
+    text_columns=frozenset({0, 1})),
                    note="Messages that the aggregator refused, by edge and reason.")  # fmt: skip
 
 
 def settings(run: RunReport) -> Markup:
     """All settings of the run, and the versions of packages."""
-    shown = (
+    entries = (
         tag("div", tag("dt", name.replace("_", "-")), tag("dd", format_value(value)))
         for name, value in settings_of(run).items()
     )
-    return section("Settings", tag("dl", *shown, class_="settings"))
+    return section("Settings", tag("dl", *entries, class_="settings"))
 
 
 def side_by_side(first: Markup | None, second: Markup | None) -> Markup | None:
     """Two sections next to each other if the page is wide enough; null if both are null."""
-    both = [one for one in (first, second) if one is not None]
-    return tag("div", *both, class_="pair") if both else None
+    present = [child for child in (first, second) if child is not None]
+    return tag("div", *present, class_="pair") if present else None
 
 
 def format_value(value: Any) -> str:

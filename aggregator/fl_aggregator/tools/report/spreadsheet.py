@@ -11,11 +11,11 @@ from fl_aggregator.tools.report.reading import RunReport
 
 def csv_text(runs: Sequence[RunReport]) -> str:
     """The CSV text. Each metric and phase that any round has gets a column; lists are separated by spaces."""
-    rounds = [(run, line) for run in runs for line in run.rounds]
+    rounds = [(run, record) for run in runs for record in run.rounds]
     metrics = sorted({name for _, line in rounds for name in line.metrics})
     phases = list(dict.fromkeys(name for _, line in rounds for name in line.seconds))
-    out = io.StringIO(newline="")
-    writer = csv.writer(out)
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
     writer.writerow(
         ["run", "round", "outcome", "reason", "version", "selected", "participants", "missing", "refused", "examples",
          *metrics, *(f"seconds_{phase}" for phase in phases), "bytes_up", "bytes_down",
@@ -25,12 +25,12 @@ def csv_text(runs: Sequence[RunReport]) -> str:
         writer.writerow(
             [_escape_formula(run.name), line.round, line.outcome, _escape_formula(line.reason or ""),
              "" if line.version is None else line.version, len(line.cohort), len(line.participants),
-             len(line.missing), sum(sum(why.values()) for why in line.refused.values()), line.examples,
+             len(line.missing), sum(sum(reasons.values()) for reasons in line.refused.values()), line.examples,
              *(line.metrics.get(name, "") for name in metrics), *(line.seconds.get(name, "") for name in phases),
              line.bytes.up, line.bytes.down,
              _escape_formula(" ".join(line.participants)), _escape_formula(" ".join(line.missing))]
         )  # fmt: skip
-    return out.getvalue()
+    return buffer.getvalue()
 
 
 def _escape_formula(text: str) -> str:

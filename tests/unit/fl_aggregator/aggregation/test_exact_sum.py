@@ -135,5 +135,5 @@ def test_both_ways_to_round_give_the_same_bits() -> None:
         quick, plain = (ExactSum(BLOCK + 5, scale_bits=20, slots=3) for _ in range(2))
         for examples in (1, 7, 1000):
             quick.add(delta, examples)
-            plain.add(delta, examples, largest=2.0**60)
+            plain.add(delta, examples, max_magnitude=2.0**60)
         assert quick.integers().tolist() == plain.integers().tolist()

@@ -151,16 +151,16 @@ def test_more_edges_than_parts() -> None:
     given, names = assign_partitions(roster, 2)
     assert names == ("a", "b")
     assert given["c"].partition is None
-    assert partition_for(given, "d", 2, begun=True) == "none-left"
-    assert partition_for(given, "1", 2, begun=True) == "none-left", "its own is another's already"
-    assert partition_for(given, "a", 2, begun=True) == 0
+    assert partition_for(given, "d", 2, run_begun=True) == "none-left"
+    assert partition_for(given, "1", 2, run_begun=True) == "none-left", "its own is another's already"
+    assert partition_for(given, "a", 2, run_begun=True) == 0
 
 
 def test_before_the_start_a_name_waits_and_afterwards_it_gets_the_first_free_part() -> None:
     roster = Roster({"0": client(part=0)})
-    assert partition_for(roster, "a", 3, begun=False) is None
-    assert partition_for(roster, "a", 3, begun=True) == 1
-    assert partition_for(roster, "2", 3, begun=False) == 2
+    assert partition_for(roster, "a", 3, run_begun=False) is None
+    assert partition_for(roster, "a", 3, run_begun=True) == 1
+    assert partition_for(roster, "2", 3, run_begun=False) == 2
 
 
 def test_who_was_lost_just_before_the_broker_went_is_not_taken_to_be_gone() -> None:
