@@ -96,16 +96,16 @@ PLANTED = {
     "shared/fl_shared/mqtt/network.py": "import paho.mqtt.client",
 }
 BROKEN_BY_THEM = {
-    "The aggregator's rooms stand on each other, never the other way round",
-    "The round is layered inside, too",
+    "The aggregator's layers import only layers below",
+    "The round has layers, too",
     "The machines are pure: no broker, torch, clock, thread or chance",
-    "Tools do not know each other",
-    "fl_mqtt composes; the programs do not know it",
+    "Tools do not import each other",
+    "The programs do not import fl_mqtt",
     "The aggregator needs no torch",
-    "An edge's rooms",
-    "The two programs know only the wire of each other",
-    "The shared rooms",
-    "Only fl_shared.mqtt.paho speaks to paho",
+    "The edge's layers import only layers below",
+    "The two programs do not import each other",
+    "The shared layers import only layers below",
+    "Only fl_shared.mqtt.paho imports paho",
 }
 
 
@@ -143,14 +143,14 @@ def test_an_upward_import_breaks_a_contract(copy: Path) -> None:
 
 
 def test_a_new_subpackage_must_be_given_its_layer(copy: Path) -> None:
-    room = copy / "shared/fl_shared/utils"
-    room.mkdir()
-    (room / "__init__.py").touch()
-    assert "The shared rooms BROKEN" in lint_imports(copy)
+    new = copy / "shared/fl_shared/utils"
+    new.mkdir()
+    (new / "__init__.py").touch()
+    assert "The shared layers import only layers below BROKEN" in lint_imports(copy)
 
 
-def test_the_docstring_of_a_room_is_its_map() -> None:
-    """At most 15 lines, and nothing but the docstring: an import would run with the first module of the room."""
+def test_the_docstring_of_a_subpackage_is_its_map() -> None:
+    """At most 15 lines, and nothing but the docstring: an import would run with its first module."""
     for package, folder in PACKAGES.items():
         for file in (ROOT / folder / package).rglob("__init__.py"):
             (only,) = ast.parse(file.read_text()).body
@@ -158,7 +158,7 @@ def test_the_docstring_of_a_room_is_its_map() -> None:
             assert len(file.read_text().splitlines()) <= 15, file
 
 
-def test_modules_lie_in_rooms() -> None:
+def test_modules_lie_in_subpackages() -> None:
     outside = {
         file.relative_to(ROOT / folder).as_posix()
         for package, folder in PACKAGES.items()
