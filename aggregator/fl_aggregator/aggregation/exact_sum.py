@@ -42,7 +42,7 @@ class ExactSum:
     def add(self, delta: Vector, examples: int, max_magnitude: float | None = None) -> None:
         """Adds ``examples`` × ``delta`` (shape (values,)). The caller has checked both against their caps.
 
-        ``largest`` is the largest magnitude in ``delta``, if it is already known. Raises ``ValueError`` for
+        ``max_magnitude`` is the largest magnitude in ``delta``, if it is already known. Raises ``ValueError`` for
         another shape, or if all slots are used.
         """
         if delta.shape != self._shifted.shape:

@@ -225,7 +225,9 @@ class AggregationWorker:
                 result = function(*pending_arguments)
             except DiskFull as disk_full:
                 disk_full.clear_traceback()
-                result = JobDone(disk_full=disk_full, retry=partial(self._submit, function, *pending_arguments))
+                result = JobDone(
+                    disk_full=disk_full, retry=partial(self._submit, function, *pending_arguments)
+                )
             except BaseException as error:
                 result = JobDone(error=error)
             # Before the loop is told: it may close the files that the arguments are views of, which must have

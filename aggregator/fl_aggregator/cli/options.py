@@ -76,7 +76,7 @@ def run_options(command: Command) -> Command:
 
 
 def refuse_with_resume(*others: str) -> None:
-    """Raises ``UserError`` if an option is given that a resumed run has stored; ``more`` names others.
+    """Raises ``UserError`` if an option is given that a resumed run has stored; ``others`` names others.
 
     Called within a click command.
     """

@@ -54,7 +54,7 @@ def written_files(directory: Path) -> Iterator[str]:
 
 
 def resume_command(command: str, outcome: Outcome, directory: Path, arguments: Sequence[str]) -> str | None:
-    """Returns the command that resumes the run, with ``more`` arguments; null if the run is finished."""
+    """Returns the command that resumes the run, with ``arguments`` arguments; null if the run is finished."""
     if isinstance(outcome.state.phase, Finished):
         return None
     return f"{command} --resume {shlex.join([str(directory), *arguments])}"

@@ -181,7 +181,7 @@ def reply_message(effect: do.SendReply, settings: Settings, scope: EnvelopeSourc
 def selected_message(
     effect: do.AnnounceRound, settings: Settings, scope: EnvelopeSource, now: float, maximum_packet_size: int
 ) -> m.Selected:
-    """Returns the message that opens a round; ``largest`` is the bytes of the broker's largest packet.
+    """Returns the message that opens a round; ``maximum_packet_size`` is the bytes of the broker's largest packet.
 
     Above 256 ids the cohort is left out, and each edge gets the message on its own topic.
     """

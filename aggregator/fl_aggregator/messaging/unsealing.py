@@ -29,7 +29,7 @@ class Unsealer:
         self._opener = None if kit is None else kit.opener()
 
     def unseal(self, topic: t.Topic, topic_text: str, payload: bytes | memoryview) -> bytes | memoryview:
-        """Returns the content of a payload on ``topic``, sealed or not; ``text`` is the same topic as text.
+        """Returns the content of a payload on ``topic``, sealed or not; ``topic_text`` is the same topic as text.
 
         Raises ``MessageRejected`` if it cannot be opened, or should be sealed and is not.
         """

@@ -27,7 +27,7 @@ class Record:
 class Admit:
     """Admit an edge to the run.
 
-    ``partition`` is null if the edge does not train, or has not been assigned one yet. ``stored_round`` is
+    ``partition`` is null if the edge does not train, or has not been assigned one yet. ``received_round`` is
     the open round for which its update is already stored, or null. ``examples`` repeats the number in the
     registration that is answered.
     """

@@ -86,7 +86,7 @@ def receive_report(state: Run, event: Evaluated) -> Run:
 def advance(state: Run, now: float, *, close_all: bool = False) -> Transition:
     """Closes evaluations that no edge is left to report on, and writes the history as far as it is complete.
 
-    Evaluations also close at their deadline and, with ``everything``, at once.
+    Evaluations also close at their deadline and, with ``close_all``, at once.
     """
     effects: list[Effect] = []
     for evaluation in state.evaluations:

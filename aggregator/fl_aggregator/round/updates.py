@@ -102,7 +102,7 @@ def drop_if_rejected(state: Run, client: str, round_number: int, decision: do.Ac
 
 
 def drop_from_round(state: Run, client: str, round_number: int, reason: str) -> Run:
-    """Stops waiting for ``client`` in round ``number``, if that round is open."""
+    """Stops waiting for ``client`` in round ``round_number``, if that round is open."""
     phase = state.phase
     if not isinstance(phase, Collecting) or phase.round != round_number or client not in phase.awaited:
         return state

@@ -33,8 +33,8 @@ ResultT = TypeVar("ResultT")
 class DiskPause:
     """Repeats what failed because the disk is full, and keeps the time of the pauses.
 
-    It belongs to the loop's thread, which it blocks in a pause. ``tell`` is called at the beginning, at the
-    end, and before each check for space. ``take`` receives the items that cannot wait: it must not change the
+    It belongs to the loop's thread, which it blocks in a pause. ``notify`` is called at the beginning, at the
+    end, and before each check for space. ``handle`` receives the items that cannot wait: it must not change the
     run's state, but may raise to end the run, and then the pause does not end.
     """
 
@@ -84,7 +84,7 @@ class DiskPause:
                 return result
 
     def wait_for_space(self, disk_full: DiskFull) -> None:
-        """Waits until there is space for what raised ``full`` elsewhere, which may be at once."""
+        """Waits until there is space for what raised ``disk_full`` elsewhere, which may be at once."""
         if has_space(disk_full.directory, disk_full.needed_bytes + SPACE_MARGIN):
             return
         self._begin(disk_full)

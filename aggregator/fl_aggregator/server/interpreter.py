@@ -40,7 +40,7 @@ WriteResultT = TypeVar("WriteResultT")
 class Interpreter:
     """Performs effects on the loop's thread, and decides nothing: their outcomes become events.
 
-    ``post`` puts an event behind those that wait; ``clock`` returns run time in seconds.
+    ``add_event`` puts an event behind those that wait; ``clock`` returns run time in seconds.
     """
 
     def __init__(

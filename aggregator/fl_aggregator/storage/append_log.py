@@ -23,7 +23,7 @@ class AppendLog:
         self._file.truncate(self._complete_size)
 
     def append(self, record: str) -> None:
-        """Appends ``text`` and a line end. If it raises ``OSError``, the file is unchanged."""
+        """Appends ``record`` and a line end. If it raises ``OSError``, the file is unchanged."""
         line = record.encode() + b"\n"
         try:
             write_all(self._file, line)

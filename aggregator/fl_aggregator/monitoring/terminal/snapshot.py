@@ -56,7 +56,7 @@ class EdgeCounts:
 def names_of(first_names: Iterable[tuple[str, str | None]], count: int, *, reasons: bool = True) -> str:
     """The first few of ``count`` names, grouped by reason, and how many more there are.
 
-    ``few``: name and reason. ``why``: false to leave out the reasons.
+    ``first_names``: name and reason. ``reasons``: false to leave out the reasons.
     """
     by_reason: dict[str | None, list[str]] = {}
     for name, reason in first_names:

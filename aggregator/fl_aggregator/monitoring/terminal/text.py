@@ -57,7 +57,7 @@ def round_line(record: RoundRecord, rounds: int) -> str:
 
 
 def missing_text(record: RoundRecord, limit: int = 10) -> str:
-    """The edges that were missing in a round, with the reasons; at most ``most`` of them are named."""
+    """The edges that were missing in a round, with the reasons; at most ``limit`` of them are named."""
     return names_of(list(record.missing.items())[:limit], len(record.missing))
 
 

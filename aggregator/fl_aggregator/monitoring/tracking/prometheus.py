@@ -76,7 +76,7 @@ class Prometheus(Collector):
         earlier: Iterable[RoundRecord],  # noqa: ARG002
         runtime_metrics: Callable[[], RuntimeMetrics],
     ) -> None:
-        """Keeps ``vitals``, which each scrape calls. Counters do not include earlier incarnations."""
+        """Keeps ``runtime_metrics``, which each scrape calls. Counters do not include earlier incarnations."""
         self._runtime_metrics = runtime_metrics
 
     def observe(self, state: Run, effects: tuple[do.Effect, ...]) -> None:

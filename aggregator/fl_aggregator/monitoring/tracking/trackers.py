@@ -53,7 +53,7 @@ class Tracker(Protocol):
     ) -> None:
         """Is called when a run begins, or resumes after the rounds in ``earlier``.
 
-        ``vitals`` may be called on any thread.
+        ``runtime_metrics`` may be called on any thread.
         """
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:

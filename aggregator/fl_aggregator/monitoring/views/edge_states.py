@@ -49,7 +49,7 @@ def open_round_views(
 ) -> dict[str, m.EdgeView]:
     """The view of every edge of the roster, while a round is open or before it opens.
 
-    ``uploading``: the edges whose updates are arriving. ``newest``: each edge's newest update.
+    ``uploading``: the edges whose updates are arriving. ``latest_updates``: each edge's newest update.
     """
     return {
         name: _edge_view(state_name, reason, latest_updates.get(name))

@@ -116,7 +116,7 @@ class TestBench:
 
 
 def receive_until_idle(probe: Probe, count: int, idle_timeout: float) -> list[ReceivedMessage]:
-    """Receives messages until there are ``count``, or until none has arrived for ``patience`` seconds."""
+    """Receives messages until there are ``count``, or until none has arrived for ``idle_timeout`` seconds."""
     received: list[ReceivedMessage] = []
     while len(received) < count:
         batch = probe.receive(1, idle_timeout)
@@ -127,5 +127,5 @@ def receive_until_idle(probe: Probe, count: int, idle_timeout: float) -> list[Re
 
 
 def seconds_since(start: float) -> float:
-    """Seconds since ``moment`` (monotonic), rounded to tenths of a millisecond."""
+    """Seconds since ``start`` (monotonic), rounded to tenths of a millisecond."""
     return round(time.monotonic() - start, 4)

@@ -33,7 +33,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
 
 
 def run_checks(access: BrokerAccess, report_finding: Callable[[Finding], None]) -> DoctorReport:
-    """Checks the broker, and calls ``tell`` with each finding.
+    """Checks the broker, and calls ``report_finding`` with each finding.
 
     Takes about ten seconds, at most a few minutes.
 

@@ -139,9 +139,9 @@ def packets(bench: TestBench) -> Finding:
 
 
 def _size_verdict(largest_received: int, lost_size: int | None) -> tuple[Verdict, str]:
-    """The verdict and its effect. ``largest``: bytes of the largest packet that arrived.
+    """The verdict and its effect. ``largest_received``: bytes of the largest packet that arrived.
 
-    ``lost``: bytes of a packet that did not arrive, although it was within the announced limit; else null.
+    ``lost_size``: bytes of a packet that did not arrive, although it was within the announced limit; else null.
     """
     if largest_received < MIN_PACKET:
         return "missing", f"a round's announcement needs {limit_text(MIN_PACKET)}"

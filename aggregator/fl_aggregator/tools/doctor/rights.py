@@ -78,7 +78,7 @@ def account_rights(
 def topics_to_try(channels: Channels, unknown_client: str) -> dict[Channel, t.Topic]:
     """For each channel that an aggregator reads or writes, a topic that no run uses.
 
-    ``nobody``: 12 hex digits.
+    ``unknown_client``: 12 hex digits.
     """
     values = {
         "client": unknown_client,

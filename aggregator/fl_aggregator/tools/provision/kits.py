@@ -218,7 +218,7 @@ def create_provision(
     *,
     force: bool,
 ) -> tuple[Provision, ProvisionResult]:
-    """Creates an authority in ``out``, and accounts for the aggregator, the operator and those ``wanted``.
+    """Creates an authority in ``out``, and accounts for the aggregator, the operator and those ``requested``.
 
     If the call is interrupted, the same call completes it. Raises ``UserError`` if the directory contains
     accounts already, or was begun with other settings.

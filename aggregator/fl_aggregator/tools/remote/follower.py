@@ -97,7 +97,7 @@ class Follower(Observer):
     def pop_ended_rounds(self, *, include_unevaluated: bool = False) -> Iterator[RoundRecord]:
         """The rounds that have ended since the last call, in order.
 
-        A round waits for its evaluation, at most ``EVALUATION_WAIT`` seconds; with ``all_of_them``, none
+        A round waits for its evaluation, at most ``EVALUATION_WAIT`` seconds; with ``include_unevaluated``, none
         waits.
         """
         while self._unreported:

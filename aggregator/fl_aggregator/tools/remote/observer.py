@@ -16,7 +16,7 @@ from fl_shared.protocol.channels import CHANNELS
 
 
 def is_stale_will(message: m.AggregatorPresence, presence: m.AggregatorPresence | None) -> bool:
-    """Whether ``message`` is the will of an earlier connection of the aggregator than the newest, ``born``.
+    """Whether ``message`` is the will of an earlier connection of the aggregator than the newest, ``presence``.
 
     Such a will says nothing about whether the aggregator is online.
     """

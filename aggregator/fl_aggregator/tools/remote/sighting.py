@@ -57,7 +57,7 @@ class ObservedRun:
 
 
 def as_json(observed: ObservedRun, *, full: bool) -> dict[str, Any]:
-    """What is known of a run as an object for JSON. ``everything``: with the curves and all edges."""
+    """What is known of a run as an object for JSON. ``full``: with the curves and all edges."""
     snapshot = observed.snapshot
     fields: dict[str, Any] = {
         "aggregator": "online" if observed.online else "offline",

@@ -25,7 +25,7 @@ RECONNECT_WAIT: Final = 6.0
 def stop(broker: BrokerAccess, requested_run: str | None, reason: str, timeout: float) -> str:
     """Stops the run that is online under the prefix, and returns the outcome as one line.
 
-    ``wanted``: the only run that may be stopped, null for any. Raises ``UserError`` if that run is not
+    ``requested_run``: the only run that may be stopped, null for any. Raises ``UserError`` if that run is not
     online, ``RunFailed`` if it has not ended within ``timeout`` seconds.
     """
     try:
@@ -51,7 +51,7 @@ class _RunStopper(Observer):
         self._sealer = None if broker.kit is None else broker.kit.sealer()
 
     def find_run(self, requested_run: str | None) -> str:
-        """The name of the run that is online. Raises ``UserError`` if none is, or if it is not ``wanted``."""
+        """The name of the run that is online. Raises ``UserError`` if none is, or if it is not ``requested_run``."""
         if not self.wait_for(lambda: self.subscribed, ANSWER_WAIT):
             raise RunFailed(f"{self.address} has not answered within {ANSWER_WAIT:g} s")
         self.wait_for(self._is_known, BIRTH_WAIT)
@@ -68,7 +68,7 @@ class _RunStopper(Observer):
         return born is not None and status is not None and status.run == born.run
 
     def stop_run(self, command: m.Control, timeout: float) -> str:
-        """Sends ``order`` until the run has ended, and returns the outcome as one line."""
+        """Sends ``command`` until the run has ended, and returns the outcome as one line."""
         started = time.monotonic()
         next_request_at = started
         offline_since: float | None = None

@@ -73,7 +73,7 @@ def colour(index: int) -> str:
 def draw(name: str, size: tuple[float, float], description: str, plot: Callable[[Axes], None]) -> Markup:
     """A figure of ``size`` inches as SVG. ``name`` must be unique in the page.
 
-    ``described``: the text alternative. ``paint``: draws on the axes. Raises ``UserError`` without
+    ``description``: the text alternative. ``plot``: draws on the axes. Raises ``UserError`` without
     matplotlib.
     """
     try:

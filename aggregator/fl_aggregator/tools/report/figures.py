@@ -48,7 +48,7 @@ def curves(
     size: tuple[float, float] = HALF_SIZE,
     is_fraction: bool = False,
 ) -> Markup:
-    """Curves in one figure. ``along``: the label of the x axis. ``share``: the values are between 0 and 1."""
+    """Curves in one figure. ``x_label``: the label of the x axis. ``is_fraction``: the values are between 0 and 1."""
 
     def paint(axes: Axes) -> None:
         for index, (label, x, y) in enumerate(lines):
@@ -100,7 +100,7 @@ def stacked_bars(
     name: str, title: str, unit: str, rounds: Sequence[RoundRecord],
     quantities: Sequence[tuple[str, Callable[[RoundRecord], float]]], *, size: tuple[float, float] = HALF_SIZE,
 ) -> Markup:  # fmt: skip
-    """One bar for each round, stacked from ``parts``; areas if there are more than ``MAX_ROUNDS`` rounds."""
+    """One bar for each round, stacked from ``quantities``; areas if there are more than ``MAX_ROUNDS`` rounds."""
     x = [record.round for record in rounds]
     heights = [(label, [quantity(line) for line in rounds]) for label, quantity in quantities]
     heights = [(label, values) for label, values in heights if any(values)]
@@ -138,7 +138,7 @@ def stacked_bars(
 
 
 def evenly_spaced(names: Sequence[str], limit: int = MAX_FIGURE_EDGES) -> list[str]:
-    """At most ``most`` of the names at even distances, the first and the last among them."""
+    """At most ``limit`` of the names at even distances, the first and the last among them."""
     if len(names) <= limit:
         return list(names)
     return [names[round(index * (len(names) - 1) / (limit - 1))] for index in range(limit)]
@@ -272,7 +272,7 @@ def accuracies(name: str, edge_accuracies: Sequence[tuple[str, float]], overall:
 def metric_against(
     run: RunReport, quantity: Callable[[RoundRecord], float], metric: str
 ) -> tuple[list[float], list[float]]:
-    """The measured values of a metric (y), against the sum of ``of`` over all rounds so far (x)."""
+    """The measured values of a metric (y), against the sum of ``quantity`` over all rounds so far (x)."""
     cumulative = accumulate(quantity(record) for record in run.rounds)
     points = [
         (x, line.metrics[metric])

@@ -59,7 +59,7 @@ def table(
 ) -> Markup:
     """A table that scrolls if it is large.
 
-    ``words``: the columns with text, which are aligned to the left.
+    ``text_columns``: the columns with text, which are aligned to the left.
     """
 
     def cells(kind: str, row: Iterable[Child]) -> Markup:

@@ -144,7 +144,7 @@ def _read_record(run: RunReport) -> dict[str, Any]:
 def _read_lines(
     run: RunReport, name: str, adapter: TypeAdapter[LineT], line_prefix: bytes = b""
 ) -> Iterator[LineT]:
-    """The valid lines of a file that begin with ``begins``. Broken lines become faults.
+    """The valid lines of a file that begin with ``line_prefix``. Broken lines become faults.
 
     The file may be missing; only a missing history is a fault.
     """
