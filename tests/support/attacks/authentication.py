@@ -127,18 +127,18 @@ def takes_client_ids(cluster: Cluster) -> None:
 
 
 ATTACKS = (
-    Attack("to connect without a certificate, as nobody or with the aggregator's name and a password", "outsider",
+    Attack("to connect without a certificate, without a name, or with the aggregator's name and a password", "outsider",
         "TLS", is_kept_out(NONE, nobody, named), shows=logged(NONE), setups=KITS),
     Attack("a certificate of another authority, with edge 0's name", "outsider", "TLS", is_kept_out(WRONG, forged),
         shows=logged(WRONG), setups=KITS),
     Attack("the broker's own certificate", "outsider", "TLS", is_kept_out(WRONG, of_the_broker),
         shows=logged(WRONG), setups=KITS),
-    Attack("a kit that was revoked", "an edge of former days", "TLS", is_kept_out(WRONG, revoked),
+    Attack("a revoked kit", "a former edge", "TLS", is_kept_out(WRONG, revoked),
         shows=logged(WRONG), setups=KITS),
     Attack("edge 3's certificate with the user name of edge 0 or of the aggregator", "edge 3", "ACL",
         says_it_is_another, shows=DENIED, setups=KITS),
-    Attack("edge 3's certificate with `--id 0`", "edge 3, with our program", "ACL", runs_our_program_as_another,
+    Attack("edge 3's certificate with `--id 0`", "edge 3, with `fl-edge`", "ACL", runs_our_program_as_another,
         shows="broker's log: `Denied PUBLISH`; with `--kit` exit code 2", setups=KITS),
-    Attack("another's MQTT client id, to throw it out", "edge 3", "broker", takes_client_ids,
-        shows="nobody is thrown out: ids are random", setups=ALL),
+    Attack("another's MQTT client id, to disconnect it", "edge 3", "broker", takes_client_ids,
+        shows="no edge is disconnected: ids are random", setups=ALL),
 )  # fmt: skip

@@ -72,9 +72,9 @@ def points_answers_at_our_topics(cluster: Cluster) -> None:
 ATTACKS = (
     Attack("to read others' updates, replies, registrations, wills, work, predictions, `$SYS`: "
         f"{len(FILTERS)} filters, with wildcards and `$share`", "edge 3", "ACL", listens,
-        shows="to the end of the run it hears what is for all edges and for it", setups=KITS),
-    Attack("to swallow requests for predictions, as a member of the share group", "edge 3, which has not that role",
-        "ACL", swallows, shows="all are answered: the group's name is a secret", setups=KITS),
-    Attack(f"a Response Topic that is one of ours ({len(FORBIDDEN_ANSWERS)} of them)", "asker", "edge",
+        shows="until the end of the run it receives only messages to all edges and to itself", setups=KITS),
+    Attack("to intercept prediction requests, as a member of the share group", "edge 3, which does not have that role",
+        "ACL", swallows, shows="all requests are answered: the group's name is secret", setups=KITS),
+    Attack(f"a Response Topic that belongs to the run ({len(FORBIDDEN_ANSWERS)} of them)", "asker", "edge",
         points_answers_at_our_topics, shows="the answer is an error, on `fl/predictions`", setups=ALL),
 )  # fmt: skip

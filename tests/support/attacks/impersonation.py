@@ -17,7 +17,7 @@ from tests.support.attacks.cluster import BAD, KITS, LAB, MARK, Cluster
 from tests.support.client import NOT_AUTHORISED, Client, Received
 from tests.support.wait import wait_until
 
-AGAIN = "within a second the true one is there again"
+AGAIN = "within a second the genuine message is retained again"
 DENIED = "PUBACK 0x87; broker's log: `Denied PUBLISH`"
 
 
@@ -106,18 +106,18 @@ ATTACKS = (
     Attack("an update in another's name", "edge 3", "ACL", denied("fl/updates/0"), shows=DENIED, setups=KITS),
     Attack("a registration in another's name", "edge 3", "ACL", denied("fl/register/0", "fl/register/4"),
         shows=DENIED, setups=KITS),
-    Attack("a registration in the name of who is here, from another device", "anybody", "aggregator",
+    Attack("a registration in the name of a present edge, from another device", "any client", "aggregator",
         registers_as_another, (Counted("0", "id-in-use"),), "`refused` on `fl/replies/0`", LAB),
     Attack("“edge 0 is gone”, as a message", "edge 3", "ACL", denied("fl/clients/0/presence", retain=True),
         shows=DENIED, setups=KITS),
     Attack("“edge 0 is gone”, as a will", "edge 3", "ACL", false_will,
         shows="the will is never published", setups=KITS),
-    Attack("“edge 0 is gone”, of another session", "anybody", "aggregator", says_it_is_gone,
-        shows="edge 0 says again that it is here", setups=LAB),
+    Attack("“edge 0 is gone”, of another session", "any client", "aggregator", says_it_is_gone,
+        shows="edge 0 publishes its birth again", setups=LAB),
     Attack("an evaluation in another's name", "edge 3", "ACL", denied("fl/evaluations/0"), shows=DENIED, setups=KITS),
     Attack("another's name in a message on its own topic", "edge 3", "aggregator", names_another,
         (Counted(BAD, "client-mismatch", 2),)),
-    Attack("an update or a registration on a bare topic, where only the message says whose it is", "edge 3", "ACL",
+    Attack("an update or a registration on the topic without a client, in another's name", "edge 3", "ACL",
         denied("fl/updates", "fl/register"), shows=DENIED, setups=KITS),
     Attack("a forged `selected`, `result`, `missing`", "edge 3", "ACL",
         denied("fl/round/{n}/selected", "fl/round/99/selected", "fl/round/{n}/result", "fl/round/{n}/missing",
@@ -127,15 +127,15 @@ ATTACKS = (
     Attack("a poisoned model: announcement, manifest, chunks", "edge 3", "ACL",
         denied("fl/model", "fl/model/{model}/manifest", "fl/model/{model}/0", "fl/model/0123456789ab/0", retain=True),
         shows=DENIED, setups=KITS),
-    Attack("a poisoned model: announcement, manifest, a chunk", "anybody", "aggregator", rewrites_the_model,
+    Attack("a poisoned model: announcement, manifest, a chunk", "any client", "aggregator", rewrites_the_model,
         (Counted(UNKNOWN, "foreign", 6),), AGAIN, LAB),
     Attack("a forged birth, will or status of the aggregator", "edge 3", "ACL",
         denied("fl/aggregator", "fl/status", retain=True), shows=DENIED, setups=KITS),
-    Attack("to clear what the aggregator has retained", "edge 3", "ACL", clears, shows=DENIED, setups=KITS),
+    Attack("to clear the aggregator's retained messages", "edge 3", "ACL", clears, shows=DENIED, setups=KITS),
     Attack("`stop`", "edge 3", "ACL", denied("fl/control"), shows=DENIED, setups=KITS),
-    Attack("an answer to somebody's request for a prediction", "edge 3, which has not that role", "ACL",
+    Attack("an answer to another client's prediction request", "edge 3, which does not have that role", "ACL",
         denied("fl/predictions", "fl/predictions/web"), shows=DENIED, setups=KITS),
-    Attack("to write where nothing is ours: other prefixes, `$SYS`, a bridge's state", "edge 3", "ACL",
+    Attack("to write on topics outside the run: other prefixes, `$SYS`, a bridge's state", "edge 3", "ACL",
         denied("$SYS/broker/connection/x/state", "$SYS/broker/uptime", "other", "fl",
                "fl2/updates/3", "fl/doctor/1/trip", "/fl/updates/3"), shows=DENIED, setups=KITS),
 )  # fmt: skip

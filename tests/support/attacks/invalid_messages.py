@@ -34,7 +34,7 @@ NAMES = (
     "x" * 60_000,
 )
 FORBIDDEN_IN_TOPICS = (b"+", b"#", b"a/+/b", b"a\0b", b"\xff\xfe", b"\xed\xa0\x80")
-"""Wildcards, a NUL, no UTF-8, a surrogate: a broker must close the connection (MQTT 5, 1.5.4 and 3.3.2.1)."""
+"""Wildcards, a NUL, invalid UTF-8, a surrogate: a broker must close the connection (MQTT 5, 1.5.4 and 3.3.2.1)."""
 
 
 def says(*messages: tuple[str, bytes]) -> Callable[[Cluster], None]:
@@ -202,16 +202,16 @@ def sends_unsealed(cluster: Cluster) -> None:
 
 
 ATTACKS = (
-    Attack("words that end a line, clear the screen, name the window: as a reason, as a metric's name", "edge 3",
+    Attack("text that ends a line, clears the screen or names the window, as a reason and as a metric's name", "edge 3",
         "aggregator", speaks_to_the_terminal, (Counted(BAD, "malformed"),), "in the log as one line of plain text"),
-    Attack(f"nesting bombs, giant numbers and other JSON that hurts ({len(JSON_BOMBS)})", "edge 3", "aggregator",
+    Attack(f"deep nesting, giant numbers and other malicious JSON ({len(JSON_BOMBS)})", "edge 3", "aggregator",
         says(*((REGISTER, bomb) for bomb in JSON_BOMBS)), (Counted(BAD, "malformed", len(JSON_BOMBS)),)),
-    Attack(f"nesting bombs, lengths that are not there and other msgpack that hurts ({len(MSGPACK_BOMBS)})", "edge 3",
+    Attack(f"deep nesting, false lengths and other malicious msgpack ({len(MSGPACK_BOMBS)})", "edge 3",
         "aggregator", says(*((UPDATES, bomb) for bomb in MSGPACK_BOMBS)),
         (Counted(BAD, "malformed", len(MSGPACK_BOMBS)),)),
     Attack("an offer of 2^62, 2^52 and 2^43 bytes", "edge 3", "aggregator", claims_a_size,
         (Counted(BAD, "malformed"), Counted(BAD, "wrong-size", 2)), "`rejected`"),
-    Attack("a manifest of 400,000 arrays (more are no packet)", "edge 3", "aggregator", claims_arrays,
+    Attack("a manifest of 400,000 arrays (more do not fit into a packet)", "edge 3", "aggregator", claims_arrays,
         (Counted(BAD, "malformed"),)),
     Attack("an update with NaN, infinity, 10^30, −101", "edge 3", "aggregator", sends_bad_values,
         (Counted(BAD, "not-finite", 2), Counted(BAD, "too-large", 2)), "`rejected`"),
@@ -219,23 +219,25 @@ ATTACKS = (
         sends_what_does_not_fit,
         (Counted(BAD, "wrong-digest"), Counted(BAD, "wrong-base"), Counted(BAD, "bad-examples", 2),
          Counted(BAD, "wrong-size"), Counted(BAD, "wrong-manifest", 2), Counted(BAD, "stale-round")), "`rejected`"),
-    Attack("chunks that nobody has granted", "edge 3", "aggregator", sends_chunks_unasked,
+    Attack("chunks that were not granted", "edge 3", "aggregator", sends_chunks_unasked,
         (Counted(BAD, "not-granted", 2),)),
-    Attack("an update for another run, for another start", "edge 3", "aggregator", says_of_another_run,
+    Attack("an update for another run, and for another incarnation", "edge 3", "aggregator", says_of_another_run,
         (Counted(BAD, "other-run"), Counted(BAD, "other-incarnation"))),
     Attack("an evaluation that is NaN, infinite or a text", "edge 3", "aggregator", evaluates_wildly,
         (Counted(BAD, "malformed", 4),)),
     Attack(f"topic injection: {len(NAMES)} names with `..`, `/`, spaces, other scripts, 60 kB; "
-        "`+`, `#`, NUL, no UTF-8", "anybody", "aggregator", injects_topics,
-        (Counted(UNKNOWN, "unknown-topic", len(NAMES)),), "wildcards and NUL: the broker hangs up", LAB),
+        "`+`, `#`, NUL, invalid UTF-8", "any client", "aggregator", injects_topics,
+        (Counted(UNKNOWN, "unknown-topic", len(NAMES)),), "wildcards and NUL: the broker disconnects", LAB),
     Attack(f"topic injection: {len(NAMES)} names with `..`, `/`, spaces, other scripts, 60 kB; "
-        "`+`, `#`, NUL, no UTF-8", "edge 3", "ACL", injects_topics,
-        shows="PUBACK 0x87; wildcards and NUL: the broker hangs up", setups=KITS),
+        "`+`, `#`, NUL, invalid UTF-8", "edge 3", "ACL", injects_topics,
+        shows="PUBACK 0x87; wildcards and NUL: the broker disconnects", setups=KITS),
     Attack(f"the same names in a registration ({len(NAMES) + 3})", "edge 3", "aggregator", injects_names,
         (Counted(BAD, "malformed", len(NAMES) + 3),)),
-    Attack("seals that are broken, cut, of another version, key or topic", "edge 3", "aggregator", sends_broken_seals,
+    Attack("seals that are damaged, truncated, or of another version, key or topic", "edge 3", "aggregator",
+    sends_broken_seals,
         (Counted(BAD, "not-opened", 9),), setups=SEALED),
-    Attack("what should be sealed and is not", "edge 3", "aggregator", sends_unsealed, (Counted(BAD, "not-sealed", 2),),
+    Attack("messages that should be sealed and are not", "edge 3", "aggregator", sends_unsealed, (Counted(BAD,
+    "not-sealed", 2),),
         setups=SEALED),
     Attack("a flood of registrations of its own", "edge 3", "aggregator", floods,
         (Counted(BAD, "too-many-registrations", 1, or_more=True),), "`limited`"),

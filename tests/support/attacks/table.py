@@ -25,7 +25,8 @@ END_TO_END = "tests/integration/test_end_to_end.py"
 
 COVERED_ELSEWHERE = (
     CoveredElsewhere(
-        "a flood of registrations and wills of made-up names, and of all that one edge may say", "anybody",
+        "a flood of registrations and wills with invented names, and of every message that one edge may send",
+        "any client",
         "aggregator",
         "`too-many-registrations` of `(unknown)`; `too-many-messages` and `too-many-registrations` of that edge; "
         "`limited`",
@@ -33,20 +34,21 @@ COVERED_ELSEWHERE = (
     ),
     CoveredElsewhere(
         "a slow upload, to hold a grant that others wait for", "two selected edges", "aggregator",
-        "in `missing` of the round", LAB, f"{LIMITS}::test_whoever_only_seems_to_send_holds_nobody_up",
+        "in the round's `missing`", LAB, f"{LIMITS}::test_whoever_only_seems_to_send_holds_nobody_up",
     ),
     CoveredElsewhere(
-        "first weights of 2^40 bytes, of giant arrays, of a second section", "the edge that is asked for them",
+        "first weights of 2^40 bytes, with giant arrays, with a second section",
+        "the edge that is selected to make them",
         "aggregator", "`rejected`; `wrong-size` or `wrong-manifest` of that edge", LAB,
         f"{LIMITS}::test_a_claim_that_is_too_large_is_refused_before_a_byte_is_taken",
     ),
     CoveredElsewhere(
-        "retained registrations, updates and selections of an earlier life; junk on all topics", "anybody",
+        "retained registrations, updates and selections of an earlier run; junk on all topics", "any client",
         "aggregator", "cleared; `retained`, `malformed`, `foreign`", LAB,
         "tests/integration/test_hostile.py::test_a_run_goes_on_among_junk",
     ),
     CoveredElsewhere(
-        "a flood of requests for predictions", "asker", "edge", "`busy`, once a second; edge's log", ("accounts",),
+        "a flood of prediction requests", "asker", "edge", "`busy`, once a second; edge's log", ("accounts",),
         "tests/integration/test_predict_group.py::test_a_flood_of_requests_does_not_silence_the_edge",
     ),
     CoveredElsewhere(
@@ -59,25 +61,25 @@ COVERED_ELSEWHERE = (
         "tests/integration/test_acl.py::test_what_is_revoked_or_rotated_is_worth_nothing_any_more",
     ),
     CoveredElsewhere(
-        "replay: all that the aggregator said in a run that is over, to the same connections", "operator", "edge",
+        "replay: all messages of the aggregator in an ended run, to the same connections", "operator", "edge",
         "edge's log: `incarnation: …, expected more than …`", SEALED,
         f"{END_TO_END}::test_what_was_recorded_is_not_obeyed",
     ),
     CoveredElsewhere(
-        "replay: an operator's own `stop` after the run was taken up again", "operator", "aggregator",
+        "replay: an operator's own `stop` after a resume of the run", "operator", "aggregator",
         "`other-incarnation`", SEALED,
         f"{END_TO_END}::test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once",
     ),
     CoveredElsewhere(
-        "every kind of message, spoiled at random", "anybody", "aggregator", "counted", LAB,
+        "every kind of message, mutated at random", "any client", "aggregator", "counted", LAB,
         "tests/property/test_fuzz_aggregator.py::test_a_run_goes_on_among_noise",
     ),
     CoveredElsewhere(
-        "every kind of message to an edge, spoiled at random", "anybody", "edge", "edge's log", LAB,
+        "every kind of message to an edge, mutated at random", "any client", "edge", "edge's log", LAB,
         "tests/property/test_fuzz_edge.py::test_an_edge_can_join_a_run_after_any_noise",
     ),
     CoveredElsewhere(
-        "models with other bytes than their digest says, giant models, claims that contradict each other", "anybody",
+        "models whose bytes do not match the digest, giant models, contradictory manifests", "any client",
         "edge", "`failed`; edge's log", LAB,
         "tests/faults/test_bad_aggregator.py::test_an_edge_goes_on_whatever_its_aggregator_says",
     ),
