@@ -87,7 +87,8 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
     """Abandons a round, keeps the model as it was, and selects again after a pause.
 
     The pause doubles from 1 s to at most 30 s. The run fails after `MAX_CONSECUTIVE_ABANDONED` rounds in a
-    row. Round 0 is opened again under its own number, and its result is not published unless the run fails.
+    row. Round 0 is opened again under its own number, also after a resume of the failed run. Its result is not
+    published: edges that saw it would not take part again.
     """
     summary = summary_of(state, phase, now, now, reason=reason)
     consecutive = state.consecutive_abandoned + 1
@@ -105,11 +106,9 @@ def abandon(state: Run, phase: Collecting, now: float, reason: str) -> Transitio
         if phase.base is None
         else (*state.pending_summaries, summary),
     )
-    effects: tuple[do.Effect, ...] = (do.PublishResult(summary), do.WithdrawRound(phase.round))
+    published = () if phase.base is None else (do.PublishResult(summary),)
+    effects: tuple[do.Effect, ...] = (*published, do.WithdrawRound(phase.round))
     if consecutive < MAX_CONSECUTIVE_ABANDONED:
-        if phase.base is None:
-            # Round 0 is opened again under its number, and edges that saw a result of it would not take part.
-            effects = effects[1:]
         state, advanced = evaluation.advance(state, now)
         return state, (*effects, *advanced)
     detail = f"{consecutive} rounds in a row were abandoned; round {phase.round}: {reason}"
