@@ -22,7 +22,7 @@ MIN_IDLE_TIMEOUT: Final = 0.3
 MAX_CONNECT_FAILURES: Final = 2
 
 
-class TestBench:
+class ProbeSession:
     """Opens connections for the checks, and keeps what earlier checks have measured.
 
     ``settings``: how an aggregator would connect. ``latency``: seconds of a round trip, once it has been

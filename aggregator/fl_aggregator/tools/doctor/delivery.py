@@ -7,7 +7,7 @@ import statistics
 import time
 from typing import Final
 
-from fl_aggregator.tools.doctor.bench import TestBench, receive_until_idle
+from fl_aggregator.tools.doctor.bench import ProbeSession, receive_until_idle
 from fl_aggregator.tools.doctor.findings import Finding
 from fl_shared.mqtt.paho.probe import Probe
 from fl_shared.mqtt.paho.probe_results import FAILURE, ProbeFailed, ReceivedMessage
@@ -21,7 +21,7 @@ EXPIRY_SECONDS: Final = 1
 MAX_WILL_DELAY: Final = 5.0
 
 
-def round_trips(bench: TestBench) -> Finding:
+def round_trips(bench: ProbeSession) -> Finding:
     """Checks that messages at QoS 1 arrive in both directions, and measures the time of a round trip.
 
     It is the first check, since all others need messages to arrive. Sets ``bench.latency``.
@@ -78,7 +78,7 @@ def _send_and_receive(
     return receiver.receive(1, timeout)
 
 
-def _connect_seconds(bench: TestBench) -> float:
+def _connect_seconds(bench: ProbeSession) -> float:
     """Seconds of a round trip of the network alone: the shortest of three TCP handshakes."""
     address = bench.settings.address
     durations = []
@@ -92,7 +92,7 @@ def _connect_seconds(bench: TestBench) -> float:
     return min(durations)
 
 
-def retained(bench: TestBench) -> Finding:
+def retained(bench: ProbeSession) -> Finding:
     """Checks retained messages: models, births and the open round are retained for edges that come later."""
     effect = "edges that connect later find neither model nor round"
     remedy = "mosquitto.conf: retain_available true"
@@ -127,7 +127,7 @@ def retained(bench: TestBench) -> Finding:
     return Finding("retain", "ok", "stored, delivered, cleared by an empty message")
 
 
-def wildcards(bench: TestBench) -> Finding:
+def wildcards(bench: ProbeSession) -> Finding:
     """Checks ``+`` and ``#``, with which the aggregator subscribes to edges that it does not know yet."""
     effect = "the aggregator receives nothing from edges"
     if not bench.connack.wildcards_available:
@@ -145,7 +145,7 @@ def wildcards(bench: TestBench) -> Finding:
     return Finding("wildcards", "ok", "+ and #")
 
 
-def no_local(bench: TestBench) -> Finding:
+def no_local(bench: ProbeSession) -> Finding:
     """Checks No Local and Retain As Published (MQTT 5, 3.8.3.1).
 
     With them, the aggregator notices messages of others on its own topics.
@@ -176,7 +176,7 @@ def no_local(bench: TestBench) -> Finding:
     return Finding("no-local", "ok", "own messages are not delivered, the retain flag is passed on")
 
 
-def shared_subscriptions(bench: TestBench) -> Finding:
+def shared_subscriptions(bench: ProbeSession) -> Finding:
     """Checks ``$share``, which delivers each request for a prediction to one edge."""
     effect = "predictions only from an edge that is named (predict --client)"
     if not bench.connack.shared_available:
@@ -223,7 +223,7 @@ def shared_subscriptions(bench: TestBench) -> Finding:
     )
 
 
-def wills(bench: TestBench) -> Finding:
+def wills(bench: ProbeSession) -> Finding:
     """Checks retained wills, by which a lost edge or a lost aggregator is noticed before a deadline."""
     if not bench.connack.retain_available:
         return Finding("wills", "untested", "retained wills need retain", essential=False)
@@ -263,7 +263,7 @@ def wills(bench: TestBench) -> Finding:
     )
 
 
-def expiry(bench: TestBench) -> Finding:
+def expiry(bench: ProbeSession) -> Finding:
     """Checks message expiry, which removes a request whose asker no longer waits for the answer."""
     if not bench.connack.retain_available:
         return Finding("expiry", "untested", "can only be tested with retained messages", essential=False)
@@ -293,7 +293,7 @@ def expiry(bench: TestBench) -> Finding:
     return Finding("expiry", "ok", "messages expire, and the remaining time is passed on")
 
 
-def response_topics(bench: TestBench) -> Finding:
+def response_topics(bench: ProbeSession) -> Finding:
     """Checks that Response Topic and Correlation Data reach the edge that is asked."""
     correlation_data = bytes(range(16))
     with bench.probe() as edge, bench.probe(second=True) as asker:

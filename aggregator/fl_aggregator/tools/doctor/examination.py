@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Final
 
 from fl_aggregator.tools.doctor import delivery, online, packets, queues, rights
-from fl_aggregator.tools.doctor.bench import TestBench
+from fl_aggregator.tools.doctor.bench import ProbeSession
 from fl_aggregator.tools.doctor.findings import DoctorReport, Finding
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt.paho.probe_results import ProbeFailed
 
-Check = Callable[[TestBench], Finding]
+Check = Callable[[ProbeSession], Finding]
 
 PREREQUISITE_CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("limits", packets.limits),
@@ -48,7 +48,7 @@ def run_checks(access: BrokerAccess, report_finding: Callable[[Finding], None]) 
 
     run_status = online.check_online(access)
     add(run_status.connection)
-    bench = TestBench(access.connection_settings(), access.prefix)
+    bench = ProbeSession(access.connection_settings(), access.prefix)
     try:
         bench.read_connack()
         for name, check in PREREQUISITE_CHECKS:
@@ -72,7 +72,7 @@ def run_checks(access: BrokerAccess, report_finding: Callable[[Finding], None]) 
     return DoctorReport(str(access.address), access.prefix, tuple(findings))
 
 
-def _run_check(name: str, check: Check, bench: TestBench) -> Finding:
+def _run_check(name: str, check: Check, bench: ProbeSession) -> Finding:
     """Runs a check.
 
     If the broker does not answer it, or closes the connection, the feature counts as missing.

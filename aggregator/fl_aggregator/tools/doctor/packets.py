@@ -6,7 +6,7 @@ import os
 import time
 from typing import Final
 
-from fl_aggregator.tools.doctor.bench import TestBench
+from fl_aggregator.tools.doctor.bench import ProbeSession
 from fl_aggregator.tools.doctor.findings import Finding, Verdict
 from fl_shared.mqtt.events import MAX_MQTT_PACKET
 from fl_shared.mqtt.outbox import ACK_WINDOW, Publish
@@ -33,7 +33,7 @@ WEBSOCKET_REMEDY: Final = "mosquitto.conf: websockets_headers_size 65535"
 """Mosquitto 2.0 sends only this many bytes (by default 4,096) over a WebSocket every 0.1 s (issue 2252)."""
 
 
-def limits(bench: TestBench) -> Finding:
+def limits(bench: ProbeSession) -> Finding:
     """Reports the limits that CONNACK announces. Other checks report on retain, wildcards and ``$share``."""
     connack, keepalive = bench.connack, bench.settings.keepalive
     receive_maximum = connack.receive_maximum or 65_535
@@ -85,7 +85,7 @@ def limits(bench: TestBench) -> Finding:
     )
 
 
-def packets(bench: TestBench) -> Finding:
+def packets(bench: ProbeSession) -> Finding:
     """Checks packets as large as a chunk of 1 MiB, an update that is sent whole, and the largest packet.
 
     Sets ``bench.largest_packet`` and ``bench.bytes_per_second``.
@@ -159,7 +159,7 @@ def _size_verdict(largest_received: int, lost_size: int | None) -> tuple[Verdict
     return "ok", ""
 
 
-def _try_packet(bench: TestBench, size: int, seconds: dict[int, float]) -> bool:
+def _try_packet(bench: ProbeSession, size: int, seconds: dict[int, float]) -> bool:
     """Whether a packet of ``size`` bytes arrives at another client. If so, sets ``seconds[size]``."""
     topic = bench.topic("large")
     overhead = Publish(topic, bytes(size), 1, retain=False).checked_size() - size

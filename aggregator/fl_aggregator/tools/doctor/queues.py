@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from fl_aggregator.tools.doctor.bench import PROBE_WINDOW, TestBench, receive_until_idle, seconds_since
+from fl_aggregator.tools.doctor.bench import PROBE_WINDOW, ProbeSession, receive_until_idle, seconds_since
 from fl_aggregator.tools.doctor.findings import Finding
 from fl_shared.mqtt.paho.probe import Probe
 from fl_shared.mqtt.paho.probe_results import FAILURE
@@ -23,7 +23,7 @@ BACKLOG_CHUNK: Final = 2**16
 QUEUE_REMEDY: Final = "mosquitto.conf: max_queued_messages 1000 (or more), max_queued_bytes 0"
 
 
-def bursts(bench: TestBench) -> Finding:
+def bursts(bench: ProbeSession) -> Finding:
     """Sends as many chunks as are granted at once to a subscriber that acknowledges them only at the end."""
     received_counts: list[int] = []
     refused_count = 0
@@ -84,7 +84,7 @@ def bursts(bench: TestBench) -> Finding:
 
 
 def _send_burst(
-    bench: TestBench, subscriber: Probe, publisher: Probe, number: int, size: int, expected: float = 0.0
+    bench: ProbeSession, subscriber: Probe, publisher: Probe, number: int, size: int, expected: float = 0.0
 ) -> tuple[int, int]:
     """Sends a burst of messages of ``size`` bytes. Returns how many arrived, and how many the broker refused.
 
@@ -104,7 +104,7 @@ def _send_burst(
     return len({message.payload for message in received} & set(payloads)), refused
 
 
-def backlog(bench: TestBench) -> Finding:
+def backlog(bench: ProbeSession) -> Finding:
     """Checks that all retained chunks that one SUBSCRIBE requests arrive at a slow subscriber."""
     if not bench.connack.retain_available:
         return Finding("model windows", "untested", "they need retain", essential=False)

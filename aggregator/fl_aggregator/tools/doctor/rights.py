@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from fl_aggregator.tools.doctor.bench import TestBench
+from fl_aggregator.tools.doctor.bench import ProbeSession
 from fl_aggregator.tools.doctor.findings import Finding
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt.events import MAX_FILTERS
@@ -24,7 +24,7 @@ UNUSED_ROUND: Final = 10**15
 
 
 def account_rights(
-    bench: TestBench, access: BrokerAccess, is_online: bool, channels: Channels = CHANNELS
+    bench: ProbeSession, access: BrokerAccess, is_online: bool, channels: Channels = CHANNELS
 ) -> Finding:
     """Checks whether the account may read and write all that ``channels`` requires of an aggregator."""
     kit = access.kit
@@ -94,7 +94,7 @@ def topics_to_try(channels: Channels, unknown_client: str) -> dict[Channel, t.To
     }
 
 
-def _try_topics(bench: TestBench, channels: Channels) -> tuple[list[Channel], list[Channel]]:
+def _try_topics(bench: ProbeSession, channels: Channels) -> tuple[list[Channel], list[Channel]]:
     """The channels that could not be written, and those whose messages did not arrive but should have."""
     topics = {
         row: t.build(bench.prefix, topic)
@@ -111,7 +111,7 @@ def _try_topics(bench: TestBench, channels: Channels) -> tuple[list[Channel], li
     return not_writable, [row for row in readable if topics[row] in expected - received]
 
 
-def _may_write(bench: TestBench, topic: str) -> bool:
+def _may_write(bench: ProbeSession, topic: str) -> bool:
     """Whether the account may write to ``topic``.
 
     Uses a new connection, since some brokers close it as a refusal.
@@ -123,7 +123,7 @@ def _may_write(bench: TestBench, topic: str) -> bool:
         return False
 
 
-def _received_topics(bench: TestBench, subscriber: Probe, expected: set[str]) -> set[str]:
+def _received_topics(bench: ProbeSession, subscriber: Probe, expected: set[str]) -> set[str]:
     received: set[str] = set()
     while not expected <= received:
         messages = subscriber.receive(1, bench.idle_timeout)
@@ -134,5 +134,5 @@ def _received_topics(bench: TestBench, subscriber: Probe, expected: set[str]) ->
     return received
 
 
-def _filter(bench: TestBench, row: Channel) -> str:
+def _filter(bench: ProbeSession, row: Channel) -> str:
     return t.filter_of(bench.prefix, row.topic)

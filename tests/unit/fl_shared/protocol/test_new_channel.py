@@ -20,7 +20,7 @@ from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round.roster import Roster
 from fl_aggregator.tools.doctor import rights
-from fl_aggregator.tools.doctor.bench import TestBench
+from fl_aggregator.tools.doctor.bench import ProbeSession
 from fl_aggregator.tools.provision.accounts import Account
 from fl_aggregator.tools.provision.acl import AclRule, acl_rules
 from fl_edge.messaging.authenticity import MessageAuthenticator
@@ -175,7 +175,7 @@ def test_the_doctor_looks_for_the_right_to_it(
     unwritten: str, unread: str, found: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reach = BrokerAccess(BrokerAddress.parse("mqtt://localhost"))
-    bench, broker = TestBench(reach.connection_settings(), "fl"), Broker(unwritten, unread)
+    bench, broker = ProbeSession(reach.connection_settings(), "fl"), Broker(unwritten, unread)
     monkeypatch.setattr(bench, "probe", lambda **_: broker)
     finding = rights.account_rights(bench, reach, False, EXTENDED)
     assert finding.measured["forbidden"] == found
