@@ -130,8 +130,7 @@ class PahoLink:
     def put(self, item: Outgoing, size: int = 0) -> bool:
         taken = self._outbox.put(item, size)
         if taken and not self._flush_scheduled:
-            # `_flush` clears the flag before it reads the outbox, so a packet that it misses posts another
-            # one.
+            # `_flush` clears the flag before it reads the outbox: what it misses finds the flag cleared.
             self._flush_scheduled = True
             self._thread.post(self._flush)
         return taken
