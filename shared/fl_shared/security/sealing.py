@@ -2,7 +2,7 @@
 
 A sealed payload is a head and a ciphertext (protocol, 9.10 ff.)::
 
-    0xC1  version  enc (32)  the sender's key (32)  its voucher (64)  sequence (8, big-endian)  ciphertext and tag
+    0xC1  version  enc (32)  sender's key (32)  its voucher (64)  sequence (8, big-endian)  ciphertext and tag
 
 It uses `hpke` in its authenticated mode, with one encapsulation for each connection of a sender; ``aad`` is
 the topic. Messages may be lost or come twice, so each carries its sequence number and everything else that is
