@@ -4,10 +4,10 @@
 ``cli``         what both command lines share
 ``transfer``    PURE: models and updates in chunks; the receiver asks for them
 ``security``    TLS, kits, signatures, sealing
-``protocol``    the wire: messages, topics, codec, limits
+``protocol``    what is sent: messages, topics, codec, limits
 ``mqtt``        many connections to a broker on one thread; ``mqtt.paho`` alone imports paho
-``system``      what the operating system gives, and text for people
+``system``      files, processes, memory, the broker program, and text for people
 ``tensors``     weights as named vectors: manifests, sections, encodings
-``errors``      the user's mistakes and failed runs
+``errors``      the errors that callers tell apart
 ==============  ==============================================================================
 """

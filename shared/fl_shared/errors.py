@@ -1,7 +1,7 @@
 """Every error of this package that a caller may want to tell apart.
 
 A program ends with the ``exit_code`` of the `ProgramError` that reaches its outermost function, and prints
-its text: it is written for the person at the terminal.
+the error's text, which is written for the person at the terminal.
 """
 
 from __future__ import annotations
@@ -9,41 +9,41 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 INTERRUPTED: Final = 130
-"""The exit code of a program that was asked to end: 128 and the number of SIGINT, as of a shell's."""
+"""The exit code of a program that was asked to end: 128 plus the number of SIGINT, as in a shell."""
 
 
 class ProgramError(Exception):
-    """Ends the program. ``str(error)`` says what happened, and what to do about it where we know."""
+    """An error that ends the program. ``str(error)`` says what happened and, if we know, what to do."""
 
     exit_code: ClassVar[int] = 1
 
 
 class RunFailed(ProgramError):
-    """The run could not be brought to its end, and it is not the settings' fault."""
+    """The run could not be completed, and the settings are not the reason."""
 
     exit_code: ClassVar[int] = 1
 
 
 class UserError(ProgramError):
-    """The person who started the program can put it right: a setting, a missing file or program."""
+    """The person who started the program can correct the mistake: a setting, a missing file or program."""
 
     exit_code: ClassVar[int] = 2
 
 
 class BrokerUnreachable(UserError):
-    """No connection within the time given. The connection goes on trying until it is closed."""
+    """There was no connection within the given time. The connection keeps trying until it is closed."""
 
 
 class BrokerRefused(UserError):
-    """The broker's answer to CONNECT is a refusal that stays (user, password, client id)."""
+    """The broker refused CONNECT, and would refuse it again (user, password, client id)."""
 
 
 class ServerRequiresTls(ConnectionError):
-    """What was asked without TLS answers with TLS."""
+    """A server that we contacted without TLS answered with TLS."""
 
 
 class WebSocketRefused(ConnectionError):
-    """The other side makes no WebSocket of it. ``status`` is that of HTTP, null if it did not speak HTTP."""
+    """The server opened no WebSocket. ``status`` is its HTTP status, None if it did not answer in HTTP."""
 
     def __init__(self, reason: str, status: int | None = None) -> None:
         super().__init__(reason)
@@ -51,21 +51,21 @@ class WebSocketRefused(ConnectionError):
 
 
 class BadSignature(Exception):
-    """A message is not signed, or not by whom it must be. The text says what was expected."""
+    """A message has no signature, or not the aggregator's. The text says what was expected."""
 
 
 class CannotOpen(Exception):
-    """It was sealed for another key, by somebody else, or under another topic; or it was changed."""
+    """A sealed message cannot be opened: another key, sender or topic, or its bytes were changed."""
 
 
 class QueueFull(Exception):
-    """As much is waiting to be sent as the connection's settings allow; the message was not taken."""
+    """The connection's queue is as full as its settings allow; the message was not queued."""
 
 
 class MessageTooLarge(Exception):
-    """The packet would be larger than the broker announced to accept; sending it would cost the connection.
+    """The packet would be larger than the broker accepts, which would make it close the connection.
 
-    ``size`` and ``limit`` are bytes of the whole MQTT packet.
+    ``size`` and ``limit`` are in bytes, of the whole MQTT packet.
     """
 
     def __init__(self, topic: str, size: int, limit: int) -> None:

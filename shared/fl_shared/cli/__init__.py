@@ -5,7 +5,7 @@
 ``options``        options that several commands have
 ``headings``       groups the options of a command in its help
 ``broker_access``  how to reach the broker: address, account, TLS, kit
-``logging``        log lines on stderr
+``logging``        log lines on standard error
 ``signals``        Ctrl-C and SIGTERM
 =================  ===========================================================
 """

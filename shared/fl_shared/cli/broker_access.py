@@ -1,4 +1,4 @@
-"""How to reach the broker: all that was said about it at the command line, in one value that is passed down."""
+"""How to reach the broker: everything that the command line says about it, in one value."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ DEFAULT_PREFIX: Final = "fl"
 
 @dataclass(frozen=True, slots=True)
 class BrokerAccess:
-    """``tls`` is null where ``address`` is not encrypted. ``keepalive`` in seconds. ``kit``: where the rest is from.
+    """How to connect to the broker. ``keepalive`` in seconds. It shows no secret when it is printed.
 
-    It shows no secret when it is printed.
+    ``tls`` is None if ``address`` is not encrypted. ``kit``: the kit from which the other values come, if
+    any. Raises ``UserError`` for values that `ConnectionSettings` rejects.
     """
 
     address: BrokerAddress
@@ -42,7 +43,7 @@ class BrokerAccess:
     def from_kit(
         cls, kit: Kit, address: BrokerAddress | None = None, *, keepalive: int, mqtt_client_id: str | None
     ) -> Self:
-        """``address``: another one than the kit names. Raises ``UserError``."""
+        """The access that a kit gives; ``address`` replaces the kit's. Raises ``UserError``."""
         kit.check_validity(datetime.now(UTC))
         at = address or BrokerAddress.parse(kit.broker)
         if not at.is_encrypted:
@@ -57,7 +58,7 @@ class BrokerAccess:
     def connection_settings(
         self, will: Will | Callable[[], Will] | None = None, **more: Any
     ) -> ConnectionSettings:
-        """``more``: what else `ConnectionSettings` are told."""
+        """The settings of a connection with this access; ``more``: further fields of `ConnectionSettings`."""
         return ConnectionSettings(
             self.address,
             self.password,
@@ -70,7 +71,7 @@ class BrokerAccess:
 
 @dataclass(frozen=True, slots=True)
 class BrokerOptions:
-    """What was said on the command line (`options.broker_options`), null for what was not."""
+    """The options of `options.broker_options`; None for those that were not given."""
 
     broker: BrokerAddress | None = None
     ca: Path | None = None
@@ -88,8 +89,10 @@ class BrokerOptions:
         mqtt_client_id: str | None = None,
         otherwise: BrokerAddress | None = None,
     ) -> BrokerAccess:
-        """``roles``: of which a kit must have one, if any are named. ``otherwise``: where the broker is if nothing
-        says so, null for this machine. Raises ``UserError``.
+        """The access that the options describe. Raises ``UserError`` for options that contradict each other.
+
+        ``roles``: a kit must have one of them, if any are given. ``otherwise``: the address if no option
+        gives one, None for this machine.
         """
         if self.kit is not None:
             return self._from_kit(self.kit, roles, mqtt_client_id, otherwise)
@@ -109,7 +112,7 @@ class BrokerOptions:
         )
 
     def credential_arguments(self) -> list[str]:
-        """The words of the command line that say with which kit or certificates to go to the broker."""
+        """The arguments that pass on the kit or the certificates to another program."""
         given = {"--kit": self.kit, "--ca": self.ca, "--cert": self.cert, "--key": self.key}
         return [word for name, path in given.items() if path is not None for word in (name, str(path))]
 

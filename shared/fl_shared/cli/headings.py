@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 OPTIONS: Final = "Options"
-"""For an option without a heading."""
+"""The heading of options that have none of their own."""
 RUN: Final = "The run"
 EDGE: Final = "The edge"
 DATA: Final = "Data"
@@ -19,17 +19,17 @@ BROKER: Final = "The broker"
 OUTPUT: Final = "What is written"
 SECURITY: Final = "Security"
 OTHER: Final = "Other"
-"""For what ends the command or is read before the other options: ``--help``, ``--version``, ``--config``."""
+"""For options that end the command or are read first: ``--help``, ``--version``, ``--config``."""
 
 HEADINGS: Final = (OPTIONS, RUN, EDGE, DATA, TRAINING, ROUNDS, EVALUATION, BROKER, OUTPUT, SECURITY, OTHER)
-"""In the order of a command's help."""
+"""All headings, in the order of a command's help."""
 
 _WHOLE: Final = 1_000
-"""Characters of a command's summary: all of its first sentence."""
+"""Characters of a command's summary in a list of commands: enough for its whole first sentence."""
 
 
 class GroupedOption(click.Option):
-    """An option that help shows under ``heading``, one of `HEADINGS`."""
+    """An option that the help shows under ``heading``, one of `HEADINGS`."""
 
     def __init__(self, *args: Any, heading: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -37,10 +37,10 @@ class GroupedOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """``more`` makes the options that stand before the others; it is called when the command is used.
+    """A command whose help groups options under headings.
 
-    Options that are made from a module that is slow to import are made there, so that the help of the
-    program, which lists its commands only, does not wait for it.
+    ``more`` makes options that come before the others; it is called when the command is used. It can import a
+    slow module, and the program's own help, which only lists commands, does not wait for that.
     """
 
     def __init__(
@@ -50,12 +50,14 @@ class GroupedCommand(click.Command):
         self._more = more
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The parameters of the command, with the options that ``more`` makes."""
         if self._more is not None:
             self.params[:0] = self._more()
             self._more = None
         return super().get_params(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options under their headings; without headings if there would be only one."""
         rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
         for parameter in self.get_params(ctx):
             if (row := parameter.get_help_record(ctx)) is not None:
@@ -66,7 +68,7 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(found)
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """The first sentence, not cut off at a ``limit`` that is too small for it."""
+        """The first sentence of the help, not cut off by a small ``limit``."""
         return super().get_short_help_str(max(limit, _WHOLE))
 
 
@@ -77,7 +79,7 @@ class CommandGroup(click.Group, GroupedCommand):
 
 
 def heading_of(parameter: click.Parameter) -> str:
-    """The heading under which help shows ``parameter``."""
+    """The heading under which the help shows ``parameter``."""
     if isinstance(parameter, GroupedOption):
         return parameter.heading
     return OTHER if parameter.is_eager else OPTIONS
@@ -86,5 +88,5 @@ def heading_of(parameter: click.Parameter) -> str:
 def option_under(
     heading: str, *names: str, **attributes: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`click.option` under a heading."""
+    """A decorator like `click.option`, for an option under a heading."""
     return click.option(*names, cls=GroupedOption, heading=heading, **attributes)

@@ -1,4 +1,4 @@
-"""Log lines on stderr, as text or as JSON."""
+"""Log lines on standard error, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ class _TextFormatter(logging.Formatter):
 
 
 def start_logging(verbose: int, log_format: str, *, quiet: bool = False) -> None:
-    """Log lines go to stderr. ``extra={"client": …}`` of a record says which edge it is about.
+    """Makes all loggers write to standard error. Raises ``UserError`` for ``quiet`` with ``verbose``.
 
-    ``extra={"facts": {…}}``: what the message says, for those who read it as JSON. ``quiet``: only errors.
+    ``extra={"client": …}`` of a record names the edge that it is about. ``extra={"facts": {…}}``: the values
+    in the message, as members of the JSON. ``verbose``: above 0, also debug messages. ``quiet``: only errors.
     """
     if quiet and verbose:
         raise UserError("--quiet cannot be combined with --verbose")
@@ -51,5 +52,5 @@ def start_logging(verbose: int, log_format: str, *, quiet: bool = False) -> None
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # asyncio says which selector it uses; nobody asked.
+    # At the debug level, asyncio would log which selector it uses.
     logging.getLogger("asyncio").setLevel(logging.WARNING)

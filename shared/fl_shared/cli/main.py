@@ -14,7 +14,7 @@ from fl_shared.system.text import one_line
 
 
 def _source_of(error: click.BadParameter) -> str:
-    """Where a wrong value stands, if not on the command line before our eyes."""
+    """Where a wrong value comes from, if not from the command line, as the end of an error's text."""
     context, parameter = error.ctx, error.param
     if context is None or parameter is None or parameter.name is None:
         return ""
@@ -30,9 +30,9 @@ def _source_of(error: click.BadParameter) -> str:
 def run_program(command: click.Command, program: str) -> NoReturn:
     """Runs ``command`` and ends the process: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
 
-    An exit code that the command returns (an int) is taken as it is. SIGTERM ends it as Ctrl-C does.
+    If the command returns an int, that is the exit code. SIGTERM ends it like Ctrl-C.
     """
-    end_on_signals(raise_interrupt)  # until a command has a better answer
+    end_on_signals(raise_interrupt)  # until the command sets its own handlers
     try:
         result = command.main(prog_name=program, standalone_mode=False)
         code = result if isinstance(result, int) else 0

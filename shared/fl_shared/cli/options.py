@@ -1,7 +1,8 @@
-"""What the command lines of both programs have in common. It imports only click and the standard library.
+"""The options that both programs have in common. Imports only click and the standard library.
 
-Every option may also be given as ``FL_<NAME>`` or in the file that ``--config`` names; the command line wins
-over the environment, and that over the file. ``main`` turns the errors that people can mend into one line.
+Every option may also be given as ``FL_<NAME>`` or in the file of ``--config``; the command line takes
+precedence over the environment, and that over the file. `main` prints the errors that users can correct in
+one line.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CONTEXT: Final[dict[str, Any]] = {
     "show_default": True,
     "max_content_width": 110,
 }
-"""``context_settings`` of every command; with it ``--per-round`` is also ``FL_PER_ROUND``."""
+"""The ``context_settings`` of every command; because of them, ``--per-round`` is also ``FL_PER_ROUND``."""
 EPILOG: Final = (
     "Every option can also be set in the environment (FL_KEEPALIVE for --keepalive) or in the TOML file of "
     "--config (keepalive = 10). The broker's password comes from FL_PASSWORD or --password-file."
@@ -43,12 +44,12 @@ EPILOG: Final = (
 
 
 def command(**attributes: Any) -> Callable[[Command], GroupedCommand]:
-    """`click.command` as all our commands are."""
+    """A decorator like `click.command`, with the settings of all our commands."""
     return click.command(cls=GroupedCommand, context_settings=CONTEXT, **{"epilog": EPILOG, **attributes})
 
 
 def broker_address(_ctx: click.Context, _param: click.Parameter, value: str | None) -> BrokerAddress | None:
-    """Callback of an option that holds a broker's URL."""
+    """Parses the value of an option that holds a broker's URL (a callback of click)."""
     from fl_shared.mqtt.address import BrokerAddress
 
     if value is None:
@@ -60,7 +61,7 @@ def broker_address(_ctx: click.Context, _param: click.Parameter, value: str | No
 
 
 def topic_prefix(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Callback of the option that holds what stands before all topics."""
+    """Checks the value of ``--prefix`` (a callback of click)."""
     if value is not None and not valid_prefix(value):
         raise click.BadParameter(
             f"{value!r}; expected one to five levels without '+', '#', '$', spaces or empty levels, "
@@ -70,7 +71,7 @@ def topic_prefix(_ctx: click.Context, _param: click.Parameter, value: str | None
 
 
 def prefix_option(default: str | None = "fl") -> Callable[[Command], Command]:
-    """``prefix``: what all topics begin with; ``default`` is null where another option may say it."""
+    """Adds ``--prefix``, passed as ``prefix``. ``default`` is None if another option may set it."""
     return option_under(
         BROKER,
         "--prefix",
@@ -83,12 +84,12 @@ def prefix_option(default: str | None = "fl") -> Callable[[Command], Command]:
 
 
 def broker_options(command: Command) -> Command:
-    """All that says how to reach the broker, as one argument: ``broker``, a `BrokerOptions`."""
+    """Adds the options that say how to reach the broker, passed as ``broker``, a `BrokerOptions`."""
     return _broker_options(command, "mqtt://localhost:1883")
 
 
 def broker_options_of_simulate(command: Command) -> Command:
-    """The same for a program that starts a broker if none is named."""
+    """Adds `broker_options` to a command that starts its own broker if none is given."""
     return _broker_options(command, "its own Mosquitto")
 
 
@@ -128,7 +129,10 @@ def _broker_options(command: Command, otherwise: str) -> Command:
 
 
 def client_id_option(command: Command) -> Command:
-    """``mqtt_client_id``: str, or null for one that the broker or the client library chooses."""
+    """Adds ``--mqtt-client-id``, passed as ``mqtt_client_id``.
+
+    None: the broker or the client library chooses an id.
+    """
     return option_under(
         BROKER,
         "--mqtt-client-id",
@@ -138,7 +142,7 @@ def client_id_option(command: Command) -> Command:
 
 
 def logging_options(command: Command) -> Command:
-    """``verbose``: how often it was given, ``log_format``: ``text`` or ``json``; for `start_logging`."""
+    """Adds the options for `start_logging`: ``verbose`` (a count) and ``log_format`` (text or json)."""
     options = [
         option_under(OUTPUT, "-v", "--verbose", count=True, show_default=False, help="More output."),
         option_under(OUTPUT, "--log-format", type=click.Choice(LOG_FORMATS), default="text",
@@ -150,14 +154,14 @@ def logging_options(command: Command) -> Command:
 
 
 def quiet_option(command: Command) -> Command:
-    """``quiet``: bool, for `start_logging`."""
+    """Adds ``--quiet``, passed as ``quiet`` (bool), for `start_logging`."""
     return option_under(OUTPUT, "-q", "--quiet", is_flag=True, help="Print only errors and the outcome.")(
         command
     )
 
 
 def config_option(command: Command) -> Command:
-    """``--config FILE``: a flat TOML file, its keys the command's own options."""
+    """Adds ``--config FILE``: a flat TOML file whose keys are the command's options."""
     return click.option(
         "--config",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -169,6 +173,7 @@ def config_option(command: Command) -> Command:
 
 
 def version_option(command: Command) -> Command:
+    """Adds ``--version``, which prints the version of the installed package and ends the program."""
     return click.version_option(package_name="fl-mqtt", message="%(prog)s %(version)s")(command)
 
 
@@ -207,7 +212,10 @@ def _load_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
 
 
 def read_password(password_file: Path | None) -> str | None:
-    """The broker's password: the file's first line, else ``FL_PASSWORD``, else none. Raises ``UserError``."""
+    """The broker's password: the first line of the file, else ``FL_PASSWORD``, else None.
+
+    Raises ``UserError`` if the file cannot be read or its first line is empty.
+    """
     if password_file is None:
         return os.environ.get("FL_PASSWORD")
     try:

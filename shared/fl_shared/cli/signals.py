@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one asks, the second one ends at once."""
+"""Handles Ctrl-C and SIGTERM: the first signal asks the program to end, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from typing import Any, Final, NoReturn
 from fl_shared.errors import INTERRUPTED
 
 SHOW_CURSOR: Final = b"\x1b[?25h"
-"""What a live view has hidden, a terminal keeps hidden."""
+"""The escape sequence that shows the cursor again, which a live view may have hidden."""
 
 
 def end_at_once() -> NoReturn:
-    """Without another word or wait: children end by themselves, since their leash or socket does."""
+    """Ends the program without cleaning up. Children end by themselves when their pipe or socket closes."""
     if sys.stderr.isatty():
         os.write(sys.stderr.fileno(), SHOW_CURSOR)
     os._exit(INTERRUPTED)
 
 
 def end_on_signals(first: Callable[[signal.Signals], None]) -> dict[signal.Signals, Any]:
-    """``first`` is told of the first Ctrl-C or SIGTERM, the second one ends at once. Gives the handlers before."""
+    """Installs handlers that call ``first`` on the first Ctrl-C or SIGTERM, and end at once on the second.
+
+    Returns the handlers that were installed before.
+    """
     asked = False
 
     def on_signal(number: int, _frame: object) -> None:
@@ -36,4 +39,5 @@ def end_on_signals(first: Callable[[signal.Signals], None]) -> dict[signal.Signa
 
 
 def raise_interrupt(_number: signal.Signals) -> None:
+    """Raises ``KeyboardInterrupt``, so that SIGTERM ends a program like Ctrl-C."""
     raise KeyboardInterrupt

@@ -2,13 +2,13 @@
 
 ==============  =================================================================
 ``network``     the connections of a process, which share one thread
-``connection``  one connection: goes on trying until it is refused or closed
-``events``      the settings of a connection, and what its handler is told
-``outbox``      what waits to be sent, in order
+``connection``  one connection, which keeps trying until it is refused or closed
+``events``      the settings of a connection, and the events for its handler
+``outbox``      the queue of packets to be sent
 ``event_loop``  the thread and its timers
-``diagnosis``   says in words why a broker cannot be reached
+``diagnosis``   explains why a broker cannot be reached
 ``address``     broker URLs
 ``stream``      byte streams;  ``websocket``: MQTT over WebSockets
-``paho``        the only room that speaks to paho
+``paho``        the only package that imports paho
 ==============  =================================================================
 """

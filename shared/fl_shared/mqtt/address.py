@@ -1,4 +1,4 @@
-"""Where the broker is: ``mqtts://[user@]host[:port]`` and its like, parsed once at the command line."""
+"""Broker addresses: ``mqtts://[user@]host[:port]`` and similar URLs, parsed once at the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fl_shared.errors import UserError
 UrlScheme = Literal["mqtt", "mqtts", "ws", "wss"]
 
 PORTS: Final[dict[UrlScheme, int]] = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
-"""Where no port is given."""
+"""The default port of each scheme."""
 DEFAULT_PORT: Final = PORTS["mqtt"]
 WEBSOCKET_PATH: Final = "/mqtt"
 _URL_FORM: Final = (
@@ -28,10 +28,10 @@ _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/%-]{0,1023}")
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """``host`` is a name or an address (IPv6 without brackets), ``user`` the account, None for anonymous.
+    """The address of a broker. ``host`` is a name or an IP address (IPv6 without brackets).
 
-    ``path`` is where the WebSocket is (``ws``, ``wss``), empty for the others. There is no password in it, so
-    that it may be shown and logged everywhere.
+    ``user`` is the account, None for anonymous. ``path`` is the WebSocket's (``ws``, ``wss``), empty for the
+    other schemes. The address contains no password, so that it may be shown and logged everywhere.
     """
 
     host: str
@@ -42,15 +42,20 @@ class BrokerAddress:
 
     @property
     def is_encrypted(self) -> bool:
+        """Whether connections use TLS (``mqtts``, ``wss``)."""
         return self.scheme in ("mqtts", "wss")
 
     @property
     def is_websocket(self) -> bool:
+        """Whether connections use a WebSocket (``ws``, ``wss``)."""
         return self.scheme in ("ws", "wss")
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises `UserError` with what was expected; a password in ``url`` is not repeated in the message."""
+        """Parses a broker's URL. Raises `UserError` with what was expected.
+
+        The error text never repeats a password that is in ``url``.
+        """
         text = url.strip()
         found = _SCHEME.match(text)
         if found is None:
@@ -82,7 +87,7 @@ class BrokerAddress:
 
     @property
     def host_and_port(self) -> str:
-        """As in a URL: an IPv6 address in brackets."""
+        """``host:port`` as in a URL, with an IPv6 address in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -119,7 +124,7 @@ def _parse_host(url: str, scheme: UrlScheme, place: str) -> tuple[str, int | Non
 
 
 def _redacted(url: str) -> str:
-    """``url`` without what may be a password: all between the first colon of the account and the last @."""
+    """``url`` without a possible password: the text from the first colon of the account to the last @."""
     before, at, place = url.strip().rpartition("@")
     if not at:
         return url

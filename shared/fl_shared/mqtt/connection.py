@@ -1,7 +1,7 @@
-"""A connection that outlives its TCP connections: each is a `Link`, and it tries again for ever.
+"""A connection that outlives its TCP connections: each is a `Link`, and a new one follows when it ends.
 
-Nothing is carried over from one link to the next. Who uses a `Connection` subscribes and publishes again on
-every `Connected`; what was queued or unacknowledged when a link ended is forgotten.
+Nothing is carried over from one link to the next. The user of a `Connection` subscribes and publishes again
+on every `Connected`; messages that were queued or unacknowledged when a link ended are discarded.
 """
 
 from __future__ import annotations
@@ -33,26 +33,35 @@ from fl_shared.system.backoff import backoff
 
 
 class Link(Protocol):
-    """One attempt and, if it succeeds, one TCP connection; it ends with a call of `Connection.link_ended`."""
+    """One attempt to connect and, if it succeeds, one TCP connection.
+
+    It ends with a call of `Connection.link_ended` or `Connection.link_ended_unanswered`.
+    """
 
     def open(self) -> None:
-        """On an opener's thread: blocks; raises `OSError`, or `UnicodeError` for what is no host name."""
+        """Opens the byte stream. Blocks, so it runs on an opener's thread.
+
+        Raises `OSError`, or `UnicodeError` if the host name is not valid.
+        """
 
     def start(self) -> None:
-        """On the network thread, after `open`."""
+        """Sends CONNECT and handles what the socket receives. Runs on the network thread, after `open`."""
 
     def put(self, item: Outgoing, size: int = 0) -> bool:
-        """On any thread, once up. False if the link is over; raises `QueueFull`."""
+        """Queues a packet of ``size`` bytes; may be called from any thread once the link is up.
+
+        Returns False if the link has ended. Raises `QueueFull`.
+        """
 
     def finish(self) -> None:
-        """Says goodbye (the broker forgets the will) once everything queued is sent and acknowledged."""
+        """Sends DISCONNECT, so that the will is not sent, once the queue is sent and acknowledged."""
 
     def abort(self, reason: str, *, goodbye: bool = False) -> None:
-        """Ends at once; ``goodbye``: with a DISCONNECT if the socket takes it."""
+        """Ends the link at once; ``goodbye``: with a DISCONNECT, if the socket accepts it."""
 
 
 class Connection:
-    """Made by `Network.connect`. Public methods may be called from any thread."""
+    """A connection to a broker, made by `Network.connect`. Public methods may be called from any thread."""
 
     def __init__(
         self,
@@ -62,7 +71,7 @@ class Connection:
         new_link: Callable[[Connection], Link],
         reached: set[BrokerAddress],
     ) -> None:
-        """``reached``: where a broker has let us in, shared by the connections of a program."""
+        """``reached``: addresses whose broker has accepted us, shared by the connections of a program."""
         self.settings = settings
         self.client_id = settings.mqtt_client_id or "fl" + secrets.token_hex(10)
         self._thread = thread
@@ -86,7 +95,7 @@ class Connection:
 
     @property
     def limits(self) -> Connected | None:
-        """What the broker announced, while connected."""
+        """The limits that the broker announced, or None while not connected."""
         return self._limits
 
     def publish(
@@ -100,10 +109,11 @@ class Connection:
         correlation: bytes | None = None,
         expiry: int | None = None,
     ) -> bool:
-        """Queues a message; False, and it is dropped, while there is no connection. True promises nothing.
+        """Queues a message. Returns False, and drops it, while there is no connection.
 
-        ``expiry``: seconds after which the broker drops it. Raises `QueueFull`, `MessageTooLarge` (the broker
-        announced a smaller limit), `ValueError` for what is no topic or QoS.
+        True does not promise that the message arrives. ``expiry``: seconds after which the broker drops it.
+        Raises `QueueFull`, `MessageTooLarge` (the broker announced a smaller limit), or `ValueError` if the
+        topic or QoS is not valid.
         """
         item = Publish(topic, payload, qos, retain, response_topic, correlation, expiry)
         size = item.checked_size()
@@ -115,9 +125,11 @@ class Connection:
         return link.put(item, size)
 
     def subscribe(self, filters: Sequence[tuple[str, int]], *, foreign_only: bool = False) -> bool:
-        """Asks for ``(filter, qos)`` each; answered by a `Subscribed` for every eight of them.
+        """Subscribes to each ``(filter, qos)``; a `Subscribed` event answers every eight of them.
 
-        ``foreign_only``: not what this connection publishes itself, and each message says whether it is retained.
+        ``foreign_only``: the broker does not send back this connection's own messages, and keeps their retain
+        flag. Returns False if there is no connection. Raises `QueueFull`, and `ValueError` if a filter or QoS
+        is not valid.
         """
         for name, qos in filters:
             check_filter(name)
@@ -127,7 +139,11 @@ class Connection:
         )
 
     def unsubscribe(self, filters: Sequence[str]) -> bool:
-        """What is already on its way still comes."""
+        """Ends the subscriptions to ``filters``. Messages that are already on their way still arrive.
+
+        Returns False if there is no connection. Raises `QueueFull`, and `ValueError` if a filter is not
+        valid.
+        """
         for name in filters:
             check_filter(name)
         return self._put_all(
@@ -135,9 +151,9 @@ class Connection:
         )
 
     def wait_connected(self, timeout: float, *, once: bool = False) -> Connected:
-        """Waits at most ``timeout`` seconds; ``once``: not beyond the first attempt that fails.
+        """Waits at most ``timeout`` seconds until connected; ``once``: only until the first failed attempt.
 
-        Raises `BrokerRefused` or `BrokerUnreachable`.
+        Raises `BrokerRefused`, `BrokerUnreachable`, or the first error on the network thread.
         """
         with self._state:
             self._state.wait_for(
@@ -155,20 +171,23 @@ class Connection:
         raise BrokerUnreachable(f"no connection to {self.settings.address}{within}: {reason}")
 
     def close(self, *, graceful: bool = True, timeout: float = 5.0) -> None:
-        """Ends the connection; no event follows. Graceful: the will is not sent.
+        """Ends the connection; no event follows.
 
-        A graceful close first sends what is queued and waits for the acknowledgements, ``timeout`` seconds at
-        most. Otherwise the socket is closed as if the program had died.
+        A graceful close first sends the queue and waits for the acknowledgements, at most ``timeout``
+        seconds; the broker does not send the will. Otherwise the socket is closed as if the program had died.
+        Waits for the end, unless it is called on the network thread.
         """
         if self._thread.post(lambda: self.begin_close(graceful, timeout)) and not self._thread.is_current:
             self.wait_closed(timeout + 1.0)
 
     def wait_closed(self, timeout: float) -> bool:
+        """Waits at most ``timeout`` seconds for the end of the connection; returns whether it has ended."""
         return self._closed.wait(timeout)
 
     # --- from here on: the network thread -----------------------------------------------------------------
 
     def attempt(self) -> None:
+        """Starts an attempt to connect: opens a new link on an opener's thread."""
         self._timer = None
         if self._closing:
             return
@@ -177,6 +196,7 @@ class Connection:
         self._thread.run_blocking(lambda: self._open(link))
 
     def link_up(self, link: Link, limits: Connected) -> None:
+        """Records that the broker has accepted ``link``, and tells the handler the broker's limits."""
         self._cancel_timer()
         self._failures = 0
         self._reached_addresses.add(self.settings.address)
@@ -189,7 +209,12 @@ class Connection:
     def link_ended(
         self, link: Link, reason: str, refusal: ConnectRefused | None = None, *, is_hopeless: bool = False
     ) -> None:
-        """``is_hopeless``: so it ends at the start; under a running program a person may put it right again."""
+        """Records the end of ``link``; tells the handler, and tries again unless the broker refused.
+
+        ``is_hopeless``: another attempt would end the same way. If no broker at this address has accepted
+        this program yet, that counts as a refusal; in a running program, a person may still correct the
+        cause.
+        """
         if self._link is not link:
             return
         if is_hopeless and self.settings.address not in self._reached_addresses:
@@ -207,7 +232,7 @@ class Connection:
         elif refusal is not None:
             self.emit(refusal)
         else:
-            # A broker that lets us in only to throw us out must not be asked at once again and again.
+            # Do not hurry to reconnect to a broker that accepts us only to disconnect us at once.
             if was_up and time.monotonic() - self._up_since > self.settings.retry_cap:
                 self._retries = 0
             jitter = random.random()  # noqa: S311 - spreads load # nosec B311
@@ -217,7 +242,7 @@ class Connection:
             self.emit(Lost(reason, self._failures))
 
     def link_ended_unanswered(self, link: Link) -> None:
-        """`link_ended` of a link that ended before the broker said anything."""
+        """Records the end of ``link`` before the broker answered CONNECT; first finds out why."""
         if self.settings.address in self._reached_addresses:
             self.link_ended(link, f"{self.settings.address} closed the connection without an answer")
             return
@@ -229,6 +254,7 @@ class Connection:
         self._thread.run_blocking(ask)
 
     def emit(self, event: ConnectionEvent) -> None:
+        """Passes ``event`` to the handler, unless the connection is being closed."""
         if self._closing:
             return
         try:
@@ -237,6 +263,7 @@ class Connection:
             self._thread.fail(error)
 
     def begin_close(self, graceful: bool, timeout: float) -> None:
+        """Starts `close` on the network thread; `wait_closed` waits for the end."""
         self._cancel_timer()
         link, up = self._link, self._active_link
         with self._state:
@@ -269,7 +296,7 @@ class Connection:
         link.start()
 
     def _open(self, link: Link) -> None:
-        """On an opener's thread."""
+        """Opens ``link``; runs on an opener's thread."""
         try:
             link.open()
         except (OSError, UnicodeError) as error:

@@ -1,4 +1,4 @@
-"""Why there is no connection to the broker, in one line for a person, and whether it is of any use to try again."""
+"""Explains in one line for a person why there is no connection, and whether it is worth trying again."""
 
 from __future__ import annotations
 
@@ -37,22 +37,25 @@ _CLIENT_CERTIFICATE_ALERTS: Final = {
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "it does not accept our certificate: is it for clients?",
     "TLSV1_ALERT_ACCESS_DENIED": "our certificate gives no access",
 }
-"""Alerts (RFC 8446, 6.2) as OpenSSL names them. In TLS 1.3 they come after the handshake, at the first read."""
+"""TLS alerts (RFC 8446, 6.2) as OpenSSL names them. In TLS 1.3 they come at the first read."""
 _EXPIRED, _NOT_YET, _SELF_SIGNED, _WRONG_HOST, _WRONG_ADDRESS = 10, 9, 18, 62, 64
 _UNKNOWN_AUTHORITY: Final = frozenset({2, 19, 20, 21})
-"""X509_V_ERR_… of OpenSSL."""
+"""Verification errors of OpenSSL (X509_V_ERR_…)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """``is_hopeless``: another attempt ends the same way until a person has changed something."""
+    """Why there is no connection. ``is_permanent``: it stays so until a person has changed something."""
 
     reason: str
     is_permanent: bool = False
 
 
 def diagnose(error: OSError | UnicodeError, settings: ConnectionSettings) -> Diagnosis:
-    """Of an attempt to open a stream, or of a stream before the broker has let us in. May ask the port, up to 1 s."""
+    """The diagnosis of an error that came before the broker accepted us. May probe the port, for at most 1 s.
+
+    ``error``: raised while the stream was opened, or by the stream before CONNACK.
+    """
     address = settings.address
     if isinstance(error, socket.gaierror):
         return Diagnosis(f"the host name {address.host!r} cannot be resolved ({error.strerror})")
@@ -78,7 +81,10 @@ def diagnose(error: OSError | UnicodeError, settings: ConnectionSettings) -> Dia
 
 
 def diagnose_no_answer(settings: ConnectionSettings) -> Diagnosis:
-    """Of a broker that hung up without an answer to CONNECT. May ask the port, up to 1 s."""
+    """The diagnosis of a broker that closed the connection without an answer to CONNECT.
+
+    May probe the port, for at most 1 s.
+    """
     address = settings.address
     if not address.is_encrypted and _accepts_tls(address):
         return _tls_required(address)
@@ -140,7 +146,8 @@ def _diagnose_tls(error: ssl.SSLError, address: BrokerAddress) -> Diagnosis:
 
 
 def _diagnose_disconnect(error: OSError, address: BrokerAddress) -> Diagnosis:
-    # A broker that is just starting does that as well, behind a proxy: so it is asked.
+    # Behind a proxy, a broker that is just starting closes the connection as well: so probe the port without
+    # TLS.
     if not address.is_websocket and accepts_connect(address.host, address.port):
         return Diagnosis(_no_tls_message(address), is_permanent=True)
     if not address.is_websocket or isinstance(error, ssl.SSLEOFError):

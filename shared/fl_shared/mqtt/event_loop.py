@@ -1,4 +1,4 @@
-"""One thread with one event loop for many sockets, and a few more for what would block it."""
+"""One thread with an event loop for many sockets, and a few more threads for calls that would block it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, Final
 LOG = logging.getLogger(__name__)
 
 MAX_CONNECT_THREADS: Final = 8
-"""Threads that look names up and open TCP connections: neither can be done without waiting."""
+"""Threads that resolve host names and open TCP connections, which block."""
 
 
 class NetworkThread:
-    """Calls run on the thread one after the other. One that raises does not end it: see `check`.
+    """A thread that runs calls one after the other. A call that raises does not end it: see `check`.
 
-    A process made by ``fork`` has no such thread: start processes with ``spawn``.
+    A process made by ``fork`` does not have this thread: start processes with ``spawn``.
     """
 
     def __init__(self, name: str) -> None:
@@ -27,12 +27,12 @@ class NetworkThread:
         self._failure: BaseException | None = None
         self._blocking_calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._connect_threads = 0
-        # Daemons: a program that forgot to close its network, or whose name server hangs, ends all the same.
+        # Daemons, so that a program ends even if it does not close its network, or its name server hangs.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def post(self, call: Callable[[], None]) -> bool:
-        """From any thread: ``call`` runs soon. False if the network is closed."""
+        """Runs ``call`` on the network thread soon; may be called from any thread. False if it has ended."""
         try:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:
@@ -40,7 +40,10 @@ class NetworkThread:
         return True
 
     def run_blocking(self, call: Callable[[], None]) -> None:
-        """From the thread: ``call`` runs on another one, where it may block; it must not raise."""
+        """Runs ``call``, which may block but must not raise, on an opener's thread.
+
+        Call this on the network thread.
+        """
         if self._connect_threads < MAX_CONNECT_THREADS:
             self._connect_threads += 1
             threading.Thread(
@@ -49,15 +52,17 @@ class NetworkThread:
         self._blocking_calls.put(call)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
-        """From the thread."""
+        """Runs ``call`` after ``seconds`` unless the handle is cancelled. Call it on the network thread."""
         return self._loop.call_later(seconds, call)
 
     @property
     def loop(self) -> asyncio.SelectorEventLoop:
+        """The event loop of the thread; only the thread itself may use it."""
         return self._loop
 
     @property
     def is_current(self) -> bool:
+        """Whether the caller is on the network thread."""
         return threading.current_thread() is self._thread
 
     def fail(self, error: BaseException) -> None:
@@ -67,11 +72,12 @@ class NetworkThread:
             self._failure = error
 
     def check(self) -> None:
-        """Raises what went wrong on the thread, if anything did. It is a mistake of ours, not of a peer."""
+        """Raises the first error on the thread, if any. It is a defect of this program, not of a peer."""
         if self._failure is not None:
             raise self._failure
 
     def stop(self, timeout: float) -> None:
+        """Stops the event loop and waits at most ``timeout`` seconds for the thread to end."""
         for _ in range(self._connect_threads):
             self._blocking_calls.put(None)
         if self.post(self._loop.stop):

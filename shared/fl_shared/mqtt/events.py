@@ -1,4 +1,4 @@
-"""What a connection to the broker is told (`ConnectionSettings`) and what it tells (`ConnectionEvent`). No I/O here."""
+"""The settings of a connection (`ConnectionSettings`) and its events (`ConnectionEvent`). No I/O here."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from fl_shared.errors import UserError
 from fl_shared.mqtt.address import BrokerAddress
 
 MAX_STRING: Final = 65_535
-"""Bytes of any string or binary member of an MQTT packet but the payload."""
+"""Bytes of the longest string or binary field of an MQTT packet, except the payload."""
 CONNECT_TIMEOUT: Final = 6.0
-"""Seconds to wait for a first connection: an attempt has 5 (`ConnectionSettings`), and ends with a reason."""
+"""Seconds to wait for a first connection: an attempt may take 5 and then has a reason for its failure."""
 MAX_MQTT_PACKET: Final = 268_435_460
-"""Bytes of the largest packet that MQTT can express: the limit where the broker announces none."""
+"""Bytes of the largest packet that MQTT can express: the limit if the broker announces none."""
 MAX_FILTERS: Final = 8
 """Filters in one SUBSCRIBE packet; hosted brokers allow no more (AWS IoT Core)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker publishes for us when the connection ends without a goodbye."""
+    """The message that the broker publishes for us if the connection ends without a DISCONNECT."""
 
     topic: str
     payload: bytes = field(repr=False)
@@ -32,18 +32,21 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """Times are seconds. MQTT 5, clean start, session expiry 0: the broker keeps nothing of us.
+    """The settings of one connection. It uses MQTT 5, clean start and session expiry 0. Times are in seconds.
 
-    ``mqtt_client_id``: null for a random one, which stays the same over reconnects (so that the broker ends
-    our half-open predecessor, and sends his will, before it answers us).
-    ``tls``: how an encrypted connection (``mqtts``, ``wss``) is made, null for one that is not.
-    ``will``: a function is asked anew for each connection (its session may be in it), on another thread.
-    ``keepalive``: whole seconds; a silent loss shows after at most twice that (to the broker: 1.5 times).
-    ``receive_maximum``: how many QoS 1 messages the broker may have on the way to us, null for 65,535.
-    ``maximum_packet_size``: bytes; the broker drops what is larger instead of sending it; null for no limit.
-    ``max_queued``, ``max_queued_bytes``: what may wait to be sent or acknowledged; one message always may.
-    ``connect_timeout``: for each of the TCP connection (per address) and the broker's answer to CONNECT.
-    ``retry_first``, ``retry_cap``: the n-th attempt waits a random time of at most first × 2^n and the cap.
+    ``mqtt_client_id``: None for a random one, which stays the same over reconnects (so that the broker ends
+    our half-open predecessor, and sends its will, before it answers us).
+    ``tls``: the context of an encrypted connection (``mqtts``, ``wss``), None for one that is not encrypted.
+    ``will``: a function is called for each connection (the will may name its session), on another thread.
+    ``keepalive``: whole seconds; we notice a silent loss after at most twice that, the broker after 1.5
+    times.
+    ``receive_maximum``: how many QoS 1 messages to us may be unacknowledged, None for 65,535.
+    ``maximum_packet_size``: bytes; the broker drops larger packets instead of sending them; None for no
+    limit.
+    ``max_queued``, ``max_queued_bytes``: limits of what is queued or unacknowledged; one message always fits.
+    ``connect_timeout``: for the TCP connection (to each IP address), and again for the answer to CONNECT.
+    ``retry_first``, ``retry_cap``: the n-th attempt waits a random time, at most first × 2^n and at most the
+    cap.
     """
 
     address: BrokerAddress
@@ -61,7 +64,7 @@ class ConnectionSettings:
     tls: ssl.SSLContext | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """What a person may have given raises `UserError`, what only our programs give `ValueError`."""
+        """Checks the settings: `UserError` for values that a person may have given, else `ValueError`."""
         if self.password is not None and self.address.user is None:
             raise UserError(
                 f"broker {self.address}: a password needs a user; write {self.address.scheme}://USER@host"
@@ -85,10 +88,11 @@ class ConnectionSettings:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker knows nothing of us: subscribe, and publish again whatever must be there.
+    """A connection is established. The broker has no state of ours, so subscribe and publish again.
 
-    What it announced: bytes of the largest packet it accepts (`MAX_MQTT_PACKET` if it said nothing), how many
-    of our QoS 1 messages may wait for its acknowledgement (the connection keeps to both), the keepalive.
+    ``maximum_packet_size``: bytes of the largest packet that the broker accepts (`MAX_MQTT_PACKET` if it
+    announced none). ``receive_maximum``: how many of our QoS 1 messages may be unacknowledged. The connection
+    keeps to both. ``keepalive``: seconds.
     """
 
     maximum_packet_size: int
@@ -98,9 +102,9 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """``failures`` is 0 when an established connection ended, n when the n-th attempt since then failed.
+    """A connection ended, or an attempt failed; the next attempt is already scheduled.
 
-    The next attempt is already on its way.
+    ``failures`` is 0 if an established connection ended, n if the n-th attempt since then failed.
     """
 
     reason: str
@@ -109,9 +113,9 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class ConnectRefused:
-    """The broker will not have us, and will not change its mind: nothing more is tried on this connection.
+    """The broker refused us for good: the connection makes no further attempts.
 
-    ``code`` is the reason code of CONNACK (MQTT 5, section 3.2.2.2), null if it did not come to that.
+    ``code`` is the reason code of CONNACK (MQTT 5, section 3.2.2.2), None if there was no CONNACK.
     """
 
     reason: str
@@ -120,15 +124,18 @@ class ConnectRefused:
 
 @dataclass(frozen=True, slots=True)
 class Received:
+    """A message that the broker has sent us."""
+
     topic: str
     payload: bytes | memoryview = field(repr=False)
-    """Bytes below 16 KiB; from there on a read-only view (format B) of what was received, which it keeps alive.
+    """``bytes`` if it is below 16 KiB, otherwise a read-only view (format B) of the received packet.
 
-    A view is compared, measured, hashed and sliced as bytes are; what is slicing it costs no copy. ``bytes()`` for
-    what takes only bytes (JSON, pickle) or is to be kept when the rest may go.
+    The view keeps the packet alive. It is compared, measured, hashed and sliced like bytes, and slicing it
+    copies nothing. Use ``bytes()`` for functions that take only bytes (JSON, pickle), and to keep a part
+    without the rest.
     """
     retain: bool
-    """It lay at the broker when we subscribed; False for what was published since."""
+    """True if the broker had retained it when we subscribed, False if it was published since then."""
     qos: int
     response_topic: str | None = None
     correlation_data: bytes | None = None
@@ -138,7 +145,7 @@ class Received:
 class Subscribed:
     """The broker's answer to one SUBSCRIBE packet.
 
-    ``codes``: one a filter; 0 to 2 is the QoS granted, 0x80 and above a refusal.
+    ``codes``: one for each filter; 0 to 2 is the QoS granted, 0x80 and above a refusal.
     """
 
     filters: tuple[str, ...]
@@ -146,6 +153,7 @@ class Subscribed:
 
     @property
     def refused(self) -> tuple[str, ...]:
+        """The filters that the broker refused."""
         return tuple(name for name, code in zip(self.filters, self.codes, strict=False) if code >= 0x80)
 
 
@@ -153,7 +161,7 @@ ConnectionEvent = Connected | Lost | ConnectRefused | Received | Subscribed
 
 
 def check_topic(topic: str) -> bytes:
-    """The topic's UTF-8, if one may publish to it; else `ValueError`."""
+    """The UTF-8 of a topic. Raises `ValueError` if it cannot be published to."""
     encoded = topic.encode()
     if not encoded or len(encoded) > MAX_STRING or any(mark in topic for mark in "+#\0"):
         raise ValueError(
@@ -163,7 +171,7 @@ def check_topic(topic: str) -> bytes:
 
 
 def check_filter(name: str) -> None:
-    """Raises `ValueError` if one may not subscribe to it."""
+    """Raises `ValueError` if ``name`` is not a valid topic filter."""
     levels = name.split("/")
     wild = [level for level in levels if ("+" in level or "#" in level) and len(level) > 1]
     if not name or len(name.encode()) > MAX_STRING or "\0" in name or wild or "#" in levels[:-1]:
@@ -173,6 +181,7 @@ def check_filter(name: str) -> None:
 
 
 def check_will(will: Will) -> None:
+    """Raises `ValueError` if MQTT does not allow the will's topic, QoS or payload."""
     check_topic(will.topic)
     check_qos(will.qos)
     if len(will.payload) > MAX_STRING:
@@ -180,5 +189,6 @@ def check_will(will: Will) -> None:
 
 
 def check_qos(qos: int) -> None:
+    """Raises `ValueError` if ``qos`` is not 0, 1 or 2."""
     if qos not in (0, 1, 2):
         raise ValueError(f"qos {qos!r}: expected 0, 1 or 2")

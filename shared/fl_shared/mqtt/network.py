@@ -1,8 +1,8 @@
 """Many connections to an MQTT 5 broker, driven by one thread.
 
-paho's own loop is a thread and a ``select()`` a client, which ends at file descriptor 1024; here one event
-loop (asyncio's, on a thread of its own) drives all clients of a `Network`, by paho's calls for foreign loops
-(`paho.link`). Where paho copies what it need not copy, we have ways around it (`paho.fast_client`).
+paho's own loop needs a thread and a ``select()`` for each client, which fails above file descriptor 1024.
+Here one event loop (asyncio's, on its own thread) drives all clients of a `Network`, with paho's calls for
+external loops (`paho.link`). `paho.fast_client` avoids unnecessary copies that paho makes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fl_shared.mqtt.paho.link import PahoLink
 
 
 class Network:
-    """Connections that share one thread (and a few more while connecting)."""
+    """Connections that share one thread (and a few more threads while they connect)."""
 
     def __init__(self, name: str = "mqtt") -> None:
         self._thread = NetworkThread(name)
@@ -33,9 +33,10 @@ class Network:
         self._reached_addresses: set[BrokerAddress] = set()
 
     def connect(self, settings: ConnectionSettings, handler: Callable[[ConnectionEvent], None]) -> Connection:
-        """Starts a connection, which goes on trying until it is refused or closed; does not wait for it.
+        """Starts a connection, which keeps trying until it is refused or closed; does not wait for it.
 
-        ``handler`` runs on the network thread and holds up every connection meanwhile: it may only enqueue.
+        ``handler`` runs on the network thread, where it delays every connection: it may only enqueue. Raises
+        ``RuntimeError`` if the network is closed.
         """
         connection = Connection(
             self._thread,
@@ -52,11 +53,14 @@ class Network:
         return connection
 
     def check(self) -> None:
-        """Raises the first error of a handler (or of this package) on the network thread, if there was one."""
+        """Raises the first error of a handler, or of this package, on the network thread, if there is one."""
         self._thread.check()
 
     def close(self, *, graceful: bool = True, timeout: float = 5.0) -> None:
-        """Closes all connections together (see `Connection.close`) and ends the thread."""
+        """Closes all connections at the same time (see `Connection.close`) and ends the thread.
+
+        Raises ``RuntimeError`` if a handler calls it.
+        """
         if self._thread.is_current:
             raise RuntimeError("a handler cannot close its network")
         with self._lock:

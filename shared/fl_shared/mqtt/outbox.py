@@ -1,4 +1,4 @@
-"""What one connection still has to send: bounded, in order, and within the broker's window."""
+"""The queue of one link: bounded, in order, and limited by the broker's Receive Maximum."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from fl_shared.mqtt.events import MAX_STRING, check_qos, check_topic
 from fl_shared.system import varint
 
 ACK_WINDOW: Final = 20
-"""QoS 1 messages that may wait for their PUBACK at once, if the broker allows as many (Mosquitto does)."""
+"""QoS 1 messages that may await their PUBACK at once, if the broker allows as many (Mosquitto does)."""
 ACK_WINDOW_BYTES: Final = 4 * 2**20
-"""Bytes handed to the socket and not acknowledged (one message always may): a PINGREQ waits behind them."""
+"""Bytes of sent but unacknowledged packets (one packet always may be): a PINGREQ waits behind them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
+    """A message to publish; ``expiry`` in seconds."""
+
     topic: str
     payload: bytes = field(repr=False)
     qos: int
@@ -28,7 +30,10 @@ class Publish:
     expiry: int | None = None
 
     def checked_size(self) -> int:
-        """Bytes of the whole packet. Raises `ValueError` for what MQTT cannot express."""
+        """The bytes of the whole PUBLISH packet.
+
+        Raises `ValueError` for what MQTT cannot express, ``TypeError`` if the payload is not ``bytes``.
+        """
         topic = check_topic(self.topic)
         check_qos(self.qos)
         if not isinstance(self.payload, bytes):
@@ -59,12 +64,16 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
+    """Subscriptions to make, as (filter, QoS). ``no_local``: not to the connection's own messages."""
+
     filters: tuple[tuple[str, int], ...]
     no_local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
+    """Subscriptions to end."""
+
     filters: tuple[str, ...]
 
 
@@ -72,7 +81,10 @@ Outgoing = Publish | Subscribe | Unsubscribe
 
 
 class Outbox:
-    """`put` is for any thread; all else is for the one that sends."""
+    """The packets of one link that are queued or unacknowledged.
+
+    `put` may be called from any thread, all other methods only from the thread that sends.
+    """
 
     def __init__(self, max_queued: int, max_bytes: int, window: int) -> None:
         self._max_queued = max_queued
@@ -88,7 +100,7 @@ class Outbox:
         self._closed = False
 
     def put(self, item: Outgoing, size: int = 0) -> bool:
-        """False if the connection has ended. Raises `QueueFull`."""
+        """Queues a packet of ``size`` bytes. Returns False if the link has ended. Raises `QueueFull`."""
         with self._lock:
             if self._closed:
                 return False
@@ -103,7 +115,10 @@ class Outbox:
             return True
 
     def pop_sendable(self) -> tuple[Outgoing, int] | None:
-        """What may be sent now, with its size; then tell `sent` or `settle`."""
+        """Removes and returns the next packet that may be sent now, with its size; None if there is none.
+
+        The caller then calls `mark_sent` for a published message, and `release` for anything else.
+        """
         if not self._waiting:
             return None
         item, size = self._waiting[0]
@@ -115,12 +130,16 @@ class Outbox:
         return self._waiting.popleft()
 
     def mark_sent(self, mid: int, size: int, *, awaits_ack: bool) -> None:
+        """Records that message ``mid`` was handed to paho; it takes room until `mark_acknowledged`."""
         self._sent[mid] = (size, awaits_ack)
         self._sent_bytes += size
         self._unacknowledged += awaits_ack
 
     def mark_acknowledged(self, mid: int) -> None:
-        """By the broker, or (QoS 0) by the socket. What was never sent is ignored."""
+        """Frees the room of message ``mid``, which the broker, or at QoS 0 the socket, has accepted.
+
+        Unknown messages are ignored.
+        """
         size, awaits_ack = self._sent.pop(mid, (None, False))
         if size is not None:
             self._sent_bytes -= size
@@ -128,16 +147,18 @@ class Outbox:
             self.release(size)
 
     def release(self, size: int) -> None:
+        """Frees the room of a packet of ``size`` bytes that was taken from the queue."""
         with self._lock:
             self._count -= 1
             self._bytes -= size
 
     def close(self) -> None:
-        """Nothing more is taken, and what waits is forgotten."""
+        """Accepts nothing more, and discards the queue."""
         with self._lock:
             self._closed = True
             self._waiting.clear()
 
     @property
     def idle(self) -> bool:
+        """Whether nothing is queued or unacknowledged."""
         return not self._waiting and not self._sent

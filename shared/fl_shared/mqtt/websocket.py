@@ -1,8 +1,8 @@
-"""MQTT inside a WebSocket (RFC 6455, and MQTT 5 section 6), as a socket of bytes.
+"""MQTT inside a WebSocket (RFC 6455, and MQTT 5 section 6), with the interface of a socket.
 
-paho's own masks byte by byte, loses the rest of a packet that the socket does not take at once, and waits for ever
-for a handshake that trickles. This one keeps to a deadline, and to what a socket that does not block promises: who
-gets `BlockingIOError` from ``send`` comes again with the same bytes.
+paho's own WebSocket masks byte by byte, loses the rest of a packet that the socket does not accept at once,
+and waits forever for a slow handshake. This one keeps to a deadline, and behaves like a non-blocking socket:
+after `BlockingIOError` from ``send``, the caller must send the same bytes again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from fl_shared.errors import ServerRequiresTls, WebSocketRefused
 from fl_shared.mqtt.address import BrokerAddress
 
 MAX_RESPONSE: Final = 16 * 2**10
-"""Bytes of the answer to our request for a WebSocket."""
+"""Bytes of the longest answer to our request for a WebSocket."""
 MAX_FRAME_PAYLOAD: Final = 256 * 2**10
-"""Bytes of payload that are masked, and so copied, at a time."""
+"""Bytes of payload that are masked, and thus copied, at a time."""
 TLS_ALERT: Final = b"\x15"
-"""First byte of what a server that expects TLS answers to anything else; neither HTTP nor MQTT begins with it."""
+"""First byte of a TLS server's answer to anything but TLS; neither HTTP nor MQTT begins with it."""
 BUFFER_SIZE: Final = 64 * 2**10
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONTINUATION, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x2, 0x8, 0x9, 0xA
@@ -34,9 +34,10 @@ _CONTROL: Final = 0x8
 
 
 class WebSocket:
-    """``sock``: connected (TLS is done); it belongs to the WebSocket, which is made within ``timeout`` seconds.
+    """A WebSocket over the connected ``sock``, whose TLS handshake is done; it owns ``sock``.
 
-    Raises `WebSocketRefused`, ``TimeoutError`` and what the socket does.
+    The handshake takes at most ``timeout`` seconds. Raises `WebSocketRefused`, `ServerRequiresTls`,
+    ``TimeoutError``, and the errors of the socket.
     """
 
     def __init__(self, sock: socket.socket, address: BrokerAddress, timeout: float) -> None:
@@ -46,15 +47,15 @@ class WebSocket:
         self._scratch = memoryview(bytearray(BUFFER_SIZE))
         self._start = self._end = 0
         self._payload_left = 0
-        """Bytes of the frame's payload that are still to come."""
+        """Bytes of the current frame's payload that have not been read."""
         self._needs_more = True
-        """The buffer holds less than the next step needs."""
+        """Whether the buffer holds less than the next step needs."""
         self._frame: memoryview | None = None
         self._frame_payload = 0
         self._pong: bytes | None = None
         self._handshake(address, time.monotonic() + timeout)
 
-    # --- making it --------------------------------------------------------------------------------------------
+    # --- handshake ----------------------------------------------------------------------------------------
 
     def _handshake(self, address: BrokerAddress, deadline: float) -> None:
         key = b64encode(os.urandom(16))
@@ -94,7 +95,7 @@ class WebSocket:
             raise WebSocketRefused("the protocol inside its WebSocket is not MQTT", 101)
 
     def _read_response(self, deadline: float) -> bytes:
-        """The head of it; what comes behind is in the buffer."""
+        """The head of the HTTP response; the bytes after it are in the buffer."""
         seen = b""
         while (end := seen.find(b"\r\n\r\n")) < 0:
             if len(seen) > MAX_RESPONSE:
@@ -117,10 +118,13 @@ class WebSocket:
         self._needs_more = not rest
         return seen[:end]
 
-    # --- in ---------------------------------------------------------------------------------------------------
+    # --- receiving ----------------------------------------------------------------------------------------
 
     def recv(self, most: int) -> bytes:
-        """What is there of as many frames as fit; empty at the end."""
+        """The payload that has arrived, at most ``most`` bytes, of one or more frames; empty at the end.
+
+        Raises ``BlockingIOError`` if nothing has arrived, and ``ConnectionError``.
+        """
         view = self._scratch[:most]
         got = self.recv_into(view)
         while got and got < len(view) and self._start < self._end:
@@ -134,7 +138,10 @@ class WebSocket:
         return bytes(view[:got])
 
     def recv_into(self, view: memoryview) -> int:
-        """Some of one frame's payload; 0 at the end. Raises ``BlockingIOError``, ``ConnectionError``."""
+        """Reads payload of one frame into ``view``; returns the number of bytes, 0 at the end.
+
+        Raises ``BlockingIOError`` if nothing has arrived, and ``ConnectionError``.
+        """
         while not self._payload_left:
             if not self._next_frame():
                 return 0
@@ -148,7 +155,7 @@ class WebSocket:
         return count
 
     def pending(self) -> int:
-        """Bytes that can be read and do not make the socket readable."""
+        """Bytes that can be read although the socket is not readable."""
         inside = 0 if self._needs_more else self._end - self._start
         return inside + (self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0)
 
@@ -158,14 +165,15 @@ class WebSocket:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             self._needs_more = True
             if self._payload_left and self._frame is None:
-                # In the middle of a frame Mosquitto 2.0 with the libwebsockets of distributions sends 4 KB whenever
-                # something comes in, and else ten times a second (mosquitto#2252): 40 KB/s, or with this 4 MB/s and
-                # more on a loopback. Other brokers get a few bytes now and then.
+                # In the middle of a frame, Mosquitto 2.0 with the libwebsockets of distributions sends 4 KB
+                # whenever it receives something, and otherwise ten times a second (mosquitto#2252): 40 KB/s,
+                # or with this ping 4 MB/s and more on loopback. Other brokers get a few extra bytes now and
+                # then.
                 self._send_control(_PING, b"")
             raise BlockingIOError from None
 
     def _fill_buffer(self, count: int) -> bool:
-        """Has ``count`` bytes at ``_start``; False at the end."""
+        """Reads until the buffer has ``count`` bytes from ``_start`` on; False at the end of the stream."""
         while self._end - self._start < count:
             if self._start:
                 kept = bytes(self._buffer[self._start : self._end])
@@ -179,7 +187,7 @@ class WebSocket:
         return True
 
     def _next_frame(self) -> bool:
-        """Begins with the next frame of data, and does what control frames ask for; False at the end."""
+        """Reads the head of the next data frame, and handles control frames before it; False at the end."""
         if not self._fill_buffer(2):
             return False
         first, second = self._buffer[self._start], self._buffer[self._start + 1]
@@ -203,17 +211,20 @@ class WebSocket:
 
     def _handle_control(self, opcode: int, body: bytes) -> bool:
         if opcode == _PING:
-            # Only the newest one need be answered (RFC 6455, 5.5.3).
+            # Only the newest ping needs an answer (RFC 6455, 5.5.3).
             self._pong = body
             if self._frame is None:
                 self._send_control(_PONG, self._pong)
                 self._pong = None
         return opcode != _CLOSE
 
-    # --- out --------------------------------------------------------------------------------------------------
+    # --- sending ------------------------------------------------------------------------------------------
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
-        """How many bytes have gone out. After ``BlockingIOError`` the same bytes must come again."""
+        """Sends some of ``data`` and returns how many bytes.
+
+        After ``BlockingIOError``, the next call must pass the same bytes again.
+        """
         while True:
             if self._frame is None and self._pong is not None:
                 self._frame, self._frame_payload, self._pong = (
@@ -230,7 +241,7 @@ class WebSocket:
                 return carried
 
     def _send_control(self, opcode: int, body: bytes) -> None:
-        """What the socket does not take goes out before whatever is sent next."""
+        """Sends a control frame; what the socket does not accept is sent before anything else."""
         self._frame, self._frame_payload = _build_frame(opcode, memoryview(body)), 0
         with contextlib.suppress(BlockingIOError):
             self._flush()
@@ -243,20 +254,23 @@ class WebSocket:
                 raise BlockingIOError from None
             self._frame = self._frame[sent:] if sent < len(self._frame) else None
 
-    # --- as a socket ------------------------------------------------------------------------------------------
+    # --- as a socket --------------------------------------------------------------------------------------
 
     def setblocking(self, flag: bool) -> None:
+        """Sets whether the socket blocks, as in `socket.socket`."""
         self._sock.setblocking(flag)
 
     def fileno(self) -> int:
+        """The file descriptor of the socket."""
         return self._sock.fileno()
 
     def close(self) -> None:
+        """Closes the socket, without a WebSocket close frame."""
         self._sock.close()
 
 
 def _build_frame(opcode: int, payload: memoryview) -> memoryview:
-    """One frame, whole, masked as a client's must be (RFC 6455, 5.3)."""
+    """A whole frame, masked as a client's must be (RFC 6455, 5.3)."""
     size = len(payload)
     key = os.urandom(4)
     if size < 126:

@@ -1,7 +1,7 @@
-"""The protocol as an AsyncAPI 3.0 document, made of `messages`, `topics` and `channels`, so that it cannot drift.
+"""The protocol as an AsyncAPI 3.0 document, generated from `messages`, `topics` and `channels`.
 
-``python -m fl_shared.protocol.asyncapi > docs/asyncapi.yaml`` writes the file that
-is in the repository (it needs PyYAML). https://www.asyncapi.com/docs/reference/specification/v3.0.0
+``python -m fl_shared.protocol.asyncapi > docs/asyncapi.yaml`` writes the file in the repository (this needs
+PyYAML). https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Tree = dict[str, Any]
 
 DEFAULT_PREFIX: Final = "fl"
 BINDING_VERSION: Final = "0.2.0"
-"""Of the MQTT bindings: https://github.com/asyncapi/bindings/tree/master/mqtt"""
+"""The version of the MQTT bindings: https://github.com/asyncapi/bindings/tree/master/mqtt"""
 REQUEST_MESSAGE: Final = "predict-request"
 RESPONSE_CHANNEL: Final = "responseTopic"
-"""The channel whose address a request's Response Topic gives."""
+"""The channel whose address is the Response Topic of a request."""
 REQUEST_EXPIRY: Final = 30
-"""Seconds that our own client gives a request."""
+"""Seconds after which a request of our own client expires."""
 
 PARAMETERS: Final[dict[str, str]] = {
     "prefix": "What all topics begin with: one to five levels without wildcards, `$` and spaces.",
@@ -39,7 +39,7 @@ PARAMETERS: Final[dict[str, str]] = {
 
 
 def document(version: str, table: Channels = CHANNELS) -> Tree:
-    """The whole document as plain data; ``version`` is the protocol's, as text."""
+    """The whole document as plain data; ``version`` is the protocol's version."""
     channels: Tree = {}
     operations: Tree = {}
     for row in table.rows:
@@ -90,13 +90,16 @@ def _server() -> Tree:
 
 
 def channel_name(kind: type[t.Topic], bare: bool = False) -> str:
-    """``StatusTopic`` is ``status``; with and without the client they are two channels."""
+    """The name of a channel: ``status`` for ``StatusTopic``.
+
+    A topic with an optional last level makes two channels; ``bare`` means the one without it.
+    """
     name = kind.__name__.removesuffix("Topic")
     return name[0].lower() + name[1:] + ("Bare" if bare else "")
 
 
 def address(kind: type[t.Topic], bare: bool = False) -> str:
-    """The topic with its parameters in braces, as `topics.build` makes it."""
+    """The topic with its parameters in braces, as `topics.build` makes it; ``bare``: without the last level."""
     levels = {field.name: None if bare else f"{{{field.name}}}" for field in dataclasses.fields(kind)}
     made: Any = kind
     return t.build("{prefix}", made(**levels))
@@ -137,7 +140,7 @@ def _operations(row: Channel, name: str) -> Tree:
     reply = _reply(row)
     operations: Tree = {f"{row.sender}Sends{title}": sent | reply}
     for receiver in row.receivers:
-        # Whoever hears it and answers; a watcher of presence, say, does not.
+        # The aggregator and edges answer what they receive; a watcher of presence, for example, does not.
         answers = reply if receiver in ("aggregator", "edge") else {}
         operations[f"{receiver}Receives{title}"] = {
             "action": "receive",
@@ -198,7 +201,7 @@ def _messages(table: Channels) -> Tree:
 
 
 def _models(table: Channels) -> list[type[m.Message]]:
-    """Every kind of message once, in the order in which the rows name them."""
+    """All kinds of messages, without repetition, in the order of the rows."""
     return list(dict.fromkeys(model for row in table.rows for model in row.messages))
 
 
@@ -212,12 +215,12 @@ def _schemas(table: Channels) -> Tree:
     schemas: Tree = made["$defs"]
     for schema in schemas.values():
         for member in schema.get("properties", {}).values():
-            member.pop("title", None)  # its name, with a capital
+            member.pop("title", None)  # it only repeats the name
     for model in models:
         schema = schemas[model.__name__]
-        # Here they have one value each, so pydantic asks for neither; clause 1.3 does.
+        # These have only one value each, so pydantic does not require them; clause 1.3 does.
         schema["required"] = ["v", "kind", *(n for n in schema.get("required", ()) if n not in ("v", "kind"))]
-        schema.pop("description", None)  # the message has it
+        schema.pop("description", None)  # the message has it, too
     return schemas
 
 
@@ -226,18 +229,18 @@ def _ref(what: str, name: str) -> Tree:
 
 
 def _docstring(of: type[Any]) -> str:
-    """A docstring in one paragraph, its code in the marks of Markdown; empty for a class that has none."""
+    """The docstring of a class as one paragraph of Markdown; empty if the class has none."""
     own = of.__dict__.get("__doc__") or ""
     text = " ".join(inspect.cleandoc(own).split()).replace("``", "`")
     return "" if text.startswith(f"{of.__name__}(") else text
 
 
 def render(version: str = str(m.PROTOCOL_VERSION)) -> str:
-    """The file's text."""
+    """The text of ``docs/asyncapi.yaml``. Needs PyYAML."""
     import yaml
 
     class Plain(yaml.SafeDumper):
-        """Without anchors: what is said twice is written twice."""
+        """A dumper without anchors: a value that occurs twice is written twice."""
 
         def ignore_aliases(self, _: Any) -> bool:
             return True

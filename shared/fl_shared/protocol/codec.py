@@ -1,6 +1,7 @@
-"""Bytes ↔ message. `channels` says in which encoding, how large it may be, and which kinds may come on a topic.
+"""Converts payloads to messages and back.
 
-Decoding never raises anything but ``DecodeError`` (which names the field), whatever the bytes.
+`channels` says which encoding and size a topic allows, and which kinds of messages. Decoding raises nothing
+but ``DecodeError`` (which names the field), whatever the bytes.
 """
 
 from __future__ import annotations
@@ -24,17 +25,20 @@ from fl_shared.tensors.manifest import MAX_ARRAYS
 MessageT = TypeVar("MessageT", bound=m.Message)
 
 MAX_CONTAINERS: Final = 100_000
-"""Maps and arrays in a msgpack message: a byte on the wire may be a hundred in memory."""
+"""Maps and arrays in a msgpack message, at most: one byte in a payload may take a hundred in memory."""
 MAX_MEMBERS: Final = 256
-"""Of a map; metrics have at most 64."""
+"""Members of a msgpack map, at most; metrics have at most 64."""
 SIGNATURE_OVERHEAD: Final = 95
 """Bytes by which a message grows when it is signed (`signatures`)."""
 SEALED_MARKER: Final = 0xC1
-"""The first byte of what is sealed (`sealing`). No JSON and no msgpack begins so."""
+"""The first byte of a sealed payload (`sealing`). No JSON and no msgpack begins with it."""
 
 
 class DecodeError(Exception):
-    """A payload is not what its topic calls for. The text names the field and what was expected."""
+    """A payload is not valid on its topic. The text names the field and what was expected.
+
+    ``wrong_version``: whether the payload is of another version of the protocol.
+    """
 
     def __init__(self, text: str, *, version: object = m.PROTOCOL_VERSION) -> None:
         super().__init__(text)
@@ -42,9 +46,9 @@ class DecodeError(Exception):
 
 
 def encode(message: m.Message, channels: Channels = CHANNELS) -> bytes:
-    """The message as bytes; members that are null because they do not apply are still written.
+    """The payload of a message; members that are null because they do not apply are included.
 
-    The data of chunks and updates is copied once, into what is returned; it may be a ``memoryview``.
+    The data of chunks and updates, which may be a ``memoryview``, is copied once, into the result.
     """
     match message:
         case m.ModelChunk() | m.UpdateChunk():
@@ -68,7 +72,7 @@ def _packed(fields: dict[str, Any]) -> bytes:
 def _pack_with_data(
     part: m.ModelChunk | m.UpdateChunk | m.Section,
 ) -> tuple[bytes, bytes, bytes | memoryview]:
-    """A map whose last member is ``data``, in pieces, so that it is not copied on its way through msgpack."""
+    """A msgpack map whose last member is ``data``, in pieces, so that msgpack does not copy the data."""
     head = _packed(part.model_dump(exclude={"data"}) | {"data": b""})
     return head[: -len(_NO_DATA)], _bin_header(len(part.data)), part.data
 
@@ -77,25 +81,26 @@ _NO_DATA: Final = b"\xc4\x00"
 _DATA_KEY: Final = b"\xa4data"
 _DATA_BIN32: Final = _DATA_KEY + b"\xc6"
 MIN_SPLIT_BYTES: Final = 2**16
-"""Bytes of a message from which on it pays to look for its data first; its head has to be shorter than that."""
+"""Bytes of a message from which `decode` looks for the data first. The head must be shorter than this."""
 
 
 def _bin_header(length: int) -> bytes:
-    """msgpack's bin 8, bin 16 and bin 32."""
+    """The header of msgpack's bin 8, bin 16 or bin 32."""
     if length < 2**8:
         return struct.pack(">BB", 0xC4, length)
     return struct.pack(">BH", 0xC5, length) if length < 2**16 else struct.pack(">BI", 0xC6, length)
 
 
 def _array_header(count: int) -> bytes:
-    """msgpack's fixarray and array 16."""
+    """The header of msgpack's fixarray or array 16."""
     return bytes([0x90 | count]) if count < 16 else struct.pack(">BH", 0xDC, count)
 
 
 def decode(topic: t.Topic, payload: bytes | memoryview, channels: Channels = CHANNELS) -> m.Message:
-    """The message that ``payload`` spells on ``topic``. Raises ``DecodeError``.
+    """The message in a ``payload`` on ``topic``. Raises ``DecodeError``.
 
-    The data of a large chunk or update is a view into ``payload``, and not a copy, where it stands at the end.
+    If the data of a large chunk or update is at the end of the payload, it becomes a view of ``payload``, not
+    a copy.
     """
     channel = channels.of(topic)
     kinds = channel.messages
@@ -120,6 +125,7 @@ def decode(topic: t.Topic, payload: bytes | memoryview, channels: Channels = CHA
 
 
 def is_sealed(payload: bytes | memoryview) -> bool:
+    """Whether a payload is sealed, judging by its first byte."""
     return len(payload) > 0 and payload[0] == SEALED_MARKER
 
 
@@ -133,7 +139,7 @@ def session_in(payload: bytes) -> str | None:
 
 
 def claim_in(payload: bytes | memoryview) -> m.UpdateClaim | None:
-    """Whose update it is of which something cannot be read, if that much can be."""
+    """The sender, round and digest of an update that is not valid, or None if these cannot be read."""
     try:
         apart = _split_data(payload)
         fields = _unpack(payload) if apart is None else apart[0]
@@ -143,7 +149,7 @@ def claim_in(payload: bytes | memoryview) -> m.UpdateClaim | None:
 
 
 def _split_data(payload: bytes | memoryview) -> tuple[dict[str, Any], memoryview] | None:
-    """All of a large message but the data at its end, and the data, if that is what its end is."""
+    """A large message's fields, with its data apart. None if the message does not end with the data."""
     if len(payload) < MIN_SPLIT_BYTES:
         return None
     view = memoryview(payload).toreadonly()
@@ -160,7 +166,7 @@ def _split_data(payload: bytes | memoryview) -> tuple[dict[str, Any], memoryview
 
 
 def _ends_in_data(fields: dict[str, Any]) -> bool:
-    """Whether the last thing in a message is the data of a chunk, or of an update's last section."""
+    """Whether a message ends with the data of a chunk, or of an update's last section."""
     last = next(reversed(fields), None)
     if last == "sections" and isinstance(fields[last], tuple) and fields[last]:
         section = fields[last][-1]
@@ -178,7 +184,7 @@ def _join_data(fields: dict[str, Any], data: memoryview, kinds: tuple[type[m.Mes
             *others, last = message.sections
             return message.model_copy(update={"sections": (*others, last.model_copy(update={"data": data}))})
         case _:
-            return message  # what stands at its end is not known to this version
+            return message  # this version does not know the member at its end
 
 
 def _unpack(payload: bytes | memoryview) -> dict[str, Any]:
@@ -192,7 +198,8 @@ def _unpack(payload: bytes | memoryview) -> dict[str, Any]:
         return container
 
     try:
-        # Tuples, since the models are strict and frozen; a length that is claimed but not there fails at once.
+        # Tuples, since the models are strict and frozen. A length that is claimed but not there fails at
+        # once.
         fields = msgpack.unpackb(
             payload,
             use_list=False,
@@ -223,7 +230,7 @@ def _model_for(fields: dict[str, Any], kinds: tuple[type[m.Message], ...]) -> ty
 
 
 def _short_repr(value: object) -> str:
-    """A foreign value in an error text: never its whole, and nothing of what may be nested or huge."""
+    """A foreign value as an error's text shows it: cut off, and only the type if it may be nested or large."""
     match value:
         case str() | bytes():
             return repr(value[:60])
@@ -240,7 +247,7 @@ def _validate(build: Callable[[], MessageT]) -> MessageT:
         return build()
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        # Of a map that anybody may have named.
+        # The location may contain a map's key, which the sender chose.
         field = one_line(".".join(str(part)[:64] for part in first["loc"])) or "message"
         version: object = m.PROTOCOL_VERSION
         if field == "v" and first["type"] != "missing":

@@ -1,24 +1,27 @@
-"""Sizes that both sides keep to."""
+"""Sizes and times that both sides keep to."""
 
 from typing import Final
 
 MAX_JSON: Final = 64 * 2**10
-"""Bytes of a JSON message."""
+"""Bytes of the largest JSON message."""
 MAX_NAMES: Final = 2 * 2**20
-"""Bytes of a JSON message that may name every edge of a large round."""
+"""Bytes of the largest JSON message that may name every edge of a large round."""
 MAX_REQUEST: Final = 16 * 2**20
-"""Bytes of a prediction request."""
+"""Bytes of the largest prediction request."""
 INLINE_LIMIT: Final = 4 * 2**20
-"""Bytes. Larger packets are slow, and cost the broker a copy."""
+"""Bytes of the largest update that is sent whole: larger packets are slow, and cost the broker a copy."""
 INLINE_COHORT: Final = 50
-"""Edges. In larger cohorts every update is offered first: all at once must fit into a broker's queue."""
+"""Edges of the largest cohort that sends updates whole; all of them must fit into a broker's queue.
+
+In a larger cohort, every update is offered first.
+"""
 INLINE_OVERHEAD: Final = 64 * 2**10
-"""Room for all of an update but its data."""
+"""Bytes that are reserved for an update's fields besides its data."""
 ANSWER_WAIT: Final = 5.0
-"""Seconds in which a broker answers SUBSCRIBE."""
+"""Seconds to wait for a broker's answer to SUBSCRIBE."""
 BIRTH_WAIT: Final = 0.3
-"""Seconds; a retained birth follows the answer to SUBSCRIBE at once."""
+"""Seconds to wait for a retained birth, which the broker sends right after its answer to SUBSCRIBE."""
 MAX_STATUS_AGE: Final = 15.0
-"""Seconds since a status was written: three of them are late then (protocol, 8.4)."""
+"""Seconds after which a status is too old: three of them are overdue then (protocol, 8.4)."""
 STATUS_WAIT: Final = 6.0
-"""Seconds; a status is written every 5 s; so long a retained one that looks old may be proved wrong by the next one."""
+"""Seconds to wait for a newer status than a retained one that looks old: one is published every 5 s."""

@@ -1,7 +1,7 @@
-"""How a data set is parted among edges: the grammar of ``messages.Partition.scheme``.
+"""How a data set is split into the edges' partitions: the grammar of ``messages.Partition.scheme``.
 
 ``iid`` | ``shards`` | ``dirichlet:ALPHA`` | ``quantity:ALPHA`` | ``own``. The aggregator names a scheme, the
-edges carry it out (``fl_edge.data.partition``); both read it with ``parse_scheme``.
+edges apply it (``fl_edge.data.partition``); both parse it with ``parse_scheme``.
 """
 
 from __future__ import annotations
@@ -18,38 +18,41 @@ MAX_ALPHA: Final = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Iid:
-    """Parts of equal size, drawn uniformly."""
+    """Partitions of equal size, drawn uniformly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """Sorted by label, cut into two shards a part: most parts know two classes (McMahan et al. 2017, §3)."""
+    """The data is sorted by label and cut into two shards per partition.
+
+    Most partitions then have two classes (McMahan et al. 2017, §3).
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Dirichlet:
-    """Label skew: each class is spread over the parts by its own draw from Dirichlet(``alpha``)."""
+    """Label skew: each class is spread over the partitions by its own draw from Dirichlet(``alpha``)."""
 
     alpha: float
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """Size skew: the sizes of the parts are one draw from Dirichlet(``alpha``), the contents uniform."""
+    """Size skew: the sizes of the partitions are one draw from Dirichlet(``alpha``), the contents uniform."""
 
     alpha: float
 
 
 @dataclass(frozen=True, slots=True)
 class OwnData:
-    """No parting: every edge uses all that it has."""
+    """No partitions: every edge uses all the data that it has."""
 
 
 PartitionScheme = Iid | Shards | Dirichlet | Quantity | OwnData
 
 
 def parse_scheme(text: str) -> PartitionScheme:
-    """The scheme that ``text`` spells. Raises ``ValueError`` naming the text and what was expected."""
+    """Parses a scheme. Raises ``ValueError``, which names the text and what was expected."""
     name, colon, argument = text.partition(":")
     match name, colon:
         case "iid", "":

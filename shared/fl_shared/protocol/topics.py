@@ -1,7 +1,8 @@
-"""Every topic of the protocol as a value. No other module spells a topic.
+"""Every topic of the protocol as a value. No other module contains topics as text.
 
-``build(prefix, topic)`` gives the text, `Parser.parse` the value, or ``None`` for what is not ours. A client id or a
-number that does not have our form is not ours either: nothing that parses can hold a wildcard, a slash or a NUL.
+``build(prefix, topic)`` gives the text. `Parser.parse` gives the value, or ``None`` for a topic that is not
+ours; so it is for a client id or a number that is not in our form. So no parsed field can contain a wildcard,
+a slash or a NUL.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 MAX_SLASHES: Final = 7
-"""Hosted brokers allow no more in a topic (AWS IoT Core); ours have three, and the prefix its own."""
+"""The most slashes in a topic that hosted brokers allow (AWS IoT Core): our own three and the prefix's."""
 _OWN_SLASHES: Final = 3
 MAX_RESPONSE_SLASHES: Final = 32
 MAX_RESPONSE_TOPIC_BYTES: Final = 1024
-"""Of a response topic; brokers end the connection of who publishes to one that is too long or too deep."""
+"""Bytes of the longest response topic; a broker disconnects a client that publishes to a longer one."""
 
 CLIENT_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
 NUMBER: Final = "0|[1-9][0-9]{0,15}"
@@ -28,12 +29,15 @@ FIELDS: Final = {
     "index": NUMBER,
     "asker": CLIENT_PATTERN,
 }
-"""What varies in a topic, and its form (a regular expression)."""
+"""The variable levels of topics, and their forms (regular expressions)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """``PATTERN``: the levels below the prefix; fields stand in braces. A last one of ``None`` is left out."""
+    """A topic. ``PATTERN`` has the levels below the prefix, with the fields in braces.
+
+    If the last field is ``None``, its level is left out.
+    """
 
     PATTERN: ClassVar[str]
 
@@ -53,7 +57,7 @@ class StatusTopic(Topic):
 
 
 OPERATOR: Final = "operator"
-"""The account that may write to ``fl/control``, where there are accounts."""
+"""The account that may write to ``fl/control``, if the broker has accounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +195,12 @@ class PredictionsTopic(Topic):
 
 
 def valid_client(text: str) -> bool:
-    """Whether ``text`` can name a client: 1 to 64 of ``A-Z a-z 0-9 _ -``."""
+    """Whether ``text`` is a valid client id: 1 to 64 of ``A-Z a-z 0-9 _ -``."""
     return re.fullmatch(CLIENT_PATTERN, text) is not None
 
 
 def valid_prefix(text: str) -> bool:
-    """Whether ``text`` can stand before our topics: no wildcard, ``$`` or empty level, and few enough slashes."""
+    """Whether ``text`` is a valid prefix: no wildcard, ``$`` or empty level, and few enough slashes."""
     levels = text.split("/")
     return (
         len(text.encode()) <= 256
@@ -218,42 +222,42 @@ def filter_of(prefix: str, kind: type[Topic], client: str = "+") -> str:
 
 
 def trials(prefix: str) -> str:
-    """The filter of where ``fl-aggregator doctor`` tries what a broker can; no message of the protocol is there."""
+    """The filter of the topics of ``fl-aggregator doctor``'s tests, where the protocol has no messages."""
     return f"{prefix}/doctor/#"
 
 
 def doctor_topic(prefix: str, doctor: str, leaf: str) -> str:
-    """A topic of ``doctor`` (a random name) alone, or a filter of them: ``leaf`` may be ``+`` or ``#``."""
+    """A topic of one ``doctor`` (a random name), or a filter if ``leaf`` is ``+`` or ``#``."""
     return f"{prefix}/doctor/{doctor}/{leaf}"
 
 
 DEFAULT_PREDICT_GROUP: Final = "predictors"
 """The share group of predictors that have no kit."""
 GROUP_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
-"""What a share group may be called here."""
+"""The form of a share group's name (a regular expression)."""
 
 
 def shared_predict_filter(prefix: str, group: str = DEFAULT_PREDICT_GROUP) -> str:
-    """One of all predictors of ``group`` gets a request: a shared subscription (MQTT 5, §4.8.2).
+    """The filter with which one of all predictors of ``group`` gets each request.
 
-    Brokers deal requests to whoever is in the group, also to those who may not read them: a name that nobody else
-    knows keeps them out.
+    It is a shared subscription (MQTT 5, §4.8.2). Brokers also choose members of the group that may not read
+    the requests: a group name that only predictors know keeps those clients out.
     """
     return f"$share/{group}/{build(prefix, PredictTopic())}"
 
 
 def fields_of(kind: type[Topic]) -> tuple[str, ...]:
-    """The names of what varies in a topic of this kind."""
+    """The names of the variable levels of a kind of topic."""
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def is_optional(kind: type[Topic]) -> bool:
-    """Whether the last level of a topic of this kind may be left out."""
+    """Whether the last level of a kind of topic may be left out."""
     return any(field.default is None for field in dataclasses.fields(kind))
 
 
 class Parser:
-    """Knows the topics of ``kinds``."""
+    """Parses the topics of ``kinds``."""
 
     def __init__(self, kinds: Iterable[type[Topic]]) -> None:
         self._by_first_level: dict[str, list[tuple[re.Pattern[str], type[Topic]]]] = {}
@@ -262,7 +266,7 @@ class Parser:
             patterns.append((re.compile(_expression(kind)), kind))
 
     def parse(self, prefix: str, text: str) -> Topic | None:
-        """The topic that ``text`` spells under ``prefix``, or ``None``."""
+        """The topic in ``text``, which must begin with ``prefix``, or ``None`` if it is not ours."""
         if not text.startswith(prefix + "/"):
             return None
         below = text[len(prefix) + 1 :]
@@ -273,7 +277,7 @@ class Parser:
 
 
 def first_level(kind: type[Topic]) -> str:
-    """The first level below the prefix."""
+    """The first level of a kind of topic, below the prefix."""
     return kind.PATTERN.partition("/")[0]
 
 
@@ -288,10 +292,10 @@ def _value(name: str, given: str | None) -> Any:
 
 
 def is_response_topic_allowed(prefix: str, response_topic: str) -> bool:
-    """Whether an edge may write an answer to ``response_topic``.
+    """Whether an edge may publish an answer to ``response_topic``.
 
-    Under our prefix only ``predictions/…``: otherwise an asker could make an edge write its own presence. No
-    wildcards, no ``$`` topics, no NUL.
+    Under our prefix, only ``predictions/…`` is allowed: otherwise an asker could make an edge overwrite its
+    own presence. Wildcards, ``$`` topics and NUL are not allowed.
     """
     if not response_topic or response_topic.startswith("$") or not response_topic.isprintable():
         return False

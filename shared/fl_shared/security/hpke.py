@@ -1,7 +1,8 @@
-"""Hybrid public key encryption (RFC 9180) in the authenticated mode (5.1.3): whoever opens it knows who sealed it.
+"""Hybrid public key encryption (RFC 9180) in authenticated mode (5.1.3), which proves who the sender is.
 
-DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM. The primitives are those of ``cryptography``, which has no
-authenticated mode of its own; tests hold this against the RFC's test vectors. Keys are raw X25519 keys, 32 bytes.
+DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM. The primitives are from ``cryptography``, which has no
+authenticated mode of its own; tests compare this module with the RFC's test vectors. Keys are raw X25519
+keys, 32 bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fl_shared.errors import CannotOpen
 
 KEY_BYTES: Final = 32
-"""Bytes of a key, and of what is encapsulated."""
+"""Bytes of a key, and of an encapsulation."""
 TAG_BYTES: Final = 16
 """Bytes by which a text grows when it is sealed."""
 _NONCE_BYTES: Final = 12
@@ -28,9 +29,9 @@ _VERSION: Final = b"HPKE-v1"
 
 
 class Context:
-    """What both sides have in common after an encapsulation. Sequence numbers are the caller's matter.
+    """The keys that both sides share after an encapsulation. The caller counts the sequence numbers.
 
-    ``aead`` and ``key_bytes`` are AES-256-GCM's but for the RFC's vectors of AES-128-GCM.
+    ``aead`` and ``key_bytes`` differ from AES-256-GCM only for the RFC's test vectors of AES-128-GCM.
     """
 
     def __init__(
@@ -43,11 +44,11 @@ class Context:
         self._nonce = int.from_bytes(_expand(suite, secret, b"base_nonce", context, _NONCE_BYTES), "big")
 
     def seal(self, sequence: int, aad: bytes, text: bytes | memoryview) -> bytes:
-        """``text`` and a tag; a sequence number (below 2^64) must not be used for two texts."""
+        """Encrypts ``text`` and appends a tag. No two texts may have the same sequence number (below 2^64)."""
         return self._aead.encrypt((self._nonce ^ sequence).to_bytes(_NONCE_BYTES, "big"), text, aad)
 
     def open(self, sequence: int, aad: bytes, sealed: bytes | memoryview) -> bytes:
-        """Raises ``CannotOpen``."""
+        """Decrypts what `seal` made with the same sequence number and ``aad``. Raises ``CannotOpen``."""
         try:
             return self._aead.decrypt((self._nonce ^ sequence).to_bytes(_NONCE_BYTES, "big"), sealed, aad)
         except (InvalidTag, ValueError):
@@ -57,9 +58,9 @@ class Context:
 def encapsulate(
     recipient: bytes, sender: X25519PrivateKey, ephemeral: X25519PrivateKey | None = None
 ) -> tuple[bytes, bytes]:
-    """What is to be sent (32 bytes), and the secret that it stands for (RFC 9180, AuthEncap).
+    """Makes a secret for ``recipient``; returns the encapsulation to send (32 bytes), and the secret.
 
-    ``ephemeral``: a fresh key if null.
+    This is AuthEncap of RFC 9180. ``ephemeral``: a fixed key for tests, None for a fresh one.
     """
     fresh = X25519PrivateKey.generate() if ephemeral is None else ephemeral
     to = X25519PublicKey.from_public_bytes(recipient)
@@ -69,7 +70,7 @@ def encapsulate(
 
 
 def decapsulate(recipient: X25519PrivateKey, sender: bytes, enc: bytes) -> bytes:
-    """The secret that ``enc`` stands for, if ``sender`` made it (AuthDecap). Raises ``CannotOpen``."""
+    """The secret in the encapsulation ``enc``, if ``sender`` made it (AuthDecap). Raises ``CannotOpen``."""
     try:
         shared = b"".join(
             recipient.exchange(X25519PublicKey.from_public_bytes(public)) for public in (enc, sender)

@@ -1,8 +1,9 @@
 """A kit: one zip file with all that an account needs, made by ``fl-aggregator provision``.
 
-``kit.json`` says who, where and with which of the aggregator's public keys; ``ca.pem`` is whom to trust as the broker;
-``cert.pem`` and ``key.pem`` prove who we are, or a user and a password in ``kit.json`` do. Whoever holds a kit is
-the account: its file is for one pair of eyes (mode 0600), and a `Kit` does not show its secrets.
+``kit.json`` says who, where and with which public keys of the aggregator; ``ca.pem`` has the authorities that
+the broker's certificate must come from; ``cert.pem`` and ``key.pem``, or a user and a password in
+``kit.json``, identify the account. Anyone who has a kit can act as the account, so its file is readable for
+its owner only (mode 0600), and a `Kit` does not show its secrets when it is printed.
 """
 
 from __future__ import annotations
@@ -38,25 +39,25 @@ FORMAT: Final = 1
 MAX_KIT: Final = 256 * 2**10
 MAX_MEMBER: Final = 64 * 2**10
 KEY_BYTES: Final = 32
-"""Of a raw Ed25519 or X25519 key, public or private."""
+"""Bytes of a raw Ed25519 or X25519 key, public or private."""
 DESCRIPTION: Final = "kit.json"
 CA: Final = "ca.pem"
 CERTIFICATE: Final = "cert.pem"
 KEY: Final = "key.pem"
 _MEMBERS: Final = frozenset({DESCRIPTION, CA, CERTIFICATE, KEY})
 _ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-"""Zip's first moment: when a kit was made is in its certificate."""
+"""The earliest time in a zip file, for all members; the certificate says when the kit was made."""
 
 AccountRole = Literal["train", "evaluate", "predict", "aggregator", "operator", "asker"]
 
 
 def check_broker_url(value: str) -> str:
-    """``value`` if it is where a broker speaks TLS; raises ``ValueError``."""
+    """Returns ``value``. Raises ``ValueError`` unless it is a broker's URL with TLS and without a user."""
     form = "expected mqtts://host:port or wss://host:port/path"
     try:
         address = BrokerAddress.parse(value)
     except UserError:
-        # Without the reason, which has the value in it: an account's password may be in that.
+        # Without the reason: that repeats the value, which may contain the account's password.
         raise ValueError(form) from None
     if not address.is_encrypted or address.user is not None:
         raise ValueError(form)
@@ -73,7 +74,7 @@ _RawKey = Annotated[Base64Bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTE
 
 
 class _Description(BaseModel):
-    """``kit.json``. Bytes are base64."""
+    """The content of ``kit.json``; bytes are in base64."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -95,18 +96,18 @@ class _Description(BaseModel):
 
 
 class _InvalidKit(Exception):
-    """What is wrong with a kit, without the kit's name."""
+    """A kit is not valid. The text says why, but does not name the kit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """``name``: the account, for an edge its client id. ``broker``: ``mqtts://host:port``.
+    """What a kit contains. ``name``: the account, for an edge its client id. ``broker``: a URL.
 
     ``ca``, ``cert``, ``key`` are PEM. ``signing_public`` (Ed25519) and ``sealing_public`` (X25519) are the
-    aggregator's, raw, 32 bytes. ``signing_private`` it alone has. ``sealing_private`` (X25519) is the account's own,
-    and ``voucher`` says so, in the aggregator's name, where that is not the account itself. Either ``cert`` and
-    ``key`` or ``user`` and ``password`` are there. ``predict_group``: the share group of those with the role
-    ``predict``, which only they know.
+    aggregator's raw public keys, 32 bytes. Only the aggregator's own kit has ``signing_private``.
+    ``sealing_private`` (X25519) is the account's own key, and ``voucher`` the aggregator's signature on it,
+    except in the aggregator's own kit. A kit has ``cert`` and ``key``, or ``user`` and ``password``.
+    ``predict_group``: the share group of the accounts with the role ``predict``, which only they know.
     """
 
     name: str
@@ -127,7 +128,7 @@ class Kit:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The kit in ``path``. Raises ``UserError`` that names what is missing in it, or wrong."""
+        """Reads a kit from a file. Raises ``UserError``, which names what is missing or wrong in it."""
         try:
             data, mode = read_at_most(path, MAX_KIT + 1)
         except OSError as error:
@@ -140,6 +141,7 @@ class Kit:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
+        """Decodes and checks the bytes of a kit's zip file. Raises `_InvalidKit`."""
         if len(data) > MAX_KIT:
             raise _InvalidKit(f"larger than {MAX_KIT} bytes; expected a kit made by fl-aggregator provision")
         members = _unzip(data)
@@ -157,7 +159,7 @@ class Kit:
         return cls(**values, ca=members[CA], cert=members.get(CERTIFICATE), key=members.get(KEY))
 
     def encode(self) -> bytes:
-        """The zip file's bytes; the same kit gives the same bytes."""
+        """The bytes of the zip file; equal kits give equal bytes."""
         values = {name: getattr(self, name) for name in _Description.model_fields if name != "format"}
         for name, value in values.items():
             if isinstance(value, bytes):
@@ -175,13 +177,16 @@ class Kit:
         return file.getvalue()
 
     def write(self, path: Path, *, replace: bool = False) -> None:
-        """Writes it with mode 0600, whole or not at all. Raises ``UserError`` for a file in its place."""
+        """Writes the kit with mode 0600, completely or not at all.
+
+        Raises ``UserError`` if ``path`` exists, unless ``replace``.
+        """
         if not replace and path.exists():
             raise UserError(f"{path} already exists; --force replaces it")
         write_private(path, self.encode())
 
     def check_validity(self, now: datetime) -> None:
-        """Raises ``UserError`` if the certificate is not valid at ``now`` (aware)."""
+        """Raises ``UserError`` if the certificate is not valid at ``now``, which must have a time zone."""
         if self.cert is None:
             return
         cert = x509.load_pem_x509_certificate(self.cert)
@@ -197,29 +202,29 @@ class Kit:
             )
 
     def ssl_context(self) -> ssl.SSLContext:
-        """For a connection to the broker: trusts the kit's CA only, checks the host's name, shows our certificate.
+        """A TLS context for the broker that trusts only the kit's CA and sends our certificate.
 
-        No key lies in a file afterwards.
+        It checks the host name, and leaves no key in a file.
         """
         return Tls(self.ca, self.cert, self.key).context()
 
     def verifier(self) -> Verifier:
-        """Knows the aggregator's signatures."""
+        """A verifier of the aggregator's signatures."""
         return Verifier(self.signing_public)
 
     def signer(self) -> Signer:
-        """Signs in the aggregator's name; of its kit only."""
+        """A signer with the aggregator's key; only for the aggregator's kit."""
         assert self.signing_private is not None
         return Signer(self.signing_private)
 
     def opener(self) -> Opener:
-        """Opens what accounts have sealed; of the aggregator's kit only."""
+        """An opener for what accounts have sealed; only for the aggregator's kit."""
         assert self.sealing_private is not None
         assert self.signing_private is not None
         return Opener(self.sealing_private, self.verifier())
 
     def sealer(self) -> Sealer:
-        """Seals what the account sends on one connection. Raises ``UserError`` if the kit has no key for that."""
+        """A sealer for one connection of the account. Raises ``UserError`` if the kit has no key for that."""
         if self.sealing_private is None or self.voucher is None:
             raise UserError(
                 f"the kit of {self.name!r} has no key to seal with; get a new kit: fl-aggregator provision rotate"
@@ -247,7 +252,7 @@ class Kit:
             )
 
     def _check_keys(self) -> None:
-        """The aggregator's."""
+        """Checks the private keys of the aggregator's kit."""
         if self.signing_private is None or self.sealing_private is None:
             raise _InvalidKit(f"{DESCRIPTION}: the aggregator's private keys are missing")
         pairs: tuple[tuple[str, Any, bytes], ...] = (
@@ -288,7 +293,7 @@ class Kit:
 
 
 def _unzip(data: bytes) -> dict[str, bytes]:
-    """The members that a kit may have; nothing is ever written to where a name in it points."""
+    """The members of a kit's zip file. Raises `_InvalidKit` for others. It writes no files."""
     members: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -304,7 +309,7 @@ def _unzip(data: bytes) -> dict[str, bytes]:
                         f"{info.filename}: {info.file_size} bytes, expected at most {MAX_MEMBER}"
                     )
                 with archive.open(info) as member:
-                    # Never more than the header says, whatever it unpacks to.
+                    # This never reads more than the size in the header, whatever the member would unpack to.
                     members[info.filename] = member.read(MAX_MEMBER + 1)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OSError, EOFError):
         raise _InvalidKit("not a readable zip file; expected a kit made by fl-aggregator provision") from None

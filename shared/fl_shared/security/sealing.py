@@ -1,12 +1,12 @@
-"""Messages that only the aggregator can read, and that nobody but the account they are from can have made.
+"""Seals messages: only the aggregator can read them, and only the account they name can have made them.
 
 A sealed payload is a head and a ciphertext (protocol, 9.10 ff.)::
 
-    0xC1  version  enc (32)  the sender's key (32)  its voucher (64)  sequence (8, big-endian)  ciphertext and tag
+    0xC1  version  enc (32)  sender's key (32)  its voucher (64)  sequence (8, big-endian)  ciphertext and tag
 
-`hpke` in its authenticated mode, one encapsulation for each connection of a sender; ``aad`` is the topic. Messages get
-lost and come twice, so each carries its sequence number, and whatever else it takes to open it alone. No JSON and no
-msgpack begins with 0xC1.
+It uses `hpke` in its authenticated mode, with one encapsulation for each connection of a sender; ``aad`` is
+the topic. Messages may be lost or come twice, so each carries its sequence number and everything else that is
+needed to open it alone. No JSON and no msgpack begins with 0xC1.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ MAX_CONTEXTS: Final = 20_000
 
 
 class Sealer:
-    """For one connection of an account.
+    """Seals the messages of one connection of an account.
 
-    ``private``: the account's raw X25519 key, with ``voucher`` of the aggregator for its public one;
-    ``recipient``: the aggregator's public one.
+    ``private``: the account's raw X25519 key; ``voucher``: the aggregator's voucher for its public key;
+    ``recipient``: the aggregator's public key; ``ephemeral``: a fixed key for tests, None for a fresh one.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class Sealer:
         self._sequence = itertools.count()
 
     def seal(self, topic: str, payload: bytes | memoryview) -> bytes:
-        """``payload``, to be sent on ``topic``. It is copied once more than into its ciphertext."""
+        """Seals ``payload`` for ``topic``. Besides the ciphertext, this makes one more copy of its size."""
         sequence = next(self._sequence)
         head = _HEAD.pack(SEALED_MARKER, SEAL_VERSION, self._enc, self._public, self._voucher, sequence)
         return b"".join((head, self._context.seal(sequence, topic.encode(), payload)))
 
 
 class Opener:
-    """``private``: the aggregator's raw X25519 key; ``vouchers``: knows its vouchers.
+    """Opens sealed messages. ``private``: the aggregator's raw X25519 key; ``vouchers`` checks vouchers.
 
-    ``max_contexts``: encapsulations that are remembered, those last used; another one costs a fraction of a
-    millisecond again.
+    ``max_contexts``: how many encapsulations are cached, the last used; to derive one again takes a fraction
+    of a millisecond.
     """
 
     def __init__(self, private: bytes, vouchers: Verifier, *, max_contexts: int = MAX_CONTEXTS) -> None:
@@ -72,7 +72,7 @@ class Opener:
         self._context = lru_cache(max_contexts)(self._new_context)
 
     def open(self, account: str, topic: str, payload: bytes | memoryview) -> bytes:
-        """What ``account`` has sealed for ``topic``. Raises ``CannotOpen``, whatever the bytes."""
+        """Opens what ``account`` has sealed for ``topic``. Raises only ``CannotOpen``, for any bytes."""
         if len(payload) < SEAL_OVERHEAD:
             raise CannotOpen(f"{len(payload)} bytes, expected at least {SEAL_OVERHEAD} of a sealed message")
         magic, version, enc, public, voucher, sequence = _HEAD.unpack_from(payload)

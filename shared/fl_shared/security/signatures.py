@@ -1,8 +1,9 @@
-"""Who has said it: Ed25519 signatures (RFC 8032) on the aggregator's JSON messages, and on the keys of accounts.
+"""Ed25519 signatures (RFC 8032) on the aggregator's JSON messages, and on the keys of accounts.
 
-A signed message has ``"sig"`` as its last member, 64 bytes in base64url without padding (RFC 4648, section 5). It
-covers the topic, a NUL, and all bytes of the payload before ``,"sig":`` (protocol, 9.1). A *voucher* is the
-aggregator's signature on the name and the sealing key of an account, which whoever has it can show.
+A signed message has ``"sig"`` as its last member, 64 bytes in base64url without padding (RFC 4648, section
+5). The signature covers the topic, a NUL, and all bytes of the payload before ``,"sig":`` (protocol, 9.1). A
+*voucher* is the aggregator's signature on the name and the sealing key of an account, which the account shows
+with its messages.
 """
 
 from __future__ import annotations
@@ -22,37 +23,37 @@ _MARK: Final = b',"sig":"'
 _END: Final = b'"}'
 _TEXT: Final = 86
 _SIGNATURE_PATTERN: Final = re.compile(rb',"sig":"([A-Za-z0-9_-]{85}[AQgw])"\}')
-"""The last two of 64 bytes' characters hold four bits that must be zero: one signature has one text."""
+"""The last of the 86 characters has four bits that must be zero, so that a signature has only one text."""
 _TAIL: Final = len(_MARK) + _TEXT + len(_END)
 _VOUCHER: Final = b"fl-mqtt voucher 1\0"
-"""No message is covered so: a topic holds no space."""
+"""The start of what a voucher's signature covers. No message starts so: a topic holds no space."""
 
 
 class Signer:
-    """``private``: a raw Ed25519 key, 32 bytes."""
+    """Signs messages and vouchers. ``private``: a raw Ed25519 key, 32 bytes."""
 
     def __init__(self, private: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(private)
 
     def sign(self, topic: str, payload: bytes) -> bytes:
-        """``payload``, one JSON object that is not empty, with its signature on ``topic``."""
+        """Adds a signature for ``topic`` to ``payload``, which must be one JSON object that is not empty."""
         body = payload[:-1]
         text = urlsafe_b64encode(self._key.sign(_signed_bytes(topic, body)))[:_TEXT]
         return b"".join((body, _MARK, text, _END))
 
     def sign_voucher(self, account: str, public: bytes) -> bytes:
-        """A voucher (64 bytes) for the key ``public`` of ``account``."""
+        """Makes a voucher (64 bytes) for the key ``public`` of ``account``."""
         return self._key.sign(_voucher_bytes(account, public))
 
 
 class Verifier:
-    """``public``: a raw Ed25519 key, 32 bytes."""
+    """Checks the aggregator's signatures. ``public``: its raw Ed25519 key, 32 bytes."""
 
     def __init__(self, public: bytes) -> None:
         self._key = Ed25519PublicKey.from_public_bytes(public)
 
     def check(self, topic: str, payload: bytes | memoryview) -> None:
-        """Raises ``BadSignature`` unless ``payload`` is signed, for this topic."""
+        """Raises ``BadSignature`` unless ``payload`` is signed for this topic."""
         found = _SIGNATURE_PATTERN.fullmatch(bytes(payload[-_TAIL:]))
         if found is None:
             raise BadSignature("sig: missing, expected as the last member")
@@ -63,7 +64,7 @@ class Verifier:
             raise BadSignature("sig: not the aggregator's signature of this message on this topic") from None
 
     def is_voucher_valid(self, account: str, public: bytes, voucher: bytes) -> bool:
-        """Whether ``voucher`` is one for the key ``public`` of ``account``."""
+        """Whether ``voucher`` is a valid voucher for the key ``public`` of ``account``."""
         try:
             self._key.verify(voucher, _voucher_bytes(account, public))
         except InvalidSignature:

@@ -1,7 +1,7 @@
-"""TLS to the broker: whom we trust, what we show, and what it means when it does not work out.
+"""TLS to the broker: trusted authorities, the client certificate, and errors in both.
 
-The host's name is always checked and nothing turns that off. What goes wrong with a certificate is told in one line
-that says whose it is and what to do.
+The host name is always checked; no option turns that off. An error in a certificate is reported in one line
+that names the certificate and says what to do.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fl_shared.errors import UserError
 from fl_shared.system.files import read_at_most, warn_if_others_may_read
 
 MAX_PEM: Final = 4 * 2**20
-"""Bytes of a file: all authorities of a system are a quarter of a megabyte."""
+"""Bytes of the largest PEM file; all authorities of a system take a quarter of a megabyte."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """``ca``: whom to trust as the broker, PEM, null for the authorities that the system trusts.
+    """Certificates and keys in PEM. ``ca``: authorities of the broker, None for those of the system.
 
-    ``cert`` (with what stands between it and its authority) and ``key`` prove who we are; both or none.
+    ``cert`` (with intermediate certificates) and ``key`` identify the client; both are given, or neither.
     """
 
     ca: bytes | None = field(default=None, repr=False)
@@ -35,7 +35,7 @@ class Tls:
 
     @classmethod
     def read(cls, ca: Path | None, cert: Path | None, key: Path | None) -> Self:
-        """From PEM files. Raises ``UserError`` that names the option and what was expected."""
+        """Reads PEM files. Raises ``UserError``, which names the option and what was expected."""
         if cert is not None and key is None:
             raise UserError("--cert without --key: expected both, a certificate and its key")
         if key is not None and cert is None:
@@ -58,16 +58,16 @@ class Tls:
         return read
 
     def context(self) -> ssl.SSLContext:
-        """For connections to the broker, as many as there are. No key lies in a file afterwards.
+        """A TLS context for any number of connections to the broker. It leaves no key in a file.
 
-        Raises ``ssl.SSLError`` or ``ValueError`` for what is no certificate or key.
+        Raises ``ssl.SSLError`` or ``ValueError`` for an invalid certificate or key.
         """
         authorities = None if self.ca is None else self.ca.decode("ascii")
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=authorities)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.cert is not None and self.key is not None:
             with _temporary_file(self.cert + b"\n" + self.key) as name:
-                # A key with a password would have OpenSSL ask for it at the terminal.
+                # For a key with a password, OpenSSL would ask for it at the terminal.
                 context.load_cert_chain(name, password=b"")
         return context
 
@@ -90,12 +90,12 @@ def _read_pem(option: str, path: Path, label: bytes, *, secret: bool = False) ->
 
 @contextlib.contextmanager
 def _temporary_file(content: bytes) -> Iterator[str]:
-    """The name of a file with ``content`` that nobody else may read and that is gone afterwards.
+    """The name of a temporary file with ``content`` that other users cannot read.
 
-    OpenSSL takes keys from files only. Linux has files without a disk, also where nothing may be written.
+    OpenSSL reads keys only from files. On Linux the file is in memory, so no directory has to be writable.
     """
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("fl-key")  # closed in children that are executed
+        descriptor = os.memfd_create("fl-key")  # exec closes it in child processes
         try:
             with os.fdopen(descriptor, "wb", closefd=False) as file:
                 file.write(content)

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def decode_verified(prefix: str, received: mqtt.Received, verifier: Verifier | None) -> m.Message | None:
-    """What is said on a topic of ours; null for what nobody should have said, or, if there is a ``verifier``, what the
-    aggregator has not: whoever may write there has to answer for it, and the aggregator mends it.
+    """The message that was received, or None if it is not valid or not on a topic of the protocol.
+
+    With a ``verifier``, a message without a valid signature of the aggregator gives None, too. That needs no
+    report: the aggregator itself repairs such messages.
     """
     topic = CHANNELS.parse(prefix, received.topic)
     if topic is None:

@@ -1,15 +1,15 @@
-"""What the operating system gives, and text for people.
+"""Services of the operating system, and text for people.
 
 =================  ===========================================================
 ``backoff``        how long to wait before the next attempt
-``files``          files that are written whole, and secret files
-``flood_control``  bounds on what a flood of messages costs
+``files``          files that are written completely or not at all, and secret files
+``flood_control``  limits on what a flood of messages costs
 ``child_process``  child processes that end with their parent
-``shared_memory``  large vectors that go to another process without a copy
-``malloc``         how the C library keeps freed memory
+``shared_memory``  large vectors that are passed to another process without a copy
+``malloc``         makes the C library keep freed memory
 ``mosquitto``      starts a Mosquitto broker as a child
-``token_bucket``   limits a rate
-``text``           sizes, durations and names for people; strangers' text on one line
-``varint``         numbers of variable length
+``token_bucket``   limits the rate of events
+``text``           sizes, durations and names for people; untrusted text on one line
+``varint``         numbers encoded in a variable number of bytes
 =================  ===========================================================
 """

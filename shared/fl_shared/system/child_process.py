@@ -1,11 +1,11 @@
-"""``python -m fl_shared.system.child_process -- PROGRAM ARGS…``: a child that ends with its parent, however that ends.
+"""Child processes that end with their parent, however it ends.
 
-The leash holds the reading end of a pipe whose writing end only the parent has. When the parent is gone (also
-after kill -9, when it can say goodbye to nobody) the pipe is at its end, and the leash ends the program with
-SIGTERM, after 5 s with SIGKILL, and with it what the program may have left in its process group. `ChildProcess` is
-the parent's side.
+``python -m fl_shared.system.child_process -- PROGRAM ARGS…`` is a supervisor between parent and program. It
+holds the reading end of a pipe whose writing end only the parent has. When the parent has ended (even by kill
+-9, when it cannot clean up), the pipe is at its end. The supervisor then ends the program with SIGTERM, after
+5 s with SIGKILL, and kills what is left of the program's process group. `ChildProcess` is the parent's side.
 
-Only the standard library: this file is started as a script, and must be fast.
+It imports only the standard library: this file is started as a script, and must start fast.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ from typing import Final, Self
 TERMINATION_GRACE: Final = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 NOT_FOUND: Final = 127
+"""The exit status, as in a shell, if the program cannot be started."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
 class ChildProcess:
-    """A program started on a leash. Its output goes to the end of ``log`` (created; null: thrown away).
+    """A program that ends with this process. Its output is appended to ``log`` (None: discarded).
 
-    Ctrl-C in the terminal does not reach it: ending it is for the parent. Raises `OSError` if the leash
-    itself cannot be started; a program that cannot be is status 127, with the reason in the log. A process that the
-    parent forks holds the leash too, and the program lives as long as both: start others with ``spawn``.
+    Ctrl-C in the terminal does not reach the program: the parent ends it. Raises `OSError` if the supervisor
+    cannot be started. If the program cannot be started, its status is 127, and the log has the reason. A
+    process that the parent forks also holds the pipe open, so the program runs until both have ended: use
+    ``spawn``.
     """
 
     def __init__(
@@ -55,19 +57,19 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The leash's; the program is below it."""
+        """The process id of the supervisor; the program is its child."""
         return self._supervisor.pid
 
     def poll(self) -> int | None:
-        """The program's exit status (128 + n if signal n ended it), None while it runs."""
+        """The program's exit status (128 + n if signal n ended it), or None while it runs."""
         return self._supervisor.poll()
 
     def wait(self, timeout: float) -> int:
-        """Raises `subprocess.TimeoutExpired`."""
+        """Waits at most ``timeout`` seconds for the program to end. Raises `subprocess.TimeoutExpired`."""
         return self._supervisor.wait(timeout)
 
     def stop(self, timeout: float = TERMINATION_GRACE + 5.0) -> int:
-        """Ends the program, with SIGTERM first, and returns its exit status."""
+        """Ends the program with SIGTERM, after ``timeout`` seconds with SIGKILL; returns its status."""
         assert self._supervisor.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._supervisor.stdin.close()
@@ -78,7 +80,7 @@ class ChildProcess:
             return self._supervisor.wait(timeout)
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines of the log, as text."""
+        """The last ``lines`` lines of the log; empty if there is no log."""
         if self.log is None or not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -93,7 +95,7 @@ class ChildProcess:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs ``-- PROGRAM ARGS…`` until it ends or standard input does; returns its exit status."""
+    """Runs ``-- PROGRAM ARGS…`` until it, or standard input, ends; returns its exit status."""
     if len(arguments) < 2 or arguments[0] != "--":
         sys.stderr.write("usage: python -m fl_shared.system.child_process -- PROGRAM ARGS...\n")
         return 2
@@ -108,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"{arguments[1]}: {error.strerror or error}\n")
         return NOT_FOUND
-    # Not before the child is there: there is nothing else to do about it, and stdin says it again.
+    # Only now, since the handlers need the child; if a signal came before, the end of stdin follows anyway.
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     signal.signal(signal.SIGINT, lambda *_: child.terminate())
     threading.Thread(target=_end_with_stdin, args=(child,), daemon=True).start()
@@ -129,14 +131,14 @@ def _end_with_stdin(child: subprocess.Popen[bytes]) -> None:
 
 
 def _die_with_supervisor() -> None:
-    """Linux: the child dies even if the leash is killed with -9."""
+    """On Linux, makes the kernel kill the child even if the supervisor is killed with -9."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _raise_file_limit() -> None:
-    """A broker or a fleet holds thousands of connections; the usual soft limit is 1024 files."""
+    """Raises the limit of open files: a broker or a fleet has thousands; the usual soft limit is 1024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # macOS promises "infinity" and takes less.
+    # macOS reports "infinity" as the hard limit, but accepts less.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written; and files that are secret."""
+"""Files that are complete or absent, even if the program crashes while it writes them; and secret files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ LOG: Final = logging.getLogger(__name__)
 
 
 def read_at_most(path: Path, most: int) -> tuple[bytes, int]:
-    """``most`` bytes of it, if there are so many, and its mode. Raises ``OSError``."""
+    """The first ``most`` bytes of a file (or fewer, if it is shorter), and its mode. Raises ``OSError``."""
     with path.open("rb") as file:
         return file.read(most), os.fstat(file.fileno()).st_mode
 
 
 def warn_if_others_may_read(what: str, path: Path, mode: int) -> None:
-    """``path`` of the mode ``mode`` holds a secret; ``what`` names it."""
+    """Logs a warning if ``mode`` lets other users read a secret file; ``what`` names the secret."""
     if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
         LOG.warning(
             "%s %s: other users can read it (mode %03o); run: chmod 600 %s",
@@ -30,7 +30,7 @@ def warn_if_others_may_read(what: str, path: Path, mode: int) -> None:
 
 
 def write_all(file: IO[bytes], *pieces: bytes | memoryview) -> None:
-    """All of the pieces, one after the other, into an unbuffered file, which may take less than it is given at once."""
+    """Writes all pieces, one after the other, to an unbuffered file, whose ``write`` may take less."""
     for piece in pieces:
         left = memoryview(piece)
         while left:
@@ -40,15 +40,15 @@ def write_all(file: IO[bytes], *pieces: bytes | memoryview) -> None:
 def write_atomically(
     path: Path, *pieces: bytes | memoryview, sync: bool = False, private: bool = False
 ) -> None:
-    """Writes beside and renames: ``path`` holds either what it held or all of ``pieces``, one after the other.
+    """Writes a file beside ``path`` and renames it: ``path`` has its old content or all of ``pieces``.
 
-    ``sync``: and it is on the disk, not only in the page cache. ``private``: only its owner may ever read it (mode
-    0600). Raises ``OSError``.
+    ``sync``: on return, the content is on the disk, not only in the page cache. ``private``: only the owner
+    may read the file, even while it is written (mode 0600). Raises ``OSError``.
     """
     beside = temporary_path(path)
     try:
         if private:
-            beside.unlink(missing_ok=True)  # others may read that one, perhaps
+            beside.unlink(missing_ok=True)  # one left by a crash may be readable for others
             beside.touch(mode=0o600, exist_ok=False)
         with beside.open("wb", buffering=0) as file:
             write_all(file, *pieces)
@@ -63,17 +63,17 @@ def write_atomically(
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """``path`` is then all of ``content``, on the disk and with mode 0600, or what it was. Raises ``OSError``."""
+    """Replaces ``path`` by ``content``, synced and with mode 0600, or leaves it. Raises ``OSError``."""
     write_atomically(path, content, sync=True, private=True)
 
 
 def temporary_path(path: Path) -> Path:
-    """Where it is written first; who dies meanwhile leaves it there."""
+    """Where the content of ``path`` is written first; a crash leaves this file behind."""
     return path.with_name(path.name + ".part")
 
 
 def sync_directory(path: Path) -> None:
-    """A new name is on the disk when its directory is."""
+    """Writes the directory ``path`` to the disk; only then are new names in it safe."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)

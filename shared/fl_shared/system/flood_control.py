@@ -1,4 +1,4 @@
-"""What keeps a flood small, whatever its sender makes up: bounds on room, notices, entries and log lines. Pure."""
+"""Limits a flood, whatever its sender invents: waiting messages, notices, entries and log lines. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Value = TypeVar("Value")
 
 
 class Capacity:
-    """How much may wait: ``most_bytes``, and ``most_items`` if that is not null. One item always may, of any size."""
+    """Limits what waits to ``most_bytes`` and ``most_items`` (None: any number).
+
+    A single item always fits, whatever its size.
+    """
 
     __slots__ = ("_bytes", "_items", "_most_bytes", "_most_items")
 
@@ -23,7 +26,7 @@ class Capacity:
         self._bytes = 0
 
     def take(self, size: int) -> bool:
-        """Counts an item of ``size`` bytes; false, and it is not counted, where there is no room for it."""
+        """Counts an item of ``size`` bytes; returns False, and does not count it, if there is no room."""
         if self._items and (self._items >= self._most_items or self._bytes + size > self._most_bytes):
             return False
         self._items += 1
@@ -31,13 +34,13 @@ class Capacity:
         return True
 
     def release(self, size: int) -> None:
-        """An item of ``size`` bytes that was counted waits no more."""
+        """Frees the room of a counted item of ``size`` bytes, which no longer waits."""
         self._items -= 1
         self._bytes -= size
 
 
 class Interval:
-    """Lets something happen once in ``seconds``."""
+    """Lets something happen at most once every ``seconds``."""
 
     __slots__ = ("_last", "_seconds")
 
@@ -46,7 +49,7 @@ class Interval:
         self._last = -math.inf
 
     def is_due(self, now: float) -> bool:
-        """Whether so much time has passed since this was last true."""
+        """Whether the interval has passed since this last returned True, or it never has."""
         if now - self._last < self._seconds:
             return False
         self._last = now
@@ -54,7 +57,7 @@ class Interval:
 
 
 class RecentlyUsed(Generic[Key, Value]):
-    """At most ``most`` values, each made when its key is first used; the least recently used one is forgotten."""
+    """Keeps the ``most`` values that were used last; each is made when its key is first used."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -64,7 +67,7 @@ class RecentlyUsed(Generic[Key, Value]):
         return len(self._values)
 
     def use(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of ``key``, which is the most recently used now."""
+        """Returns the value of ``key``, made if there is none, and marks it as the most recently used."""
         value = self._values.get(key)
         if value is None:
             value = self._values[key] = make()
@@ -75,10 +78,10 @@ class RecentlyUsed(Generic[Key, Value]):
         return value
 
     def get(self, key: Key) -> Value | None:
-        """The value of ``key``, null if it has none; that is not a use."""
+        """The value of ``key``, or None if it has none. This does not count as a use."""
         return self._values.get(key)
 
 
 def is_worth_logging(before: int, now: int) -> bool:
-    """Whether a count that rose from ``before`` to ``now`` has reached 1 or a further power of ten."""
+    """Whether a count that rose from ``before`` to ``now`` has reached 1 or another power of ten."""
     return before == 0 < now or len(str(now)) > len(str(before))

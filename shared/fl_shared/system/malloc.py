@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process, where buffers of a few MB come and go with every message."""
+"""Keeps freed memory in the process, because each message allocates and frees buffers of a few MB."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Final
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _LARGEST_MMAP_THRESHOLD: Final = 32 * 2**20
-"""Bytes; glibc takes no more (mallopt(3))."""
+"""Bytes; glibc accepts no more (mallopt(3))."""
 _TRIM_THRESHOLD: Final = 512 * 2**20
-"""Bytes that may lie free at the top of the heap."""
+"""Bytes that may be free at the top of the heap."""
 
 
 def keep_freed_memory() -> bool:
     """Tells glibc to keep freed blocks of up to 32 MiB instead of giving them back to the kernel.
 
-    A block that comes from the kernel anew costs a page fault for every 4 KiB. To be called once, before the
-    first large buffer; 512 MiB at most are kept. False, and nothing is changed, where the C library is another
-    or who started the program has tuned it (MALLOC_*_ or GLIBC_TUNABLES).
+    A new block from the kernel costs a page fault for every 4 KiB. Call this once, before the first large
+    buffer is allocated; at most 512 MiB are kept. Returns False, and changes nothing, if the C library is not
+    glibc or the environment already tunes it (MALLOC_*_ or GLIBC_TUNABLES).
     """
     if os.name != "posix" or any(
         name in os.environ for name in ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")

@@ -1,6 +1,7 @@
-"""A Mosquitto of our own: where the program is, what it is told, and a child process that runs it.
+"""Runs a Mosquitto broker as a child process: finds the program and writes its configuration.
 
-``python -m fl_shared.system.mosquitto > broker/mosquitto.conf`` writes the configuration that is in the repository.
+``python -m fl_shared.system.mosquitto > broker/mosquitto.conf`` writes the configuration that is in the
+repository.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fl_shared.system.child_process import ChildProcess
 
 LOOPBACK: Final = "127.0.0.1"
 MAX_PACKET_SIZE: Final = 64 * 2**20
-"""Bytes. Of itself Mosquitto 2.1 takes 2,000,000, 2.0 anything: so both take the same, a large model whole."""
+"""Bytes; a large model fits. It replaces the defaults: 2,000,000 in Mosquitto 2.1, any size in 2.0."""
 PLACES: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
 """Directories where packages put the program, whether or not they are on PATH."""
 _HOW_TO_INSTALL: Final = """\
@@ -33,15 +34,16 @@ install it
   Windows:         https://mosquitto.org/download, or as on Debian in WSL
 or set FL_MOSQUITTO to its path, or use a broker that is already running: --broker mqtt://HOST"""
 _CONNECT: Final = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"
-"""MQTT 3.1.1, clean session, keepalive 60 s, no client id: what every broker has an answer to."""
+"""CONNECT of MQTT 3.1.1, clean session, keepalive 60 s, no client id: every broker answers it."""
 _DISCONNECT: Final = b"\xe0\x00"
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where the broker listens; ``host`` null is every interface.
+    """A port on which the broker listens; ``host`` None means every interface.
 
-    ``websockets``: MQTT over WebSockets, for browsers. ``http_dir``: files that are served beside it, over HTTP.
+    ``websockets``: MQTT over WebSockets, for browsers. ``http_dir``: files that the same port serves over
+    HTTP.
     """
 
     port: int = 1883
@@ -50,12 +52,12 @@ class Listener:
     http_dir: Path | None = None
 
     def config_lines(self) -> list[str]:
-        """Its part of a configuration file."""
+        """The lines of the configuration file that define this listener."""
         lines = [f"listener {self.port}" + (f" {self.host}" if self.host else "")]
         if self.websockets:
             lines.append("protocol websockets")
             if self.host and ":" not in self.host:
-                # Without it 2.0.11 listens on every interface, whatever the line above says.
+                # Without this line, 2.0.11 listens on every interface, whatever the line above says.
                 lines.append("socket_domain ipv4")
             if self.http_dir is not None:
                 lines.append(f"http_dir {self.http_dir}")
@@ -63,7 +65,7 @@ class Listener:
 
 
 LAB_LISTENERS: Final = (Listener(), Listener(9001, websockets=True))
-"""MQTT, and the same for browsers, at the ports where everybody looks for them."""
+"""MQTT, and MQTT over WebSockets for browsers, on their usual ports."""
 
 
 def configuration(
@@ -77,8 +79,9 @@ def configuration(
 ) -> str:
     """The text of a configuration file for Mosquitto 2.0 and 2.1; ``broker/README.md`` says why.
 
-    ``persistence``: the directory for the broker's memory, null for none. ``max_packet_size``: bytes, null
-    for the broker's own default. ``extra``: further lines, as they are. ``header``: a comment before them all.
+    ``persistence``: the directory in which the broker saves its state; None: it saves nothing.
+    ``max_packet_size``: bytes, None for the broker's default. ``extra``: further lines, verbatim. ``header``:
+    the comment in the first line.
     """
     lines = [
         f"# {header}",
@@ -96,13 +99,13 @@ def configuration(
 
 
 def find_mosquitto(*, places: Sequence[str] = PLACES) -> str:
-    """The path of the program: FL_MOSQUITTO, or on PATH, or in one of ``places``. Raises `UserError`."""
+    """The path of the program: FL_MOSQUITTO, or found on PATH or in ``places``. Raises `UserError`."""
     named = os.environ.get("FL_MOSQUITTO")
     if named:
         if found := shutil.which(named):
             return found
         raise UserError(f"FL_MOSQUITTO is {named!r}, which is not a program; unset it to search for one")
-    # Debian keeps it out of the PATH of everybody but root.
+    # Debian installs it in a directory that is only on root's PATH.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *places])
     if found := shutil.which("mosquitto", path=path):
         return found
@@ -112,9 +115,10 @@ def find_mosquitto(*, places: Sequence[str] = PLACES) -> str:
 class MosquittoChild:
     """A broker on a free port of 127.0.0.1, with its files in ``directory``; it ends with this process.
 
-    Anybody on this machine may connect to it, nobody else. Raises `UserError` if there is no mosquitto and
-    `RunFailed`, with the end of its log, if it does not answer within ``timeout`` seconds. ``websockets``: it
-    listens for browsers too, if it was built with that: ``websocket_url``, else null.
+    All users of this machine may connect to it, but no other machine can. Raises `UserError` if there is no
+    mosquitto and `RunFailed`, with the end of its log, if it does not answer within ``timeout`` seconds.
+    ``websockets``: it also listens for browsers, at ``websocket_url``, which is None if the program was built
+    without WebSockets.
     """
 
     def __init__(self, directory: Path, *, timeout: float = 10.0, websockets: bool = False) -> None:
@@ -137,10 +141,10 @@ class MosquittoChild:
                 return
             self._process.stop()
             said = self.log_tail()
-            # A broker without them does its work for all but browsers.
+            # Without WebSockets, the broker still serves all clients but browsers.
             without = websockets and "ebsockets support not available" in said
             websockets = websockets and not without
-            # Between our asking for a free port and its taking it somebody else may have.
+            # Another process may have taken the port since `free_port` found it free.
             taken = "already in use" in said or "create websockets listener" in said
             if time.monotonic() > deadline or not (without or taken):
                 raise RunFailed(
@@ -149,21 +153,24 @@ class MosquittoChild:
 
     @property
     def url(self) -> str:
+        """The broker's address for clients on this machine, ``mqtt://127.0.0.1:PORT``."""
         return f"mqtt://{LOOPBACK}:{self.port}"
 
     @property
     def pid(self) -> int:
-        """The process below which it runs."""
+        """The id of the supervisor process, whose child the broker is."""
         return self._process.pid
 
     def poll(self) -> int | None:
-        """Its exit status if it has ended, which it does not by itself."""
+        """The broker's exit status, or None while it runs."""
         return self._process.poll()
 
     def log_tail(self, lines: int = 10) -> str:
+        """The last ``lines`` lines of the broker's log."""
         return self._process.log_tail(lines)
 
     def stop(self) -> None:
+        """Ends the broker, first with SIGTERM, and waits for its end."""
         self._process.stop()
 
     def __enter__(self) -> Self:
@@ -176,7 +183,7 @@ class MosquittoChild:
 
     def _wait_until_ready(self, deadline: float) -> bool:
         while time.monotonic() < deadline and self._process.poll() is None:
-            # Its own word first: on a port that was taken before it, another broker would answer.
+            # The log is checked first: if the port was already taken, another broker would answer.
             if is_running(self._log) and accepts_connect(LOOPBACK, self.port):
                 return True
             time.sleep(0.01)
@@ -184,7 +191,7 @@ class MosquittoChild:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
+    """A port of 127.0.0.1 that was free a moment ago; another process may take it."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -192,13 +199,13 @@ def free_port() -> int:
 
 
 def is_running(log: Path) -> bool:
-    """Whether the broker has written into its log that its listeners are open (versions 1.5 to 2.1 do)."""
+    """Whether the broker's log says that its listeners are open (versions 1.5 to 2.1 write this)."""
     lines = log.read_text(errors="replace").splitlines()
     return any(" running" in line and "mosquitto version" in line for line in lines)
 
 
 def accepts_connect(host: str, port: int, timeout: float = 1.0) -> bool:
-    """Whether something there answers CONNECT, be it with a refusal."""
+    """Whether a server at this address answers CONNECT within ``timeout`` seconds, even with a refusal."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout) as probe:
         probe.sendall(_CONNECT)
         if probe.recv(1)[:1] == b"\x20":

@@ -1,6 +1,7 @@
-"""Memory that processes share: large vectors go from one to another as a file descriptor and are not copied.
+"""Memory that processes share: a large vector is passed on as a file descriptor and is not copied.
 
-It has no name in any directory, so it is gone with the last process that has it, however that ends.
+The memory has no name in any directory, so the kernel frees it when the last process that has it ends, even
+by a crash.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _HAS_MEMFD: Final = hasattr(os, "memfd_create")
 
 
 class _File:
-    """An open file without a name; closed when nobody refers to it any more."""
+    """An open file without a name; it is closed when the last reference to it is gone."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -25,7 +26,7 @@ class _File:
 
 
 class SharedBytes:
-    """``size`` bytes from ``start`` of a file in memory. Mapped when `view` or `private` is first asked for."""
+    """``size`` bytes from ``start`` of a file in memory, mapped when `view` or `private_view` is used."""
 
     __slots__ = ("_file", "_view", "size", "start")
 
@@ -37,26 +38,26 @@ class SharedBytes:
 
     @classmethod
     def new(cls, size: int) -> Self:
-        """``size`` zero bytes. Raises ``OSError`` if there is no room for them."""
+        """New memory of ``size`` zero bytes. Raises ``OSError`` if there is no room for them."""
         if _HAS_MEMFD:
             file = _File(os.memfd_create("fl-vector"))
         else:
-            # Without a memory file system of the kernel's own: a file on disk, which lives in the page cache.
+            # Without memfd_create (macOS): an unnamed file on disk, which stays in the page cache.
             with tempfile.TemporaryFile() as scratch:
                 file = _File(os.dup(scratch.fileno()))
-        os.ftruncate(file.fd, max(1, size))  # nothing cannot be mapped
+        os.ftruncate(file.fd, max(1, size))  # an empty file cannot be mapped
         return cls(file, 0, size)
 
     @classmethod
     def copy_of(cls, data: bytes | memoryview) -> Self:
-        """A copy of ``data``."""
+        """New memory that holds a copy of ``data``."""
         shared = cls.new(len(data))
         shared.view[:] = data
         return shared
 
     @classmethod
     def from_fd(cls, fd: int, start: int, size: int) -> Self:
-        """What another process has sent. Takes ``fd`` over. Raises ``ValueError`` if there is less than that."""
+        """The memory that another process has sent. Owns ``fd``. Raises ``ValueError`` if it is too small."""
         file = _File(fd)
         there = os.fstat(fd).st_size
         if start < 0 or size < 0 or start + size > there:
@@ -65,21 +66,22 @@ class SharedBytes:
 
     @property
     def fd(self) -> int:
+        """The file descriptor to send to another process; it stays open as long as this object exists."""
         return self._file.fd
 
     @property
     def view(self) -> memoryview:
-        """The bytes themselves: whoever writes here writes for all."""
+        """A writable view of the bytes; all processes that share them see what is written."""
         if self._view is None:
             self._view = self._mapped(mmap.ACCESS_WRITE)
         return self._view
 
     def private_view(self) -> memoryview:
-        """The bytes, to be written to without anybody else's seeing it; only pages written to are copied."""
+        """A writable view whose changes only this process sees; only pages that are written to are copied."""
         return self._mapped(mmap.ACCESS_COPY)
 
     def slice(self, start: int, size: int) -> SharedBytes:
-        """Some of it, without copying."""
+        """``size`` bytes from ``start`` of these, without copying them."""
         assert 0 <= start <= start + size <= self.size
         return SharedBytes(self._file, self.start + start, size)
 

@@ -1,4 +1,4 @@
-"""Text for people: sizes, durations and lists of names; and strangers' text made safe for a log or a terminal."""
+"""Text for people: sizes, durations, lists of names; untrusted text made safe for a log or a terminal."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Final
 _CONTROL_CHARACTERS: Final = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""Control characters (C0, DEL, C1), line and paragraph separators, changes of direction, lone surrogates."""
+"""Control characters (C0, DEL, C1), line separators, changes of writing direction, lone surrogates."""
 
 
 def one_line(text: str) -> str:
-    """``text`` with a space for each character that ends a line, moves a cursor or turns the direction."""
+    """``text`` with a space for each character that ends a line, moves the cursor or turns the direction."""
     return _CONTROL_CHARACTERS.sub(" ", text)
 
 
 def shortened(text: str, most: int) -> str:
-    """``text``, or as much of it as ``most`` characters hold with an ellipsis at the end."""
+    """``text``, cut to at most ``most`` characters; if it was cut, the last one is an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -29,7 +29,7 @@ def names_text(names: Sequence[str], most: int = 10) -> str:
 
 
 def size_text(size: float) -> str:
-    """Bytes, rounded, in decimal units: ``999 bytes``, ``1.7 MB``, ``213 kB``."""
+    """A rounded number of bytes in decimal units: ``999 bytes``, ``1.7 MB``, ``213 kB``."""
     if size < 1000:
         return f"{size:.0f} bytes"
     amount, unit = size / 1000, "kB"
@@ -41,7 +41,7 @@ def size_text(size: float) -> str:
 
 
 def limit_text(size: int | None) -> str:
-    """Bytes, exact, as a person would write them in a configuration: ``64 KiB``, ``20,000 bytes``; null: no limit."""
+    """An exact number of bytes as in a configuration: ``64 KiB``, ``20,000 bytes``, ``any size`` (None)."""
     if size is None:
         return "any size"
     for unit, name in ((2**20, "MiB"), (2**10, "KiB")):
@@ -51,7 +51,7 @@ def limit_text(size: int | None) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """``4.2 s``, ``42 s``, ``3 min 20 s``, ``2 h 5 min``, ``1 d 3 h``."""
+    """Seconds, rounded for people: ``4.2 s``, ``42 s``, ``3 min 20 s``, ``2 h 5 min``, ``1 d 3 h``."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"

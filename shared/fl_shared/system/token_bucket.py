@@ -1,4 +1,4 @@
-"""How much of something may come: so much a second, and so much at once (a token bucket). PURE: it is told the time."""
+"""Limits how much may come per second and at once (a token bucket). PURE: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """``each`` a second in the long run, ``burst`` at once."""
+    """A limit: ``per_second`` in the long run, and ``burst`` at once."""
 
     per_second: float
     burst: float
 
 
 class TokenBucket:
-    """What is left of a `Rate`; full at first. Times are seconds of a clock that only grows."""
+    """The unused allowance of a `Rate`; full at first. Times are seconds of a monotonic clock."""
 
     __slots__ = ("_tokens", "_updated_at", "rate")
 
@@ -24,7 +24,7 @@ class TokenBucket:
         self._updated_at = now
 
     def take(self, amount: float, now: float) -> bool:
-        """Takes ``amount`` if there is so much; else nothing."""
+        """Takes ``amount`` if that much is left; otherwise takes nothing and returns False."""
         if now > self._updated_at:
             self._tokens = min(
                 self.rate.burst, self._tokens + (now - self._updated_at) * self.rate.per_second
@@ -36,8 +36,9 @@ class TokenBucket:
         return True
 
     def give_back(self, amount: float) -> None:
-        """``amount`` was taken for what should cost nothing."""
+        """Returns an ``amount`` that was taken for something that should cost nothing."""
         self._tokens = min(self.rate.burst, self._tokens + amount)
 
     def refill(self) -> None:
+        """Fills the bucket up to ``burst``."""
         self._tokens = self.rate.burst

@@ -1,6 +1,7 @@
-"""Unsigned numbers in groups of seven bits, the lowest first (LEB128).
+"""Unsigned numbers in groups of seven bits, the lowest first (LEB128). Pure.
 
-The variable byte integers of MQTT 5 (section 1.5.5; four bytes at most) and the varints of protocol buffers. Pure.
+These are the variable byte integers of MQTT 5 (section 1.5.5; at most four bytes) and the varints of protocol
+buffers.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 
 def encode(number: int) -> bytes:
-    """The bytes of ``number``."""
+    """``number`` as one or more bytes; all but the last have their highest bit set."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -19,12 +20,12 @@ def encode(number: int) -> bytes:
 
 
 def length(number: int) -> int:
-    """How many bytes `encode` makes of ``number``."""
+    """The number of bytes in which `encode` writes ``number``."""
     return max(1, (number.bit_length() + 6) // 7)
 
 
 def decode(data: Sequence[int], at: int, most: int = 4) -> tuple[int, int]:
-    """The number that begins at ``at``, and where it ends.
+    """The number that begins at index ``at`` of ``data``, and the index after it.
 
     Raises ``ValueError`` if it has more than ``most`` bytes, ``IndexError`` if ``data`` ends within it.
     """

@@ -1,8 +1,9 @@
-"""Named arrays ↔ one flat float32 vector and its manifest.
+"""Converts named arrays to one flat float32 vector with a manifest, and back.
 
-A *section* of a model or an update (``weights``, say) is ONE contiguous float32 vector; its encoding makes bytes of it.
-Its *manifest* says which arrays lie in it: name, shape and role, in the order of their names, each beginning
-where the one before it ends. Folding, checking and sending then are single passes over one buffer.
+A *section* of a model or an update (for example ``weights``) is ONE contiguous float32 vector, which its
+encoding turns into bytes. Its *manifest* lists the arrays in it with name, shape and role, in ascending order
+of names; each array begins where the one before it ends. So folding, checking and sending are single passes
+over one buffer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ MAX_ARRAYS: Final = 20_000
 MAX_VALUES: Final = 2**33
 
 ArrayRole = Literal["parameter", "buffer"]
-"""A parameter is learnt (optimisers, clipping and distances use these only); a buffer (running mean) is averaged."""
+"""A parameter is trained (optimisers, clipping and distances use only these).
+
+A buffer, such as a running mean, is not trained, only averaged.
+"""
 
 Dimension = Annotated[int, Field(ge=0, le=MAX_VALUES)]
 
@@ -41,11 +45,12 @@ class ArraySpec(BaseModel):
 
     @property
     def values(self) -> int:
+        """The number of elements of the array."""
         return math.prod(self.shape)
 
 
 class Manifest(BaseModel):
-    """Which arrays a section holds. Names are unique and ascending, so that a manifest has one spelling."""
+    """The arrays of a section, in ascending order of their unique names, so that it has only one manifest."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -62,7 +67,7 @@ class Manifest(BaseModel):
 
     @property
     def values(self) -> int:
-        """Elements in the whole section."""
+        """The number of elements of the whole section."""
         return sum(array.values for array in self.arrays)
 
     @property
@@ -74,7 +79,7 @@ class Manifest(BaseModel):
 
 
 def manifest_of(arrays: Mapping[str, NDArray[Any]], buffers: Iterable[str] = ()) -> Manifest:
-    """The manifest of ``arrays`` (any float arrays; ``buffers`` names those that are not learnt)."""
+    """The manifest of ``arrays`` (of any float type); ``buffers`` names those that are not trained."""
     averaged = set(buffers)
     return Manifest(
         arrays=tuple(
@@ -89,9 +94,9 @@ def manifest_of(arrays: Mapping[str, NDArray[Any]], buffers: Iterable[str] = ())
 
 
 def flatten(arrays: Mapping[str, NDArray[Any]], manifest: Manifest) -> Vector:
-    """Pack ``arrays`` into one float32 vector of ``manifest.values`` elements.
+    """Copies ``arrays`` into one float32 vector of ``manifest.values`` elements.
 
-    Raises ``ValueError`` naming the array that is missing or has another shape than the manifest says.
+    Raises ``ValueError``, which names the array that is missing or does not have the manifest's shape.
     """
     vector = np.empty(manifest.values, dtype=np.float32)
     start = 0
@@ -107,7 +112,7 @@ def flatten(arrays: Mapping[str, NDArray[Any]], manifest: Manifest) -> Vector:
 
 
 def unflatten(vector: Vector, manifest: Manifest) -> dict[str, Vector]:
-    """Views into ``vector``, by name, in their shapes. Raises ``ValueError`` if its length does not fit."""
+    """Views of ``vector`` by array name, each in its shape. Raises ``ValueError`` if its length is wrong."""
     if vector.shape != (manifest.values,):
         raise ValueError(f"vector has shape {vector.shape}, expected ({manifest.values},)")
     arrays: dict[str, Vector] = {}
@@ -119,27 +124,28 @@ def unflatten(vector: Vector, manifest: Manifest) -> dict[str, Vector]:
 
 
 def magnitude(vector: Vector) -> float:
-    """The largest magnitude in ``vector``; not a finite number if one of its values is not.
+    """The largest magnitude in ``vector``; infinite or NaN if one of its values is. 0 for an empty vector.
 
-    One pass each for both extremes, without a temporary array; those of a vector with a NaN are NaN.
+    One pass for the minimum and one for the maximum, without a temporary array; both are NaN if a value is
+    NaN.
     """
     return max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))
 
 
 class ContentHash:
-    """The digest of a model's or an update's content (protocol, 3.4), from its data in pieces of any length.
+    """Computes the digest of a model or an update (protocol, 3.4) from its data in pieces of any length.
 
-    ``sections`` are (name, encoding, manifest digest, bytes of data) in the order of their names.
+    ``sections`` are (name, encoding, manifest digest, number of bytes) in the order of their names.
     """
 
     def __init__(self, sections: Iterable[tuple[str, str, str, int]]) -> None:
         self._sha = hashlib.sha256()
         self._sections = iter(sections)
         self._left = 0
-        """Bytes that the section still lacks."""
+        """Bytes of the current section that are still to come."""
 
     def update(self, data: bytes | memoryview) -> None:
-        """The next bytes of the data of all sections, one after the other. Raises ``ValueError`` for too many."""
+        """Adds the next bytes of all sections' data, in order. Raises ``ValueError`` if they are too many."""
         view = memoryview(data)
         while view:
             if self._left:
@@ -150,9 +156,9 @@ class ContentHash:
                 raise ValueError(f"{len(view)} bytes more than the sections have")
 
     def hexdigest(self) -> str:
-        """When all data has been given."""
+        """The digest in hex, once all data has been added."""
         while not self._left and self._begin_section():
-            pass  # sections without a byte, at the end
+            pass  # empty sections at the end
         return self._sha.hexdigest()
 
     def _begin_section(self) -> bool:
@@ -165,7 +171,7 @@ class ContentHash:
 
 
 def content_digest(sections: Iterable[tuple[str, str, str, bytes | memoryview]]) -> str:
-    """SHA-256 (hex) of a model's or an update's content.
+    """The digest of a model or an update: SHA-256 (hex) of its content (protocol, 3.4).
 
     ``sections`` are (name, encoding, manifest digest, data) in the order of their names; each contributes
     ``name NUL encoding NUL manifest-digest NUL length-as-decimal NUL data``.

@@ -1,7 +1,7 @@
-"""The head of a safetensors file (https://github.com/huggingface/safetensors, "Format").
+"""Builds the header of a safetensors file (https://github.com/huggingface/safetensors, "Format").
 
-A file is the length of the header (8 bytes, little-endian), the header (JSON), then the data of all tensors in order.
-The library's own writer makes the same bytes, from a copy of every array.
+A file consists of the length of the header (8 bytes, little-endian), the header (JSON) and the data of all
+tensors in order. The library's own writer makes the same bytes, but from a copy of every array.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 LENGTH_BYTES: Final = 8
-"""Bytes of the header's length, at the start of a file."""
+"""The size in bytes of the header's length, at the start of a file."""
 
 
 class Tensor(NamedTuple):
-    """One array: ``shape`` in elements, row-major; ``size`` in bytes; ``dtype`` as the format names it."""
+    """One array of the file: ``shape`` in elements, row-major; ``size`` in bytes."""
 
     name: str
     shape: Sequence[int]
@@ -24,7 +24,7 @@ class Tensor(NamedTuple):
 
 
 def file_head(tensors: Iterable[Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """All that stands before the data. Equal tensors and metadata give equal bytes."""
+    """The bytes of a file before its data. Equal tensors and metadata give equal bytes."""
     fields: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
     for tensor in tensors:

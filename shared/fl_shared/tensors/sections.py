@@ -1,4 +1,4 @@
-"""Sections of a model or an update: named, each one contiguous vector."""
+"""The sections of a model or an update: named, contiguous vectors."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest, content_digest
 
 WEIGHTS: Final = "weights"
-"""The section of a model that every model has: its weights."""
+"""The name of the section that every model has: its weights."""
 DELTA: Final = "delta"
 """The section of an update that every update has: local − base, or in round 0 the first weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSection:
-    """``data``: the ``manifest.values`` values of the section in its encoding."""
+    """One section with its content: ``data`` holds ``manifest.values`` values in the encoding."""
 
     name: str
     manifest: Manifest
@@ -26,5 +26,5 @@ class ModelSection:
 
 
 def model_digest(sections: Sequence[ModelSection]) -> str:
-    """The digest of a model or an update (protocol, 3.4). Sections in the order of their names."""
+    """The digest of a model or an update (protocol, 3.4), from its sections in the order of their names."""
     return content_digest((s.name, s.encoding, s.manifest.digest, s.data) for s in sections)

@@ -1,10 +1,11 @@
-"""PURE: a model from the messages that have come of it (`ModelDownload`); the way to the broker is `publication`.
+"""PURE: receives a model from its messages (`ModelDownload`); `publication` is the sending side.
 
-The receiver drives: it asks for a few topics at a time, takes what comes in any order, and asks for what does not
-come again. Nothing here knows a broker or a clock; ``now`` is seconds on one that only grows.
+The receiver is in control: it asks for a few topics at a time, accepts their messages in any order, and asks
+again for those that do not arrive. Nothing here knows a broker or a clock; ``now`` is in seconds of a
+monotonic clock.
 
-Each message costs the same, however many there are: chunks are put where they belong in one buffer, and hashed as
-soon as all before them are here.
+The cost of a message does not depend on how many there are: each chunk is written to its place in one buffer,
+and hashed as soon as all chunks before it have arrived.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ from fl_shared.transfer.publication import (
 )
 
 REQUEST_WINDOW: Final = 16
-"""Topics that are asked for at once at most: brokers drop silently what is over a subscriber's queue."""
+"""How many topics are asked for at once: brokers silently drop messages that overflow a client's queue."""
 REQUEST_WINDOW_BYTES: Final = 16 * 2**20
-"""And fewer (but two), where that many chunks are more than this."""
+"""Bytes of chunks that are asked for at once: with large chunks, fewer topics (but at least two)."""
 SUBSCRIBE_BATCH: Final = 8
-"""Filters of one SUBSCRIBE packet. The next is sent when so many of the window have come."""
+"""Filters in one SUBSCRIBE packet. The next one follows when that many topics of the window have arrived."""
 REQUEST_TIMEOUT: Final = 5.0
-"""Seconds without anything, after which requests are repeated; doubling to `MAX_REQUEST_TIMEOUT`."""
+"""Seconds without a message until requests are repeated; doubles up to `MAX_REQUEST_TIMEOUT`."""
 MAX_REQUEST_TIMEOUT: Final = 30.0
 SLOW_LINK_FACTOR: Final = 3.0
-"""On a slow link it is waited so many times as long as the last chunks took, if that is more."""
+"""On a slow link, the timeout is at least this many times as long as the last chunks took."""
 MAX_INVALID_MESSAGES: Final = 16
-"""So many messages that do not fit end a download."""
+"""A download fails after this many messages that are not valid."""
 MAX_ATTEMPTS: Final = 3
-"""So often is it begun anew when the whole has another digest than it should."""
+"""A download fails if the complete model has the wrong digest this many times; until then it starts again."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionChange:
-    """What to tell the broker now: first ``unsubscribe``, then ``subscribe`` (it gives what is retained)."""
+    """What to send now: first ``unsubscribe``, then ``subscribe``, which brings the retained messages."""
 
     subscribe: tuple[ModelDataTopic, ...]
     unsubscribe: tuple[ModelDataTopic, ...]
@@ -58,15 +59,16 @@ class _TopicRequest:
     requested_at: float
     attempts: int
     later_received: int = 0
-    """How much has come that was asked for later."""
+    """How many topics that were asked for later have already arrived."""
 
 
 class ModelDownload:
-    """One model on its way here. Feed it (`take`, `cleared`) and do what `ask` says, after that and at `due`.
+    """Receives one model. Pass messages to `receive` and `cleared`.
 
-    ``state`` is ``open`` until the model is ``complete`` (see `model`), ``superseded`` (the broker's copy was
-    cleared) or ``failed`` (see `failure`). ``allocate`` gives the writable buffer of so many bytes in which the
-    model is put together, and which its sections are views of.
+    After that, and at the time that `due` gives, change the subscriptions as `subscription_changes` says.
+    ``state`` is ``open`` until the model is ``complete`` (see ``model``), ``superseded`` (the broker's copy
+    was cleared) or ``failed`` (see ``failure``). ``allocate`` returns a writable buffer of a given number of
+    bytes; the model is assembled in it, and its sections are views of it.
     """
 
     def __init__(
@@ -88,13 +90,13 @@ class ModelDownload:
         self._allocate = allocate
         self._assembly: Assembly | None = None
         self._early_chunk: bytes | None = None
-        """Chunk 0, if it came before the manifest."""
+        """Chunk 0, if it arrived before the manifest."""
         self._next_chunk = 0
-        """Chunks from here on were never asked for."""
+        """The first chunk that has never been asked for."""
         self._retry_chunks: deque[int] = deque()
         self._requests: dict[ModelDataTopic, _TopicRequest] = {}
         self._received_topics: list[ModelDataTopic] = []
-        """What has come, and is still subscribed to."""
+        """Topics that have arrived, but are still subscribed to."""
         self._last_received_at = -math.inf
         self._chunk_interval = 0.0
         self._invalid_count = 0
@@ -103,7 +105,7 @@ class ModelDownload:
 
     @property
     def progress(self) -> str:
-        """For people: how much has come."""
+        """How much of the model has arrived, as text for people."""
         if self._assembly is None:
             return "its manifest has not arrived"
         return f"{self._assembly.received_count} of {self._assembly.manifest.chunks} chunks have arrived"
@@ -111,7 +113,7 @@ class ModelDownload:
     # --- asking -------------------------------------------------------------------------------------------
 
     def subscription_changes(self, now: float) -> SubscriptionChange:
-        """What to subscribe to and to unsubscribe from, given what was asked before."""
+        """The subscriptions to change now, which then count as made. Overdue topics are asked for again."""
         if self.state != "open":
             gone, self._received_topics = [*self._received_topics, *self._requests], []
             self._requests.clear()
@@ -128,15 +130,15 @@ class ModelDownload:
         return SubscriptionChange(tuple(new), tuple(gone))
 
     def due(self) -> float | None:
-        """When `ask` has to be called next, if nothing comes before; null: nothing is awaited."""
+        """When to call `subscription_changes` if no message arrives before; None if nothing is awaited."""
         return min((self._retry_at(asked) for asked in self._requests.values()), default=None)
 
     def subscribed_topics(self) -> tuple[ModelDataTopic, ...]:
-        """What there are subscriptions to, by what `ask` has said so far."""
+        """The topics that are subscribed to, according to `subscription_changes` so far."""
         return (*self._received_topics, *self._requests)
 
     def reset_requests(self) -> None:
-        """The connection is gone, and with it the subscriptions; `ask` begins with all that is missing."""
+        """Forgets the subscriptions, which ended with the connection; missing topics are asked for again."""
         self._retry_chunks.extendleft(
             topic.index
             for topic in reversed(self._requests)
@@ -154,26 +156,30 @@ class ModelDownload:
         return max(asked.requested_at, self._last_received_at) + max(self._request_timeout, patience)
 
     def _topics_to_retry(self, now: float) -> list[ModelDataTopic]:
-        """What is to be asked for again."""
-        # A broker sends in the order of the subscriptions, mostly: what others have overtaken is lost.
+        """The topics to ask for again; also halves the window if there are any."""
+        # A broker mostly sends in the order of the subscriptions: a topic that many later ones have overtaken
+        # is lost.
         late = [
             topic
             for topic, asked in self._requests.items()
             if now >= self._retry_at(asked) or asked.later_received >= self._window
         ]
         if late:
-            # A broker that drops what is over its queue is given less to queue.
+            # The broker may have dropped messages that overflowed its queue: give it less to queue.
             self._window = max(2, self._window // 2)
             for topic in late[self._window :]:
-                # On a slow link they are on their way still.
+                # On a slow link these may still be on their way.
                 self._requests[topic] = _TopicRequest(now, self._requests[topic].attempts)
         return late[: self._window]
 
     def _new_topics(self) -> list[ModelDataTopic]:
-        """The next part of the window, once enough of it is free: a packet to the broker a chunk would be a waste."""
+        """The topics to ask for next, once enough of the window is free.
+
+        A packet to the broker for each chunk would be a waste.
+        """
         short = self.digest[:12]
         if self._assembly is None:
-            # Every model has a chunk 0: asked for at once it spares a small one a round trip.
+            # Every model has a chunk 0; asking for it at once saves a round trip for a small model.
             wanted: list[ModelDataTopic] = [t.ManifestTopic(short)]
             wanted += [] if self._early_chunk is not None else [t.ChunkTopic(short, 0)]
             return [topic for topic in wanted if topic not in self._requests]
@@ -205,13 +211,15 @@ class ModelDownload:
     # --- taking -------------------------------------------------------------------------------------------
 
     def receive(self, message: m.ModelManifest | m.ModelChunk, now: float) -> str | None:
-        """A manifest or a chunk, of whatever model, as often as it likes to come. Gives what was wrong with it, if
-        something was."""
+        """Takes a manifest or a chunk. Returns what was wrong with it, or None.
+
+        It may be of another model (which is wrong) or come more than once (which is not).
+        """
         if self.state != "open":
             return None
         bad = self._invalid_count
         if message.digest != self.digest:
-            # The topic has twelve digits of the digest only.
+            # The topic has only the first twelve digits of the digest, so this can happen.
             self._record_invalid(f"digest: {message.digest[:12]}…, expected {self.digest[:12]}…")
         elif isinstance(message, m.ModelManifest):
             self._receive_manifest(message, now)
@@ -222,12 +230,15 @@ class ModelDownload:
         return self._last_error if self._invalid_count > bad else None
 
     def count_invalid(self, why: str) -> None:
-        """Something came on one of its topics that is no message at all."""
+        """Counts a payload on one of the model's topics that could not be decoded; ``why`` is the reason."""
         if self.state == "open":
             self._record_invalid(why)
 
     def cleared(self) -> None:
-        """One of its topics was cleared at the broker: the model is superseded, unless it is here already."""
+        """Records that one of the model's topics was cleared at the broker.
+
+        The model is superseded, unless it is already complete.
+        """
         if self.state == "open":
             self.state = "superseded"
             self.failure = "it was superseded by a newer version"
@@ -244,7 +255,7 @@ class ModelDownload:
         try:
             buffer = self._allocate(message.size)
         except (OSError, MemoryError) as error:
-            # Its size is a peer's word; a small device may have no room for what is no model at all.
+            # The size is a claim of a peer; a small device may not have that much memory.
             self._fail(f"size: {message.size} bytes, but there is not enough memory here ({error})")
             return
         self._assembly = Assembly(message, manifests, buffer)
@@ -263,7 +274,7 @@ class ModelDownload:
                 f"chunk {index}: crc32: {message.crc32} does not match its {len(data)} bytes"
             )
         elif assembly is None:
-            # Only what was asked for is kept before the manifest says what there is.
+            # Before the manifest has come, only chunk 0 has been asked for, so no other chunk is kept.
             if index == 0 and len(data) <= self._max_bytes:
                 self._early_chunk = data
                 self._mark_received(topic, now)
@@ -281,7 +292,7 @@ class ModelDownload:
         self._chunk_interval = max(self._chunk_interval / 2, now - since) if since > -math.inf else 0.0
         self._last_received_at = now
         if asked is None:
-            return  # for the second time, or nobody asked
+            return  # it has arrived before, or was not asked for
         self._received_topics.append(topic)
         for other in self._requests.values():
             other.later_received += other.requested_at < asked.requested_at
@@ -308,7 +319,7 @@ class ModelDownload:
         self._reset()
 
     def _reset(self) -> None:
-        """Begins anew, if it goes on at all: what was asked for is asked for again."""
+        """Discards what has arrived, so that a download that is still open asks for everything again."""
         self._assembly, self._early_chunk = None, None
         self._received_topics += self._requests
         self._requests.clear()

@@ -1,4 +1,4 @@
-"""PURE: a model as sections, and as the retained messages that lie at the broker (`model_publication`)."""
+"""PURE: turns a model into the retained messages that the broker keeps (`model_publication`)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 
 MAX_MODEL_BYTES: Final = 2**31
-"""What a receiver takes at most, unless told otherwise; its memory is not for a manifest to decide about."""
+"""Bytes of the largest model that a receiver accepts by default: it must not trust a manifest for that."""
 MAX_CHUNKS: Final = 1_000_000
 
 ModelDataTopic = t.ManifestTopic | t.ChunkTopic
-"""Where the messages of one model lie."""
+"""The topic of one message of a model."""
 
 
 class TransferError(ValueError):
-    """What is to be published, or has come, is no model; the text names the field."""
+    """A model that is to be published, or a received manifest, is not valid; the text names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPublication:
-    """One model as the content of its retained messages; who publishes them adds the envelope."""
+    """The content of a model's retained messages; the publisher adds the envelope."""
 
     digest: str
     sections: tuple[ModelSection, ...]
@@ -37,9 +37,11 @@ class ModelPublication:
 
     @property
     def chunks(self) -> int:
+        """The number of chunks, at least 1."""
         return chunk_count(self.size, self.chunk_size)
 
     def manifest(self, *, run: str, incarnation: int, seq: int) -> m.ModelManifest:
+        """The message that describes the model: its sections, and how they are cut into chunks."""
         return m.ModelManifest(
             run=run,
             incarnation=incarnation,
@@ -57,7 +59,7 @@ class ModelPublication:
         )
 
     def chunk(self, index: int, *, run: str, incarnation: int, seq: int) -> m.ModelChunk:
-        """Chunk ``index`` of ``chunks``. Raises ``IndexError`` for another one."""
+        """The message of chunk ``index``. Raises ``IndexError`` if there is no such chunk."""
         if not 0 <= index < self.chunks:
             raise IndexError(f"chunk {index} of {self.chunks}")
         data = self._chunk_data(index * self.chunk_size)
@@ -72,7 +74,7 @@ class ModelPublication:
         )
 
     def topics(self) -> tuple[ModelDataTopic, ...]:
-        """Where they lie: chunks first, so that who sees the manifest finds the rest."""
+        """The topics to publish on, in order: the manifest is last, so that who sees it finds all chunks."""
         short = self.digest[:12]
         return (*(t.ChunkTopic(short, i) for i in range(self.chunks)), t.ManifestTopic(short))
 
@@ -89,9 +91,10 @@ class ModelPublication:
 def model_publication(
     sections: Sequence[ModelSection], chunk_size: int, digest: str | None = None
 ) -> ModelPublication:
-    """A model, ready to be cut into chunks of ``chunk_size`` bytes (the last one is shorter).
+    """Prepares a model for publication in chunks of ``chunk_size`` bytes (the last may be shorter).
 
-    ``digest`` spares computing it where it is known. Raises ``TransferError`` for sections that are none.
+    ``digest``: the model's digest, if it is known; otherwise it is computed. Raises ``TransferError`` for
+    sections that are not valid, and for more than `MAX_CHUNKS` chunks.
     """
     if chunk_size < 1:
         raise TransferError(f"chunk_size: {chunk_size}, expected at least 1")
@@ -107,12 +110,12 @@ def model_publication(
 
 
 def chunk_count(size: int, chunk_size: int) -> int:
-    """A model without a byte has one (empty) chunk: there is no chunk 0 otherwise to be superseded."""
+    """The number of chunks of ``size`` bytes: at least one, so that even an empty model has a chunk 0."""
     return max(1, -(-size // chunk_size))
 
 
 def check_manifest(message: m.ModelManifest, max_bytes: int = MAX_MODEL_BYTES) -> tuple[Manifest, ...]:
-    """The manifests of its sections, if all its numbers agree. Raises ``TransferError``."""
+    """The manifests of a received model's sections, if its numbers agree. Raises ``TransferError``."""
     if message.size > max_bytes:
         raise TransferError(f"size: {message.size} bytes, expected at most {max_bytes}")
     if message.chunks != chunk_count(message.size, message.chunk_size):

@@ -1,7 +1,7 @@
-"""PURE: a finished update on its way to the aggregator, whole or in chunks as they are granted (protocol, section 6).
+"""PURE: the messages that send an update, whole or in granted chunks (protocol, section 6).
 
-Nothing here copies the update's data, but for a chunk that lies in two sections: messages are made with views into
-it, which `codec.encode` puts into the payload.
+Only a chunk that spans two sections copies data: the other messages hold views of it, which `codec.encode`
+copies into the payload.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.publication import MAX_CHUNKS, chunk_count
 
 MIN_CHUNK: Final = 1024
-"""Bytes. A broker that lets through no more than this gets nothing: it is a mistake of its settings."""
+"""The smallest chunk in bytes. A broker that accepts only smaller ones is misconfigured."""
 PACKET_OVERHEAD: Final = 512
-"""Bytes of an MQTT packet that are not its payload: topic and header, generously."""
+"""Bytes of an MQTT packet besides its payload (topic and header), with some reserve."""
 _MAX_COUNT: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedUpdate:
-    """What an edge has learnt, without the envelope; ``base`` is null for first weights (round 0)."""
+    """An edge's update without the envelope; ``base`` is None for initial weights (round 0)."""
 
     base: str | None
     digest: str
@@ -39,13 +39,13 @@ class FinishedUpdate:
 
     @property
     def size(self) -> int:
-        """Bytes of data, all sections together."""
+        """Bytes of data of all sections together."""
         return sum(len(section.data) for section in self.sections)
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who sends an update of which round, in which session, to which start of which run's aggregator."""
+    """The sender of an update: client and session, the run and its incarnation, and the round."""
 
     client: str
     session: str
@@ -70,7 +70,7 @@ class _CommonFields(TypedDict):
 
 
 def _common_fields(sender: Sender, seq: int, update: FinishedUpdate) -> _CommonFields:
-    """What an update and its offer have in common."""
+    """The fields that an update and its offer have in common."""
     return {
         "run": sender.run,
         "incarnation": sender.incarnation,
@@ -88,10 +88,10 @@ def _common_fields(sender: Sender, seq: int, update: FinishedUpdate) -> _CommonF
 
 
 def update_message(sender: Sender, seq: int, update: FinishedUpdate) -> m.Update:
-    """The update in one message."""
+    """The message that carries the whole update."""
     return m.Update(
         **_common_fields(sender, seq, update),
-        # Not validated, since a view passes for no bytes, and the sections are our own.
+        # Not validated: a view would not pass as bytes, and the sections are our own.
         sections=tuple(
             m.Section.model_construct(
                 name=s.name,
@@ -106,7 +106,10 @@ def update_message(sender: Sender, seq: int, update: FinishedUpdate) -> m.Update
 
 
 def update_message_size(sender: Sender, seq: int, update: FinishedUpdate) -> int:
-    """How long `update_message` is when it is encoded, without encoding the data (msgpack's bin 8, 16 and 32)."""
+    """The number of bytes of the encoded `update_message`, computed without encoding its data.
+
+    The length of the data decides whether msgpack's bin 8, bin 16 or bin 32 precedes it.
+    """
     bare = update_message(sender, seq, update)
     sections = tuple(section.model_copy(update={"data": b""}) for section in bare.sections)
     lengths = [len(section.data) for section in update.sections]
@@ -115,7 +118,7 @@ def update_message_size(sender: Sender, seq: int, update: FinishedUpdate) -> int
 
 
 def offer_message(sender: Sender, seq: int, update: FinishedUpdate, chunk_size: int) -> m.Offer:
-    """All of the update but its data, and how that is cut."""
+    """The offer: the update without its data, and how the data is cut into chunks."""
     return m.Offer(
         **_common_fields(sender, seq, update),
         sections=tuple(
@@ -137,12 +140,12 @@ def offer_message(sender: Sender, seq: int, update: FinishedUpdate, chunk_size: 
 def chunk_message(
     sender: Sender, seq: int, update: FinishedUpdate, chunk_size: int, index: int
 ) -> m.UpdateChunk:
-    """Chunk ``index`` of what was offered. Raises ``IndexError`` for one that there is not."""
+    """The message with chunk ``index`` of an offered update. Raises ``IndexError`` if there is none."""
     chunks = chunk_count(update.size, chunk_size)
     if not 0 <= index < chunks:
         raise IndexError(f"chunk {index} of {chunks}")
     data = slice_sections(update.sections, index * chunk_size, (index + 1) * chunk_size)
-    # Not validated, for a view passes for no bytes; the envelope was, in the offer.
+    # Not validated: a view would not pass as bytes, and the envelope was validated in the offer.
     return m.UpdateChunk.model_construct(
         run=sender.run,
         incarnation=sender.incarnation,
@@ -158,7 +161,7 @@ def chunk_message(
 
 
 def slice_sections(sections: Sequence[ModelSection], start: int, end: int) -> bytes | memoryview:
-    """Bytes ``start`` to ``end`` of all sections' data, one after the other; a view where they lie in one section."""
+    """Bytes ``start`` to ``end`` of the concatenated sections; a view if they are all in one section."""
     pieces: list[memoryview] = []
     for section in sections:
         length = len(section.data)
@@ -169,10 +172,11 @@ def slice_sections(sections: Sequence[ModelSection], start: int, end: int) -> by
 
 
 def chunk_size_for(sender: Sender, update: FinishedUpdate, wanted: int, largest: int | None) -> int:
-    """``wanted`` (bytes), or less where the broker takes packets of at most ``largest`` bytes.
+    """The size in bytes of the chunks of an update: ``wanted``, or less if the broker requires it.
 
-    The sections can be decoded in pieces of that size. Never below `MIN_CHUNK`. Raises ``ValueError`` if a packet
-    cannot be so small, or an offer cannot be sent.
+    ``largest``: bytes of the largest packet that the broker accepts, None for any. Each chunk can be decoded
+    on its own, since its size is a multiple of the encodings' granularity, and at least `MIN_CHUNK`. Raises
+    ``ValueError`` if the broker accepts no packet with such a chunk, or not the offer.
     """
     limit, room = m.MAX_CHUNK, PACKET_OVERHEAD + _chunk_overhead(sender, update)
     if largest is not None:
@@ -192,12 +196,12 @@ def chunk_size_for(sender: Sender, update: FinishedUpdate, wanted: int, largest:
 
 
 def granted_chunks(chunks: Iterable[int], count: int) -> tuple[int, ...]:
-    """The chunks that a grant asks for: each once, in its order, and only those that there are (``count``)."""
+    """The chunks of a grant, in its order, without repetitions and without those from ``count`` on."""
     return tuple(index for index in dict.fromkeys(chunks) if index < count)
 
 
 def _chunk_overhead(sender: Sender, update: FinishedUpdate) -> int:
-    """Bytes of a ``chunk_message`` that are not its data, at most."""
+    """The largest number of bytes of a ``chunk_message`` besides its data."""
     bare = m.UpdateChunk(
         run=sender.run,
         incarnation=sender.incarnation,

@@ -1,10 +1,11 @@
-"""PURE: what may be sent now, of all the updates that edges have offered (protocol, section 6).
+"""PURE: schedules the uploads of all updates that edges have offered (protocol, section 6).
 
-The receiver drives. It grants chunks to a few offers at a time, in the order in which they came, and never more
-than a window over all of them: so a broker with default limits loses nothing, and what is on its way is bounded.
-Whatever does not come is granted again. Bytes are opaque here: the caller keeps them where they belong.
+The receiver is in control. It grants chunks to a few offers at a time, in the order in which they came, and
+never more than a window over all of them: so a broker with default limits loses nothing, and the data in
+flight is bounded. Chunks that do not arrive are granted again. The scheduler never sees bytes: the caller
+stores them.
 
-Times are seconds on a clock that only grows. `UploadScheduler` is told everything and does nothing by itself.
+Times are seconds of a monotonic clock. An `UploadScheduler` is told everything and does nothing by itself.
 """
 
 from __future__ import annotations
@@ -17,29 +18,37 @@ from typing import Final, Literal
 from fl_shared.system.backoff import backoff
 
 GRANT_WINDOW: Final = 64
-"""Chunks granted over all edges together."""
+"""Chunks that may be granted to all edges together."""
 GRANT_WINDOW_BYTES: Final = 16 * 2**20
-"""And no more bytes than these, or one chunk: they may all lie in the receiver's inbox at once."""
+"""Bytes that may be granted to all edges together, or one chunk: they may all be in the inbox at once."""
 MAX_PAIR_BYTES: Final = 256 * 2**20
-"""Two offers are granted to at a time if they have no more bytes than this together: one comes in while the other is
-checked and folded. Larger ones come one by one."""
+"""Bytes of two offers that may be active together: one arrives while the other is checked and folded.
+
+Larger ones are active one at a time.
+"""
 MAX_ACTIVE_BYTES: Final = 16 * 2**20
-"""More than two, if they have no more bytes than this together. So much memory do uploads take."""
+"""Bytes of three or more offers that may be active together. This bounds the memory that uploads use."""
 GRANT_TIMEOUT: Final = 5.0
-"""Seconds after which what was granted and has not come is granted again; doubling up to `MAX_GRANT_TIMEOUT`."""
+"""Seconds until a granted chunk that has not arrived is granted again; doubles up to `MAX_GRANT_TIMEOUT`."""
 MAX_GRANT_TIMEOUT: Final = 30.0
 MAX_TIMEOUTS: Final = 2
-"""So often in a row what was granted did not come in time, and the offer makes room for another one."""
+"""An offer makes room for another one after this many timeouts in a row."""
 TIME_SLICE: Final = 30.0
-"""Seconds after which an upload that is still not complete makes room for one that waits, and comes after it: whoever
-sends slowly, or only seems to send, holds nobody up. It keeps what has come, and goes on when it is its turn again."""
+"""Seconds after which an incomplete upload makes room for those that wait, and is queued behind them.
+
+So an edge that sends slowly, or only pretends to send, does not delay the others. The upload keeps the chunks
+that have arrived, and continues when its turn comes again.
+"""
 
 ChunkDecision = Literal["keep", "duplicate", "not-granted", "wrong-size"]
 
 
 @dataclass(frozen=True, slots=True)
 class UploadOffer:
-    """One update: ``size`` bytes, cut every ``chunk_size`` into ``chunks``."""
+    """One offered update: ``size`` bytes in ``chunks`` chunks of ``chunk_size`` bytes.
+
+    The last chunk may be shorter than the others.
+    """
 
     client: str
     session: str
@@ -55,13 +64,13 @@ class UploadOffer:
             raise ValueError(f"chunks: {self.chunks}, but size and chunk_size give {expected}")
 
     def chunk_length(self, index: int) -> int:
-        """Bytes of chunk ``index``."""
+        """The number of bytes of chunk ``index``; the last one may be shorter than the others."""
         return min(self.chunk_size, self.size - index * self.chunk_size)
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkGrant:
-    """Tell ``offer.session`` of ``offer.client`` to send these chunks."""
+    """Permits ``offer.session`` of ``offer.client`` to send these chunks, once each."""
 
     offer: UploadOffer
     chunks: tuple[int, ...]
@@ -71,19 +80,19 @@ class ChunkGrant:
 class _ScheduledUpload:
     offer: UploadOffer
     next_index: int = 0
-    """Chunks from here on were never granted."""
+    """The first chunk that has never been granted."""
     lapsed: list[int] = field(default_factory=list)
-    """Granted once, lapsed, and to be granted anew."""
+    """Chunks whose grant has timed out, to be granted again from the end of the list."""
     granted: dict[int, float] = field(default_factory=dict)
-    """On their way, and since when."""
+    """Chunks that are granted and have not arrived, with the time of the grant."""
     received: bytearray = field(default_factory=bytearray)
-    """One byte a chunk: whether it has come. Empty before its first turn: offers that only wait take no room."""
+    """One byte for each chunk, 1 if it has arrived. Empty before the first turn, to save memory."""
     received_count: int = 0
     active_since: float = 0.0
-    """When its turn began."""
+    """When the upload's turn began."""
     timeouts: int = 0
     recovery_chunks: int = 0
-    """Chunks that must come before it is believed again: one now and then is no progress."""
+    """Chunks that must arrive before the timeouts are forgotten: one now and then is no progress."""
 
     def next_chunks(self) -> Iterator[int]:
         while self.lapsed:
@@ -97,7 +106,7 @@ class _ScheduledUpload:
                 yield index
 
     def expire_grants(self) -> None:
-        """What was on its way is not any more."""
+        """Counts a timeout if chunks were granted, and marks them to be granted again."""
         if self.granted:
             self.timeouts += 1
             self.recovery_chunks = len(self.granted)
@@ -114,7 +123,7 @@ class _ScheduledUpload:
 
 
 class UploadScheduler:
-    """All offers of the open round, at most one a client."""
+    """The offers of the open round, at most one for each client."""
 
     def __init__(
         self, window: int = GRANT_WINDOW, active_bytes: int = MAX_ACTIVE_BYTES, regrant: float = GRANT_TIMEOUT
@@ -128,15 +137,16 @@ class UploadScheduler:
 
     @property
     def in_flight(self) -> int:
-        """Chunks granted that have neither come nor lapsed; never above the window."""
+        """Chunks that are granted and have neither arrived nor timed out; never more than the window."""
         return self._in_flight
 
     def get(self, client: str) -> UploadOffer | None:
+        """The offer of a client, or None if there is none."""
         upload = self._find(client)
         return None if upload is None else upload.offer
 
     def progress(self, client: str) -> tuple[int, int] | None:
-        """(chunks that have come, chunks in all) of a client's upload."""
+        """The number of chunks of a client's upload that have arrived, and of all; None without an upload."""
         upload = self._find(client)
         return None if upload is None else (upload.received_count, upload.offer.chunks)
 
@@ -146,14 +156,16 @@ class UploadScheduler:
     # --- what happens -------------------------------------------------------------------------------------
 
     def offer(self, offer: UploadOffer, now: float, here: bytes = b"") -> tuple[ChunkGrant, ...]:
-        """An offer, new or repeated. What the same update has brought already stays; another one replaces it.
+        """Adds an offer, new or repeated, and returns the grants that are now possible.
 
-        ``here``: of a new one, one byte a chunk, not 0 if the caller has the chunk already. If it has all of them,
-        the upload is complete, and nothing is granted.
+        A repeated offer of the same update keeps the chunks that have arrived; any other offer replaces the
+        client's earlier one. ``here``: for a new offer, one byte for each chunk, not 0 if the caller already
+        has the chunk. If it has all of them, the upload is complete, and nothing is granted. Raises
+        ``ValueError`` if ``here`` has the wrong length.
         """
         upload = self._find(offer.client)
         if upload is not None and same_chunking(upload.offer, offer):
-            # Repeated, so what was granted did not reach it, or its chunks did not reach us.
+            # The offer is repeated, so the edge did not get the grant, or we did not get its chunks.
             self._expire_grants(upload)
             upload.offer = offer
         else:
@@ -167,7 +179,7 @@ class UploadScheduler:
     def check_chunk(
         self, client: str, round_number: int, digest: str, index: int, length: int
     ) -> ChunkDecision:
-        """Whether a chunk that has come is to be kept; then `chunk` is to be told that it was."""
+        """Whether to keep a chunk that has arrived; if so, call `receive_chunk` once it is stored."""
         upload = self._find(client)
         if upload is None or (upload.offer.round, upload.offer.digest) != (round_number, digest):
             return "not-granted"
@@ -182,7 +194,7 @@ class UploadScheduler:
     def receive_chunk(
         self, client: str, round_number: int, digest: str, index: int, length: int
     ) -> ChunkDecision:
-        """A chunk has come. If the verdict is ``keep`` it counts as here: the caller must keep it, or has."""
+        """Records a chunk that has arrived, if the decision is ``keep``; then the caller must store it."""
         verdict = self.check_chunk(client, round_number, digest, index, length)
         upload = self._find(client)
         if verdict != "keep" or upload is None:
@@ -197,7 +209,7 @@ class UploadScheduler:
         return "keep"
 
     def next_grants(self, now: float) -> tuple[ChunkGrant, ...]:
-        """Grants that have become possible; to be asked for after chunks were kept, and now and then."""
+        """The grants that are now possible. Call this after chunks were kept, and periodically."""
         for upload in list(self._active.values()):
             self._expire_if_overdue(upload, now)
             stalled = upload.timeouts >= MAX_TIMEOUTS or now - upload.active_since >= TIME_SLICE
@@ -208,18 +220,19 @@ class UploadScheduler:
         return self._grant(now)
 
     def is_complete(self, client: str) -> bool:
+        """Whether all chunks of the client's upload have arrived; False without an upload."""
         upload = self._find(client)
         return upload is not None and upload.complete
 
     def remove(self, client: str) -> None:
-        """The upload is done with: complete, refused, or of no use any more."""
+        """Removes the client's upload, if any: it is complete, rejected or no longer of use."""
         upload = self._active.pop(client, None)
         if upload is not None:
             self._in_flight -= len(upload.granted)
         self._waiting.pop(client, None)
 
     def clear(self) -> tuple[str, ...]:
-        """The round is over: nothing is wanted any more. Says whose uploads that ended."""
+        """Removes all uploads, because the round is over. Returns the clients whose uploads these were."""
         clients = (*self._active, *self._waiting)
         self._active.clear()
         self._waiting.clear()
@@ -240,10 +253,10 @@ class UploadScheduler:
         if now - oldest < patience:
             return
         self._expire_grants(upload)
-        self._active.move_to_end(upload.offer.client)  # the others come first when room is given anew
+        self._active.move_to_end(upload.offer.client)  # the others come first in the next grant
 
     def _free_window(self, chunk_size: int) -> int:
-        """How many more chunks of this size may be on their way."""
+        """How many more chunks of ``chunk_size`` bytes may be granted now."""
         if self._in_flight == 0:
             return max(1, min(self._window, GRANT_WINDOW_BYTES // chunk_size))
         on_their_way = sum(len(u.granted) * u.offer.chunk_size for u in self._active.values())
@@ -265,7 +278,8 @@ class UploadScheduler:
         self._activate(now)
         grants: list[ChunkGrant] = []
         for upload in self._active.values():
-            # A quarter of a window at the least to a grant, where there is so much: a reply a chunk would be a flood.
+            # A grant has at least a quarter of a window, if that many are left: a reply for each chunk would
+            # be a flood.
             room = self._free_window(upload.offer.chunk_size)
             if room <= 0:
                 break
@@ -275,7 +289,7 @@ class UploadScheduler:
             if not upload.has_more or (upload.granted and room < enough):
                 continue
             if upload.timeouts and len(self._active) > 1:
-                # What does not come takes the room of what would.
+                # Chunks that do not arrive must not take the room of others that would.
                 room = min(room, max(1, enough))
             chunks: list[int] = []
             for index in upload.next_chunks():
@@ -290,7 +304,7 @@ class UploadScheduler:
 
 
 def same_chunking(one: UploadOffer, other: UploadOffer) -> bool:
-    """Whether both are the same update, cut the same way: chunks of the one are chunks of the other."""
+    """Whether two offers are of the same update in the same chunks, so that either's chunks fit the other."""
     return (one.round, one.digest, one.size, one.chunk_size) == (
         other.round,
         other.digest,

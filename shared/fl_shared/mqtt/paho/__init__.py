@@ -2,10 +2,10 @@
 
 ==================  =============================================================
 ``link``            one paho client, driven by our event loop
-``fast_client``     ways around copies that paho makes; guarded, falls back to stock paho
+``fast_client``     avoids copies that paho makes; falls back to unmodified paho
 ``publish_packet``  encodes and decodes PUBLISH packets without copies
-``options``         paho's properties and options for our settings
-``probe``           a bare connection on which the doctor tries a broker
-``probe_results``   what a probe has seen
+``options``         our settings as paho's options and properties
+``probe``           a connection with which the doctor tests a broker
+``probe_results``   what a probe has received
 ==================  =============================================================
 """

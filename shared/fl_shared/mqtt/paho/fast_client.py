@@ -1,14 +1,16 @@
 """A paho client that does not copy payloads, for the version of paho that it was written for.
 
-paho 2.2 copies a message on its way in some six times (``bytearray +=``, ``struct.unpack``, slices), asks the
-socket for one byte at a time up to the length, and builds a table of all 27 properties for every packet; on its
-way out it copies it once into the packet and then, at every ``send``, all that is left of it. Here a large
-message is received into the buffer that the program gets to see and sent from the one that it gave, and one
-read of the socket brings all small packets that are there. What is rare (QoS 2, everything but PUBLISH and
-a successful PUBACK) goes paho's way. TLS and WebSockets are `streams`, which paho would copy byte by byte.
+On receipt, paho 2.2 copies a message about six times (``bytearray +=``, ``struct.unpack``, slices), reads the
+length of a packet from the socket one byte at a time, and builds a table of all 27 properties for every
+packet. On sending, it copies a message once into the packet and then, at every ``send``, all the bytes that
+are left. This client receives a large message into the buffer that the program gets, and sends it from the
+buffer that the program gave; one read of the socket takes all small packets that have arrived. Rare packets
+(QoS 2, everything but PUBLISH and a successful PUBACK) are left to paho. TLS and WebSockets are from
+`stream`, since paho would copy them byte by byte.
 
-It overrides what paho keeps private. So `client_class` looks first: another version, or anything missing or
-called otherwise, and paho is used as it is, which is slower and does the same. FL_STOCK_PAHO=1 asks for that.
+It overrides private parts of paho, so `client_class` checks them first. If the version is another one, or a
+part is missing or has other parameters, paho is used unmodified: this is slower, but works the same.
+FL_STOCK_PAHO=1 selects unmodified paho.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ from fl_shared.mqtt.websocket import TLS_ALERT
 LOG = logging.getLogger(__name__)
 
 STOCK_ENV: Final = "FL_STOCK_PAHO"
-"""Environment variable: 1 for paho as it is, for measuring and in case of doubt."""
+"""Environment variable: 1 for unmodified paho, for measurements and in case of doubt."""
 PAHO_VERSION: Final = "2.2."
 READ_AHEAD: Final = 64 * 2**10
-"""Bytes of one read where no large packet is known to come, and of small packets sent as one."""
+"""Bytes of one read if no large packet is expected, and of small packets that are sent as one."""
 MAX_READS: Final = 16
-"""Of one large packet, until other connections have their turn."""
+"""Reads of one large packet before other connections have their turn."""
 
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _SCHEMES: Final[dict[tuple[bool, bool], UrlScheme]] = {
@@ -53,7 +55,7 @@ _SCHEMES: Final[dict[tuple[bool, bool], UrlScheme]] = {
     (False, True): "ws",
     (True, True): "wss",
 }
-"""By: encrypted, in a WebSocket."""
+"""The scheme by (encrypted, in a WebSocket)."""
 _PACKET_TYPE_MASK: Final = 0xF0
 _OK: Final = MQTTErrorCode.MQTT_ERR_SUCCESS
 _LOST: Final = MQTTErrorCode.MQTT_ERR_CONN_LOST
@@ -62,7 +64,10 @@ _NO_PROPERTIES: Final = Properties(PacketTypes.PUBACK)  # type: ignore[no-untype
 
 
 class _Message(MQTTMessage):
-    """Without the condition variable that nobody waits for. ``info``, ``state`` and ``timestamp`` are not there."""
+    """A received message without paho's condition variable, which would not be used.
+
+    ``info``, ``state`` and ``timestamp`` do not exist.
+    """
 
     __slots__ = ()
 
@@ -83,7 +88,7 @@ class _Message(MQTTMessage):
 
 
 class FastClient(Client):
-    """For MQTT 5, a foreign event loop and one connection; callbacks by topic are not asked."""
+    """A client for MQTT 5, an external event loop and one connection; it ignores callbacks by topic."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -94,7 +99,7 @@ class FastClient(Client):
         self._tail: dict[str, Any] | None = None
         self._has_received = False
         self.cause: OSError | None = None
-        """Why the stream ended, if it was not just closed."""
+        """Why the stream ended, or None if it was just closed."""
 
     def _create_socket(self) -> Any:
         scheme = _SCHEMES[self._ssl, self._transport == "websockets"]
@@ -102,10 +107,10 @@ class FastClient(Client):
         address = BrokerAddress(self._host, self._port, scheme=scheme, path=path)
         return open_stream(address, self._ssl_context, self._connect_timeout)
 
-    # --- in -----------------------------------------------------------------------------------------------
+    # --- receiving ----------------------------------------------------------------------------------------
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002  paho's signature
-        """Everything that one read brings, or some more of a large packet."""
+        """Handles all packets that one read brings, or reads more of a large packet."""
         sock = cast(Stream | None, self._sock)
         if sock is None:
             return MQTTErrorCode.MQTT_ERR_NO_CONN
@@ -198,7 +203,7 @@ class FastClient(Client):
         }
         return self._packet_handle()
 
-    # --- out ----------------------------------------------------------------------------------------------
+    # --- sending ------------------------------------------------------------------------------------------
 
     def _sock_send(self, buf: bytes | bytearray) -> int:
         try:
@@ -208,7 +213,7 @@ class FastClient(Client):
         except OSError as error:
             self.cause = error
             if self._ssl and self._sock is not None:
-                # Who refuses our certificate says so before he hangs up.
+                # A server that refuses our certificate sends an alert before it closes the connection.
                 try:
                     self._sock.recv(1)
                 except OSError as said:
@@ -239,7 +244,7 @@ class FastClient(Client):
         if len(payload) < MIN_VIEW_BYTES:
             packet += payload
             return self._packet_queue(MessageType.PUBLISH, packet, mid, qos, info)
-        # The header's QoS is none of its own: at 0 paho would report the message as sent once the header is.
+        # The header is queued with QoS 1: at QoS 0, paho would report the message as sent once the header is.
         self._packet_queue(MessageType.PUBLISH, packet, mid, 1)
         return self._packet_queue(MessageType.PUBLISH, memoryview(payload), mid, qos, info)  # type: ignore[arg-type]
 
@@ -251,7 +256,10 @@ class FastClient(Client):
         qos: int,
         info: MQTTMessageInfo | None = None,
     ) -> MQTTErrorCode:
-        """Small packets that nothing happens after go into one, and so into one ``send``."""
+        """Appends a small packet to the one before it, so that one ``send`` takes both.
+
+        Not if paho does something after the packet is sent (DISCONNECT, PUBLISH at QoS 0), or if it is large.
+        """
         kind = command & _PACKET_TYPE_MASK
         if (
             len(packet) >= MIN_VIEW_BYTES
@@ -275,7 +283,10 @@ class FastClient(Client):
 
 
 def _packet_bounds(data: bytes, at: int) -> tuple[int, int] | None:
-    """Where the packet at ``at`` goes on after its fixed header, and ends; None if the header is not all there."""
+    """The indices after the fixed header of the packet at ``at`` and after the packet.
+
+    None if the header is incomplete.
+    """
     length = 0
     for index in range(1, 5):
         if at + index >= len(data):
@@ -301,7 +312,7 @@ _PARAMETERS: Final = {
     "_send_publish": ("self", "mid", "topic", "payload", "qos", "retain", "dup", "info", "properties"),
     "loop_read": ("self", "max_packets"),
 }
-"""What of paho's `Client` we override or call, and what it must be called with."""
+"""The methods of paho's `Client` that we override or call, with their expected parameters."""
 _ATTRIBUTES: Final = (
     "_connect_timeout",
     "_host",
@@ -336,7 +347,7 @@ _IN_PACKET: Final = frozenset(
 
 
 def differences() -> list[str]:
-    """What is not as in the paho that this was written for."""
+    """The parts of the installed paho that differ from the version that this module was written for."""
     version = paho.mqtt.__version__
     if not version.startswith(PAHO_VERSION):
         return [f"version {version}, not {PAHO_VERSION}x"]
@@ -366,5 +377,5 @@ def _is_supported_paho() -> bool:
 
 
 def client_class() -> type[Client]:
-    """The client with shortcuts, or paho's own if this is not the paho they were written for, or by `STOCK_ENV`."""
+    """`FastClient`, or paho's own client if this paho is not supported or `STOCK_ENV` is 1."""
     return Client if os.environ.get(STOCK_ENV) == "1" or not _is_supported_paho() else FastClient

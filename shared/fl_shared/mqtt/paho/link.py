@@ -1,8 +1,8 @@
-"""One TCP connection to a broker, as a paho client that the network thread drives.
+"""One TCP connection to a broker: a paho client that the network thread drives.
 
-What paho does of itself and we do not want is kept out by construction: a client lives for one TCP connection
-and is thrown away with it, so nothing queued or unacknowledged is ever sent again after a reconnect; and our
-window (`outbox`) replaces paho's, which is fixed before the broker announces its Receive Maximum.
+Two things that paho does are prevented by construction. A client lives for one TCP connection and is
+discarded with it, so nothing queued or unacknowledged is sent again after a reconnect. And our window
+(`outbox`) replaces paho's, which is fixed before the broker announces its Receive Maximum.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ LOG = logging.getLogger(__name__)
 FINAL_REFUSALS: Final = frozenset(
     {0x81, 0x82, 0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, 0x95, 0x99, 0x9A, 0x9B, 0x9C, 0x9D}
 )
-"""Reason codes of CONNACK that another attempt would get again. The others say "busy", "quota" or nothing."""
+"""Reason codes of CONNACK that would come again. The others mean "busy", "quota" or nothing."""
 _ACCOUNT_REFUSALS: Final = frozenset({0x86, 0x87, 0x8A, 0x8C})
 _PROTOCOL_ERROR: Final = 0x82
 _KEEPALIVE_TIMEOUT: Final = 0x8D
 
 
 def _read_utf(buffer: bytes, most: int) -> tuple[str, int]:
-    """A string property: (text, bytes that it took).
+    """Decodes a string property; returns the text and the number of bytes read.
 
-    paho's own gives the connection up for U+FEFF, which MQTT 5 allows (1.5.4) and brokers pass on: one retained
-    message with it would keep us out for ever. What a string holds is for whoever uses it to judge.
+    paho's own function closes the connection at U+FEFF, which MQTT 5 allows (1.5.4) and brokers pass on: one
+    retained message with it would lock us out forever. The code that uses a string checks its content.
     """
     if most < 2:
         raise MalformedPacket("a string property without a length")
@@ -69,7 +69,7 @@ if hasattr(paho_properties, "readUTF"):
 
 
 class PahoLink:
-    """A paho client for one TCP connection. All but `open` and `put` happen on the network thread."""
+    """A paho client as a `Link`. All methods but `open` and `put` run on the network thread."""
 
     def __init__(self, thread: NetworkThread, owner: Connection) -> None:
         self._thread = thread
@@ -108,7 +108,7 @@ class PahoLink:
         client.on_subscribe = self._on_subscribe
         client.on_socket_open = self._on_socket_open
         client.on_socket_close = self._on_socket_close
-        # That there is one keeps paho from writing to the socket by itself; `_run_step` asks `want_write`.
+        # With this callback, paho never writes to the socket by itself; `_run_step` asks `want_write`.
         client.on_socket_register_write = lambda *_: None
         return client
 
@@ -130,7 +130,7 @@ class PahoLink:
     def put(self, item: Outgoing, size: int = 0) -> bool:
         taken = self._outbox.put(item, size)
         if taken and not self._flush_scheduled:
-            # `_flush` clears the flag before it looks into the outbox: what it misses finds the flag cleared.
+            # `_flush` clears the flag before it reads the outbox: what it misses finds the flag cleared.
             self._flush_scheduled = True
             self._thread.post(self._flush)
         return taken
@@ -147,7 +147,7 @@ class PahoLink:
             self._outbox.close()
             self._run_step(self._client.disconnect)
         if self._client.socket() is not None:
-            # paho's only public way to close the socket without a word: it prepares for another connection.
+            # paho's only public way to close the socket without a DISCONNECT: it prepares another connection.
             self._client.connect_async(self._owner.settings.address.host, self._owner.settings.address.port)
         self._end()
 
@@ -157,7 +157,7 @@ class PahoLink:
 
     def _on_readable(self) -> None:
         self._run_step(self._client.loop_read)
-        # What TLS or a WebSocket has read ahead does not make the socket readable.
+        # Bytes that TLS or a WebSocket has read ahead do not make the socket readable.
         if (
             self._watched_socket is not None
             and self._pending is not None
@@ -173,22 +173,22 @@ class PahoLink:
             self._on_readable()
 
     def _on_writable(self) -> None:
-        # The full socket buffer has drained: the broker is there, however long it takes to get through to it.
+        # The full socket buffer has drained: the broker still receives, however slowly.
         self._drained_at = time.monotonic()
         self._run_step(self._client.loop_write)
 
     def _tick(self) -> None:
-        """paho's timers, at an eighth of the keepalive."""
+        """Runs paho's timers, every eighth of the keepalive."""
         if self._ended:
             return
         keepalive = self._client.keepalive
         self._thread.call_later(max(0.1, keepalive / 8), self._tick)
-        # A PINGREQ waits behind all that is being sent. On a slow link paho takes that for a dead broker.
+        # A PINGREQ waits behind all that is being sent; on a slow link, paho takes the broker for dead.
         if time.monotonic() - self._drained_at > keepalive / 2:
             self._run_step(self._client.loop_misc)
 
     def _run_step(self, step: Callable[[], object]) -> None:
-        """One call of paho's, then all that has become possible by it."""
+        """Calls paho once, then does everything that has become possible by it."""
         if self._ended:
             return
         client = self._client
@@ -260,10 +260,10 @@ class PahoLink:
             return
         self._owner.link_ended(self, reason, self._refusal, is_hopeless=is_hopeless)
 
-    # --- paho's callbacks: it holds a lock meanwhile that closing the socket needs too ----------------------
+    # --- paho's callbacks: paho holds a lock meanwhile that closing the socket needs, too -----------------
 
     def _on_socket_open(self, _client: Client, _data: Any, sock: Any) -> None:
-        if isinstance(sock, socket.socket):  # else it has been done (`streams`)
+        if isinstance(sock, socket.socket):  # otherwise `stream` has done it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
@@ -325,7 +325,7 @@ class PahoLink:
         except UnicodeDecodeError:
             LOG.warning("dropped a message of %d bytes: its topic is not UTF-8", len(message.payload))
             return
-        # With shortcuts it is a view of what was received, else bytes: the same type comes out either way.
+        # `FastClient` gives a view, paho bytes: here both become the same type.
         large = len(message.payload) >= MIN_VIEW_BYTES
         payload = memoryview(message.payload).toreadonly() if large else bytes(message.payload)
         properties = message.properties

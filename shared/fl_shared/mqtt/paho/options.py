@@ -1,4 +1,4 @@
-"""What our settings are in paho's terms: of a client before it connects, of CONNECT and of PUBLISH."""
+"""Translates our settings for paho: the client before it connects, CONNECT, and PUBLISH."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fl_shared.mqtt.events import ConnectionSettings, Will
 
 
 def configure_client(client: Client, settings: ConnectionSettings) -> None:
-    """Gives it TLS, the time to connect, the account and the will."""
+    """Sets the client's TLS context, connect timeout, account and will."""
     if settings.tls is not None:
         client.tls_set_context(settings.tls)
     client.connect_timeout = settings.connect_timeout
@@ -22,6 +22,7 @@ def configure_client(client: Client, settings: ConnectionSettings) -> None:
 
 
 def connect_properties(settings: ConnectionSettings) -> Properties:
+    """The properties of CONNECT: session expiry 0, and the limits of ``settings`` that are not None."""
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = 0
     if settings.receive_maximum is not None:
@@ -34,7 +35,7 @@ def connect_properties(settings: ConnectionSettings) -> Properties:
 def publish_properties(
     response_topic: str | None, correlation: bytes | None, expiry: int | None
 ) -> Properties | None:
-    """``expiry``: seconds. Null if there is nothing to say."""
+    """The properties of PUBLISH, or None if there are none; ``expiry`` in seconds."""
     if response_topic is None and correlation is None and expiry is None:
         return None
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]

@@ -1,8 +1,9 @@
-"""A connection that shows every answer of the broker: for trying out what a broker can, not for a run.
+"""A connection that shows every answer of the broker: for testing what a broker can do, not for a run.
 
-What `fl_shared.mqtt.connection.Connection` hides for good reasons is here to be seen: all that CONNACK announces, the
-reason code of each PUBACK, the expiry that a message still has. A subscriber can hold its PUBACKs back, as a slow one
-does. A `Probe` is one TCP connection and its thread; it never connects again, and every wait has a deadline.
+It shows what `fl_shared.mqtt.connection.Connection` hides for good reasons: all that CONNACK announces, the
+reason code of each PUBACK, and the remaining expiry of a message. A subscriber can hold back its PUBACKs,
+like a slow one. A `Probe` is one TCP connection and its thread; it never reconnects, and every wait has a
+deadline.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from fl_shared.mqtt.paho.probe_results import ConnackProperties, ProbeFailed, Re
 from fl_shared.mqtt.stream import open_stream
 
 _LOOP_TIMEOUT: Final = 0.2
-"""Seconds of one turn of the loop, after which it looks whether it is to end."""
+"""Seconds of one turn of the loop, after which it checks whether it should end."""
 _DISCONNECT_TIMEOUT: Final = 1.0
 
 
 class Probe:
-    """Connects when it is made; raises `ProbeFailed` or `OSError`. ``wait``: seconds for each answer.
+    """Connects to a broker when it is made. Raises `ProbeFailed` or `OSError`.
 
-    ``holds_acks``: nothing that comes is acknowledged until `acknowledge_all`. ``window``: QoS 1 messages of ours on
-    their way at once, no more than the broker's Receive Maximum.
+    ``wait``: seconds for each answer. ``holds_acks``: no message is acknowledged until `acknowledge_all`.
+    ``window``: how many of our QoS 1 messages may be unacknowledged, if the broker's Receive Maximum allows
+    as many.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Probe:
 
     @property
     def connack(self) -> ConnackProperties:
+        """What the broker announced in CONNACK."""
         assert self._connack is not None
         return self._connack
 
@@ -92,12 +95,12 @@ class Probe:
         correlation: bytes | None = None,
         expiry: int | None = None,
     ) -> int:
-        """Sends without waiting; gives the packet's id, for `acknowledged`."""
+        """Sends a message without waiting; returns the packet's id, for `wait_acknowledged`."""
         properties = publish_properties(response_topic, correlation, expiry)
         return self._client.publish(topic, payload, qos, retain, properties).mid
 
     def wait_acknowledged(self, mids: Sequence[int], wait: float | None = None) -> list[int]:
-        """The reason codes of the PUBACKs of ``mids``, in their order. Raises `ProbeFailed`."""
+        """Waits for the PUBACKs of ``mids`` and returns their reason codes in order. Raises `ProbeFailed`."""
         self._wait_until(lambda: all(mid in self._codes for mid in mids), "PUBLISH", wait)
         with self._changed:
             return [self._codes.pop(mid)[0] for mid in mids]
@@ -105,15 +108,16 @@ class Probe:
     def publish_and_wait(
         self, topic: str, payload: bytes, *, retain: bool = False, expiry: int | None = None
     ) -> int:
-        """`publish` at QoS 1 and the reason code of its PUBACK. Raises `ProbeFailed`."""
+        """Publishes at QoS 1 and returns the reason code of the PUBACK. Raises `ProbeFailed`."""
         return self.wait_acknowledged([self.publish(topic, payload, retain=retain, expiry=expiry)])[0]
 
     def subscribe(
         self, filters: Sequence[str], *, qos: int = 1, foreign_only: bool = False
     ) -> tuple[int, ...]:
-        """One SUBSCRIBE packet; the reason codes of its SUBACK. Raises `ProbeFailed`.
+        """Sends one SUBSCRIBE packet and returns the reason codes of the SUBACK. Raises `ProbeFailed`.
 
-        ``foreign_only``: not what this connection publishes itself, and each message says whether it is retained.
+        ``foreign_only``: the broker does not send back this connection's own messages, and keeps their retain
+        flag.
         """
         options = SubscribeOptions(qos, noLocal=foreign_only, retainAsPublished=foreign_only)
         _, mid = self._client.subscribe([(name, options) for name in filters])
@@ -124,7 +128,7 @@ class Probe:
             return self._codes.pop(mid)
 
     def receive(self, count: int, wait: float) -> list[ReceivedMessage]:
-        """All messages since the last call, as soon as there are ``count`` of them or ``wait`` seconds have passed.
+        """Waits up to ``wait`` seconds for ``count`` messages; returns all that came since the last call.
 
         Raises `ProbeFailed` if the connection has ended before that.
         """
@@ -135,23 +139,23 @@ class Probe:
         return heard
 
     def hold_acks(self) -> None:
-        """No PUBACK for what comes from now on; only if the probe was made to hold them."""
+        """Sends no PUBACKs from now on; only for a probe that was made with ``holds_acks``."""
         with self._changed:
             self._unacknowledged = []
 
     def acknowledge_all(self) -> None:
-        """PUBACKs for all that was held back, and from now on as messages come."""
+        """Sends the PUBACKs that were held back, and from now on one for each message that comes."""
         with self._changed:
             held, self._unacknowledged = self._unacknowledged, None
         for message in held or ():
             self._client.ack(message.mid, message.qos)
 
     def abort(self) -> float:
-        """Ends the connection as a crash would, without a DISCONNECT; gives the moment (`time.monotonic`)."""
+        """Ends the connection without a DISCONNECT, like a crash; returns the time (`time.monotonic`)."""
         self._stop.set()
         self._thread.join(_LOOP_TIMEOUT * 10)
         moment = time.monotonic()
-        # paho's only public way to close the socket without a word: it prepares for another connection.
+        # paho's only public way to close the socket without a DISCONNECT: it prepares another connection.
         self._client.connect_async("localhost")
         return moment
 
@@ -248,7 +252,7 @@ class Probe:
                 held.append(heard)
             self._changed.notify_all()
         if held is None:
-            client.ack(heard.mid, heard.qos)  # of itself paho does, unless it was asked to hold back
+            client.ack(heard.mid, heard.qos)  # no effect if paho acknowledges by itself
 
     def _on_publish(
         self, _client: Client, _data: Any, mid: int, code: ReasonCode, _given: Properties
@@ -267,11 +271,11 @@ class Probe:
 
 
 class _NoAnswer(ProbeFailed):
-    """The connection stands, and nothing came."""
+    """The connection still exists, but the broker did not answer in time."""
 
 
 class _Client(Client):
-    """With our streams: paho's own WebSocket needs seconds for what takes a millisecond."""
+    """A client with our streams: paho's own WebSocket takes seconds where ours takes a millisecond."""
 
     settings: ConnectionSettings
 
@@ -289,6 +293,6 @@ def _new_client(settings: ConnectionSettings, holds_acks: bool) -> Client:
     )
     client.settings = settings
     configure_client(client, settings)
-    # That there is one keeps paho from writing on the caller's thread while ours does.
+    # With this callback, paho never writes on the caller's thread while ours does.
     client.on_socket_register_write = lambda *_: None
     return client

@@ -1,4 +1,4 @@
-"""What a broker answers, as a `fl_shared.mqtt.paho.probe.Probe` shows it. No I/O here."""
+"""The answers of a broker, as a `fl_shared.mqtt.paho.probe.Probe` reports them. No I/O here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 FAILURE: Final = 0x80
-"""Reason codes from here on say that something was not done."""
+"""The first of the reason codes that report a failure."""
 
 
 class ProbeFailed(Exception):
@@ -22,18 +22,18 @@ class ProbeFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConnackProperties:
-    """What CONNACK announced (MQTT 5, section 3.2.2.3); null where it said nothing, which has a meaning of its own."""
+    """What CONNACK announced (MQTT 5, section 3.2.2.3); None, with the given meaning, if it is absent."""
 
     maximum_packet_size: int | None
-    """Bytes. Null: no limit but MQTT's own."""
+    """Bytes of the largest packet. None: no limit but MQTT's own."""
     receive_maximum: int | None
-    """QoS 1 messages of ours that may be without PUBACK. Null: 65,535."""
+    """How many of our QoS 1 messages may be unacknowledged. None: 65,535."""
     maximum_qos: int | None
-    """Null: 2."""
+    """The highest QoS that the broker accepts. None: 2."""
     topic_alias_maximum: int | None
-    """Null: 0."""
+    """How many topic aliases we may use. None: 0."""
     server_keep_alive: int | None
-    """Seconds, in the place of ours. Null: ours."""
+    """The keepalive in seconds that replaces ours. None: ours."""
     retain_available: bool
     wildcards_available: bool
     shared_available: bool
@@ -41,7 +41,7 @@ class ConnackProperties:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """One message as it came. ``expiry``: seconds that it had left. ``at``: `time.monotonic` seconds."""
+    """One received message. ``expiry``: seconds that it had left. ``received_at``: `time.monotonic`."""
 
     topic: str
     payload: bytes = field(repr=False)

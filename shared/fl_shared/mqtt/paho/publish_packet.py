@@ -1,4 +1,4 @@
-"""A PUBLISH packet of MQTT 5 taken apart in one pass, its payload not copied if it is large."""
+"""Decodes a PUBLISH packet of MQTT 5 in one pass, without a copy of a large payload."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from paho.mqtt.exception import MalformedPacket
 from fl_shared.system import varint
 
 MIN_VIEW_BYTES: Final = 16 * 2**10
-"""Bytes of a payload from which a copy costs more than it takes to avoid it."""
+"""Bytes of a payload from which a copy costs more than a view."""
 
 _RESPONSE_TOPIC: Final = 8
 _CORRELATION: Final = 9
 _NUMBERS: Final = {1: (1, 0, 1), 2: (4, 0, 2**32 - 1), 35: (2, 1, 65_535)}
-"""Payload format, message expiry, topic alias (MQTT 5, section 3.3.2.3): bytes, smallest and largest value."""
+"""Payload format, expiry, topic alias (MQTT 5, 3.3.2.3): bytes, smallest and largest value."""
 _STRINGS: Final = {3: 1, _RESPONSE_TOPIC: 1, 38: 2}
-"""Content type, response topic, user property: how many strings."""
+"""Content type, response topic, user property: the number of strings."""
 _SUBSCRIPTION: Final = 11
 _REPEATABLE: Final = frozenset({_SUBSCRIPTION, 38})
 
 
 class PublishPacket(NamedTuple):
-    """``payload``: bytes below `MIN_VIEW_BYTES`, a view of the packet from there on. Of the properties what we read."""
+    """The fields of a PUBLISH packet, with only those properties that we read.
+
+    ``payload``: ``bytes`` if it is below `MIN_VIEW_BYTES`, otherwise a view of the packet.
+    """
 
     topic: bytes
     mid: int
@@ -32,9 +35,9 @@ class PublishPacket(NamedTuple):
 
 
 def decode_publish(command: int, packet: bytes | memoryview) -> PublishPacket:
-    """``command`` is the first byte of the packet, ``packet`` all after its length.
+    """Decodes a packet; ``command`` is its first byte, ``packet`` everything after its length.
 
-    Takes what paho's ``_packet.decode_publish`` takes and raises `MalformedPacket` where that does.
+    Accepts what paho's ``_packet.decode_publish`` accepts, and raises `MalformedPacket` where that does.
     """
     try:
         at = 2 + int.from_bytes(packet[:2], "big")
@@ -56,10 +59,11 @@ def decode_publish(command: int, packet: bytes | memoryview) -> PublishPacket:
 
 
 def _properties(packet: bytes | memoryview, at: int, length: int) -> dict[int, Any]:
-    """Checks all of them and gives the last value of each that we read.
+    """Checks all properties and returns the last value of each one that we read.
 
-    In one pass. paho's own copies all that is left of the packet for each: 1 MB of user properties, which any
-    client may send along and a broker passes on, keeps it busy for more than a minute, 10 MB for hours.
+    It makes one pass. paho's own decoder copies the rest of the packet for each property: 1 MB of user
+    properties, which any client may send and a broker passes on, keeps it busy for more than a minute, 10 MB
+    for hours.
     """
     found: dict[int, Any] = {}
     end = at + length

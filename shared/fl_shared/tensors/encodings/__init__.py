@@ -1,8 +1,8 @@
-"""Encodings of sections: one file each, and their registry.
+"""The encodings of sections, one file each, and their registry.
 
 =============  ====================================================================
-``registry``   the encodings by name; checked when it is imported
-``interface``  what every encoding offers: size, encode, decode, check
+``registry``   the encodings by name, checked on import
+``interface``  the methods of every encoding: size, encode, decode, check
 ``float32``    ``f32``, little-endian float32
 =============  ====================================================================
 """

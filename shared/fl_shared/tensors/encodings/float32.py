@@ -1,4 +1,4 @@
-"""``f32``: each value as a little-endian IEEE 754 binary32, one after the other; nothing is lost."""
+"""The encoding ``f32``: consecutive little-endian IEEE 754 binary32 values, without loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DTYPE: Final = np.dtype("<f4")
 
 
 class Float32:
-    """On a little-endian processor neither `encode` nor `decode` copies: both give views."""
+    """The encoding ``f32``. On a little-endian processor, `encode` and `decode` return views."""
 
     name: Literal["f32"] = "f32"
     lossy = False
@@ -24,11 +24,11 @@ class Float32:
         return values * _DTYPE.itemsize
 
     def encode(self, vector: Vector, seed: int) -> memoryview:  # noqa: ARG002  nothing here is random
-        """The bytes of ``vector``."""
+        """The bytes of ``vector``; a view of it where possible."""
         return np.ascontiguousarray(vector, _DTYPE).view(np.uint8).data
 
     def decode(self, data: Buffer, out: Vector | None = None) -> Vector:
-        """The values in ``data``; without ``out`` a view of it."""
+        """The values in ``data``, copied to ``out``; without ``out``, a view of ``data`` where possible."""
         if len(data) % _DTYPE.itemsize:
             raise ValueError(f"{len(data)} bytes, expected a multiple of {_DTYPE.itemsize}")
         values = np.frombuffer(data, _DTYPE).astype(np.float32, copy=False)
@@ -38,7 +38,10 @@ class Float32:
         return out
 
     def check(self, data: Buffer, most: float) -> float:
-        """One pass for each extreme, without a temporary vector."""
+        """The largest magnitude in ``data``, found without a temporary vector.
+
+        Raises `NotFiniteError` or `TooLargeError`.
+        """
         values = self.decode(data)
         largest = magnitude(values)
         if not np.isfinite(largest):

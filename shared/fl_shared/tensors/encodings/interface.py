@@ -1,4 +1,4 @@
-"""What every encoding offers, and what may be wrong with the content of a section."""
+"""The interface of every encoding, and the errors in the content of a section."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 from fl_shared.tensors.manifest import Vector
 
 Buffer = bytes | bytearray | memoryview
-"""Of a memoryview: contiguous, one byte an element."""
+"""Encoded values. A memoryview must be contiguous, with elements of one byte."""
 
 
 class Encoding(Protocol):
@@ -15,26 +15,29 @@ class Encoding(Protocol):
 
     @property
     def name(self) -> str:
-        """On the wire."""
+        """The name of the encoding in messages, such as ``f32``."""
 
     @property
     def lossy(self) -> bool:
-        """Whether `decode` may give other values than `encode` was given."""
+        """Whether `decode` may return other values than `encode` was given."""
 
     @property
     def granularity(self) -> int:
-        """Bytes. Data that is cut at multiples of it can be decoded piece by piece."""
+        """A number of bytes: data that is cut at multiples of it can be decoded piece by piece."""
 
     def size(self, values: int) -> int:
-        """Bytes of so many values."""
+        """The number of bytes that ``values`` values need."""
 
     def encode(self, vector: Vector, seed: int) -> memoryview:
-        """The bytes of ``vector``, shape (values,); may be a view of it. All randomness comes from ``seed``."""
+        """The bytes of ``vector``, shape (values,), perhaps as a view.
+
+        All random choices follow from ``seed``.
+        """
 
     def decode(self, data: Buffer, out: Vector | None = None) -> Vector:
-        """The values in ``data``, in ``out`` if that is given; else perhaps a view of ``data``.
+        """The values in ``data``, written to ``out`` if it is given; otherwise perhaps a view of ``data``.
 
-        Raises ``ValueError`` if ``data`` has a length that no vector has.
+        Raises ``ValueError`` if no vector has as many bytes as ``data``.
         """
 
     def check(self, data: Buffer, most: float) -> float:
@@ -45,11 +48,11 @@ class Encoding(Protocol):
 
 
 class ContentError(ValueError):
-    """A section has a value that may not be used."""
+    """A section holds a value that must not be used."""
 
 
 class NotFiniteError(ContentError):
-    """The value with this ``index`` is NaN or infinite."""
+    """The value at ``index`` is NaN or infinite."""
 
     def __init__(self, index: int, value: float) -> None:
         super().__init__(f"value {index} is {value}, expected a finite number")
@@ -58,7 +61,7 @@ class NotFiniteError(ContentError):
 
 
 class TooLargeError(ContentError):
-    """``magnitude``: the largest one."""
+    """A value is larger than allowed; ``magnitude`` is the largest magnitude in the section."""
 
     def __init__(self, magnitude: float) -> None:
         super().__init__(f"a value of magnitude {magnitude:g}")

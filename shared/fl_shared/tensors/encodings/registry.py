@@ -1,4 +1,4 @@
-"""The encodings that this version knows, by their names. A new one is a module with a class, and a line here."""
+"""All encodings by name. A new encoding needs a module with a class, and an argument of `checked` here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PROBE: Final = np.array([0.0, -1.5, 0.25], np.float32)
 
 
 def checked(*encodings: Encoding) -> dict[str, Encoding]:
-    """The encodings by name. Raises ``ValueError`` for one that contradicts itself, or has the name of another."""
+    """The encodings by name. Raises ``ValueError`` if one contradicts itself or two have the same name."""
     found: dict[str, Encoding] = {}
     for encoding in encodings:
         name = encoding.name
@@ -44,7 +44,7 @@ ENCODINGS: Final = checked(FLOAT32)
 
 
 def names() -> tuple[str, ...]:
-    """Ascending."""
+    """The names of all encodings, in ascending order."""
     return tuple(sorted(ENCODINGS))
 
 
@@ -56,7 +56,7 @@ def get(name: str) -> Encoding:
 
 
 def expected() -> str:
-    """All names, for an error."""
+    """All names of encodings, as the text of an error lists them."""
     return " or ".join(map(repr, names()))
 
 
