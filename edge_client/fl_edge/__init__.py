@@ -1,15 +1,15 @@
-"""The edge: ``fl-edge``. A room imports only rooms below it.
+"""The edge: ``fl-edge``. A subpackage imports only those below it.
 
 ==============  =================================================================
 ``cli``         the command
 ``runtime``     runs the edges of one process: performs the machine's effects
 ``workers``     processes that train, evaluate and predict
-``prediction``  answers predictions over the broker
+``prediction``  answers prediction requests over the broker
 ``training``    executes tasks on vectors
-``messaging``   an edge and the broker
+``messaging``   the connection of an edge to the broker
 ``storage``     what an edge keeps on its disk
-``tasks``       what is learned;  ``data``: data sets and how they are divided
+``tasks``       what is trained;  ``data``: data sets and how they are divided
 ``session``     PURE: the state machine of one edge
-``errors``      what can go wrong with a task, its data or a device
+``errors``      exceptions about tasks, data and models
 ==============  =================================================================
 """

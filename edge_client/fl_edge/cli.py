@@ -1,4 +1,7 @@
-"""``fl-edge``: one edge, or many in one process. What it needs beyond click is imported when it begins to work."""
+"""The command ``fl-edge``, which runs one edge or many in one process.
+
+Modules that only a running edge needs are imported when it starts, so that ``--help`` is fast.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,16 @@ if TYPE_CHECKING:
 LOG: Final = logging.getLogger(__name__)
 
 ROLES: Final = ("train", "predict", "evaluate")
+"""The roles of an edge, in the order in which they are listed."""
 MAX_EDGES: Final = 10_000
+"""The largest number of edges in one process."""
 
 
 def parse_ids(text: str) -> tuple[str, ...]:
-    """``0-4,9,lab-a`` → the ids. Raises ``ValueError`` naming what does not fit."""
+    """Expands a list of ids and ranges such as ``0-4,9,lab-a``, in its order.
+
+    Raises ``ValueError`` naming the item that is not valid, or that is given twice.
+    """
     ids: list[str] = []
     for part in text.split(","):
         name = part.strip()
@@ -58,7 +66,10 @@ def parse_ids(text: str) -> tuple[str, ...]:
 
 
 def parse_roles(values: tuple[str, ...]) -> tuple[str, ...]:
-    """``("train,predict",)`` → the roles, in our order. Raises ``ValueError`` naming one that there is not."""
+    """Splits options such as ``("train,predict",)`` into roles, in the order of `ROLES`.
+
+    Raises ``ValueError`` naming a role that does not exist.
+    """
     given = [name.strip() for value in values for name in value.split(",")]
     for name in given:
         if name not in ROLES:
@@ -257,7 +268,11 @@ def command(
 def _from_kit(
     kit: Kit, ids: tuple[str, ...], roles: tuple[str, ...], evaluator: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The id and the roles of the kit's account; it is one edge's and allows no more than it says."""
+    """Returns the id and the roles of the kit's account.
+
+    Raises ``UserError`` if the options ask for another id, for an evaluator, or for a role that the kit does
+    not include.
+    """
     its_roles = tuple(role for role in ROLES if role in kit.roles)
     if ids not in ((), (kit.name,)):
         raise UserError(f"--id does not match --kit: the kit is for edge {kit.name!r} only")
@@ -276,11 +291,12 @@ def _from_kit(
 
 
 def _cores() -> int:
-    """Those that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def main() -> NoReturn:
+    """Runs the command ``fl-edge``, and ends the process with its exit code."""
     run_program(command, "fl-edge")

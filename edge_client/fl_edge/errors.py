@@ -1,35 +1,35 @@
-"""What can go wrong on the learning side of an edge, as types. Their texts are meant for people."""
+"""The exceptions of the learning side of an edge, whose messages are written for users."""
 
 from __future__ import annotations
 
 
 class EdgeError(Exception):
-    """The parent of all errors here."""
+    """The base class of all exceptions in this module."""
 
 
 class UnknownTaskError(EdgeError):
-    """No task of that name, or one that cannot be loaded."""
+    """The edge has no task of this name, or cannot load it."""
 
 
 class DataMissingError(EdgeError):
-    """The task's data set is not on this edge; the text says which files to put where."""
+    """The task's data set is not on this edge; the message says which files to put where."""
 
 
 class DataCorruptError(DataMissingError):
-    """Files of the data set were found, but are not what their format says."""
+    """Files of the data set were found, but their content is not what their format requires."""
 
 
 class PayloadError(EdgeError):
-    """A prediction request that is no image (or not one that we read)."""
+    """The payload of a prediction request is not an input that the task can read."""
 
 
 class ManifestMismatchError(EdgeError):
-    """The model that was sent is not of the shape that the task has on this edge."""
+    """The received model does not have the arrays of the task's model on this edge."""
 
 
 class DivergedError(EdgeError):
-    """Training or evaluation gave numbers that are not finite."""
+    """Training, evaluation or prediction produced numbers that are not finite."""
 
 
 class CancelledError(EdgeError):
-    """The job was called off."""
+    """The job was cancelled."""

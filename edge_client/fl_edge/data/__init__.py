@@ -1,4 +1,4 @@
-"""Data sets and how they are divided.
+"""Data sets, and how they are divided into partitions.
 
 ==============  =================================================================
 ``datasets``    data sets as arrays, from files or packages

@@ -1,8 +1,8 @@
-"""Finds, downloads if need be, and reads the data sets of the built-in tasks.
+"""Finds the data sets of the built-in tasks, downloads them if necessary, and reads them.
 
-What has been read stays in memory as uint8, one copy a process, shared by all edges in it. Without
-``data_dir`` the usual places are searched and downloads go to the cache; with it only that directory counts,
-so that an edge never trains on something other than what it was told to.
+What has been read stays in memory as uint8, one copy for each process, shared by all edges in it. Without
+``data_dir`` the usual directories are searched, and downloads go to the cache. With it only that directory
+counts, so that an edge never trains on data that the user did not mean.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ DataSetName = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
 DataSetSplit = Literal["train", "test"]
 
 CLASSES: Final = 10
+"""Number of classes, the same in each of the data sets."""
 DIGITS_TEST_SHARE: Final = 0.2
+"""Fraction of scikit-learn's digits that is the test split."""
 _DIGITS_SPLIT_SEED: Final = 1797
 
 SYSTEM_DIRECTORIES: Final = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
-"""Where distributions' packages put a data set."""
+"""Directories in which packages of Linux distributions install a data set."""
 
 _CIFAR_ARCHIVE: Final = "cifar-10-binary.tar.gz"
 _CIFAR_TRAIN: Final = [f"data_batch_{i}.bin" for i in range(1, 6)]
@@ -39,7 +41,10 @@ _CIFAR_TEST: Final = ["test_batch.bin"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
-    """``images``: uint8, shape (examples, height, width, channels); ``labels``: int64, shape (examples,)."""
+    """One split of a data set.
+
+    ``images``: uint8, shape (examples, height, width, channels); ``labels``: int64, shape (examples,).
+    """
 
     images: Uint8Array
     labels: NDArray[np.int64]
@@ -49,7 +54,7 @@ class DataSet:
 def read(
     name: DataSetName, split: DataSetSplit, data_dir: Path | None = None, download: bool = True
 ) -> DataSet:
-    """One split of a data set; its arrays are shared and read-only.
+    """Reads one split of a data set, whose arrays are shared and read-only.
 
     Raises ``DataMissingError`` saying which files to put where, ``DataCorruptError`` naming the broken file.
     """
@@ -68,12 +73,15 @@ def read(
 
 
 def cache_dir() -> Path:
-    """Where downloads are kept: ``$XDG_CACHE_HOME/fl-mqtt``, or ``~/.cache/fl-mqtt``."""
+    """Returns the directory of downloads: ``$XDG_CACHE_HOME/fl-mqtt``, or ``~/.cache/fl-mqtt``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fl-mqtt"
 
 
 def _digits(split: DataSetSplit) -> tuple[Uint8Array, NDArray[np.int64]]:
-    """scikit-learn's handwritten digits: 1797 of 8 × 8, values 0 to 16; a fixed fifth is the test split."""
+    """Reads scikit-learn's handwritten digits, of which a fixed fifth is the test split.
+
+    There are 1797 of 8 × 8 pixels, with values from 0 to 16.
+    """
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -85,7 +93,7 @@ def _digits(split: DataSetSplit) -> tuple[Uint8Array, NDArray[np.int64]]:
 
 @dataclass(frozen=True, slots=True)
 class _IdxSource:
-    """Where a data set in MNIST's layout may lie, and what torchvision calls it."""
+    """Where a data set in MNIST's layout may be, and what torchvision calls it."""
 
     name: str
     torchvision: Literal["MNIST", "FashionMNIST"]
@@ -138,7 +146,10 @@ def _idx(
 
 
 def _find(places: Sequence[Path], wanted: Sequence[str]) -> list[Path] | None:
-    """The wanted files, all in one of the places, packed or not, in either spelling that is about."""
+    """Returns the files if one of the directories has all of them, otherwise ``None``.
+
+    Each may be packed or not, and spelled in either of the two common ways.
+    """
     for place in places:
         found: list[Path] = []
         for name in wanted:
@@ -184,7 +195,10 @@ def _read_cifar(
 
 
 def _torchvision_cifar10(root: Path, split: DataSetSplit) -> tuple[Uint8Array, NDArray[np.int64]]:
-    """torchvision's own layout holds pickles, which it opens only if their MD5 sums are the known ones."""
+    """Reads CIFAR-10 in torchvision's own layout.
+
+    It holds pickles, which torchvision opens only if their MD5 sums are the known ones.
+    """
     from torchvision.datasets import CIFAR10
 
     try:

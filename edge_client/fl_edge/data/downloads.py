@@ -19,24 +19,28 @@ from typing import Final, Literal
 log = logging.getLogger(__name__)
 
 READ_TIMEOUT: Final = 10.0
+"""Seconds without a byte after which a mirror is given up."""
 LOCK_TIMEOUT: Final = 900.0
-"""Seconds to wait for another process that is downloading the same."""
+"""Seconds to wait for another process that is downloading into the same directory."""
 
-# torchvision fetches CIFAR-10 as pickles; the same place has it as plain bytes (sum as published there).
+# torchvision fetches CIFAR-10 as pickles; the same server has it as plain bytes, and publishes this sum.
 _CIFAR10_MIRROR: Final = "https://www.cs.toronto.edu/~kriz/"
 _CIFAR10_MD5: Final = "c32a1d4ab5d03f1284b67883e8d87530"
 
 
 @dataclass(frozen=True, slots=True)
 class DataSetFiles:
+    """Names of files of a data set to download; ``source`` is torchvision's name of the data set."""
+
     source: Literal["MNIST", "FashionMNIST", "CIFAR10"]
     files: tuple[str, ...]
 
 
 def fetch(download: DataSetFiles, target: Path, *, silence: float = READ_TIMEOUT) -> str:
-    """Bring the files into ``target``, each whole or not at all. Returns what went wrong, or "".
+    """Downloads the files into ``target``, each whole or not at all.
 
-    ``silence``: seconds without a byte after which a mirror is given up.
+    Returns what went wrong, or an empty string. ``silence``: seconds without a byte after which a mirror is
+    given up.
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -89,7 +93,10 @@ def _socket_timeout(silence: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _exclusive_lock(target: Path) -> Iterator[None]:
-    """One process downloads into ``target`` at a time; the lock ends with its holder, however that ends."""
+    """Lets one process at a time download into ``target``.
+
+    The lock ends with the process that holds it, even if that is killed.
+    """
     handle = os.open(target / ".download.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     deadline = time.monotonic() + LOCK_TIMEOUT
     try:

@@ -1,6 +1,6 @@
-"""The file formats of the data sets, read with NumPy alone: IDX (MNIST and its kin), CIFAR-10's binary one.
+"""Reads the file formats of the data sets with NumPy alone: IDX (MNIST's) and CIFAR-10's binary format.
 
-CIFAR-10 is also given out as Python pickles; those are not read here, since a pickle can run anything.
+CIFAR-10 is also distributed as Python pickles; those are not read here, since a pickle can run any code.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from fl_edge.errors import DataCorruptError
 Uint8Array = NDArray[np.uint8]
 
 MAX_ARRAY_BYTES: Final = 2**32
-"""Of one array, unpacked: a header that claims more is taken for damage, not for a reason to allocate."""
+"""Bytes of one unpacked array. A header that claims more is taken for damaged, and nothing is allocated for
+it."""
 
 _IDX_BYTES: Final = 0x08
 CIFAR_SIDE: Final = 32
+"""Pixels of one side of a CIFAR-10 image."""
 _CIFAR_PIXELS: Final = 3 * CIFAR_SIDE * CIFAR_SIDE
 
 
 def read_idx(path: Path, dimensions: int) -> Uint8Array:
-    """The uint8 array of an IDX file (http://yann.lecun.com/exdb/mnist/), gzipped or not.
+    """Reads the uint8 array of an IDX file (http://yann.lecun.com/exdb/mnist/), gzipped or not.
 
-    ``dimensions``: how many are expected: 1 for labels, 3 (examples, height, width) for images.
+    ``dimensions`` is the number that is expected: 1 for labels, 3 (examples, height, width) for images.
     Raises ``DataCorruptError`` naming the file and what is wrong with it.
     """
     try:
@@ -63,7 +65,10 @@ def _parse_idx(path: Path, stream: IO[bytes], dimensions: int) -> Uint8Array:
 
 
 def read_cifar_files(paths: list[Path]) -> tuple[Uint8Array, Uint8Array]:
-    """Images, (examples, 32, 32, 3), and labels, (examples,), of CIFAR-10's ``*.bin`` files in order."""
+    """Reads images, shape (examples, 32, 32, 3), and labels, shape (examples,), of CIFAR-10's ``*.bin`` files.
+
+    The examples are in the order of the files. Raises ``DataCorruptError``.
+    """
     try:
         return _parse_cifar([(str(path), path.read_bytes()) for path in paths])
     except OSError as error:
@@ -71,7 +76,10 @@ def read_cifar_files(paths: list[Path]) -> tuple[Uint8Array, Uint8Array]:
 
 
 def read_cifar_archive(archive: Path, names: list[str]) -> tuple[Uint8Array, Uint8Array]:
-    """The same out of ``cifar-10-binary.tar.gz``, without unpacking it; ``names``: of the files in it."""
+    """Reads the same arrays as `read_cifar_files` from ``cifar-10-binary.tar.gz``, without unpacking it.
+
+    ``names`` are the names of the files in the archive. Raises ``DataCorruptError``.
+    """
     blobs: dict[str, bytes] = {}
     try:
         with tarfile.open(archive, "r:gz") as tar:
@@ -89,7 +97,10 @@ def read_cifar_archive(archive: Path, names: list[str]) -> tuple[Uint8Array, Uin
 
 
 def _parse_cifar(blobs: list[tuple[str, bytes]]) -> tuple[Uint8Array, Uint8Array]:
-    """A record is the label and the red, green and blue planes (https://www.cs.toronto.edu/~kriz/cifar.html)."""
+    """Parses records, each a label and the red, green and blue planes of an image.
+
+    Source: https://www.cs.toronto.edu/~kriz/cifar.html.
+    """
     record = 1 + _CIFAR_PIXELS
     for name, blob in blobs:
         if not blob or len(blob) % record:

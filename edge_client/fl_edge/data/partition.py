@@ -1,8 +1,8 @@
-"""Whose part of a data set is whose. Pure: the same labels and ``Partition`` give every edge the same parts.
+"""Divides a data set into partitions. PURE: the same labels and ``Partition`` give every edge the same result.
 
 All draws come from ``numpy.random.Generator`` (PCG64) seeded with the partition's seed. NumPy may change the
-streams of a ``Generator`` between feature releases (NEP 19), so edges that part one data set should run the
-same one.
+streams of a ``Generator`` between feature releases (NEP 19), so edges that share a data set should use the
+same release.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ from fl_shared.protocol.partition_scheme import (
 )
 
 Indices = NDArray[np.int64]
-"""Positions in a data set, shape (examples of the part,), ascending."""
+"""Positions in a data set, ascending, shape (examples of the partition,)."""
 
 SHARDS_PER_PARTITION: Final = 2
+"""Shards of each partition in the scheme ``shards``."""
 MIN_EXAMPLES: Final = 8
-"""Uneven schemes leave no part with fewer than this (or a quarter of the average part, if that is less)."""
+"""The fewest examples of a partition in uneven schemes (a quarter of the average partition, if that is
+less)."""
 
 _SUBSET, _PARTITIONS, _HOLDOUT = 1, 2, 3
 
 
 def split(labels: NDArray[np.int64], partition: Partition) -> tuple[Indices, Indices]:
-    """The indices for training and those held out, of the part that ``partition`` names.
+    """Returns the indices for training, and those held out, of the partition that ``partition`` names.
 
-    ``labels``: the class of each example of the whole data set, shape (examples,). The parts of a partition
-    are disjoint; together they are the data set, or its seeded subset of ``partition.examples``. The holdout
-    is a uniform draw of ``round(holdout × size)`` from the part, but leaves one example for training.
+    ``labels`` has the class of each example of the whole data set, shape (examples,). The partitions are
+    disjoint; together they are the data set, or its seeded subset of ``partition.examples``. The holdout is a
+    uniform draw of ``round(holdout × size)`` examples from the partition, but leaves one example for
+    training.
 
     Raises ``ValueError`` naming the member of ``partition`` that does not fit the data set.
     """
@@ -46,7 +49,11 @@ def split(labels: NDArray[np.int64], partition: Partition) -> tuple[Indices, Ind
 
 
 def partitions(labels: NDArray[np.int64], partition: Partition) -> list[Indices]:
-    """All parts of the partition (its ``index`` and ``holdout`` play no role); one only for ``own``."""
+    """Returns the indices of all partitions, or of the only one for ``own``.
+
+    The members ``index`` and ``holdout`` play no role. Raises ``ValueError`` if the data set has too few
+    examples.
+    """
     scheme = parse_scheme(partition.scheme)
     chosen = _subset(len(labels), partition)
     count = 1 if isinstance(scheme, OwnData) else partition.count
@@ -57,13 +64,17 @@ def partitions(labels: NDArray[np.int64], partition: Partition) -> list[Indices]
 
 
 def hold_out(part: Indices, partition: Partition) -> tuple[Indices, Indices]:
-    """Split one part into (training, holdout)."""
+    """Splits the indices of one partition into those for training and the holdout."""
     held = min(round(partition.holdout * len(part)), len(part) - 1)
     order = _rng(partition.seed, _HOLDOUT, partition.index).permutation(len(part))
     return np.sort(part[order[held:]]), np.sort(part[order[:held]])
 
 
 def partition_index(partition: Partition) -> int:
+    """Returns which of the `partitions` is meant: ``index``, or 0 for ``own``.
+
+    Raises ``ValueError`` if ``index`` is not less than ``count``.
+    """
     if isinstance(parse_scheme(partition.scheme), OwnData):
         return 0
     if partition.index >= partition.count:
@@ -126,10 +137,10 @@ def _dirichlet(
 ) -> list[Indices]:
     """Label skew after Hsu et al. 2019 (arXiv:1909.06335), class by class as in Yurochkin et al. 2019.
 
-    Hsu draws each client's mixture of classes and samples from it, which uses up no data set exactly; drawing
-    each class's spread over the clients does, so that every example is somebody's. Parts then differ in size,
-    too. What those with too few examples lack they get from whichever part is the largest (others draw again
-    until it fits, which need not end).
+    Hsu draws each client's mixture of classes and samples from it, which uses up no data set exactly. Drawing
+    how each class spreads over the clients does, so that every example belongs to a partition. Partitions
+    then differ in size, too. A partition with too few examples gets the rest from the largest one at that
+    moment (others draw again until it fits, which need not end).
     """
     dealt: list[list[Indices]] = [[] for _ in range(count)]
     for label in np.unique(labels[chosen]):
@@ -156,12 +167,12 @@ def _min_examples(examples: int, count: int) -> int:
 
 
 def _apportion(total: int, shares: NDArray[np.float64], least: int) -> NDArray[np.int64]:
-    """Whole sizes of at least ``least`` that sum to ``total``, the rest in the ratio of ``shares``."""
+    """Returns whole sizes of at least a minimum that sum to ``total``, the rest in proportion to the shares."""
     spare = total - least * len(shares)
     exact = shares / shares.sum() * spare
     sizes: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     short = spare - int(sizes.sum())
-    # A stable sort, so that equal remainders are settled alike on every machine.
+    # A stable sort, so that ties are broken alike on every machine.
     sizes[np.argsort(sizes - exact, kind="stable")[:short]] += 1
     sizes += least
     return sizes

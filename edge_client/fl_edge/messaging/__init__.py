@@ -1,9 +1,9 @@
-"""An edge and the broker.
+"""Connects an edge to the broker.
 
 ================  ===============================================================
 ``connection``    one edge's connection
-``translate``     messages into the machine's events
-``authenticity``  signatures, and messages that are old
+``translate``     turns messages into the machine's events
+``authenticity``  checks signatures, and finds messages that are old
 ``model_store``   fetches models, once for all edges of the process
 ================  ===============================================================
 """

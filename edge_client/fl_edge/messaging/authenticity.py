@@ -1,7 +1,8 @@
-"""What an edge with a kit believes of what comes in the aggregator's name: what is signed, and is not old.
+"""Decides which messages an edge with a kit believes: they are signed where that is required, and not old.
 
-PURE. That a reply is not a recorded one is told by the session that it names, which is random and this connection's
-(protocol, 9.5); all else is told from that: which start of which run has admitted the edge, and what it said since.
+PURE. A reply cannot be a recorded one, since it names the session, which is random and belongs to this
+connection (protocol, 9.5). Replies in turn show which incarnation of which run has admitted the edge, and all
+other messages are judged by that, and by what the incarnation has sent since.
 """
 
 from __future__ import annotations
@@ -17,32 +18,39 @@ if TYPE_CHECKING:
     from fl_shared.security.signatures import Verifier
 
 MAX_RUNS: Final = 1000
-"""Runs that an edge remembers to have belonged to."""
+"""Runs that an edge remembers having belonged to."""
 MAX_TOPICS: Final = 1000
-"""Topics on which it remembers what came last."""
+"""Topics whose highest sequence number an edge remembers."""
 
 
 class MessageAuthenticator:
-    """Of one edge; outlives its connections. ``verifier`` knows the aggregator's signatures."""
+    """Checks the messages that one edge receives, across its connections.
+
+    ``verifier`` checks the aggregator's signatures.
+    """
 
     def __init__(self, verifier: Verifier, channels: Channels = CHANNELS) -> None:
         self._verifier = verifier
         self._channels = channels
         self._current_incarnation: tuple[str, int] | None = None
-        self._latest_incarnations: dict[str, int] = {}
-        """The newest start of each run that it has belonged to."""
+        self._epochs: dict[str, int] = {}
+        """The newest incarnation of each run that the edge has belonged to."""
         self._seqs: dict[str, int] = {}
-        """By topic, of the start that it belongs to."""
+        """By topic, the highest sequence number of the incarnation that the edge belongs to."""
 
     def check(self, topic: t.Topic, text: str, payload: bytes | memoryview) -> None:
-        """Raises ``BadSignature`` for what has to be signed and is not. ``text`` spells the topic."""
+        """Raises ``BadSignature`` for a message that must be signed and is not.
+
+        ``text`` is the topic's name, which the signature covers.
+        """
         if self._channels.of(topic).signed:
             self._verifier.check(text, payload)
 
     def staleness(self, text: str, message: m.Message, member: Membership | None) -> str | None:
-        """Why a message that was signed, if it had to be, is not to be obeyed, or null. ``member``: where it belongs.
+        """Returns why an authentic message is too old to be obeyed, or ``None`` if it is not.
 
-        Births are never old: all that comes of them is that the edge registers.
+        It is given the membership of the edge, ``None`` before the first admission. Births are never too old:
+        an edge only reacts to one by registering.
         """
         if member is not None and (member.run, member.incarnation) != self._current_incarnation:
             self._current_incarnation = (member.run, member.incarnation)
@@ -62,7 +70,10 @@ class MessageAuthenticator:
         return None
 
     def _sequence_error(self, text: str, seq: int) -> str | None:
-        """The same message may come twice, and one that is retained late; but none before one that has come."""
+        """Returns why a sequence number is too low for its topic, or ``None``.
+
+        The same message may come twice, and a retained one late, but none may come after a newer one.
+        """
         last = self._seqs.pop(text, None)
         self._seqs[text] = seq if last is None else max(last, seq)
         if len(self._seqs) > MAX_TOPICS:

@@ -1,4 +1,4 @@
-"""One edge's connection: a session name of its own for each attempt, and the topics that it listens to."""
+"""Connects one edge to the broker, under a new session name at each attempt, and subscribes to its topics."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EdgeConnected:
-    """Connected, under this session name."""
+    """The broker has accepted the connection, under this session name.
+
+    ``maximum_packet_size`` is the largest packet that the broker accepts, in bytes.
+    """
 
     session: str
     maximum_packet_size: int
@@ -37,13 +40,15 @@ EdgeConnectionEvent = EdgeConnected | mqtt.Lost | mqtt.ConnectRefused | mqtt.Rec
 
 
 def new_session() -> str:
+    """Returns a random session name of 16 hexadecimal digits."""
     return secrets.token_hex(8)
 
 
 class EdgeConnection:
-    """``post`` is called on the network thread, and may only enqueue.
+    """The connection of one edge's session to the broker, which is opened again whenever it is lost.
 
-    ``new_sealer``: how all that may be sealed is sealed, anew for each connection; null: it is not.
+    ``enqueue`` gets each event on the network thread, and must only enqueue it. ``new_sealer`` makes the
+    sealer of one connection, which seals every message that may be sealed; ``None`` if nothing is sealed.
     """
 
     def __init__(
@@ -69,7 +74,10 @@ class EdgeConnection:
         self._connection = network.connect(replace(settings, will=self._new_will), self._on_event)
 
     def _new_will(self) -> mqtt.Will:
-        """Called for each connection: the will of one that was lost must not pass for one of the next."""
+        """Makes the will of the next connection, under a new session name.
+
+        Each connection needs its own: the will of a lost one must not be taken for one of its successor.
+        """
         self._session = new_session()
         self._sealer = None if self._new_sealer is None else self._new_sealer()
         will = m.ClientPresence(client=self.client, state="offline", session=self._session)
@@ -83,11 +91,14 @@ class EdgeConnection:
                 self._post(event)
 
     def subscribe(self) -> None:
-        """Subscribes to what the aggregator says to an edge of these roles, but the pieces of models (see `ask`)."""
+        """Subscribes to what the aggregator sends to edges with these roles, except the chunks of models."""
         self._subscribe([row for row in self._channels.between("aggregator", "edge") if not row.bulk])
 
     def subscribe_to_presence(self) -> None:
-        """To be called after the birth: what is retained there before that, is of the last session."""
+        """Subscribes to the edge's own presence; must be called after the birth was sent.
+
+        Before that, the broker retains the presence of the last session.
+        """
         self._subscribe(self._channels.between("edge", "edge"))
 
     def _subscribe(self, rows: Sequence[Channel]) -> None:
@@ -95,12 +106,16 @@ class EdgeConnection:
         self._connection.subscribe(self._channels.filters(self._prefix, mine, self.client))
 
     def essential_filters(self, refused: Sequence[str]) -> list[str]:
-        """Those of ``refused`` without which there is no use in going on."""
+        """Returns the refused filters without which the edge cannot work."""
         vital = {t.build(self._prefix, t.RepliesTopic(self.client)), t.build(self._prefix, t.ModelTopic())}
         return [name for name in refused if name in vital]
 
     def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
-        """For the topics of models. What the queue does not take is asked for again, when it has not come."""
+        """Changes the subscriptions to the topics of models.
+
+        If the queue has no room for a request, it is logged and dropped; the model's download repeats it
+        later.
+        """
         try:
             if unsubscribe:
                 self._connection.unsubscribe([t.build(self._prefix, topic) for topic in unsubscribe])
@@ -110,7 +125,10 @@ class EdgeConnection:
             LOG.warning("will request chunks of the model later: %s", error, extra={"client": self.client})
 
     def send(self, topic: t.Topic, message: m.Message, *, retain: bool) -> None:
-        """What cannot be sent is dropped: all that matters is repeated until it is answered."""
+        """Publishes a message with QoS 1, sealed if it may be.
+
+        A message that cannot be sent is dropped, since all that matter are repeated until they are answered.
+        """
         text, payload = t.build(self._prefix, topic), codec.encode(message, self._channels)
         if self._channels.of(topic).sealable:
             payload = self._sealed(text, payload)
@@ -128,7 +146,11 @@ class EdgeConnection:
         return payload if self._sealer is None else self._sealer.seal(topic, payload)
 
     def send_chunks(self, ask: SendChunks) -> None:
-        """Chunks that the queue does not take are granted again, when they have not come."""
+        """Publishes granted chunks of an update, in the order of the effect.
+
+        If the queue is full, the remaining chunks are dropped; the aggregator grants them again when they do
+        not arrive.
+        """
         topic = t.build(self._prefix, t.UpdatesTopic(self.client))
         for number, index in enumerate(ask.chunks):
             chunk = upload.chunk_message(
@@ -147,7 +169,7 @@ class EdgeConnection:
                 return
 
     def close(self, timeout: float) -> None:
-        """Ends the connection in the background; what was sent goes out first, the will does not."""
+        """Closes the connection in the background: first sends what is queued, and then no will."""
         self.is_connected = False
         threading.Thread(
             target=self._connection.close,

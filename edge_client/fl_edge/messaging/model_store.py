@@ -1,7 +1,7 @@
-"""The models that the edges of one process need: fetched once for all, kept as long as one holds them.
+"""Fetches the models that the edges of one process need, once for all, and keeps each while it has a user.
 
-Whoever needs a model *holds* it under a name of its own; the download goes over the connection of one of the
-holders, and moves to another one's when that connection breaks.
+The download of a model goes over the connection of one of its users (`ModelUser`), and moves to another
+user's connection when that one breaks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from fl_shared.transfer.download import ModelDownload
 LOG = logging.getLogger(__name__)
 
 REPORT_INTERVAL: Final = 10.0
-"""Seconds between two lines on how a long download is getting on."""
+"""Seconds between two log lines about the progress of a long download."""
 TRANSPORT_RETRY_DELAY: Final = 1.0
-"""Seconds until it is looked again for a connection to fetch over, where there is none."""
+"""Seconds until a download that has no connection looks for one again."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelUser:
-    """Job ``job`` of ``client``, or (``job`` null) its predictions."""
+    """The user of a model: job ``job`` of ``client``, or the predictor of ``client`` if that is ``None``."""
 
     client: str
     job: int | None = None
@@ -37,7 +37,10 @@ class ModelUser:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FetchedModel:
-    """A whole model; its bytes have this digest. ``memory``: all sections' data, one after the other."""
+    """A complete model, whose bytes have this digest.
+
+    ``memory`` holds the data of all sections, one after the other.
+    """
 
     digest: str
     sections: tuple[ModelSection, ...] = field(repr=False)
@@ -45,26 +48,34 @@ class FetchedModel:
 
     @property
     def weights(self) -> ModelSection:
+        """The section ``weights`` of the model."""
         return next(section for section in self.sections if section.name == WEIGHTS)
 
     @property
     def weights_memory(self) -> SharedBytes:
+        """The part of ``memory`` that holds the section ``weights``; it is not a copy."""
         before = itertools.takewhile(lambda section: section.name != WEIGHTS, self.sections)
         return self.memory.slice(sum(len(section.data) for section in before), len(self.weights.data))
 
 
 class Transport(Protocol):
-    """A connection that a model can come over (`wire.EdgeConnection`)."""
+    """A connection over which a model can be fetched (`connection.EdgeConnection`)."""
 
-    def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None: ...
+    def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
+        """Changes the subscriptions to the topics of models; a request may be dropped."""
 
 
 FetchCallback = Callable[[ModelUser, str, FetchedModel | None, str], None]
-"""Called once for each fetch that was not released: holder, digest, and the model, or null and why not."""
+"""Called once for each fetch that was not released, with the user, the digest, and the model or ``None``; the
+last argument then says why."""
 
 
 class _Buffer:
-    """Where a download is put together. Not a part of `_Entry`: a cycle would keep large memory until it is found."""
+    """The memory in which a download is assembled.
+
+    It is not part of `_Entry`: a reference cycle would keep large memory until the garbage collector finds
+    it.
+    """
 
     def __init__(self) -> None:
         self.memory = SharedBytes.new(0)
@@ -75,7 +86,7 @@ class _Buffer:
 
 
 class _Entry:
-    """A model that somebody holds: here, or on its way."""
+    """A model that has a user, complete or on its way."""
 
     def __init__(self, digest: str, now: float) -> None:
         self.buffer = _Buffer()
@@ -83,13 +94,17 @@ class _Entry:
         self.model: FetchedModel | None = None
         self.users: set[ModelUser] = set()
         self.deadlines: dict[ModelUser, float] = {}
-        """Those who still wait, and for how long."""
+        """By user that still waits, when its fetch times out."""
         self.transport_client: str | None = None
         self.report_at = now + REPORT_INTERVAL
 
 
 class ModelStore:
-    """``carrier_of`` gives the connection of a client, or null while it has none. Times are seconds."""
+    """Shares fetched models among the users in one process. Only the loop's thread may call it.
+
+    ``transport_of`` returns the connection of a client, or ``None`` while it has none. All times are in
+    seconds.
+    """
 
     def __init__(self, carrier_of: Callable[[str], Transport | None], done: FetchCallback) -> None:
         self._transport_of = carrier_of
@@ -98,7 +113,10 @@ class ModelStore:
         self._retry_at = 0.0
 
     def fetch(self, holder: ModelUser, digest: str, now: float, patience: float) -> None:
-        """Holds the model, and gets it if it is not here; ``done`` is called within ``patience``, or at once."""
+        """Makes ``user`` a user of the model, and fetches the model if it is not here.
+
+        ``on_fetched`` is called at once if the model is here, and otherwise within the timeout.
+        """
         entry = self._entries.get(digest)
         if entry is None:
             entry = self._entries[digest] = _Entry(digest, now)
@@ -110,16 +128,20 @@ class ModelStore:
         self._request_topics(entry, now)
 
     def get(self, holder: ModelUser, digest: str) -> FetchedModel | None:
+        """Returns the model if it is complete and ``user`` uses it, otherwise ``None``."""
         entry = self._entries.get(digest)
         return entry.model if entry is not None and holder in entry.users else None
 
     def progress(self, digest: str) -> str:
-        """How far the fetch of a model has come, in words; empty if nobody fetches it."""
+        """Describes how far the fetch of a model has come; empty if the model has no user."""
         entry = self._entries.get(digest)
         return "" if entry is None else entry.download.progress
 
     def release(self, holder: ModelUser, digest: str) -> None:
-        """The holder needs it no more. A fetch of its own that is under way ends without ``done``."""
+        """Ends the use of a model, which is dropped when it has no other user.
+
+        A fetch for this user that is under way ends without a call of ``on_fetched``.
+        """
         entry = self._entries.get(digest)
         if entry is None:
             return
@@ -131,7 +153,7 @@ class ModelStore:
     def receive(
         self, topic: t.ManifestTopic | t.ChunkTopic, payload: bytes | memoryview, now: float
     ) -> str | None:
-        """What has come on one of a model's topics; gives why it was of no use, if it was not."""
+        """Takes a message on one of a model's topics, and returns why it was useless, or ``None``."""
         fault = None
         for digest, entry in list(self._entries.items()):
             if entry.model is not None or not digest.startswith(topic.digest12):
@@ -151,7 +173,7 @@ class ModelStore:
         return fault
 
     def connection_lost(self, client: str, now: float) -> None:
-        """The connection of ``client`` is gone, and what it was subscribed to."""
+        """Moves the downloads that used the lost connection of ``client`` to another one."""
         for entry in self._entries.values():
             if entry.transport_client == client:
                 entry.transport_client = None
@@ -159,13 +181,13 @@ class ModelStore:
                 self._request_topics(entry, now)
 
     def connection_established(self, now: float) -> None:
-        """A connection has come; a download that waits for one may go on."""
+        """Lets downloads that wait for a connection continue over a new one."""
         for entry in self._entries.values():
             if entry.model is None and entry.transport_client is None:
                 self._request_topics(entry, now)
 
     def advance(self, now: float) -> None:
-        """Ends the fetches whose patience is over, and asks again for what has not come."""
+        """Ends the fetches whose time is over, and requests again what has not arrived."""
         for digest, entry in list(self._entries.items()):
             tired = [holder for holder, until in entry.deadlines.items() if now >= until]
             progress = entry.download.progress
@@ -180,7 +202,7 @@ class ModelStore:
                 self._on_fetched(holder, digest, None, f"the model did not arrive in time: {progress}")
 
     def due(self) -> float | None:
-        """When `advance` has to be called next."""
+        """Returns when `advance` must be called next, or ``None`` if nothing waits."""
         dues = [until for entry in self._entries.values() for until in entry.deadlines.values()]
         for entry in self._entries.values():
             if entry.model is None:

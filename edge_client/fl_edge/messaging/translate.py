@@ -1,4 +1,4 @@
-"""Wire message → event of a session. What comes on the topics of models goes another way (`models`)."""
+"""Turns messages into events of a session, except those on the topics of models (see `model_store`)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fl_shared.protocol import topics as t
 def event_of(
     client: str, topic: t.Topic, message: m.Message, *, retained: bool, now: float
 ) -> events.Event | None:
-    """What ``message`` on ``topic`` tells the session of ``client``; null: nothing that it need know.
+    """Returns what ``message`` on ``topic`` means to the session of ``client``; ``None`` if nothing.
 
-    Raises ``codec.DecodeError`` if it contradicts its topic.
+    Raises ``codec.DecodeError`` if the message contradicts its topic.
     """
     match topic, message:
         case t.AggregatorTopic(), m.AggregatorPresence():
@@ -39,7 +39,7 @@ def event_of(
 
 
 def event_of_cleared(client: str, topic: t.Topic, now: float) -> events.Event | None:
-    """What an empty payload on ``topic`` tells the session of ``client``."""
+    """Returns what an empty payload on ``topic`` means to the session of ``client``; ``None`` if nothing."""
     match topic:
         case t.SelectedTopic(round=number):
             return events.SelectionCleared(now, number)

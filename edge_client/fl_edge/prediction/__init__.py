@@ -1,7 +1,7 @@
-"""Answers predictions over the broker.
+"""Answers prediction requests over the broker.
 
 ==============  =================================================================
-``predictor``   takes requests, and answers with the newest model
-``rate_limit``  how many requests one client may have answered
+``predictor``   takes requests, and answers them with the newest model
+``rate_limit``  limits the requests of a process and of each asker
 ==============  =================================================================
 """

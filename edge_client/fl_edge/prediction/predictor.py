@@ -1,7 +1,7 @@
-"""Answering prediction requests (protocol, section 7): one `Predictor` an edge, on a connection of its own.
+"""Answers prediction requests (protocol, section 7): each edge has a `Predictor` with its own connection.
 
-The connection is opened once a model is here, and outlives runs and aggregators. A newer model is fetched
-only when a request asks for it: most versions of a run are never asked about.
+The connection is opened when the first model is here, and outlives runs and aggregators. A newer model is
+fetched only when a request needs it, since most versions of a run are never used for a prediction.
 """
 
 from __future__ import annotations
@@ -27,21 +27,29 @@ from fl_shared.protocol.limits import MAX_REQUEST
 LOG = logging.getLogger(__name__)
 
 MAX_REQUEST_PACKET: Final = 64 * 2**20
-"""Bytes. Requests larger than `MAX_REQUEST` get an error; what is even larger than this the broker drops."""
+"""Bytes. Requests larger than `MAX_REQUEST` get an error; packets larger than this are dropped by the
+broker."""
 MAX_PENDING_REQUESTS: Final = 32
-"""Requests in hand of one edge; further ones are told that it is busy."""
+"""Requests that one edge has at a time; further ones are answered with ``busy``."""
 PREDICTION_FETCH_TIMEOUT: Final = 600.0
-"""Seconds for fetching a model, however large, over whatever link."""
+"""Seconds for fetching a model, enough for a large one over a slow link."""
 MAX_FETCH_WAIT: Final = 5.0
-"""Seconds after the beginning of a fetch that requests wait for it. Then the model that is here answers them."""
+"""Seconds from the start of a fetch for which requests wait for it. Then the model that is loaded answers
+them."""
 FETCH_RETRY_DELAY: Final = 15.0
-"""Seconds until a model is tried again that could not be fetched."""
+"""Seconds until a model that could not be fetched is tried again."""
 STALLED_FETCH_TIMEOUT: Final = 10.0
-"""Seconds without a piece of it after which a model gives way to one that was announced later."""
+"""Seconds without progress after which the fetch of a model gives way to a model that was announced later."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionRequest:
+    """A request that waits for its answer.
+
+    ``response_topic`` is ``None`` if the request has none, or one that the protocol does not allow. The
+    answer repeats ``correlation_data``, MQTT's Correlation Data.
+    """
+
     payload: bytes = field(repr=False)
     response_topic: str | None
     correlation_data: bytes | None
@@ -49,22 +57,24 @@ class PredictionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a prediction: ``probabilities`` by label, or ``error``."""
+    """The outcome of a prediction: ``probabilities`` by label, or ``error``."""
 
     probabilities: dict[str, float] | None = None
     error: str | None = None
 
 
 class PredictionBackend(Protocol):
-    """Where predictions are made: gives the number of a job that ends with `Predictor.predicted`."""
+    """Where predictions are made."""
 
-    def predict(self, task: str, model: FetchedModel, payload: bytes) -> int: ...
+    def predict(self, task: str, model: FetchedModel, payload: bytes) -> int:
+        """Starts a prediction, and returns the job that ends with `Predictor.prediction_done`."""
 
 
 class Predictor:
-    """``connect`` opens its connection; requests come in the share group ``group``. Others may share its ``quota``.
+    """Answers the prediction requests to one edge. Only the loop's thread may call it.
 
-    All times are seconds.
+    ``connect`` opens its connection; requests come in the share group ``group``. The rate limiter may be
+    shared with other predictors. All times are in seconds.
     """
 
     def __init__(
@@ -98,18 +108,25 @@ class Predictor:
 
     @property
     def model_user(self) -> ModelUser:
+        """The name under which the predictor uses models of the store."""
         return ModelUser(self._client)
 
     # --- models -------------------------------------------------------------------------------------------
 
     def model_announced(self, announced: m.ModelAnnouncement, now: float) -> None:
-        """Predictions are to be answered with this model, as soon as somebody asks."""
+        """Makes this model the one to answer with.
+
+        It is fetched at once if no model is here yet, and otherwise when a request comes.
+        """
         self._announced = announced
         if self._loaded is None and self._fetching is None:
             self._fetch(announced, now)
 
     def model_fetched(self, digest: str, model: FetchedModel | None, why: str, now: float) -> None:
-        """What a fetch of `ModelStore` has come to."""
+        """Takes the outcome of a fetch: answers with the new model from now on, or logs why there is none.
+
+        The requests that waited for the fetch are answered.
+        """
         fetching = self._fetching
         if fetching is None or fetching.digest != digest:
             return
@@ -131,7 +148,11 @@ class Predictor:
         self._answer_waiting()
 
     def advance(self, now: float) -> None:
-        """To be called every second: no request waits for ever, and a model that was not to be had is tried again."""
+        """Does what is due; must be called every second.
+
+        Requests that have waited long enough for a newer model are answered, and a first model that could not
+        be fetched is tried again.
+        """
         self._abandon_stalled_fetch(now)
         if self._is_fetch_slow(now):
             self._answer_waiting()
@@ -144,7 +165,10 @@ class Predictor:
             self._fetch(self._announced, now)
 
     def _abandon_stalled_fetch(self, now: float) -> None:
-        """A model that was announced and does not come must not keep others away that were announced after it."""
+        """Gives up a fetch without progress, if another model was announced after it began.
+
+        A model that does not arrive must not keep the edge from later ones.
+        """
         fetching, announced = self._fetching, self._announced
         if fetching is None or announced is None:
             return
@@ -159,7 +183,7 @@ class Predictor:
             self._fetch(announced, now)
 
     def _is_fetch_slow(self, now: float) -> bool:
-        """A newer model is on its way, and requests have waited for it long enough."""
+        """Whether requests have waited long enough for the model that is being fetched."""
         return self._fetching is not None and now >= self._fetching_since + MAX_FETCH_WAIT
 
     def _answer_waiting(self) -> None:
@@ -174,20 +198,23 @@ class Predictor:
     # --- requests -----------------------------------------------------------------------------------------
 
     def connected(self) -> None:
-        """Its connection is up, and the broker knows nothing of it."""
+        """Subscribes to requests on a new connection."""
         assert self._connection is not None
         shared, own = t.shared_predict_filter(self._prefix, self._group), t.PredictTopic(self._client)
         self._connection.subscribe([(shared, 1), (t.build(self._prefix, own), 1)])
 
     def request_received(self, received: mqtt.Received, now: float) -> None:
-        """A request; it is answered by and by, with an error if need be."""
+        """Takes a request, which is answered at once or later, perhaps with an error.
+
+        A retained request is ignored, and most requests above the rate limits get no answer.
+        """
         if self._loaded is None or self._announced is None or received.retain:
-            # Somebody has retained a request: it is from yesterday, and comes again with each connection.
+            # A retained request may be very old, and comes again with each connection.
             return
         topic, (loaded, model) = received.response_topic, self._loaded
         too_much = self._rate_limiter.refusal(topic, len(received.payload), now)
         if too_much is not None and not self._rate_limiter.should_notify(too_much, now):
-            return  # most refused ones get no answer, else the answers would be a flood, too
+            return  # most refused requests get no answer, or the answers would be a flood, too
         answerable = topic is None or t.is_response_topic_allowed(self._prefix, topic)
         request = PredictionRequest(
             bytes(received.payload), topic if answerable else None, received.correlation_data
@@ -213,13 +240,16 @@ class Predictor:
                 self._fetch(self._announced, now)
 
     def prediction_done(self, job: int, answer: Answer) -> None:
-        """What a job of `PredictionBackend` has come to."""
+        """Sends the answer that a job of `PredictionBackend` has found."""
         found = self._running.pop(job, None)
         if found is not None:
             self._answer(*found, answer)
 
     def close(self) -> Connection | None:
-        """It takes no more requests; gives the connection, which is to be closed."""
+        """Drops all requests and releases the models.
+
+        Returns the connection, which the caller must close, or ``None`` if there is none.
+        """
         connection, self._connection = self._connection, None
         self._waiting.clear()
         self._running.clear()
@@ -272,7 +302,7 @@ class Predictor:
         try:
             self._connection.publish(topic, codec.encode(message), qos=1, correlation=correlation)
         except (QueueFull, MessageTooLarge, ValueError) as error:
-            # A response topic may be one that MQTT does not allow; the asker's mistake, and nobody to tell.
+            # MQTT may not allow the response topic: the asker's mistake, of which it cannot be told.
             LOG.warning(
                 "prediction not sent, the asker will ask again: %s",
                 error,

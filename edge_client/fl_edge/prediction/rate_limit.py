@@ -1,4 +1,4 @@
-"""How much may be asked of the predictors of a process, in all and by each asker (protocol, 7.6)."""
+"""Limits the prediction requests to the edges of a process, in total and for each asker (protocol, 7.6)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from fl_shared.system.token_bucket import Rate, TokenBucket
 LOG = logging.getLogger(__name__)
 
 REQUEST_RATE: Final = Rate(400, 800)
-"""Each costs a digest of the request and an answer, whatever that is, in the thread that the edges live in."""
+"""Requests per second, and in a burst. Each costs a digest and an answer of some kind, in the thread that
+runs the edges."""
 BYTE_RATE: Final = Rate(64 * 2**20, 256 * 2**20)
+"""Bytes of requests per second, and in a burst."""
 REQUEST_RATE_PER_ASKER: Final = Rate(200, 400)
-"""With one response topic, so that one asker leaves room for others; those without one are one asker."""
+"""Requests with one response topic per second, and in a burst, so that one asker leaves room for others.
+Requests without one count as one asker's."""
 MAX_ASKERS: Final = 1000
 """Response topics that are told apart."""
 REJECTION_NOTICE_INTERVAL: Final = 1.0
-"""Seconds between two answers that tell of these limits."""
+"""Seconds between two answers that report one of these limits."""
 
 
 class PredictionRateLimiter:
-    """``now`` is when it begins; all times are seconds of one clock."""
+    """Counts requests against the limits, from ``now`` on. All times are in seconds on one clock."""
 
     def __init__(self, now: float) -> None:
         self._requests = TokenBucket(REQUEST_RATE, now)
@@ -32,11 +35,14 @@ class PredictionRateLimiter:
         self._refused = 0
 
     def __len__(self) -> int:
-        """Askers that are told apart."""
+        """The number of askers that are told apart at present."""
         return len(self._askers)
 
     def refusal(self, asker: str | None, size: int, now: float) -> str | None:
-        """Why a request of ``size`` bytes is too much; null if it is not. ``asker``: its response topic."""
+        """Counts a request of ``size`` bytes, and returns which limit it exceeds, or ``None``.
+
+        ``asker`` is its response topic, ``None`` if it has none.
+        """
         mine = self._askers.use(asker, lambda: TokenBucket(REQUEST_RATE_PER_ASKER, now))
         if not mine.take(1, now):
             most = f"{REQUEST_RATE_PER_ASKER.per_second:g} per second"
@@ -48,7 +54,10 @@ class PredictionRateLimiter:
         return None
 
     def should_notify(self, too_much: str, now: float) -> bool:
-        """To be asked once for each refusal: whether it is to be answered. The log says it at powers of ten."""
+        """Whether a refused request should be answered; must be called once for each.
+
+        It also logs the first refusal and those at powers of ten.
+        """
         self._refused += 1
         if is_worth_logging(self._refused - 1, self._refused):
             LOG.warning("refusing prediction requests: %s (%d refused)", too_much, self._refused)

@@ -2,11 +2,11 @@
 
 ==============  =================================================================
 ``fleet``       edges with one network, one pool of workers and one loop
-``loop``        the thread that owns all state: events in, effects performed
+``loop``        the thread that owns all state: takes events, performs effects
 ``edge``        one edge: its session, its connection
 ``inbox``       what other threads hand to the loop
 ``router``      which message is for which edge
 ``dispatcher``  jobs for the pool, and their results as events
-``heartbeat``   says that this process lives;  ``notices``: what it waits for
+``heartbeat``   shows that the process works;  ``notices``: what it waits for
 ==============  =================================================================
 """

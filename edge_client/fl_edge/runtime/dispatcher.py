@@ -1,4 +1,4 @@
-"""The jobs of sessions and predictors, done by the worker pool: which is whose, and what its result means."""
+"""Runs the jobs of sessions and predictors in the worker pool, and turns their results into events."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from fl_shared.transfer.upload import FinishedUpdate
 
 @dataclass(frozen=True, slots=True)
 class JobOwner:
-    """Job ``job`` of the session of ``client``, or (null) a prediction of its predictor."""
+    """The owner of a job in the pool: a job of the session of ``client``, or a prediction.
+
+    ``job`` is ``None`` for a prediction.
+    """
 
     client: str
     job: int | None
     base: str | None = None
-    """Digest of the model that is trained from."""
+    """Digest of the base that is trained from; ``None`` in round 0, and for jobs that do not train."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionResult:
-    """A prediction job is done; ``id`` is what `Dispatcher.predict` gave."""
+    """The answer of a prediction job, whose ``id`` is the one that `Dispatcher.predict` returned."""
 
     client: str
     id: int
@@ -36,19 +39,24 @@ class PredictionResult:
 
 
 class Dispatcher:
-    """Not thread-safe: one thread starts jobs and hands in their results."""
+    """Starts jobs in the pool, and returns their results to the edges that own them.
+
+    It is not thread-safe: one thread starts jobs and hands in their results.
+    """
 
     def __init__(self, pool: Pool, label_counts: LabelCountsFile) -> None:
-        """``loaded`` is told what a client's part turned out to be."""
+        """``label_counts`` gets the label counts of each partition that has been loaded."""
         self._pool = pool
         self._label_counts = label_counts
         self._owners: dict[int, JobOwner] = {}
         self._pool_ids: dict[tuple[str, int], int] = {}
 
     def load(self, client: str, effect: effects.Load) -> None:
+        """Starts to load a partition for the session of ``client``."""
         self._track(JobOwner(client, effect.job), self._pool.load(client, effect.task, effect.partition))
 
     def train(self, client: str, effect: effects.Train, base: FetchedModel | None) -> None:
+        """Starts to train from ``base``, or to create the initial weights if it is ``None``."""
         selected = effect.selected
         pool_id = self._pool.train(
             client,
@@ -62,6 +70,7 @@ class Dispatcher:
         self._track(JobOwner(client, effect.job, None if base is None else base.digest), pool_id)
 
     def evaluate(self, client: str, effect: effects.Evaluate, model: FetchedModel) -> None:
+        """Starts to evaluate ``model`` for the session of ``client``."""
         pool_id = self._pool.evaluate(
             client,
             effect.task,
@@ -72,12 +81,13 @@ class Dispatcher:
         self._track(JobOwner(client, effect.job), pool_id)
 
     def predict(self, client: str, task: str, model: FetchedModel, payload: bytes) -> int:
+        """Starts a prediction for the predictor of ``client``; returns the id of its `PredictionResult`."""
         pool_id = self._pool.predict(task, _cache_frame(model), payload)
         self._owners[pool_id] = JobOwner(client, None)
         return pool_id
 
     def cancel(self, client: str, job: int) -> None:
-        """Its result, if one comes still, is of no interest to anybody."""
+        """Cancels a session's job; a result that still arrives is ignored."""
         pool_id = self._pool_ids.pop((client, job), None)
         if pool_id is not None:
             self._owners.pop(pool_id, None)
@@ -86,7 +96,11 @@ class Dispatcher:
     def job_done(
         self, result: protocol.JobResult, now: float
     ) -> tuple[str, events.Event | PredictionResult] | None:
-        """Whom the result concerns, and what it tells them; null: nobody waits for it any more."""
+        """Returns the client that a result belongs to, and the result as an event or as a `PredictionResult`.
+
+        Returns ``None`` if the job was cancelled. The label counts of a loaded partition are written to their
+        file.
+        """
         owner = self._owners.pop(result.id, None)
         if owner is None:
             return None

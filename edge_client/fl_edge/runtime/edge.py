@@ -1,4 +1,4 @@
-"""One edge of a process: its session's state, and what belongs to it."""
+"""One edge of a process: the state of its session, and the objects that belong to it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from fl_shared.mqtt.connection import Connection
 
 @dataclass(slots=True, eq=False)
 class Edge:
-    """``connect`` and ``connect_predictor`` open its connections; ``wire`` is null until `Runtime.run`.
+    """One edge, as the runtime's loop sees it.
 
-    ``kept_file``: where its finished update outlives the process (`kept`). ``trust`` is null without a kit.
+    ``connect`` and ``connect_predictor`` open its connections; ``connection`` is ``None`` until
+    `Runtime.run`. ``update_file`` keeps its finished update across restarts (see `update_store`).
+    ``authenticator`` is ``None`` without a kit.
     """
 
     state: SessionState
@@ -29,16 +31,19 @@ class Edge:
     connection: EdgeConnection | None = None
     predictor: Predictor | None = None
     model_digests: dict[int, str] = field(default_factory=dict)
-    """Digest of the model that a job has asked for."""
+    """By job, the digest of the model that the job has asked for."""
     scheduled: float | None = None
-    """When its session is told next that time has passed."""
+    """When the session gets its next ``TimePassed``; ``None`` if it waits for no time."""
     unanswered_since: float | None = None
-    """Since when it registers without an answer (seconds of the same clock)."""
+    """Since when it has registered without an answer, in seconds of the same clock; ``None`` if it does
+    not."""
 
     @property
     def client(self) -> str:
+        """The edge's id."""
         return self.state.identity.client
 
     @property
     def is_connected(self) -> bool:
+        """Whether the connection of the edge's session is up."""
         return self.connection is not None and self.connection.is_connected

@@ -1,4 +1,4 @@
-"""Many edges in one process: their directories, connections and workers, from the start to the orderly end."""
+"""Runs many edges in one process: starts their connections and workers, and ends them in order."""
 
 from __future__ import annotations
 
@@ -41,19 +41,24 @@ from fl_shared.protocol import topics as t
 LOG = logging.getLogger(__name__)
 
 NETWORK_CLOSE_TIMEOUT: Final = 2.0
-"""Seconds in which the connections of a fleet say goodbye."""
+"""Seconds in which the connections of a fleet may still send what is queued when they are closed."""
 MAX_GRANTED_CHUNKS: Final = 64
-"""Chunks that an aggregator asks for at most, of all edges together (protocol, 6.2): all of them may have to wait."""
+"""Chunks that an aggregator grants to all edges together, at most (protocol, 6.2). The queue has room for all
+of them."""
 CHUNK_OVERHEAD: Final = 1024
-"""Bytes of a chunk's packet that are not the chunk."""
+"""Bytes of a chunk's packet besides the chunk itself."""
 QUEUE_BYTES: Final = 64 * 2**20
-"""Bytes that may wait to be sent besides."""
+"""Bytes of all other messages that may wait to be sent."""
 FILES_PER_EDGE: Final = 6
+"""Open files that each edge may need."""
 OTHER_FILES: Final = 200
+"""Open files that the process may need besides."""
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeSettings:
+    """The id, the roles and the state directory of one edge."""
+
     client: str
     roles: tuple[m.ClientRole, ...]
     state_dir: Path
@@ -61,10 +66,13 @@ class EdgeSettings:
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """``task``: the one to insist on. ``chunk``: bytes of an update that are sent at once.
+    """The settings of all edges of one process.
 
-    ``wait``: seconds to be without a broker at most; null: for ever. ``heartbeat``: file to touch, see `Heartbeat`.
-    ``seal``: what is sent, for the aggregator alone; it takes a kit. ``parts_file``: see `parts_file`.
+    ``task``: the only task to train; ``None`` for the one that the aggregator announces. ``data``: the
+    directory of the data set's files, ``None`` for the usual ones. ``chunk_size``: the preferred size of an
+    update's chunks, in bytes. ``broker_timeout``: seconds that the edges may be without a broker; ``None``
+    for no limit. ``heartbeat``: the file to touch, see `Heartbeat`. ``seal``: encrypt what is sent, for the
+    aggregator alone; that requires a kit. ``label_counts_file``: see `LabelCountsFile`.
     """
 
     edges: tuple[EdgeSettings, ...]
@@ -81,13 +89,13 @@ class FleetSettings:
 
     @property
     def predict_group(self) -> str:
-        """The share group in which its edges take requests for predictions."""
+        """The share group in which the edges take prediction requests."""
         kit = self.broker_access.kit
         return t.DEFAULT_PREDICT_GROUP if kit is None or kit.predict_group is None else kit.predict_group
 
 
 def run(settings: FleetSettings) -> int:
-    """Runs the edges until all have stopped; gives the exit code. Raises ``ProgramError``."""
+    """Runs the edges until all have stopped, and returns the exit code. Raises ``ProgramError``."""
     _check(settings)
     device = "cpu" if _is_synthetic(settings.task) else _device(settings.device)
     _raise_file_limit(FILES_PER_EDGE * len(settings.edges) + OTHER_FILES)
@@ -159,7 +167,7 @@ def _edge(
     def connect_predictor(post: Callable[[mqtt.ConnectionEvent], None]) -> Connection:
         return network.connect(for_predictions, post)
 
-    # Sequence numbers grow over restarts, too, as far as clocks do.
+    # Sequence numbers also grow across restarts, as long as the clock does.
     file = state.path / update_store.FILE_NAME
     session = Session(
         identity, seq=int(time.time() * 1000), restored_update=update_store.read(file, edge.client)
@@ -169,7 +177,7 @@ def _edge(
 
 
 def _check(settings: FleetSettings) -> None:
-    """What can be told before anything is started."""
+    """Raises ``UserError`` for a mistake that can be found before anything is started."""
     try:
         known = settings.task is None or registry.has_task(settings.task)
     except UnknownTaskError as error:
@@ -182,12 +190,15 @@ def _check(settings: FleetSettings) -> None:
 
 
 def _is_synthetic(task: str | None) -> bool:
-    """Whether nothing will ever need torch."""
+    """Whether the edges will never need torch."""
     return task is not None and task.startswith(SYNTHETIC)
 
 
 def _device(name: str) -> str:
-    """``auto`` is what torch finds; that is asked in another process, since this one goes without torch."""
+    """Returns the name of the device to train on; ``auto`` stands for the one that torch finds.
+
+    Another process asks torch, since this one never imports it.
+    """
     if name != "auto":
         return name
     asking = "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')"
@@ -204,7 +215,10 @@ def _device(name: str) -> str:
 
 
 def _raise_file_limit(wanted: int) -> None:
-    """Sockets and an update's memory: a large fleet needs more open files than shells usually allow."""
+    """Raises the limit of open files to ``files`` if possible, and logs a warning if it stays lower.
+
+    A large fleet needs more of them, for sockets and the memory of updates, than shells usually allow.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
@@ -219,7 +233,10 @@ def _raise_file_limit(wanted: int) -> None:
 
 @contextlib.contextmanager
 def _stop_on_signals(begin_end: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM begins an orderly end, the second one ends at once (workers follow)."""
+    """Makes the first Ctrl-C or SIGTERM request an orderly stop.
+
+    The second one ends the process at once, and the workers with it.
+    """
     before = end_on_signals(lambda _number: begin_end())
     try:
         yield

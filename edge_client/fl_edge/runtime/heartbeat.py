@@ -1,4 +1,4 @@
-"""A file whose age tells whether the edges of this process are at work; a health check needs no network for it."""
+"""A file whose age shows whether the edges of this process work; a health check needs no network."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from fl_shared.errors import UserError
 LOG = logging.getLogger(__name__)
 
 BEAT_INTERVAL: Final = 5.0
+"""Seconds between two beats, at least."""
 
 
 class Heartbeat:
-    """Touches ``path``, every 5 s at most. ``now`` is any clock's, in seconds."""
+    """Touches ``path`` at most every 5 s. ``now`` is in seconds on any clock."""
 
     def __init__(self, path: Path, now: float) -> None:
-        """Raises ``UserError`` if there can be no such file. One that is there says nothing until the first beat."""
+        """Checks that the file can be written, and removes it, since an old one means nothing.
+
+        Raises ``UserError`` if the file cannot be written.
+        """
         self._path = path
         self._next = now
         self._failed = False
@@ -29,6 +33,7 @@ class Heartbeat:
             raise UserError(f"--heartbeat {path}: cannot be written to: {error.strerror}") from None
 
     def beat(self, now: float) -> None:
+        """Touches the file if that is due; of failures in a row, it logs only the first."""
         if now < self._next:
             return
         self._next = now + BEAT_INTERVAL

@@ -1,4 +1,4 @@
-"""What waits for the one thread of a fleet: bounded in bytes, whatever the broker sends."""
+"""The inbox of a fleet's only loop, bounded in bytes, whatever the broker sends."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Final, Generic, TypeVar
 from fl_shared.system.flood_control import Capacity
 
 MAX_INBOX_BYTES: Final = 256 * 2**20
-"""Of messages that wait. A window of a model's chunks is 16 MiB; all else is small."""
+"""Bytes of the messages that may wait. The requested chunks of a model are at most 16 MiB, all else is
+small."""
 MAX_PREDICTION_REQUESTS: Final = 256
-"""Messages that come aside (requests for predictions, which anybody may send): they must leave room for what an edge
-lives by, and time."""
+"""Prediction requests that may wait. Any client may send them, so they have a limit of their own: they must
+leave memory and time for the messages that a session needs."""
 MAX_PREDICTION_BYTES: Final = 64 * 2**20
+"""Bytes of the prediction requests that may wait."""
 OVERHEAD: Final = 1024
-"""Bytes that a message takes besides its payload: many small ones fill the memory, too."""
+"""Bytes that a message takes besides its payload, since many small messages fill the memory, too."""
 
 ItemT = TypeVar("ItemT")
 
 
 class Inbox(Generic[ItemT]):
-    """Filled by other threads (and signal handlers), emptied by one."""
+    """A bounded queue that other threads and signal handlers fill, and that one thread empties."""
 
     def __init__(self, max_bytes: int = MAX_INBOX_BYTES) -> None:
         self._waiting: queue.SimpleQueue[tuple[ItemT, int, Capacity | None]] = queue.SimpleQueue()
@@ -31,10 +33,12 @@ class Inbox(Generic[ItemT]):
         self._dropped = 0
 
     def put(self, item: ItemT, size: int | None = None, *, aside: bool = False) -> None:
-        """Never blocks. ``size``: bytes of a message, which is dropped where there is no room for it, unless it is the
-        only one; null for what happens here, which is never dropped (and takes no lock: a signal may interrupt one).
+        """Adds an item to the queue without ever blocking.
 
-        ``aside``: it takes its room from that of its own kind.
+        ``size`` is a message's length in bytes. A message for which there is no room is dropped, unless it is
+        the only one. With ``size`` ``None`` the item comes from this process: it is never dropped, and takes
+        no lock, since a signal handler may have interrupted the thread that holds it. Prediction requests
+        only take room from their own limit.
         """
         if size is None:
             self._waiting.put((item, 0, None))
@@ -47,7 +51,7 @@ class Inbox(Generic[ItemT]):
         self._waiting.put((item, taken, room))
 
     def get(self, timeout: float) -> ItemT:
-        """The next item. Raises ``queue.Empty`` after ``timeout`` seconds without one."""
+        """Returns the next item. Raises ``queue.Empty`` after ``timeout`` seconds without one."""
         item, taken, room = self._waiting.get(timeout=timeout)
         if room is not None:
             with self._lock:
@@ -55,7 +59,7 @@ class Inbox(Generic[ItemT]):
         return item
 
     def pop_dropped(self) -> int:
-        """How many messages found no room since this was asked before."""
+        """Returns how many messages have been dropped since the last call."""
         with self._lock:
             dropped, self._dropped = self._dropped, 0
             return dropped

@@ -1,6 +1,6 @@
-"""The interpreter of many sessions in one thread: it takes events from one inbox and performs effects in order.
+"""Runs many sessions in one thread, which takes events from one inbox and performs effects in order.
 
-Other threads (the network's, the pool's) only enqueue. Nothing in here waits but the inbox.
+Other threads (the network's, the pool's) only add to the inbox. The loop waits for nothing else.
 """
 
 from __future__ import annotations
@@ -39,23 +39,28 @@ from fl_shared.protocol import topics as t
 LOG = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 2.0
+"""Seconds in which the connection of an edge that stops may still send what is queued."""
 
 
 @dataclass(frozen=True, slots=True)
 class FromConnection:
+    """An event of the connection of a client's session."""
+
     client: str
     event: EdgeConnectionEvent
 
 
 @dataclass(frozen=True, slots=True)
 class FromPredictor:
+    """An event of the connection of a client's predictor."""
+
     client: str
     event: mqtt.ConnectionEvent
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """Somebody wants it to end."""
+    """A signal has asked the process to stop."""
 
 
 Item = FromConnection | FromPredictor | JobResult | Interrupted
@@ -63,7 +68,7 @@ RuntimeInbox = bounded.Inbox[Item]
 
 
 def _size(event: EdgeConnectionEvent | mqtt.ConnectionEvent) -> int | None:
-    """Bytes of a message; what the connection itself has to say is none."""
+    """Returns the length of a message in bytes, or ``None`` for an event of the connection itself."""
     return len(event.payload) if isinstance(event, mqtt.Received) else None
 
 
@@ -76,9 +81,10 @@ class _EdgePredictionBackend:
 
 
 class Runtime:
-    """``patience``: seconds that all edges together may be without a broker; null: for ever.
+    """Runs the sessions of all edges of a process, in the thread that calls `run`.
 
-    ``heartbeat`` beats while the loop turns and any of them has its broker.
+    ``broker_timeout``: seconds that all edges together may be without a broker; ``None`` for no limit.
+    ``heartbeat`` beats while the loop runs and at least one edge is connected.
     """
 
     def __init__(
@@ -136,9 +142,10 @@ class Runtime:
     # --- the loop -----------------------------------------------------------------------------------------
 
     def run(self, check: Callable[[], None]) -> int:
-        """Until all edges have stopped; gives the exit code. ``check`` raises where another thread has failed.
+        """Runs until all edges have stopped, and returns the exit code.
 
-        Raises ``BrokerUnreachable`` if there is no broker for too long.
+        ``check`` is called in each turn, and raises if another thread has failed. Raises
+        ``BrokerUnreachable`` if there is no broker for too long.
         """
         for edge in self._edges.values():
             edge.connection = edge.connect(partial(self._enqueue, edge.client))
@@ -155,23 +162,23 @@ class Runtime:
             self._stop_remaining_evaluators()
             self._process_events()
         states = [edge.state for edge in self._edges.values()]
-        # An evaluator that was ended for want of company has no fault of its own.
+        # An evaluator that stopped because all other edges had stopped has not failed.
         codes = [s.exit_code for s in states if isinstance(s, machine.Stopped) and s.exit_code != INTERRUPTED]
         return INTERRUPTED if self._interrupted else max(codes, default=0)
 
     def _stop_remaining_evaluators(self) -> None:
-        """Evaluators of a fleet are there for its other edges, and end with the last of them."""
+        """Stops the evaluators of a fleet when all of its other edges have stopped."""
         left = [edge for edge in self._evaluators if isinstance(edge.state, machine.Session)]
         if len(self._evaluators) < len(self._edges) and len(left) == self._running:
             for edge in left:
                 self._add_event(edge, events.StopRequested(self._clock()))
 
     def _enqueue(self, client: str, event: EdgeConnectionEvent) -> None:
-        """On the network thread."""
+        """Adds an event of a session's connection to the inbox. Runs on the network thread."""
         self._inbox.put(FromConnection(client, event), _size(event))
 
     def _enqueue_for_predictions(self, client: str, event: mqtt.ConnectionEvent) -> None:
-        """On the network thread."""
+        """Adds an event of a predictor's connection to the inbox. Runs on the network thread."""
         self._inbox.put(FromPredictor(client, event), _size(event), aside=True)
 
     def _wait_timeout(self) -> float:
@@ -205,7 +212,7 @@ class Runtime:
         self._events.append((edge, event))
 
     def _process_events(self) -> None:
-        """Tells the sessions what has happened; that may make more happen."""
+        """Gives the sessions their events and performs the effects, until no event is left."""
         while self._events:
             edge, event = self._events.popleft()
             was_alive = isinstance(edge.state, machine.Session)
@@ -245,7 +252,7 @@ class Runtime:
             if edge.predictor is not None:
                 edge.predictor.advance(now)
 
-    # --- what comes from the workers and the store --------------------------------------------------------
+    # --- results of the workers and the store -------------------------------------------------------------
 
     def _job_done(self, edge: Edge, what: events.Event | PredictionResult) -> None:
         if not isinstance(what, PredictionResult):
@@ -306,7 +313,10 @@ class Runtime:
                 assert_never(effect)
 
     def _take_model(self, edge: Edge, job: int) -> FetchedModel:
-        """The model that the job has fetched. The pool has its memory from now on, and the store need not."""
+        """Returns the model that the job has fetched, and releases it.
+
+        The pool holds the model's memory from now on, so the store no longer needs to.
+        """
         model = self._store.get(ModelUser(edge.client, job), edge.model_digests[job])
         assert model is not None, "a machine starts with a model only what has fetched it"
         self._release_model(edge, job)
@@ -318,7 +328,7 @@ class Runtime:
             self._store.release(ModelUser(edge.client, job), digest)
 
     def _disconnect(self, edge: Edge) -> None:
-        """All at once when everything ends, which is the network's matter."""
+        """Closes an edge's connections; after an interruption, the network closes all of them at once."""
         predictions = edge.predictor.close() if edge.predictor is not None else None
         edge.predictor = None
         if self._interrupted:

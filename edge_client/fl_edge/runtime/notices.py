@@ -1,4 +1,4 @@
-"""What a person at the terminal should hear while nothing happens: no broker, or no aggregator."""
+"""Tells the user why nothing happens: there is no broker, or no aggregator."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from fl_shared.errors import BrokerUnreachable
 LOG = logging.getLogger(__name__)
 
 NOTICE_INTERVAL: Final = 30.0
-"""Seconds between two lines that say that no aggregator has answered."""
+"""Seconds between two log lines that say that no aggregator has answered."""
 LOSS_NOTICE_INTERVAL: Final = 5.0
-"""Seconds in which the edges of a fleet do not all say that they have lost the same broker."""
+"""Seconds in which the edges of a fleet log the loss of the same broker only once."""
 
 
 class ConnectionNotices:
-    """``patience``: seconds that all edges together may be without a broker; null: for ever."""
+    """Logs when edges have no broker, or no aggregator that answers.
+
+    ``broker_timeout``: seconds that all edges together may be without a broker; ``None`` for no limit.
+    """
 
     def __init__(self, edges: Sequence[Edge], broker: str, patience: float | None, now: float) -> None:
         self._edges = edges
@@ -30,15 +33,16 @@ class ConnectionNotices:
 
     @property
     def has_broker(self) -> bool:
-        """Whether any of the edges is connected."""
+        """Whether at least one edge is connected."""
         return self._disconnected_since is None
 
     def connected(self, edge: Edge) -> None:
+        """Logs that an edge has connected."""
         self._disconnected_since = None
         LOG.info("connected to %s", self._broker, extra={"client": edge.client})
 
     def connection_lost(self, edge: Edge, reason: str, now: float) -> None:
-        """A connection has ended, or an attempt has failed."""
+        """Logs that a connection has ended, or that an attempt to connect has failed."""
         if self._disconnected_since is None and not any(other.is_connected for other in self._edges):
             self._disconnected_since = now
         before, at = self._last_loss
@@ -47,7 +51,10 @@ class ConnectionNotices:
             LOG.warning("no broker: %s; trying again", reason, extra={"client": edge.client})
 
     def check(self, now: float) -> None:
-        """To be called every second or so. Raises ``BrokerUnreachable`` when patience is at an end."""
+        """Logs how many edges wait for an aggregator; must be called about every second.
+
+        Raises ``BrokerUnreachable`` if all edges have been without a broker for too long.
+        """
         lost = self._disconnected_since
         if self._timeout is not None and lost is not None and now - lost > self._timeout:
             raise BrokerUnreachable(f"no broker for {self._timeout:g} s: {self._last_loss[0]}")

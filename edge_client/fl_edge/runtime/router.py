@@ -1,4 +1,4 @@
-"""What the broker tells the edges of a process: decoded, counted where it is of no use, and passed on."""
+"""Routes what the broker sends to the edges of a process: decodes it, and counts what is useless."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ from fl_shared.system.flood_control import is_worth_logging
 LOG = logging.getLogger(__name__)
 
 MAX_KINDS: Final = 100
-"""Kinds of useless messages that are told apart; a peer must not fill the disk with our log."""
+"""Kinds of useless messages that are told apart, since a peer must not fill the disk with our log."""
 
 
 class _StaleMessage(Exception):
-    """It was said once, and is so no more: somebody has kept it (protocol, 9.5 to 9.7)."""
+    """The message was true once, but is old: someone has kept it (protocol, 9.5 to 9.7)."""
 
 
 class Router:
-    """``tell`` gives an event to an edge's session, ``settle`` has the effects of all that was told performed."""
+    """Turns what arrives at an edge into events of its session.
+
+    ``add_event`` queues an event for an edge's session; ``process_events`` handles all queued events and
+    performs their effects.
+    """
 
     def __init__(
         self,
@@ -53,7 +57,7 @@ class Router:
         self._drop_counts: Counter[str] = Counter()
 
     def on_connection_event(self, edge: Edge, event: EdgeConnectionEvent, now: float) -> None:
-        """What the connection of an edge's session tells."""
+        """Handles an event of the connection of an edge's session."""
         assert edge.connection is not None
         match event:
             case EdgeConnected(session=session, maximum_packet_size=largest):
@@ -116,10 +120,13 @@ class Router:
             self._add_event(edge, event)
 
     def _decode(self, edge: Edge, topic: t.Topic, received: mqtt.Received, now: float) -> events.Event | None:
-        """Raises what is wrong with it."""
+        """Returns the event of a message, or ``None`` if it means nothing to the session.
+
+        Raises ``DecodeError``, ``BadSignature`` or ``_StaleMessage``.
+        """
         trust = edge.authenticator
         if not received.payload:
-            # Nobody can sign nothing: with a kit only a result or a later round ends a round.
+            # An empty message cannot be signed: with a kit, only a result or a later round ends a round.
             obeyed = trust is None or not self._channels.of(topic).signed
             return event_of_cleared(edge.client, topic, now) if obeyed else None
         if trust is not None:
@@ -145,8 +152,8 @@ class Router:
         )
 
     def _drop(self, edge: Edge, where: str, why: str) -> None:
-        """Counts what was of no use; of each kind it says so the first time, and at each power of ten."""
-        # Not the values, which are a peer's to choose; numbers would make a kind of every chunk.
+        """Counts a useless message; of each kind it logs the first one and those at powers of ten."""
+        # The key has no values, which a peer may choose, and no numbers, which would make each chunk a kind.
         key = re.sub(r"\d+", "0", f"{where}: {why.split('(got', maxsplit=1)[0][:200]}")
         if key not in self._drop_counts and len(self._drop_counts) >= MAX_KINDS:
             key = "other kinds"
@@ -162,7 +169,7 @@ class Router:
             )
 
     def on_predictor_event(self, edge: Edge, event: mqtt.ConnectionEvent, now: float) -> None:
-        """What the connection of an edge's predictor tells."""
+        """Handles an event of the connection of an edge's predictor."""
         if edge.predictor is None:
             return
         match event:
@@ -172,7 +179,7 @@ class Router:
                 edge.predictor.request_received(event, now)
             case mqtt.Subscribed():
                 if event.refused:
-                    # Without the share group, which may be a secret.
+                    # The share group is left out, since it may be a secret.
                     names = ", ".join(re.sub(r"^\$share/[^/]*/", "", name) for name in event.refused)
                     LOG.warning(
                         "answers no prediction requests: the broker does not allow reading %s: "

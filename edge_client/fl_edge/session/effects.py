@@ -1,8 +1,8 @@
-"""What an edge's session asks for. They are performed in the order in which ``step`` gives them.
+"""The effects that an edge's session asks for, performed in the order in which ``step`` returns them.
 
-A job that is started ends with exactly one event of its number (``PartitionLoaded``, ``Fetched`` then ``Trained``
-or ``Evaluated``, or ``JobFailed``), or after ``Cancel`` with none that matters. The model that a job has
-fetched is kept for it until then.
+A job's events carry its number. It ends with exactly one of ``PartitionLoaded``, ``Trained``,
+``ModelEvaluated`` and ``JobFailed``; ``Fetched`` comes before if it needs a model. After ``Cancel`` its
+events are ignored. The model that a job has fetched is kept until the job uses it or is cancelled.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from fl_shared.transfer.upload import FinishedUpdate, Sender
 
 @dataclass(frozen=True, slots=True)
 class Send:
+    """Publish a message on ``topic``; the broker keeps it if ``retain`` is true."""
+
     topic: t.Topic
     message: m.Message
     retain: bool = False
@@ -25,7 +27,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class SendChunks:
-    """Send these chunks of the update, in this order, numbered from ``first_seq`` on."""
+    """Send these chunks of an update, in this order, with sequence numbers from ``first_seq`` on.
+
+    All chunks but the last have ``chunk_size`` bytes.
+    """
 
     sender: Sender
     update: FinishedUpdate
@@ -36,18 +41,20 @@ class SendChunks:
 
 @dataclass(frozen=True, slots=True)
 class SaveUpdate:
-    """Have it outlive this process, in the place of what was kept before."""
+    """Save a finished update so that it outlives this process, in place of the one saved before."""
 
     pending: PendingUpdate
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteUpdate:
-    """Nothing is kept any more."""
+    """Delete the saved update."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
+    """Load a partition of the task's data in job ``job``."""
+
     job: int
     task: str
     partition: m.Partition
@@ -55,7 +62,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Get the model with this digest, within ``timeout`` seconds."""
+    """Get the model with this digest within ``timeout`` seconds, for job ``job``."""
 
     job: int
     digest: str
@@ -64,7 +71,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train from the base that the same job has fetched, or make the initial weights where there is none."""
+    """Train from the base that the same job has fetched; without a base, create the initial weights."""
 
     job: int
     selected: m.Selected
@@ -73,7 +80,10 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """``partition`` for the split ``holdout``, null for ``test``."""
+    """Evaluate the model that the same job has fetched, on one split.
+
+    ``partition`` is given for the split ``holdout``, and ``None`` for ``test``.
+    """
 
     job: int
     task: str
@@ -84,23 +94,27 @@ class Evaluate:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
+    """Cancel job ``job``, including its fetch; nothing that it still reports counts."""
+
     job: int
 
 
 @dataclass(frozen=True, slots=True)
 class ServeModel:
-    """Predictions may be answered with this model from now on."""
+    """Answer prediction requests with this model from now on, once it has been fetched."""
 
     announced: m.ModelAnnouncement
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """For good. What was sent before goes out first."""
+    """Close the connection for good, after the messages that were sent before have gone out."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogNotice:
+    """Log a text for the user, together with the edge's id."""
+
     text: str
     level: Literal["info", "warning", "error"] = "info"
 

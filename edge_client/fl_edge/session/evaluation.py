@@ -1,4 +1,4 @@
-"""Evaluating announced models (protocol, 5.11), and naming the one that predictions are answered with."""
+"""Evaluates announced models (protocol, 5.11), and names the model that answers prediction requests."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 
 EVALUATION_FETCH_TIMEOUT = 600.0
-"""Seconds that fetching a model may take which is to be evaluated. A newer version ends it anyway."""
+"""Seconds for fetching a model to evaluate. The fetch ends earlier if the broker no longer has the model."""
 NO_SCORES = EvaluationScores(examples=0, loss=0.0, accuracy=0.0)
-"""Said all the same, so that nobody waits for it."""
+"""Sent when there is nothing to evaluate, or the evaluation failed, so that the aggregator does not wait."""
 
 
 def serve_model(session: Session, announced: m.ModelAnnouncement | None) -> Transition:
-    """Before it belongs to a run, an edge answers with whatever model lies at the broker."""
+    """Lets an edge with the role ``predict`` answer with an announced model.
+
+    Models of another run or task, and versions older than the newest known one, are ignored. An edge that
+    belongs to no run answers with any model that the broker retains.
+    """
     who, member = session.identity, session.membership
     if announced is None or "predict" not in who.roles or not who.has_task(announced.task):
         return transition(session)
@@ -33,12 +37,15 @@ def serve_model(session: Session, announced: m.ModelAnnouncement | None) -> Tran
         return transition(session)
     post = session.own_retained_messages()
     if post is not None and post.announced is not None and post.announced.version > announced.version:
-        return transition(session)  # it came late
+        return transition(session)  # a late message
     return transition(session, ServeModel(announced))
 
 
 def start_evaluation(session: Session) -> Transition:
-    """Evaluates the newest model of the own run, or says again what it has found, where that is asked for."""
+    """Evaluates the newest model of the run if the aggregator asks for that.
+
+    If the edge has already evaluated it, the scores are sent to a recipient that does not have them.
+    """
     post = session.own_retained_messages()
     announced = post.announced if post else None
     if announced is None or announced.evaluate is None or isinstance(session.evaluation, Evaluating):
@@ -75,6 +82,7 @@ def _can_evaluate(session: Session, split: m.Split, task: str) -> bool:
 
 
 def fetched(session: Session, event: Fetched) -> Transition:
+    """Starts the evaluation when its model has been fetched."""
     match session.evaluation:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
             partition = (
@@ -88,6 +96,7 @@ def fetched(session: Session, event: Fetched) -> Transition:
 
 
 def evaluated(session: Session, event: ModelEvaluated) -> Transition:
+    """Sends the scores, and continues with the newest model if that is another one."""
     match session.evaluation:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
             found = event.scores
@@ -99,6 +108,10 @@ def evaluated(session: Session, event: ModelEvaluated) -> Transition:
 
 
 def failed(session: Session, event: JobFailed) -> Transition:
+    """Reports that there are no scores, and continues with the newest model if that is another one.
+
+    After a user's mistake, an edge with no other role stops with exit code 2.
+    """
     match session.evaluation:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
             session = replace(session, evaluation=EvaluationDone(announced, split, NO_SCORES, None))
@@ -111,7 +124,7 @@ def failed(session: Session, event: JobFailed) -> Transition:
 
 
 def send_evaluation(session: Session) -> Transition:
-    """Sends what was found, once to each start of the aggregator on each connection."""
+    """Sends the scores, once to each incarnation on each connection."""
     state, told = session.evaluation, session.recipient()
     if told is None or not isinstance(state, EvaluationDone) or state.sent_to == told:
         return transition(session)

@@ -1,4 +1,4 @@
-"""What can happen to an edge's session. ``now`` is in seconds on a clock that only ever grows."""
+"""The events of an edge's session. ``now`` is in seconds on a clock that never goes back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from fl_shared.transfer.upload import FinishedUpdate
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEstablished:
-    """``maximum_packet_size``: the broker's maximum packet size (bytes), if it has one."""
+    """The broker has accepted a connection under a new session name.
+
+    ``maximum_packet_size`` is the largest packet that the broker accepts, in bytes; ``None`` if it has no
+    limit.
+    """
 
     now: float
     session: str
@@ -20,22 +24,28 @@ class ConnectionEstablished:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLost:
+    """The connection to the broker has ended."""
+
     now: float
 
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
+    """The time that ``machine.next_due`` returned has come."""
+
     now: float
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
+    """The user or the fleet wants the edge to stop."""
+
     now: float
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRefused:
-    """The broker will not have it, or not let it hear what is meant for it."""
+    """The broker refuses the connection, or a subscription that the edge cannot work without."""
 
     now: float
     reason: str
@@ -43,7 +53,10 @@ class ConnectionRefused:
 
 @dataclass(frozen=True, slots=True)
 class AggregatorSeen:
-    """``retained``: the broker had kept it, so it may be old."""
+    """The aggregator's presence was received.
+
+    ``retained`` says that the broker had stored the message, so it may be old.
+    """
 
     now: float
     presence: m.AggregatorPresence
@@ -52,7 +65,7 @@ class AggregatorSeen:
 
 @dataclass(frozen=True, slots=True)
 class PresenceSeen:
-    """The edge's own presence at the broker; null: it was cleared."""
+    """The edge's own presence was received from the broker; ``None`` says that it was cleared."""
 
     now: float
     presence: m.ClientPresence | None
@@ -60,13 +73,18 @@ class PresenceSeen:
 
 @dataclass(frozen=True, slots=True)
 class Replied:
+    """A reply to this client was received, perhaps for an earlier session of it."""
+
     now: float
     reply: m.Admitted | m.Refused | m.Grant | m.Accepted | m.Rejected | m.Limited
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionSeen:
-    """``on_own_topic``: on ``fl/clients/<client>/work``."""
+    """A message that opens a round was received.
+
+    ``on_own_topic`` says that it came on ``fl/clients/<client>/work``, not on the topic of the round.
+    """
 
     now: float
     selected: m.Selected
@@ -75,7 +93,10 @@ class SelectionSeen:
 
 @dataclass(frozen=True, slots=True)
 class SelectionCleared:
-    """``round`` is null when the edge's own work topic was cleared."""
+    """A selection was cleared at the broker.
+
+    ``round`` is ``None`` if it was the one on the edge's own topic.
+    """
 
     now: float
     round: int | None
@@ -83,18 +104,28 @@ class SelectionCleared:
 
 @dataclass(frozen=True, slots=True)
 class ResultSeen:
+    """The result of a round was received."""
+
     now: float
     result: m.Result
 
 
 @dataclass(frozen=True, slots=True)
 class ModelAnnounced:
+    """The announcement of a model was received."""
+
     now: float
     announced: m.ModelAnnouncement
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionLoaded:
+    """Job ``job`` has loaded the partition.
+
+    ``examples`` counts the examples for training, ``holdout`` those held out. ``manifest`` is the digest of
+    the manifest of the task's weights.
+    """
+
     now: float
     job: int
     examples: int
@@ -104,12 +135,16 @@ class PartitionLoaded:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
+    """Job ``job`` has its model, which the runtime keeps for it."""
+
     now: float
     job: int
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
+    """Job ``job`` has trained, or has created the initial weights."""
+
     now: float
     job: int
     update: FinishedUpdate
@@ -117,6 +152,8 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class ModelEvaluated:
+    """Job ``job`` has evaluated its model."""
+
     now: float
     job: int
     scores: EvaluationScores
@@ -124,7 +161,11 @@ class ModelEvaluated:
 
 @dataclass(frozen=True, slots=True)
 class JobFailed:
-    """``user_error``: the user can mend it (data missing, unknown task), and trying again would not."""
+    """Job ``job`` has failed.
+
+    ``user_error`` says that the user must fix the cause (missing data, an unknown task), so that another
+    attempt is useless.
+    """
 
     now: float
     job: int

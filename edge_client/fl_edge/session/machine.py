@@ -1,9 +1,9 @@
-"""The PURE machine of one edge: ``step(state, event) -> (state, effects)``.
+"""The PURE state machine of one edge: ``step(state, event) -> (state, effects)``.
 
-It knows no broker, torch, clock, thread or chance, and takes any event in any phase: what does not fit is
-ignored. Where to read on: ``state`` (what it can be doing), ``events`` (what happens to it), ``effects``
-(what it asks for), and how it acts: ``registration``, ``rounds``, ``reporting``, ``evaluation``; ``transitions`` puts
-them together.
+It knows no broker, torch, clock, thread or randomness, and takes any event in any phase: it ignores an event
+that does not fit. ``state`` has the phases, ``events`` what can happen, and ``effects`` what the machine asks
+for. How it reacts is in ``registration``, ``rounds``, ``reporting`` and ``evaluation``; ``transitions`` joins
+their results.
 
 >>> edge = Session(Identity("7", device="d1", roles=("train",), tasks=("digits",)))
 >>> edge, effects = step(edge, ConnectionEstablished(0.0, session="s1"))
@@ -69,7 +69,7 @@ __all__ = [
 
 
 def step(state: SessionState, event: Event) -> Transition:
-    """What becomes of an edge when ``event`` happens, and what is to be done, in this order."""
+    """Returns the state after ``event``, and the effects to perform, in this order."""
     if isinstance(state, Stopped):
         return state, ()
     after, effects = _react(state, event)
@@ -77,9 +77,12 @@ def step(state: SessionState, event: Event) -> Transition:
 
 
 def _storage_effects(before: Session, after: SessionState) -> tuple[Effect, ...]:
-    """What is finished outlives the process until it is answered or superseded, and not longer."""
+    """Saves a finished update so that it outlives the process, until it is answered or superseded.
+
+    When the edge stops, the saved update stays.
+    """
     if isinstance(after, Stopped):
-        return ()  # when it is started again it may be in time still
+        return ()  # a restarted edge may still be in time
     was, now = before.pending_update(), after.pending_update()
     if (was and was.update) is (now and now.update):
         return ()
@@ -177,7 +180,7 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Transition:
         case m.Rejected():
             return then(reporting.rejected(session, reply), lambda s: rounds.start_round(s, now))
         case m.Limited():
-            # It is repeated like all that is not answered.
+            # What was dropped is repeated, like everything that is not answered.
             said = f"the aggregator drops some of this edge's messages: {reply.reason}: {reply.detail}"
             return transition(session, LogNotice(said, "warning"))
         case _:
@@ -197,7 +200,7 @@ def _own_announcement(session: Session) -> m.ModelAnnouncement | None:
 
 
 def next_due(state: SessionState) -> float | None:
-    """When ``TimePassed`` has to be told next, or null: nothing waits for time to pass."""
+    """Returns when ``TimePassed`` must be given next, or ``None`` if nothing waits for a time."""
     if isinstance(state, Stopped) or isinstance(state.registration, Offline):
         return None
     dues = (

@@ -1,4 +1,4 @@
-"""Registering: being known to the aggregator, with a loaded part of the data (protocol, section 4)."""
+"""Registers the edge, so that a run knows it together with its loaded partition (protocol, section 4)."""
 
 from __future__ import annotations
 
@@ -43,22 +43,23 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 
 RETRY_DELAY = 1.0
-"""Seconds before a registration is repeated."""
+"""Seconds, or up to twice as many, before a registration is repeated for the first time."""
 PARTITION_RETRY_DELAY = 10.0
-"""Seconds before it is asked again for a part that was promised."""
+"""Seconds, or up to twice as many, before an edge without a partition first asks for it again."""
 MAX_LOAD_ATTEMPTS = 3
-"""So often it is tried to load a part where a worker died, or the like."""
+"""Attempts to load a partition before the edge stops; one may fail because a worker died."""
 
 
 def connected(session: Session, event: ConnectionEstablished) -> Transition:
+    """Begins to register on a new connection: publishes the birth, and sends the first registration."""
     line = ActiveConnection(event.session, event.maximum_packet_size)
-    # What was heard of the aggregator on the last connection may have changed since.
+    # What the last connection showed of the aggregator may have changed since.
     fresh = replace(session, registration=Registering(line, 0, event.now), aggregator=None)
     return then(publish_presence(fresh), lambda s: register(s, event.now, 0))
 
 
 def publish_presence(session: Session) -> Transition:
-    """The birth."""
+    """Publishes the edge's birth, which the broker retains."""
     client = session.identity.client
     assert session.connection is not None
     birth = m.ClientPresence(client=client, state="online", session=session.connection.session)
@@ -66,7 +67,7 @@ def publish_presence(session: Session) -> Transition:
 
 
 def register(session: Session, now: float, attempt: int) -> Transition:
-    """The first registration, which names no run."""
+    """Sends the first registration, which names no run, and sets the time of its repetition."""
     who, line = session.identity, session.connection
     assert line is not None
     session, seq = with_next_seq(session)
@@ -85,13 +86,17 @@ def register(session: Session, now: float, attempt: int) -> Transition:
 
 
 def await_partition(session: Session, now: float, attempt: int) -> Transition:
+    """Lets an admitted edge wait for a partition, and sets the time at which it registers again."""
     assert session.connection is not None
     due = now + retry_delay(session.identity.client, attempt, PARTITION_RETRY_DELAY)
     return transition(replace(session, registration=AwaitingPartition(session.connection, attempt, due)))
 
 
 def confirm(session: Session, now: float, attempt: int) -> Transition:
-    """The second registration: which weights, and how many examples to train on."""
+    """Sends the second registration, with the digest of the manifest and the number of training examples.
+
+    The edge must be admitted, and its partition loaded.
+    """
     who, line, part, member = (
         session.identity,
         session.connection,
@@ -121,7 +126,7 @@ def confirm(session: Session, now: float, attempt: int) -> Transition:
 
 
 def repeat(session: Session, now: float) -> Transition:
-    """What is due of it."""
+    """Repeats the registration if that is due."""
     match session.registration:
         case Registering(attempt=attempt, due=due) if now >= due:
             return register(session, now, attempt + 1)
@@ -134,9 +139,10 @@ def repeat(session: Session, now: float) -> Transition:
 
 
 def aggregator_seen(session: Session, event: AggregatorSeen) -> Transition:
+    """Records the aggregator's presence, and registers again if that shows a start which is not yet known."""
     seen, known = event.presence, session.aggregator
     if seen.state == "offline":
-        # The will of a session that is not the newest says nothing.
+        # The will of a session that is not the newest means nothing.
         if known is None or known.session == seen.session:
             return transition(replace(session, aggregator=seen))
         return transition(session)
@@ -146,7 +152,7 @@ def aggregator_seen(session: Session, event: AggregatorSeen) -> Transition:
         case Offline():
             return transition(session)
         case Registering() if event.retained:
-            # It was there before our registration, and will answer it.
+            # The aggregator was online before we registered, and will answer.
             return transition(session)
         case _ if news and not (known is None and event.retained and session.recipient()):
             return register(session, event.now, 0)
@@ -159,7 +165,7 @@ def _incarnation_of(presence: m.AggregatorPresence) -> tuple[str, str, int]:
 
 
 def detect_restart(session: Session, message: m.Scoped, now: float) -> Transition:
-    """A message of a later incarnation of the own run shows a restart whose birth was missed."""
+    """Registers again after a message of the edge's run from a later incarnation, whose birth was missed."""
     member = session.membership
     if (
         member
@@ -172,9 +178,9 @@ def detect_restart(session: Session, message: m.Scoped, now: float) -> Transitio
 
 
 def presence_seen(session: Session, event: PresenceSeen) -> Transition:
-    """Says again that it is there, where an old will (or who left again) says otherwise.
+    """Publishes the birth again if the edge's presence was cleared, or overwritten as offline.
 
-    It does not argue with another session that is online: two would go on for ever.
+    It does not contradict another session that is online, since the two would go on forever.
     """
     if session.connection is None:
         return transition(session)
@@ -182,19 +188,24 @@ def presence_seen(session: Session, event: PresenceSeen) -> Transition:
     if seen is None or (seen.state == "offline" and seen.client == session.identity.client):
         step = publish_presence(session)
         if seen is not None and seen.session == session.connection.session:
-            # Not an old will: somebody has said of this very session that it is gone, and the aggregator believes it.
+            # Not an old will: the message declares this very session offline, and the aggregator believes it.
             return then(step, lambda s: register(s, event.now, 0))
         return step
     return transition(session)
 
 
 def _is_foreign_run(session: Session, run: str) -> bool:
-    """Whether a run speaks that this edge has nothing to do with: it has one, and has not seen the other's birth."""
+    """Whether the edge belongs to another run, and has not seen the birth of this one (protocol, 4.3)."""
     member, born = session.membership, session.aggregator
     return member is not None and run != member.run and (born is None or born.run != run)
 
 
 def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
+    """Makes the edge a member of the run that admits it, and continues its registration and its work.
+
+    A foreign run and an earlier incarnation are ignored. If the edge cannot or must not train the run's task,
+    it stops with exit code 2.
+    """
     member, who = session.membership, session.identity
     if _is_foreign_run(session, reply.run):
         return transition(session)
@@ -226,7 +237,10 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
 
 
 def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> Transition:
-    """What was finished before this process began is reported to its run; to another one it is of no use."""
+    """Reports the update that an earlier process of this edge finished, if its run has admitted the edge.
+
+    For another run the update is useless, and is dropped.
+    """
     kept = session.restored_update
     if kept is None:
         return transition(session)
@@ -242,8 +256,11 @@ def _resume_restored_update(session: Session, reply: m.Admitted, now: float) -> 
 
 
 def _drop_received_update(session: Session, reply: m.Admitted) -> Transition:
-    """The aggregator has this edge's update for round ``held``: no need to send it, or to make another."""
-    if reply.received_round is None:
+    """Ends the work of round ``received_round``, whose update the aggregator already has.
+
+    The update is neither sent nor trained again.
+    """
+    if reply.held is None:
         return transition(session)
     session = replace(session, last_handled_round=max(session.last_handled_round, reply.received_round))
     if isinstance(session.work, Idle) or session.work.selected.round != reply.received_round:
@@ -253,7 +270,7 @@ def _drop_received_update(session: Session, reply: m.Admitted) -> Transition:
 
 
 def _continue_registration(session: Session, before: Session, reply: m.Admitted, now: float) -> Transition:
-    """What an admission leads to: loading, the second registration, or nothing more to say."""
+    """Does what follows an admission: loading, the second registration, or nothing more."""
     line, part, partition, link = (
         session.connection,
         session.partition_state,
@@ -286,7 +303,7 @@ def _continue_registration(session: Session, before: Session, reply: m.Admitted,
     if before.membership != session.membership or not isinstance(link, Confirming | RegistrationComplete):
         return confirm(session, now, 0)
     if isinstance(link, Confirming) and reply.examples != part.examples:
-        return transition(session)  # the answer to the first registration, late or for the second time
+        return transition(session)  # a late or repeated answer to the first registration
     session = replace(session, registration=RegistrationComplete(line))
     if isinstance(link, RegistrationComplete):
         return transition(session)
@@ -294,6 +311,10 @@ def _continue_registration(session: Session, before: Session, reply: m.Admitted,
 
 
 def load_partition(session: Session, task: str, partition: m.Partition, failures: int) -> Transition:
+    """Starts to load a partition, in place of the one that is being loaded.
+
+    ``failures`` counts the attempts that have failed before.
+    """
     effects = (
         (Cancel(session.partition_state.job),)
         if isinstance(session.partition_state, LoadingPartition)
@@ -305,6 +326,7 @@ def load_partition(session: Session, task: str, partition: m.Partition, failures
 
 
 def partition_loaded(session: Session, event: PartitionLoaded) -> Transition:
+    """Records the loaded partition, and sends the second registration if that waits for it."""
     part = session.partition_state
     if not isinstance(part, LoadingPartition) or part.job != event.job:
         return transition(session)
@@ -319,6 +341,10 @@ def partition_loaded(session: Session, event: PartitionLoaded) -> Transition:
 
 
 def partition_load_failed(session: Session, event: JobFailed) -> Transition:
+    """Tries again to load the partition, up to `MAX_LOAD_ATTEMPTS` times in all.
+
+    After the last attempt the edge stops with exit code 1, after a user's mistake at once with 2.
+    """
     part = session.partition_state
     assert isinstance(part, LoadingPartition)
     session = replace(session, partition_state=NoPartition())
@@ -333,6 +359,7 @@ def partition_load_failed(session: Session, event: JobFailed) -> Transition:
 
 
 def refused(session: Session, reply: m.Refused) -> Transition:
+    """Stops the edge with exit code 2, unless a foreign run refuses it."""
     if _is_foreign_run(session, reply.run):
         return transition(session)
     return stop(session, 2, f"refused by run {reply.run}: {reply.reason}: {reply.detail}")

@@ -1,4 +1,4 @@
-"""Saying what came of a round's work, until the aggregator has answered it (protocol, 5.5 and section 6)."""
+"""Reports the outcome of a round's work until the aggregator has answered (protocol, 5.5 and section 6)."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ from fl_shared.transfer.publication import chunk_count
 from fl_shared.transfer.upload import Sender
 
 UPDATE_RETRY_DELAY = 5.0
-"""Seconds before an update is sent again (5.5)."""
+"""Seconds, or up to twice as many, before an update is sent again for the first time (protocol, 5.5)."""
 OFFER_RETRY_DELAY = 10.0
-"""Seconds after a grant in which another one, or an answer, is waited for before the offer is repeated."""
+"""Seconds, or up to twice as many, without a further grant or an answer before an offer is repeated."""
 MAX_DETAIL = 1000
+"""The longest text that says why the edge cannot train, in characters."""
 
 
 def report_failure(session: Session, selected: m.Selected, detail: str, now: float) -> Transition:
-    """Says that it cannot train in this round."""
+    """Ends the round's work, and reports that the edge cannot train in this round."""
     said = LogNotice(f"round {selected.round}: cannot train: {detail}", "warning")
     session = replace(session, work=ReportingFailure(selected, detail[:MAX_DETAIL], None, 0, now))
     return then(transition(session, said), lambda s: report(s, now))
 
 
 def report(session: Session, now: float) -> Transition:
-    """Sends what is to be reported, unless this connection has told it to this start of the aggregator."""
+    """Sends the update or the failure, unless it was last sent to the same recipient."""
     match session.work:
         case Reporting(sent_to=told) | ReportingFailure(sent_to=told) if told != session.recipient():
             return _send(session, now, 0)
@@ -50,7 +51,7 @@ def report(session: Session, now: float) -> Transition:
 
 
 def repeat(session: Session, now: float) -> Transition:
-    """Sends it again when that is due. To an aggregator that has said that it is gone, it is of no use."""
+    """Sends the update or the failure again when it is due, unless the aggregator is known to be offline."""
     gone = session.aggregator is not None and session.aggregator.state == "offline"
     match session.work:
         case Reporting(attempt=attempt, due=due) | ReportingFailure(attempt=attempt, due=due) if (
@@ -89,7 +90,7 @@ def _send(session: Session, now: float, attempt: int) -> Transition:
 
 
 def _send_update(session: Session, work: Reporting, told: Recipient, now: float, attempt: int) -> Transition:
-    """Sends the update whole where that may be (6.1), and else offers it."""
+    """Sends the update whole if that is allowed (protocol, 6.1), and otherwise offers it."""
     who, line, update = session.identity, session.connection, work.update
     assert line is not None
     session, seq = with_next_seq(session)
@@ -103,7 +104,7 @@ def _send_update(session: Session, work: Reporting, told: Recipient, now: float,
     ):
         message, shipment = upload.update_message(sender, seq, update), InlineUpload()
     else:
-        # Cut as it was before, if that still fits: what has arrived of it is of use then.
+        # The chunk size stays as it was, if it still fits, so that the chunks that have arrived can be used.
         wanted = (
             who.chunk_size if isinstance(work.upload_phase, InlineUpload) else work.upload_phase.chunk_size
         )
@@ -125,7 +126,10 @@ def _sender(session: Session, told: Recipient, work: Reporting) -> Sender:
 
 
 def granted(session: Session, reply: m.Grant, now: float) -> Transition:
-    """Sends what is asked for (6.3), once for each time that it is."""
+    """Sends the chunks that are granted, once for each grant (protocol, 6.3).
+
+    A grant for another update, or from another incarnation, is ignored.
+    """
     match session.work:
         case (
             Reporting(
@@ -150,6 +154,7 @@ def granted(session: Session, reply: m.Grant, now: float) -> Transition:
 
 
 def accepted(session: Session, reply: m.Accepted) -> Transition:
+    """Ends the round's work, since the aggregator has stored the update."""
     match session.work:
         case Reporting(selected=selected, update=update) if _is_answer_to(
             session, reply, selected, update.digest
@@ -162,6 +167,7 @@ def accepted(session: Session, reply: m.Accepted) -> Transition:
 
 
 def rejected(session: Session, reply: m.Rejected) -> Transition:
+    """Ends the round's work, since the aggregator will not count the update, or knows of the failure."""
     match session.work:
         case Reporting(selected=selected, update=update) if _is_answer_to(
             session, reply, selected, update.digest

@@ -1,4 +1,4 @@
-"""Being selected, fetching the base, and training (protocol, section 5)."""
+"""Takes part in rounds: is selected, fetches the base, and trains (protocol, section 5)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from fl_edge.session.transitions import Transition, cancel_work, then, transitio
 from fl_shared.protocol import messages as m
 
 MIN_FETCH_TIMEOUT = 10.0
-"""Seconds that fetching a base may take at least, however few the round has left."""
+"""The least time allowed for fetching a base, in seconds, however little the round has left."""
 MAX_INCARNATIONS = 4
-"""Starts of aggregators of which it is remembered what they posted; any but one are ghosts."""
+"""Incarnations whose retained messages are remembered. All but one of them have ended."""
 
 
-# --- what is posted ---------------------------------------------------------------------------------------
+# --- retained messages ------------------------------------------------------------------------------------
 
 
 def retained_messages_of(session: Session, message: m.Scoped) -> RetainedMessages:
+    """Returns the retained messages known of the incarnation that sent ``message``, perhaps none."""
     for post in session.retained_messages:
         if (post.run, post.incarnation) == (message.run, message.incarnation):
             return post
@@ -37,7 +38,11 @@ def retained_messages_of(session: Session, message: m.Scoped) -> RetainedMessage
 
 
 def store_retained_messages(session: Session, post: RetainedMessages) -> Session:
-    """The newest post last; the oldest are forgotten, but not those of the own run."""
+    """Stores these messages as the newest, in place of earlier ones of the same incarnation.
+
+    Beyond `MAX_INCARNATIONS` the oldest are dropped, but never those of the incarnation that admitted the
+    edge.
+    """
     others = [p for p in session.retained_messages if (p.run, p.incarnation) != (post.run, post.incarnation)]
     own = session.own_retained_messages()
     while len(others) >= MAX_INCARNATIONS:
@@ -46,10 +51,15 @@ def store_retained_messages(session: Session, post: RetainedMessages) -> Session
 
 
 def selection_seen(session: Session, event: SelectionSeen) -> Transition:
+    """Stores a selection, unless one of a later round is known.
+
+    For the same round, a selection on the edge's own topic takes precedence over one on the topic of the
+    round.
+    """
     post, selected = retained_messages_of(session, event.selected), event.selected
     if post.selected is not None and post.selected.round > selected.round:
         return transition(session)
-    # On the round's own topic a cohort that is left out says nothing about this edge.
+    # On the topic of the round, a selection without a cohort says nothing about this edge.
     told_in_person = post.selected is not None and post.selected.round == selected.round and post.on_own_topic
     if told_in_person and not event.on_own_topic:
         return transition(session)
@@ -59,7 +69,10 @@ def selection_seen(session: Session, event: SelectionSeen) -> Transition:
 
 
 def selection_cleared(session: Session, event: SelectionCleared) -> Transition:
-    """The round is no longer open. Whose clearing it was is not said, so all selections of that number go."""
+    """Forgets the selections that were cleared, since their round is no longer open, and stops their work.
+
+    The message does not name the run, so the selections of that round are forgotten for all incarnations.
+    """
 
     def is_meant(post: RetainedMessages) -> bool:
         if post.selected is None:
@@ -68,7 +81,7 @@ def selection_cleared(session: Session, event: SelectionCleared) -> Transition:
 
     cleared = [post.selected.round for post in session.retained_messages if post.selected and is_meant(post)]
     if event.round is not None:
-        # Posted by an earlier start of the aggregator, perhaps, and not by this one.
+        # The current work may be for a selection of an earlier incarnation.
         cleared.append(event.round)
     kept = tuple(
         replace(p, selected=None, on_own_topic=False) if is_meant(p) else p for p in session.retained_messages
@@ -82,6 +95,7 @@ def selection_cleared(session: Session, event: SelectionCleared) -> Transition:
 
 
 def result_seen(session: Session, event: ResultSeen) -> Transition:
+    """Stops the work of a round that has ended, so that it is not taken up again."""
     result = event.result
     if session.membership is None or result.run != session.membership.run:
         return transition(session)
@@ -100,11 +114,14 @@ def _stop_work(session: Session, why: str) -> Transition:
     return then(cancel_work(session), lambda s: transition(s, said))
 
 
-# --- taking work up ---------------------------------------------------------------------------------------
+# --- work in a round --------------------------------------------------------------------------------------
 
 
 def start_round(session: Session, now: float) -> Transition:
-    """Begins what the own aggregator has posted, if that is newer than what is being done."""
+    """Starts the open round if the edge is selected for it and it is newer than the current work.
+
+    If the edge is not selected for the newer round, it only stops working for the earlier one.
+    """
     post = session.own_retained_messages()
     selected = post.selected if post else None
     if post is None or selected is None or selected.round <= session.last_handled_round:
@@ -112,7 +129,7 @@ def start_round(session: Session, now: float) -> Transition:
     work = session.work
     if not isinstance(work, Idle) and selected.round <= work.selected.round:
         return transition(session)
-    # There is no way back to an earlier round, whatever the broker delivers late.
+    # No message that the broker delivers late may take the edge back to an earlier round.
     session = replace(session, last_handled_round=max(session.last_handled_round, selected.round - 1))
     client = session.identity.client
     if not (post.on_own_topic or (selected.cohort is not None and client in selected.cohort)):
@@ -140,7 +157,7 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
         detail = f"encoding: {selected.encoding!r} in the selection, but this edge can send updates in {has}"
         return reporting.report_failure(session, selected, detail, now)
     if not isinstance(part, LoadedPartition) or part.partition != member.partition:
-        # Not yet: it is taken up when the part is loaded.
+        # The round is started when the partition has been loaded.
         return transition(session)
     said = LogNotice(f"selected for round {selected.round}")
     session, job = with_next_job(session)
@@ -153,6 +170,7 @@ def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Trans
 
 
 def fetched(session: Session, event: Fetched) -> Transition:
+    """Starts training when the base of the round has been fetched."""
     match session.work, session.partition_state:
         case Fetching(job=job, selected=selected), LoadedPartition(partition=partition) if job == event.job:
             session = replace(session, work=Training(job, selected))
@@ -162,6 +180,7 @@ def fetched(session: Session, event: Fetched) -> Transition:
 
 
 def trained(session: Session, event: Trained) -> Transition:
+    """Keeps the finished update, and reports it."""
     match session.work:
         case Training(job=job, selected=selected) if job == event.job:
             update = event.update
@@ -175,6 +194,7 @@ def trained(session: Session, event: Trained) -> Transition:
 
 
 def work_failed(session: Session, event: JobFailed) -> Transition:
+    """Reports that the edge cannot train in this round, since its job has failed."""
     match session.work:
         case Fetching(job=job, selected=selected) | Training(job=job, selected=selected) if job == event.job:
             return reporting.report_failure(session, selected, event.detail, event.now)

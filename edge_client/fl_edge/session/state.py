@@ -1,7 +1,8 @@
-"""What one edge is doing: four small machines side by side, since a link may break while training goes on.
+"""The state of one edge: four small machines side by side, since a connection may break during training.
 
-``registration`` is how it stands with the broker and the aggregator, ``part`` its data, ``work`` the round's work,
-and ``appraisal`` the evaluation of announced models. ``Stopped`` is the end of all four.
+``registration`` says how far the edge is with the broker and the aggregator, ``partition_state`` which data
+it has, ``work`` what it does in the round, and ``evaluation`` which model it evaluates. ``Stopped`` is the
+end of all four.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from fl_shared.transfer.upload import FinishedUpdate
 class Identity:
     """Who the edge is, and what it can do.
 
-    ``task``: the one it insists on; ``tasks``: those that it has; ``families``: beginnings of names of which it
-    has any that ends in a number. ``chunk``: bytes of an update that it sends at once, if the broker lets it.
-    ``encodings``: those in which it can send updates.
+    ``task`` is the only task that it accepts; ``None`` for any. ``tasks`` are the names of the tasks that it
+    has; ``task_prefixes`` are prefixes that name a task together with any number. ``chunk_size`` is the
+    preferred size of an update's chunks, in bytes; they are smaller if the broker requires it. ``encodings``
+    are those in which it can send updates.
     """
 
     client: str
@@ -33,20 +35,25 @@ class Identity:
 
     @property
     def trains(self) -> bool:
+        """Whether the edge has the role ``train``."""
         return "train" in self.roles
 
     def has_task(self, task: str) -> bool:
+        """Whether the edge has a task of this name, listed or made of a prefix and a number."""
         return task in self.tasks or any(
             task.startswith(family) and task.removeprefix(family).isdecimal() for family in self.task_prefixes
         )
 
 
-# --- the link ---------------------------------------------------------------------------------------------
+# --- registration -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveConnection:
-    """A live connection: its ``session``, and the largest packet the broker takes (bytes; null: no limit)."""
+    """A live connection, known by the name of its ``session``.
+
+    ``maximum_packet_size`` is the largest packet that the broker accepts, in bytes; ``None`` for no limit.
+    """
 
     session: str
     maximum_packet_size: int | None = None
@@ -59,7 +66,10 @@ class Offline:
 
 @dataclass(frozen=True, slots=True)
 class Registering:
-    """The first registration is out, ``attempt`` times before; the next one at ``due``."""
+    """The first registration has been sent, and waits for its answer.
+
+    It is sent again at ``due``; ``attempt`` counts the repetitions so far.
+    """
 
     connection: ActiveConnection
     attempt: int
@@ -68,7 +78,10 @@ class Registering:
 
 @dataclass(frozen=True, slots=True)
 class AwaitingPartition:
-    """Admitted, but parts are not given out yet. Asks again, slowly: the promised reply may get lost."""
+    """The edge is admitted, but partitions are not assigned yet.
+
+    It registers again from time to time, since the reply with its partition may get lost.
+    """
 
     connection: ActiveConnection
     attempt: int
@@ -77,14 +90,14 @@ class AwaitingPartition:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Admitted with a part that is being loaded."""
+    """The edge is admitted, and its partition is being loaded."""
 
     connection: ActiveConnection
 
 
 @dataclass(frozen=True, slots=True)
 class Confirming:
-    """The second registration (manifest, examples) is out."""
+    """The second registration, with manifest and examples, has been sent and waits for its answer."""
 
     connection: ActiveConnection
     attempt: int
@@ -93,19 +106,23 @@ class Confirming:
 
 @dataclass(frozen=True, slots=True)
 class RegistrationComplete:
-    """Everything is said. May be selected."""
+    """The edge has nothing more to register; if it trains, it may be selected."""
 
     connection: ActiveConnection
 
 
 AdmittedPhase = AwaitingPartition | Loading | Confirming | RegistrationComplete
-"""The links on which the aggregator knows this session."""
+"""The phases in which the aggregator has admitted this session."""
 RegistrationPhase = Offline | Registering | AdmittedPhase
+"""How far the edge is with the broker and the aggregator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The run and incarnation whose reply admitted the edge, and what it said. Outlives the connection."""
+    """The run and the incarnation that admitted the edge, with the task and partition that they assigned.
+
+    It outlives the connection.
+    """
 
     run: str
     incarnation: int
@@ -113,17 +130,17 @@ class Membership:
     partition: m.Partition | None
 
 
-# --- the part of the data ---------------------------------------------------------------------------------
+# --- the partition ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class NoPartition:
-    pass
+    """The edge has no partition, and is not loading one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadingPartition:
-    """Job ``job`` loads it; ``failures`` earlier ones did not."""
+    """Job ``job`` loads the partition, after ``failures`` attempts that failed."""
 
     job: int
     task: str
@@ -133,7 +150,10 @@ class LoadingPartition:
 
 @dataclass(frozen=True, slots=True)
 class LoadedPartition:
-    """``examples`` to train on, ``holdout`` for evaluation; ``manifest``: digest of the weights' manifest."""
+    """The partition is loaded, with ``examples`` for training and ``holdout`` for evaluation.
+
+    ``manifest`` is the digest of the manifest of the task's weights.
+    """
 
     task: str
     partition: m.Partition
@@ -150,7 +170,7 @@ PartitionState = NoPartition | LoadingPartition | LoadedPartition
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Whom something was sent to: in which session of ours, to which start of the aggregator."""
+    """The incarnation that a message was sent to, and the session of this edge that sent it."""
 
     session: str
     run: str
@@ -159,7 +179,7 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class PendingUpdate:
-    """A finished update, and the selection that it was made for."""
+    """A finished update, and the selection that it was trained for."""
 
     selected: m.Selected
     update: FinishedUpdate
@@ -167,12 +187,12 @@ class PendingUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    pass
+    """The edge has no work in a round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetching:
-    """Job ``job`` fetches the base model."""
+    """Job ``job`` fetches the base."""
 
     job: int
     selected: m.Selected
@@ -180,7 +200,7 @@ class Fetching:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Job ``job`` trains, or makes the initial weights."""
+    """Job ``job`` trains, or creates the initial weights."""
 
     job: int
     selected: m.Selected
@@ -188,19 +208,19 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class InlineUpload:
-    """The update is small enough to be sent in one message (or was not sent yet)."""
+    """The update is small enough to be sent whole, or has not been sent yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitingGrant:
-    """It was offered in chunks of ``chunk_size`` bytes, and nothing was granted since."""
+    """The update was offered in chunks of ``chunk_size`` bytes, and no chunk has been granted since."""
 
     chunk_size: int
 
 
 @dataclass(frozen=True, slots=True)
 class SendingChunks:
-    """Chunks were asked for, and sent; while that goes on, the offer need not be repeated."""
+    """Granted chunks were sent, of ``chunk_size`` bytes; while grants keep coming, no offer is repeated."""
 
     chunk_size: int
 
@@ -210,9 +230,11 @@ UploadPhase = InlineUpload | AwaitingGrant | SendingChunks
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
-    """The update is kept until the aggregator answers it; ``sent_to``: the last one it was sent, or offered, to.
+    """The edge keeps its update until the aggregator answers it.
 
-    The machine does not look into its data. At ``due`` it is sent or offered again, ``attempt`` times before.
+    ``sent_to`` is the recipient to which it was last sent or offered; ``None`` before. It is sent or offered
+    again at ``due``; ``attempt`` counts the repetitions, and begins at 0 again with each grant. The machine
+    does not read the update's data.
     """
 
     selected: m.Selected
@@ -225,7 +247,10 @@ class Reporting:
 
 @dataclass(frozen=True, slots=True)
 class ReportingFailure:
-    """Cannot train in this round, and says so until the round is over."""
+    """The edge cannot train in this round, and says so until that is answered or the round is over.
+
+    ``sent_to``, ``attempt`` and ``due`` are as in `Reporting`.
+    """
 
     selected: m.Selected
     detail: str
@@ -242,7 +267,7 @@ Work = Idle | Fetching | Training | Reporting | ReportingFailure
 
 @dataclass(frozen=True, slots=True)
 class NotEvaluating:
-    pass
+    """No evaluation is running, and none has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +281,10 @@ class Evaluating:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationScores:
-    """How a model does: ``loss`` per example, ``accuracy`` in 0…1; neither says anything if ``examples`` is 0."""
+    """The metrics of one model: ``loss`` per example, and ``accuracy`` from 0 to 1.
+
+    If ``examples`` is 0, the other values mean nothing.
+    """
 
     examples: int
     loss: float
@@ -266,7 +294,11 @@ class EvaluationScores:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationDone:
-    """``appraisal`` is one of no examples if it could not be made; it is not tried again."""
+    """The evaluation of an announced model has ended; it is not tried again if it failed.
+
+    ``scores`` has 0 examples if there was nothing to evaluate or it failed. ``sent_to`` is the recipient to
+    which the scores were last sent; ``None`` before.
+    """
 
     announced: m.ModelAnnouncement
     split: m.Split
@@ -277,28 +309,32 @@ class EvaluationDone:
 EvaluationState = NotEvaluating | Evaluating | EvaluationDone
 
 
-# --- the whole --------------------------------------------------------------------------------------------
+# --- the session ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class RetainedMessages:
-    """What lies at the broker from one start of an aggregator; it may be seen before the edge is admitted."""
+    """What the broker retains of one incarnation, which may be received before the edge is admitted.
+
+    ``selected`` and ``announced`` are the newest of their kind.
+    """
 
     run: str
     incarnation: int
     selected: m.Selected | None = None
     on_own_topic: bool = False
-    """``selected`` came on the edge's own topic, which only selected edges get."""
+    """Whether ``selected`` came on the edge's own topic, which only a selected edge receives."""
     announced: m.ModelAnnouncement | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One edge while it lives.
+    """The state of one edge while it runs.
 
-    ``settled``: no work is taken up for this round of the member's run or an earlier one. ``aggregator``: the
-    newest presence seen on this connection. ``seq`` and ``job`` count what was sent and started. ``kept``: what an
-    earlier process of this edge had finished, until it is known whether the run that wants it is still there.
+    ``seq`` is the sequence number of the next message, ``job`` the number of the next job. The edge takes up
+    no work for the round ``last_handled_round`` of its run or an earlier one. ``aggregator`` is the newest
+    presence seen on this connection. ``restored_update`` is what an earlier process of this edge had
+    finished; it waits until an admission shows whether its run still exists.
     """
 
     identity: Identity
@@ -316,10 +352,11 @@ class Session:
 
     @property
     def connection(self) -> ActiveConnection | None:
+        """The live connection; ``None`` while the edge is offline."""
         return None if isinstance(self.registration, Offline) else self.registration.connection
 
     def recipient(self) -> Recipient | None:
-        """To whom this session may speak of rounds now, or null."""
+        """Returns the recipient of messages about rounds, or ``None`` if the edge is not admitted."""
         if self.membership is None or not isinstance(self.registration, AdmittedPhase):
             return None
         return Recipient(
@@ -327,7 +364,7 @@ class Session:
         )
 
     def pending_update(self) -> PendingUpdate | None:
-        """The update that must outlive this process: it is not answered yet."""
+        """Returns the update that must outlive this process because it is not answered yet, or ``None``."""
         match self.work:
             case Reporting(selected=selected, update=update):
                 return PendingUpdate(selected, update)
@@ -335,7 +372,7 @@ class Session:
                 return self.restored_update
 
     def own_retained_messages(self) -> RetainedMessages | None:
-        """What was posted by the aggregator that the edge belongs to."""
+        """Returns the retained messages of the incarnation that admitted the edge, or ``None``."""
         for post in self.retained_messages:
             if self.membership and (post.run, post.incarnation) == (
                 self.membership.run,
@@ -347,7 +384,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The edge has ended: ``exit_code`` 130 when asked to, 2 for the user's mistake, 1 else."""
+    """The edge has ended.
+
+    ``exit_code`` is 130 if it was asked to stop, 2 after a user's mistake, and 1 after any other failure.
+    """
 
     identity: Identity
     exit_code: int

@@ -1,4 +1,4 @@
-"""How steps are put together: every part of the machine takes a session and gives a state and effects."""
+"""Builds transitions: each function of the machine takes a session, and returns a state and effects."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from fl_shared.protocol import topics as t
 from fl_shared.system.backoff import backoff
 
 Transition = tuple[SessionState, tuple[Effect, ...]]
+"""The new state, and the effects to perform, in this order."""
 
 
 def transition(session: Session, *effects: Effect) -> Transition:
+    """Returns the session with these effects."""
     return session, effects
 
 
 def then(step: Transition, *follow: Callable[[Session], Transition]) -> Transition:
-    """Goes on with each of ``follow`` in turn, unless the edge has stopped."""
+    """Continues with each of the next steps in turn, unless the edge has stopped, and joins the effects."""
     for go_on in follow:
         state, effects = step
         if isinstance(state, Stopped):
@@ -42,26 +44,27 @@ def then(step: Transition, *follow: Callable[[Session], Transition]) -> Transiti
 
 
 def with_next_seq(session: Session) -> tuple[Session, int]:
-    """The session, and the ``seq`` of the message that it is about to send."""
+    """Returns the session, and the sequence number of the message that it is about to send."""
     return replace(session, seq=session.seq + 1), session.seq
 
 
 def with_next_job(session: Session) -> tuple[Session, int]:
-    """The session, and the number of the job that it is about to start."""
+    """Returns the session, and the number of the job that it is about to start."""
     return replace(session, job=session.job + 1), session.job
 
 
 def retry_delay(client: str, attempt: int, first: float, most: float = 30.0) -> float:
-    """Seconds until the next try: ``first`` to twice that at first, doubling, never above ``most``.
+    """Returns the seconds until the next attempt, which double with each attempt up to a maximum.
 
-    The jitter is drawn from client and attempt: edges spread out, and the machine stays a function.
+    At attempt 0 they are one to two times the first delay. The jitter follows from client and attempt: edges
+    spread out, and the machine stays a pure function.
     """
     drawn = int.from_bytes(hashlib.sha256(f"{client}:{attempt}".encode()).digest()[:4], "big") / 2**32
     return backoff(attempt + 1, first, most, jitter=(1.0 - drawn) / 2)
 
 
 def cancel_work(session: Session) -> Transition:
-    """No work any more; a job of it is cancelled."""
+    """Ends the work of the round, and cancels its job if there is one."""
     match session.work:
         case Fetching(job=job) | Training(job=job):
             return replace(session, work=Idle()), (Cancel(job),)
@@ -70,6 +73,7 @@ def cancel_work(session: Session) -> Transition:
 
 
 def cancel_evaluation(session: Session) -> Transition:
+    """Ends the evaluation, and cancels its job if there is one."""
     match session.evaluation:
         case Evaluating(job=job):
             return replace(session, evaluation=NotEvaluating()), (Cancel(job),)
@@ -78,7 +82,10 @@ def cancel_evaluation(session: Session) -> Transition:
 
 
 def stop(session: Session, exit_code: int, reason: str) -> Transition:
-    """The end: all jobs cancelled, presence taken back, disconnected."""
+    """Stops the edge: cancels all jobs, publishes that it is offline, and disconnects.
+
+    ``reason`` is logged as an error, unless the exit code says that the edge was interrupted.
+    """
     effects: list[Effect] = [
         Cancel(phase.job)
         for phase in (session.partition_state, session.work, session.evaluation)

@@ -1,6 +1,7 @@
-"""How each edge's data are spread over the classes, for the report on a simulation: one JSON line an edge.
+"""Writes how each edge's examples are distributed over the classes: one JSON line for each edge.
 
-Only who runs all edges on one machine asks for it (``--parts-file``). Nothing of it is ever sent.
+The file is for the report on a simulation. Only a user who runs all edges on one machine asks for it
+(``--parts-file``), and nothing in it is ever sent.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ LOG = logging.getLogger(__name__)
 
 
 class LabelCountsFile:
-    """Appends to ``path`` (null: to nothing). An edge whose part changes has another line; the last one counts.
+    """Appends label counts to ``path``; ``None`` to write nothing.
 
-    A line that cannot be written is said once and left out: no edge stops learning for it.
+    An edge whose partition changes gets another line, and the last one counts. A line that cannot be written
+    is left out, and the first such failure is logged: no edge stops training because of it.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -25,7 +27,11 @@ class LabelCountsFile:
         self._failed = False
 
     def append(self, client: str, examples: int, holdout_examples: int, labels: Mapping[str, int]) -> None:
-        """``labels``: examples of each class, held-out ones included; without any, no line is written."""
+        """Appends a line for ``client``, unless it is the same as the client's last one.
+
+        ``labels`` has the number of examples of each class, including held-out ones; if it is empty, no line
+        is written.
+        """
         if self._path is None or not labels:
             return
         line = json.dumps(

@@ -1,4 +1,4 @@
-"""What an edge keeps on disk: its device token, and a lock that one process holds at a time."""
+"""The state directory of an edge: its device name, and a lock that one process holds at a time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class StateDir:
-    """An edge's own directory, made if need be (0700) and locked until `close`, or until the process ends.
+    """An edge's own directory, created if necessary (mode 0700), and locked until `close` or the process's end.
 
-    ``device``: the random name that tells this device from another one with the same id; the same at each start.
+    ``device`` is the random name that distinguishes this device from another one with the same id; it is the
+    same at each start.
     """
 
     def __init__(self, path: Path, lock: int, device: str) -> None:
@@ -28,7 +29,10 @@ class StateDir:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises ``UserError`` if another process holds it, or if it cannot be written to."""
+        """Opens and locks the directory.
+
+        Raises ``UserError`` if another process holds it, or if it cannot be written to.
+        """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -46,7 +50,7 @@ class StateDir:
         return cls(path, lock, device)
 
     def close(self) -> None:
-        """Lets the next process have it."""
+        """Releases the lock, so that another process can open the directory."""
         os.close(self._lock)
 
     def __enter__(self) -> Self:
@@ -60,7 +64,7 @@ def _acquire_lock(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        # Only to say who: the lock itself is the kernel's, and no dead process keeps it.
+        # The process id is for the message only: the kernel keeps the lock, and ends it with the process.
         holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
         who = f"process {holder}" if holder.isdigit() else "another process"
         raise UserError(

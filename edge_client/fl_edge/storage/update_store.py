@@ -1,8 +1,9 @@
-"""The finished update of an edge on disk, until it is answered: an edge that is killed need not train again.
+"""Keeps the finished update of an edge on disk until it is answered: a killed edge need not train again.
 
-It lies in the edge's state directory as ``update.safetensors``: one tensor a section, and in the metadata
-``update`` (JSON) whose it is, for which round it was made, and what an offer says of it. It is written beside and
-renamed. Nothing waits for the disk: what a power failure leaves half written is found out by its digest.
+It is ``update.safetensors`` in the edge's state directory, with one tensor for each section. The metadata
+``update`` (JSON) has the client, the selection that the update was trained for, and what an offer says of it.
+The file is written under another name and then renamed. Nothing waits for the disk: a file that a power
+failure has left incomplete is recognized by its digest.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from fl_shared.transfer.upload import FinishedUpdate
 LOG = logging.getLogger(__name__)
 
 FILE_NAME: Final = "update.safetensors"
+"""Name of the file in the state directory."""
 MAX_HEADER: Final = 2**27
-"""Bytes. Half of it would be the names of as many arrays as a model may have."""
+"""Bytes. The names of as many arrays as a model may have take half of them."""
 
 
 class _Section(BaseModel):
@@ -44,7 +46,7 @@ class _Section(BaseModel):
 
 
 class _Metadata(BaseModel):
-    """All of a kept update but its data."""
+    """All of a saved update except its data."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -60,12 +62,15 @@ class _Metadata(BaseModel):
 
 
 def write(path: Path, client: str, kept: PendingUpdate) -> None:
-    """Raises ``OSError``; then ``path`` holds what it held before."""
+    """Writes an update to ``path``. Raises ``OSError``; then ``path`` still holds what it held before."""
     write_atomically(path, _header(client, kept), *(section.data for section in kept.update.sections))
 
 
 def read(path: Path, client: str) -> PendingUpdate | None:
-    """What is kept there of ``client``, its data mapped from the file, or null. What is of no use is removed."""
+    """Returns the saved update of ``client``, with its data mapped from the file, or ``None`` if there is none.
+
+    A file that is not usable is logged and removed.
+    """
     delete(temporary_path(path))
     try:
         return _read(path, client)
@@ -84,6 +89,7 @@ def read(path: Path, client: str) -> PendingUpdate | None:
 
 
 def delete(path: Path) -> None:
+    """Removes the file if there is one; logs if that fails."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -105,7 +111,7 @@ def _header(client: str, kept: PendingUpdate) -> bytes:
             _Section(name=s.name, encoding=s.encoding, arrays=s.manifest.arrays) for s in update.sections
         ),
     )
-    # Other tools can read values as they are; of other encodings they see bytes.
+    # Other tools can read float32 values as they are; other encodings they see as bytes.
     tensors = (
         Tensor(s.name, [s.manifest.values], len(s.data))
         if s.encoding == FLOAT32.name
@@ -121,7 +127,7 @@ def _read(path: Path, client: str) -> PendingUpdate:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
         if not 0 < length <= min(MAX_HEADER, size - LENGTH_BYTES):
             raise ValueError(f"a header of {length} bytes in a file of {size}")
-        # The view lives on when the file is closed, and when it is removed.
+        # The mapping stays valid after the file is closed, and after it is removed.
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     note = _parse_metadata(bytes(data[LENGTH_BYTES : LENGTH_BYTES + length]))
     if note.client != client:
@@ -164,8 +170,11 @@ def _sections(note: _Metadata, data: memoryview) -> tuple[ModelSection, ...]:
 
 
 class UpdateWriter:
-    """Writes and removes on a thread of its own. Only the newest wish for a file counts: an update that is answered
-    before its turn comes is never written."""
+    """Writes and removes saved updates on a thread of its own.
+
+    Only the newest request for a file counts: an update that is answered before its turn comes is never
+    written.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -175,13 +184,15 @@ class UpdateWriter:
         self._thread.start()
 
     def save(self, path: Path, client: str, kept: PendingUpdate) -> None:
+        """Requests that an update of ``client`` be written to ``path``, and returns at once."""
         self._enqueue(path, (client, kept))
 
     def delete(self, path: Path) -> None:
+        """Requests that the file be removed, and returns at once."""
         self._enqueue(path, None)
 
     def close(self, timeout: float = 10.0) -> None:
-        """What is wanted is done first, within ``timeout`` seconds."""
+        """Waits up to ``timeout`` seconds until all requests are done, and ends the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -206,12 +217,12 @@ class UpdateWriter:
             try:
                 write(path, *wish)
             except OSError as error:
-                # It is in memory still: only an edge that is killed now has to train again.
+                # The update is still in memory: only an edge that is killed now has to train again.
                 LOG.warning(
                     "%s: not written: %s; the update stays in memory and is lost if the edge is killed now",
                     path,
                     error.strerror,
                     extra={"client": wish[0]},
                 )
-                delete(path)  # one of an earlier round is of no use
+                delete(path)  # an update of an earlier round is useless
             del wish  # it may be large

@@ -117,7 +117,9 @@ def rounds(run: RunReport) -> Markup:
     omitted = len(run.rounds) - len(records)
     note = "Phases in seconds."
     if omitted:
-        note += f" The last {len(records)} rounds; {omitted} earlier ones are not shown; --csv FILE writes all."
+        note += (
+            f" The last {len(records)} rounds; {omitted} earlier ones are not shown; --csv FILE writes all."
+        )
     return section(
         "Rounds", table(headings, rows, caption="Rounds", text_columns=frozenset({1, len(headings) - 1})), long=True,
         note=note,
