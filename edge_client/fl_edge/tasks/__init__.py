@@ -1,4 +1,4 @@
-"""What is learned: tasks, found by name without importing torch.
+"""Tasks: models with their data, found by name without importing torch.
 
 =============  ==================================================================
 ``registry``   names of tasks; loads a task on demand

@@ -13,7 +13,7 @@ from fl_edge.tasks.pictures import preprocess_colour
 
 
 class Cifar10Task(ImageTask):
-    """878,538 parameters."""
+    """Objects and animals in colour (Krizhevsky 2009); 878,538 parameters."""
 
     name = "cifar10"
     data_set = "cifar10"

@@ -1,4 +1,4 @@
-"""What is to be told of classes: how often each occurs, and which is taken for which."""
+"""Counts of classes in an edge's data, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from fl_edge.tasks.task import LocalData
 
 MAX_CONFUSION_BYTES: Final = 48 * 2**10
-"""Bytes of an evaluation (of at most 64 KiB: protocol, 1.12) that a confusion matrix may need."""
+"""The most bytes of a confusion matrix in an evaluation, which has at most 64 KiB (protocol, 1.12)."""
 
 
 def count_labels(names: Sequence[str], data: LocalData) -> dict[str, int]:
-    """By class, how many examples a part has, held out or not; nothing if the classes have no names."""
+    """Returns the number of examples of each class, with the holdout; empty if the classes have no names."""
     if not names:
         return {}
     pieces = [data.train.labels] if data.holdout is None else [data.train.labels, data.holdout.labels]
@@ -28,7 +28,10 @@ def count_labels(names: Sequence[str], data: LocalData) -> dict[str, int]:
 
 
 def confusion_matrix(names: Sequence[str], labels: torch.Tensor, guesses: torch.Tensor) -> Confusion | None:
-    """``labels`` and ``guesses``: int64, shape (examples,). Null for more classes, or digits, than a message takes."""
+    """Returns the confusion matrix, or null if it is too large for a message.
+
+    ``labels`` and ``guesses`` (the predicted labels): int64, shape (examples,).
+    """
     if not names or len(names) > MAX_CLASSES:
         return None
     classes = len(names)

@@ -16,7 +16,7 @@ DIGITS: Final = tuple("0123456789")
 
 
 class DigitsTask(ImageTask):
-    """53,002 parameters."""
+    """Small handwritten digits; 53,002 parameters."""
 
     name = "digits"
     data_set = "digits"

@@ -1,4 +1,4 @@
-"""Image classification: what the built-in tasks have in common."""
+"""The base class of image classification tasks."""
 
 from __future__ import annotations
 
@@ -24,33 +24,34 @@ from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
 from fl_shared.protocol.messages import Partition, TrainingSettings
 
 EVALUATION_BATCH: Final = 128
-"""Larger ones fall out of the cache: 10,000 images in 0.60 s at 128, 0.85 s at 1,000 (LeNet, one core)."""
+"""Examples. Larger batches do not fit the cache: 10,000 images take 0.60 s at 128, 0.85 s at 1,000 (LeNet)."""
 
 
 class ImageTask(Task):
-    """A task over one of ``fl_edge.data.datasets``; inputs: float32, (examples, channels, height, width)."""
+    """A task on one of the sets of ``fl_edge.data.datasets``. Inputs: float32, (examples, channels, height, width)."""
 
     data_set: ClassVar[datasets.DataSetName]
     labels: ClassVar[tuple[str, ...]]
     mean: ClassVar[tuple[float, ...]]
-    """Of the training pixels by channel, in the data set's own scale."""
+    """The mean of the training pixels for each channel, in the scale of the data set."""
     deviation: ClassVar[tuple[float, ...]]
+    """Their standard deviation."""
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """The model, of convolutional and linear layers; its weights are drawn afterwards."""
+        """Returns the model, of convolutional and linear layers. Its weights are drawn afterwards."""
 
     @abstractmethod
     def preprocess(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A picture (see ``payload.Picture``) of any size as one of the data set's own."""
+        """Returns a picture of any size (`pictures.Picture`) in the size and style of the data set."""
 
     def model(self, seed: int) -> nn.Module:
-        # Nothing is drawn from torch's global generator: another thread may be training with it.
+        # torch's global generator is not used: another thread may be training with it.
         with torch.device("meta"):
             network = self.network()
         network.to_empty(device="cpu")
         initialize_weights(network, torch.Generator().manual_seed(seed))
-        # Convolutions on a CPU are much faster this way (LeNet, batch 32: 6.7 against 11.1 ms a step).
+        # Convolutions on a CPU are much faster so (LeNet, batch 32: 6.7 instead of 11.1 ms for a step).
         return network.to(memory_format=torch.channels_last)
 
     def load(self, partition: Partition, data_dir: Path | None) -> LocalData:
@@ -108,14 +109,14 @@ class ImageTask(Task):
         return Examples(self._standardise(data.images[chosen]), torch.from_numpy(data.labels[chosen]))
 
     def _standardise(self, images: NDArray[np.uint8] | NDArray[np.float32]) -> torch.Tensor:
-        """Images, shape (examples, height, width, channels), as inputs, which thus are channels-last."""
+        """Returns images of the shape (examples, height, width, channels) as inputs, in channels-last memory format."""
         mean, deviation = np.array(self.mean, np.float32), np.array(self.deviation, np.float32)
         scaled: NDArray[np.float32] = (images.astype(np.float32) - mean) / deviation
         return torch.from_numpy(scaled).permute(0, 3, 1, 2)
 
 
 def initialize_weights(network: nn.Module, generator: torch.Generator) -> None:
-    """PyTorch's own first weights for convolutional and linear layers, but drawn from ``generator``."""
+    """Draws PyTorch's default first weights for convolutional and linear layers from ``generator``."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
@@ -133,5 +134,5 @@ def _partition(name: datasets.DataSetName, data_dir: Path | None, partition: Par
 
 @lru_cache(maxsize=4)
 def _partitions(name: datasets.DataSetName, data_dir: Path | None, partition: Partition) -> list[Indices]:
-    """Kept, since a worker serves many edges, and one edge's part costs as much as everyone's."""
+    """Cached, since a worker serves many edges, and one edge's partition costs as much as all of them."""
     return partitions(datasets.read(name, "train", data_dir).labels, partition)

@@ -16,7 +16,7 @@ from fl_edge.tasks.pictures import preprocess_digit, preprocess_garment
 def lenet() -> nn.Module:
     """LeNet with 20 and 50 channels (as in Caffe's MNIST example): 431,080 parameters.
 
-    The rectifier comes after the pooling: the same function, on a quarter of the values.
+    The rectifier comes after the pooling: the same function, but on a quarter of the values.
     """
     return nn.Sequential(
         OrderedDict(
@@ -35,6 +35,8 @@ def lenet() -> nn.Module:
 
 
 class MnistTask(ImageTask):
+    """Handwritten digits; 431,080 parameters."""
+
     name = "mnist"
     data_set = "mnist"
     labels = DIGITS
@@ -49,6 +51,8 @@ class MnistTask(ImageTask):
 
 
 class FashionMnistTask(ImageTask):
+    """Garments (Xiao, Rasul and Vollgraf 2017); 431,080 parameters."""
+
     name = "fashion-mnist"
     data_set = "fashion-mnist"
     labels = (

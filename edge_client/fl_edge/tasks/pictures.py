@@ -1,7 +1,7 @@
-"""Prediction requests → pictures → what the models were trained on. No torch in here.
+"""Decodes the pictures in prediction requests, and makes them look like a data set's. Imports no torch.
 
-``decode_picture`` takes a PNG, a JPEG or JSON (``messages.ImageRequest``); the ``fit_…`` functions do to a picture
-what the makers of a data set did to theirs, so that a photograph of a pencilled 7 looks like one of its
+`decode_picture` reads a PNG, a JPEG or JSON (``messages.ImageRequest``). The ``preprocess_…`` functions treat a
+picture as the makers of a data set treated theirs, so that the photograph of a pencilled 7 looks like one of its
 sevens.
 """
 
@@ -24,26 +24,26 @@ from fl_shared.protocol.limits import MAX_REQUEST
 from fl_shared.protocol.messages import ImageRequest
 
 Picture = NDArray[np.float32]
-"""Values 0 to 255, shape (height, width) if grey or (height, width, 3)."""
+"""Values of 0 to 255, shape (height, width) if grey, or (height, width, 3)."""
 
 MAX_JSON: Final = 4 * 2**20
-"""Numbers in Python cost ten times their text."""
+"""Bytes. In Python, numbers take ten times the memory of their text."""
 MAX_PIXELS: Final = 32_000_000
-"""Read from the header, before anything is unpacked."""
+"""Pixels, as the header says, before anything is decompressed."""
 WORKING_SIDE: Final = 1024
-"""Larger pictures are averaged down to about this before they become floating-point numbers."""
+"""Pixels. Larger pictures are averaged down to about this side before they become floating-point numbers."""
 
 FOREGROUND_THRESHOLD: Final = 0.15
-"""Of the strongest deviation from the background: less than that is paper, not ink."""
+"""As a fraction of the strongest contrast to the background: a weaker contrast is paper, not ink."""
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8\xff"
 
 
 def decode_picture(payload: bytes) -> Picture:
-    """The picture in a request: any size and colour mode, transparency on white, turned as EXIF says.
+    """Returns the picture in a request, of any size and colour mode, on white if transparent, rotated as EXIF says.
 
-    Raises ``PayloadError`` saying what is wrong with it.
+    Raises ``PayloadError``, which says what is wrong with the request.
     """
     if not payload:
         raise PayloadError('the payload is empty, expected a PNG, a JPEG, or JSON {"pixels": …}')
@@ -58,7 +58,7 @@ def _decode_file(payload: bytes) -> Picture:
     kind = "PNG" if payload.startswith(_PNG) else "JPEG"
     try:
         with warnings.catch_warnings():
-            # Pillow only warns of what is refused below.
+            # Pillow only warns of sizes that are refused below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(BytesIO(payload), formats=[kind])
         with image:
@@ -70,7 +70,7 @@ def _decode_file(payload: bytes) -> Picture:
             return _pixels(ImageOps.exif_transpose(image))
     except PayloadError:
         raise
-    # What Pillow is known to raise for broken files.
+    # The errors that Pillow raises for damaged files.
     except (
         OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, OverflowError,
         struct.error, zlib.error, Image.DecompressionBombError,
@@ -80,7 +80,7 @@ def _decode_file(payload: bytes) -> Picture:
 
 def _pixels(image: Image.Image) -> Picture:
     image.load()
-    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion to 8 would clip
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion to 8 would clip the values
         return _shrink(Image.fromarray(np.asarray(image, dtype=np.float32) / 257))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -116,7 +116,7 @@ def _decode_json(payload: bytes) -> Picture:
 def _from_pixels(pixels: list[Any]) -> Picture:
     expected = "a matrix of numbers, a matrix of [r, g, b], or the flat list of a square"
     if not _numbers_only(pixels):
-        # Before NumPy sees it: an array of texts has room for the longest one in every place.
+        # Checked before NumPy: an array of texts takes the size of the longest one for each.
         raise PayloadError(f"pixels: contains something other than numbers, expected {expected}")
     try:
         raw = np.array(pixels)
@@ -145,7 +145,7 @@ def _from_pixels(pixels: list[Any]) -> Picture:
 
 
 def _numbers_only(pixels: list[Any], depth: int = 4) -> bool:
-    """Whether there is nothing in it but numbers, in lists that are no deeper than could be meant."""
+    """Returns whether all items are numbers, in lists of at most ``depth`` levels."""
     return all(
         type(item) in (int, float) or (type(item) is list and depth > 1 and _numbers_only(item, depth - 1))
         for item in pixels
@@ -153,10 +153,10 @@ def _numbers_only(pixels: list[Any], depth: int = 4) -> bool:
 
 
 def preprocess_digit(picture: Picture) -> Picture:
-    """As in MNIST, shape (28, 28): the digit's box scaled into 20 × 20, its centre of mass in the middle.
+    """Returns the picture as in MNIST, shape (28, 28): the digit scaled into 20 × 20, its centre of mass central.
 
-    (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/.) A picture of 28 × 28 is taken as it is,
-    but for dark on light, which is inverted.
+    (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/.) A picture of 28 × 28 is not changed, except that
+    dark on light is inverted.
     """
     grey = to_grey(picture)
     if grey.shape == (28, 28):
@@ -172,11 +172,10 @@ def preprocess_digit(picture: Picture) -> Picture:
 
 
 def preprocess_coarse_digit(picture: Picture) -> Picture:
-    """As in scikit-learn's digits, shape (8, 8), values 0 to 16: the digit fills the height and is centred.
+    """Returns the picture as in scikit-learn's digits, shape (8, 8), values 0 to 16: the digit fills the height.
 
-    There a value counts the ink in 4 × 4 cells of a bitmap of 32 × 32. A picture of 8 × 8 is taken as it
-    is, but for dark on light, which is inverted; one without a value over 16 is understood to be in the
-    data set's own scale.
+    There, a value counts the ink in 4 × 4 cells of a bitmap of 32 × 32. A picture of 8 × 8 is not changed, except
+    that dark on light is inverted. If none of its values is above 16, it is taken to be in the data set's scale.
     """
     grey = to_grey(picture)
     if grey.shape == (8, 8):
@@ -192,10 +191,10 @@ def preprocess_coarse_digit(picture: Picture) -> Picture:
 
 
 def preprocess_garment(picture: Picture) -> Picture:
-    """As in Fashion-MNIST, shape (28, 28): trimmed, the longer side scaled to 28, centred, light on dark.
+    """Returns the picture as in Fashion-MNIST, shape (28, 28): trimmed, the longer side 28, centred, light on dark.
 
-    (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747, figure 1, but for the sharpening.) 28 × 28 is taken as
-    it is, but for dark on light.
+    (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747, figure 1, without the sharpening.) A picture of 28 × 28 is not
+    changed, except that dark on light is inverted.
     """
     grey = to_grey(picture)
     if grey.shape == (28, 28):
@@ -207,7 +206,7 @@ def preprocess_garment(picture: Picture) -> Picture:
 
 
 def preprocess_colour(picture: Picture, side: int) -> Picture:
-    """Shape (side, side, 3), the whole picture squeezed to it."""
+    """Returns the whole picture scaled to the shape (side, side, 3)."""
     colour = np.repeat(picture[:, :, np.newaxis], 3, axis=2) if picture.ndim == 2 else picture
     if colour.shape[:2] == (side, side):
         return colour
@@ -215,7 +214,7 @@ def preprocess_colour(picture: Picture, side: int) -> Picture:
 
 
 def to_grey(picture: Picture) -> Picture:
-    """Shape (height, width): the luma of ITU-R BT.601, which is also Pillow's."""
+    """Returns the luma, shape (height, width), by ITU-R BT.601, as Pillow does."""
     if picture.ndim == 2:
         return picture
     return picture @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -227,7 +226,7 @@ def _border(grey: Picture) -> float:
 
 
 def _is_dark_on_light(grey: Picture) -> bool:
-    """Most of the border is background. (True of every one of the 1,797 digits, inverted or not.)"""
+    """Returns whether the border is light, since most of it is background (as in all 1,797 digits)."""
     return _border(grey) > (float(grey.min()) + float(grey.max())) / 2
 
 
@@ -236,7 +235,7 @@ def _light_on_dark(grey: Picture) -> Picture:
 
 
 def _foreground(grey: Picture) -> Picture:
-    """How far each pixel is from the background towards the foreground, stretched to 0 to 255."""
+    """Returns the distance of each pixel from the background, scaled to 0 to 255."""
     background = np.float32(_border(grey))
     away = background - grey if _is_dark_on_light(grey) else grey - background
     return _full_contrast(np.maximum(away, 0))
@@ -248,7 +247,7 @@ def _full_contrast(grey: Picture) -> Picture:
 
 
 def _crop(ink: Picture) -> Picture:
-    """The box around the foreground; all of it if there is none."""
+    """Returns the bounding box of the foreground; the whole picture if there is none."""
     foreground = ink > FOREGROUND_THRESHOLD * 255
     rows, columns = np.flatnonzero(foreground.any(axis=1)), np.flatnonzero(foreground.any(axis=0))
     if not len(rows):
@@ -264,7 +263,7 @@ def _resize(grey: Picture, height: int, width: int) -> Picture:
 
 
 def _paste(small: Picture, shape: tuple[int, int], top: int, left: int) -> Picture:
-    """``small`` on a black ground of ``shape``, moved inside if it would stick out."""
+    """Returns ``small`` on a black background of ``shape``, moved so that it fits."""
     top = min(max(top, 0), shape[0] - small.shape[0])
     left = min(max(left, 0), shape[1] - small.shape[1])
     ground: Picture = np.zeros(shape, dtype=np.float32)

@@ -1,10 +1,8 @@
-"""The tasks an edge knows: names without importing torch, the tasks themselves on demand.
+"""The tasks of an edge: their names, without importing torch, and the tasks, loaded on demand.
 
-``task`` says what a task is; ``image``, ``sgd``, ``classes`` and ``payload`` are what the built-in ones share;
-``digits``, ``mnist`` and ``cifar10`` are the built-in ones. ``synthetic`` has the tasks ``synthetic-N``, for
-measuring: N parameters, no data, no torch, training that returns at once. Other distributions add theirs through the
-entry-point group ``fl_mqtt.tasks``: name = task's name, object = a ``Task`` or what makes one when called
-without arguments.
+Other distributions add tasks through the entry-point group ``fl_mqtt.tasks``: the name is the task's name, and the
+object is a ``Task``, or a callable without arguments that returns one. ``synthetic-N`` is a task for measuring: N
+parameters, no data, no torch, and training that returns at once.
 """
 
 from __future__ import annotations
@@ -31,20 +29,20 @@ _BUILT_IN: Final = {
 
 
 def names() -> tuple[str, ...]:
-    """All tasks of this edge: the built-in ones, then others by name. Imports none of them."""
+    """Returns the names of all tasks: the built-in ones, then the others in order. Imports none of them."""
     return (*_BUILT_IN, *sorted(_plugins()))
 
 
 def has_task(name: str) -> bool:
-    """Whether it is a task of this edge. Raises ``UnknownTaskError`` for a ``synthetic-N`` whose N cannot be."""
+    """Returns whether this edge has the task. Raises ``UnknownTaskError`` for a ``synthetic-N`` with an invalid N."""
     return name in names() or parameter_count(name) is not None
 
 
 @lru_cache(maxsize=64)
 def load_task(name: str) -> Task:
-    """The task of that name, with its data and a model of torch.
+    """Returns the task of that name.
 
-    Raises ``UnknownTaskError`` listing the names, or with what it failed.
+    Raises ``UnknownTaskError`` if there is none (it lists the names), or if it cannot be loaded (it says why).
     """
     from fl_edge.tasks.task import Task
 
@@ -58,7 +56,7 @@ def load_task(name: str) -> Task:
             raise UnknownTaskError(f"task {name!r} is unknown here, expected one of: {', '.join(names())}")
         try:
             found = entry.load()
-        except Exception as error:  # somebody else's module may raise anything
+        except Exception as error:  # a foreign module may raise any error
             raise UnknownTaskError(f"task {name!r} ({entry.value}) cannot be loaded: {error!r}") from error
     try:
         task = found() if callable(found) else found

@@ -1,4 +1,4 @@
-"""Plain local training: minibatch SGD over tensors in memory."""
+"""Local training by minibatch SGD, over tensors in memory."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def sgd(
     cancelled: Callable[[], bool],
     loss_of: LossFunction = functional.cross_entropy,
 ) -> TrainReport:
-    """Train ``model`` in place; the last minibatch of an epoch may be smaller. Momentum starts at zero.
+    """Trains ``model`` in place. The last minibatch of an epoch may be smaller. Momentum starts at zero.
 
-    ``loss_of``: (model's output, labels) to a scalar, the mean over the minibatch. The same seed, thread
-    count and torch give the same bits. Raises ``CancelledError``; ``DivergedError`` if an epoch's loss is
-    not finite.
+    ``loss_of`` maps the model's output and the labels to a scalar, the mean over the minibatch. The same seed,
+    number of threads and version of torch give the same bits. Raises ``CancelledError``, and ``DivergedError`` if the
+    loss of an epoch is not finite.
     """
     model.train()
     device = next(model.parameters()).device
     examples = examples.to(device)
-    # Shuffling is drawn on the CPU, so that the order does not depend on the device.
+    # The order is drawn on the CPU, so that it does not depend on the device.
     generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0]))
     descend = _SgdOptimizer(model, settings.lr, settings.momentum)
     steps, loss = 0, math.nan
     for epoch in range(settings.epochs):
         order = torch.randperm(len(examples), generator=generator).to(device)
-        # One gather an epoch; a minibatch is then a view.
+        # One gather for each epoch; each minibatch is then a view.
         inputs, labels = examples.inputs[order], examples.labels[order]
         total = torch.zeros((), dtype=torch.float64, device=device)
         for start in range(0, len(order), settings.batch_size):
@@ -62,7 +62,7 @@ def sgd(
 
 
 class _SgdOptimizer:
-    """To the bit what ``torch.optim.SGD`` does, which takes a second and 900 modules to construct at first."""
+    """Computes the same bits as ``torch.optim.SGD``, whose first use takes a second and imports 900 modules."""
 
     def __init__(self, model: nn.Module, lr: float, momentum: float) -> None:
         self._parameters = [p for p in model.parameters() if p.requires_grad]

@@ -1,4 +1,4 @@
-"""``synthetic-N``: N float32 parameters and no data, for measuring brokers and the system itself. No torch in here."""
+"""The names of ``synthetic-N``: N float32 parameters and no data, for measuring. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fl_edge.errors import UnknownTaskError
 
 NAME_PREFIX: Final = "synthetic-"
 MAX_PARAMETERS: Final = 2**29
-"""What makes the largest model that anybody takes (2 GiB)."""
+"""The number of values in the largest model that the programs accept (2 GiB)."""
 
 
 def parameter_count(name: str) -> int | None:
-    """N of ``synthetic-N``; null for other tasks. Raises ``UnknownTaskError`` for an N that cannot be."""
+    """Returns N of ``synthetic-N``, or null for another task. Raises ``UnknownTaskError`` for an invalid N."""
     if not name.startswith(NAME_PREFIX):
         return None
     number = name.removeprefix(NAME_PREFIX)

@@ -1,4 +1,4 @@
-"""What a task is: a model, its data, and how to train, evaluate and predict. It lives on the edge alone."""
+"""The base class of tasks: a model, its data, and how to train, evaluate and predict. Only edges have tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """``inputs``: what the model takes, first dimension examples; ``labels``: shape (examples,), int64."""
+    """Examples as tensors. ``inputs``: the first dimension is examples; ``labels``: int64, shape (examples,)."""
 
     inputs: torch.Tensor
     labels: torch.Tensor
@@ -27,12 +27,13 @@ class Examples:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Examples:
+        """Returns the same examples on ``device``."""
         return Examples(self.inputs.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalData:
-    """An edge's part: what it trains on, and what it keeps back for evaluation (``None`` if nothing)."""
+    """The partition of an edge: its training examples, and its holdout (``None`` if there is none)."""
 
     train: Examples
     holdout: Examples | None
@@ -40,7 +41,7 @@ class LocalData:
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """``steps``: optimiser steps taken; ``loss``: per example, mean over the last epoch."""
+    """The result of training. ``steps``: of the optimiser; ``loss``: mean over the examples of the last epoch."""
 
     steps: int
     loss: float
@@ -48,9 +49,10 @@ class TrainReport:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """``loss``: per example; ``accuracy``: 0 to 1; ``metrics``: whatever else the task measures, finite.
+    """The result of an evaluation on ``examples`` examples.
 
-    ``confusion``: see `classes.confusion`.
+    ``loss``: mean over the examples; ``accuracy``: 0 to 1; ``metrics``: further metrics of the task, all finite;
+    ``confusion``: see `classes.confusion_matrix`.
     """
 
     examples: int
@@ -61,31 +63,31 @@ class Scores:
 
 
 class Task(ABC):
-    """Subclass this, and name the class in the entry-point group ``fl_mqtt.tasks``, to add a task."""
+    """A task. To add one, subclass this and name the class in the entry-point group ``fl_mqtt.tasks``."""
 
     name: str
     labels: ClassVar[tuple[str, ...]] = ()
-    """Names of the classes, the first of label 0, if it tells classes apart: reports then say how they are spread."""
+    """The names of the classes, in the order of their labels; empty if there are none."""
 
     @abstractmethod
     def model(self, seed: int) -> nn.Module:
-        """A model with first weights that depend on ``seed`` only.
+        """Returns a model with first weights that depend only on ``seed``.
 
-        Called in two threads. What draws from torch's global generator (``torch.random.fork_rng``
-        notwithstanding) takes the repeatability from a model that is being trained with dropout meanwhile.
+        It may be called on two threads at once, so it must not use torch's global generator (not even inside
+        ``torch.random.fork_rng``): training with dropout on the other thread would no longer be repeatable.
         """
 
     @abstractmethod
     def load(self, partition: Partition, data_dir: Path | None) -> LocalData:
-        """The part of the data that ``partition`` names.
+        """Returns the data of ``partition``.
 
-        Raises ``DataMissingError`` saying what to put where, ``ValueError`` if the partition does not fit
-        the data.
+        Raises ``DataMissingError``, which says what to put where, and ``ValueError`` if the data cannot be divided
+        so.
         """
 
     @abstractmethod
     def load_test(self, data_dir: Path | None) -> Examples:
-        """The data set's test split, which no part contains. Raises ``DataMissingError``."""
+        """Returns the test split, which no partition contains. Raises ``DataMissingError``."""
 
     @abstractmethod
     def train(
@@ -96,20 +98,20 @@ class Task(ABC):
         seed: np.random.SeedSequence,
         cancelled: Callable[[], bool],
     ) -> TrainReport:
-        """Train ``model`` in place on ``data.train``, on the device on which it is.
+        """Trains ``model`` in place on ``data.train``, on the model's device.
 
-        All chance comes from ``seed`` (torch's global generator has also been seeded from it).
-        ``cancelled`` is to be asked at every step; then raise ``CancelledError``.
+        All random numbers come from ``seed`` (torch's global generator has been seeded from it, too). Call
+        ``cancelled`` at every step, and raise ``CancelledError`` when it returns true.
         """
 
     @abstractmethod
     def evaluate(self, model: nn.Module, examples: Examples) -> Scores:
-        """How ``model`` does on ``examples`` (at least one)."""
+        """Returns the scores of ``model`` on ``examples`` (at least one)."""
 
     @abstractmethod
     def predict(self, model: nn.Module, payload: bytes) -> dict[str, float]:
-        """The probability of each label for one request. Raises ``PayloadError`` if it is no input."""
+        """Returns the probability of each label for one request. Raises ``PayloadError`` for an invalid one."""
 
     def shared(self, model: nn.Module) -> tuple[str, ...]:
-        """The entries of ``model.state_dict()`` that travel: floating-point ones; a counter stays at home."""
+        """Returns the names in ``model.state_dict()`` that are shared: those of floating-point arrays."""
         return tuple(name for name, value in model.state_dict().items() if value.is_floating_point())

@@ -1,4 +1,4 @@
-"""How the work of one task is done, vectors in and vectors out. No torch in here."""
+"""The interface of executors, which train, evaluate and predict on flat vectors. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from fl_edge.tasks.task import Scores
 
 VectorAllocator = Callable[[int], Vector]
-"""Makes the vector, of so many values, in which a result goes: to be called once, and filled."""
+"""Allocates the vector, of the given number of values, for a result. Called once; the caller fills it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedUpdate:
-    """``delta``: local − base, shape (manifest.values,), finite; ``seconds`` of training and evaluation."""
+    """A trained update. ``delta``: local − base, finite, shape (manifest.values,); ``seconds``: with evaluation."""
 
     delta: Vector
     examples: int
@@ -32,7 +32,7 @@ class TrainedUpdate:
 
 @dataclass(frozen=True, slots=True)
 class DataSummary:
-    """Examples for training, examples held out, the weights' manifest; of each class how many, where it has a name."""
+    """An edge's numbers of examples, the manifest of its weights, and its examples in each named class."""
 
     examples: int
     holdout_examples: int
@@ -41,13 +41,13 @@ class DataSummary:
 
 
 class Executor(Protocol):
-    """Vectors have the shape (manifest.values,). Raises what is in `errors`, and ``ValueError``."""
+    """Does the work of one task. Vectors have the shape (manifest.values,). Raises ``EdgeError`` and ``ValueError``."""
 
     def summarize(self, partition: Partition | None) -> DataSummary:
-        """What there is to learn from, and what is learnt."""
+        """Returns the numbers of examples in the partition, and the manifest of the weights."""
 
     def initial_weights(self, seed: int, make: VectorAllocator) -> Manifest:
-        """Fills the first weights, which depend on ``seed`` alone."""
+        """Writes the first weights, which depend on ``seed`` alone, into a vector of ``make``."""
 
     def train(
         self,
@@ -60,24 +60,24 @@ class Executor(Protocol):
         cancelled: Callable[[], bool],
         make: VectorAllocator,
     ) -> TrainedUpdate:
-        """Local − base, in the vector that ``make`` gives. ``base`` may be written to."""
+        """Trains from ``base``; local − base is written into a vector of ``make``. ``base`` may be overwritten."""
 
     def evaluate(
         self, model: Vector, manifest: Manifest, split: Split, partition: Partition | None
     ) -> Scores:
-        """On the test split, or what is held out of the part."""
+        """Returns the scores of ``model`` on the test split, or on the holdout of the partition."""
 
     def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
-        """What gives the probability of each label for a request."""
+        """Returns a function from a request to the probability of each label."""
 
 
 def edge_seed(seed: int, round_number: int, client: str) -> np.random.SeedSequence:
-    """All the chance of one edge in one round (protocol, 5.4)."""
+    """Returns the seed of all random numbers of one edge in one round (protocol, 5.4)."""
     name = int.from_bytes(hashlib.sha256(client.encode()).digest()[:8], "big")
     return np.random.SeedSequence([seed, round_number, name])
 
 
 def encoding_seed(seed: int, round_number: int, client: str) -> int:
-    """What an edge's encoding may draw from in one round, apart from all that training draws."""
+    """Returns the seed of an edge's encoding in one round, independent of the seed of its training."""
     _, apart = edge_seed(seed, round_number, client).spawn(2)
     return int(apart.generate_state(1, np.uint64)[0])

@@ -1,4 +1,4 @@
-"""Chooses the executor that a task calls for. torch is imported with the first task that needs it."""
+"""Chooses the executor of a task. torch is imported with the first task that needs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fl_edge.training.executor import Executor
 
 @lru_cache(maxsize=64)
 def executor_for(task: str, data_dir: Path | None, device: str) -> Executor:
-    """Raises ``UnknownTaskError``."""
+    """Returns the executor of the task, which is cached. Raises ``UnknownTaskError``."""
     from fl_edge.tasks.registry import load_task
     from fl_edge.tasks.synthetic import parameter_count
     from fl_edge.training.synthetic_executor import SyntheticExecutor

@@ -1,4 +1,4 @@
-"""Between the wire and torch: flat vectors in, flat vectors out. One call, one result; nothing is kept."""
+"""Trains and evaluates a task in torch, from flat vectors to flat vectors. Keeps no state between calls."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, u
 
 
 def configure_torch() -> None:
-    """Make this process train repeatably and at full speed: to be called once, before anything else.
+    """Makes training repeatable and fast in this process. Call it once, before any other use of torch.
 
-    One thread, since a worker has one core and the number of threads changes the bits; denormal numbers are
-    zero, since arithmetic on them is 200 times slower and small gradients are full of them.
+    It sets one thread, since a worker has one core and the number of threads changes the bits. Denormal numbers
+    become zero, since arithmetic on them is 200 times slower, and small gradients have many of them.
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 
 
 def initial_weights(task: Task, seed: int) -> tuple[Manifest, Vector]:
-    """The first weights, as round 0 sends them: a pure function of the task and ``seed``."""
+    """Returns the first weights for round 0 and their manifest: a pure function of the task and ``seed``."""
     model = task.model(seed)
     manifest = shared_manifest(task, model)
     return manifest, _vector(task, model, manifest)
 
 
 def shared_manifest(task: Task, model: nn.Module) -> Manifest:
-    """The manifest of what ``task`` shares of ``model``."""
+    """Returns the manifest of the arrays of ``model`` that ``task`` shares."""
     shared = task.shared(model)
     state = model.state_dict()
     learnt = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return manifest_of(
-        # Only the shapes count, so nothing is copied.
+        # Only the shapes matter, so nothing is copied.
         {name: np.broadcast_to(np.float32(0), tuple(state[name].shape)) for name in shared},
         buffers=[name for name in shared if name not in learnt],
     )
@@ -50,9 +50,11 @@ def shared_manifest(task: Task, model: nn.Module) -> Manifest:
 def model_from(
     task: Task, vector: Vector, manifest: Manifest, device: torch.device | str = "cpu", seed: int = 0
 ) -> nn.Module:
-    """The task's model with the weights in ``vector``, on ``device``; what is not shared comes from ``seed``.
+    """Returns the task's model on ``device`` with the weights in ``vector``.
 
-    Raises ``ManifestMismatchError`` naming the first array that differs, ``ValueError`` if ``vector`` is
+    Arrays that are not shared come from ``seed``.
+
+    Raises ``ManifestMismatchError``, which names the first array that differs, and ``ValueError`` if ``vector`` is
     too short or too long for ``manifest``.
     """
     model = task.model(seed)
@@ -65,7 +67,7 @@ def model_from(
 
 
 def check_manifests_match(task: Task, sent: Manifest, own: Manifest) -> None:
-    """Raise ``ManifestMismatchError`` unless both name the same arrays, shapes and roles."""
+    """Raises ``ManifestMismatchError`` unless both have the same arrays, shapes and roles."""
     if sent.digest == own.digest:
         return
     theirs = {a.name: (list(a.shape), a.role) for a in sent.arrays}
@@ -89,11 +91,11 @@ def train_update(
     device: torch.device | str = "cpu",
     make: VectorAllocator | None = None,
 ) -> TrainedUpdate:
-    """Train from ``base`` on ``data``: a pure function of these, but for the seconds. ``make``: where the delta
-    goes, if that matters.
+    """Trains from ``base`` on ``data``. The result is a pure function of the arguments, except for ``seconds``.
 
-    ``metrics``: before and after on the holdout if there is one, ``train.loss`` of the last epoch. Raises
-    ``CancelledError``, ``DivergedError``, ``ManifestMismatchError``.
+    ``make`` allocates the delta; null: a new array. The metrics are those before and after on the holdout, if there
+    is one, and ``train.loss`` of the last epoch. Raises ``CancelledError``, ``DivergedError``,
+    ``ManifestMismatchError``.
     """
     started = time.perf_counter()
     chance = edge_seed(settings.seed, round_number, client)
@@ -120,7 +122,7 @@ def train_update(
 def evaluate(
     task: Task, vector: Vector, manifest: Manifest, examples: Examples, device: torch.device | str = "cpu"
 ) -> Scores:
-    """How the model in ``vector`` does on ``examples``. Raises ``DivergedError`` if that is not finite."""
+    """Returns the scores of the model in ``vector`` on ``examples``. Raises ``DivergedError`` if one is not finite."""
     return _scores(task, model_from(task, vector, manifest, device), examples)
 
 
@@ -150,7 +152,7 @@ def _vector(task: Task, model: nn.Module, manifest: Manifest) -> Vector:
 
 @contextmanager
 def _seeded(seed: np.random.SeedSequence) -> Iterator[None]:
-    """torch's global generator seeded, for a task whose model has dropout; as it was afterwards."""
+    """Seeds torch's global generator, for models with dropout, and restores it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed.spawn(1)[0].generate_state(1, np.uint64)[0]))
         yield

@@ -1,4 +1,4 @@
-"""Executes ``synthetic-N``: training returns at once, with small numbers that client, round and seed decide."""
+"""Executes ``synthetic-N``: training returns at once, with small numbers that depend on client, round and seed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fl_shared.protocol.messages import Partition, Split, TrainingSettings, Upda
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
 
 MAX_MAGNITUDE: Final = 1e-3
-"""Of a change, and of a first weight."""
+"""Of each value of a delta, and of the first weights."""
 _BLOCK: Final = 65_521
-"""Random values that are drawn; then they repeat. A prime, so that no two chunks of a power of two are the same."""
+"""Random values, which are then repeated. A prime number, so that no two chunks are equal."""
 
 
 class SyntheticExecutor:
-    """The work of ``synthetic-N`` (see `executor.Executor`)."""
+    """The executor of ``synthetic-N`` (see `executor.Executor`), with ``values`` parameters."""
 
     def __init__(self, values: int) -> None:
         head = values // 10
@@ -45,7 +45,7 @@ class SyntheticExecutor:
         settings: TrainingSettings,
         round_number: int,
         client: str,
-        cancelled: Callable[[], bool],  # noqa: ARG002  there is no time for it
+        cancelled: Callable[[], bool],  # noqa: ARG002  it returns too soon
         make: VectorAllocator,
     ) -> TrainedUpdate:
         started = time.perf_counter()

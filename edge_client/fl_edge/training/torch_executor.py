@@ -1,4 +1,4 @@
-"""Executes a `Task` in torch: trains, evaluates and predicts on vectors (see `executor.Executor`)."""
+"""Executes a `Task` in torch (see `executor.Executor`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fl_shared.tensors.manifest import Manifest, Vector
 
 
 class TorchExecutor:
-    """``data_dir``: where the data set's files lie, if the user has said so."""
+    """The executor of a task in torch, on ``device``. ``data_dir``: where the data set's files are."""
 
     def __init__(self, task: Task, data_dir: Path | None, device: str) -> None:
         local_training.configure_torch()

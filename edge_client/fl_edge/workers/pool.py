@@ -1,8 +1,8 @@
-"""Worker processes and the jobs among them. Imports no torch: the parent of a fleet stays small.
+"""The worker processes of a fleet, and the distribution of jobs among them. Imports no torch, to stay small.
 
-Any worker can do any edge's job. Jobs wait in one queue for an idle worker; predictions do not wait for
-one. A worker that dies fails what it had in hand and is replaced, with growing pauses, unless it keeps
-dying. Workers end with their parent, however it ends, because they end when their socket does.
+Any worker can do the job of any edge. Jobs wait in one queue for an idle worker; predictions do not wait for
+an idle one. If a worker dies, its jobs fail, and it is replaced after a pause that grows with each death in a
+row, until `Limits.max_failures`. A worker ends when its socket is closed, so it ends with its parent in any case.
 """
 
 from __future__ import annotations
@@ -40,21 +40,22 @@ from fl_shared.system.backoff import backoff
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
 MAX_RESTART_DELAY: Final = 30.0
+"""Seconds."""
 MAX_CACHED_MODELS: Final = 4
-"""In each worker at most, and only those that are no larger than `Limits.bytes_kept` together."""
+"""The most models that one worker keeps, if they have at most `Limits.bytes_kept` bytes in all."""
 MAX_PREDICTIONS_PER_WORKER: Final = 4
-"""Given to a worker at once."""
+"""The most prediction jobs that one worker has at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long a pool waits for its workers, and how much it keeps.
+    """How long a pool waits for its workers, and how much they keep.
 
-    ``cancel_grace``: seconds in which a worker must obey a cancel; then it is killed. ``close_grace``: seconds
-    in which workers must end when the pool is closed. ``max_failures``: deaths of a worker in a row, with no job
-    done in between, after which it is not replaced. ``first_pause``: seconds before a dead worker is replaced
-    for the first time. ``bytes_kept``: size of the models that a worker keeps; a model lies in memory once for
-    all workers, but cannot be freed while one of them keeps it. ``predictions_waiting``: how many may wait.
+    ``cancel_grace``: seconds after a cancel until a worker that still does the job is killed. ``close_grace``:
+    seconds for the workers to end when the pool is closed. ``max_failures``: deaths in a row, without a finished job
+    in between, after which a worker is not replaced. ``first_pause``: seconds before a dead worker is replaced for
+    the first time. ``bytes_kept``: bytes of the models that a worker keeps; a model is in memory once for all
+    workers, and is freed when none keeps it. ``predictions_waiting``: the most predictions that may wait.
     """
 
     cancel_grace: float = 30.0
@@ -67,7 +68,7 @@ class Limits:
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One worker and its successors. Guarded by the pool's lock."""
+    """One worker and its replacements. Guarded by the pool's lock."""
 
     number: int
     process: WorkerProcess | None = None
@@ -75,10 +76,10 @@ class _Slot:
     job: int | None = None
     predictions: set[int] = field(default_factory=set)
     models: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    """Bytes of those that the worker keeps, by digest; the one that was needed last at the end."""
+    """The bytes of each model that the worker keeps, by digest; the most recently used is last."""
     failures: int = 0
     fatal_error: str | None = None
-    """Why it will not be started again."""
+    """Why the worker is not started again; null if it is."""
 
     def send(self, frame: ToWorker) -> None:
         assert self.process is not None
@@ -94,11 +95,11 @@ class _PendingJob:
 
 
 class Pool:
-    """``workers`` processes, started at once (importing torch takes them some seconds).
+    """Starts ``workers`` processes at once, and gives them jobs. Its methods may be called on any thread.
 
-    ``on_done`` gets the result of every job, exactly one each, from whichever thread; it must only enqueue.
-    After ``close`` it is not called any more. ``stderr``: where the workers' own words go (a file; default:
-    ours). ``warm``: workers import torch at once, so that the first job need not wait for it.
+    ``on_done`` is called with exactly one result for each job, on any thread; it must only enqueue. It is not
+    called after ``close``. ``stderr``: the file for the workers' stderr (default: ours). ``warm``: workers import
+    torch at once, which takes seconds, and not with the first job. Raises ``ValueError`` if ``workers`` is below 1.
     """
 
     def __init__(
@@ -131,9 +132,10 @@ class Pool:
         for keeper in self._supervisors:
             keeper.start()
 
-    # --- what can be asked for; each returns the job's id
+    # --- jobs that can be submitted; each method returns the job's id
 
     def load(self, client: str, task: str, partition: Partition | None) -> int:
+        """Submits a job that summarizes a partition: the result is a `LoadOutcome`."""
         return self._submit(_PendingJob(LoadJob(client, task, partition)))
 
     def train(
@@ -146,6 +148,7 @@ class Pool:
         round: int,  # noqa: A002  it is what the wire calls it
         encoding: str = FLOAT32.name,
     ) -> int:
+        """Submits a training job from ``base``; null in round 0. The result is a `TrainOutcome` in ``encoding``."""
         digest = None if base is None else base.digest
         return self._submit(
             _PendingJob(TrainJob(client, task, partition, digest, settings, round, encoding), base)
@@ -154,13 +157,15 @@ class Pool:
     def evaluate(
         self, client: str, task: str, split: Split, partition: Partition | None, model: CacheModel
     ) -> int:
+        """Submits an evaluation of ``model`` on a split: the result is an `EvaluateOutcome`."""
         return self._submit(_PendingJob(EvaluateJob(client, task, split, partition, model.digest), model))
 
     def predict(self, task: str, model: CacheModel, payload: bytes) -> int:
+        """Submits a prediction of ``model`` for one request: the result is a `PredictOutcome`."""
         return self._submit(_PendingJob(PredictJob(task, model.digest, payload), model))
 
     def cancel(self, job_id: int) -> None:
-        """Call a job off: its result will be ``cancelled``, unless it is done already. Predictions go on."""
+        """Cancels a job: its result is ``cancelled``, unless it has already finished. Predictions are not cancelled."""
         with self._lock:
             pending = self._pending.get(job_id)
             if pending is None or pending.cancelled or isinstance(pending.job, PredictJob):
@@ -181,7 +186,7 @@ class Pool:
         )
 
     def close(self) -> None:
-        """End all workers, now, whatever they do. Jobs not done get no result."""
+        """Ends all workers at once; waits at most twice ``close_grace``. Unfinished jobs get no result."""
         self._closing.set()
         with self._lock:
             processes = [slot.process for slot in self._slots if slot.process is not None]
@@ -195,7 +200,7 @@ class Pool:
             if keeper is not threading.current_thread():
                 keeper.join(self._limits.close_grace)
 
-    # --- jobs
+    # --- the queue of jobs
 
     def _submit(self, pending: _PendingJob) -> int:
         with self._lock:
@@ -214,7 +219,7 @@ class Pool:
         return job_id
 
     def _dispatch(self) -> None:
-        """Give what waits to whoever is free. With the lock held."""
+        """Gives waiting jobs to free workers. The caller holds the lock."""
         for slot in self._slots:
             if slot.ready and slot.job is None and self._queue:
                 slot.job = self._queue.popleft()
@@ -237,9 +242,9 @@ class Pool:
         slot.send(RunJob(job_id, pending.job))
 
     def _ensure_cached(self, slot: _Slot, model: CacheModel) -> None:
-        """Gives the worker a model that it has not, and takes others from it that it needs less.
+        """Sends the worker a model that it does not have, and evicts the least recently used ones.
 
-        The worker takes models and jobs in the order sent, so none in hand loses its model.
+        The worker handles models and jobs in the order sent, so a job that it has does not lose its model.
         """
         if model.digest not in slot.models:
             slot.send(model)
@@ -257,11 +262,11 @@ class Pool:
                 self._on_done(result)
 
     def _fatal_error(self) -> str | None:
-        """Why no job can ever be done again. With the lock held."""
+        """Returns why no worker will ever run again, or null. The caller holds the lock."""
         fates = [slot.fatal_error for slot in self._slots]
         return fates[0] if all(fate is not None for fate in fates) else None
 
-    # --- workers; each slot has a thread that starts, hears and replaces its worker
+    # --- workers; each slot has a thread that starts its worker, receives from it and replaces it
 
     def _supervise(self, slot: _Slot) -> None:
         while not self._closing.is_set():
@@ -277,7 +282,7 @@ class Pool:
                 return
 
     def _run_worker(self, slot: _Slot) -> str:
-        """The life of one worker. Returns how it ended, for people."""
+        """Runs one worker process until it ends. Returns how it ended, for people."""
         try:
             process = WorkerProcess(self._data_dir, self._device, self._stderr, warm=self._warm)
         except OSError as error:
@@ -288,7 +293,7 @@ class Pool:
                 process.close_input()
         for frame in process.receive():
             self._on_frame(slot, frame)
-            del frame  # it may have a large vector in it
+            del frame  # it may hold a large vector
         return process.exit_reason()
 
     def _on_frame(self, slot: _Slot, frame: FromWorker) -> None:
@@ -312,7 +317,7 @@ class Pool:
         self._deliver(results)
 
     def _fail_lost_jobs(self, slot: _Slot, detail: str) -> list[JobResult]:
-        """The results of what a dead worker had in hand, and of all that waits if it was the last. Lock held."""
+        """Returns failures for the jobs of a dead worker; for all jobs if it was the last. Needs the lock."""
         slot.process, slot.ready = None, False
         in_hand = [*slot.predictions, *([] if slot.job is None else [slot.job])]
         slot.job, slot.predictions, slot.models = None, set(), OrderedDict()

@@ -1,4 +1,4 @@
-"""One worker process, as its parent sees it: frames in, frames out, and how it ended."""
+"""One worker process, seen from its parent: sends and receives frames, and tells how the process ended."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from typing import IO, Final, cast
 from fl_edge.workers.protocol import FromWorker, ToWorker, read_frame, write_frame
 
 EXIT_TIMEOUT: Final = 3.0
-"""Seconds that a worker may live on after it has closed its end of the socket."""
+"""Seconds for a worker to end after it has closed its socket; then it is killed."""
 
 
 class WorkerProcess:
-    """Started by the constructor, which raises ``OSError`` if that fails. ``send`` and ``kill`` from any thread.
+    """Starts a worker process. Raises ``OSError`` if that fails.
 
-    ``warm``: it imports torch at once, not only when a job needs it.
+    ``send`` and ``kill`` may be called on any thread. ``warm``: the worker imports torch at once, and not with the
+    first job.
     """
 
     def __init__(
         self, data_dir: Path | None, device: str, stderr: IO[bytes] | int | None, *, warm: bool
     ) -> None:
         self._read_socket, theirs = socket.socketpair()
-        # A socket for each thread, so that none is closed under the other's hands.
+        # Each thread has its own socket, so that neither closes the one that the other uses.
         self._write_socket = self._read_socket.dup()
         command = [
             sys.executable,
@@ -50,7 +51,7 @@ class WorkerProcess:
             self._process = subprocess.Popen(  # noqa: S603  our own module
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # it makes this the same as stderr
+                stdout=subprocess.DEVNULL,  # the worker redirects it to stderr
                 stderr=stderr,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **one_thread},
@@ -68,21 +69,23 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
+        """The process id."""
         return self._process.pid
 
     def send(self, frame: ToWorker) -> None:
-        """Never waits: a worker that does not read holds up nobody but its writer thread."""
+        """Queues a frame. Never waits: a worker that does not read only delays its own writer thread."""
         self._outbox.put(frame)
 
     def close_input(self) -> None:
-        """Say that nothing more comes once all is written, at which it ends."""
+        """Closes the worker's input after what is queued, at which the worker ends."""
         self._outbox.put(None)
 
     def kill(self) -> None:
+        """Kills the process (SIGKILL)."""
         self._process.kill()
 
     def wait(self, timeout: float) -> bool:
-        """Whether it has ended within ``timeout`` seconds."""
+        """Waits at most ``timeout`` seconds; returns whether the process has ended."""
         try:
             self._process.wait(max(timeout, 0))
         except subprocess.TimeoutExpired:
@@ -90,18 +93,18 @@ class WorkerProcess:
         return True
 
     def receive(self) -> Iterator[FromWorker]:
-        """What it says, until it has ended."""
+        """Yields the frames of the worker until it has ended."""
         with self._read_socket:
             while (frame := cast(FromWorker | None, read_frame(self._read_socket))) is not None:
                 yield frame
-                del frame  # it may have a large vector in it
+                del frame  # it may hold a large vector
         if not self.wait(EXIT_TIMEOUT):
             self.kill()
             self._process.wait()
         self.close_input()
 
     def exit_reason(self) -> str:
-        """How it ended, for people."""
+        """Returns how the process ended, for people."""
         status = self._process.returncode
         if status >= 0:
             return f"worker process {self.pid} exited with code {status}"
@@ -114,7 +117,7 @@ class WorkerProcess:
 
     def _write(self) -> None:
         with self._write_socket:
-            with contextlib.suppress(OSError):  # it died, as whoever listens to it knows
+            with contextlib.suppress(OSError):  # the worker has died; `receive` notices
                 while (frame := self._outbox.get()) is not None:
                     write_frame(self._write_socket, frame)
                     del frame

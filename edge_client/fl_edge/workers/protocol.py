@@ -1,8 +1,8 @@
-"""What a worker can be asked for and what it answers, and how both travel through its socket. No torch in here.
+"""The jobs and results of a worker process, and their frames on its socket. Imports no torch.
 
-A frame is its length (4 bytes, big-endian) and a msgpack map: the class's name as ``is``, then its fields. Vectors
-(little-endian float32) do not travel: they lie in memory that both ends see (`memory`), of which the frame brings
-the file descriptor. Both ends are the same program, so there is no version in it.
+A frame is its length (4 bytes, big-endian) and a msgpack map: the name of the class as ``is``, then its fields. Vectors
+are not copied into it: they are in shared memory (`fl_shared.system.shared_memory`), whose file descriptor comes with
+the frame. Both ends are the same program, so a frame has no version.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest
 
 MAX_FRAME: Final = 2**32 - 1
+"""Bytes; what the length can express."""
 _LENGTH: Final = struct.Struct(">I")
 
 FailureKind = Literal["cancelled", "data-missing", "bad-payload", "unknown-task", "failed"]
@@ -28,7 +29,7 @@ FailureKind = Literal["cancelled", "data-missing", "bad-payload", "unknown-task"
 
 @dataclass(frozen=True, slots=True)
 class LoadJob:
-    """Look at ``client``'s part (none: at the task alone)."""
+    """Summarize the partition of ``client``; if it is null, only the task."""
 
     client: str
     task: str
@@ -37,9 +38,9 @@ class LoadJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """Train from the model ``base``. Without one (round 0) first weights are made and nothing is trained.
+    """Train from the model with the digest ``base``. If it is null (round 0), make the first weights instead.
 
-    ``encoding``: in which the result is wanted.
+    ``encoding``: of the result.
     """
 
     client: str
@@ -53,7 +54,7 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateJob:
-    """Evaluate the model ``digest`` on the test split, or on the holdout of ``client``'s part."""
+    """Evaluate the model ``digest`` on the test split, or on the holdout of the partition."""
 
     client: str
     task: str
@@ -64,22 +65,23 @@ class EvaluateJob:
 
 @dataclass(frozen=True, slots=True)
 class PredictJob:
-    """Answer ``payload`` with the model ``digest``."""
+    """Answer the prediction request ``payload`` with the model ``digest``."""
 
     task: str
     digest: str
     payload: bytes
 
 
-# Models are named by their digests: the worker has been given them before, each once (`CacheModel`).
+# Jobs name models by their digests; a model is sent once, before the first job that needs it (`CacheModel`).
 Job = LoadJob | TrainJob | EvaluateJob | PredictJob
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOutcome:
-    """``examples``: for training; both counts are 0 if no partition was named.
+    """The numbers of training and holdout examples (0 without a partition), and the manifest of the weights.
 
-    ``labels``: how many of both there are of each class, where the task names its classes; it stays on this machine.
+    ``labels``: the number of all these examples in each class, if the task names its classes. It never leaves the
+    machine.
     """
 
     examples: int
@@ -90,9 +92,10 @@ class LoadOutcome:
 
 @dataclass(frozen=True, slots=True)
 class TrainOutcome:
-    """``delta``: local − base, in ``encoding``; the whole weights if there was no base (then ``steps`` is 0).
+    """A trained update. ``delta``: local − base in ``encoding``; the first weights if there was no base.
 
-    ``digest``: of an update with this section only (protocol, 3.4).
+    ``digest``: of an update with this section alone (protocol, 3.4). ``steps``: of the optimiser, 0 without a base.
+    ``seconds``: of training and evaluation.
     """
 
     manifest: Manifest
@@ -107,7 +110,7 @@ class TrainOutcome:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOutcome:
-    """``more``: further metrics of the task."""
+    """Scores on a split. ``loss``: mean over the examples; ``accuracy``: 0 to 1; ``task_metrics``: the task's own."""
 
     examples: int
     loss: float
@@ -118,12 +121,16 @@ class EvaluateOutcome:
 
 @dataclass(frozen=True, slots=True)
 class PredictOutcome:
+    """The most probable label, and the probability of each."""
+
     label: str
     probabilities: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class FailureOutcome:
+    """A job that failed or was cancelled. ``message`` is for people."""
+
     kind: FailureKind
     message: str
 
@@ -133,7 +140,7 @@ JobOutcome = LoadOutcome | TrainOutcome | EvaluateOutcome | PredictOutcome | Fai
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """``seconds`` that a worker spent on it (0 if none did)."""
+    """The result of a job. ``seconds``: how long a worker spent on it; 0 if none did."""
 
     id: int
     job: Job
@@ -146,18 +153,22 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class RunJob:
+    """Do this job."""
+
     id: int
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
 class CancelJob:
+    """Stop this job, if it has not finished."""
+
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class CacheModel:
-    """A model for jobs that name it, until it is to be forgotten."""
+    """Keep this model for jobs that name its digest, until `EvictModel`."""
 
     digest: str
     manifest: Manifest
@@ -167,7 +178,7 @@ class CacheModel:
 
 @dataclass(frozen=True, slots=True)
 class EvictModel:
-    """Jobs that were given before keep it."""
+    """Forget this model. Jobs that were sent before still have it."""
 
     digest: str
 
@@ -177,18 +188,20 @@ class EvictModel:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """It can begin; torch is imported, unless it was started to do without."""
+    """The worker accepts jobs. It has imported torch, unless it was started cold."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerUnavailable:
-    """There is no point in starting this worker again."""
+    """The worker can never run, and should not be started again; ``detail`` says why, for people."""
 
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class JobFinished:
+    """A job has ended after ``seconds``, with this outcome."""
+
     id: int
     outcome: JobOutcome
     seconds: float
@@ -226,21 +239,21 @@ _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def write_frame(stream: socket.socket, frame: ToWorker | FromWorker) -> None:
-    """Raises ``OSError`` when the other end is gone."""
+    """Writes a frame. Raises ``OSError`` if the other end is closed, ``ValueError`` above `MAX_FRAME`."""
     shared: list[SharedBytes] = []
     data = cast(bytes, msgpack.packb(_to_map(frame, shared), use_bin_type=True))
     if len(data) > MAX_FRAME:
         raise ValueError(f"a frame of {len(data)} bytes, expected at most {MAX_FRAME}")
     header = _LENGTH.pack(len(data))
     if shared:
-        # The descriptors come with the first byte of the length. A stream takes as few bytes as it likes.
+        # The descriptors come with the first byte of the length. The socket may accept fewer bytes than given.
         sent = socket.send_fds(stream, [header], [memory.fd for memory in shared])
         header = header[sent:]
     stream.sendall(header + data)
 
 
 def read_frame(stream: socket.socket) -> Any:
-    """The next frame (one of ``ToWorker`` or ``FromWorker``), or ``None`` at the end of the stream."""
+    """Reads the next frame (a ``ToWorker`` or ``FromWorker``); ``None`` at the end of the stream."""
     try:
         header, fds, _, _ = socket.recv_fds(stream, _LENGTH.size, _MAX_FDS, _CLOSE_ON_EXEC)
         header += _read(stream, _LENGTH.size - len(header)) if header else b""
@@ -248,7 +261,7 @@ def read_frame(stream: socket.socket) -> Any:
             return None
         (length,) = _LENGTH.unpack(header)
         data = _read(stream, length)
-    except ConnectionResetError:  # it died with something of ours unread
+    except ConnectionResetError:  # the other end died before it read everything
         return None
     if len(data) < length:
         return None
@@ -256,7 +269,7 @@ def read_frame(stream: socket.socket) -> Any:
 
 
 def _read(stream: socket.socket, length: int) -> bytearray:
-    """So many bytes; fewer if the stream ends."""
+    """Reads ``length`` bytes; fewer if the stream ends."""
     data = bytearray(length)
     view, have = memoryview(data), 0
     while have < length and (came := stream.recv_into(view[have:])):

@@ -1,8 +1,8 @@
 """A worker process: trains, evaluates and predicts on behalf of the edges of a fleet
 (``python -m fl_edge.workers.worker``).
 
-Three threads: the main one works off the jobs; one receives frames, so that a cancel is seen in the middle
-of a job and the end of the parent ends the worker at once; one predicts, so that nobody waits behind
+It has three threads. The main thread does the jobs. One receives frames, so that a cancel is seen during a job,
+and so that the end of the parent ends the worker at once. One predicts, so that a prediction does not wait for
 training.
 """
 
@@ -69,23 +69,23 @@ from fl_shared.tensors.manifest import Manifest, Vector
 from fl_shared.tensors.sections import DELTA, ModelSection, model_digest
 
 MAX_MESSAGE: Final = 1000
-"""Characters; the wire takes no longer ones (``messages.Text``)."""
+"""Characters, as many as a message may have (``messages.Text``)."""
 
 
 @dataclass(slots=True)
 class _CachedModel:
-    """A model that was given, and what predicts with it, by task (made for the first request that needs it)."""
+    """A cached model, and its predictors by task, each made with the first request that needs it."""
 
     model: CacheModel
     predictors: dict[str, Callable[[bytes], dict[str, float]]] = field(default_factory=dict)
 
     def weights(self) -> Vector:
-        """A copy that only copies what is written to, since torch wants to be able to write."""
+        """Returns a writable copy-on-write view, since torch needs writable arrays."""
         return registry.get(self.model.encoding).decode(self.model.weights.private_view())
 
 
 class _ResultBuffer:
-    """Where a job's vector goes: memory that the parent will see, too."""
+    """The shared memory that a training job writes its vector into."""
 
     def __init__(self) -> None:
         self.memory = SharedBytes.new(0)
@@ -97,14 +97,14 @@ class _ResultBuffer:
         return self._vector
 
     def encoded(self, encoding: str, seed: int) -> SharedBytes:
-        """The vector in this encoding; the same memory if it lies there so already."""
+        """Returns the encoded vector; the same memory if the encoding does not change the bytes."""
         data = registry.get(encoding).encode(self._vector, seed)
         same = np.shares_memory(np.frombuffer(data, np.uint8), self._vector)
         return self.memory if same else SharedBytes.copy_of(data)
 
 
 class Worker:
-    """``cold``: torch is imported when the first job needs it, not before."""
+    """Does the jobs that come through ``stream``. ``cold``: torch is imported with the first job, and not before."""
 
     def __init__(self, stream: socket.socket, data_dir: Path | None, device: str, *, cold: bool) -> None:
         self._stream = stream
@@ -117,8 +117,8 @@ class Worker:
         self._cancel_events: dict[int, threading.Event] = {}
 
     def run(self) -> int:
-        """Work until the parent hangs up, which ends the process. Returns only if it cannot work at all."""
-        # First of all, so that a parent that dies while torch is being imported is noticed, too.
+        """Works until the parent closes the socket, which ends the process. Returns 1 if it cannot work at all."""
+        # It starts first, so that the end of the parent is noticed while torch is imported.
         threading.Thread(target=self._receive, name="receiver", daemon=True).start()
         problem = None if self._cold else self._warm_up()
         if problem is not None:
@@ -133,7 +133,7 @@ class Worker:
             del self._cancel_events[do.id]
 
     def _warm_up(self) -> str | None:
-        """Imports torch; gives what is wrong, if it cannot be used."""
+        """Imports torch; returns why it cannot be used, or null."""
         try:
             import torch
 
@@ -143,7 +143,7 @@ class Worker:
             torch.zeros(1, device=self._device)
         except ImportError as error:
             return f"torch cannot be imported ({error}): pip install 'fl-mqtt[edge]'"
-        except Exception as error:  # torch raises several kinds for a device that is not there
+        except Exception as error:  # torch raises errors of several types for a missing device
             return f"--device {self._device} cannot be used: {error}"
         return None
 
@@ -200,7 +200,7 @@ class Worker:
             case EvaluateJob(split=split, partition=partition):
                 assert kept is not None
                 scores = craft.evaluate(kept.weights(), kept.model.manifest, split, partition)
-                # How a holdout's classes are spread is its owner's secret; the test split's is known to everybody.
+                # The distribution of classes in a holdout is private; in the test split it is public.
                 confusion = scores.confusion if split == "test" else None
                 return EvaluateOutcome(
                     scores.examples, scores.loss, scores.accuracy, dict(scores.metrics), confusion
@@ -236,7 +236,7 @@ class Worker:
         )
 
     def _prediction_loop(self) -> NoReturn:
-        """The predictor's thread."""
+        """Runs the predictor thread."""
         while True:
             do, kept = self._predictions.get()
             self._run_job(do, partial(self._perform_prediction, kept=kept))
@@ -254,7 +254,7 @@ class Worker:
 
 
 def _check_finite(weights: Vector) -> None:
-    """Without a temporary as large as the model: what is not a number makes the extremes none."""
+    """Raises ``ValueError`` for a value that is not finite. Without a copy: NaN carries over to min and max."""
     if len(weights) and not np.isfinite((weights.min(), weights.max())).all():
         index = int(np.argmin(np.isfinite(weights)))
         raise ValueError(f"the received model: value {index} is {weights[index]}, expected a finite number")
@@ -279,7 +279,7 @@ def _train_outcome(
     seconds: float,
     metrics: UpdateMetrics,
 ) -> TrainOutcome:
-    # Encoded and hashed here, since this process has a core of its own.
+    # Encoded and hashed in this process, which has a core of its own.
     delta = result.encoded(job.encoding, encoding_seed(job.settings.seed, job.round, job.client))
     digest = model_digest([ModelSection(DELTA, manifest, delta.view, job.encoding)])
     return TrainOutcome(manifest, delta, digest, examples, steps, seconds, metrics, job.encoding)
@@ -299,12 +299,13 @@ def _failure(error: Exception) -> FailureOutcome:
         case EdgeError() | ValueError():
             return FailureOutcome("failed", message)
         case _:
-            # Not one of ours, so somebody will want to see where it came from.
+            # An unexpected error, so the traceback is needed.
             traceback.print_exception(error)
             return FailureOutcome("failed", f"{type(error).__name__}: {message}"[:MAX_MESSAGE])
 
 
 def main() -> int:
+    """Runs a worker on the socket that its command line names; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="fl_edge.workers.worker", description="Started by fl-edge; not for direct use."
     )
@@ -315,7 +316,7 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # Children of a library must not keep the connection open after our end.
+    # Child processes of a library must not keep the connection open after this process has ended.
     os.set_inheritable(options.socket, False)
     os.dup2(2, 1)
     stream = socket.socket(fileno=options.socket)
