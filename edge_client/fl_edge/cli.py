@@ -39,11 +39,11 @@ def parse_ids(text: str) -> tuple[str, ...]:
     Raises ``ValueError`` naming the item that is not valid, or that is given twice.
     """
     ids: list[str] = []
-    for part in text.split(","):
-        name = part.strip()
-        span = re.fullmatch(r"(\d{1,9})-(\d{1,9})", name)
-        if span is not None:
-            first, last = int(span[1]), int(span[2])
+    for item in text.split(","):
+        name = item.strip()
+        range_match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", name)
+        if range_match is not None:
+            first, last = int(range_match[1]), int(range_match[2])
             if last < first:
                 raise ValueError(f"{name!r} ends before it begins; expected FIRST-LAST, for example 0-19")
             if last - first >= MAX_EDGES:
@@ -57,9 +57,9 @@ def parse_ids(text: str) -> tuple[str, ...]:
             raise ValueError(
                 f"{name!r} is not a valid id; expected 1 to 64 characters of A-Z a-z 0-9 _ -, or a range like 0-19"
             )
-    twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
-    if twice:
-        raise ValueError(f"{twice[0]!r} is given twice; expected each id once")
+    duplicates = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
+    if duplicates:
+        raise ValueError(f"{duplicates[0]!r} is given twice; expected each id once")
     if len(ids) > MAX_EDGES:
         raise ValueError(f"{len(ids)} edges; expected at most {MAX_EDGES} in one process")
     return tuple(ids)
@@ -70,11 +70,11 @@ def parse_roles(values: tuple[str, ...]) -> tuple[str, ...]:
 
     Raises ``ValueError`` naming a role that does not exist.
     """
-    given = [name.strip() for value in values for name in value.split(",")]
-    for name in given:
+    names = [name.strip() for value in values for name in value.split(",")]
+    for name in names:
         if name not in ROLES:
             raise ValueError(f"{name!r}; expected one or more of {', '.join(ROLES)}")
-    return tuple(role for role in ROLES if role in given)
+    return tuple(role for role in ROLES if role in names)
 
 
 def _ids(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -212,7 +212,7 @@ def command(
     seal: bool,
     verbose: int,
     log_format: str,
-    **rest: Any,
+    **values: Any,
 ) -> int:
     """Train on this machine's own data for a federation, and answer prediction requests, over an MQTT broker."""
     if evaluator in ids:
@@ -220,22 +220,22 @@ def command(
             f"{evaluator!r} is also one of the ids of --id; expected another id", param_hint="--evaluator"
         )
     start_logging(verbose, log_format)
-    reach = broker.access(roles=ROLES, mqtt_client_id=mqtt_client_id)
-    if reach.kit is not None:
-        ids, roles = _from_kit(reach.kit, ids, roles, evaluator)
+    broker_access = broker.access(roles=ROLES, mqtt_client_id=mqtt_client_id)
+    if broker_access.kit is not None:
+        ids, roles = _from_kit(broker_access.kit, ids, roles, evaluator)
     elif not ids:
         context = click.get_current_context()
         raise click.MissingParameter(
             ctx=context, param=next(one for one in context.command.params if one.name == "ids")
         )
     if seal:
-        if reach.kit is None:
+        if broker_access.kit is None:
             raise UserError("--seal needs --kit: expected the kit that fl-aggregator provision made")
-        reach.kit.sealer()
-    each = [(name, roles) for name in ids]
+        broker_access.kit.sealer()
+    edges = [(name, roles) for name in ids]
     if evaluator is not None:
-        each.append((evaluator, ("evaluate",)))
-    if mqtt_client_id is not None and len(each) > 1:
+        edges.append((evaluator, ("evaluate",)))
+    if mqtt_client_id is not None and len(edges) > 1:
         raise click.BadParameter("can be used with one edge only", param_hint="--mqtt-client-id")
 
     from fl_edge.runtime import fleet
@@ -243,23 +243,23 @@ def command(
     def directory(name: str) -> Path:
         if state_dir is None:
             return Path(".fl-edge") / name
-        return state_dir / name if len(each) > 1 else state_dir
+        return state_dir / name if len(edges) > 1 else state_dir
 
     return fleet.run(
         fleet.FleetSettings(
             edges=tuple(
-                fleet.EdgeSettings(name, its_roles, directory(name))  # type: ignore[arg-type]
-                for name, its_roles in each
+                fleet.EdgeSettings(name, kit_roles, directory(name))  # type: ignore[arg-type]
+                for name, kit_roles in edges
             ),
-            broker_access=reach,
-            task=rest["task"],
-            data=rest["data"],
-            device=rest["device"],
-            chunk_size=rest["chunk"],
-            workers=rest["workers"] or min(_cores(), len(each)),
-            broker_timeout=rest["wait"],
-            label_counts_file=rest["parts_file"],
-            heartbeat=rest["heartbeat"],
+            broker_access=broker_access,
+            task=values["task"],
+            data=values["data"],
+            device=values["device"],
+            chunk_size=values["chunk"],
+            workers=values["workers"] or min(_cores(), len(edges)),
+            broker_timeout=values["wait"],
+            label_counts_file=values["parts_file"],
+            heartbeat=values["heartbeat"],
             seal=seal,
         )
     )
@@ -273,7 +273,7 @@ def _from_kit(
     Raises ``UserError`` if the options ask for another id, for an evaluator, or for a role that the kit does
     not include.
     """
-    its_roles = tuple(role for role in ROLES if role in kit.roles)
+    kit_roles = tuple(role for role in ROLES if role in kit.roles)
     if ids not in ((), (kit.name,)):
         raise UserError(f"--id does not match --kit: the kit is for edge {kit.name!r} only")
     if evaluator is not None:
@@ -281,13 +281,15 @@ def _from_kit(
     source = click.get_current_context().get_parameter_source("roles")
     if source is not ParameterSource.DEFAULT:
         for role in roles:
-            if role not in its_roles:
-                raise UserError(f"--role {role}: the kit of {kit.name!r} allows only {', '.join(its_roles)}")
+            if role not in kit_roles:
+                raise UserError(f"--role {role}: the kit of {kit.name!r} allows only {', '.join(kit_roles)}")
         return (kit.name,), roles
-    for role, what in (("train", "does not train"), ("predict", "answers no prediction requests")):
-        if role not in its_roles:
-            LOG.info("%s: its kit does not include the role %s", what, role, extra={"client": kit.name})
-    return (kit.name,), its_roles
+    for role, consequence in (("train", "does not train"), ("predict", "answers no prediction requests")):
+        if role not in kit_roles:
+            LOG.info(
+                "%s: its kit does not include the role %s", consequence, role, extra={"client": kit.name}
+            )
+    return (kit.name,), kit_roles
 
 
 def _cores() -> int:

@@ -26,7 +26,12 @@ def test_a_message_arrives_as_it_was_sent(network: Network, shared_mosquitto: Mo
     assert one.subscribed(f"as-sent/{qos}", qos=2).codes == (2,)
     payload = bytes(range(256)) * 3
     assert one.connection.publish(
-        f"as-sent/{qos}", payload, qos=qos, response_topic="as-sent/answer", correlation=b"\0\xff", expiry=60
+        f"as-sent/{qos}",
+        payload,
+        qos=qos,
+        response_topic="as-sent/answer",
+        correlation_data=b"\0\xff",
+        expiry=60,
     )
     assert one.next(Received) == Received(f"as-sent/{qos}", payload, False, qos, "as-sent/answer", b"\0\xff")
 
@@ -88,7 +93,7 @@ def test_what_mqtt_cannot_express_raises_at_the_caller(network: Network, shared_
     with pytest.raises(ValueError, match="qos"):
         connection.publish("a", b"", qos=3)
     with pytest.raises(ValueError, match="correlation"):
-        connection.publish("a", b"", correlation=bytes(70_000))
+        connection.publish("a", b"", correlation_data=bytes(70_000))
     with pytest.raises(ValueError, match="expiry"):
         connection.publish("a", b"", expiry=-1)
     with pytest.raises(TypeError, match="payload"):

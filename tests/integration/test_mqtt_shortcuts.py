@@ -114,7 +114,7 @@ def test_messages_of_all_sizes_arrive_whole_and_in_order(
         payload = chance.randbytes(size)
         # At QoS 0 the broker drops what its queue cannot take, and QoS 2 overtakes nothing only among itself.
         qos = 2 if number % 50 == 49 else 1
-        assert one.connection.publish(topic, payload, qos=qos, correlation=b"%d" % number)
+        assert one.connection.publish(topic, payload, qos=qos, correlation_data=b"%d" % number)
         sent.append((b"%d" % number, qos, hashlib.sha256(payload).digest()))
     got = []
     for _ in sizes:

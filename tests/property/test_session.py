@@ -12,15 +12,12 @@ from fl_edge.session.machine import next_due
 from fl_edge.session.state import (
     AwaitingPartition,
     Confirming,
-    Fetching,
     LoadedPartition,
     LoadingPartition,
-    PendingUpdate,
     Registering,
-    Reporting,
     Stopped,
-    Training,
 )
+from fl_edge.session.work import Fetching, PendingUpdate, Reporting, Training
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
 from fl_shared.transfer import upload

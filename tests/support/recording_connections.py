@@ -20,10 +20,10 @@ class RecordingConnection:
         self.foreign: list[tuple[str, int]] = []
         self.published: list[tuple[str, bytes, bool]] = []
 
-    def wait_connected(self, timeout: float, *, once: bool) -> None: ...
+    def wait_connected(self, timeout: float, *, first_attempt_only: bool) -> None: ...
 
-    def subscribe(self, filters: list[tuple[str, int]], *, foreign_only: bool = False) -> bool:
-        (self.foreign if foreign_only else self.own).extend(filters)
+    def subscribe(self, filters: list[tuple[str, int]], *, no_local: bool = False) -> bool:
+        (self.foreign if no_local else self.own).extend(filters)
         return True
 
     def unsubscribe(self, filters: list[str]) -> bool:

@@ -14,15 +14,8 @@ from fl_edge.session import effects, events
 from fl_edge.session.effects import Effect
 from fl_edge.session.events import Event
 from fl_edge.session.machine import step
-from fl_edge.session.state import (
-    Confirming,
-    EvaluationScores,
-    Identity,
-    LoadedPartition,
-    PendingUpdate,
-    Session,
-    SessionState,
-)
+from fl_edge.session.state import Confirming, Identity, LoadedPartition, Session, SessionState
+from fl_edge.session.work import EvaluationScores, PendingUpdate
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.sections import ModelSection

@@ -57,7 +57,7 @@ def start(
         launch = launches.resume(resume, simulated=False, require_sealed=values["require_sealed"])
         settings = launch.record.settings
         recorded = BrokerAddress.parse(launch.record.broker)
-        access = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id, otherwise=recorded)
+        access = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id, default_address=recorded)
         unsealer = Unsealer(access.kit, required=settings.require_sealed)
         if access.kit is not None and access.prefix != settings.prefix:
             raise UserError(

@@ -91,7 +91,7 @@ class Connections:
         self._control = self._network.connect(
             self._settings("control", self._new_will), self._event_handler("control")
         )
-        self._control.wait_connected(timeout, once=True)
+        self._control.wait_connected(timeout, first_attempt_only=True)
 
     def connect_updates(self) -> None:
         """Starts the connection for updates, once it is known that no other run uses the prefix.
@@ -242,7 +242,7 @@ class Connections:
         self, name: ConnectionName, filters: list[tuple[str, int]], *, no_local: bool = False
     ) -> bool:
         connection = self._control if name == "control" else self._updates
-        return connection is not None and connection.subscribe(filters, foreign_only=no_local)
+        return connection is not None and connection.subscribe(filters, no_local=no_local)
 
     # --- publishing ---------------------------------------------------------------------------------------
 

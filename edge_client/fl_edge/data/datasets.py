@@ -87,8 +87,8 @@ def _digits(split: DataSetSplit) -> tuple[Uint8Array, NDArray[np.int64]]:
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(np.random.SeedSequence(_DIGITS_SPLIT_SEED)).permutation(len(labels))
     test = round(DIGITS_TEST_SHARE * len(labels))
-    chosen = np.sort(order[:test] if split == "test" else order[test:])
-    return pixels[chosen].astype(np.uint8).reshape(-1, 8, 8, 1), labels[chosen].astype(np.int64)
+    selected = np.sort(order[:test] if split == "test" else order[test:])
+    return pixels[selected].astype(np.uint8).reshape(-1, 8, 8, 1), labels[selected].astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +125,22 @@ def _idx(
     source: _IdxSource, split: DataSetSplit, data_dir: Path | None, download: bool
 ) -> tuple[Uint8Array, NDArray[np.int64]]:
     prefix = "train" if split == "train" else "t10k"
-    wanted = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
+    file_names = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
     _check_directory(source.name, data_dir)
-    places = source.directories(data_dir)
-    found = _find(places, wanted)
-    problem = ""
+    directories = source.directories(data_dir)
+    found = _find(directories, file_names)
+    download_error = ""
     if found is None and download:
         target = (data_dir or cache_dir()) / source.torchvision / "raw"
-        problem = fetch(DataSetFiles(source.torchvision, tuple(f"{name}.gz" for name in wanted)), target)
-        found = _find(places, wanted)
+        download_error = fetch(
+            DataSetFiles(source.torchvision, tuple(f"{name}.gz" for name in file_names)), target
+        )
+        found = _find(directories, file_names)
     if found is None:
-        files = " and ".join(f"{name}.gz" for name in wanted)
-        raise _missing(source.name, f"{files} (or the same unpacked)", places, data_dir, source.hint, problem)
+        files = " and ".join(f"{name}.gz" for name in file_names)
+        raise _missing(
+            source.name, f"{files} (or the same unpacked)", directories, data_dir, source.hint, download_error
+        )
     images, labels = read_idx(found[0], 3), read_idx(found[1], 1)
     if images.shape[1:] != (28, 28):
         raise DataCorruptError(
@@ -145,18 +149,18 @@ def _idx(
     return images[..., np.newaxis], _check_labels(labels, len(images), str(found[1]))
 
 
-def _find(places: Sequence[Path], wanted: Sequence[str]) -> list[Path] | None:
+def _find(directories: Sequence[Path], file_names: Sequence[str]) -> list[Path] | None:
     """Returns the files if one of the directories has all of them, otherwise ``None``.
 
     Each may be packed or not, and spelled in either of the two common ways.
     """
-    for place in places:
+    for directory in directories:
         found: list[Path] = []
-        for name in wanted:
+        for name in file_names:
             dotted = name.replace("-idx", ".idx")
-            spellings = (place / spelling for spelling in (name, f"{name}.gz", dotted, f"{dotted}.gz"))
-            found += itertools.islice(filter(_is_file, spellings), 1)
-        if len(found) == len(wanted):
+            paths = (directory / file_name for file_name in (name, f"{name}.gz", dotted, f"{dotted}.gz"))
+            found += itertools.islice(filter(_is_file, paths), 1)
+        if len(found) == len(file_names):
             return found
     return None
 
@@ -167,30 +171,32 @@ def _cifar10(
     _check_directory("cifar10", data_dir)
     names = _CIFAR_TRAIN if split == "train" else _CIFAR_TEST
     roots = _search_directories() if data_dir is None else [data_dir]
-    places = [place for root in roots for place in (root / "cifar-10-batches-bin", root / "cifar10", root)]
-    read_one = _read_cifar(places, names, split)
-    problem = ""
-    if read_one is None and download:
-        problem = fetch(DataSetFiles("CIFAR10", (_CIFAR_ARCHIVE,)), data_dir or cache_dir())
-        read_one = _read_cifar(places, names, split)
-    if read_one is None:
+    directories = [
+        directory for root in roots for directory in (root / "cifar-10-batches-bin", root / "cifar10", root)
+    ]
+    images_and_labels = _read_cifar(directories, names, split)
+    download_error = ""
+    if images_and_labels is None and download:
+        download_error = fetch(DataSetFiles("CIFAR10", (_CIFAR_ARCHIVE,)), data_dir or cache_dir())
+        images_and_labels = _read_cifar(directories, names, split)
+    if images_and_labels is None:
         files = f"{_CIFAR_ARCHIVE} (or {', '.join(names)})"
-        raise _missing("cifar10", files, places, data_dir, "", problem)
-    return read_one
+        raise _missing("cifar10", files, directories, data_dir, "", download_error)
+    return images_and_labels
 
 
 def _read_cifar(
-    places: Sequence[Path], names: list[str], split: DataSetSplit
+    directories: Sequence[Path], names: list[str], split: DataSetSplit
 ) -> tuple[Uint8Array, NDArray[np.int64]] | None:
-    for place in places:
-        if all(_is_file(place / name) for name in names):
-            images, labels = read_cifar_files([place / name for name in names])
-            return images, _check_labels(labels, len(images), str(place))
-        if _is_file(place / _CIFAR_ARCHIVE):
-            images, labels = read_cifar_archive(place / _CIFAR_ARCHIVE, names)
-            return images, _check_labels(labels, len(images), str(place / _CIFAR_ARCHIVE))
-        if _is_file(place / "cifar-10-batches-py" / "batches.meta"):
-            return _torchvision_cifar10(place, split)
+    for directory in directories:
+        if all(_is_file(directory / name) for name in names):
+            images, labels = read_cifar_files([directory / name for name in names])
+            return images, _check_labels(labels, len(images), str(directory))
+        if _is_file(directory / _CIFAR_ARCHIVE):
+            images, labels = read_cifar_archive(directory / _CIFAR_ARCHIVE, names)
+            return images, _check_labels(labels, len(images), str(directory / _CIFAR_ARCHIVE))
+        if _is_file(directory / "cifar-10-batches-py" / "batches.meta"):
+            return _torchvision_cifar10(directory, split)
     return None
 
 
@@ -210,12 +216,12 @@ def _torchvision_cifar10(root: Path, split: DataSetSplit) -> tuple[Uint8Array, N
     return images, np.array(data.targets, dtype=np.int64)
 
 
-def _check_labels(labels: Uint8Array, images: int, where: str) -> NDArray[np.int64]:
+def _check_labels(labels: Uint8Array, images: int, source: str) -> NDArray[np.int64]:
     if len(labels) != images:
-        raise DataCorruptError(f"{where}: {len(labels)} labels for {images} images")
+        raise DataCorruptError(f"{source}: {len(labels)} labels for {images} images")
     if int(labels.max()) >= CLASSES:
         raise DataCorruptError(
-            f"{where}: contains the label {int(labels.max())}, expected 0 to {CLASSES - 1}"
+            f"{source}: contains the label {int(labels.max())}, expected 0 to {CLASSES - 1}"
         )
     return labels.astype(np.int64)
 
@@ -233,11 +239,11 @@ def _check_directory(name: str, data_dir: Path | None) -> None:
 
 
 def _missing(
-    name: str, files: str, places: Sequence[Path], data_dir: Path | None, hint: str, problem: str
+    name: str, files: str, directories: Sequence[Path], data_dir: Path | None, hint: str, download_error: str
 ) -> DataMissingError:
-    looked = ", ".join(str(place) for place in places)
-    where = "one of these" if data_dir is not None else "one of these, or anywhere else with --data DIR"
+    searched = ", ".join(str(directory) for directory in directories)
+    target_hint = "one of these" if data_dir is not None else "one of these, or anywhere else with --data DIR"
     return DataMissingError(
-        f"{name}: the data set was not found in {looked}. Put {files} into {where}{hint}."
-        + (f" The download failed: {problem}." if problem else "")
+        f"{name}: the data set was not found in {searched}. Put {files} into {target_hint}{hint}."
+        + (f" The download failed: {download_error}." if download_error else "")
     )

@@ -77,18 +77,18 @@ def _sources(source: str, name: str) -> tuple[list[str], str]:
         return [_CIFAR10_MIRROR], _CIFAR10_MD5
     from torchvision import datasets
 
-    known = getattr(datasets, source)
-    return list(known.mirrors), dict(known.resources)[name]
+    data_set = getattr(datasets, source)
+    return list(data_set.mirrors), dict(data_set.resources)[name]
 
 
 @contextlib.contextmanager
 def _socket_timeout(silence: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
+    previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(silence)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous)
 
 
 @contextlib.contextmanager

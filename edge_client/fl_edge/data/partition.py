@@ -55,19 +55,19 @@ def partitions(labels: NDArray[np.int64], partition: Partition) -> list[Indices]
     examples.
     """
     scheme = parse_scheme(partition.scheme)
-    chosen = _subset(len(labels), partition)
+    selected = _subset(len(labels), partition)
     count = 1 if isinstance(scheme, OwnData) else partition.count
-    if len(chosen) < count:
-        raise ValueError(f"count: {count} partitions, but the data set has only {len(chosen)} examples")
+    if len(selected) < count:
+        raise ValueError(f"count: {count} partitions, but the data set has only {len(selected)} examples")
     rng = _rng(partition.seed, _PARTITIONS)
-    return [np.sort(part) for part in _divide(scheme, labels, chosen, count, rng)]
+    return [np.sort(partition_indices) for partition_indices in _divide(scheme, labels, selected, count, rng)]
 
 
-def hold_out(part: Indices, partition: Partition) -> tuple[Indices, Indices]:
+def hold_out(partition_indices: Indices, partition: Partition) -> tuple[Indices, Indices]:
     """Splits the indices of one partition into those for training and the holdout."""
-    held = min(round(partition.holdout * len(part)), len(part) - 1)
-    order = _rng(partition.seed, _HOLDOUT, partition.index).permutation(len(part))
-    return np.sort(part[order[held:]]), np.sort(part[order[:held]])
+    holdout_size = min(round(partition.holdout * len(partition_indices)), len(partition_indices) - 1)
+    order = _rng(partition.seed, _HOLDOUT, partition.index).permutation(len(partition_indices))
+    return np.sort(partition_indices[order[holdout_size:]]), np.sort(partition_indices[order[:holdout_size]])
 
 
 def partition_index(partition: Partition) -> int:
@@ -87,53 +87,57 @@ def _rng(*entropy: int) -> np.random.Generator:
 
 
 def _subset(available: int, partition: Partition) -> Indices:
-    wanted = partition.examples
+    count = partition.examples
     if available == 0:
         raise ValueError("the data set has no examples")
-    if wanted is None:
+    if count is None:
         return np.arange(available, dtype=np.int64)
-    if wanted > available:
-        raise ValueError(f"examples: {wanted}, but the data set has only {available}")
-    return np.sort(_rng(partition.seed, _SUBSET).permutation(available)[:wanted])
+    if count > available:
+        raise ValueError(f"examples: {count}, but the data set has only {available}")
+    return np.sort(_rng(partition.seed, _SUBSET).permutation(available)[:count])
 
 
 def _divide(
-    scheme: PartitionScheme, labels: NDArray[np.int64], chosen: Indices, count: int, rng: np.random.Generator
+    scheme: PartitionScheme,
+    labels: NDArray[np.int64],
+    selected: Indices,
+    count: int,
+    rng: np.random.Generator,
 ) -> list[Indices]:
     match scheme:
         case OwnData():
-            return [chosen]
+            return [selected]
         case Iid():
-            return np.array_split(rng.permutation(chosen), count)
+            return np.array_split(rng.permutation(selected), count)
         case Shards():
-            return _shards(labels, chosen, count, rng)
+            return _shards(labels, selected, count, rng)
         case Dirichlet(alpha=alpha):
-            return _dirichlet(labels, chosen, count, alpha, rng)
+            return _dirichlet(labels, selected, count, alpha, rng)
         case Quantity(alpha=alpha):
-            shares = rng.dirichlet(np.full(count, alpha))
-            sizes = _apportion(len(chosen), shares, least=_min_examples(len(chosen), count))
-            return _split_by_sizes(rng.permutation(chosen), sizes)
+            proportions = rng.dirichlet(np.full(count, alpha))
+            sizes = _apportion(len(selected), proportions, min_size=_min_examples(len(selected), count))
+            return _split_by_sizes(rng.permutation(selected), sizes)
         case _:
             assert_never(scheme)
 
 
 def _shards(
-    labels: NDArray[np.int64], chosen: Indices, count: int, rng: np.random.Generator
+    labels: NDArray[np.int64], selected: Indices, count: int, rng: np.random.Generator
 ) -> list[Indices]:
     shards = count * SHARDS_PER_PARTITION
-    if len(chosen) < shards:
+    if len(selected) < shards:
         raise ValueError(
-            f"scheme: shards needs {shards} examples for {count} partitions, but there are {len(chosen)}"
+            f"scheme: shards needs {shards} examples for {count} partitions, but there are {len(selected)}"
         )
-    shuffled = rng.permutation(chosen)
+    shuffled = rng.permutation(selected)
     by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    pieces = np.array_split(by_label, shards)
-    dealt = rng.permutation(shards).reshape(count, SHARDS_PER_PARTITION)
-    return [np.concatenate([pieces[shard] for shard in hand]) for hand in dealt]
+    shard_indices = np.array_split(by_label, shards)
+    assignment = rng.permutation(shards).reshape(count, SHARDS_PER_PARTITION)
+    return [np.concatenate([shard_indices[shard] for shard in pieces_of_one]) for pieces_of_one in assignment]
 
 
 def _dirichlet(
-    labels: NDArray[np.int64], chosen: Indices, count: int, alpha: float, rng: np.random.Generator
+    labels: NDArray[np.int64], selected: Indices, count: int, alpha: float, rng: np.random.Generator
 ) -> list[Indices]:
     """Label skew after Hsu et al. 2019 (arXiv:1909.06335), class by class as in Yurochkin et al. 2019.
 
@@ -142,23 +146,23 @@ def _dirichlet(
     then differ in size, too. A partition with too few examples gets the rest from the largest one at that
     moment (others draw again until it fits, which need not end).
     """
-    dealt: list[list[Indices]] = [[] for _ in range(count)]
-    for label in np.unique(labels[chosen]):
-        members = rng.permutation(chosen[labels[chosen] == label])
-        sizes = _apportion(len(members), rng.dirichlet(np.full(count, alpha)), least=0)
-        for hand, piece in zip(dealt, _split_by_sizes(members, sizes), strict=True):
-            hand.append(piece)
-    result = [rng.permutation(np.concatenate(hand)) for hand in dealt]
-    least = _min_examples(len(chosen), count)
-    sizes = np.array([len(part) for part in result])
-    for poor in np.flatnonzero(sizes < least):
-        while sizes[poor] < least:
-            rich = int(np.argmax(sizes))
-            given = min(least - sizes[poor], sizes[rich] - least)
-            result[poor] = np.concatenate([result[poor], result[rich][:given]])
-            result[rich] = result[rich][given:]
-            sizes[poor] += given
-            sizes[rich] -= given
+    assigned: list[list[Indices]] = [[] for _ in range(count)]
+    for label in np.unique(labels[selected]):
+        class_indices = rng.permutation(selected[labels[selected] == label])
+        sizes = _apportion(len(class_indices), rng.dirichlet(np.full(count, alpha)), min_size=0)
+        for pieces_of_one, class_piece in zip(assigned, _split_by_sizes(class_indices, sizes), strict=True):
+            pieces_of_one.append(class_piece)
+    result = [rng.permutation(np.concatenate(hand)) for hand in assigned]
+    min_size = _min_examples(len(selected), count)
+    sizes = np.array([len(partition_indices) for partition_indices in result])
+    for receiver in np.flatnonzero(sizes < min_size):
+        while sizes[receiver] < min_size:
+            donor = int(np.argmax(sizes))
+            moved = min(min_size - sizes[receiver], sizes[donor] - min_size)
+            result[receiver] = np.concatenate([result[receiver], result[donor][:moved]])
+            result[donor] = result[donor][moved:]
+            sizes[receiver] += moved
+            sizes[donor] -= moved
     return result
 
 
@@ -166,15 +170,15 @@ def _min_examples(examples: int, count: int) -> int:
     return max(1, min(MIN_EXAMPLES, examples // (4 * count)))
 
 
-def _apportion(total: int, shares: NDArray[np.float64], least: int) -> NDArray[np.int64]:
+def _apportion(total: int, proportions: NDArray[np.float64], min_size: int) -> NDArray[np.int64]:
     """Returns whole sizes of at least a minimum that sum to ``total``, the rest in proportion to the shares."""
-    spare = total - least * len(shares)
-    exact = shares / shares.sum() * spare
+    remaining = total - min_size * len(proportions)
+    exact = proportions / proportions.sum() * remaining
     sizes: NDArray[np.int64] = np.floor(exact).astype(np.int64)
-    short = spare - int(sizes.sum())
+    remainder = remaining - int(sizes.sum())
     # A stable sort, so that ties are broken alike on every machine.
-    sizes[np.argsort(sizes - exact, kind="stable")[:short]] += 1
-    sizes += least
+    sizes[np.argsort(sizes - exact, kind="stable")[:remainder]] += 1
+    sizes += min_size
     return sizes
 
 

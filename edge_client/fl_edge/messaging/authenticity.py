@@ -33,7 +33,7 @@ class MessageAuthenticator:
         self._verifier = verifier
         self._channels = channels
         self._current_incarnation: tuple[str, int] | None = None
-        self._epochs: dict[str, int] = {}
+        self._latest_incarnations: dict[str, int] = {}
         """The newest incarnation of each run that the edge has belonged to."""
         self._seqs: dict[str, int] = {}
         """By topic, the highest sequence number of the incarnation that the edge belongs to."""
@@ -46,16 +46,16 @@ class MessageAuthenticator:
         if self._channels.of(topic).signed:
             self._verifier.check(text, payload)
 
-    def staleness(self, text: str, message: m.Message, member: Membership | None) -> str | None:
+    def staleness(self, text: str, message: m.Message, membership: Membership | None) -> str | None:
         """Returns why an authentic message is too old to be obeyed, or ``None`` if it is not.
 
         It is given the membership of the edge, ``None`` before the first admission. Births are never too old:
         an edge only reacts to one by registering.
         """
-        if member is not None and (member.run, member.incarnation) != self._current_incarnation:
-            self._current_incarnation = (member.run, member.incarnation)
-            self._latest_incarnations.pop(member.run, None)
-            self._latest_incarnations[member.run] = member.incarnation
+        if membership is not None and (membership.run, membership.incarnation) != self._current_incarnation:
+            self._current_incarnation = (membership.run, membership.incarnation)
+            self._latest_incarnations.pop(membership.run, None)
+            self._latest_incarnations[membership.run] = membership.incarnation
             self._seqs.clear()
             if len(self._latest_incarnations) > MAX_RUNS:
                 del self._latest_incarnations[next(iter(self._latest_incarnations))]
@@ -64,9 +64,9 @@ class MessageAuthenticator:
         start = (message.run, message.incarnation)
         if start == self._current_incarnation:
             return self._sequence_error(text, message.seq)
-        known = self._latest_incarnations.get(message.run)
-        if known is not None and message.incarnation <= known:
-            return f"incarnation: {message.incarnation} of run {message.run}, expected more than {known}"
+        latest = self._latest_incarnations.get(message.run)
+        if latest is not None and message.incarnation <= latest:
+            return f"incarnation: {message.incarnation} of run {message.run}, expected more than {latest}"
         return None
 
     def _sequence_error(self, text: str, seq: int) -> str | None:

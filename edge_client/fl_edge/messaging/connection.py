@@ -58,7 +58,7 @@ class EdgeConnection:
         prefix: str,
         client: str,
         roles: Sequence[m.ClientRole],
-        post: Callable[[EdgeConnectionEvent], None],
+        enqueue: Callable[[EdgeConnectionEvent], None],
         new_sealer: Callable[[], Sealer] | None = None,
         channels: Channels = CHANNELS,
     ) -> None:
@@ -67,7 +67,7 @@ class EdgeConnection:
         self.is_connected = False
         self._prefix = prefix
         self._roles = roles
-        self._post = post
+        self._post = enqueue
         self._new_sealer = new_sealer
         self._sealer: Sealer | None = None
         self._session = ""
@@ -85,8 +85,8 @@ class EdgeConnection:
 
     def _on_event(self, event: mqtt.ConnectionEvent) -> None:
         match event:
-            case mqtt.Connected(maximum_packet_size=largest):
-                self._post(EdgeConnected(self._session, largest))
+            case mqtt.Connected(maximum_packet_size=maximum_packet_size):
+                self._post(EdgeConnected(self._session, maximum_packet_size))
             case mqtt.Lost() | mqtt.ConnectRefused() | mqtt.Received() | mqtt.Subscribed():
                 self._post(event)
 
@@ -107,8 +107,11 @@ class EdgeConnection:
 
     def essential_filters(self, refused: Sequence[str]) -> list[str]:
         """Returns the refused filters without which the edge cannot work."""
-        vital = {t.build(self._prefix, t.RepliesTopic(self.client)), t.build(self._prefix, t.ModelTopic())}
-        return [name for name in refused if name in vital]
+        essential = {
+            t.build(self._prefix, t.RepliesTopic(self.client)),
+            t.build(self._prefix, t.ModelTopic()),
+        }
+        return [name for name in refused if name in essential]
 
     def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
         """Changes the subscriptions to the topics of models.
@@ -145,24 +148,24 @@ class EdgeConnection:
     def _sealed(self, topic: str, payload: bytes) -> bytes:
         return payload if self._sealer is None else self._sealer.seal(topic, payload)
 
-    def send_chunks(self, ask: SendChunks) -> None:
+    def send_chunks(self, effect: SendChunks) -> None:
         """Publishes granted chunks of an update, in the order of the effect.
 
         If the queue is full, the remaining chunks are dropped; the aggregator grants them again when they do
         not arrive.
         """
         topic = t.build(self._prefix, t.UpdatesTopic(self.client))
-        for number, index in enumerate(ask.chunks):
+        for number, index in enumerate(effect.chunks):
             chunk = upload.chunk_message(
-                ask.sender, ask.first_seq + number, ask.update, ask.chunk_size, index
+                effect.sender, effect.first_seq + number, effect.update, effect.chunk_size, index
             )
             try:
                 self._connection.publish(topic, self._sealed(topic, codec.encode(chunk)), qos=1)
             except (QueueFull, MessageTooLarge) as error:
-                left = len(ask.chunks) - number
+                unsent = len(effect.chunks) - number
                 LOG.warning(
                     "%d chunks not sent, the aggregator will request them again: %s",
-                    left,
+                    unsent,
                     error,
                     extra={"client": self.client},
                 )

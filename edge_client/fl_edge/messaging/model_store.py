@@ -54,8 +54,8 @@ class FetchedModel:
     @property
     def weights_memory(self) -> SharedBytes:
         """The part of ``memory`` that holds the section ``weights``; it is not a copy."""
-        before = itertools.takewhile(lambda section: section.name != WEIGHTS, self.sections)
-        return self.memory.slice(sum(len(section.data) for section in before), len(self.weights.data))
+        preceding = itertools.takewhile(lambda section: section.name != WEIGHTS, self.sections)
+        return self.memory.slice(sum(len(section.data) for section in preceding), len(self.weights.data))
 
 
 class Transport(Protocol):
@@ -106,13 +106,13 @@ class ModelStore:
     seconds.
     """
 
-    def __init__(self, carrier_of: Callable[[str], Transport | None], done: FetchCallback) -> None:
-        self._transport_of = carrier_of
-        self._on_fetched = done
+    def __init__(self, transport_of: Callable[[str], Transport | None], on_fetched: FetchCallback) -> None:
+        self._transport_of = transport_of
+        self._on_fetched = on_fetched
         self._entries: dict[str, _Entry] = {}
         self._retry_at = 0.0
 
-    def fetch(self, holder: ModelUser, digest: str, now: float, patience: float) -> None:
+    def fetch(self, user: ModelUser, digest: str, now: float, timeout: float) -> None:
         """Makes ``user`` a user of the model, and fetches the model if it is not here.
 
         ``on_fetched`` is called at once if the model is here, and otherwise within the timeout.
@@ -120,24 +120,24 @@ class ModelStore:
         entry = self._entries.get(digest)
         if entry is None:
             entry = self._entries[digest] = _Entry(digest, now)
-        entry.users.add(holder)
+        entry.users.add(user)
         if entry.model is not None:
-            self._on_fetched(holder, digest, entry.model, "")
+            self._on_fetched(user, digest, entry.model, "")
             return
-        entry.deadlines[holder] = now + patience
+        entry.deadlines[user] = now + timeout
         self._request_topics(entry, now)
 
-    def get(self, holder: ModelUser, digest: str) -> FetchedModel | None:
+    def get(self, user: ModelUser, digest: str) -> FetchedModel | None:
         """Returns the model if it is complete and ``user`` uses it, otherwise ``None``."""
         entry = self._entries.get(digest)
-        return entry.model if entry is not None and holder in entry.users else None
+        return entry.model if entry is not None and user in entry.users else None
 
     def progress(self, digest: str) -> str:
         """Describes how far the fetch of a model has come; empty if the model has no user."""
         entry = self._entries.get(digest)
         return "" if entry is None else entry.download.progress
 
-    def release(self, holder: ModelUser, digest: str) -> None:
+    def release(self, user: ModelUser, digest: str) -> None:
         """Ends the use of a model, which is dropped when it has no other user.
 
         A fetch for this user that is under way ends without a call of ``on_fetched``.
@@ -145,8 +145,8 @@ class ModelStore:
         entry = self._entries.get(digest)
         if entry is None:
             return
-        entry.users.discard(holder)
-        entry.deadlines.pop(holder, None)
+        entry.users.discard(user)
+        entry.deadlines.pop(user, None)
         if not entry.users:
             self._drop(digest, entry)
 
@@ -154,7 +154,7 @@ class ModelStore:
         self, topic: t.ManifestTopic | t.ChunkTopic, payload: bytes | memoryview, now: float
     ) -> str | None:
         """Takes a message on one of a model's topics, and returns why it was useless, or ``None``."""
-        fault = None
+        reason = None
         for digest, entry in list(self._entries.items()):
             if entry.model is not None or not digest.startswith(topic.digest12):
                 continue
@@ -164,13 +164,13 @@ class ModelStore:
                 try:
                     message = codec.decode(topic, payload)
                 except codec.DecodeError as error:
-                    fault = str(error)
-                    entry.download.count_invalid(fault)
+                    reason = str(error)
+                    entry.download.count_invalid(reason)
                 else:
                     assert isinstance(message, m.ModelManifest | m.ModelChunk)
-                    fault = entry.download.receive(message, now) or fault
+                    reason = entry.download.receive(message, now) or reason
             self._process_download(digest, entry, now)
-        return fault
+        return reason
 
     def connection_lost(self, client: str, now: float) -> None:
         """Moves the downloads that used the lost connection of ``client`` to another one."""
@@ -189,25 +189,25 @@ class ModelStore:
     def advance(self, now: float) -> None:
         """Ends the fetches whose time is over, and requests again what has not arrived."""
         for digest, entry in list(self._entries.items()):
-            tired = [holder for holder, until in entry.deadlines.items() if now >= until]
+            expired = [user for user, deadline in entry.deadlines.items() if now >= deadline]
             progress = entry.download.progress
             if entry.model is None and now >= entry.report_at:
                 entry.report_at = now + REPORT_INTERVAL
                 LOG.info("fetching the model %s: %s", digest[:12], progress)
-            for holder in tired:
+            for holder in expired:
                 self.release(holder, digest)
             if self._entries.get(digest) is entry and entry.model is None:
                 self._request_topics(entry, now)
-            for holder in tired:
+            for holder in expired:
                 self._on_fetched(holder, digest, None, f"the model did not arrive in time: {progress}")
 
     def due(self) -> float | None:
         """Returns when `advance` must be called next, or ``None`` if nothing waits."""
-        dues = [until for entry in self._entries.values() for until in entry.deadlines.values()]
+        dues = [deadline for entry in self._entries.values() for deadline in entry.deadlines.values()]
         for entry in self._entries.values():
             if entry.model is None:
-                asked = entry.download.due() if entry.transport_client is not None else self._retry_at
-                dues += [] if asked is None else [asked]
+                due = entry.download.due() if entry.transport_client is not None else self._retry_at
+                dues += [] if due is None else [due]
         return min(dues, default=None)
 
     def _process_download(self, digest: str, entry: _Entry, now: float) -> None:
@@ -217,32 +217,32 @@ class ModelStore:
         self._request_topics(entry, now)
         if download.state == "open":
             return
-        waiting = list(entry.deadlines)
+        users = list(entry.deadlines)
         entry.deadlines.clear()
         if entry.model is None:
             del self._entries[digest]
-        for holder in waiting:
-            self._on_fetched(holder, digest, entry.model, download.failure)
+        for user in users:
+            self._on_fetched(user, digest, entry.model, download.failure)
 
     def _request_topics(self, entry: _Entry, now: float) -> None:
-        carrier = None if entry.transport_client is None else self._transport_of(entry.transport_client)
-        if carrier is None:
+        transport = None if entry.transport_client is None else self._transport_of(entry.transport_client)
+        if transport is None:
             entry.transport_client = None
             entry.download.reset_requests()
-            for holder in entry.deadlines:
-                if (carrier := self._transport_of(holder.client)) is not None:
-                    entry.transport_client = holder.client
+            for user in entry.deadlines:
+                if (transport := self._transport_of(user.client)) is not None:
+                    entry.transport_client = user.client
                     break
             else:
                 self._retry_at = now + TRANSPORT_RETRY_DELAY
                 return
-        asking = entry.download.subscription_changes(now)
-        if asking.subscribe or asking.unsubscribe:
-            carrier.change_subscriptions(asking.subscribe, asking.unsubscribe)
+        change = entry.download.subscription_changes(now)
+        if change.subscribe or change.unsubscribe:
+            transport.change_subscriptions(change.subscribe, change.unsubscribe)
 
     def _drop(self, digest: str, entry: _Entry) -> None:
         del self._entries[digest]
         if entry.transport_client is not None and entry.model is None:
-            carrier = self._transport_of(entry.transport_client)
-            if carrier is not None:
-                carrier.change_subscriptions((), entry.download.subscribed_topics())
+            transport = self._transport_of(entry.transport_client)
+            if transport is not None:
+                transport.change_subscriptions((), entry.download.subscribed_topics())

@@ -18,16 +18,18 @@ def event_of(
     match topic, message:
         case t.AggregatorTopic(), m.AggregatorPresence():
             return events.AggregatorSeen(now, message, retained)
-        case t.PresenceTopic(client=whose), m.ClientPresence() if whose == message.client == client:
+        case t.PresenceTopic(client=topic_client), m.ClientPresence() if (
+            topic_client == message.client == client
+        ):
             return events.PresenceSeen(now, message)
-        case t.RepliesTopic(client=whose), (
+        case t.RepliesTopic(client=topic_client), (
             m.Admitted() | m.Refused() | m.Grant() | m.Accepted() | m.Rejected() | m.Limited()
         ) as reply:
-            return events.Replied(now, reply) if whose == reply.client == client else None
+            return events.Replied(now, reply) if topic_client == reply.client == client else None
         case t.SelectedTopic(round=number), m.Selected():
             _check_round(number, message.round)
             return events.SelectionSeen(now, message)
-        case t.WorkTopic(client=whose), m.Selected() if whose == client:
+        case t.WorkTopic(client=topic_client), m.Selected() if topic_client == client:
             return events.SelectionSeen(now, message, on_own_topic=True)
         case t.ResultTopic(round=number), m.Result():
             _check_round(number, message.round)
@@ -43,9 +45,9 @@ def event_of_cleared(client: str, topic: t.Topic, now: float) -> events.Event | 
     match topic:
         case t.SelectedTopic(round=number):
             return events.SelectionCleared(now, number)
-        case t.WorkTopic(client=whose) if whose == client:
+        case t.WorkTopic(client=topic_client) if topic_client == client:
             return events.SelectionCleared(now, None)
-        case t.PresenceTopic(client=whose) if whose == client:
+        case t.PresenceTopic(client=topic_client) if topic_client == client:
             return events.PresenceSeen(now, None)
         case _:
             return None

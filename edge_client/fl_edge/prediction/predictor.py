@@ -82,19 +82,19 @@ class Predictor:
         client: str,
         prefix: str,
         store: ModelStore,
-        oracle: PredictionBackend,
+        backend: PredictionBackend,
         connect: Callable[[], Connection],
         first_seq: int,
-        quota: PredictionRateLimiter,
+        rate_limiter: PredictionRateLimiter,
         group: str,
     ) -> None:
         self._client = client
         self._prefix = prefix
         self._store = store
-        self._backend = oracle
+        self._backend = backend
         self._connect = connect
         self._group = group
-        self._rate_limiter = quota
+        self._rate_limiter = rate_limiter
         self._seq = itertools.count(first_seq)
         self._connection: Connection | None = None
         self._announced: m.ModelAnnouncement | None = None
@@ -122,7 +122,7 @@ class Predictor:
         if self._loaded is None and self._fetching is None:
             self._fetch(announced, now)
 
-    def model_fetched(self, digest: str, model: FetchedModel | None, why: str, now: float) -> None:
+    def model_fetched(self, digest: str, model: FetchedModel | None, reason: str, now: float) -> None:
         """Takes the outcome of a fetch: answers with the new model from now on, or logs why there is none.
 
         The requests that waited for the fetch are answered.
@@ -136,7 +136,7 @@ class Predictor:
             LOG.info(
                 "could not fetch version %d; predictions continue with the previous version, if there is one: %s",
                 fetching.version,
-                why,
+                reason,
                 extra={"client": self._client},
             )
         else:
@@ -200,8 +200,8 @@ class Predictor:
     def connected(self) -> None:
         """Subscribes to requests on a new connection."""
         assert self._connection is not None
-        shared, own = t.shared_predict_filter(self._prefix, self._group), t.PredictTopic(self._client)
-        self._connection.subscribe([(shared, 1), (t.build(self._prefix, own), 1)])
+        shared, own_topic = t.shared_predict_filter(self._prefix, self._group), t.PredictTopic(self._client)
+        self._connection.subscribe([(shared, 1), (t.build(self._prefix, own_topic), 1)])
 
     def request_received(self, received: mqtt.Received, now: float) -> None:
         """Takes a request, which is answered at once or later, perhaps with an error.
@@ -212,19 +212,19 @@ class Predictor:
             # A retained request may be very old, and comes again with each connection.
             return
         topic, (loaded, model) = received.response_topic, self._loaded
-        too_much = self._rate_limiter.refusal(topic, len(received.payload), now)
-        if too_much is not None and not self._rate_limiter.should_notify(too_much, now):
+        rejection = self._rate_limiter.refusal(topic, len(received.payload), now)
+        if rejection is not None and not self._rate_limiter.should_notify(rejection, now):
             return  # most refused requests get no answer, or the answers would be a flood, too
-        answerable = topic is None or t.is_response_topic_allowed(self._prefix, topic)
+        is_allowed = topic is None or t.is_response_topic_allowed(self._prefix, topic)
         request = PredictionRequest(
-            bytes(received.payload), topic if answerable else None, received.correlation_data
+            bytes(received.payload), topic if is_allowed else None, received.correlation_data
         )
-        if not answerable:
-            own = t.build(self._prefix, t.PredictionsTopic())
-            text = f"response topic {topic!r}: expected one under {own}/, or outside the prefix"
+        if not is_allowed:
+            own_topic = t.build(self._prefix, t.PredictionsTopic())
+            text = f"response topic {topic!r}: expected one under {own_topic}/, or outside the prefix"
             self._answer(request, loaded, Answer(error=text))
-        elif too_much is not None:
-            self._answer(request, loaded, Answer(error=f"{too_much}; try again later"))
+        elif rejection is not None:
+            self._answer(request, loaded, Answer(error=f"{rejection}; try again later"))
         elif not request.payload:
             self._answer(request, loaded, Answer(error="the request is empty; expected a picture, or JSON"))
         elif len(request.payload) > MAX_REQUEST:
@@ -241,9 +241,9 @@ class Predictor:
 
     def prediction_done(self, job: int, answer: Answer) -> None:
         """Sends the answer that a job of `PredictionBackend` has found."""
-        found = self._running.pop(job, None)
-        if found is not None:
-            self._answer(*found, answer)
+        pending = self._running.pop(job, None)
+        if pending is not None:
+            self._answer(*pending, answer)
 
     def close(self) -> Connection | None:
         """Drops all requests and releases the models.
@@ -262,8 +262,8 @@ class Predictor:
         assert self._announced is not None
         assert self._loaded is not None
         digest, failed_at = self._failed
-        missed = digest == self._announced.digest and now < failed_at + FETCH_RETRY_DELAY
-        return self._announced.digest == self._loaded[1].digest or missed
+        has_failed_recently = digest == self._announced.digest and now < failed_at + FETCH_RETRY_DELAY
+        return self._announced.digest == self._loaded[1].digest or has_failed_recently
 
     def _predict(
         self, request: PredictionRequest, announced: m.ModelAnnouncement, model: FetchedModel
@@ -271,36 +271,36 @@ class Predictor:
         job = self._backend.predict(announced.task, model, request.payload)
         self._running[job] = (request, announced)
 
-    def _answer(self, request: PredictionRequest, by: m.ModelAnnouncement, answer: Answer) -> None:
+    def _answer(self, request: PredictionRequest, announcement: m.ModelAnnouncement, answer: Answer) -> None:
         error = answer.error
-        found = answer.probabilities if error is None else None
-        label = max(found, key=lambda name: found[name]) if found else None
+        probabilities = answer.probabilities if error is None else None
+        label = max(probabilities, key=lambda name: probabilities[name]) if probabilities else None
         message = m.Prediction(
-            run=by.run,
-            incarnation=by.incarnation,
+            run=announcement.run,
+            incarnation=announcement.incarnation,
             seq=next(self._seq),
             client=self._client,
             sha256=hashlib.sha256(request.payload).hexdigest(),
-            version=by.version,
+            version=announcement.version,
             label=label,
-            probabilities=found,
+            probabilities=probabilities,
             error=None if error is None else error[:1000],
         )
-        shown = label if error is None else f"error: {error}"
+        outcome_text = label if error is None else f"error: {error}"
         LOG.info(
             "answered a prediction request with version %d: %s",
-            by.version,
-            shown,
+            announcement.version,
+            outcome_text,
             extra={"client": self._client},
         )
         topic = request.response_topic or t.build(self._prefix, t.PredictionsTopic())
         self._publish(topic, message, request.correlation_data)
 
-    def _publish(self, topic: str, message: m.Prediction, correlation: bytes | None) -> None:
+    def _publish(self, topic: str, message: m.Prediction, correlation_data: bytes | None) -> None:
         if self._connection is None:
             return
         try:
-            self._connection.publish(topic, codec.encode(message), qos=1, correlation=correlation)
+            self._connection.publish(topic, codec.encode(message), qos=1, correlation_data=correlation_data)
         except (QueueFull, MessageTooLarge, ValueError) as error:
             # MQTT may not allow the response topic: the asker's mistake, of which it cannot be told.
             LOG.warning(

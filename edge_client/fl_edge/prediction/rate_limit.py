@@ -43,8 +43,8 @@ class PredictionRateLimiter:
 
         ``asker`` is its response topic, ``None`` if it has none.
         """
-        mine = self._askers.use(asker, lambda: TokenBucket(REQUEST_RATE_PER_ASKER, now))
-        if not mine.take(1, now):
+        bucket = self._askers.use(asker, lambda: TokenBucket(REQUEST_RATE_PER_ASKER, now))
+        if not bucket.take(1, now):
             most = f"{REQUEST_RATE_PER_ASKER.per_second:g} per second"
             return f"requests: expected at most {most} with one response topic"
         if not self._requests.take(1, now):
@@ -53,12 +53,12 @@ class PredictionRateLimiter:
             return f"requests: expected at most {BYTE_RATE.per_second:.15g} bytes per second"
         return None
 
-    def should_notify(self, too_much: str, now: float) -> bool:
+    def should_notify(self, rejection: str, now: float) -> bool:
         """Whether a refused request should be answered; must be called once for each.
 
         It also logs the first refusal and those at powers of ten.
         """
         self._refused += 1
         if is_worth_logging(self._refused - 1, self._refused):
-            LOG.warning("refusing prediction requests: %s (%d refused)", too_much, self._refused)
+            LOG.warning("refusing prediction requests: %s (%d refused)", rejection, self._refused)
         return self._notices.is_due(now)

@@ -8,7 +8,7 @@ from typing import assert_never
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.prediction.predictor import Answer
 from fl_edge.session import effects, events
-from fl_edge.session.state import EvaluationScores
+from fl_edge.session.work import EvaluationScores
 from fl_edge.storage.label_counts_file import LabelCountsFile
 from fl_edge.workers import protocol
 from fl_edge.workers.pool import Pool
@@ -151,8 +151,8 @@ def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) 
             )
             return events.Trained(now, job, update)
         case protocol.EvaluateOutcome():
-            found = EvaluationScores(outcome.examples, outcome.loss, outcome.accuracy, outcome.confusion)
-            return events.ModelEvaluated(now, job, found)
+            scores = EvaluationScores(outcome.examples, outcome.loss, outcome.accuracy, outcome.confusion)
+            return events.ModelEvaluated(now, job, scores)
         case protocol.FailureOutcome(kind=kind, message=message):
             return events.JobFailed(now, job, message, user_error=kind in ("data-missing", "unknown-task"))
         case protocol.PredictOutcome():

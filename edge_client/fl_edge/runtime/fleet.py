@@ -107,8 +107,8 @@ def run(settings: FleetSettings) -> int:
         states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
         heartbeat = None if settings.heartbeat is None else Heartbeat(settings.heartbeat, time.monotonic())
         inbox = RuntimeInbox()
-        keeper = update_store.UpdateWriter()
-        stack.callback(keeper.close)
+        update_writer = update_store.UpdateWriter()
+        stack.callback(update_writer.close)
         stack.enter_context(_stop_on_signals(lambda: inbox.put(Interrupted())))
         pool = Pool(settings.workers, settings.data, device, inbox.put, warm=not _is_synthetic(settings.task))
         stack.callback(pool.close)
@@ -122,11 +122,11 @@ def run(settings: FleetSettings) -> int:
             edges,
             pool,
             inbox,
-            keeper,
+            update_writer,
             LabelCountsFile(settings.label_counts_file),
             prefix=settings.broker_access.prefix,
             broker=str(settings.broker_access.address),
-            patience=settings.broker_timeout,
+            broker_timeout=settings.broker_timeout,
             heartbeat=heartbeat,
             predict_group=settings.predict_group,
         )
@@ -149,40 +149,40 @@ def _edge(
         task_prefixes=(SYNTHETIC,),
         chunk_size=settings.chunk_size,
     )
-    own = connection.mqtt_client_id
+    mqtt_client_id = connection.mqtt_client_id
     for_predictions = replace(
         connection,
-        mqtt_client_id=None if own is None else f"{own}-predict",
+        mqtt_client_id=None if mqtt_client_id is None else f"{mqtt_client_id}-predict",
         maximum_packet_size=MAX_REQUEST_PACKET,
     )
 
     kit = settings.broker_access.kit
     sealer = kit.sealer if settings.seal and kit is not None else None
 
-    def connect(post: Callable[[EdgeConnectionEvent], None]) -> EdgeConnection:
+    def connect(enqueue: Callable[[EdgeConnectionEvent], None]) -> EdgeConnection:
         return EdgeConnection(
-            network, connection, settings.broker_access.prefix, edge.client, edge.roles, post, sealer
+            network, connection, settings.broker_access.prefix, edge.client, edge.roles, enqueue, sealer
         )
 
-    def connect_predictor(post: Callable[[mqtt.ConnectionEvent], None]) -> Connection:
-        return network.connect(for_predictions, post)
+    def connect_predictor(enqueue: Callable[[mqtt.ConnectionEvent], None]) -> Connection:
+        return network.connect(for_predictions, enqueue)
 
     # Sequence numbers also grow across restarts, as long as the clock does.
     file = state.path / update_store.FILE_NAME
     session = Session(
         identity, seq=int(time.time() * 1000), restored_update=update_store.read(file, edge.client)
     )
-    trust = None if kit is None else MessageAuthenticator(kit.verifier())
-    return Edge(session, file, connect, connect_predictor, trust)
+    authenticator = None if kit is None else MessageAuthenticator(kit.verifier())
+    return Edge(session, file, connect, connect_predictor, authenticator)
 
 
 def _check(settings: FleetSettings) -> None:
     """Raises ``UserError`` for a mistake that can be found before anything is started."""
     try:
-        known = settings.task is None or registry.has_task(settings.task)
+        is_known = settings.task is None or registry.has_task(settings.task)
     except UnknownTaskError as error:
         raise UserError(f"--task: {error}") from None
-    if not known:
+    if not is_known:
         names = ", ".join((*registry.names(), f"{SYNTHETIC}N"))
         raise UserError(f"--task: {settings.task!r} is unknown here; expected one of: {names}")
     if importlib.util.find_spec("torch") is None and not _is_synthetic(settings.task):
@@ -201,45 +201,45 @@ def _device(name: str) -> str:
     """
     if name != "auto":
         return name
-    asking = "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')"
+    script = "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')"
     try:
-        found = subprocess.run(  # noqa: S603  our own interpreter
-            [sys.executable, "-c", asking], capture_output=True, text=True, timeout=120, check=True
+        device = subprocess.run(  # noqa: S603  our own interpreter
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
         ).stdout.strip()
     except (subprocess.SubprocessError, OSError) as error:
         raise UserError(
             f"--device auto: torch cannot tell which devices there are ({error}); use cpu or cuda"
         ) from None
-    LOG.info("training on %s", found)
-    return found
+    LOG.info("training on %s", device)
+    return device
 
 
-def _raise_file_limit(wanted: int) -> None:
+def _raise_file_limit(files: int) -> None:
     """Raises the limit of open files to ``files`` if possible, and logs a warning if it stays lower.
 
     A large fleet needs more of them, for sockets and the memory of updates, than shells usually allow.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    if soft == resource.RLIM_INFINITY or soft >= files:
         return
-    enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    limit = files if hard == resource.RLIM_INFINITY else min(files, hard)
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
-    if enough < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    if limit < files:
         LOG.warning(
-            "the limit of open files is %d, but up to %d may be needed: ulimit -n %d", enough, wanted, wanted
+            "the limit of open files is %d, but up to %d may be needed: ulimit -n %d", limit, files, files
         )
 
 
 @contextlib.contextmanager
-def _stop_on_signals(begin_end: Callable[[], None]) -> Iterator[None]:
+def _stop_on_signals(request_stop: Callable[[], None]) -> Iterator[None]:
     """Makes the first Ctrl-C or SIGTERM request an orderly stop.
 
     The second one ends the process at once, and the workers with it.
     """
-    before = end_on_signals(lambda _number: begin_end())
+    previous = end_on_signals(lambda _number: request_stop())
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -32,7 +32,7 @@ class Inbox(Generic[ItemT]):
         self._room_aside = Capacity(MAX_PREDICTION_BYTES, MAX_PREDICTION_REQUESTS)
         self._dropped = 0
 
-    def put(self, item: ItemT, size: int | None = None, *, aside: bool = False) -> None:
+    def put(self, item: ItemT, size: int | None = None, *, is_prediction_request: bool = False) -> None:
         """Adds an item to the queue without ever blocking.
 
         ``size`` is a message's length in bytes. A message for which there is no room is dropped, unless it is
@@ -43,19 +43,19 @@ class Inbox(Generic[ItemT]):
         if size is None:
             self._waiting.put((item, 0, None))
             return
-        taken, room = size + OVERHEAD, self._room_aside if aside else self._room
+        charged_size, room = size + OVERHEAD, self._room_aside if is_prediction_request else self._room
         with self._lock:
-            if not room.take(taken):
+            if not room.take(charged_size):
                 self._dropped += 1
                 return
-        self._waiting.put((item, taken, room))
+        self._waiting.put((item, charged_size, room))
 
     def get(self, timeout: float) -> ItemT:
         """Returns the next item. Raises ``queue.Empty`` after ``timeout`` seconds without one."""
-        item, taken, room = self._waiting.get(timeout=timeout)
+        item, charged_size, room = self._waiting.get(timeout=timeout)
         if room is not None:
             with self._lock:
-                room.release(taken)
+                room.release(charged_size)
         return item
 
     def pop_dropped(self) -> int:

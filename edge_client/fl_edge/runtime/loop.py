@@ -73,8 +73,8 @@ def _size(event: EdgeConnectionEvent | mqtt.ConnectionEvent) -> int | None:
 
 
 class _EdgePredictionBackend:
-    def __init__(self, labour: Dispatcher, client: str) -> None:
-        self._dispatcher, self._client = labour, client
+    def __init__(self, dispatcher: Dispatcher, client: str) -> None:
+        self._dispatcher, self._client = dispatcher, client
 
     def predict(self, task: str, model: FetchedModel, payload: bytes) -> int:
         return self._dispatcher.predict(self._client, task, model, payload)
@@ -92,25 +92,25 @@ class Runtime:
         edges: Sequence[Edge],
         pool: Pool,
         inbox: RuntimeInbox,
-        keeper: UpdateWriter,
-        parts: LabelCountsFile,
+        update_writer: UpdateWriter,
+        label_counts: LabelCountsFile,
         *,
         prefix: str,
         broker: str,
-        patience: float | None,
+        broker_timeout: float | None,
         heartbeat: Heartbeat | None = None,
         predict_group: str = t.DEFAULT_PREDICT_GROUP,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._edges = {edge.client: edge for edge in edges}
         self._inbox = inbox
-        self._update_writer = keeper
+        self._update_writer = update_writer
         self._prefix = prefix
         self._predict_group = predict_group
         self._rate_limiter = PredictionRateLimiter(clock())
         self._heartbeat = heartbeat
         self._clock = clock
-        self._dispatcher = Dispatcher(pool, parts)
+        self._dispatcher = Dispatcher(pool, label_counts)
         self._store = ModelStore(self._transport, self._model_fetched)
         self._events: deque[tuple[Edge, events.Event]] = deque()
         self._timers: list[tuple[float, int, Edge]] = []
@@ -118,7 +118,7 @@ class Runtime:
         self._interrupted = False
         self._running = len(self._edges)
         self._evaluators = [edge for edge in edges if edge.state.identity.roles == ("evaluate",)]
-        self._notices = ConnectionNotices(edges, broker, patience, clock())
+        self._notices = ConnectionNotices(edges, broker, broker_timeout, clock())
         self._router = Router(prefix, self._store, self._notices, self._add_event, self._process_events)
         self._next_second = clock() + 1.0
         first_seq = int(time.time() * 1000)
@@ -168,9 +168,9 @@ class Runtime:
 
     def _stop_remaining_evaluators(self) -> None:
         """Stops the evaluators of a fleet when all of its other edges have stopped."""
-        left = [edge for edge in self._evaluators if isinstance(edge.state, machine.Session)]
-        if len(self._evaluators) < len(self._edges) and len(left) == self._running:
-            for edge in left:
+        remaining = [edge for edge in self._evaluators if isinstance(edge.state, machine.Session)]
+        if len(self._evaluators) < len(self._edges) and len(remaining) == self._running:
+            for edge in remaining:
                 self._add_event(edge, events.StopRequested(self._clock()))
 
     def _enqueue(self, client: str, event: EdgeConnectionEvent) -> None:
@@ -179,7 +179,7 @@ class Runtime:
 
     def _enqueue_for_predictions(self, client: str, event: mqtt.ConnectionEvent) -> None:
         """Adds an event of a predictor's connection to the inbox. Runs on the network thread."""
-        self._inbox.put(FromPredictor(client, event), _size(event), aside=True)
+        self._inbox.put(FromPredictor(client, event), _size(event), is_prediction_request=True)
 
     def _wait_timeout(self) -> float:
         now = self._clock()
@@ -197,9 +197,9 @@ class Runtime:
             case FromPredictor(client=client, event=event):
                 self._router.on_predictor_event(self._edges[client], event, now)
             case JobResult():
-                done = self._dispatcher.job_done(item, now)
-                if done is not None:
-                    self._job_done(self._edges[done[0]], done[1])
+                owner_and_event = self._dispatcher.job_done(item, now)
+                if owner_and_event is not None:
+                    self._job_done(self._edges[owner_and_event[0]], owner_and_event[1])
             case Interrupted():
                 self._interrupted = True
                 for edge in self._edges.values():
@@ -215,10 +215,10 @@ class Runtime:
         """Gives the sessions their events and performs the effects, until no event is left."""
         while self._events:
             edge, event = self._events.popleft()
-            was_alive = isinstance(edge.state, machine.Session)
-            edge.state, todo = machine.step(edge.state, event)
-            self._running -= was_alive and isinstance(edge.state, machine.Stopped)
-            for effect in todo:
+            was_running = isinstance(edge.state, machine.Session)
+            edge.state, effects_to_perform = machine.step(edge.state, event)
+            self._running -= was_running and isinstance(edge.state, machine.Stopped)
+            for effect in effects_to_perform:
                 self._perform(edge, effect, event.now)
             self._schedule(edge, event.now)
 
@@ -227,8 +227,10 @@ class Runtime:
         if due is not None and due != edge.scheduled:
             heapq.heappush(self._timers, (due, next(self._order), edge))
         edge.scheduled = due
-        waits = isinstance(edge.state, machine.Session) and isinstance(edge.state.registration, Registering)
-        edge.unanswered_since = (edge.unanswered_since or now) if waits else None
+        is_registering = isinstance(edge.state, machine.Session) and isinstance(
+            edge.state.registration, Registering
+        )
+        edge.unanswered_since = (edge.unanswered_since or now) if is_registering else None
 
     def _run_timers(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
@@ -254,26 +256,26 @@ class Runtime:
 
     # --- results of the workers and the store -------------------------------------------------------------
 
-    def _job_done(self, edge: Edge, what: events.Event | PredictionResult) -> None:
-        if not isinstance(what, PredictionResult):
-            self._add_event(edge, what)
+    def _job_done(self, edge: Edge, result: events.Event | PredictionResult) -> None:
+        if not isinstance(result, PredictionResult):
+            self._add_event(edge, result)
         elif edge.predictor is not None:
-            edge.predictor.prediction_done(what.id, what.answer)
+            edge.predictor.prediction_done(result.id, result.answer)
 
     def _transport(self, client: str) -> Transport | None:
-        wire = self._edges[client].connection
-        return wire if wire is not None and wire.is_connected else None
+        connection = self._edges[client].connection
+        return connection if connection is not None and connection.is_connected else None
 
-    def _model_fetched(self, holder: ModelUser, digest: str, model: FetchedModel | None, why: str) -> None:
-        edge, now = self._edges[holder.client], self._clock()
-        if holder.job is None:
+    def _model_fetched(self, user: ModelUser, digest: str, model: FetchedModel | None, reason: str) -> None:
+        edge, now = self._edges[user.client], self._clock()
+        if user.job is None:
             if edge.predictor is not None:
-                edge.predictor.model_fetched(digest, model, why, now)
+                edge.predictor.model_fetched(digest, model, reason, now)
         elif model is not None:
-            self._add_event(edge, events.Fetched(now, holder.job))
+            self._add_event(edge, events.Fetched(now, user.job))
         else:
-            edge.model_digests.pop(holder.job, None)
-            self._add_event(edge, events.JobFailed(now, holder.job, why))
+            edge.model_digests.pop(user.job, None)
+            self._add_event(edge, events.JobFailed(now, user.job, reason))
 
     # --- effects ------------------------------------------------------------------------------------------
 
@@ -285,15 +287,15 @@ class Runtime:
                 edge.connection.send(topic, message, retain=retain)
             case effects.SendChunks():
                 edge.connection.send_chunks(effect)
-            case effects.SaveUpdate(pending=kept):
-                self._update_writer.save(edge.update_file, client, kept)
+            case effects.SaveUpdate(pending=pending):
+                self._update_writer.save(edge.update_file, client, pending)
             case effects.DeleteUpdate():
                 self._update_writer.delete(edge.update_file)
             case effects.Load():
                 self._dispatcher.load(client, effect)
-            case effects.Fetch(job=job, digest=digest, timeout=patience):
+            case effects.Fetch(job=job, digest=digest, timeout=timeout):
                 edge.model_digests[job] = digest
-                self._store.fetch(ModelUser(client, job), digest, now, patience)
+                self._store.fetch(ModelUser(client, job), digest, now, timeout)
             case effects.Train(job=job, selected=selected):
                 base = None if selected.base is None else self._take_model(edge, job)
                 self._dispatcher.train(client, effect, base)

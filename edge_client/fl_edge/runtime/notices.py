@@ -23,10 +23,10 @@ class ConnectionNotices:
     ``broker_timeout``: seconds that all edges together may be without a broker; ``None`` for no limit.
     """
 
-    def __init__(self, edges: Sequence[Edge], broker: str, patience: float | None, now: float) -> None:
+    def __init__(self, edges: Sequence[Edge], broker: str, broker_timeout: float | None, now: float) -> None:
         self._edges = edges
         self._broker = broker
-        self._timeout = patience
+        self._timeout = broker_timeout
         self._disconnected_since: float | None = now
         self._last_loss = ("no answer yet", float("-inf"))
         self._next_notice = now + NOTICE_INTERVAL
@@ -45,8 +45,8 @@ class ConnectionNotices:
         """Logs that a connection has ended, or that an attempt to connect has failed."""
         if self._disconnected_since is None and not any(other.is_connected for other in self._edges):
             self._disconnected_since = now
-        before, at = self._last_loss
-        if reason != before or now - at > LOSS_NOTICE_INTERVAL:
+        previous, lost_at = self._last_loss
+        if reason != previous or now - lost_at > LOSS_NOTICE_INTERVAL:
             self._last_loss = (reason, now)
             LOG.warning("no broker: %s; trying again", reason, extra={"client": edge.client})
 
@@ -55,14 +55,18 @@ class ConnectionNotices:
 
         Raises ``BrokerUnreachable`` if all edges have been without a broker for too long.
         """
-        lost = self._disconnected_since
-        if self._timeout is not None and lost is not None and now - lost > self._timeout:
+        disconnected_since = self._disconnected_since
+        if (
+            self._timeout is not None
+            and disconnected_since is not None
+            and now - disconnected_since > self._timeout
+        ):
             raise BrokerUnreachable(f"no broker for {self._timeout:g} s: {self._last_loss[0]}")
         if now < self._next_notice:
             return
         self._next_notice = now + NOTICE_INTERVAL
         since = [edge.unanswered_since for edge in self._edges if edge.unanswered_since is not None]
-        waiting = sum(now - begin > NOTICE_INTERVAL / 2 for begin in since)
-        if waiting:
-            who = f" ({waiting} of {len(self._edges)} edges)" if len(self._edges) > 1 else ""
-            LOG.info("waiting for an aggregator on %s%s", self._broker, who)
+        unanswered = sum(now - start > NOTICE_INTERVAL / 2 for start in since)
+        if unanswered:
+            count_text = f" ({unanswered} of {len(self._edges)} edges)" if len(self._edges) > 1 else ""
+            LOG.info("waiting for an aggregator on %s%s", self._broker, count_text)

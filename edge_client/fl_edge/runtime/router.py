@@ -43,28 +43,28 @@ class Router:
         self,
         prefix: str,
         store: ModelStore,
-        vigil: ConnectionNotices,
-        tell: Callable[[Edge, events.Event], None],
-        settle: Callable[[], None],
+        notices: ConnectionNotices,
+        add_event: Callable[[Edge, events.Event], None],
+        process_events: Callable[[], None],
         channels: Channels = CHANNELS,
     ) -> None:
         self._prefix = prefix
         self._channels = channels
         self._store = store
-        self._notices = vigil
-        self._add_event = tell
-        self._process_events = settle
+        self._notices = notices
+        self._add_event = add_event
+        self._process_events = process_events
         self._drop_counts: Counter[str] = Counter()
 
     def on_connection_event(self, edge: Edge, event: EdgeConnectionEvent, now: float) -> None:
         """Handles an event of the connection of an edge's session."""
         assert edge.connection is not None
         match event:
-            case EdgeConnected(session=session, maximum_packet_size=largest):
+            case EdgeConnected(session=session, maximum_packet_size=maximum_packet_size):
                 edge.connection.is_connected = True
                 edge.connection.subscribe()
                 self._notices.connected(edge)
-                self._add_event(edge, events.ConnectionEstablished(now, session, largest))
+                self._add_event(edge, events.ConnectionEstablished(now, session, maximum_packet_size))
                 self._process_events()
                 edge.connection.subscribe_to_presence()
                 self._store.connection_established(now)
@@ -106,9 +106,9 @@ class Router:
             self._drop(edge, "unknown topic", received.topic)
             return
         if isinstance(topic, t.ManifestTopic | t.ChunkTopic):
-            fault = self._store.receive(topic, received.payload, now)
-            if fault is not None:
-                self._drop(edge, type(topic).__name__, fault)
+            reason = self._store.receive(topic, received.payload, now)
+            if reason is not None:
+                self._drop(edge, type(topic).__name__, reason)
             return
         try:
             event = self._decode(edge, topic, received, now)
@@ -124,18 +124,18 @@ class Router:
 
         Raises ``DecodeError``, ``BadSignature`` or ``_StaleMessage``.
         """
-        trust = edge.authenticator
+        authenticator = edge.authenticator
         if not received.payload:
             # An empty message cannot be signed: with a kit, only a result or a later round ends a round.
-            obeyed = trust is None or not self._channels.of(topic).signed
-            return event_of_cleared(edge.client, topic, now) if obeyed else None
-        if trust is not None:
-            trust.check(topic, received.topic, received.payload)
+            is_accepted = authenticator is None or not self._channels.of(topic).signed
+            return event_of_cleared(edge.client, topic, now) if is_accepted else None
+        if authenticator is not None:
+            authenticator.check(topic, received.topic, received.payload)
         message = decode(topic, received.payload, self._channels)
-        if trust is not None:
-            member = edge.state.membership if isinstance(edge.state, Session) else None
-            if (why := trust.staleness(received.topic, message, member)) is not None:
-                raise _StaleMessage(why)
+        if authenticator is not None:
+            membership = edge.state.membership if isinstance(edge.state, Session) else None
+            if (reason := authenticator.staleness(received.topic, message, membership)) is not None:
+                raise _StaleMessage(reason)
         return event_of(edge.client, topic, message, retained=received.retain, now=now)
 
     def _version_refusal(
@@ -151,20 +151,20 @@ class Router:
             now, f"the aggregator's answer has another {str(error).removeprefix('v: ')}"
         )
 
-    def _drop(self, edge: Edge, where: str, why: str) -> None:
+    def _drop(self, edge: Edge, topic_name: str, reason: str) -> None:
         """Counts a useless message; of each kind it logs the first one and those at powers of ten."""
         # The key has no values, which a peer may choose, and no numbers, which would make each chunk a kind.
-        key = re.sub(r"\d+", "0", f"{where}: {why.split('(got', maxsplit=1)[0][:200]}")
+        key = re.sub(r"\d+", "0", f"{topic_name}: {reason.split('(got', maxsplit=1)[0][:200]}")
         if key not in self._drop_counts and len(self._drop_counts) >= MAX_KINDS:
             key = "other kinds"
         self._drop_counts[key] += 1
-        times = self._drop_counts[key]
-        if is_worth_logging(times - 1, times):
+        count = self._drop_counts[key]
+        if is_worth_logging(count - 1, count):
             LOG.warning(
                 "dropped a message (%d so far): %s: %s",
-                times,
-                where,
-                why[:300],
+                count,
+                topic_name,
+                reason[:300],
                 extra={"client": edge.client},
             )
 

@@ -2,8 +2,11 @@
 
 ================  ===============================================================
 ``machine``       ``step(state, event) -> (state, effects)``
-``state``         the phases, as types;  ``events``, ``effects``
+``state``         the session and the phases of its registration, as types
+``work``          the phases of a round's work and of an evaluation
+``events``        what happens;  ``effects``: what is to be done
 ``registration``  becoming a member of a run
+``presence``      reacting to births and wills
 ``rounds``        being selected, fetching the base, training
 ``reporting``     sending an update until it is answered
 ``evaluation``    evaluating models that were announced

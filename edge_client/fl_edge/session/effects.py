@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fl_edge.session.state import PendingUpdate
+from fl_edge.session.work import PendingUpdate
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.transfer.upload import FinishedUpdate, Sender

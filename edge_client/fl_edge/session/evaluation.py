@@ -6,15 +6,9 @@ from dataclasses import replace
 
 from fl_edge.session.effects import Evaluate, Fetch, LogNotice, Send, ServeModel
 from fl_edge.session.events import Fetched, JobFailed, ModelEvaluated
-from fl_edge.session.state import (
-    Evaluating,
-    EvaluationDone,
-    EvaluationScores,
-    LoadedPartition,
-    Recipient,
-    Session,
-)
+from fl_edge.session.state import LoadedPartition, Session
 from fl_edge.session.transitions import Transition, stop, then, transition, with_next_job, with_next_seq
+from fl_edge.session.work import Evaluating, EvaluationDone, EvaluationScores, Recipient
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 
@@ -30,13 +24,19 @@ def serve_model(session: Session, announced: m.ModelAnnouncement | None) -> Tran
     Models of another run or task, and versions older than the newest known one, are ignored. An edge that
     belongs to no run answers with any model that the broker retains.
     """
-    who, member = session.identity, session.membership
-    if announced is None or "predict" not in who.roles or not who.has_task(announced.task):
+    identity, membership = session.identity, session.membership
+    if announced is None or "predict" not in identity.roles or not identity.has_task(announced.task):
         return transition(session)
-    if who.task not in (None, announced.task) or (member is not None and member.run != announced.run):
+    if identity.task not in (None, announced.task) or (
+        membership is not None and membership.run != announced.run
+    ):
         return transition(session)
-    post = session.own_retained_messages()
-    if post is not None and post.announced is not None and post.announced.version > announced.version:
+    messages = session.own_retained_messages()
+    if (
+        messages is not None
+        and messages.announced is not None
+        and messages.announced.version > announced.version
+    ):
         return transition(session)  # a late message
     return transition(session, ServeModel(announced))
 
@@ -46,15 +46,15 @@ def start_evaluation(session: Session) -> Transition:
 
     If the edge has already evaluated it, the scores are sent to a recipient that does not have them.
     """
-    post = session.own_retained_messages()
-    announced = post.announced if post else None
+    messages = session.own_retained_messages()
+    announced = messages.announced if messages else None
     if announced is None or announced.evaluate is None or isinstance(session.evaluation, Evaluating):
         return transition(session)
     if not _can_evaluate(session, announced.evaluate, announced.task):
         return transition(session)
     match session.evaluation:
-        case EvaluationDone(announced=before, split=split) if split == announced.evaluate and (
-            (before.run, before.version, before.digest)
+        case EvaluationDone(announced=previous, split=split) if split == announced.evaluate and (
+            (previous.run, previous.version, previous.digest)
             == (announced.run, announced.version, announced.digest)
         ):
             return send_evaluation(session)
@@ -73,12 +73,12 @@ def start_evaluation(session: Session) -> Transition:
 
 
 def _can_evaluate(session: Session, split: m.Split, task: str) -> bool:
-    who, part, member = session.identity, session.partition_state, session.membership
-    if member is None or task != member.task:
+    identity, state, membership = session.identity, session.partition_state, session.membership
+    if membership is None or task != membership.task:
         return False
     if split == "test":
-        return "evaluate" in who.roles
-    return who.trains and isinstance(part, LoadedPartition) and part.partition == member.partition
+        return "evaluate" in identity.roles
+    return identity.trains and isinstance(state, LoadedPartition) and state.partition == membership.partition
 
 
 def fetched(session: Session, event: Fetched) -> Transition:
@@ -99,10 +99,10 @@ def evaluated(session: Session, event: ModelEvaluated) -> Transition:
     """Sends the scores, and continues with the newest model if that is another one."""
     match session.evaluation:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
-            found = event.scores
-            said = LogNotice(f"version {announced.version}: accuracy {found.accuracy:.4f} on {split}")
-            session = replace(session, evaluation=EvaluationDone(announced, split, found, None))
-            return then(transition(session, said), send_evaluation, start_evaluation)
+            scores = event.scores
+            notice = LogNotice(f"version {announced.version}: accuracy {scores.accuracy:.4f} on {split}")
+            session = replace(session, evaluation=EvaluationDone(announced, split, scores, None))
+            return then(transition(session, notice), send_evaluation, start_evaluation)
         case _:
             return transition(session)
 
@@ -117,44 +117,44 @@ def failed(session: Session, event: JobFailed) -> Transition:
             session = replace(session, evaluation=EvaluationDone(announced, split, NO_SCORES, None))
             if event.user_error and session.identity.roles == ("evaluate",):
                 return stop(session, 2, event.detail)
-            said = LogNotice(f"version {announced.version}: cannot evaluate: {event.detail}", "warning")
-            return then(transition(session, said), send_evaluation, start_evaluation)
+            notice = LogNotice(f"version {announced.version}: cannot evaluate: {event.detail}", "warning")
+            return then(transition(session, notice), send_evaluation, start_evaluation)
         case _:
             return transition(session)
 
 
 def send_evaluation(session: Session) -> Transition:
     """Sends the scores, once to each incarnation on each connection."""
-    state, told = session.evaluation, session.recipient()
-    if told is None or not isinstance(state, EvaluationDone) or state.sent_to == told:
+    state, recipient = session.evaluation, session.recipient()
+    if recipient is None or not isinstance(state, EvaluationDone) or state.sent_to == recipient:
         return transition(session)
-    if state.announced.run != told.run:
+    if state.announced.run != recipient.run:
         return transition(session)
     session, seq = with_next_seq(session)
-    message = _message(session.identity.client, told, seq, state.announced, state.split, state.scores)
-    session = replace(session, evaluation=replace(state, sent_to=told))
+    message = _message(session.identity.client, recipient, seq, state.announced, state.split, state.scores)
+    session = replace(session, evaluation=replace(state, sent_to=recipient))
     return transition(session, Send(t.EvaluationsTopic(session.identity.client), message))
 
 
 def _message(
     client: str,
-    told: Recipient,
+    recipient: Recipient,
     seq: int,
     announced: m.ModelAnnouncement,
     split: m.Split,
-    found: EvaluationScores,
+    scores: EvaluationScores,
 ) -> m.Evaluation:
     return m.Evaluation(
-        run=told.run,
-        incarnation=told.incarnation,
+        run=recipient.run,
+        incarnation=recipient.incarnation,
         seq=seq,
         client=client,
-        session=told.session,
+        session=recipient.session,
         version=announced.version,
         digest=announced.digest,
         split=split,
-        examples=found.examples,
-        loss=found.loss,
-        accuracy=found.accuracy,
-        confusion=found.confusion,
+        examples=scores.examples,
+        loss=scores.loss,
+        accuracy=scores.accuracy,
+        confusion=scores.confusion,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fl_edge.session.state import EvaluationScores
+from fl_edge.session.work import EvaluationScores
 from fl_shared.protocol import messages as m
 from fl_shared.transfer.upload import FinishedUpdate
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from fl_edge.session import evaluation, registration, reporting, rounds
+from fl_edge.session import evaluation, presence, registration, reporting, rounds
 from fl_edge.session.effects import DeleteUpdate, Effect, LogNotice, SaveUpdate
 from fl_edge.session.events import (
     AggregatorSeen,
@@ -45,13 +45,12 @@ from fl_edge.session.state import (
     LoadingPartition,
     Offline,
     Registering,
-    Reporting,
-    ReportingFailure,
     Session,
     SessionState,
     Stopped,
 )
 from fl_edge.session.transitions import Transition, stop, then, transition
+from fl_edge.session.work import Reporting, ReportingFailure
 from fl_shared.errors import INTERRUPTED
 from fl_shared.protocol import messages as m
 
@@ -83,8 +82,8 @@ def _storage_effects(before: Session, after: SessionState) -> tuple[Effect, ...]
     """
     if isinstance(after, Stopped):
         return ()  # a restarted edge may still be in time
-    was, now = before.pending_update(), after.pending_update()
-    if (was and was.update) is (now and now.update):
+    previous, now = before.pending_update(), after.pending_update()
+    if (previous and previous.update) is (now and now.update):
         return ()
     return (DeleteUpdate() if now is None else SaveUpdate(now),)
 
@@ -106,15 +105,15 @@ def _react(session: Session, event: Event) -> Transition:
         case ConnectionRefused(reason=reason):
             return stop(session, 2, reason)
         case AggregatorSeen():
-            return registration.aggregator_seen(session, event)
+            return presence.aggregator_seen(session, event)
         case PresenceSeen():
-            return registration.presence_seen(session, event)
+            return presence.presence_seen(session, event)
         case Replied(reply=reply):
             return _replied(session, reply, now)
         case SelectionSeen():
             return then(
                 rounds.selection_seen(session, event),
-                lambda s: registration.detect_restart(s, event.selected, now),
+                lambda s: presence.detect_restart(s, event.selected, now),
                 lambda s: rounds.start_round(s, now),
             )
         case SelectionCleared():
@@ -122,12 +121,12 @@ def _react(session: Session, event: Event) -> Transition:
         case ResultSeen():
             return then(
                 rounds.result_seen(session, event),
-                lambda s: registration.detect_restart(s, event.result, now),
+                lambda s: presence.detect_restart(s, event.result, now),
             )
         case ModelAnnounced(announced=announced):
             return then(
                 transition(_store_announcement(session, announced)),
-                lambda s: registration.detect_restart(s, announced, now),
+                lambda s: presence.detect_restart(s, announced, now),
                 lambda s: evaluation.serve_model(s, announced),
                 evaluation.start_evaluation,
             )
@@ -155,8 +154,8 @@ def _react(session: Session, event: Event) -> Transition:
 
 
 def _replied(session: Session, reply: m.Reply, now: float) -> Transition:
-    who, line = session.identity, session.connection
-    if line is None or (reply.client, reply.session) != (who.client, line.session):
+    identity, connection = session.identity, session.connection
+    if connection is None or (reply.client, reply.session) != (identity.client, connection.session):
         return transition(session)
     match reply:
         case m.Admitted():
@@ -181,22 +180,22 @@ def _replied(session: Session, reply: m.Reply, now: float) -> Transition:
             return then(reporting.rejected(session, reply), lambda s: rounds.start_round(s, now))
         case m.Limited():
             # What was dropped is repeated, like everything that is not answered.
-            said = f"the aggregator drops some of this edge's messages: {reply.reason}: {reply.detail}"
-            return transition(session, LogNotice(said, "warning"))
+            notice = f"the aggregator drops some of this edge's messages: {reply.reason}: {reply.detail}"
+            return transition(session, LogNotice(notice, "warning"))
         case _:
             return transition(session)
 
 
 def _store_announcement(session: Session, announced: m.ModelAnnouncement) -> Session:
-    post = rounds.retained_messages_of(session, announced)
-    if post.announced is not None and post.announced.version > announced.version:
+    messages = rounds.retained_messages_of(session, announced)
+    if messages.announced is not None and messages.announced.version > announced.version:
         return session
-    return rounds.store_retained_messages(session, replace(post, announced=announced))
+    return rounds.store_retained_messages(session, replace(messages, announced=announced))
 
 
 def _own_announcement(session: Session) -> m.ModelAnnouncement | None:
-    post = session.own_retained_messages()
-    return post.announced if post else None
+    messages = session.own_retained_messages()
+    return messages.announced if messages else None
 
 
 def next_due(state: SessionState) -> float | None:
@@ -208,7 +207,11 @@ def next_due(state: SessionState) -> float | None:
         if isinstance(state.registration, Registering | AwaitingPartition | Confirming)
         else []
     )
-    gone = state.aggregator is not None and state.aggregator.state == "offline"
-    if isinstance(state.work, Reporting | ReportingFailure) and state.recipient() and not gone:
+    is_aggregator_offline = state.aggregator is not None and state.aggregator.state == "offline"
+    if (
+        isinstance(state.work, Reporting | ReportingFailure)
+        and state.recipient()
+        and not is_aggregator_offline
+    ):
         dues.append(state.work.due)
     return min(dues, default=None)

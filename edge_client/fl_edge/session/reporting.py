@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import assert_never
 
 from fl_edge.session.effects import LogNotice, Send, SendChunks
-from fl_edge.session.state import (
+from fl_edge.session.state import Session
+from fl_edge.session.transitions import Transition, cancel_work, retry_delay, then, transition, with_next_seq
+from fl_edge.session.work import (
     AwaitingGrant,
     Fetching,
     Idle,
@@ -15,11 +17,9 @@ from fl_edge.session.state import (
     Reporting,
     ReportingFailure,
     SendingChunks,
-    Session,
     Training,
     UploadPhase,
 )
-from fl_edge.session.transitions import Transition, cancel_work, retry_delay, then, transition, with_next_seq
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.transfer import upload
@@ -36,15 +36,17 @@ MAX_DETAIL = 1000
 
 def report_failure(session: Session, selected: m.Selected, detail: str, now: float) -> Transition:
     """Ends the round's work, and reports that the edge cannot train in this round."""
-    said = LogNotice(f"round {selected.round}: cannot train: {detail}", "warning")
+    notice = LogNotice(f"round {selected.round}: cannot train: {detail}", "warning")
     session = replace(session, work=ReportingFailure(selected, detail[:MAX_DETAIL], None, 0, now))
-    return then(transition(session, said), lambda s: report(s, now))
+    return then(transition(session, notice), lambda s: report(s, now))
 
 
 def report(session: Session, now: float) -> Transition:
     """Sends the update or the failure, unless it was last sent to the same recipient."""
     match session.work:
-        case Reporting(sent_to=told) | ReportingFailure(sent_to=told) if told != session.recipient():
+        case Reporting(sent_to=recipient) | ReportingFailure(sent_to=recipient) if (
+            recipient != session.recipient()
+        ):
             return _send(session, now, 0)
         case _:
             return transition(session)
@@ -52,10 +54,10 @@ def report(session: Session, now: float) -> Transition:
 
 def repeat(session: Session, now: float) -> Transition:
     """Sends the update or the failure again when it is due, unless the aggregator is known to be offline."""
-    gone = session.aggregator is not None and session.aggregator.state == "offline"
+    is_aggregator_offline = session.aggregator is not None and session.aggregator.state == "offline"
     match session.work:
         case Reporting(attempt=attempt, due=due) | ReportingFailure(attempt=attempt, due=due) if (
-            now >= due and not gone
+            now >= due and not is_aggregator_offline
         ):
             return _send(session, now, attempt + 1)
         case _:
@@ -63,25 +65,25 @@ def repeat(session: Session, now: float) -> Transition:
 
 
 def _send(session: Session, now: float, attempt: int) -> Transition:
-    told, work = session.recipient(), session.work
-    if told is None:
+    recipient, work = session.recipient(), session.work
+    if recipient is None:
         return transition(session)
     match work:
         case Reporting():
-            return _send_update(session, work, told, now, attempt)
+            return _send_update(session, work, recipient, now, attempt)
         case ReportingFailure(selected=selected, detail=detail):
             session, seq = with_next_seq(session)
             failed = m.TrainingFailed(
-                run=told.run,
-                incarnation=told.incarnation,
+                run=recipient.run,
+                incarnation=recipient.incarnation,
                 seq=seq,
                 client=session.identity.client,
-                session=told.session,
+                session=recipient.session,
                 round=selected.round,
                 detail=detail,
             )
             due = now + retry_delay(session.identity.client, attempt, UPDATE_RETRY_DELAY)
-            session = replace(session, work=replace(work, sent_to=told, attempt=attempt, due=due))
+            session = replace(session, work=replace(work, sent_to=recipient, attempt=attempt, due=due))
             return transition(session, Send(t.UpdatesTopic(session.identity.client), failed))
         case Idle() | Fetching() | Training():
             return transition(session)
@@ -89,37 +91,43 @@ def _send(session: Session, now: float, attempt: int) -> Transition:
             assert_never(work)
 
 
-def _send_update(session: Session, work: Reporting, told: Recipient, now: float, attempt: int) -> Transition:
+def _send_update(
+    session: Session, work: Reporting, recipient: Recipient, now: float, attempt: int
+) -> Transition:
     """Sends the update whole if that is allowed (protocol, 6.1), and otherwise offers it."""
-    who, line, update = session.identity, session.connection, work.update
-    assert line is not None
+    identity, connection, update = session.identity, session.connection, work.update
+    assert connection is not None
     session, seq = with_next_seq(session)
-    sender = _sender(session, told, work)
+    sender = _sender(session, recipient, work)
     message: m.Update | m.Offer
-    shipment: UploadPhase
+    phase: UploadPhase
     if update.size <= work.selected.inline_limit and (
-        line.maximum_packet_size is None
+        connection.maximum_packet_size is None
         or upload.update_message_size(sender, seq, update) + upload.PACKET_OVERHEAD
-        <= line.maximum_packet_size
+        <= connection.maximum_packet_size
     ):
-        message, shipment = upload.update_message(sender, seq, update), InlineUpload()
+        message, phase = upload.update_message(sender, seq, update), InlineUpload()
     else:
         # The chunk size stays as it was, if it still fits, so that the chunks that have arrived can be used.
-        wanted = (
-            who.chunk_size if isinstance(work.upload_phase, InlineUpload) else work.upload_phase.chunk_size
+        preferred_size = (
+            identity.chunk_size
+            if isinstance(work.upload_phase, InlineUpload)
+            else work.upload_phase.chunk_size
         )
         try:
-            chunk_size = upload.chunk_size_for(sender, update, wanted, line.maximum_packet_size)
+            chunk_size = upload.chunk_size_for(sender, update, preferred_size, connection.maximum_packet_size)
         except ValueError as error:
             return report_failure(session, work.selected, str(error), now)
-        message, shipment = upload.offer_message(sender, seq, update, chunk_size), AwaitingGrant(chunk_size)
-    due = now + retry_delay(who.client, attempt, UPDATE_RETRY_DELAY)
-    work = replace(work, sent_to=told, attempt=attempt, due=due, upload_phase=shipment)
-    return transition(replace(session, work=work), Send(t.UpdatesTopic(who.client), message))
+        message, phase = upload.offer_message(sender, seq, update, chunk_size), AwaitingGrant(chunk_size)
+    due = now + retry_delay(identity.client, attempt, UPDATE_RETRY_DELAY)
+    work = replace(work, sent_to=recipient, attempt=attempt, due=due, upload_phase=phase)
+    return transition(replace(session, work=work), Send(t.UpdatesTopic(identity.client), message))
 
 
-def _sender(session: Session, told: Recipient, work: Reporting) -> Sender:
-    return Sender(session.identity.client, told.session, told.run, told.incarnation, work.selected.round)
+def _sender(session: Session, recipient: Recipient, work: Reporting) -> Sender:
+    return Sender(
+        session.identity.client, recipient.session, recipient.run, recipient.incarnation, work.selected.round
+    )
 
 
 # --- chunks -----------------------------------------------------------------------------------------------
@@ -135,18 +143,18 @@ def granted(session: Session, reply: m.Grant, now: float) -> Transition:
             Reporting(
                 selected=selected,
                 update=update,
-                sent_to=Recipient() as told,
-                upload_phase=AwaitingGrant() | SendingChunks() as shipment,
+                sent_to=Recipient() as recipient,
+                upload_phase=AwaitingGrant() | SendingChunks() as phase,
             ) as work
-        ) if told == session.recipient() and reply.incarnation == told.incarnation:
-            chunks = upload.granted_chunks(reply.chunks, chunk_count(update.size, shipment.chunk_size))
+        ) if recipient == session.recipient() and reply.incarnation == recipient.incarnation:
+            chunks = upload.granted_chunks(reply.chunks, chunk_count(update.size, phase.chunk_size))
             if not chunks or not _is_answer_to(session, reply, selected, update.digest):
                 return transition(session)
         case _:
             return transition(session)
-    send = SendChunks(_sender(session, told, work), update, shipment.chunk_size, chunks, session.seq)
+    send = SendChunks(_sender(session, recipient, work), update, phase.chunk_size, chunks, session.seq)
     due = now + retry_delay(session.identity.client, 0, OFFER_RETRY_DELAY)
-    work = replace(work, attempt=0, due=due, upload_phase=SendingChunks(shipment.chunk_size))
+    work = replace(work, attempt=0, due=due, upload_phase=SendingChunks(phase.chunk_size))
     return transition(replace(session, work=work, seq=session.seq + len(chunks)), send)
 
 
@@ -159,9 +167,9 @@ def accepted(session: Session, reply: m.Accepted) -> Transition:
         case Reporting(selected=selected, update=update) if _is_answer_to(
             session, reply, selected, update.digest
         ):
-            said = LogNotice(f"round {reply.round}: accepted")
+            notice = LogNotice(f"round {reply.round}: accepted")
             session = replace(session, last_handled_round=max(session.last_handled_round, reply.round))
-            return then(cancel_work(session), lambda s: transition(s, said))
+            return then(cancel_work(session), lambda s: transition(s, notice))
         case _:
             return transition(session)
 
@@ -177,9 +185,9 @@ def rejected(session: Session, reply: m.Rejected) -> Transition:
             pass
         case _:
             return transition(session)
-    said = LogNotice(f"round {reply.round}: rejected: {reply.reason}: {reply.detail}", "warning")
+    notice = LogNotice(f"round {reply.round}: rejected: {reply.reason}: {reply.detail}", "warning")
     session = replace(session, last_handled_round=max(session.last_handled_round, reply.round))
-    return then(cancel_work(session), lambda s: transition(s, said))
+    return then(cancel_work(session), lambda s: transition(s, notice))
 
 
 def _is_answer_to(

@@ -7,17 +7,9 @@ from dataclasses import replace
 from fl_edge.session import reporting
 from fl_edge.session.effects import Fetch, LogNotice, Train
 from fl_edge.session.events import Fetched, JobFailed, ResultSeen, SelectionCleared, SelectionSeen, Trained
-from fl_edge.session.state import (
-    Fetching,
-    Idle,
-    LoadedPartition,
-    Reporting,
-    ReportingFailure,
-    RetainedMessages,
-    Session,
-    Training,
-)
+from fl_edge.session.state import LoadedPartition, RetainedMessages, Session
 from fl_edge.session.transitions import Transition, cancel_work, then, transition, with_next_job
+from fl_edge.session.work import Fetching, Idle, Reporting, ReportingFailure, Training
 from fl_shared.protocol import messages as m
 
 MIN_FETCH_TIMEOUT = 10.0
@@ -31,23 +23,25 @@ MAX_INCARNATIONS = 4
 
 def retained_messages_of(session: Session, message: m.Scoped) -> RetainedMessages:
     """Returns the retained messages known of the incarnation that sent ``message``, perhaps none."""
-    for post in session.retained_messages:
-        if (post.run, post.incarnation) == (message.run, message.incarnation):
-            return post
+    for messages in session.retained_messages:
+        if (messages.run, messages.incarnation) == (message.run, message.incarnation):
+            return messages
     return RetainedMessages(message.run, message.incarnation)
 
 
-def store_retained_messages(session: Session, post: RetainedMessages) -> Session:
+def store_retained_messages(session: Session, messages: RetainedMessages) -> Session:
     """Stores these messages as the newest, in place of earlier ones of the same incarnation.
 
     Beyond `MAX_INCARNATIONS` the oldest are dropped, but never those of the incarnation that admitted the
     edge.
     """
-    others = [p for p in session.retained_messages if (p.run, p.incarnation) != (post.run, post.incarnation)]
-    own = session.own_retained_messages()
+    others = [
+        p for p in session.retained_messages if (p.run, p.incarnation) != (messages.run, messages.incarnation)
+    ]
+    own_messages = session.own_retained_messages()
     while len(others) >= MAX_INCARNATIONS:
-        others.remove(next(p for p in others if p is not own))
-    return replace(session, retained_messages=(*others, post))
+        others.remove(next(p for p in others if p is not own_messages))
+    return replace(session, retained_messages=(*others, messages))
 
 
 def selection_seen(session: Session, event: SelectionSeen) -> Transition:
@@ -56,15 +50,19 @@ def selection_seen(session: Session, event: SelectionSeen) -> Transition:
     For the same round, a selection on the edge's own topic takes precedence over one on the topic of the
     round.
     """
-    post, selected = retained_messages_of(session, event.selected), event.selected
-    if post.selected is not None and post.selected.round > selected.round:
+    messages, selected = retained_messages_of(session, event.selected), event.selected
+    if messages.selected is not None and messages.selected.round > selected.round:
         return transition(session)
     # On the topic of the round, a selection without a cohort says nothing about this edge.
-    told_in_person = post.selected is not None and post.selected.round == selected.round and post.on_own_topic
-    if told_in_person and not event.on_own_topic:
+    has_own_selection = (
+        messages.selected is not None and messages.selected.round == selected.round and messages.on_own_topic
+    )
+    if has_own_selection and not event.on_own_topic:
         return transition(session)
     return transition(
-        store_retained_messages(session, replace(post, selected=selected, on_own_topic=event.on_own_topic))
+        store_retained_messages(
+            session, replace(messages, selected=selected, on_own_topic=event.on_own_topic)
+        )
     )
 
 
@@ -74,21 +72,25 @@ def selection_cleared(session: Session, event: SelectionCleared) -> Transition:
     The message does not name the run, so the selections of that round are forgotten for all incarnations.
     """
 
-    def is_meant(post: RetainedMessages) -> bool:
-        if post.selected is None:
+    def is_meant(messages: RetainedMessages) -> bool:
+        if messages.selected is None:
             return False
-        return post.on_own_topic if event.round is None else post.selected.round == event.round
+        return messages.on_own_topic if event.round is None else messages.selected.round == event.round
 
-    cleared = [post.selected.round for post in session.retained_messages if post.selected and is_meant(post)]
+    cleared_rounds = [
+        messages.selected.round
+        for messages in session.retained_messages
+        if messages.selected and is_meant(messages)
+    ]
     if event.round is not None:
         # The current work may be for a selection of an earlier incarnation.
-        cleared.append(event.round)
-    kept = tuple(
+        cleared_rounds.append(event.round)
+    remaining = tuple(
         replace(p, selected=None, on_own_topic=False) if is_meant(p) else p for p in session.retained_messages
     )
-    session = replace(session, retained_messages=kept)
+    session = replace(session, retained_messages=remaining)
     match session.work:
-        case Fetching() | Training() | ReportingFailure() as work if work.selected.round in cleared:
+        case Fetching() | Training() | ReportingFailure() as work if work.selected.round in cleared_rounds:
             return _stop_work(session, "the round is no longer open")
         case _:
             return transition(session)
@@ -108,10 +110,10 @@ def result_seen(session: Session, event: ResultSeen) -> Transition:
             return transition(session)
 
 
-def _stop_work(session: Session, why: str) -> Transition:
+def _stop_work(session: Session, reason: str) -> Transition:
     assert isinstance(session.work, Fetching | Training | ReportingFailure)
-    said = LogNotice(f"round {session.work.selected.round}: stopped: {why}")
-    return then(cancel_work(session), lambda s: transition(s, said))
+    notice = LogNotice(f"round {session.work.selected.round}: stopped: {reason}")
+    return then(cancel_work(session), lambda s: transition(s, notice))
 
 
 # --- work in a round --------------------------------------------------------------------------------------
@@ -122,9 +124,9 @@ def start_round(session: Session, now: float) -> Transition:
 
     If the edge is not selected for the newer round, it only stops working for the earlier one.
     """
-    post = session.own_retained_messages()
-    selected = post.selected if post else None
-    if post is None or selected is None or selected.round <= session.last_handled_round:
+    messages = session.own_retained_messages()
+    selected = messages.selected if messages else None
+    if messages is None or selected is None or selected.round <= session.last_handled_round:
         return transition(session)
     work = session.work
     if not isinstance(work, Idle) and selected.round <= work.selected.round:
@@ -132,41 +134,43 @@ def start_round(session: Session, now: float) -> Transition:
     # No message that the broker delivers late may take the edge back to an earlier round.
     session = replace(session, last_handled_round=max(session.last_handled_round, selected.round - 1))
     client = session.identity.client
-    if not (post.on_own_topic or (selected.cohort is not None and client in selected.cohort)):
+    if not (messages.on_own_topic or (selected.cohort is not None and client in selected.cohort)):
         if isinstance(work, Fetching | Training | ReportingFailure):
             return _stop_work(session, f"round {selected.round} has started")
         return transition(session)
-    left = (
+    step = (
         transition(session)
         if isinstance(work, Idle | Reporting)
         else _stop_work(session, "selected for a later round")
     )
-    return then(left, lambda s: _fetch_or_train(s, selected, now))
+    return then(step, lambda s: _fetch_or_train(s, selected, now))
 
 
 def _fetch_or_train(session: Session, selected: m.Selected, now: float) -> Transition:
-    member, part = session.membership, session.partition_state
-    assert member is not None
+    membership, state = session.membership, session.partition_state
+    assert membership is not None
     if not session.identity.trains:
         return reporting.report_failure(session, selected, "this edge does not have the role train", now)
-    if selected.task != member.task:
-        detail = f"task: {selected.task!r} in the selection, but this edge was admitted to {member.task!r}"
+    if selected.task != membership.task:
+        detail = (
+            f"task: {selected.task!r} in the selection, but this edge was admitted to {membership.task!r}"
+        )
         return reporting.report_failure(session, selected, detail, now)
     if selected.encoding not in session.identity.encodings:
         has = " or ".join(map(repr, session.identity.encodings))
         detail = f"encoding: {selected.encoding!r} in the selection, but this edge can send updates in {has}"
         return reporting.report_failure(session, selected, detail, now)
-    if not isinstance(part, LoadedPartition) or part.partition != member.partition:
+    if not isinstance(state, LoadedPartition) or state.partition != membership.partition:
         # The round is started when the partition has been loaded.
         return transition(session)
-    said = LogNotice(f"selected for round {selected.round}")
+    notice = LogNotice(f"selected for round {selected.round}")
     session, job = with_next_job(session)
     if selected.base is None:
         session = replace(session, work=Training(job, selected))
-        return transition(session, said, Train(job, selected, part.partition))
+        return transition(session, notice, Train(job, selected, state.partition))
     session = replace(session, work=Fetching(job, selected))
-    patience = max(MIN_FETCH_TIMEOUT, selected.seconds_left)
-    return transition(session, said, Fetch(job, selected.base.digest, patience))
+    timeout = max(MIN_FETCH_TIMEOUT, selected.seconds_left)
+    return transition(session, notice, Fetch(job, selected.base.digest, timeout))
 
 
 def fetched(session: Session, event: Fetched) -> Transition:
@@ -185,10 +189,10 @@ def trained(session: Session, event: Trained) -> Transition:
         case Training(job=job, selected=selected) if job == event.job:
             update = event.update
             loss = (update.metrics.train or {}).get("loss")
-            how = "" if loss is None else f", loss {loss:.4f}"
-            said = LogNotice(f"round {selected.round}: trained in {update.seconds:.1f} s{how}")
+            loss_text = "" if loss is None else f", loss {loss:.4f}"
+            notice = LogNotice(f"round {selected.round}: trained in {update.seconds:.1f} s{loss_text}")
             session = replace(session, work=Reporting(selected, update, None, 0, event.now))
-            return then(transition(session, said), lambda s: reporting.report(s, event.now))
+            return then(transition(session, notice), lambda s: reporting.report(s, event.now))
         case _:
             return transition(session)
 

@@ -9,9 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fl_edge.session.work import (
+    EvaluationState,
+    Idle,
+    NotEvaluating,
+    PendingUpdate,
+    Recipient,
+    Reporting,
+    Work,
+)
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.encodings import registry
-from fl_shared.transfer.upload import FinishedUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,150 +173,6 @@ class LoadedPartition:
 PartitionState = NoPartition | LoadingPartition | LoadedPartition
 
 
-# --- the round's work -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Recipient:
-    """The incarnation that a message was sent to, and the session of this edge that sent it."""
-
-    session: str
-    run: str
-    incarnation: int
-
-
-@dataclass(frozen=True, slots=True)
-class PendingUpdate:
-    """A finished update, and the selection that it was trained for."""
-
-    selected: m.Selected
-    update: FinishedUpdate
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """The edge has no work in a round."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetching:
-    """Job ``job`` fetches the base."""
-
-    job: int
-    selected: m.Selected
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """Job ``job`` trains, or creates the initial weights."""
-
-    job: int
-    selected: m.Selected
-
-
-@dataclass(frozen=True, slots=True)
-class InlineUpload:
-    """The update is small enough to be sent whole, or has not been sent yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitingGrant:
-    """The update was offered in chunks of ``chunk_size`` bytes, and no chunk has been granted since."""
-
-    chunk_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class SendingChunks:
-    """Granted chunks were sent, of ``chunk_size`` bytes; while grants keep coming, no offer is repeated."""
-
-    chunk_size: int
-
-
-UploadPhase = InlineUpload | AwaitingGrant | SendingChunks
-
-
-@dataclass(frozen=True, slots=True)
-class Reporting:
-    """The edge keeps its update until the aggregator answers it.
-
-    ``sent_to`` is the recipient to which it was last sent or offered; ``None`` before. It is sent or offered
-    again at ``due``; ``attempt`` counts the repetitions, and begins at 0 again with each grant. The machine
-    does not read the update's data.
-    """
-
-    selected: m.Selected
-    update: FinishedUpdate
-    sent_to: Recipient | None
-    attempt: int
-    due: float
-    upload_phase: UploadPhase = InlineUpload()
-
-
-@dataclass(frozen=True, slots=True)
-class ReportingFailure:
-    """The edge cannot train in this round, and says so until that is answered or the round is over.
-
-    ``sent_to``, ``attempt`` and ``due`` are as in `Reporting`.
-    """
-
-    selected: m.Selected
-    detail: str
-    sent_to: Recipient | None
-    attempt: int
-    due: float
-
-
-Work = Idle | Fetching | Training | Reporting | ReportingFailure
-
-
-# --- evaluation -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class NotEvaluating:
-    """No evaluation is running, and none has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluating:
-    """Job ``job`` fetches the announced model, or evaluates it."""
-
-    job: int
-    announced: m.ModelAnnouncement
-    split: m.Split
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationScores:
-    """The metrics of one model: ``loss`` per example, and ``accuracy`` from 0 to 1.
-
-    If ``examples`` is 0, the other values mean nothing.
-    """
-
-    examples: int
-    loss: float
-    accuracy: float
-    confusion: m.Confusion | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationDone:
-    """The evaluation of an announced model has ended; it is not tried again if it failed.
-
-    ``scores`` has 0 examples if there was nothing to evaluate or it failed. ``sent_to`` is the recipient to
-    which the scores were last sent; ``None`` before.
-    """
-
-    announced: m.ModelAnnouncement
-    split: m.Split
-    scores: EvaluationScores
-    sent_to: Recipient | None
-
-
-EvaluationState = NotEvaluating | Evaluating | EvaluationDone
-
-
 # --- the session ------------------------------------------------------------------------------------------
 
 
@@ -343,8 +207,8 @@ class Session:
     registration: RegistrationPhase = Offline()
     membership: Membership | None = None
     partition_state: PartitionState = NoPartition()
-    work: Work = Idle()
-    evaluation: EvaluationState = NotEvaluating()
+    work: Work = field(default_factory=Idle)
+    evaluation: EvaluationState = field(default_factory=NotEvaluating)
     last_handled_round: int = -1
     retained_messages: tuple[RetainedMessages, ...] = ()
     aggregator: m.AggregatorPresence | None = None
@@ -373,12 +237,12 @@ class Session:
 
     def own_retained_messages(self) -> RetainedMessages | None:
         """Returns the retained messages of the incarnation that admitted the edge, or ``None``."""
-        for post in self.retained_messages:
-            if self.membership and (post.run, post.incarnation) == (
+        for messages in self.retained_messages:
+            if self.membership and (messages.run, messages.incarnation) == (
                 self.membership.run,
                 self.membership.incarnation,
             ):
-                return post
+                return messages
         return None
 
 

@@ -7,17 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fl_edge.session.effects import Cancel, Disconnect, Effect, LogNotice, Send
-from fl_edge.session.state import (
-    Evaluating,
-    Fetching,
-    Idle,
-    LoadingPartition,
-    NotEvaluating,
-    Session,
-    SessionState,
-    Stopped,
-    Training,
-)
+from fl_edge.session.state import LoadingPartition, Session, SessionState, Stopped
+from fl_edge.session.work import Evaluating, Fetching, Idle, NotEvaluating, Training
 from fl_shared.errors import INTERRUPTED
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -32,14 +23,14 @@ def transition(session: Session, *effects: Effect) -> Transition:
     return session, effects
 
 
-def then(step: Transition, *follow: Callable[[Session], Transition]) -> Transition:
+def then(step: Transition, *next_steps: Callable[[Session], Transition]) -> Transition:
     """Continues with each of the next steps in turn, unless the edge has stopped, and joins the effects."""
-    for go_on in follow:
+    for next_step in next_steps:
         state, effects = step
         if isinstance(state, Stopped):
             return step
-        state, more = go_on(state)
-        step = state, effects + more
+        state, more_effects = next_step(state)
+        step = state, effects + more_effects
     return step
 
 

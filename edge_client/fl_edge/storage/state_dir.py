@@ -65,10 +65,10 @@ def _acquire_lock(lock: int, path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         # The process id is for the message only: the kernel keeps the lock, and ends it with the process.
-        holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
-        who = f"process {holder}" if holder.isdigit() else "another process"
+        pid = os.pread(lock, 20, 0).decode(errors="replace").strip()
+        owner = f"process {pid}" if pid.isdigit() else "another process"
         raise UserError(
-            f"state directory {path}: in use by {who}; expected a directory of its own for each edge"
+            f"state directory {path}: in use by {owner}; expected a directory of its own for each edge"
         ) from None
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)

@@ -18,7 +18,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fl_edge.session.state import PendingUpdate
+from fl_edge.session.work import PendingUpdate
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import temporary_path, write_atomically
 from fl_shared.tensors.encodings import registry
@@ -61,9 +61,9 @@ class _Metadata(BaseModel):
     sections: tuple[_Section, ...]
 
 
-def write(path: Path, client: str, kept: PendingUpdate) -> None:
+def write(path: Path, client: str, pending: PendingUpdate) -> None:
     """Writes an update to ``path``. Raises ``OSError``; then ``path`` still holds what it held before."""
-    write_atomically(path, _header(client, kept), *(section.data for section in kept.update.sections))
+    write_atomically(path, _header(client, pending), *(section.data for section in pending.update.sections))
 
 
 def read(path: Path, client: str) -> PendingUpdate | None:
@@ -77,11 +77,11 @@ def read(path: Path, client: str) -> PendingUpdate | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         LOG.warning(
             "removed %s, which is not usable; the edge trains again if it is still selected: %s",
             path,
-            why[:300],
+            reason[:300],
             extra={"client": client},
         )
         delete(path)
@@ -96,11 +96,11 @@ def delete(path: Path) -> None:
         LOG.warning("cannot remove %s: %s", path, error.strerror)
 
 
-def _header(client: str, kept: PendingUpdate) -> bytes:
-    update = kept.update
-    note = _Metadata(
+def _header(client: str, pending: PendingUpdate) -> bytes:
+    update = pending.update
+    metadata = _Metadata(
         client=client,
-        selected=kept.selected,
+        selected=pending.selected,
         base=update.base,
         digest=update.digest,
         examples=update.examples,
@@ -118,7 +118,7 @@ def _header(client: str, kept: PendingUpdate) -> bytes:
         else Tensor(s.name, [len(s.data)], len(s.data), "U8")
         for s in update.sections
     )
-    return file_head(tensors, {"update": note.model_dump_json()})
+    return file_head(tensors, {"update": metadata.model_dump_json()})
 
 
 def _read(path: Path, client: str) -> PendingUpdate:
@@ -129,21 +129,21 @@ def _read(path: Path, client: str) -> PendingUpdate:
             raise ValueError(f"a header of {length} bytes in a file of {size}")
         # The mapping stays valid after the file is closed, and after it is removed.
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    note = _parse_metadata(bytes(data[LENGTH_BYTES : LENGTH_BYTES + length]))
-    if note.client != client:
-        raise ValueError(f"client: {note.client!r}, but this edge is {client!r}")
+    metadata = _parse_metadata(bytes(data[LENGTH_BYTES : LENGTH_BYTES + length]))
+    if metadata.client != client:
+        raise ValueError(f"client: {metadata.client!r}, but this edge is {client!r}")
     update = FinishedUpdate(
-        base=note.base,
-        digest=note.digest,
-        examples=note.examples,
-        steps=note.steps,
-        seconds=note.seconds,
-        metrics=note.metrics,
-        sections=_sections(note, data[LENGTH_BYTES + length :]),
+        base=metadata.base,
+        digest=metadata.digest,
+        examples=metadata.examples,
+        steps=metadata.steps,
+        seconds=metadata.seconds,
+        metrics=metadata.metrics,
+        sections=_sections(metadata, data[LENGTH_BYTES + length :]),
     )
-    if model_digest(update.sections) != note.digest:
+    if model_digest(update.sections) != metadata.digest:
         raise ValueError("digest: does not match the data")
-    return PendingUpdate(note.selected, update)
+    return PendingUpdate(metadata.selected, update)
 
 
 def _parse_metadata(header: bytes) -> _Metadata:
@@ -156,10 +156,10 @@ def _parse_metadata(header: bytes) -> _Metadata:
     return _Metadata.model_validate_json(text)
 
 
-def _sections(note: _Metadata, data: memoryview) -> tuple[ModelSection, ...]:
+def _sections(metadata: _Metadata, data: memoryview) -> tuple[ModelSection, ...]:
     sections = []
     start = 0
-    for section in note.sections:
+    for section in metadata.sections:
         manifest = Manifest(arrays=section.arrays)
         stop = start + registry.get(section.encoding).size(manifest.values)
         sections.append(ModelSection(section.name, manifest, data[start:stop], section.encoding))
@@ -183,9 +183,9 @@ class UpdateWriter:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._thread.start()
 
-    def save(self, path: Path, client: str, kept: PendingUpdate) -> None:
+    def save(self, path: Path, client: str, pending: PendingUpdate) -> None:
         """Requests that an update of ``client`` be written to ``path``, and returns at once."""
-        self._enqueue(path, (client, kept))
+        self._enqueue(path, (client, pending))
 
     def delete(self, path: Path) -> None:
         """Requests that the file be removed, and returns at once."""
@@ -198,9 +198,9 @@ class UpdateWriter:
             self._changed.notify()
         self._thread.join(timeout)
 
-    def _enqueue(self, path: Path, wish: tuple[str, PendingUpdate] | None) -> None:
+    def _enqueue(self, path: Path, write_request: tuple[str, PendingUpdate] | None) -> None:
         with self._changed:
-            self._pending[path] = wish
+            self._pending[path] = write_request
             self._changed.notify()
 
     def _run(self) -> None:
@@ -210,19 +210,19 @@ class UpdateWriter:
                 if not self._pending:
                     return
                 path = next(iter(self._pending))
-                wish = self._pending.pop(path)
-            if wish is None:
+                write_request = self._pending.pop(path)
+            if write_request is None:
                 delete(path)
                 continue
             try:
-                write(path, *wish)
+                write(path, *write_request)
             except OSError as error:
                 # The update is still in memory: only an edge that is killed now has to train again.
                 LOG.warning(
                     "%s: not written: %s; the update stays in memory and is lost if the edge is killed now",
                     path,
                     error.strerror,
-                    extra={"client": wish[0]},
+                    extra={"client": write_request[0]},
                 )
                 delete(path)  # an update of an earlier round is useless
-            del wish  # it may be large
+            del write_request  # it may be large

@@ -22,20 +22,22 @@ def count_labels(names: Sequence[str], data: LocalData) -> dict[str, int]:
     """Returns the number of examples of each class, with the holdout; empty if the classes have no names."""
     if not names:
         return {}
-    pieces = [data.train.labels] if data.holdout is None else [data.train.labels, data.holdout.labels]
-    found = sum(np.bincount(labels.cpu().numpy(), minlength=len(names)) for labels in pieces)
-    return {name: int(number) for name, number in zip(names, np.asarray(found), strict=True)}
+    label_tensors = [data.train.labels] if data.holdout is None else [data.train.labels, data.holdout.labels]
+    counts = sum(np.bincount(labels.cpu().numpy(), minlength=len(names)) for labels in label_tensors)
+    return {name: int(number) for name, number in zip(names, np.asarray(counts), strict=True)}
 
 
-def confusion_matrix(names: Sequence[str], labels: torch.Tensor, guesses: torch.Tensor) -> Confusion | None:
+def confusion_matrix(
+    names: Sequence[str], labels: torch.Tensor, predictions: torch.Tensor
+) -> Confusion | None:
     """Returns the confusion matrix, or null if it is too large for a message.
 
-    ``labels`` and ``guesses`` (the predicted labels): int64, shape (examples,).
+    ``labels`` and ``predictions`` (the predicted labels): int64, shape (examples,).
     """
     if not names or len(names) > MAX_CLASSES:
         return None
     classes = len(names)
-    pairs = labels.cpu().numpy() * classes + guesses.cpu().numpy()
+    pairs = labels.cpu().numpy() * classes + predictions.cpu().numpy()
     counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     matrix = Confusion(labels=tuple(names), counts=tuple(tuple(row) for row in counts.tolist()))
     return matrix if len(matrix.model_dump_json()) <= MAX_CONFUSION_BYTES else None

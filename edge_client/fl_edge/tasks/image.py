@@ -79,21 +79,21 @@ class ImageTask(Task):
     def evaluate(self, model: nn.Module, examples: Examples) -> Scores:
         model.eval()
         device = next(model.parameters()).device
-        loss, guesses = 0.0, []
+        loss, predictions = 0.0, []
         with torch.inference_mode():
             for start in range(0, len(examples), EVALUATION_BATCH):
                 batch = slice(start, start + EVALUATION_BATCH)
                 labels = examples.labels[batch].to(device)
                 logits = model(examples.inputs[batch].to(device))
                 loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-                guesses.append(logits.argmax(1).cpu())
-        guessed = torch.cat(guesses)
-        right = int((guessed == examples.labels.cpu()).sum())
+                predictions.append(logits.argmax(1).cpu())
+        predicted = torch.cat(predictions)
+        correct = int((predicted == examples.labels.cpu()).sum())
         return Scores(
             len(examples),
             loss / len(examples),
-            right / len(examples),
-            confusion=classes.confusion_matrix(self.labels, examples.labels, guessed),
+            correct / len(examples),
+            confusion=classes.confusion_matrix(self.labels, examples.labels, predicted),
         )
 
     def predict(self, model: nn.Module, payload: bytes) -> dict[str, float]:
@@ -105,8 +105,8 @@ class ImageTask(Task):
             probabilities = logits[0].double().softmax(0).tolist()
         return dict(zip(self.labels, probabilities, strict=True))
 
-    def _examples(self, data: datasets.DataSet, chosen: Indices) -> Examples:
-        return Examples(self._standardise(data.images[chosen]), torch.from_numpy(data.labels[chosen]))
+    def _examples(self, data: datasets.DataSet, selected: Indices) -> Examples:
+        return Examples(self._standardise(data.images[selected]), torch.from_numpy(data.labels[selected]))
 
     def _standardise(self, images: NDArray[np.uint8] | NDArray[np.float32]) -> torch.Tensor:
         """Returns images of the shape (examples, height, width, channels) as inputs, in channels-last memory format."""
@@ -128,8 +128,8 @@ def initialize_weights(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def _partition(name: datasets.DataSetName, data_dir: Path | None, partition: Partition) -> Indices:
-    everyones = partition.model_copy(update={"index": 0, "holdout": 0.0})
-    return _partitions(name, data_dir, everyones)[partition_index(partition)]
+    common = partition.model_copy(update={"index": 0, "holdout": 0.0})
+    return _partitions(name, data_dir, common)[partition_index(partition)]
 
 
 @lru_cache(maxsize=4)

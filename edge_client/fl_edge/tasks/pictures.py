@@ -104,9 +104,9 @@ def _decode_json(payload: bytes) -> Picture:
     try:
         request = ImageRequest.model_validate_json(payload)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        reason = f"{where}: {first['msg']}" if where else first["msg"]
+        first_error = error.errors(include_url=False, include_input=False)[0]
+        field_path = ".".join(str(key) for key in first_error["loc"])
+        reason = f"{field_path}: {first_error['msg']}" if field_path else first_error["msg"]
         raise PayloadError(
             f'the payload is neither a PNG, a JPEG, nor JSON of the form {{"pixels": …}} ({reason})'
         ) from error
@@ -161,14 +161,14 @@ def preprocess_digit(picture: Picture) -> Picture:
     grey = to_grey(picture)
     if grey.shape == (28, 28):
         return _light_on_dark(grey)
-    ink = _crop(_foreground(grey))
-    scale = 20 / max(ink.shape)
-    small = _full_contrast(_resize(ink, *(max(1, round(scale * side)) for side in ink.shape)))
-    rows, columns = np.indices(small.shape)
-    mass = max(float(small.sum()), 1e-6)
-    top = round(13.5 - float((rows * small).sum()) / mass)
-    left = round(13.5 - float((columns * small).sum()) / mass)
-    return _paste(small, (28, 28), top, left)
+    foreground = _crop(_foreground(grey))
+    scale = 20 / max(foreground.shape)
+    resized = _full_contrast(_resize(foreground, *(max(1, round(scale * side)) for side in foreground.shape)))
+    rows, columns = np.indices(resized.shape)
+    mass = max(float(resized.sum()), 1e-6)
+    top = round(13.5 - float((rows * resized).sum()) / mass)
+    left = round(13.5 - float((columns * resized).sum()) / mass)
+    return _paste(resized, (28, 28), top, left)
 
 
 def preprocess_coarse_digit(picture: Picture) -> Picture:
@@ -182,10 +182,10 @@ def preprocess_coarse_digit(picture: Picture) -> Picture:
         if grey.max() <= 16:
             grey = grey * np.float32(255 / 16)
         return _light_on_dark(grey) * np.float32(16 / 255)
-    ink = _crop(_foreground(grey))
-    height, width = ink.shape
+    foreground = _crop(_foreground(grey))
+    height, width = foreground.shape
     columns = min(26, max(1, round(32 * width / height)))
-    bitmap = _paste(_resize(ink, 32, columns), (32, 32), 0, (32 - columns) // 2)
+    bitmap = _paste(_resize(foreground, 32, columns), (32, 32), 0, (32 - columns) // 2)
     cells: Picture = bitmap.reshape(8, 4, 8, 4).mean(axis=(1, 3), dtype=np.float32)
     return _full_contrast(cells) * np.float32(16 / 255)
 
@@ -199,10 +199,10 @@ def preprocess_garment(picture: Picture) -> Picture:
     grey = to_grey(picture)
     if grey.shape == (28, 28):
         return _light_on_dark(grey)
-    ink = _crop(_foreground(grey))
-    scale = 28 / max(ink.shape)
-    small = _resize(ink, *(max(1, round(scale * side)) for side in ink.shape))
-    return _paste(small, (28, 28), (28 - small.shape[0]) // 2, (28 - small.shape[1]) // 2)
+    foreground = _crop(_foreground(grey))
+    scale = 28 / max(foreground.shape)
+    resized = _resize(foreground, *(max(1, round(scale * side)) for side in foreground.shape))
+    return _paste(resized, (28, 28), (28 - resized.shape[0]) // 2, (28 - resized.shape[1]) // 2)
 
 
 def preprocess_colour(picture: Picture, side: int) -> Picture:
@@ -237,8 +237,8 @@ def _light_on_dark(grey: Picture) -> Picture:
 def _foreground(grey: Picture) -> Picture:
     """Returns the distance of each pixel from the background, scaled to 0 to 255."""
     background = np.float32(_border(grey))
-    away = background - grey if _is_dark_on_light(grey) else grey - background
-    return _full_contrast(np.maximum(away, 0))
+    distance = background - grey if _is_dark_on_light(grey) else grey - background
+    return _full_contrast(np.maximum(distance, 0))
 
 
 def _full_contrast(grey: Picture) -> Picture:
@@ -246,26 +246,26 @@ def _full_contrast(grey: Picture) -> Picture:
     return grey * np.float32(255 / high) if high > 0 else grey
 
 
-def _crop(ink: Picture) -> Picture:
+def _crop(picture: Picture) -> Picture:
     """Returns the bounding box of the foreground; the whole picture if there is none."""
-    foreground = ink > FOREGROUND_THRESHOLD * 255
+    foreground = picture > FOREGROUND_THRESHOLD * 255
     rows, columns = np.flatnonzero(foreground.any(axis=1)), np.flatnonzero(foreground.any(axis=0))
     if not len(rows):
-        return ink
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return picture
+    return picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _resize(grey: Picture, height: int, width: int) -> Picture:
     shrinks = height <= grey.shape[0] and width <= grey.shape[1]
-    way = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    image = Image.fromarray(np.ascontiguousarray(grey)).resize((width, height), way)
+    resampling = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    image = Image.fromarray(np.ascontiguousarray(grey)).resize((width, height), resampling)
     return np.asarray(image, dtype=np.float32)
 
 
-def _paste(small: Picture, shape: tuple[int, int], top: int, left: int) -> Picture:
-    """Returns ``small`` on a black background of ``shape``, moved so that it fits."""
-    top = min(max(top, 0), shape[0] - small.shape[0])
-    left = min(max(left, 0), shape[1] - small.shape[1])
-    ground: Picture = np.zeros(shape, dtype=np.float32)
-    ground[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return ground
+def _paste(resized: Picture, shape: tuple[int, int], top: int, left: int) -> Picture:
+    """Returns ``resized`` on a black background of ``shape``, moved so that it fits."""
+    top = min(max(top, 0), shape[0] - resized.shape[0])
+    left = min(max(left, 0), shape[1] - resized.shape[1])
+    canvas: Picture = np.zeros(shape, dtype=np.float32)
+    canvas[top : top + resized.shape[0], left : left + resized.shape[1]] = resized
+    return canvas

@@ -46,20 +46,20 @@ def load_task(name: str) -> Task:
     """
     from fl_edge.tasks.task import Task
 
-    found: object
+    loaded: object
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
-        found = getattr(import_module(module), attribute)
+        loaded = getattr(import_module(module), attribute)
     else:
         entry = _plugins().get(name)
         if entry is None:
             raise UnknownTaskError(f"task {name!r} is unknown here, expected one of: {', '.join(names())}")
         try:
-            found = entry.load()
+            loaded = entry.load()
         except Exception as error:  # a foreign module may raise any error
             raise UnknownTaskError(f"task {name!r} ({entry.value}) cannot be loaded: {error!r}") from error
     try:
-        task = found() if callable(found) else found
+        task = loaded() if callable(loaded) else loaded
     except Exception as error:
         raise UnknownTaskError(f"task {name!r} cannot be created: {error!r}") from error
     if not isinstance(task, Task):

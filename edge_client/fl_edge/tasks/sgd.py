@@ -36,7 +36,7 @@ def sgd(
     examples = examples.to(device)
     # The order is drawn on the CPU, so that it does not depend on the device.
     generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-    descend = _SgdOptimizer(model, settings.lr, settings.momentum)
+    optimizer = _SgdOptimizer(model, settings.lr, settings.momentum)
     steps, loss = 0, math.nan
     for epoch in range(settings.epochs):
         order = torch.randperm(len(examples), generator=generator).to(device)
@@ -49,7 +49,7 @@ def sgd(
             x, y = inputs[start : start + settings.batch_size], labels[start : start + settings.batch_size]
             step_loss = loss_of(model(x), y)
             step_loss.backward()  # type: ignore[no-untyped-call]
-            descend.step()
+            optimizer.step()
             total += step_loss.detach() * len(y)
             steps += 1
         loss = float(total) / len(examples)

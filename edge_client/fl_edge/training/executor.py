@@ -46,8 +46,8 @@ class Executor(Protocol):
     def summarize(self, partition: Partition | None) -> DataSummary:
         """Returns the numbers of examples in the partition, and the manifest of the weights."""
 
-    def initial_weights(self, seed: int, make: VectorAllocator) -> Manifest:
-        """Writes the first weights, which depend on ``seed`` alone, into a vector of ``make``."""
+    def initial_weights(self, seed: int, allocate: VectorAllocator) -> Manifest:
+        """Writes the first weights, which depend on ``seed`` alone, into a vector of ``allocate``."""
 
     def train(
         self,
@@ -58,9 +58,9 @@ class Executor(Protocol):
         round_number: int,
         client: str,
         cancelled: Callable[[], bool],
-        make: VectorAllocator,
+        allocate: VectorAllocator,
     ) -> TrainedUpdate:
-        """Trains from ``base``; local − base is written into a vector of ``make``. ``base`` may be overwritten."""
+        """Trains from ``base``; local − base is written into a vector of ``allocate``. ``base`` may be overwritten."""
 
     def evaluate(
         self, model: Vector, manifest: Manifest, split: Split, partition: Partition | None

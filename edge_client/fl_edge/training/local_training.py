@@ -66,16 +66,16 @@ def model_from(
     return model.to(device)
 
 
-def check_manifests_match(task: Task, sent: Manifest, own: Manifest) -> None:
+def check_manifests_match(task: Task, sent: Manifest, expected: Manifest) -> None:
     """Raises ``ManifestMismatchError`` unless both have the same arrays, shapes and roles."""
-    if sent.digest == own.digest:
+    if sent.digest == expected.digest:
         return
-    theirs = {a.name: (list(a.shape), a.role) for a in sent.arrays}
-    ours = {a.name: (list(a.shape), a.role) for a in own.arrays}
-    name = next(n for n in sorted({*theirs, *ours}) if theirs.get(n) != ours.get(n))
+    sent_arrays = {a.name: (list(a.shape), a.role) for a in sent.arrays}
+    own_arrays = {a.name: (list(a.shape), a.role) for a in expected.arrays}
+    name = next(n for n in sorted({*sent_arrays, *own_arrays}) if sent_arrays.get(n) != own_arrays.get(n))
     raise ManifestMismatchError(
         f"task {task.name}: the received model is not this edge's model: array {name!r} is "
-        f"{theirs.get(name, 'absent')}, expected {ours.get(name, 'absent')}"
+        f"{sent_arrays.get(name, 'absent')}, expected {own_arrays.get(name, 'absent')}"
     )
 
 
@@ -89,24 +89,24 @@ def train_update(
     client: str,
     cancelled: Callable[[], bool],
     device: torch.device | str = "cpu",
-    make: VectorAllocator | None = None,
+    allocate: VectorAllocator | None = None,
 ) -> TrainedUpdate:
     """Trains from ``base`` on ``data``. The result is a pure function of the arguments, except for ``seconds``.
 
-    ``make`` allocates the delta; null: a new array. The metrics are those before and after on the holdout, if there
+    ``allocate`` allocates the delta; null: a new array. The metrics are those before and after on the holdout, if there
     is one, and ``train.loss`` of the last epoch. Raises ``CancelledError``, ``DivergedError``,
     ``ManifestMismatchError``.
     """
     started = time.perf_counter()
-    chance = edge_seed(settings.seed, round_number, client)
+    rng_seed = edge_seed(settings.seed, round_number, client)
     model = model_from(task, base, manifest, device, settings.seed)
     before = _metrics(task, model, data.holdout)
-    with _seeded(chance):
-        report = task.train(model, data, settings, chance, cancelled)
+    with _seeded(rng_seed):
+        report = task.train(model, data, settings, rng_seed, cancelled)
     if not math.isfinite(report.loss):
         raise DivergedError(f"training diverged: the loss is {report.loss}")
     after = _metrics(task, model, data.holdout)
-    delta = np.empty(manifest.values, np.float32) if make is None else make(manifest.values)
+    delta = np.empty(manifest.values, np.float32) if allocate is None else allocate(manifest.values)
     np.subtract(_vector(task, model, manifest), base, out=delta)
     if not np.isfinite(delta).all():
         raise DivergedError("training diverged: some of the weights are not finite")

@@ -24,17 +24,17 @@ class SyntheticExecutor:
     """The executor of ``synthetic-N`` (see `executor.Executor`), with ``values`` parameters."""
 
     def __init__(self, values: int) -> None:
-        head = values // 10
-        arrays = [ArraySpec(name="body", shape=(values - head,))]
-        if head:
-            arrays.append(ArraySpec(name="head", shape=(head,)))
+        head_values = values // 10
+        arrays = [ArraySpec(name="body", shape=(values - head_values,))]
+        if head_values:
+            arrays.append(ArraySpec(name="head", shape=(head_values,)))
         self._manifest = Manifest(arrays=tuple(arrays))
 
     def summarize(self, partition: Partition | None) -> DataSummary:
         return DataSummary(0 if partition is None else 1, 0, self._manifest)
 
-    def initial_weights(self, seed: int, make: VectorAllocator) -> Manifest:
-        _fill(make(self._manifest.values), np.random.SeedSequence(seed))
+    def initial_weights(self, seed: int, allocate: VectorAllocator) -> Manifest:
+        _fill(allocate(self._manifest.values), np.random.SeedSequence(seed))
         return self._manifest
 
     def train(
@@ -46,11 +46,11 @@ class SyntheticExecutor:
         round_number: int,
         client: str,
         cancelled: Callable[[], bool],  # noqa: ARG002  it returns too soon
-        make: VectorAllocator,
+        allocate: VectorAllocator,
     ) -> TrainedUpdate:
         started = time.perf_counter()
         self._check(base, manifest)
-        delta = make(len(base))
+        delta = allocate(len(base))
         _fill(delta, edge_seed(settings.seed, round_number, client))
         return TrainedUpdate(
             delta, self.summarize(partition).examples, 1, time.perf_counter() - started, UpdateMetrics()
@@ -87,5 +87,5 @@ def _fill(vector: Vector, seed: np.random.SeedSequence) -> None:
     block -= np.float32(0.5)
     block *= np.float32(2 * MAX_MAGNITUDE)
     for start in range(0, len(vector), _BLOCK):
-        piece = vector[start : start + _BLOCK]
-        piece[:] = block[: len(piece)]
+        block_view = vector[start : start + _BLOCK]
+        block_view[:] = block[: len(block_view)]

@@ -25,12 +25,14 @@ class TorchExecutor:
         if partition is None:
             return DataSummary(0, 0, manifest)
         data = self._task.load(partition, self._data_dir)
-        held = 0 if data.holdout is None else len(data.holdout)
-        return DataSummary(len(data.train), held, manifest, classes.count_labels(self._task.labels, data))
+        holdout_examples = 0 if data.holdout is None else len(data.holdout)
+        return DataSummary(
+            len(data.train), holdout_examples, manifest, classes.count_labels(self._task.labels, data)
+        )
 
-    def initial_weights(self, seed: int, make: VectorAllocator) -> Manifest:
+    def initial_weights(self, seed: int, allocate: VectorAllocator) -> Manifest:
         manifest, weights = local_training.initial_weights(self._task, seed)
-        make(manifest.values)[:] = weights
+        allocate(manifest.values)[:] = weights
         return manifest
 
     def train(
@@ -42,7 +44,7 @@ class TorchExecutor:
         round_number: int,
         client: str,
         cancelled: Callable[[], bool],
-        make: VectorAllocator,
+        allocate: VectorAllocator,
     ) -> TrainedUpdate:
         return local_training.train_update(
             self._task,
@@ -54,7 +56,7 @@ class TorchExecutor:
             client,
             cancelled,
             self._device,
-            make,
+            allocate,
         )
 
     def evaluate(
@@ -72,5 +74,5 @@ class TorchExecutor:
         return local_training.evaluate(self._task, model, manifest, examples, self._device)
 
     def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
-        built = local_training.model_from(self._task, model, manifest, self._device)
-        return lambda payload: self._task.predict(built, payload)
+        model_with_weights = local_training.model_from(self._task, model, manifest, self._device)
+        return lambda payload: self._task.predict(model_with_weights, payload)

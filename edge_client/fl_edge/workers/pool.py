@@ -129,8 +129,8 @@ class Pool:
             threading.Thread(target=self._supervise, args=(slot,), name=f"worker-{slot.number}", daemon=True)
             for slot in self._slots
         ]
-        for keeper in self._supervisors:
-            keeper.start()
+        for supervisor in self._supervisors:
+            supervisor.start()
 
     # --- jobs that can be submitted; each method returns the job's id
 
@@ -196,9 +196,9 @@ class Pool:
         for process in processes:
             if not process.wait(deadline - time.monotonic()):
                 process.kill()
-        for keeper in self._supervisors:
-            if keeper is not threading.current_thread():
-                keeper.join(self._limits.close_grace)
+        for supervisor in self._supervisors:
+            if supervisor is not threading.current_thread():
+                supervisor.join(self._limits.close_grace)
 
     # --- the queue of jobs
 
@@ -211,8 +211,8 @@ class Pool:
                 refusal = f"{most} predictions are already waiting"
             if refusal is None:
                 self._pending[job_id] = pending
-                waiting = self._prediction_queue if isinstance(pending.job, PredictJob) else self._queue
-                waiting.append(job_id)
+                queue = self._prediction_queue if isinstance(pending.job, PredictJob) else self._queue
+                queue.append(job_id)
                 self._dispatch()
                 return job_id
         self._deliver([JobResult(job_id, pending.job, FailureOutcome("failed", refusal), 0.0)])
@@ -225,10 +225,12 @@ class Pool:
                 slot.job = self._queue.popleft()
                 self._assign(slot, slot.job)
         while self._prediction_queue:
-            free = [s for s in self._slots if s.ready and len(s.predictions) < MAX_PREDICTIONS_PER_WORKER]
-            if not free:
+            available = [
+                s for s in self._slots if s.ready and len(s.predictions) < MAX_PREDICTIONS_PER_WORKER
+            ]
+            if not available:
                 return
-            slot = min(free, key=lambda s: (s.job is not None, len(s.predictions)))
+            slot = min(available, key=lambda s: (s.job is not None, len(s.predictions)))
             job_id = self._prediction_queue.popleft()
             slot.predictions.add(job_id)
             self._assign(slot, job_id)
@@ -263,8 +265,8 @@ class Pool:
 
     def _fatal_error(self) -> str | None:
         """Returns why no worker will ever run again, or null. The caller holds the lock."""
-        fates = [slot.fatal_error for slot in self._slots]
-        return fates[0] if all(fate is not None for fate in fates) else None
+        fatal_errors = [slot.fatal_error for slot in self._slots]
+        return fatal_errors[0] if all(fatal_error is not None for fatal_error in fatal_errors) else None
 
     # --- workers; each slot has a thread that starts its worker, receives from it and replaces it
 
@@ -275,10 +277,10 @@ class Pool:
                 slot.failures += 1
                 if slot.fatal_error is None and slot.failures >= self._limits.max_failures:
                     slot.fatal_error = f"{detail}; {slot.failures} times in a row"
-                lost = self._fail_lost_jobs(slot, detail)
-                pause = backoff(slot.failures - 1, self._limits.first_pause, MAX_RESTART_DELAY)
-            self._deliver(lost)
-            if slot.fatal_error is not None or self._closing.wait(pause):
+                results = self._fail_lost_jobs(slot, detail)
+                delay = backoff(slot.failures - 1, self._limits.first_pause, MAX_RESTART_DELAY)
+            self._deliver(results)
+            if slot.fatal_error is not None or self._closing.wait(delay):
                 return
 
     def _run_worker(self, slot: _Slot) -> str:
@@ -319,16 +321,16 @@ class Pool:
     def _fail_lost_jobs(self, slot: _Slot, detail: str) -> list[JobResult]:
         """Returns failures for the jobs of a dead worker; for all jobs if it was the last. Needs the lock."""
         slot.process, slot.ready = None, False
-        in_hand = [*slot.predictions, *([] if slot.job is None else [slot.job])]
+        lost_jobs = [*slot.predictions, *([] if slot.job is None else [slot.job])]
         slot.job, slot.predictions, slot.models = None, set(), OrderedDict()
-        fate = self._fatal_error()
-        if fate is not None:
-            detail = fate
-            in_hand += [*self._queue, *self._prediction_queue]
+        fatal_error = self._fatal_error()
+        if fatal_error is not None:
+            detail = fatal_error
+            lost_jobs += [*self._queue, *self._prediction_queue]
             self._queue.clear()
             self._prediction_queue.clear()
         results = []
-        for job_id in in_hand:
+        for job_id in lost_jobs:
             pending = self._pending.pop(job_id)
             failed = (
                 FailureOutcome("cancelled", "cancelled")

@@ -30,7 +30,7 @@ class WorkerProcess:
     def __init__(
         self, data_dir: Path | None, device: str, stderr: IO[bytes] | int | None, *, warm: bool
     ) -> None:
-        self._read_socket, theirs = socket.socketpair()
+        self._read_socket, child_socket = socket.socketpair()
         # Each thread has its own socket, so that neither closes the one that the other uses.
         self._write_socket = self._read_socket.dup()
         command = [
@@ -38,7 +38,7 @@ class WorkerProcess:
             "-P",
             "-m",
             "fl_edge.workers.worker",
-            str(theirs.fileno()),
+            str(child_socket.fileno()),
             "--device",
             device,
         ]
@@ -53,7 +53,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # the worker redirects it to stderr
                 stderr=stderr,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_socket.fileno()],
                 env={**os.environ, **one_thread},
                 # The terminal's Ctrl-C is for the parent, which decides about its workers.
                 start_new_session=True,
@@ -63,7 +63,7 @@ class WorkerProcess:
             self._write_socket.close()
             raise
         finally:
-            theirs.close()
+            child_socket.close()
         self._outbox: SimpleQueue[ToWorker | None] = SimpleQueue()
         threading.Thread(target=self._write, name="worker-writer", daemon=True).start()
 

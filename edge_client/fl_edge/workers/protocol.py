@@ -271,16 +271,16 @@ def read_frame(stream: socket.socket) -> Any:
 def _read(stream: socket.socket, length: int) -> bytearray:
     """Reads ``length`` bytes; fewer if the stream ends."""
     data = bytearray(length)
-    view, have = memoryview(data), 0
-    while have < length and (came := stream.recv_into(view[have:])):
-        have += came
-    return data if have == length else bytearray(view[:have])
+    view, received = memoryview(data), 0
+    while received < length and (count := stream.recv_into(view[received:])):
+        received += count
+    return data if received == length else bytearray(view[:received])
 
 
-def _to_map(thing: Any, shared: list[SharedBytes]) -> dict[str, Any]:
-    plain: dict[str, Any] = {"is": type(thing).__name__}
-    for item in fields(thing):
-        value = getattr(thing, item.name)
+def _to_map(frame: Any, shared: list[SharedBytes]) -> dict[str, Any]:
+    encoded: dict[str, Any] = {"is": type(frame).__name__}
+    for item in fields(frame):
+        value = getattr(frame, item.name)
         if isinstance(value, BaseModel):
             value = value.model_dump_json()
         elif isinstance(value, SharedBytes):
@@ -288,13 +288,13 @@ def _to_map(thing: Any, shared: list[SharedBytes]) -> dict[str, Any]:
             value = [value.start, value.size]
         elif item.name in _NESTED_FIELDS:
             value = _to_map(value, shared)
-        plain[item.name] = value
-    return plain
+        encoded[item.name] = value
+    return encoded
 
 
-def _from_map(plain: dict[str, Any], fds: list[int]) -> Any:
+def _from_map(encoded: dict[str, Any], fds: list[int]) -> Any:
     values: dict[str, Any] = {}
-    for name, value in plain.items():
+    for name, value in encoded.items():
         if name in _PYDANTIC_FIELDS and value is not None:
             values[name] = _PYDANTIC_FIELDS[name].model_validate_json(value)
         elif name in _SHARED_MEMORY_FIELDS:
@@ -303,4 +303,4 @@ def _from_map(plain: dict[str, Any], fds: list[int]) -> Any:
             values[name] = _from_map(value, fds)
         elif name != "is":
             values[name] = value
-    return _CLASSES[plain["is"]](**values)
+    return _CLASSES[encoded["is"]](**values)

@@ -120,17 +120,17 @@ class Worker:
         """Works until the parent closes the socket, which ends the process. Returns 1 if it cannot work at all."""
         # It starts first, so that the end of the parent is noticed while torch is imported.
         threading.Thread(target=self._receive, name="receiver", daemon=True).start()
-        problem = None if self._cold else self._warm_up()
-        if problem is not None:
-            self._send(WorkerUnavailable(problem))
+        error = None if self._cold else self._warm_up()
+        if error is not None:
+            self._send(WorkerUnavailable(error))
             return 1
         threading.Thread(target=self._prediction_loop, name="predictor", daemon=True).start()
         self._send(Ready())
         while True:
-            do, kept = self._jobs.get()
-            cancelled = self._cancel_events[do.id]
-            self._run_job(do, partial(self._perform, kept=kept, cancelled=cancelled.is_set))
-            del self._cancel_events[do.id]
+            run_job, model = self._jobs.get()
+            cancelled = self._cancel_events[run_job.id]
+            self._run_job(run_job, partial(self._perform, model=model, cancelled=cancelled.is_set))
+            del self._cancel_events[run_job.id]
 
     def _warm_up(self) -> str | None:
         """Imports torch; returns why it cannot be used, or null."""
@@ -178,28 +178,30 @@ class Worker:
         except OSError:  # the parent is gone
             os._exit(0)
 
-    def _run_job(self, do: RunJob, perform: Callable[[Job], JobOutcome]) -> None:
+    def _run_job(self, run_job: RunJob, perform: Callable[[Job], JobOutcome]) -> None:
         started = time.perf_counter()
         outcome: JobOutcome
         try:
-            outcome = perform(do.job)
+            outcome = perform(run_job.job)
         except Exception as error:
             outcome = _failure(error)
-        self._send(JobFinished(do.id, outcome, time.perf_counter() - started))
+        self._send(JobFinished(run_job.id, outcome, time.perf_counter() - started))
 
-    def _perform(self, job: Job, kept: _CachedModel | None, cancelled: Callable[[], bool]) -> JobOutcome:
+    def _perform(self, job: Job, model: _CachedModel | None, cancelled: Callable[[], bool]) -> JobOutcome:
         if cancelled():
             raise CancelledError("cancelled before it started")
-        craft = executor_for(job.task, self._data_dir, self._device)
+        executor = executor_for(job.task, self._data_dir, self._device)
         match job:
             case LoadJob(partition=partition):
-                seen = craft.summarize(partition)
-                return LoadOutcome(seen.examples, seen.holdout_examples, seen.manifest, seen.labels)
+                summary = executor.summarize(partition)
+                return LoadOutcome(
+                    summary.examples, summary.holdout_examples, summary.manifest, summary.labels
+                )
             case TrainJob():
-                return self._train(craft, job, kept, cancelled)
+                return self._train(executor, job, model, cancelled)
             case EvaluateJob(split=split, partition=partition):
-                assert kept is not None
-                scores = craft.evaluate(kept.weights(), kept.model.manifest, split, partition)
+                assert model is not None
+                scores = executor.evaluate(model.weights(), model.model.manifest, split, partition)
                 # The distribution of classes in a holdout is private; in the test split it is public.
                 confusion = scores.confusion if split == "test" else None
                 return EvaluateOutcome(
@@ -211,17 +213,17 @@ class Worker:
                 assert_never(job)
 
     def _train(
-        self, craft: Executor, job: TrainJob, kept: _CachedModel | None, cancelled: Callable[[], bool]
+        self, executor: Executor, job: TrainJob, model: _CachedModel | None, cancelled: Callable[[], bool]
     ) -> TrainOutcome:
         result = _ResultBuffer()
         if job.base is None:
-            examples = craft.summarize(job.partition).examples
-            manifest = craft.initial_weights(job.settings.seed, result.allocate)
+            examples = executor.summarize(job.partition).examples
+            manifest = executor.initial_weights(job.settings.seed, result.allocate)
             return _train_outcome(job, manifest, result, examples, 0, 0.0, UpdateMetrics())
-        assert kept is not None
-        manifest, weights = kept.model.manifest, kept.weights()
+        assert model is not None
+        manifest, weights = model.model.manifest, model.weights()
         _check_finite(weights)
-        update = craft.train(
+        update = executor.train(
             weights,
             manifest,
             job.partition,
@@ -238,16 +240,16 @@ class Worker:
     def _prediction_loop(self) -> NoReturn:
         """Runs the predictor thread."""
         while True:
-            do, kept = self._predictions.get()
-            self._run_job(do, partial(self._perform_prediction, kept=kept))
+            run_job, model = self._predictions.get()
+            self._run_job(run_job, partial(self._perform_prediction, model=model))
 
-    def _perform_prediction(self, job: Job, kept: _CachedModel | None) -> PredictOutcome:
+    def _perform_prediction(self, job: Job, model: _CachedModel | None) -> PredictOutcome:
         assert isinstance(job, PredictJob)
-        assert kept is not None
-        if job.task not in kept.predictors:
-            craft = executor_for(job.task, self._data_dir, self._device)
-            kept.predictors[job.task] = craft.make_predictor(kept.weights(), kept.model.manifest)
-        probabilities = kept.predictors[job.task](job.payload)
+        assert model is not None
+        if job.task not in model.predictors:
+            executor = executor_for(job.task, self._data_dir, self._device)
+            model.predictors[job.task] = executor.make_predictor(model.weights(), model.model.manifest)
+        probabilities = model.predictors[job.task](job.payload)
         if not all(math.isfinite(probability) for probability in probabilities.values()):
             raise DivergedError("the model's output is not finite")
         return PredictOutcome(max(probabilities, key=probabilities.__getitem__), probabilities)

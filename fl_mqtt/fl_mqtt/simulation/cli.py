@@ -145,7 +145,7 @@ def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerAccess
     from fl_shared.mqtt.address import BrokerAddress
 
     if address is not None:
-        return broker.access(otherwise=BrokerAddress.parse(address))
+        return broker.access(default_address=BrokerAddress.parse(address))
     if keys := broker.credential_arguments():
         raise UserError(f"{keys[0]} needs --broker: a simulation's own broker has no certificates")
     return None

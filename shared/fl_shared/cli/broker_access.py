@@ -45,24 +45,31 @@ class BrokerAccess:
     ) -> Self:
         """The access that a kit gives; ``address`` replaces the kit's. Raises ``UserError``."""
         kit.check_validity(datetime.now(UTC))
-        at = address or BrokerAddress.parse(kit.broker)
-        if not at.is_encrypted:
-            raise UserError(f"--broker {at} cannot be combined with --kit: a kit needs mqtts:// or wss://")
-        if at.user is not None:
+        address_at = address or BrokerAddress.parse(kit.broker)
+        if not address_at.is_encrypted:
             raise UserError(
-                f"--broker {at} cannot be combined with --kit: expected no user in the URL, since the kit names it"
+                f"--broker {address_at} cannot be combined with --kit: a kit needs mqtts:// or wss://"
             )
-        own = BrokerAddress(at.host, at.port, kit.user, at.scheme, at.path)
-        return cls(own, kit.password, keepalive, mqtt_client_id, kit.ssl_context(), kit.prefix, kit)
+        if address_at.user is not None:
+            raise UserError(
+                f"--broker {address_at} cannot be combined with --kit: "
+                "expected no user in the URL, since the kit names it"
+            )
+        account_address = BrokerAddress(
+            address_at.host, address_at.port, kit.user, address_at.scheme, address_at.path
+        )
+        return cls(
+            account_address, kit.password, keepalive, mqtt_client_id, kit.ssl_context(), kit.prefix, kit
+        )
 
     def connection_settings(
-        self, will: Will | Callable[[], Will] | None = None, **more: Any
+        self, will: Will | Callable[[], Will] | None = None, **other_settings: Any
     ) -> ConnectionSettings:
-        """The settings of a connection with this access; ``more``: further fields of `ConnectionSettings`."""
+        """The settings of a connection with this access; ``other_settings``: further fields of `ConnectionSettings`."""
         return ConnectionSettings(
             self.address,
             self.password,
-            **{"mqtt_client_id": self.mqtt_client_id, **more},
+            **{"mqtt_client_id": self.mqtt_client_id, **other_settings},
             keepalive=self.keepalive,
             tls=self.tls,
             will=will,
@@ -87,20 +94,22 @@ class BrokerOptions:
         *,
         roles: Sequence[AccountRole] = (),
         mqtt_client_id: str | None = None,
-        otherwise: BrokerAddress | None = None,
+        default_address: BrokerAddress | None = None,
     ) -> BrokerAccess:
         """The access that the options describe. Raises ``UserError`` for options that contradict each other.
 
-        ``roles``: a kit must have one of them, if any are given. ``otherwise``: the address if no option
+        ``roles``: a kit must have one of them, if any are given. ``default_address``: the address if no option
         gives one, None for this machine.
         """
         if self.kit is not None:
-            return self._from_kit(self.kit, roles, mqtt_client_id, otherwise)
-        address = self.broker or otherwise or BrokerAddress("localhost")
+            return self._from_kit(self.kit, roles, mqtt_client_id, default_address)
+        address = self.broker or default_address or BrokerAddress("localhost")
         files = {"--ca": self.ca, "--cert": self.cert, "--key": self.key}
-        if not address.is_encrypted and (given := [name for name, path in files.items() if path is not None]):
+        if not address.is_encrypted and (
+            present := [name for name, path in files.items() if path is not None]
+        ):
             raise UserError(
-                f"{given[0]} needs mqtts:// or wss://, but the broker is {address}: nothing would be encrypted"
+                f"{present[0]} needs mqtts:// or wss://, but the broker is {address}: nothing would be encrypted"
             )
         return BrokerAccess(
             address,
@@ -113,25 +122,27 @@ class BrokerOptions:
 
     def credential_arguments(self) -> list[str]:
         """The arguments that pass on the kit or the certificates to another program."""
-        given = {"--kit": self.kit, "--ca": self.ca, "--cert": self.cert, "--key": self.key}
-        return [word for name, path in given.items() if path is not None for word in (name, str(path))]
+        present = {"--kit": self.kit, "--ca": self.ca, "--cert": self.cert, "--key": self.key}
+        return [
+            argument for name, path in present.items() if path is not None for argument in (name, str(path))
+        ]
 
     def _from_kit(
         self,
         path: Path,
         roles: Sequence[AccountRole],
         mqtt_client_id: str | None,
-        otherwise: BrokerAddress | None,
+        default_address: BrokerAddress | None,
     ) -> BrokerAccess:
         from fl_shared.security.kit import Kit
 
-        beside = {
+        conflicting = {
             "--ca": self.ca,
             "--cert": self.cert,
             "--key": self.key,
             "a password (--password-file, FL_PASSWORD)": self.password,
         }
-        for name, value in beside.items():
+        for name, value in conflicting.items():
             if value is not None:
                 raise UserError(
                     f"{name} cannot be combined with --kit: the kit has its own; expected one of them"
@@ -146,5 +157,7 @@ class BrokerOptions:
                 f"--prefix {self.prefix} cannot be combined with --kit: "
                 f"the kit's account has rights only under {kit.prefix!r}"
             )
-        address = self.broker or (otherwise if otherwise and otherwise.user is None else None)
+        address = self.broker or (
+            default_address if default_address and default_address.user is None else None
+        )
         return BrokerAccess.from_kit(kit, address, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id)

@@ -34,9 +34,11 @@ class _JsonFormatter(logging.Formatter):
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         client = getattr(record, "client", None)
-        mark = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        who = "" if client is None else f"[{client}] "
-        text = f"{self.formatTime(record, '%H:%M:%S')} {who}{mark}{one_line(record.getMessage())}"
+        level_text = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        client_text = "" if client is None else f"[{client}] "
+        text = (
+            f"{self.formatTime(record, '%H:%M:%S')} {client_text}{level_text}{one_line(record.getMessage())}"
+        )
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 

@@ -96,10 +96,10 @@ def broker_options_of_simulate(command: Command) -> Command:
 _BROKER_OPTION_NAMES: Final = ("broker", "ca", "cert", "key", "kit", "prefix", "keepalive")
 
 
-def _broker_options(command: Command, otherwise: str) -> Command:
+def _broker_options(command: Command, shown_default: str) -> Command:
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
     options: list[Callable[[Command], Command]] = [
-        option_under(BROKER, "--broker", metavar="URL", show_default=otherwise, callback=broker_address,
+        option_under(BROKER, "--broker", metavar="URL", show_default=shown_default, callback=broker_address,
                      help="Broker address: mqtt[s]://[user@]host[:port] or ws[s]://[user@]host[:port][/path]."),
         prefix_option(None),
         option_under(BROKER, "--keepalive", type=click.IntRange(1, 65_535), default=30,
@@ -118,8 +118,8 @@ def _broker_options(command: Command, otherwise: str) -> Command:
     def gathering(*args: Any, password_file: Path | None, **values: Any) -> Any:
         from fl_shared.cli.broker_access import BrokerOptions
 
-        parts = {name: values.pop(name) for name in _BROKER_OPTION_NAMES}
-        broker = BrokerOptions(**parts, password=read_password(password_file))
+        broker_values = {name: values.pop(name) for name in _BROKER_OPTION_NAMES}
+        broker = BrokerOptions(**broker_values, password=read_password(password_file))
         return command(*args, broker=broker, **values)
 
     decorated: Command = gathering
@@ -181,12 +181,12 @@ def _load_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
     if path is None:
         return
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise click.BadParameter(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path} is not TOML: {error}") from None
-    known = {
+    known_options = {
         name.lstrip("-").replace("-", "_"): option
         for option in ctx.command.get_params(ctx)
         if isinstance(option, click.Option) and option.expose_value
@@ -194,16 +194,16 @@ def _load_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
         if name.startswith("--")
     }
     defaults: dict[str, Any] = {}
-    for key, value in given.items():
-        option = known.get(key.replace("-", "_"))
+    for key, value in values.items():
+        option = known_options.get(key.replace("-", "_"))
         if option is None or option.name is None:
-            near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
-            hint = f"; did you mean {near[0].replace('_', '-')!r}?" if near else ""
+            suggestions = difflib.get_close_matches(key.replace("-", "_"), known_options, n=1)
+            hint = f"; did you mean {suggestions[0].replace('_', '-')!r}?" if suggestions else ""
             raise click.BadParameter(f"{path}: {ctx.info_name} has no option {key!r}{hint}")
         if isinstance(value, dict) or (isinstance(value, list) and not option.multiple):
             kind = "table" if isinstance(value, dict) else "list"
-            more = ", or a list of them" if option.multiple else ""
-            raise click.BadParameter(f"{path}: {key}: is a {kind}; expected one value{more}")
+            list_hint = ", or a list of them" if option.multiple else ""
+            raise click.BadParameter(f"{path}: {key}: is a {kind}; expected one value{list_hint}")
         defaults[option.name] = value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 

@@ -21,19 +21,19 @@ def end_at_once() -> NoReturn:
     os._exit(INTERRUPTED)
 
 
-def end_on_signals(first: Callable[[signal.Signals], None]) -> dict[signal.Signals, Any]:
-    """Installs handlers that call ``first`` on the first Ctrl-C or SIGTERM, and end at once on the second.
+def end_on_signals(on_first: Callable[[signal.Signals], None]) -> dict[signal.Signals, Any]:
+    """Installs handlers that call ``on_first`` on the first Ctrl-C or SIGTERM, and end at once on the second.
 
     Returns the handlers that were installed before.
     """
-    asked = False
+    is_stopping = False
 
     def on_signal(number: int, _frame: object) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal is_stopping
+        if is_stopping:
             end_at_once()
-        asked = True
-        first(signal.Signals(number))
+        is_stopping = True
+        on_first(signal.Signals(number))
 
     return {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
 

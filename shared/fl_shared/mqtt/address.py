@@ -57,28 +57,28 @@ class BrokerAddress:
         The error text never repeats a password that is in ``url``.
         """
         text = url.strip()
-        found = _SCHEME.match(text)
-        if found is None:
+        match = _SCHEME.match(text)
+        if match is None:
             raise UserError(f"broker {_redacted(url)!r}: no scheme; expected {_URL_FORM}")
-        name, rest = found.group()[:-3].lower(), text[found.end() :]
+        name, after_scheme = match.group()[:-3].lower(), text[match.end() :]
         if name not in get_args(UrlScheme):
             hint = f"; write {_OTHER_NAMES[name]}://" if name in _OTHER_NAMES else ""
             raise UserError(
                 f"broker {_redacted(url)!r}: the scheme {name!r} is unknown{hint}; expected {_URL_FORM}"
             )
         scheme = cast(UrlScheme, name)
-        account, at, place = rest.rpartition("@")
-        if at and ":" in account:
+        account, at_sign, location = after_scheme.rpartition("@")
+        if at_sign and ":" in account:
             raise UserError(
                 f"broker {_redacted(url)!r}: a password in the URL is visible to everyone on this machine; "
                 f"write {scheme}://user@host and give the password in FL_PASSWORD or with --password-file"
             )
-        user = unquote(account) if at else None
+        user = unquote(account) if at_sign else None
         if user is not None and (not user.isprintable() or not user):
             raise UserError(
                 f"broker {_redacted(url)!r}: the user before @ is empty or not printable; expected {_URL_FORM}"
             )
-        host, port, path = _parse_host(url, scheme, place)
+        host, port, path = _parse_host(url, scheme, location)
         return cls(host, PORTS[scheme] if port is None else port, user, scheme, path)
 
     def __str__(self) -> str:
@@ -91,17 +91,17 @@ class BrokerAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _parse_host(url: str, scheme: UrlScheme, place: str) -> tuple[str, int | None, str]:
+def _parse_host(url: str, scheme: UrlScheme, location: str) -> tuple[str, int | None, str]:
     try:
-        parts = urlsplit("mqtt://" + place)
-        host, port = parts.hostname, parts.port
+        url_parts = urlsplit("mqtt://" + location)
+        host, port = url_parts.hostname, url_parts.port
     except ValueError as error:
         raise UserError(
             f"broker {_redacted(url)!r}: {error}; expected {_URL_FORM} "
             "(an IPv6 address in brackets, a port from 1 to 65535)"
         ) from None
-    path = parts.path
-    if parts.query or parts.fragment:
+    path = url_parts.path
+    if url_parts.query or url_parts.fragment:
         raise UserError(
             f"broker {_redacted(url)!r}: nothing may follow the port and path; expected {_URL_FORM}"
         )
@@ -125,10 +125,10 @@ def _parse_host(url: str, scheme: UrlScheme, place: str) -> tuple[str, int | Non
 
 def _redacted(url: str) -> str:
     """``url`` without a possible password: the text from the first colon of the account to the last @."""
-    before, at, place = url.strip().rpartition("@")
-    if not at:
+    account, at_sign, location = url.strip().rpartition("@")
+    if not at_sign:
         return url
-    scheme = _SCHEME.match(before)
+    scheme = _SCHEME.match(account)
     start = scheme.end() if scheme else 0
-    user, colon, _ = before[start:].partition(":")
-    return f"{before[:start]}{user}{':…' if colon else ''}@{place}"
+    user, colon, _ = account[start:].partition(":")
+    return f"{account[:start]}{user}{':…' if colon else ''}@{location}"

@@ -56,8 +56,8 @@ class Link(Protocol):
     def finish(self) -> None:
         """Sends DISCONNECT, so that the will is not sent, once the queue is sent and acknowledged."""
 
-    def abort(self, reason: str, *, goodbye: bool = False) -> None:
-        """Ends the link at once; ``goodbye``: with a DISCONNECT, if the socket accepts it."""
+    def abort(self, reason: str, *, send_disconnect: bool = False) -> None:
+        """Ends the link at once; ``send_disconnect``: with a DISCONNECT, if the socket accepts it."""
 
 
 class Connection:
@@ -69,15 +69,15 @@ class Connection:
         settings: ConnectionSettings,
         handler: Callable[[ConnectionEvent], None],
         new_link: Callable[[Connection], Link],
-        reached: set[BrokerAddress],
+        reached_addresses: set[BrokerAddress],
     ) -> None:
-        """``reached``: addresses whose broker has accepted us, shared by the connections of a program."""
+        """``reached_addresses``: addresses whose broker has accepted us, shared by the connections of a program."""
         self.settings = settings
         self.client_id = settings.mqtt_client_id or "fl" + secrets.token_hex(10)
         self._thread = thread
         self._handler = handler
         self._new_link = new_link
-        self._reached_addresses = reached
+        self._reached_addresses = reached_addresses
         self._state = threading.Condition()
         self._limits: Connected | None = None
         self._refusal: ConnectRefused | None = None
@@ -106,7 +106,7 @@ class Connection:
         qos: int = 1,
         retain: bool = False,
         response_topic: str | None = None,
-        correlation: bytes | None = None,
+        correlation_data: bytes | None = None,
         expiry: int | None = None,
     ) -> bool:
         """Queues a message. Returns False, and drops it, while there is no connection.
@@ -115,7 +115,7 @@ class Connection:
         Raises `QueueFull`, `MessageTooLarge` (the broker announced a smaller limit), or `ValueError` if the
         topic or QoS is not valid.
         """
-        item = Publish(topic, payload, qos, retain, response_topic, correlation, expiry)
+        item = Publish(topic, payload, qos, retain, response_topic, correlation_data, expiry)
         size = item.checked_size()
         link, limits = self._active_link, self._limits
         if link is None or limits is None:
@@ -124,10 +124,10 @@ class Connection:
             raise MessageTooLarge(topic, size, limits.maximum_packet_size)
         return link.put(item, size)
 
-    def subscribe(self, filters: Sequence[tuple[str, int]], *, foreign_only: bool = False) -> bool:
+    def subscribe(self, filters: Sequence[tuple[str, int]], *, no_local: bool = False) -> bool:
         """Subscribes to each ``(filter, qos)``; a `Subscribed` event answers every eight of them.
 
-        ``foreign_only``: the broker does not send back this connection's own messages, and keeps their retain
+        ``no_local``: the broker does not send back this connection's own messages, and keeps their retain
         flag. Returns False if there is no connection. Raises `QueueFull`, and `ValueError` if a filter or QoS
         is not valid.
         """
@@ -135,7 +135,7 @@ class Connection:
             check_filter(name)
             check_qos(qos)
         return self._put_all(
-            [Subscribe(tuple(filters[i : i + MAX_FILTERS]), foreign_only) for i in _batch_starts(filters)]
+            [Subscribe(tuple(filters[i : i + MAX_FILTERS]), no_local) for i in _batch_starts(filters)]
         )
 
     def unsubscribe(self, filters: Sequence[str]) -> bool:
@@ -150,25 +150,31 @@ class Connection:
             [Unsubscribe(tuple(filters[i : i + MAX_FILTERS])) for i in _batch_starts(filters)]
         )
 
-    def wait_connected(self, timeout: float, *, once: bool = False) -> Connected:
-        """Waits at most ``timeout`` seconds until connected; ``once``: only until the first failed attempt.
+    def wait_connected(self, timeout: float, *, first_attempt_only: bool = False) -> Connected:
+        """Waits until connected, at most ``timeout`` seconds.
 
-        Raises `BrokerRefused`, `BrokerUnreachable`, or the first error on the network thread.
+        ``first_attempt_only``: only until the first attempt has failed. Raises `BrokerRefused`,
+        `BrokerUnreachable`, or the first error on the network thread.
         """
         with self._state:
             self._state.wait_for(
-                lambda: self._limits or self._refusal or self._closed.is_set() or (once and self._failures),
+                lambda: (
+                    self._limits
+                    or self._refusal
+                    or self._closed.is_set()
+                    or (first_attempt_only and self._failures)
+                ),
                 timeout,
             )
             limits, refusal, reason = self._limits, self._refusal, self._reason
-            failed = once and self._failures > 0
+            failed = first_attempt_only and self._failures > 0
         self._thread.check()
         if limits is not None:
             return limits
         if refusal is not None:
             raise BrokerRefused(refusal.reason)
-        within = "" if failed else f" within {timeout:g} s"
-        raise BrokerUnreachable(f"no connection to {self.settings.address}{within}: {reason}")
+        suffix = "" if failed else f" within {timeout:g} s"
+        raise BrokerUnreachable(f"no connection to {self.settings.address}{suffix}: {reason}")
 
     def close(self, *, graceful: bool = True, timeout: float = 5.0) -> None:
         """Ends the connection; no event follows.
@@ -207,17 +213,17 @@ class Connection:
         self.emit(limits)
 
     def link_ended(
-        self, link: Link, reason: str, refusal: ConnectRefused | None = None, *, is_hopeless: bool = False
+        self, link: Link, reason: str, refusal: ConnectRefused | None = None, *, is_permanent: bool = False
     ) -> None:
         """Records the end of ``link``; tells the handler, and tries again unless the broker refused.
 
-        ``is_hopeless``: another attempt would end the same way. If no broker at this address has accepted
+        ``is_permanent``: another attempt would end the same way. If no broker at this address has accepted
         this program yet, that counts as a refusal; in a running program, a person may still correct the
         cause.
         """
         if self._link is not link:
             return
-        if is_hopeless and self.settings.address not in self._reached_addresses:
+        if is_permanent and self.settings.address not in self._reached_addresses:
             refusal = ConnectRefused(reason, None)
         self._link = None
         self._cancel_timer()
@@ -236,9 +242,9 @@ class Connection:
             if was_up and time.monotonic() - self._up_since > self.settings.retry_cap:
                 self._retries = 0
             jitter = random.random()  # noqa: S311 - spreads load # nosec B311
-            wait = backoff(self._retries, self.settings.retry_first, self.settings.retry_cap, jitter)
+            delay = backoff(self._retries, self.settings.retry_first, self.settings.retry_cap, jitter)
             self._retries += 1
-            self._timer = self._thread.call_later(wait, self.attempt)
+            self._timer = self._thread.call_later(delay, self.attempt)
             self.emit(Lost(reason, self._failures))
 
     def link_ended_unanswered(self, link: Link) -> None:
@@ -248,8 +254,10 @@ class Connection:
             return
 
         def ask() -> None:
-            found = diagnose_no_answer(self.settings)
-            self._thread.post(lambda: self.link_ended(link, found.reason, is_hopeless=found.is_permanent))
+            diagnosis = diagnose_no_answer(self.settings)
+            self._thread.post(
+                lambda: self.link_ended(link, diagnosis.reason, is_permanent=diagnosis.is_permanent)
+            )
 
         self._thread.run_blocking(ask)
 
@@ -265,17 +273,19 @@ class Connection:
     def begin_close(self, graceful: bool, timeout: float) -> None:
         """Starts `close` on the network thread; `wait_closed` waits for the end."""
         self._cancel_timer()
-        link, up = self._link, self._active_link
+        link, active_link = self._link, self._active_link
         with self._state:
             self._closing = True
             self._limits = self._active_link = None
             self._reason = "the connection is closed"
         if link is None:
             self._end()
-        elif graceful and up is link:
+        elif graceful and active_link is link:
             link.finish()
             if self._link is link:
-                self._timer = self._thread.call_later(timeout, lambda: link.abort(self._reason, goodbye=True))
+                self._timer = self._thread.call_later(
+                    timeout, lambda: link.abort(self._reason, send_disconnect=True)
+                )
         elif self._started:
             link.abort(self._reason)
         else:
@@ -287,12 +297,12 @@ class Connection:
             link.abort("closed")
             return
         self._started = True
-        wait = self.settings.connect_timeout
+        timeout = self.settings.connect_timeout
         reason = (
-            f"{self.settings.address} accepted the connection but did not answer within {wait:g} s: "
+            f"{self.settings.address} accepted the connection but did not answer within {timeout:g} s: "
             "is an MQTT broker listening there?"
         )
-        self._timer = self._thread.call_later(wait, lambda: link.abort(reason))
+        self._timer = self._thread.call_later(timeout, lambda: link.abort(reason))
         link.start()
 
     def _open(self, link: Link) -> None:
@@ -300,8 +310,10 @@ class Connection:
         try:
             link.open()
         except (OSError, UnicodeError) as error:
-            found = diagnose(error, self.settings)
-            self._thread.post(lambda: self.link_ended(link, found.reason, is_hopeless=found.is_permanent))
+            diagnosis = diagnose(error, self.settings)
+            self._thread.post(
+                lambda: self.link_ended(link, diagnosis.reason, is_permanent=diagnosis.is_permanent)
+            )
         except Exception as error:
             self._thread.fail(error)
             self._thread.post(lambda: self.link_ended(link, "an error in this program"))

@@ -88,8 +88,8 @@ def diagnose_no_answer(settings: ConnectionSettings) -> Diagnosis:
     address = settings.address
     if not address.is_encrypted and _accepts_tls(address):
         return _tls_required(address)
-    also = ", and does it accept our certificate" if address.is_encrypted else ""
-    return Diagnosis(f"{address} closed the connection without an answer: is it an MQTT 5 broker{also}?")
+    hint = ", and does it accept our certificate" if address.is_encrypted else ""
+    return Diagnosis(f"{address} closed the connection without an answer: is it an MQTT 5 broker{hint}?")
 
 
 def _accepts_tls(address: BrokerAddress) -> bool:
@@ -136,8 +136,10 @@ def _server_certificate_problem(error: ssl.SSLCertVerificationError, address: Br
 
 def _diagnose_tls(error: ssl.SSLError, address: BrokerAddress) -> Diagnosis:
     reason = error.reason or ""
-    if (what := _CLIENT_CERTIFICATE_ALERTS.get(reason)) is not None:
-        return Diagnosis(f"{address}: the broker refuses the TLS connection: {what}", is_permanent=True)
+    if (explanation := _CLIENT_CERTIFICATE_ALERTS.get(reason)) is not None:
+        return Diagnosis(
+            f"{address}: the broker refuses the TLS connection: {explanation}", is_permanent=True
+        )
     if reason in _NOT_TLS:
         return Diagnosis(_no_tls_message(address), is_permanent=True)
     if reason in _TLS_TOO_OLD:
@@ -158,9 +160,9 @@ def _diagnose_disconnect(error: OSError, address: BrokerAddress) -> Diagnosis:
 
 
 def _no_tls_message(address: BrokerAddress) -> str:
-    plain = "mqtt" if address.scheme == "mqtts" else "ws"
+    scheme = "mqtt" if address.scheme == "mqtts" else "ws"
     return (
-        f"{address}: this port does not use TLS: use another port (8883 or 443), or {plain}://, "
+        f"{address}: this port does not use TLS: use another port (8883 or 443), or {scheme}://, "
         "which anyone on the network path can read and change"
     )
 
@@ -175,10 +177,10 @@ def _tls_required(address: BrokerAddress) -> Diagnosis:
 
 def _diagnose_other(error: OSError, address: BrokerAddress) -> Diagnosis:
     status = getattr(error, "status", None)
-    hung_up = isinstance(error, ConnectionError) and status is None
-    if hung_up and not address.is_encrypted and _accepts_tls(address):
+    is_disconnect = isinstance(error, ConnectionError) and status is None
+    if is_disconnect and not address.is_encrypted and _accepts_tls(address):
         return _tls_required(address)
     if not isinstance(error, WebSocketRefused):
         return Diagnosis(f"{address}: {error.strerror or error}")
-    hopeless = status is not None and 400 <= status < 500 and status not in (408, 425, 429)
-    return Diagnosis(f"{address}: no WebSocket connection: {error}", is_permanent=hopeless)
+    is_permanent = status is not None and 400 <= status < 500 and status not in (408, 425, 429)
+    return Diagnosis(f"{address}: no WebSocket connection: {error}", is_permanent=is_permanent)

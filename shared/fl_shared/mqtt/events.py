@@ -173,8 +173,8 @@ def check_topic(topic: str) -> bytes:
 def check_filter(name: str) -> None:
     """Raises `ValueError` if ``name`` is not a valid topic filter."""
     levels = name.split("/")
-    wild = [level for level in levels if ("+" in level or "#" in level) and len(level) > 1]
-    if not name or len(name.encode()) > MAX_STRING or "\0" in name or wild or "#" in levels[:-1]:
+    bad_levels = [level for level in levels if ("+" in level or "#" in level) and len(level) > 1]
+    if not name or len(name.encode()) > MAX_STRING or "\0" in name or bad_levels or "#" in levels[:-1]:
         raise ValueError(
             f"filter {name[:80]!r}: + and # must be alone in a level, and # must be in the last one"
         )

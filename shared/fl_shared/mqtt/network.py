@@ -46,7 +46,7 @@ class Network:
             self._reached_addresses,
         )
         with self._lock:
-            self._connections = [old for old in self._connections if not old.wait_closed(0)]
+            self._connections = [existing for existing in self._connections if not existing.wait_closed(0)]
             self._connections.append(connection)
         if not self._thread.post(connection.attempt):
             raise RuntimeError("the network is closed")

@@ -72,21 +72,23 @@ class WebSocket:
         )
         self._sock.settimeout(max(0.001, deadline - time.monotonic()))
         self._sock.sendall(request.encode())
-        head = self._read_response(deadline)
-        lines = head.decode("latin-1").split("\r\n")
+        header = self._read_response(deadline)
+        lines = header.decode("latin-1").split("\r\n")
         fields: dict[str, str] = {}
         for line in lines[1:]:
             name, _, value = line.partition(":")
             fields[name.strip().lower()] = value.strip()
-        words = lines[0].split(" ", 2)
-        if not words[0].startswith("HTTP/1.") or len(words) < 2 or not words[1].isdigit():
+        status_line = lines[0].split(" ", 2)
+        if not status_line[0].startswith("HTTP/1.") or len(status_line) < 2 or not status_line[1].isdigit():
             raise WebSocketRefused("it does not speak HTTP")
-        if words[1] != "101":
-            what = " ".join(words[1:])[:80]
-            raise WebSocketRefused(f"it answered {what!r} for the path {address.path}", int(words[1]))
-        proof = b64encode(sha1(key + _GUID, usedforsecurity=False).digest()).decode()
+        if status_line[1] != "101":
+            status_text = " ".join(status_line[1:])[:80]
+            raise WebSocketRefused(
+                f"it answered {status_text!r} for the path {address.path}", int(status_line[1])
+            )
+        expected_accept = b64encode(sha1(key + _GUID, usedforsecurity=False).digest()).decode()
         if (
-            fields.get("sec-websocket-accept") != proof
+            fields.get("sec-websocket-accept") != expected_accept
             or fields.get("upgrade", "").lower() != "websocket"
             or "upgrade" not in fields.get("connection", "").lower()
         ):
@@ -96,46 +98,46 @@ class WebSocket:
 
     def _read_response(self, deadline: float) -> bytes:
         """The head of the HTTP response; the bytes after it are in the buffer."""
-        seen = b""
-        while (end := seen.find(b"\r\n\r\n")) < 0:
-            if len(seen) > MAX_RESPONSE:
+        received = b""
+        while (end := received.find(b"\r\n\r\n")) < 0:
+            if len(received) > MAX_RESPONSE:
                 raise WebSocketRefused(f"its answer is longer than {MAX_RESPONSE} bytes")
-            left = deadline - time.monotonic()
-            if left <= 0:
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
                 raise TimeoutError
-            self._sock.settimeout(left)
-            more = self._sock.recv(4096)
-            if not more:
+            self._sock.settimeout(seconds_left)
+            data = self._sock.recv(4096)
+            if not data:
                 raise WebSocketRefused("it closed the connection")
-            seen += more
-            if seen[:1] == TLS_ALERT and not self._is_tls:
+            received += data
+            if received[:1] == TLS_ALERT and not self._is_tls:
                 raise ServerRequiresTls
-            if not b"HTTP/".startswith(seen[:5]):
+            if not b"HTTP/".startswith(received[:5]):
                 raise WebSocketRefused("it does not speak HTTP")
-        rest = seen[end + 4 :]
+        rest = received[end + 4 :]
         self._buffer[: len(rest)] = rest
         self._end = len(rest)
         self._needs_more = not rest
-        return seen[:end]
+        return received[:end]
 
     # --- receiving ----------------------------------------------------------------------------------------
 
-    def recv(self, most: int) -> bytes:
-        """The payload that has arrived, at most ``most`` bytes, of one or more frames; empty at the end.
+    def recv(self, max_bytes: int) -> bytes:
+        """The payload that has arrived, at most ``max_bytes`` bytes, of one or more frames; empty at the end.
 
         Raises ``BlockingIOError`` if nothing has arrived, and ``ConnectionError``.
         """
-        view = self._scratch[:most]
-        got = self.recv_into(view)
-        while got and got < len(view) and self._start < self._end:
+        view = self._scratch[:max_bytes]
+        received_bytes = self.recv_into(view)
+        while received_bytes and received_bytes < len(view) and self._start < self._end:
             try:
-                more = self.recv_into(view[got:])
+                data = self.recv_into(view[received_bytes:])
             except BlockingIOError:
                 break
-            if not more:
+            if not data:
                 break
-            got += more
-        return bytes(view[:got])
+            received_bytes += data
+        return bytes(view[:received_bytes])
 
     def recv_into(self, view: memoryview) -> int:
         """Reads payload of one frame into ``view``; returns the number of bytes, 0 at the end.
@@ -156,8 +158,8 @@ class WebSocket:
 
     def pending(self) -> int:
         """Bytes that can be read although the socket is not readable."""
-        inside = 0 if self._needs_more else self._end - self._start
-        return inside + (self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0)
+        buffered = 0 if self._needs_more else self._end - self._start
+        return buffered + (self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0)
 
     def _receive(self, view: memoryview) -> int:
         try:
@@ -176,37 +178,39 @@ class WebSocket:
         """Reads until the buffer has ``count`` bytes from ``_start`` on; False at the end of the stream."""
         while self._end - self._start < count:
             if self._start:
-                kept = bytes(self._buffer[self._start : self._end])
-                self._buffer[: len(kept)] = kept
-                self._start, self._end = 0, len(kept)
-            got = self._receive(self._buffer[self._end :])
-            if not got:
+                unread = bytes(self._buffer[self._start : self._end])
+                self._buffer[: len(unread)] = unread
+                self._start, self._end = 0, len(unread)
+            received_bytes = self._receive(self._buffer[self._end :])
+            if not received_bytes:
                 return False
             self._needs_more = False
-            self._end += got
+            self._end += received_bytes
         return True
 
     def _next_frame(self) -> bool:
         """Reads the head of the next data frame, and handles control frames before it; False at the end."""
         if not self._fill_buffer(2):
             return False
-        first, second = self._buffer[self._start], self._buffer[self._start + 1]
-        opcode, size = first & 0x0F, second & 0x7F
-        extra = {126: 2, 127: 8}.get(size, 0)
+        first_byte, second = self._buffer[self._start], self._buffer[self._start + 1]
+        opcode, size = first_byte & 0x0F, second & 0x7F
+        length_bytes = {126: 2, 127: 8}.get(size, 0)
         is_control = bool(opcode & _CONTROL)
-        if first & 0x70 or second & 0x80 or (is_control and (extra or not first & 0x80)):
+        if first_byte & 0x70 or second & 0x80 or (is_control and (length_bytes or not first_byte & 0x80)):
             raise ConnectionError("the broker violates the WebSocket protocol")
-        if not self._fill_buffer(2 + extra + (size if is_control else 0)):
+        if not self._fill_buffer(2 + length_bytes + (size if is_control else 0)):
             return False
-        at = self._start + 2
+        position = self._start + 2
         if is_control:
-            body = bytes(self._buffer[at : at + size])
-            self._start = at + size
+            body = bytes(self._buffer[position : position + size])
+            self._start = position + size
             return self._handle_control(opcode, body)
         if opcode not in (_BINARY, _CONTINUATION):
             raise ConnectionError("the broker sends WebSocket text frames; expected binary ones")
-        self._start = at + extra
-        self._payload_left = int.from_bytes(self._buffer[at : at + extra], "big") if extra else size
+        self._start = position + length_bytes
+        self._payload_left = (
+            int.from_bytes(self._buffer[position : position + length_bytes], "big") if length_bytes else size
+        )
         return True
 
     def _handle_control(self, opcode: int, body: bytes) -> bool:
@@ -233,12 +237,12 @@ class WebSocket:
                     None,
                 )
             if self._frame is None:
-                part = memoryview(data)[:MAX_FRAME_PAYLOAD]
-                self._frame, self._frame_payload = _build_frame(_BINARY, part), len(part)
-            carried = self._frame_payload
+                payload = memoryview(data)[:MAX_FRAME_PAYLOAD]
+                self._frame, self._frame_payload = _build_frame(_BINARY, payload), len(payload)
+            payload_sent = self._frame_payload
             self._flush()
-            if carried:
-                return carried
+            if payload_sent:
+                return payload_sent
 
     def _send_control(self, opcode: int, body: bytes) -> None:
         """Sends a control frame; what the socket does not accept is sent before anything else."""
@@ -274,21 +278,21 @@ def _build_frame(opcode: int, payload: memoryview) -> memoryview:
     size = len(payload)
     key = os.urandom(4)
     if size < 126:
-        head = bytes((0x80 | opcode, 0x80 | size))
+        header = bytes((0x80 | opcode, 0x80 | size))
     elif size < 2**16:
-        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+        header = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
     else:
-        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
-    head += key
-    frame = np.empty(len(head) + size, np.uint8)
-    frame[: len(head)] = np.frombuffer(head, np.uint8)
-    body, source = frame[len(head) :], np.frombuffer(payload, np.uint8)
-    whole = size - size % 4
+        header = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    header += key
+    frame = np.empty(len(header) + size, np.uint8)
+    frame[: len(header)] = np.frombuffer(header, np.uint8)
+    body, source = frame[len(header) :], np.frombuffer(payload, np.uint8)
+    aligned_size = size - size % 4
     np.bitwise_xor(
-        source[:whole].view(np.uint32),
+        source[:aligned_size].view(np.uint32),
         np.frombuffer(key, np.uint32),
-        out=body[:whole].view(np.uint32),
+        out=body[:aligned_size].view(np.uint32),
     )
-    for index in range(whole, size):
+    for index in range(aligned_size, size):
         body[index] = source[index] ^ key[index % 4]
     return frame.data

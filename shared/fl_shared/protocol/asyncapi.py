@@ -43,9 +43,9 @@ def document(version: str, table: Channels = CHANNELS) -> Tree:
     channels: Tree = {}
     operations: Tree = {}
     for row in table.rows:
-        for bare in (False, True) if t.is_optional(row.topic) else (False,):
-            name = channel_name(row.topic, bare)
-            channels[name] = _channel(row, bare)
+        for without_client in (False, True) if t.is_optional(row.topic) else (False,):
+            name = channel_name(row.topic, without_client)
+            channels[name] = _channel(row, without_client)
             operations |= _operations(row, name)
     channels[RESPONSE_CHANNEL] = {
         "address": None,
@@ -89,32 +89,34 @@ def _server() -> Tree:
     }
 
 
-def channel_name(kind: type[t.Topic], bare: bool = False) -> str:
+def channel_name(kind: type[t.Topic], without_client: bool = False) -> str:
     """The name of a channel: ``status`` for ``StatusTopic``.
 
-    A topic with an optional last level makes two channels; ``bare`` means the one without it.
+    A topic with an optional last level makes two channels; ``without_client`` means the one without it.
     """
     name = kind.__name__.removesuffix("Topic")
-    return name[0].lower() + name[1:] + ("Bare" if bare else "")
+    return name[0].lower() + name[1:] + ("Bare" if without_client else "")
 
 
-def address(kind: type[t.Topic], bare: bool = False) -> str:
-    """The topic with its parameters in braces, as `topics.build` makes it; ``bare``: without the last level."""
-    levels = {field.name: None if bare else f"{{{field.name}}}" for field in dataclasses.fields(kind)}
-    made: Any = kind
-    return t.build("{prefix}", made(**levels))
+def address(kind: type[t.Topic], without_client: bool = False) -> str:
+    """The topic with its parameters in braces, as `topics.build` makes it; perhaps without its last level."""
+    levels = {
+        field.name: None if without_client else f"{{{field.name}}}" for field in dataclasses.fields(kind)
+    }
+    make_topic: Any = kind
+    return t.build("{prefix}", make_topic(**levels))
 
 
-def _channel(row: Channel, bare: bool) -> Tree:
-    where = address(row.topic, bare)
-    names = [name for name in ("prefix", *t.FIELDS) if f"{{{name}}}" in where]
+def _channel(row: Channel, without_client: bool) -> Tree:
+    channel_address = address(row.topic, without_client)
+    names = [name for name in ("prefix", *t.FIELDS) if f"{{{name}}}" in channel_address]
     parameters: Tree = {name: {"description": PARAMETERS[name]} for name in names}
     parameters["prefix"]["default"] = DEFAULT_PREFIX
     # A topic's docstring begins with the topic, which is the address here.
-    said = [_docstring(row.topic).partition(": ")[2].capitalize(), row.note]
+    texts = [_docstring(row.topic).partition(": ")[2].capitalize(), row.note]
     return {
-        "address": where,
-        **({"description": " ".join(part for part in said if part)} if any(said) else {}),
+        "address": channel_address,
+        **({"description": " ".join(text for text in texts if text)} if any(texts) else {}),
         "servers": [{"$ref": "#/servers/broker"}],
         "parameters": parameters,
         "messages": {name: _ref("messages", name) for name in _kinds(row)},
@@ -141,12 +143,12 @@ def _operations(row: Channel, name: str) -> Tree:
     operations: Tree = {f"{row.sender}Sends{title}": sent | reply}
     for receiver in row.receivers:
         # The aggregator and edges answer what they receive; a watcher of presence, for example, does not.
-        answers = reply if receiver in ("aggregator", "edge") else {}
+        reply_if_known = reply if receiver in ("aggregator", "edge") else {}
         operations[f"{receiver}Receives{title}"] = {
             "action": "receive",
             "channel": channel,
             "tags": [{"name": receiver}],
-            **answers,
+            **reply_if_known,
         }
     return operations
 
@@ -165,22 +167,22 @@ def _reply(row: Channel) -> Tree:
         }
     if not row.answers:
         return {}
-    where = f"#/channels/{channel_name(t.RepliesTopic)}"
-    messages = [{"$ref": f"{where}/messages/{kind_of(model)}"} for model in row.answers]
-    return {"reply": {"channel": {"$ref": where}, "messages": messages}}
+    channel_ref = f"#/channels/{channel_name(t.RepliesTopic)}"
+    messages = [{"$ref": f"{channel_ref}/messages/{kind_of(model)}"} for model in row.answers]
+    return {"reply": {"channel": {"$ref": channel_ref}, "messages": messages}}
 
 
 def _messages(table: Channels) -> Tree:
-    found: Tree = {}
+    messages: Tree = {}
     for model in _models(table):
-        found[kind_of(model)] = {
+        messages[kind_of(model)] = {
             "name": kind_of(model),
             "title": model.__name__,
             "description": _docstring(model),
             "contentType": f"application/{table.carrying(model).encoding}",
             "payload": _ref("schemas", model.__name__),
         }
-    found[REQUEST_MESSAGE] = {
+    messages[REQUEST_MESSAGE] = {
         "name": REQUEST_MESSAGE,
         "title": "A prediction request",
         "description": "A picture file as it is (PNG or JPEG), or JSON with `pixels`.",
@@ -197,7 +199,7 @@ def _messages(table: Channels) -> Tree:
             ]
         },
     }
-    return found
+    return messages
 
 
 def _models(table: Channels) -> list[type[m.Message]]:
@@ -208,14 +210,14 @@ def _models(table: Channels) -> list[type[m.Message]]:
 def _schemas(table: Channels) -> Tree:
     models = _models(table)
     everything: list[type[m.Fragment]] = [*models, m.ImageRequest]
-    _, made = models_json_schema(
+    _, generated = models_json_schema(
         [(model, "validation") for model in everything],
         ref_template="#/components/schemas/{model}",
     )
-    schemas: Tree = made["$defs"]
+    schemas: Tree = generated["$defs"]
     for schema in schemas.values():
-        for member in schema.get("properties", {}).values():
-            member.pop("title", None)  # it only repeats the name
+        for schema_member in schema.get("properties", {}).values():
+            schema_member.pop("title", None)  # it only repeats the name
     for model in models:
         schema = schemas[model.__name__]
         # These have only one value each, so pydantic does not require them; clause 1.3 does.
@@ -224,15 +226,15 @@ def _schemas(table: Channels) -> Tree:
     return schemas
 
 
-def _ref(what: str, name: str) -> Tree:
-    return {"$ref": f"#/components/{what}/{name}"}
+def _ref(section: str, name: str) -> Tree:
+    return {"$ref": f"#/components/{section}/{name}"}
 
 
-def _docstring(of: type[Any]) -> str:
+def _docstring(documented_class: type[Any]) -> str:
     """The docstring of a class as one paragraph of Markdown; empty if the class has none."""
-    own = of.__dict__.get("__doc__") or ""
-    text = " ".join(inspect.cleandoc(own).split()).replace("``", "`")
-    return "" if text.startswith(f"{of.__name__}(") else text
+    docstring = documented_class.__dict__.get("__doc__") or ""
+    text = " ".join(inspect.cleandoc(docstring).split()).replace("``", "`")
+    return "" if text.startswith(f"{documented_class.__name__}(") else text
 
 
 def render(version: str = str(m.PROTOCOL_VERSION)) -> str:

@@ -54,8 +54,8 @@ def encode(message: m.Message, channels: Channels = CHANNELS) -> bytes:
         case m.ModelChunk() | m.UpdateChunk():
             return b"".join(_pack_with_data(message))
         case m.Update():
-            head = _packed(message.model_dump(exclude={"sections"}) | {"sections": ()})
-            pieces: list[bytes | memoryview] = [head[:-1], _array_header(len(message.sections))]
+            header = _packed(message.model_dump(exclude={"sections"}) | {"sections": ()})
+            pieces: list[bytes | memoryview] = [header[:-1], _array_header(len(message.sections))]
             for section in message.sections:
                 pieces += _pack_with_data(section)
             return b"".join(pieces)
@@ -70,11 +70,11 @@ def _packed(fields: dict[str, Any]) -> bytes:
 
 
 def _pack_with_data(
-    part: m.ModelChunk | m.UpdateChunk | m.Section,
+    message: m.ModelChunk | m.UpdateChunk | m.Section,
 ) -> tuple[bytes, bytes, bytes | memoryview]:
     """A msgpack map whose last member is ``data``, in pieces, so that msgpack does not copy the data."""
-    head = _packed(part.model_dump(exclude={"data"}) | {"data": b""})
-    return head[: -len(_NO_DATA)], _bin_header(len(part.data)), part.data
+    header = _packed(message.model_dump(exclude={"data"}) | {"data": b""})
+    return header[: -len(_NO_DATA)], _bin_header(len(message.data)), message.data
 
 
 _NO_DATA: Final = b"\xc4\x00"
@@ -110,17 +110,17 @@ def decode(topic: t.Topic, payload: bytes | memoryview, channels: Channels = CHA
         what = channel.encoding.replace("json", "JSON")
         raise DecodeError(f"{len(payload)} bytes of {what}, expected at most {channel.largest}")
     if channel.encoding == "msgpack":
-        apart = _split_data(payload)
-        if apart is not None:
-            return _join_data(*apart, kinds)
+        split = _split_data(payload)
+        if split is not None:
+            return _join_data(*split, kinds)
         fields = _unpack(payload)
         model = _model_for(fields, kinds)
         return _validate(lambda: model.model_validate(fields))
     payload = bytes(payload)
     if len(kinds) == 1:
         return _validate(lambda: kinds[0].model_validate_json(payload))
-    head = _validate(lambda: m.Message.model_validate_json(payload))
-    model = _model_for({"kind": head.kind}, kinds)
+    header = _validate(lambda: m.Message.model_validate_json(payload))
+    model = _model_for({"kind": header.kind}, kinds)
     return _validate(lambda: model.model_validate_json(payload))
 
 
@@ -141,8 +141,8 @@ def session_in(payload: bytes) -> str | None:
 def claim_in(payload: bytes | memoryview) -> m.UpdateClaim | None:
     """The sender, round and digest of an update that is not valid, or None if these cannot be read."""
     try:
-        apart = _split_data(payload)
-        fields = _unpack(payload) if apart is None else apart[0]
+        split = _split_data(payload)
+        fields = _unpack(payload) if split is None else split[0]
         return m.UpdateClaim.model_validate(fields)
     except (DecodeError, ValidationError):
         return None
@@ -153,15 +153,15 @@ def _split_data(payload: bytes | memoryview) -> tuple[dict[str, Any], memoryview
     if len(payload) < MIN_SPLIT_BYTES:
         return None
     view = memoryview(payload).toreadonly()
-    head = bytes(view[:MIN_SPLIT_BYTES])
-    start = head.find(_DATA_BIN32)
+    header = bytes(view[:MIN_SPLIT_BYTES])
+    start = header.find(_DATA_BIN32)
     while start >= 0:
-        begin = start + len(_DATA_BIN32) + 4
-        length = int.from_bytes(head[begin - 4 : begin], "big")
-        if begin + length == len(view) and begin <= MIN_SPLIT_BYTES:
-            fields = _unpack(head[: start + len(_DATA_KEY)] + _NO_DATA)
-            return (fields, view[begin:]) if _ends_in_data(fields) else None
-        start = head.find(_DATA_BIN32, start + 1)
+        data_start = start + len(_DATA_BIN32) + 4
+        length = int.from_bytes(header[data_start - 4 : data_start], "big")
+        if data_start + length == len(view) and data_start <= MIN_SPLIT_BYTES:
+            fields = _unpack(header[: start + len(_DATA_KEY)] + _NO_DATA)
+            return (fields, view[data_start:]) if _ends_in_data(fields) else None
+        start = header.find(_DATA_BIN32, start + 1)
     return None
 
 
@@ -246,15 +246,15 @@ def _validate(build: Callable[[], MessageT]) -> MessageT:
     try:
         return build()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first_error = error.errors(include_url=False, include_context=False)[0]
         # The location may contain a map's key, which the sender chose.
-        field = one_line(".".join(str(part)[:64] for part in first["loc"])) or "message"
+        field = one_line(".".join(str(key)[:64] for key in first_error["loc"])) or "message"
         version: object = m.PROTOCOL_VERSION
-        if field == "v" and first["type"] != "missing":
-            version = first["input"]
+        if field == "v" and first_error["type"] != "missing":
+            version = first_error["input"]
             text = f"v: protocol version {_short_repr(version)}, expected {m.PROTOCOL_VERSION}"
             raise DecodeError(text, version=version) from None
-        given = "" if first["type"] == "missing" else f" (got {_short_repr(first['input'])})"
-        raise DecodeError(f"{field}: {first['msg']}{given}", version=version) from None
+        received = "" if first_error["type"] == "missing" else f" (got {_short_repr(first_error['input'])})"
+        raise DecodeError(f"{field}: {first_error['msg']}{received}", version=version) from None
     except (RecursionError, MemoryError) as error:
         raise DecodeError(f"cannot be decoded: {type(error).__name__}") from None

@@ -226,9 +226,9 @@ def trials(prefix: str) -> str:
     return f"{prefix}/doctor/#"
 
 
-def doctor_topic(prefix: str, doctor: str, leaf: str) -> str:
-    """A topic of one ``doctor`` (a random name), or a filter if ``leaf`` is ``+`` or ``#``."""
-    return f"{prefix}/doctor/{doctor}/{leaf}"
+def doctor_topic(prefix: str, doctor: str, last_level: str) -> str:
+    """A topic of one ``doctor`` (a random name), or a filter if ``last_level`` is ``+`` or ``#``."""
+    return f"{prefix}/doctor/{doctor}/{last_level}"
 
 
 DEFAULT_PREDICT_GROUP: Final = "predictors"

@@ -62,10 +62,10 @@ def encapsulate(
 
     This is AuthEncap of RFC 9180. ``ephemeral``: a fixed key for tests, None for a fresh one.
     """
-    fresh = X25519PrivateKey.generate() if ephemeral is None else ephemeral
+    ephemeral_key = X25519PrivateKey.generate() if ephemeral is None else ephemeral
     to = X25519PublicKey.from_public_bytes(recipient)
-    enc = fresh.public_key().public_bytes_raw()
-    shared = fresh.exchange(to) + sender.exchange(to)
+    enc = ephemeral_key.public_key().public_bytes_raw()
+    shared = ephemeral_key.exchange(to) + sender.exchange(to)
     return enc, _shared_secret(shared, enc + recipient + sender.public_key().public_bytes_raw())
 
 

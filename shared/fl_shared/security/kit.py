@@ -153,9 +153,9 @@ class Kit:
         return kit
 
     @classmethod
-    def _from(cls, said: _Description, members: dict[str, bytes]) -> Self:
-        values = {name: getattr(said, name) for name in _Description.model_fields if name != "format"}
-        values["roles"] = tuple(said.roles)
+    def _from(cls, description: _Description, members: dict[str, bytes]) -> Self:
+        values = {name: getattr(description, name) for name in _Description.model_fields if name != "format"}
+        values["roles"] = tuple(description.roles)
         return cls(**values, ca=members[CA], cert=members.get(CERTIFICATE), key=members.get(KEY))
 
     def encode(self) -> bytes:
@@ -164,8 +164,8 @@ class Kit:
         for name, value in values.items():
             if isinstance(value, bytes):
                 values[name] = b64encode(value)
-        said = _Description(format=FORMAT, **{**values, "roles": list(self.roles)})
-        text = said.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
+        description = _Description(format=FORMAT, **{**values, "roles": list(self.roles)})
+        text = description.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
         members = {DESCRIPTION: text, CA: self.ca, CERTIFICATE: self.cert, KEY: self.key}
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
@@ -270,8 +270,8 @@ class Kit:
             raise _InvalidKit(f"{DESCRIPTION}: expected both sealing_private and voucher, or neither")
         if self.sealing_private is not None and self.voucher is not None:
             key = X25519PrivateKey.from_private_bytes(self.sealing_private)
-            vouched = (self.name, key.public_key().public_bytes_raw(), self.voucher)
-            if not self.verifier().is_voucher_valid(*vouched):
+            voucher_data = (self.name, key.public_key().public_bytes_raw(), self.voucher)
+            if not self.verifier().is_voucher_valid(*voucher_data):
                 raise _InvalidKit(
                     f"{DESCRIPTION}: voucher does not match the sealing_private of {self.name!r}"
                 )
@@ -321,9 +321,11 @@ def _parse_description(text: bytes) -> _Description:
         return _Description.model_validate_json(text)
     except ValidationError as error:
         # Without the input, which may be a password.
-        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        where = ".".join(str(each) for each in first["loc"])
-        raise _InvalidKit(f"{DESCRIPTION}: {where + ': ' if where else ''}{first['msg']}") from None
+        first_error = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        field_path = ".".join(str(each) for each in first_error["loc"])
+        raise _InvalidKit(
+            f"{DESCRIPTION}: {field_path + ': ' if field_path else ''}{first_error['msg']}"
+        ) from None
 
 
 def _certificates(member: str, pem: bytes) -> list[x509.Certificate]:

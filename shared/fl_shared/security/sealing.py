@@ -55,20 +55,20 @@ class Sealer:
     def seal(self, topic: str, payload: bytes | memoryview) -> bytes:
         """Seals ``payload`` for ``topic``. Besides the ciphertext, this makes one more copy of its size."""
         sequence = next(self._sequence)
-        head = _HEAD.pack(SEALED_MARKER, SEAL_VERSION, self._enc, self._public, self._voucher, sequence)
-        return b"".join((head, self._context.seal(sequence, topic.encode(), payload)))
+        header = _HEAD.pack(SEALED_MARKER, SEAL_VERSION, self._enc, self._public, self._voucher, sequence)
+        return b"".join((header, self._context.seal(sequence, topic.encode(), payload)))
 
 
 class Opener:
-    """Opens sealed messages. ``private``: the aggregator's raw X25519 key; ``vouchers`` checks vouchers.
+    """Opens sealed messages. ``private``: the aggregator's raw X25519 key; ``verifier`` checks vouchers.
 
     ``max_contexts``: how many encapsulations are cached, the last used; to derive one again takes a fraction
     of a millisecond.
     """
 
-    def __init__(self, private: bytes, vouchers: Verifier, *, max_contexts: int = MAX_CONTEXTS) -> None:
+    def __init__(self, private: bytes, verifier: Verifier, *, max_contexts: int = MAX_CONTEXTS) -> None:
         self._key = X25519PrivateKey.from_private_bytes(private)
-        self._verifier = vouchers
+        self._verifier = verifier
         self._context = lru_cache(max_contexts)(self._new_context)
 
     def open(self, account: str, topic: str, payload: bytes | memoryview) -> bytes:

@@ -54,10 +54,10 @@ class Verifier:
 
     def check(self, topic: str, payload: bytes | memoryview) -> None:
         """Raises ``BadSignature`` unless ``payload`` is signed for this topic."""
-        found = _SIGNATURE_PATTERN.fullmatch(bytes(payload[-_TAIL:]))
-        if found is None:
+        match = _SIGNATURE_PATTERN.fullmatch(bytes(payload[-_TAIL:]))
+        if match is None:
             raise BadSignature("sig: missing, expected as the last member")
-        signature = urlsafe_b64decode(found[1] + b"==")
+        signature = urlsafe_b64decode(match[1] + b"==")
         try:
             self._key.verify(signature, _signed_bytes(topic, payload[:-_TAIL]))
         except InvalidSignature:

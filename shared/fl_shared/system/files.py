@@ -11,52 +11,52 @@ from typing import IO, Final
 LOG: Final = logging.getLogger(__name__)
 
 
-def read_at_most(path: Path, most: int) -> tuple[bytes, int]:
-    """The first ``most`` bytes of a file (or fewer, if it is shorter), and its mode. Raises ``OSError``."""
+def read_at_most(path: Path, max_bytes: int) -> tuple[bytes, int]:
+    """The first ``max_bytes`` bytes of a file (or fewer, if it is shorter), and its mode. Raises ``OSError``."""
     with path.open("rb") as file:
-        return file.read(most), os.fstat(file.fileno()).st_mode
+        return file.read(max_bytes), os.fstat(file.fileno()).st_mode
 
 
-def warn_if_others_may_read(what: str, path: Path, mode: int) -> None:
-    """Logs a warning if ``mode`` lets other users read a secret file; ``what`` names the secret."""
+def warn_if_others_may_read(description: str, path: Path, mode: int) -> None:
+    """Logs a warning if ``mode`` lets other users read a secret file; ``description`` names the secret."""
     if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
         LOG.warning(
             "%s %s: other users can read it (mode %03o); run: chmod 600 %s",
-            what,
+            description,
             path,
             stat.S_IMODE(mode),
             path,
         )
 
 
-def write_all(file: IO[bytes], *pieces: bytes | memoryview) -> None:
+def write_all(file: IO[bytes], *buffers: bytes | memoryview) -> None:
     """Writes all pieces, one after the other, to an unbuffered file, whose ``write`` may take less."""
-    for piece in pieces:
-        left = memoryview(piece)
-        while left:
-            left = left[file.write(left) :]
+    for buffer in buffers:
+        unwritten = memoryview(buffer)
+        while unwritten:
+            unwritten = unwritten[file.write(unwritten) :]
 
 
 def write_atomically(
-    path: Path, *pieces: bytes | memoryview, sync: bool = False, private: bool = False
+    path: Path, *buffers: bytes | memoryview, sync: bool = False, private: bool = False
 ) -> None:
-    """Writes a file beside ``path`` and renames it: ``path`` has its old content or all of ``pieces``.
+    """Writes a file beside ``path`` and renames it: ``path`` has its old content or all of ``buffers``.
 
     ``sync``: on return, the content is on the disk, not only in the page cache. ``private``: only the owner
     may read the file, even while it is written (mode 0600). Raises ``OSError``.
     """
-    beside = temporary_path(path)
+    temporary = temporary_path(path)
     try:
         if private:
-            beside.unlink(missing_ok=True)  # one left by a crash may be readable for others
-            beside.touch(mode=0o600, exist_ok=False)
-        with beside.open("wb", buffering=0) as file:
-            write_all(file, *pieces)
+            temporary.unlink(missing_ok=True)  # one left by a crash may be readable for others
+            temporary.touch(mode=0o600, exist_ok=False)
+        with temporary.open("wb", buffering=0) as file:
+            write_all(file, *buffers)
             if sync:
                 os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if sync:
         sync_directory(path.parent)

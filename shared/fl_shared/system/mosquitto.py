@@ -100,15 +100,15 @@ def configuration(
 
 def find_mosquitto(*, places: Sequence[str] = PLACES) -> str:
     """The path of the program: FL_MOSQUITTO, or found on PATH or in ``places``. Raises `UserError`."""
-    named = os.environ.get("FL_MOSQUITTO")
-    if named:
-        if found := shutil.which(named):
-            return found
-        raise UserError(f"FL_MOSQUITTO is {named!r}, which is not a program; unset it to search for one")
+    configured = os.environ.get("FL_MOSQUITTO")
+    if configured:
+        if path_found := shutil.which(configured):
+            return path_found
+        raise UserError(f"FL_MOSQUITTO is {configured!r}, which is not a program; unset it to search for one")
     # Debian installs it in a directory that is only on root's PATH.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *places])
-    if found := shutil.which("mosquitto", path=path):
-        return found
+    if path_found := shutil.which("mosquitto", path=path):
+        return path_found
     raise UserError(f"the MQTT broker mosquitto was not found: {_HOW_TO_INSTALL}")
 
 
@@ -140,13 +140,13 @@ class MosquittoChild:
             if self._wait_until_ready(deadline):
                 return
             self._process.stop()
-            said = self.log_tail()
+            log_text = self.log_tail()
             # Without WebSockets, the broker still serves all clients but browsers.
-            without = websockets and "ebsockets support not available" in said
-            websockets = websockets and not without
+            has_no_websockets = websockets and "ebsockets support not available" in log_text
+            websockets = websockets and not has_no_websockets
             # Another process may have taken the port since `free_port` found it free.
-            taken = "already in use" in said or "create websockets listener" in said
-            if time.monotonic() > deadline or not (without or taken):
+            is_port_taken = "already in use" in log_text or "create websockets listener" in log_text
+            if time.monotonic() > deadline or not (has_no_websockets or is_port_taken):
                 raise RunFailed(
                     f"the broker {program} does not start: {self.log_tail() or 'its log is empty'}"
                 )

@@ -59,9 +59,9 @@ class SharedBytes:
     def from_fd(cls, fd: int, start: int, size: int) -> Self:
         """The memory that another process has sent. Owns ``fd``. Raises ``ValueError`` if it is too small."""
         file = _File(fd)
-        there = os.fstat(fd).st_size
-        if start < 0 or size < 0 or start + size > there:
-            raise ValueError(f"{size} bytes from {start} on, but the memory has only {there} bytes")
+        file_size = os.fstat(fd).st_size
+        if start < 0 or size < 0 or start + size > file_size:
+            raise ValueError(f"{size} bytes from {start} on, but the memory has only {file_size} bytes")
         return cls(file, start, size)
 
     @property

@@ -55,9 +55,9 @@ class Assembly:
 
     def sections(self) -> tuple[ModelSection, ...]:
         """The sections of the complete model, as read-only views of the buffer."""
-        whole, start, sections = self._view.toreadonly(), 0, []
+        view, start, sections = self._view.toreadonly(), 0, []
         for section, arrays in zip(self.manifest.sections, self._manifests, strict=True):
-            data = whole[start : start + section.size]
+            data = view[start : start + section.size]
             sections.append(ModelSection(section.name, arrays, data, section.encoding))
             start += section.size
         return tuple(sections)

@@ -77,7 +77,7 @@ class ModelDownload:
         *,
         window: int = REQUEST_WINDOW,
         max_bytes: int = MAX_MODEL_BYTES,
-        reask: float = REQUEST_TIMEOUT,
+        request_timeout: float = REQUEST_TIMEOUT,
         allocate: Callable[[int], bytearray | memoryview] = bytearray,
     ) -> None:
         self.digest = digest
@@ -86,7 +86,7 @@ class ModelDownload:
         self.model: tuple[ModelSection, ...] = ()
         self._window = window
         self._max_bytes = max_bytes
-        self._request_timeout = reask
+        self._request_timeout = request_timeout
         self._allocate = allocate
         self._assembly: Assembly | None = None
         self._early_chunk: bytes | None = None
@@ -115,23 +115,23 @@ class ModelDownload:
     def subscription_changes(self, now: float) -> SubscriptionChange:
         """The subscriptions to change now, which then count as made. Overdue topics are asked for again."""
         if self.state != "open":
-            gone, self._received_topics = [*self._received_topics, *self._requests], []
+            to_unsubscribe, self._received_topics = [*self._received_topics, *self._requests], []
             self._requests.clear()
-            return SubscriptionChange((), tuple(gone))
-        again = self._topics_to_retry(now)
-        for topic in again:
+            return SubscriptionChange((), tuple(to_unsubscribe))
+        topics_to_retry = self._topics_to_retry(now)
+        for topic in topics_to_retry:
             self._requests[topic] = _TopicRequest(now, self._requests[topic].attempts + 1)
         new = self._new_topics()
         for topic in new:
             self._requests[topic] = _TopicRequest(now, 1)
-        gone, new = [*again], [*again, *new]
+        to_unsubscribe, new = [*topics_to_retry], [*topics_to_retry, *new]
         if new or len(self._received_topics) >= SUBSCRIBE_BATCH:
-            gone, self._received_topics = self._received_topics + gone, []
-        return SubscriptionChange(tuple(new), tuple(gone))
+            to_unsubscribe, self._received_topics = self._received_topics + to_unsubscribe, []
+        return SubscriptionChange(tuple(new), tuple(to_unsubscribe))
 
     def due(self) -> float | None:
         """When to call `subscription_changes` if no message arrives before; None if nothing is awaited."""
-        return min((self._retry_at(asked) for asked in self._requests.values()), default=None)
+        return min((self._retry_at(request) for request in self._requests.values()), default=None)
 
     def subscribed_topics(self) -> tuple[ModelDataTopic, ...]:
         """The topics that are subscribed to, according to `subscription_changes` so far."""
@@ -147,50 +147,50 @@ class ModelDownload:
         self._requests.clear()
         self._received_topics.clear()
 
-    def _retry_at(self, asked: _TopicRequest) -> float:
-        patience = backoff(
-            asked.attempts - 1,
+    def _retry_at(self, request: _TopicRequest) -> float:
+        delay = backoff(
+            request.attempts - 1,
             max(self._request_timeout, SLOW_LINK_FACTOR * self._chunk_interval),
             MAX_REQUEST_TIMEOUT,
         )
-        return max(asked.requested_at, self._last_received_at) + max(self._request_timeout, patience)
+        return max(request.requested_at, self._last_received_at) + max(self._request_timeout, delay)
 
     def _topics_to_retry(self, now: float) -> list[ModelDataTopic]:
         """The topics to ask for again; also halves the window if there are any."""
         # A broker mostly sends in the order of the subscriptions: a topic that many later ones have overtaken
         # is lost.
-        late = [
+        overdue = [
             topic
-            for topic, asked in self._requests.items()
-            if now >= self._retry_at(asked) or asked.later_received >= self._window
+            for topic, request in self._requests.items()
+            if now >= self._retry_at(request) or request.later_received >= self._window
         ]
-        if late:
+        if overdue:
             # The broker may have dropped messages that overflowed its queue: give it less to queue.
             self._window = max(2, self._window // 2)
-            for topic in late[self._window :]:
+            for topic in overdue[self._window :]:
                 # On a slow link these may still be on their way.
                 self._requests[topic] = _TopicRequest(now, self._requests[topic].attempts)
-        return late[: self._window]
+        return overdue[: self._window]
 
     def _new_topics(self) -> list[ModelDataTopic]:
         """The topics to ask for next, once enough of the window is free.
 
         A packet to the broker for each chunk would be a waste.
         """
-        short = self.digest[:12]
+        digest12 = self.digest[:12]
         if self._assembly is None:
             # Every model has a chunk 0; asking for it at once saves a round trip for a small model.
-            wanted: list[ModelDataTopic] = [t.ManifestTopic(short)]
-            wanted += [] if self._early_chunk is not None else [t.ChunkTopic(short, 0)]
-            return [topic for topic in wanted if topic not in self._requests]
+            topics: list[ModelDataTopic] = [t.ManifestTopic(digest12)]
+            topics += [] if self._early_chunk is not None else [t.ChunkTopic(digest12, 0)]
+            return [topic for topic in topics if topic not in self._requests]
         manifest = self._assembly.manifest
         window = max(2, min(self._window, REQUEST_WINDOW_BYTES // manifest.chunk_size))
-        free = window - len(self._requests)
-        if self._requests and free < min(SUBSCRIBE_BATCH, window // 2):
+        free_slots = window - len(self._requests)
+        if self._requests and free_slots < min(SUBSCRIBE_BATCH, window // 2):
             return []
         new: list[ModelDataTopic] = []
-        while len(new) < free and (index := self._next_missing()) is not None:
-            new.append(t.ChunkTopic(short, index))
+        while len(new) < free_slots and (index := self._next_missing()) is not None:
+            new.append(t.ChunkTopic(digest12, index))
         return new
 
     def _next_missing(self) -> int | None:
@@ -217,7 +217,7 @@ class ModelDownload:
         """
         if self.state != "open":
             return None
-        bad = self._invalid_count
+        invalid_before = self._invalid_count
         if message.digest != self.digest:
             # The topic has only the first twelve digits of the digest, so this can happen.
             self._record_invalid(f"digest: {message.digest[:12]}…, expected {self.digest[:12]}…")
@@ -227,12 +227,12 @@ class ModelDownload:
             self._receive_chunk(message, now)
         if self.state == "open" and self._assembly is not None and self._assembly.is_complete:
             self._finish(self._assembly)
-        return self._last_error if self._invalid_count > bad else None
+        return self._last_error if self._invalid_count > invalid_before else None
 
-    def count_invalid(self, why: str) -> None:
-        """Counts a payload on one of the model's topics that could not be decoded; ``why`` is the reason."""
+    def count_invalid(self, reason: str) -> None:
+        """Counts a payload on one of the model's topics that could not be decoded; ``reason`` is the reason."""
         if self.state == "open":
-            self._record_invalid(why)
+            self._record_invalid(reason)
 
     def cleared(self) -> None:
         """Records that one of the model's topics was cleared at the broker.
@@ -260,9 +260,9 @@ class ModelDownload:
             return
         self._assembly = Assembly(message, manifests, buffer)
         self._mark_received(t.ManifestTopic(self.digest[:12]), now)
-        early, self._early_chunk = self._early_chunk, None
-        if early is not None and len(early) == self._assembly.chunk_length(0):
-            self._assembly.put(0, early)
+        early_chunk, self._early_chunk = self._early_chunk, None
+        if early_chunk is not None and len(early_chunk) == self._assembly.chunk_length(0):
+            self._assembly.put(0, early_chunk)
 
     def _receive_chunk(self, message: m.ModelChunk, now: float) -> None:
         assembly, index, data = self._assembly, message.index, message.data
@@ -287,15 +287,15 @@ class ModelDownload:
             self._mark_received(topic, now)
 
     def _mark_received(self, topic: ModelDataTopic, now: float) -> None:
-        asked = self._requests.pop(topic, None)
-        since = max(self._last_received_at, -math.inf if asked is None else asked.requested_at)
+        request = self._requests.pop(topic, None)
+        since = max(self._last_received_at, -math.inf if request is None else request.requested_at)
         self._chunk_interval = max(self._chunk_interval / 2, now - since) if since > -math.inf else 0.0
         self._last_received_at = now
-        if asked is None:
+        if request is None:
             return  # it has arrived before, or was not asked for
         self._received_topics.append(topic)
         for other in self._requests.values():
-            other.later_received += other.requested_at < asked.requested_at
+            other.later_received += other.requested_at < request.requested_at
 
     def _finish(self, assembly: Assembly) -> None:
         if assembly.digest() == self.digest:
@@ -308,14 +308,14 @@ class ModelDownload:
         if self._attempts >= MAX_ATTEMPTS:
             self._fail(f"all chunks arrived {self._attempts} times, but their digest is not the model's")
 
-    def _record_invalid(self, why: str) -> None:
+    def _record_invalid(self, reason: str) -> None:
         self._invalid_count += 1
-        self._last_error = why
+        self._last_error = reason
         if self._invalid_count >= MAX_INVALID_MESSAGES:
-            self._fail(f"{self._invalid_count} messages were not valid, the last one: {why}")
+            self._fail(f"{self._invalid_count} messages were not valid, the last one: {reason}")
 
-    def _fail(self, why: str) -> None:
-        self.state, self.failure = "failed", why
+    def _fail(self, reason: str) -> None:
+        self.state, self.failure = "failed", reason
         self._reset()
 
     def _reset(self) -> None:

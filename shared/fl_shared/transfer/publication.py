@@ -75,8 +75,8 @@ class ModelPublication:
 
     def topics(self) -> tuple[ModelDataTopic, ...]:
         """The topics to publish on, in order: the manifest is last, so that who sees it finds all chunks."""
-        short = self.digest[:12]
-        return (*(t.ChunkTopic(short, i) for i in range(self.chunks)), t.ManifestTopic(short))
+        digest12 = self.digest[:12]
+        return (*(t.ChunkTopic(digest12, i) for i in range(self.chunks)), t.ManifestTopic(digest12))
 
     def _chunk_data(self, start: int) -> bytes:
         pieces, end = [], start + self.chunk_size

@@ -110,11 +110,11 @@ def update_message_size(sender: Sender, seq: int, update: FinishedUpdate) -> int
 
     The length of the data decides whether msgpack's bin 8, bin 16 or bin 32 precedes it.
     """
-    bare = update_message(sender, seq, update)
-    sections = tuple(section.model_copy(update={"data": b""}) for section in bare.sections)
+    empty = update_message(sender, seq, update)
+    sections = tuple(section.model_copy(update={"data": b""}) for section in empty.sections)
     lengths = [len(section.data) for section in update.sections]
     headers = sum(0 if n < 2**8 else 1 if n < 2**16 else 3 for n in lengths)
-    return len(encode(bare.model_copy(update={"sections": sections}))) + headers + sum(lengths)
+    return len(encode(empty.model_copy(update={"sections": sections}))) + headers + sum(lengths)
 
 
 def offer_message(sender: Sender, seq: int, update: FinishedUpdate, chunk_size: int) -> m.Offer:
@@ -171,28 +171,32 @@ def slice_sections(sections: Sequence[ModelSection], start: int, end: int) -> by
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def chunk_size_for(sender: Sender, update: FinishedUpdate, wanted: int, largest: int | None) -> int:
-    """The size in bytes of the chunks of an update: ``wanted``, or less if the broker requires it.
+def chunk_size_for(
+    sender: Sender, update: FinishedUpdate, preferred: int, maximum_packet_size: int | None
+) -> int:
+    """The size in bytes of the chunks of an update: ``preferred``, or less if the broker requires it.
 
-    ``largest``: bytes of the largest packet that the broker accepts, None for any. Each chunk can be decoded
-    on its own, since its size is a multiple of the encodings' granularity, and at least `MIN_CHUNK`. Raises
+    ``maximum_packet_size``: bytes of the largest packet that the broker accepts, None for any. Each chunk can be
+    decoded on its own, since its size is a multiple of the encodings' granularity, and at least `MIN_CHUNK`. Raises
     ``ValueError`` if the broker accepts no packet with such a chunk, or not the offer.
     """
-    limit, room = m.MAX_CHUNK, PACKET_OVERHEAD + _chunk_overhead(sender, update)
-    if largest is not None:
-        limit = min(limit, largest - room)
-        offered = len(encode(offer_message(sender, _MAX_COUNT, update, m.MAX_CHUNK)))
-        if offered + PACKET_OVERHEAD > largest:
+    limit, overhead = m.MAX_CHUNK, PACKET_OVERHEAD + _chunk_overhead(sender, update)
+    if maximum_packet_size is not None:
+        limit = min(limit, maximum_packet_size - overhead)
+        offer_size = len(encode(offer_message(sender, _MAX_COUNT, update, m.MAX_CHUNK)))
+        if offer_size + PACKET_OVERHEAD > maximum_packet_size:
             raise ValueError(
-                f"its offer has {offered} bytes, but the broker accepts packets of at most {largest}"
+                f"its offer has {offer_size} bytes, "
+                f"but the broker accepts packets of at most {maximum_packet_size}"
             )
     unit = math.lcm(*(registry.get(section.encoding).granularity for section in update.sections))
-    least = unit * -(-max(MIN_CHUNK, -(-update.size // MAX_CHUNKS)) // unit)
-    if limit < least:
+    min_size = unit * -(-max(MIN_CHUNK, -(-update.size // MAX_CHUNKS)) // unit)
+    if limit < min_size:
         raise ValueError(
-            f"the broker accepts packets of at most {largest} bytes, but chunks of {least} bytes need {least + room}"
+            f"the broker accepts packets of at most {maximum_packet_size} bytes, "
+            f"but chunks of {min_size} bytes need {min_size + overhead}"
         )
-    return max(least, min(wanted, limit)) // unit * unit
+    return max(min_size, min(preferred, limit)) // unit * unit
 
 
 def granted_chunks(chunks: Iterable[int], count: int) -> tuple[int, ...]:
@@ -202,7 +206,7 @@ def granted_chunks(chunks: Iterable[int], count: int) -> tuple[int, ...]:
 
 def _chunk_overhead(sender: Sender, update: FinishedUpdate) -> int:
     """The largest number of bytes of a ``chunk_message`` besides its data."""
-    bare = m.UpdateChunk(
+    empty = m.UpdateChunk(
         run=sender.run,
         incarnation=sender.incarnation,
         seq=_MAX_COUNT,
@@ -214,4 +218,4 @@ def _chunk_overhead(sender: Sender, update: FinishedUpdate) -> int:
         crc32=2**32 - 1,
         data=b"",
     )
-    return len(encode(bare)) + 3
+    return len(encode(empty)) + 3

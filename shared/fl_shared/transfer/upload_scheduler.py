@@ -126,11 +126,14 @@ class UploadScheduler:
     """The offers of the open round, at most one for each client."""
 
     def __init__(
-        self, window: int = GRANT_WINDOW, active_bytes: int = MAX_ACTIVE_BYTES, regrant: float = GRANT_TIMEOUT
+        self,
+        window: int = GRANT_WINDOW,
+        active_bytes: int = MAX_ACTIVE_BYTES,
+        grant_timeout: float = GRANT_TIMEOUT,
     ) -> None:
         self._window = window
         self._active_bytes = active_bytes
-        self._grant_timeout = regrant
+        self._grant_timeout = grant_timeout
         self._active: OrderedDict[str, _ScheduledUpload] = OrderedDict()
         self._waiting: OrderedDict[str, _ScheduledUpload] = OrderedDict()
         self._in_flight = 0
@@ -155,13 +158,13 @@ class UploadScheduler:
 
     # --- what happens -------------------------------------------------------------------------------------
 
-    def offer(self, offer: UploadOffer, now: float, here: bytes = b"") -> tuple[ChunkGrant, ...]:
+    def offer(self, offer: UploadOffer, now: float, received: bytes = b"") -> tuple[ChunkGrant, ...]:
         """Adds an offer, new or repeated, and returns the grants that are now possible.
 
         A repeated offer of the same update keeps the chunks that have arrived; any other offer replaces the
-        client's earlier one. ``here``: for a new offer, one byte for each chunk, not 0 if the caller already
+        client's earlier one. ``received``: for a new offer, one byte for each chunk, not 0 if the caller already
         has the chunk. If it has all of them, the upload is complete, and nothing is granted. Raises
-        ``ValueError`` if ``here`` has the wrong length.
+        ``ValueError`` if ``received`` has the wrong length.
         """
         upload = self._find(offer.client)
         if upload is not None and same_chunking(upload.offer, offer):
@@ -170,10 +173,12 @@ class UploadScheduler:
             upload.offer = offer
         else:
             self.remove(offer.client)
-            if here and len(here) != offer.chunks:
-                raise ValueError(f"received: {len(here)} chunks, expected {offer.chunks}")
-            came = bytearray(map(bool, here))
-            self._waiting[offer.client] = _ScheduledUpload(offer, received=came, received_count=sum(came))
+            if received and len(received) != offer.chunks:
+                raise ValueError(f"received: {len(received)} chunks, expected {offer.chunks}")
+            received_flags = bytearray(map(bool, received))
+            self._waiting[offer.client] = _ScheduledUpload(
+                offer, received=received_flags, received_count=sum(received_flags)
+            )
         return self._grant(now)
 
     def check_chunk(
@@ -212,8 +217,8 @@ class UploadScheduler:
         """The grants that are now possible. Call this after chunks were kept, and periodically."""
         for upload in list(self._active.values()):
             self._expire_if_overdue(upload, now)
-            stalled = upload.timeouts >= MAX_TIMEOUTS or now - upload.active_since >= TIME_SLICE
-            if stalled and self._waiting and not upload.complete:
+            is_stalled = upload.timeouts >= MAX_TIMEOUTS or now - upload.active_since >= TIME_SLICE
+            if is_stalled and self._waiting and not upload.complete:
                 self._expire_grants(upload)
                 upload.timeouts = 0
                 self._waiting[upload.offer.client] = self._active.pop(upload.offer.client)
@@ -249,8 +254,8 @@ class UploadScheduler:
         if not upload.granted:
             return
         oldest = min(upload.granted.values())
-        patience = backoff(upload.timeouts, self._grant_timeout, MAX_GRANT_TIMEOUT)
-        if now - oldest < patience:
+        delay = backoff(upload.timeouts, self._grant_timeout, MAX_GRANT_TIMEOUT)
+        if now - oldest < delay:
             return
         self._expire_grants(upload)
         self._active.move_to_end(upload.offer.client)  # the others come first in the next grant
@@ -259,16 +264,16 @@ class UploadScheduler:
         """How many more chunks of ``chunk_size`` bytes may be granted now."""
         if self._in_flight == 0:
             return max(1, min(self._window, GRANT_WINDOW_BYTES // chunk_size))
-        on_their_way = sum(len(u.granted) * u.offer.chunk_size for u in self._active.values())
-        return min(self._window - self._in_flight, (GRANT_WINDOW_BYTES - on_their_way) // chunk_size)
+        in_flight_bytes = sum(len(u.granted) * u.offer.chunk_size for u in self._active.values())
+        return min(self._window - self._in_flight, (GRANT_WINDOW_BYTES - in_flight_bytes) // chunk_size)
 
     def _activate(self, now: float) -> None:
         size = sum(upload.offer.size for upload in self._active.values())
         while self._waiting:
             client, upload = next(iter(self._waiting.items()))
             size += upload.offer.size
-            room = MAX_PAIR_BYTES if len(self._active) == 1 else self._active_bytes
-            if self._active and size > room:
+            byte_limit = MAX_PAIR_BYTES if len(self._active) == 1 else self._active_bytes
+            if self._active and size > byte_limit:
                 return
             upload.active_since = now
             upload.received = upload.received or bytearray(upload.offer.chunks)
@@ -280,21 +285,21 @@ class UploadScheduler:
         for upload in self._active.values():
             # A grant has at least a quarter of a window, if that many are left: a reply for each chunk would
             # be a flood.
-            room = self._free_window(upload.offer.chunk_size)
-            if room <= 0:
+            free_chunks = self._free_window(upload.offer.chunk_size)
+            if free_chunks <= 0:
                 break
-            enough = (
+            min_room = (
                 min(self._window, GRANT_WINDOW_BYTES // upload.offer.chunk_size, upload.offer.chunks) // 4
             )
-            if not upload.has_more or (upload.granted and room < enough):
+            if not upload.has_more or (upload.granted and free_chunks < min_room):
                 continue
             if upload.timeouts and len(self._active) > 1:
                 # Chunks that do not arrive must not take the room of others that would.
-                room = min(room, max(1, enough))
+                free_chunks = min(free_chunks, max(1, min_room))
             chunks: list[int] = []
             for index in upload.next_chunks():
                 chunks.append(index)
-                if len(chunks) == room:
+                if len(chunks) == free_chunks:
                     break
             upload.granted.update(dict.fromkeys(chunks, now))
             self._in_flight += len(chunks)

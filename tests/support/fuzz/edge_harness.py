@@ -81,7 +81,7 @@ class EdgeHarness:
         self.runtime = Runtime(
             edges, cast(Pool, self._pool), self.inbox, self._keeper, LabelCountsFile(None), prefix="fl",
             broker="nowhere",
-            patience=None, clock=lambda: self.now,
+            broker_timeout=None, clock=lambda: self.now,
             heartbeat=None if self._heartbeat is None else Heartbeat(self._heartbeat, self.now),
         )  # fmt: skip
         for edge in edges:

@@ -18,20 +18,26 @@ class FakeConnection:
     def __init__(self, published: Published) -> None:
         self._published = published
 
-    def wait_connected(self, timeout: float, *, once: bool = False) -> None:
-        assert timeout > 0 or once
+    def wait_connected(self, timeout: float, *, first_attempt_only: bool = False) -> None:
+        assert timeout > 0 or first_attempt_only
 
-    def subscribe(self, filters: Sequence[tuple[str, int]], *, foreign_only: bool = False) -> bool:
-        return bool(filters) or foreign_only
+    def subscribe(self, filters: Sequence[tuple[str, int]], *, no_local: bool = False) -> bool:
+        return bool(filters) or no_local
 
     def unsubscribe(self, filters: Sequence[str]) -> bool:
         return bool(filters)
 
     def publish(
-        self, topic: str, payload: bytes, *, qos: int, retain: bool = False, correlation: bytes | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool = False,
+        correlation_data: bytes | None = None,
     ) -> None:
         assert qos == 1
-        assert correlation is None or isinstance(correlation, bytes)
+        assert correlation_data is None or isinstance(correlation_data, bytes)
         check_topic(topic)  # as the real one does: it raises ValueError
         if not retain:
             self._published(topic, payload)

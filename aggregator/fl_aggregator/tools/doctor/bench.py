@@ -76,7 +76,7 @@ class ProbeSession:
         window = min(PROBE_WINDOW, receive_maximum or PROBE_WINDOW)
         self._failures += 1
         try:
-            probe = Probe(settings, wait=self.timeout, holds_acks=hold_acks, window=window)
+            probe = Probe(settings, timeout=self.timeout, manual_acks=hold_acks, window=window)
         except OSError as error:
             raise ProbeFailed(f"cannot connect again: {error.strerror or error}") from None
         except ProbeFailed as error:

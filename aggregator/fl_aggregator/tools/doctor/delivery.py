@@ -152,7 +152,7 @@ def no_local(bench: ProbeSession) -> Finding:
     """
     effect = "the aggregator receives its own messages"
     with bench.probe() as aggregator, bench.probe(second=True) as other:
-        code = aggregator.subscribe([bench.topic("own")], foreign_only=True)[0]
+        code = aggregator.subscribe([bench.topic("own")], no_local=True)[0]
         if code >= FAILURE:
             return Finding("no-local", "limited", f"refused (0x{code:02x})", effect, essential=False)
         aggregator.publish_and_wait(bench.topic("own"), b"own")
@@ -304,7 +304,7 @@ def response_topics(bench: ProbeSession) -> Finding:
                     bench.topic("ask"),
                     b"?",
                     response_topic=bench.topic("answer"),
-                    correlation=correlation_data,
+                    correlation_data=correlation_data,
                 )
             ]
         )

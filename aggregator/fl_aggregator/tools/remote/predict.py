@@ -55,7 +55,7 @@ def request_prediction(broker: BrokerAccess, request: Request, timeout: float) -
                     t.build(request.prefix, t.PredictTopic(request.client)),
                     request.payload,
                     response_topic=reply_to,
-                    correlation=correlation,
+                    correlation_data=correlation,
                     expiry=REQUEST_EXPIRY,
                 )
                 ask_at = now + RETRY_INTERVAL

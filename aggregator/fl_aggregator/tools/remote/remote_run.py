@@ -56,7 +56,7 @@ class RemoteRun:
         self._network = Network("fl-remote")
         try:
             self._connection = self._network.connect(self._settings, self._inbox.put)
-            self._connection.wait_connected(self._timeout, once=True)
+            self._connection.wait_connected(self._timeout, first_attempt_only=True)
         except BaseException:
             self._network.close()
             raise

@@ -138,21 +138,21 @@ class FastClient(Client):
                 return _LOST
         if self._unread:
             data, self._unread = self._unread + data, b""
-        at, end = 0, len(data)
-        while self._sock is not None and (extent := _packet_bounds(data, at)) is not None:
+        position, end = 0, len(data)
+        while self._sock is not None and (extent := _packet_bounds(data, position)) is not None:
             start, stop = extent
             if stop > end:
                 if stop - start < MIN_VIEW_BYTES:
                     break
                 self._body = np.empty(stop - start, np.uint8).data
-                self._body_command, self._filled = data[at], end - start
+                self._body_command, self._filled = data[position], end - start
                 self._body[: end - start] = data[start:]
                 return self._read_body(sock, self._body)
-            rc = self._handle(data[at], data[start:stop])
+            rc = self._handle(data[position], data[start:stop])
             if rc > 0:
                 return rc
-            at = stop
-        self._unread = data[at:]
+            position = stop
+        self._unread = data[position:]
         return _OK
 
     def _read_body(self, sock: Stream, body: memoryview) -> MQTTErrorCode:
@@ -216,8 +216,8 @@ class FastClient(Client):
                 # A server that refuses our certificate sends an alert before it closes the connection.
                 try:
                     self._sock.recv(1)
-                except OSError as said:
-                    self.cause = said if isinstance(said, ssl.SSLError) else error
+                except OSError as tls_error:
+                    self.cause = tls_error if isinstance(tls_error, ssl.SSLError) else error
             raise
 
     def _send_publish(
@@ -267,34 +267,34 @@ class FastClient(Client):
             or (kind == MessageType.PUBLISH and not qos)
         ):
             return super()._packet_queue(command, packet, mid, qos, info)
-        tail = self._tail
+        last_packet = self._tail
         if (
-            tail is not None
+            last_packet is not None
             and self._out_packet
-            and self._out_packet[-1] is tail
-            and len(tail["packet"]) < READ_AHEAD
+            and self._out_packet[-1] is last_packet
+            and len(last_packet["packet"]) < READ_AHEAD
         ):
-            tail["packet"] += packet
-            tail["to_process"] += len(packet)
+            last_packet["packet"] += packet
+            last_packet["to_process"] += len(packet)
             return _OK
         rc = super()._packet_queue(command, bytearray(packet), mid, 1)
         self._tail = self._out_packet[-1] if self._out_packet else None  # type: ignore[assignment]
         return rc
 
 
-def _packet_bounds(data: bytes, at: int) -> tuple[int, int] | None:
-    """The indices after the fixed header of the packet at ``at`` and after the packet.
+def _packet_bounds(data: bytes, position: int) -> tuple[int, int] | None:
+    """The indices after the fixed header of the packet at ``position`` and after the packet.
 
     None if the header is incomplete.
     """
     length = 0
     for index in range(1, 5):
-        if at + index >= len(data):
+        if position + index >= len(data):
             return None
-        byte = data[at + index]
+        byte = data[position + index]
         length |= (byte & 127) << 7 * (index - 1)
         if byte < 128:
-            return at + index + 1, at + index + 1 + length
+            return position + index + 1, position + index + 1 + length
     raise MalformedPacket("a packet's length of more than four bytes")
 
 

@@ -14,10 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from paho.mqtt import properties as paho_properties
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -35,6 +33,7 @@ from fl_shared.mqtt.events import (
     Subscribed,
 )
 from fl_shared.mqtt.outbox import Outbox, Outgoing, Publish, Subscribe
+from fl_shared.mqtt.paho import string_properties  # noqa: F401  replaces a function of paho
 from fl_shared.mqtt.paho.fast_client import client_class
 from fl_shared.mqtt.paho.options import configure_client, connect_properties, publish_properties
 from fl_shared.mqtt.paho.publish_packet import MIN_VIEW_BYTES
@@ -50,32 +49,14 @@ _PROTOCOL_ERROR: Final = 0x82
 _KEEPALIVE_TIMEOUT: Final = 0x8D
 
 
-def _read_utf(buffer: bytes, most: int) -> tuple[str, int]:
-    """Decodes a string property; returns the text and the number of bytes read.
-
-    paho's own function closes the connection at U+FEFF, which MQTT 5 allows (1.5.4) and brokers pass on: one
-    retained message with it would lock us out forever. The code that uses a string checks its content.
-    """
-    if most < 2:
-        raise MalformedPacket("a string property without a length")
-    length = int.from_bytes(buffer[:2], "big")
-    if length > most - 2:
-        raise MalformedPacket("a string property longer than its packet")
-    return bytes(buffer[2 : 2 + length]).decode("utf-8", "replace"), length + 2
-
-
-if hasattr(paho_properties, "readUTF"):
-    paho_properties.readUTF = _read_utf
-
-
 class PahoLink:
     """A paho client as a `Link`. All methods but `open` and `put` run on the network thread."""
 
-    def __init__(self, thread: NetworkThread, owner: Connection) -> None:
+    def __init__(self, thread: NetworkThread, connection: Connection) -> None:
         self._thread = thread
-        self._owner = owner
-        self._outbox = Outbox(owner.settings.max_queued, owner.settings.max_queued_bytes, window=0)
-        self._client = self._new_client(owner.settings, owner.client_id)
+        self._owner = connection
+        self._outbox = Outbox(connection.settings.max_queued, connection.settings.max_queued_bytes, window=0)
+        self._client = self._new_client(connection.settings, connection.client_id)
         self._watched_socket: Any = None
         self._pending: Callable[[], int] | None = None
         self._read_scheduled = False
@@ -128,22 +109,22 @@ class PahoLink:
         self._run_step(self._client.loop_write)
 
     def put(self, item: Outgoing, size: int = 0) -> bool:
-        taken = self._outbox.put(item, size)
-        if taken and not self._flush_scheduled:
+        is_queued = self._outbox.put(item, size)
+        if is_queued and not self._flush_scheduled:
             # `_flush` clears the flag before it reads the outbox: what it misses finds the flag cleared.
             self._flush_scheduled = True
             self._thread.post(self._flush)
-        return taken
+        return is_queued
 
     def finish(self) -> None:
         self._finishing = True
         self._run_step(lambda: None)
 
-    def abort(self, reason: str, *, goodbye: bool = False) -> None:
+    def abort(self, reason: str, *, send_disconnect: bool = False) -> None:
         if self._ended:
             return
         self._reason = self._reason or reason
-        if goodbye:
+        if send_disconnect:
             self._outbox.close()
             self._run_step(self._client.disconnect)
         if self._client.socket() is not None:
@@ -214,8 +195,8 @@ class PahoLink:
                 self._thread.loop.remove_writer(self._watched_socket)
 
     def _send_waiting(self) -> None:
-        while self._client.socket() is not None and (taken := self._outbox.pop_sendable()) is not None:
-            item, size = taken
+        while self._client.socket() is not None and (next_item := self._outbox.pop_sendable()) is not None:
+            item, size = next_item
             if isinstance(item, Publish):
                 info = self._client.publish(
                     item.topic,
@@ -248,17 +229,17 @@ class PahoLink:
             return
         self._ended = True
         self._outbox.close()
-        reason, is_hopeless = self._reason, False
+        reason, is_permanent = self._reason, False
         cause = getattr(self._client, "cause", None)
         if reason is None and self._is_up:
             reason = "the connection was closed"
         elif isinstance(cause, ssl.SSLError | ServerRequiresTls):
-            found = diagnose(cause, self._owner.settings)
-            reason, is_hopeless = found.reason, found.is_permanent
+            diagnosis = diagnose(cause, self._owner.settings)
+            reason, is_permanent = diagnosis.reason, diagnosis.is_permanent
         if reason is None:
             self._owner.link_ended_unanswered(self)
             return
-        self._owner.link_ended(self, reason, self._refusal, is_hopeless=is_hopeless)
+        self._owner.link_ended(self, reason, self._refusal, is_permanent=is_permanent)
 
     # --- paho's callbacks: paho holds a lock meanwhile that closing the socket needs, too -----------------
 
@@ -284,9 +265,9 @@ class PahoLink:
             settings = self._owner.settings
             self._reason = f"{settings.address} refused the connection: {code} (0x{code.value:02x})"
             if code.value in _ACCOUNT_REFUSALS:
-                who = "it requires an account" if settings.address.user is None else "check the user"
+                hint = "it requires an account" if settings.address.user is None else "check the user"
                 self._reason += (
-                    f"; {who} (mqtt://USER@host) and the password (FL_PASSWORD or --password-file)"
+                    f"; {hint} (mqtt://USER@host) and the password (FL_PASSWORD or --password-file)"
                 )
             if code.value in FINAL_REFUSALS:
                 self._refusal = ConnectRefused(self._reason, code.value)

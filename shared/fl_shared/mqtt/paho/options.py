@@ -33,16 +33,16 @@ def connect_properties(settings: ConnectionSettings) -> Properties:
 
 
 def publish_properties(
-    response_topic: str | None, correlation: bytes | None, expiry: int | None
+    response_topic: str | None, correlation_data: bytes | None, expiry: int | None
 ) -> Properties | None:
     """The properties of PUBLISH, or None if there are none; ``expiry`` in seconds."""
-    if response_topic is None and correlation is None and expiry is None:
+    if response_topic is None and correlation_data is None and expiry is None:
         return None
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     if response_topic is not None:
         properties.ResponseTopic = response_topic
-    if correlation is not None:
-        properties.CorrelationData = correlation
+    if correlation_data is not None:
+        properties.CorrelationData = correlation_data
     if expiry is not None:
         properties.MessageExpiryInterval = expiry
     return properties

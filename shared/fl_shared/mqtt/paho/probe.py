@@ -34,7 +34,7 @@ _DISCONNECT_TIMEOUT: Final = 1.0
 class Probe:
     """Connects to a broker when it is made. Raises `ProbeFailed` or `OSError`.
 
-    ``wait``: seconds for each answer. ``holds_acks``: no message is acknowledged until `acknowledge_all`.
+    ``timeout``: seconds for each answer. ``manual_acks``: no message is acknowledged until `acknowledge_all`.
     ``window``: how many of our QoS 1 messages may be unacknowledged, if the broker's Receive Maximum allows
     as many.
     """
@@ -43,19 +43,19 @@ class Probe:
         self,
         settings: ConnectionSettings,
         *,
-        wait: float = 5.0,
+        timeout: float = 5.0,
         window: int = 20,
-        holds_acks: bool = False,
+        manual_acks: bool = False,
     ) -> None:
-        self._wait = wait
+        self._wait = timeout
         self._changed = threading.Condition()
         self._received: list[ReceivedMessage] = []
-        self._unacknowledged: list[ReceivedMessage] | None = [] if holds_acks else None
+        self._unacknowledged: list[ReceivedMessage] | None = [] if manual_acks else None
         self._codes: dict[int, tuple[int, ...]] = {}
         self._connack: ConnackProperties | None = None
         self._failure: ProbeFailed | None = None
         self._stop = threading.Event()
-        client = self._client = _new_client(settings, holds_acks)
+        client = self._client = _new_client(settings, manual_acks)
         client.max_inflight_messages_set(window)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -73,7 +73,7 @@ class Probe:
         self._thread = threading.Thread(target=self._run, name="fl-probe", daemon=True)
         self._thread.start()
         try:
-            self._wait_until(lambda: self._connack is not None, "CONNECT", wait)
+            self._wait_until(lambda: self._connack is not None, "CONNECT", timeout)
         except BaseException:
             self.abort()
             raise
@@ -92,16 +92,16 @@ class Probe:
         qos: int = 1,
         retain: bool = False,
         response_topic: str | None = None,
-        correlation: bytes | None = None,
+        correlation_data: bytes | None = None,
         expiry: int | None = None,
     ) -> int:
         """Sends a message without waiting; returns the packet's id, for `wait_acknowledged`."""
-        properties = publish_properties(response_topic, correlation, expiry)
+        properties = publish_properties(response_topic, correlation_data, expiry)
         return self._client.publish(topic, payload, qos, retain, properties).mid
 
-    def wait_acknowledged(self, mids: Sequence[int], wait: float | None = None) -> list[int]:
+    def wait_acknowledged(self, mids: Sequence[int], timeout: float | None = None) -> list[int]:
         """Waits for the PUBACKs of ``mids`` and returns their reason codes in order. Raises `ProbeFailed`."""
-        self._wait_until(lambda: all(mid in self._codes for mid in mids), "PUBLISH", wait)
+        self._wait_until(lambda: all(mid in self._codes for mid in mids), "PUBLISH", timeout)
         with self._changed:
             return [self._codes.pop(mid)[0] for mid in mids]
 
@@ -111,15 +111,13 @@ class Probe:
         """Publishes at QoS 1 and returns the reason code of the PUBACK. Raises `ProbeFailed`."""
         return self.wait_acknowledged([self.publish(topic, payload, retain=retain, expiry=expiry)])[0]
 
-    def subscribe(
-        self, filters: Sequence[str], *, qos: int = 1, foreign_only: bool = False
-    ) -> tuple[int, ...]:
+    def subscribe(self, filters: Sequence[str], *, qos: int = 1, no_local: bool = False) -> tuple[int, ...]:
         """Sends one SUBSCRIBE packet and returns the reason codes of the SUBACK. Raises `ProbeFailed`.
 
-        ``foreign_only``: the broker does not send back this connection's own messages, and keeps their retain
+        ``no_local``: the broker does not send back this connection's own messages, and keeps their retain
         flag.
         """
-        options = SubscribeOptions(qos, noLocal=foreign_only, retainAsPublished=foreign_only)
+        options = SubscribeOptions(qos, noLocal=no_local, retainAsPublished=no_local)
         _, mid = self._client.subscribe([(name, options) for name in filters])
         if mid is None:
             raise ProbeFailed("the connection is closed")
@@ -127,16 +125,16 @@ class Probe:
         with self._changed:
             return self._codes.pop(mid)
 
-    def receive(self, count: int, wait: float) -> list[ReceivedMessage]:
-        """Waits up to ``wait`` seconds for ``count`` messages; returns all that came since the last call.
+    def receive(self, count: int, timeout: float) -> list[ReceivedMessage]:
+        """Waits up to ``timeout`` seconds for ``count`` messages; returns all that came since the last call.
 
         Raises `ProbeFailed` if the connection has ended before that.
         """
         with contextlib.suppress(_NoAnswer):
-            self._wait_until(lambda: len(self._received) >= count, "", wait)
+            self._wait_until(lambda: len(self._received) >= count, "", timeout)
         with self._changed:
-            heard, self._received = self._received, []
-        return heard
+            messages, self._received = self._received, []
+        return messages
 
     def hold_acks(self) -> None:
         """Sends no PUBACKs from now on; only for a probe that was made with ``holds_acks``."""
@@ -146,18 +144,18 @@ class Probe:
     def acknowledge_all(self) -> None:
         """Sends the PUBACKs that were held back, and from now on one for each message that comes."""
         with self._changed:
-            held, self._unacknowledged = self._unacknowledged, None
-        for message in held or ():
+            unacknowledged, self._unacknowledged = self._unacknowledged, None
+        for message in unacknowledged or ():
             self._client.ack(message.mid, message.qos)
 
     def abort(self) -> float:
         """Ends the connection without a DISCONNECT, like a crash; returns the time (`time.monotonic`)."""
         self._stop.set()
         self._thread.join(_LOOP_TIMEOUT * 10)
-        moment = time.monotonic()
+        aborted_at = time.monotonic()
         # paho's only public way to close the socket without a DISCONNECT: it prepares another connection.
         self._client.connect_async("localhost")
-        return moment
+        return aborted_at
 
     def close(self) -> None:
         """Ends the connection with a DISCONNECT."""
@@ -175,15 +173,15 @@ class Probe:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _wait_until(self, condition: Callable[[], bool], what: str, wait: float | None) -> None:
-        wait = self._wait if wait is None else wait
+    def _wait_until(self, condition: Callable[[], bool], packet_name: str, timeout: float | None) -> None:
+        timeout = self._wait if timeout is None else timeout
         with self._changed:
-            self._changed.wait_for(lambda: condition() or self._failure is not None, wait)
+            self._changed.wait_for(lambda: condition() or self._failure is not None, timeout)
             if condition():
                 return
             if self._failure is not None:
                 raise self._failure
-        raise _NoAnswer(f"no answer to {what} within {wait:g} s")
+        raise _NoAnswer(f"no answer to {packet_name} within {timeout:g} s")
 
     # --- the probe's thread ---------------------------------------------------------------------------------
 
@@ -205,23 +203,28 @@ class Probe:
             self._changed.notify_all()
 
     def _on_connect(
-        self, _client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, given: Properties | None
+        self,
+        _client: Client,
+        _data: Any,
+        _flags: ConnectFlags,
+        code: ReasonCode,
+        properties: Properties | None,
     ) -> None:
         if code.is_failure:
             self._end(f"the broker refused the connection: {code} (0x{code.value:02x})", code.value)
             return
-        announced = ConnackProperties(
-            maximum_packet_size=getattr(given, "MaximumPacketSize", None),
-            receive_maximum=getattr(given, "ReceiveMaximum", None),
-            maximum_qos=getattr(given, "MaximumQoS", None),
-            topic_alias_maximum=getattr(given, "TopicAliasMaximum", None),
-            server_keep_alive=getattr(given, "ServerKeepAlive", None),
-            retain_available=bool(getattr(given, "RetainAvailable", 1)),
-            wildcards_available=bool(getattr(given, "WildcardSubscriptionAvailable", 1)),
-            shared_available=bool(getattr(given, "SharedSubscriptionAvailable", 1)),
+        connack = ConnackProperties(
+            maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
+            receive_maximum=getattr(properties, "ReceiveMaximum", None),
+            maximum_qos=getattr(properties, "MaximumQoS", None),
+            topic_alias_maximum=getattr(properties, "TopicAliasMaximum", None),
+            server_keep_alive=getattr(properties, "ServerKeepAlive", None),
+            retain_available=bool(getattr(properties, "RetainAvailable", 1)),
+            wildcards_available=bool(getattr(properties, "WildcardSubscriptionAvailable", 1)),
+            shared_available=bool(getattr(properties, "SharedSubscriptionAvailable", 1)),
         )
         with self._changed:
-            self._connack = announced
+            self._connack = connack
             self._changed.notify_all()
 
     def _on_disconnect(
@@ -233,26 +236,26 @@ class Probe:
             self._end("the broker closed the connection without giving a reason", None)
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
-        given = message.properties
-        heard = ReceivedMessage(
+        properties = message.properties
+        received = ReceivedMessage(
             message.topic,
             bytes(message.payload),
             message.qos,
             message.retain,
             message.mid,
             time.monotonic(),
-            getattr(given, "ResponseTopic", None),
-            getattr(given, "CorrelationData", None),
-            getattr(given, "MessageExpiryInterval", None),
+            getattr(properties, "ResponseTopic", None),
+            getattr(properties, "CorrelationData", None),
+            getattr(properties, "MessageExpiryInterval", None),
         )
         with self._changed:
-            self._received.append(heard)
-            held = self._unacknowledged
-            if held is not None:
-                held.append(heard)
+            self._received.append(received)
+            unacknowledged = self._unacknowledged
+            if unacknowledged is not None:
+                unacknowledged.append(received)
             self._changed.notify_all()
-        if held is None:
-            client.ack(heard.mid, heard.qos)  # no effect if paho acknowledges by itself
+        if unacknowledged is None:
+            client.ack(received.mid, received.qos)  # no effect if paho acknowledges by itself
 
     def _on_publish(
         self, _client: Client, _data: Any, mid: int, code: ReasonCode, _given: Properties
@@ -283,13 +286,13 @@ class _Client(Client):
         return open_stream(self.settings.address, self.settings.tls, self.settings.connect_timeout)
 
 
-def _new_client(settings: ConnectionSettings, holds_acks: bool) -> Client:
+def _new_client(settings: ConnectionSettings, manual_acks: bool) -> Client:
     client = _Client(
         CallbackAPIVersion.VERSION2,
         client_id=settings.mqtt_client_id or "",
         protocol=MQTTProtocolVersion.MQTTv5,
         reconnect_on_failure=False,
-        manual_ack=holds_acks,
+        manual_ack=manual_acks,
     )
     client.settings = settings
     configure_client(client, settings)

@@ -40,71 +40,71 @@ def decode_publish(command: int, packet: bytes | memoryview) -> PublishPacket:
     Accepts what paho's ``_packet.decode_publish`` accepts, and raises `MalformedPacket` where that does.
     """
     try:
-        at = 2 + int.from_bytes(packet[:2], "big")
-        topic = bytes(packet[2:at])
+        position = 2 + int.from_bytes(packet[:2], "big")
+        topic = bytes(packet[2:position])
         mid = 0
         if command & 0x06:
-            mid = packet[at] << 8 | packet[at + 1]
-            at += 2
-        length, at = varint.decode(packet, at)
-        found = _properties(packet, at, length) if length else {}
+            mid = packet[position] << 8 | packet[position + 1]
+            position += 2
+        length, position = varint.decode(packet, position)
+        properties = _properties(packet, position, length) if length else {}
     except IndexError:
         raise MalformedPacket("a PUBLISH packet that ends too early") from None
     except ValueError as error:
         raise MalformedPacket(str(error)) from None
-    start = at + length
+    start = position + length
     large = len(packet) - start >= MIN_VIEW_BYTES
     payload = memoryview(packet)[start:] if large else bytes(packet[start:])
-    return PublishPacket(topic, mid, found.get(_RESPONSE_TOPIC), found.get(_CORRELATION), payload)
+    return PublishPacket(topic, mid, properties.get(_RESPONSE_TOPIC), properties.get(_CORRELATION), payload)
 
 
-def _properties(packet: bytes | memoryview, at: int, length: int) -> dict[int, Any]:
+def _properties(packet: bytes | memoryview, position: int, length: int) -> dict[int, Any]:
     """Checks all properties and returns the last value of each one that we read.
 
     It makes one pass. paho's own decoder copies the rest of the packet for each property: 1 MB of user
     properties, which any client may send and a broker passes on, keeps it busy for more than a minute, 10 MB
     for hours.
     """
-    found: dict[int, Any] = {}
-    end = at + length
-    while at < end:
-        name, at = varint.decode(packet, at)
+    properties: dict[int, Any] = {}
+    end = position + length
+    while position < end:
+        name, position = varint.decode(packet, position)
         value: Any = None
         if count := _STRINGS.get(name):
             for _ in range(count):
-                first = at + 2
-                at = _end_of_string(packet, at, end)
+                value_start = position + 2
+                position = _end_of_string(packet, position, end)
             if name == _RESPONSE_TOPIC:
-                value = bytes(packet[first:at]).decode("utf-8", "replace")
+                value = bytes(packet[value_start:position]).decode("utf-8", "replace")
         elif name == _CORRELATION:
-            first = at + 2
-            if first > len(packet):
+            value_start = position + 2
+            if value_start > len(packet):
                 raise MalformedPacket("a binary property without a length")
-            at = _end_of_string(packet, at, end)
-            value = bytes(packet[first:at])
+            position = _end_of_string(packet, position, end)
+            value = bytes(packet[value_start:position])
         elif name in _NUMBERS:
-            size, least, most = _NUMBERS[name]
-            if at + size > len(packet):
+            size, min_size, maximum = _NUMBERS[name]
+            if position + size > len(packet):
                 raise MalformedPacket(f"property {name} reaches beyond its packet")
-            if not least <= int.from_bytes(packet[at : at + size], "big") <= most:
-                raise MalformedPacket(f"property {name} is not from {least} to {most}")
-            at += size
+            if not min_size <= int.from_bytes(packet[position : position + size], "big") <= maximum:
+                raise MalformedPacket(f"property {name} is not from {min_size} to {maximum}")
+            position += size
         elif name == _SUBSCRIPTION:
-            number, at = varint.decode(packet, at)
+            number, position = varint.decode(packet, position)
             if number == 0:
                 raise MalformedPacket("a subscription identifier of 0")
         else:
             raise MalformedPacket(f"property {name} in a PUBLISH packet")
-        if name in found and name not in _REPEATABLE:
+        if name in properties and name not in _REPEATABLE:
             raise MalformedPacket(f"property {name} occurs twice")
-        found[name] = value
-    return found
+        properties[name] = value
+    return properties
 
 
-def _end_of_string(packet: bytes | memoryview, at: int, end: int) -> int:
-    if end - at < 2:
+def _end_of_string(packet: bytes | memoryview, position: int, end: int) -> int:
+    if end - position < 2:
         raise MalformedPacket("a property without a length")
-    stop = at + 2 + int.from_bytes(packet[at : at + 2], "big")
+    stop = position + 2 + int.from_bytes(packet[position : position + 2], "big")
     if stop > end:
         raise MalformedPacket("a property longer than all of them")
     return stop

@@ -17,7 +17,8 @@ from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.messaging.translate import event_from
 from fl_aggregator.round import events as on
 from fl_edge.session.effects import Send, SendChunks
-from fl_edge.session.state import PendingUpdate, Session
+from fl_edge.session.state import Session
+from fl_edge.session.work import PendingUpdate
 from fl_edge.storage import update_store
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m

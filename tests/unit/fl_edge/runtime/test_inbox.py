@@ -63,7 +63,7 @@ def test_the_count_holds_when_many_put_at_once() -> None:
 def test_requests_for_predictions_leave_room_for_what_an_edge_lives_by() -> None:
     inbox: Inbox[str] = Inbox(max_bytes=100 * OVERHEAD)
     for number in range(MAX_PREDICTION_REQUESTS + 50):
-        inbox.put(f"request {number}", 10, aside=True)
+        inbox.put(f"request {number}", 10, is_prediction_request=True)
     assert inbox.pop_dropped() == 50
     for number in range(50):
         inbox.put(f"message {number}", 10)
@@ -71,10 +71,10 @@ def test_requests_for_predictions_leave_room_for_what_an_edge_lives_by() -> None
     taken = [inbox.get(1.0) for _ in range(MAX_PREDICTION_REQUESTS + 50)]
     assert taken[:2] == ["request 0", "request 1"]
     assert taken[-1] == "message 49"
-    inbox.put("the only one", 2 * MAX_PREDICTION_BYTES, aside=True)
-    inbox.put("one more", 10, aside=True)
+    inbox.put("the only one", 2 * MAX_PREDICTION_BYTES, is_prediction_request=True)
+    inbox.put("one more", 10, is_prediction_request=True)
     assert inbox.pop_dropped() == 1
     assert inbox.get(1.0) == "the only one"
-    inbox.put("there is room again", 10, aside=True)
+    inbox.put("there is room again", 10, is_prediction_request=True)
     assert inbox.get(1.0) == "there is room again"
     assert inbox.pop_dropped() == 0

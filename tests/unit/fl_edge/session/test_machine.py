@@ -8,22 +8,24 @@ from fl_edge.session.effects import Fetch, LogNotice, Send, SendChunks, Train
 from fl_edge.session.events import Trained
 from fl_edge.session.machine import next_due
 from fl_edge.session.state import (
-    AwaitingGrant,
     AwaitingPartition,
     Confirming,
-    Fetching,
-    Idle,
-    InlineUpload,
     Loading,
     Registering,
     RegistrationComplete,
+    Stopped,
+)
+from fl_edge.session.transitions import retry_delay
+from fl_edge.session.work import (
+    AwaitingGrant,
+    Fetching,
+    Idle,
+    InlineUpload,
     Reporting,
     ReportingFailure,
     SendingChunks,
-    Stopped,
     Training,
 )
-from fl_edge.session.transitions import retry_delay
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.codec import encode
 from fl_shared.transfer import upload

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fl_edge.session.state import PendingUpdate
+from fl_edge.session.work import PendingUpdate
 from fl_edge.storage import update_store
 from fl_shared.tensors.encodings.registry import ENCODINGS
 from fl_shared.tensors.sections import ModelSection

@@ -111,8 +111,8 @@ def test_what_does_not_go_together_is_refused(authority: Authority, pair: Pair) 
 
 def test_where_the_broker_is_if_nothing_says_so() -> None:
     assert BrokerOptions().access().address == BrokerAddress("localhost")
-    assert BrokerOptions().access(otherwise=ENCRYPTED).tls is not None
-    assert BrokerOptions(BrokerAddress("h")).access(otherwise=ENCRYPTED).address.host == "h"
+    assert BrokerOptions().access(default_address=ENCRYPTED).tls is not None
+    assert BrokerOptions(BrokerAddress("h")).access(default_address=ENCRYPTED).address.host == "h"
 
 
 # --- what is said, and whether it is tried again ----------------------------------------------------------------
