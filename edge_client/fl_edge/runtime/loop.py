@@ -247,9 +247,12 @@ class Runtime:
             self._heartbeat.beat(now)
         if (dropped := self._inbox.pop_dropped()) > 0:
             LOG.warning(
-                "dropped %d messages: more arrived at once than fit into the inbox; important ones are repeated",
-                dropped,
+                "dropped %d messages: more arrived than fit into the inbox; subscribing again", dropped
             )
+            # The broker sends its retained messages again. All others are repeated until they are answered.
+            for edge in self._edges.values():
+                if edge.connection is not None and edge.connection.is_connected:
+                    edge.connection.subscribe()
         for edge in self._edges.values():
             if edge.predictor is not None:
                 edge.predictor.advance(now)

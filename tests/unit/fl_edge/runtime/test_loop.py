@@ -1,0 +1,38 @@
+"""The loop of a process of edges, without a broker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fl_edge.runtime.inbox import MAX_INBOX_BYTES
+from fl_shared.mqtt import events as mqtt
+from tests.support.fuzz.aggregator_messages import CLIENT
+from tests.support.fuzz.edge_harness import EdgeHarness
+from tests.support.fuzz.fake_network import FakeConnection
+
+
+def test_what_the_inbox_dropped_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `selected` may be among it, which the aggregator does not repeat; the broker retains it."""
+    subscribed: list[str] = []
+
+    def subscribe(_: FakeConnection, filters: list[tuple[str, int]], *, no_local: bool = False) -> bool:
+        subscribed.extend(name for name, _ in filters)
+        return not no_local
+
+    harness = EdgeHarness(tmp_path, seed=0)
+    try:
+        monkeypatch.setattr(FakeConnection, "subscribe", subscribe)
+        first = mqtt.Received("fl/model", bytes(MAX_INBOX_BYTES), False, 1)
+        for received in (first, mqtt.Received("fl/round/1/selected", b"{}", True, 1)):
+            harness.runtime._enqueue(CLIENT, received)
+        harness.now += 1.0
+        harness.turn()
+        assert "fl/round/+/selected" in subscribed
+        subscribed.clear()
+        harness.now += 1.0
+        harness.turn()
+        assert subscribed == [], "once"
+    finally:
+        harness.close()
