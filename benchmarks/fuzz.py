@@ -132,61 +132,61 @@ def fuzz(seed: int, messages: int, edge_share: float, tally: Tally) -> None:
     """
     end = tally.messages + messages
     with tempfile.TemporaryDirectory() as scratch:
-        besieged, beset = AggregatorHarness(Path(scratch) / "run", seed), EdgeHarness(Path(scratch), seed)
+        aggregator, edges = AggregatorHarness(Path(scratch) / "run", seed), EdgeHarness(Path(scratch), seed)
         edge_due = 0.0
         try:
             while tally.messages < end:
                 some = min(A_ROUND, end - tally.messages)
-                if not tally.prove(partial(one_round, besieged, some, tally), "aggregator"):
+                if not tally.prove(partial(one_round, aggregator, some, tally), "aggregator"):
                     return
                 edge_due += A_ROUND * edge_share / (1 - edge_share)
                 while edge_due >= A_RUN and tally.messages < end:
                     edge_due -= A_RUN
                     some = min(A_RUN, end - tally.messages)
-                    if not tally.prove(partial(one_run, beset, some, tally), "edge"):
+                    if not tally.prove(partial(one_run, edges, some, tally), "edge"):
                         return
-            tally.prove(partial(one_round, besieged, 0, tally), "aggregator")
-            tally.prove(besieged.replay, "aggregator's journal")
-            tally.prove(partial(one_run, beset, 0, tally), "edge")
+            tally.prove(partial(one_round, aggregator, 0, tally), "aggregator")
+            tally.prove(aggregator.replay, "aggregator's journal")
+            tally.prove(partial(one_run, edges, 0, tally), "edge")
         finally:
-            tally.rounds += besieged.rounds
-            tally.honest += besieged.oracle.accepted
-            tally.noisy += besieged.oracle.of_noise
-            tally.edge_rounds += beset.rounds
-            tally.edge_restarts += beset.restarts
-            tally.predictions += beset.answers
-            for reasons in besieged.aggregator.rejections.total.values():
+            tally.rounds += aggregator.rounds
+            tally.honest += aggregator.oracle.accepted
+            tally.noisy += aggregator.oracle.of_noise
+            tally.edge_rounds += edges.rounds
+            tally.edge_restarts += edges.restarts
+            tally.predictions += edges.answers
+            for reasons in aggregator.aggregator.rejections.total.values():
                 tally.refused.update(reasons)
-            besieged.close()
-            beset.close()
+            aggregator.close()
+            edges.close()
 
 
-def one_round(besieged: AggregatorHarness, messages: int, tally: Tally) -> None:
+def one_round(aggregator: AggregatorHarness, messages: int, tally: Tally) -> None:
     """Runs a round of the aggregator amid bad messages, and checks its outcome."""
-    phase = besieged.begin_round()
-    seeds = besieged.seeds(phase)
+    phase = aggregator.begin_round()
+    seeds = aggregator.seeds(phase)
     for _ in range(messages):
-        topic, payload, retain = what = besieged.noise(phase, seeds)
-        tally.throw(partial(besieged.take, topic, payload, retain=retain), "aggregator", what)
+        topic, payload, retain = what = aggregator.noise(phase, seeds)
+        tally.throw(partial(aggregator.take, topic, payload, retain=retain), "aggregator", what)
     tally.aggregator += messages
-    besieged.finish_round()
+    aggregator.finish_round()
 
 
-def one_run(beset: EdgeHarness, messages: int, tally: Tally) -> None:
+def one_run(edges: EdgeHarness, messages: int, tally: Tally) -> None:
     """Has the edges join a run, then sends them bad messages and requests for predictions."""
-    beset.join_a_run()
-    seeds = beset.seeds()
+    edges.join_a_run()
+    seeds = edges.seeds()
     for _ in range(messages):
-        draw = beset.rng.random()
+        draw = edges.rng.random()
         if draw < 0.1:
-            request = beset.request()
-            tally.throw(partial(beset.ask, request), "predictor", (request, bytes(request.payload)))
+            request = edges.request()
+            tally.throw(partial(edges.ask, request), "predictor", (request, bytes(request.payload)))
         else:
-            client, topic, payload, retain = what = beset.noise(seeds)
-            tally.throw(partial(beset.take, client, topic, payload, retain=retain), "edge", what)
+            client, topic, payload, retain = what = edges.noise(seeds)
+            tally.throw(partial(edges.take, client, topic, payload, retain=retain), "edge", what)
         if draw > 0.998:
-            beset.reconnect()
-        beset.restart_stopped()
+            edges.reconnect()
+        edges.restart_stopped()
     tally.edge += messages
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fl_aggregator.storage.checkpoint import sha256
@@ -23,3 +25,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, shared_mosquitto: Mosq
         int(file.stem.removeprefix("version-")): sha256(file)
         for file in (directory / "run" / "checkpoints").glob("version-*.safetensors")
     }
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A working directory with files that are broken."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text('{"run": "0123456789ab", "settings": 3}')
+    (tmp_path / "number.toml").write_text('rounds = "many"\n')
+    (tmp_path / "list.toml").write_text("rounds = [1, 2]\n")
+    (tmp_path / "name.toml").write_text("roundz = 3\n")
+    return tmp_path

@@ -165,7 +165,7 @@ def test_the_aggregator_is_born_again_when_it_listens_to_updates(
         wait_until(lambda: seen.received, 5, "its birth")
         links.subscribe_to_updates()
         links.close()
-        wait_until(lambda: len(seen.received) > 1, 5, "its farewell")
+        wait_until(lambda: len(seen.received) > 1, 5, "its message of leaving")
     assert [json.loads(one.payload)["state"] for one in seen.received] == ["online", "offline"], "born once"
 
 

@@ -198,11 +198,11 @@ def test_a_will_that_overtakes_what_its_edge_has_said(
     not be taken for present when its registration comes at last."""
     with Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer:
         observer.wait_for_message(m.AggregatorPresence, state="online")
-        crowd = stack.enter_context(Client(mosquitto.endpoint))
+        flood = stack.enter_context(Client(mosquitto.endpoint))
         freeze(waiting.pid)
         # As many as fill the sockets between the broker and the aggregator, and then its queue.
         for _ in range(150):
-            crowd.publish("fl/register/crowd", b"x" * 60_000)
+            flood.publish("fl/register/flood", b"x" * 60_000)
         ghost = stack.enter_context(SimulatedEdge(mosquitto, "0", "ghost"))
         ghost.register()
         observer.wait_for_message(m.Registration, session="ghost")

@@ -125,7 +125,7 @@ def test_in_a_round_and_then_it_goes_on(tmp_path: Path, mosquitto: Mosquitto) ->
 
 @pytest.mark.parametrize("number", BOTH)
 def test_twice_is_at_once(tmp_path: Path, mosquitto: Mosquitto, number: signal.Signals) -> None:
-    """The broker is frozen: a farewell would take seconds."""
+    """The broker is frozen: a last message would take seconds."""
     with programs.aggregator(tmp_path, mosquitto.url) as run:
         wait_until(lambda: "run " in run.err, 30, "the run")
         mosquitto.freeze()
@@ -223,7 +223,7 @@ def test_an_edge_says_goodbye_even_while_it_trains(
         fleet.send(number)
         assert fleet.wait(8) == 130, fleet.output
         wait_until(lambda: not programs.alive(workers), 8, "the end of its workers")
-        wait_until(lambda: "edge 2 is offline" in run.err, 5, "its farewell")
+        wait_until(lambda: "edge 2 is offline" in run.err, 5, "its message of leaving")
         last = {one.topic: json.loads(one.payload)["state"] for one in presence.received}
     assert last == {f"fl/clients/{n}/presence": "offline" for n in range(3)}
     assert "Traceback" not in fleet.err

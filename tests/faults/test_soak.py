@@ -86,19 +86,19 @@ def nothing_is_lost(soak: SoakRun) -> None:
 
 def trained(settings: Settings, committed: list[dict[str, Any]], manifest: Manifest) -> NDArray[np.float32]:
     """What the protocol (5.4, 5.10) makes of these rounds: every update again, by whoever contributed it."""
-    craft = SyntheticExecutor(VALUES)
+    executor = SyntheticExecutor(VALUES)
     weights = np.empty(VALUES, np.float32)
 
     def into_weights(_values: int) -> Vector:
         return weights
 
-    craft.initial_weights(settings.seed, into_weights)
+    executor.initial_weights(settings.seed, into_weights)
     scale = 2.0 ** (62 - ceil(log2(settings.max_examples * settings.max_delta * settings.per_round)))
     for line in committed:
         total = np.zeros(VALUES, np.int64)
         examples = 0
         for client in line["participants"]:
-            update = craft.train(
+            update = executor.train(
                 weights,
                 manifest,
                 settings.partition_at(int(client)),

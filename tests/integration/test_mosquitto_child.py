@@ -1,4 +1,4 @@
-"""The broker that a program starts for itself, its configuration and its leash."""
+"""The broker that a program starts for itself, its configuration and its end with its parent."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ CHUNK = 1024
 
 
 class Incarnation:
-    """One incarnation of an aggregator's workshop, which ends without a word."""
+    """One incarnation of an aggregator's worker, which ends without a word."""
 
     def __init__(self, path: Path, version: int | None, strategy: Strategy | None = None) -> None:
         self.directory = RunDirectory(path, resume=(path / "run.json").exists())
@@ -40,11 +40,11 @@ class Incarnation:
         self.granted: list[ChunkGrant] = []
         self.full: list[DiskFull] = []
         strategy = strategy or registry.load("fedavg")
-        self.workshop = AggregationWorker(
+        self.worker = AggregationWorker(
             SETTINGS, strategy, self.directory, self.granted.append, self.done.put
         )
         if version == 0:
-            self.workshop.averager.add(0, BASE)
+            self.worker.averager.add(0, BASE)
 
     def next(self) -> JobDone:
         """What the thread has done next; everything that comes of it is performed. What found no room is done again."""
@@ -57,24 +57,24 @@ class Incarnation:
             done = JobDone()  # lets go of the bytes
             return self.next()
         if isinstance(done.event, on.UpdateStored):
-            self.workshop.fold(done.event.update)
-        self.workshop.release(done, 0.0)
+            self.worker.fold(done.event.update)
+        self.worker.release(done, 0.0)
         return done
 
     def accept(self, *updates: m.Update) -> tuple[on.UpdateMetadata, ...]:
         for update in updates:
-            self.workshop.store(facts_of(update), update)
+            self.worker.store(facts_of(update), update)
             assert isinstance(self.next().event, on.UpdateStored)
             assert self.next().folded is not None
         return tuple(map(facts_of, updates))
 
     def average(self, updates: tuple[on.UpdateMetadata, ...], round_number: int = 1, version: int = 1) -> str:
         base = None if version == 0 else REFERENCE
-        self.workshop.average(do.Average(round_number, version, base, updates))
+        self.worker.average(do.Average(round_number, version, base, updates))
         event = self.next().event
         assert isinstance(event, on.ModelCreated)
         return event.digest
 
     def end(self) -> None:
-        self.workshop.close()
+        self.worker.close()
         self.directory.close()

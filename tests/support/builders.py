@@ -156,3 +156,8 @@ def round_summary(number: int, /, **changes: Any) -> Summary:
         "seconds": {"selecting": 0.25, "collecting": 1.0},
     }  # fmt: skip
     return Summary(**usual | changes)
+
+
+def never() -> bool:
+    """For ``cancelled``: the job is not."""
+    return False

@@ -86,7 +86,7 @@ def stop(session: Session, exit_code: int, reason: str) -> Transition:
         effects.append(LogNotice(reason, "error"))
     if session.connection is not None:
         client = session.identity.client
-        farewell = m.ClientPresence(client=client, state="offline", session=session.connection.session)
-        effects.append(Send(t.PresenceTopic(client), farewell, retain=True))
+        presence = m.ClientPresence(client=client, state="offline", session=session.connection.session)
+        effects.append(Send(t.PresenceTopic(client), presence, retain=True))
     effects.append(Disconnect())
     return Stopped(session.identity, exit_code, reason), tuple(effects)

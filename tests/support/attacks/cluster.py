@@ -154,7 +154,7 @@ class Cluster:
         self.register()
         self.bad.wait_for(lambda one: b'"partition":{' in one.payload, "that it has a part")
         self.register(run=self.run, incarnation=self.incarnation, manifest=self.manifest.digest, examples=10)
-        self.bad.wait_for(lambda one: b'"examples":10,"held"' in one.payload, "that it is ready")
+        self.bad.wait_for(lambda one: b'"examples":10,"received_round"' in one.payload, "that it is ready")
 
     def _hold_edge_1(self) -> None:
         """Its workers stop as soon as round 1 has its result: later rounds take only milliseconds."""

@@ -21,7 +21,7 @@ ATTACKS: tuple[Attack, ...] = (
 )
 
 LIMITS = "tests/faults/test_limits.py"
-END_TO_END = "tests/integration/test_end_to_end.py"
+END_TO_END = "tests/integration/end_to_end"
 
 COVERED_ELSEWHERE = (
     CoveredElsewhere(
@@ -63,12 +63,12 @@ COVERED_ELSEWHERE = (
     CoveredElsewhere(
         "replay: all messages of the aggregator in an ended run, to the same connections", "operator", "edge",
         "edge's log: `incarnation: …, expected more than …`", SEALED,
-        f"{END_TO_END}::test_what_was_recorded_is_not_obeyed",
+        f"{END_TO_END}/test_replay.py::test_what_was_recorded_is_not_obeyed",
     ),
     CoveredElsewhere(
         "replay: an operator's own `stop` after a resume of the run", "operator", "aggregator",
         "`other-incarnation`", SEALED,
-        f"{END_TO_END}::test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once",
+        f"{END_TO_END}/test_kits.py::test_only_the_operators_kit_ends_a_run_and_its_word_is_good_once",
     ),
     CoveredElsewhere(
         "every kind of message, mutated at random", "any client", "aggregator", "counted", LAB,

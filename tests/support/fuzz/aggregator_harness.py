@@ -63,9 +63,9 @@ class AggregatorHarness:
             self._launch, broker, observer=lambda _, effects, __: self.oracle.see(effects)
         )
         self._arithmetic = SteppedExecutor()
-        workshop: Any = self.aggregator._worker
-        workshop._executor.shutdown()
-        workshop._executor = self._arithmetic
+        worker: Any = self.aggregator._worker
+        worker._executor.shutdown()
+        worker._executor = self._arithmetic
         # All of the noise is to come in, however fast it is made: what the gate turns away is never read.
         self.aggregator.inbox._admit = lambda received: AdmittedMessage(
             CHANNELS.parse("fl", received.topic), received

@@ -70,8 +70,8 @@ def as_json(observed: ObservedRun, *, full: bool) -> dict[str, Any]:
     last = snapshot.last_round
     fields["last"] = None if last is None else last.summary_fields()
     fields["time_left"] = snapshot.time_left()
-    crowd = snapshot.edge_counts
-    fields["edges"] = None if crowd is None else dict(crowd.counts)
+    counts = snapshot.edge_counts
+    fields["edges"] = None if counts is None else dict(counts.counts)
     if full:
         fields["rounds"] = [record.summary_fields() for record in snapshot.recent.values()]
         fields["history"] = {

@@ -68,7 +68,7 @@ def incarnations(tmp_path: Path) -> Iterator[Incarnations]:
         if now:
             now.pop().end()
         now.append(Incarnation(tmp_path / "run", 0, TwoSections()))
-        now[0].workshop.begin_round(REFERENCE, "f32")
+        now[0].worker.begin_round(REFERENCE, "f32")
         return now[0]
 
     yield following
@@ -93,13 +93,13 @@ def put(incarnation: Incarnation, *indices: int) -> on.UpdateMetadata | None:
     for index in indices:
         chunk = arrived(upload.chunk_message(SENDER, 1, UPDATE, CHUNK, index))
         assert isinstance(chunk, m.UpdateChunk)
-        complete = incarnation.workshop.uploads.receive_chunk(chunk, 0.0)
+        complete = incarnation.worker.uploads.receive_chunk(chunk, 0.0)
     return complete
 
 
 def kept(incarnation: Incarnation, facts: on.UpdateMetadata, whole: m.Update | None) -> None:
     """The worker checks the update, keeps and folds it."""
-    incarnation.workshop.store(facts, whole)
+    incarnation.worker.store(facts, whole)
     assert isinstance(incarnation.next().event, on.UpdateStored)
     assert incarnation.next().folded is not None
 
@@ -144,7 +144,7 @@ def test_it_is_offered_and_its_chunks_come_in_any_order(
     incarnation = incarnations()
     offer, facts = offered()
     assert (offer.size, offer.chunks) == (SIZE, CHUNKS)
-    assert incarnation.workshop.receive(offer, facts, 0.0) is None
+    assert incarnation.worker.receive(offer, facts, 0.0) is None
     assert [grant.chunks for grant in incarnation.granted] == [tuple(range(CHUNKS))]
     assert put(incarnation, *order) == facts
     kept(incarnation, facts, None)
@@ -158,11 +158,11 @@ def test_the_aggregator_is_killed_between_chunks_and_goes_on(
 ) -> None:
     offer, facts = offered()
     first = incarnations()
-    first.workshop.receive(offer, facts, 0.0)
+    first.worker.receive(offer, facts, 0.0)
     put(first, *came)
     second = incarnations()
-    second.workshop.restore(1, ())
-    complete = second.workshop.receive(offer, facts, 0.0)
+    second.worker.restore(1, ())
+    complete = second.worker.receive(offer, facts, 0.0)
     missing = tuple(index for index in range(CHUNKS) if index not in came)
     assert [grant.chunks for grant in second.granted] == ([missing] if missing else [])
     assert (complete or put(second, *missing)) == facts
@@ -174,11 +174,11 @@ def test_the_aggregator_is_killed_between_chunks_and_goes_on(
 def test_what_was_accepted_is_read_from_the_spool_after_a_kill(incarnations: Incarnations) -> None:
     offer, facts = offered()
     first = incarnations()
-    first.workshop.receive(offer, facts, 0.0)
+    first.worker.receive(offer, facts, 0.0)
     put(first, *range(CHUNKS))
     kept(first, facts, None)
     second = incarnations()
-    assert second.workshop.restore(1, (facts,)) == ()
+    assert second.worker.restore(1, (facts,)) == ()
     is_averaged(second, facts)
 
 
@@ -188,7 +188,7 @@ def test_a_bit_that_flips_in_either_section_of_the_spool_is_noticed(
 ) -> None:
     offer, facts = offered()
     first = incarnations()
-    first.workshop.receive(offer, facts, 0.0)
+    first.worker.receive(offer, facts, 0.0)
     put(first, *range(CHUNKS))
     kept(first, facts, None)
     path = first.directory.path / "spool" / "1" / "7.update"
@@ -196,7 +196,7 @@ def test_a_bit_that_flips_in_either_section_of_the_spool_is_noticed(
     whole[section * SIZE // 2 + 100] ^= 1
     path.write_bytes(whole)
     second = incarnations()
-    assert second.workshop.restore(1, (facts,)) == ("7",)
+    assert second.worker.restore(1, (facts,)) == ("7",)
 
 
 def test_an_edge_that_is_killed_sends_it_again(incarnations: Incarnations, tmp_path: Path) -> None:
@@ -225,10 +225,10 @@ def test_an_edge_that_is_killed_sends_it_again(incarnations: Incarnations, tmp_p
     assert isinstance(read, m.Offer)
     event = event_from(TOPIC, read, SCOPE, 0.0, 0)
     assert isinstance(event, on.UpdateOffered)
-    assert incarnation.workshop.receive(read, event.update, 0.0) is None
+    assert incarnation.worker.receive(read, event.update, 0.0) is None
     chunk = arrived(upload.chunk_message(sending.sender, 9, sending.update, sending.chunk_size, 0))
     assert isinstance(chunk, m.UpdateChunk)
-    assert incarnation.workshop.uploads.receive_chunk(chunk, 0.0) == event.update
+    assert incarnation.worker.uploads.receive_chunk(chunk, 0.0) == event.update
     kept(incarnation, event.update, None)
     assert spooled(incarnation) == SPOOLED
     is_averaged(incarnation, event.update)
@@ -245,7 +245,7 @@ def test_6_7_other_sections_are_refused_before_a_byte_is_granted(
     """5.13."""
     incarnation = incarnations()
     with pytest.raises(InvalidUpdate) as caught:
-        incarnation.workshop.receive(*offered(finished(names)), 0.0)
+        incarnation.worker.receive(*offered(finished(names)), 0.0)
     assert caught.value.reason == "wrong-manifest"
     assert str(caught.value) == f"sections: {list(names)}, expected ['control', 'delta']"
     assert incarnation.granted == []
@@ -260,7 +260,7 @@ def test_5_13_other_sections_that_come_whole_are_unusable(
     assert isinstance(whole, m.Update)
     event = event_from(TOPIC, whole, SCOPE, 0.0, 0)
     assert isinstance(event, on.UpdateArrived)
-    incarnation.workshop.store(event.update, whole)
+    incarnation.worker.store(event.update, whole)
     unusable = incarnation.next().event
     assert isinstance(unusable, on.UpdateInvalid)
     assert (unusable.reason, unusable.detail) == (
@@ -271,11 +271,11 @@ def test_5_13_other_sections_that_come_whole_are_unusable(
 
 def test_5_13_first_weights_are_one_section_whatever_the_strategy(tmp_path: Path) -> None:
     incarnation = Incarnation(tmp_path / "run", None, TwoSections())
-    incarnation.workshop.begin_round(None, "f32")
+    incarnation.worker.begin_round(None, "f32")
     two = finished_update(*UPDATE.sections, base=None)
     with pytest.raises(InvalidUpdate, match=r"sections: \['control', 'delta'\], expected \['delta'\]"):
-        incarnation.workshop.receive(*offered(two), 0.0)
+        incarnation.worker.receive(*offered(two), 0.0)
     one = finished_update(UPDATE.sections[1], base=None)
-    assert incarnation.workshop.receive(*offered(one), 0.0) is None
+    assert incarnation.worker.receive(*offered(one), 0.0) is None
     assert [grant.chunks for grant in incarnation.granted] == [tuple(range(6))]
     incarnation.end()

@@ -58,7 +58,7 @@ def offer_of(update: m.Update) -> m.Offer:
 def send(incarnation: Incarnation, update: m.Update, *indices: int) -> on.UpdateMetadata | None:
     complete = None
     for index in indices:
-        complete = incarnation.workshop.uploads.receive_chunk(builders.chunk_of(update, CHUNK, index), 0.0)
+        complete = incarnation.worker.uploads.receive_chunk(builders.chunk_of(update, CHUNK, index), 0.0)
     return complete
 
 
@@ -69,7 +69,7 @@ ALL = tuple(map(facts_of, UPDATES))
 @pytest.fixture
 def undisturbed(tmp_path: Path) -> str:
     incarnation = Incarnation(tmp_path / "undisturbed", 0)
-    incarnation.workshop.begin_round(REFERENCE, "f32")
+    incarnation.worker.begin_round(REFERENCE, "f32")
     digest = incarnation.average(incarnation.accept(*UPDATES))
     incarnation.end()
     return digest
@@ -83,11 +83,11 @@ def test_what_was_accepted_is_folded_again_and_the_model_is_the_same(
     incarnations: Incarnations, undisturbed: str, accepted: int
 ) -> None:
     first = incarnations()
-    first.workshop.begin_round(REFERENCE, "f32")
+    first.worker.begin_round(REFERENCE, "f32")
     held = first.accept(*UPDATES[:accepted])
     second = incarnations()
-    second.workshop.begin_round(REFERENCE, "f32")
-    assert second.workshop.restore(1, reversed(held)) == ()
+    second.worker.begin_round(REFERENCE, "f32")
+    assert second.worker.restore(1, reversed(held)) == ()
     second.accept(*UPDATES[accepted:])
     assert second.average(ALL) == undisturbed
 
@@ -96,11 +96,11 @@ def test_the_first_weights_are_taken_up_again(incarnations: Incarnations) -> Non
     """Nothing but their own file knows what arrays they are made of."""
     weights = update("3", 4, base=None)
     first = incarnations(None)
-    first.workshop.begin_round(None, "f32")
+    first.worker.begin_round(None, "f32")
     held = first.accept(weights)
     second = incarnations(None)
-    second.workshop.begin_round(None, "f32")
-    assert second.workshop.restore(0, held) == ()
+    second.worker.begin_round(None, "f32")
+    assert second.worker.restore(0, held) == ()
     section = ModelSection(WEIGHTS, BASE.manifest, weights.sections[0].data)
     assert second.average(held, 0, 0) == model_digest([section])
     read = Checkpoints(second.directory.path).read(0)
@@ -113,7 +113,7 @@ def test_an_update_that_is_not_what_was_accepted_is_told_and_sent_again(
     incarnations: Incarnations, undisturbed: str, how: str
 ) -> None:
     first = incarnations()
-    first.workshop.begin_round(REFERENCE, "f32")
+    first.worker.begin_round(REFERENCE, "f32")
     held = first.accept(*UPDATES)
     folder = first.directory.path / "spool" / "1"
     path, whole = folder / "1.update", (folder / "1.update").read_bytes()
@@ -129,8 +129,8 @@ def test_an_update_that_is_not_what_was_accepted_is_told_and_sent_again(
     if how == "gone":
         path.unlink()
     second = incarnations()
-    second.workshop.begin_round(REFERENCE, "f32")
-    assert second.workshop.restore(1, held) == ("1",)
+    second.worker.begin_round(REFERENCE, "f32")
+    assert second.worker.restore(1, held) == ("1",)
     assert sorted(path.name for path in folder.iterdir()) == ["0.update", "2.update"]
     second.accept(UPDATES[1])
     assert second.average(ALL) == undisturbed
@@ -138,18 +138,18 @@ def test_an_update_that_is_not_what_was_accepted_is_told_and_sent_again(
 
 def test_an_upload_goes_on_where_it_was(incarnations: Incarnations, undisturbed: str) -> None:
     first = incarnations()
-    first.workshop.begin_round(REFERENCE, "f32")
+    first.worker.begin_round(REFERENCE, "f32")
     held = first.accept(*UPDATES[:2])
     third = UPDATES[2]
-    assert first.workshop.receive(offer_of(third), facts_of(third), 0.0) is None
+    assert first.worker.receive(offer_of(third), facts_of(third), 0.0) is None
     send(first, third, 0, 3, 4)
     second = incarnations()
-    second.workshop.begin_round(REFERENCE, "f32")
-    assert second.workshop.restore(1, held) == ()
-    assert second.workshop.receive(offer_of(third), facts_of(third), 0.0) is None
+    second.worker.begin_round(REFERENCE, "f32")
+    assert second.worker.restore(1, held) == ()
+    assert second.worker.receive(offer_of(third), facts_of(third), 0.0) is None
     assert [grant.chunks for grant in second.granted] == [(1, 2, 5)]
     assert send(second, third, 1, 2, 5) == facts_of(third)
-    second.workshop.store(facts_of(third), None)
+    second.worker.store(facts_of(third), None)
     assert isinstance(second.next().event, on.UpdateStored)
     second.next()
     assert second.average(ALL) == undisturbed
@@ -160,21 +160,21 @@ def test_an_upload_whose_file_lies_about_it_is_sent_anew(
 ) -> None:
     """Its checksums are right, and still it is not the update: that is not the edge's fault, as far as we know."""
     first = incarnations()
-    first.workshop.begin_round(REFERENCE, "f32")
+    first.worker.begin_round(REFERENCE, "f32")
     third = UPDATES[2]
     wrong = update("2", 99).model_copy(update={"digest": third.digest})
-    first.workshop.receive(offer_of(third), facts_of(third), 0.0)
+    first.worker.receive(offer_of(third), facts_of(third), 0.0)
     send(first, wrong, *range(6))
     second = incarnations()
-    second.workshop.begin_round(REFERENCE, "f32")
-    second.workshop.restore(1, ())
-    assert second.workshop.receive(offer_of(third), facts_of(third), 0.0) == facts_of(third)
-    second.workshop.store(facts_of(third), None)
+    second.worker.begin_round(REFERENCE, "f32")
+    second.worker.restore(1, ())
+    assert second.worker.receive(offer_of(third), facts_of(third), 0.0) == facts_of(third)
+    second.worker.store(facts_of(third), None)
     done = second.next()
     assert (done.event, done.resend) == (None, True)
     assert [grant.chunks for grant in second.granted] == [(0, 1, 2, 3, 4, 5)]
     assert send(second, third, *range(6)) == facts_of(third)
-    second.workshop.store(facts_of(third), None)
+    second.worker.store(facts_of(third), None)
     assert isinstance(second.next().event, on.UpdateStored)
     second.next()
     second.accept(*UPDATES[:2])
@@ -183,18 +183,18 @@ def test_an_upload_whose_file_lies_about_it_is_sent_anew(
 
 def test_the_second_wrong_digest_is_the_edges(incarnations: Incarnations) -> None:
     first = incarnations()
-    first.workshop.begin_round(REFERENCE, "f32")
+    first.worker.begin_round(REFERENCE, "f32")
     third = UPDATES[2]
     wrong = update("2", 99).model_copy(update={"digest": third.digest})
-    first.workshop.receive(offer_of(third), facts_of(third), 0.0)
+    first.worker.receive(offer_of(third), facts_of(third), 0.0)
     send(first, wrong, 0)
     second = incarnations()
-    second.workshop.begin_round(REFERENCE, "f32")
-    second.workshop.restore(1, ())
-    second.workshop.receive(offer_of(third), facts_of(third), 0.0)
+    second.worker.begin_round(REFERENCE, "f32")
+    second.worker.restore(1, ())
+    second.worker.receive(offer_of(third), facts_of(third), 0.0)
     for expected in (None, on.UpdateInvalid):
         assert send(second, wrong, *range(6)) is not None
-        second.workshop.store(facts_of(third), None)
+        second.worker.store(facts_of(third), None)
         event = second.next().event
         assert isinstance(event, expected) if expected else event is None
 
@@ -220,15 +220,15 @@ def test_an_update_that_finds_no_room_is_kept_as_soon_as_there_is(
     incarnations: Incarnations, undisturbed: str, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
     incarnation = incarnations()
-    incarnation.workshop.begin_round(REFERENCE, "f32")
+    incarnation.worker.begin_round(REFERENCE, "f32")
     incarnation.accept(*UPDATES[:2])
     full_at_first(monkeypatch, "replace" if whole else "rename", 3)
     if whole:
         incarnation.accept(UPDATES[2])
     else:
-        incarnation.workshop.receive(offer_of(UPDATES[2]), ALL[2], 0.0)
+        incarnation.worker.receive(offer_of(UPDATES[2]), ALL[2], 0.0)
         send(incarnation, UPDATES[2], *range(6))
-        incarnation.workshop.store(ALL[2], None)
+        incarnation.worker.store(ALL[2], None)
         assert isinstance(incarnation.next().event, on.UpdateStored)
         incarnation.next()
     assert len(incarnation.full) == 3
@@ -239,7 +239,7 @@ def test_a_model_that_finds_no_room_is_not_lost(
     incarnations: Incarnations, undisturbed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     incarnation = incarnations()
-    incarnation.workshop.begin_round(REFERENCE, "f32")
+    incarnation.worker.begin_round(REFERENCE, "f32")
     incarnation.accept(*UPDATES)
     full_at_first(monkeypatch, "replace", 3)
     assert incarnation.average(ALL) == undisturbed
@@ -247,8 +247,8 @@ def test_a_model_that_finds_no_room_is_not_lost(
         ("checkpoints", 4 * 1507)
     ] * 3
     assert incarnation.directory.checkpoints.read(1).digest == undisturbed
-    assert incarnation.workshop.averager.previous is not None
-    assert incarnation.workshop.averager.previous.digest == BASE.digest
+    assert incarnation.worker.averager.previous is not None
+    assert incarnation.worker.averager.previous.digest == BASE.digest
 
 
 def test_another_error_of_the_disk_ends_the_run(
@@ -258,9 +258,9 @@ def test_another_error_of_the_disk_ends_the_run(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     incarnation = incarnations()
-    incarnation.workshop.begin_round(REFERENCE, "f32")
+    incarnation.worker.begin_round(REFERENCE, "f32")
     monkeypatch.setattr(Path, "replace", broken)
-    incarnation.workshop.store(ALL[0], UPDATES[0])
+    incarnation.worker.store(ALL[0], UPDATES[0])
     done = incarnation.done.get(timeout=20)
     assert isinstance(done.error, OSError)
     assert done.error.errno == errno.EROFS
@@ -272,19 +272,19 @@ def test_an_update_that_is_checked_while_its_round_closes_leaves_nothing(
 ) -> None:
     """The round's spool is deleted at once; the thread may still have a check of one of its updates before it."""
     tested = incarnations()
-    tested.workshop.begin_round(REFERENCE, "f32")
+    tested.worker.begin_round(REFERENCE, "f32")
     first = UPDATES[0]
     go_on = threading.Event()
-    tested.workshop._executor.submit(go_on.wait)
+    tested.worker._executor.submit(go_on.wait)
     if chunked:
-        tested.workshop.receive(offer_of(first), facts_of(first), 0.0)
+        tested.worker.receive(offer_of(first), facts_of(first), 0.0)
         assert send(tested, first, *range(6)) == facts_of(first)
-    tested.workshop.store(facts_of(first), None if chunked else first)
+    tested.worker.store(facts_of(first), None if chunked else first)
     tested.directory.spool.delete_round(1)
-    tested.workshop.uploads.end_round()
+    tested.worker.uploads.end_round()
     go_on.set()
     done = tested.done.get(timeout=20)
     assert done.error is None
-    tested.workshop.release(done, 0.0)  # the machine has not ordered a fold: the round is over
-    assert tested.workshop.in_progress() == frozenset()
+    tested.worker.release(done, 0.0)  # the machine has not ordered a fold: the round is over
+    assert tested.worker.in_progress() == frozenset()
     assert [path for path in (tested.directory.path / "spool").rglob("*") if path.is_file()] == []

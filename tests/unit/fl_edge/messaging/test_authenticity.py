@@ -107,9 +107,9 @@ class EdgeUnderTest:
         trust = MessageAuthenticator(VERIFIER) if kit else None
         self.edge = Edge(Session(identity), Path("kept"), _never, _never, trust)
         self.told: list[events.Event] = []
-        vigil = ConnectionNotices([self.edge], "mqtt://x", None, 0.0)
+        notices = ConnectionNotices([self.edge], "mqtt://x", None, 0.0)
         self.reception = Router(
-            "fl", ModelStore(lambda _: None, lambda *_: None), vigil, self._tell, lambda: None
+            "fl", ModelStore(lambda _: None, lambda *_: None), notices, self._tell, lambda: None
         )
         self.edge.connection = _Wire()  # type: ignore[assignment]
         self.connect("session-1")

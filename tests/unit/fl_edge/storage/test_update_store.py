@@ -131,10 +131,10 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
 
 
 def test_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keeper = update_store.UpdateWriter()
-    keeper.save(tmp_path / "missing" / update_store.FILE_NAME, "7", finished())
-    keeper.save(tmp_path / update_store.FILE_NAME, "7", finished())
-    keeper.close()
+    writer = update_store.UpdateWriter()
+    writer.save(tmp_path / "missing" / update_store.FILE_NAME, "7", finished())
+    writer.save(tmp_path / update_store.FILE_NAME, "7", finished())
+    writer.close()
     assert "not written" in caplog.text
     assert (tmp_path / update_store.FILE_NAME).exists(), "it goes on with others"
 
@@ -151,15 +151,15 @@ def test_only_the_newest_wish_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         write(path, client, what)
 
     monkeypatch.setattr(update_store, "write", slow)
-    keeper = update_store.UpdateWriter()
+    writer = update_store.UpdateWriter()
     one, two, three = (tmp_path / name for name in "123")
-    keeper.save(one, "1", finished(1))
+    writer.save(one, "1", finished(1))
     assert begun.wait(10)
-    keeper.save(two, "2", finished(1))
-    keeper.delete(two)
-    keeper.save(three, "3", finished(1))
-    keeper.save(three, "3", finished(2))
+    writer.save(two, "2", finished(1))
+    writer.delete(two)
+    writer.save(three, "3", finished(1))
+    writer.save(three, "3", finished(2))
     go_on.set()
-    keeper.close()
+    writer.close()
     assert written == [("1", 1), ("3", 2)]
     assert [path.exists() for path in (one, two, three)] == [True, False, True]

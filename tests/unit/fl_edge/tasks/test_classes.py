@@ -71,7 +71,7 @@ def test_labels_are_counted_held_out_or_not() -> None:
 
 def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout_does_not() -> None:
     """How an edge's own labels are spread stays its secret."""
-    craft = TorchExecutor(load_task("digits"), None, "cpu")
+    executor = TorchExecutor(load_task("digits"), None, "cpu")
     harness = PoolHarness(1)
     try:
         loaded = harness.expect(LoadOutcome, harness.pool.load("0", "digits", partition()), timeout=60)
@@ -89,7 +89,7 @@ def test_an_evaluation_on_the_test_split_tells_of_confusion_and_one_on_a_holdout
     assert sum(counts[i][i] for i in range(10)) / 359 == pytest.approx(on_test.accuracy)
     true = torch.bincount(load_task("digits").load_test(None).labels, minlength=10).tolist()
     assert [sum(row) for row in counts] == true
-    assert craft.summarize(None).labels == {}
+    assert executor.summarize(None).labels == {}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.builders import partition, training_settings
+from tests.support.builders import never, partition, training_settings
 
 pytest.importorskip("torch")
 
@@ -32,10 +32,6 @@ pytestmark = pytest.mark.edge
 @pytest.fixture(autouse=True)
 def _settled() -> None:
     local_training.configure_torch()
-
-
-def never() -> bool:
-    return False
 
 
 def digits(holdout: float = 0.2) -> LocalData:

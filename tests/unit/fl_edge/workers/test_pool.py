@@ -1,9 +1,7 @@
-"""What worker processes do: real ones, which import torch, train, evaluate and predict."""
+"""A pool gives jobs to worker processes, and replaces those that die."""
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 import time
@@ -27,7 +25,6 @@ from fl_edge.workers.protocol import (
     PredictOutcome,
     TrainOutcome,
 )
-from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.manifest import Manifest
 from fl_shared.tensors.sections import ModelSection, model_digest
@@ -62,9 +59,6 @@ def first() -> CacheModel:
 
 def model(digest: str, data: bytes, manifest: Manifest) -> CacheModel:
     return CacheModel(digest, manifest, SharedBytes.copy_of(data))
-
-
-# --- what workers do
 
 
 def test_the_pool_itself_imports_no_torch() -> None:
@@ -165,9 +159,6 @@ def test_each_digest_is_a_model_of_its_own_and_the_model_comes_again_when_forgot
         assert len(slot.models) <= pool.MAX_CACHED_MODELS
 
 
-# --- what goes wrong
-
-
 def test_failures_are_of_a_kind(harness: PoolHarness, first: CacheModel) -> None:
     bad = np.full(first.manifest.values, np.nan, "<f4").tobytes()
     cases = [
@@ -247,88 +238,6 @@ def test_too_many_waiting_predictions_are_refused(narrow: PoolHarness, first: Ca
     assert refused
     assert all("already waiting" in o.message for o in refused)
     assert any(isinstance(o, PredictOutcome) for o in outcomes)
-
-
-# --- frames
-
-
-@pytest.fixture
-def line() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(5)
-        theirs.settimeout(5)
-        yield ours, theirs
-
-
-def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socket]) -> None:
-    manifest: Manifest = local_training.initial_weights(load_task("digits"), 0)[0]
-    frames: list[protocol.ToWorker | protocol.FromWorker] = [
-        protocol.RunJob(1, protocol.LoadJob("e", "digits", None)),
-        protocol.RunJob(
-            2, protocol.TrainJob("e", "digits", partition(), "d0", training_settings(), 7, "f16")
-        ),
-        protocol.RunJob(3, protocol.EvaluateJob("e", "digits", "holdout", partition(), "d0")),
-        CacheModel("d", manifest, SharedBytes.copy_of(bytes(range(256))), "f16"),
-        protocol.CancelJob(4),
-        protocol.Ready(),
-        protocol.JobFinished(
-            5,
-            TrainOutcome(
-                manifest,
-                SharedBytes.copy_of(b"\xff"),
-                "d",
-                3,
-                4,
-                0.5,
-                UpdateMetrics(train={"loss": 0.1}),
-                "f16",
-            ),
-            0.25,
-        ),
-        protocol.JobFinished(6, PredictOutcome("is", {"is": 0.5, "job": 0.5}), 0.0),
-        protocol.JobFinished(7, FailureOutcome("bad-payload", "…"), 0.0),
-    ]
-    ours, theirs = line
-    for frame in frames:
-        protocol.write_frame(ours, frame)
-    ours.shutdown(socket.SHUT_WR)
-    assert [protocol.read_frame(theirs) for _ in frames] == frames
-    assert protocol.read_frame(theirs) is None
-
-
-def test_a_vector_is_the_same_memory_at_both_ends(line: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = line
-    memory = SharedBytes.copy_of(bytes(10_000_000))
-    protocol.write_frame(ours, CacheModel("d", first_model().manifest, memory.slice(8, 4000)))
-    there = protocol.read_frame(theirs).weights
-    memory.view[8:12] = b"abcd"
-    assert bytes(there.view[:4]) == b"abcd"
-    assert len(there.view) == 4000
-    own = there.private_view()
-    own[:4] = b"mine"
-    assert bytes(memory.view[8:12]) == b"abcd", "nobody else sees what is written to a private view"
-
-
-def test_memory_that_is_not_there_is_not_believed_in() -> None:
-    memory = SharedBytes.new(10)
-    with pytest.raises(ValueError, match="20 bytes from 5 on, but the memory has only 10"):
-        SharedBytes.from_fd(os.dup(memory.fd), 5, 20)
-
-
-def test_a_frame_cut_short_is_the_end() -> None:
-    ours, theirs = socket.socketpair()
-    protocol.write_frame(ours, protocol.CancelJob(1))
-    whole = theirs.recv(1000)
-    for length in range(len(whole)):
-        ours, theirs = socket.socketpair()
-        ours.sendall(whole[:length])
-        ours.close()
-        assert protocol.read_frame(theirs) is None
-        theirs.close()
-
-
-# --- synthetic tasks
 
 
 def test_synthetic_work_needs_no_torch() -> None:

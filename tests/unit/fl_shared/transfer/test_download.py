@@ -1,123 +1,19 @@
-"""Models as retained messages, and back. The numbers in the names are clauses of docs/protocol.md."""
+"""A download requests chunks until the digest is right, or fails."""
 
 from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator
 
 import pytest
 
-from fl_shared.protocol import codec
-from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.tensors.manifest import ArraySpec, Manifest
-from fl_shared.tensors.sections import ModelSection, model_digest
+from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer.download import ModelDownload
 from fl_shared.transfer.publication import ModelPublication, TransferError, check_manifest, model_publication
 from tests.support.builders import model_section
-from tests.support.samples import DATA, DIGEST, MANIFEST
-
-SCOPE = {"run": "R", "incarnation": 1, "seq": 0}
-
-
-def scoped(model: ModelPublication) -> dict[t.Topic, m.ModelManifest | m.ModelChunk]:
-    """What lies at the broker."""
-    kept: dict[t.Topic, m.ModelManifest | m.ModelChunk] = {}
-    for topic in model.topics():
-        match topic:
-            case t.ManifestTopic():
-                kept[topic] = model.manifest(run="R", incarnation=1, seq=0)
-            case t.ChunkTopic(index=index):
-                kept[topic] = model.chunk(index, run="R", incarnation=1, seq=0)
-    return kept
-
-
-class Broker:
-    """Retained messages, and one subscriber: what it asks for comes, as often as it asks."""
-
-    def __init__(self, model: ModelPublication) -> None:
-        self.kept = scoped(model)
-        self.subscribed: set[t.Topic] = set()
-        self.most = 0
-        self.asked: list[t.Topic] = []
-        self.packets = 0
-
-    def ask(self, download: ModelDownload, now: float) -> Iterator[m.ModelManifest | m.ModelChunk]:
-        asking = download.subscription_changes(now)
-        assert set(asking.unsubscribe) <= self.subscribed
-        self.subscribed -= set(asking.unsubscribe)
-        assert not self.subscribed & set(asking.subscribe), "asked for twice"
-        self.subscribed |= set(asking.subscribe)
-        self.asked += asking.subscribe
-        self.packets += -(-len(asking.subscribe) // 8)
-        self.most = max(self.most, len(self.subscribed))
-        assert set(download.subscribed_topics()) == self.subscribed
-        return (self.kept[topic] for topic in asking.subscribe if topic in self.kept)
-
-
-def fetch(model: ModelPublication, download: ModelDownload) -> Broker:
-    """A whole download, with every message in its place."""
-    broker, now = Broker(model), 0.0
-    arriving = list(broker.ask(download, now))
-    for _ in range(20_000):
-        if download.state != "open":
-            break
-        if not arriving:
-            due = download.due()
-            assert due is not None, "nothing comes, and nothing is asked for"
-            now = max(now, due)
-        else:
-            now += 0.001
-            download.receive(arriving.pop(0), now)
-        arriving += broker.ask(download, now)
-    list(broker.ask(download, now))
-    return broker
-
-
-# --- digests and publications -----------------------------------------------------------------------------
-
-
-def test_3_4_the_digest_of_a_model_is_that_of_the_golden_vectors() -> None:
-    assert model_digest([ModelSection("weights", MANIFEST, DATA)]) == DIGEST
-
-
-def test_3_6_chunks_are_the_sections_cut_in_pieces() -> None:
-    sections = [model_section(10, name="control"), model_section(33, name="weights")]
-    model = model_publication(sections, chunk_size=30)
-    whole = b"".join(bytes(s.data) for s in sections)
-    chunks = [model.chunk(i, run="R", incarnation=1, seq=0) for i in range(model.chunks)]
-    assert b"".join(chunk.data for chunk in chunks) == whole
-    assert [len(chunk.data) for chunk in chunks[:-1]] == [30] * (len(chunks) - 1)
-    assert all(chunk.crc32 == zlib.crc32(chunk.data) for chunk in chunks)
-    assert model.manifest(run="R", incarnation=1, seq=0).size == len(whole)
-    with pytest.raises(IndexError):
-        model.chunk(model.chunks, run="R", incarnation=1, seq=0)
-
-
-def test_topics_name_the_manifest_last() -> None:
-    model = model_publication([model_section()], 1000)
-    short = model.digest[:12]
-    assert model.topics() == (*(t.ChunkTopic(short, i) for i in range(4)), t.ManifestTopic(short))
-
-
-@pytest.mark.parametrize(
-    ("sections", "chunk_size", "names"),
-    [
-        ([model_section()], 0, "chunk_size"),
-        ([model_section(name="control")], 100, "weights"),
-        ([model_section(name="weights"), model_section(name="control")], 100, "ascending"),
-        ([model_section(), model_section()], 100, "unique"),
-        ([ModelSection("weights", MANIFEST, DATA[:-1])], 100, "15 bytes, expected 16"),
-        ([model_section(300_000)], 1, "more than 1000000 chunks"),
-    ],
-)
-def test_what_is_no_model_is_not_published(sections: list[ModelSection], chunk_size: int, names: str) -> None:
-    with pytest.raises(TransferError, match=names):
-        model_publication(sections, chunk_size)
-
-
-# --- downloads --------------------------------------------------------------------------------------------
+from tests.support.published_model import Broker, fetch, scoped
 
 
 def test_a_small_model_takes_one_turn() -> None:
@@ -415,15 +311,3 @@ def test_a_section_whose_arrays_do_not_fill_it_is_refused() -> None:
     twice = manifest.sections[0].model_copy(update={"arrays": (ArraySpec(name="w", shape=(500,)),) * 2})
     with pytest.raises(TransferError, match="ascending"):
         check_manifest(manifest.model_copy(update={"sections": (twice,)}))
-
-
-def test_a_model_survives_the_wire() -> None:
-    model = model_publication([model_section()], 1500)
-    download = ModelDownload(model.digest)
-    for topic, message in scoped(model).items():
-        decoded = codec.decode(topic, codec.encode(message))
-        assert isinstance(decoded, m.ModelManifest | m.ModelChunk)
-        download.receive(decoded, 0.0)
-    # Chunks that come before the manifest are not hoarded, but for the first.
-    fetch(model, download)
-    assert download.state == "complete"

@@ -134,7 +134,7 @@ def picture(**changes: object) -> Snapshot:
         record(1, ("0", *NINE), {}, 2.0, accuracy=0.25, loss=2.0, train_loss=1.9),
         record(2, NINE, {"7": "offline: for 3.1 s"}, 4.0, accuracy=0.75, loss=0.5, train_loss=0.4),
     )
-    crowd = EdgeCounts.of(
+    counts = EdgeCounts.of(
         [
             ("1", "in", None),
             ("3", "training", None),
@@ -144,7 +144,7 @@ def picture(**changes: object) -> Snapshot:
         3,
     )
     rows = tuple(HistoryRow.of(each) for each in records)
-    return Snapshot(status, rows, {each.round: each for each in records}, crowd)
+    return Snapshot(status, rows, {each.round: each for each in records}, counts)
 
 
 @pytest.mark.parametrize("width", [80, 120])

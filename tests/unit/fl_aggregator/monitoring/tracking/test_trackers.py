@@ -42,7 +42,7 @@ def line(number: int, **metrics: float) -> RoundRecord:
     )
 
 
-def vitals() -> RuntimeMetrics:
+def runtime_metrics() -> RuntimeMetrics:
     return RuntimeMetrics(0, 0, 0, 0, True, False, {})
 
 
@@ -54,7 +54,7 @@ def run(
     close_timeout: float = CLOSE_TIMEOUT,
 ) -> Trackers:
     with Trackers(chosen, close_timeout=close_timeout) as trackers:
-        trackers.begin(record, earlier, vitals)
+        trackers.begin(record, earlier, runtime_metrics)
         for each in rounds:
             trackers.observe(new_run(Settings()), ())
             trackers.log_round(each)
@@ -68,9 +68,9 @@ class Broken:
     name = "broken"
 
     def begin(
-        self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], RuntimeMetrics]
+        self, run: RunRecord, earlier: Iterable[RoundRecord], runtime_metrics: Callable[[], RuntimeMetrics]
     ) -> None:
-        raise OSError(28, f"No space left for {run.run} {earlier} {vitals}")
+        raise OSError(28, f"No space left for {run.run} {earlier} {runtime_metrics}")
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         raise KeyError(state, effects)
@@ -93,9 +93,9 @@ class Slow:
         self.outcome: str | None = None
 
     def begin(
-        self, run: RunRecord, earlier: Iterable[RoundRecord], vitals: Callable[[], RuntimeMetrics]
+        self, run: RunRecord, earlier: Iterable[RoundRecord], runtime_metrics: Callable[[], RuntimeMetrics]
     ) -> None:
-        self.begun_with = (run, earlier, vitals)
+        self.begun_with = (run, earlier, runtime_metrics)
 
     def observe(self, state: Run, effects: tuple[Effect, ...]) -> None:
         self.seen = (state, effects)
@@ -223,7 +223,7 @@ def test_a_folder_that_cannot_be_made(caplog: pytest.LogCaptureFixture, tmp_path
 def test_a_slow_tracker_holds_nobody_up() -> None:
     slow = Slow()
     with Trackers([slow], max_waiting=5) as trackers:
-        trackers.begin(RECORD, (), vitals)
+        trackers.begin(RECORD, (), runtime_metrics)
         began = time.monotonic()
         for number in range(1, 101):
             trackers.log_round(line(number))
@@ -254,5 +254,5 @@ def test_a_run_without_a_round_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_without_trackers_there_is_no_thread() -> None:
     before = threading.active_count()
     with Trackers() as trackers:
-        trackers.begin(RECORD, (), vitals)
+        trackers.begin(RECORD, (), runtime_metrics)
         assert threading.active_count() == before

@@ -1,16 +1,8 @@
-"""``fl-aggregator provision``: what it makes, what it refuses, and that it can be interrupted anywhere."""
+"""`provision` makes an authority, kits and the files for the broker, and refuses what does not fit."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import re
-import ssl
-import stat
-import subprocess
-import sys
-from base64 import b64decode
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -19,98 +11,22 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from fl_aggregator.tools.provision import accounts, authority, broker_files, kits
-from fl_aggregator.tools.provision.accounts import AccountRegister, BrokerLocation, hash_password
-from fl_aggregator.tools.provision.kits import Provision
+from fl_aggregator.tools.provision import authority, broker_files, kits
+from fl_aggregator.tools.provision.accounts import BrokerLocation, hash_password
 from fl_shared.errors import UserError
-from fl_shared.security import kit as kit_module
-from fl_shared.security.kit import AccountRole, Kit
-from fl_shared.system import files
-
-PLACE = BrokerLocation(
-    hosts=("broker.example", "10.1.2.3", "::1"),
-    port=8883,
-    prefix="fl",
-    passwords=False,
-    days=30,
-    broker_dir=None,
+from fl_shared.security.kit import Kit
+from tests.support.provisioning import (
+    KITS,
+    PLACE,
+    WITH_PASSWORDS,
+    acl,
+    begin,
+    certificate,
+    check_whole,
+    is_password,
+    revoked,
+    serial,
 )
-WITH_PASSWORDS = PLACE.model_copy(update={"passwords": True})
-THREE: list[tuple[str, tuple[AccountRole, ...]]] = [
-    ("0", ("train",)),
-    ("1", ("train", "predict")),
-    ("web", ("asker",)),
-]
-KITS = {"aggregator.zip", "operator.zip", "edge-0.zip", "edge-1.zip", "asker-web.zip"}
-
-
-def is_password(password: str, stored: str) -> bool:
-    """Whether ``stored`` was made from ``password`` by `hash_password`: with the salt that stands in it."""
-    return hash_password(password, b64decode(stored.split("$")[3])) == stored
-
-
-def begin(out: Path, place: BrokerLocation = PLACE, *, force: bool = False) -> Provision:
-    return kits.create_provision(out, place, THREE, force=force)[0]
-
-
-def certificate(pem: bytes) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(pem)
-
-
-def serial(kit: Kit) -> int:
-    assert kit.cert is not None
-    return certificate(kit.cert).serial_number
-
-
-def revoked(out: Path) -> set[int]:
-    listed = x509.load_pem_x509_crl((out / "broker" / "crl.pem").read_bytes())
-    return {one.serial_number for one in listed}
-
-
-def acl(out: Path) -> str:
-    return (out / "broker" / "acl").read_text()
-
-
-def passwords(out: Path) -> dict[str, str]:
-    lines = (out / "broker" / "passwd").read_text().splitlines()
-    return dict(line.split(":", 1) for line in lines)
-
-
-def check_whole(out: Path) -> None:
-    """Everything fits together: nothing is pending, every kit is the register's, the broker's files too."""
-    register = AccountRegister.read(out)
-    assert register is not None
-    assert register.pending == []
-    ca = (out / "broker" / "ca.pem").read_bytes()
-    assert ca == (out / "authority" / "ca.pem").read_bytes()
-    signing = {Kit.read(out / one.kit_file).signing_public for one in register.accounts}
-    assert len(signing) == 1
-    for account in register.accounts:
-        kit = Kit.read(out / account.kit_file)
-        assert (kit.name, kit.roles, kit.ca) == (account.name, account.roles, ca)
-        if register.place.passwords:
-            assert kit.password is not None
-            assert is_password(kit.password, passwords(out)[account.name])
-        else:
-            assert f"{serial(kit):x}" == account.serial
-            assert serial(kit) not in revoked(out)
-    if register.place.passwords:
-        assert set(passwords(out)) == {one.name for one in register.accounts}
-    else:
-        assert revoked(out) == {int(one.serial, 16) for one in register.revoked}
-    assert re.findall("^user (.*)$", acl(out), re.MULTILINE) == [one.name for one in register.accounts]
-    broker = certificate((out / "broker" / "broker.pem").read_bytes())
-    assert f"{broker.serial_number:x}" == register.broker_serial
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(
-        out / "broker" / "broker.pem", out / "broker" / "broker.key"
-    )  # they belong together
-    for path in [out, *out.rglob("*")]:
-        allowed = 0o700 if path.is_dir() else 0o600
-        assert stat.S_IMODE(path.stat().st_mode) == allowed, path
-
-
-# --- what it makes --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
@@ -183,9 +99,6 @@ def test_a_password_is_stored_as_mosquitto_does(tmp_path: Path) -> None:
     assert is_password("word", stored)
     assert not is_password("Word", stored)
     assert hash_password("word") != hash_password("word")
-
-
-# --- what can be done about it later --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
@@ -281,107 +194,6 @@ def test_who_predicts_does_so_in_a_group_that_only_they_know(tmp_path: Path) -> 
     assert not any(str(second).encode() in path.read_bytes() for path in files), "the broker need not know it"
 
 
-# --- interrupted ----------------------------------------------------------------------------------------------
-
-
-class Interrupted(BaseException):
-    """As by a signal: whatever happens in the place where it comes from, nothing is tidied up."""
-
-
-OPERATIONS: dict[str, Callable[[Path], object]] = {
-    "add": lambda out: _open(out, lambda made: made.add([("2", ("train",)), ("3", ("train",))], force=False)),
-    "rotate": lambda out: _open(out, lambda made: made.rotate(["0", "aggregator"], force=True)),
-    "rotate --all": lambda out: _open(
-        out, lambda made: made.rotate([one.name for one in made.register.accounts], force=True, new_keys=True)
-    ),
-    "rotate --broker": lambda out: _open(out, lambda made: made.rotate_broker()),
-    "revoke": lambda out: _open(out, lambda made: made.revoke(["0"])),
-}
-
-
-def _open(out: Path, do: Callable[[Provision], object]) -> None:
-    with kits.open_provision(out) as made:
-        do(made)
-
-
-def _dying_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """From now on the ``number``th file is not written, nor any after it; gives the list of those that were."""
-    written: list[Path] = []
-    write = files.write_private
-
-    def dying(path: Path, content: bytes) -> None:
-        if len(written) >= number:
-            raise Interrupted
-        write(path, content)
-        written.append(path)
-
-    for module in (kit_module, authority, accounts, broker_files):
-        monkeypatch.setattr(module, "write_private", dying)
-    return written
-
-
-@pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
-def test_beginning_can_be_repeated_wherever_it_died(
-    tmp_path: Path, place: BrokerLocation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    number = 0
-    while True:
-        out = tmp_path / str(number)
-        with monkeypatch.context() as patch:
-            _dying_at(number, patch)
-            try:
-                begin(out, place)
-                break
-            except Interrupted:
-                pass
-        begin(out, place)
-        check_whole(out)
-        number += 1
-    assert number >= 4 + 1 + 7 + len(KITS) + 1
-
-
-@pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_next_command_finishes_what_died(
-    tmp_path: Path, operation: str, place: BrokerLocation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    number = 0
-    while True:
-        out = tmp_path / str(number)
-        begin(out, place)
-        before = (out / "accounts.json").read_bytes()
-        with monkeypatch.context() as patch:
-            _dying_at(number, patch)
-            try:
-                OPERATIONS[operation](out)
-                break
-            except Interrupted:
-                pass
-        _open(out, lambda _: None)
-        check_whole(out)
-        if number == 0:
-            assert (out / "accounts.json").read_bytes() == before
-        number += 1
-    assert number >= 3
-
-
-def test_one_process_at_a_time(tmp_path: Path) -> None:
-    begin(tmp_path)
-    with (tmp_path / ".lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with (
-            pytest.raises(UserError, match="in use by another fl-aggregator provision"),
-            kits.open_provision(tmp_path),
-        ):
-            pass
-        with pytest.raises(UserError, match="in use by another fl-aggregator provision"):
-            begin(tmp_path)
-    _open(tmp_path, lambda _: None)
-
-
-# --- what it refuses ------------------------------------------------------------------------------------------
-
-
 def test_it_does_not_begin_twice(tmp_path: Path) -> None:
     begin(tmp_path)
     before = (tmp_path / "accounts.json").read_bytes()
@@ -438,90 +250,3 @@ def test_a_directory_that_is_damaged_is_named(
         (tmp_path / file).write_bytes(content)
     with pytest.raises(UserError, match=said), kits.open_provision(tmp_path):
         pass
-
-
-# --- the command ----------------------------------------------------------------------------------------------
-
-
-def provision(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fl_aggregator", "provision", *words],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def test_the_whole_story_on_the_command_line(tmp_path: Path) -> None:
-    # These name the broker for the other commands, and mean nothing here.
-    shell = {"FL_PASSWORD": "x", "FL_BROKER": "mqtt://localhost", "FL_PREDICT": "none"}
-    done = provision(
-        "--edges", "3", "--out", "k", "--broker-host", "broker.example", "--broker-host", "::1",
-        "--prefix", "plant7/fl", "--predict", "0,2", "--evaluate", "all", "--askers", "web,phone",
-        "--broker-port", "8884", cwd=tmp_path, **shell,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    out = tmp_path / "k"
-    check_whole(out)
-    edge = Kit.read(out / "edge-2.zip")
-    assert edge.roles == ("train", "evaluate", "predict")
-    assert (edge.broker, edge.prefix) == ("mqtts://broker.example:8884", "plant7/fl")
-    assert Kit.read(out / "edge-1.zip").roles == ("train", "evaluate")
-    assert Kit.read(out / "asker-phone.zip").roles == ("asker",)
-    for words in (
-        ("add", "ward-3", "ward-4", "--predict", "ward-4", "--out", "k"),
-        ("add", "kiosk", "--asker", "--out", "k"),
-        ("rotate", "0", "--aggregator", "--broker", "--out", "k", "--force"),
-        ("revoke", "ward-3", "phone", "--out", "k"),
-        ("rotate", "--all", "--force", "--out", "k"),
-    ):
-        done = provision(*words, cwd=tmp_path, **shell)
-        assert done.returncode == 0, done.stderr
-        assert "kill -HUP" in done.stdout
-        check_whole(out)
-    assert Kit.read(out / "edge-ward-4.zip").roles == ("train", "predict")
-    register = json.loads((out / "accounts.json").read_text())
-    names = [account["name"] for account in register["accounts"]]
-    assert names == ["aggregator", "operator", "0", "1", "2", "ward-4", "kiosk", "web"]
-    said = done.stdout + done.stderr
-    assert "PRIVATE" not in said
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("", "--edges is missing"),
-        ("--edges 2", "--broker-host is missing"),
-        ("--edges -1 --broker-host b", "--edges"),
-        ("--edges 2 --broker-host a_b", "--broker-host 'a_b': expected a host name or an address"),
-        ("--edges 2 --broker-host b --broker-port 0", "--broker-port"),
-        ("--edges 2 --broker-host b --prefix fl/#", "--prefix"),
-        ("--edges 2 --broker-host b --predict 2", "--predict '2': not one of the edges to create"),
-        ("--edges 2 --broker-host b --predict 0,,1", "--predict '': expected 1 to 64"),
-        ("--edges 2 --broker-host b --train none", "edge '0' would have no role"),
-        ("--edges 2 --broker-host b --askers operator", "this name is reserved for the operator"),
-        ("--edges 2 --broker-host b --askers 1", "'1' is given twice"),
-        ("--edges 2 --broker-host b --broker-dir etc", "--broker-dir 'etc': expected an absolute path"),
-        ("--edges 2 --broker-host b --days 0", "--days"),
-        ("--edges 2 --broker-host b --out taken", "taken"),
-        ("--prefix x add 3", "--prefix before add: expected after it"),
-        ("add 3", "contains no accounts.json; start with"),
-        ("add a/b", "edge 'a/b': expected 1 to 64"),
-        ("add aggregator", "this name is reserved for the aggregator"),
-        ("add", "ID"),
-        ("revoke 3 --out nowhere", "nowhere"),
-        ("rotate", "nothing to rotate"),
-        ("rotate --all 3", "--all cannot be combined with account names"),
-    ],
-)
-def test_a_mistake_on_the_command_line_is_named_and_makes_nothing(
-    tmp_path: Path, words: str, said: str
-) -> None:
-    (tmp_path / "taken").write_text("a file")
-    done = provision(*words.split(), cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list(tmp_path.rglob("*.zip")) == []

@@ -1,48 +1,23 @@
-"""``fl-aggregator report``: what it says of runs of every kind, and that nothing in them breaks out of the page."""
+"""The report of one run: its page, and what it shows of incomplete or damaged runs."""
 
 from __future__ import annotations
 
-import csv
-import html.parser
-import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
-
-from fl_aggregator.cli.main import cli
-from fl_aggregator.tools.report import comparison, figures
+from fl_aggregator.tools.report import figures
 from fl_aggregator.tools.report.markup import Markup, table, tag, text
 from fl_aggregator.tools.report.reading import read_run_report
 from fl_shared.errors import UserError
+from tests.support.run_files import SETTINGS, Outline, line, page_of, report, write
+
+pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 
 EVIL = """<script>alert(1)</script>"'&$x_{$"""
-SETTINGS = {"task": "digits", "clients": 4, "rounds": 3, "per_round": 2, "partition": "shards", "lr": 0.05}
-
-
-def line(number: int, **changes: Any) -> dict[str, Any]:
-    """A round's line in the history, as the aggregator writes it."""
-    return {
-        "round": number,
-        "outcome": "committed",
-        "reason": None,
-        "version": number,
-        "digest": "a" * 64,
-        "cohort": ["0", "1"],
-        "participants": ["0", "1"],
-        "missing": {},
-        "refused": {},
-        "examples": 20,
-        "metrics": {"accuracy": 0.2 * number, "loss": 1.0 / number, "train_loss": 0.5},
-        "confusion": {"labels": ["cat", "dog"], "counts": [[9, 1], [number, 7]]},
-        "seconds": {"selecting": 0.5, "collecting": 1.5, "aggregating": 0.25, "evaluating": 9.0},
-        "bytes": {"up": 1_500_000, "down": 500_000},
-    } | changes
 
 
 def accepted(client: str, number: int, accuracy: float) -> str:
@@ -54,61 +29,6 @@ def accepted(client: str, number: int, accuracy: float) -> str:
         "after": {"accuracy": accuracy},
     }
     return json.dumps({"event": "UpdateStored", "now": 1.0, "update": update}, separators=(",", ":"))
-
-
-def write(
-    directory: Path, lines: list[Any], *, record: dict[str, Any] | None = None, journal: str = ""
-) -> Path:
-    """A run's directory. ``lines`` that are text are written as they are."""
-    directory.mkdir()
-    whole = {
-        "run": "3f9a1c0b7e22",
-        "incarnation": 1,
-        "started": "2030-01-01T00:00:00+00:00",
-        "settings": SETTINGS,
-    }
-    (directory / "run.json").write_text(json.dumps(whole | (record or {})))
-    rows = (row if isinstance(row, str) else json.dumps(row) for row in lines)
-    (directory / "history.jsonl").write_text("".join(f"{row}\n" for row in rows))
-    (directory / "journal.jsonl").write_text(journal)
-    return directory
-
-
-def report(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli, ["report", *map(str, arguments)])
-
-
-def page_of(tmp_path: Path, *directories: Path) -> str:
-    done = report(*directories, "--out", tmp_path / "out.html")
-    assert done.exit_code == 0, done.output
-    return (tmp_path / "out.html").read_text()
-
-
-class Outline(html.parser.HTMLParser):
-    """The elements of a page and its visible text; complains of what is not well nested."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(page)
-        self.close()
-        assert not self._open, self._open
-
-    def handle_starttag(self, name: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((name, dict(attrs)))
-        if name not in ("meta", "br"):
-            self._open.append(name)
-
-    def handle_startendtag(self, name: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((name, dict(attrs)))
-
-    def handle_endtag(self, name: str) -> None:
-        assert self._open.pop() == name
-
-    def handle_data(self, data: str) -> None:
-        self.text += f"{data}\n"
 
 
 def test_a_finished_run_is_told_in_full(tmp_path: Path) -> None:
@@ -286,75 +206,6 @@ def test_where_nothing_can_be_read_is_the_users_mistake(tmp_path: Path) -> None:
             read_run_report(directory)
         assert caught.value.exit_code == 2
         assert isinstance(report(directory).exception, UserError)
-
-
-def test_runs_are_compared(tmp_path: Path) -> None:
-    slow = write(
-        tmp_path / "slow", [line(n, metrics={"accuracy": 0.1 * n, "loss": 2.0}) for n in range(1, 8)]
-    )
-    fast = write(tmp_path / "fast", [line(1), line(2), line(3)], record={"settings": {**SETTINGS, "lr": 0.5}})
-    page = Outline(page_of(tmp_path, slow, fast))
-    assert "The target is an accuracy of 0.6." in page.text, (
-        "the highest multiple of 0.05 that both have reached"
-    )
-    words = page.text.split("\n")
-    assert "6 versions" in words
-    assert "3 versions" in words
-    differ = page.text[page.text.index("Settings that differ") :]
-    assert re.search(r"lr\s+0\.05\s+0\.5\s", differ)
-    assert "per-round" not in differ[: differ.index("on its own")], "what is the same is not listed"
-    overlaid = [a["aria-label"] or "" for n, a in page.tags if n == "svg"][:4]
-    assert all("slow: " in said and "fast: " in said for said in overlaid)
-
-
-def test_a_target_that_was_set_is_the_one_to_compare_by(tmp_path: Path) -> None:
-    runs = [
-        read_run_report(
-            write(
-                tmp_path / name,
-                [line(1), line(2)],
-                record={"settings": {**SETTINGS, "target_accuracy": target}},
-            )
-        )
-        for name, target in (("a", 0.4), ("b", 0.9))
-    ]
-    assert comparison.comparison_target(runs) == 0.4
-    assert [comparison.versions_to_reach(run, 0.4) for run in runs] == [2, 2]
-    assert comparison.versions_to_reach(runs[0], 0.9) is None
-    runs[0].rounds = []
-    runs[0].record = runs[1].record = {}
-    assert comparison.comparison_target(runs) is None
-
-
-def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
-    for parent in ("one", "two"):
-        (tmp_path / parent).mkdir()
-    runs = [read_run_report(write(tmp_path / parent / "run", [line(1)])) for parent in ("one", "two")]
-    comparison.assign_unique_names(runs)
-    assert [run.name for run in runs] == ["one/run", "two/run"]
-    assert isinstance(report(runs[0].path, runs[0].path).exception, UserError)
-
-
-def test_csv_has_a_row_a_round(tmp_path: Path) -> None:
-    a = write(
-        tmp_path / "a", [line(1), line(2, outcome="abandoned", version=None, reason="=1+1", metrics={})]
-    )
-    b = write(tmp_path / "b", [line(1, missing={"3": "late"}, metrics={"accuracy": 0.9, "f1": 0.8})])
-    done = report(a, b, "--out", "-", "--csv", tmp_path / "out.csv")
-    assert done.exit_code == 0, done.output
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
-    assert [(row["run"], row["round"], row["version"]) for row in rows] == [
-        ("a", "1", "1"),
-        ("a", "2", ""),
-        ("b", "1", "1"),
-    ]
-    assert rows[0]["accuracy"] == "0.2"
-    assert rows[0]["f1"] == rows[1]["accuracy"] == ""
-    assert rows[2]["f1"] == "0.8"
-    assert rows[1]["reason"] == "'=1+1", "no spreadsheet computes it"
-    assert rows[2]["missing_ids"] == "3"
-    assert rows[0]["seconds_collecting"] == "1.5"
-    assert not (tmp_path / "-").exists()
 
 
 def test_a_page_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> None:

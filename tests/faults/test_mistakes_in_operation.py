@@ -1,0 +1,225 @@
+"""Mistakes that show when a program runs: the address, a run directory, edges that do not fit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import programs
+from tests.support.broker import Mosquitto
+from tests.support.client import Client
+from tests.support.command_line import (
+    AT_ONCE,
+    TINY,
+    everything,
+    is_one_clear_line,
+    run,
+)
+from tests.support.wait import wait_until
+
+pytestmark = [pytest.mark.broker, pytest.mark.edge]
+
+
+def start_at(here: Path, url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ("fl-aggregator", "start", "--broker", url, "--run-dir", str(here / "run"), *arguments)
+    return run(here, command, environment)
+
+
+def test_connection_refused_is_said_without_waiting(here: Path) -> None:
+    """The same command that is refused before it connects takes as long, but for a moment."""
+    begun = time.monotonic()
+    start_at(here, "mqtt://127.0.0.1:1", "--strategy", "nonsense")
+    middle = time.monotonic()
+    is_one_clear_line(start_at(here, "mqtt://127.0.0.1:1"), "nothing listens on port 1 of 127.0.0.1")
+    assert time.monotonic() - middle < middle - begun + 4.0
+
+
+@pytest.mark.parametrize(
+    ("sends", "says"),
+    [
+        (None, "did not answer within 5 s"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "closed the connection without an answer"),
+    ],
+)
+def test_a_port_that_speaks_no_mqtt(here: Path, sends: bytes | None, says: str) -> None:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        if sends is not None:
+            code = (
+                "import socket, sys\nlistener = socket.socket(fileno=int(sys.argv[1]))\n"
+                "while True:\n    peer, _ = listener.accept()\n    peer.recv(999)\n"
+                f"    peer.sendall({sends!r})\n    peer.close()\n"
+            )
+            server = subprocess.Popen(
+                ["python3", "-c", code, str(listener.fileno())], pass_fds=[listener.fileno()]
+            )
+            stack.callback(server.wait)
+            stack.callback(server.kill)
+        done = start_at(here, f"mqtt://127.0.0.1:{listener.getsockname()[1]}")
+    is_one_clear_line(done, says)
+    assert not (here / "run").exists()
+
+
+def test_a_host_that_drops_what_is_sent_to_it(here: Path) -> None:
+    with socket.socket() as full, contextlib.ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # whoever comes after the queue is full hears nothing
+            caller = stack.enter_context(socket.socket())
+            caller.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                caller.connect(full.getsockname())
+        begun = time.monotonic()
+        done = start_at(here, f"mqtt://127.0.0.1:{full.getsockname()[1]}")
+    is_one_clear_line(done, "did not answer on port")
+    assert time.monotonic() - begun < 5 + AT_ONCE
+    assert not (here / "run").exists()
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker with the account ``aggregator``, password ``right``."""
+    directory = tmp_path / "accounts"
+    directory.mkdir()
+    passwords = directory / "passwords"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "aggregator", "right"], check=True)
+    broker = Mosquitto(directory, extra=[f"password_file {passwords}"], allow_anonymous=False)
+    yield broker
+    broker.stop()
+
+
+def test_a_wrong_password(here: Path, accounts: Mosquitto) -> None:
+    url = f"mqtt://aggregator@127.0.0.1:{accounts.port}"
+    for address, environment in (
+        (url, {"FL_PASSWORD": "wrong"}),
+        (url, {}),
+        (accounts.url, {}),
+    ):
+        is_one_clear_line(start_at(here, address, **environment), "Not authorized", "FL_PASSWORD")
+    done = run(here, ("fl-edge", "--id", "1", "--broker", url), {"FL_PASSWORD": "wrong"})
+    is_one_clear_line(done, "Not authorized", "FL_PASSWORD")
+    assert not (here / "run").exists()
+    assert start_at(here, url, "--wait", "0.2", FL_PASSWORD="right").returncode == 1
+
+
+def test_a_directory_that_holds_a_run(here: Path, shared_mosquitto: Mosquitto) -> None:
+    prefix = ("--prefix", "mistakes/directory")
+    failed = start_at(here, shared_mosquitto.url, *prefix, "--wait", "0.2")
+    assert failed.returncode == 1
+    before = everything(here / "run")
+    again = start_at(here, shared_mosquitto.url, *prefix)
+    is_one_clear_line(again, "already contains a run", f"--resume {here / 'run'}")
+    simulated = run(here, ("fl-aggregator", "simulate", "--resume", str(here / "run")), {})
+    is_one_clear_line(simulated, f"fl-aggregator start --resume {here / 'run'}")
+    assert everything(here / "run") == before
+
+
+def test_resuming_what_is_open_or_finished(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/resume")
+    command = ("fl-aggregator", "start", "--resume", str(tmp_path / "run"))
+    (tmp_path / "empty").mkdir()
+    with programs.aggregator(tmp_path, url, *prefix, *TINY) as first:
+        wait_until((tmp_path / "run" / "run.json").exists, 20, "the run")
+        is_one_clear_line(run(tmp_path, command, {}), "in use by another aggregator")
+        with programs.edges(tmp_path / "edge", url, "0", *prefix, "--task", "synthetic-50"):
+            first.ends_well()
+    before = everything(tmp_path / "run")
+    is_one_clear_line(run(tmp_path, command, {}), "is finished (1 of 1 versions)")
+    assert everything(tmp_path / "run") == before
+
+
+def test_another_run_is_online(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    """The one that is refused says nothing on the topics of the one that is there."""
+    url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/online")
+    (tmp_path / "empty").mkdir()
+    with programs.aggregator(tmp_path / "one", url, *prefix, "--wait", "60") as first:
+        wait_until(lambda: "run " in first.err, 20, "the first run")
+        with Client(shared_mosquitto.endpoint, "mistakes/online/aggregator") as seen:
+            done = start_at(tmp_path, url, *prefix)
+            states = [json.loads(one.payload)["state"] for one in seen.received]
+        is_one_clear_line(done, "is online under the prefix 'mistakes/online'", "--prefix")
+        assert states == ["online"]
+        assert first.running()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_that_no_edge_has(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    """The edges are told and end; the aggregator says what they had to offer, and waits for others."""
+    url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/task")
+    with programs.aggregator(
+        tmp_path, url, *prefix, "--clients", "2", "--per-round", "2", "--wait", "12"
+    ) as ours:
+        wait_until(lambda: "run " in ours.err, 20, "the run")
+        with (
+            programs.edges(tmp_path / "a", url, "a", *prefix, "--task", "synthetic-50") as a,
+            programs.edges(tmp_path / "b", url, "b", *prefix, "--task", "synthetic-60") as b,
+        ):
+            for refused in (a, b):
+                assert refused.wait(30) == 2, refused.output
+                assert "'digits'" in refused.err
+        assert ours.running(), "somebody else may have it"
+        assert ours.wait(30) == 1
+    (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
+    assert "a (the task is 'synthetic-50', but this run's is 'digits')" in failure
+    assert "b (the task is 'synthetic-60', but this run's is 'digits')" in failure
+    assert "wrong-task" in ours.err
+
+
+def test_an_edge_without_the_data(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/data")
+    (tmp_path / "empty").mkdir()
+    with programs.aggregator(tmp_path, url, *prefix, "--task", "mnist", "--clients", "1", "--per-round", "1"):
+        begun = ("fl-edge", "--id", "0", "--broker", url, *prefix, "--data", str(tmp_path / "empty"))
+        done = run(tmp_path, begun, {}, timeout=90)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "train-images-idx3-ubyte.gz" in done.stderr
+    assert str(tmp_path / "empty") in done.stderr
+
+
+def test_an_id_that_another_device_uses(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/id")
+    mine = (*prefix, "--task", "synthetic-50")
+    with (
+        programs.aggregator(tmp_path, url, *prefix, *TINY, "--clients", "2", "--wait", "60"),
+        programs.edges(tmp_path / "first", url, "0", *mine) as first,
+    ):
+        wait_until(lambda: "registered for run" in first.err, 30, "the first device")
+        with programs.edges(tmp_path / "second", url, "0", *mine) as second:
+            assert second.wait(30) == 2, second.output
+        assert "in use by another device" in second.err
+        assert first.running()
+
+
+def test_a_target_that_nobody_measures(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    """It is said at the start, since an evaluator may come yet; without one the run ends with its rounds."""
+    url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/target")
+    with (
+        programs.edges(tmp_path / "edge", url, "0", *prefix, "--task", "synthetic-50"),
+        programs.aggregator(tmp_path, url, *prefix, *TINY, "--target-accuracy", "0.5") as ours,
+    ):
+        ours.ends_well()
+    assert "only edges with --role evaluate measure accuracy" in ours.err
+    assert "finished: 1 of 1 versions" in ours.out
+
+
+def test_waiting_says_for_whom_and_how_long_and_ends(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+    url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/wait")
+    several = ("--clients", "5", "--per-round", "3", "--quorum", "3", "--wait", "12")
+    with programs.edges(tmp_path / "edges", url, "0,3", *prefix, "--task", "synthetic-50") as fleet:
+        with programs.aggregator(tmp_path, url, *prefix, *TINY, *several) as ours:
+            assert ours.wait(60) == 1, ours.output
+        assert fleet.running()
+    said = [line for line in ours.err.splitlines() if "waiting for edges" in line]
+    assert any("2 of 5 ready; missing: 1-2, 4; " in line and "s left (--wait)" in line for line in said), said
+    assert 1 <= len(said) <= 4, said
+    (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
+    assert "2 of at least 3 edges were ready after 12 s (--wait)" in failure
+    assert "no edge for partition: 1, 2, 4" in failure

@@ -1,0 +1,1 @@
+"""Real programs with kits, at a broker that is not trusted."""

@@ -1,0 +1,59 @@
+"""An edge does not obey recorded messages of its aggregator."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.support.provisioned_site import Site, heard, undisturbed
+from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.broker
+
+
+OF_THE_AGGREGATOR = re.compile(
+    r"fl/(aggregator|model|replies/.*|clients/.*/work|round/\d+/(selected|result))"
+)
+
+
+def test_what_was_recorded_is_not_obeyed(site: Site) -> None:
+    """Clauses 9.5 to 9.7: a run that is over admitted these very sessions; all of it is said again."""
+    forger = site.forger()
+    edges = [site.edge(name, "--seal") for name in ("0", "1")]
+    first = site.aggregator("first", "--require-sealed", rounds=4)
+    first.ends_well()
+    undisturbed(site, "first", 4)
+    old = [
+        (topic, payload) for topic, payload in heard(forger) if OF_THE_AGGREGATOR.fullmatch(topic) and payload
+    ]
+    kinds = {json.loads(payload)["kind"] for _, payload in old}
+    assert kinds >= {"aggregator", "admitted", "accepted", "selected", "result", "model"}
+    assert all(payload.endswith(b'"}') and b',"sig":"' in payload for _, payload in old)
+
+    second = site.aggregator("second", "--require-sealed", rounds=60)
+    wait_until(lambda: "round 2: version" in second.err, 30, "it has begun")
+    marks = [len(edge.err) for edge in edges]
+    said = 0
+    while second.running():
+        own = [
+            (topic, payload)
+            for topic, payload in heard(forger)
+            if OF_THE_AGGREGATOR.fullmatch(topic) and payload
+        ]
+        for topic, payload in (*old, *own[-20:]):
+            if not second.running():
+                break
+            forger.publish(topic, payload, retain=not topic.startswith("fl/replies/"))
+            said += 1
+    second.ends_well()
+    assert said > len(old)
+    undisturbed(site, "second", 60)
+    run = json.loads(next(payload for topic, payload in old if topic == "fl/aggregator"))["run"]
+    for edge, mark in zip(edges, marks, strict=True):
+        since = edge.err[mark:]
+        assert f"admitted to run {run}" not in since
+        assert "expected more than 1" in since, "what is of a run that is over"
+        numbers = [int(number) for number in re.findall(r"selected for round (\d+)", since)]
+        assert numbers == sorted(set(numbers)), "no round was begun twice"

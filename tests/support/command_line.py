@@ -1,0 +1,63 @@
+"""Runs a command, and checks that its error is one clear line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support import programs
+
+AT_ONCE = 15.0
+"""Seconds, for a program that has all of a slow machine's imports before it."""
+
+TINY = ("--task", "synthetic-50", "--clients", "1", "--per-round", "1", "--rounds", "1", "--holdout", "0")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """``{BROKER}`` in an argument is the URL of a broker that is there, ``{HERE}`` the working directory."""
+
+    arguments: tuple[str, ...]
+    says: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def start(*arguments: str, says: tuple[str, ...], **environment: str) -> Mistake:
+    common = ("fl-aggregator", "start", "--broker", "{BROKER}", "--run-dir", "{HERE}/run", "--wait", "1")
+    return Mistake((*common, *arguments), says, environment)
+
+
+def simulate(*arguments: str, says: tuple[str, ...], **environment: str) -> Mistake:
+    common = ("fl-aggregator", "simulate", "--run-dir", "{HERE}/run", "--clients", "3", "--per-round", "2")
+    return Mistake((*common, *arguments), says, environment)
+
+
+def edge(*arguments: str, says: tuple[str, ...], **environment: str) -> Mistake:
+    return Mistake(("fl-edge", *arguments), says, environment)
+
+
+def run(
+    here: Path, arguments: tuple[str, ...], environment: dict[str, str], timeout: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FL_")}
+    # Whoever has data sets in the usual places is not to notice.
+    kept |= {"HOME": str(here / "empty"), "XDG_CACHE_HOME": str(here / "empty")}
+    return subprocess.run(
+        [str(programs.BIN / arguments[0]), *arguments[1:]],
+        cwd=here, env={**kept, **environment}, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def is_one_clear_line(done: subprocess.CompletedProcess[str], *says: str) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    for words in says:
+        assert words in last, done.stderr
+
+
+def everything(directory: Path) -> list[str]:
+    """But what a search for data sets leaves."""
+    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if "MNIST" not in p.parts)

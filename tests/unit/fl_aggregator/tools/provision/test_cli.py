@@ -1,0 +1,87 @@
+"""`fl-aggregator provision` on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fl_shared.security.kit import Kit
+from tests.support.provisioning import (
+    check_whole,
+    provision,
+)
+
+
+def test_the_whole_story_on_the_command_line(tmp_path: Path) -> None:
+    # These name the broker for the other commands, and mean nothing here.
+    shell = {"FL_PASSWORD": "x", "FL_BROKER": "mqtt://localhost", "FL_PREDICT": "none"}
+    done = provision(
+        "--edges", "3", "--out", "k", "--broker-host", "broker.example", "--broker-host", "::1",
+        "--prefix", "plant7/fl", "--predict", "0,2", "--evaluate", "all", "--askers", "web,phone",
+        "--broker-port", "8884", cwd=tmp_path, **shell,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "k"
+    check_whole(out)
+    edge = Kit.read(out / "edge-2.zip")
+    assert edge.roles == ("train", "evaluate", "predict")
+    assert (edge.broker, edge.prefix) == ("mqtts://broker.example:8884", "plant7/fl")
+    assert Kit.read(out / "edge-1.zip").roles == ("train", "evaluate")
+    assert Kit.read(out / "asker-phone.zip").roles == ("asker",)
+    for words in (
+        ("add", "ward-3", "ward-4", "--predict", "ward-4", "--out", "k"),
+        ("add", "kiosk", "--asker", "--out", "k"),
+        ("rotate", "0", "--aggregator", "--broker", "--out", "k", "--force"),
+        ("revoke", "ward-3", "phone", "--out", "k"),
+        ("rotate", "--all", "--force", "--out", "k"),
+    ):
+        done = provision(*words, cwd=tmp_path, **shell)
+        assert done.returncode == 0, done.stderr
+        assert "kill -HUP" in done.stdout
+        check_whole(out)
+    assert Kit.read(out / "edge-ward-4.zip").roles == ("train", "predict")
+    register = json.loads((out / "accounts.json").read_text())
+    names = [account["name"] for account in register["accounts"]]
+    assert names == ["aggregator", "operator", "0", "1", "2", "ward-4", "kiosk", "web"]
+    said = done.stdout + done.stderr
+    assert "PRIVATE" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "--edges is missing"),
+        ("--edges 2", "--broker-host is missing"),
+        ("--edges -1 --broker-host b", "--edges"),
+        ("--edges 2 --broker-host a_b", "--broker-host 'a_b': expected a host name or an address"),
+        ("--edges 2 --broker-host b --broker-port 0", "--broker-port"),
+        ("--edges 2 --broker-host b --prefix fl/#", "--prefix"),
+        ("--edges 2 --broker-host b --predict 2", "--predict '2': not one of the edges to create"),
+        ("--edges 2 --broker-host b --predict 0,,1", "--predict '': expected 1 to 64"),
+        ("--edges 2 --broker-host b --train none", "edge '0' would have no role"),
+        ("--edges 2 --broker-host b --askers operator", "this name is reserved for the operator"),
+        ("--edges 2 --broker-host b --askers 1", "'1' is given twice"),
+        ("--edges 2 --broker-host b --broker-dir etc", "--broker-dir 'etc': expected an absolute path"),
+        ("--edges 2 --broker-host b --days 0", "--days"),
+        ("--edges 2 --broker-host b --out taken", "taken"),
+        ("--prefix x add 3", "--prefix before add: expected after it"),
+        ("add 3", "contains no accounts.json; start with"),
+        ("add a/b", "edge 'a/b': expected 1 to 64"),
+        ("add aggregator", "this name is reserved for the aggregator"),
+        ("add", "ID"),
+        ("revoke 3 --out nowhere", "nowhere"),
+        ("rotate", "nothing to rotate"),
+        ("rotate --all 3", "--all cannot be combined with account names"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named_and_makes_nothing(
+    tmp_path: Path, words: str, said: str
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    done = provision(*words.split(), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.rglob("*.zip")) == []

@@ -1,0 +1,82 @@
+"""The comparison of several runs, and the table of rounds as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+from fl_aggregator.tools.report import comparison
+from fl_aggregator.tools.report.reading import read_run_report
+from fl_shared.errors import UserError
+from tests.support.run_files import SETTINGS, Outline, line, page_of, report, write
+
+
+def test_runs_are_compared(tmp_path: Path) -> None:
+    slow = write(
+        tmp_path / "slow", [line(n, metrics={"accuracy": 0.1 * n, "loss": 2.0}) for n in range(1, 8)]
+    )
+    fast = write(tmp_path / "fast", [line(1), line(2), line(3)], record={"settings": {**SETTINGS, "lr": 0.5}})
+    page = Outline(page_of(tmp_path, slow, fast))
+    assert "The target is an accuracy of 0.6." in page.text, (
+        "the highest multiple of 0.05 that both have reached"
+    )
+    words = page.text.split("\n")
+    assert "6 versions" in words
+    assert "3 versions" in words
+    differ = page.text[page.text.index("Settings that differ") :]
+    assert re.search(r"lr\s+0\.05\s+0\.5\s", differ)
+    assert "per-round" not in differ[: differ.index("on its own")], "what is the same is not listed"
+    overlaid = [a["aria-label"] or "" for n, a in page.tags if n == "svg"][:4]
+    assert all("slow: " in said and "fast: " in said for said in overlaid)
+
+
+def test_a_target_that_was_set_is_the_one_to_compare_by(tmp_path: Path) -> None:
+    runs = [
+        read_run_report(
+            write(
+                tmp_path / name,
+                [line(1), line(2)],
+                record={"settings": {**SETTINGS, "target_accuracy": target}},
+            )
+        )
+        for name, target in (("a", 0.4), ("b", 0.9))
+    ]
+    assert comparison.comparison_target(runs) == 0.4
+    assert [comparison.versions_to_reach(run, 0.4) for run in runs] == [2, 2]
+    assert comparison.versions_to_reach(runs[0], 0.9) is None
+    runs[0].rounds = []
+    runs[0].record = runs[1].record = {}
+    assert comparison.comparison_target(runs) is None
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    for parent in ("one", "two"):
+        (tmp_path / parent).mkdir()
+    runs = [read_run_report(write(tmp_path / parent / "run", [line(1)])) for parent in ("one", "two")]
+    comparison.assign_unique_names(runs)
+    assert [run.name for run in runs] == ["one/run", "two/run"]
+    assert isinstance(report(runs[0].path, runs[0].path).exception, UserError)
+
+
+def test_csv_has_a_row_a_round(tmp_path: Path) -> None:
+    a = write(
+        tmp_path / "a", [line(1), line(2, outcome="abandoned", version=None, reason="=1+1", metrics={})]
+    )
+    b = write(tmp_path / "b", [line(1, missing={"3": "late"}, metrics={"accuracy": 0.9, "f1": 0.8})])
+    done = report(a, b, "--out", "-", "--csv", tmp_path / "out.csv")
+    assert done.exit_code == 0, done.output
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
+    assert [(row["run"], row["round"], row["version"]) for row in rows] == [
+        ("a", "1", "1"),
+        ("a", "2", ""),
+        ("b", "1", "1"),
+    ]
+    assert rows[0]["accuracy"] == "0.2"
+    assert rows[0]["f1"] == rows[1]["accuracy"] == ""
+    assert rows[2]["f1"] == "0.8"
+    assert rows[1]["reason"] == "'=1+1", "no spreadsheet computes it"
+    assert rows[2]["missing_ids"] == "3"
+    assert rows[0]["seconds_collecting"] == "1.5"
+    assert not (tmp_path / "-").exists()
