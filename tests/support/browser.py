@@ -93,7 +93,7 @@ class CheckedPage:
         self.page.mouse.up()
 
     def close(self, *, broken: bool = False) -> None:
-        """Closes the page and checks it. ``broken``: the browser's error about a stopped broker is expected."""
+        """Closes the page and checks it. ``broken``: the browser may report that the broker is gone."""
         self._context.close()
         errors = [text for text in self.errors if not (broken and "WebSocket" in text)]
         assert errors == []

@@ -48,7 +48,7 @@ def registration(client: str, /, **changes: Any) -> m.Registration:
 
 
 def digest_of(manifest: Manifest | str, data: bytes) -> str:
-    """The digest of an update with this section alone."""
+    """Of an update with this section alone."""
     return content_digest([("weights", "f32", _digest(manifest), data)])
 
 

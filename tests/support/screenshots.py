@@ -47,7 +47,7 @@ def reached(page: CheckedPage, number: int) -> None:
 
 
 def a_run_with_a_loss(chromium: Browser, directory: Path) -> None:
-    """Pictures of a run that loses an edge: light, then dark at its end with a drawing, and on a telephone."""
+    """Takes pictures of a run that loses an edge: light, then dark with a drawing, and on a telephone."""
     (directory / "broker").mkdir(parents=True)
     broker, port = websocket_broker(directory / "broker")
     address = WebSocketAddress.parse(f"ws://{LOOPBACK}:{port}/mqtt")

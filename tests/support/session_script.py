@@ -1,8 +1,7 @@
 """A language for what happens to an edge's session, and for what it does: one line an event, one an effect.
 
 ``connected s1`` · ``admitted part=3/20 epoch=2 held=5`` · ``selected 4 cohort=7,8`` · ``trained 1`` …
-Everything is about the client ``7``, the run ``R`` and the task ``digits``, unless a ``name=value`` says
-otherwise.
+Everything is about the client ``7``, the run ``R`` and the task ``digits``, unless a ``name=value`` says otherwise.
 """
 
 from __future__ import annotations

@@ -99,10 +99,7 @@ def channel_name(kind: type[t.Topic], bare: bool = False) -> str:
 
 
 def address(kind: type[t.Topic], bare: bool = False) -> str:
-    """The topic with its parameters in braces, as `topics.build` makes it.
-
-    ``bare``: without its optional last level.
-    """
+    """The topic with its parameters in braces, as `topics.build` makes it; ``bare``: without the last level."""
     levels = {field.name: None if bare else f"{{{field.name}}}" for field in dataclasses.fields(kind)}
     made: Any = kind
     return t.build("{prefix}", made(**levels))
