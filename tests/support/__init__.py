@@ -1,4 +1,4 @@
 """Helpers of the tests: programs, brokers, MQTT clients, simulated peers, builders and invariants.
 
-A helper lies here and nowhere else, and no module imports from a ``test_*.py`` (``tests/project/test_layout.py``).
+All helpers are here, and no module imports from a ``test_*.py`` (``tests/project/test_layout.py``).
 """

@@ -1,4 +1,4 @@
-"""An aggregator's worker with its directory, without a round: what its tests ask of it, and that it dies."""
+"""The worker of an aggregator with its directory, without a round, which a test can use and crash."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHUNK = 1024
 
 
 class Incarnation:
-    """One incarnation of an aggregator's worker, which ends without a word."""
+    """One incarnation of an aggregator's worker, which can end without any clean-up."""
 
     def __init__(self, path: Path, version: int | None, strategy: Strategy | None = None) -> None:
         self.directory = RunDirectory(path, resume=(path / "run.json").exists())
@@ -47,7 +47,7 @@ class Incarnation:
             self.worker.averager.add(0, BASE)
 
     def next(self) -> JobDone:
-        """What the thread has done next; everything that comes of it is performed. What found no room is done again."""
+        """The thread's next finished job, after its effects. A job that found no room is repeated."""
         done = self.done.get(timeout=20)
         assert done.error is None, done.error
         if done.retry is not None:

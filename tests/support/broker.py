@@ -26,7 +26,7 @@ START_TIMEOUT = 10.0
 
 
 class Mosquitto:
-    """``extra``: further lines of its configuration. The port stays the same over `restart`."""
+    """A Mosquitto that can be restarted on the same port. ``extra``: further lines of its configuration."""
 
     def __init__(self, directory: Path, *, extra: Sequence[str] = (), allow_anonymous: bool = True) -> None:
         self._program = find_mosquitto()
@@ -34,7 +34,7 @@ class Mosquitto:
         self._extra = list(extra)
         self._allow_anonymous = allow_anonymous
         if os.geteuid() == 0:
-            # It would become another user, who may not read the files of the test.
+            # As root, Mosquitto would switch to another user, who cannot read the test's files.
             self._extra.append("user root")
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -58,7 +58,7 @@ class Mosquitto:
 
     @property
     def endpoint(self) -> Endpoint:
-        """For a test client without an account."""
+        """The endpoint for a test client without an account."""
         return Endpoint(self.port)
 
     @property
@@ -99,14 +99,14 @@ class Mosquitto:
             raise AssertionError(f"{error}:\n{self.log()}") from None
 
     def kill(self) -> None:
-        """SIGKILL: it forgets everything, and tells nobody."""
+        """Kills the broker with SIGKILL: it loses its state, and does not disconnect its clients properly."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def stop(self) -> None:
-        """SIGTERM: it says goodbye to its clients."""
+        """Stops the broker with SIGTERM: it sends its clients a DISCONNECT."""
         if self._process is not None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -118,7 +118,7 @@ class Mosquitto:
         self.start()
 
     def freeze(self) -> None:
-        """SIGSTOP: the connections stay, and nothing answers any more, as if the cable were cut."""
+        """Freezes the broker with SIGSTOP: connections stay, but nothing answers, as if a cable were cut."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:

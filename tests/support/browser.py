@@ -1,4 +1,4 @@
-"""A headless browser, and what every test asks of a page: no error, and no request that leaves this machine."""
+"""A headless browser, and the checks of every page: no error, and no request to another machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.broker import Mosquitto
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
 TIMEOUT = 10_000.0
-"""Milliseconds that a page has for whatever it is asked."""
+"""Milliseconds that a page may take for anything."""
 OURS = ("127.0.0.1", "localhost")
 
 
@@ -35,7 +35,7 @@ def find_browser() -> str | None:
 @contextmanager
 def browser(program: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        # In a container there is no user namespace for its sandbox, and little of /dev/shm.
+        # A container has no user namespace for the browser's sandbox, and a small /dev/shm.
         started = playwright.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
@@ -69,7 +69,7 @@ class CheckedPage:
         return self.page.locator(selector).inner_text()
 
     def wait(self, expression: str, timeout: float = TIMEOUT) -> None:
-        """Until a JavaScript expression holds in the page."""
+        """Waits until a JavaScript expression is true in the page."""
         self.page.wait_for_function(f"() => {expression}", timeout=timeout)
 
     def wait_text(self, selector: str, part: str, timeout: float = TIMEOUT) -> None:
@@ -80,7 +80,7 @@ class CheckedPage:
         )
 
     def draw(self, *points: tuple[float, float]) -> None:
-        """One stroke over the board, in its own 28 × 28 pixels."""
+        """Draws one stroke on the board, whose coordinates are its own 28 × 28 pixels."""
         board = self.page.locator("#sketch")
         board.scroll_into_view_if_needed()
         box = board.bounding_box()
@@ -93,7 +93,7 @@ class CheckedPage:
         self.page.mouse.up()
 
     def close(self, *, broken: bool = False) -> None:
-        """``broken``: the broker was taken away, which the browser itself reports on its console."""
+        """Closes the page and checks it. ``broken``: the browser may report that the broker is gone."""
         self._context.close()
         errors = [text for text in self.errors if not (broken and "WebSocket" in text)]
         assert errors == []

@@ -36,7 +36,7 @@ def session_of(client: str) -> str:
 
 
 def registration(client: str, /, **changes: Any) -> m.Registration:
-    """The first one of a connection, unless ``changes`` say otherwise."""
+    """The first registration of a connection; ``changes`` replace members."""
     usual: dict[str, Any] = {
         "seq": 0, "client": client, "session": session_of(client), "device": f"device-of-{client}",
         "roles": ("train",), "encodings": ("f32",),
@@ -67,7 +67,7 @@ def section(
 
 
 def update(*sections: m.Section, **changes: Any) -> m.Update:
-    """Its digest is that of ``sections``, unless ``changes`` say otherwise."""
+    """An update with the digest of ``sections``; ``changes`` replace members."""
     usual: dict[str, Any] = {
         "run": "r", "incarnation": 1, "seq": 1, "client": "7", "session": "s", "round": 3, "base": "0" * 64,
         "digest": content_digest([(s.name, s.encoding, s.manifest, s.data) for s in sections]),
@@ -95,7 +95,7 @@ def offer_of(whole: m.Update, chunk_size: int, /, **changes: Any) -> m.Offer:
 
 
 def chunk_of(whole: m.Update, chunk_size: int, index: int, /, **changes: Any) -> m.UpdateChunk:
-    """The checksum is that of the data, unless ``changes`` say otherwise."""
+    """A chunk with the checksum of its data; ``changes`` replace members."""
     content = b"".join(one.data for one in whole.sections)
     usual: dict[str, Any] = {
         **whole.model_dump(include={"run", "incarnation", "seq", "client", "session", "round", "digest"}),
@@ -125,7 +125,7 @@ def _digest(manifest: Manifest | str) -> str:
 
 
 def model_section(values: int = 1000, seed: int = 0, name: str = "weights") -> ModelSection:
-    """One array of normal values."""
+    """A section with one array of normally distributed values."""
     data = np.random.default_rng(seed).standard_normal(values).astype("<f4").tobytes()
     return ModelSection(name, Manifest(arrays=(ArraySpec(name="w", shape=(values,)),)), data)
 

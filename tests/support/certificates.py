@@ -29,7 +29,7 @@ HOSTS = ("127.0.0.1", "localhost")
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate and its key, each in a file; ``serial`` as it would be revoked by."""
+    """A certificate and its key, each in a file. ``serial``: the number under which it is revoked."""
 
     cert: Path
     key: Path
@@ -37,7 +37,7 @@ class Pair:
 
     @property
     def options(self) -> list[str]:
-        """For our programs."""
+        """The options that give both files to our programs."""
         return ["--cert", str(self.cert), "--key", str(self.key)]
 
 
@@ -76,7 +76,7 @@ class Authority:
         return self._issue(name, name, ExtendedKeyUsageOID.CLIENT_AUTH, (), begins, ends)
 
     def revoking(self, *pairs: Pair) -> Path:
-        """A list of certificates that are valid no more."""
+        """A revocation list of these certificates."""
         now = datetime.now(UTC)
         builder = x509.CertificateRevocationListBuilder().issuer_name(self._name)
         builder = builder.last_update(now - DAY).next_update(now + 30 * DAY)
@@ -104,7 +104,7 @@ class Authority:
 
 
 def self_signed(directory: Path, *, hosts: Sequence[str] = HOSTS) -> Pair:
-    """A broker's certificate that nobody vouches for."""
+    """A broker's certificate that is not from a trusted authority."""
     key = generate_private_key(SECP256R1())
     cert = _certificate("broker", ExtendedKeyUsageOID.SERVER_AUTH, hosts, -1, 30, key, _name("broker"))
     return _written(directory, "self-signed", cert.sign(key, hashes.SHA256()), key)

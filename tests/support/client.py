@@ -31,7 +31,7 @@ from tests.support.wait import wait_until
 M = TypeVar("M", bound=m.Message)
 
 ANSWER_TIMEOUT = 15.0
-"""Seconds that the broker has for an acknowledgement."""
+"""Seconds that the broker may take for an acknowledgement."""
 NOT_AUTHORISED = 0x87
 """The reason code of what an ACL denies. All from 0x80 on are failures."""
 
@@ -70,7 +70,7 @@ class Received:
 
     @cached_property
     def message(self) -> m.Message | None:
-        """Null for what is no message of the protocol, and for an empty payload, which clears a retained message."""
+        """The message; None for an invalid one, and for the empty payload that clears a retained message."""
         topic = CHANNELS.parse(self.prefix, self.topic)
         if topic is None or not self.payload:
             return None
@@ -91,10 +91,10 @@ Wanted = Callable[[Received], Any]
 
 
 class Client:
-    """A connection, from its construction to the end of the ``with`` block, that remembers all it receives in order.
+    """A connection that remembers all it receives, in order, until the end of the ``with`` block.
 
-    ``filters`` are subscribed to. ``will``: topic and payload. ``reconnect``: it connects and subscribes again when
-    the connection is lost. Raises `ConnectionRefused`.
+    ``filters`` are subscribed to. ``will``: topic and payload. ``reconnect``: it connects and subscribes
+    again when the connection is lost. Raises `ConnectionRefused`.
     """
 
     def __init__(
@@ -137,7 +137,8 @@ class Client:
         )
         client.on_message = lambda _c, _u, message: self._on_message(message)
         try:
-            # OSError: the handshake fails. TLS 1.3 tells a client of its certificate's refusal only afterwards.
+            # OSError: the handshake fails. In TLS 1.3, a client learns only later that its certificate is
+            # refused.
             client.connect(endpoint.host, endpoint.port, keepalive, clean_start=True)
             client.loop_start()
             code = answers.get(timeout=ANSWER_TIMEOUT)
@@ -181,9 +182,9 @@ class Client:
         return self._answer(packet)
 
     def catch_up(self) -> None:
-        """Waits until all has come that was on its way to this client, such as retained messages it subscribed to.
+        """Waits until all messages have come that are on their way to this client, such as retained ones.
 
-        What this client publishes comes back behind them: a broker keeps the order of what it has for a client.
+        What this client publishes comes back behind them: a broker keeps the order of a client's messages.
         """
         fence = f"fence/{self.name}"
         assert self.subscribe(fence) < 0x80
@@ -192,7 +193,10 @@ class Client:
         self.wait_for(lambda one: one.topic == fence, "what it publishes itself", since=known)
 
     def drop_connection(self) -> None:
-        """Ends the connection without a DISCONNECT, so that the broker publishes the will. Without ``reconnect``."""
+        """Ends the connection without a DISCONNECT, so that the broker publishes the will.
+
+        Not for a client with ``reconnect``.
+        """
         connection = self._client.socket()
         assert isinstance(connection, socket.socket)
         connection.shutdown(
@@ -221,7 +225,7 @@ class Client:
 
     @property
     def received(self) -> list[Received]:
-        """All so far."""
+        """All messages received so far."""
         with self._changed:
             return list(self._received)
 
@@ -281,7 +285,7 @@ class Client:
 
     @property
     def pending(self) -> list[Received]:
-        """All that were not taken."""
+        """All messages that were not taken."""
         with self._changed:
             return list(self._pending)
 
@@ -302,7 +306,7 @@ class Client:
         )
 
     def expect_silence(self, kind: type[m.Message], seconds: float) -> None:
-        """No message of that kind waits to be taken, nor comes within so many seconds."""
+        """Checks that no message of that kind waits to be taken, or comes within ``seconds``."""
         with self._changed:
             came = self._changed.wait_for(lambda: any(one.is_a(kind) for one in self._pending), seconds)
         assert not came, [one.message for one in self.pending if one.is_a(kind)]

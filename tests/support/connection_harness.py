@@ -44,7 +44,7 @@ class ConnectionHarness:
         return self.next(Subscribed)
 
     def quiet_for(self, seconds: float) -> list[Received]:
-        """What is received within so many seconds."""
+        """The messages that come within ``seconds``; nothing else may happen."""
         time.sleep(seconds)
         seen = []
         with contextlib.suppress(queue.Empty):

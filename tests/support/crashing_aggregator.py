@@ -1,6 +1,7 @@
-"""`fl-aggregator` that kills itself before effect number ``CRASH_BEFORE_EFFECT`` and names it in ``CRASH_REPORT``.
+"""`fl-aggregator` that kills itself before effect number ``CRASH_BEFORE_EFFECT``.
 
-Run as a program. If the number exceeds the number of effects, it ends normally, and the report counts the effects.
+It writes the effect's name to ``CRASH_REPORT``. Run as a program. If the number exceeds the number of
+effects, it ends normally, and the report counts the effects.
 """
 
 from __future__ import annotations

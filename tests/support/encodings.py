@@ -1,4 +1,4 @@
-"""An encoding that the product does not have, to show that nothing but an encoding knows how long a value is."""
+"""An encoding that the product does not have: only an encoding may know how long a value is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table of channels with new messages: one from edges, a reply to it, and one from the aggregator to edges."""
+"""A table of channels with three new messages: one from edges, a reply, and one to edges."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Ping(m.Scoped):
 
 
 class Pong(m.Reply):
-    """It is."""
+    """The aggregator's reply to a ping."""
 
     kind: Literal["pong"] = "pong"
 

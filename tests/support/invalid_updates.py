@@ -1,5 +1,7 @@
-"""Everything that can be wrong with an update, each by itself: what is sent in place of a good one, and what is to
-come of it. The model of these edges has the arrays ``a`` (20 × 29) and ``b`` (20)."""
+"""Everything that can be wrong with an update, one fault at a time: what is sent, and the expected outcome.
+
+The model of these edges has the arrays ``a`` (20 × 29) and ``b`` (20).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ Packed = Callable[[dict[str, Any]], bytes]
 
 @dataclass(frozen=True)
 class Case:
-    """``make`` gets a good update, and what packs one. The refusal's text has all ``words`` in it."""
+    """One fault. ``make`` gets a valid update and a function that packs one.
+
+    The text of the rejection contains all ``words``.
+    """
 
     name: str
     reason: str
@@ -42,7 +47,7 @@ def in_section(**members: Any) -> Callable[[dict[str, Any], Packed], Made]:
 
 
 def with_value(index: int, value: float) -> Callable[[dict[str, Any], Packed], Made]:
-    """One value is replaced; all else is as it should be."""
+    """Replaces one value; everything else stays valid."""
 
     def make(update: dict[str, Any], _: Packed) -> Made:
         vector = np.frombuffer(update["sections"][0]["data"], "<f4").copy()
@@ -103,7 +108,7 @@ ANSWERED: Final = (
     Case("nan-metric", "malformed", ("metrics.after.accuracy: ", "nan", "finite"),
         changed(metrics={"before": None, "after": {"accuracy": float("nan")}, "train": None})),
 )  # fmt: skip
-"""These are answered, and their edges are out of the round."""
+"""Cases that are rejected; their edges are out of the round."""
 
 NOT_ANSWERED: Final = (
     Case("truncated", "malformed", ("not msgpack",), lambda update, pack: pack(update)[:-7]),
@@ -122,4 +127,4 @@ NOT_ANSWERED: Final = (
     Case("other-incarnation", "other-incarnation", ("incarnation: 7", "expected 1"), changed(incarnation=7)),
     Case("other-client", "client-mismatch", ("client: 'good-0'", "expected 'other-client'"), changed(client="good-0")),
 )  # fmt: skip
-"""Nothing says that these are an edge's update: they are counted, and the edge's place in the round stays its own."""
+"""Cases that do not show whose update they are: they are counted, and the edge stays in the round."""

@@ -1,4 +1,4 @@
-"""A worker pool under test, and what its tests ask of it."""
+"""A worker pool under test, with waits for its results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.wait import wait_until
 
 SEVEN = (Path(__file__).parents[2] / "examples" / "seven.png").read_bytes()
 LONG = 1_000_000
-"""Epochs: training for ever."""
+"""Epochs that take practically forever."""
 
 Kind = TypeVar("Kind", bound=JobOutcome)
 
@@ -50,7 +50,7 @@ class PoolHarness:
         return outcome
 
     def wait_ready(self, workers: int = 1) -> None:
-        """Waits until so many workers can begin."""
+        """Waits until ``workers`` workers can begin."""
         wait_until(
             lambda: sum(slot.ready for slot in self.pool._slots) >= workers,
             60,
@@ -63,7 +63,7 @@ class PoolHarness:
 
 @lru_cache
 def first_model(task: str = "digits", digest: str = "d0") -> CacheModel:
-    """What round 0 makes with seed 0, under this digest."""
+    """The model of round 0 with seed 0, under this digest."""
     manifest, weights = local_training.initial_weights(load_task(task), 0)
     return CacheModel(digest, manifest, SharedBytes.copy_of(weights.astype("<f4").tobytes()))
 

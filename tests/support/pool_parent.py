@@ -1,6 +1,7 @@
-"""A process with a pool of two workers, until it is killed: ``python -m tests.support.pool_parent importing|busy``.
+"""A process with a pool of two workers that runs until it is killed.
 
-It prints the workers' process ids, and ``go`` once they import torch or train.
+``python -m tests.support.pool_parent importing|busy`` prints the workers' process ids, and ``go`` once they
+import torch or train.
 """
 
 from __future__ import annotations

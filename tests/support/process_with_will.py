@@ -1,4 +1,7 @@
-"""A process whose connection has a will, until it is killed: ``python -m tests.support.process_with_will URL``."""
+"""A process whose connection has a will: ``python -m tests.support.process_with_will URL``.
+
+It runs until it is killed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our two programs as a user starts them, and what a test asks of their processes."""
+"""Our two programs as a user starts them, and queries about their processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Program:
 
     @property
     def output(self) -> str:
-        """For a failing assertion."""
+        """The output so far, for the text of a failing assertion."""
         return f"$ {' '.join(self.command)}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
 
     @property
@@ -87,7 +87,7 @@ def aggregator(directory: Path, broker: str, *arguments: str) -> Program:
 
 
 def resumed(directory: Path, *arguments: str) -> Program:
-    """``fl-aggregator start --resume directory/run``, which says what it has to say in ``directory/again``."""
+    """``fl-aggregator start --resume directory/run``; its output goes to ``directory/again``."""
     common = ("--resume", str(directory / "run"), "--keepalive", KEEPALIVE)
     return Program(directory / "again", "fl-aggregator", "start", *common, *arguments)
 
@@ -169,7 +169,7 @@ def workers_of_simulation(run: Program) -> list[int]:
 
 
 def command_line(pid: int) -> str:
-    """Empty if the process has ended."""
+    """The command line of a process; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:
@@ -188,7 +188,10 @@ def thaw(*pids: int) -> None:
 
 
 def kill(edge: Program) -> None:
-    """SIGKILL, and it is waited for. A worker that was frozen may notice that it is alone."""
+    """Kills the program with SIGKILL and waits for its end.
+
+    Workers that were frozen continue, and notice that their parent is gone.
+    """
     below = workers(edge)
     edge.send(signal.SIGKILL)
     edge.wait(10)

@@ -45,7 +45,7 @@ def kit_of(made: Provision, name: str) -> Kit:
 
 
 class ProvisionedBroker:
-    """Runs while its ``with`` block does. ``extra``: further lines for its ACL, as a test may want for an observer."""
+    """A broker that runs during its ``with`` block. ``extra``: further ACL lines, such as an observer's."""
 
     def __init__(self, made: Provision, *, extra_acl: str = "") -> None:
         self._files = made.broker_directory
@@ -59,7 +59,7 @@ class ProvisionedBroker:
     def start(self) -> None:
         conf = (self._files / "mosquitto.conf").read_text()
         if os.geteuid() == 0:
-            conf += "user root\n"  # it would become another user, who may not read the files
+            conf += "user root\n"  # it would switch to another user, who cannot read the files
         file = self._files / "test.conf"
         file.write_text(conf)
         self._add_to_acl()
@@ -76,7 +76,7 @@ class ProvisionedBroker:
             raise AssertionError(f"{error}:\n{self.log()}") from None
 
     def reload(self) -> None:
-        """SIGHUP, as an operator sends it."""
+        """Sends SIGHUP, as an operator does, so that the broker reads its files again."""
         assert self._process is not None
         self._add_to_acl()
         seen = self.log().count("Reloading config")

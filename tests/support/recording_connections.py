@@ -1,4 +1,4 @@
-"""What takes the place of connections where only what is asked of them matters, and no broker's answer."""
+"""Replacements for connections that record what they are asked to do; there is no broker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.client import NOT_AUTHORISED
 
 
 class RecordingConnection:
-    """Takes the place of `mqtt.Connection`, and keeps what it is asked for. What a broker does is tested elsewhere."""
+    """Replaces `mqtt.Connection`, and records its calls. Other tests cover what a broker does."""
 
     limits = None
 
@@ -35,7 +35,7 @@ class RecordingConnection:
 
 
 class RecordingNetwork:
-    """Takes the place of `Network`: connects at once."""
+    """Replaces `Network`: connects at once."""
 
     def __init__(self) -> None:
         self.connections: list[RecordingConnection] = []
@@ -52,9 +52,9 @@ class RecordingNetwork:
 
 
 class Broker:
-    """Takes the place of the doctor's probes: a broker with rights.
+    """Replaces the doctor's probes: a broker with access rights.
 
-    What begins with ``unwritten`` may not be written, and what begins with ``unread`` may not be read.
+    Topics that begin with ``unwritten`` cannot be written, topics that begin with ``unread`` cannot be read.
     """
 
     def __init__(self, unwritten: str, unread: str) -> None:

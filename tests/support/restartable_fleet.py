@@ -12,7 +12,7 @@ from tests.support.programs import Program
 
 
 class RestartableFleet:
-    """One ``fl-edge`` that comes and goes."""
+    """One ``fl-edge`` that is started and ended repeatedly."""
 
     def __init__(self, directory: Path, broker: str, ids: str, *arguments: str) -> None:
         self.ids = ids
@@ -31,7 +31,7 @@ class RestartableFleet:
         return self.up and not self._frozen
 
     def start(self) -> bool:
-        """False: it has not ended yet."""
+        """Starts the program; returns False if it is still running."""
         if self._program is not None:
             return False
         self._program = self._new()
@@ -42,17 +42,17 @@ class RestartableFleet:
         self._frozen = True
 
     def thaw(self) -> None:
-        """If it has not been killed in the meantime."""
+        """Lets a frozen program continue, unless it has been killed meanwhile."""
         if self._frozen and self._leaving is None:
             self._send(signal.SIGCONT)
             self._frozen = False
 
     def terminate(self, number: signal.Signals) -> None:
-        """SIGTERM or SIGKILL. `reap` sees it end."""
+        """Sends SIGTERM or SIGKILL; `reap` notices the end."""
         if self._leaving is None:
             program = self._send(number)
             self._were |= {pid: _born(pid) for pid in (program.pid, *programs.descendants(program.pid))}
-            # A program that is still being imported has no handler yet.
+            # A program that is still importing its modules has no signal handler yet.
             self._leaving = ({-number, 130} if number is signal.SIGTERM else {-number}, time.monotonic() + 20)
 
     def reap(self) -> None:
@@ -73,18 +73,18 @@ class RestartableFleet:
         return self._program
 
     def left_behind(self) -> list[int]:
-        """Processes of those that were taken down which still run."""
+        """Processes that still run although their program was ended."""
         return [pid for pid, born in self._were.items() if programs.alive([pid]) and _born(pid) == born]
 
     def zombies(self) -> list[int]:
-        """Processes below it that have ended, and that it has not noticed."""
+        """Descendants that have ended without having been waited for."""
         if self._program is None:
             return []
         below = programs.descendants(self._program.pid)
         return [pid for pid in below if pid not in programs.alive(below)]
 
     def end(self) -> None:
-        """In order if it can be, within 20 s."""
+        """Ends the program, with SIGTERM if it ends within 20 s."""
         if self._program is None:
             return
         with self._program as program:
@@ -94,7 +94,7 @@ class RestartableFleet:
 
 
 def _born(pid: int) -> str:
-    """When a process was started, which tells it from a later one of the same number; empty if there is none."""
+    """The start time of a process, which identifies it if its number is used again; empty if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -1,4 +1,4 @@
-"""What must hold at every step of the round machine, whoever drives it: the plays, the traces, or Hypothesis."""
+"""What must be true after every step of the round machine in playbooks, traces and Hypothesis tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fl_aggregator.round.state import Aggregating, Collecting, Finished, Run, Se
 
 
 class RoundInvariants:
-    """Keeps book of what the machine has ordered, and compares. Each violation is an ``AssertionError``."""
+    """Records what the machine orders and checks it. Each violation is an ``AssertionError``."""
 
     def __init__(self, state: Run) -> None:
         self._first = state
@@ -29,14 +29,14 @@ class RoundInvariants:
         self.ended = False
 
     def check(self, before: Run, event: on.Event, after: Run, effects: tuple[do.Effect, ...]) -> None:
-        """One step. Effects are taken in their order, as the interpreter takes them."""
+        """Checks one step. Effects are checked in the order in which the interpreter performs them."""
         assert step(before, event) == (after, effects), "the same input, another output"
         records = [effect for effect in effects if isinstance(effect, do.Record)]
         assert records == ([do.Record(event)] if before != after else []), "recorded exactly when changed"
         assert not records or effects[0] is records[0], "recorded first"
         if self.ended and isinstance(event, on.Resumed) and not isinstance(before.phase, Finished):
             self.ended = False
-            # Their lines are written anew: they said what was known when the run was stopped.
+            # Their lines are written again: they had the state at the time when the run was stopped.
             again = {summary.round for summary in before.pending_summaries}
             self.written = [number for number in self.written if number not in again]
         if self.ended:
@@ -53,7 +53,7 @@ class RoundInvariants:
         assert stopped or not any(model in awaited for model in written), "a line waits for the evaluation"
 
     def check_replay(self, state: Run) -> None:
-        """What was recorded, and nothing else, leads to the state."""
+        """Checks that the recorded events, and nothing else, lead to the state."""
         replayed = self._first
         for event in self.journal:
             replayed, _ = step(replayed, event)

@@ -1,8 +1,8 @@
-"""The round machine's tests as plays: ``playbook >> "what happened" << "what is to be done"``, all of it in text.
+"""A language for the round machine's tests: ``playbook >> "event" << "expected effect"``, all as text.
 
-Every effect but ``Record`` has to be expected, in order, before the next event; ``invariants`` looks after ``Record``
-and everything else that must hold at every step. An expectation is some of an effect's words in their order,
-``*`` standing for any text: ``result 1 abandoned 3=offline*``.
+Every effect but ``Record`` has to be expected, in order, before the next event; ``invariants`` looks after
+``Record`` and everything else that must hold at every step. An expectation is some of an effect's words in
+their order, ``*`` standing for any text: ``result 1 abandoned 3=offline*``.
 
 Events, with what may be left out in brackets (the defaults are those of an edge that does everything right)::
 
@@ -18,8 +18,8 @@ Events, with what may be left out in brackets (the defaults are those of an edge
     fail ID [round=N] [detail=…]
     evaluate ID VERSION ACCURACY [loss=0.5] [examples=10] [split=test]
 
-With ``auto`` (the default) ``kept`` and ``made`` follow by themselves, as they do in the program. The digest of
-version N is written ``vN``, that of an update is ``CLIENT@ROUND``, a client's sessions are ``CLIENT.1``,
+With ``auto`` (the default) ``kept`` and ``made`` follow by themselves, as they do in the program. The digest
+of version N is written ``vN``, that of an update is ``CLIENT@ROUND``, a client's sessions are ``CLIENT.1``,
 ``CLIENT.2``, …; the run's manifest is ``M``.
 """
 
@@ -43,7 +43,7 @@ class Playbook:
     """One run of the machine, with its clock, its edges' sessions, and an interpreter if ``auto``."""
 
     def __init__(self, *, auto: bool = True, first_weights: bool = False, **settings: Any) -> None:
-        """``settings`` as those of a run; ``first_weights``: the user gave some."""
+        """``settings``: those of a run; ``first_weights``: the user gave initial weights."""
         first = ModelReference(version=0, digest=digest_of(0)) if first_weights else None
         self.state = new_run(Settings.model_validate(settings), first, "M" if first_weights else None)
         self.now = 0.0
@@ -70,7 +70,7 @@ class Playbook:
         return True
 
     def play(self, *happened: str | on.Event) -> Self:
-        """Lets things happen whose effects are another test's business."""
+        """Handles events whose effects another test checks."""
         for what in happened:
             assert not self._pending, f"before {what!r}, not expected: {[describe(e) for e in self._pending]}"
             if isinstance(what, str):
@@ -104,7 +104,7 @@ class Playbook:
             self.handle(event)
 
     def handle(self, event: on.Event) -> None:
-        """One step, and (with ``auto``) what follows from its effects."""
+        """Handles one event, and with ``auto`` the events that its effects lead to."""
         before = self.state
         self.state, effects = step(before, event)
         self.invariants.check(before, event, self.state, effects)
@@ -114,7 +114,7 @@ class Playbook:
             self.follow(effects)
 
     def follow(self, effects: tuple[do.Effect, ...]) -> None:
-        """What the interpreter reports of ``effects``, at once."""
+        """Handles at once what the interpreter would report after ``effects``."""
         for effect in effects:
             match effect:
                 case do.StoreUpdate(update=update):
@@ -261,7 +261,7 @@ class Playbook:
 
 
 def digest_of(version: int) -> str:
-    """What stands for a model's digest; an update's can be anything."""
+    """The digest of a version in these tests; an update's can be any text."""
     return f"{version:064x}"
 
 
@@ -274,7 +274,7 @@ def gathered(*, auto: bool = True, **settings: Any) -> Playbook:
 
 
 def training(*, auto: bool = True, evaluator: bool = False, **settings: Any) -> Playbook:
-    """Version 0 is there and round 1 is open; with ``evaluator`` there is an edge ``e`` with that role."""
+    """Version 0 exists and round 1 is open; with ``evaluator``, an edge ``e`` has that role."""
     playbook = Playbook(**settings).play("start")
     if evaluator:
         playbook.play("join e roles=evaluate")
@@ -288,7 +288,7 @@ def training(*, auto: bool = True, evaluator: bool = False, **settings: Any) -> 
 
 
 def round_done(playbook: Playbook) -> Playbook:
-    """All of the open round's cohort answer."""
+    """The whole cohort of the open round sends its updates."""
     number = playbook.round
     for client in playbook.cohort:
         playbook.play(f"send {client} round={number}")

@@ -1,4 +1,4 @@
-"""Effects and phases of the round machine in words, for plays and traces."""
+"""Effects and phases of the round machine in words, for playbooks and traces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fl_shared.protocol.messages import ModelReference
 
 
 def matches(expected: str, actual: str) -> bool:
-    """Whether the words expected occur in what was said, in their order; ``*`` stands for any text in a word."""
+    """Whether ``actual`` contains the words of ``expected`` in order; ``*`` matches any text in a word."""
     words = iter(shlex.split(actual))
     return all(any(fnmatchcase(word, wanted) for word in words) for wanted in shlex.split(expected))
 
@@ -88,7 +88,7 @@ def _model(model: ModelReference | None) -> str:
 
 
 def describe_phase(state: Run) -> str:
-    """Where the machine stands, on one line."""
+    """The state of the machine, on one line."""
     phase = state.phase
     words = [type(phase).__name__.lower()]
     match phase:

@@ -1,4 +1,4 @@
-"""One message of every kind, with the topic on which it is sent: what the golden vectors are made of."""
+"""One message of every kind, with its topic; the golden bytes are made from these."""
 
 from __future__ import annotations
 

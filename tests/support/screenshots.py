@@ -1,4 +1,7 @@
-"""The pictures of the README and docs/dashboard.md, from a real run: ``python -m tests.support.screenshots``."""
+"""The pictures of the README and docs/dashboard.md, from a real run.
+
+``python -m tests.support.screenshots`` makes them.
+"""
 
 from __future__ import annotations
 
@@ -33,18 +36,18 @@ THREE = (
 
 def shot(page: Page, name: str, *, whole: bool = True) -> None:
     page.mouse.move(0, 0)
-    page.wait_for_timeout(700)  # bars and banners come to rest
+    page.wait_for_timeout(700)  # until bars and banners stop moving
     page.screenshot(path=IMAGES / f"{name}.png", full_page=whole)
 
 
 def reached(page: CheckedPage, number: int) -> None:
-    """As many rounds are on the curve."""
+    """Waits until the curve shows ``number`` rounds."""
     readout = 'document.querySelector("[data-curve=accuracy] .readout").textContent'
     page.wait(f"Number({readout}.match(/round ([0-9]+)/)?.[1]) >= {number}", LONG)
 
 
 def a_run_with_a_loss(chromium: Browser, directory: Path) -> None:
-    """Light while it runs, as an edge is lost; dark at its end, with a drawing; and on a telephone."""
+    """Takes pictures of a run that loses an edge: light, then dark with a drawing, and on a telephone."""
     (directory / "broker").mkdir(parents=True)
     broker, port = websocket_broker(directory / "broker")
     address = WebSocketAddress.parse(f"ws://{LOOPBACK}:{port}/mqtt")
@@ -61,7 +64,7 @@ def a_run_with_a_loss(chromium: Browser, directory: Path) -> None:
         page.wait('["selected", "training"].includes(document.querySelector("#edge-23").dataset.state)', LONG)
         programs.kill_all([lost.pid, *programs.descendants(lost.pid)])
         page.wait('document.querySelector("#edge-23").dataset.state === "missing"', LONG)
-        # Only until the next round opens.
+        # This lasts only until the next round opens.
         page.page.screenshot(path=IMAGES / "dashboard-light.png", full_page=True)
         page.wait_text("#overview-title", "Finished", LONG)
         run.ends_well()
@@ -97,7 +100,7 @@ def many_edges(chromium: Browser, directory: Path) -> None:
 
 
 def main() -> None:
-    """``one`` or ``many`` as an argument: only that run."""
+    """Makes the pictures; with ``one`` or ``many`` as an argument, only those of that run."""
     program = find_browser()
     assert program is not None, "needs a Chromium"
     with tempfile.TemporaryDirectory() as directory, browser(program) as chromium:

@@ -31,7 +31,7 @@ SECTIONS = (ModelSection("delta", MANIFEST, DATA),)
 
 
 def version_digest(version: int) -> str:
-    """Of the model with this version, in these tests."""
+    """The digest of the model of this version, in these tests."""
     return hashlib.sha256(f"version {version}".encode()).hexdigest()
 
 
@@ -45,10 +45,10 @@ def partition_of(text: str) -> m.Partition:
 
 
 class SessionScript:
-    """One session and its clock; its updates have ``size`` bytes, or the four values of the golden vectors.
+    """One session and its clock; its updates have ``size`` bytes, or the four values of the golden messages.
 
-    ``kept``: an earlier process of it had finished its update for that round of the run ``R``.
-    ``seq`` of what the aggregator sends is of no meaning to an edge.
+    ``kept``: an earlier process had finished its update for that round of the run ``R``. An edge ignores the
+    ``seq`` of what the aggregator sends.
     """
 
     def __init__(self, identity: Identity = EDGE, size: int | None = None, kept: int | None = None) -> None:
@@ -73,7 +73,7 @@ class SessionScript:
         return done
 
     def do(self, *lines: str) -> tuple[Effect, ...]:
-        """What the last of these events leads to."""
+        """Handles events; returns the effects of the last one."""
         done: tuple[Effect, ...] = ()
         for line in lines:
             done = self.happen(self.event(line))

@@ -19,7 +19,7 @@ FOLD = fold_settings(max_examples=1_000_000, scale_bits=30)
 
 
 class SimulatedAggregator(Client):
-    """Receives everything under the prefix, or only what ``filters`` match (below the prefix)."""
+    """A simulated aggregator; receives everything under the prefix, or what ``filters`` match below it."""
 
     def __init__(
         self, endpoint: Endpoint, prefix: str, *filters: str, incarnation: int = 1, task: str = "digits"
@@ -36,7 +36,7 @@ class SimulatedAggregator(Client):
         return {"run": RUN, "incarnation": self.incarnation, "seq": self._seq}
 
     def clear(self, topic: t.Topic) -> None:
-        """Clears what is retained there."""
+        """Clears the retained message of a topic."""
         self.send(topic, b"", retain=True)
 
     def admit(self, to: m.Registration, **changes: Any) -> None:
@@ -50,7 +50,7 @@ class SimulatedAggregator(Client):
         self.send(t.RepliesTopic(to.client), reply)
 
     def admit_fully(self, client: str, index: int = 0) -> m.Registration:
-        """Both registrations of a training edge; gives the second one."""
+        """Answers both registrations of a training edge; returns the second one."""
         part = partition(index)
         self.admit(self.expect(m.Registration, 30, client=client, run=None), partition=part)
         second = self.expect(m.Registration, 60, client=client, run=RUN)
@@ -122,7 +122,7 @@ class SimulatedAggregator(Client):
 def collect(
     aggregator: SimulatedAggregator, offer: m.Offer, have: dict[int, bytes], most: int, timeout: float = 30.0
 ) -> None:
-    """Asks for ``most`` of the chunks that are not in ``have``, and puts them there."""
+    """Grants at most ``most`` of the chunks that are not in ``have``, and stores them there."""
     missing = tuple(i for i in range(offer.chunks) if i not in have)[:most]
     aggregator.grant(offer, missing)
     for _ in missing:

@@ -21,7 +21,7 @@ from tests.support.client import Client, Endpoint
 
 
 class SimulatedEdges(Client):
-    """``manifest``: of the model that all of these edges have."""
+    """Simulated edges with one MQTT connection. ``manifest``: that of the model of all these edges."""
 
     def __init__(self, endpoint: Endpoint, manifest: Manifest, *, task: str = "digits") -> None:
         self.manifest = manifest
@@ -36,7 +36,7 @@ class SimulatedEdges(Client):
         return {"run": self.run, "incarnation": self.incarnation, "seq": self._seq}
 
     def registration(self, client: str, **changes: Any) -> m.Registration:
-        """The first one, unless ``changes`` say otherwise."""
+        """The first registration of a client; ``changes`` replace members."""
         self._seq += 1
         return builders.registration(client, **{"seq": self._seq} | changes)
 
@@ -44,7 +44,7 @@ class SimulatedEdges(Client):
         self.send(t.RegisterTopic(client), self.registration(client, **changes))
 
     def join(self, examples: dict[str, int]) -> None:
-        """All of them register, get their parts and say that they have loaded so many examples."""
+        """Registers all clients, which get their partitions and report ``examples`` as loaded."""
         for client in examples:
             self.register(client)
         for client, count in examples.items():
@@ -60,7 +60,7 @@ class SimulatedEdges(Client):
     def update(
         self, client: str, round_number: int, base: str | None, vector: Vector, examples: int, **changes: Any
     ) -> dict[str, Any]:
-        """A good update, as the map that is sent; ``changes`` replace members."""
+        """A valid update, as the map that is sent; ``changes`` replace members."""
         data = vector.astype("<f4").tobytes()
         section = builders.section(data, self.manifest, arrays=self.manifest.arrays if base is None else None)
         whole = builders.update(
@@ -74,7 +74,7 @@ class SimulatedEdges(Client):
         self.send(t.UpdatesTopic(client), payload)
 
     def contribute(self, client: str, selected: m.Selected) -> None:
-        """Half a one for each value, from ten examples; until that is accepted."""
+        """Sends an update of 0.5 for each value, from ten examples, and waits until it is accepted."""
         base = None if selected.base is None else selected.base.digest
         vector = np.full(self.manifest.values, 0.5, np.float32)
         self.send_update(client, self.update(client, selected.round, base, vector, 10))
@@ -82,7 +82,7 @@ class SimulatedEdges(Client):
 
 
 def folded(base: Vector, contributions: Iterable[tuple[int, Vector]], scale_bits: int) -> Vector:
-    """The next model by protocol, 5.10: ``contributions`` are (examples, local − base)."""
+    """The next model (protocol, 5.10); ``contributions`` are (examples, local − base)."""
     total = np.zeros(len(base), np.int64)
     count = 0
     for examples, delta in contributions:

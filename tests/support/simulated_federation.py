@@ -23,7 +23,7 @@ def edge(state: str, **more: Any) -> dict[str, Any]:
 
 
 class SimulatedFederation:
-    """Publishes under ``prefix`` while its ``with`` block runs."""
+    """A federation that publishes under ``prefix`` during its ``with`` block."""
 
     def __init__(self, broker: Mosquitto, prefix: str) -> None:
         self.prefix = prefix
@@ -63,7 +63,7 @@ class SimulatedFederation:
         self.publish("status", self.scope("status", **(usual | more)), retain=retain)
 
     def history(self, accuracy: list[float | None]) -> None:
-        """A round an entry; null is one that was abandoned."""
+        """Publishes a history with one round for each entry; None is an abandoned round."""
         versions: list[int | None] = []
         for value in accuracy:
             versions.append(None if value is None else 1 + sum(one is not None for one in versions))
@@ -96,14 +96,14 @@ class SimulatedFederation:
         self.publish(f"round/{number}/result", self.scope("result", **(usual | more)))
 
     def usual(self) -> None:
-        """A run in its third round, with three edges."""
+        """Publishes a run in its third round, with three edges."""
         self.birth()
         self.status()
         self.history([0.25, 0.75])
         self.edges({"1": edge("in", accuracy=0.75), "2": edge("training"), "3": edge("present")})
 
     def requests(self) -> None:
-        """From now on `request` gives what is asked of the edges."""
+        """Subscribes to requests for predictions; from now on `request` returns them."""
         assert self._client.subscribe(f"{self.prefix}/predict") < 0x80
 
     def request(self) -> Received:

@@ -1,4 +1,4 @@
-"""A long run on a real broker while its edges join, leave, hang and are killed, and what becomes of its aggregator."""
+"""A long run on a real broker while edges join, leave, hang and are killed; watches the aggregator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TASK = f"synthetic-{VALUES}"
 CLIENTS = 12
 PER_ROUND = 6
 STEADY = "0-3"
-"""These only hang for a moment, or go down with all the others."""
+"""Edges that only hang for a moment, or are killed with all others."""
 RESTARTED = ("4-5", "6-7", "8-9", "10-11")
 SETTINGS = (
     *("--task", TASK, "--clients", str(CLIENTS), "--per-round", str(PER_ROUND), "--quorum", "1"),
@@ -37,17 +37,20 @@ SETTINGS = (
 EDGE = ("--task", TASK, "--role", "train", "--workers", "1")
 RETAINED = "$SYS/broker/retained messages/count"
 COUNTED = 2.0
-"""Seconds after which the broker has counted again: it does so every second."""
+"""Seconds until the broker has updated its counts: it does so every second."""
 LOOK_EVERY = 0.02
 LOOKS = 20
-"""So many make a figure."""
+"""Samples of which the median is taken."""
 LOST = 3.5
-"""Seconds after which a broker has given up a client that says nothing (half as long again as its keepalive)."""
+"""Seconds until a broker gives up a silent client (1.5 times its keepalive)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A look at the aggregator. ``resident`` in kB; ``retained``: messages at the broker that are not its own."""
+    """A measurement of the aggregator. ``resident`` in kB.
+
+    ``retained``: messages at the broker that are not the broker's own.
+    """
 
     at: float
     version: int
@@ -58,10 +61,10 @@ class Sample:
 
 
 class SoakRun:
-    """Runs ``rounds`` rounds with a fault about every ``pace`` of them, and looks at the aggregator all the time.
+    """Runs ``rounds`` rounds with a fault about every ``pace`` rounds, and measures the aggregator.
 
-    What is done to whom follows from ``seed``; when, from how the rounds go. ``blackouts``: the fractions of the run
-    after which every edge is killed at once.
+    ``seed`` decides the faults and the edges they affect; their time depends on the rounds. ``blackouts``:
+    the fractions of the run after which every edge is killed at once.
     """
 
     def __init__(
@@ -140,7 +143,7 @@ class SoakRun:
             time.sleep(0.005)
 
     def _follow(self) -> None:
-        """How far the run is, by its history."""
+        """Updates how far the run is, from its history."""
         if not self._history.exists():
             return
         with self._history.open("rb") as file:
@@ -161,7 +164,7 @@ class SoakRun:
             return  # it has just ended
         if "VmRSS" not in status:
             return
-        # What the broker says of itself is retained, too, and some of it comes only when there is something to say.
+        # The broker's own messages are retained, too; some come only when there is something to report.
         own = {one.topic: one.payload for one in self._watching.received}
         retained = int(own[RETAINED]) - len(own) if RETAINED in own else 0
         self.samples.append(
@@ -176,12 +179,12 @@ class SoakRun:
         )
 
     def after(self, version: int) -> Sample:
-        """The median of the first looks after ``version`` at which the broker's count is of after it, too."""
+        """The median of the first samples after ``version`` whose broker counts are newer, too."""
         later = [sample for sample in self.samples if sample.version >= version]
         return self._median([sample for sample in later if sample.at >= later[0].at + COUNTED][:LOOKS])
 
     def at_the_end(self) -> Sample:
-        """The median of the last looks before the last version, after which the aggregator takes itself apart."""
+        """The median of the last samples before the last version; after it, the aggregator shuts down."""
         return self._median([sample for sample in self.samples if sample.version < self.rounds][-LOOKS:])
 
     @staticmethod
@@ -195,7 +198,7 @@ class SoakRun:
             int(median(sample.retained for sample in seen)),
         )
 
-    # --- faults -----------------------------------------------------------------------------------------------
+    # --- faults -------------------------------------------------------------------------------------------
 
     def _fault(self) -> None:
         what = self._random.choices(
@@ -215,7 +218,7 @@ class SoakRun:
                 self._later(self._random.uniform(0.1, 2.0), lambda: self._start(fleet))
 
     def _kill_all_edges(self) -> None:
-        """At once as far as can be: all stand still before the first one is killed."""
+        """Kills all edges as simultaneously as possible: all are frozen before the first is killed."""
         up = [fleet for fleet in self._fleets if fleet.up]
         for fleet in up:
             fleet.freeze()
@@ -246,7 +249,7 @@ class SoakRun:
         heapq.heappush(self._due, (time.monotonic() + seconds, next(self._order), action))
 
     def _find_left_behind(self) -> None:
-        """When all have been ended."""
+        """Looks for processes that are left when all edges have ended."""
         with contextlib.suppress(AssertionError):
             wait_until(lambda: not self._left_behind(), 5, "all processes have ended")
         self.left_behind = self._left_behind()

@@ -1,4 +1,4 @@
-"""A run of three edges on a synthetic task, which always ends with the same model, and ways to hold it."""
+"""A run of three edges on a synthetic task, which always makes the same model, and ways to hold it up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TASK = "synthetic-3000000"
 
 
 def settings(rounds: int) -> tuple[str, ...]:
-    """Of a run of three edges, all of which are selected in every round: so its model is always the same."""
+    """Settings of a run that selects all three edges in every round, so that its model is always the same."""
     return (
         "--task", TASK, "--clients", "3", "--per-round", "3", "--rounds", str(rounds), "--quorum", "3",
         "--grace", "30", "--wait", "30", "--holdout", "0",
@@ -24,7 +24,7 @@ def settings(rounds: int) -> tuple[str, ...]:
 
 
 def trainings(*edges: programs.Program) -> dict[int, int]:
-    """How often each round was trained for, by all of these processes together."""
+    """How often each round was trained for, by all these processes together."""
     rounds = [int(n) for edge in edges for n in re.findall(r"round (\d+): trained in", edge.err)]
     return {number: rounds.count(number) for number in sorted(set(rounds))}
 
@@ -34,9 +34,9 @@ def model_sha256(directory: Path) -> str:
 
 
 class Hold:
-    """Edges whose workers stand still from the moment that round ``number`` opens, so that they train for ever.
+    """Edges whose workers are frozen when round ``number`` opens, so that its training never ends.
 
-    They have to fetch the model first, which leaves time to strike.
+    They first have to fetch the model, which leaves enough time to freeze them.
     """
 
     def __init__(self, observer: Client, edges: Iterable[programs.Program], number: int) -> None:

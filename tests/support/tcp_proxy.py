@@ -1,4 +1,4 @@
-"""A TCP proxy between a program and its broker that can cut, stall, delay and slow down what goes through it."""
+"""A TCP proxy between a program and its broker that can cut, stall, delay and slow down the traffic."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 PIECE: Final = 64 * 1024
 BUFFER: Final = 64 * 1024
-"""Bytes of each of the proxy's socket buffers: what lies in one has left the sender and is past all our faults."""
+"""Bytes of each of the proxy's socket buffers: bytes in them are beyond the proxy's faults."""
 PATIENCE: Final = 10.0
-"""Seconds that a call from outside waits for the proxy's thread."""
+"""Seconds that a call from another thread waits for the proxy's thread."""
 
 
 class PacketStarts:
@@ -72,9 +72,9 @@ class _Pipe:
 
 
 class TcpProxy:
-    """Listens on a free port of 127.0.0.1 and passes everything to ``target`` there, until its ``with`` block ends.
+    """Forwards a free port of 127.0.0.1 to ``target`` there, until the end of its ``with`` block.
 
-    All methods may be called from any thread; they return when what they ask for is the case.
+    All methods may be called from any thread; they return when they have taken effect.
     """
 
     def __init__(self, target: int, *, seed: int = 0) -> None:
@@ -102,7 +102,7 @@ class TcpProxy:
 
     @property
     def rate(self) -> float | None:
-        """Of `limit`."""
+        """The rate that `limit` has set, in bytes per second; None for no limit."""
         return self._rate
 
     # --- faults -------------------------------------------------------------------------------------------
@@ -115,20 +115,20 @@ class TcpProxy:
         self._do(lambda: self._set_cut(False))
 
     def stall(self) -> None:
-        """Connections stay, and nothing goes through any more in either direction, until `flow`."""
+        """Keeps connections open, but forwards nothing in either direction, until `flow`."""
         self._do(self._flowing.clear)
 
     def flow(self) -> None:
         self._do(self._flowing.set)
 
     def limit(self, rate: float | None) -> None:
-        """At most ``rate`` bytes a second in each direction of each connection; null: as fast as it goes."""
+        """Limits each direction of each connection to ``rate`` bytes per second; None for no limit."""
         self._do(lambda: setattr(self, "_rate", rate))
 
     def delay(self, share: float, least: float = 0.2, most: float = 0.5) -> None:
-        """Holds up a ``share`` (0 to 1) of MQTT packets by ``least`` to ``most`` seconds.
+        """Delays a ``share`` (0 to 1) of MQTT packets by ``least`` to ``most`` seconds.
 
-        The order stays, as TCP keeps it: what comes after a packet that is held up waits behind it.
+        The order stays the same, as in TCP: later packets wait behind a delayed one.
         """
         self._do(lambda: self._set_delay(share, (least, most)))
 
@@ -164,7 +164,7 @@ class TcpProxy:
                     self._sockets.discard(each)
 
     async def _both(self, up: _Pipe, down: _Pipe) -> None:
-        """Until either side has ended: MQTT knows no half-closed connections."""
+        """Forwards in both directions until one side ends: MQTT has no half-closed connections."""
         tasks = {self._loop.create_task(self._pass_on(pipe)) for pipe in (up, down)}
         self._pipes |= tasks
         try:
@@ -187,7 +187,7 @@ class TcpProxy:
                 await self._send(pipe, piece[begin:])
 
     def _piece(self) -> int:
-        """A twentieth of a second's worth, so that a slow link is slow evenly."""
+        """The bytes of a twentieth of a second, so that a slow link is evenly slow."""
         return PIECE if self._rate is None else max(1, min(PIECE, int(self._rate / 20)))
 
     async def _send(self, pipe: _Pipe, piece: bytes) -> None:
@@ -242,7 +242,7 @@ def _prepare(writer: asyncio.StreamWriter) -> None:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """As when a cable is cut and a router says so: no goodbye, and what was under way is gone."""
+    """Resets a connection, as a router does after a cable is cut: bytes in transit are lost."""
     connection: socket.socket = writer.get_extra_info("socket")
     with contextlib.suppress(OSError):  # closed already
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,6 +1,7 @@
-"""Messages of many sizes from one connection over TLS to another; a program, since a process has one kind of client.
+"""Sends messages of many sizes from one TLS connection to another.
 
-``python -m tests.support.tls_echo URL CA CERTIFICATE KEY TLS-VERSION SIZE…`` prints ``all came``.
+It is a program, since a process has only one kind of client. ``python -m tests.support.tls_echo URL CA
+CERTIFICATE KEY TLS-VERSION SIZE…`` prints ``all came``.
 """
 
 from __future__ import annotations

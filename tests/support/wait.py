@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 DEADLINE = 10.0
-"""Seconds that most things have."""
+"""Seconds within which most conditions must become true."""
 POLL_INTERVAL = 0.01
 
 
@@ -21,9 +21,10 @@ def wait_until(
     *,
     changed: threading.Condition | None = None,
 ) -> T:
-    """Returns the first true value of ``holds``; raises ``AssertionError`` if there is none within ``timeout`` seconds.
+    """Returns the first true value of ``holds``; raises ``AssertionError`` after ``timeout`` seconds.
 
-    With ``changed``, ``holds`` is called under its lock whenever that is notified; otherwise every `POLL_INTERVAL`.
+    With ``changed``, ``holds`` is called under its lock whenever that is notified; otherwise every
+    `POLL_INTERVAL`.
     """
     if changed is not None:
         with changed:

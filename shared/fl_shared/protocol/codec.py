@@ -230,7 +230,7 @@ def _model_for(fields: dict[str, Any], kinds: tuple[type[m.Message], ...]) -> ty
 
 
 def _short_repr(value: object) -> str:
-    """A foreign value as an error's text shows it: cut off, and only the type if it may be nested or large."""
+    """A foreign value in an error's text: cut off, and only its type if it may be nested or large."""
     match value:
         case str() | bytes():
             return repr(value[:60])

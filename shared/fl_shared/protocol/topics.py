@@ -1,8 +1,8 @@
 """Every topic of the protocol as a value. No other module contains topics as text.
 
 ``build(prefix, topic)`` gives the text. `Parser.parse` gives the value, or ``None`` for a topic that is not
-ours; so it is for a client id or a number that is not in our form. So no parsed field can contain a wildcard,
-a slash or a NUL.
+ours, also because its client id or number is not in our form. So no parsed field can contain a wildcard, a
+slash or a NUL.
 """
 
 from __future__ import annotations

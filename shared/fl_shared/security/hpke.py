@@ -44,7 +44,7 @@ class Context:
         self._nonce = int.from_bytes(_expand(suite, secret, b"base_nonce", context, _NONCE_BYTES), "big")
 
     def seal(self, sequence: int, aad: bytes, text: bytes | memoryview) -> bytes:
-        """Encrypts ``text`` and appends a tag. No two texts may have the same sequence number (below 2^64)."""
+        """Encrypts ``text`` and appends a tag. No two texts may have the same ``sequence`` (below 2^64)."""
         return self._aead.encrypt((self._nonce ^ sequence).to_bytes(_NONCE_BYTES, "big"), text, aad)
 
     def open(self, sequence: int, aad: bytes, sealed: bytes | memoryview) -> bytes:

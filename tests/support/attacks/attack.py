@@ -1,4 +1,4 @@
-"""One line of the table of attacks: what is tried, by whom, where it is refused, and what is seen of it."""
+"""One row of the table of attacks: what is tried, by whom, where it is refused, and what shows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNKNOWN: Final = "(unknown)"
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The aggregator's count of ``who``, in ``history.jsonl``: exactly so many, unless ``or_more``."""
+    """The aggregator's count of ``who`` in ``history.jsonl``: exactly this number, unless ``or_more``."""
 
     who: str
     reason: str
@@ -39,8 +39,10 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """``act`` does it, and sees that it is refused; ``seen`` is what is left of it where others look, at the latest
-    at the end of the run. ``shows``: what ``act`` itself sees, in words.
+    """An attack. ``act`` makes it and checks that it is refused.
+
+    ``seen`` is what others see of it, at the latest at the end of the run. ``shows``: what ``act`` itself
+    sees, in words.
     """
 
     name: str
@@ -59,7 +61,7 @@ class Attack:
 
 @dataclass(frozen=True, slots=True)
 class CoveredElsewhere:
-    """What other tests try. ``test``: ``tests/….py::test_…``."""
+    """An attack that another test makes. ``test``: ``tests/….py::test_…``."""
 
     name: str
     who: str

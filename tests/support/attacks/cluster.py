@@ -1,8 +1,9 @@
-"""A broker, an aggregator and three honest edges in the middle of a round, and those who are about to attack them.
+"""A broker, an aggregator and three honest edges in the middle of a round, and their attackers.
 
-Edges 0, 1 and 2 are real programs. Edge 3 has gone bad: it has a kit, has joined, is selected in each round, and never
-sends anything that counts. So the model is the one that the others make, and always the same. Edge 1's worker is
-frozen while the attacks last, so that a round is open; then it is let go, and the run must end as if nothing had been.
+Edges 0, 1 and 2 are real programs. Edge 3 is an attacker: it has a kit, has joined, is selected in each
+round, and never sends anything that counts. So the model depends only on the others, and is always the same.
+Edge 1's worker is frozen during the attacks, so that a round is open. Then it continues, and the run must end
+as if there had been no attack.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ HONEST: Final = ("0", "1", "2")
 BAD: Final = "3"
 ROUNDS: Final = 4
 FIRST_HELD_ROUND: Final = 2
-"""The first round that can be the open one: there is one before it to take old messages from."""
+"""The first round that can be the open one: the one before it provides old messages."""
 MARK: Final = b"attack-on-a-topic-of-others"
-"""In what nobody may ever hear."""
+"""The mark of messages that no client may receive."""
 OBSERVER: Final = (
     "\nuser observer\ntopic readwrite #\nuser aggregator\ntopic read fl/updates\ntopic read fl/register\n"
 )
@@ -57,7 +58,7 @@ ACCOUNTS: Final[list[tuple[str, tuple[AccountRole, ...]]]] = [
 
 
 class Cluster:
-    """Ready for attacks as soon as `hold` returns; `finish` lets the run end."""
+    """A cluster that is ready for attacks when `hold` returns; `finish` lets the run end."""
 
     def __init__(self, setup: Setup, directory: Path) -> None:
         self.setup: Setup = setup
@@ -65,7 +66,7 @@ class Cluster:
         self._stack = contextlib.ExitStack()
         self._seq = 0
         self.eavesdroppers: list[tuple[Client, re.Pattern[str]]] = []
-        """Who listens to the end of the run, and on which topics it may hear something."""
+        """Clients that listen until the end of the run, and the topics that they may receive."""
         self.sealer: Sealer | None = None
         if setup == "lab":
             directory.mkdir(parents=True, exist_ok=True)
@@ -91,11 +92,11 @@ class Cluster:
         return kit_of(self.made, name)
 
     def endpoint(self, name: str) -> Endpoint:
-        """Of an account; in the lab there is one for everybody."""
+        """The endpoint of an account; in the lab all share one."""
         return Endpoint(self.port) if self.made is None else Endpoint.of(self.kit(name))
 
     def enter(self, account: str, name: str, **more: Any) -> Client:
-        """A client of ``account``, until the cluster is closed."""
+        """A client with ``account``; it is closed with the cluster."""
         client = Client(self.endpoint(account), name=name, **more)
         self._stack.callback(client.close)
         return client
@@ -120,7 +121,7 @@ class Cluster:
     # --- up to the moment of the attacks ------------------------------------------------------------------
 
     def hold(self) -> None:
-        """Returns in the middle of a round, which only edge 1 is awaited for."""
+        """Returns in the middle of a round that waits only for edge 1."""
         first = self.directory / "first.safetensors"
         save_file({one.name: np.zeros(one.shape, np.float32) for one in self.manifest.arrays}, first)
         self.observer = self.enter("observer", "observer")
@@ -157,7 +158,7 @@ class Cluster:
         self.bad.wait_for(lambda one: b'"examples":10,"received_round"' in one.payload, "that it is ready")
 
     def _hold_edge_1(self) -> None:
-        """Its workers stop as soon as round 1 has its result: later rounds take only milliseconds."""
+        """Freezes edge 1's workers at the result of round 1: later rounds take only milliseconds."""
         self._frozen: list[int] = []
         self._stack.callback(lambda: thaw(*self._frozen))
         self.observer.when(
@@ -176,7 +177,7 @@ class Cluster:
         return False
 
     def _last(self, topic: str) -> Received:
-        """The newest that the observer has heard there, which may yet have to come."""
+        """The newest message on ``topic`` that the observer receives, now or later."""
         self.observer.wait_for(lambda one: one.topic == topic and bool(one.payload), topic)
         return next(one for one in reversed(self.observer.received) if one.topic == topic and one.payload)
 
@@ -194,7 +195,7 @@ class Cluster:
         return self._seq
 
     def say(self, topic: str, payload: bytes, **more: Any) -> None:
-        """On a topic of its own, sealed where that is required, as its kit can."""
+        """Publishes as edge 3 on a topic of its own, sealed with its kit where that is required."""
         if self.sealer is not None:
             payload = self.sealer.seal(topic, payload)
         assert self.bad.publish(topic, payload, **more) < 0x80
@@ -217,7 +218,7 @@ class Cluster:
         return cast(dict[str, Any], msgpack.unpackb(codec.encode(whole))) | changes
 
     def rejected(self, update: dict[str, Any], reason: str) -> None:
-        """Edge 3 sends it, and hears that."""
+        """Sends an update as edge 3 and checks that it is rejected for ``reason``."""
         before = len(self.bad.received)
         self.say(f"fl/updates/{BAD}", cast(bytes, msgpack.packb(update)))
         words = f'"reason":"{reason}"'.encode()
@@ -242,6 +243,6 @@ class Cluster:
         return found
 
     def denied(self, account: str, topic: str) -> bool:
-        """Whether the broker's log says that it let ``account`` not publish there."""
+        """Whether the broker's log says that ``account`` was not allowed to publish on ``topic``."""
         pattern = rf"Denied PUBLISH from {re.escape(account)} .*'{re.escape(topic)}'"
         return re.search(pattern, self.broker_log()) is not None

@@ -1,9 +1,11 @@
-"""A real aggregator with a real run directory among noise, and the honest edges that have to get through to it.
+"""A real aggregator with a real run directory, honest edges that it must serve, and noise from others.
 
-Its loop is turned by hand, a message at a time. What is not real: its two connections, which swallow what is
-published, and its clock and the thread for arithmetic, which go on as the seed says, so that a run can be repeated.
-Honest edges never go wrong; nobody else has their sessions, as where accounts forbid it. The noise speaks for the
-others, with all that is right in it but for one mutation, so that it gets as deep as it can.
+The harness runs its loop, one message at a time. Only three parts are not real: its two connections, which
+discard what is published; its clock; and its thread for arithmetic. The seed decides when these two advance,
+so that a run can be repeated.
+
+Honest edges make no mistakes, and no other client uses their sessions, as if accounts prevented it. The noise
+imitates the other edges and is valid except for one mutation, so that it gets as far as possible.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ GOLDEN: Final = golden(NOISY[-1])
 
 
 class AggregatorHarness:
-    """``noise`` throws messages at it; ``finish_round`` proves that it still does its work."""
+    """An aggregator under test. ``noise`` makes bad messages; `finish_round` proves that it still works."""
 
     def __init__(self, directory: Path, seed: int) -> None:
         self.settings = Settings(
@@ -66,16 +68,16 @@ class AggregatorHarness:
         worker: Any = self.aggregator._worker
         worker._executor.shutdown()
         worker._executor = self._arithmetic
-        # All of the noise is to come in, however fast it is made: what the gate turns away is never read.
+        # All of the noise must get in, however fast it is made: what the rate limiter drops is never read.
         self.aggregator.inbox._admit = lambda received: AdmittedMessage(
             CHANNELS.parse("fl", received.topic), received
         )
         self.answers: dict[str, m.Reply] = {}
         self.grants: dict[tuple[str, str], list[int]] = {}
-        """Chunks that are asked for, by client and digest."""
+        """The chunks that are granted, by client and digest."""
         self.values = np.random.default_rng(seed)
         self.updates: dict[tuple[str, str], upload.FinishedUpdate] = {}
-        """Those of the noisy ones, good and corrupted, by client and digest."""
+        """The updates of the noisy edges, good and corrupted, by client and digest."""
         self.peers = {name: Peer(name, f"device-{name}") for name in (*HONEST, *NOISY, "eve")}
         self.oracle = ModelOracle(self.settings, self._launch.directory.spool, self._newest, self.peers)
         self.rounds = 0
@@ -91,7 +93,7 @@ class AggregatorHarness:
         self.aggregator._handle(on.Started(now=self.aggregator._now()))
 
     def _published(self, topic: str, payload: bytes) -> None:
-        """Whatever the aggregator answers has to be a message that an edge can read."""
+        """Checks that an edge can read what the aggregator publishes."""
         where = CHANNELS.parse("fl", topic)
         assert where is not None, topic
         reply = codec.decode(where, payload)
@@ -116,7 +118,7 @@ class AggregatorHarness:
     # --- the loop -----------------------------------------------------------------------------------------
 
     def take(self, topic: str, payload: bytes | memoryview, *, retain: bool = False) -> None:
-        """One message, as the network thread would bring it, and all that it leads to at once."""
+        """Handles one message, as from the network thread, with everything that follows from it at once."""
         lane: Any = "updates" if topic.startswith("fl/updates") else "control"
         self.aggregator.inbox.put(lane, mqtt.Received(topic, payload, retain, 1))
         self.aggregator.clock += 0.001
@@ -129,7 +131,7 @@ class AggregatorHarness:
             self.aggregator._run_once()
 
     def turn_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Lets arithmetic be done and time pass. Raises ``AssertionError`` if it does not come true."""
+        """Runs jobs and lets time pass until ``condition`` is true. Raises ``AssertionError`` otherwise."""
         deadline = self.aggregator.clock + PATIENCE
         while not condition():
             if self.aggregator.clock > deadline:
@@ -140,7 +142,7 @@ class AggregatorHarness:
                 self.aggregator.clock += TICK
                 self.aggregator._run_once()
 
-    # --- honest words -------------------------------------------------------------------------------------
+    # --- honest messages -------------------------------------------------------------------------------
 
     def envelope(self) -> dict[str, Any]:
         self._seq += 1
@@ -154,7 +156,7 @@ class AggregatorHarness:
         self.take(t.build("fl", topic), codec.encode(message))
 
     def register(self, peer: Peer) -> None:
-        """With a new session, whatever others have made of the name."""
+        """Registers a peer with a new session, whatever others have sent in its name."""
         known = self.state.roster.get(peer.name)
         if known is not None and known.device != peer.device:
             self.say(
@@ -168,7 +170,7 @@ class AggregatorHarness:
     def update_for(
         self, phase: Collecting, corrupt: Callable[[bytearray], None] | None = None
     ) -> upload.FinishedUpdate:
-        """What a peer might have learnt in the round. ``corrupt`` changes it before it gets its digest."""
+        """A peer's update for the round. ``corrupt`` changes it before its digest is computed."""
         data = bytearray(self.values.standard_normal(VALUES, dtype=np.float32).tobytes())
         if corrupt is not None:
             corrupt(data)
@@ -188,7 +190,7 @@ class AggregatorHarness:
     # --- a round ------------------------------------------------------------------------------------------
 
     def begin_round(self) -> Collecting:
-        """Everybody is here, and a round is open."""
+        """Registers all peers and waits for an open round."""
         for peer in self.peers.values():
             known = self.state.roster.get(peer.name)
             if known is None or not known.present or known.session != peer.session or peer.name in NOISY:
@@ -200,13 +202,13 @@ class AggregatorHarness:
         return phase
 
     def _learn(self, phase: Collecting) -> None:
-        """Everybody has trained for the round, once."""
+        """Gives every peer an update for the round, once."""
         for peer in self.peers.values():
             if peer.round != phase.round:
                 peer.round, peer.update = phase.round, self.update_for(phase)
 
     def seeds(self, phase: Collecting) -> list[Seed]:
-        """What the noisy ones might say in this round if they were honest."""
+        """The messages that the noisy edges might send in this round if they were honest."""
         found: list[tuple[t.Topic, m.Message]] = []
         self.grants.clear()
         self.updates.clear()
@@ -254,13 +256,13 @@ class AggregatorHarness:
         return topic, self.harmless(topic, payload), rng.random() < 0.03
 
     def harmless(self, topic: str, payload: bytes) -> bytes:
-        """Who speaks in the name of an honest edge is of another run: he could not have its account, and so no say."""
+        """Moves a message in an honest edge's name to another run: an attacker would not have the account."""
         if "honest-" in topic or b"honest-" in payload:
             return payload.replace(self.aggregator.scope.run.encode(), b"another-run0")
         return payload
 
     def _part_asked_for(self, phase: Collecting, seeds: list[Seed]) -> None:
-        """A chunk that was granted takes the place of another seed."""
+        """Replaces a seed by a chunk that was granted."""
         name, digest = asked = self.rng.choice(list(self.grants))
         chunks, update = self.grants[asked], self.updates.get(asked)
         if update is None or not chunks:
@@ -271,9 +273,9 @@ class AggregatorHarness:
         seeds[self.rng.randrange(len(seeds))] = Seed(f"fl/updates/{name}", codec.encode(part))
 
     def finish_round(self) -> None:
-        """The honest ones send what they have, the others give up, and the next model is what it should be."""
+        """Ends the round with the honest edges' updates, and checks the next model."""
         phase = self.state.phase
-        # First weights may be in already: noise that is as good as what was asked for is no noise.
+        # First weights may be there already, from noise that is as good as what was asked for.
         assert isinstance(phase, Collecting | Aggregating), phase
         number = phase.round
         while isinstance(phase := self.state.phase, Collecting) and phase.round == number:
@@ -296,7 +298,7 @@ class AggregatorHarness:
         return self.state.phase != phase
 
     def give(self, peer: Peer, phase: Collecting, *, chunked: bool) -> None:
-        """What the peer has learnt is accepted, or ``AssertionError`` is raised."""
+        """Sends a peer's update; raises ``AssertionError`` unless it is accepted."""
         assert peer.update is not None
         sender, topic = self.sender(peer, phase), t.UpdatesTopic(peer.name)
         self.answers.pop(peer.name, None)
@@ -324,7 +326,7 @@ class AggregatorHarness:
         return self._is_answered(peer)
 
     def replay(self) -> None:
-        """The journal, with all the noise in it that meant something, gives the state back."""
+        """Checks that replaying the journal, noise included, restores the state."""
         state = new_run(self.settings)
         for _, after, _ in resume.replay(state, self._launch.directory.path):
             state = after

@@ -1,4 +1,4 @@
-"""What an aggregator in its right mind says to edges."""
+"""The messages that a correct aggregator sends to edges."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MANIFEST: Final = Manifest(
     )
 )
 MODELS: Final = 2
-"""That it goes on to after the one that all have worked with: there is something to be fetched."""
+"""How many models follow the first one, so that edges have something to fetch."""
 
 Sent = tuple[t.Topic, m.Message]
 
 
 class AggregatorMessages:
-    """Of the run ``run``."""
+    """The messages of one run's aggregator."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -42,7 +42,7 @@ class AggregatorMessages:
         return {"run": self.run, "incarnation": 1, "seq": self._seq}
 
     def model(self) -> ModelPublication:
-        """Another one each time, of finite values."""
+        """A new model with finite values."""
         data = self.rng.randbytes(4 * VALUES).replace(b"\x7f", b"\x3f").replace(b"\xff", b"\xbf")
         return model_publication([ModelSection("weights", MANIFEST, data)], CHUNK)
 
@@ -73,13 +73,13 @@ class AggregatorMessages:
         )  # fmt: skip
 
     def pieces(self, model: ModelPublication) -> list[Sent]:
-        """Its manifest, and then its chunks."""
+        """The messages of a model: its manifest, then its chunks."""
         *places, manifest = model.topics()
         chunks = [model.chunk(index, **self.envelope()) for index in range(model.chunks)]
         return [(manifest, model.manifest(**self.envelope())), *zip(places, chunks, strict=True)]
 
     def answers(self, session: str, number: int, digest: str) -> tuple[m.Grant, m.Accepted, m.Rejected]:
-        """To the edge's update."""
+        """The answers to an edge's update."""
         head: dict[str, Any] = {"client": CLIENT, "session": session, "round": number, "digest": digest}
         return (
             m.Grant(**self.envelope(), **head, chunks=(0, 1)),
@@ -88,7 +88,7 @@ class AggregatorMessages:
         )
 
     def all_messages(self, number: int, session: str, model: ModelPublication) -> list[Sent]:
-        """All that there is to say from round ``number`` on, after ``model``."""
+        """All messages from round ``number`` on, after ``model``."""
         replies = t.RepliesTopic(CLIENT)
         found: list[Sent] = [
             (t.AggregatorTopic(), self.birth()),

@@ -1,8 +1,8 @@
-"""Real sessions of edges among noise, as if the aggregator, and those who ask for predictions, had gone mad.
+"""Real sessions of edges that receive bad messages from the aggregator and from askers.
 
-Reception, sessions, model downloads and the predictor are the real ones, and so is the work (on a task without data);
-all that is not real is their connections, which swallow, the clock, which is turned by hand, and that the work is done
-at once and in this process.
+Reception, sessions, model downloads and the predictor are real, and so are the jobs (on a task without data).
+Three parts are not: the connections, which discard messages; the clock, which the harness advances; and the
+worker processes, since jobs run at once in this process.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ PREDICTOR: Final = "edge-2"
 GOLDEN: Final = golden(CLIENT)
 LAST_ROUND: Final = 2**52
 FRESH: Final = 150
-"""Messages after which the aggregator has got on."""
+"""Messages after which the aggregator has moved on to a new round or model."""
 STEP: Final = 0.002
 """Seconds that pass with each message."""
 
 
 class EdgeHarness:
-    """``noise`` throws messages at two edges; ``join_a_run`` proves that they still do their work."""
+    """Two edges under test. ``noise`` makes bad messages; `join_a_run` proves that the edges still work."""
 
     def __init__(self, directory: Path, seed: int, heartbeat: Path | None = None) -> None:
         self.mutator = Mutator(random.Random(seed))
@@ -110,7 +110,7 @@ class EdgeHarness:
         )
 
     def turn(self) -> None:
-        """What `Runtime.run` does, until nothing is left to do."""
+        """Does what `Runtime.run` does, until nothing is left to do."""
         while True:
             try:
                 item = self.inbox.get(0)
@@ -122,19 +122,19 @@ class EdgeHarness:
         self.runtime._process_events()
 
     def take(self, client: str, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """One message on the connection of an edge's session, and all that it leads to."""
+        """Handles one message on the connection of an edge's session, with everything that follows."""
         self.now += STEP
         self.runtime._enqueue(client, mqtt.Received(topic, payload, retain, 1))
         self.turn()
 
     def ask(self, received: mqtt.Received) -> None:
-        """A prediction request."""
+        """Handles a prediction request."""
         self.now += STEP
         self.runtime._enqueue_for_predictions(PREDICTOR, received)
         self.turn()
 
     def reconnect(self) -> None:
-        """The connection of an edge is lost, and back."""
+        """Loses the connection of an edge and connects it again."""
         settings, on_event = self.rng.choice(self._network.opened)
         on_event(mqtt.Lost("it blinked", 0))
         self.turn()
@@ -142,19 +142,19 @@ class EdgeHarness:
         self.turn()
 
     def lose_broker(self) -> None:
-        """All connections are lost."""
+        """Loses all connections."""
         for _, on_event in self._network.opened:
             on_event(mqtt.Lost("it is gone", 0))
         self.turn()
 
     def find_broker(self) -> None:
-        """They are back."""
+        """Connects all edges again."""
         for settings, on_event in self._network.opened:
             self._network.up(settings, on_event)
         self.turn()
 
     def restart_stopped(self) -> None:
-        """Who has stopped, as an aggregator may tell it to, is started again."""
+        """Starts edges again that have stopped, as an aggregator may tell them to."""
         ended = [edge.state for edge in self.edges.values() if isinstance(edge.state, Stopped)]
         for state in ended:
             what = state.reason.split(":")[0].split(" ")[0]
@@ -170,7 +170,7 @@ class EdgeHarness:
         return "none" if line is None else line.session
 
     def _published(self, topic: str, payload: bytes) -> None:
-        """Whatever an edge sends has to be a message that an aggregator, or who has asked, can read."""
+        """Checks that an aggregator, or an asker, can read what an edge sends."""
         where = CHANNELS.parse("fl", topic)
         if where is None:
             where = t.PredictionsTopic()  # a response topic of the asker's own
@@ -186,7 +186,7 @@ class EdgeHarness:
         self.take(client, t.build("fl", topic), codec.encode(message), retain=isinstance(topic, t.ModelTopic))
 
     def join_a_run(self) -> None:
-        """A new run: the edge registers, trains on a new model, is accepted; and a request is answered."""
+        """Joins a new run: the edge registers, trains and is accepted, and a request is answered."""
         self.restart_stopped()
         aggregator = self.aggregator
         aggregator.run = f"run{self.rng.randrange(10**9)}"
@@ -222,7 +222,7 @@ class EdgeHarness:
         self._ask_well()
 
     def _ask_well(self) -> None:
-        """A request is answered as soon as a model is there; for one that nobody has it does not wait for ever."""
+        """Checks that a valid request is answered in time, with a model or without one."""
         before, asked_until = self.answers, self.now + PREDICTION_FETCH_TIMEOUT + 2 * FETCH_RETRY_DELAY
         while self.answers == before:
             assert self.now < asked_until, "a good request is not answered"
@@ -235,7 +235,7 @@ class EdgeHarness:
     # --- noise --------------------------------------------------------------------------------------------
 
     def seeds(self) -> list[Seed]:
-        """What the aggregator might say now if it were in its right mind; it is about rounds that are news."""
+        """The messages that a correct aggregator might send now, about new rounds."""
         state = self.edges[CLIENT].state
         if isinstance(state, Session) and self._round <= state.last_handled_round < LAST_ROUND:
             self._round = state.last_handled_round
@@ -247,7 +247,7 @@ class EdgeHarness:
         return Seed(t.build("fl", topic), codec.encode(message))
 
     def _answer(self, seeds: list[Seed]) -> None:
-        """Answers to what the edge has just sent take the places of other seeds."""
+        """Replaces seeds by answers to what the edge has just sent."""
         update = self._sent.pop("update", None) or self._sent.pop("offer", None)
         if isinstance(update, m.Update | m.Offer):
             for reply in self.aggregator.answers(self._session(), update.round, update.digest):
@@ -263,7 +263,8 @@ class EdgeHarness:
         seed = self.rng.choice(source)
         client = CLIENT if self.rng.random() < 0.85 else PREDICTOR
         if self.rng.random() < 0.3:
-            # As it is, but who knows when: so a download ends now and then, and there is something to report on.
+            # The message is unchanged, but out of place: so a download sometimes ends, and there is news to
+            # report.
             return client, seed.topic, seed.payload, self.rng.random() < 0.3
         topic, payload = self.mutator.topic(seed.topic, source), self.mutator.payload(seed, source)
         return client, topic, payload, self.rng.random() < 0.3

@@ -1,4 +1,4 @@
-"""Connections that swallow: there is no broker here, and what our programs publish goes to whoever listens here."""
+"""Connections without a broker: a test receives what our programs publish."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class FakeNetwork:
         return FakeConnection(self._published)
 
     def up(self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.ConnectionEvent], None]) -> None:
-        """It is connected (again)."""
+        """Tells the handler that it is connected (again)."""
         if callable(settings.will):
             settings.will()
         on_event(mqtt.Connected(2**28, 100, settings.keepalive))

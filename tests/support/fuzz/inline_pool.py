@@ -1,4 +1,4 @@
-"""The work of edges without processes for it, and what they may be asked for."""
+"""A pool that does an edge's jobs without processes, and requests for predictions."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class InlinePool:
 
 
 def _look_at(payload: bytes) -> protocol.PredictOutcome:
-    """What every task does with a request, but for the model: the picture is read and fitted."""
+    """Does what every task does with a request before the model: reads the picture and scales it."""
     picture = pictures.decode_picture(payload)
     fitted = [
         pictures.preprocess_digit(picture),
@@ -84,7 +84,7 @@ def _look_at(payload: bytes) -> protocol.PredictOutcome:
 
 
 def requests() -> tuple[bytes, ...]:
-    """Good ones: a PNG, a JPEG, and JSON of three kinds."""
+    """Valid requests: a PNG, a JPEG, and three forms of JSON."""
     seven = (Path(__file__).parents[3] / "examples" / "seven.png").read_bytes()
     jpeg = io.BytesIO()
     Image.open(io.BytesIO(seven)).convert("RGB").resize((40, 30)).save(jpeg, "JPEG")

@@ -1,4 +1,4 @@
-"""What honest edges know, and a second opinion on the models that an aggregator makes of their updates."""
+"""The state of honest edges, and an independent computation of the models from their updates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.builders import registration
 
 HONEST: Final = ("honest-a", "honest-b", "honest-c")
 VALUES: Final = 16_640
-"""Updates of so many values are just above what `codec` takes apart in another way."""
+"""Values of an update that is just long enough for `codec` to decode its data separately."""
 MANIFEST: Final = Manifest(
     arrays=(ArraySpec(name="body", shape=(VALUES - 40,)), ArraySpec(name="head", shape=(5, 8), role="buffer"))
 )
@@ -28,17 +28,17 @@ MANIFEST: Final = Manifest(
 
 @dataclass
 class Peer:
-    """What an edge knows of itself."""
+    """The state of one edge."""
 
     name: str
     device: str
     session: str = ""
     round: int = -1
     update: upload.FinishedUpdate | None = None
-    """What it has learnt in that round."""
+    """The edge's update of that round."""
 
     def registrations(self, envelope: dict[str, Any]) -> list[m.Message]:
-        """All that it has to say to become known: whoever trains says more once it has loaded its part."""
+        """The registrations of an edge: a training edge sends a second one when its partition is loaded."""
         trains = self.name != "eve"
         facts: dict[str, Any] = {
             "session": self.session, "device": self.device,
@@ -50,7 +50,7 @@ class Peer:
 
 
 def corrupt(rng: random.Random, data: bytearray) -> None:
-    """Makes a vector of one that must not be folded, though all that is said of it will be true."""
+    """Changes a vector into one that must not be folded, although the update describes it correctly."""
     match rng.randrange(4):
         case 0:
             data[40:44] = np.float32(rng.choice((np.nan, np.inf, -np.inf))).tobytes()
@@ -63,10 +63,10 @@ def corrupt(rng: random.Random, data: bytearray) -> None:
 
 
 class ModelOracle:
-    """Looks over the aggregator's shoulder: at the models that it makes, and at what it makes them of.
+    """Checks the aggregator's models and the updates that they are made of.
 
     ``accepted``: updates of honest edges that went into a model; ``of_noise``: those of others. Raises
-    ``AssertionError`` where something is not as it should be.
+    ``AssertionError`` if something is wrong.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ModelOracle:
         self._base: NDArray[np.float64] = np.zeros(0)
 
     def see(self, effects: tuple[do.Effect, ...]) -> None:
-        """These have just been performed."""
+        """Checks effects that have just been performed."""
         for effect in effects:
             if isinstance(effect, do.PublishModel):
                 self._check(effect)
@@ -89,7 +89,7 @@ class ModelOracle:
                 self._average(effect)
 
     def _average(self, effect: do.Average) -> None:
-        """What is to come of it, out of the spool (before that is deleted) and in another way."""
+        """Computes the expected model from the spool, in another way, before the spool is deleted."""
         scale, total, examples = 2.0**self._settings.scale_bits, np.zeros(VALUES, np.int64), 0
         for facts in effect.contributors:
             (section,) = self._spool.read(effect.round, facts.client).sections

@@ -1,4 +1,4 @@
-"""Messages made bad: bits flipped, cut, grown, spliced, or with one value put in the place of another."""
+"""Makes messages invalid: flips bits, cuts, extends or splices them, or replaces one value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXTREMES: Final[tuple[Any, ...]] = (
     b"", b"\0", b"\xff" * 16, [], {}, [[]], {"": {}}, [None] * 300, {"k" + str(n): n for n in range(300)},
     [float("nan")], {"loss": float("inf")}, {"accuracy": "1"}, ["x"] * 20_001, [0, 1], (1, 2, 3),
 )  # fmt: skip
-"""What stands in for a value. Some fit somewhere, most fit nowhere."""
+"""Replacements for a value. Some fit somewhere, most fit nowhere."""
 
 RAW: Final[dict[Format, tuple[bytes, ...]]] = {
     "json": (
@@ -41,14 +41,14 @@ RAW: Final[dict[Format, tuple[bytes, ...]]] = {
     ),
     "bytes": (b"",),
 }  # fmt: skip
-"""Spellings that no writer would give: numbers beyond all bounds, lengths that are claimed only, bottomless nests."""
+"""Payloads that no encoder makes: huge numbers, lengths without data, very deep nesting."""
 
 _MARK: Final = "@raw@"
 
 
 @dataclass(frozen=True)
 class Seed:
-    """A good message. ``format``: how its payload is to be read for a change inside it."""
+    """A valid message. ``format``: how to decode its payload for a change inside it."""
 
     topic: str
     payload: bytes
@@ -70,12 +70,12 @@ class Seed:
 
     @cached_property
     def paths(self) -> list[Path]:
-        """Where its values are."""
+        """The paths of all its values."""
         return [] if self.format == "bytes" else _paths(self.tree)
 
 
 def golden(client: str) -> tuple[Seed, ...]:
-    """A good message of every kind, as a client of that name might send it or get it, but of another run."""
+    """A valid message of every kind that a client of this name sends or receives, but of another run."""
     found = []
     for topic, message in MESSAGES.values():
         levels = [client if level == "7" else level for level in t.build("fl", topic).split("/")]
@@ -108,7 +108,7 @@ def _at(tree: Any, path: Path) -> Any:
 
 
 def _with(tree: Any, path: Path, value: Any) -> Any:
-    """The tree with another value at ``path``; only what lies on the way there is copied."""
+    """The tree with another value at ``path``; only the containers on that path are copied."""
     if not path:
         return value
     copy: Any = dict(tree) if isinstance(tree, dict) else list(tree)
@@ -124,13 +124,13 @@ def _without(tree: Any, path: Path) -> Any:
 
 
 class Mutator:
-    """All that is random in the noise; the same ``rng`` and calls give the same noise."""
+    """The random choices of the noise; the same ``rng`` and calls give the same noise."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
 
     def payload(self, seed: Seed, others: Sequence[Seed]) -> bytes:
-        """A payload like the seed's, or as good as new. ``others``: what it may be spliced with."""
+        """A payload like the seed's, changed or not. ``others``: messages to splice it with."""
         draw = self.rng.random()
         if draw < 0.04:
             return seed.payload
@@ -150,7 +150,7 @@ class Mutator:
         return self.rng.randbytes(self.rng.randrange(64)) if draw < 0.99 else b""
 
     def topic(self, topic: str, others: Sequence[Seed]) -> str:
-        """Mostly the topic as it is."""
+        """The topic, usually unchanged."""
         draw = self.rng.random()
         if draw < 0.94:
             return topic
@@ -202,7 +202,7 @@ class Mutator:
             return tree  # a change before has taken it away
 
     def _near(self, old: Any) -> Any:
-        """Another value of the same kind: what is wrong with it shows only later."""
+        """A wrong value of the same type, which is noticed only later."""
         rng = self.rng
         match old:
             case bool():
@@ -226,7 +226,7 @@ class Mutator:
                 return rng.choice(EXTREMES)
 
     def _not_finite(self, data: bytes) -> bytes:
-        """One value of a vector is NaN, infinite, or enormous."""
+        """Makes one value of a vector NaN, infinite or huge."""
         at = self.rng.randrange(max(1, len(data) // 4)) * 4
         value = self.rng.choice(
             (b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\0\x80\xff", b"\xff\xff\x7f\x7f", b"\1\0\0\0")
@@ -234,7 +234,7 @@ class Mutator:
         return data[:at] + value + data[at + 4 :]
 
     def spell(self, tree: Any, format: Format) -> bytes:  # noqa: A002  it is what it is called
-        """The tree as a payload; what its format cannot say comes out as something else."""
+        """The tree as a payload; values that the format cannot express become something else."""
         try:
             if format == "json":
                 text = json.dumps(tree, ensure_ascii=self.rng.random() < 0.5, default=repr)
@@ -251,7 +251,7 @@ class Mutator:
             return b"\0"
         flipped = bytearray(payload)
         for _ in range(self.rng.choice((1, 1, 1, 2, 8))):
-            # Mostly in the head: a large message is nearly all data.
+            # Usually change the head: a large message is nearly all data.
             most = len(flipped) if self.rng.random() < 0.3 else min(len(flipped), 600)
             flipped[self.rng.randrange(most)] ^= 1 << self.rng.randrange(8)
         return bytes(flipped)

@@ -1,4 +1,4 @@
-"""What makes a fuzzed aggregator deterministic: its thread for arithmetic and its clock go on only when told to."""
+"""Makes a fuzzed aggregator deterministic: its thread for arithmetic and its clock advance on command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fl_aggregator.server.aggregator import Aggregator
 
 
 class SteppedExecutor(Executor):
-    """Stands in for the pool of one thread: does the jobs in their order, each when `step` is called."""
+    """Replaces the pool of one thread: does each job, in order, when `step` is called."""
 
     def __init__(self) -> None:
         self._jobs: deque[Callable[[], None]] = deque()
@@ -35,7 +35,7 @@ def _do(future: Future[Any], work: Callable[[], Any]) -> None:
 
 
 class SteppedAggregator(Aggregator):
-    """Its run time is ``clock``, in seconds."""
+    """An aggregator whose run time is ``clock``, in seconds."""
 
     clock = 0.0
 

@@ -1,4 +1,4 @@
-"""The same noise for Hypothesis, which finds the shortest of it that does harm."""
+"""The same noise for Hypothesis, which finds the shortest sequence that does harm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 @dataclass(frozen=True)
 class Mutation:
-    """What is done to a seed: the ``which``-th, at the ``where``-th of its values or bytes."""
+    """One change of a seed: the ``which``-th seed, at the ``where``-th of its values or bytes."""
 
     which: int
     how: Literal["as it is", "replace", "near", "drop", "flip", "cut", "grow", "other topic"]
