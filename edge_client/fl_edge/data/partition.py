@@ -1,4 +1,4 @@
-"""Divides a data set into partitions. PURE: the same labels and ``Partition`` give every edge the same result.
+"""Divides a data set into partitions. PURE: all edges get the same from the same labels and ``Partition``.
 
 All draws come from ``numpy.random.Generator`` (PCG64) seeded with the partition's seed. NumPy may change the
 streams of a ``Generator`` between feature releases (NEP 19), so edges that share a data set should use the
@@ -167,8 +167,7 @@ def _min_examples(examples: int, count: int) -> int:
 
 
 def _apportion(total: int, shares: NDArray[np.float64], least: int) -> NDArray[np.int64]:
-    """Returns whole sizes of at least a minimum that sum to ``total``, the rest in proportion to the shares.
-    """
+    """Returns whole sizes that sum to ``total``: a minimum each, and the rest in proportion to the shares."""
     spare = total - least * len(shares)
     exact = shares / shares.sum() * spare
     sizes: NDArray[np.int64] = np.floor(exact).astype(np.int64)
