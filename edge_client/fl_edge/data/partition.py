@@ -167,7 +167,7 @@ def _min_examples(examples: int, count: int) -> int:
 
 
 def _apportion(total: int, shares: NDArray[np.float64], least: int) -> NDArray[np.int64]:
-    """Returns whole sizes that sum to ``total``: a minimum each, and the rest in proportion to the shares."""
+    """Returns whole sizes of at least a minimum that sum to ``total``, the rest in proportion to the shares."""
     spare = total - least * len(shares)
     exact = shares / shares.sum() * spare
     sizes: NDArray[np.int64] = np.floor(exact).astype(np.int64)
