@@ -65,9 +65,9 @@ def _parse_idx(path: Path, stream: IO[bytes], dimensions: int) -> Uint8Array:
 
 
 def read_cifar_files(paths: list[Path]) -> tuple[Uint8Array, Uint8Array]:
-    """Reads images, shape (examples, 32, 32, 3), and labels, shape (examples,), of CIFAR-10's ``*.bin`` files.
+    """Reads the images and labels of CIFAR-10's ``*.bin`` files, in the order of the files.
 
-    The examples are in the order of the files. Raises ``DataCorruptError``.
+    The images have the shape (examples, 32, 32, 3), the labels (examples,). Raises ``DataCorruptError``.
     """
     try:
         return _parse_cifar([(str(path), path.read_bytes()) for path in paths])

@@ -1,4 +1,4 @@
-"""Divides a data set into partitions. PURE: the same labels and ``Partition`` give every edge the same result.
+"""Divides a data set into partitions. PURE: all edges get the same from the same labels and ``Partition``.
 
 All draws come from ``numpy.random.Generator`` (PCG64) seeded with the partition's seed. NumPy may change the
 streams of a ``Generator`` between feature releases (NEP 19), so edges that share a data set should use the

@@ -16,10 +16,10 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class StateDir:
-    """An edge's own directory, created if necessary (mode 0700), and locked until `close` or the process's end.
+    """An edge's own directory, created if necessary (mode 0700), and locked until `close`.
 
-    ``device`` is the random name that distinguishes this device from another one with the same id; it is the
-    same at each start.
+    The end of the process also ends the lock. ``device`` is the random name that distinguishes this device
+    from another one with the same id; it is the same at each start.
     """
 
     def __init__(self, path: Path, lock: int, device: str) -> None:

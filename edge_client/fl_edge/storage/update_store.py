@@ -67,9 +67,9 @@ def write(path: Path, client: str, pending: PendingUpdate) -> None:
 
 
 def read(path: Path, client: str) -> PendingUpdate | None:
-    """Returns the saved update of ``client``, with its data mapped from the file, or ``None`` if there is none.
+    """Returns the saved update of ``client``, or ``None`` if there is none.
 
-    A file that is not usable is logged and removed.
+    Its data is mapped from the file. A file that is not usable is logged and removed.
     """
     delete(temporary_path(path))
     try:
