@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
-import msgpack
 import numpy as np
 import pytest
 
@@ -24,83 +21,17 @@ from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector, content_digest
 from tests.support import programs
 from tests.support.broker import Mosquitto
-from tests.support.builders import digest_of, model_digest_of, raw_offer_of, session_of
+from tests.support.builders import digest_of, model_digest_of, session_of
 from tests.support.invalid_updates import ANSWERED, MANIFEST, NOT_ANSWERED, OTHER, VALUES, Case, with_data
+from tests.support.invalid_uploads import OFFERS, UPLOADS, bad_uploads
+from tests.support.run_under_test import RunUnderTest, pack
 from tests.support.samples import MESSAGES
 from tests.support.simulated_edges import SimulatedEdges, folded
-from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
 GOOD = tuple(f"good-{number}" for number in range(3))
-CHUNK = 1024
 FLOOD = 3000
-
-
-def pack(fields: dict[str, Any]) -> bytes:
-    return cast(bytes, msgpack.packb(fields))
-
-
-class RunUnderTest:
-    """A run, its hand-made edges, and what is to be counted."""
-
-    def __init__(self, run: programs.Program, wire: SimulatedEdges, clients: Sequence[str]) -> None:
-        self.run = run
-        self.wire = wire
-        self.chance = np.random.default_rng(7)
-        self.deltas = {client: self.chance.normal(0, 0.1, VALUES).astype(np.float32) for client in clients}
-        self.examples = {client: 10 + 7 * rank for rank, client in enumerate(clients)}
-        self.refused: dict[str, Counter[str]] = {}
-        self.base: str | None = None
-        self.round = 1
-
-    def good(self, client: str) -> dict[str, Any]:
-        delta = self.deltas[client]
-        return self.wire.update(client, self.round, self.base, delta, self.examples[client])
-
-    def count(self, client: str, reason: str, words: Sequence[str], times: int = 1) -> None:
-        """It is to be counted; and the first time, it is said with these words."""
-        counts = self.refused.setdefault(client, Counter())
-        counts[reason] += times
-        if counts[reason] != times:
-            return
-        begin = f"refused a message from {client} ({reason}, "
-        said = wait_until(
-            lambda: [line for line in self.run.err.splitlines() if begin in line], 10, f"{begin}…)"
-        )
-        assert all(word in said[0] for word in words), (words, said[0])
-
-    def rejected(self, client: str, reason: str, words: Sequence[str], label: str | None = None) -> None:
-        reply = self.wire.expect(m.Rejected, 10, client=client, session=session_of(client))
-        assert reply.reason == reason, reply
-        assert all(word in reply.detail for word in words), (words, reply.detail)
-        self.count(label or client, reason, words)
-
-    def accepted(self, client: str) -> None:
-        reply = self.wire.expect(m.Accepted, 10, client=client, round=self.round)
-        assert reply.session == session_of(client)
-
-    def part(self, update: dict[str, Any], index: int, data: bytes | None = None, crc32: int = 0) -> bytes:
-        whole = update["sections"][0]["data"]
-        data = whole[index * CHUNK : (index + 1) * CHUNK] if data is None else data
-        head = {
-            name: update[name]
-            for name in ("v", "run", "incarnation", "seq", "client", "session", "round", "digest")
-        }
-        return pack(
-            head | {"kind": "update-chunk", "index": index, "crc32": crc32 or zlib.crc32(data), "data": data}
-        )
-
-
-OFFERS = (
-    ("offer-of-more", "wrong-size", ("size: 4000 bytes", "expected 2400"), {"size": 4000, "chunks": 4}),
-    ("offer-badly-cut", "malformed", ("chunks: 9",), {"chunks": 9}),
-    ("offer-in-crumbs", "malformed", ("chunk_size: 8", "1024"), {"chunk_size": 8, "chunks": 300}),
-    ("offer-of-nothing", "malformed", ("chunk_size: ", "0", "greater than or equal to 1"), {"chunk_size": 0}),
-    ("offer-absurd", "malformed", ("size: ", str(2**63)), {"size": 2**63}),
-)
-"""An offer with these members in place of its own."""
-UPLOADS = ("bad-checksum", "more-than-offered", "ungranted", "chunks-of-nan", "chunks-of-others")
 CLIENTS = (
     *GOOD, *(bad.name for bad in ANSWERED), *(bad.name for bad in NOT_ANSWERED), *(name for name, *_ in OFFERS),
     *UPLOADS, "later-round",
@@ -337,59 +268,6 @@ def bad_updates(tested: RunUnderTest) -> list[str]:
     wire.send_update("later-round", tested.good("later-round"))
     tested.accepted("later-round")
     return [*(bad.name for bad in NOT_ANSWERED), "later-round"]
-
-
-def bad_uploads(tested: RunUnderTest) -> list[str]:
-    """Offers that do not fit, and chunks. Says who has brought its good update in after all."""
-    wire = tested.wire
-    for client, reason, words, changes in OFFERS:
-        wire.send_update(client, raw_offer_of(tested.good(client), CHUNK, **cast(dict[str, Any], changes)))
-        tested.rejected(client, reason, words)
-
-    def granted(update: dict[str, Any]) -> None:
-        wire.send_update(update["client"], raw_offer_of(update, CHUNK))
-        chunks: set[int] = set()
-        while chunks != {0, 1, 2}:
-            chunks |= {*wire.expect(m.Grant, 10, client=update["client"], digest=update["digest"]).chunks}
-
-    def all_parts(update: dict[str, Any]) -> None:
-        for index in range(3):
-            wire.send_update(update["client"], tested.part(update, index))
-
-    update = tested.good("ungranted")
-    wire.send_update("ungranted", tested.part(update, 0))
-    tested.count("ungranted", "not-granted", ("chunk 0: no update of this client is being received",))
-    granted(update)
-    wire.send_update("ungranted", tested.part(update, 99))
-    tested.count("ungranted", "not-granted", ())
-    all_parts(update)
-    tested.accepted("ungranted")
-
-    update = tested.good("bad-checksum")
-    granted(update)
-    wire.send_update("bad-checksum", tested.part(update, 1, crc32=12345))
-    tested.count("bad-checksum", "wrong-checksum", ("chunk 1: crc32: 12345", "expected"))
-    all_parts(update)
-    tested.accepted("bad-checksum")
-
-    update = tested.good("more-than-offered")
-    granted(update)
-    wire.send_update("more-than-offered", tested.part(update, 2, bytes(5000)))
-    tested.count("more-than-offered", "wrong-size", ("chunk 2: data: 5000 bytes", "expected 352"))
-    all_parts(update)
-    tested.accepted("more-than-offered")
-
-    broken = tested.deltas["chunks-of-nan"].tobytes()[:-4] + np.float32(np.nan).tobytes()
-    update = with_data(tested.good("chunks-of-nan"), broken)
-    granted(update)
-    all_parts(update)
-    tested.rejected("chunks-of-nan", "not-finite", ("element 19 of 'b' is nan",))
-
-    update = tested.good("chunks-of-others")
-    granted(update)
-    all_parts(with_data(update, bytes(2400)) | {"digest": update["digest"]})
-    tested.rejected("chunks-of-others", "wrong-digest", (f"digest: {update['digest'][:12]}",))
-    return ["bad-checksum", "more-than-offered", "ungranted"]
 
 
 def flood(tested: RunUnderTest) -> None:
