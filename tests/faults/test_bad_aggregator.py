@@ -15,78 +15,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import msgpack
-import numpy as np
 import pytest
 
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.tensors.manifest import ArraySpec, Manifest, Vector
-from fl_shared.tensors.sections import ModelSection
-from fl_shared.transfer.publication import ModelPublication, model_publication
+from fl_shared.transfer.publication import model_publication
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.edge_under_test import CHUNK, TASK, EdgeUnderTest
+from tests.support.invalid_models import DEEP, bad_models
 from tests.support.samples import MESSAGES
 from tests.support.simulated_aggregator import RUN, SimulatedAggregator, first_model
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
-TASK = "synthetic-1000"
-CHUNK = 1024
-DEEP = b"\x81\xa4kind" + b"\x91" * 1020 + b"\xc0"
 DEEP_JSON = b'{"v":2,"kind":' + b"[" * 5000
 FLOOD = 300
 """Of each kind of message."""
-
-
-class EdgeUnderTest:
-    """The edge ``7``, on a broker that has things of an earlier life."""
-
-    def __init__(self, wire: SimulatedAggregator, edge: programs.Program) -> None:
-        self.wire = wire
-        self.edge = edge
-        self.round = 0
-        self.session = ""
-        self.first: m.Update | None = None
-
-    @property
-    def weights(self) -> Vector:
-        assert self.first is not None
-        return np.frombuffer(self.first.sections[0].data, "<f4")
-
-    @property
-    def manifest(self) -> Manifest:
-        assert self.first is not None
-        return Manifest(arrays=self.first.sections[0].arrays or ())
-
-    def select(self, base: str, **changes: Any) -> int:
-        self.round += 1
-        self.wire.select(self.round, ("7",), m.ModelReference(version=1, digest=base), **changes)
-        return self.round
-
-    def expect_failure(self, number: int, *words: str) -> None:
-        failed = self.wire.expect(m.TrainingFailed, 15, round=number)
-        assert all(word in failed.detail for word in words), (words, failed.detail)
-
-    def train_normally(self, base: str) -> m.Update:
-        number = self.select(base)
-        update = self.wire.expect(m.Update, 15, round=number)
-        assert update.base == base
-        self.wire.answer(update)
-        return update
-
-    def logged(self, words: str) -> bool:
-        return words in self.edge.err
-
-    def rss(self) -> int:
-        """Bytes of memory that the edge's own process has."""
-        status = Path(f"/proc/{self.edge.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
-
-    def say(self, topic: t.Topic | str, payload: bytes, *, retain: bool = False) -> None:
-        self.wire.send(topic, payload, retain=retain)
 
 
 def test_an_edge_goes_on_whatever_its_aggregator_says(
@@ -229,133 +176,6 @@ def nonsense_selections(tested: EdgeUnderTest, base: str) -> None:
     wire.admit(wire.expect(m.Registration, 10, client="7", run=None))
     wire.expect_silence(m.Update, 0.2)
     tested.round = number + 50
-
-
-def bad_models(tested: EdgeUnderTest) -> None:
-    """Models that are none: the edge says that it cannot train, and why, or waits for what is right."""
-    wire = tested.wire
-
-    # A chunk with another checksum: it is dropped, and the right one taken.
-    model = other_model(tested, 0.25)
-    put(tested, model, {1: {"crc32": 1}})
-    number = tested.select(model.digest)
-    wait_until(lambda: "crc32" in tested.edge.err, 10, "a word on the checksum")
-    wire.expect_silence(m.TrainingFailed, 0.2)
-    wire.send(t.ChunkTopic(model.digest[:12], 1), model.chunk(1, **wire.envelope()), retain=True)
-    update = wire.expect(m.Update, 15, round=number)
-    assert update.base == model.digest
-    wire.answer(update)
-
-    # Every chunk with its checksum, but not those of this model.
-    model = other_model(tested, 0.5)
-    stolen = other_model(tested, 0.75)
-    put(tested, model, {n: chunk_of(stolen, n, wire) | {"digest": model.digest} for n in range(4)})
-    tested.expect_failure(tested.select(model.digest), "digest is not the model's")
-
-    # What is no number.
-    weights = tested.weights.copy()
-    weights[5] = np.nan
-    model = of_vector(tested, weights)
-    put(tested, model)
-    tested.expect_failure(tested.select(model.digest), "value 5 is nan", "expected a finite number")
-
-    # Another model than this task's.
-    model = model_publication(
-        [ModelSection("weights", Manifest(arrays=(ArraySpec(name="x", shape=(10,)),)), bytes(40))], CHUNK
-    )
-    put(tested, model)
-    tested.expect_failure(tested.select(model.digest), "10 values", "expected 1000")
-
-    # Manifests that claim what cannot be, and the most that they can: room is made for what comes, not for claims.
-    before = tested.rss()
-    absurd: tuple[tuple[dict[str, Any], str | None], ...] = (
-        (
-            {"size": 2**40, "chunks": 2**16, "chunk_size": 2**24},
-            "size: 1099511627776 bytes, expected at most",
-        ),
-        ({"chunks": 10**9}, "chunks: "),
-        ({"chunk_size": 2**30}, "chunk_size: "),
-        ({"size": 2**63}, "size: "),
-        ({}, None),
-    )
-    for number, (claims, words) in enumerate(absurd):
-        model = other_model(tested, 2.0 + number)
-        put(tested, model, manifest=LARGEST | claims)
-        base = tested.select(model.digest)
-        if words is not None:
-            wait_until(partial(tested.logged, words), 10, f"a word on {words}")
-        wire.expect_silence(m.TrainingFailed, 0.2)
-        clear_until_given_up(tested, model, base)
-        tested.expect_failure(base, "superseded")
-    assert tested.rss() - before < 30 * 2**20
-
-    # Bombs.
-    model = other_model(tested, 0.125)
-    number = tested.select(model.digest)
-
-    def bombed() -> bool:
-        tested.say(t.ManifestTopic(model.digest[:12]), DEEP)
-        tested.say(t.ChunkTopic(model.digest[:12], 0), b"\x81\xa1x" + b"\xdd\xff\xff\xff\xff")
-        return f"round {number}: cannot train" in tested.edge.err
-
-    wait_until(bombed, 10, "its giving up")
-    tested.expect_failure(number, "16 messages were not valid")
-
-
-def clear_until_given_up(tested: EdgeUnderTest, model: ModelPublication, number: int) -> None:
-    """Again and again, since the first time may be before the edge has subscribed."""
-
-    def given_up() -> bool:
-        tested.wire.clear(t.ManifestTopic(model.digest[:12]))
-        tested.wire.clear(t.ChunkTopic(model.digest[:12], 0))
-        return f"round {number}: cannot train" in tested.edge.err
-
-    wait_until(given_up, 10, "its giving up")
-
-
-def of_vector(tested: EdgeUnderTest, weights: Vector) -> ModelPublication:
-    return model_publication(
-        [ModelSection("weights", tested.manifest, weights.astype("<f4").tobytes())], CHUNK
-    )
-
-
-def other_model(tested: EdgeUnderTest, shift: float) -> ModelPublication:
-    return of_vector(tested, tested.weights + np.float32(shift))
-
-
-def chunk_of(model: ModelPublication, index: int, wire: SimulatedAggregator) -> dict[str, Any]:
-    return model.chunk(index, **wire.envelope()).model_dump()
-
-
-LARGEST = {
-    "sections": [
-        {
-            "name": "weights",
-            "encoding": "f32",
-            "arrays": [{"name": "x", "shape": [2**29], "role": "parameter"}],
-            "size": 2**31,
-        }
-    ],
-    "size": 2**31,
-    "chunk_size": 2**24,
-    "chunks": 2**7,
-}
-"""The manifest of the largest model that anybody takes."""
-
-
-def put(
-    tested: EdgeUnderTest,
-    model: ModelPublication,
-    chunks: dict[int, dict[str, Any]] | None = None,
-    manifest: dict[str, Any] | None = None,
-) -> None:
-    """Retained, with these members in place of its own."""
-    short, wire = model.digest[:12], tested.wire
-    for index in range(model.chunks):
-        chunk = chunk_of(model, index, wire) | (chunks or {}).get(index, {})
-        tested.say(t.ChunkTopic(short, index), cast(bytes, msgpack.packb(chunk)), retain=True)
-    fields = model.manifest(**wire.envelope()).model_dump() | (manifest or {})
-    tested.say(t.ManifestTopic(short), cast(bytes, msgpack.packb(fields)), retain=True)
 
 
 def bad_replies(tested: EdgeUnderTest, base: str) -> None:
