@@ -6,13 +6,10 @@ import queue
 import secrets
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -23,15 +20,11 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.protocol.channels import CHANNELS
 from fl_shared.security.kit import Kit
 from fl_shared.system.mosquitto import LOOPBACK
+from tests.support.received import ANSWER_TIMEOUT, Inbox, Received
 from tests.support.wait import wait_until
 
-M = TypeVar("M", bound=m.Message)
-
-ANSWER_TIMEOUT = 15.0
-"""Seconds that the broker may take for an acknowledgement."""
 NOT_AUTHORISED = 0x87
 """The reason code of what an ACL denies. All from 0x80 on are failures."""
 
@@ -56,41 +49,7 @@ class Endpoint:
         return cls(int(port), kit.ssl_context(), kit.user, kit.password, host)
 
 
-@dataclass(frozen=True)
-class Received:
-    """A message as it came. ``at``: on the monotonic clock; ``prefix``: of the topics that are decoded."""
-
-    at: float
-    topic: str
-    payload: bytes
-    retained: bool
-    response_topic: str | None
-    correlation: bytes | None
-    prefix: str
-
-    @cached_property
-    def message(self) -> m.Message | None:
-        """The message; None for an invalid one, and for the empty payload that clears a retained message."""
-        topic = CHANNELS.parse(self.prefix, self.topic)
-        if topic is None or not self.payload:
-            return None
-        try:
-            return codec.decode(topic, self.payload)
-        except codec.DecodeError:
-            return None
-
-    def is_a(self, kind: type[m.Message], **members: Any) -> bool:
-        """Whether it is a message of that kind with these members."""
-        found = self.message
-        return isinstance(found, kind) and all(
-            getattr(found, name) == value for name, value in members.items()
-        )
-
-
-Wanted = Callable[[Received], Any]
-
-
-class Client:
+class Client(Inbox):
     """A connection that remembers all it receives, in order, until the end of the ``with`` block.
 
     ``filters`` are subscribed to. ``will``: topic and payload. ``reconnect``: it connects and subscribes
@@ -108,16 +67,12 @@ class Client:
         keepalive: int = 60,
         reconnect: bool = False,
     ) -> None:
-        self.name = name = name or f"test-{secrets.token_hex(4)}"
+        super().__init__(name := name or f"test-{secrets.token_hex(4)}")
         self.prefix = prefix
         self.lost = ""
         """Why the connection was lost, if it was."""
         self._filters: dict[str, SubscribeOptions] = {}
-        self._received: list[Received] = []
-        self._pending: list[Received] = []
-        self._actions: list[tuple[Wanted, Callable[[], None], threading.Event]] = []
         self._codes: dict[int, int] = {}
-        self._changed = threading.Condition()
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         client = self._client = paho.Client(
             CallbackAPIVersion.VERSION2, name, protocol=paho.MQTTv5, reconnect_on_failure=reconnect
@@ -221,111 +176,6 @@ class Client:
             assert packet in self._codes, f"{self.name} was disconnected: {self.lost}"
             return self._codes.pop(packet)
 
-    # --- receiving ------------------------------------------------------------------------------------------
-
-    @property
-    def received(self) -> list[Received]:
-        """All messages received so far."""
-        with self._changed:
-            return list(self._received)
-
-    @property
-    def retained(self) -> dict[str, bytes]:
-        """Those that the broker had retained, by topic."""
-        return {one.topic: one.payload for one in self.received if one.retained}
-
-    def all(self, kind: type[M], **members: Any) -> list[M]:
-        """All messages of that kind with these members so far."""
-        return [one.message for one in self.received if one.is_a(kind, **members)]  # type: ignore[misc]
-
-    def times(self, kind: type[m.Message], **members: Any) -> list[float]:
-        return [one.at for one in self.received if one.is_a(kind, **members)]
-
-    def wait_for(
-        self, wanted: Wanted, what: str = "a message", *, timeout: float = ANSWER_TIMEOUT, since: int = 0
-    ) -> Received:
-        """The first of all received messages, from number ``since`` on, for which ``wanted`` is true."""
-
-        def first() -> Received | None:
-            return next((one for one in self._received[since:] if wanted(one)), None)
-
-        found = wait_until(first, timeout, f"{self.name} receives {what}", changed=self._changed)
-        assert found is not None
-        return found
-
-    def wait_for_message(
-        self, kind: type[M], timeout: float = 30.0, *, after: float = 0.0, **members: Any
-    ) -> M:
-        """The first message of that kind with these members that came later than ``after``."""
-        found = self.wait_for(
-            lambda one: one.at > after and one.is_a(kind, **members),
-            f"a {kind.__name__} with {members}",
-            timeout=timeout,
-        )
-        return found.message  # type: ignore[return-value]
-
-    def take(
-        self, wanted: Wanted = lambda _: True, what: str = "a message", *, timeout: float = ANSWER_TIMEOUT
-    ) -> Received:
-        """The first message for which ``wanted`` is true and that was not taken before."""
-
-        def first() -> Received | None:
-            for index, one in enumerate(self._pending):
-                if wanted(one):
-                    return self._pending.pop(index)
-            return None
-
-        try:
-            found = wait_until(first, timeout, what, changed=self._changed)
-        except AssertionError as error:
-            pending = [type(one.message).__name__ for one in self.pending]
-            raise AssertionError(f"{error}; there were {pending}") from None
-        assert found is not None
-        return found
-
-    @property
-    def pending(self) -> list[Received]:
-        """All messages that were not taken."""
-        with self._changed:
-            return list(self._pending)
-
-    def take_all(self, kind: type[m.Message] | None = None) -> list[Received]:
-        """All that were not taken, or those of them that are of that kind."""
-        with self._changed:
-            taken = [one for one in self._pending if kind is None or one.is_a(kind)]
-            self._pending = [one for one in self._pending if one not in taken]
-        return taken
-
-    def expect(self, kind: type[M], timeout: float = 20.0, **members: Any) -> M:
-        """Takes the first message of that kind with these members."""
-        return self.expect_received(kind, timeout, **members).message  # type: ignore[return-value]
-
-    def expect_received(self, kind: type[m.Message], timeout: float = 20.0, **members: Any) -> Received:
-        return self.take(
-            lambda one: one.is_a(kind, **members), f"a {kind.__name__} with {members}", timeout=timeout
-        )
-
-    def expect_silence(self, kind: type[m.Message], seconds: float) -> None:
-        """Checks that no message of that kind waits to be taken, or comes within ``seconds``."""
-        with self._changed:
-            came = self._changed.wait_for(lambda: any(one.is_a(kind) for one in self._pending), seconds)
-        assert not came, [one.message for one in self.pending if one.is_a(kind)]
-
-    def when(self, wanted: Wanted, action: Callable[[], None]) -> threading.Event:
-        """Calls ``action`` as soon as such a message comes, and then sets the event.
-
-        This client receives nothing else meanwhile.
-        """
-        done = threading.Event()
-        with self._changed:
-            self._actions.append((wanted, action, done))
-        return done
-
-    def when_message(
-        self, action: Callable[[], None], kind: type[m.Message], **members: Any
-    ) -> threading.Event:
-        return self.when(lambda one: one.is_a(kind, **members), action)
-
     # --- paho's thread --------------------------------------------------------------------------------------
 
     def _on_connect(self, code: Any, answers: queue.SimpleQueue[Any]) -> None:
@@ -348,19 +198,10 @@ class Client:
 
     def _on_message(self, message: paho.MQTTMessage) -> None:
         properties = message.properties
-        one = Received(
+        self._put(Received(
             time.monotonic(), message.topic, bytes(message.payload), message.retain,
             getattr(properties, "ResponseTopic", None), getattr(properties, "CorrelationData", None), self.prefix,
-        )  # fmt: skip
-        with self._changed:
-            self._received.append(one)
-            self._pending.append(one)
-            self._changed.notify_all()
-            due = [entry for entry in self._actions if entry[0](one)]
-            self._actions = [entry for entry in self._actions if entry not in due]
-        for _, action, done in due:
-            action()
-            done.set()
+        ))  # fmt: skip
 
     def __enter__(self) -> Self:
         return self

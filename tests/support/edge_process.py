@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fl_shared.protocol import messages as m
-from tests.support.client import Received
+from tests.support.received import Received
 
 TEST_SPLIT = 359
 """A fifth of the 1797 digits; the parts are of the others."""

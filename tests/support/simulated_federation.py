@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.broker import Mosquitto
-from tests.support.client import Client, Received
+from tests.support.client import Client
+from tests.support.received import Received
 
 RUN = "3f9a1c0b7e22"
 

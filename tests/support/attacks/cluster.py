@@ -25,9 +25,10 @@ from fl_shared.security.kit import AccountRole, Kit
 from fl_shared.security.sealing import Sealer
 from tests.support import builders, programs
 from tests.support.broker import Mosquitto
-from tests.support.client import Client, Endpoint, Received
+from tests.support.client import Client, Endpoint
 from tests.support.programs import KEEPALIVE, Program, freeze, thaw, workers
 from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
+from tests.support.received import Received
 from tests.support.synthetic_run import model_sha256
 from tests.support.wait import wait_until
 

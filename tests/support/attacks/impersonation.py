@@ -14,7 +14,8 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from tests.support.attacks.attack import UNKNOWN, Attack, Counted
 from tests.support.attacks.cluster import BAD, KITS, LAB, MARK, Cluster
-from tests.support.client import NOT_AUTHORISED, Client, Received
+from tests.support.client import NOT_AUTHORISED, Client
+from tests.support.received import Received
 from tests.support.wait import wait_until
 
 AGAIN = "within a second the genuine message is retained again"

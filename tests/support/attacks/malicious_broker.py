@@ -20,7 +20,7 @@ from fl_shared.transfer.publication import model_publication
 from tests.support.attacks.attack import UNKNOWN, Attack, Counted, Logged, Where
 from tests.support.attacks.cluster import BAD, HONEST, SEALED, TASK, VALUES, Cluster
 from tests.support.attacks.impersonation import AGAIN, rewrites_the_model
-from tests.support.client import Received
+from tests.support.received import Received
 from tests.support.simulated_aggregator import FOLD, TRAINING
 
 ANOTHER = Signer(Ed25519PrivateKey.generate().private_bytes_raw())

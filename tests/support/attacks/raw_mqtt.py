@@ -7,7 +7,8 @@ import struct
 import time
 
 from fl_shared.system.mosquitto import LOOPBACK
-from tests.support.client import ANSWER_TIMEOUT, Endpoint
+from tests.support.client import Endpoint
+from tests.support.received import ANSWER_TIMEOUT
 
 KEEPALIVE = 60
 
