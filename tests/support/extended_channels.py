@@ -13,7 +13,7 @@ from fl_shared.protocol.channels import (
     Channel,
     Channels,
 )
-from tests.support.samples import RUN
+from tests.support.observation_samples import RUN
 
 
 class Ping(m.Scoped):

@@ -20,7 +20,8 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import EnvelopeSource
-from tests.support.samples import MESSAGES, RUN
+from tests.support.observation_samples import RUN
+from tests.support.samples import MESSAGES
 
 SCOPE = EnvelopeSource(RUN, 1)
 TOPIC = t.UpdatesTopic("7")

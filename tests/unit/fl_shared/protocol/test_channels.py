@@ -30,7 +30,8 @@ from tests.support.extended_channels import (
     Ping,
     Pong,
 )
-from tests.support.samples import MESSAGES, RUN
+from tests.support.observation_samples import RUN
+from tests.support.samples import MESSAGES
 
 ROOT = Path(__file__).parents[4]
 

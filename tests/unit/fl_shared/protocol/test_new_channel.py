@@ -52,9 +52,9 @@ from tests.support.extended_channels import (
     NoticesTopic,
     PingsTopic,
 )
+from tests.support.observation_samples import RUN
 from tests.support.recording_connections import Broker, RecordingNetwork
 from tests.support.round_playbook import training
-from tests.support.samples import RUN
 
 ROOT = Path(__file__).parents[4]
 SIGNER = Signer(bytes(32))

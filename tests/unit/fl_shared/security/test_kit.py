@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import os
 import socket
 import ssl
 import stat
 import threading
-import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,10 +23,10 @@ from hypothesis import strategies as st
 from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_shared.errors import UserError
 from fl_shared.security.kit import MAX_KIT, MAX_MEMBER, Kit
+from tests.support.bad_kits import BAD, Members, members_of, saying, zipped
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DESCRIPTORS = Path("/dev/fd")
-Members = dict[str, bytes]
 
 
 def names_in(directory: Path) -> list[str]:
@@ -127,97 +124,6 @@ def test_a_kit_that_others_may_read_is_warned_about(
     path.chmod(0o644)
     Kit.read(path)
     assert "chmod 600" in caplog.text
-
-
-# --- bad kits -------------------------------------------------------------------------------------------------
-
-
-def members_of(kit: Kit) -> Members:
-    with zipfile.ZipFile(io.BytesIO(kit.encode())) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def zipped(members: Members, *, twice: str | None = None, compression: int = zipfile.ZIP_STORED) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a name that is there twice
-        for name, content in members.items():
-            archive.writestr(name, content)
-        if twice is not None:
-            archive.writestr(twice, members[twice])
-    return file.getvalue()
-
-
-def saying(**changes: Any) -> Callable[[Members], Members]:
-    """With other values in kit.json; None takes the member away."""
-
-    def change(members: Members) -> Members:
-        said = {**json.loads(members["kit.json"]), **changes}
-        text = json.dumps({name: value for name, value in said.items() if value is not None})
-        return {**members, "kit.json": text.encode()}
-
-    return change
-
-
-def having(**changes: bytes | None) -> Callable[[Members], Members]:
-    """With other members: ``ca``, ``cert``, ``key`` or ``json``; None takes it away."""
-    names = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem", "json": "kit.json"}
-
-    def change(members: Members) -> Members:
-        changed = {**members, **{names[short]: content for short, content in changes.items()}}
-        return {name: content for name, content in changed.items() if content is not None}
-
-    return change
-
-
-SIXTY_FOUR = "A" * 86 + "=="
-SHORT, THIRTY_TWO = "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
-BAD: list[tuple[str, Callable[[Members], Members], str]] = [
-    ("no kit.json", having(json=None), r"kit\.json is missing"),
-    ("no ca.pem", having(ca=None), r"ca\.pem is missing"),
-    ("no key.pem", having(key=None), r"key\.pem is missing"),
-    ("no cert.pem", having(cert=None), r"cert\.pem is missing"),
-    ("neither", having(cert=None, key=None), "neither cert.pem and key.pem nor user and password"),
-    ("not JSON", having(json=b"{"), r"kit\.json: "),
-    ("not an object", having(json=b"[]"), r"kit\.json: "),
-    ("not UTF-8", having(json=b"\xff\xfe"), r"kit\.json: "),
-    ("version 2", saying(format=2), "format: .*1"),
-    ("no version", saying(format=None), "format: Field required"),
-    ("no name", saying(name=None), "name: Field required"),
-    ("name with a slash", saying(name="a/b"), "name: "),
-    ("name with a newline", saying(name="7\n"), "name: "),
-    ("another's name", saying(name="8"), r"cert\.pem: is for \['7'\], expected the kit's name, '8'"),
-    ("no roles", saying(roles=[]), "roles: "),
-    ("unknown role", saying(roles=["admin"]), r"roles\.0: "),
-    ("plain broker", saying(broker="mqtt://broker:1883"), "broker: .*expected mqtts://host:port"),
-    ("broker without a host", saying(broker="mqtts://:8883"), "broker: .*expected mqtts://host:port"),
-    ("broker with a path", saying(broker="mqtts://broker:1/x"), "broker: .*expected mqtts://host:port"),
-    ("broker with port 99999", saying(broker="mqtts://broker:99999"), "broker: .*expected mqtts://host:port"),
-    ("broker with a password", saying(broker="mqtts://a:b@broker:1"), "broker: "),
-    ("prefix with a wildcard", saying(prefix="fl/#"), "prefix: .*is not a valid topic prefix"),
-    ("unknown member", saying(extra=1), "extra: "),
-    ("short signing key", saying(signing_public=SHORT), "signing_public: .*32"),
-    ("no sealing key", saying(sealing_public=None), "sealing_public: Field required"),
-    ("no base64", saying(sealing_public="§" * 44), "sealing_public: "),
-    ("the aggregator's key", saying(signing_private=THIRTY_TWO), "expected signing_private only in"),
-    ("another sealing key", saying(sealing_private=THIRTY_TWO), "voucher does not match the sealing_private of '7'"),
-    ("no sealing key of its own", saying(sealing_private=None), "expected both sealing_private and voucher"),
-    ("no voucher", saying(voucher=None), "expected both sealing_private and voucher"),
-    ("another's voucher", saying(voucher=SIXTY_FOUR), "voucher does not match the sealing_private of '7'"),
-    ("a short voucher", saying(voucher=THIRTY_TWO), "voucher: .*64"),
-    ("no group", saying(predict_group=None), "expected predict_group with the role predict"),
-    ("a group for who does not predict", saying(roles=["train"]), "expected predict_group with the role predict"),
-    ("a group with a slash", saying(predict_group="a/b"), "predict_group: "),
-    ("the role, no keys", saying(roles=["aggregator"]), "the aggregator's private keys are missing"),
-    ("ca.pem is no PEM", having(ca=b"hello"), r"ca\.pem: not a certificate in PEM"),
-    ("ca.pem is broken", having(ca=b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), r"ca\.pem: not"),
-    ("cert.pem is no PEM", having(cert=b""), r"cert\.pem: not a certificate in PEM"),
-    ("key.pem is no PEM", having(key=b"hello"), r"key\.pem: not a private key"),
-    ("ca.pem is no authority", lambda m: {**m, "ca.pem": m["cert.pem"]}, r"ca\.pem: .*not an authority's"),
-    ("another file", lambda m: {**m, "README": b"x"}, r"contains 'README'; expected only ca\.pem, cert\.pem"),
-    ("a way out", lambda m: {**m, "../../etc/cron.d/x": b"x"}, r"contains '\.\./\.\./etc/cron\.d/x'"),
-    ("a folder", lambda m: {**m, "kit.json/": b""}, "contains 'kit.json/'"),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "said"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
