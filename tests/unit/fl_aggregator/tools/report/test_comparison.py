@@ -7,6 +7,10 @@ import io
 import re
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
+
 from fl_aggregator.tools.report import comparison
 from fl_aggregator.tools.report.reading import read_run_report
 from fl_shared.errors import UserError

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
+
 from fl_aggregator.tools.report import figures
 from fl_aggregator.tools.report.markup import Markup, table, tag, text
 from fl_aggregator.tools.report.reading import read_run_report
 from fl_shared.errors import UserError
 from tests.support.run_files import SETTINGS, Outline, line, page_of, report, write
-
-pytest.importorskip("matplotlib", reason="pip install 'fl-mqtt[report]'")
 
 EVIL = """<script>alert(1)</script>"'&$x_{$"""
 
