@@ -30,7 +30,7 @@ def count_labels(names: Sequence[str], data: LocalData) -> dict[str, int]:
 def confusion_matrix(
     names: Sequence[str], labels: torch.Tensor, predictions: torch.Tensor
 ) -> Confusion | None:
-    """Returns the confusion matrix, or null if it is too large for a message.
+    """Returns the confusion matrix, or None if it is too large for a message.
 
     ``labels`` and ``predictions`` (the predicted labels): int64, shape (examples,).
     """

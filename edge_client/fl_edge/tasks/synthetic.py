@@ -13,7 +13,7 @@ MAX_PARAMETERS: Final = 2**29
 
 
 def parameter_count(name: str) -> int | None:
-    """Returns N of ``synthetic-N``, or null for another task. Raises ``UnknownTaskError`` for an invalid N."""
+    """Returns N of ``synthetic-N``, or None for another task. Raises ``UnknownTaskError`` for an invalid N."""
     if not name.startswith(NAME_PREFIX):
         return None
     number = name.removeprefix(NAME_PREFIX)

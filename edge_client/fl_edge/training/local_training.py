@@ -93,7 +93,7 @@ def train_update(
 ) -> TrainedUpdate:
     """Trains from ``base`` on ``data``. The result is a pure function of the arguments, except for ``seconds``.
 
-    ``allocate`` allocates the delta; null: a new array. The metrics are those before and after on the holdout, if there
+    ``allocate`` allocates the delta; None: a new array. The metrics are those before and after on the holdout, if there
     is one, and ``train.loss`` of the last epoch. Raises ``CancelledError``, ``DivergedError``,
     ``ManifestMismatchError``.
     """

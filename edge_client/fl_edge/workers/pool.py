@@ -79,7 +79,7 @@ class _Slot:
     """The bytes of each model that the worker keeps, by digest; the most recently used is last."""
     failures: int = 0
     fatal_error: str | None = None
-    """Why the worker is not started again; null if it is."""
+    """Why the worker is not started again; None if it is."""
 
     def send(self, frame: ToWorker) -> None:
         assert self.process is not None
@@ -148,7 +148,7 @@ class Pool:
         round: int,  # noqa: A002  it is what the wire calls it
         encoding: str = FLOAT32.name,
     ) -> int:
-        """Submits a training job from ``base``; null in round 0. The result is a `TrainOutcome` in ``encoding``."""
+        """Submits a training job from ``base``; None in round 0. The result is a `TrainOutcome` in ``encoding``."""
         digest = None if base is None else base.digest
         return self._submit(
             _PendingJob(TrainJob(client, task, partition, digest, settings, round, encoding), base)
@@ -264,7 +264,7 @@ class Pool:
                 self._on_done(result)
 
     def _fatal_error(self) -> str | None:
-        """Returns why no worker will ever run again, or null. The caller holds the lock."""
+        """Returns why no worker will ever run again, or None. The caller holds the lock."""
         fatal_errors = [slot.fatal_error for slot in self._slots]
         return fatal_errors[0] if all(fatal_error is not None for fatal_error in fatal_errors) else None
 

@@ -29,7 +29,7 @@ FailureKind = Literal["cancelled", "data-missing", "bad-payload", "unknown-task"
 
 @dataclass(frozen=True, slots=True)
 class LoadJob:
-    """Summarize the partition of ``client``; if it is null, only the task."""
+    """Summarize the partition of ``client``; if it is None, only the task."""
 
     client: str
     task: str
@@ -38,7 +38,7 @@ class LoadJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """Train from the model with the digest ``base``. If it is null (round 0), make the first weights instead.
+    """Train from the model with the digest ``base``. If it is None (round 0), make the first weights instead.
 
     ``encoding``: of the result.
     """

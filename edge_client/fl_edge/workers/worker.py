@@ -133,7 +133,7 @@ class Worker:
             del self._cancel_events[run_job.id]
 
     def _warm_up(self) -> str | None:
-        """Imports torch; returns why it cannot be used, or null."""
+        """Imports torch; returns why it cannot be used, or None."""
         try:
             import torch
 

@@ -51,7 +51,7 @@ class AggregatorTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class StatusTopic(Topic):
-    """``fl/status``"""
+    """``fl/status``: the state of the run."""
 
     PATTERN: ClassVar[str] = "status"
 
@@ -62,21 +62,21 @@ OPERATOR: Final = "operator"
 
 @dataclass(frozen=True, slots=True)
 class HistoryTopic(Topic):
-    """``fl/history``"""
+    """``fl/history``: the closed rounds, for plots."""
 
     PATTERN: ClassVar[str] = "history"
 
 
 @dataclass(frozen=True, slots=True)
 class ControlTopic(Topic):
-    """``fl/control``: what the operator has to say to the run."""
+    """``fl/control``: the operator's order to stop the run."""
 
     PATTERN: ClassVar[str] = "control"
 
 
 @dataclass(frozen=True, slots=True)
 class RegisterTopic(Topic):
-    """``fl/register/<client>``, or the bare ``fl/register``."""
+    """``fl/register/<client>``: registrations; without accounts also ``fl/register``."""
 
     PATTERN: ClassVar[str] = "register/{client}"
     client: str | None = None
@@ -84,7 +84,7 @@ class RegisterTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class PresenceTopic(Topic):
-    """``fl/clients/<client>/presence``"""
+    """``fl/clients/<client>/presence``: birth and will of an edge."""
 
     PATTERN: ClassVar[str] = "clients/{client}/presence"
     client: str
@@ -100,7 +100,7 @@ class WorkTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class RepliesTopic(Topic):
-    """``fl/replies/<client>``"""
+    """``fl/replies/<client>``: answers to one edge."""
 
     PATTERN: ClassVar[str] = "replies/{client}"
     client: str
@@ -108,7 +108,7 @@ class RepliesTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class SelectedTopic(Topic):
-    """``fl/round/<n>/selected``"""
+    """``fl/round/<n>/selected``: the opening of a round."""
 
     PATTERN: ClassVar[str] = "round/{round}/selected"
     round: int
@@ -116,7 +116,7 @@ class SelectedTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class MissingTopic(Topic):
-    """``fl/round/<n>/missing``"""
+    """``fl/round/<n>/missing``: the clients that an open round waits for."""
 
     PATTERN: ClassVar[str] = "round/{round}/missing"
     round: int
@@ -124,7 +124,7 @@ class MissingTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class EdgesTopic(Topic):
-    """``fl/round/<n>/edges``"""
+    """``fl/round/<n>/edges``: the state of every edge."""
 
     PATTERN: ClassVar[str] = "round/{round}/edges"
     round: int
@@ -132,7 +132,7 @@ class EdgesTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class ResultTopic(Topic):
-    """``fl/round/<n>/result``"""
+    """``fl/round/<n>/result``: the result of a round."""
 
     PATTERN: ClassVar[str] = "round/{round}/result"
     round: int
@@ -147,7 +147,7 @@ class ModelTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class ManifestTopic(Topic):
-    """``fl/model/<digest12>/manifest``"""
+    """``fl/model/<digest12>/manifest``: how a model is cut into chunks."""
 
     PATTERN: ClassVar[str] = "model/{digest12}/manifest"
     digest12: str
@@ -155,7 +155,7 @@ class ManifestTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class ChunkTopic(Topic):
-    """``fl/model/<digest12>/<i>``"""
+    """``fl/model/<digest12>/<i>``: one chunk of a model."""
 
     PATTERN: ClassVar[str] = "model/{digest12}/{index}"
     digest12: str
@@ -164,7 +164,7 @@ class ChunkTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class UpdatesTopic(Topic):
-    """``fl/updates/<client>``, or the bare ``fl/updates``."""
+    """``fl/updates/<client>``: updates; without accounts also ``fl/updates``."""
 
     PATTERN: ClassVar[str] = "updates/{client}"
     client: str | None = None
@@ -172,7 +172,7 @@ class UpdatesTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class EvaluationsTopic(Topic):
-    """``fl/evaluations/<client>``"""
+    """``fl/evaluations/<client>``: results of evaluations."""
 
     PATTERN: ClassVar[str] = "evaluations/{client}"
     client: str
@@ -180,7 +180,7 @@ class EvaluationsTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class PredictTopic(Topic):
-    """``fl/predict``, or ``fl/predict/<client>`` to ask one edge."""
+    """``fl/predict``: prediction requests; ``fl/predict/<client>`` asks one edge."""
 
     PATTERN: ClassVar[str] = "predict/{client}"
     client: str | None = None
@@ -188,7 +188,7 @@ class PredictTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class PredictionsTopic(Topic):
-    """``fl/predictions``, or ``fl/predictions/<asker>``."""
+    """``fl/predictions``: answers to requests without a Response Topic; also ``fl/predictions/<asker>``."""
 
     PATTERN: ClassVar[str] = "predictions/{asker}"
     asker: str | None = None
