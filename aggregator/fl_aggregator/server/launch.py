@@ -51,19 +51,15 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
     ``simulated``: whether ``simulate`` resumes it. ``require_sealed`` rejects unsealed messages from now on,
     even if the run did not do so before.
     """
-    record = run_directory.read_run(path)
-    if simulated != (record.fleet is not None):
-        command = "start" if simulated else "simulate"
-        raise UserError(
-            f"--resume {path}: was started by fl-aggregator {command}; resume it with: "
-            f"fl-aggregator {command} --resume {path}"
-        )
-    if require_sealed:
-        settings = record.settings.model_copy(update={"require_sealed": True})
-        record = record.model_copy(update={"settings": settings})
-    strategy = load(record.settings.strategy)
-    directory = RunDirectory(path, record.settings.durability, resume=True)
+    durability = _read_record(path, simulated).settings.durability
+    directory = RunDirectory(path, durability, resume=True)
     try:
+        # Read again inside the lock: another process may have resumed and ended the run in the meantime.
+        record = _read_record(path, simulated)
+        if require_sealed:
+            settings = record.settings.model_copy(update={"require_sealed": True})
+            record = record.model_copy(update={"settings": settings})
+        strategy = load(record.settings.strategy)
         recovered = recover(directory, record)
     except BaseException:
         directory.close()
@@ -74,3 +70,14 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
         strategy,
         recovered=recovered,
     )
+
+
+def _read_record(path: Path, simulated: bool) -> RunRecord:
+    record = run_directory.read_run(path)
+    if simulated != (record.fleet is not None):
+        command = "start" if simulated else "simulate"
+        raise UserError(
+            f"--resume {path}: was started by fl-aggregator {command}; resume it with: "
+            f"fl-aggregator {command} --resume {path}"
+        )
+    return record

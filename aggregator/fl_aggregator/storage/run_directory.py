@@ -7,9 +7,7 @@ and in a simulation ``parts.jsonl``.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import platform
 import secrets
 from collections.abc import Container, Iterator
@@ -29,6 +27,7 @@ from fl_aggregator.storage.checkpoint import Checkpoints
 from fl_aggregator.storage.journal import Journal
 from fl_aggregator.storage.spool import Spool
 from fl_shared.errors import UserError
+from fl_shared.system.file_lock import FileLock
 from fl_shared.system.files import write_atomically
 
 RUN_FILE: Final = "run.json"
@@ -145,11 +144,12 @@ class RunDirectory:
                 path.mkdir(parents=True, exist_ok=True)
             elif not (path / RUN_FILE).exists():
                 raise _no_run_error(path)
-            self._lock = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._lock = FileLock(path / _LOCK_FILE, mode=0o644)
+        except BlockingIOError:
+            raise UserError(f"{option} {path}: in use by another aggregator") from None
         except OSError as error:
             raise UserError(f"{option} {path}: {error.strerror}: {error.filename}") from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not resume and (path / RUN_FILE).exists():
                 raise UserError(
                     f"--run-dir {path}: already contains a run, expected a new or empty directory; "
@@ -159,15 +159,11 @@ class RunDirectory:
             self.spool = Spool(path, durability)
             self.journal = Journal(path, sync=self._sync)
             self._history = AppendLog(path / HISTORY_FILE)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise UserError(f"{option} {path}: in use by another aggregator") from None
         except OSError as error:
-            os.close(self._lock)
+            self._lock.release(delete=True)
             raise UserError(f"{option} {path}: {error.strerror}: {error.filename}") from None
         except UserError:
-            (path / _LOCK_FILE).unlink(missing_ok=True)
-            os.close(self._lock)
+            self._lock.release(delete=True)
             raise
 
     def write_run(self, record: RunRecord) -> None:
@@ -208,15 +204,18 @@ class RunDirectory:
         """Closes the files and releases the lock. If no run began, removes what this object created."""
         self.journal.close()
         self._history.close()
-        (self.path / _LOCK_FILE).unlink(missing_ok=True)
-        os.close(self._lock)
-        if not (self.path / RUN_FILE).exists():
-            self._remove_files()
+        if (self.path / RUN_FILE).exists():
+            self._lock.release(delete=True)
+            return
+        self._remove_files()
+        self._lock.release(delete=True)
+        with suppress(OSError):  # it is not empty, so it contains files that we did not create
+            self.path.rmdir()
 
     def _remove_files(self) -> None:
         for name in (HISTORY_FILE, journal.FILE_NAME):
             (self.path / name).unlink(missing_ok=True)
-        for folder in (self.path / checkpoint.DIRECTORY, self.path / spool.DIRECTORY, self.path):
+        for folder in (self.path / checkpoint.DIRECTORY, self.path / spool.DIRECTORY):
             with suppress(OSError):  # it is not empty, so it contains files that we did not create
                 folder.rmdir()
 

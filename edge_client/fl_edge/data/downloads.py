@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import io
 import logging
-import os
 import socket
 import tempfile
 import time
@@ -15,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+
+from fl_shared.system.file_lock import FileLock
 
 log = logging.getLogger(__name__)
 
@@ -97,19 +97,18 @@ def _exclusive_lock(target: Path) -> Iterator[None]:
 
     The lock ends with the process that holds it, even if that is killed.
     """
-    handle = os.open(target / ".download.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            lock = FileLock(target / ".download.lock", mode=0o644)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"another process has been downloading into {target} for too long"
+                ) from None
+            time.sleep(0.2)
     try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"another process has been downloading into {target} for too long"
-                    ) from None
-                time.sleep(0.2)
         yield
     finally:
-        os.close(handle)
+        lock.release()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from fl_shared.errors import UserError
+from fl_shared.system.file_lock import FileLock
 from fl_shared.system.files import write_atomically
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -22,7 +22,7 @@ class StateDir:
     from another one with the same id; it is the same at each start.
     """
 
-    def __init__(self, path: Path, lock: int, device: str) -> None:
+    def __init__(self, path: Path, lock: FileLock, device: str) -> None:
         self.path = path
         self.device = device
         self._lock = lock
@@ -35,23 +35,25 @@ class StateDir:
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = FileLock(path / "lock")
+        except BlockingIOError:
+            raise UserError(_in_use(path)) from None
         except OSError as error:
             raise UserError(f"state directory {path}: cannot be written to: {error.strerror}") from None
         try:
-            _acquire_lock(lock, path)
+            lock.write(f"{os.getpid()}\n")
             device = _device(path)
         except OSError as error:
-            os.close(lock)
+            lock.release()
             raise UserError(f"state directory {path}: {error.strerror}") from None
         except UserError:
-            os.close(lock)
+            lock.release()
             raise
         return cls(path, lock, device)
 
     def close(self) -> None:
         """Releases the lock, so that another process can open the directory."""
-        os.close(self._lock)
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -60,18 +62,14 @@ class StateDir:
         self.close()
 
 
-def _acquire_lock(lock: int, path: Path) -> None:
+def _in_use(path: Path) -> str:
+    # The process id is for the message only: the kernel keeps the lock, and ends it with the process.
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        # The process id is for the message only: the kernel keeps the lock, and ends it with the process.
-        pid = os.pread(lock, 20, 0).decode(errors="replace").strip()
-        owner = f"process {pid}" if pid.isdigit() else "another process"
-        raise UserError(
-            f"state directory {path}: in use by {owner}; expected a directory of its own for each edge"
-        ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        pid = (path / "lock").read_text(encoding="ascii", errors="replace")[:20].strip()
+    except OSError:
+        pid = ""
+    owner = f"process {pid}" if pid.isdigit() else "another process"
+    return f"state directory {path}: in use by {owner}; expected a directory of its own for each edge"
 
 
 def _device(path: Path) -> str:

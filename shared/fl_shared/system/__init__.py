@@ -1,14 +1,14 @@
 """Services of the operating system, and text for people.
 
 =================  ===========================================================
-``backoff``        how long to wait before the next attempt
 ``files``          files that are written completely or not at all, and secret files
+``file_lock``      an exclusive lock that ends with its process
 ``flood_control``  limits on what a flood of messages costs
 ``child_process``  child processes that end with their parent
 ``shared_memory``  large vectors that are passed to another process without a copy
 ``malloc``         makes the C library keep freed memory
 ``mosquitto``      starts a Mosquitto broker as a child
-``token_bucket``   limits the rate of events
+``token_bucket``   limits the rate of events;  ``backoff``: growing pauses
 ``text``           sizes, durations and names for people; untrusted text on one line
 ``varint``         numbers encoded in a variable number of bytes
 =================  ===========================================================

@@ -8,8 +8,6 @@ that is issued, and `Provision.finish` can complete a change that was interrupte
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +23,7 @@ from fl_aggregator.tools.provision.accounts import Account, AccountRegister, Bro
 from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_shared.errors import UserError
 from fl_shared.security.kit import AccountRole, Kit
+from fl_shared.system.file_lock import FileLock
 
 AUTHORITY_DIRECTORY: Final = "authority"
 BROKER_DIRECTORY: Final = "broker"
@@ -263,18 +262,17 @@ def create_provision(
 def _locked(out: Path) -> Iterator[None]:
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        lock = FileLock(out / _LOCK)
     except BlockingIOError:
         raise UserError(f"--out {out}: in use by another fl-aggregator provision") from None
     except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from None
+    try:
+        yield
+    except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}: {error.filename}") from None
     finally:
-        os.close(lock)
+        lock.release()
 
 
 def _is_written(account: Account, path: Path) -> bool:
