@@ -120,7 +120,7 @@ class _FilePartial:
         trailer = description.trailer()
         # Never reuse the file: an earlier object may still have it mapped.
         path.unlink(missing_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             allocate(file, description.size + len(trailer))
             mapped = mmap.mmap(file, description.size + len(trailer))
@@ -186,6 +186,7 @@ class Spool:
     def __init__(self, directory: Path, durability: Durability = "process") -> None:
         self.path = directory / DIRECTORY
         self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o700)  # updates tell about an edge's data; sealed ones are here without their seal
         self._durability = durability
         self._sync = durability == "power"
         self._pool = _MemoryPool()
@@ -209,7 +210,7 @@ class Spool:
         buffers = [*(section.data for section in content.sections), memoryview(description.trailer())]
         with raising_disk_full(sum(map(len, buffers)), self.path):
             path = self._ensure_folder(round_number) / f"{client}.update"
-            write_atomically(path, *buffers, sync=self._sync)
+            write_atomically(path, *buffers, sync=self._sync, private=True)
 
     def read(self, round_number: int, client: str) -> UpdateContent:
         """A stored update, mapped from its file. Raises ``SpoolFileDamaged`` and ``OSError``."""
@@ -281,7 +282,7 @@ class Spool:
     def _ensure_folder(self, round_number: int) -> Path:
         folder = self._folder_of(round_number)
         try:
-            folder.mkdir()
+            folder.mkdir(mode=0o700)
         except FileExistsError:
             return folder
         if self._sync:

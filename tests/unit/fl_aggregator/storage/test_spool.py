@@ -286,3 +286,18 @@ def test_other_errors_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="Read-only") as caught:
         Spool(tmp_path).begin(3, "7", description())
     assert not isinstance(caught.value, DiskFull)
+
+
+def test_only_the_owner_may_read_an_update(tmp_path: Path) -> None:
+    """Sealed updates are here without their seal."""
+    (tmp_path / "spool").mkdir(mode=0o755)  # as an earlier version made it
+    spool = Spool(tmp_path)
+    spool.put(3, "whole", content(DATA))
+    partial = spool.begin(3, "partial", description())
+    put(partial, 0, 1, 2)
+    partial.finalize()
+    partial.close()
+    spool.begin(3, "begun", description()).close()
+    paths = [tmp_path / "spool", *(tmp_path / "spool").rglob("*")]
+    modes = {path.name.partition(".")[0]: path.stat().st_mode & 0o777 for path in paths}
+    assert modes == {"spool": 0o700, "3": 0o700, "whole": 0o600, "partial": 0o600, "begun": 0o600}
