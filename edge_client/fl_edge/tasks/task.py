@@ -51,7 +51,8 @@ class TrainReport:
 class Scores:
     """The result of an evaluation on ``examples`` examples.
 
-    ``loss``: mean over the examples; ``accuracy``: 0 to 1; ``metrics``: further metrics of the task, all finite;
+    ``loss``: mean over the examples; ``accuracy``: 0 to 1; ``metrics``: further metrics of the task (a value that is
+    not finite is left out);
     ``confusion``: see `classes.confusion_matrix`.
     """
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,6 +20,8 @@ from fl_edge.tasks.task import Examples, LocalData, Scores, Task
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
 from fl_shared.protocol.messages import TrainingSettings, UpdateMetrics
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, unflatten
+
+LOG: Final = logging.getLogger(__name__)
 
 
 def configure_torch() -> None:
@@ -122,15 +128,28 @@ def train_update(
 def evaluate(
     task: Task, vector: Vector, manifest: Manifest, examples: Examples, device: torch.device | str = "cpu"
 ) -> Scores:
-    """Returns the scores of the model in ``vector`` on ``examples``. Raises ``DivergedError`` if one is not finite."""
+    """Returns the scores of the model in ``vector`` on ``examples``. Raises ``DivergedError``."""
     return _scores(task, model_from(task, vector, manifest, device), examples)
 
 
 def _scores(task: Task, model: nn.Module, examples: Examples) -> Scores:
     scores = task.evaluate(model, examples)
-    if not all(math.isfinite(value) for value in (scores.loss, scores.accuracy, *scores.metrics.values())):
-        raise DivergedError(f"the model's loss on {scores.examples} examples is {scores.loss}, not finite")
-    return scores
+    if not (math.isfinite(scores.loss) and math.isfinite(scores.accuracy)):
+        raise DivergedError(
+            f"on {scores.examples} examples the model's loss is {scores.loss} and its accuracy {scores.accuracy}, "
+            "expected finite numbers"
+        )
+    # A metric may be undefined for an edge's few examples, such as the AUC of a single class.
+    finite = {name: value for name, value in scores.metrics.items() if math.isfinite(value)}
+    for name in scores.metrics.keys() - finite.keys():
+        _warn_of_metric(task.name, name)
+    return replace(scores, metrics=finite)
+
+
+@lru_cache(maxsize=64)
+def _warn_of_metric(task: str, name: str) -> None:
+    """Warns once, since an edge's examples are the same in each round."""
+    LOG.warning("task %s: the metric %s is not finite on this edge's examples: leaving it out", task, name)
 
 
 def _metrics(task: Task, model: nn.Module, holdout: Examples | None) -> dict[str, float] | None:

@@ -135,7 +135,7 @@ def test_a_base_that_is_not_finite_on_the_examples_is_no_base(value: float) -> N
     base[:] = value
     with pytest.raises(DivergedError):
         train(base=base)
-    with pytest.raises(DivergedError, match="examples is"):
+    with pytest.raises(DivergedError, match="examples the model.s loss is"):
         local_training.evaluate(task, base, manifest, task.load_test(None))
 
 
@@ -244,3 +244,38 @@ def test_training_leaves_torchs_global_chance_as_it_was() -> None:
     before = torch.random.get_rng_state()
     train_update(Odd(), Odd().load(PARTITION, None), weights, manifest, training_settings(), 1, "e", never)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+class Scored(Odd):
+    """Its holdout has one class, so that the area under its ROC curve is not a number."""
+
+    loss = 0.5
+
+    def load(self, partition: Partition, data_dir: Path | None) -> LocalData:
+        data = super().load(partition, data_dir)
+        return LocalData(data.train, data.train)
+
+    def evaluate(self, model: nn.Module, examples: Examples) -> Scores:  # noqa: ARG002
+        return Scores(len(examples), self.loss, 0.75, {"auc": float("nan"), "f1": 0.5})
+
+
+def scored(task: Task) -> TrainedUpdate:
+    manifest, weights = local_training.initial_weights(task, 0)
+    data = task.load(partition(), None)
+    return train_update(task, data, weights, manifest, training_settings(), 1, "edge-0", never)
+
+
+def test_a_metric_that_is_not_finite_is_left_out_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = scored(Scored()).metrics
+    assert metrics.after == metrics.before == {"f1": 0.5, "examples": 64.0, "loss": 0.5, "accuracy": 0.75}
+    scored(Scored())
+    assert [record.getMessage() for record in caplog.records] == [
+        "task odd: the metric auc is not finite on this edge's examples: leaving it out"
+    ]
+
+
+def test_a_loss_that_is_not_finite_is_named() -> None:
+    task = Scored()
+    task.loss = float("inf")
+    with pytest.raises(DivergedError, match=r"loss is inf and its accuracy 0\.75, expected finite"):
+        scored(task)
