@@ -65,6 +65,7 @@ BAD: list[tuple[str, Callable[[Members], Members], str]] = [
     ("not UTF-8", having(json=b"\xff\xfe"), r"kit\.json: "),
     ("version 2", saying(format=2), "format: .*1"),
     ("no version", saying(format=None), "format: Field required"),
+    ("key of small order", saying(sealing_public=THIRTY_TWO), "sealing_public: .*small order"),
     ("no name", saying(name=None), "name: Field required"),
     ("name with a slash", saying(name="a/b"), "name: "),
     ("name with a newline", saying(name="7\n"), "name: "),

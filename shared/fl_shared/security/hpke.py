@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fl_shared.errors import CannotOpen
 
 KEY_BYTES: Final = 32
+"""Bytes of a raw X25519 or Ed25519 key, public or private."""
 """Bytes of a key, and of an encapsulation."""
 TAG_BYTES: Final = 16
 """Bytes by which a text grows when it is sealed."""
@@ -78,6 +79,15 @@ def decapsulate(recipient: X25519PrivateKey, sender: bytes, enc: bytes) -> bytes
     except ValueError:  # a point of small order
         raise CannotOpen("its keys are not valid") from None
     return _shared_secret(shared, enc + recipient.public_key().public_bytes_raw() + sender)
+
+
+def check_public_key(public: bytes) -> bytes:
+    """Returns a raw X25519 public key. Raises ``ValueError`` for a point of small order, which keeps no secret."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        raise ValueError("a point of small order, expected an X25519 public key") from None
+    return public
 
 
 def _shared_secret(shared: bytes, context: bytes) -> bytes:

@@ -30,6 +30,7 @@ from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, 
 from fl_shared.errors import UserError
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol.topics import CLIENT_PATTERN, GROUP_PATTERN, valid_prefix
+from fl_shared.security.hpke import KEY_BYTES, check_public_key
 from fl_shared.security.sealing import Opener, Sealer
 from fl_shared.security.signatures import SIGNATURE_BYTES, Signer, Verifier
 from fl_shared.security.tls import Tls
@@ -38,8 +39,6 @@ from fl_shared.system.files import read_at_most, warn_if_others_may_read, write_
 FORMAT: Final = 1
 MAX_KIT: Final = 256 * 2**10
 MAX_MEMBER: Final = 64 * 2**10
-KEY_BYTES: Final = 32
-"""Bytes of a raw Ed25519 or X25519 key, public or private."""
 DESCRIPTION: Final = "kit.json"
 CA: Final = "ca.pem"
 CERTIFICATE: Final = "cert.pem"
@@ -84,7 +83,7 @@ class _Description(BaseModel):
     broker: Annotated[str, Field(max_length=512), AfterValidator(check_broker_url)]
     prefix: Annotated[str, Field(max_length=256), AfterValidator(_prefix)]
     signing_public: _RawKey
-    sealing_public: _RawKey
+    sealing_public: Annotated[_RawKey, AfterValidator(check_public_key)]
     signing_private: _RawKey | None = None
     sealing_private: _RawKey | None = None
     voucher: Annotated[Base64Bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)] | None = (

@@ -135,7 +135,7 @@ def test_a_base_that_is_not_finite_on_the_examples_is_no_base(value: float) -> N
     base[:] = value
     with pytest.raises(DivergedError):
         train(base=base)
-    with pytest.raises(DivergedError, match="examples the model.s loss is"):
+    with pytest.raises(DivergedError, match="examples the model's loss is"):
         local_training.evaluate(task, base, manifest, task.load_test(None))
 
 
