@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fl_shared.errors import CannotOpen
 
 KEY_BYTES: Final = 32
-"""Bytes of a raw X25519 or Ed25519 key, public or private."""
-"""Bytes of a key, and of an encapsulation."""
+"""Bytes of a raw X25519 or Ed25519 key, public or private, and of an encapsulation."""
 TAG_BYTES: Final = 16
 """Bytes by which a text grows when it is sealed."""
 _NONCE_BYTES: Final = 12
