@@ -86,8 +86,10 @@ class Interpreter:
         """
         if recovered.state.model is not None:
             version, checkpoints = recovered.state.version, self._directory.checkpoints
-            previous = checkpoints.read(version - 1) if version > 0 else None
-            self.worker.averager.restore(version, checkpoints.read(version), previous)
+            digests = {effect.model.version: effect.model.digest for effect in recovered.models}
+            previous = checkpoints.read(version - 1, digests.get(version - 1)) if version > 0 else None
+            newest = checkpoints.read(version, recovered.state.model.digest)
+            self.worker.averager.restore(version, newest, previous)
         collected = recovered.open_round
         stored = () if collected is None else tuple(collected.updates.values())
         self.observer_feed.restore(read_records(self._directory.history()), recovered.updates.values())

@@ -86,18 +86,24 @@ class Checkpoints:
         for old in sorted((self._directory / DIRECTORY).glob("version-*.safetensors"))[:-MAX_CHECKPOINTS]:
             old.unlink(missing_ok=True)
 
-    def read(self, number: int) -> Model:
-        """The model of version ``number``.
+    def read(self, number: int, digest: str | None = None) -> Model:
+        """The model of version ``number``, which must have this digest, if one is given.
 
-        Raises ``RunFailed`` with the file's name if it is missing or damaged.
+        Raises ``RunFailed`` with the file's name if it is missing or damaged, or is another model.
         """
         path = self.version_path(number)
         if not path.exists():
             raise RunFailed(f"{path}: is missing, and the run cannot continue without it")
         try:
-            return read_safetensors(path)
+            model = read_safetensors(path)
         except UserError as error:
             raise RunFailed(f"{error}; the run cannot continue without it") from None
+        if digest not in (None, model.digest):
+            raise RunFailed(
+                f"{path}: is not the model in the journal (digest {model.digest[:12]}, expected {str(digest)[:12]}): "
+                "restore the file from a copy; the run cannot continue without it"
+            )
+        return model
 
     def memory_mapped(self, number: int, model: Model) -> Model:
         """The same model, with its weights mapped from the checkpoint of version ``number``."""

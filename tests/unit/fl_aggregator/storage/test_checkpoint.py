@@ -95,6 +95,22 @@ def test_a_version_that_is_gone_or_damaged_ends_the_run(tmp_path: Path, content:
         checkpoints.read(7)
 
 
+def test_another_model_than_the_journal_names_ends_the_run(tmp_path: Path) -> None:
+    """One flipped bit is a readable file, and another model."""
+    checkpoints, good = Checkpoints(tmp_path), model()
+    checkpoints.write(7, good)
+    assert checkpoints.read(7, good.digest).digest == good.digest
+    path = checkpoints.version_path(7)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    expected = (
+        rf"version-000007\.safetensors: is not the model in the journal .*expected {good.digest[:12]}\)"
+    )
+    with pytest.raises(RunFailed, match=expected):
+        checkpoints.read(7, good.digest)
+
+
 @pytest.mark.parametrize("sync", [False, True])
 def test_synced_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool) -> None:
     """The checkpoint, its name, and the name of ``model.safetensors``."""
