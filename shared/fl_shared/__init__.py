@@ -1,4 +1,4 @@
-"""What the aggregator and the edges must agree on. A room imports only rooms below it.
+"""What the aggregator and the edges must agree on. Each subpackage imports only those below it.
 
 ==============  ==============================================================================
 ``cli``         what both command lines share
