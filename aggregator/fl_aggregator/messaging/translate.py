@@ -59,6 +59,7 @@ def event_from(
                 examples=message.examples,
                 loss=message.loss,
                 accuracy=message.accuracy,
+                metrics=message.metrics,
                 confusion=None
                 if message.confusion is None
                 else on.ConfusionCounts(message.confusion.labels, message.confusion.counts),

@@ -12,6 +12,7 @@ from typing import Final
 from fl_aggregator.round.effects import Effect, PublishResult, StoreBest, Transition, WriteHistory
 from fl_aggregator.round.events import ConfusionCounts, Evaluated
 from fl_aggregator.round.state import PendingEvaluation, Run, Summary
+from fl_aggregator.round.summary import MAX_RESULT_METRICS, weighted_means
 from fl_shared.protocol.messages import ModelReference, Split
 
 MAX_EVALUATION_SECONDS: Final = 120.0
@@ -123,7 +124,11 @@ def _close_evaluation(state: Run, evaluation: PendingEvaluation, now: float) -> 
     for summary in state.pending_summaries:
         if summary.model == evaluation.model:
             summary = _with_evaluation(
-                summary, metrics, _sum_confusion(reports), now - evaluation.requested_at
+                summary,
+                metrics,
+                _task_metrics(reports),
+                _sum_confusion(reports),
+                now - evaluation.requested_at,
             )
             effects.append(PublishResult(summary))
         summaries.append(summary)
@@ -152,12 +157,26 @@ def _sum_confusion(reports: list[Evaluated]) -> ConfusionCounts | None:
     )
 
 
+def _task_metrics(reports: list[Evaluated]) -> dict[str, float]:
+    """Returns the means of the task's own metrics, each weighted by the examples of the edges that report it."""
+    return weighted_means([(report.examples, report.metrics) for report in reports])
+
+
 def _with_evaluation(
-    summary: Summary, metrics: dict[str, float], confusion: ConfusionCounts | None, seconds: float
+    summary: Summary,
+    metrics: dict[str, float],
+    task_metrics: dict[str, float],
+    confusion: ConfusionCounts | None,
+    seconds: float,
 ) -> Summary:
+    """Adds an evaluation to a summary; a metric of the task never replaces one of ours, and may find no space."""
+    merged = {**summary.metrics, **metrics}
+    for name, value in task_metrics.items():
+        if name not in merged and len(merged) < MAX_RESULT_METRICS:
+            merged[name] = value
     return replace(
         summary,
         confusion=confusion,
-        metrics={**summary.metrics, **metrics},
+        metrics=merged,
         seconds={**summary.seconds, "evaluating": round(seconds, 6)},
     )

@@ -6,6 +6,7 @@ machine never sees weights: an event names them by their digest.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -211,6 +212,8 @@ class Evaluated:
     loss: float
     accuracy: float
     confusion: ConfusionCounts | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The task's own metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,10 @@ from fl_shared.system.text import names_text
 
 MAX_METRIC_NAME: Final = 64
 """Characters of a name in a message."""
+MAX_RESULT_METRICS: Final = 64
+"""Metrics in a message."""
 MAX_METRICS: Final = 48
-"""Metrics of training in a summary. A message has space for 64, and those of the evaluation are added."""
+"""Metrics of training in a summary. Those of the evaluation are added."""
 
 
 def missing_reasons(state: Run, phase: Collecting, now: float) -> dict[str, str]:
@@ -83,13 +85,24 @@ def _mean_metrics(updates: list[UpdateMetadata]) -> dict[str, float]:
     """
     means: dict[str, float] = {}
     for group in ("before", "after", "train"):
-        reports = [(u.examples, getattr(u, group)) for u in updates]
-        for name in sorted({name for _, report in reports for name in report}):
-            reported = [(examples, report[name]) for examples, report in reports if name in report]
-            mean = sum(e * value for e, value in reported) / sum(e for e, _ in reported)
+        for name, mean in weighted_means([(u.examples, getattr(u, group)) for u in updates]).items():
             key = f"{group}_{name}"
-            if math.isfinite(mean) and len(key) <= MAX_METRIC_NAME and len(means) < MAX_METRICS:
+            if len(key) <= MAX_METRIC_NAME and len(means) < MAX_METRICS:
                 means[key] = mean
+    return means
+
+
+def weighted_means(reports: list[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Returns the mean of each metric, by name, over the reports that have it.
+
+    A report is its number of examples, which is its weight, and its metrics. A mean that is not finite is left out.
+    """
+    means: dict[str, float] = {}
+    for name in sorted({name for _, metrics in reports for name in metrics}):
+        reported = [(examples, metrics[name]) for examples, metrics in reports if name in metrics]
+        mean = sum(e * value for e, value in reported) / sum(e for e, _ in reported)
+        if math.isfinite(mean):
+            means[name] = mean
     return means
 
 

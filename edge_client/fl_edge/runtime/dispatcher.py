@@ -151,7 +151,9 @@ def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) 
             )
             return events.Trained(now, job, update)
         case protocol.EvaluateOutcome():
-            scores = EvaluationScores(outcome.examples, outcome.loss, outcome.accuracy, outcome.confusion)
+            scores = EvaluationScores(
+                outcome.examples, outcome.loss, outcome.accuracy, outcome.confusion, outcome.task_metrics
+            )
             return events.ModelEvaluated(now, job, scores)
         case protocol.FailureOutcome(kind=kind, message=message):
             return events.JobFailed(now, job, message, user_error=kind in ("data-missing", "unknown-task"))

@@ -156,5 +156,6 @@ def _message(
         examples=scores.examples,
         loss=scores.loss,
         accuracy=scores.accuracy,
+        metrics=dict(scores.metrics),
         confusion=scores.confusion,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fl_shared.protocol import messages as m
 from fl_shared.transfer.upload import FinishedUpdate
@@ -123,7 +124,7 @@ class Evaluating:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationScores:
-    """The metrics of one model: ``loss`` per example, and ``accuracy`` from 0 to 1.
+    """The scores of one model: ``loss`` per example, ``accuracy`` from 0 to 1, and the task's own ``metrics``.
 
     If ``examples`` is 0, the other values mean nothing.
     """
@@ -132,6 +133,7 @@ class EvaluationScores:
     loss: float
     accuracy: float
     confusion: m.Confusion | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,11 @@ from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, u
 
 LOG: Final = logging.getLogger(__name__)
 
+MAX_METRICS: Final = 32
+"""Metrics of a task's own in one report; a message has space for 64 metrics (``messages.Metrics``)."""
+MAX_METRIC_NAME: Final = 57
+"""Characters; the aggregator adds ``before_`` in front of some, and a message has space for 64."""
+
 
 def configure_torch() -> None:
     """Makes training repeatable and fast in this process. Call it once, before any other use of torch.
@@ -139,17 +144,22 @@ def _scores(task: Task, model: nn.Module, examples: Examples) -> Scores:
             f"on {scores.examples} examples the model's loss is {scores.loss} and its accuracy {scores.accuracy}, "
             "expected finite numbers"
         )
-    # A metric may be undefined for an edge's few examples, such as the AUC of a single class.
-    finite = {name: value for name, value in scores.metrics.items() if math.isfinite(value)}
-    for name in scores.metrics.keys() - finite.keys():
-        _warn_of_metric(task.name, name)
-    return replace(scores, metrics=finite)
+    metrics: dict[str, float] = {}
+    for name, value in scores.metrics.items():
+        # A metric may be undefined for an edge's few examples, such as the AUC of a single class.
+        if not math.isfinite(value):
+            _warn_of_metric(task.name, name, "is not finite on this edge's examples")
+        elif len(name) > MAX_METRIC_NAME or len(metrics) >= MAX_METRICS:
+            _warn_of_metric(task.name, name, f"is one of more than {MAX_METRICS}, or has a long name")
+        else:
+            metrics[name] = value
+    return replace(scores, metrics=metrics)
 
 
 @lru_cache(maxsize=64)
-def _warn_of_metric(task: str, name: str) -> None:
+def _warn_of_metric(task: str, name: str, problem: str) -> None:
     """Warns once, since an edge's examples are the same in each round."""
-    LOG.warning("task %s: the metric %s is not finite on this edge's examples: leaving it out", task, name)
+    LOG.warning("task %s: the metric %s %s: leaving it out", task, name[:MAX_METRIC_NAME], problem)
 
 
 def _metrics(task: Task, model: nn.Module, holdout: Examples | None) -> dict[str, float] | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from fl_aggregator.round import events as on
+from fl_aggregator.round.effects import PublishResult
 from fl_aggregator.round.state import Collecting, Evaluating, Failed, Finished, Stopped
-from tests.support.round_playbook import Playbook, round_done, training
+from fl_aggregator.round.summary import MAX_RESULT_METRICS
+from tests.support.round_playbook import Playbook, digest_of, round_done, training
 from tests.support.round_text import describe, describe_phase
 
 
@@ -37,6 +40,41 @@ def test_a_version_is_evaluated_beside_the_next_round() -> None:
         << "history 1 committed v1 accuracy=0.75"
     )
     assert playbook.state.metrics == {"version": 1, "accuracy": 0.75, "loss": 0.5, "evaluated_examples": 40}
+
+
+def report(playbook: Playbook, client: str, examples: int, **metrics: float) -> on.Evaluated:
+    return on.Evaluated(
+        now=playbook.now, client=client, session=playbook.session(client), version=1, digest=digest_of(1),
+        split="test", examples=examples, loss=0.5, accuracy=0.75, metrics=metrics,
+    )  # fmt: skip
+
+
+def result_metrics(playbook: Playbook) -> dict[str, float]:
+    """Those in the last result."""
+    results = [e for _, effects in playbook.told for e in effects if isinstance(e, PublishResult)]
+    return dict(results[-1].summary.metrics)
+
+
+def test_a_tasks_own_metrics_are_averaged_over_the_edges_that_report_them() -> None:
+    playbook = Playbook(clients=1, per_round=1)
+    playbook.play("start", "join e roles=evaluate", "join f roles=evaluate", "join 0", "load 0", "send 0")
+    round_done(playbook)
+    playbook.play(
+        report(playbook, "e", 10, auc=0.5, f1=0.25), report(playbook, "f", 30, auc=0.9, accuracy=9.0)
+    )
+    found = result_metrics(playbook)
+    assert found["auc"] == pytest.approx(0.8)
+    assert found["f1"] == 0.25
+    assert found["accuracy"] == 0.75, "a task does not replace ours"
+    assert "auc" not in playbook.state.metrics, "a status has no space for them"
+
+
+def test_a_result_has_space_for_so_many_metrics() -> None:
+    playbook = Playbook(clients=1, per_round=1)
+    playbook.play("start", "join e roles=evaluate", "join 0", "load 0", "send 0")
+    round_done(playbook)
+    playbook.play(report(playbook, "e", 10, **{f"m{n:02}": 0.5 for n in range(64)}))
+    assert len(result_metrics(playbook)) == MAX_RESULT_METRICS
 
 
 def test_several_reports_are_averaged_by_examples_whatever_their_order() -> None:
