@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from fl_aggregator.messaging.rejections import RejectionCounts
+from fl_aggregator.monitoring.views.notices import absence_text
 from fl_aggregator.round.state import Failed, Finished, Stopped
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RUN_FILE
@@ -34,7 +35,8 @@ def outcome_line(outcome: Outcome, refused: str) -> str:
     match state.phase:
         case Finished(reason=reason):
             reason_text = "" if reason == "rounds" else " (target accuracy reached)"
-            return f"finished: {versions}{accuracy_text}{reason_text}"
+            absence = absence_text(state)
+            return f"finished: {versions}{accuracy_text}{reason_text}" + (f"; {absence}" if absence else "")
         case Failed(detail=detail):
             return f"failed: {versions}{accuracy_text}: {detail}" + (f"; {refused}" if refused else "")
         case Stopped(reason=reason):

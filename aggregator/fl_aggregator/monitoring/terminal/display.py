@@ -18,7 +18,7 @@ from fl_aggregator.monitoring.terminal.text import round_line
 from fl_aggregator.monitoring.views import edge_states
 from fl_aggregator.monitoring.views import status as views
 from fl_aggregator.monitoring.views.history import RoundHistory
-from fl_aggregator.monitoring.views.notices import WaitingNotices, waiting_text
+from fl_aggregator.monitoring.views.notices import WaitingNotices, absence_text, waiting_text
 from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
@@ -64,6 +64,7 @@ class Display:
             else None
         )
         self.waiting_notices = WaitingNotices()
+        self._has_begun = False
 
     def set_source(self, source: RunSource) -> None:
         """Sets where further facts come from. Must be called before the first `observe`."""
@@ -94,6 +95,10 @@ class Display:
         if self._hint:
             LOG.info("%s", self._hint)
             self._hint = ""
+        if state.begun and not self._has_begun:
+            self._has_begun = True
+            if absence := absence_text(state):
+                LOG.warning("the run goes on without all edges: %s", absence)
         waiting_line = self.waiting_notices.observe(state, effects, now)
         if self._live is not None:
             if state.ended or time.monotonic() - self._snapshot_at >= SNAPSHOT_INTERVAL:
@@ -121,7 +126,9 @@ class Display:
         summary = effect.summary
         record = self._source.history.recent().get(summary.round) or RoundRecord.of(summary, 0, 0)
         fields = {"round": record.summary_fields()}
-        LOG.info("%s", round_line(record, state.settings.rounds), extra={"facts": fields})
+        absence = absence_text(state)
+        line = round_line(record, state.settings.rounds) + (f"; {absence}" if absence else "")
+        LOG.info("%s", line, extra={"facts": fields})
 
     def _take_snapshot(self, state: Run, now: float) -> Snapshot:
         assert self._source is not None

@@ -87,13 +87,26 @@ def waiting_text(state: Run) -> str:
         phrases.append(f"loading: {names_text(loading)}")
     if lost:
         phrases.append(f"offline: {names_text(lost)}")
-    count = state.settings.clients
-    absent = count - len(trainers)
-    if absent > 0 and not state.begun:
-        numbered = all(default_partition(name, count) is not None for name in trainers)
-        missing_ids = (number for number in range(count) if str(number) not in trainers)
-        phrases.append(f"missing: {_ranges(missing_ids) if numbered else f'{absent} more'}")
+    absent, ids = _never_registered(state)
+    if absent and not state.begun:
+        phrases.append(f"missing: {ids or f'{absent} more'}")
     return "; ".join(phrases)
+
+
+def absence_text(state: Run) -> str:
+    """Says how many of the ``--clients`` training edges have never registered. Empty if all have."""
+    absent, ids = _never_registered(state)
+    text = f"{absent} of {state.settings.clients} edges (--clients) have never registered"
+    return "" if not absent else text + (f": {ids}" if ids else "")
+
+
+def _never_registered(state: Run) -> tuple[int, str]:
+    """Returns how many edges of the run are not known, and their ids, if all edges are numbered."""
+    count = state.settings.clients
+    trainers = {name for name, client in state.roster.clients.items() if client.trains}
+    numbered = all(default_partition(name, count) is not None for name in trainers)
+    ids = _ranges(number for number in range(count) if str(number) not in trainers) if numbered else ""
+    return max(0, count - len(trainers)), ids
 
 
 def _ranges(numbers: Iterable[int]) -> str:

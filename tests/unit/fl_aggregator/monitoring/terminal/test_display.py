@@ -6,24 +6,28 @@ import io
 import json
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from rich.console import Console
 
+from fl_aggregator.cli.summary import outcome_line
 from fl_aggregator.monitoring.terminal.display import Display
 from fl_aggregator.monitoring.terminal.render import View, table
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot
 from fl_aggregator.monitoring.terminal.text import progress_line, sparkline, summary_lines
 from fl_aggregator.monitoring.views.history import MAX_RECENT_ROUNDS, RoundHistory
+from fl_aggregator.monitoring.views.notices import absence_text
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_aggregator.round.effects import AnnounceRound, WriteHistory
-from fl_aggregator.round.state import Summary, new_run
+from fl_aggregator.round.state import Finished, Summary, new_run
+from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.settings import Settings
 from fl_shared.cli.logging import start_logging
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.messages import ModelReference
 from tests.support.builders import round_summary
+from tests.support.round_playbook import Playbook
 
 
 @dataclass
@@ -46,7 +50,7 @@ def played(rounds: int, console: Console, *, live: bool = False) -> tuple[Displa
     aggregator = Aggregator()
     display = Display(console, "run", live=live)
     display.set_source(aggregator)
-    state = new_run(Settings(rounds=rounds))
+    state = Playbook(clients=1, per_round=1, rounds=rounds).play("start", "join 0").state
     for number in range(1, rounds + 1):
         one = summary(number)
         aggregator.history.add(RoundRecord.of(one, 1000, 2000))
@@ -67,6 +71,27 @@ def test_each_round_is_one_line_however_long_and_the_last_hundred_are_remembered
     assert len(lines) == 250
     assert all("1.0 kB up, 2.0 kB down; missing: edge-0, edge-1, " in line for line in lines)
     assert all(line.endswith("edge-7 (offline: for 0.5 s)") for line in lines)
+
+
+def test_edges_that_never_came_are_named_at_the_start_in_each_round_and_at_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    playbook = Playbook(clients=4, per_round=1, quorum=1, wait=10).play("start", "join 1", "load 1")
+    display = Display(Console(file=io.StringIO()), "run", live=False)
+    display.set_source(Aggregator())
+    display.observe(playbook.state, (), 0.0)
+    absence = "3 of 4 edges (--clients) have never registered: 0, 2-3"
+    assert absence not in caplog.text
+    playbook.play("wait 10")
+    display.observe(playbook.state, (), 10.0)
+    display.observe(playbook.state, (WriteHistory(summary(1)),), 11.0)
+    assert f"the run goes on without all edges: {absence}" in caplog.messages[0]
+    assert caplog.messages[-1].endswith(f"edge-7 (offline: for 0.5 s); {absence}")
+    finished = replace(playbook.state, phase=Finished(at=12.0, reason="rounds"))
+    assert outcome_line(Outcome(finished, 12.0), "").endswith(f"; {absence}")
+    playbook.play("join 0", "join 2", "join x")
+    assert absence_text(playbook.state) == ""
 
 
 def test_as_json_a_round_is_an_object_and_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
