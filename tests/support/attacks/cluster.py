@@ -42,7 +42,8 @@ VALUES: Final = 5000
 TASK: Final = f"synthetic-{VALUES}"
 HONEST: Final = ("0", "1", "2")
 BAD: Final = "3"
-ROUNDS: Final = 4
+ROUNDS: Final = 12
+"""So many that they are not over before the observer has frozen edge 1's worker, on a busy machine too."""
 FIRST_HELD_ROUND: Final = 2
 """The first round that can be the open one: the one before it provides old messages."""
 MARK: Final = b"attack-on-a-topic-of-others"
@@ -113,7 +114,7 @@ class Cluster:
         )
 
     def _edge(self, name: str) -> Program:
-        more = ["--task", TASK, "--state-dir", str(self.directory / f"state-{name}")]
+        more = ["--task", TASK, "--state-dir", str(self.directory / f"state-{name}"), "--workers", "1"]
         more += ["--seal"] if self.setup == "end to end" else []
         if self.made is None:
             more += ["--id", name, "--role", "train,predict" if name == "0" else "train"]
@@ -159,14 +160,10 @@ class Cluster:
         self.bad.wait_for(lambda one: b'"examples":10,"received_round"' in one.payload, "that it is ready")
 
     def _hold_edge_1(self) -> None:
-        """Freezes edge 1's workers at the result of round 1: later rounds take only milliseconds."""
-        self._frozen: list[int] = []
+        """Freezes edge 1's worker once its first update is on the wire: later rounds take only milliseconds."""
+        self._frozen = wait_until(lambda: workers(self.edges["1"]), 20, "edge 1 has a worker")
         self._stack.callback(lambda: thaw(*self._frozen))
-        self.observer.when(
-            lambda one: one.topic == "fl/round/1/selected",
-            lambda: self._frozen.extend(workers(self.edges["1"])),
-        )
-        self.observer.when(lambda one: one.topic == "fl/round/1/result", lambda: freeze(*self._frozen))
+        self.observer.when(lambda one: one.topic == "fl/updates/1", lambda: freeze(*self._frozen))
 
     def _is_held(self) -> bool:
         for one in reversed(self.observer.received):
