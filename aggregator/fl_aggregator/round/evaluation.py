@@ -12,8 +12,8 @@ from typing import Final
 from fl_aggregator.round.effects import Effect, PublishResult, StoreBest, Transition, WriteHistory
 from fl_aggregator.round.events import ConfusionCounts, Evaluated
 from fl_aggregator.round.state import PendingEvaluation, Run, Summary
-from fl_aggregator.round.summary import MAX_RESULT_METRICS, weighted_means
-from fl_shared.protocol.messages import ModelReference, Split
+from fl_aggregator.round.summary import weighted_means
+from fl_shared.protocol.messages import MAX_METRICS, ModelReference, Split
 
 MAX_EVALUATION_SECONDS: Final = 120.0
 """Seconds that a version's evaluation may take: an edge that hangs must not delay the end of a run."""
@@ -172,7 +172,7 @@ def _with_evaluation(
     """Adds an evaluation to a summary; a metric of the task never replaces one of ours, and may find no space."""
     merged = {**summary.metrics, **metrics}
     for name, value in task_metrics.items():
-        if name not in merged and len(merged) < MAX_RESULT_METRICS:
+        if name not in merged and len(merged) < MAX_METRICS:
             merged[name] = value
     return replace(
         summary,

@@ -8,14 +8,10 @@ from typing import Final, Literal
 
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.state import Collecting, Run, Summary
-from fl_shared.protocol.messages import ModelReference
+from fl_shared.protocol.messages import MAX_METRIC_NAME, ModelReference
 from fl_shared.system.text import names_text
 
-MAX_METRIC_NAME: Final = 64
-"""Characters of a name in a message."""
-MAX_RESULT_METRICS: Final = 64
-"""Metrics in a message."""
-MAX_METRICS: Final = 48
+MAX_TRAINING_METRICS: Final = 48
 """Metrics of training in a summary. Those of the evaluation are added."""
 
 
@@ -87,7 +83,7 @@ def _mean_metrics(updates: list[UpdateMetadata]) -> dict[str, float]:
     for group in ("before", "after", "train"):
         for name, mean in weighted_means([(u.examples, getattr(u, group)) for u in updates]).items():
             key = f"{group}_{name}"
-            if len(key) <= MAX_METRIC_NAME and len(means) < MAX_METRICS:
+            if len(key) <= MAX_METRIC_NAME and len(means) < MAX_TRAINING_METRICS:
                 means[key] = mean
     return means
 

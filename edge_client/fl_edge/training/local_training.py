@@ -18,15 +18,15 @@ from torch import nn
 from fl_edge.errors import DivergedError, ManifestMismatchError
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
-from fl_shared.protocol.messages import TrainingSettings, UpdateMetrics
+from fl_shared.protocol.messages import MAX_METRIC_NAME, TrainingSettings, UpdateMetrics
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, unflatten
 
 LOG: Final = logging.getLogger(__name__)
 
-MAX_METRICS: Final = 32
-"""Metrics of a task's own in one report; a message has space for 64 metrics (``messages.Metrics``)."""
-MAX_METRIC_NAME: Final = 57
-"""Characters; the aggregator adds ``before_`` in front of some, and a message has space for 64."""
+MAX_TASK_METRICS: Final = 32
+"""Metrics of a task's own in one report; others are added (``messages.MAX_METRICS``)."""
+MAX_TASK_METRIC_NAME: Final = MAX_METRIC_NAME - len("before_")
+"""Characters; the aggregator adds ``before_`` in front of some."""
 
 
 def configure_torch() -> None:
@@ -149,8 +149,8 @@ def _scores(task: Task, model: nn.Module, examples: Examples) -> Scores:
         # A metric may be undefined for an edge's few examples, such as the AUC of a single class.
         if not math.isfinite(value):
             _warn_of_metric(task.name, name, "is not finite on this edge's examples")
-        elif len(name) > MAX_METRIC_NAME or len(metrics) >= MAX_METRICS:
-            _warn_of_metric(task.name, name, f"is one of more than {MAX_METRICS}, or has a long name")
+        elif len(name) > MAX_TASK_METRIC_NAME or len(metrics) >= MAX_TASK_METRICS:
+            _warn_of_metric(task.name, name, f"is one of more than {MAX_TASK_METRICS}, or has a long name")
         else:
             metrics[name] = value
     return replace(scores, metrics=metrics)
@@ -159,7 +159,7 @@ def _scores(task: Task, model: nn.Module, examples: Examples) -> Scores:
 @lru_cache(maxsize=64)
 def _warn_of_metric(task: str, name: str, problem: str) -> None:
     """Warns once, since an edge's examples are the same in each round."""
-    LOG.warning("task %s: the metric %s %s: leaving it out", task, name[:MAX_METRIC_NAME], problem)
+    LOG.warning("task %s: the metric %s %s: leaving it out", task, name[:MAX_TASK_METRIC_NAME], problem)
 
 
 def _metrics(task: Task, model: nn.Module, holdout: Examples | None) -> dict[str, float] | None:

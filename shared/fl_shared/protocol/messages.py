@@ -5,6 +5,8 @@ The one import point: ``from fl_shared.protocol import messages as m``.
 
 from fl_shared.protocol.kinds.base import (
     MAX_CHUNK,
+    MAX_METRIC_NAME,
+    MAX_METRICS,
     MAX_PACKET,
     PROTOCOL_VERSION,
     ClientId,
@@ -89,6 +91,8 @@ __all__ = [
     "MAX_CLASSES",
     "MAX_CLIENTS_NAMED",
     "MAX_HISTORY",
+    "MAX_METRICS",
+    "MAX_METRIC_NAME",
     "MAX_PACKET",
     "MAX_REFUSED_NAMED",
     "PROTOCOL_VERSION",

@@ -45,7 +45,13 @@ Timestamp = Annotated[
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=1e9)]
-Metrics = Annotated[dict[Annotated[str, StringConstraints(max_length=64)], Number], Field(max_length=64)]
+MAX_METRICS: Final = 64
+"""Metrics in a message."""
+MAX_METRIC_NAME: Final = 64
+"""Characters of a metric's name."""
+Metrics = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=MAX_METRIC_NAME)], Number], Field(max_length=MAX_METRICS)
+]
 EncodingName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 """The name of an encoding that this program may not have; `KnownEncoding` is one that it has."""
 ClientRole = Literal["train", "predict", "evaluate"]
