@@ -104,9 +104,12 @@ def _never_registered(state: Run) -> tuple[int, str]:
     """Returns how many edges of the run are not known, and their ids, if all edges are numbered."""
     count = state.settings.clients
     trainers = {name for name, client in state.roster.clients.items() if client.trains}
-    numbered = all(default_partition(name, count) is not None for name in trainers)
-    ids = _ranges(number for number in range(count) if str(number) not in trainers) if numbered else ""
-    return max(0, count - len(trainers)), ids
+    absent = count - len(trainers)
+    if absent <= 0:
+        return 0, ""
+    if any(default_partition(name, count) is None for name in trainers):
+        return absent, ""
+    return absent, _ranges(number for number in range(count) if str(number) not in trainers)
 
 
 def _ranges(numbers: Iterable[int]) -> str:
