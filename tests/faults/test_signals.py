@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from fl_shared.system.mosquitto import accepts_connect
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
+from tests.support.simulated_aggregator import retain_birth
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
@@ -71,16 +71,7 @@ def test_while_connecting(tmp_path: Path, number: signal.Signals) -> None:
 def test_while_waiting_for_a_sign_of_life(
     tmp_path: Path, mosquitto: Mosquitto, number: signal.Signals
 ) -> None:
-    ghost = {
-        "v": 2,
-        "kind": "aggregator",
-        "state": "online",
-        "session": "x",
-        "run": "ghost",
-        "incarnation": 1,
-    }
-    topic = ("-p", str(mosquitto.port), "-r", "-t", "fl/aggregator")
-    subprocess.run(["mosquitto_pub", *topic, "-m", json.dumps(ghost)], check=True)
+    retain_birth(mosquitto.endpoint)
     with programs.aggregator(tmp_path, mosquitto.url) as run:
         wait_until(lambda: "checking whether it is still running (6 s)" in run.err, 30, "the wait")
         run.send(number)

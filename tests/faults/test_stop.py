@@ -16,6 +16,7 @@ import pytest
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
+from tests.support.simulated_aggregator import retain_birth
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
@@ -127,16 +128,7 @@ def test_what_is_not_obeyed(tmp_path: Path, shared_mosquitto: Mosquitto, stack: 
 def test_an_aggregator_that_does_not_answer(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
     """Its word is repeated, and after the timeout it is said which run it was."""
     prefix = "stop/ghost"
-    ghost = {
-        "v": 2,
-        "kind": "aggregator",
-        "state": "online",
-        "session": "x",
-        "run": "ghost",
-        "incarnation": 1,
-    }
-    retained = ("mosquitto_pub", "-p", str(shared_mosquitto.port), "-r", "-t", f"{prefix}/aggregator", "-m")
-    subprocess.run([*retained, json.dumps(ghost)], check=True)
+    retain_birth(shared_mosquitto.endpoint, prefix)
     with (
         Client(shared_mosquitto.endpoint, f"{prefix}/control") as control,
         stop(tmp_path, shared_mosquitto, prefix, "--timeout", "5") as stopped,
@@ -145,7 +137,8 @@ def test_an_aggregator_that_does_not_answer(tmp_path: Path, shared_mosquitto: Mo
         assert len(control.received) == 3
     assert "run ghost has not stopped within 5 s" in stopped.err
     assert f"{prefix}/control" in stopped.err
-    subprocess.run([*retained, ""], check=True)
+    clear = ("mosquitto_pub", "-p", str(shared_mosquitto.port), "-r", "-n", "-t", f"{prefix}/aggregator")
+    subprocess.run(clear, check=True)
 
 
 def test_an_aggregator_that_dies_meanwhile(tmp_path: Path, mosquitto: Mosquitto) -> None:

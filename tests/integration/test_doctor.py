@@ -13,13 +13,13 @@ import pytest
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.mqtt.network import Network
-from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.system.mosquitto import free_port
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.programs import Program
 from tests.support.provisioned_broker import ProvisionedBroker, provisioned
+from tests.support.simulated_aggregator import retain_birth
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
@@ -266,12 +266,7 @@ def test_a_run_that_is_online_is_left_alone(tmp_path: Path, broker: Mosquitto) -
 
 @pytest.mark.long
 def test_a_birth_that_nobody_lives_up_to(tmp_path: Path, broker: Mosquitto) -> None:
-    ghost = m.AggregatorPresence(state="online", session="a" * 16, run="long-gone", incarnation=1)
-    with Network() as network:
-        connection = network.connect(ConnectionSettings(broker.address), lambda _: None)
-        connection.wait_connected(10)
-        connection.publish("fl/aggregator", codec.encode(ghost), retain=True)
-        connection.close()
+    retain_birth(broker.endpoint, run="long-gone")
     seen = Examined(tmp_path / "doctor", "--broker", broker.url)
     assert seen.findings["run"]["verdict"] == "limited"
     assert "long-gone" in seen.findings["run"]["detail"]

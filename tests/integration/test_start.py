@@ -9,7 +9,6 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,7 @@ from fl_shared.protocol import messages as m
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
+from tests.support.simulated_aggregator import retain_birth
 from tests.support.synthetic_run import TASK, Hold, settings
 from tests.support.wait import wait_until
 
@@ -154,18 +154,7 @@ def test_an_edge_killed_in_the_middle_of_a_round_is_named(tmp_path: Path, mosqui
 def test_a_second_aggregator_under_the_same_prefix_is_refused(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """Clause 8.3."""
     # A ghost's birth under another prefix is found out by its silence, which takes seconds: meanwhile the others.
-    ghost: dict[str, Any] = {
-        "v": 2,
-        "kind": "aggregator",
-        "state": "online",
-        "session": "x",
-        "run": "ghost",
-        "incarnation": 1,
-    }
-    subprocess.run(
-        ["mosquitto_pub", "-p", str(mosquitto.port), "-r", "-t", "ghost/aggregator", "-m", json.dumps(ghost)],
-        check=True,
-    )
+    retain_birth(mosquitto.endpoint, "ghost")
     with (
         programs.aggregator(tmp_path / "four", mosquitto.url, "--prefix", "ghost", "--wait", "1") as fourth,
         programs.aggregator(tmp_path / "one", mosquitto.url, "--wait", "60") as first,

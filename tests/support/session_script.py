@@ -27,7 +27,6 @@ CLIENT, RUN = "7", "R"
 EDGE = Identity(CLIENT, device="dev", roles=("train", "predict"), tasks=("digits", "mnist"))
 TRAINING = training_settings(epochs=1)
 FOLD = fold_settings()
-SECTIONS = (ModelSection("delta", MANIFEST, DATA),)
 
 
 def version_digest(version: int) -> str:

@@ -138,3 +138,10 @@ def first_model(update: m.Update) -> tuple[ModelSection, ...]:
     (section,) = update.sections
     assert section.arrays is not None
     return (ModelSection(WEIGHTS, Manifest(arrays=section.arrays), section.data, section.encoding),)
+
+
+def retain_birth(endpoint: Endpoint, prefix: str = "fl", run: str = "ghost") -> None:
+    """Retains the birth of an aggregator that does not live."""
+    birth = m.AggregatorPresence(state="online", session="x", run=run, incarnation=1)
+    with Client(endpoint, prefix=prefix) as client:
+        assert client.publish(t.AggregatorTopic(), birth, retain=True) < 0x80

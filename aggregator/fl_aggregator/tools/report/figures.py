@@ -24,7 +24,6 @@ from fl_shared.system.text import shortened
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDE_SIZE: Final = (9.6, 2.9)
 HALF_SIZE: Final = (4.7, 2.9)
 MAX_FIGURE_EDGES: Final = 80
 """Number of edges in a figure. If there are more, it shows this many, evenly chosen in the order of names."""

@@ -16,8 +16,6 @@ from tests.support.builders import model_section
 from tests.support.published_model import fetch, scoped
 from tests.support.samples import DATA, DIGEST, MANIFEST
 
-SCOPE = {"run": "R", "incarnation": 1, "seq": 0}
-
 
 def test_3_4_the_digest_of_a_model_is_that_of_the_golden_vectors() -> None:
     assert model_digest([ModelSection("weights", MANIFEST, DATA)]) == DIGEST
