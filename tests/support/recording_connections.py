@@ -22,7 +22,10 @@ class RecordingConnection:
 
     def wait_connected(self, timeout: float, *, first_attempt_only: bool) -> None: ...
 
-    def subscribe(self, filters: list[tuple[str, int]], *, no_local: bool = False) -> bool:
+    def subscribe(
+        self, filters: list[tuple[str, int]], *, no_local: bool = False, retain_as_published: bool = False
+    ) -> bool:
+        assert no_local or not retain_as_published
         (self.foreign if no_local else self.own).extend(filters)
         return True
 

@@ -45,6 +45,9 @@ REPAIR_INTERVAL: Final = 1.0
 MAX_REPAIRED_TOPICS: Final = 10_000
 """Topics for which the time of the last repair is remembered; if there are more, all are forgotten."""
 
+RIVAL_TOPICS: Final = (t.AggregatorTopic, t.StatusTopic)
+"""Where another aggregator under the same prefix is heard."""
+
 
 class Connections:
     """Publishes for the aggregator, and puts connection events and received messages into its inbox."""
@@ -65,8 +68,13 @@ class Connections:
         self._scope = scope
         self._inbox = inbox
         self._session = ""
-        self._birth_published = False
-        self._birth_is_due = False
+        self._sessions: set[str] = set()
+        self._due_birth: str | None = None
+        """The session whose birth waits for the connection for updates."""
+        self._permitted_session: str | None = None
+        """The only session that may publish: in each new one, another aggregator may have taken over."""
+        self._rival_topics = tuple(t.build(prefix, topic()) for topic in RIVAL_TOPICS)
+        self._predecessor: m.AggregatorPresence | None = None
         self._updates_subscribed = False
         self._control: Connection | None = None
         self._updates: Connection | None = None
@@ -121,7 +129,8 @@ class Connections:
         Each connection is a session of its own, so that an old will says nothing about a new one.
         """
         self._session = secrets.token_hex(8)
-        return mqtt.Will(*self._encode(t.AggregatorTopic(), self._presence_message("offline")))
+        self._sessions.add(self._session)
+        return mqtt.Will(*self._encode(t.AggregatorTopic(), self.presence("offline")))
 
     def _event_handler(self, name: ConnectionName) -> Callable[[mqtt.ConnectionEvent], None]:
         def put(event: mqtt.ConnectionEvent) -> None:
@@ -129,10 +138,20 @@ class Connections:
 
         return put
 
-    def _presence_message(self, state: m.PresenceState) -> m.AggregatorPresence:
+    def presence(self, state: m.PresenceState) -> m.AggregatorPresence:
+        """Returns the birth or the will of the present session."""
+        scope = self._scope
         return m.AggregatorPresence(
-            state=state, session=self._session, run=self._scope.run, incarnation=self._scope.incarnation
+            state=state,
+            session=self._session,
+            run=scope.run,
+            incarnation=scope.incarnation,
+            started=scope.started,
         )
+
+    def is_own(self, presence: m.AggregatorPresence) -> bool:
+        """Whether a birth or a will is of a session of this aggregator, which may have ended."""
+        return presence.session in self._sessions
 
     @property
     def maximum_packet_size(self) -> int:
@@ -145,33 +164,66 @@ class Connections:
         """Whether the control connection is up; may be read on any thread."""
         return self._control is not None and self._control.limits is not None
 
-    def subscribe_for_occupancy(self) -> None:
-        """Subscribes, before anything is published, to what another run under this prefix would publish."""
-        self._subscribe("control", [(self.topic(t.AggregatorTopic()), 1), (self.topic(t.StatusTopic()), 1)])
+    def subscribe_to_rivals(self) -> None:
+        """Subscribes to what another aggregator under this prefix publishes.
+
+        A message that the broker had stored has the retain flag, and no other: only the others show that it is alive.
+        """
+        self._subscribe("control", [(topic, 1) for topic in self._rival_topics], no_local=True)
+
+    def replace_aggregator(self, other: m.AggregatorPresence) -> None:
+        """Declares another aggregator offline right before the next birth, since its edges stay with it until then."""
+        self._predecessor = other.model_copy(update={"state": "offline"})
+
+    @property
+    def may_publish(self) -> bool:
+        """Whether the present session has begun, and nothing is withheld."""
+        return self._permitted_session == self._session
+
+    def withhold(self) -> str:
+        """Drops what is published from now on; returns the session to `permit` when it may go on."""
+        self._permitted_session = None
+        return self._session
+
+    def permit(self, session: str) -> None:
+        """Publishes again in ``session``, unless the connection has been lost since."""
+        self._permitted_session = session
 
     def begin_session(self) -> None:
-        """Subscribes, and publishes the birth and all retained messages.
+        """Subscribes, and publishes the birth and all retained messages. `subscribe_to_rivals` comes first.
 
         Called on each connect of the control connection, it waits until the connection for updates is back as
         well. Edges offer their updates again as soon as they are admitted, and an offer without a subscriber
         is lost until they repeat it.
         """
-        self._birth_is_due = self._updates is not None and not self._updates_subscribed
-        if self._birth_is_due:
+        if self._updates is not None and not self._updates_subscribed:
+            self._due_birth = self.withhold()
             return
+        self._begin(self._session)
+
+    def _begin(self, session: str) -> None:
+        self._due_birth = None
         self._subscribe("control", self._edge_filters(bulk=False))
-        if self._control is not None:
-            # From a second subscription to the same filter, Mosquitto 2.0 takes over only the QoS.
-            self._control.unsubscribe([self.topic(t.AggregatorTopic()), self.topic(t.StatusTopic())])
         # Other clients may write to our own topics; that is repaired.
-        rest = [row for row in self._channels.rows if row.sender != "edge" and row.reads("aggregator")]
-        self._subscribe("control", self._channels.filters(self._prefix, rest), no_local=True)
-        self._birth_published = True
-        self.retain(t.AggregatorTopic(), self._presence_message("online"))
+        rest = [
+            row
+            for row in self._channels.rows
+            if row.sender != "edge" and row.reads("aggregator") and row.topic not in RIVAL_TOPICS
+        ]
+        filters = self._channels.filters(self._prefix, rest)
+        self._subscribe("control", filters, no_local=True, retain_as_published=True)
+        self.permit(session)
+        self._publish_predecessor()
+        self.retain(t.AggregatorTopic(), self.presence("online"))
         birth_topic = self.topic(t.AggregatorTopic())
         for topic, make_payload in list(self._retained.items()):
             if topic != birth_topic:
                 self._publish(topic, make_payload(), retain=True)
+
+    def _publish_predecessor(self) -> None:
+        if self._predecessor is not None:
+            self.send(t.AggregatorTopic(), self._predecessor)
+            self._predecessor = None
 
     def subscribe_to_updates(self) -> None:
         """Subscribes to what carries updates, on each connect of the connection for updates.
@@ -179,8 +231,8 @@ class Connections:
         Then it begins the session, if that has waited for this.
         """
         self._updates_subscribed = self._subscribe("updates", self._edge_filters(bulk=True))
-        if self._updates_subscribed and self._birth_is_due:
-            self.begin_session()
+        if self._updates_subscribed and self._due_birth is not None:
+            self._begin(self._due_birth)
 
     def _edge_filters(self, *, bulk: bool) -> list[tuple[str, int]]:
         rows = [row for row in self._channels.between("edge", "aggregator") if row.bulk is bulk]
@@ -193,21 +245,25 @@ class Connections:
     def repair_if_foreign(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> bool:
         """Repairs a topic of ours on which a foreign message is retained; true if the message is our own.
 
-        A repair publishes our retained message again, or clears the topic. The foreign message may be left
-        from an earlier run and restored by the broker, a mistake, or an attack; edges that connect now must
-        not find it.
+        The foreign message may be left from an earlier run and restored by the broker, a mistake, or an attack; edges
+        that connect now must not find it. Of the topics of `subscribe_to_rivals` it is not known which message is
+        retained, so all are repaired.
         """
-        if not retained:
+        if not retained and topic not in self._rival_topics:
             return False
         if payload == self._own_payload(topic):
             return True
+        self.repair(topic)
+        return False
+
+    def repair(self, topic: str) -> None:
+        """Publishes our retained message on a topic again, or clears the topic; at most once a second."""
         if len(self._repaired_at) >= MAX_REPAIRED_TOPICS:
             self._repaired_at.clear()
         if time.monotonic() - self._repaired_at.get(topic, -math.inf) < REPAIR_INTERVAL:
             self._pending_repairs.add(topic)  # for `run_due_repairs`; otherwise the second message would stay
         else:
             self._repair(topic)
-        return False
 
     def run_due_repairs(self) -> None:
         """Performs the repairs that were put off because their topic had just been repaired.
@@ -225,6 +281,8 @@ class Connections:
     def _repair(self, topic: str) -> None:
         self._pending_repairs.discard(topic)
         self._repaired_at[topic] = time.monotonic()
+        if topic == self.topic(t.AggregatorTopic()):
+            self._publish_predecessor()
         payload = self._own_payload(topic)
         action = "replaced" if payload else "cleared"
         LOG.info("%s: %s a retained message left by an earlier run or another client", topic, action)
@@ -239,10 +297,17 @@ class Connections:
         self._publish(topic, b"", retain=True)
 
     def _subscribe(
-        self, name: ConnectionName, filters: list[tuple[str, int]], *, no_local: bool = False
+        self,
+        name: ConnectionName,
+        filters: list[tuple[str, int]],
+        *,
+        no_local: bool = False,
+        retain_as_published: bool = False,
     ) -> bool:
         connection = self._control if name == "control" else self._updates
-        return connection is not None and connection.subscribe(filters, no_local=no_local)
+        return connection is not None and connection.subscribe(
+            filters, no_local=no_local, retain_as_published=retain_as_published
+        )
 
     # --- publishing ---------------------------------------------------------------------------------------
 
@@ -287,7 +352,7 @@ class Connections:
             self._uncounted_topics.discard(text)
 
     def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        if self._control is None:
+        if self._control is None or not self.may_publish:
             return
         if topic not in self._uncounted_topics:
             self.bytes_down += len(payload)
@@ -317,8 +382,16 @@ class Connections:
 
         Without a birth there is nothing to publish.
         """
-        if self._birth_published:
-            self._publish(*self._encode(t.AggregatorTopic(), self._presence_message("offline")), retain=True)
+        if self.may_publish:
+            self._publish(*self._encode(t.AggregatorTopic(), self.presence("offline")), retain=True)
+        self._close(graceful=True)
+
+    def abandon(self) -> None:
+        """Ends the connections as if the program had died: nothing more is published, and the broker sends the will."""
+        self.withhold()
+        self._close(graceful=False)
+
+    def _close(self, *, graceful: bool) -> None:
         for connection in (self._updates, self._control):
             if connection is not None:
-                connection.close(graceful=True)
+                connection.close(graceful=graceful)

@@ -11,7 +11,7 @@ from typing import Final, assert_never
 
 from fl_aggregator.aggregation.uploads import InvalidChunk
 from fl_aggregator.aggregation.worker import JobDone
-from fl_aggregator.messaging.connections import Connections
+from fl_aggregator.messaging.connections import RIVAL_TOPICS, Connections
 from fl_aggregator.messaging.inbox import (
     MAX_QUEUED_ITEMS,
     TICK,
@@ -32,15 +32,16 @@ from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Finished, Run, new_run
-from fl_aggregator.server import connection_events, occupancy, resume
+from fl_aggregator.server import connection_events, resume
 from fl_aggregator.server.disk_pause import DiskPause
+from fl_aggregator.server.fencing import Fence, Superseded
 from fl_aggregator.server.interpreter import Interpreter
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.resume import RecoveredRun
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import utc_now
 from fl_shared.cli.broker_access import BrokerAccess
-from fl_shared.errors import RunFailed
+from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import CONNECT_TIMEOUT
 from fl_shared.mqtt.network import Network
@@ -96,7 +97,8 @@ class Aggregator:
         self._connections = Connections(self._network, broker, settings.prefix, self.scope, self.inbox)
         unsealer = unsealer or Unsealer(broker.kit, required=False)
         self._router = Router(self._connections, self.rejections, unsealer, self.scope)
-        self._disk_pause = DiskPause(self.inbox, self._dispatch, self._on_pause)
+        self._fence = Fence(self._connections, self.inbox, self.scope, settings.prefix, broker)
+        self._disk_pause = DiskPause(self._fence.get, self._dispatch, self._on_pause)
         self._events: deque[on.Event] = deque()
         self._interpreter = Interpreter(
             launch,
@@ -113,7 +115,6 @@ class Aggregator:
         self._worker = self._interpreter.worker
         self._state = self._recorded_state = self._initial_state()
         self._started = time.monotonic()
-        self._session_begun = False
         self.running = False
         """Whether there is a run that `request_stop` ends cleanly; otherwise there is nothing to save."""
         self._ticked_at = 0.0
@@ -137,21 +138,20 @@ class Aggregator:
         """Runs until the run is over, and returns how it ended. Raises ``UserError`` and ``RunFailed``."""
         try:
             self._connections.connect(CONNECT_TIMEOUT)
-            occupancy.ensure_unoccupied(
-                self._connections, self.inbox, self.scope, self.settings.prefix, self._broker.address
-            )
+            self._fence.wait_until_free()
             self.running = True
-            record = self._launch.record.model_copy(update={"broker": str(self._broker.address)})
+            changes = {"broker": str(self._broker.address), "incarnation": self.scope.incarnation}
+            record = self._launch.record.model_copy(update=changes)
             self._directory.write_run(record)
             self._trackers.begin(record, read_records(self._directory.history()), self.runtime_metrics)
             LOG.info("run %s at %s, prefix %s", self.scope.run, self._broker.address, self.settings.prefix)
             self._connections.connect_updates()
             self._connections.begin_session()
-            self._session_begun = True
             self._started = time.monotonic()
             if self._launch.recovered is None:
                 self._handle(on.Started(now=self._now()))
             else:
+                self._fence.settle()
                 self._resume(self._launch.recovered)
             while not self._state.ended:
                 self._run_once()
@@ -165,6 +165,9 @@ class Aggregator:
             self._state, _ = step(self._recorded_state, ended.event)
             self._publish_status(force=True)
             return Outcome(self._state, self._now())
+        except Superseded as error:
+            self._connections.abandon()
+            raise self._with_advice(error) from None
         except OSError as error:
             raise self._to_run_failed(error) from None
         finally:
@@ -181,6 +184,12 @@ class Aggregator:
         directory = self._directory.path
         advice = f"; when this is fixed, continue with --resume {directory}" if self.running else ""
         return RunFailed(f"{error.filename or directory}: {error.strerror or error}{advice}")
+
+    def _with_advice(self, error: Superseded) -> UserError:
+        directory = self._directory.path
+        if error.run == self.scope.run:
+            return UserError(f"{error}; the run goes on there, and {directory} stays as it is now")
+        return UserError(f"{error}; when that run has ended, continue with --resume {directory}")
 
     def _resume(self, recovered: RecoveredRun) -> None:
         """Continues the run where its journal ends; run time did not pass in the meantime."""
@@ -237,7 +246,8 @@ class Aggregator:
 
     def _run_once(self) -> None:
         self._network.check()
-        item = self._disk_pause.pop_deferred() or self.inbox.get(TICK)
+        item = self._disk_pause.pop_deferred() or self._fence.get(TICK)
+        self._fence.check()
         if item is not None:
             self._dispatch(*item)
         if self._now() - self._ticked_at >= TICK:
@@ -296,7 +306,7 @@ class Aggregator:
                 self._on_message(item)
             case mqtt.Connected() | mqtt.Lost() | mqtt.ConnectRefused() | mqtt.Subscribed():
                 event = connection_events.apply(
-                    self._connections, connection_name, item, self._now(), session_begun=self._session_begun
+                    self._connections, self._fence, connection_name, item, self._now()
                 )
                 if event is not None:
                     self._handle(event)
@@ -304,6 +314,8 @@ class Aggregator:
                 assert_never(item)
 
     def _on_message(self, arrival: AdmittedMessage) -> None:
+        if isinstance(arrival.topic, RIVAL_TOPICS) and self._fence.hear(arrival.received):
+            return
         inbound = self._router.read(arrival, self._state, self._now())
         if inbound.chunk is not None:
             self._receive_chunk(inbound.chunk, arrival)

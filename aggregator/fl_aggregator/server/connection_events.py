@@ -7,6 +7,7 @@ from typing import Final, assert_never
 
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.round import events as on
+from fl_aggregator.server.fencing import Fence
 from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
 
@@ -16,18 +17,18 @@ ConnectionChange = mqtt.Connected | mqtt.Lost | mqtt.ConnectRefused | mqtt.Subsc
 
 
 def apply(
-    connections: Connections, name: str, change: ConnectionChange, now: float, *, session_begun: bool
+    connections: Connections, fence: Fence, name: str, change: ConnectionChange, now: float
 ) -> on.Disconnected | on.Reconnected | None:
     """Subscribes and publishes again where that is due, and returns what the state must know of the change.
 
-    ``name``: of the connection. ``now``: run time in seconds. ``session_begun``: whether the run has published its
-    birth. Raises ``UserError`` if the broker refuses a connection or a subscription.
+    ``name``: of the connection. ``now``: run time in seconds. Raises ``UserError`` if the broker refuses a connection
+    or a subscription, or if another aggregator has taken over.
     """
     match change:
         case mqtt.Connected() if name == "updates":
             connections.subscribe_to_updates()
         case mqtt.Connected():
-            if session_begun:
+            if fence.confirm():
                 LOG.warning(
                     "connected to the broker again: publishing the run's state again, edges register again"
                 )

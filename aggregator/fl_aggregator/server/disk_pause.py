@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from fl_aggregator.aggregation.worker import JobDone
-from fl_aggregator.messaging.inbox import TICK, AdmittedMessage, ConnectionName, Inbox, InboxItem, size_of
+from fl_aggregator.messaging.inbox import TICK, AdmittedMessage, ConnectionName, InboxItem, size_of
 from fl_aggregator.storage.disk_space import DiskFull, has_space
 
 LOG: Final = logging.getLogger(__name__)
@@ -33,15 +33,19 @@ ResultT = TypeVar("ResultT")
 class DiskPause:
     """Repeats what failed because the disk is full, and keeps the time of the pauses.
 
-    It belongs to the loop's thread, which it blocks in a pause. ``notify`` is called at the beginning, at the
+    It belongs to the loop's thread, which it blocks in a pause. ``get`` returns the next item that has arrived, or null
+    after a number of seconds. ``notify`` is called at the beginning, at the
     end, and before each check for space. ``handle`` receives the items that cannot wait: it must not change the
     run's state, but may raise to end the run, and then the pause does not end.
     """
 
     def __init__(
-        self, inbox: Inbox, handle: Callable[[ConnectionName, InboxItem], None], notify: Callable[[], None]
+        self,
+        get: Callable[[float], tuple[ConnectionName, InboxItem] | None],
+        handle: Callable[[ConnectionName, InboxItem], None],
+        notify: Callable[[], None],
     ) -> None:
-        self._inbox = inbox
+        self._get = get
         self._handle_urgent = handle
         self._on_event = notify
         self._paused_since: float | None = None
@@ -109,7 +113,7 @@ class DiskPause:
         self.reason = str(disk_full)
         next_check = time.monotonic() + DISK_CHECK_INTERVAL
         while True:
-            arrived = self._inbox.get(TICK)
+            arrived = self._get(TICK)
             if arrived is not None:
                 self._defer(*arrived)
             if time.monotonic() >= next_check:

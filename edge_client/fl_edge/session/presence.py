@@ -12,12 +12,24 @@ from fl_shared.protocol import messages as m
 
 
 def aggregator_seen(session: Session, event: AggregatorSeen) -> Transition:
-    """Records the aggregator's presence, and registers again if that shows a start which is not yet known."""
+    """Records the aggregator's presence, and registers again if that shows a start which is not yet known.
+
+    A member of a run ignores the birth of another one as long as the run's aggregator is online: one of the two ends,
+    and if it is this one, the other's birth is published again.
+    """
     presence, previous = event.presence, session.aggregator
     if presence.state == "offline":
         # The will of a session that is not the newest means nothing.
         if previous is None or previous.session == presence.session:
             return transition(replace(session, aggregator=presence))
+        return transition(session)
+    membership = session.membership
+    if (
+        previous is not None
+        and previous.state == "online"
+        and membership is not None
+        and membership.run == previous.run != presence.run
+    ):
         return transition(session)
     has_restarted = (
         previous is None

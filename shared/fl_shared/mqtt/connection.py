@@ -124,18 +124,28 @@ class Connection:
             raise MessageTooLarge(topic, size, limits.maximum_packet_size)
         return link.put(item, size)
 
-    def subscribe(self, filters: Sequence[tuple[str, int]], *, no_local: bool = False) -> bool:
+    def subscribe(
+        self,
+        filters: Sequence[tuple[str, int]],
+        *,
+        no_local: bool = False,
+        retain_as_published: bool = False,
+    ) -> bool:
         """Subscribes to each ``(filter, qos)``; a `Subscribed` event answers every eight of them.
 
-        ``no_local``: the broker does not send back this connection's own messages, and keeps their retain
-        flag. Returns False if there is no connection. Raises `QueueFull`, and `ValueError` if a filter or QoS
-        is not valid.
+        ``no_local``: the broker does not send back this connection's own messages. ``retain_as_published``: a
+        message has the retain flag that its sender gave it; otherwise only one that the broker had stored before
+        has the flag. Returns False if there is no connection. Raises `QueueFull`, and `ValueError` if a filter or
+        QoS is not valid.
         """
         for name, qos in filters:
             check_filter(name)
             check_qos(qos)
         return self._put_all(
-            [Subscribe(tuple(filters[i : i + MAX_FILTERS]), no_local) for i in _batch_starts(filters)]
+            [
+                Subscribe(tuple(filters[i : i + MAX_FILTERS]), no_local, retain_as_published)
+                for i in _batch_starts(filters)
+            ]
         )
 
     def unsubscribe(self, filters: Sequence[str]) -> bool:

@@ -64,10 +64,11 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Subscriptions to make, as (filter, QoS). ``no_local``: not to the connection's own messages."""
+    """Subscriptions to make, as (filter, QoS); the options as in `Connection.subscribe`."""
 
     filters: tuple[tuple[str, int], ...]
     no_local: bool = False
+    retain_as_published: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ class Envelope(TypedDict):
 
 @dataclass(slots=True)
 class EnvelopeSource:
-    """Which run this is, and which start of its aggregator."""
+    """Which run this is, and which start of its aggregator. ``started``: as in `AggregatorPresence`."""
 
     run: str
     incarnation: int
+    started: int = 0
     _seq: int = field(default=0)
 
     def envelope(self) -> Envelope:

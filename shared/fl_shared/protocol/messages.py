@@ -5,6 +5,7 @@ The one import point: ``from fl_shared.protocol import messages as m``.
 
 from fl_shared.protocol.kinds.base import (
     MAX_CHUNK,
+    MAX_COUNT,
     MAX_METRIC_NAME,
     MAX_METRICS,
     MAX_PACKET,
@@ -90,6 +91,7 @@ __all__ = [
     "MAX_CHUNK",
     "MAX_CLASSES",
     "MAX_CLIENTS_NAMED",
+    "MAX_COUNT",
     "MAX_HISTORY",
     "MAX_METRICS",
     "MAX_METRIC_NAME",

@@ -194,6 +194,11 @@ class EdgeHarness:
         self._sent.clear()
         for client in self.edges:
             session, partition = self._session(client), PARTITION if client == CLIENT else None
+            state = self.edges[client].state
+            if isinstance(state, Session) and state.aggregator is not None:
+                # As the aggregator says of another one that it hears.
+                gone = state.aggregator.model_copy(update={"state": "offline"})
+                self._say(t.AggregatorTopic(), gone, client)
             self._say(t.AggregatorTopic(), aggregator.birth(), client)
             self._say(t.RepliesTopic(client), aggregator.admitted(client, session, partition, None), client)
         self._say(t.RepliesTopic(CLIENT), aggregator.admitted(CLIENT, self._session(), PARTITION, 1))

@@ -15,14 +15,16 @@ class FakeConnection:
 
     limits: mqtt.Connected | None = None
 
-    def __init__(self, published: Published) -> None:
+    def __init__(self, published: Published, on_event: Callable[[mqtt.ConnectionEvent], None]) -> None:
         self._published = published
+        self._on_event = on_event
 
     def wait_connected(self, timeout: float, *, first_attempt_only: bool = False) -> None:
         assert timeout > 0 or first_attempt_only
 
-    def subscribe(self, filters: Sequence[tuple[str, int]], *, no_local: bool = False) -> bool:
-        return bool(filters) or no_local
+    def subscribe(self, filters: Sequence[tuple[str, int]], **options: bool) -> bool:
+        self._on_event(mqtt.Subscribed(tuple(name for name, _ in filters), ()))
+        return bool(filters) or any(options.values())
 
     def unsubscribe(self, filters: Sequence[str]) -> bool:
         return bool(filters)
@@ -58,7 +60,7 @@ class FakeNetwork:
     ) -> FakeConnection:
         self.opened.append((settings, on_event))
         self.up(settings, on_event)
-        return FakeConnection(self._published)
+        return FakeConnection(self._published, on_event)
 
     def up(self, settings: mqtt.ConnectionSettings, on_event: Callable[[mqtt.ConnectionEvent], None]) -> None:
         """Tells the handler that it is connected (again)."""

@@ -211,10 +211,7 @@ class PahoLink:
             elif isinstance(item, Subscribe):
                 _, mid = self._client.subscribe(
                     [
-                        (
-                            name,
-                            SubscribeOptions(qos, noLocal=item.no_local, retainAsPublished=item.no_local),
-                        )
+                        (name, SubscribeOptions(qos, item.no_local, item.retain_as_published))
                         for name, qos in item.filters
                     ]
                 )

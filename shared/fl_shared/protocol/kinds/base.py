@@ -42,7 +42,10 @@ Timestamp = Annotated[
     AfterValidator(_check_timestamp),
 ]
 """A time in UTC, as ISO 8601 with the suffix Z."""
-Count = Annotated[int, Field(ge=0, le=2**53)]
+MAX_COUNT: Final = 2**53
+"""The largest integer that every reader of JSON can represent exactly."""
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Incarnation = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, le=1e9)]
 MAX_METRICS: Final = 64
@@ -82,7 +85,7 @@ class Scoped(Message):
     """
 
     run: RunId
-    incarnation: Annotated[int, Field(ge=1, le=2**53)]
+    incarnation: Incarnation
     seq: Count
 
 

@@ -13,6 +13,7 @@ from fl_shared.protocol.kinds.base import (
     Digest,
     EncodingName,
     Fragment,
+    Incarnation,
     Message,
     PresenceState,
     Reply,
@@ -29,13 +30,24 @@ LimitReason = Literal["too-many-messages", "too-many-bytes", "too-many-registrat
 
 
 class AggregatorPresence(Message):
-    """The aggregator's birth and its will, retained on ``fl/aggregator``."""
+    """The aggregator's birth and its will, retained on ``fl/aggregator``.
+
+    ``started``: when this incarnation began, in milliseconds since 1970; 0 if that is not known. It stays the same when
+    the aggregator connects again.
+    """
 
     kind: Literal["aggregator"] = "aggregator"
     state: PresenceState
     session: Token
     run: RunId
-    incarnation: Annotated[int, Field(ge=1, le=2**53)]
+    incarnation: Incarnation
+    started: Count = 0
+
+    def outranks(self, other: AggregatorPresence) -> bool:
+        """Whether this aggregator goes on, and ``other`` ends, if both are online under one prefix (protocol, 8.12)."""
+        if self.run == other.run and self.incarnation != other.incarnation:
+            return self.incarnation > other.incarnation
+        return (self.started, self.session) > (other.started, other.session)
 
 
 class ClientPresence(Message):
@@ -60,7 +72,7 @@ class Partition(Fragment):
     scheme: Annotated[str, StringConstraints(max_length=64)]
     seed: Count
     holdout: Annotated[float, Field(ge=0, lt=1)]
-    examples: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    examples: Incarnation | None = None
 
 
 class Registration(Message):
@@ -72,7 +84,7 @@ class Registration(Message):
 
     kind: Literal["register"] = "register"
     run: RunId | None = None
-    incarnation: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    incarnation: Incarnation | None = None
     seq: Count
     client: ClientId
     session: Token
@@ -123,5 +135,5 @@ class Control(Message):
 
     kind: Literal["stop"] = "stop"
     run: RunId
-    incarnation: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    incarnation: Incarnation | None = None
     reason: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""

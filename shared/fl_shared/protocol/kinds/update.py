@@ -12,6 +12,7 @@ from fl_shared.protocol.kinds.base import (
     Count,
     Digest,
     Fragment,
+    Incarnation,
     Metrics,
     ProtocolVersion,
     Reply,
@@ -72,7 +73,7 @@ class UpdateClaim(Fragment):
     v: ProtocolVersion
     kind: Literal["update", "offer"]
     run: RunId
-    incarnation: Annotated[int, Field(ge=1, le=2**53)]
+    incarnation: Incarnation
     client: ClientId
     session: Token
     round: Count

@@ -168,6 +168,10 @@ def birth(run: str, incarnation: int = 1) -> m.AggregatorPresence:
     )
 
 
+def gone(run: str) -> m.AggregatorPresence:
+    return birth(run).model_copy(update={"state": "offline"})
+
+
 REPLIES: t.Topic = t.RepliesTopic("7")
 BORN: t.Topic = t.AggregatorTopic()
 FROM_THE_AGGREGATOR = [
@@ -222,12 +226,14 @@ def test_a_recorded_run_does_not_take_an_edge_back() -> None:
     for topic, payload in of_a:
         tested.put(topic, payload)
     assert tested.run == ("a", 1)
+    tested.say(BORN, gone("a"))
     tested.say(BORN, birth("b"))
     tested.say(REPLIES, admitted("b"))
     assert tested.run == ("b", 1)
     for topic, payload in of_a:
         tested.put(topic, payload)
     assert tested.run == ("b", 1)
+    tested.say(BORN, gone("b"))
     tested.say(BORN, birth("a", 2))
     tested.say(REPLIES, admitted("a", 2))
     assert tested.run == ("a", 2), "it was taken up again"

@@ -17,9 +17,9 @@ def test_what_the_inbox_dropped_is_read_again(tmp_path: Path, monkeypatch: pytes
     """A `selected` may be among it, which the aggregator does not repeat; the broker retains it."""
     subscribed: list[str] = []
 
-    def subscribe(_: FakeConnection, filters: list[tuple[str, int]], *, no_local: bool = False) -> bool:
+    def subscribe(_: FakeConnection, filters: list[tuple[str, int]], **options: bool) -> bool:
         subscribed.extend(name for name, _ in filters)
-        return not no_local
+        return not options
 
     harness = EdgeHarness(tmp_path, seed=0)
     try:

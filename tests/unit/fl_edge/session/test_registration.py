@@ -70,6 +70,15 @@ def test_4_2_a_retained_birth_does_not_double_the_registration() -> None:
     assert script.texts("aggregator online a2") == ["send fl/register/7: register session=s1"]
 
 
+def test_4_2_a_member_stays_with_the_first_of_two_runs_until_it_is_offline() -> None:
+    script = SessionScript()
+    script.do("connected s1", "aggregator online a1", "admitted part=7/20")
+    assert script.texts("aggregator online b1 run=other") == []
+    assert script.do("admitted part=7/20 run=other") == ()
+    assert script.texts("aggregator offline a1") == []
+    assert script.texts("aggregator online b1 run=other") == ["send fl/register/7: register session=s1"]
+
+
 def test_4_3_replies_to_other_sessions_are_ignored() -> None:
     script = SessionScript()
     script.do("connected s1")

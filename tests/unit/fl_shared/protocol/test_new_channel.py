@@ -96,6 +96,7 @@ def connections_of(network: RecordingNetwork, channels: Channels = EXTENDED) -> 
     connections = Connections(cast(Network, network), reach, "fl", EnvelopeSource(RUN, 1), inbox, channels)
     connections._signer = SIGNER
     connections.connect(1)
+    connections.permit(connections.withhold())
     return connections
 
 
@@ -111,6 +112,7 @@ def test_the_aggregator_subscribes_to_it() -> None:
     connections = connections_of(network)
     connections.connect_updates()
     connections.subscribe_to_updates()
+    connections.subscribe_to_rivals()
     connections.begin_session()
     control, updates = network.connections
     assert control.own == [
