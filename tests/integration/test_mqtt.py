@@ -13,7 +13,9 @@ import pytest
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt.events import Received, Subscribed
 from fl_shared.mqtt.network import Network
+from fl_shared.mqtt.paho.fast_client import STOCK_ENV
 from tests.support.broker import Mosquitto
+from tests.support.client import Client
 from tests.support.connection_harness import ConnectionHarness, connected, settings
 from tests.support.wait import DEADLINE, wait_until
 
@@ -34,6 +36,22 @@ def test_a_message_arrives_as_it_was_sent(network: Network, shared_mosquitto: Mo
         expiry=60,
     )
     assert one.next(Received) == Received(f"as-sent/{qos}", payload, False, qos, "as-sent/answer", b"\0\xff")
+
+
+@pytest.mark.parametrize("stock", ["", "1"], ids=["shortcuts", "stock"])
+def test_a_message_without_a_payload_has_the_size_of_its_properties(
+    network: Network, shared_mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch, stock: str
+) -> None:
+    """An empty message may cost megabytes; the limits count what came."""
+    monkeypatch.setenv(STOCK_ENV, stock)
+    one = connected(network, shared_mosquitto)
+    one.subscribed(f"properties/{stock}")
+    pairs = [("", "")] * 100_000
+    with Client(shared_mosquitto.endpoint) as sender:
+        sender.publish(f"properties/{stock}", b"", user_properties=pairs)
+    received = one.next(Received)
+    assert received.payload == b""
+    assert received.size > 5 * len(pairs)
 
 
 def test_a_retained_message_says_so_and_is_cleared_by_an_empty_one(

@@ -7,6 +7,7 @@ import secrets
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -115,13 +116,13 @@ class Client(Inbox):
     def send(
         self, topic: str | t.Topic, payload: bytes | m.Message, *, qos: int = 1, retain: bool = False,
         response_topic: str | None = None, correlation: bytes | None = None, content_type: str | None = None,
-        expiry: int | None = None,
+        expiry: int | None = None, user_properties: Sequence[tuple[str, str]] | None = None,
     ) -> int:  # fmt: skip
         """Queues a message and returns its packet identifier."""
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         for property_name, value in (
             ("ResponseTopic", response_topic), ("CorrelationData", correlation), ("ContentType", content_type),
-            ("MessageExpiryInterval", expiry),
+            ("MessageExpiryInterval", expiry), ("UserProperty", user_properties),
         ):  # fmt: skip
             if value is not None:
                 setattr(properties, property_name, value)

@@ -22,7 +22,7 @@ ConnectionName = Literal["control", "updates"]
 TICK: Final = 0.2
 """Seconds that the loop waits for an item at most, since deadlines pass in the meantime."""
 MAX_QUEUED_ITEMS: Final = 50_000
-"""Control messages that may wait."""
+"""Messages that may wait in each queue."""
 MAX_CONTROL_BURST: Final = 50
 """Control items that may overtake a waiting update, and no more: a flood of them must not stop the round."""
 MAX_CONTROL_BYTES: Final = 256 * 2**20
@@ -62,15 +62,15 @@ InboxItem = (
 
 
 def size_of(item: InboxItem) -> int:
-    """Returns the bytes of a message's payload, and 0 for any other item."""
-    return len(item.received.payload) if isinstance(item, AdmittedMessage) else 0
+    """Returns the bytes of a message's packet, and 0 for any other item."""
+    return item.received.size if isinstance(item, AdmittedMessage) else 0
 
 
 class Inbox:
     """The queues between the network's thread and the loop's.
 
-    ``admit`` returns null for messages to be dropped. ``max_waiting`` bounds the control messages that wait,
-    ``max_control_bytes`` and ``max_update_bytes`` the bytes of the payloads in each queue.
+    ``admit`` returns null for messages to be dropped. ``max_waiting`` bounds the messages that wait in each queue,
+    ``max_control_bytes`` and ``max_update_bytes`` the bytes of their packets.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Inbox:
         self._updates: deque[InboxItem] = deque()
         self._room = {
             "control": Capacity(max_control_bytes, max_waiting),
-            "updates": Capacity(max_update_bytes),
+            "updates": Capacity(max_update_bytes, max_waiting),
         }
         self._control_burst = 0
         self._dropped = 0

@@ -36,9 +36,9 @@ class Throttled:
 class RateLimiter:
     """Admits or drops messages, by the limits of their channel. Safe on any thread.
 
-    Only the edges' own topics have limits, as ``channels`` says. ``roster`` returns the newest roster, which
-    is never changed in place. ``clock`` must not stop in a pause of the run, since edges then repeat
-    unanswered messages.
+    The edges' own topics have limits, as ``channels`` says, and so has what is no topic of the protocol. ``roster``
+    returns the newest roster, which is never changed in place. ``clock`` must not stop in a pause of the run, since
+    edges then repeat unanswered messages.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class RateLimiter:
             # Retained presence of unknown clients is dropped: there can be any number of them.
             return None if kind == "presence" and client is None else arrival
         with self._lock:
-            exceeded = self._limits.charge(client, kind, len(received.payload), self._clock())
+            exceeded = self._limits.charge(client, kind, received.size, self._clock())
             if exceeded is None:
                 return arrival
             self._throttled[client, exceeded] += 1
@@ -85,7 +85,7 @@ class RateLimiter:
         Known are the clients of the roster, and those whose partition follows from their id: their number is
         bounded.
         """
-        kind = None if topic is None else self._channels.of(topic).limit
+        kind = "other" if topic is None else self._channels.of(topic).limit
         if kind is None:
             return None
         client: str | None = getattr(topic, "client", None)
@@ -102,7 +102,7 @@ class RateLimiter:
         limit_key = self._limit_key(arrival.topic)
         if limit_key is not None:
             with self._lock:
-                self._limits.give_back(limit_key[0], len(arrival.received.payload))
+                self._limits.give_back(limit_key[0], arrival.received.size)
 
     def refill(self, clients: Iterable[str]) -> None:
         """Lets clients send a full burst again, because they are asked for updates."""

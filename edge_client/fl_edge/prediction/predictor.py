@@ -212,7 +212,7 @@ class Predictor:
             # A retained request may be very old, and comes again with each connection.
             return
         topic, (loaded, model) = received.response_topic, self._loaded
-        rejection = self._rate_limiter.refusal(topic, len(received.payload), now)
+        rejection = self._rate_limiter.refusal(topic, received.size, now)
         if rejection is not None and not self._rate_limiter.should_notify(rejection, now):
             return  # most refused requests get no answer, or the answers would be a flood, too
         is_allowed = topic is None or t.is_response_topic_allowed(self._prefix, topic)

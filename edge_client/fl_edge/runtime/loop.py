@@ -69,7 +69,7 @@ RuntimeInbox = bounded.Inbox[Item]
 
 def _size(event: EdgeConnectionEvent | mqtt.ConnectionEvent) -> int | None:
     """Returns the length of a message in bytes, or ``None`` for an event of the connection itself."""
-    return len(event.payload) if isinstance(event, mqtt.Received) else None
+    return event.size if isinstance(event, mqtt.Received) else None
 
 
 class _EdgePredictionBackend:

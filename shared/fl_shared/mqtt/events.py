@@ -139,6 +139,13 @@ class Received:
     qos: int
     response_topic: str | None = None
     correlation_data: bytes | None = None
+    packet_size: int = field(default=0, compare=False)
+    """Bytes of the packet as the broker sent it, 0 if unknown."""
+
+    @property
+    def size(self) -> int:
+        """The bytes that count against every limit: properties and topic cost as much as the payload does."""
+        return max(self.packet_size, len(self.topic) + len(self.payload))
 
 
 @dataclass(frozen=True, slots=True)

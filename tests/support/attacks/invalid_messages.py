@@ -186,6 +186,12 @@ def floods(cluster: Cluster) -> None:
     cluster.bad.wait_for(lambda one: b'"kind":"limited"' in one.payload, "that it is limited")
 
 
+def sends_properties(cluster: Cluster) -> None:
+    """As many as paho takes more than a minute for; they cost a copy."""
+    for _ in range(4):
+        cluster.say(UPDATES, b"?", user_properties=[("", "")] * 200_000)
+
+
 def sends_broken_seals(cluster: Cluster) -> None:
     assert cluster.sealer is not None
     good = cluster.sealer.seal(UPDATES, b"{}")
@@ -233,6 +239,8 @@ ATTACKS = (
         shows="PUBACK 0x87; wildcards and NUL: the broker disconnects", setups=KITS),
     Attack(f"the same names in a registration ({len(NAMES) + 3})", "edge 3", "aggregator", injects_names,
         (Counted(BAD, "malformed", len(NAMES) + 3),)),
+    Attack("200,000 user properties on a message, four times", "edge 3", "aggregator", sends_properties,
+        (Counted(BAD, "malformed", 4),), "they are skipped unread, and counted in bytes"),
     Attack("seals that are damaged, truncated, or of another version, key or topic", "edge 3", "aggregator",
     sends_broken_seals,
         (Counted(BAD, "not-opened", 9),), setups=SEALED),

@@ -4,7 +4,7 @@
 ``link``               one paho client, driven by our event loop
 ``fast_client``        avoids copies that paho makes; falls back to unmodified paho
 ``publish_packet``     encodes and decodes PUBLISH packets without copies
-``string_properties``  reads string properties that paho would refuse
+``property_reader``    bounds how many properties paho reads, and reads strings that it would refuse
 ``options``            our settings as paho's options and properties
 ``probe``              a connection with which the doctor tests a broker
 ``probe_results``      what a probe has received

@@ -66,12 +66,13 @@ _NO_PROPERTIES: Final = Properties(PacketTypes.PUBACK)  # type: ignore[no-untype
 class _Message(MQTTMessage):
     """A received message without paho's condition variable, which would not be used.
 
-    ``info``, ``state`` and ``timestamp`` do not exist.
+    ``info``, ``state`` and ``timestamp`` do not exist. ``packet_size``: bytes of the whole packet.
     """
 
-    __slots__ = ()
+    __slots__ = ("packet_size",)
 
-    def __init__(self, command: int, publication: PublishPacket) -> None:
+    def __init__(self, command: int, publication: PublishPacket, packet_size: int) -> None:
+        self.packet_size = packet_size
         self._topic = publication.topic
         self.mid = publication.mid
         self.payload = publication.payload  # type: ignore[assignment]
@@ -183,7 +184,7 @@ class FastClient(Client):
             publication = decode_publish(command, packet)
             if self._on_message is not None:
                 with self._in_callback_mutex:
-                    self._on_message(self, self._userdata, _Message(command, publication))
+                    self._on_message(self, self._userdata, _Message(command, publication, len(packet)))
             return self._send_puback(publication.mid) if command & 0x02 else _OK
         if kind == MessageType.PUBACK and len(packet) == 2:
             mid = int.from_bytes(packet, "big")

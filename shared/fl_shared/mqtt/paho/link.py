@@ -33,9 +33,9 @@ from fl_shared.mqtt.events import (
     Subscribed,
 )
 from fl_shared.mqtt.outbox import Outbox, Outgoing, Publish, Subscribe
-from fl_shared.mqtt.paho import string_properties  # noqa: F401  replaces a function of paho
 from fl_shared.mqtt.paho.fast_client import client_class
 from fl_shared.mqtt.paho.options import configure_client, connect_properties, publish_properties
+from fl_shared.mqtt.paho.property_reader import PACKED_SIZE  # the import also replaces functions of paho
 from fl_shared.mqtt.paho.publish_packet import MIN_VIEW_BYTES
 
 LOG = logging.getLogger(__name__)
@@ -315,6 +315,8 @@ class PahoLink:
                 message.qos,
                 getattr(properties, "ResponseTopic", None),
                 getattr(properties, "CorrelationData", None),
+                getattr(message, "packet_size", None)
+                or len(topic) + getattr(properties, PACKED_SIZE, 0) + len(payload),
             )
         )
 

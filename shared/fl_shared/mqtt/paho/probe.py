@@ -22,6 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fl_shared.mqtt.events import ConnectionSettings
+from fl_shared.mqtt.paho import property_reader  # noqa: F401  replaces functions of paho
 from fl_shared.mqtt.paho.options import configure_client, connect_properties, publish_properties
 from fl_shared.mqtt.paho.probe_results import ConnackProperties, ProbeFailed, ReceivedMessage
 from fl_shared.mqtt.stream import open_stream

@@ -1,4 +1,4 @@
-"""Decodes a PUBLISH packet of MQTT 5 in one pass, without a copy of a large payload."""
+"""Decodes a PUBLISH packet of MQTT 5 without a copy of a large payload."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from fl_shared.system import varint
 
 MIN_VIEW_BYTES: Final = 16 * 2**10
 """Bytes of a payload from which a copy costs more than a view."""
+MAX_PROPERTIES: Final = 32
+"""Properties of a packet that are read. MQTT 5 has eight, of which two may be repeated."""
 
 _RESPONSE_TOPIC: Final = 8
 _CORRELATION: Final = 9
@@ -37,7 +39,8 @@ class PublishPacket(NamedTuple):
 def decode_publish(command: int, packet: bytes | memoryview) -> PublishPacket:
     """Decodes a packet; ``command`` is its first byte, ``packet`` everything after its length.
 
-    Accepts what paho's ``_packet.decode_publish`` accepts, and raises `MalformedPacket` where that does.
+    Accepts what paho's ``_packet.decode_publish`` accepts, and raises `MalformedPacket` where that does, except
+    for what is wrong behind the first `MAX_PROPERTIES` properties.
     """
     try:
         position = 2 + int.from_bytes(packet[:2], "big")
@@ -47,7 +50,7 @@ def decode_publish(command: int, packet: bytes | memoryview) -> PublishPacket:
             mid = packet[position] << 8 | packet[position + 1]
             position += 2
         length, position = varint.decode(packet, position)
-        properties = _properties(packet, position, length) if length else {}
+        properties = _properties(memoryview(packet)[position : position + length], length) if length else {}
     except IndexError:
         raise MalformedPacket("a PUBLISH packet that ends too early") from None
     except ValueError as error:
@@ -58,16 +61,17 @@ def decode_publish(command: int, packet: bytes | memoryview) -> PublishPacket:
     return PublishPacket(topic, mid, properties.get(_RESPONSE_TOPIC), properties.get(_CORRELATION), payload)
 
 
-def _properties(packet: bytes | memoryview, position: int, length: int) -> dict[int, Any]:
-    """Checks all properties and returns the last value of each one that we read.
+def _properties(packet: memoryview, end: int) -> dict[int, Any]:
+    """Checks the first `MAX_PROPERTIES` properties, and returns the value of each one that we read.
 
-    It makes one pass. paho's own decoder copies the rest of the packet for each property: 1 MB of user
-    properties, which any client may send and a broker passes on, keeps it busy for more than a minute, 10 MB
-    for hours.
+    Those behind them are skipped unread: any client may send megabytes of user properties, and a broker passes
+    them on.
     """
     properties: dict[int, Any] = {}
-    end = position + length
-    while position < end:
+    position = 0
+    for _ in range(MAX_PROPERTIES):
+        if position >= end:
+            break
         name, position = varint.decode(packet, position)
         value: Any = None
         if count := _STRINGS.get(name):
@@ -101,7 +105,7 @@ def _properties(packet: bytes | memoryview, position: int, length: int) -> dict[
     return properties
 
 
-def _end_of_string(packet: bytes | memoryview, position: int, end: int) -> int:
+def _end_of_string(packet: memoryview, position: int, end: int) -> int:
     if end - position < 2:
         raise MalformedPacket("a property without a length")
     stop = position + 2 + int.from_bytes(packet[position : position + 2], "big")

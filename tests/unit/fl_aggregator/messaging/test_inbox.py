@@ -58,6 +58,17 @@ def test_updates_are_bounded_in_bytes_but_for_one() -> None:
     assert topics(inbox) == ["3", "4"]
 
 
+def test_properties_take_room_as_the_payload_does_and_empty_messages_are_bounded_too() -> None:
+    inbox = Inbox(admit, max_waiting=20, max_update_bytes=1000)
+    for _ in range(3):
+        inbox.put("updates", Received("fl/x", b"", False, 1, packet_size=900))
+    assert inbox.pop_dropped() == 2
+    assert len(topics(inbox)) == 1
+    for _ in range(30):
+        inbox.put("updates", Received("fl/x", b"", False, 1))
+    assert inbox.pop_dropped() == 10
+
+
 def test_what_is_no_message_is_never_dropped() -> None:
     inbox = Inbox(admit, max_waiting=0, max_update_bytes=0)
     items = (StopRequest("stop"), Lost("x", 0))

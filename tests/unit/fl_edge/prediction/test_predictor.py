@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from fl_edge.messaging.model_store import FetchedModel, ModelStore
+from fl_edge.prediction import rate_limit
 from fl_edge.prediction.predictor import STALLED_FETCH_TIMEOUT, Answer, Predictor
 from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_shared.mqtt import events as mqtt
@@ -84,6 +85,10 @@ class Setup:
     def ask(self) -> None:
         self.predictor.request_received(mqtt.Received("fl/predict", b"?", retain=False, qos=1), self.now)
 
+    def ask_with_properties(self, size: int) -> None:
+        request = mqtt.Received("fl/predict", b"?", retain=False, qos=1, packet_size=size)
+        self.predictor.request_received(request, self.now)
+
     def versions(self) -> list[int]:
         """Of the answers, once all jobs that were started are done."""
         for job in range(1, self.jobs + 1):
@@ -105,6 +110,17 @@ def test_a_request_waits_for_a_newer_model_but_not_for_long() -> None:
     assert setup.versions() == [0, 0]
     setup.ask()
     assert setup.versions() == [0, 0, 0], "it is known to take long"
+
+
+def test_a_request_counts_with_all_its_properties() -> None:
+    setup = Setup()
+    setup.announce(0)
+    setup.deliver(MODELS[0])
+    for _ in range(10):
+        setup.ask_with_properties(64 * 2**20)
+    assert setup.jobs == rate_limit.BYTE_RATE.burst // (64 * 2**20)
+    assert setup.connection.sent[0].error is not None
+    assert "bytes per second" in setup.connection.sent[0].error
 
 
 def test_a_large_model_is_not_begun_anew_for_each_request() -> None:
