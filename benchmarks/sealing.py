@@ -40,6 +40,7 @@ from fl_aggregator.tools.provision.accounts import BrokerLocation
 from fl_shared.security.kit import Kit
 from fl_shared.security.sealing import Opener, Sealer
 from fl_shared.security.signatures import Signer, Verifier
+from fl_shared.security.vouchers import Voucher
 from fl_shared.system.mosquitto import LOOPBACK, MosquittoChild, find_mosquitto, free_port, is_running
 
 BIN = Path(sys.executable).parent
@@ -79,7 +80,7 @@ def alone() -> dict[str, float]:
     signed = signer.sign(TOPIC, message)
 
     recipient = aggregator.public_key().public_bytes_raw()
-    voucher = signer.sign_voucher("7", edge.public_key().public_bytes_raw())
+    voucher = Voucher("7", edge.public_key().public_bytes_raw(), frozenset({"train"}), 2**40).sign(signer)
 
     def new() -> Sealer:
         return Sealer(edge.private_bytes_raw(), voucher, recipient)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -231,7 +232,7 @@ def command(
     if seal:
         if broker_access.kit is None:
             raise UserError("--seal needs --kit: expected the kit that fl-aggregator provision made")
-        broker_access.kit.sealer()
+        broker_access.kit.check_voucher(datetime.now(UTC))
     edges = [(name, roles) for name in ids]
     if evaluator is not None:
         edges.append((evaluator, ("evaluate",)))

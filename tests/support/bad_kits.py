@@ -52,7 +52,7 @@ def having(**changes: bytes | None) -> Callable[[Members], Members]:
     return change
 
 
-SIXTY_FOUR = "A" * 86 + "=="
+SEVENTY_THREE = "A" * 98 + "=="
 SHORT, THIRTY_TWO = "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 BAD: list[tuple[str, Callable[[Members], Members], str]] = [
     ("no kit.json", having(json=None), r"kit\.json is missing"),
@@ -86,12 +86,13 @@ BAD: list[tuple[str, Callable[[Members], Members], str]] = [
     ("another sealing key", saying(sealing_private=THIRTY_TWO), "voucher does not match the sealing_private of '7'"),
     ("no sealing key of its own", saying(sealing_private=None), "expected both sealing_private and voucher"),
     ("no voucher", saying(voucher=None), "expected both sealing_private and voucher"),
-    ("another's voucher", saying(voucher=SIXTY_FOUR), "voucher does not match the sealing_private of '7'"),
-    ("a short voucher", saying(voucher=THIRTY_TWO), "voucher: .*64"),
+    ("another's voucher", saying(voucher=SEVENTY_THREE), "voucher does not match the sealing_private of '7'"),
+    ("a short voucher", saying(voucher=THIRTY_TWO), "voucher: .*73"),
+    ("other roles than its voucher's", saying(roles=["evaluate", "predict"]), "voucher is for predict, train, exp"),
     ("no group", saying(predict_group=None), "expected predict_group with the role predict"),
     ("a group for who does not predict", saying(roles=["train"]), "expected predict_group with the role predict"),
     ("a group with a slash", saying(predict_group="a/b"), "predict_group: "),
-    ("the role, no keys", saying(roles=["aggregator"]), "the aggregator's private keys are missing"),
+    ("the role, no keys", saying(roles=["aggregator"], predict_group=None), "private keys are missing"),
     ("ca.pem is no PEM", having(ca=b"hello"), r"ca\.pem: not a certificate in PEM"),
     ("ca.pem is broken", having(ca=b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), r"ca\.pem: not"),
     ("cert.pem is no PEM", having(cert=b""), r"cert\.pem: not a certificate in PEM"),

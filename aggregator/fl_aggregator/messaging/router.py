@@ -12,7 +12,7 @@ from fl_aggregator.messaging.inbox import AdmittedMessage
 from fl_aggregator.messaging.rate_limiter import Throttled
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.translate import MessageRejected
-from fl_aggregator.messaging.unsealing import Unsealer
+from fl_aggregator.messaging.unsealing import NotEntitled, Unsealer, check_account, check_claims
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round.state import Run
@@ -83,11 +83,17 @@ class Router:
             return self.drop(state, None, "retained", detail)
         payload = received.payload
         try:
-            payload = self._unsealer.unseal(topic, received.topic, payload)
+            payload, voucher = self._unsealer.unseal(topic, received.topic, payload)
+            if voucher is not None:
+                check_account(voucher, channel)
             message = codec.decode(topic, payload, self._channels)
+            if voucher is not None:
+                check_claims(voucher, message)
             event = translate.event_from(topic, message, self._scope, now, len(payload))
         except codec.DecodeError as error:
             return self._handle_undecodable(topic, payload, error, state, now)
+        except NotEntitled as error:
+            return self._refuse(topic, payload, error, state)
         except MessageRejected as error:
             return self.drop(state, error.client, error.reason, str(error))
         unknown_client = isinstance(event, on.EdgeLost) and event.client not in state.roster
@@ -133,6 +139,14 @@ class Router:
                 detail = f"{error}: install the version of fl-mqtt that the aggregator has"
                 return Inbound(reply=do.SendReply(client, session, do.Refuse("wrong-version", detail)))
         return self.drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
+
+    def _refuse(self, topic: t.Topic, payload: bytes | memoryview, error: NotEntitled, state: Run) -> Inbound:
+        """Refuses a registration that the account is not entitled to; drops anything else."""
+        session = codec.session_in(bytes(payload)) if isinstance(topic, t.RegisterTopic) else None
+        if session is None or error.client is None:
+            return self.drop(state, error.client, error.reason, str(error))
+        refusal = do.Refuse("wrong-role" if error.reason == "wrong-role" else "kit-expired", str(error))
+        return Inbound(reply=do.SendReply(error.client, session, refusal))
 
     def drop(self, state: Run, client: str | None, reason: str, detail: str) -> Inbound:
         """Counts a message that is dropped; ``detail`` names the field, its value and what was expected."""

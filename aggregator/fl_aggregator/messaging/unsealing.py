@@ -1,17 +1,31 @@
-"""Opens sealed messages (protocol, 9.10 ff.), and rejects those that another account has sealed."""
+"""Opens sealed messages (protocol, 9.10 ff.), and rejects what another account, or one without the role, has sealed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_shared.errors import CannotOpen, UserError
+from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channel, Channels
 from fl_shared.protocol.codec import is_sealed
 
 if TYPE_CHECKING:
     from fl_shared.security.kit import Kit
+    from fl_shared.security.vouchers import Voucher
+
+
+class NotEntitled(MessageRejected):
+    """An account's voucher has expired, or does not include what the account has sent."""
+
+
+class Unsealed(NamedTuple):
+    """The content of a message. ``voucher``: of the account that sealed it, null if it is not sealed."""
+
+    content: bytes | memoryview
+    voucher: Voucher | None
 
 
 class Unsealer:
@@ -28,7 +42,7 @@ class Unsealer:
         self._channels = channels
         self._opener = None if kit is None else kit.opener()
 
-    def unseal(self, topic: t.Topic, topic_text: str, payload: bytes | memoryview) -> bytes | memoryview:
+    def unseal(self, topic: t.Topic, topic_text: str, payload: bytes | memoryview) -> Unsealed:
         """Returns the content of a payload on ``topic``, sealed or not; ``topic_text`` is the same topic as text.
 
         Raises ``MessageRejected`` if it cannot be opened, or should be sealed and is not.
@@ -42,7 +56,7 @@ class Unsealer:
                     f"topic: {topic_text}: the message is not sealed, expected a sealed one",
                     account,
                 )
-            return payload
+            return Unsealed(payload, None)
         if self._opener is None:
             raise MessageRejected(
                 "not-opened", "the message is sealed, but this aggregator has no kit", account
@@ -54,7 +68,7 @@ class Unsealer:
                 None,
             )
         try:
-            return self._opener.open(account, topic_text, payload)
+            return Unsealed(*self._opener.open(account, topic_text, payload))
         except CannotOpen as error:
             raise MessageRejected("not-opened", f"topic: {topic_text}: {error}", account) from None
 
@@ -66,3 +80,34 @@ class Unsealer:
         """
         required = self._opener is not None if channel.sender == "operator" else self._required
         return channel.sealable and required
+
+
+def check_account(voucher: Voucher, channel: Channel) -> None:
+    """Raises `NotEntitled` if the voucher has expired, or none of its roles may send on ``channel``."""
+    if voucher.has_expired(time.time()):
+        raise NotEntitled(
+            "kit-expired",
+            f"the kit of {voucher.account!r} expired on {voucher.expiry_date}, expected a new one: "
+            "fl-aggregator provision rotate",
+            voucher.account,
+        )
+    allowed = ("operator",) if channel.sender == "operator" else channel.roles
+    if voucher.roles.isdisjoint(allowed):
+        raise _wrong_role(voucher, f"topic: {t.first_level(channel.topic)}")
+
+
+def check_claims(voucher: Voucher, message: m.Message) -> None:
+    """Raises `NotEntitled` if a message claims a role that the voucher does not have."""
+    match message:
+        case m.Registration(roles=roles) if not voucher.roles.issuperset(roles):
+            raise _wrong_role(voucher, f"roles: {', '.join(roles)}")
+        case m.Evaluation(split=split):
+            if ("evaluate" if split == "test" else "train") not in voucher.roles:
+                raise _wrong_role(voucher, f"split: {split}")
+
+
+def _wrong_role(voucher: Voucher, claim: str) -> NotEntitled:
+    roles = " and ".join(sorted(voucher.roles))
+    return NotEntitled(
+        "wrong-role", f"{claim}, but the kit of {voucher.account!r} is only for {roles}", voucher.account
+    )

@@ -8,11 +8,7 @@ its owner only (mode 0600), and a `Kit` does not show its secrets when it is pri
 
 from __future__ import annotations
 
-import io
 import ssl
-import stat
-import zipfile
-import zlib
 from base64 import b64encode
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,21 +27,23 @@ from fl_shared.errors import UserError
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.protocol.topics import CLIENT_PATTERN, GROUP_PATTERN, valid_prefix
 from fl_shared.security.hpke import KEY_BYTES, check_public_key
+from fl_shared.security.kit_archive import (
+    CA,
+    CERTIFICATE,
+    DESCRIPTION,
+    KEY,
+    InvalidKit,
+    unzip_members,
+    zip_members,
+)
 from fl_shared.security.sealing import Opener, Sealer
-from fl_shared.security.signatures import SIGNATURE_BYTES, Signer, Verifier
+from fl_shared.security.signatures import Signer, Verifier
 from fl_shared.security.tls import Tls
+from fl_shared.security.vouchers import VOUCHER_BYTES, Voucher
 from fl_shared.system.files import read_at_most, warn_if_others_may_read, write_private
 
 FORMAT: Final = 1
 MAX_KIT: Final = 256 * 2**10
-MAX_MEMBER: Final = 64 * 2**10
-DESCRIPTION: Final = "kit.json"
-CA: Final = "ca.pem"
-CERTIFICATE: Final = "cert.pem"
-KEY: Final = "key.pem"
-_MEMBERS: Final = frozenset({DESCRIPTION, CA, CERTIFICATE, KEY})
-_ZIP_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-"""The earliest time in a zip file, for all members; the certificate says when the kit was made."""
 
 AccountRole = Literal["train", "evaluate", "predict", "aggregator", "operator", "asker"]
 
@@ -71,6 +69,8 @@ def _prefix(value: str) -> str:
 
 _RawKey = Annotated[Base64Bytes, Field(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 
+_EncodedVoucher = Annotated[Base64Bytes, Field(min_length=VOUCHER_BYTES, max_length=VOUCHER_BYTES)]
+
 
 class _Description(BaseModel):
     """The content of ``kit.json``; bytes are in base64."""
@@ -86,16 +86,10 @@ class _Description(BaseModel):
     sealing_public: Annotated[_RawKey, AfterValidator(check_public_key)]
     signing_private: _RawKey | None = None
     sealing_private: _RawKey | None = None
-    voucher: Annotated[Base64Bytes, Field(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)] | None = (
-        None
-    )
+    voucher: Annotated[Base64Bytes, Field(min_length=VOUCHER_BYTES, max_length=VOUCHER_BYTES)] | None = None
     predict_group: Annotated[str, Field(pattern=f"^{GROUP_PATTERN}$")] | None = None
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     password: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-
-
-class _InvalidKit(Exception):
-    """A kit is not valid. The text says why, but does not name the kit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +98,9 @@ class Kit:
 
     ``ca``, ``cert``, ``key`` are PEM. ``signing_public`` (Ed25519) and ``sealing_public`` (X25519) are the
     aggregator's raw public keys, 32 bytes. Only the aggregator's own kit has ``signing_private``.
-    ``sealing_private`` (X25519) is the account's own key, and ``voucher`` the aggregator's signature on it,
-    except in the aggregator's own kit. A kit has ``cert`` and ``key``, or ``user`` and ``password``.
+    ``sealing_private`` (X25519) is the account's own key, and ``voucher`` the aggregator's signature on it and on
+    the account's roles. The aggregator's own kit has no voucher, an asker's has neither. A kit has ``cert`` and
+    ``key``, or ``user`` and ``password``.
     ``predict_group``: the share group of the accounts with the role ``predict``, which only they know.
     """
 
@@ -135,18 +130,18 @@ class Kit:
         warn_if_others_may_read("kit", path, mode)
         try:
             return cls.decode(data)
-        except _InvalidKit as error:
+        except InvalidKit as error:
             raise UserError(f"kit {path}: {error}") from None
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Decodes and checks the bytes of a kit's zip file. Raises `_InvalidKit`."""
+        """Decodes and checks the bytes of a kit's zip file. Raises `InvalidKit`."""
         if len(data) > MAX_KIT:
-            raise _InvalidKit(f"larger than {MAX_KIT} bytes; expected a kit made by fl-aggregator provision")
-        members = _unzip(data)
+            raise InvalidKit(f"larger than {MAX_KIT} bytes; expected a kit made by fl-aggregator provision")
+        members = unzip_members(data)
         for name in (DESCRIPTION, CA):
             if name not in members:
-                raise _InvalidKit(f"{name} is missing")
+                raise InvalidKit(f"{name} is missing")
         kit = cls._from(_parse_description(members[DESCRIPTION]), members)
         kit._check()
         return kit
@@ -165,15 +160,7 @@ class Kit:
                 values[name] = b64encode(value)
         description = _Description(format=FORMAT, **{**values, "roles": list(self.roles)})
         text = description.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
-        members = {DESCRIPTION: text, CA: self.ca, CERTIFICATE: self.cert, KEY: self.key}
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, content in members.items():
-                if content is not None:
-                    info = zipfile.ZipInfo(name, _ZIP_EPOCH)
-                    info.external_attr = (stat.S_IFREG | 0o600) << 16
-                    archive.writestr(info, content)
-        return file.getvalue()
+        return zip_members({DESCRIPTION: text, CA: self.ca, CERTIFICATE: self.cert, KEY: self.key})
 
     def write(self, path: Path, *, replace: bool = False) -> None:
         """Writes the kit with mode 0600, completely or not at all.
@@ -222,97 +209,90 @@ class Kit:
         assert self.signing_private is not None
         return Opener(self.sealing_private, self.verifier())
 
-    def sealer(self) -> Sealer:
-        """A sealer for one connection of the account. Raises ``UserError`` if the kit has no key for that."""
-        if self.sealing_private is None or self.voucher is None:
+    def check_voucher(self, now: datetime) -> None:
+        """Raises ``UserError`` if the account cannot seal messages at ``now``, which must have a time zone."""
+        voucher = self._voucher()
+        if voucher is None:
             raise UserError(
                 f"the kit of {self.name!r} has no key to seal with; get a new kit: fl-aggregator provision rotate"
             )
+        if voucher.has_expired(now.timestamp()):
+            raise UserError(
+                f"kit of {self.name!r}: its voucher expired on {voucher.expiry_date}; "
+                "get a new kit: fl-aggregator provision rotate"
+            )
+
+    def sealer(self) -> Sealer:
+        """A sealer for one connection of the account, whose kit must have a voucher."""
+        assert self.sealing_private is not None
+        assert self.voucher is not None
         return Sealer(self.sealing_private, self.voucher, self.sealing_public)
+
+    def _voucher(self) -> Voucher | None:
+        """The voucher, null if there is none, or not a valid one for the account's key."""
+        if self.sealing_private is None or self.voucher is None:
+            return None
+        public = X25519PrivateKey.from_private_bytes(self.sealing_private).public_key().public_bytes_raw()
+        return Voucher.read(self.voucher, self.name, public, self.verifier())
 
     def _check(self) -> None:
         authorities = _certificates(CA, self.ca)
         if not all(_is_authority(one) for one in authorities):
-            raise _InvalidKit(f"{CA}: contains a certificate that is not an authority's")
+            raise InvalidKit(f"{CA}: contains a certificate that is not an authority's")
         has_password = self.user is not None and self.password is not None
         if (self.cert is None) != (self.key is None):
-            raise _InvalidKit(f"{KEY if self.key is None else CERTIFICATE} is missing")
+            raise InvalidKit(f"{KEY if self.key is None else CERTIFICATE} is missing")
         if self.cert is None and not has_password:
-            raise _InvalidKit(f"contains neither {CERTIFICATE} and {KEY} nor user and password")
+            raise InvalidKit(f"contains neither {CERTIFICATE} and {KEY} nor user and password")
         if self.cert is not None and self.key is not None:
             self._check_certificate(_certificates(CERTIFICATE, self.cert)[0], authorities)
+        if ("predict" in self.roles) != (self.predict_group is not None):
+            raise InvalidKit(f"{DESCRIPTION}: expected predict_group with the role predict, and only with it")
         if "aggregator" in self.roles:
             self._check_keys()
         else:
             self._check_voucher()
-        if ("predict" in self.roles) != (self.predict_group is not None):
-            raise _InvalidKit(
-                f"{DESCRIPTION}: expected predict_group with the role predict, and only with it"
-            )
 
     def _check_keys(self) -> None:
         """Checks the private keys of the aggregator's kit."""
         if self.signing_private is None or self.sealing_private is None:
-            raise _InvalidKit(f"{DESCRIPTION}: the aggregator's private keys are missing")
+            raise InvalidKit(f"{DESCRIPTION}: the aggregator's private keys are missing")
         pairs: tuple[tuple[str, Any, bytes], ...] = (
             ("signing", Ed25519PrivateKey.from_private_bytes(self.signing_private), self.signing_public),
             ("sealing", X25519PrivateKey.from_private_bytes(self.sealing_private), self.sealing_public),
         )
         for name, key, public in pairs:
             if key.public_key().public_bytes_raw() != public:
-                raise _InvalidKit(f"{DESCRIPTION}: {name}_private is not the key of {name}_public")
+                raise InvalidKit(f"{DESCRIPTION}: {name}_private is not the key of {name}_public")
 
     def _check_voucher(self) -> None:
         if self.signing_private is not None:
-            raise _InvalidKit(f"{DESCRIPTION}: expected signing_private only in the aggregator's kit")
+            raise InvalidKit(f"{DESCRIPTION}: expected signing_private only in the aggregator's kit")
         if (self.sealing_private is None) != (self.voucher is None):
-            raise _InvalidKit(f"{DESCRIPTION}: expected both sealing_private and voucher, or neither")
-        if self.sealing_private is not None and self.voucher is not None:
-            key = X25519PrivateKey.from_private_bytes(self.sealing_private)
-            voucher_data = (self.name, key.public_key().public_bytes_raw(), self.voucher)
-            if not self.verifier().is_voucher_valid(*voucher_data):
-                raise _InvalidKit(
-                    f"{DESCRIPTION}: voucher does not match the sealing_private of {self.name!r}"
-                )
+            raise InvalidKit(f"{DESCRIPTION}: expected both sealing_private and voucher, or neither")
+        if self.voucher is None:
+            return
+        voucher = self._voucher()
+        if voucher is None:
+            raise InvalidKit(f"{DESCRIPTION}: voucher does not match the sealing_private of {self.name!r}")
+        if voucher.roles != set(self.roles):
+            named = ", ".join(sorted(voucher.roles)) or "no role"
+            raise InvalidKit(f"{DESCRIPTION}: voucher is for {named}, expected the kit's roles")
 
     def _check_certificate(self, cert: x509.Certificate, authorities: list[x509.Certificate]) -> None:
         assert self.key is not None
         try:
             key = load_pem_private_key(self.key, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise _InvalidKit(f"{KEY}: not a private key in PEM without a password") from None
+            raise InvalidKit(f"{KEY}: not a private key in PEM without a password") from None
         form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         if key.public_key().public_bytes(*form) != cert.public_key().public_bytes(*form):
-            raise _InvalidKit(f"{KEY}: not the key of {CERTIFICATE}")
+            raise InvalidKit(f"{KEY}: not the key of {CERTIFICATE}")
         names = [str(each.value) for each in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         if names != [self.name]:
-            raise _InvalidKit(f"{CERTIFICATE}: is for {names}, expected the kit's name, {self.name!r}")
+            raise InvalidKit(f"{CERTIFICATE}: is for {names}, expected the kit's name, {self.name!r}")
         if not any(_is_issued_by(cert, each) for each in authorities):
-            raise _InvalidKit(f"{CERTIFICATE}: was not issued by {CA}")
-
-
-def _unzip(data: bytes) -> dict[str, bytes]:
-    """The members of a kit's zip file. Raises `_InvalidKit` for others. It writes no files."""
-    members: dict[str, bytes] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist():
-                if info.filename not in _MEMBERS:
-                    raise _InvalidKit(
-                        f"contains {info.filename[:80]!r}; expected only {', '.join(sorted(_MEMBERS))}"
-                    )
-                if info.filename in members:
-                    raise _InvalidKit(f"contains {info.filename} twice")
-                if info.file_size > MAX_MEMBER:
-                    raise _InvalidKit(
-                        f"{info.filename}: {info.file_size} bytes, expected at most {MAX_MEMBER}"
-                    )
-                with archive.open(info) as member:
-                    # This never reads more than the size in the header, whatever the member would unpack to.
-                    members[info.filename] = member.read(MAX_MEMBER + 1)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OSError, EOFError):
-        raise _InvalidKit("not a readable zip file; expected a kit made by fl-aggregator provision") from None
-    return members
+            raise InvalidKit(f"{CERTIFICATE}: was not issued by {CA}")
 
 
 def _parse_description(text: bytes) -> _Description:
@@ -322,7 +302,7 @@ def _parse_description(text: bytes) -> _Description:
         # Without the input, which may be a password.
         first_error = error.errors(include_input=False, include_url=False, include_context=False)[0]
         field_path = ".".join(str(each) for each in first_error["loc"])
-        raise _InvalidKit(
+        raise InvalidKit(
             f"{DESCRIPTION}: {field_path + ': ' if field_path else ''}{first_error['msg']}"
         ) from None
 
@@ -331,7 +311,7 @@ def _certificates(member: str, pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
-        raise _InvalidKit(f"{member}: not a certificate in PEM") from None
+        raise InvalidKit(f"{member}: not a certificate in PEM") from None
 
 
 def _is_authority(cert: x509.Certificate) -> bool:

@@ -2,7 +2,7 @@
 
 A sealed payload is a head and a ciphertext (protocol, 9.10 ff.)::
 
-    0xC1  version  enc (32)  sender's key (32)  its voucher (64)  sequence (8, big-endian)  ciphertext and tag
+    0xC1  version  enc (32)  sender's key (32)  its voucher (73)  sequence (8, big-endian)  ciphertext and tag
 
 It uses `hpke` in its authenticated mode, with one encapsulation for each connection of a sender; ``aad`` is
 the topic. Messages may be lost or come twice, so each carries its sequence number and everything else that is
@@ -14,18 +14,19 @@ from __future__ import annotations
 import itertools
 import struct
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_shared.errors import CannotOpen
 from fl_shared.protocol.codec import SEALED_MARKER
 from fl_shared.security import hpke
-from fl_shared.security.signatures import SIGNATURE_BYTES, Verifier
+from fl_shared.security.signatures import Verifier
+from fl_shared.security.vouchers import VOUCHER_BYTES, Voucher
 
 SEAL_VERSION: Final = 1
 INFO: Final = b"fl-mqtt 1"
-_HEAD: Final = struct.Struct(f">BB{hpke.KEY_BYTES}s{hpke.KEY_BYTES}s{SIGNATURE_BYTES}sQ")
+_HEAD: Final = struct.Struct(f">BB{hpke.KEY_BYTES}s{hpke.KEY_BYTES}s{VOUCHER_BYTES}sQ")
 SEAL_OVERHEAD: Final = _HEAD.size + hpke.TAG_BYTES
 """Bytes by which a payload grows when it is sealed."""
 MAX_CONTEXTS: Final = 20_000
@@ -34,7 +35,7 @@ MAX_CONTEXTS: Final = 20_000
 class Sealer:
     """Seals the messages of one connection of an account.
 
-    ``private``: the account's raw X25519 key; ``voucher``: the aggregator's voucher for its public key;
+    ``private``: the account's raw X25519 key; ``voucher``: the encoded voucher for its public key;
     ``recipient``: the aggregator's public key; ``ephemeral``: a fixed key for tests, None for a fresh one.
     """
 
@@ -59,6 +60,13 @@ class Sealer:
         return b"".join((header, self._context.seal(sequence, topic.encode(), payload)))
 
 
+class Opened(NamedTuple):
+    """The content of a sealed message, and the voucher of the account that sealed it, which may have expired."""
+
+    content: bytes
+    voucher: Voucher
+
+
 class Opener:
     """Opens sealed messages. ``private``: the aggregator's raw X25519 key; ``verifier`` checks vouchers.
 
@@ -71,17 +79,21 @@ class Opener:
         self._verifier = verifier
         self._context = lru_cache(max_contexts)(self._new_context)
 
-    def open(self, account: str, topic: str, payload: bytes | memoryview) -> bytes:
+    def open(self, account: str, topic: str, payload: bytes | memoryview) -> Opened:
         """Opens what ``account`` has sealed for ``topic``. Raises only ``CannotOpen``, for any bytes."""
         if len(payload) < SEAL_OVERHEAD:
             raise CannotOpen(f"{len(payload)} bytes, expected at least {SEAL_OVERHEAD} of a sealed message")
         magic, version, enc, public, voucher, sequence = _HEAD.unpack_from(payload)
         if (magic, version) != (SEALED_MARKER, SEAL_VERSION):
             raise CannotOpen(f"version: {version}, expected {SEAL_VERSION}")
-        context = self._context(account, enc, public, voucher)
-        return context.open(sequence, topic.encode(), memoryview(payload)[_HEAD.size :])
+        context, valid_voucher = self._context(account, enc, public, voucher)
+        content = context.open(sequence, topic.encode(), memoryview(payload)[_HEAD.size :])
+        return Opened(content, valid_voucher)
 
-    def _new_context(self, account: str, enc: bytes, public: bytes, voucher: bytes) -> hpke.Context:
-        if not self._verifier.is_voucher_valid(account, public, voucher):
+    def _new_context(
+        self, account: str, enc: bytes, public: bytes, encoded: bytes
+    ) -> tuple[hpke.Context, Voucher]:
+        voucher = Voucher.read(encoded, account, public, self._verifier)
+        if voucher is None:
             raise CannotOpen(f"its key has no valid voucher for {account!r}")
-        return hpke.Context(hpke.decapsulate(self._key, public, enc), INFO)
+        return hpke.Context(hpke.decapsulate(self._key, public, enc), INFO), voucher

@@ -55,7 +55,7 @@ OBSERVER: Final = (
 aggregator hear what ours keeps from it."""
 ACCOUNTS: Final[list[tuple[str, tuple[AccountRole, ...]]]] = [
     ("0", ("train", "predict")), ("1", ("train",)), ("2", ("train",)), (BAD, ("train",)), ("gone", ("train",)),
-    ("kiosk", ("asker",)), ("observer", ("asker",)),
+    ("kiosk", ("asker",)), ("observer", ("asker",)), ("lamp", ("predict",)),
 ]  # fmt: skip
 
 

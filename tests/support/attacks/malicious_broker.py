@@ -187,6 +187,55 @@ def orders_a_stop(cluster: Cluster) -> None:
         assert cluster.observer.publish("fl/control", payload) < 0x80
 
 
+def is_refused(one: Received) -> bool:
+    return b'"reason":"wrong-role"' in one.payload
+
+
+def trains_with_a_kit_of(name: str) -> Callable[[Cluster], None]:
+    """With the kit of an account that may not train: registers in every role, then sends an update and scores."""
+
+    def act(cluster: Cluster) -> None:
+        sealer = cluster.kit(name).sealer()
+        for role in ("train", "evaluate"):
+            topic = f"fl/register/{name}"
+            since = len(cluster.observer.received)
+            registration = cluster.registration(client=name, roles=(role,))
+            assert cluster.observer.publish(topic, sealer.seal(topic, codec.encode(registration))) < 0x80
+            cluster.observer.wait_for(is_refused, "that it is refused", since=since)
+        update = cast(bytes, msgpack.packb(cluster.update(client=name)))
+        evaluation = codec.encode(scores(cluster, name))
+        for topic, payload in ((f"fl/updates/{name}", update), (f"fl/evaluations/{name}", evaluation)):
+            assert cluster.observer.publish(topic, sealer.seal(topic, payload)) < 0x80
+
+    return act
+
+
+def scores(cluster: Cluster, client: str) -> m.Evaluation:
+    return m.Evaluation(
+        run=cluster.run, incarnation=cluster.incarnation, seq=cluster.next_seq(), client=client, session="bad-session",
+        version=1, digest=cluster.base, split="test", examples=10**6, loss=0.0, accuracy=1.0,
+    )  # fmt: skip
+
+
+def trains_with_an_askers_kit(cluster: Cluster) -> None:
+    """It has no voucher, so it borrows one that it has seen on the wire, beside a key of its own."""
+    kit = cluster.kit("kiosk")
+    assert (kit.sealing_private, kit.voucher) == (None, None)
+    seen = cluster.kit("lamp").voucher
+    assert seen is not None
+    sealer = Sealer(X25519PrivateKey.generate().private_bytes_raw(), seen, kit.sealing_public)
+    topic, words = "fl/register/kiosk", codec.encode(cluster.registration(client="kiosk"))
+    for payload in (words, sealer.seal(topic, words)):
+        assert cluster.observer.publish(topic, payload) < 0x80
+
+
+def evaluates_without_the_role(cluster: Cluster) -> None:
+    """Edge 3's voucher says that it trains; scores on the test split would change which model is the best."""
+    cluster.register(roles=("train", "evaluate"))
+    cluster.bad.wait_for(is_refused, "that it is refused")
+    cluster.say(f"fl/evaluations/{BAD}", codec.encode(scores(cluster, BAD)))
+
+
 def reads_everything(cluster: Cluster) -> None:
     """All that it has heard of what edges say, from the beginning."""
     told = [one for one in cluster.observer.received if one.topic.startswith(("fl/updates/", "fl/register/"))]
@@ -238,6 +287,14 @@ ATTACKS = (
         Counted(BAD, "not-opened", 2), Counted("1", "not-opened")),
     attack("replay: edge 0's first registration", repeats_a_registration,
         shows="`admitted` again, which changes nothing"),
+    attack("to train and to evaluate with a predictor's kit", trains_with_a_kit_of("lamp"),
+        Counted(UNKNOWN, "wrong-role", 4), shows="`refused` on `fl/replies/lamp`"),
+    attack("to train and to evaluate with the kit `operator.zip`", trains_with_a_kit_of("operator"),
+        Counted(UNKNOWN, "wrong-role", 4), shows="`refused` on `fl/replies/operator`"),
+    attack("to train with an asker's kit, plain and with another's voucher", trains_with_an_askers_kit,
+        Counted(UNKNOWN, "not-sealed"), Counted(UNKNOWN, "not-opened")),
+    Attack("to evaluate with a kit that is only for training", "edge 3", "aggregator", evaluates_without_the_role,
+        (Counted(BAD, "wrong-role", 2),), "`refused` on `fl/replies/3`", SEALED),
     attack("`stop`, plain and sealed by edge 3's key", orders_a_stop, Counted(UNKNOWN, "not-sealed"),
         Counted(UNKNOWN, "not-opened")),
 )  # fmt: skip

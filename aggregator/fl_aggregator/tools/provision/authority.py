@@ -31,7 +31,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fl_aggregator.tools.provision.accounts import RevokedCertificate
 from fl_shared.errors import UserError
+from fl_shared.security.kit import AccountRole
 from fl_shared.security.signatures import Signer
+from fl_shared.security.vouchers import Voucher, voucher_roles
 from fl_shared.system.files import write_private
 
 AUTHORITY_DAYS: Final = 20 * 365
@@ -133,9 +135,16 @@ class Authority:
         """The certificate of the authority."""
         return self._cert.public_bytes(Encoding.PEM)
 
-    def sign_voucher(self, account: str, public: bytes) -> bytes:
-        """The voucher for an account's sealing key ``public`` (X25519, raw, 32 bytes)."""
-        return Signer(self.signing.private_bytes_raw()).sign_voucher(account, public)
+    def issue_voucher(
+        self, account: str, public: bytes, roles: Iterable[AccountRole], now: datetime, days: int
+    ) -> bytes:
+        """The voucher for an account's sealing key ``public`` (X25519, raw, 32 bytes).
+
+        It expires when a certificate that is issued ``now`` for ``days`` expires.
+        """
+        expires = int((now + self._validity(now, days)).timestamp())
+        voucher = Voucher(account, public, voucher_roles(roles), expires)
+        return voucher.sign(Signer(self.signing.private_bytes_raw()))
 
     def issue_client(self, name: str, serial: int, now: datetime, days: int) -> IssuedCertificate:
         """Issues the certificate of an account, whose name is the common name.
@@ -180,8 +189,6 @@ class Authority:
         hosts: Sequence[str],
     ) -> IssuedCertificate:
         key = ec.generate_private_key(ec.SECP256R1())
-        # No certificate is valid after its authority has expired.
-        validity = min(timedelta(days=days), self._cert.not_valid_after_utc - now)
         builder = (
             _builder(
                 _common_name(name),
@@ -190,7 +197,7 @@ class Authority:
                 self._key.public_key(),
                 serial,
                 now,
-                validity,
+                self._validity(now, days),
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(digital_signature=True), critical=True)
@@ -201,6 +208,10 @@ class Authority:
             builder = builder.add_extension(names, critical=False)
         cert = builder.sign(self._key, hashes.SHA256())
         return IssuedCertificate(cert.public_bytes(Encoding.PEM), _pem(key))
+
+    def _validity(self, now: datetime, days: int) -> timedelta:
+        """Of what is issued now: nothing is valid after the authority has expired."""
+        return min(timedelta(days=days), self._cert.not_valid_after_utc - now)
 
     def _write(self, directory: Path) -> None:
         contents = (_pem(self._key), _pem(self.signing), _pem(self.sealing), self.pem)

@@ -23,6 +23,7 @@ from fl_aggregator.tools.provision.accounts import Account, AccountRegister, Bro
 from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_shared.errors import UserError
 from fl_shared.security.kit import AccountRole, Kit
+from fl_shared.security.vouchers import voucher_roles
 from fl_shared.system.file_lock import FileLock
 
 AUTHORITY_DIRECTORY: Final = "authority"
@@ -170,8 +171,13 @@ class Provision:
         if account.serial is not None:
             issued = authority.issue_client(account.name, int(account.serial, 16), self._now, location.days)
         is_aggregator = account.name == acc.AGGREGATOR
-        sealing = authority.sealing if is_aggregator else X25519PrivateKey.generate()
-        public = sealing.public_key().public_bytes_raw()
+        voucher, sealing = None, None
+        if is_aggregator:
+            sealing = authority.sealing
+        elif voucher_roles(account.roles):
+            sealing = X25519PrivateKey.generate()
+            public = sealing.public_key().public_bytes_raw()
+            voucher = authority.issue_voucher(account.name, public, account.roles, self._now, location.days)
         return Kit(
             name=account.name,
             roles=account.roles,
@@ -186,8 +192,8 @@ class Provision:
             signing_public=authority.signing.public_key().public_bytes_raw(),
             sealing_public=authority.sealing.public_key().public_bytes_raw(),
             signing_private=authority.signing.private_bytes_raw() if is_aggregator else None,
-            sealing_private=sealing.private_bytes_raw(),
-            voucher=None if is_aggregator else authority.sign_voucher(account.name, public),
+            sealing_private=None if sealing is None else sealing.private_bytes_raw(),
+            voucher=voucher,
         )
 
 

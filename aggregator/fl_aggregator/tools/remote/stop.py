@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Final
 
 from pydantic import ValidationError
@@ -48,6 +49,8 @@ class _RunStopper(Observer):
 
     def __init__(self, broker: BrokerAccess) -> None:
         super().__init__(broker)
+        if broker.kit is not None:
+            broker.kit.check_voucher(datetime.now(UTC))
         self._sealer = None if broker.kit is None else broker.kit.sealer()
 
     def find_run(self, requested_run: str | None) -> str:

@@ -24,7 +24,14 @@ from fl_shared.protocol.kinds.base import (
 )
 
 RefusalReason = Literal[
-    "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-encoding", "no-partition-left"
+    "id-in-use",
+    "wrong-version",
+    "wrong-task",
+    "wrong-manifest",
+    "wrong-encoding",
+    "wrong-role",
+    "kit-expired",
+    "no-partition-left",
 ]
 LimitReason = Literal["too-many-messages", "too-many-bytes", "too-many-registrations", "too-many-presences"]
 

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from fl_aggregator.tools.provision.authority import Authority, new_serial
 from fl_shared.errors import UserError
-from fl_shared.security.kit import MAX_KIT, MAX_MEMBER, Kit
+from fl_shared.security.kit import MAX_KIT, Kit
+from fl_shared.security.kit_archive import MAX_MEMBER
 from tests.support.bad_kits import BAD, Members, members_of, saying, zipped
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -53,7 +54,9 @@ def kit(authority: Authority) -> Kit:
         signing_public=authority.signing.public_key().public_bytes_raw(),
         sealing_public=authority.sealing.public_key().public_bytes_raw(),
         sealing_private=sealing.private_bytes_raw(),
-        voucher=authority.sign_voucher("7", sealing.public_key().public_bytes_raw()),
+        voucher=authority.issue_voucher(
+            "7", sealing.public_key().public_bytes_raw(), ("train", "predict"), NOW, 30
+        ),
         predict_group="0123abcd" * 4,
     )
 
@@ -226,6 +229,14 @@ def test_a_certificate_out_of_its_time_is_named(kit: Kit, with_password: Kit) ->
         kit.check_validity(NOW + timedelta(days=31))
     with pytest.raises(UserError, match=r"is its clock right\?"):
         kit.check_validity(NOW - timedelta(days=2))
+
+
+def test_a_voucher_that_is_missing_or_has_expired_is_named(kit: Kit) -> None:
+    kit.check_voucher(NOW + timedelta(days=30))
+    with pytest.raises(UserError, match=r"'7': its voucher expired on .*provision rotate"):
+        kit.check_voucher(NOW + timedelta(days=30, seconds=1))
+    with pytest.raises(UserError, match="no key to seal with"):
+        replace(kit, sealing_private=None, voucher=None).check_voucher(NOW)
 
 
 def test_its_context_speaks_to_the_broker_and_to_nobody_else(

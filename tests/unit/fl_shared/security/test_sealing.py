@@ -20,6 +20,7 @@ from fl_shared.protocol.codec import is_sealed
 from fl_shared.security import hpke
 from fl_shared.security.sealing import SEAL_OVERHEAD, Opener, Sealer
 from fl_shared.security.signatures import Signer, Verifier
+from fl_shared.security.vouchers import Voucher
 from fl_shared.transfer import upload
 from tests.support.samples import MESSAGES
 
@@ -100,12 +101,18 @@ VERIFIER = Verifier(Ed25519PrivateKey.from_private_bytes(SIGNING).public_key().p
 AGGREGATOR = X25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 EDGE = X25519PrivateKey.from_private_bytes(bytes(range(2, 34)))
 RECIPIENT = AGGREGATOR.public_key().public_bytes_raw()
-VOUCHER = SIGNER.sign_voucher("7", EDGE.public_key().public_bytes_raw())
+
+
+def voucher_for(name: str = "7", key: X25519PrivateKey = EDGE) -> Voucher:
+    return Voucher(name, key.public_key().public_bytes_raw(), frozenset({"train"}), 2_000_000_000)
+
+
+VOUCHER = voucher_for().sign(SIGNER)
 TOPIC = "fl/updates/7"
 
 
 def sealer(name: str = "7", key: X25519PrivateKey = EDGE) -> Sealer:
-    voucher = SIGNER.sign_voucher(name, key.public_key().public_bytes_raw())
+    voucher = voucher_for(name, key).sign(SIGNER)
     return Sealer(key.private_bytes_raw(), voucher, RECIPIENT)
 
 
@@ -122,8 +129,8 @@ def test_what_is_sealed_is_told_apart_and_comes_back(name: str) -> None:
     assert not is_sealed(payload)
     assert is_sealed(sealed)
     assert len(sealed) == len(payload) + SEAL_OVERHEAD
-    assert opener().open("7", text, sealed) == payload
-    assert opener().open("7", text, memoryview(sealed).toreadonly()) == payload
+    assert opener().open("7", text, sealed).content == payload
+    assert opener().open("7", text, memoryview(sealed).toreadonly()).content == payload
 
 
 def test_no_order_is_needed_and_none_is_missed() -> None:
@@ -132,12 +139,12 @@ def test_no_order_is_needed_and_none_is_missed() -> None:
     sealed = [made.seal(TOPIC, b"%d" % number) for number in range(50)]
     assert len({one[-17:] for one in sealed}) == 50
     for number in itertools.chain(range(49, -1, -3), (7, 7, 8)):
-        assert opening.open("7", TOPIC, sealed[number]) == b"%d" % number
+        assert opening.open("7", TOPIC, sealed[number]).content == b"%d" % number
 
 
 def test_the_same_text_is_never_the_same_twice() -> None:
     made = sealer()
-    assert len({one[130:] for one in (made.seal(TOPIC, b"x" * 40) for _ in range(20))}) == 20
+    assert len({one[139:] for one in (made.seal(TOPIC, b"x" * 40) for _ in range(20))}) == 20
     assert sealer().seal(TOPIC, b"x" * 40)[2:34] != sealer().seal(TOPIC, b"x" * 40)[2:34]
 
 
@@ -156,13 +163,13 @@ def test_no_bit_of_it_can_be_changed(place: int) -> None:
     opening = opener()
     with pytest.raises(CannotOpen):
         opening.open("7", TOPIC, changed)
-    assert opening.open("7", TOPIC, SEALED) == b"hello"
+    assert opening.open("7", TOPIC, SEALED).content == b"hello"
 
 
 def test_it_is_of_one_account_on_one_topic_for_one_aggregator() -> None:
     """Clauses 9.11 and 9.12."""
     opening = opener()
-    assert opening.open("7", TOPIC, SEALED) == b"hello"
+    assert opening.open("7", TOPIC, SEALED) == (b"hello", voucher_for())
     with pytest.raises(CannotOpen, match="its key has no valid voucher for '8'"):
         opening.open("8", "fl/updates/8", SEALED)
     for topic in ("fl/updates/8", "fl/evaluations/7", "f/updates/7"):
@@ -182,7 +189,7 @@ def test_another_key_cannot_speak_for_an_account() -> None:
     with pytest.raises(CannotOpen, match="seal"):
         opener().open("7", TOPIC, with_its_key)
     accomplice = sealer("8", forger).seal("fl/updates/8", b"poison")
-    assert opener().open("8", "fl/updates/8", accomplice) == b"poison"
+    assert opener().open("8", "fl/updates/8", accomplice).content == b"poison"
     with pytest.raises(CannotOpen):
         opener().open("7", TOPIC, accomplice)
 
@@ -190,7 +197,7 @@ def test_another_key_cannot_speak_for_an_account() -> None:
 @given(st.binary(max_size=400), st.booleans())
 def test_whatever_the_bytes_it_is_refused_and_nothing_else_happens(data: bytes, begins: bool) -> None:
     with pytest.raises(CannotOpen):
-        opener().open("7", TOPIC, (SEALED[:130] if begins else b"") + data)
+        opener().open("7", TOPIC, (SEALED[:139] if begins else b"") + data)
 
 
 def test_another_version_is_named() -> None:
@@ -201,11 +208,11 @@ def test_another_version_is_named() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     opening = Opener(AGGREGATOR.private_bytes_raw(), VERIFIER, max_contexts=3)
     first = sealer().seal(TOPIC, b"first")
-    assert opening.open("7", TOPIC, first) == b"first"
+    assert opening.open("7", TOPIC, first).content == b"first"
     for number in range(10):
-        assert opening.open("7", TOPIC, sealer().seal(TOPIC, b"%d" % number)) == b"%d" % number
+        assert opening.open("7", TOPIC, sealer().seal(TOPIC, b"%d" % number)).content == b"%d" % number
     assert opening._context.cache_info().currsize == 3
-    assert opening.open("7", TOPIC, first) == b"first", "forgotten is not refused"
+    assert opening.open("7", TOPIC, first).content == b"first", "forgotten is not refused"
 
 
 def test_a_packet_has_room_for_the_seal() -> None:
@@ -222,14 +229,14 @@ def test_the_golden_bytes(name: str) -> None:
     text, path = t.build("fl", topic), GOLDEN / f"{name}.sealed"
     ephemeral = X25519PrivateKey.from_private_bytes(bytes(range(3, 35)))
     client: str = getattr(topic, "client", "")
-    voucher = SIGNER.sign_voucher(client, EDGE.public_key().public_bytes_raw())
+    voucher = voucher_for(client).sign(SIGNER)
     made = Sealer(EDGE.private_bytes_raw(), voucher, RECIPIENT, ephemeral=ephemeral)
     made.seal(text, b"sequence 0")
     sealed = made.seal(text, codec.encode(message))
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_bytes(sealed)
     assert sealed == path.read_bytes()
-    assert codec.decode(topic, opener().open(client, text, path.read_bytes())) == message
+    assert codec.decode(topic, opener().open(client, text, sealed).content) == message
 
 
 def test_no_key_is_shown() -> None:

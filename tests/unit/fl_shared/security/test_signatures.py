@@ -1,4 +1,4 @@
-"""Signatures on the aggregator's messages (protocol, 9.1 and 9.2), and vouchers."""
+"""Signatures on the aggregator's messages (protocol, 9.1 and 9.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fl_shared.errors import BadSignature
 from fl_shared.protocol import codec
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
-from fl_shared.security.signatures import SIGNATURE_BYTES, Signer, Verifier
+from fl_shared.security.signatures import Signer, Verifier
 from tests.support.samples import MESSAGES
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "kit"
@@ -111,21 +111,6 @@ def test_what_is_moved_between_topic_and_payload_is_refused() -> None:
 def test_whatever_the_bytes_it_is_refused_and_nothing_else_happens(payload: bytes, topic: str) -> None:
     with pytest.raises(BadSignature):
         VERIFIER.check(topic, payload)
-
-
-def test_a_voucher_is_for_one_key_of_one_account() -> None:
-    """Clause 9.12."""
-    public = bytes(32)
-    voucher = SIGNER.sign_voucher("7", public)
-    assert len(voucher) == SIGNATURE_BYTES
-    assert VERIFIER.is_voucher_valid("7", public, voucher)
-    assert not VERIFIER.is_voucher_valid("8", public, voucher)
-    assert not VERIFIER.is_voucher_valid("7", bytes(31) + b"\1", voucher)
-    assert not VERIFIER.is_voucher_valid("7", public, voucher[:-1] + b"\0")
-    assert not VERIFIER.is_voucher_valid("7", public, b"")
-    assert not Verifier(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).is_voucher_valid(
-        "7", public, voucher
-    )
 
 
 def test_the_golden_bytes() -> None:

@@ -15,6 +15,7 @@ from fl_aggregator.tools.provision import authority, broker_files, kits
 from fl_aggregator.tools.provision.accounts import BrokerLocation, hash_password
 from fl_shared.errors import UserError
 from fl_shared.security.kit import Kit
+from fl_shared.security.vouchers import Voucher
 from tests.support.provisioning import (
     KITS,
     PLACE,
@@ -27,6 +28,12 @@ from tests.support.provisioning import (
     revoked,
     serial,
 )
+
+
+def voucher_in(path: Path) -> Voucher:
+    voucher = Kit.read(path)._voucher()
+    assert voucher is not None
+    return voucher
 
 
 @pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
@@ -42,9 +49,13 @@ def test_it_makes_a_kit_for_everybody_and_files_for_the_broker(tmp_path: Path, p
     edge, aggregator = Kit.read(out / "edge-1.zip"), Kit.read(out / "aggregator.zip")
     assert (edge.name, edge.roles, edge.broker) == ("1", ("train", "predict"), "mqtts://broker.example:8883")
     assert edge.signing_private is None
-    keys = {Kit.read(out / name).sealing_private for name in KITS}
+    asker = Kit.read(out / "asker-web.zip")
+    assert (asker.sealing_private, asker.voucher) == (None, None), (
+        "an asker has nothing to say to the aggregator"
+    )
+    keys = {Kit.read(out / name).sealing_private for name in KITS - {"asker-web.zip"}}
     assert None not in keys
-    assert len(keys) == len(KITS), "each has a key of its own to seal with"
+    assert len(keys) == len(KITS) - 1, "each has a key of its own to seal with"
     assert aggregator.signing_private is not None
     assert aggregator.sealing_private is not None
     assert aggregator.signing_public == edge.signing_public
@@ -54,6 +65,27 @@ def test_it_makes_a_kit_for_everybody_and_files_for_the_broker(tmp_path: Path, p
         assert edge.password != Kit.read(out / "edge-0.zip").password
     else:
         assert (edge.user, edge.password) == (None, None)
+
+
+@pytest.mark.parametrize("place", [PLACE, WITH_PASSWORDS], ids=["certificates", "passwords"])
+def test_a_voucher_has_the_accounts_roles_and_is_renewed_by_rotate(
+    tmp_path: Path, place: BrokerLocation
+) -> None:
+    begin(tmp_path, place)
+    with kits.open_provision(tmp_path) as made:
+        issued = made.register.accounts[-1].issued
+        vouchers = {name: voucher_in(tmp_path / f"{name}.zip") for name in ("operator", "edge-0", "edge-1")}
+        assert {name: set(one.roles) for name, one in vouchers.items()} == {
+            "operator": {"operator"}, "edge-0": {"train"}, "edge-1": {"train", "predict"},
+        }  # fmt: skip
+        assert {one.expires for one in vouchers.values()} == {int((issued + timedelta(days=30)).timestamp())}
+        later = issued + timedelta(days=9)
+        made._now = later
+        made.rotate(["1"], force=True)
+    renewed = voucher_in(tmp_path / "edge-1.zip")
+    assert renewed.public != vouchers["edge-1"].public
+    assert renewed.roles == vouchers["edge-1"].roles
+    assert renewed.expires == int((later + timedelta(days=30)).timestamp())
 
 
 def test_its_certificates_say_who_and_for_what(tmp_path: Path) -> None:

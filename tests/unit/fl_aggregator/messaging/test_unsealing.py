@@ -1,0 +1,152 @@
+"""What a voucher entitles to: messages of another role, or after its expiry, have no effect (protocol, 9.15)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from fl_aggregator.messaging.inbox import AdmittedMessage
+from fl_aggregator.messaging.rejections import UNKNOWN, Rejections
+from fl_aggregator.messaging.router import EMPTY_INBOUND, Inbound, Router
+from fl_aggregator.messaging.unsealing import Unsealer
+from fl_aggregator.round import events as on
+from fl_aggregator.round.effects import Refuse
+from fl_aggregator.round.state import new_run
+from fl_aggregator.settings import Settings
+from fl_shared.mqtt import events as mqtt
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.security.kit import Kit
+from fl_shared.security.sealing import Sealer
+from fl_shared.security.signatures import Signer
+from fl_shared.security.vouchers import Voucher, VoucherRole
+from tests.support.builders import registration
+
+FUTURE, PAST = 2**40, 1_000_000_000
+SCOPE: dict[str, Any] = {"run": "run-1", "incarnation": 1, "seq": 1}
+SIGNING, AGGREGATOR = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
+KIT = Kit(
+    name="aggregator",
+    roles=("aggregator",),
+    broker="mqtts://broker:8883",
+    prefix="fl",
+    ca=b"",
+    signing_public=SIGNING.public_key().public_bytes_raw(),
+    sealing_public=AGGREGATOR.public_key().public_bytes_raw(),
+    signing_private=SIGNING.private_bytes_raw(),
+    sealing_private=AGGREGATOR.private_bytes_raw(),
+)
+
+
+class Aggregator:
+    """What an aggregator with ``--require-sealed`` makes of a message."""
+
+    def __init__(self) -> None:
+        self.rejections = Rejections()
+        connections: Any = None  # it is not asked for anything
+        scope = EnvelopeSource("run-1", 1)
+        self._router = Router(connections, self.rejections, Unsealer(KIT, required=True), scope)
+        self._state = new_run(Settings(task="digits"))
+
+    def read(
+        self, topic: t.Topic, message: m.Message, name: str, roles: set[VoucherRole], expires: int = FUTURE
+    ) -> Inbound:
+        """Reads a message that the account ``name`` with these roles has sealed."""
+        key, text = X25519PrivateKey.generate(), t.build("fl", topic)
+        voucher = Voucher(name, key.public_key().public_bytes_raw(), frozenset(roles), expires)
+        encoded = voucher.sign(Signer(SIGNING.private_bytes_raw()))
+        sealer = Sealer(key.private_bytes_raw(), encoded, KIT.sealing_public)
+        sealed = sealer.seal(text, codec.encode(message))
+        return self._router.read(
+            AdmittedMessage(topic, mqtt.Received(text, sealed, False, 1)), self._state, 0.0
+        )
+
+
+def refusal(inbound: Inbound) -> Refuse:
+    assert inbound.event is None
+    assert inbound.reply is not None
+    assert isinstance(inbound.reply.body, Refuse)
+    return inbound.reply.body
+
+
+def evaluation(split: Any) -> m.Evaluation:
+    return m.Evaluation(
+        **SCOPE,
+        client="7",
+        session="s",
+        version=1,
+        digest="0" * 64,
+        split=split,
+        examples=1,
+        loss=0.0,
+        accuracy=1.0,
+    )
+
+
+def test_an_edge_registers_in_roles_of_its_voucher_and_in_no_others() -> None:
+    aggregator, topic = Aggregator(), t.RegisterTopic("7")
+    both = registration("7", roles=("train", "evaluate"))
+    assert isinstance(aggregator.read(topic, both, "7", {"train", "evaluate"}).event, on.Registered)
+    fewer = registration("7", roles=("train",))
+    assert isinstance(aggregator.read(topic, fewer, "7", {"train", "evaluate"}).event, on.Registered)
+    answer = refusal(aggregator.read(topic, both, "7", {"train"}))
+    assert (answer.reason, answer.detail) == (
+        "wrong-role", "roles: train, evaluate, but the kit of '7' is only for train",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["operator", "7"])
+def test_the_operators_voucher_is_not_one_of_an_edge(name: str) -> None:
+    topic, message = t.RegisterTopic(name), registration(name)
+    answer = refusal(Aggregator().read(topic, message, name, {"operator"}))
+    assert answer.reason == "wrong-role"
+
+
+def test_a_kit_that_has_expired_is_refused() -> None:
+    aggregator = Aggregator()
+    answer = refusal(aggregator.read(t.RegisterTopic("7"), registration("7"), "7", {"train"}, PAST))
+    assert answer.reason == "kit-expired"
+    assert "the kit of '7' expired on 2001-09-09, expected a new one" in answer.detail
+    failed = m.TrainingFailed(**SCOPE, client="7", session="s", round=1, detail="")
+    assert aggregator.read(t.UpdatesTopic("7"), failed, "7", {"train"}, PAST) is EMPTY_INBOUND
+    assert aggregator.rejections.total == {UNKNOWN: {"kit-expired": 1}}
+
+
+@pytest.mark.parametrize("roles", [{"predict"}, {"evaluate"}, {"predict", "evaluate"}])
+def test_only_who_may_train_sends_updates(roles: set[VoucherRole]) -> None:
+    aggregator, topic = Aggregator(), t.UpdatesTopic("7")
+    failed = m.TrainingFailed(**SCOPE, client="7", session="s", round=1, detail="")
+    assert aggregator.read(topic, failed, "7", {"train"}).event is not None
+    assert aggregator.read(topic, failed, "7", roles) is EMPTY_INBOUND
+    assert aggregator.rejections.total == {UNKNOWN: {"wrong-role": 1}}
+
+
+@pytest.mark.parametrize(
+    ("split", "roles", "counts"),
+    [
+        ("test", {"evaluate"}, True),
+        ("test", {"train"}, False),
+        ("holdout", {"train"}, True),
+        ("holdout", {"evaluate"}, False),
+        ("test", {"predict"}, False),
+    ],
+)
+def test_an_evaluation_needs_the_role_of_its_split(split: str, roles: set[VoucherRole], counts: bool) -> None:
+    aggregator = Aggregator()
+    read = aggregator.read(t.EvaluationsTopic("7"), evaluation(split), "7", roles)
+    assert (read.event is not None) == counts
+    assert aggregator.rejections.total == ({} if counts else {UNKNOWN: {"wrong-role": 1}})
+
+
+def test_only_the_operators_voucher_stops_a_run() -> None:
+    aggregator, stop = Aggregator(), m.Control(run="run-1", incarnation=1, reason="lunch")
+    assert isinstance(
+        aggregator.read(t.ControlTopic(), stop, "operator", {"operator"}).event, on.StopRequested
+    )
+    assert aggregator.read(t.ControlTopic(), stop, "operator", {"train"}) is EMPTY_INBOUND
+    assert aggregator.rejections.total == {UNKNOWN: {"wrong-role": 1}}
