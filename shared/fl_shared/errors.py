@@ -42,6 +42,10 @@ class ServerRequiresTls(ConnectionError):
     """A server that we contacted without TLS answered with TLS."""
 
 
+class WrongBrokerKey(ConnectionError):
+    """A server has a certificate of the right authority, but not the key that the kit expects."""
+
+
 class WebSocketRefused(ConnectionError):
     """The server opened no WebSocket. ``status`` is its HTTP status, None if it did not answer in HTTP."""
 

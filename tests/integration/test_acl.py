@@ -279,7 +279,6 @@ def test_what_is_revoked_or_rotated_is_worth_nothing_any_more(tmp_path: Path, pa
             assert added.publish("fl/updates/2") < 0x80
         rotated = kit_of(made, "1")
         made.rotate(["1"], force=True)
-        made.rotate_broker()
         broker.restart()
         for kit in (old, rotated):
             with pytest.raises(ConnectionRefused), Client(Endpoint.of(kit)):

@@ -12,11 +12,13 @@ from base64 import b64decode
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fl_aggregator.tools.provision import kits
 from fl_aggregator.tools.provision.accounts import AccountRegister, BrokerLocation, hash_password
 from fl_aggregator.tools.provision.kits import Provision
 from fl_shared.security.kit import AccountRole, Kit
+from fl_shared.security.tls import public_key_pin
 
 PLACE = BrokerLocation(
     hosts=("broker.example", "10.1.2.3", "::1"),
@@ -95,6 +97,8 @@ def check_whole(out: Path) -> None:
     assert re.findall("^user (.*)$", acl(out), re.MULTILINE) == [one.name for one in register.accounts]
     broker = certificate((out / "broker" / "broker.pem").read_bytes())
     assert f"{broker.serial_number:x}" == register.broker_serial
+    pins = {Kit.read(out / one.kit_file).broker_pin for one in register.accounts}
+    assert pins == {public_key_pin(broker.public_bytes(Encoding.DER))}
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(
         out / "broker" / "broker.pem", out / "broker" / "broker.key"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from fl_shared.errors import ServerRequiresTls, WebSocketRefused
+from fl_shared.errors import ServerRequiresTls, WebSocketRefused, WrongBrokerKey
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.system.mosquitto import accepts_connect
@@ -71,6 +71,12 @@ def diagnose(error: OSError | UnicodeError, settings: ConnectionSettings) -> Dia
         return Diagnosis("too many open files in this program: raise the limit (ulimit -n)")
     if isinstance(error, ServerRequiresTls):
         return _tls_required(address)
+    if isinstance(error, WrongBrokerKey):
+        return Diagnosis(
+            f"{address}: the broker has another key than the kit expects; nothing was sent to it: after "
+            "fl-aggregator provision rotate --broker, the broker needs its new files, and this account its new kit",
+            is_permanent=True,
+        )
     if isinstance(error, ssl.SSLCertVerificationError):
         return Diagnosis(f"{address}: {_server_certificate_problem(error, address)}", is_permanent=True)
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):

@@ -38,7 +38,7 @@ from fl_shared.security.kit_archive import (
 )
 from fl_shared.security.sealing import Opener, Sealer
 from fl_shared.security.signatures import Signer, Verifier
-from fl_shared.security.tls import Tls
+from fl_shared.security.tls import PIN_BYTES, Tls
 from fl_shared.security.vouchers import VOUCHER_BYTES, Voucher
 from fl_shared.system.files import read_at_most, warn_if_others_may_read, write_private
 
@@ -82,6 +82,7 @@ class _Description(BaseModel):
     roles: Annotated[list[AccountRole], Field(min_length=1, max_length=3)]
     broker: Annotated[str, Field(max_length=512), AfterValidator(check_broker_url)]
     prefix: Annotated[str, Field(max_length=256), AfterValidator(_prefix)]
+    broker_pin: Annotated[Base64Bytes, Field(min_length=PIN_BYTES, max_length=PIN_BYTES)]
     signing_public: _RawKey
     sealing_public: Annotated[_RawKey, AfterValidator(check_public_key)]
     signing_private: _RawKey | None = None
@@ -96,8 +97,9 @@ class _Description(BaseModel):
 class Kit:
     """What a kit contains. ``name``: the account, for an edge its client id. ``broker``: a URL.
 
-    ``ca``, ``cert``, ``key`` are PEM. ``signing_public`` (Ed25519) and ``sealing_public`` (X25519) are the
-    aggregator's raw public keys, 32 bytes. Only the aggregator's own kit has ``signing_private``.
+    ``ca``, ``cert``, ``key`` are PEM. ``broker_pin``: the `public_key_pin` of the broker's key. ``signing_public``
+    (Ed25519) and ``sealing_public`` (X25519) are the aggregator's raw public keys, 32 bytes. Only the aggregator's
+    own kit has ``signing_private``.
     ``sealing_private`` (X25519) is the account's own key, and ``voucher`` the aggregator's signature on it and on
     the account's roles. The aggregator's own kit has no voucher, an asker's has neither. A kit has ``cert`` and
     ``key``, or ``user`` and ``password``.
@@ -109,6 +111,7 @@ class Kit:
     broker: str
     prefix: str
     ca: bytes = field(repr=False)
+    broker_pin: bytes
     signing_public: bytes
     sealing_public: bytes
     cert: bytes | None = field(default=None, repr=False)
@@ -188,11 +191,11 @@ class Kit:
             )
 
     def ssl_context(self) -> ssl.SSLContext:
-        """A TLS context for the broker that trusts only the kit's CA and sends our certificate.
+        """A TLS context for the broker that trusts only the kit's CA and the broker's key, and sends our certificate.
 
         It checks the host name, and leaves no key in a file.
         """
-        return Tls(self.ca, self.cert, self.key).context()
+        return Tls(self.ca, self.cert, self.key, self.broker_pin).context()
 
     def verifier(self) -> Verifier:
         """A verifier of the aggregator's signatures."""

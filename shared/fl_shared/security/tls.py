@@ -1,4 +1,4 @@
-"""TLS to the broker: trusted authorities, the client certificate, and errors in both.
+"""TLS to the broker: trusted authorities, the broker's key, the client certificate, and errors in them.
 
 The host name is always checked; no option turns that off. An error in a certificate is reported in one line
 that names the certificate and says what to do.
@@ -7,6 +7,7 @@ that names the certificate and says what to do.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import ssl
 import tempfile
@@ -15,11 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from fl_shared.errors import UserError
+from fl_shared.errors import UserError, WrongBrokerKey
 from fl_shared.system.files import read_at_most, warn_if_others_may_read
 
 MAX_PEM: Final = 4 * 2**20
 """Bytes of the largest PEM file; all authorities of a system take a quarter of a megabyte."""
+PIN_BYTES: Final = 32
+"""Bytes of a `public_key_pin`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +30,13 @@ class Tls:
     """Certificates and keys in PEM. ``ca``: authorities of the broker, None for those of the system.
 
     ``cert`` (with intermediate certificates) and ``key`` identify the client; both are given, or neither.
+    ``broker_pin``: the `public_key_pin` of the only key that the broker may have, None for any.
     """
 
     ca: bytes | None = field(default=None, repr=False)
     cert: bytes | None = field(default=None, repr=False)
     key: bytes | None = field(default=None, repr=False)
+    broker_pin: bytes | None = None
 
     @classmethod
     def read(cls, ca: Path | None, cert: Path | None, key: Path | None) -> Self:
@@ -69,7 +74,31 @@ class Tls:
             with _temporary_file(self.cert + b"\n" + self.key) as name:
                 # For a key with a password, OpenSSL would ask for it at the terminal.
                 context.load_cert_chain(name, password=b"")
+        if self.broker_pin is not None:
+            context.sslsocket_class = _pinned_socket(self.broker_pin)
         return context
+
+
+def public_key_pin(der: bytes) -> bytes:
+    """The SHA-256 (32 bytes) of the public key in a certificate (DER), as in RFC 7469, 2.4."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = x509.load_der_x509_certificate(der).public_key()
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+
+
+def _pinned_socket(pin: bytes) -> type[ssl.SSLSocket]:
+    class PinnedSocket(ssl.SSLSocket):
+        """Ends the handshake with `WrongBrokerKey` unless the server has the expected key."""
+
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            certificate = self.getpeercert(binary_form=True)
+            if certificate is None or public_key_pin(certificate) != pin:
+                raise WrongBrokerKey
+
+    return PinnedSocket
 
 
 def _read_pem(option: str, path: Path, label: bytes, *, secret: bool = False) -> bytes:

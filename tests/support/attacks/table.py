@@ -61,6 +61,11 @@ COVERED_ELSEWHERE = (
         "tests/integration/test_acl.py::test_what_is_revoked_or_rotated_is_worth_nothing_any_more",
     ),
     CoveredElsewhere(
+        "to pose as the broker with its old key, after `rotate --broker`", "a thief", "edge",
+        "no CONNECT is sent; `the broker has another key than the kit expects`", ("accounts", "end to end"),
+        "tests/integration/test_broker_key.py::test_it_is_sent_nothing",
+    ),
+    CoveredElsewhere(
         "replay: all messages of the aggregator in an ended run, to the same connections", "operator", "edge",
         "edge's log: `incarnation: …, expected more than …`", SEALED,
         f"{END_TO_END}/test_replay.py::test_what_was_recorded_is_not_obeyed",

@@ -92,7 +92,8 @@ class AccountRegister(_Frozen):
     """The accounts and the revoked certificates. It is immutable: each change returns another register.
 
     ``settled``: all other files agree with it. ``predict_group``: the secret share group of edges with the
-    role ``predict`` (`fl_shared.security.kit.Kit`).
+    role ``predict`` (`fl_shared.security.kit.Kit`). ``broker_pin``: the `public_key_pin` of the broker's key in
+    hexadecimal, null until its newest certificate is written.
     """
 
     format: Literal[1] = 1
@@ -101,6 +102,7 @@ class AccountRegister(_Frozen):
     predict_group: Annotated[str, Field(pattern=f"^{GROUP_PATTERN}$")]
     accounts: tuple[Account, ...] = ()
     broker_serial: Serial | None = None
+    broker_pin: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     revoked: tuple[RevokedCertificate, ...] = ()
 
     @classmethod
@@ -164,11 +166,15 @@ class AccountRegister(_Frozen):
         )
 
     def with_broker(self, serial: str, now: datetime) -> AccountRegister:
-        """The register with a new certificate for the broker; the previous one is revoked."""
+        """The register with a new certificate and key for the broker; the previous certificate is revoked."""
         revoked = self.revoked
         if self.broker_serial is not None:
             revoked += (RevokedCertificate(name="the broker", serial=self.broker_serial, when=now),)
-        return self._with_changes(broker_serial=serial, revoked=revoked)
+        return self._with_changes(broker_serial=serial, broker_pin=None, revoked=revoked)
+
+    def with_broker_pin(self, pin: bytes) -> AccountRegister:
+        """The register with the pin of the broker's key, whose certificate is written."""
+        return self.model_copy(update={"broker_pin": pin.hex()})
 
     def with_new_group(self) -> AccountRegister:
         """The register with a new share group for edges with the role ``predict``."""

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fl_aggregator.tools.provision import acl
 from fl_aggregator.tools.provision.accounts import AccountRegister, BrokerLocation
 from fl_aggregator.tools.provision.authority import Authority
+from fl_shared.security.tls import public_key_pin
 from fl_shared.system.files import write_private
 from fl_shared.system.mosquitto import Listener, configuration
 
@@ -51,25 +53,31 @@ def write(directory: Path, register: AccountRegister, authority: Authority, now:
 
 def write_certificate(
     directory: Path, register: AccountRegister, authority: Authority, now: datetime
-) -> None:
+) -> bytes:
     """Issues and writes the broker's certificate and key, unless they are those of the register.
 
-    Raises ``OSError``.
+    Returns the pin of the key. Raises ``OSError``.
     """
     assert register.broker_serial is not None
     serial = int(register.broker_serial, 16)
-    if _written_serial(directory) == serial:
-        return
+    written = _written_certificate(directory)
+    if written is not None and written.serial_number == serial:
+        return _pin(written)
     location = register.place
     issued = authority.issue_broker(location.hosts, serial, now, location.days)
     # The key first: if the certificate exists, both exist.
     write_private(directory / BROKER_KEY, issued.key)
     write_private(directory / BROKER_CERTIFICATE, issued.cert)
+    return _pin(x509.load_pem_x509_certificate(issued.cert))
 
 
-def _written_serial(directory: Path) -> int | None:
+def _pin(certificate: x509.Certificate) -> bytes:
+    return public_key_pin(certificate.public_bytes(Encoding.DER))
+
+
+def _written_certificate(directory: Path) -> x509.Certificate | None:
     try:
-        return x509.load_pem_x509_certificate((directory / BROKER_CERTIFICATE).read_bytes()).serial_number
+        return x509.load_pem_x509_certificate((directory / BROKER_CERTIFICATE).read_bytes())
     except (OSError, ValueError):
         return None
 

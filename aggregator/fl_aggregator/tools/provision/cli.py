@@ -173,7 +173,12 @@ def revoke(names: tuple[str, ...], out: Path) -> None:
 @provision.command(context_settings=shared.CONTEXT)
 @click.argument("names", metavar="[ID…]", nargs=-1)
 @click.option("--aggregator", is_flag=True, help="Renew the aggregator's certificate; its signing key stays.")
-@click.option("--broker", "of_broker", is_flag=True, help="Renew the broker's certificate.")
+@click.option(
+    "--broker",
+    "of_broker",
+    is_flag=True,
+    help="Renew the broker's key, and all accounts: their kits name it.",
+)
 @click.option(
     "--all",
     "everything",
@@ -191,15 +196,14 @@ def rotate(
 
     if not (names or aggregator or of_broker or everything):
         raise UserError("nothing to rotate: expected ID…, --aggregator, --broker or --all")
-    if everything and (names or aggregator):
-        raise UserError("--all cannot be combined with account names")
+    if (everything or of_broker) and (names or aggregator):
+        raise UserError("--all and --broker renew all accounts: expected no account names")
     with kits.open_provision(out) as provisioned:
-        selected = [account.name for account in provisioned.register.accounts] if everything else list(names)
-        selected += [AGGREGATOR] if aggregator else []
-        if selected:
-            _print_result(provisioned.rotate(selected, force=force, new_keys=everything))
+        selected = [*names, *([AGGREGATOR] if aggregator else [])]
+        if everything or of_broker:
+            selected = [account.name for account in provisioned.register.accounts]
+        _print_result(provisioned.rotate(selected, force=force, new_keys=everything, new_broker=of_broker))
         if of_broker:
-            provisioned.rotate_broker()
             click.echo(f"written: {provisioned.broker_directory / 'broker.pem'} and its key")
         _print_reload_hint(provisioned, replaced=True)
 

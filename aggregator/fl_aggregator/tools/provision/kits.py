@@ -1,8 +1,9 @@
 """Makes, replaces and revokes kits.
 
-Each change writes, in this order: the register with pending accounts, their kits, the register without
-pending accounts, the broker's files, and the settled register. The register therefore knows every certificate
-that is issued, and `Provision.finish` can complete a change that was interrupted at any point.
+Each change writes, in this order: the register with pending accounts, the broker's certificate if it is new, the
+pending kits, the register without pending accounts, the broker's files, and the settled register. The register
+therefore knows every certificate that is issued, and `Provision.finish` can complete a change that was interrupted at
+any point.
 """
 
 from __future__ import annotations
@@ -75,23 +76,20 @@ class Provision:
                 raise UserError(f"{name!r} already has an account; for a new kit: provision rotate {name}")
         return self._issue([self._account(name, roles) for name, roles in requested], force=force)
 
-    def rotate(self, names: Sequence[str], *, force: bool, new_keys: bool = False) -> ProvisionResult:
+    def rotate(
+        self, names: Sequence[str], *, force: bool, new_keys: bool = False, new_broker: bool = False
+    ) -> ProvisionResult:
         """Makes new kits for accounts, and revokes their old certificates or passwords.
 
         ``new_keys``: also replaces the aggregator's keys and the share group for predictions, which only new
-        kits contain. Raises ``UserError``, before it changes anything, if a name has no account or, without
-        ``force``, a kit exists.
+        kits contain. ``new_broker``: also replaces the broker's key, so ``names`` must be all. Raises
+        ``UserError``, before it changes anything, if a name has no account or, without ``force``, a kit exists.
         """
         new_accounts = [
             self._account(account.name, account.roles)
             for account in map(self._existing_account, dict.fromkeys(names))
         ]
-        return self._issue(new_accounts, force=force, new_keys=new_keys)
-
-    def rotate_broker(self) -> None:
-        """Makes a new certificate and key for the broker, and revokes the old ones."""
-        self._save(self.register.with_broker(f"{new_serial():x}", self._now))
-        self.finish()
+        return self._issue(new_accounts, force=force, new_keys=new_keys, new_broker=new_broker)
 
     def revoke(self, names: Sequence[str]) -> ProvisionResult:
         """Removes accounts from the ACL and the password file, revokes certificates and deletes kits.
@@ -119,6 +117,13 @@ class Provision:
         """Writes all files that do not agree with the register yet. Returns the kits that were pending."""
         result = ProvisionResult()
         completed: list[Account] = []
+        self.broker_directory.mkdir(mode=0o700, exist_ok=True)
+        if self.register.broker_pin is None:
+            # Otherwise its files may have been moved to the broker, and a new key would not fit the kits.
+            pin = broker_files.write_certificate(
+                self.broker_directory, self.register, self._authority, self._now
+            )
+            self._save(self.register.with_broker_pin(pin))
         for account in self.register.pending:
             path = self.out / account.kit_file
             result.kits.append(path)
@@ -132,9 +137,7 @@ class Provision:
                 completed.append(account)
         if completed:
             self._save(self.register.with_kits(completed))
-        self.broker_directory.mkdir(mode=0o700, exist_ok=True)
         broker_files.write(self.broker_directory, self.register, self._authority, self._now)
-        broker_files.write_certificate(self.broker_directory, self.register, self._authority, self._now)
         self._save(self.register.model_copy(update={"settled": True}))
         return result
 
@@ -144,12 +147,16 @@ class Provision:
         serial = None if self.register.place.passwords else f"{new_serial():x}"
         return Account(name=name, roles=roles, issued=self._now, pending=True, serial=serial)
 
-    def _issue(self, new_accounts: list[Account], *, force: bool, new_keys: bool = False) -> ProvisionResult:
+    def _issue(
+        self, new_accounts: list[Account], *, force: bool, new_keys: bool = False, new_broker: bool = False
+    ) -> ProvisionResult:
         existing = [path for account in new_accounts if (path := self.out / account.kit_file).exists()]
         if existing and not force:
             suffix = "" if len(existing) == 1 else f" and {len(existing) - 1} more"
             raise UserError(f"{existing[0]}{suffix} already exists; --force replaces it")
         register = self.register.with_new_group() if new_keys else self.register
+        if new_broker:
+            register = register.with_broker(f"{new_serial():x}", self._now)
         self._save(register.with_accounts(new_accounts, self._now))
         if new_keys:
             self._authority = self._authority.with_new_keys(self.out / AUTHORITY_DIRECTORY)
@@ -170,6 +177,7 @@ class Provision:
         issued = None
         if account.serial is not None:
             issued = authority.issue_client(account.name, int(account.serial, 16), self._now, location.days)
+        assert self.register.broker_pin is not None
         is_aggregator = account.name == acc.AGGREGATOR
         voucher, sealing = None, None
         if is_aggregator:
@@ -184,6 +192,7 @@ class Provision:
             broker=location.url,
             prefix=location.prefix,
             ca=authority.pem,
+            broker_pin=bytes.fromhex(self.register.broker_pin),
             cert=None if issued is None else issued.cert,
             key=None if issued is None else issued.key,
             user=None if password is None else account.name,

@@ -36,6 +36,7 @@ KIT = Kit(
     broker="mqtts://broker:8883",
     prefix="fl",
     ca=b"",
+    broker_pin=bytes(32),
     signing_public=SIGNING.public_key().public_bytes_raw(),
     sealing_public=AGGREGATOR.public_key().public_bytes_raw(),
     signing_private=SIGNING.private_bytes_raw(),

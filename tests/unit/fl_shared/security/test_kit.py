@@ -21,9 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fl_aggregator.tools.provision.authority import Authority, new_serial
-from fl_shared.errors import UserError
+from fl_shared.errors import UserError, WrongBrokerKey
 from fl_shared.security.kit import MAX_KIT, Kit
 from fl_shared.security.kit_archive import MAX_MEMBER
+from fl_shared.security.tls import public_key_pin
 from tests.support.bad_kits import BAD, Members, members_of, saying, zipped
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -49,6 +50,7 @@ def kit(authority: Authority) -> Kit:
         broker="mqtts://broker.example:8883",
         prefix="plant7/fl",
         ca=authority.pem,
+        broker_pin=bytes(32),
         cert=issued.cert,
         key=issued.key,
         signing_public=authority.signing.public_key().public_bytes_raw(),
@@ -243,6 +245,7 @@ def test_its_context_speaks_to_the_broker_and_to_nobody_else(
     kit: Kit, authority: Authority, tmp_path: Path
 ) -> None:
     broker = authority.issue_broker(["broker.example", "127.0.0.1"], new_serial(), NOW, 30)
+    kit = replace(kit, broker_pin=public_key_pin(ssl.PEM_cert_to_DER_cert(broker.cert.decode())))
     assert handshake(kit, authority, broker, "broker.example", tmp_path) == (True, "7")
     assert handshake(kit, authority, broker, "127.0.0.1", tmp_path) == (True, "7")
     assert handshake(kit, authority, broker, "elsewhere.example", tmp_path)[0] is False
@@ -253,6 +256,10 @@ def test_its_context_speaks_to_the_broker_and_to_nobody_else(
         )[0]
         is False
     )
+    # Nor does a certificate for the broker with another key: an old one, which somebody has stolen.
+    stolen = authority.issue_broker(["broker.example"], new_serial(), NOW, 30)
+    with pytest.raises(WrongBrokerKey):
+        handshake(kit, authority, stolen, "broker.example", tmp_path)
     other = Authority.create(tmp_path / "other", NOW).issue_broker(["broker.example"], new_serial(), NOW, 30)
     assert handshake(kit, authority, other, "broker.example", tmp_path)[0] is False
 
@@ -286,14 +293,15 @@ def handshake(
     thread = threading.Thread(target=serve)
     thread.start()
     trusted = True
-    with ours:
-        ours.settimeout(10)
-        try:
+    try:
+        with ours:
+            ours.settimeout(10)
             with asking.wrap_socket(ours, server_hostname=host) as connection:
                 connection.recv(1)
-        except ssl.SSLCertVerificationError:
-            trusted = False
-    thread.join(10)
+    except ssl.SSLCertVerificationError:
+        trusted = False
+    finally:
+        thread.join(10)
     return trusted, seen[0] if seen else None
 
 

@@ -33,7 +33,8 @@ def test_the_whole_story_on_the_command_line(tmp_path: Path) -> None:
     for words in (
         ("add", "ward-3", "ward-4", "--predict", "ward-4", "--out", "k"),
         ("add", "kiosk", "--asker", "--out", "k"),
-        ("rotate", "0", "--aggregator", "--broker", "--out", "k", "--force"),
+        ("rotate", "0", "--aggregator", "--out", "k", "--force"),
+        ("rotate", "--broker", "--out", "k", "--force"),
         ("revoke", "ward-3", "phone", "--out", "k"),
         ("rotate", "--all", "--force", "--out", "k"),
     ):
@@ -73,7 +74,7 @@ def test_the_whole_story_on_the_command_line(tmp_path: Path) -> None:
         ("add", "ID"),
         ("revoke 3 --out nowhere", "nowhere"),
         ("rotate", "nothing to rotate"),
-        ("rotate --all 3", "--all cannot be combined with account names"),
+        ("rotate --all 3", "--all and --broker renew all accounts: expected no account names"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named_and_makes_nothing(

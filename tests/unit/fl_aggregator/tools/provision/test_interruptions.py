@@ -33,7 +33,10 @@ OPERATIONS: dict[str, Callable[[Path], object]] = {
     "rotate --all": lambda out: _open(
         out, lambda made: made.rotate([one.name for one in made.register.accounts], force=True, new_keys=True)
     ),
-    "rotate --broker": lambda out: _open(out, lambda made: made.rotate_broker()),
+    "rotate --broker": lambda out: _open(
+        out,
+        lambda made: made.rotate([one.name for one in made.register.accounts], force=True, new_broker=True),
+    ),
     "revoke": lambda out: _open(out, lambda made: made.revoke(["0"])),
 }
 

@@ -176,14 +176,27 @@ def test_a_kit_that_was_taken_away_is_not_missed(tmp_path: Path) -> None:
     check_whole(tmp_path)
 
 
-def test_the_brokers_certificate_is_renewed(tmp_path: Path) -> None:
+def test_the_brokers_key_is_renewed_with_all_kits_which_name_it(tmp_path: Path) -> None:
     made = begin(tmp_path)
     before = certificate((made.broker_directory / "broker.pem").read_bytes())
-    made.rotate_broker()
+    old = {serial(Kit.read(tmp_path / name)) for name in KITS}
+    made.rotate([one.name for one in made.register.accounts], force=True, new_broker=True)
     check_whole(tmp_path)
-    assert revoked(tmp_path) == {before.serial_number}
+    assert revoked(tmp_path) == {before.serial_number} | old
     after = certificate((made.broker_directory / "broker.pem").read_bytes())
     assert after.public_key() != before.public_key()
+
+
+def test_a_broker_whose_files_were_moved_away_keeps_its_key(tmp_path: Path) -> None:
+    """Kits that are made later must name the key that the broker has."""
+    made = begin(tmp_path)
+    pin = Kit.read(tmp_path / "edge-0.zip").broker_pin
+    for file in ("broker.pem", "broker.key"):
+        (made.broker_directory / file).unlink()
+    with kits.open_provision(tmp_path) as again:
+        again.add([("late", ("train",))], force=False)
+    assert Kit.read(tmp_path / "edge-late.zip").broker_pin == pin
+    assert not (made.broker_directory / "broker.key").exists()
 
 
 def test_a_new_kit_of_the_aggregator_keeps_its_signature_unless_all_are_renewed(tmp_path: Path) -> None:
