@@ -58,6 +58,30 @@ def test_an_account_that_is_refused_is_asked_for(chromium: Browser, tmp_path: Pa
         broker.stop()
 
 
+@pytest.mark.parametrize("agrees", [True, False], ids=["yes", "no"])
+def test_a_link_to_another_broker_is_asked_about_first(
+    chromium: Browser, web_broker: tuple[Mosquitto, int], federation: SimulatedFederation, agrees: bool
+) -> None:
+    """``localhost`` is another host than 127.0.0.1, though the same broker listens there."""
+    federation.usual()
+    port = web_broker[1]
+    page = CheckedPage(chromium)
+    linked = f"#broker=ws://localhost:{port}/mqtt&prefix={federation.prefix}"
+    page.page.goto(f"http://{LOOPBACK}:{port}/{linked}")
+    page.wait_text("#stranger-host", f"localhost:{port}")
+    page.page.locator("#stranger").wait_for()
+    assert page.hosts == {LOOPBACK}, "nothing is sent to the other host yet"
+    assert not page.page.locator("#s-password").is_visible()
+    if agrees:
+        page.page.get_by_role("button", name=f"Connect to localhost:{port}").click()
+    else:
+        page.page.keyboard.press("Escape")
+    page.wait_text("#overview-title", "Version 3 of 10")
+    assert ("localhost" in page.hosts) == agrees
+    assert ("localhost" in page.page.url) == agrees
+    page.close()
+
+
 def test_mosquitto_alone_serves_it(
     chromium: Browser, web_broker: tuple[Mosquitto, int], federation: SimulatedFederation
 ) -> None:

@@ -10,7 +10,7 @@ from tests.support.attacks import (
     malicious_broker,
 )
 from tests.support.attacks.attack import Attack, CoveredElsewhere
-from tests.support.attacks.cluster import LAB, SEALED
+from tests.support.attacks.cluster import ALL, LAB, SEALED
 
 ATTACKS: tuple[Attack, ...] = (
     *authentication.ATTACKS,
@@ -64,6 +64,11 @@ COVERED_ELSEWHERE = (
         "to pose as the broker with its old key, after `rotate --broker`", "a thief", "edge",
         "no CONNECT is sent; `the broker has another key than the kit expects`", ("accounts", "end to end"),
         "tests/integration/test_broker_key.py::test_it_is_sent_nothing",
+    ),
+    CoveredElsewhere(
+        "a link to the dashboard that names another broker, to be given a password", "anyone", "dashboard",
+        "the page names the host and asks; without agreement it connects to its own broker", ALL,
+        "tests/dashboard/test_page_connection.py::test_a_link_to_another_broker_is_asked_about_first",
     ),
     CoveredElsewhere(
         "replay: all messages of the aggregator in an ended run, to the same connections", "operator", "edge",

@@ -1,6 +1,9 @@
 "use strict";
 
-/** Which broker, which prefix, which account. The URL may contain the address (after #), but never the account. */
+/**
+ * Which broker, which prefix, which account. The URL may contain the address (after #), but never the account. A link can therefore name anyone's
+ * broker: the page connects to another host than its own only if the user agrees.
+ */
 const Settings = (() => {
   const { byId } = Elements;
   const dialog = byId("settings");
@@ -8,7 +11,10 @@ const Settings = (() => {
   const ADDRESS = /^wss?:\/\/[^\s/?#@]+(\/[^\s#]*)?$/;
   const PREFIX = /^[^+#$\s/]+(\/[^+#$\s/]+){0,4}$/;
 
-  /** The settings that the page was served with. If Mosquitto serves the page, the broker has the same host. */
+  /** @param {string} address @returns {string} its host and port, empty if it has none */
+  const hostOf = (address) => (URL.canParse(address) ? new URL(address).host : "");
+
+  /** The settings that the page was served with, or linked to. If Mosquitto serves the page, the broker has the same host. */
   async function load() {
     let given = {};
     try {
@@ -21,7 +27,26 @@ const Settings = (() => {
     const one = (name, otherwise) => linked.get(name) ?? (typeof given?.[name] === "string" ? given[name] : otherwise);
     const own = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host || "localhost:9001"}/mqtt`;
     const user = typeof given?.user === "string" ? given.user : "";
-    return { broker: one("broker", own), prefix: one("prefix", "fl"), user, password: "" };
+    const served = { broker: typeof given?.broker === "string" ? given.broker : own, prefix: one("prefix", "fl"), user, password: "" };
+    const broker = linked.get("broker") ?? served.broker;
+    if (hostOf(broker) === hostOf(served.broker)) return { ...served, broker };
+    if (await agreesTo(hostOf(broker) || broker, hostOf(served.broker))) return { ...served, broker, user: "" };
+    history.replaceState(null, "", `#${new URLSearchParams({ prefix: served.prefix })}`);
+    return served;
+  }
+
+  /** Asks whether to connect to the host that a link names, instead of our own. @returns {Promise<boolean>} */
+  function agreesTo(host, own) {
+    const question = byId("stranger");
+    Elements.say(byId("stranger-host"), host);
+    Elements.say(byId("stranger-yes"), `Connect to ${host}`);
+    Elements.say(byId("stranger-no"), `Stay with ${own}`);
+    question.showModal();
+    return new Promise((resolve) => {
+      byId("stranger-yes").addEventListener("click", () => question.close("yes"));
+      byId("stranger-no").addEventListener("click", () => question.close());
+      question.addEventListener("close", () => resolve(question.returnValue === "yes"));
+    });
   }
 
   /** @returns {?string} what is wrong with an address and prefix */
