@@ -75,7 +75,13 @@ MAY_READ = {
     | {"fl/replies/oracle", "fl/clients/oracle/presence", "fl/predict", "fl/predict/oracle"},
     "web": ANSWERS,
 }
-FORBIDDEN_TO_ALL = {  # to write: bare topics that name nobody, levels that nobody asked for, and what is not ours
+FORBIDDEN_TO_ALL = {
+    # names that nobody has, whose retained messages would fill the broker
+    "fl/predict/0",
+    "fl/predict/other",
+    "fl/predictions/other",
+    "fl/predictions/web/x",
+    # to write: bare topics that name nobody, levels that nobody asked for, and what is not ours
     "fl",
     "fl/register",
     "fl/updates",

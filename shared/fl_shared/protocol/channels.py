@@ -51,8 +51,6 @@ class Channel:
     """Only edges with one of these roles send or read here."""
     answers: tuple[type[m.Reply], ...] = ()
     """What the aggregator may reply to a message."""
-    open_ended: bool = False
-    """Whether the receiver may choose a topic below this one."""
     note: str = ""
     """A sentence for the AsyncAPI description, in Markdown."""
 
@@ -83,6 +81,11 @@ class Channel:
     def names_sender(self) -> bool:
         """Whether the topic says which edge has sent a message: accounts may not use it without its last level."""
         return self.sender == "edge" and "client" in t.fields_of(self.topic)
+
+    @property
+    def names_asker(self) -> bool:
+        """Whether the last level of the topic is an asker's name (its account's, where there are accounts)."""
+        return "asker" in t.fields_of(self.topic)
 
     def reads(self, side: Side) -> bool:
         """Whether this side reads here. The aggregator repairs its retained messages, so it reads those, too."""
@@ -240,7 +243,7 @@ ROWS: Final = (
     Channel(t.PredictTopic, (), "asker", ("edge",), encoding="picture", largest=MAX_REQUEST, roles=("predict",),
             note="Without the client, any one edge answers: they share `$share/predictors/`, or with kits "
                  "a group that only they know."),
-    Channel(t.PredictionsTopic, (m.Prediction,), "edge", ("asker",), open_ended=True, roles=("predict",),
+    Channel(t.PredictionsTopic, (m.Prediction,), "edge", ("asker",), roles=("predict",),
             note="For requests without a Response Topic."),
 )  # fmt: skip
 """In the order of ``docs/protocol.md``, section 2."""

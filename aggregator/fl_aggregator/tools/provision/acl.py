@@ -28,32 +28,45 @@ class AclRule:
     filter: str
 
 
-def acl_text(accounts: Iterable[Account], prefix: str) -> str:
+def acl_text(accounts: Sequence[Account], prefix: str) -> str:
     """The ACL file for Mosquitto 2.0 and 2.1. Clients without an account in it have no rights."""
     lines = ["# Made by `fl-aggregator provision`, which rewrites it with each change."]
     for account in accounts:
         lines += ["", f"# {', '.join(account.roles)}", f"user {account.name}"]
-        lines += [f"topic {grant.access} {grant.filter}" for grant in acl_rules(account, prefix)]
+        lines += [f"topic {grant.access} {grant.filter}" for grant in acl_rules(account, prefix, accounts)]
     return "\n".join(lines) + "\n"
 
 
-def acl_rules(account: Account, prefix: str, channels: Channels = CHANNELS) -> list[AclRule]:
-    """All rights of ``account``."""
+def acl_rules(
+    account: Account, prefix: str, accounts: Iterable[Account] = (), channels: Channels = CHANNELS
+) -> list[AclRule]:
+    """All rights of ``account``.
+
+    ``accounts``: all that exist. Askers write only to edges among them that predict, and these answer only to
+    askers among them, so that nobody can make up names whose retained messages would fill the broker.
+    """
     roles = account.roles
     if "aggregator" in roles:
-        rules = _rules_of(channels, channels.rows, "aggregator", prefix, ANY_CLIENT)
+        rules = _rules_of(channels, channels.rows, "aggregator", prefix, [ANY_CLIENT], [])
         return [*rules, AclRule("readwrite", t.trials(prefix))]
     if "operator" in roles:
-        rules = _rules_of(channels, channels.rows, "operator", prefix, ANY_CLIENT)
+        rules = _rules_of(channels, channels.rows, "operator", prefix, [ANY_CLIENT], [])
         return [AclRule("read", f"{prefix}/#"), *rules, AclRule("write", t.trials(prefix))]
     if "asker" in roles:
-        return _rules_of(channels, channels.rows, "asker", prefix, ANY_CLIENT)
+        predictors = [one.name for one in accounts if "predict" in one.roles]
+        return _rules_of(channels, channels.rows, "asker", prefix, predictors, [account.name])
+    askers = [one.name for one in accounts if "asker" in one.roles]
     rows = [row for row in channels.rows if not set(row.roles).isdisjoint(roles)]
-    return _rules_of(channels, rows, "edge", prefix, account.name)
+    return _rules_of(channels, rows, "edge", prefix, [account.name], askers)
 
 
 def _rules_of(
-    channels: Channels, rows: Iterable[Channel], side: Side, prefix: str, client: str
+    channels: Channels,
+    rows: Iterable[Channel],
+    side: Side,
+    prefix: str,
+    edges: Sequence[str],
+    askers: Sequence[str],
 ) -> list[AclRule]:
     by_access: dict[Access, list[Channel]] = {"readwrite": [], "write": [], "read": []}
     for row in rows:
@@ -67,19 +80,19 @@ def _rules_of(
     return [
         AclRule(access, topic_filter)
         for access, allowed in by_access.items()
-        for topic_filter in _filters(channels, allowed, prefix, client)
+        for topic_filter in _filters(channels, allowed, prefix, edges, askers)
     ]
 
 
-def _filters(channels: Channels, rows: Sequence[Channel], prefix: str, client: str) -> Iterable[str]:
+def _filters(
+    channels: Channels, rows: Sequence[Channel], prefix: str, edges: Sequence[str], askers: Sequence[str]
+) -> Iterable[str]:
     required = [row for row in rows if not t.is_optional(row.topic)]
-    yield from (name for name, _ in channels.filters(prefix, required, client))
+    if required:
+        yield from (name for name, _ in channels.filters(prefix, required, edges[0]))
     for row in rows:
         if t.is_optional(row.topic):
             first_level = f"{prefix}/{t.first_level(row.topic)}"
-            if row.open_ended:
-                yield f"{first_level}/#"
-            else:
-                yield f"{first_level}/{client}"
-                if not row.names_sender:
-                    yield first_level
+            yield from (f"{first_level}/{name}" for name in (askers if row.names_asker else edges))
+            if not row.names_sender:
+                yield first_level

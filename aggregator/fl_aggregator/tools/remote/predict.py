@@ -41,7 +41,7 @@ def request_prediction(broker: BrokerAccess, request: Request, timeout: float) -
     """
     if not request.payload or len(request.payload) > MAX_REQUEST:
         raise UserError(f"the request has {len(request.payload)} bytes, expected 1 to {MAX_REQUEST}")
-    answers = t.PredictionsTopic(secrets.token_hex(8))
+    answers = _answer_topic(broker)
     reply_to = t.build(request.prefix, answers)
     correlation = secrets.token_bytes(8)
     deadline = time.monotonic() + timeout
@@ -66,6 +66,12 @@ def request_prediction(broker: BrokerAccess, request: Request, timeout: float) -
     raise RunFailed(
         f"no answer within {timeout:.0f} s: is {who} online under the prefix {request.prefix!r}, with a model?"
     )
+
+
+def _answer_topic(broker: BrokerAccess) -> t.PredictionsTopic:
+    """The topic of our account, since it may read no other (protocol, 7.2); without one, a random topic."""
+    account = broker.kit.name if broker.kit is not None else broker.address.user
+    return t.PredictionsTopic(account if account and t.valid_client(account) else secrets.token_hex(8))
 
 
 def _answer(topic: t.PredictionsTopic, received: Received) -> m.Prediction:

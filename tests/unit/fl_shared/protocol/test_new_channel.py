@@ -149,7 +149,7 @@ OF_ROUNDS = ("selected", "missing", "edges", "result")
 
 def granted(*roles: AccountRole) -> set[AclRule]:
     account = Account(name="7", roles=roles, issued=datetime.now(UTC), pending=False)
-    return set(acl_rules(account, "fl", EXTENDED)) - set(acl_rules(account, "fl"))
+    return set(acl_rules(account, "fl", channels=EXTENDED)) - set(acl_rules(account, "fl"))
 
 
 def test_the_acl_grants_it() -> None:

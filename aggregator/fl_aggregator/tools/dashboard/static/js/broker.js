@@ -10,7 +10,8 @@ class Broker {
   /** @param {{broker: string, prefix: string, user: string, password: string}} where */
   constructor(where, onState, onMessage) {
     this.prefix = where.prefix;
-    this.answers = `predictions/dashboard-${Broker.token()}`;
+    // An account may read no other answers than its own (protocol, 7.2).
+    this.answers = `predictions/${/^[A-Za-z0-9_-]{1,64}$/.test(where.user) ? where.user : `dashboard-${Broker.token()}`}`;
     this.ended = false;
     this.edges = new EdgesFeed(
       (topic) => this.client.subscribe(`${this.prefix}/${topic}`, { qos: 0 }),
