@@ -19,6 +19,10 @@ class DataCorruptError(DataMissingError):
     """Files of the data set were found, but their content is not what their format requires."""
 
 
+class TaskError(EdgeError):
+    """The task's own code has a mistake; the message names what it returned and what was expected."""
+
+
 class PayloadError(EdgeError):
     """The payload of a prediction request is not an input that the task can read."""
 

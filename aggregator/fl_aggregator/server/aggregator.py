@@ -173,9 +173,9 @@ class Aggregator:
         finally:
             if self._state.ended:
                 self._trackers.run_ended(self._state.phase.name)
-            self._worker.close()
-            self._connections.close()
+            self._connections.close()  # first: after an error, nobody may wait for what is left to do here
             self._network.close()
+            self._worker.close()
             self.running = False
 
     def _to_run_failed(self, error: OSError) -> RunFailed:

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -107,13 +108,15 @@ def run(settings: FleetSettings) -> int:
         states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
         heartbeat = None if settings.heartbeat is None else Heartbeat(settings.heartbeat, time.monotonic())
         inbox = RuntimeInbox()
+        check_threads = stack.enter_context(_thread_failures())
         update_writer = update_store.UpdateWriter()
         stack.callback(update_writer.close)
         stack.enter_context(_stop_on_signals(lambda: inbox.put(Interrupted())))
         pool = Pool(settings.workers, settings.data, device, inbox.put, warm=not _is_synthetic(settings.task))
         stack.callback(pool.close)
         network = Network()
-        stack.callback(network.close, graceful=True, timeout=NETWORK_CLOSE_TIMEOUT)
+        # After an error there is no DISCONNECT, so that the broker sends the wills: a crash is a lost connection.
+        stack.push(lambda error, *_: network.close(graceful=error is None, timeout=NETWORK_CLOSE_TIMEOUT))
         edges = [
             _edge(edge, state, settings, connection, network)
             for edge, state in zip(settings.edges, states, strict=True)
@@ -130,7 +133,12 @@ def run(settings: FleetSettings) -> int:
             heartbeat=heartbeat,
             predict_group=settings.predict_group,
         )
-        return runtime.run(network.check)
+
+        def check() -> None:
+            network.check()
+            check_threads()
+
+        return runtime.run(check)
 
 
 def _edge(
@@ -243,3 +251,25 @@ def _stop_on_signals(request_stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _thread_failures() -> Iterator[Callable[[], None]]:
+    """Yields a function that raises the first error that has ended a thread, whose work nobody would do."""
+    errors: list[BaseException] = []
+    previous = threading.excepthook
+
+    def keep(args: threading.ExceptHookArgs) -> None:
+        previous(args)
+        if args.exc_value is not None:
+            errors.append(args.exc_value)
+
+    def check() -> None:
+        if errors:
+            raise errors[0]
+
+    threading.excepthook = keep
+    try:
+        yield check
+    finally:
+        threading.excepthook = previous

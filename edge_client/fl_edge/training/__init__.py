@@ -5,6 +5,7 @@
 ``factory``             chooses the executor of a task
 ``torch_executor``      executes tasks in torch
 ``local_training``      one call of training, evaluation or prediction in torch
+``task_results``        checks what a task's own code returns
 ``synthetic_executor``  executes ``synthetic-N``, without torch
 ======================  =========================================================
 """

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import lru_cache
-from typing import Final
 
 import numpy as np
 import torch
@@ -18,15 +13,9 @@ from torch import nn
 from fl_edge.errors import DivergedError, ManifestMismatchError
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task
 from fl_edge.training.executor import TrainedUpdate, VectorAllocator, edge_seed
-from fl_shared.protocol.messages import MAX_METRIC_NAME, TrainingSettings, UpdateMetrics
+from fl_edge.training.task_results import checked_report, checked_scores
+from fl_shared.protocol.messages import TrainingSettings, UpdateMetrics
 from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of, unflatten
-
-LOG: Final = logging.getLogger(__name__)
-
-MAX_TASK_METRICS: Final = 32
-"""Metrics of a task's own in one report; others are added (``messages.MAX_METRICS``)."""
-MAX_TASK_METRIC_NAME: Final = MAX_METRIC_NAME - len("before_")
-"""Characters; the aggregator adds ``before_`` in front of some."""
 
 
 def configure_torch() -> None:
@@ -106,16 +95,14 @@ def train_update(
 
     ``allocate`` allocates the delta; None: a new array. The metrics are those before and after on the holdout, if there
     is one, and ``train.loss`` of the last epoch. Raises ``CancelledError``, ``DivergedError``,
-    ``ManifestMismatchError``.
+    ``ManifestMismatchError``, ``TaskError``.
     """
     started = time.perf_counter()
     rng_seed = edge_seed(settings.seed, round_number, client)
     model = model_from(task, base, manifest, device, settings.seed)
     before = _metrics(task, model, data.holdout)
     with _seeded(rng_seed):
-        report = task.train(model, data, settings, rng_seed, cancelled)
-    if not math.isfinite(report.loss):
-        raise DivergedError(f"training diverged: the loss is {report.loss}")
+        report = checked_report(task, task.train(model, data, settings, rng_seed, cancelled))
     after = _metrics(task, model, data.holdout)
     delta = np.empty(manifest.values, np.float32) if allocate is None else allocate(manifest.values)
     np.subtract(_vector(task, model, manifest), base, out=delta)
@@ -133,39 +120,14 @@ def train_update(
 def evaluate(
     task: Task, vector: Vector, manifest: Manifest, examples: Examples, device: torch.device | str = "cpu"
 ) -> Scores:
-    """Returns the scores of the model in ``vector`` on ``examples``. Raises ``DivergedError``."""
-    return _scores(task, model_from(task, vector, manifest, device), examples)
-
-
-def _scores(task: Task, model: nn.Module, examples: Examples) -> Scores:
-    scores = task.evaluate(model, examples)
-    if not (math.isfinite(scores.loss) and math.isfinite(scores.accuracy)):
-        raise DivergedError(
-            f"on {scores.examples} examples the model's loss is {scores.loss} and its accuracy {scores.accuracy}, "
-            "expected finite numbers"
-        )
-    metrics: dict[str, float] = {}
-    for name, value in scores.metrics.items():
-        # A metric may be undefined for an edge's few examples, such as the AUC of a single class.
-        if not math.isfinite(value):
-            _warn_of_metric(task.name, name, "is not finite on this edge's examples")
-        elif len(name) > MAX_TASK_METRIC_NAME or len(metrics) >= MAX_TASK_METRICS:
-            _warn_of_metric(task.name, name, f"is one of more than {MAX_TASK_METRICS}, or has a long name")
-        else:
-            metrics[name] = value
-    return replace(scores, metrics=metrics)
-
-
-@lru_cache(maxsize=64)
-def _warn_of_metric(task: str, name: str, problem: str) -> None:
-    """Warns once, since an edge's examples are the same in each round."""
-    LOG.warning("task %s: the metric %s %s: leaving it out", task, name[:MAX_TASK_METRIC_NAME], problem)
+    """Returns the scores of the model in ``vector`` on ``examples``. Raises ``DivergedError`` and ``TaskError``."""
+    return checked_scores(task, task.evaluate(model_from(task, vector, manifest, device), examples))
 
 
 def _metrics(task: Task, model: nn.Module, holdout: Examples | None) -> dict[str, float] | None:
     if holdout is None:
         return None
-    scores = _scores(task, model, holdout)
+    scores = checked_scores(task, task.evaluate(model, holdout))
     return {
         **scores.metrics,
         "examples": float(scores.examples),

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fl_edge.tasks import classes
-from fl_edge.tasks.task import Scores, Task
+from fl_edge.tasks.task import LocalData, Scores, Task
 from fl_edge.training import local_training
 from fl_edge.training.executor import DataSummary, TrainedUpdate, VectorAllocator
+from fl_edge.training.task_results import checked_data, checked_examples, checked_probabilities
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector
 
@@ -24,7 +25,7 @@ class TorchExecutor:
         manifest = local_training.shared_manifest(self._task, self._task.model(0))
         if partition is None:
             return DataSummary(0, 0, manifest)
-        data = self._task.load(partition, self._data_dir)
+        data = self._load(partition)
         holdout_examples = 0 if data.holdout is None else len(data.holdout)
         return DataSummary(
             len(data.train), holdout_examples, manifest, classes.count_labels(self._task.labels, data)
@@ -48,7 +49,7 @@ class TorchExecutor:
     ) -> TrainedUpdate:
         return local_training.train_update(
             self._task,
-            self._task.load(partition, self._data_dir),
+            self._load(partition),
             base,
             manifest,
             settings,
@@ -63,11 +64,11 @@ class TorchExecutor:
         self, model: Vector, manifest: Manifest, split: Split, partition: Partition | None
     ) -> Scores:
         if split == "test":
-            examples = self._task.load_test(self._data_dir)
+            examples = checked_examples(self._task, "load_test()", self._task.load_test(self._data_dir))
         else:
             if partition is None:
                 raise ValueError("split: holdout, but no partition was given")
-            holdout = self._task.load(partition, self._data_dir).holdout
+            holdout = self._load(partition).holdout
             if holdout is None:
                 raise ValueError("split: holdout, but no examples of the partition are held out")
             examples = holdout
@@ -75,4 +76,9 @@ class TorchExecutor:
 
     def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
         model_with_weights = local_training.model_from(self._task, model, manifest, self._device)
-        return lambda payload: self._task.predict(model_with_weights, payload)
+        return lambda payload: checked_probabilities(
+            self._task, self._task.predict(model_with_weights, payload)
+        )
+
+    def _load(self, partition: Partition) -> LocalData:
+        return checked_data(self._task, self._task.load(partition, self._data_dir))

@@ -8,6 +8,7 @@ row, until `Limits.max_failures`. A worker ends when its socket is closed, so it
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, assert_never
 
+from fl_edge.workers.limits import DEFAULT_LIMITS, Limits
 from fl_edge.workers.process import WorkerProcess
 from fl_edge.workers.protocol import (
     CacheModel,
@@ -45,25 +47,8 @@ MAX_CACHED_MODELS: Final = 4
 """The most models that one worker keeps, if they have at most `Limits.bytes_kept` bytes in all."""
 MAX_PREDICTIONS_PER_WORKER: Final = 4
 """The most prediction jobs that one worker has at a time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How long a pool waits for its workers, and how much they keep.
-
-    ``cancel_grace``: seconds after a cancel until a worker that still does the job is killed. ``close_grace``:
-    seconds for the workers to end when the pool is closed. ``max_failures``: deaths in a row, without a finished job
-    in between, after which a worker is not replaced. ``first_pause``: seconds before a dead worker is replaced for
-    the first time. ``bytes_kept``: bytes of the models that a worker keeps; a model is in memory once for all
-    workers, and is freed when none keeps it. ``predictions_waiting``: the most predictions that may wait.
-    """
-
-    cancel_grace: float = 30.0
-    close_grace: float = 3.0
-    max_failures: int = 5
-    first_pause: float = 0.5
-    bytes_kept: int = 256 * 2**20
-    predictions_waiting: int = 1024
+_WATCH_INTERVAL: Final = 0.5
+"""Seconds between two looks at the deadlines of jobs."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +65,8 @@ class _Slot:
     failures: int = 0
     fatal_error: str | None = None
     """Why the worker is not started again; None if it is."""
+    kill_reason: str | None = None
+    """Why the pool has killed the worker; None if it has not."""
 
     def send(self, frame: ToWorker) -> None:
         assert self.process is not None
@@ -92,6 +79,8 @@ class _PendingJob:
     model: CacheModel | None = None
     slot: _Slot | None = None
     cancelled: bool = False
+    deadline: float = math.inf
+    """When its worker is killed, on the monotonic clock; infinite while it waits for one."""
 
 
 class Pool:
@@ -111,7 +100,7 @@ class Pool:
         *,
         stderr: IO[bytes] | int | None = None,
         warm: bool = True,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers: {workers}, expected at least 1")
@@ -131,6 +120,7 @@ class Pool:
         ]
         for supervisor in self._supervisors:
             supervisor.start()
+        threading.Thread(target=self._watch, name="job-watch", daemon=True).start()
 
     # --- jobs that can be submitted; each method returns the job's id
 
@@ -173,11 +163,7 @@ class Pool:
             pending.cancelled = True
             if pending.slot is not None:
                 pending.slot.send(CancelJob(job_id))
-                timer = threading.Timer(
-                    self._limits.cancel_grace, self._kill_if_still_running, (pending.slot, job_id)
-                )
-                timer.daemon = True
-                timer.start()
+                pending.deadline = time.monotonic() + self._limits.cancel_grace
                 return
             self._queue.remove(job_id)
             del self._pending[job_id]
@@ -238,6 +224,7 @@ class Pool:
     def _assign(self, slot: _Slot, job_id: int) -> None:
         pending = self._pending[job_id]
         pending.slot = slot
+        pending.deadline = time.monotonic() + self._limits.seconds_for(pending.job)
         if pending.model is not None:
             self._ensure_cached(slot, pending.model)
             pending.model = None
@@ -296,7 +283,7 @@ class Pool:
         for frame in process.receive():
             self._on_frame(slot, frame)
             del frame  # it may hold a large vector
-        return process.exit_reason()
+        return slot.kill_reason or process.exit_reason()
 
     def _on_frame(self, slot: _Slot, frame: FromWorker) -> None:
         results: list[JobResult] = []
@@ -320,7 +307,7 @@ class Pool:
 
     def _fail_lost_jobs(self, slot: _Slot, detail: str) -> list[JobResult]:
         """Returns failures for the jobs of a dead worker; for all jobs if it was the last. Needs the lock."""
-        slot.process, slot.ready = None, False
+        slot.process, slot.ready, slot.kill_reason = None, False, None
         lost_jobs = [*slot.predictions, *([] if slot.job is None else [slot.job])]
         slot.job, slot.predictions, slot.models = None, set(), OrderedDict()
         fatal_error = self._fatal_error()
@@ -340,7 +327,15 @@ class Pool:
             results.append(JobResult(job_id, pending.job, failed, 0.0))
         return results
 
-    def _kill_if_still_running(self, slot: _Slot, job_id: int) -> None:
-        with self._lock:
-            if slot.job == job_id and slot.process is not None:
-                slot.process.kill()
+    def _watch(self) -> None:
+        """Kills the workers whose jobs have taken too long. Runs on a thread of its own."""
+        while not self._closing.wait(_WATCH_INTERVAL):
+            now = time.monotonic()
+            with self._lock:
+                for pending in self._pending.values():
+                    slot = pending.slot
+                    if now >= pending.deadline and slot is not None and slot.process is not None:
+                        late = f"the task did not end within {self._limits.seconds_for(pending.job):g} s"
+                        reason = "a cancelled job did not end" if pending.cancelled else late
+                        slot.kill_reason = f"{reason}: its worker process was killed"
+                        slot.process.kill()

@@ -81,8 +81,10 @@ class WorkerProcess:
         self._outbox.put(None)
 
     def kill(self) -> None:
-        """Kills the process (SIGKILL)."""
-        self._process.kill()
+        """Kills the process, and those that its task has forked (SIGKILL)."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def wait(self, timeout: float) -> bool:
         """Waits at most ``timeout`` seconds; returns whether the process has ended."""

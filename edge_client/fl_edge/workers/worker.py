@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import signal
 import socket
@@ -30,7 +29,6 @@ import numpy as np
 from fl_edge.errors import (
     CancelledError,
     DataMissingError,
-    DivergedError,
     EdgeError,
     PayloadError,
     UnknownTaskError,
@@ -63,6 +61,7 @@ from fl_edge.workers.protocol import (
 )
 from fl_shared.protocol.messages import UpdateMetrics
 from fl_shared.system.shared_memory import SharedBytes
+from fl_shared.system.text import one_line
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import Manifest, Vector
@@ -167,8 +166,7 @@ class Worker:
                     case _:
                         assert_never(frame)
         except BaseException:
-            traceback.print_exc()
-            os._exit(1)
+            _end_after_error()
         os._exit(0)
 
     def _send(self, frame: FromWorker) -> None:
@@ -183,7 +181,7 @@ class Worker:
         outcome: JobOutcome
         try:
             outcome = perform(run_job.job)
-        except Exception as error:
+        except BaseException as error:  # a task may also call sys.exit
             outcome = _failure(error)
         self._send(JobFinished(run_job.id, outcome, time.perf_counter() - started))
 
@@ -239,9 +237,12 @@ class Worker:
 
     def _prediction_loop(self) -> NoReturn:
         """Runs the predictor thread."""
-        while True:
-            run_job, model = self._predictions.get()
-            self._run_job(run_job, partial(self._perform_prediction, model=model))
+        try:
+            while True:
+                run_job, model = self._predictions.get()
+                self._run_job(run_job, partial(self._perform_prediction, model=model))
+        except BaseException:
+            _end_after_error()
 
     def _perform_prediction(self, job: Job, model: _CachedModel | None) -> PredictOutcome:
         assert isinstance(job, PredictJob)
@@ -250,9 +251,15 @@ class Worker:
             executor = executor_for(job.task, self._data_dir, self._device)
             model.predictors[job.task] = executor.make_predictor(model.weights(), model.model.manifest)
         probabilities = model.predictors[job.task](job.payload)
-        if not all(math.isfinite(probability) for probability in probabilities.values()):
-            raise DivergedError("the model's output is not finite")
         return PredictOutcome(max(probabilities, key=probabilities.__getitem__), probabilities)
+
+
+def _end_after_error() -> NoReturn:
+    """Ends the whole process, since its parent would wait for ever for what a dead thread should do."""
+    try:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 def _check_finite(weights: Vector) -> None:
@@ -287,8 +294,16 @@ def _train_outcome(
     return TrainOutcome(manifest, delta, digest, examples, steps, seconds, metrics, job.encoding)
 
 
-def _failure(error: Exception) -> FailureOutcome:
-    message = (str(error) or type(error).__name__)[:MAX_MESSAGE]
+def _text_of(error: BaseException) -> str:
+    try:
+        text = one_line(str(error))
+    except Exception:  # a foreign class may raise any error
+        text = ""
+    return text[:MAX_MESSAGE] or type(error).__name__
+
+
+def _failure(error: BaseException) -> FailureOutcome:
+    message = _text_of(error)
     match error:
         case CancelledError():
             return FailureOutcome("cancelled", message)
@@ -322,6 +337,8 @@ def main() -> int:
     os.set_inheritable(options.socket, False)
     os.dup2(2, 1)
     stream = socket.socket(fileno=options.socket)
+    # What a task forks must neither send frames nor keep the connection open after this process has ended.
+    os.register_at_fork(after_in_child=stream.close)
     return Worker(stream, options.data, options.device, cold=options.cold).run()
 
 

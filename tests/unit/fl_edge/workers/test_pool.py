@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 
 from fl_edge.tasks.registry import load_task
 from fl_edge.training import local_training
-from fl_edge.workers import pool, protocol
+from fl_edge.workers import limits, pool, protocol
 from fl_edge.workers.process import WorkerProcess
 from fl_edge.workers.protocol import (
     CacheModel,
@@ -47,7 +47,7 @@ def harness() -> Iterator[PoolHarness]:
 def narrow() -> Iterator[PoolHarness]:
     """A pool of one worker in which five predictions may wait, and which keeps two models of ``digits``."""
     bytes_kept = first_model().weights.size * 2
-    harness = PoolHarness(1, limits=pool.Limits(predictions_waiting=5, bytes_kept=bytes_kept))
+    harness = PoolHarness(1, limits=limits.Limits(predictions_waiting=5, bytes_kept=bytes_kept))
     yield harness
     harness.pool.close()
 

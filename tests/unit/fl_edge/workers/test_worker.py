@@ -15,10 +15,13 @@ import pytest
 
 pytest.importorskip("torch")
 
-from fl_edge.workers.pool import Limits, Pool
+from fl_edge.workers.limits import Limits
+from fl_edge.workers.pool import Pool
 from fl_edge.workers.protocol import FailureOutcome, LoadOutcome, TrainOutcome
+from tests.support import rogue_tasks
 from tests.support.builders import partition, training_settings
-from tests.support.pool_harness import PoolHarness, train_for_ever
+from tests.support.edge_process import children
+from tests.support.pool_harness import PoolHarness, first_model, train_for_ever
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.edge
@@ -90,38 +93,10 @@ def test_a_device_that_is_not_there_ends_it_for_good(start: Callable[..., PoolHa
     wait_until(lambda: not harness.pids(), 20, "no worker is left")
 
 
-ROGUE = """
-import os
-from fl_edge.tasks.digits import DigitsTask
-
-class Loud(DigitsTask):
-    name = "loud"
-    def model(self, seed):
-        print("hello")
-        os.write(1, b"x" * 1000)
-        os.system("echo I am a child")
-        assert os.read(0, 1) == b""
-        return super().model(seed)
-
-class Deadly(DigitsTask):
-    name = "deadly"
-    def model(self, seed):
-        os._exit(3)
-"""
-
-
 @pytest.fixture
 def rogues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks of another distribution that behave badly."""
-    (tmp_path / "rogue_tasks.py").write_text(ROGUE)
-    info = tmp_path / "rogue_tasks-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rogue-tasks\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(
-        "[fl_mqtt.tasks]\nloud = rogue_tasks:Loud\ndeadly = rogue_tasks:Deadly\n"
-    )
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    monkeypatch.setenv("PYTHONPATH", path)
+    rogue_tasks.install(tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("rogues")
@@ -145,6 +120,54 @@ def test_a_worker_that_keeps_dying_is_not_replaced_for_ever(start: Callable[...,
     messages = [harness.expect(FailureOutcome, job, timeout=60).message for job in ids]
     assert "exited with code 3" in messages[0]
     assert all("2 times in a row" in message for message in messages[1:])
+
+
+MISTAKES = {
+    "exits": "SystemExit: 3",
+    "interrupts": "KeyboardInterrupt: KeyboardInterrupt",
+    "unprintable": "Unprintable: Unprintable",
+    "surrogates": "a  b",
+    "crashes": "was killed by SIGSEGV",
+}
+
+
+@pytest.mark.usefixtures("rogues")
+def test_whatever_a_task_does_its_job_alone_fails(start: Callable[..., PoolHarness]) -> None:
+    harness = start(limits=Limits(first_pause=0.01))
+    for task, words in MISTAKES.items():
+        for begin in (predict, train):
+            failed = harness.expect(FailureOutcome, begin(harness, task), timeout=60)
+            assert words in failed.message, failed
+            # Its result comes once, though two processes return.
+            harness.expect(TrainOutcome, train(harness, "forks"), timeout=60)
+
+
+@pytest.mark.usefixtures("rogues")
+def test_a_prediction_that_hangs_is_ended_with_its_worker(start: Callable[..., PoolHarness]) -> None:
+    harness = start(limits=Limits(first_pause=0.01, prediction_timeout=0.1))
+    failed = harness.expect(FailureOutcome, predict(harness, "hangs"), timeout=60)
+    assert "the task did not end within 0.1 s: its worker process was killed" in failed.message
+    harness.expect(TrainOutcome, train(harness, "forks"), timeout=60)
+
+
+def predict(harness: PoolHarness, task: str) -> int:
+    return harness.pool.predict(task, first_model(), b"")
+
+
+def train(harness: PoolHarness, task: str) -> int:
+    return harness.pool.train("e", task, partition(), first_model(), training_settings(), 1)
+
+
+@pytest.mark.usefixtures("rogues")
+def test_what_a_task_has_forked_ends_with_a_killed_worker(start: Callable[..., PoolHarness]) -> None:
+    harness = start(limits=Limits(cancel_grace=0.1))
+    harness.wait_ready()
+    (worker,) = harness.pids()
+    job = train(harness, "forks-and-hangs")
+    forked = wait_until(lambda: children(worker), 30, "the task forks")
+    harness.pool.cancel(job)
+    harness.expect(FailureOutcome, job)
+    wait_until(lambda: not any(map(alive, forked)), 5, "the forked process ends")
 
 
 def test_closing_ends_the_workers_whatever_they_do(start: Callable[..., PoolHarness]) -> None:

@@ -1,0 +1,162 @@
+"""Checks what a task's own code returns, where it returns it, so that the rest of the edge gets only valid values.
+
+Each function returns the valid result, with plain Python numbers, or raises ``TaskError``, which names the task's
+method, the value, and what was expected.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Final, NoReturn
+
+from fl_edge.errors import DivergedError, TaskError
+from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
+from fl_shared.protocol.messages import MAX_METRIC_NAME, Confusion
+
+LOG: Final = logging.getLogger(__name__)
+
+MAX_COUNT: Final = 2**53
+"""The largest number of examples or steps (``messages.Count``)."""
+MAX_TASK_METRICS: Final = 32
+"""Metrics of a task's own in one report; others are added (``messages.MAX_METRICS``)."""
+MAX_TASK_METRIC_NAME: Final = MAX_METRIC_NAME - len("before_")
+"""Characters; the aggregator adds ``before_`` in front of some."""
+MAX_PROBABILITIES: Final = 100_000
+"""Labels in the answer to a prediction (``messages.Prediction``)."""
+
+
+def checked_data(task: Task, data: object) -> LocalData:
+    """Checks the result of ``Task.load``."""
+    if not isinstance(data, LocalData):
+        _fail(task, "load()", data, "a LocalData")
+    checked_examples(task, "load()", data.train)
+    if data.holdout is not None:
+        checked_examples(task, "load()", data.holdout)
+    return data
+
+
+def checked_examples(task: Task, method: str, examples: object) -> Examples:
+    """Checks the examples that ``method`` has returned."""
+    if not isinstance(examples, Examples):
+        _fail(task, method, examples, "Examples")
+    try:
+        lengths = len(examples.inputs), len(examples.labels)
+    except TypeError:
+        _fail(task, method, examples.inputs, "inputs and labels with a length")
+    if lengths[0] != lengths[1]:
+        _fail(task, method, f"{lengths[0]} inputs", f"{lengths[1]}, as many as labels")
+    return examples
+
+
+def checked_report(task: Task, report: object) -> TrainReport:
+    """Checks the result of ``Task.train``. Raises ``DivergedError`` if the loss is not finite."""
+    if not isinstance(report, TrainReport):
+        _fail(task, "train()", report, "a TrainReport")
+    steps = _count(task, "train(): steps", report.steps)
+    loss = _number(task, "train(): loss", report.loss)
+    if not math.isfinite(loss):
+        raise DivergedError(f"training diverged: the loss is {loss}")
+    return TrainReport(steps, loss)
+
+
+def checked_scores(task: Task, scores: object) -> Scores:
+    """Checks the result of ``Task.evaluate``. Raises ``DivergedError`` if loss or accuracy are not finite.
+
+    A metric of the task's own that is not finite is left out, since it may be undefined for an edge's few examples,
+    such as the AUC of a single class.
+    """
+    if not isinstance(scores, Scores):
+        _fail(task, "evaluate()", scores, "Scores")
+    examples = _count(task, "evaluate(): examples", scores.examples)
+    loss = _number(task, "evaluate(): loss", scores.loss)
+    accuracy = _number(task, "evaluate(): accuracy", scores.accuracy)
+    if not (math.isfinite(loss) and math.isfinite(accuracy)):
+        raise DivergedError(
+            f"on {examples} examples the model's loss is {loss} and its accuracy {accuracy}, expected finite numbers"
+        )
+    if not 0 <= accuracy <= 1:
+        _fail(task, "evaluate(): accuracy", accuracy, "0 to 1")
+    _check_confusion(task, scores.confusion, examples)
+    metrics = _metrics(task, scores.metrics)
+    return replace(scores, examples=examples, loss=loss, accuracy=accuracy, metrics=metrics)
+
+
+def checked_probabilities(task: Task, probabilities: object) -> dict[str, float]:
+    """Checks the result of ``Task.predict``. Raises ``DivergedError`` if a probability is not finite."""
+    if not isinstance(probabilities, Mapping) or not 0 < len(probabilities) <= MAX_PROBABILITIES:
+        _fail(task, "predict()", probabilities, f"a dict of 1 to {MAX_PROBABILITIES} probabilities")
+    checked = {
+        _name(task, "predict()", label): _number(task, f"predict(): {label!r:.80}", value)
+        for label, value in probabilities.items()
+    }
+    if not all(map(math.isfinite, checked.values())):
+        raise DivergedError("the model's output is not finite")
+    return checked
+
+
+def _metrics(task: Task, metrics: object) -> dict[str, float]:
+    if not isinstance(metrics, Mapping):
+        _fail(task, "evaluate(): metrics", metrics, "a dict")
+    kept: dict[str, float] = {}
+    for key, given in metrics.items():
+        name = _name(task, "evaluate(): metrics", key)
+        value = _number(task, f"evaluate(): metrics: {name!r:.80}", given)
+        if not math.isfinite(value):
+            _warn_of_metric(task.name, name, "is not finite on this edge's examples")
+        elif len(name) > MAX_TASK_METRIC_NAME or len(kept) >= MAX_TASK_METRICS:
+            _warn_of_metric(task.name, name, f"is one of more than {MAX_TASK_METRICS}, or has a long name")
+        else:
+            kept[name] = value
+    return kept
+
+
+@lru_cache(maxsize=64)
+def _warn_of_metric(task: str, name: str, problem: str) -> None:
+    """Warns once, since an edge's examples are the same in each round."""
+    LOG.warning("task %s: the metric %s %s: leaving it out", task, name[:MAX_TASK_METRIC_NAME], problem)
+
+
+def _check_confusion(task: Task, confusion: object, examples: int) -> None:
+    if confusion is None:
+        return
+    if not isinstance(confusion, Confusion):
+        _fail(task, "evaluate(): confusion", confusion, "a Confusion or None")
+    counted = sum(map(sum, confusion.counts))
+    if counted != examples:
+        _fail(task, "evaluate(): confusion", f"{counted} in total", f"{examples}, one for each example")
+
+
+def _count(task: Task, what: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except Exception:  # a foreign object may raise any error
+        number = -1
+    if not 0 <= number <= MAX_COUNT:
+        _fail(task, what, value, "a whole number that is not negative")
+    return number
+
+
+def _number(task: Task, what: str, value: Any) -> float:
+    try:
+        return float(value * 1.0)  # the product refuses text
+    except Exception:  # a foreign object may raise any error
+        _fail(task, what, value, "a number")
+
+
+def _name(task: Task, what: str, value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        _fail(task, what, value, "printable text as a name")
+    return value
+
+
+def _fail(task: Task, what: str, value: object, expected: str) -> NoReturn:
+    try:
+        shown = value if isinstance(value, str) else repr(value)
+    except Exception:  # a foreign object may raise any error
+        shown = f"a {type(value).__name__}"
+    raise TaskError(f"task {task.name}: {what}: {shown:.100}, expected {expected}")

@@ -1,0 +1,107 @@
+"""Tasks of another distribution whose own code has mistakes, and the entry points that make an edge find them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fl_edge.tasks.digits import DigitsTask
+from fl_edge.tasks.task import Scores, TrainReport
+
+if TYPE_CHECKING:
+    import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Loud(DigitsTask):
+    """Writes to stdout in all ways, and reads stdin."""
+
+    name = "loud"
+
+    def model(self, seed: int) -> Any:
+        print("hello")  # noqa: T201
+        os.write(1, b"x" * 1000)
+        os.system("echo I am a child")
+        assert os.read(0, 1) == b""
+        return super().model(seed)
+
+
+class Deadly(DigitsTask):
+    """Ends the process as soon as it is looked at."""
+
+    name = "deadly"
+
+    def model(self, *_: Any) -> Any:
+        os._exit(3)
+
+
+class Unprintable(Exception):
+    """An error that cannot be made a text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Mistaken(DigitsTask):
+    """Does in training and in prediction what a name says; the base learns nothing."""
+
+    def __init__(self, mistake: str) -> None:
+        self.name = self.mistake = mistake
+
+    def train(self, *_: Any) -> Any:
+        return self._mistake() or TrainReport(1, 0.5)
+
+    def predict(self, *_: Any) -> Any:
+        return self._mistake() or {"0": 1.0}
+
+    def evaluate(self, _model: Any, examples: Any) -> Any:
+        return Scores(len(examples), 0.5, -0.3 if self.mistake == "negative" else 0.5)
+
+    def _mistake(self) -> Any:
+        match self.mistake:
+            case "exits":
+                sys.exit(3)
+            case "interrupts":
+                raise KeyboardInterrupt
+            case "unprintable":
+                raise Unprintable
+            case "surrogates":
+                raise ValueError("a\udcff\nb")
+            case "forks":
+                os.fork()  # both return
+            case "forks-and-hangs":
+                os.fork()
+                time.sleep(3600)
+            case "crashes":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case "hangs":
+                time.sleep(3600)
+            case "negative":
+                return TrainReport(-1, 0.5)
+        return None
+
+
+def __getattr__(name: str) -> Any:
+    return lambda: Mistaken(name.replace("_", "-"))
+
+
+MISTAKES = (
+    "exits", "interrupts", "unprintable", "surrogates", "forks", "forks-and-hangs", "crashes", "hangs", "negative",
+)  # fmt: skip
+
+
+def install(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the tasks known to all processes that this one starts: ``loud``, ``deadly``, and the `MISTAKES`."""
+    info = directory / "rogue_tasks-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rogue-tasks\nVersion: 1\n")
+    entries = {"loud": "Loud", "deadly": "Deadly"} | {name: name.replace("-", "_") for name in MISTAKES}
+    lines = [f"{name} = tests.support.rogue_tasks:{attribute}" for name, attribute in entries.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[fl_mqtt.tasks]", *lines, ""]))
+    path = os.pathsep.join(filter(None, [str(directory), str(ROOT), os.environ.get("PYTHONPATH")]))
+    monkeypatch.setenv("PYTHONPATH", path)

@@ -1,0 +1,145 @@
+"""What a task's own code may return, and what it is told about the rest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from fl_edge.errors import DivergedError, TaskError
+from fl_edge.tasks.registry import load_task
+from fl_edge.tasks.task import Examples, LocalData, Scores, TrainReport
+from fl_edge.training import task_results
+from fl_shared.protocol.messages import Confusion
+
+pytestmark = pytest.mark.edge
+
+TASK = load_task("digits")
+TWO = Examples(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
+CONFUSION = Confusion(labels=("a",), counts=((3,),))
+
+
+class Hostile:
+    """An object that raises whenever it is used."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+    __mul__ = __index__ = __float__ = lambda *_: 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (None, "train(): None, expected a TrainReport"),
+        ((1, 0.5), "expected a TrainReport"),
+        (TrainReport(-1, 0.5), "train(): steps: -1, expected a whole number that is not negative"),
+        (TrainReport(2**60, 0.5), "steps"),
+        (TrainReport(1.5, 0.5), "steps: 1.5"),  # type: ignore[arg-type]
+        (TrainReport(None, 0.5), "steps: None"),  # type: ignore[arg-type]
+        (TrainReport(torch.zeros(2), 0.5), "steps: tensor([0., 0.])"),  # type: ignore[arg-type]
+        (TrainReport(1, "0.5"), "train(): loss: 0.5, expected a number"),  # type: ignore[arg-type]
+        (TrainReport(1, None), "loss: None"),  # type: ignore[arg-type]
+        (TrainReport(1, 1j), "loss: 1j"),  # type: ignore[arg-type]
+        (TrainReport(1, torch.zeros(2)), "loss: tensor([0., 0.])"),  # type: ignore[arg-type]
+        (TrainReport(1, Hostile()), "loss: a Hostile"),  # type: ignore[arg-type]
+        (Hostile(), "train(): a Hostile"),
+    ],
+)
+def test_a_wrong_report_is_named(report: Any, words: str) -> None:
+    with pytest.raises(TaskError) as raised:
+        task_results.checked_report(TASK, report)
+    assert str(raised.value).startswith("task digits: train()")
+    assert words in str(raised.value)
+
+
+def test_numbers_of_other_libraries_become_pythons() -> None:
+    report = task_results.checked_report(TASK, TrainReport(np.int64(3), torch.tensor(0.5)))  # type: ignore[arg-type]
+    assert (report.steps, report.loss) == (3, 0.5)
+    assert (type(report.steps), type(report.loss)) == (int, float)
+    scores = task_results.checked_scores(
+        TASK,
+        Scores(np.int32(2), np.float32(1), torch.tensor(1), {"f1": np.float64(0.5)}),  # type: ignore[arg-type]
+    )
+    values = (scores.examples, scores.loss, scores.accuracy, scores.metrics["f1"])
+    assert [type(value) for value in values] == [int, float, float, float]
+    assert task_results.checked_probabilities(TASK, {"a": torch.tensor(0.5)}) == {"a": 0.5}
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, torch.tensor(math.nan)])
+def test_a_loss_that_is_not_finite_has_diverged(loss: Any) -> None:
+    with pytest.raises(DivergedError, match="the loss is"):
+        task_results.checked_report(TASK, TrainReport(1, loss))
+    with pytest.raises(DivergedError, match="expected finite numbers"):
+        task_results.checked_scores(TASK, Scores(1, loss, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        (None, "evaluate(): None, expected Scores"),
+        (0.5, "evaluate(): 0.5, expected Scores"),
+        (Scores(-1, 0.5, 0.5), "examples: -1"),
+        (Scores(2, 0.5, -0.3), "accuracy: -0.3, expected 0 to 1"),
+        (Scores(2, 0.5, 97.1), "accuracy: 97.1, expected 0 to 1"),
+        (Scores(2, "x", 0.5), "loss: x"),  # type: ignore[arg-type]
+        (Scores(2, 0.5, 0.5, [1]), "metrics: [1], expected a dict"),  # type: ignore[arg-type]
+        (Scores(2, 0.5, 0.5, {"f1": "x"}), "metrics: 'f1': x, expected a number"),  # type: ignore[dict-item]
+        (Scores(2, 0.5, 0.5, {1: 0.5}), "metrics: 1, expected printable text"),  # type: ignore[dict-item]
+        (Scores(2, 0.5, 0.5, {"a\udcff": 0.5}), "expected printable text"),
+        (Scores(2, 0.5, 0.5, confusion=[[2]]), "confusion: [[2]]"),  # type: ignore[arg-type]
+        (Scores(2, 0.5, 0.5, confusion=CONFUSION), "confusion: 3 in total, expected 2, one for each example"),
+    ],
+)
+def test_wrong_scores_are_named(scores: Any, words: str) -> None:
+    with pytest.raises(TaskError) as raised:
+        task_results.checked_scores(TASK, scores)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "words"),
+    [
+        (None, "predict(): None, expected a dict"),
+        ({}, "predict(): {}, expected a dict of 1 to"),
+        ([0.5], "predict(): [0.5]"),
+        ({1: 0.5}, "predict(): 1, expected printable text as a name"),
+        ({"a": None}, "predict(): 'a': None, expected a number"),
+    ],
+)
+def test_wrong_probabilities_are_named(probabilities: Any, words: str) -> None:
+    with pytest.raises(TaskError) as raised:
+        task_results.checked_probabilities(TASK, probabilities)
+    assert words in str(raised.value)
+
+
+def test_probabilities_are_finite() -> None:
+    with pytest.raises(DivergedError, match="the model's output is not finite"):
+        task_results.checked_probabilities(TASK, {"a": math.nan})
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, "load(): None, expected a LocalData"),
+        (LocalData(None, None), "load(): None, expected Examples"),  # type: ignore[arg-type]
+        (LocalData(TWO, TWO.labels), "expected Examples"),  # type: ignore[arg-type]
+        (LocalData(Examples(None, TWO.labels), None), "expected inputs and labels with a length"),  # type: ignore[arg-type]
+        (LocalData(Examples(TWO.inputs[:1], TWO.labels), None), "1 inputs, expected 2, as many as labels"),
+    ],
+)
+def test_wrong_data_is_named(data: Any, words: str) -> None:
+    with pytest.raises(TaskError) as raised:
+        task_results.checked_data(TASK, data)
+    assert words in str(raised.value)
+
+
+def test_right_data_stays_as_it_is() -> None:
+    data = LocalData(TWO, None)
+    assert task_results.checked_data(TASK, data) is data
