@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -20,6 +21,8 @@ PROBE_WINDOW: Final = 64
 MIN_IDLE_TIMEOUT: Final = 0.3
 """Seconds, at least, after which a message that has not arrived counts as lost."""
 MAX_CONNECT_FAILURES: Final = 2
+PATIENCE: Final = 4
+"""How many times as long the second attempt at a check waits."""
 
 
 class ProbeSession:
@@ -38,6 +41,7 @@ class ProbeSession:
         self.largest_packet: int | None = None
         """Bytes of the largest packet that has arrived; null before `packets` has run."""
         self._failures = 0
+        self._patience = 1
         self._connack: ConnackProperties | None = None
         self._test_id = secrets.token_hex(6)
         self._retained: set[str] = set()
@@ -45,12 +49,12 @@ class ProbeSession:
     @property
     def timeout(self) -> float:
         """Seconds to wait for an answer: longer if the broker's round trips take long."""
-        return MIN_TIMEOUT + 20 * self.latency
+        return self._patience * (MIN_TIMEOUT + 20 * self.latency)
 
     @property
     def idle_timeout(self) -> float:
         """Seconds after which a message that has not arrived counts as lost."""
-        return MIN_IDLE_TIMEOUT + 10 * self.latency
+        return self._patience * (MIN_IDLE_TIMEOUT + 10 * self.latency)
 
     @property
     def connack(self) -> ConnackProperties:
@@ -90,6 +94,15 @@ class ProbeSession:
     def is_unreachable(self) -> bool:
         """Whether so many attempts to connect in a row have failed that further checks are useless."""
         return self._failures >= MAX_CONNECT_FAILURES
+
+    @contextlib.contextmanager
+    def second_attempt(self) -> Iterator[None]:
+        """Makes all waits longer, on new topics, so that nothing late from the first attempt is taken for an answer."""
+        self._patience, self._test_id = PATIENCE, secrets.token_hex(6)
+        try:
+            yield
+        finally:
+            self._patience = 1
 
     def retain(self, probe: Probe, suffix: str, payload: bytes, *, expiry: int | None = None) -> int:
         """Publishes a retained message, which `clear_retained` removes.

@@ -24,10 +24,7 @@ MIN_PACKET: Final = 8 * 2**10
 MAX_PACKET_SECONDS: Final = 60.0
 """Seconds that a packet may take. A packet that would take longer is not tried."""
 MIN_RATE: Final = 100_000
-"""Bytes per second that are assumed before a measurement.
-
-At a lower rate, chunks time out before they arrive.
-"""
+"""Bytes per second. At a lower rate, chunks time out before they arrive."""
 SIZE_REMEDY: Final = "mosquitto.conf: max_packet_size 67108864, no message_size_limit"
 WEBSOCKET_REMEDY: Final = "mosquitto.conf: websockets_headers_size 65535"
 """Mosquitto 2.0 sends only this many bytes (by default 4,096) over a WebSocket every 0.1 s (issue 2252)."""
@@ -93,13 +90,13 @@ def packets(bench: ProbeSession) -> Finding:
     announced_limit = bench.connack.maximum_packet_size
     limit = min(announced_limit or MAX_MQTT_PACKET, m.MAX_PACKET)
     seconds: dict[int, float] = {}
-    lost_size: int | None = None
+    lost_size, why_lost = None, ""
     for size in sorted(
         {min(limit, candidate) for candidate in (CHUNK_PACKET, INLINE_UPDATE_PACKET, m.MAX_PACKET)}
     ):
         if bench.bytes_per_second is not None and 3 * size / bench.bytes_per_second > MAX_PACKET_SECONDS:
             break
-        if not _try_packet(bench, size, seconds):
+        if why_lost := _try_packet(bench, size, seconds):
             lost_size = size
             break
     if not seconds:
@@ -131,7 +128,7 @@ def packets(bench: ProbeSession) -> Finding:
     return Finding(
         "packets",
         verdict,
-        detail if lost_size is None else f"{detail}; {limit_text(lost_size)} did not arrive in time",
+        detail if lost_size is None else f"{detail}; {limit_text(lost_size)} {why_lost}",
         effect,
         remedy if effect else "",
         measured=measured,
@@ -159,26 +156,31 @@ def _size_verdict(largest_received: int, lost_size: int | None) -> tuple[Verdict
     return "ok", ""
 
 
-def _try_packet(bench: ProbeSession, size: int, seconds: dict[int, float]) -> bool:
-    """Whether a packet of ``size`` bytes arrives at another client. If so, sets ``seconds[size]``."""
+def _try_packet(bench: ProbeSession, size: int, seconds: dict[int, float]) -> str:
+    """Sends a packet of ``size`` bytes to another client. Returns why it was lost, or nothing.
+
+    A small message follows it: if that arrives without it, it is lost. Sets ``seconds[size]`` and
+    ``bench.bytes_per_second``.
+    """
     topic = bench.topic("large")
     overhead = Publish(topic, bytes(size), 1, retain=False).checked_size() - size
     payload = os.urandom(size - overhead)
-    timeout = bench.timeout + (
-        size / MIN_RATE if bench.bytes_per_second is None else 3 * size / bench.bytes_per_second
-    )
+    timeout = bench.timeout + min(size / MIN_RATE, MAX_PACKET_SECONDS)
     try:
         with bench.probe() as receiver, bench.probe(second=True) as sender:
             receiver.subscribe([topic])
             started = time.monotonic()
-            sender.publish(topic, payload)
-            received = receiver.receive(1, timeout)
-    except ProbeFailed:
+            sender.wait_acknowledged([sender.publish(topic, data) for data in (payload, b"fence")], timeout)
+            received = receiver.receive(2, timeout)
+    except ProbeFailed as error:
         if bench.is_unreachable:
             raise
-        return False  # the broker closes the connection because the packet is too large
-    if not received or received[0].payload != payload:
-        return False
+        return f"was lost: {error}"
+    if not received:
+        bench.bytes_per_second = size / timeout
+        return f"did not arrive within {timeout:.0f} s"
+    if received[0].payload != payload:
+        return "did not arrive, but what was sent after it did"
     seconds[size] = received[0].received_at - started
     bench.bytes_per_second = size / seconds[size]
-    return True
+    return ""
