@@ -33,8 +33,8 @@ def watch_command(access: BrokerAccess, prefix: str) -> str:
 @click.option("--wait", type=WAIT_RANGE, default=None, show_default="5; with --check 8",
               help="Seconds to wait for a status.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with the curves and all edges.")
-@click.option("--check", is_flag=True, help="Exit with 0 if a run is online and reported in the last 15 s, else with 1 "
-              "(never 2), for health checks.")  # fmt: skip
+@click.option("--check", is_flag=True, help="For health checks: silent and 0 if a run is online and reported in the "
+              "last 15 s, else 1 (never 2).")  # fmt: skip
 @shared.broker_options
 @shared.config_option
 def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions) -> int:
@@ -46,7 +46,7 @@ def status(wait: float | None, as_json: bool, check: bool, broker: BrokerOptions
     if check and as_json:
         raise UserError("--check cannot be combined with --json")
     if check:
-        click.echo(health.check(broker, wait or 8.0))
+        health.check(broker, wait or 8.0)
         return 0
     observed = looking.observe_run(broker.access(), wait or 5.0)
     if as_json:

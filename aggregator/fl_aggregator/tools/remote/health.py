@@ -12,8 +12,8 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol.limits import BIRTH_WAIT, MAX_STATUS_AGE, STATUS_WAIT
 
 
-def check(broker: BrokerOptions, timeout: float) -> str:
-    """The run under the prefix in one line, if it is online and has published a status within the last 15 s.
+def check(broker: BrokerOptions, timeout: float) -> None:
+    """Returns if the run under the prefix is online and has published a status within the last 15 s.
 
     Clocks differ between machines: if the status seems to be older, or to be from the future, the next one
     counts. Raises ``RunFailed`` in all other cases, at the latest after ``timeout`` seconds (and 6 to
@@ -21,13 +21,13 @@ def check(broker: BrokerOptions, timeout: float) -> str:
     """
     try:
         with Observer(broker.access(), timeout=min(timeout, CONNECT_TIMEOUT)) as run:
-            return _wait_for_status(run, timeout)
+            _wait_for_status(run, timeout)
     except ProgramError as error:
         # A user's mistake also exits with 1: Docker knows only healthy (0) and unhealthy (1).
         raise RunFailed(str(error)) from None
 
 
-def _wait_for_status(observer: Observer, timeout: float) -> str:
+def _wait_for_status(observer: Observer, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     if observer.wait_for(lambda: observer.subscribed, timeout):
         observer.wait_for(lambda: _current_status(observer) is not None, BIRTH_WAIT)
@@ -38,7 +38,6 @@ def _wait_for_status(observer: Observer, timeout: float) -> str:
         raise RunFailed(_failure_reason(observer))
     if status.phase in m.FINAL_PHASES:
         raise RunFailed(f"run {status.run} has ended: {status.phase}")
-    return status_line(status)
 
 
 def _current_status(observer: Observer) -> m.Status | None:
@@ -65,16 +64,3 @@ def _failure_reason(observer: Observer) -> str:
     if status.incarnation != presence.incarnation:
         return f"{online} has published no status since it was resumed"
     return f"{online} its last status is from {status.written}: is its aggregator still running?"
-
-
-def status_line(status: m.Status) -> str:
-    """A status as one line for a person."""
-    unit = "updates" if status.phase in ("collecting", "aggregating") else "edges"
-    phrases = [
-        f"run {status.run}: {status.phase}" + ("" if status.round is None else f" in round {status.round}"),
-        f"{status.have} of {status.need} {unit}",
-        "no version yet" if status.version is None else f"version {status.version} of {status.rounds}",
-    ]
-    if status.paused is not None:
-        phrases.append(f"paused: {status.paused}")
-    return f"{', '.join(phrases)} ({status.written})"
