@@ -29,7 +29,7 @@ def mounts(service: str) -> dict[str, tuple[str, bool]]:
     found = {}
     for volume in SERVICES[service]["volumes"]:
         source, target, *mode = volume.split(":")
-        found[target] = (source, mode != ["ro"])
+        found[target] = (source, mode not in (["ro"], ["ro,nocopy"]))
     return found
 
 
@@ -123,6 +123,13 @@ def test_a_volume_is_declared_and_nobody_sees_the_kits_of_others() -> None:
     assert used["edge-kits"] == {"provision": True, "secure-edges": False}
     assert used["client-kits"] == {"provision": True, "client": False}
     assert used["runs"] == {"aggregator": True, "secure-aggregator": True}
+
+
+def test_only_the_image_of_provision_gives_a_volume_of_kits_its_owner() -> None:
+    """Compose v2 creates all containers first, and an empty volume takes over what the first image has there."""
+    volumes = [volume for service in SERVICES.values() for volume in service.get("volumes", ())]
+    copied = {volume for volume in volumes if ":/kits" in volume and "nocopy" not in volume}
+    assert copied == {volume for volume in SERVICES["provision"]["volumes"] if ":/kits" in volume}
 
 
 def test_the_broker_reads_the_generated_configuration_which_it_cannot_change() -> None:
