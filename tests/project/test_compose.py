@@ -19,6 +19,11 @@ from tests.support.compose_files import COMPOSE, ROOT, SERVICES
 
 OURS = {"fl-aggregator": ROOT / "aggregator" / "Dockerfile", "fl-edge": ROOT / "edge_client" / "Dockerfile"}
 
+VOLUMES_OF_MOSQUITTO = ["/mosquitto/data", "/mosquitto/log"]
+"""That the image `eclipse-mosquitto:2` declares."""
+
+EXAMPLE_LIMIT = 256
+
 ONE_SHOTS = ("provision", "client")
 
 START = cli.commands["start"]
@@ -27,7 +32,7 @@ START = cli.commands["start"]
 def mounts(service: str) -> dict[str, tuple[str, bool]]:
     """By target: the source, and whether it may be written to."""
     found = {}
-    for volume in SERVICES[service]["volumes"]:
+    for volume in SERVICES[service].get("volumes", ()):
         source, target, *mode = volume.split(":")
         found[target] = (source, mode not in (["ro"], ["ro,nocopy"]))
     return found
@@ -38,6 +43,14 @@ def instructions(dockerfile: Path) -> Iterator[tuple[str, str]]:
         if line.strip() and not line.startswith("#"):
             name, _, rest = line.partition(" ")
             yield name, rest.strip()
+
+
+def copied(dockerfile: Path) -> list[str]:
+    """What it copies from the folder that it is built in."""
+    lines = [
+        rest.split() for name, rest in instructions(dockerfile) if name == "COPY" and "--from" not in rest
+    ]
+    return [source for line in lines for source in line[:-1]]
 
 
 def options_of(command: click.Command) -> set[str]:
@@ -77,14 +90,38 @@ def test_every_container_may_do_as_little_as_it_can(name: str) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["tmpfs"] == ["/tmp"]
     assert not {"cap_add", "privileged", "devices", "pid", "ipc", "userns_mode"} & set(service)
     if service["image"] in OURS:
         assert "user" not in service, "the image says it"
     else:
-        assert service["image"] == "eclipse-mosquitto:2"
+        assert service["image"] in ("eclipse-mosquitto:2", "fl-broker")
         uid, gid = map(int, service["user"].split(":"))
         assert min(uid, gid) > 0
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_volume_is_anonymous(name: str) -> None:
+    """`down` would leave it, and it could be written to."""
+    service = SERVICES[name]
+    dockerfile = OURS.get(service["image"])
+    declared = VOLUMES_OF_MOSQUITTO
+    if dockerfile is not None:
+        declared = [rest for instruction, rest in instructions(dockerfile) if instruction == "VOLUME"]
+    assert service["tmpfs"] == ["/tmp", *(path for path in declared if path not in mounts(name))]
+
+
+@pytest.mark.parametrize("name", ["broker", "secure-broker"])
+def test_a_broker_gets_as_many_descriptors_as_the_machine_allows(name: str) -> None:
+    entrypoint = [word.replace("$$", "$") for word in SERVICES[name]["entrypoint"]]
+    shown = ["sh", "-c", "ulimit -n; echo $*", "-", "as", "said"]
+    limited = [
+        "sh", "-c", f'ulimit -Sn {EXAMPLE_LIMIT // 2}; ulimit -Hn {EXAMPLE_LIMIT}; exec "$@"', "sh", *entrypoint, *shown
+    ]  # fmt: skip
+    done = subprocess.run(limited, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"{EXAMPLE_LIMIT}\nas said\n", "")
+    assert "ulimits" not in SERVICES[name], (
+        "the container does not start if that is more than the machine allows"
+    )
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -99,7 +136,8 @@ def test_whoever_lives_on_says_how_he_is_and_waits_for_who_is_well(name: str) ->
         broker = "secure-broker" if name.startswith("secure-") else "broker"
         assert service["depends_on"] == {broker: {"condition": "service_healthy"}}
     else:
-        assert service["healthcheck"]["test"][:2] == ["CMD", "mosquitto_pub"]
+        assert "mosquitto_pub" in service["healthcheck"]["test"]
+        assert service["healthcheck"]["interval"] == "2s", "all others wait so long"
 
 
 def test_the_secure_broker_waits_for_its_files() -> None:
@@ -110,12 +148,9 @@ def test_the_secure_broker_waits_for_its_files() -> None:
 def test_a_volume_is_declared_and_nobody_sees_the_kits_of_others() -> None:
     used: dict[str, dict[str, bool]] = {}
     for name in SERVICES:
-        for source, writes in mounts(name).values() if "volumes" in SERVICES[name] else ():
-            if source.startswith("."):
-                assert (ROOT / source).is_file(), source
-                assert not writes
-            else:
-                used.setdefault(source, {})[name] = writes
+        for source, writes in mounts(name).values():
+            assert not source.startswith("."), "a file of a clone may be unreadable for the container's user"
+            used.setdefault(source, {})[name] = writes
     assert set(used) == set(COMPOSE["volumes"])
     assert used["provision"] == {"provision": True}
     assert used["broker-kit"] == {"provision": True, "secure-broker": False}
@@ -133,7 +168,13 @@ def test_only_the_image_of_provision_gives_a_volume_of_kits_its_owner() -> None:
 
 
 def test_the_broker_reads_the_generated_configuration_which_it_cannot_change() -> None:
-    assert mounts("broker") == {"/mosquitto/config/mosquitto.conf": ("./broker/mosquitto.conf", False)}
+    path = SERVICES["broker"]["command"][-1]
+    said = list(instructions(ROOT / SERVICES["broker"]["build"] / "Dockerfile"))
+    assert said == [
+        ("FROM", SERVICES["secure-broker"]["image"]),
+        ("COPY", f"mosquitto.conf {path}"),
+        ("RUN", f"chmod 644 {path}"),
+    ]
     assert (ROOT / "broker" / "mosquitto.conf").read_text() == configuration(), (
         "run: python -m fl_shared.system.mosquitto > broker/mosquitto.conf"
     )
@@ -179,17 +220,47 @@ def test_an_image_is_built_from_what_is_there(image: str) -> None:
         assert ROOT / service["build"]["dockerfile"] == OURS[image]
     said = list(instructions(OURS[image]))
     assert {rest.split()[0] for name, rest in said if name == "FROM"} == {"python:3.11-slim"}
-    sources = [
-        source
-        for name, rest in said
-        if name == "COPY" and "--from" not in rest
-        for source in rest.split()[:-1]
-    ]
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    for source in sources:
+    for source in copied(OURS[image]):
         assert (ROOT / source).exists(), source
         assert any(fnmatch(source, name) or source.startswith(f"{name}/") for name in kept), source
-    assert set(kept) == {source.split("/")[0] for source in sources}
+
+
+def test_the_builder_is_sent_only_what_an_image_copies() -> None:
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    sources = [source for dockerfile in OURS.values() for source in copied(dockerfile)]
+    assert [name for name in kept if not any(f"{source}/".startswith(f"{name}/") for source in sources)] == []
+
+
+@pytest.mark.parametrize("name", ["broker", "secure-broker"])
+def test_a_healthy_broker_is_asked_once_a_minute(name: str, tmp_path: Path) -> None:
+    """Each time it is asked, it writes three lines to its log."""
+    _, *command = (word.replace("$$", "$") for word in SERVICES[name]["healthcheck"]["test"])
+    at = command.index("mosquitto_pub")
+    asked, healthy = tmp_path / "asked", tmp_path / "healthy"
+
+    def check(answer: str) -> int:
+        words = [word.replace("/tmp/healthy", str(healthy)) for word in command[:at]]
+        ask = f'echo "$*" >> {asked}; {answer}'
+        return subprocess.run([*words, "sh", "-c", ask, *command[at:]]).returncode
+
+    assert check("false") == 1
+    assert check("true") == check("false") == 0, "the second time nobody asks"
+    os.utime(healthy, (healthy.stat().st_mtime - 61,) * 2)
+    assert check("false") == 1
+    assert asked.read_text().count(" ".join(command[at + 1 :])) == 3
+
+
+@pytest.mark.parametrize("image", OURS)
+def test_an_image_makes_the_scripts_that_it_copies_readable(image: str) -> None:
+    said = list(instructions(OURS[image]))
+    scripts = {rest.split()[1] for name, rest in said if name == "COPY" and rest.split()[0].endswith(".sh")}
+    assert scripts == {
+        rest.split()[2] for name, rest in said if name == "RUN" and rest.startswith("chmod 755 ")
+    }
+    started = next(rest for name, rest in said if name == "ENTRYPOINT")
+    used = started if image == "fl-edge" else str(SERVICES["provision"]["entrypoint"])
+    assert all(script in used for script in scripts)
 
 
 @pytest.mark.parametrize("image", OURS)
