@@ -1,7 +1,8 @@
 """The inbox, where items from other threads wait for the loop, the one thread that owns the state.
 
-Small, urgent messages (registrations, wills) overtake updates. Each connection has a bounded queue; a message
-that does not fit is dropped and counted, since its sender repeats it until it is answered.
+Small, urgent messages (registrations, wills) overtake updates, and the senders of updates take turns. Each
+connection has a bounded queue; a message that does not fit is dropped and counted, since its sender repeats it
+until it is answered.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final, Literal
 from fl_aggregator.aggregation.worker import JobDone
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import topics as t
-from fl_shared.system.flood_control import Capacity
+from fl_shared.system.flood_control import Capacity, TurnQueue
 
 ConnectionName = Literal["control", "updates"]
 
@@ -66,8 +67,12 @@ def size_of(item: InboxItem) -> int:
     return item.received.size if isinstance(item, AdmittedMessage) else 0
 
 
+def _sender_of(item: InboxItem) -> str | None:
+    return getattr(item.topic, "client", None) if isinstance(item, AdmittedMessage) else None
+
+
 class Inbox:
-    """The queues between the network's thread and the loop's.
+    """The queues between the network's thread and the loop's. In that of updates, the senders take turns.
 
     ``admit`` returns null for messages to be dropped. ``max_waiting`` bounds the messages that wait in each queue,
     ``max_control_bytes`` and ``max_update_bytes`` the bytes of their packets.
@@ -84,7 +89,7 @@ class Inbox:
         self._admit = admit
         self._condition = threading.Condition()
         self._control: deque[InboxItem] = deque()
-        self._updates: deque[InboxItem] = deque()
+        self._updates: TurnQueue[str | None, InboxItem] = TurnQueue()
         self._room = {
             "control": Capacity(max_control_bytes, max_waiting),
             "updates": Capacity(max_update_bytes, max_waiting),
@@ -111,7 +116,7 @@ class Inbox:
             elif connection_name == "control" or isinstance(item, JobDone):
                 self._control.append(item)
             else:
-                self._updates.append(item)
+                self._updates.append(_sender_of(item), item)
             self._condition.notify()
 
     @property

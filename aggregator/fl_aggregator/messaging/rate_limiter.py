@@ -104,6 +104,13 @@ class RateLimiter:
             with self._lock:
                 self._limits.give_back(limit_key[0], arrival.received.size)
 
+    def charge_work(self, arrival: AdmittedMessage, seconds: float) -> None:
+        """Charges the sender of a message for the CPU time that decoding it took."""
+        limit_key = self._limit_key(arrival.topic)
+        if limit_key is not None:
+            with self._lock:
+                self._limits.charge_work(limit_key[0], seconds)
+
     def refill(self, clients: Iterable[str]) -> None:
         """Lets clients send a full burst again, because they are asked for updates."""
         with self._lock:

@@ -25,6 +25,13 @@ CLIENT_REGISTRATION_RATE: Final = Rate(1, 60)
 they are not answered."""
 CLIENT_PRESENCE_RATE: Final = Rate(5, 100)
 """Of one client: births and wills."""
+CLIENT_WORK_RATE: Final = Rate(0.1, 2.0)
+"""Of one client: seconds of CPU time in which its messages are decoded. An honest message takes less than a
+millisecond, except first weights of thousands of arrays."""
+UNKNOWN_WORK_RATE: Final = 0.25
+"""Such seconds per second of all unknown clients together."""
+WORK_OF_NEW_CLIENT: Final = 0.002
+"""Such seconds at once, in addition, for each of ``--clients``."""
 UNKNOWN_MESSAGE_RATE: Final = Rate(200, 2000)
 """Of all clients together that are not known, or that their topic does not name."""
 UNKNOWN_BYTE_RATE: Final = Rate(64 * 2**20, 256 * 2**20)
@@ -46,23 +53,25 @@ class Rates:
     bytes: Rate
     registrations: Rate
     presences: Rate
+    work: Rate
 
 
 CLIENT_RATES: Final = Rates(
-    CLIENT_MESSAGE_RATE, CLIENT_BYTE_RATE, CLIENT_REGISTRATION_RATE, CLIENT_PRESENCE_RATE
+    CLIENT_MESSAGE_RATE, CLIENT_BYTE_RATE, CLIENT_REGISTRATION_RATE, CLIENT_PRESENCE_RATE, CLIENT_WORK_RATE
 )
 
 
 class ClientLimits:
     """What one client, or all unknown ones together, may still send."""
 
-    __slots__ = ("_bytes", "_messages", "_presences", "_registrations", "_telling")
+    __slots__ = ("_bytes", "_messages", "_presences", "_registrations", "_telling", "_work")
 
     def __init__(self, rates: Rates, now: float) -> None:
         self._messages = TokenBucket(rates.messages, now)
         self._bytes = TokenBucket(rates.bytes, now)
         self._registrations = TokenBucket(rates.registrations, now)
         self._presences = TokenBucket(rates.presences, now)
+        self._work = TokenBucket(rates.work, now)
         self._telling = Interval(LIMIT_NOTICE_INTERVAL)
 
     def charge(self, kind: Limit, size: int, now: float) -> LimitExceeded | None:
@@ -72,7 +81,13 @@ class ClientLimits:
             return LimitExceeded(reason, bucket.rate)
         if not self._bytes.take(size, now):
             return LimitExceeded("too-many-bytes", self._bytes.rate)
+        if not self._work.take(0, now):
+            return LimitExceeded("too-much-work", self._work.rate)
         return None
+
+    def charge_work(self, seconds: float) -> None:
+        """Charges the time that a message took, once it is known."""
+        self._work.spend(seconds)
 
     def _bucket_of(self, kind: Limit) -> tuple[TokenBucket, LimitReason]:
         match kind:
@@ -108,7 +123,8 @@ class LimitExceeded:
     rate: Rate
 
     def __str__(self) -> str:
-        quantity = self.reason.removeprefix("too-many-")
+        work = "seconds of decoding"
+        quantity = work if self.reason == "too-much-work" else self.reason.removeprefix("too-many-")
         limit = f"{self.rate.per_second:.15g} per second, and {self.rate.burst:.15g} at once"
         return f"{quantity}: expected at most {limit}"
 
@@ -131,6 +147,7 @@ class RateLimits:
                 registrations=Rate(NEW_CLIENT_RATE, NEW_CLIENT_BURST + 2 * clients),
                 # All edges of a large fleet send their births at once, before they register.
                 presences=Rate(NEW_CLIENT_RATE, most),
+                work=Rate(UNKNOWN_WORK_RATE, CLIENT_WORK_RATE.burst + WORK_OF_NEW_CLIENT * clients),
             ),
             now,
         )
@@ -147,11 +164,18 @@ class RateLimits:
         limits = self._unknown_clients if client is None else self._limits_of(client, now)
         return limits.charge(kind, size, now)
 
+    def charge_work(self, client: str | None, seconds: float) -> None:
+        """Charges the time in which a message of ``client`` was decoded."""
+        if (limits := self._existing(client)) is not None:
+            limits.charge_work(seconds)
+
     def give_back(self, client: str | None, size: int) -> None:
         """Undoes the charge of a message of ``size`` bytes that was asked for."""
-        limits = self._unknown_clients if client is None else self._client_limits.get(client)
-        if limits is not None:
+        if (limits := self._existing(client)) is not None:
             limits.give_back(size)
+
+    def _existing(self, client: str | None) -> ClientLimits | None:
+        return self._unknown_clients if client is None else self._client_limits.get(client)
 
     def refill(self, clients: Iterable[str]) -> None:
         """Restores the full burst of clients that are asked for updates."""

@@ -9,18 +9,20 @@ from typing import Final
 from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import AdmittedMessage
-from fl_aggregator.messaging.rate_limiter import Throttled
+from fl_aggregator.messaging.rate_limiter import RateLimiter, Throttled
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.messaging.unsealing import NotEntitled, Unsealer, check_account, check_claims
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
+from fl_aggregator.round import updates
 from fl_aggregator.round.state import Run
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channels
 from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.security.vouchers import Voucher
 from fl_shared.system.token_bucket import Rate, TokenBucket
 
 UNKNOWN_LOSS_RATE: Final = Rate(5, 100)
@@ -51,8 +53,10 @@ class Router:
         rejections: Rejections,
         unsealer: Unsealer,
         scope: EnvelopeSource,
+        rate_limiter: RateLimiter,
         channels: Channels = CHANNELS,
     ) -> None:
+        self._rate_limiter = rate_limiter
         self._connections = connections
         self._channels = channels
         self._rejections = rejections
@@ -81,12 +85,26 @@ class Router:
             self._connections.clear_foreign(received.topic)
             detail = f"topic: {received.topic}: only presence may be retained"
             return self.drop(state, None, "retained", detail)
-        payload = received.payload
         try:
-            payload, voucher = self._unsealer.unseal(topic, received.topic, payload)
+            payload, voucher = self._unsealer.unseal(topic, received.topic, received.payload)
+        except MessageRejected as error:
+            return self.drop(state, error.client, error.reason, str(error))
+        begun = time.thread_time()
+        try:
+            return self._decode(topic, payload, voucher, state, now)
+        finally:
+            self._rate_limiter.charge_work(arrival, time.thread_time() - begun)
+
+    def _decode(
+        self, topic: t.Topic, payload: bytes | memoryview, voucher: Voucher | None, state: Run, now: float
+    ) -> Inbound:
+        most = codec.MAX_CONTAINERS
+        if isinstance(topic, t.UpdatesTopic) and not updates.may_describe_arrays(state, topic.client):
+            most = codec.MAX_CONTAINERS_WITHOUT_ARRAYS
+        try:
             if voucher is not None:
-                check_account(voucher, channel)
-            message = codec.decode(topic, payload, self._channels)
+                check_account(voucher, self._channels.of(topic))
+            message = codec.decode(topic, payload, self._channels, max_containers=most)
             if voucher is not None:
                 check_claims(voucher, message)
             event = translate.event_from(topic, message, self._scope, now, len(payload))
@@ -98,13 +116,17 @@ class Router:
             return self.drop(state, error.client, error.reason, str(error))
         unknown_client = isinstance(event, on.EdgeLost) and event.client not in state.roster
         if unknown_client and not self._unknown_losses.take(1, time.monotonic()):
-            most = f"{UNKNOWN_LOSS_RATE.per_second:g} per second"
-            detail = f"presences: expected at most {most} from unknown clients that go offline"
+            rate = f"{UNKNOWN_LOSS_RATE.per_second:g} per second"
+            detail = f"presences: expected at most {rate} from unknown clients that go offline"
             return self.drop(state, None, "too-many-presences", detail)
         return Inbound(event, message if isinstance(message, m.UpdateChunk) else None)
 
-    def record_throttled(self, throttled: Throttled, state: Run) -> None:
-        """Counts messages that the rate limiter has dropped, and sometimes tells their sender."""
+    def record_throttled(self, state: Run) -> None:
+        """Counts messages that the rate limiter has dropped since the last call, and sometimes tells their senders."""
+        for throttled in self._rate_limiter.pop_throttled():
+            self._record_throttled(throttled, state)
+
+    def _record_throttled(self, throttled: Throttled, state: Run) -> None:
         reason, detail = throttled.exceeded.reason, str(throttled.exceeded)
         client = None if throttled.client is None else state.roster.get(throttled.client)
         self._rejections.count(None if client is None else throttled.client, reason, detail, throttled.count)
@@ -129,7 +151,16 @@ class Router:
             client_state = None if claim is None else state.roster.get(claim.client)
             if claim is not None and client_state is not None and client_state.session == claim.session:
                 try:
-                    return Inbound(translate.invalid_update_event(topic, claim, str(error), self._scope, now))
+                    return Inbound(
+                        translate.invalid_update_event(
+                            topic,
+                            claim,
+                            str(error),
+                            self._scope,
+                            now,
+                            awaited=updates.is_awaited(state, claim.client, claim.round),
+                        )
+                    )
                 except MessageRejected as rejected:
                     return self.drop(state, rejected.client, rejected.reason, str(rejected))
         if isinstance(topic, t.RegisterTopic) and error.wrong_version and client:

@@ -78,13 +78,26 @@ def event_from(
 
 
 def invalid_update_event(
-    topic: t.UpdatesTopic, claim: m.UpdateClaim, detail: str, scope: EnvelopeSource, now: float
-) -> on.UpdateInvalid:
+    topic: t.UpdatesTopic,
+    claim: m.UpdateClaim,
+    detail: str,
+    scope: EnvelopeSource,
+    now: float,
+    *,
+    awaited: bool,
+) -> on.UpdateInvalid | on.UpdateOffered:
     """Returns the event for an update or offer that cannot be decoded, but says who sent it.
 
-    Raises ``MessageRejected`` if it does not belong to this run.
+    If it is not ``awaited``, its content does not matter: it is answered by its round and sender. Raises
+    ``MessageRejected`` if it does not belong to this run.
     """
     _check_scope(topic, claim, scope)
+    if not awaited:
+        metadata = on.UpdateMetadata(
+            client=claim.client, session=claim.session, round=claim.round, base=None, digest=claim.digest,
+            manifest="", examples=0, steps=0, size=0,
+        )  # fmt: skip
+        return on.UpdateOffered(now=now, update=metadata)
     return on.UpdateInvalid(
         now=now,
         client=claim.client,

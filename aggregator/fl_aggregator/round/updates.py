@@ -75,6 +75,23 @@ def _short_digest(digest: str | None) -> str:
     return "none" if digest is None else digest[:12]
 
 
+def is_awaited(state: Run, client: str, round_number: int) -> bool:
+    """Whether `decide` would look at more of an update than its round and its sender."""
+    phase = state.phase
+    return (
+        isinstance(phase, Collecting)
+        and phase.round == round_number
+        and client in phase.cohort
+        and client not in phase.updates
+    )
+
+
+def may_describe_arrays(state: Run, client: str | None) -> bool:
+    """Whether first weights are awaited from ``client``, or from anyone if it is null."""
+    phase = state.phase
+    return isinstance(phase, Collecting) and phase.base is None and client in (None, *phase.awaited)
+
+
 def accept(state: Run, update: UpdateMetadata) -> Transition:
     """Counts an update that is in the spool, and asks for its fold.
 

@@ -96,7 +96,7 @@ class Aggregator:
         self._network = Network("fl-aggregator")
         self._connections = Connections(self._network, broker, settings.prefix, self.scope, self.inbox)
         unsealer = unsealer or Unsealer(broker.kit, required=False)
-        self._router = Router(self._connections, self.rejections, unsealer, self.scope)
+        self._router = Router(self._connections, self.rejections, unsealer, self.scope, self._rate_limiter)
         self._fence = Fence(self._connections, self.inbox, self.scope, settings.prefix, broker)
         self._disk_pause = DiskPause(self._fence.get, self._dispatch, self._on_pause)
         self._events: deque[on.Event] = deque()
@@ -255,8 +255,7 @@ class Aggregator:
             self._ticked_at = self._now()
             if (dropped := self.inbox.pop_dropped()) > 0:
                 self.rejections.count(None, "no-room", "the inbox is full", dropped)
-            for throttled in self._rate_limiter.pop_throttled():
-                self._router.record_throttled(throttled, self._state)
+            self._router.record_throttled(self._state)
             self._connections.run_due_repairs()
             self._handle(on.TimePassed(now=self._ticked_at))
         while self._events:

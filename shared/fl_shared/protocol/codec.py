@@ -6,6 +6,7 @@ but ``DecodeError`` (which names the field), whatever the bytes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import struct
@@ -26,6 +27,10 @@ MessageT = TypeVar("MessageT", bound=m.Message)
 
 MAX_CONTAINERS: Final = 100_000
 """Maps and arrays in a msgpack message, at most: one byte in a payload may take a hundred in memory."""
+MAX_CONTAINERS_WITHOUT_ARRAYS: Final = 100
+"""The same of a message that has no reason to describe arrays: sixteen sections and metrics have two dozen."""
+MAX_CLAIM: Final = 4096
+"""Bytes of an update in which `claim_in` looks for its sender."""
 MAX_MEMBERS: Final = 256
 """Members of a msgpack map, at most; metrics have at most 64."""
 SIGNATURE_OVERHEAD: Final = 95
@@ -96,11 +101,17 @@ def _array_header(count: int) -> bytes:
     return bytes([0x90 | count]) if count < 16 else struct.pack(">BH", 0xDC, count)
 
 
-def decode(topic: t.Topic, payload: bytes | memoryview, channels: Channels = CHANNELS) -> m.Message:
+def decode(
+    topic: t.Topic,
+    payload: bytes | memoryview,
+    channels: Channels = CHANNELS,
+    *,
+    max_containers: int = MAX_CONTAINERS,
+) -> m.Message:
     """The message in a ``payload`` on ``topic``. Raises ``DecodeError``.
 
-    If the data of a large chunk or update is at the end of the payload, it becomes a view of ``payload``, not
-    a copy.
+    ``max_containers``: the most maps and arrays in msgpack. If the data of a large chunk or update is at the end
+    of the payload, it becomes a view of ``payload``, not a copy.
     """
     channel = channels.of(topic)
     kinds = channel.messages
@@ -110,10 +121,10 @@ def decode(topic: t.Topic, payload: bytes | memoryview, channels: Channels = CHA
         what = channel.encoding.replace("json", "JSON")
         raise DecodeError(f"{len(payload)} bytes of {what}, expected at most {channel.largest}")
     if channel.encoding == "msgpack":
-        split = _split_data(payload)
+        split = _split_data(payload, max_containers)
         if split is not None:
             return _join_data(*split, kinds)
-        fields = _unpack(payload)
+        fields = _unpack(payload, max_containers)
         model = _model_for(fields, kinds)
         return _validate(lambda: model.model_validate(fields))
     payload = bytes(payload)
@@ -139,16 +150,27 @@ def session_in(payload: bytes) -> str | None:
 
 
 def claim_in(payload: bytes | memoryview) -> m.UpdateClaim | None:
-    """The sender, round and digest of an update that is not valid, or None if these cannot be read."""
+    """The sender, round and digest of an update that is not valid, or None if these cannot be read.
+
+    Only the first `MAX_CLAIM` bytes are looked at, whatever comes behind.
+    """
+    unpacker = msgpack.Unpacker(use_list=False, raw=False, strict_map_key=True, max_ext_len=0)
+    unpacker.feed(payload[:MAX_CLAIM])
+    fields: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # as in `_unpack`; also where the bytes end
+        for _ in range(unpacker.read_map_header()):
+            name = unpacker.unpack()
+            if name in m.UpdateClaim.model_fields:
+                fields[name] = unpacker.unpack()
+            else:
+                unpacker.skip()
     try:
-        split = _split_data(payload)
-        fields = _unpack(payload) if split is None else split[0]
         return m.UpdateClaim.model_validate(fields)
-    except (DecodeError, ValidationError):
+    except ValidationError:
         return None
 
 
-def _split_data(payload: bytes | memoryview) -> tuple[dict[str, Any], memoryview] | None:
+def _split_data(payload: bytes | memoryview, max_containers: int) -> tuple[dict[str, Any], memoryview] | None:
     """A large message's fields, with its data apart. None if the message does not end with the data."""
     if len(payload) < MIN_SPLIT_BYTES:
         return None
@@ -159,7 +181,7 @@ def _split_data(payload: bytes | memoryview) -> tuple[dict[str, Any], memoryview
         data_start = start + len(_DATA_BIN32) + 4
         length = int.from_bytes(header[data_start - 4 : data_start], "big")
         if data_start + length == len(view) and data_start <= MIN_SPLIT_BYTES:
-            fields = _unpack(header[: start + len(_DATA_KEY)] + _NO_DATA)
+            fields = _unpack(header[: start + len(_DATA_KEY)] + _NO_DATA, max_containers)
             return (fields, view[data_start:]) if _ends_in_data(fields) else None
         start = header.find(_DATA_BIN32, start + 1)
     return None
@@ -187,14 +209,14 @@ def _join_data(fields: dict[str, Any], data: memoryview, kinds: tuple[type[m.Mes
             return message  # this version does not know the member at its end
 
 
-def _unpack(payload: bytes | memoryview) -> dict[str, Any]:
+def _unpack(payload: bytes | memoryview, max_containers: int) -> dict[str, Any]:
     containers = 0
 
     def counted(container: Any) -> Any:
         nonlocal containers
         containers += 1
-        if containers > MAX_CONTAINERS:
-            raise ValueError(f"more than {MAX_CONTAINERS} maps and arrays")
+        if containers > max_containers:
+            raise ValueError(f"more than {max_containers} maps and arrays")
         return container
 
     try:
@@ -207,7 +229,7 @@ def _unpack(payload: bytes | memoryview) -> dict[str, Any]:
             strict_map_key=True,
             max_ext_len=0,
             max_map_len=MAX_MEMBERS,
-            max_array_len=MAX_ARRAYS,
+            max_array_len=min(MAX_ARRAYS, max_containers),
             object_hook=counted,
             list_hook=counted,
         )

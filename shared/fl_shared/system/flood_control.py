@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -37,6 +37,35 @@ class Capacity:
         """Frees the room of a counted item of ``size`` bytes, which no longer waits."""
         self._items -= 1
         self._bytes -= size
+
+
+class TurnQueue(Generic[Key, Value]):
+    """A queue in which the keys take turns, so that many values of one do not delay those of another.
+
+    The values of one key keep their order.
+    """
+
+    def __init__(self) -> None:
+        self._queues: OrderedDict[Key, deque[Value]] = OrderedDict()
+        self._length = 0
+
+    def __len__(self) -> int:
+        """The number of values that wait; may be read on any thread."""
+        return self._length
+
+    def append(self, key: Key, value: Value) -> None:
+        """Adds a value behind those of ``key``."""
+        self._queues.setdefault(key, deque()).append(value)
+        self._length += 1
+
+    def popleft(self) -> Value:
+        """Removes and returns the next value of the key whose turn it is. Raises ``KeyError`` if there is none."""
+        key, values = self._queues.popitem(last=False)
+        value = values.popleft()
+        if values:
+            self._queues[key] = values
+        self._length -= 1
+        return value
 
 
 class Interval:

@@ -35,6 +35,10 @@ class TokenBucket:
         self._tokens -= amount
         return True
 
+    def spend(self, amount: float) -> None:
+        """Takes ``amount`` whether or not that much is left: nothing can be taken until time has made up for it."""
+        self._tokens -= amount
+
     def give_back(self, amount: float) -> None:
         """Returns an ``amount`` that was taken for something that should cost nothing."""
         self._tokens = min(self.rate.burst, self._tokens + amount)

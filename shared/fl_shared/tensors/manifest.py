@@ -40,7 +40,7 @@ class ArraySpec(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
-    shape: Annotated[tuple[Dimension, ...], Field(max_length=16)]
+    shape: Annotated[tuple[Dimension, ...], Field(max_length=16, fail_fast=True)]
     role: ArrayRole = "parameter"
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgpack
 import numpy as np
@@ -99,6 +99,18 @@ def claims_arrays(cluster: Cluster) -> None:
     payload = packed.replace(b"\xc4\x04HERE", b"\xdd" + (400_000).to_bytes(4, "big") + 400_000 * one)
     assert 12 * 2**20 < len(payload) < 16 * 2**20
     cluster.say(UPDATES, payload)
+
+
+def describes_arrays(cluster: Cluster) -> None:
+    """All that a model may have, in offers, though nobody asked for first weights."""
+    offer = raw_offer_of(cluster.update(), 2**24)
+    [section] = offer["sections"]
+    arrays = [{"name": f"a{number:05d}", "shape": [1], "role": "buffer"} for number in range(20_000)]
+    for _ in range(UNWANTED_OFFERS):
+        cluster.rejected(offer | {"sections": [section | {"arrays": arrays}]}, "malformed")
+
+
+UNWANTED_OFFERS: Final = 20
 
 
 def vector(value: float) -> np.ndarray[Any, Any]:
@@ -219,6 +231,8 @@ ATTACKS = (
         (Counted(BAD, "malformed"), Counted(BAD, "wrong-size", 2)), "`rejected`"),
     Attack("a manifest of 400,000 arrays (more do not fit into a packet)", "edge 3", "aggregator", claims_arrays,
         (Counted(BAD, "malformed"),)),
+    Attack(f"{UNWANTED_OFFERS} offers with 20,000 arrays, when first weights are not asked for", "edge 3", "aggregator",
+        describes_arrays, (Counted(BAD, "malformed", UNWANTED_OFFERS),), "`rejected`, before its arrays are read"),
     Attack("an update with NaN, infinity, 10^30, −101", "edge 3", "aggregator", sends_bad_values,
         (Counted(BAD, "not-finite", 2), Counted(BAD, "too-large", 2)), "`rejected`"),
     Attack("an update with another digest, base, size, manifest, round, or 2^50 examples", "edge 3", "aggregator",

@@ -141,7 +141,7 @@ class Status(Scoped):
     need: Count
     present: Count
     seconds_left: Seconds | None
-    missing: Annotated[tuple[ClientId, ...], Field(max_length=10)]
+    missing: Annotated[tuple[ClientId, ...], Field(max_length=10, fail_fast=True)]
     metrics: Metrics
     paused: Annotated[str, StringConstraints(max_length=300)] | None = None
     """Why the run is paused (its deadlines wait as well); null if it is not paused."""

@@ -33,7 +33,9 @@ RefusalReason = Literal[
     "kit-expired",
     "no-partition-left",
 ]
-LimitReason = Literal["too-many-messages", "too-many-bytes", "too-many-registrations", "too-many-presences"]
+LimitReason = Literal[
+    "too-many-messages", "too-many-bytes", "too-many-registrations", "too-many-presences", "too-much-work"
+]  # fmt: skip
 
 
 class AggregatorPresence(Message):
@@ -96,11 +98,11 @@ class Registration(Message):
     client: ClientId
     session: Token
     device: Token
-    roles: Annotated[tuple[ClientRole, ...], Field(min_length=1, max_length=3)]
+    roles: Annotated[tuple[ClientRole, ...], Field(min_length=1, max_length=3, fail_fast=True)]
     task: TaskName | None = None
     manifest: Digest | None = None
     examples: Count | None = None
-    encodings: Annotated[tuple[EncodingName, ...], Field(max_length=32)]
+    encodings: Annotated[tuple[EncodingName, ...], Field(max_length=32, fail_fast=True)]
 
 
 class Admitted(Reply):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fl_aggregator.messaging.inbox import MAX_CONTROL_BURST, AdmittedMessage, Inbox, StopRequest
 from fl_shared.mqtt.events import Lost, Received
+from fl_shared.protocol.topics import UpdatesTopic
 
 
 def message(size: int, topic: str = "fl/x") -> Received:
@@ -80,6 +81,18 @@ def test_what_is_no_message_is_never_dropped() -> None:
     assert first == ("control", items[0])
     assert rest[-1] == ("updates", items[1])
     assert inbox.get(0.0) is None
+
+
+def test_senders_of_updates_take_turns() -> None:
+    def by_topic(received: Received) -> AdmittedMessage:
+        return AdmittedMessage(UpdatesTopic(received.topic[0]), received)
+
+    inbox = Inbox(by_topic)
+    for topic in ("a1", "a2", "a3", "b1", "c1", "b2"):
+        inbox.put("updates", message(1, topic))
+    assert inbox.queued_items == 6
+    assert topics(inbox) == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert inbox.queued_items == 0
 
 
 def test_the_end_is_not_held_up_by_a_flood() -> None:

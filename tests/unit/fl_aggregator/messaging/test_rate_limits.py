@@ -120,6 +120,21 @@ def test_bytes_count_whatever_they_are_in(limits: RateLimits) -> None:
     )
 
 
+@pytest.mark.parametrize("client", ["a", None])
+def test_who_took_too_much_time_pays_for_it_before_he_is_read_again(
+    limits: RateLimits, client: str | None
+) -> None:
+    assert limits.charge(client, "other", 100, 0.0) is None
+    limits.charge_work(client, 12.0)
+    exceeded = limits.charge(client, "other", 100, 0.0)
+    assert isinstance(exceeded, LimitExceeded)
+    assert exceeded.reason == "too-much-work"
+    assert "seconds of decoding: expected at most" in str(exceeded)
+    assert limits.charge("b", "other", 100, 0.0) is None
+    assert limits.charge(client, "other", 100, 30.0) is not None
+    assert limits.charge(client, "other", 100, 101.0) is None
+
+
 def test_an_upload_at_full_speed_meets_no_limit(limits: RateLimits) -> None:
     """What was granted is given back: a hundred edges bring 47 MB each, in chunks of 1 KiB or of 1 MiB."""
     for edge in range(100):

@@ -49,7 +49,9 @@ def test_an_update_that_cannot_be_read_is_unusable_if_it_says_whose_it_is(
     good = MESSAGES[kind][1]
     assert isinstance(good, m.Update | m.Offer)
     for topic in (TOPIC, BARE):
-        assert invalid_update_event(topic, claim, str(error.value), SCOPE, 3.0) == on.UpdateInvalid(
+        assert invalid_update_event(
+            topic, claim, str(error.value), SCOPE, 3.0, awaited=True
+        ) == on.UpdateInvalid(
             now=3.0,
             client="7",
             session=good.session,
@@ -74,13 +76,21 @@ def test_an_update_that_cannot_be_read_is_unusable_if_it_says_whose_it_is(
         invalid("update", round=-1),
         invalid("update", digest="xyz"),
         invalid("update", incarnation=2**60),
-        invalid("update")[:-1],
         codec.encode(MESSAGES["update-chunk"][1]),
         b"\x81\xa1x" + b"\x91" * 100_000,
     ],
 )
 def test_nothing_else_claims_to_be_anybodys_update(payload: bytes) -> None:
     assert codec.claim_in(payload) is None
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x91" * 100_000, b"\xc1", b"\xdf\xff\xff\xff\xff"])
+def test_a_claim_is_found_whatever_comes_behind_it(rest: bytes) -> None:
+    update = MESSAGES["update"][1]
+    assert isinstance(update, m.Update)
+    claim = codec.claim_in(codec.encode(update).partition(b"\xa8sections")[0] + rest)
+    assert claim is not None
+    assert (claim.client, claim.digest) == (update.client, update.digest)
 
 
 def test_a_claim_is_found_in_a_large_message_without_copying_its_data() -> None:
@@ -112,7 +122,7 @@ def test_what_is_not_of_this_run_is_dropped_under_the_name_of_whose_it_is(
     claim = codec.claim_in(codec.encode(message))
     assert claim is not None
     with pytest.raises(MessageRejected, match=detail.partition(":")[0]):
-        invalid_update_event(topic, claim, "x", SCOPE, 0.0)
+        invalid_update_event(topic, claim, "x", SCOPE, 0.0, awaited=True)
 
 
 def test_4_8_the_encodings_of_a_registration_are_read() -> None:

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_aggregator.messaging.inbox import AdmittedMessage
+from fl_aggregator.messaging.rate_limiter import RateLimiter
 from fl_aggregator.messaging.rejections import UNKNOWN, Rejections
 from fl_aggregator.messaging.router import EMPTY_INBOUND, Inbound, Router
 from fl_aggregator.messaging.unsealing import Unsealer
@@ -51,8 +52,9 @@ class Aggregator:
         self.rejections = Rejections()
         connections: Any = None  # it is not asked for anything
         scope = EnvelopeSource("run-1", 1)
-        self._router = Router(connections, self.rejections, Unsealer(KIT, required=True), scope)
         self._state = new_run(Settings(task="digits"))
+        limiter = RateLimiter("fl", 3, 100, lambda: self._state.roster)
+        self._router = Router(connections, self.rejections, Unsealer(KIT, required=True), scope, limiter)
 
     def read(
         self, topic: t.Topic, message: m.Message, name: str, roles: set[VoucherRole], expires: int = FUTURE

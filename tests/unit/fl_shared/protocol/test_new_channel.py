@@ -209,6 +209,7 @@ def test_the_router_lets_only_its_sender_say_it() -> None:
         rejections,
         Unsealer(None, required=False, channels=EXTENDED),
         EnvelopeSource(RUN, 1),
+        RateLimiter("fl", 10, 100, Roster, channels=EXTENDED),
         EXTENDED,
     )
     assert router.read(received(NoticesTopic("7"), b"junk", retain=True), state, 0.0) is EMPTY_INBOUND
