@@ -151,37 +151,57 @@ def test_another_run_is_online(tmp_path: Path, shared_mosquitto: Mosquitto) -> N
 
 
 def test_a_task_that_no_edge_has(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
-    """The edges are told and end; the aggregator says what they had to offer, and waits for others."""
+    """The edges say why they do not take part, and stay for the next run; the aggregator waits for others."""
     url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/task")
-    with programs.aggregator(
-        tmp_path, url, *prefix, "--clients", "2", "--per-round", "2", "--wait", "12"
-    ) as ours:
-        wait_until(lambda: "run " in ours.err, 20, "the run")
-        with (
-            programs.edges(tmp_path / "a", url, "a", *prefix, "--task", "synthetic-50") as a,
-            programs.edges(tmp_path / "b", url, "b", *prefix, "--task", "synthetic-60") as b,
-        ):
-            for refused in (a, b):
-                assert refused.wait(30) == 2, refused.output
-                assert "'digits'" in refused.err
-        assert ours.running(), "somebody else may have it"
-        assert ours.wait(30) == 1
-    (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
-    assert "a (the task is 'synthetic-50', but this run's is 'digits')" in failure
-    assert "b (the task is 'synthetic-60', but this run's is 'digits')" in failure
-    assert "wrong-task" in ours.err
+    mistyped = ("--task", "synthetic-5o", "--clients", "2", "--per-round", "2", "--wait", "15")
+    with (
+        programs.edges(tmp_path / "a", url, "a", *prefix, "--task", "synthetic-50") as a,
+        programs.edges(tmp_path / "b", url, "b", *prefix) as b,
+    ):
+        with programs.aggregator(tmp_path / "mistyped", url, *prefix, *mistyped) as ours:
+            other_task = "the task is 'synthetic-50', but this run's is 'synthetic-5o'"
+            no_task = "no task 'synthetic-5o' here; it has: digits, mnist"
+            for client, why in (("a", other_task), ("b", no_task)):
+                wait_for_line(ours, f"edge {client} does not take part: {why}")
+            status = wait_until(
+                lambda: text if "(does not" in (text := _status(tmp_path, url, prefix)) else None,
+                20,
+                "the status",
+            )
+            assert f"a (does not take part: {other_task})" in status
+            assert f"b (does not take part: {no_task}" in status
+            assert ours.wait(60) == 1
+        (failure,) = (line for line in ours.out.splitlines() if line.startswith("failed"))
+        assert f"a ({other_task})" in failure
+        assert a.running()
+        assert b.running()
+        right = (*TINY, "--task", "synthetic-50", "--clients", "2", "--per-round", "2")
+        with programs.aggregator(tmp_path / "right", url, *prefix, *right) as ours:
+            ours.ends_well()
 
 
-def test_an_edge_without_the_data(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
+def wait_for_line(program: programs.Program, line: str) -> None:
+    wait_until(lambda: line in program.err, 40, line)
+
+
+def _status(directory: Path, url: str, prefix: tuple[str, ...]) -> str:
+    return run(directory, ("fl-aggregator", "status", "--broker", url, *prefix), {}).stdout
+
+
+def test_edges_without_the_data(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:
     url, prefix = shared_mosquitto.url, ("--prefix", "mistakes/data")
     (tmp_path / "empty").mkdir()
-    with programs.aggregator(tmp_path, url, *prefix, "--task", "mnist", "--clients", "1", "--per-round", "1"):
-        begun = ("fl-edge", "--id", "0", "--broker", url, *prefix, "--data", str(tmp_path / "empty"))
-        done = run(tmp_path, begun, {}, timeout=90)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "train-images-idx3-ubyte.gz" in done.stderr
-    assert str(tmp_path / "empty") in done.stderr
+    edge = ("0", *prefix, "--data", str(tmp_path / "empty"))
+    task = ("--task", "mnist", "--clients", "1", "--per-round", "1")
+    with (
+        programs.aggregator(tmp_path / "run", url, *prefix, *task) as ours,
+        programs.edges(tmp_path / "edge", url, *edge) as fleet,
+    ):
+        wait_until(lambda: "edge 0 does not take part: " in ours.err, 60, "the aggregator is told")
+        (said,) = (line for line in fleet.err.splitlines() if "waiting for another run" in line)
+        assert "train-images-idx3-ubyte.gz" in said
+        assert str(tmp_path / "empty") in said
+        assert fleet.running()
 
 
 def test_an_id_that_another_device_uses(tmp_path: Path, shared_mosquitto: Mosquitto) -> None:

@@ -278,6 +278,8 @@ def _content(message: m.Message) -> str:
             return f"{state} session={session}"
         case m.Registration() as r if r.run is None:
             return f"register session={r.session}"
+        case m.Registration(unable=str(reason)) as r:
+            return f"unable session={r.session} run={r.run} incarnation={r.incarnation}: {reason}"
         case m.Registration() as r:
             return (
                 f"register session={r.session} run={r.run} incarnation={r.incarnation} examples={r.examples}"

@@ -167,7 +167,7 @@ class Router:
             session = codec.session_in(bytes(payload))
             client_state = state.roster.get(client)
             if session and (client_state is None or client_state.session != session):
-                detail = f"{error}: install the version of fl-mqtt that the aggregator has"
+                detail = f"edge {client}: {error}: install the version of fl-mqtt that the aggregator has"
                 return Inbound(reply=do.SendReply(client, session, do.Refuse("wrong-version", detail)))
         return self.drop(state, client, "wrong-version" if error.wrong_version else "malformed", str(error))
 

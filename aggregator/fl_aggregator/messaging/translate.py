@@ -143,6 +143,7 @@ def _registration_event(message: m.Registration, scope: EnvelopeSource, now: flo
         task=message.task,
         manifest=message.manifest if is_current else None,
         examples=message.examples if is_current else None,
+        unable=message.unable if is_current else None,
     )
 
 

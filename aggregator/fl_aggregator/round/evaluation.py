@@ -55,7 +55,7 @@ def _available_evaluators(state: Run, split: Split, now: float) -> frozenset[str
     return frozenset(
         name
         for name, client in state.roster.clients.items()
-        if ("evaluate" in client.roles if split == "test" else client.ready(state.manifest))
+        if (client.evaluates if split == "test" else client.ready(state.manifest))
         and not state.roster.is_absent(name, now, state.settings.grace)
     )
 

@@ -90,7 +90,7 @@ class Reconnected:
 class Registered:
     """An edge has registered; its second registration adds ``examples`` and ``manifest``.
 
-    ``encodings`` are those in which it can send updates.
+    ``encodings`` are those in which it can send updates. ``unable``: why it does not take part, null if it does.
     """
 
     now: float
@@ -102,6 +102,7 @@ class Registered:
     task: str | None = None
     manifest: str | None = None
     examples: int | None = None
+    unable: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ def register(state: Run, event: Registered) -> Transition:
         return state, ()
     refusal = _refusal(state, event)
     if refusal is not None:
+        if refusal.reason not in ("id-in-use", "no-partition-left"):
+            state = _with_unable_client(state, event, refusal.detail)
         return state, (SendReply(event.client, event.session, refusal),)
     previous_state, state = state, _with_capacity_for(state, event.client)
     partition = _assign_partition(state, event)
@@ -71,6 +73,8 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
             f"client id {event.client!r} has been in use by another device for {seconds:.0f} s: "
             "stop that one, or choose another --id",
         )
+    if event.unable is not None:
+        return Refuse("unable", event.unable)
     if event.task is not None and event.task != state.settings.task:
         return Refuse("wrong-task", f"the task is {event.task!r}, but this run's is {state.settings.task!r}")
     if event.manifest is not None and state.manifest not in (None, event.manifest):
@@ -87,6 +91,29 @@ def _refusal(state: Run, event: Registered) -> Refuse | None:
             "no-partition-left", f"{len(state.roster.clients)} clients are already known (--max-clients)"
         )
     return None
+
+
+def _with_unable_client(state: Run, event: Registered, reason: str) -> Run:
+    """Keeps the client on the roster, without a partition, so that observers see why it does not take part.
+
+    It displaces no other client if the roster is full.
+    """
+    previous = state.roster.get(event.client)
+    if previous is None and _is_full(state):
+        return state
+    client = r.Client(
+        session=event.session,
+        device=event.device,
+        roles=event.roles,
+        encodings=event.encodings,
+        registered_at=previous.registered_at
+        if previous is not None and previous.device == event.device
+        else event.now,
+        unable=reason,
+    )
+    return (
+        state if client == previous else replace(state, roster=state.roster.with_client(event.client, client))
+    )
 
 
 def _is_full(state: Run) -> bool:
@@ -177,8 +204,10 @@ def refuse_other_manifests(state: Run) -> Transition:
         for name in state.roster.trainers()
         if (client := state.roster[name]).manifest not in (None, state.manifest)
     }
-    replies = tuple(
-        SendReply(name, client.session, Refuse("wrong-manifest", _manifest_mismatch(client.manifest, state)))
-        for name, client in mismatched.items()
-    )
-    return replace(state, roster=state.roster.without(mismatched)), replies
+    roster, replies = state.roster, []
+    for name, client in mismatched.items():
+        refusal = Refuse("wrong-manifest", _manifest_mismatch(client.manifest, state))
+        unable = replace(client, partition=None, manifest=None, examples=None, unable=refusal.detail)
+        roster = roster.with_client(name, unable)
+        replies.append(SendReply(name, client.session, refusal))
+    return replace(state, roster=roster), tuple(replies)

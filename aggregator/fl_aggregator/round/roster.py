@@ -28,7 +28,8 @@ class Client:
     ``encodings`` are those in which it can send updates. ``partition`` is null if it does not train, or has
     not been assigned one yet; ``examples`` and ``manifest`` are known once it is loaded. ``lost_at`` is the
     run time of its loss, null while it is present. ``unconfirmed``: we do not know whether it is online,
-    because our own connection was lost and came back at ``lost_at``.
+    because our own connection was lost and came back at ``lost_at``. ``unable``: why it does not take part,
+    null if it does.
     """
 
     session: str
@@ -41,6 +42,7 @@ class Client:
     partition: int | None = None
     manifest: str | None = None
     examples: int | None = None
+    unable: str | None = None
 
     @property
     def present(self) -> bool:
@@ -49,8 +51,13 @@ class Client:
 
     @property
     def trains(self) -> bool:
-        """Whether the client has the role ``train``."""
-        return "train" in self.roles
+        """Whether the client takes part with the role ``train``."""
+        return "train" in self.roles and self.unable is None
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the client takes part with the role ``evaluate``."""
+        return "evaluate" in self.roles and self.unable is None
 
     def ready(self, manifest: str | None) -> bool:
         """Whether the client trains, has loaded a partition with examples, and agrees on the manifest."""
@@ -183,7 +190,7 @@ class Roster:
 
     def trainers(self) -> tuple[str, ...]:
         """Returns the present clients that train, loaded or not; sorted."""
-        return tuple(sorted(n for n, c in self.clients.items() if c.lost_at is None and "train" in c.roles))
+        return tuple(sorted(n for n, c in self.clients.items() if c.lost_at is None and c.trains))
 
     def eligible(self, manifest: str | None) -> tuple[str, ...]:
         """Returns the clients that may be selected: present and ready; sorted."""
@@ -197,7 +204,7 @@ class Roster:
 def _is_evictable(client: Client) -> bool:
     if client.examples:
         return False
-    return not client.present or (client.partition is None and "evaluate" not in client.roles)
+    return not client.present or (client.partition is None and not client.evaluates)
 
 
 def default_partition(name: str, count: int) -> int | None:

@@ -152,8 +152,10 @@ class Interpreter:
                 assert_never(effect)
 
     def _reply(self, effect: do.SendReply, state: Run) -> None:
-        if isinstance(effect.body, do.Reject | do.Refuse):
-            client = effect.client if effect.client in state.roster else None
+        # An edge that says itself that it is unable has done nothing wrong.
+        if isinstance(effect.body, do.Reject | do.Refuse) and effect.body.reason != "unable":
+            known = state.roster.get(effect.client)
+            client = None if known is None or known.unable else effect.client
             self._rejections.count(client, effect.body.reason, effect.body.detail)
         answer = translate.reply_message(effect, self._settings, self._scope)
         self._connections.send(t.RepliesTopic(effect.client), answer)

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from fl_edge.session.effects import Evaluate, Fetch, LogNotice, Send, ServeModel
 from fl_edge.session.events import Fetched, JobFailed, ModelEvaluated
+from fl_edge.session.registration import decline_evaluation
 from fl_edge.session.state import LoadedPartition, Session
-from fl_edge.session.transitions import Transition, stop, then, transition, with_next_job, with_next_seq
+from fl_edge.session.transitions import Transition, then, transition, with_next_job, with_next_seq
 from fl_edge.session.work import Evaluating, EvaluationDone, EvaluationScores, Recipient
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -110,13 +111,13 @@ def evaluated(session: Session, event: ModelEvaluated) -> Transition:
 def failed(session: Session, event: JobFailed) -> Transition:
     """Reports that there are no scores, and continues with the newest model if that is another one.
 
-    After a user's mistake, an edge with no other role stops with exit code 2.
+    After a user's mistake, an edge with no other role leaves the run.
     """
     match session.evaluation:
         case Evaluating(job=job, announced=announced, split=split) if job == event.job:
             session = replace(session, evaluation=EvaluationDone(announced, split, NO_SCORES, None))
-            if event.user_error and session.identity.roles == ("evaluate",):
-                return stop(session, 2, event.detail)
+            if event.user_error and session.identity.roles == ("evaluate",) and session.membership:
+                return decline_evaluation(session, event)
             notice = LogNotice(f"version {announced.version}: cannot evaluate: {event.detail}", "warning")
             return then(transition(session, notice), send_evaluation, start_evaluation)
         case _:

@@ -41,6 +41,7 @@ from fl_edge.session.events import (
 from fl_edge.session.state import (
     AwaitingPartition,
     Confirming,
+    Declined,
     Identity,
     LoadingPartition,
     Offline,
@@ -202,11 +203,9 @@ def next_due(state: SessionState) -> float | None:
     """Returns when ``TimePassed`` must be given next, or ``None`` if nothing waits for a time."""
     if isinstance(state, Stopped) or isinstance(state.registration, Offline):
         return None
-    dues = (
-        [state.registration.due]
-        if isinstance(state.registration, Registering | AwaitingPartition | Confirming)
-        else []
-    )
+    dues = []
+    if isinstance(state.registration, Registering | AwaitingPartition | Confirming | Declined):
+        dues = [state.registration.due] if state.registration.due is not None else []
     is_aggregator_offline = state.aggregator is not None and state.aggregator.state == "offline"
     if (
         isinstance(state.work, Reporting | ReportingFailure)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fl_edge.session.events import AggregatorSeen, PresenceSeen
 from fl_edge.session.registration import publish_presence, register
-from fl_edge.session.state import Offline, Registering, Session
+from fl_edge.session.state import Declined, Offline, Registering, Session
 from fl_edge.session.transitions import Transition, then, transition
 from fl_shared.protocol import messages as m
 
@@ -43,6 +43,9 @@ def aggregator_seen(session: Session, event: AggregatorSeen) -> Transition:
         case Registering() if event.retained:
             # The aggregator was online before we registered, and will answer.
             return transition(session)
+        case Declined(run=run, incarnation=incarnation) if previous is None and event.retained:
+            declined = (run, incarnation) == (presence.run, presence.incarnation)
+            return transition(session) if declined else register(session, event.now, 0)
         case _ if has_restarted and not (previous is None and event.retained and session.recipient()):
             return register(session, event.now, 0)
         case _:

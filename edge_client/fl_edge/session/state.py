@@ -119,9 +119,25 @@ class RegistrationComplete:
     connection: ActiveConnection
 
 
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """The edge does not take part in this run, and waits for another one or for another start of its aggregator.
+
+    The aggregator is told the ``reason`` again at ``due``, after ``attempt`` repetitions, until it answers with a
+    refusal; then ``due`` is ``None``.
+    """
+
+    connection: ActiveConnection
+    run: str
+    incarnation: int
+    reason: str
+    attempt: int
+    due: float | None
+
+
 AdmittedPhase = AwaitingPartition | Loading | Confirming | RegistrationComplete
 """The phases in which the aggregator has admitted this session."""
-RegistrationPhase = Offline | Registering | AdmittedPhase
+RegistrationPhase = Offline | Registering | Declined | AdmittedPhase
 """How far the edge is with the broker and the aggregator."""
 
 
@@ -250,7 +266,7 @@ class Session:
 class Stopped:
     """The edge has ended.
 
-    ``exit_code`` is 130 if it was asked to stop, 2 after a user's mistake, and 1 after any other failure.
+    ``exit_code`` is 130 if it was asked to stop, and 2 after a user's mistake.
     """
 
     identity: Identity

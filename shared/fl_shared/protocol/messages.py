@@ -60,6 +60,7 @@ from fl_shared.protocol.kinds.round import (
     TrainingSettings,
 )
 from fl_shared.protocol.kinds.run import (
+    MAX_UNABLE,
     Admitted,
     AggregatorPresence,
     ClientPresence,
@@ -97,6 +98,7 @@ __all__ = [
     "MAX_METRIC_NAME",
     "MAX_PACKET",
     "MAX_REFUSED_NAMED",
+    "MAX_UNABLE",
     "PROTOCOL_VERSION",
     "Accepted",
     "Admitted",

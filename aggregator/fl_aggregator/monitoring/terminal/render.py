@@ -133,6 +133,8 @@ def _add_edges(grid: Table, snapshot: Snapshot) -> None:
         return
     online = sum(counts.counts.values()) - counts["offline"]
     grid.add_row("edges", Text(f"{online} here, {counts['offline']} offline"))
+    if counts.not_ready:
+        grid.add_row("not ready", Text(counts.not_ready_text, style=BAD))
     if counts["missing"]:
         grid.add_row("missing", Text(counts.describe("missing"), style=BAD))
     if counts["offline"]:

@@ -27,6 +27,8 @@ class EdgeCounts:
     round: int | None = None
     counts: Mapping[m.EdgeStateName, int] = field(default_factory=dict)
     named: Mapping[m.EdgeStateName, tuple[tuple[str, str | None], ...]] = field(default_factory=dict)
+    """Of those that are present, only the ones that are not ready are named."""
+    not_ready: int = 0
 
     @classmethod
     def of(
@@ -35,15 +37,25 @@ class EdgeCounts:
         """Counts ``edges``, of which each has a name, a state and a reason or null."""
         counts: dict[m.EdgeStateName, int] = {}
         named: dict[m.EdgeStateName, list[tuple[str, str | None]]] = {}
+        not_ready = 0
         for name, state, reason in edges:
             counts[state] = counts.get(state, 0) + 1
+            if state == "present":
+                if reason is None:
+                    continue
+                not_ready += 1
             first_names = named.setdefault(state, [])
             if len(first_names) < MAX_NAMED_PER_STATE:
                 first_names.append((name, reason))
-        return cls(round_number, counts, {state: tuple(few) for state, few in named.items()})
+        return cls(round_number, counts, {state: tuple(few) for state, few in named.items()}, not_ready)
 
     def __getitem__(self, state: m.EdgeStateName) -> int:
         return self.counts.get(state, 0)
+
+    @property
+    def not_ready_text(self) -> str:
+        """The edges that are connected and not ready, with the reasons; empty if there are none."""
+        return names_of(self.named.get("present", ()), self.not_ready)
 
     def describe(self, state: m.EdgeStateName, *, reasons: bool = True) -> str:
         """The edges in ``state`` as text: ``7 (its connection is lost), 9 and 3 more``.

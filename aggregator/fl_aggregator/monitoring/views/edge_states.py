@@ -111,6 +111,8 @@ def closed_round_views(
 def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
     if not client.present:
         return "offline", UNCONFIRMED_REASON if client.unconfirmed else LOST_REASON
+    if client.unable is not None:
+        return "present", f"does not take part: {client.unable}"
     if client.trains and not client.examples:
         return "present", LOADING_REASON if client.examples is None else NO_EXAMPLES_REASON
     return "present", None

@@ -133,6 +133,8 @@ LOG: Final = logging.getLogger(__name__)
 def log_presence(event: on.Event, state: Run) -> None:
     """Logs that an edge has connected, is ready or is offline. ``state``: the state after ``event``."""
     match event:
+        case on.Registered(client=client) if (registered := state.roster.get(client)) and registered.unable:
+            LOG.warning("edge %s does not take part: %s", client, registered.unable)
         case on.Registered(client=client, examples=None, roles=roles):
             LOG.debug("edge %s is connected, to %s", client, ", ".join(roles))
         case on.Registered(client=client, examples=examples):

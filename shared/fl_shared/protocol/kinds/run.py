@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from fl_shared.protocol.kinds.base import (
     ClientId,
@@ -22,20 +22,19 @@ from fl_shared.protocol.kinds.base import (
     Text,
     Token,
 )
+from fl_shared.system.text import one_line
 
 RefusalReason = Literal[
-    "id-in-use",
-    "wrong-version",
-    "wrong-task",
-    "wrong-manifest",
-    "wrong-encoding",
-    "wrong-role",
-    "kit-expired",
-    "no-partition-left",
-]
+    "id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "wrong-encoding", "wrong-role", "kit-expired",
+    "no-partition-left", "unable",
+]  # fmt: skip
 LimitReason = Literal[
     "too-many-messages", "too-many-bytes", "too-many-registrations", "too-many-presences", "too-much-work"
 ]  # fmt: skip
+
+
+MAX_UNABLE: Final = 200
+"""Characters that say why an edge does not take part in a run."""
 
 
 class AggregatorPresence(Message):
@@ -88,7 +87,7 @@ class Registration(Message):
     """An edge's registration, on ``fl/register/<client>``.
 
     The first one names no run. The second one, after the edge has loaded its partition, adds the run, the manifest
-    of its weights and the number of its examples.
+    of its weights and the number of its examples. ``unable``: why it does not take part in that run instead.
     """
 
     kind: Literal["register"] = "register"
@@ -103,6 +102,7 @@ class Registration(Message):
     manifest: Digest | None = None
     examples: Count | None = None
     encodings: Annotated[tuple[EncodingName, ...], Field(max_length=32, fail_fast=True)]
+    unable: Annotated[str, StringConstraints(max_length=MAX_UNABLE), AfterValidator(one_line)] | None = None
 
 
 class Admitted(Reply):
@@ -121,7 +121,7 @@ class Admitted(Reply):
 
 
 class Refused(Reply):
-    """The client cannot take part in the run, and should end."""
+    """The client does not take part in the run, and why."""
 
     kind: Literal["refused"] = "refused"
     reason: RefusalReason

@@ -26,7 +26,8 @@ def test_4_8_a_training_edge_that_lacks_the_encoding_of_the_run_is_refused(
     playbook = Playbook(clients=2, per_round=2, encoding=half_precision)
     said = f"*encodings:*{offered.replace(',', ', ')},*{lacking}*".replace(" ", "?")
     assert playbook >> "start" >> f"join 0 encodings={offered}" << f"refuse 0 wrong-encoding {said}"
-    assert "0" not in playbook.state.roster
+    assert playbook.state.roster["0"].unable
+    assert playbook.state.roster.trainers() == ()
 
 
 def test_4_8_an_edge_that_does_not_train_need_not_encode(half_precision: str) -> None:

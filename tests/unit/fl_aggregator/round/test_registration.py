@@ -220,13 +220,29 @@ def test_an_edge_that_insists_on_another_task_is_refused() -> None:
     )
 
 
+def test_4_9_an_edge_that_says_that_it_is_unable_gives_its_partition_back() -> None:
+    playbook = Playbook(clients=1, per_round=1).play("start", "join 0")
+    assert playbook >> "join 0 unable=no-data" << "refuse 0 unable no-data"
+    assert playbook.state.roster["0"].unable == "no-data"
+    assert playbook.state.roster.trainers() == ()
+    assert playbook >> "join b" << "admit b part=-" << "admit b part=0"
+    assert playbook >> "join 0" << "refuse 0 no-partition-left"
+
+
+def test_a_full_roster_keeps_no_unable_newcomer() -> None:
+    playbook = Playbook(clients=1, per_round=1, max_clients=1).play("start", "join 0", "load 0")
+    assert playbook >> "join x unable=no-data" << "refuse x unable no-data"
+    assert "x" not in playbook.state.roster
+
+
 def test_the_manifest_of_most_edges_is_the_runs_and_the_others_are_refused() -> None:
     """4.6: "`wrong-manifest` (its weights have another manifest than the run's)"."""
     playbook = Playbook(clients=3, per_round=2)
     playbook.play("start", "join 0", "load 0 manifest=N", "join 1", "load 1", "join 2")
     assert playbook >> "load 2" << "admit 2" << "refuse 0 wrong-manifest *N,*M:*" << "announce 0"
     assert playbook.state.manifest == "M"
-    assert "0" not in playbook.state.roster
+    assert "the edge has another model" in str(playbook.state.roster["0"].unable)
+    assert playbook.state.roster.trainers() == ("1", "2")
     assert (
         playbook
         >> "load 0 manifest=N"

@@ -154,10 +154,8 @@ def test_a_part_that_is_loaded_while_offline_is_confirmed_after_the_reconnect() 
     assert len(sent(script.do("admitted part=7/20"))) == 1
 
 
-@pytest.mark.parametrize(
-    "reason", ["id-in-use", "wrong-version", "wrong-task", "wrong-manifest", "no-partition-left"]
-)
-def test_4_6_refused_means_exit_2_with_the_reason(reason: str) -> None:
+@pytest.mark.parametrize("reason", ["id-in-use", "no-partition-left"])
+def test_4_6_where_others_are_in_its_place_an_edge_exits_with_2(reason: str) -> None:
     script = SessionScript()
     script.do("connected s1")
     texts = script.texts(f"refused {reason}")
@@ -167,13 +165,46 @@ def test_4_6_refused_means_exit_2_with_the_reason(reason: str) -> None:
     assert texts[-2:] == ["send fl/clients/7/presence (retained): offline session=s1", "disconnect"]
 
 
-def test_an_edge_without_the_task_says_which_it_has() -> None:
+@pytest.mark.parametrize("reason", ["wrong-version", "wrong-task", "wrong-manifest", "wrong-encoding"])
+def test_4_6_otherwise_a_refused_edge_waits_for_another_run(reason: str) -> None:
+    script = SessionScript()
+    script.do("connected s1")
+    assert script.texts(f"refused {reason}") == [
+        f"say error: does not take part in run R: {reason}: because; waiting for another run"
+    ]
+    assert next_due(script.state) is None
+    assert script.do("admitted part=7/20", "time 1000") == (), "a late reply"
+    assert script.texts("aggregator online a2 run=S") == ["send fl/register/7: register session=s1"]
+    assert "load job=0 digits part=7/20" in script.texts("admitted part=7/20 run=S")
+
+
+def test_4_9_an_edge_without_the_task_tells_the_aggregator_and_waits_for_another_run() -> None:
+    script = SessionScript()
+    said, told = script.texts("connected s1", "admitted part=7/20 task=cifar10")
+    why = "no task 'cifar10' here; it has: digits, mnist"
+    assert said == f"say error: does not take part in run R: {why}; waiting for another run"
+    assert told == f"send fl/register/7: unable session=s1 run=R incarnation=1: {why}"
+    assert script.texts("time 3") == [told], "until it is answered"
+    assert script.do("admitted part=7/20 task=cifar10") == (), "a late answer to the first registration"
+    assert script.do("refused unable", "time 1000") == ()
+    # The birth that the broker had retained is that of the same aggregator, a new incarnation may be different.
+    assert script.do("aggregator online a1 retained") == ()
+    assert script.texts("aggregator online a2 incarnation=2") == ["send fl/register/7: register session=s1"]
+    assert "load job=0 digits part=7/20" in script.texts("admitted part=7/20 incarnation=2")
+
+
+def test_an_edge_without_the_task_of_a_run_hears_of_the_run_after_it() -> None:
     script = SessionScript()
     script.do("connected s1", "admitted part=7/20 task=cifar10")
-    assert isinstance(script.state, Stopped)
-    assert script.state.exit_code == 2
-    assert "'cifar10'" in script.state.reason
-    assert "digits, mnist" in script.state.reason
+    assert script.texts("aggregator online a2 run=S retained") == ["send fl/register/7: register session=s1"]
+
+
+def test_an_edge_that_declines_after_its_connection_was_lost_registers_again() -> None:
+    script = SessionScript()
+    script.do("connected s1", "admitted part=7/20", "lost")
+    assert [text[:4] for text in script.texts("failed 0 no-data user=yes")] == ["say "]
+    assert script.session.membership is None
+    assert script.texts("connected s2")[-1] == "send fl/register/7: register session=s2"
 
 
 @pytest.mark.parametrize(
@@ -182,29 +213,41 @@ def test_an_edge_without_the_task_says_which_it_has() -> None:
 def test_a_family_of_tasks_has_a_number(task: str, has: bool) -> None:
     script = SessionScript(identity(task_prefixes=("synthetic-",)))
     script.do("connected s1", f"admitted part=7/20 task={task}")
-    assert isinstance(script.state, Stopped) is not has
-    if isinstance(script.state, Stopped):
-        assert "digits, mnist, synthetic-N" in script.state.reason
+    assert (script.session.membership is not None) == has
 
 
 def test_an_edge_that_insists_on_a_task_trains_no_other() -> None:
     script = SessionScript(identity(task="mnist"))
-    script.do("connected s1", "admitted part=7/20 task=digits")
-    assert isinstance(script.state, Stopped)
-    assert script.state.exit_code == 2
+    told = script.texts("connected s1", "admitted part=7/20 task=digits")[-1]
+    assert told.endswith("unable session=s1 run=R incarnation=1: its --task is 'mnist', not 'digits'")
+    assert script.session.membership is None
+
+
+def test_an_edge_whose_next_run_it_cannot_train_ends_the_work_of_the_first() -> None:
+    script = SessionScript()
+    script.do("connected s1", "admitted part=7/20", "aggregator online a2 run=S")
+    assert "cancel job=0" in script.texts("admitted part=7/20 run=S task=cifar10")
+    assert script.do("loaded 0") == ()
 
 
 def test_missing_data_is_the_users_mistake_and_a_dead_worker_is_not() -> None:
     missing = SessionScript()
-    missing.do("connected s1", "admitted part=7/20", "failed 0 put train.gz into /data user=yes")
-    assert missing.state == Stopped(identity(), 2, "put train.gz into /data")
+    missing.do("connected s1", "admitted part=7/20")
+    told = missing.texts("failed 0 put-train.gz-into-/data user=yes")[-1]
+    assert told.endswith("unable session=s1 run=R incarnation=1: put-train.gz-into-/data")
     dead = SessionScript()
     dead.do("connected s1", "admitted part=7/20")
     assert "load job=1 digits part=7/20" in dead.texts("failed 0 killed")
     assert "load job=2 digits part=7/20" in dead.texts("failed 1 killed")
-    dead.do("failed 2 killed")
-    assert isinstance(dead.state, Stopped)
-    assert dead.state.exit_code == 1
+    assert dead.texts("failed 2 killed")[-1].endswith("unable session=s1 run=R incarnation=1: killed")
+
+
+def test_what_an_edge_tells_has_at_most_200_characters() -> None:
+    script = SessionScript()
+    script.do("connected s1", "admitted part=7/20")
+    (message,) = (one for one in sent(script.do(f"failed 0 {'x' * 300} user=yes")))
+    assert isinstance(message, m.Registration)
+    assert message.unable == "x" * 200
 
 
 def test_4_8_both_registrations_offer_the_encodings_of_the_edge() -> None:
