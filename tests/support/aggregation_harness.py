@@ -35,6 +35,7 @@ class Incarnation:
 
     def __init__(self, path: Path, version: int | None, strategy: Strategy | None = None) -> None:
         self.directory = RunDirectory(path, resume=(path / "run.json").exists())
+        self.directory.begin_writing()
         (path / "run.json").touch()
         self.done: queue.SimpleQueue[JobDone] = queue.SimpleQueue()
         self.granted: list[ChunkGrant] = []

@@ -28,7 +28,7 @@ def run_aggregator(
     tracking: TrackingOptions,
     log_format: str,
     quiet: bool,
-    credential_arguments: list[str],
+    resume_arguments: list[str],
     hint: str = "",
     unsealer: Unsealer | None = None,
 ) -> Iterator[tuple[Aggregator, Callable[[Outcome], None]]]:
@@ -59,7 +59,7 @@ def run_aggregator(
         display.stop()
         directory = launch.directory.path
         resume = summary.resume_command(
-            click.get_current_context().command_path, outcome, directory, credential_arguments
+            click.get_current_context().command_path, outcome, directory, resume_arguments
         )
         result_line = summary.outcome_line(outcome, display.waiting_notices.refused_text)
         if quiet:

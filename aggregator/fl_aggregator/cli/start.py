@@ -57,7 +57,9 @@ def start(
         launch = launches.resume(resume, simulated=False, require_sealed=values["require_sealed"])
         settings = launch.record.settings
         recorded = BrokerAddress.parse(launch.record.broker)
-        access = broker.access(roles=("aggregator",), mqtt_client_id=mqtt_client_id, default_address=recorded)
+        access = broker.access(
+            roles=("aggregator",), mqtt_client_id=mqtt_client_id, recorded_address=recorded
+        )
         unsealer = Unsealer(access.kit, required=settings.require_sealed)
         if access.kit is not None and access.prefix != settings.prefix:
             raise UserError(
@@ -75,7 +77,7 @@ def start(
     with (
         closing(launch),
         run_aggregator(
-            launch, access, tracking, log_format, quiet, broker.credential_arguments(), hint, unsealer
+            launch, access, tracking, log_format, quiet, broker.resume_arguments(), hint, unsealer
         ) as (
             aggregator,
             finish,

@@ -128,7 +128,11 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
                     best = effect
                 case _:
                     pass
-    _repair_history(directory, state, lines)
+    try:
+        directory.begin_writing()
+        _repair_history(directory, state, lines)
+    except OSError as error:
+        raise UserError(f"--resume {directory.path}: {error.strerror}: {error.filename}") from None
     if isinstance(state.phase, Finished) and record.ended is not None:
         raise UserError(
             f"--resume {directory.path}: run {record.run} is finished ({state.version} of "

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from fl_shared.system.files import write_all
+from fl_shared.system.files import open_regular, read_lines, write_all
 
 
 class AppendLog:
@@ -17,9 +17,9 @@ class AppendLog:
 
     def __init__(self, path: Path, *, sync: bool = False) -> None:
         self._sync = sync
-        self._file: IO[bytes] = path.open("ab", buffering=0)
-        with path.open("rb") as file:
-            self._complete_size = sum(len(line) for line in file if line.endswith(b"\n"))
+        file = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._file: IO[bytes] = os.fdopen(file, "ab", buffering=0)
+        self._complete_size = sum(len(line) for line in read_lines(path) if line.endswith(b"\n"))
         self._file.truncate(self._complete_size)
 
     def append(self, record: str) -> None:

@@ -8,25 +8,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.system.files import sync_directory, temporary_path, write_atomically
+from fl_shared.system.files import delete_temporary_files, sync_directory, temporary_path, write_atomically
 from fl_shared.tensors.encodings.float32 import FLOAT32
-from fl_shared.tensors.manifest import Manifest, Vector, flatten, manifest_of
+from fl_shared.tensors.manifest import MAX_ARRAYS, Manifest, Vector, flatten, manifest_of
 from fl_shared.tensors.safetensors_file import Tensor, file_head
 from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 
 DIRECTORY: Final = "checkpoints"
 MAX_CHECKPOINTS: Final = 3
 """Number of checkpoints that are kept: the version before the newest may still be in evaluation."""
+_VERSION_NAME: Final = re.compile(r"version-([0-9]{6,15})\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Checkpoints:
         self._directory = directory
         self._sync = sync
         (directory / DIRECTORY).mkdir(parents=True, exist_ok=True)
+        delete_temporary_files(directory / DIRECTORY)
 
     @property
     def model_path(self) -> Path:
@@ -83,8 +88,10 @@ class Checkpoints:
         with raising_disk_full(len(model.data), path.parent):
             write_atomically(path, safetensors_header(model), model.data, sync=self._sync)
             self._link(path, self.model_path)
-        for old in sorted((self._directory / DIRECTORY).glob("version-*.safetensors"))[:-MAX_CHECKPOINTS]:
-            old.unlink(missing_ok=True)
+        names = (_VERSION_NAME.fullmatch(file.name) for file in path.parent.iterdir())
+        numbers = sorted(int(name[1]) for name in names if name)
+        for old in numbers[:-MAX_CHECKPOINTS]:
+            self.version_path(old).unlink(missing_ok=True)
 
     def read(self, number: int, digest: str | None = None) -> Model:
         """The model of version ``number``, which must have this digest, if one is given.
@@ -126,7 +133,6 @@ class Checkpoints:
     def _link(self, source: Path, target: Path) -> None:
         """Replaces ``target`` by a hard link to ``source``, or by a copy if the file system has no links."""
         temporary = temporary_path(target)
-        temporary.unlink(missing_ok=True)
         try:
             os.link(source, temporary)
         except OSError:
@@ -153,20 +159,27 @@ def safetensors_header(model: Model) -> bytes:
 def read_safetensors(path: Path) -> Model:
     """The model in a safetensors file. Raises ``UserError`` with what is wrong with the file."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("expected a regular file")
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         buffers = json.loads(metadata.get("buffers", "[]"))
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not a readable safetensors file: {error}") from None
-    if not arrays:
-        raise UserError(f"{path}: contains no arrays")
+    if not 0 < len(arrays) <= MAX_ARRAYS:
+        raise UserError(f"{path}: contains {len(arrays)} arrays, expected 1 to {MAX_ARRAYS}")
+    if not isinstance(buffers, list):
+        raise UserError(f"{path}: buffers in its metadata is not a list")
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.floating):
             raise UserError(f"{path}: {name!r} has the type {array.dtype}, expected a float type")
         if not np.isfinite(array).all():
             raise UserError(f"{path}: {name!r} contains a value that is not finite")
-    manifest = manifest_of(arrays, buffers)
+    try:
+        manifest = manifest_of(arrays, buffers)
+    except ValidationError as error:
+        raise UserError(f"{path}: {error.errors(include_url=False)[0]['msg']}") from None
     return Model.of(manifest, flatten(arrays, manifest))
 
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from fl_aggregator.round.events import Event
 from fl_aggregator.storage.append_log import AppendLog
 from fl_shared.errors import UserError
+from fl_shared.system.files import read_lines
 
 FILE_NAME: Final = "journal.jsonl"
 _EVENT_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
@@ -46,18 +47,15 @@ def event_fields(event: Event) -> dict[str, Any]:
 def read_events(directory: Path) -> Iterator[Event]:
     """The recorded events. An incomplete last line is ignored: the process died while writing it.
 
-    Raises ``UserError`` with the number of the line that is not an event.
+    Raises ``UserError`` with the number of the line that is not an event, and ``OSError``.
     """
-    with (directory / FILE_NAME).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                fields = json.loads(line)
-                event: Event = _EVENT_ADAPTERS[fields.pop("event")].validate_python(fields)
-            except (ValueError, KeyError, AttributeError, ValidationError) as error:
-                problem = str(error).splitlines()[0]
-                raise UserError(
-                    f"{directory / FILE_NAME}: line {number} is not an event: {problem}"
-                ) from None
-            yield event
+    for number, line in enumerate(read_lines(directory / FILE_NAME), 1):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            fields = json.loads(line)
+            event: Event = _EVENT_ADAPTERS[fields.pop("event")].validate_python(fields)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
+            problem = str(error).splitlines()[0]
+            raise UserError(f"{directory / FILE_NAME}: line {number} is not an event: {problem}") from None
+        yield event

@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -27,21 +27,26 @@ from fl_aggregator.storage.checkpoint import Checkpoints
 from fl_aggregator.storage.journal import Journal
 from fl_aggregator.storage.spool import Spool
 from fl_shared.errors import UserError
+from fl_shared.protocol import messages as m
 from fl_shared.system.file_lock import FileLock
-from fl_shared.system.files import write_atomically
+from fl_shared.system.files import delete_temporary_files, read_lines, read_regular, write_atomically
+from fl_shared.system.own_directory import check_directory, check_tree
 
 RUN_FILE: Final = "run.json"
 HISTORY_FILE: Final = "history.jsonl"
 LABEL_COUNTS_FILE: Final = "parts.jsonl"
 """Written by the edges of a simulation: how often each label occurs in each edge's partition."""
 _LOCK_FILE: Final = ".lock"
+MAX_RUN_FILE: Final = 2**20
+"""Bytes of the largest ``run.json``."""
+_UTC_TIME: Final = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"
 
 
 class FirstWeights(BaseModel):
     """The first weights that the user gave, as the digests of their content and of their manifest."""
 
-    digest: str
-    manifest: str
+    digest: m.Digest
+    manifest: m.Digest
 
 
 class FleetRecord(BaseModel):
@@ -51,7 +56,7 @@ class FleetRecord(BaseModel):
     """
 
     broker: str | None = None
-    options: dict[str, int | str | Path] = {}
+    options: dict[Literal["data", "device", "workers"], int | str | Path] = {}
 
 
 class RunRecord(BaseModel):
@@ -63,9 +68,9 @@ class RunRecord(BaseModel):
 
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
     incarnation: Annotated[int, Field(ge=1)] = 1
-    started: str
-    ended: str | None = None
-    broker: str = ""
+    started: Annotated[str, Field(pattern=_UTC_TIME)]
+    ended: Annotated[str, Field(pattern=_UTC_TIME)] | None = None
+    broker: Annotated[str, Field(max_length=1024)] = ""
     prefix: str
     settings: Settings
     seed: int
@@ -112,7 +117,7 @@ def read_run(path: Path) -> RunRecord:
     """The record in ``path/run.json``. Raises ``UserError`` with what is wrong with the file."""
     file = path / RUN_FILE
     try:
-        return RunRecord.model_validate_json(file.read_bytes())
+        return RunRecord.model_validate_json(read_regular(file, MAX_RUN_FILE))
     except FileNotFoundError:
         raise _no_run_error(path) from None
     except OSError as error:
@@ -130,20 +135,26 @@ def _no_run_error(path: Path) -> UserError:
 class RunDirectory:
     """Holds the lock of the directory ``path`` until it is closed, and opens the run's files in it.
 
-    Creates the directory for a new run; with ``resume``, opens the directory of a run that continues. Raises
-    ``UserError`` if the directory cannot be used, if it belongs to another aggregator, if it contains a run
-    already, or with ``resume`` if it contains none.
+    Creates the directory for a new run; with ``resume``, opens the directory of a run that continues, in which
+    nothing is changed before `begin_writing`. Raises ``UserError`` if the directory cannot be used, if somebody
+    else may have filled it (`check_tree`), if it belongs to another aggregator, if it contains a run already, or
+    with ``resume`` if it contains none.
     """
 
     def __init__(self, path: Path, durability: Durability = "process", *, resume: bool = False) -> None:
         self.path = path
+        self._durability: Durability = durability
         self._sync = durability == "power"
+        self._writes = False
         option = "--resume" if resume else "--run-dir"
         try:
-            if not resume:
-                path.mkdir(parents=True, exist_ok=True)
-            elif not (path / RUN_FILE).exists():
+            if resume and not (path / RUN_FILE).exists():
                 raise _no_run_error(path)
+            is_new = not path.exists()
+            if is_new:
+                path.mkdir(parents=True)
+            else:
+                check_directory(path)
             self._lock = FileLock(path / _LOCK_FILE, mode=0o644)
         except BlockingIOError:
             raise UserError(f"{option} {path}: in use by another aggregator") from None
@@ -155,16 +166,30 @@ class RunDirectory:
                     f"--run-dir {path}: already contains a run, expected a new or empty directory; "
                     f"to resume it: --resume {path}"
                 )
-            self.checkpoints = Checkpoints(path, sync=self._sync)
-            self.spool = Spool(path, durability)
-            self.journal = Journal(path, sync=self._sync)
-            self._history = AppendLog(path / HISTORY_FILE)
+            if not is_new:
+                check_tree(path)
+            if not resume:
+                self.begin_writing()
         except OSError as error:
             self._lock.release(delete=True)
             raise UserError(f"{option} {path}: {error.strerror}: {error.filename}") from None
         except UserError:
             self._lock.release(delete=True)
             raise
+
+    def begin_writing(self) -> None:
+        """Opens the run's files for writing, when everything in them has been read and found valid.
+
+        May be called again. Raises ``OSError``.
+        """
+        if self._writes:
+            return
+        delete_temporary_files(self.path)
+        self.checkpoints = Checkpoints(self.path, sync=self._sync)
+        self.spool = Spool(self.path, self._durability)
+        self.journal = Journal(self.path, sync=self._sync)
+        self._history = AppendLog(self.path / HISTORY_FILE)
+        self._writes = True
 
     def write_run(self, record: RunRecord) -> None:
         """Writes ``run.json``. From then on the run can be resumed. Raises ``OSError``."""
@@ -178,12 +203,12 @@ class RunDirectory:
         Returns the rounds whose lines remain.
         """
         lines: dict[int, bytes] = {}
-        for line in (self.path / HISTORY_FILE).read_bytes().splitlines(keepends=True):
+        for line in read_lines(self.path / HISTORY_FILE):
             try:
                 number = json.loads(line)["round"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
-            if line.endswith(b"\n") and number in rounds:
+            if line.endswith(b"\n") and isinstance(number, int) and number in rounds:
                 lines[number] = line
         self._history.close()
         write_atomically(self.path / HISTORY_FILE, *lines.values())
@@ -192,9 +217,8 @@ class RunDirectory:
 
     def history(self) -> Iterator[dict[str, Any]]:
         """The lines of the history, one for each round that has ended and whose record is complete."""
-        with (self.path / HISTORY_FILE).open("rb") as file:
-            for line in file:
-                yield json.loads(line)
+        for line in read_lines(self.path / HISTORY_FILE):
+            yield json.loads(line)
 
     def append_history(self, line: dict[str, Any]) -> None:
         """Appends the line of a round to the history. If it raises ``OSError``, the file is unchanged."""
@@ -202,8 +226,9 @@ class RunDirectory:
 
     def close(self) -> None:
         """Closes the files and releases the lock. If no run began, removes what this object created."""
-        self.journal.close()
-        self._history.close()
+        if self._writes:
+            self.journal.close()
+            self._history.close()
         if (self.path / RUN_FILE).exists():
             self._lock.release(delete=True)
             return

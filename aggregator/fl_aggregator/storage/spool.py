@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-import shutil
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -27,7 +27,14 @@ from fl_aggregator.storage.spool_format import (
     read_description,
 )
 from fl_aggregator.storage.update_content import UpdateContent
-from fl_shared.system.files import sync_directory, write_atomically
+from fl_shared.protocol.topics import CLIENT_PATTERN, NUMBER
+from fl_shared.system.files import (
+    delete_temporary_files,
+    is_temporary,
+    open_regular,
+    sync_directory,
+    write_atomically,
+)
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -35,6 +42,8 @@ DIRECTORY: Final = "spool"
 
 MAX_FREE_BYTES: Final = 16 * 2**20
 """Bytes of unused memory that the pool keeps. It keeps the memory of one update even if that is larger."""
+
+_FILE_NAME: Final = re.compile(rf"{CLIENT_PATTERN}\.(update|[0-9a-f]{{64}}\.part)")
 
 _DIRECTORY_ENTRY_BYTES: Final = 4096
 """Bytes that a new entry in a directory may need on the disk."""
@@ -242,7 +251,7 @@ class Spool:
 
     def delete_round(self, round_number: int) -> None:
         """Deletes a round's updates, if there are any."""
-        shutil.rmtree(self._folder_of(round_number), ignore_errors=True)
+        _delete_folder(self._folder_of(round_number))
 
     def delete(self, round_number: int, client: str) -> None:
         """Deletes a stored update, if it exists."""
@@ -256,9 +265,12 @@ class Spool:
         """
         accepted = set(clients)
         for folder in self.path.iterdir():
-            if folder.name != str(round_number):
-                shutil.rmtree(folder, ignore_errors=True)
+            if not re.fullmatch(NUMBER, folder.name):
                 continue
+            if folder.name != str(round_number):
+                _delete_folder(folder)
+                continue
+            delete_temporary_files(folder)
             for path in folder.glob("*.update"):
                 if path.stem not in accepted:
                     path.unlink(missing_ok=True)
@@ -290,6 +302,17 @@ class Spool:
         return folder
 
 
+def _delete_folder(folder: Path) -> None:
+    """Deletes the files of a round, and its folder if nothing else is in it. Follows no link."""
+    if folder.is_symlink():
+        return
+    with suppress(OSError):  # it does not exist, or contains what is not ours
+        for path in folder.iterdir():
+            if _FILE_NAME.fullmatch(path.name) or is_temporary(path.name):
+                path.unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def _partial_name(client: str, description: UpdateDescription) -> str:
     """The file name of an incomplete upload. A client id contains no dot.
 
@@ -303,7 +326,7 @@ def _map_file(path: Path, access: int) -> mmap.mmap:
 
     Raises ``OSError``, and ``SpoolFileDamaged`` if it is empty, since that cannot be mapped.
     """
-    file = os.open(path, (os.O_RDONLY if access == mmap.ACCESS_READ else os.O_RDWR) | os.O_CLOEXEC)
+    file = open_regular(path, os.O_RDONLY if access == mmap.ACCESS_READ else os.O_RDWR)
     try:
         if os.fstat(file).st_size == 0:
             raise SpoolFileDamaged("it is empty")

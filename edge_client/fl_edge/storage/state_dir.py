@@ -10,7 +10,8 @@ from typing import Final, Self
 
 from fl_shared.errors import UserError
 from fl_shared.system.file_lock import FileLock
-from fl_shared.system.files import write_atomically
+from fl_shared.system.files import delete_temporary_files, read_regular, write_atomically
+from fl_shared.system.own_directory import check_directory, check_tree
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -35,17 +36,20 @@ class StateDir:
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_directory(path)
             lock = FileLock(path / "lock")
         except BlockingIOError:
             raise UserError(_in_use(path)) from None
         except OSError as error:
-            raise UserError(f"state directory {path}: cannot be written to: {error.strerror}") from None
+            raise UserError(f"state directory {path}: cannot be used: {error.strerror}") from None
         try:
+            check_tree(path)
+            delete_temporary_files(path)
             lock.write(f"{os.getpid()}\n")
             device = _device(path)
         except OSError as error:
             lock.release()
-            raise UserError(f"state directory {path}: {error.strerror}") from None
+            raise UserError(f"state directory {path}: {error.filename or path}: {error.strerror}") from None
         except UserError:
             lock.release()
             raise
@@ -65,7 +69,7 @@ class StateDir:
 def _in_use(path: Path) -> str:
     # The process id is for the message only: the kernel keeps the lock, and ends it with the process.
     try:
-        pid = (path / "lock").read_text(encoding="ascii", errors="replace")[:20].strip()
+        pid = read_regular(path / "lock", 20).decode("ascii", errors="replace").strip()
     except OSError:
         pid = ""
     owner = f"process {pid}" if pid.isdigit() else "another process"
@@ -75,7 +79,7 @@ def _in_use(path: Path) -> str:
 def _device(path: Path) -> str:
     file = path / "device"
     try:
-        token = file.read_text(encoding="ascii", errors="replace").strip()
+        token = read_regular(file, 100).decode("ascii", errors="replace").strip()
     except FileNotFoundError:
         token = secrets.token_hex(16)
         write_atomically(file, f"{token}\n".encode(), sync=True)

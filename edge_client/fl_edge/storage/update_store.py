@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fl_edge.session.work import PendingUpdate
 from fl_shared.protocol import messages as m
-from fl_shared.system.files import temporary_path, write_atomically
+from fl_shared.system.files import open_regular, write_atomically
 from fl_shared.tensors.encodings import registry
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import KnownEncoding
@@ -71,7 +71,6 @@ def read(path: Path, client: str) -> PendingUpdate | None:
 
     Its data is mapped from the file. A file that is not usable is logged and removed.
     """
-    delete(temporary_path(path))
     try:
         return _read(path, client)
     except FileNotFoundError:
@@ -122,7 +121,7 @@ def _header(client: str, pending: PendingUpdate) -> bytes:
 
 
 def _read(path: Path, client: str) -> PendingUpdate:
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
         if not 0 < length <= min(MAX_HEADER, size - LENGTH_BYTES):

@@ -98,9 +98,18 @@ def simulate(
         given = {name: value for name, value in of_edges.items() if value is not None}
         launch = launches.new(settings, run_dir, init, FleetRecord(broker=address, options=given))
     else:
-        refuse_with_resume("broker", *OF_EDGES)
+        refuse_with_resume(*OF_EDGES)
         simulation.check_fleet_possible()
         launch = launches.resume(resume, simulated=True)
+        if (
+            broker.broker is not None
+            and launch.record.fleet is not None
+            and launch.record.fleet.broker is None
+        ):
+            launch.close()
+            raise UserError(
+                "--broker cannot be combined with --resume: this simulation starts its own broker"
+            )
     settings, directory = launch.record.settings, launch.directory.path
     assert launch.record.fleet is not None
     fleet = launch.record.fleet
@@ -114,9 +123,7 @@ def simulate(
             click.echo(f"watch it: {watch_command(sim.broker, settings.prefix)}")
             if page is not None:
                 click.echo(f"dashboard: {page}")
-        with run_aggregator(
-            launch, sim.broker, tracking, log_format, quiet, broker.credential_arguments()
-        ) as (
+        with run_aggregator(launch, sim.broker, tracking, log_format, quiet, broker.resume_arguments()) as (
             aggregator,
             finish,
         ):
@@ -145,7 +152,7 @@ def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerAccess
     from fl_shared.mqtt.address import BrokerAddress
 
     if address is not None:
-        return broker.access(default_address=BrokerAddress.parse(address))
+        return broker.access(recorded_address=BrokerAddress.parse(address))
     if keys := broker.credential_arguments():
         raise UserError(f"{keys[0]} needs --broker: a simulation's own broker has no certificates")
     return None

@@ -94,16 +94,23 @@ class BrokerOptions:
         *,
         roles: Sequence[AccountRole] = (),
         mqtt_client_id: str | None = None,
-        default_address: BrokerAddress | None = None,
+        recorded_address: BrokerAddress | None = None,
     ) -> BrokerAccess:
         """The access that the options describe. Raises ``UserError`` for options that contradict each other.
 
-        ``roles``: a kit must have one of them, if any are given. ``default_address``: the address if no option
-        gives one, None for this machine.
+        ``roles``: a kit must have one of them, if any are given. ``recorded_address``: the address in a run's
+        file, if no option gives one and there is no kit. The file may be somebody else's, so a password is not
+        sent there.
         """
         if self.kit is not None:
-            return self._from_kit(self.kit, roles, mqtt_client_id, default_address)
-        address = self.broker or default_address or BrokerAddress("localhost")
+            return self._from_kit(self.kit, roles, mqtt_client_id)
+        default = BrokerAddress("localhost")
+        address = self.broker or recorded_address or default
+        if self.password is not None and self.broker is None and address != default:
+            raise UserError(
+                "a password is sent only to a broker that the command line names, not to one that a file names: "
+                f"if the run's broker is right, add --broker {address}"
+            )
         files = {"--ca": self.ca, "--cert": self.cert, "--key": self.key}
         if not address.is_encrypted and (
             present := [name for name, path in files.items() if path is not None]
@@ -127,12 +134,17 @@ class BrokerOptions:
             argument for name, path in present.items() if path is not None for argument in (name, str(path))
         ]
 
+    def resume_arguments(self) -> list[str]:
+        """The arguments with which a run can be resumed: `credential_arguments`, and the broker they are for."""
+        is_secret = self.kit is not None or self.password is not None
+        address = ["--broker", str(self.broker)] if is_secret and self.broker is not None else []
+        return [*address, *self.credential_arguments()]
+
     def _from_kit(
         self,
         path: Path,
         roles: Sequence[AccountRole],
         mqtt_client_id: str | None,
-        default_address: BrokerAddress | None,
     ) -> BrokerAccess:
         from fl_shared.security.kit import Kit
 
@@ -157,7 +169,6 @@ class BrokerOptions:
                 f"--prefix {self.prefix} cannot be combined with --kit: "
                 f"the kit's account has rights only under {kit.prefix!r}"
             )
-        address = self.broker or (
-            default_address if default_address and default_address.user is None else None
+        return BrokerAccess.from_kit(
+            kit, self.broker, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id
         )
-        return BrokerAccess.from_kit(kit, address, keepalive=self.keepalive, mqtt_client_id=mqtt_client_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -32,6 +33,7 @@ def run_program(command: click.Command, program: str) -> NoReturn:
 
     If the command returns an int, that is the exit code. SIGTERM ends it like Ctrl-C.
     """
+    os.umask(os.umask(0o077) | 0o022)  # whoever can write to a run's files decides what a resume does
     end_on_signals(raise_interrupt)  # until the command sets its own handlers
     try:
         result = command.main(prog_name=program, standalone_mode=False)

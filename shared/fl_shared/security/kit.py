@@ -127,7 +127,7 @@ class Kit:
     def read(cls, path: Path) -> Self:
         """Reads a kit from a file. Raises ``UserError``, which names what is missing or wrong in it."""
         try:
-            data, mode = read_at_most(path, MAX_KIT + 1)
+            data, mode = read_at_most(path, MAX_KIT + 1, regular=True)
         except OSError as error:
             raise UserError(f"kit {path}: {error.strerror}") from None
         warn_if_others_may_read("kit", path, mode)

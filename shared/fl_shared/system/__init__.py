@@ -1,7 +1,7 @@
 """Services of the operating system, and text for people.
 
 =================  ===========================================================
-``files``          files that are written completely or not at all, and secret files
+``files``          files that are complete or absent, and secret ones;  ``own_directory``: whose they are
 ``file_lock``      an exclusive lock that ends with its process
 ``flood_control``  limits on what a flood of messages costs
 ``child_process``  child processes that end with their parent

@@ -1,18 +1,67 @@
-"""Files that are complete or absent, even if the program crashes while it writes them; and secret files."""
+"""Files that are complete or absent, even if the program crashes while it writes them; files of others; secrets.
+
+``open_regular`` and what is built on it never follow a symbolic link, wait for a pipe or read a device. They
+are for files in a directory that somebody else may have made.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
+import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
 LOG: Final = logging.getLogger(__name__)
 
+MAX_LINE: Final = 64 * 2**20
+"""Bytes of the longest line that `read_lines` returns."""
+_TEMPORARY_NAME: Final = re.compile(r"\.fl-[0-9a-f]{16}\.tmp")
 
-def read_at_most(path: Path, max_bytes: int) -> tuple[bytes, int]:
-    """The first ``max_bytes`` bytes of a file (or fewer, if it is shorter), and its mode. Raises ``OSError``."""
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+    """Opens a regular file, and follows no link. Raises ``OSError``, also for any other kind of file."""
+    try:
+        file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(error.errno, "is a symbolic link, expected a regular file", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return file
+
+
+def read_regular(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file. Raises ``OSError``, also if it is larger than ``max_bytes``."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"is larger than {max_bytes} bytes", str(path))
+    return content
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a regular file with their ends, which the last may lack. Raises ``OSError``."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        while line := file.readline(MAX_LINE + 1):
+            if len(line) > MAX_LINE:
+                raise OSError(errno.EFBIG, f"has a line of more than {MAX_LINE} bytes", str(path))
+            yield line
+
+
+def read_at_most(path: Path, max_bytes: int, *, regular: bool = False) -> tuple[bytes, int]:
+    """The first ``max_bytes`` bytes of a file (or fewer, if it is shorter), and its mode. Raises ``OSError``.
+
+    ``regular``: also for a pipe or a device, from which a shell may pass on a secret. Links are followed.
+    """
+    if regular and (path.is_fifo() or path.is_char_device()):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     with path.open("rb") as file:
         return file.read(max_bytes), os.fstat(file.fileno()).st_mode
 
@@ -47,10 +96,8 @@ def write_atomically(
     """
     temporary = temporary_path(path)
     try:
-        if private:
-            temporary.unlink(missing_ok=True)  # one left by a crash may be readable for others
-            temporary.touch(mode=0o600, exist_ok=False)
-        with temporary.open("wb", buffering=0) as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb", buffering=0) as file:
             write_all(file, *buffers)
             if sync:
                 os.fsync(file.fileno())
@@ -68,8 +115,23 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Where the content of ``path`` is written first; a crash leaves this file behind."""
-    return path.with_name(path.name + ".part")
+    """A random name beside ``path``, for its content at first. A crash leaves the file behind.
+
+    Nobody can have put a file or a link there before, so it is created with ``O_EXCL``.
+    """
+    return path.with_name(f".fl-{secrets.token_hex(8)}.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether ``name`` is of the form that `temporary_path` makes."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
+
+
+def delete_temporary_files(directory: Path) -> None:
+    """Deletes what crashed processes left in ``directory``, which its caller has locked. Raises ``OSError``."""
+    for path in directory.iterdir():
+        if is_temporary(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
 
 
 def sync_directory(path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from fl_aggregator.round.state import Summary
 from fl_shared.protocol import messages as m
@@ -22,10 +22,13 @@ METRIC_DIGITS: Final = 6
 EVALUATING: Final = "evaluating"
 """The phase that overlaps the next round, and does not count as a round's own time."""
 
-Count = Annotated[int, Field(ge=0)]
-Counts = dict[str, Count]
-FiniteMetrics = dict[str, Annotated[float, Field(ge=-1e300, le=1e300)]]
+Name = Annotated[str, StringConstraints(max_length=64)]
+"""An edge's id, a label, or the name of a metric or a phase."""
+Names = Annotated[list[Name], Field(max_length=100_000)]
+Counts = Annotated[dict[Name, m.Count], Field(max_length=1000)]
+FiniteMetrics = Annotated[dict[Name, Annotated[float, Field(ge=-1e300, le=1e300)]], Field(max_length=256)]
 """Metrics in a range that can be drawn. The aggregator writes finite numbers only."""
+Reason = Annotated[str, StringConstraints(max_length=10_000)]
 
 
 class _Lenient(BaseModel):
@@ -37,8 +40,10 @@ class _Lenient(BaseModel):
 class ConfusionMatrix(_Lenient):
     """``counts[i][j]``: examples of class ``labels[i]`` that were predicted as ``labels[j]``."""
 
-    labels: Annotated[list[str], Field(min_length=1)]
-    counts: list[list[Count]]
+    labels: Annotated[list[Name], Field(min_length=1, max_length=m.MAX_CLASSES)]
+    counts: Annotated[
+        list[Annotated[list[m.Count], Field(max_length=m.MAX_CLASSES)]], Field(max_length=m.MAX_CLASSES)
+    ]
 
     @model_validator(mode="after")
     def _check_square(self) -> Self:
@@ -50,8 +55,8 @@ class ConfusionMatrix(_Lenient):
 class Traffic(_Lenient):
     """Traffic of a round in bytes. ``up``: updates from edges. ``down``: messages published for edges."""
 
-    up: Count = 0
-    down: Count = 0
+    up: m.Count = 0
+    down: m.Count = 0
 
 
 class RoundRecord(_Lenient):
@@ -61,19 +66,19 @@ class RoundRecord(_Lenient):
     durations by phase.
     """
 
-    round: Count
+    round: m.Count
     outcome: Literal["committed", "abandoned"]
-    reason: str | None = None
-    version: Count | None = None
-    digest: str | None = None
-    cohort: list[str] = []
-    participants: list[str] = []
-    missing: dict[str, str] = {}
-    refused: dict[str, Counts] = {}
-    examples: Count = 0
+    reason: Reason | None = None
+    version: m.Count | None = None
+    digest: Name | None = None
+    cohort: Names = []
+    participants: Names = []
+    missing: Annotated[dict[Name, Reason], Field(max_length=100_000)] = {}
+    refused: Annotated[dict[Name, Counts], Field(max_length=100_000)] = {}
+    examples: m.Count = 0
     metrics: FiniteMetrics = {}
     confusion: ConfusionMatrix | None = None
-    seconds: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = {}
+    seconds: Annotated[dict[Name, m.Seconds], Field(max_length=100)] = {}
     bytes: Traffic = Traffic()
 
     @classmethod

@@ -32,11 +32,12 @@ def report(directories: tuple[Path, ...], out: Path, csv_file: Path | None) -> N
     from fl_aggregator.tools.report.reading import read_run_report
     from fl_aggregator.tools.report.spreadsheet import csv_text
     from fl_shared.system.files import write_atomically
+    from fl_shared.system.text import one_line
 
     runs = [read_run_report(directory) for directory in directories]
     for run in runs:
         for fault in run.faults:
-            click.echo(f"fl-aggregator report: {fault}; skipped", err=True)
+            click.echo(f"fl-aggregator report: {one_line(fault)}; skipped", err=True)
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise UserError(f"DIR: {', '.join(map(str, directories))}: expected each run once")
     written = []

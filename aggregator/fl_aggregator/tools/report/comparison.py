@@ -41,9 +41,7 @@ def comparison_target(runs: Sequence[RunReport]) -> float | None:
     If no run has one, it is the best accuracy that all have reached, rounded down to a multiple of
     ``TARGET_STEP``; null if that is 0.
     """
-    targets = [
-        value for run in runs if isinstance(value := run.settings.get("target_accuracy"), (int, float))
-    ]
+    targets = [run.target for run in runs if run.target is not None]
     if targets:
         return float(min(targets))
     best = [max(run.series("accuracy")[1], default=0.0) for run in runs]

@@ -15,17 +15,22 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fl_aggregator.monitoring.views.round_record import (
     ConfusionMatrix,
-    Count,
     Counts,
     FiniteMetrics,
+    Name,
     RoundRecord,
 )
 from fl_aggregator.storage import journal
-from fl_aggregator.storage.run_directory import HISTORY_FILE, LABEL_COUNTS_FILE, RUN_FILE
+from fl_aggregator.storage.run_directory import HISTORY_FILE, LABEL_COUNTS_FILE, MAX_RUN_FILE, RUN_FILE
 from fl_shared.errors import UserError
+from fl_shared.protocol import messages as m
+from fl_shared.system.files import read_lines, read_regular
+from fl_shared.system.text import shortened
 
 MAX_FAULTS: Final = 10
 """Number of broken lines that are named; further ones are counted."""
+MAX_LINES: Final = 10_000_000
+"""Number of lines that are read of a file."""
 _ACCEPTED_LINE_PREFIX: Final = b'{"event":"UpdateStored"'
 
 LineT = TypeVar("LineT")
@@ -38,18 +43,18 @@ class _Lenient(BaseModel):
 class LabelCounts(_Lenient):
     """The number of examples of each label in an edge's partition."""
 
-    client: str
+    client: Name
     labels: Counts
 
 
 class LatestResult(_Lenient):
     """An edge's newest accepted update. ``after``: metrics of the trained model on the edge's holdout."""
 
-    client: str
-    round: Count
-    examples: Count = 0
-    size: Count = 0
-    seconds: float | None = None
+    client: Name
+    round: m.Count
+    examples: m.Count = 0
+    size: m.Count = 0
+    seconds: m.Seconds | None = None
     after: FiniteMetrics = {}
 
 
@@ -74,6 +79,12 @@ class RunReport:
         """The settings in ``run.json``; empty if they could not be read."""
         settings = self.record.get("settings")
         return settings if isinstance(settings, dict) else {}
+
+    @property
+    def target(self) -> float | None:
+        """The accuracy at which the run ends, null if it has none."""
+        value = self.settings.get("target_accuracy")
+        return value if isinstance(value, float | int) and -1e300 <= value <= 1e300 else None
 
     @property
     def ended(self) -> bool:
@@ -129,7 +140,7 @@ def read_run_report(directory: Path) -> RunReport:
 def _read_record(run: RunReport) -> dict[str, Any]:
     file = run.path / RUN_FILE
     try:
-        fields = json.loads(file.read_bytes())
+        fields = json.loads(read_regular(file, MAX_RUN_FILE))
         if not isinstance(fields, dict):
             raise ValueError(f"contains a {type(fields).__name__}, expected an object")
     except OSError as error:
@@ -150,16 +161,18 @@ def _read_lines(
     """
     file = run.path / name
     try:
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.startswith(line_prefix) or not line.strip():
-                    continue
-                try:
-                    yield adapter.validate_json(line)
-                except ValidationError as error:
-                    first = error.errors(include_url=False, include_context=False)[0]
-                    location = ".".join(map(str, first["loc"])) or "the line"
-                    run.faults.append(f"{file}: line {number}: {location}: {first['msg']}")
+        for number, line in enumerate(read_lines(file), 1):
+            if not line.startswith(line_prefix) or not line.strip():
+                continue
+            try:
+                yield adapter.validate_json(line)
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_context=False)[0]
+                location = shortened(".".join(map(str, first["loc"])), 100) or "the line"
+                run.faults.append(f"{file}: line {number}: {location}: {first['msg']}")
+            if number == MAX_LINES:
+                run.faults.append(f"{file}: has more than {MAX_LINES} lines, of which the first are read")
+                return
     except FileNotFoundError:
         if name == HISTORY_FILE:
             run.faults.append(f"{file}: does not exist")

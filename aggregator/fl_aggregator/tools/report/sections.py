@@ -40,7 +40,6 @@ def format_number(value: float | None, digits: int = 4) -> str:
 def tiles(run: RunReport) -> Markup:
     """The most important numbers of a run: accuracy, loss, versions, duration and traffic."""
     accuracy, best = run.last("accuracy"), max(run.series("accuracy")[1], default=None)
-    target = run.settings.get("target_accuracy")
     entries: list[tuple[str, str]] = [
         (
             format_number(accuracy),
@@ -52,7 +51,7 @@ def tiles(run: RunReport) -> Markup:
         (size_text(sum(line.bytes.up for line in run.rounds)), "up, from edges"),
         (size_text(sum(line.bytes.down for line in run.rounds)), "down, published"),
     ]
-    if isinstance(target, (int, float)):
+    if (target := run.target) is not None:
         reached = versions_to_reach(run, target)
         entries.insert(1, ("not reached" if reached is None else f"version {reached}", f"target {target:g}"))
     return tag("div", *(tag("div", tag("b", big), tag("span", small), class_="tile") for big, small in entries),

@@ -5,8 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from typing import Final
 
 from fl_aggregator.tools.report.reading import RunReport
+from fl_shared.system.text import one_line
+
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""Full-width ones as well, which spreadsheets accept."""
 
 
 def csv_text(runs: Sequence[RunReport]) -> str:
@@ -18,7 +23,7 @@ def csv_text(runs: Sequence[RunReport]) -> str:
     writer = csv.writer(buffer)
     writer.writerow(
         ["run", "round", "outcome", "reason", "version", "selected", "participants", "missing", "refused", "examples",
-         *metrics, *(f"seconds_{phase}" for phase in phases), "bytes_up", "bytes_down",
+         *map(_escape_formula, metrics), *(f"seconds_{one_line(phase)}" for phase in phases), "bytes_up", "bytes_down",
          "participant_ids", "missing_ids"]
     )  # fmt: skip
     for run, line in rounds:
@@ -34,5 +39,6 @@ def csv_text(runs: Sequence[RunReport]) -> str:
 
 
 def _escape_formula(text: str) -> str:
-    """Marks text that a spreadsheet would run as a formula, since a peer may have chosen it."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    """Text on one line, marked if a spreadsheet would run it as a formula, since a peer may have chosen it."""
+    line = one_line(text)
+    return f"'{line}" if line.lstrip().startswith(_FORMULA_STARTS) else line

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save
 from fl_aggregator.storage.checkpoint import MAX_CHECKPOINTS, Checkpoints, Model, read_safetensors, sha256
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_shared.errors import RunFailed, UserError
+from fl_shared.system.files import is_temporary
 from fl_shared.tensors.manifest import Vector, flatten, manifest_of, unflatten
 
 
@@ -117,7 +118,8 @@ def test_synced_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     synced = []
 
     def fsync(file: int) -> None:
-        synced.append(str(Path(f"/proc/self/fd/{file}").readlink()))
+        path = Path(f"/proc/self/fd/{file}").readlink()
+        synced.append("temporary" if is_temporary(path.name) else str(path))
         real(file)
 
     real = os.fsync
@@ -125,7 +127,7 @@ def test_synced_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     checkpoints = Checkpoints(tmp_path, sync=sync)
     checkpoints.write(1, model())
     version = checkpoints.version_path(1)
-    expected = [f"{version}.part", str(version.parent), str(tmp_path)]
+    expected = ["temporary", str(version.parent), str(tmp_path)]
     assert synced == (expected if sync else [])
 
 
@@ -136,9 +138,9 @@ def test_a_full_disk_leaves_the_version_before(tmp_path: Path, monkeypatch: pyte
     def full(*_arguments: object, **_more: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    for place in ("replace", "open"):
+    for owner, place in ((Path, "replace"), (os, "open")):
         with monkeypatch.context() as patch:
-            patch.setattr(Path, place, full)
+            patch.setattr(owner, place, full)
             with pytest.raises(DiskFull, match="checkpoints: needs 112 bytes"):
                 checkpoints.write(2, model(2))
         assert read_safetensors(checkpoints.model_path).digest == model(1).digest

@@ -301,3 +301,19 @@ def test_only_the_owner_may_read_an_update(tmp_path: Path) -> None:
     paths = [tmp_path / "spool", *(tmp_path / "spool").rglob("*")]
     modes = {path.name.partition(".")[0]: path.stat().st_mode & 0o777 for path in paths}
     assert modes == {"spool": 0o700, "3": 0o700, "whole": 0o600, "partial": 0o600, "begun": 0o600}
+
+
+def test_only_what_has_the_form_of_the_spool_is_deleted(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put(2, "7", content(DATA))
+    (tmp_path / "spool" / "2" / "thesis.txt").write_text("mine")
+    (tmp_path / "spool" / "photos").mkdir()
+    (tmp_path / "spool" / "photos" / "7.update").write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "7.update").write_text("mine")
+    (tmp_path / "spool" / "4").symlink_to(tmp_path / "elsewhere")
+    spool.delete_except(3, [])
+    spool.delete_round(4)
+    spool.delete_round(2)
+    left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    assert left == {"spool/2/thesis.txt", "spool/photos/7.update", "elsewhere/7.update"}

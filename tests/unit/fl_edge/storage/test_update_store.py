@@ -124,12 +124,6 @@ def test_what_another_client_has_left_is_removed(tmp_path: Path, caplog: pytest.
     assert not path.exists()
 
 
-def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
-    (tmp_path / (update_store.FILE_NAME + ".part")).write_bytes(b"half of it")
-    assert update_store.read(tmp_path / update_store.FILE_NAME, "7") is None
-    assert not list(tmp_path.iterdir())
-
-
 def test_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     writer = update_store.UpdateWriter()
     writer.save(tmp_path / "missing" / update_store.FILE_NAME, "7", finished())

@@ -202,6 +202,9 @@ def test_what_is_no_kit_at_all_is_a_mistake(kit: Kit, tmp_path: Path) -> None:
         Kit.read(tmp_path / "none.zip")
     with pytest.raises(UserError, match="Is a directory"):
         Kit.read(tmp_path)
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(UserError, match="is not a regular file"):
+        Kit.read(tmp_path / "pipe.zip")
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -111,8 +111,19 @@ def test_what_does_not_go_together_is_refused(authority: Authority, pair: Pair) 
 
 def test_where_the_broker_is_if_nothing_says_so() -> None:
     assert BrokerOptions().access().address == BrokerAddress("localhost")
-    assert BrokerOptions().access(default_address=ENCRYPTED).tls is not None
-    assert BrokerOptions(BrokerAddress("h")).access(default_address=ENCRYPTED).address.host == "h"
+    assert BrokerOptions().access(recorded_address=ENCRYPTED).tls is not None
+    assert BrokerOptions(BrokerAddress("h")).access(recorded_address=ENCRYPTED).address.host == "h"
+
+
+def test_a_password_goes_only_where_the_user_says() -> None:
+    """A run directory that somebody else made may name any broker."""
+    recorded = BrokerAddress.parse("mqtts://me@elsewhere")
+    with pytest.raises(UserError, match="add --broker mqtts://me@elsewhere"):
+        BrokerOptions(password="p").access(recorded_address=recorded)
+    named = BrokerOptions(recorded, password="p")
+    assert named.access(recorded_address=ENCRYPTED).address == recorded
+    assert named.resume_arguments() == ["--broker", "mqtts://me@elsewhere:8883"]
+    assert BrokerOptions(BrokerAddress("h")).resume_arguments() == []
 
 
 # --- what is said, and whether it is tried again ----------------------------------------------------------------

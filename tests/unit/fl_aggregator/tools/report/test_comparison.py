@@ -68,7 +68,8 @@ def test_csv_has_a_row_a_round(tmp_path: Path) -> None:
     a = write(
         tmp_path / "a", [line(1), line(2, outcome="abandoned", version=None, reason="=1+1", metrics={})]
     )
-    b = write(tmp_path / "b", [line(1, missing={"3": "late"}, metrics={"accuracy": 0.9, "f1": 0.8})])
+    names = {"=1+1": 0.1, " @SUM(A1)": 0.2, "two\nlines": 0.3}
+    b = write(tmp_path / "b", [line(1, missing={"3": "late"}, metrics={"accuracy": 0.9, "f1": 0.8, **names})])
     done = report(a, b, "--out", "-", "--csv", tmp_path / "out.csv")
     assert done.exit_code == 0, done.output
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
@@ -81,6 +82,7 @@ def test_csv_has_a_row_a_round(tmp_path: Path) -> None:
     assert rows[0]["f1"] == rows[1]["accuracy"] == ""
     assert rows[2]["f1"] == "0.8"
     assert rows[1]["reason"] == "'=1+1", "no spreadsheet computes it"
+    assert {"'=1+1", "' @SUM(A1)", "two lines"} <= rows[0].keys(), "not in the head either"
     assert rows[2]["missing_ids"] == "3"
     assert rows[0]["seconds_collecting"] == "1.5"
     assert not (tmp_path / "-").exists()

@@ -241,6 +241,41 @@ def test_evenly_chosen_names_hold_both_ends() -> None:
     assert figures.evenly_spaced(names[:5]) == names[:5]
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {
+            "settings": {"target_accuracy": 10**400, "clients": [[]], "task": 7, "partition": {}},
+            "incarnation": 10**400,
+        },
+        {"settings": {"target_accuracy": True, "rounds": "\x1b[2J"}, "versions": {"\x1b]0;x\x07": None}},
+        {"run": {}, "started": ["\x1b"], "ended": 1, "settings": []},
+    ],
+)
+def test_nothing_that_a_stranger_wrote_ends_it_or_reaches_the_terminal(
+    tmp_path: Path, record: dict[str, Any]
+) -> None:
+    numbers: list[dict[str, Any]] = [
+        {"round": 10**400},
+        {"bytes": {"up": 10**400}},
+        {"seconds": {"collecting": 1e300}},
+        {"metrics": {f"m{n}": 0.5 for n in range(1000)}},
+        {"cohort": ["9" * 5000]},
+        {"confusion": {"labels": ["x"] * 1000, "counts": [[0] * 1000] * 1000}},
+        {"refused": {"\x1b[2J": {"late": -1}}},
+    ]
+    run = write(tmp_path / "run", [line(1), *(line(2) | change for change in numbers)], record=record)
+    (run / "parts.jsonl").symlink_to("/dev/zero")
+    done = report(run, "--out", tmp_path / "out.html", "--csv", tmp_path / "out.csv")
+    assert done.exit_code == 0, done.output
+    assert (
+        "\x1b" not in done.output + (tmp_path / "out.html").read_text() + (tmp_path / "out.csv").read_text()
+    )
+    assert "parts.jsonl: is a symbolic link" in done.output
+    assert "7 more" not in done.output
+    assert all(f"history.jsonl: line {number}: " in done.output for number in range(2, 9))
+
+
 def test_markup_escapes_whatever_is_not_markup() -> None:
     assert tag("p", "<b>", Markup("<i>"), 7, None, class_='"x') == '<p class="&quot;x">&lt;b&gt;<i>7</p>'
     assert text("a\x00\u202eb\n") == "a��b\n"

@@ -1,0 +1,37 @@
+"""An edge's own directory contains nothing that leads elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fl_edge.storage.state_dir import StateDir
+from fl_shared.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["device", "update.safetensors", "lock"])
+def test_a_link_is_refused_and_its_target_stays(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / name).symlink_to(victim)
+    with pytest.raises(UserError, match=f"state directory {tmp_path / 'state'}: "):
+        StateDir.open(tmp_path / "state")
+    assert victim.read_text() == "precious"
+
+
+def test_one_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(0o777)
+    with pytest.raises(UserError, match="other users can write to it"):
+        StateDir.open(tmp_path / "state")
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".fl-0123456789abcdef.tmp").write_bytes(b"half of it")
+    with StateDir.open(tmp_path) as state:
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["device", "lock"]
+        device = state.device
+    with StateDir.open(tmp_path) as state:
+        assert state.device == device
