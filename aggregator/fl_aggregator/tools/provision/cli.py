@@ -162,12 +162,12 @@ def add(
 @click.option("--out", type=OUT_DIRECTORY, default=Path("kits"), help="Directory of the accounts and kits.")
 @shared.config_option
 def revoke(names: tuple[str, ...], out: Path) -> None:
-    """Remove accounts; their kits stop working when the broker has reloaded its files."""
+    """Remove accounts; their kits stop working when the broker has been restarted with its new files."""
     from fl_aggregator.tools.provision import kits
 
     with kits.open_provision(out) as provisioned:
         _print_result(provisioned.revoke(names))
-        _print_reload_hint(provisioned)
+        _print_reload_hint(provisioned, restart=True)
 
 
 @provision.command(context_settings=shared.CONTEXT)
@@ -190,7 +190,7 @@ def revoke(names: tuple[str, ...], out: Path) -> None:
 def rotate(
     names: tuple[str, ...], aggregator: bool, of_broker: bool, everything: bool, out: Path, force: bool
 ) -> None:
-    """Create new keys and kits for accounts; the old ones stop working when the broker has reloaded its files."""
+    """Create new keys and kits for accounts; the old ones stop working when the broker has been restarted."""
     from fl_aggregator.tools.provision import kits
     from fl_aggregator.tools.provision.accounts import AGGREGATOR
 
@@ -205,7 +205,7 @@ def rotate(
         _print_result(provisioned.rotate(selected, force=force, new_keys=everything, new_broker=of_broker))
         if of_broker:
             click.echo(f"written: {provisioned.broker_directory / 'broker.pem'} and its key")
-        _print_reload_hint(provisioned, replaced=True)
+        _print_reload_hint(provisioned, restart=bool(selected))
 
 
 # --- what the options mean ------------------------------------------------------------------------------------
@@ -277,9 +277,12 @@ def _print_result(result: ProvisionResult) -> None:
             click.echo(f"written: {path}")
 
 
-def _print_reload_hint(provisioned: Provision, *, replaced: bool = False) -> None:
-    click.echo(
-        f"copy the files in {provisioned.broker_directory} to the broker and make it reload them: kill -HUP its process"
-    )
-    if replaced and not provisioned.register.place.passwords:
-        click.echo("connections made with an old certificate stay open until the broker is restarted")
+def _print_reload_hint(provisioned: Provision, *, restart: bool = False) -> None:
+    """``restart``: accounts have lost their rights; a broker that only reloads its files keeps their connections."""
+    copy = f"copy the files in {provisioned.broker_directory} to the broker and"
+    if restart:
+        click.echo(
+            f"{copy} restart it: after a reload alone, old connections stay open and rounds wait for their edges"
+        )
+    else:
+        click.echo(f"{copy} make it reload them: kill -HUP its process")
