@@ -8,10 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -24,8 +23,6 @@ from safetensors.numpy import save_file
 from fl_aggregator.messaging.rate_limits import NEW_CLIENT_BURST
 from fl_aggregator.messaging.rejections import UNKNOWN
 from fl_aggregator.storage.checkpoint import sha256
-from fl_shared.errors import QueueFull
-from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -35,53 +32,15 @@ from tests.support import builders, programs
 from tests.support.broker import Mosquitto
 from tests.support.builders import model_digest_of, raw_offer_of
 from tests.support.client import Client
+from tests.support.flood import Flood
 from tests.support.simulated_edges import SimulatedEdges
 from tests.support.synthetic_run import TASK, settings
-from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge, pytest.mark.timeout(180)]
 
 FLOOD = 20_000
 MAD = "mad"
 """It registers as whoever may, and then says far too much."""
-
-
-class Flood:
-    """Says without end what ``make`` gives, from a thread of its own, as fast as the broker takes it."""
-
-    def __init__(
-        self, network: Network, broker: Mosquitto, make: Callable[[int], tuple[t.Topic, bytes]]
-    ) -> None:
-        self.sent = 0
-        self._make = make
-        self._over = threading.Event()
-        limits: dict[str, Any] = {"max_queued": 2000, "max_queued_bytes": 2**28}
-        self._connection = network.connect(
-            mqtt.ConnectionSettings(broker.address, **limits), lambda _event: None
-        )
-        self._connection.wait_connected(10)
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            topic, payload = self._make(self.sent)
-            try:
-                self._connection.publish(t.build("fl", topic), payload)
-                self.sent += 1
-            except QueueFull:
-                time.sleep(0.005)
-
-    def has_sent(self, count: int) -> None:
-        wait_until(lambda: self.sent >= count, 60, f"{count} messages of the flood")
-
-    @contextlib.contextmanager
-    def going_on(self) -> Iterator[None]:
-        self._thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            self._thread.join(10)
 
 
 def registration(client: str, seq: int) -> tuple[t.Topic, bytes]:

@@ -24,7 +24,8 @@ from fl_shared.protocol.channels import CHANNELS, Channels, Limit
 class Throttled:
     """A number of messages that one client sent in excess of one limit.
 
-    ``client`` is null for all unknown clients together. ``notify``: whether the client should be told now.
+    ``client`` is the name in the topic, or null if all unknown clients together exceeded the limit. ``notify``:
+    whether the client should be told now.
     """
 
     client: str | None
@@ -68,48 +69,47 @@ class RateLimiter:
         limit_key = self._limit_key(arrival.topic)
         if limit_key is None:
             return arrival
-        client, kind = limit_key
+        client, kind, known = limit_key
         if received.retain:
             # Retained presence of unknown clients is dropped: there can be any number of them.
-            return None if kind == "presence" and client is None else arrival
+            return None if kind == "presence" and not known else arrival
         with self._lock:
-            exceeded = self._limits.charge(client, kind, received.size, self._clock())
+            exceeded = self._limits.charge(client, kind, received.size, self._clock(), known=known)
             if exceeded is None:
                 return arrival
-            self._throttled[client, exceeded] += 1
+            self._throttled[None if exceeded.shared else client, exceeded] += 1
             return None
 
-    def _limit_key(self, topic: t.Topic | None) -> tuple[str | None, Limit] | None:
-        """Returns the client (null if unknown) and the limit that apply to a topic; null without a limit.
+    def _limit_key(self, topic: t.Topic | None) -> tuple[str | None, Limit, bool] | None:
+        """Returns the client that a topic names, the limit that applies, and whether the client is known.
 
-        Known are the clients of the roster, and those whose partition follows from their id: their number is
-        bounded.
+        Null without a limit. Known are the clients of the roster, and those whose partition follows from their
+        id: their number is bounded.
         """
         kind = "other" if topic is None else self._channels.of(topic).limit
         if kind is None:
             return None
         client: str | None = getattr(topic, "client", None)
-        if (
-            client is not None
-            and client not in self._roster()
-            and default_partition(client, self._clients) is None
-        ):
-            client = None
-        return client, kind
+        return client, kind, client is not None and self._is_known(client)
+
+    def _is_known(self, client: str) -> bool:
+        return client in self._roster() or default_partition(client, self._clients) is not None
 
     def give_back(self, arrival: AdmittedMessage) -> None:
         """Undoes the charge of a message that the aggregator has asked for."""
         limit_key = self._limit_key(arrival.topic)
         if limit_key is not None:
+            client, _, known = limit_key
             with self._lock:
-                self._limits.give_back(limit_key[0], arrival.received.size)
+                self._limits.give_back(client, arrival.received.size, self._clock(), known=known)
 
     def charge_work(self, arrival: AdmittedMessage, seconds: float) -> None:
         """Charges the sender of a message for the CPU time that decoding it took."""
         limit_key = self._limit_key(arrival.topic)
         if limit_key is not None:
+            client, _, known = limit_key
             with self._lock:
-                self._limits.charge_work(limit_key[0], seconds)
+                self._limits.charge_work(client, seconds, self._clock(), known=known)
 
     def refill(self, clients: Iterable[str]) -> None:
         """Lets clients send a full burst again, because they are asked for updates."""
@@ -123,7 +123,13 @@ class RateLimiter:
             throttled, self._throttled = self._throttled, Counter()
             return [
                 Throttled(
-                    client, exceeded, count, client is not None and self._limits.should_notify(client, now)
+                    client,
+                    exceeded,
+                    count,
+                    self._should_notify(client, now),
                 )
                 for (client, exceeded), count in throttled.items()
             ]
+
+    def _should_notify(self, client: str | None, now: float) -> bool:
+        return client is not None and client in self._roster() and self._limits.should_notify(client, now)

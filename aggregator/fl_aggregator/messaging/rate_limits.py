@@ -1,6 +1,7 @@
 """How much each client may send before its messages are dropped unread. PURE: it is told the time.
 
-Each known client has limits of its own, so that one cannot use up another's; all unknown names share one set.
+Each known client has limits of its own, so that one cannot use up another's. So has each newcomer, which are
+narrower, since names can be made up where a broker has no accounts; all newcomers together share another set.
 Messages that were asked for cost nothing: granted chunks are given back, and a selected edge begins with a
 full burst. So only messages that were not asked for count, and an honest edge never reaches a limit.
 """
@@ -8,7 +9,7 @@ full burst. So only messages that were not asked for count, and an honest edge n
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from fl_shared.protocol.channels import Limit
@@ -36,6 +37,16 @@ UNKNOWN_MESSAGE_RATE: Final = Rate(200, 2000)
 """Of all clients together that are not known, or that their topic does not name."""
 UNKNOWN_BYTE_RATE: Final = Rate(64 * 2**20, 256 * 2**20)
 """Of the same clients: the bytes of all their messages."""
+NEWCOMER_REGISTRATION_RATE: Final = Rate(0.1, 30)
+"""Of one client that is not known yet: registrations. It repeats them in intervals that grow to 30 s."""
+NEWCOMER_PRESENCE_RATE: Final = Rate(0.2, 30)
+"""Of the same client: births and wills."""
+NEWCOMER_MESSAGE_RATE: Final = Rate(1, 50)
+"""Of the same client: messages that only a registered one has reason to send."""
+NEWCOMER_BYTE_RATE: Final = Rate(2**18, 32 * 2**20)
+"""Of the same client: the bytes of all its messages. The burst is more than the largest packet."""
+NEWCOMER_WORK_RATE: Final = Rate(0.005, 0.5)
+"""Of the same client: seconds of CPU time in which its messages are decoded."""
 NEW_CLIENT_RATE: Final = 5.0
 """Registrations per second, in the long run, of unknown clients together; each may add a line to the
 journal."""
@@ -58,6 +69,13 @@ class Rates:
 
 CLIENT_RATES: Final = Rates(
     CLIENT_MESSAGE_RATE, CLIENT_BYTE_RATE, CLIENT_REGISTRATION_RATE, CLIENT_PRESENCE_RATE, CLIENT_WORK_RATE
+)
+NEWCOMER_RATES: Final = Rates(
+    NEWCOMER_MESSAGE_RATE,
+    NEWCOMER_BYTE_RATE,
+    NEWCOMER_REGISTRATION_RATE,
+    NEWCOMER_PRESENCE_RATE,
+    NEWCOMER_WORK_RATE,
 )
 
 
@@ -117,10 +135,14 @@ class ClientLimits:
 
 @dataclass(frozen=True, slots=True)
 class LimitExceeded:
-    """A limit that a message exceeds; as text, it says what was expected."""
+    """A limit that a message exceeds; as text, it says what was expected.
+
+    ``shared``: whether it is that of all unknown clients together.
+    """
 
     reason: LimitReason
     rate: Rate
+    shared: bool = False
 
     def __str__(self) -> str:
         work = "seconds of decoding"
@@ -132,14 +154,16 @@ class LimitExceeded:
 class RateLimits:
     """The limits of all clients.
 
-    Times are seconds on a clock that only grows. The number of clients with limits of their own is bounded by
-    the size of the roster plus ``clients``; beyond that, the least recently used limits are forgotten, and
-    that client begins anew.
+    Times are seconds on a clock that only grows. The number of clients with limits of their own, and that of
+    newcomers, are each bounded by the size of the roster plus ``clients``; beyond that, the least recently used
+    limits are forgotten, and that client begins anew. ``client`` is null for a message whose topic names nobody,
+    ``known`` is false for a newcomer.
     """
 
     def __init__(self, clients: int, roster_limit: int, now: float) -> None:
         most = roster_limit + clients
         self._client_limits: RecentlyUsed[str, ClientLimits] = RecentlyUsed(most)
+        self._newcomer_limits: RecentlyUsed[str, ClientLimits] = RecentlyUsed(most)
         self._unknown_clients = ClientLimits(
             Rates(
                 messages=UNKNOWN_MESSAGE_RATE,
@@ -153,29 +177,31 @@ class RateLimits:
         )
 
     def __len__(self) -> int:
-        """The number of clients with limits of their own."""
-        return len(self._client_limits)
+        """The number of clients with limits of their own, newcomers included."""
+        return len(self._client_limits) + len(self._newcomer_limits)
 
-    def charge(self, client: str | None, kind: Limit, size: int, now: float) -> LimitExceeded | None:
-        """Charges a message of ``size`` bytes to ``client``, or to all unknown clients if that is null.
+    def charge(
+        self, client: str | None, kind: Limit, size: int, now: float, *, known: bool = True
+    ) -> LimitExceeded | None:
+        """Charges a message of ``size`` bytes: to its sender, and if that is not known, to all of those as well.
 
         Returns the limit that it exceeds, or null if it may be read.
         """
-        limits = self._unknown_clients if client is None else self._limits_of(client, now)
-        return limits.charge(kind, size, now)
+        for limits in self._limits_of(client, now, known=known):
+            exceeded = limits.charge(kind, size, now)
+            if exceeded is not None:
+                return replace(exceeded, shared=limits is self._unknown_clients)
+        return None
 
-    def charge_work(self, client: str | None, seconds: float) -> None:
-        """Charges the time in which a message of ``client`` was decoded."""
-        if (limits := self._existing(client)) is not None:
+    def charge_work(self, client: str | None, seconds: float, now: float, *, known: bool = True) -> None:
+        """Charges the time in which a message was decoded."""
+        for limits in self._limits_of(client, now, known=known):
             limits.charge_work(seconds)
 
-    def give_back(self, client: str | None, size: int) -> None:
+    def give_back(self, client: str | None, size: int, now: float, *, known: bool = True) -> None:
         """Undoes the charge of a message of ``size`` bytes that was asked for."""
-        if (limits := self._existing(client)) is not None:
+        for limits in self._limits_of(client, now, known=known):
             limits.give_back(size)
-
-    def _existing(self, client: str | None) -> ClientLimits | None:
-        return self._unknown_clients if client is None else self._client_limits.get(client)
 
     def refill(self, clients: Iterable[str]) -> None:
         """Restores the full burst of clients that are asked for updates."""
@@ -186,7 +212,13 @@ class RateLimits:
 
     def should_notify(self, client: str, now: float) -> bool:
         """Whether a client should be told about its limits now: once in `LIMIT_NOTICE_INTERVAL` seconds."""
-        return self._limits_of(client, now).should_notify(now)
+        return self._limits_of(client, now)[0].should_notify(now)
 
-    def _limits_of(self, client: str, now: float) -> ClientLimits:
-        return self._client_limits.use(client, lambda: ClientLimits(CLIENT_RATES, now))
+    def _limits_of(self, client: str | None, now: float, *, known: bool = True) -> tuple[ClientLimits, ...]:
+        """All limits that a message of ``client`` must keep to."""
+        if client is None:
+            return (self._unknown_clients,)
+        if known:
+            return (self._client_limits.use(client, lambda: ClientLimits(CLIENT_RATES, now)),)
+        own = self._newcomer_limits.use(client, lambda: ClientLimits(NEWCOMER_RATES, now))
+        return (own, self._unknown_clients)

@@ -16,11 +16,14 @@ from fl_shared.system.flood_control import is_worth_logging
 LOG: Final = logging.getLogger(__name__)
 
 UNKNOWN: Final = "(unknown)"
-"""Stands for all clients that are not on the roster, since names can be made up. No client has this id."""
+"""Stands for messages that name no client, and for clients that are not on the roster beyond the first
+`MAX_COUNTED_STRANGERS`, since names can be made up. No client has this id."""
 OTHERS: Final = "(others)"
 """Stands for all edges beyond the first `MAX_COUNTED_EDGES`."""
 MAX_COUNTED_EDGES: Final = 1000
 """Edges that are counted one by one; the others of a very large fleet are counted together."""
+MAX_COUNTED_STRANGERS: Final = 100
+"""Clients that are not on the roster and are counted one by one."""
 MAX_LOGGED_DETAIL: Final = 300
 """Characters of a detail in the log."""
 EXPECTED_REASONS: Final = frozenset({"late", "surplus", "no-round", "stale-round", "other-incarnation"})
@@ -41,17 +44,20 @@ class Rejections:
         self._total: Counter[tuple[str, str]] = Counter()
         self._by_reason: Counter[str] = Counter()
         self._named_clients: set[str] = set()
+        self._named_strangers: set[str] = set()
         self._total_at_round_start: Counter[tuple[str, str]] = Counter()
         self._by_round: dict[int, RejectionCounts] = {}
         self._last_closed_round = 0
 
-    def count(self, client: str | None, reason: str, detail: str, count: int = 1) -> None:
+    def count(
+        self, client: str | None, reason: str, detail: str, count: int = 1, *, known: bool = True
+    ) -> None:
         """Counts refused messages of a client, and logs some of them.
 
-        ``client`` is its id if it is on the roster, and null otherwise. ``detail`` names the field, its
-        value, and what was expected.
+        ``client`` is null if the message names none, ``known`` says whether it is on the roster. ``detail``
+        names the field, its value, and what was expected.
         """
-        label = self._label(client)
+        label = self._label(client, known=known)
         previous = self._total[label, reason]
         self._total[label, reason] = total = previous + count
         self._by_reason[reason] += count
@@ -66,9 +72,13 @@ class Rejections:
                 detail[:MAX_LOGGED_DETAIL],
             )
 
-    def _label(self, client: str | None) -> str:
+    def _label(self, client: str | None, *, known: bool) -> str:
         if client is None:
             return UNKNOWN
+        if not known:
+            if len(self._named_strangers) < MAX_COUNTED_STRANGERS:
+                self._named_strangers.add(client)
+            return client if client in self._named_strangers else UNKNOWN
         if client not in self._named_clients:
             if len(self._named_clients) >= MAX_COUNTED_EDGES:
                 return OTHERS

@@ -129,7 +129,7 @@ class Router:
     def _record_throttled(self, throttled: Throttled, state: Run) -> None:
         reason, detail = throttled.exceeded.reason, str(throttled.exceeded)
         client = None if throttled.client is None else state.roster.get(throttled.client)
-        self._rejections.count(None if client is None else throttled.client, reason, detail, throttled.count)
+        self._rejections.count(throttled.client, reason, detail, throttled.count, known=client is not None)
         if throttled.notify and throttled.client is not None and client is not None:
             envelope = self._scope.envelope()
             message = m.Limited(
@@ -181,5 +181,5 @@ class Router:
 
     def drop(self, state: Run, client: str | None, reason: str, detail: str) -> Inbound:
         """Counts a message that is dropped; ``detail`` names the field, its value and what was expected."""
-        self._rejections.count(client if client in state.roster else None, reason, detail)
+        self._rejections.count(client, reason, detail, known=client in state.roster)
         return EMPTY_INBOUND

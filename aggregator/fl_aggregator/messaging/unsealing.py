@@ -48,18 +48,19 @@ class Unsealer:
         Raises ``MessageRejected`` if it cannot be opened, or should be sealed and is not.
         """
         channel = self._channels.of(topic)
-        account = t.OPERATOR if channel.sender == "operator" else getattr(topic, "client", None)
+        client = getattr(topic, "client", None)
+        account = t.OPERATOR if channel.sender == "operator" else client
         if not is_sealed(payload):
             if self._must_be_sealed(channel):
                 raise MessageRejected(
                     "not-sealed",
                     f"topic: {topic_text}: the message is not sealed, expected a sealed one",
-                    account,
+                    client,
                 )
             return Unsealed(payload, None)
         if self._opener is None:
             raise MessageRejected(
-                "not-opened", "the message is sealed, but this aggregator has no kit", account
+                "not-opened", "the message is sealed, but this aggregator has no kit", client
             )
         if account is None:
             raise MessageRejected(
@@ -70,7 +71,7 @@ class Unsealer:
         try:
             return Unsealed(*self._opener.open(account, topic_text, payload))
         except CannotOpen as error:
-            raise MessageRejected("not-opened", f"topic: {topic_text}: {error}", account) from None
+            raise MessageRejected("not-opened", f"topic: {topic_text}: {error}", client) from None
 
     def _must_be_sealed(self, channel: Channel) -> bool:
         """Whether messages on a channel must be sealed.

@@ -154,9 +154,9 @@ class Interpreter:
     def _reply(self, effect: do.SendReply, state: Run) -> None:
         # An edge that says itself that it is unable has done nothing wrong.
         if isinstance(effect.body, do.Reject | do.Refuse) and effect.body.reason != "unable":
-            known = state.roster.get(effect.client)
-            client = None if known is None or known.unable else effect.client
-            self._rejections.count(client, effect.body.reason, effect.body.detail)
+            entry = state.roster.get(effect.client)
+            known = entry is not None and not entry.unable
+            self._rejections.count(effect.client, effect.body.reason, effect.body.detail, known=known)
         answer = translate.reply_message(effect, self._settings, self._scope)
         self._connections.send(t.RepliesTopic(effect.client), answer)
 

@@ -33,6 +33,11 @@ COVERED_ELSEWHERE = (
         LAB, f"{LIMITS}::test_a_flood_changes_nothing_for_those_who_train",
     ),
     CoveredElsewhere(
+        "registrations without end by an account that never joins, to keep newcomers out", "any client", "aggregator",
+        "`too-many-registrations` of that account",
+        LAB, "tests/faults/test_newcomers.py::test_one_account_that_never_joins_keeps_nobody_out",
+    ),
+    CoveredElsewhere(
         "a slow upload, to hold a grant that others wait for", "two selected edges", "aggregator",
         "in the round's `missing`", LAB, f"{LIMITS}::test_whoever_only_seems_to_send_holds_nobody_up",
     ),

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from fl_aggregator.messaging.rate_limiter import RateLimiter
-from fl_aggregator.messaging.rate_limits import CLIENT_BYTE_RATE, UNKNOWN_MESSAGE_RATE
-from fl_aggregator.round.roster import Roster
+from fl_aggregator.messaging.rate_limits import (
+    CLIENT_BYTE_RATE,
+    CLIENT_REGISTRATION_RATE,
+    NEW_CLIENT_BURST,
+    NEWCOMER_REGISTRATION_RATE,
+    UNKNOWN_MESSAGE_RATE,
+)
+from fl_aggregator.round.roster import Client, Roster
 from fl_shared.mqtt import events as mqtt
 
 CLIENTS = 10
@@ -36,3 +42,21 @@ def test_messages_on_topics_of_nobody_are_charged_to_the_unknown() -> None:
     assert admitted(limits, message("fl/updates/no good"), 5000) == UNKNOWN_MESSAGE_RATE.burst
     assert admitted(limits, message("fl/updates/3"), 1) == 1
     assert admitted(limits, message("fl/aggregator"), 5000) == 5000, "what others write there is repaired"
+
+
+def test_who_is_refused_is_named_unless_all_newcomers_together_are() -> None:
+    limits = limiter()
+    assert admitted(limits, message("fl/register/mallory"), 1000) == NEWCOMER_REGISTRATION_RATE.burst
+    for number in range(NEW_CLIENT_BURST + 2 * CLIENTS):
+        limits.admit(message(f"fl/register/fresh-{number}"))
+    throttled = {one.client: one for one in limits.pop_throttled()}
+    assert set(throttled) == {"mallory", None}
+    assert throttled["mallory"].count == 1000 - NEWCOMER_REGISTRATION_RATE.burst
+    assert not throttled["mallory"].notify, "it has no session that could be told"
+    assert throttled[None].count == NEWCOMER_REGISTRATION_RATE.burst
+
+
+def test_a_newcomer_that_joins_has_the_limits_of_an_edge() -> None:
+    client = Client("s", "d", ("train",), ("f32",), 0.0)
+    limits = limiter(Roster({"anna": client}))
+    assert admitted(limits, message("fl/register/anna"), 1000) == CLIENT_REGISTRATION_RATE.burst

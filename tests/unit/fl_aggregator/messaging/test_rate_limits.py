@@ -13,6 +13,9 @@ from fl_aggregator.messaging.rate_limits import (
     CLIENT_REGISTRATION_RATE,
     LIMIT_NOTICE_INTERVAL,
     NEW_CLIENT_BURST,
+    NEWCOMER_MESSAGE_RATE,
+    NEWCOMER_PRESENCE_RATE,
+    NEWCOMER_REGISTRATION_RATE,
     UNKNOWN_MESSAGE_RATE,
     LimitExceeded,
     RateLimits,
@@ -125,7 +128,7 @@ def test_who_took_too_much_time_pays_for_it_before_he_is_read_again(
     limits: RateLimits, client: str | None
 ) -> None:
     assert limits.charge(client, "other", 100, 0.0) is None
-    limits.charge_work(client, 12.0)
+    limits.charge_work(client, 12.0, 0.0)
     exceeded = limits.charge(client, "other", 100, 0.0)
     assert isinstance(exceeded, LimitExceeded)
     assert exceeded.reason == "too-much-work"
@@ -140,7 +143,7 @@ def test_an_upload_at_full_speed_meets_no_limit(limits: RateLimits) -> None:
     for edge in range(100):
         for size in [2**20] * 47 + [2**10] * 3000:
             assert limits.charge(str(edge), "other", size, 0.0) is None
-            limits.give_back(str(edge), size)
+            limits.give_back(str(edge), size, 0.0)
 
 
 def test_whoever_is_selected_begins_anew(limits: RateLimits) -> None:
@@ -173,6 +176,47 @@ def test_names_that_nobody_knows_share_what_there_is_for_them(limits: RateLimits
     assert passes(limits, None, "other", 300, 60.0, 20_000) == UNKNOWN_MESSAGE_RATE.burst
     assert len(limits) == 0
     assert passes(limits, "7", "registration", 300, 60.0, 1) == 1, "a known one is not among them"
+
+
+def newcomer(limits: RateLimits, name: str, now: float, times: int, kind: Limit = "registration") -> int:
+    return sum(limits.charge(name, kind, 300, now, known=False) is None for _ in range(times))
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"),
+    [
+        ("registration", NEWCOMER_REGISTRATION_RATE),
+        ("presence", NEWCOMER_PRESENCE_RATE),
+        ("other", NEWCOMER_MESSAGE_RATE),
+    ],
+)
+def test_one_newcomer_does_not_keep_others_out(limits: RateLimits, kind: Limit, rate: Rate) -> None:
+    """Whatever one sends for an hour, each of a thousand others may come."""
+    for second in range(0, 3600, 10):
+        newcomer(limits, "mallory", float(second), 100, kind)
+    exceeded = limits.charge("mallory", kind, 300, 3590.0, known=False)
+    assert exceeded is not None
+    assert (exceeded.rate, exceeded.shared) == (rate, False)
+    assert sum(newcomer(limits, f"honest-{number}", 3590.0, 1, kind) for number in range(1000)) == 1000
+
+
+def test_a_newcomer_may_repeat_its_registration_until_it_is_answered(limits: RateLimits) -> None:
+    """As an edge does at first: after 1, 2, 4, … seconds, and then every 15; on five connections at once."""
+    now = 0.0
+    for attempt in range(200):
+        assert newcomer(limits, "anna", now, 5 if attempt == 0 else 1) > 0
+        now += min(2**attempt, 15)
+
+
+def test_names_made_up_use_up_what_is_for_newcomers_and_nothing_else(limits: RateLimits) -> None:
+    admitted = sum(newcomer(limits, f"fresh-{number}", 0.0, 1) for number in range(20_000))
+    assert admitted == NEW_CLIENT_BURST + 2 * CLIENTS
+    exceeded = limits.charge("fresh", "registration", 300, 0.0, known=False)
+    assert exceeded is not None
+    assert exceeded.shared
+    assert len(limits) == KNOWN + CLIENTS, "not all of them are remembered"
+    assert limits.charge("7", "registration", 300, 0.0) is None
+    assert newcomer(limits, "anna", 1.0, 1) == 1, "there is room for five a second"
 
 
 def test_accounts_are_bounded(limits: RateLimits) -> None:

@@ -7,7 +7,13 @@ import logging
 import pytest
 
 from fl_aggregator.cli.summary import refused_line
-from fl_aggregator.messaging.rejections import MAX_COUNTED_EDGES, OTHERS, UNKNOWN, Rejections
+from fl_aggregator.messaging.rejections import (
+    MAX_COUNTED_EDGES,
+    MAX_COUNTED_STRANGERS,
+    OTHERS,
+    UNKNOWN,
+    Rejections,
+)
 
 
 def test_each_refusal_is_in_one_round_and_in_the_total() -> None:
@@ -40,6 +46,18 @@ def test_names_are_bounded() -> None:
     assert len(refusals.total) == MAX_COUNTED_EDGES + 1
     assert refusals.total[OTHERS] == {"malformed": 500}
     assert refusals.total["edge-0"] == {"malformed": 2}
+
+
+def test_strangers_are_named_in_a_bounded_number_of_their_own() -> None:
+    refusals = Rejections()
+    for number in range(MAX_COUNTED_STRANGERS + 500):
+        refusals.count(f"fresh-{number}", "malformed", "x", known=False)
+    refusals.count("fresh-0", "malformed", "x", known=False)
+    assert refusals.total["fresh-0"] == {"malformed": 2}
+    assert refusals.total[UNKNOWN] == {"malformed": 500}
+    for number in range(MAX_COUNTED_EDGES):
+        refusals.count(f"edge-{number}", "malformed", "x")
+    assert OTHERS not in refusals.total
 
 
 def test_it_is_said_the_first_time_and_at_powers_of_ten(caplog: pytest.LogCaptureFixture) -> None:
