@@ -23,6 +23,10 @@ class TaskError(EdgeError):
     """The task's own code has a mistake; the message names what it returned and what was expected."""
 
 
+class UnusableModelError(TaskError):
+    """The task's model cannot be trained in a run; the message names the array at fault."""
+
+
 class PayloadError(EdgeError):
     """The payload of a prediction request is not an input that the task can read."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 from fl_edge.messaging.model_store import FetchedModel
 from fl_edge.prediction.predictor import Answer
@@ -14,6 +14,11 @@ from fl_edge.workers import protocol
 from fl_edge.workers.pool import Pool
 from fl_shared.tensors.sections import DELTA, ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
+
+USER_ERRORS: Final[frozenset[protocol.FailureKind]] = frozenset(
+    {"data-missing", "unknown-task", "unusable-model"}
+)
+"""The failures whose cause the user must fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +161,7 @@ def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) 
             )
             return events.ModelEvaluated(now, job, scores)
         case protocol.FailureOutcome(kind=kind, message=message):
-            return events.JobFailed(now, job, message, user_error=kind in ("data-missing", "unknown-task"))
+            return events.JobFailed(now, job, message, user_error=kind in USER_ERRORS)
         case protocol.PredictOutcome():
             raise AssertionError(f"a session's job has the outcome {type(outcome).__name__}")
         case _:

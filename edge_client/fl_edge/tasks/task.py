@@ -115,4 +115,8 @@ class Task(ABC):
 
     def shared(self, model: nn.Module) -> tuple[str, ...]:
         """Returns the names in ``model.state_dict()`` that are shared: those of floating-point arrays."""
-        return tuple(name for name, value in model.state_dict().items() if value.is_floating_point())
+        return tuple(
+            name
+            for name, value in model.state_dict().items()
+            if hasattr(value, "is_floating_point") and value.is_floating_point()
+        )

@@ -59,10 +59,10 @@ def model_from(
     """
     model = task.model(seed)
     check_manifests_match(task, manifest, shared_manifest(task, model))
-    state = model.state_dict()
-    with torch.no_grad():
-        for name, array in unflatten(vector, manifest).items():
-            state[name].copy_(torch.from_numpy(array))
+    # Not into the tensors of state_dict(), which may be copies.
+    model.load_state_dict(
+        {name: torch.from_numpy(array) for name, array in unflatten(vector, manifest).items()}, strict=False
+    )
     return model.to(device)
 
 

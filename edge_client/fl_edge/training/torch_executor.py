@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from fl_edge.tasks import classes
 from fl_edge.tasks.task import LocalData, Scores, Task
 from fl_edge.training import local_training
 from fl_edge.training.executor import DataSummary, TrainedUpdate, VectorAllocator
+from fl_edge.training.model_check import examine_model
 from fl_edge.training.task_results import checked_data, checked_examples, checked_probabilities
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector
@@ -21,8 +23,14 @@ class TorchExecutor:
         local_training.configure_torch()
         self._task, self._data_dir, self._device = task, data_dir, device
 
+    @cached_property
+    def _manifest(self) -> Manifest:
+        """The manifest of the model, which is examined once."""
+        examine_model(self._task)
+        return local_training.shared_manifest(self._task, self._task.model(0))
+
     def summarize(self, partition: Partition | None) -> DataSummary:
-        manifest = local_training.shared_manifest(self._task, self._task.model(0))
+        manifest = self._manifest
         if partition is None:
             return DataSummary(0, 0, manifest)
         data = self._load(partition)

@@ -32,6 +32,7 @@ from fl_edge.errors import (
     EdgeError,
     PayloadError,
     UnknownTaskError,
+    UnusableModelError,
 )
 from fl_edge.training.executor import Executor, encoding_seed
 from fl_edge.training.factory import executor_for
@@ -313,6 +314,8 @@ def _failure(error: BaseException) -> FailureOutcome:
             return FailureOutcome("bad-payload", message)
         case UnknownTaskError():
             return FailureOutcome("unknown-task", message)
+        case UnusableModelError():
+            return FailureOutcome("unusable-model", message)
         case EdgeError() | ValueError():
             return FailureOutcome("failed", message)
         case _:

@@ -24,6 +24,9 @@ Vector = NDArray[np.float32]
 
 MAX_ARRAYS: Final = 20_000
 MAX_VALUES: Final = 2**33
+MAX_NAME: Final = 256
+"""Characters of an array's name."""
+MAX_DIMENSIONS: Final = 16
 
 ArrayRole = Literal["parameter", "buffer"]
 """A parameter is trained (optimisers, clipping and distances use only these).
@@ -39,8 +42,8 @@ class ArraySpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
-    name: Annotated[str, Field(min_length=1, max_length=256)]
-    shape: Annotated[tuple[Dimension, ...], Field(max_length=16, fail_fast=True)]
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+    shape: Annotated[tuple[Dimension, ...], Field(max_length=MAX_DIMENSIONS, fail_fast=True)]
     role: ArrayRole = "parameter"
 
     @property
