@@ -15,6 +15,7 @@ import pytest
 
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
+from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.network import Network
@@ -149,7 +150,7 @@ def test_the_aggregator_is_born_again_when_it_listens_to_updates(
 ) -> None:
     """An edge that is admitted offers its update at once, and again only after five seconds or more."""
     inbox = Inbox(lambda received: AdmittedMessage(None, received))
-    links = Connections(network, BrokerAccess(mosquitto.address), "fl", EnvelopeSource("R", 1), inbox)
+    links = Connections(network, BrokerAccess(mosquitto.address), Settings(), EnvelopeSource("R", 1), inbox)
     with Client(mosquitto.endpoint, "fl/aggregator") as seen:
         links.connect(10)
         links.connect_updates()

@@ -209,12 +209,12 @@ def test_with_the_kits_of_a_provisioned_broker(tmp_path: Path, account: str) -> 
         seen = Examined(tmp_path / "doctor", "--kit", str(kit))
     assert seen.report["prefix"] == "plant/fl"
     assert seen.verdicts("missing") == [], seen.output
-    if account == "0":  # it may not even try
-        assert seen.report["can_carry_a_run"] is None
-        assert (seen.code, seen.verdicts("untested")[0]) == (1, "messages")
-        assert seen.findings["messages"]["remedy"] == "ACL: topic readwrite plant/fl/doctor/#"
-        return
     assert seen.code == 0, seen.output
+    if account == "0":
+        assert list(seen.findings) == ["connection", "limits", "rights", "run"]
+        assert seen.report["verdict"] == "this edge can take part in a run"
+        assert "plant/fl/replies/0" in seen.measured("rights")["unproved"]
+        return
     assert seen.verdicts("untested") == (["rights"] if account == "operator" else []), seen.output
     if account == "aggregator":
         # All else it may write as well, to clear what others retain there, and so it shows by itself that it hears it.
@@ -250,6 +250,27 @@ def test_an_acl_that_forbids_what_an_aggregator_needs(
         seen = Examined(tmp_path / "doctor", "--kit", str(made.out / "aggregator.zip"))
     assert (seen.code, seen.verdicts("missing")) == (1, ["rights"]), seen.output
     assert seen.measured("rights")["forbidden"] == forbidden
+
+
+@pytest.mark.parametrize(
+    ("line", "forbidden"),
+    [
+        ("topic write fl/register/0\n", "write fl/register/0"),
+        ("topic write fl/updates/0\n", "write fl/updates/0"),
+        ("topic readwrite fl/clients/0/presence\n", "write fl/clients/0/presence"),
+    ],
+)
+def test_an_acl_that_forbids_what_an_edge_needs(tmp_path: Path, line: str, forbidden: str) -> None:
+    made = provisioned(tmp_path / "kits", [("0", ("train",))], passwords=True)
+    acl = made.broker_directory / "acl"
+    head, user, rest = acl.read_text().partition("user 0\n")
+    assert line in rest
+    acl.write_text(head + user + rest.replace(line, "", 1))
+    with ProvisionedBroker(made):
+        seen = Examined(tmp_path / "doctor", "--kit", str(made.out / "edge-0.zip"))
+    assert (seen.code, seen.verdicts("missing")) == (1, ["rights"]), seen.output
+    assert seen.measured("rights")["forbidden"] == [forbidden]
+    assert seen.report["verdict"].startswith("this edge cannot take part in a run: ")
 
 
 def test_who_is_not_let_in_is_told_why(tmp_path: Path) -> None:

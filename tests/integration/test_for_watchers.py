@@ -13,6 +13,7 @@ import pytest
 
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
+from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
@@ -167,7 +168,7 @@ def test_what_only_watchers_read_never_counts_as_a_rounds(mosquitto: Mosquitto, 
     links = Connections(
         network,
         BrokerAccess(mosquitto.address),
-        "fl",
+        Settings(),
         EnvelopeSource("R", 1),
         Inbox(lambda received: AdmittedMessage(None, received)),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import BrokerRefused, BrokerUnreachable
 from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import (
@@ -56,6 +57,35 @@ def test_a_bad_password_is_refused_for_good(network: Network, tmp_path: Path) ->
             assert not one.connection.publish("a", b"")
             one.connection.close()
         assert "wrong" not in repr(ConnectionSettings(account, password="wrong"))
+    finally:
+        broker.stop()
+
+
+def test_what_may_not_be_written_is_said_with_topic_and_account(
+    network: Network, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    passwords, acl = tmp_path / "passwords", tmp_path / "acl"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "edge-7", "right"], check=True)
+    acl.write_text("user edge-7\ntopic readwrite mine\n")
+    extra = [f"password_file {passwords}", f"acl_file {acl}"]
+    broker = Mosquitto(tmp_path, extra=extra, allow_anonymous=False)
+    try:
+        access = BrokerAccess(BrokerAddress("127.0.0.1", broker.port, "edge-7"), "right")
+        one = ConnectionHarness(network, access.connection_settings())
+        one.connection.wait_connected(DEADLINE)
+        one.subscribed("mine")
+        for _ in range(12):
+            assert one.connection.publish("mine", b"good")
+            assert one.connection.publish("fl/register/7", b"bad")
+        for _ in range(12):
+            one.next(Received)
+        one.connection.close()  # the broker has acknowledged all
+        lines = [record.getMessage() for record in caplog.records if "refuses" in record.getMessage()]
+        where = f"mqtt://edge-7@127.0.0.1:{broker.port} refuses what is published on fl/register/7"
+        assert lines == [
+            f"{where}: Not authorized (0x87, {count} so far): check the rights of user edge-7"
+            for count in (1, 10)
+        ]
     finally:
         broker.stop()
 

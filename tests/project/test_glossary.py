@@ -15,6 +15,7 @@ from fl_shared.tensors.manifest import ArraySpec
 GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
 
 TERMS = {
+    "sealed": "seal",
     "confusion": "confusion matrix",
     "evaluate": "evaluation",
     "lr": "learning rate",

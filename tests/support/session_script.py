@@ -126,7 +126,11 @@ class SessionScript:
             case "aggregator":
                 state: Any = rest[0]
                 seen = m.AggregatorPresence(
-                    state=state, session=rest[1], run=scope["run"], incarnation=scope["incarnation"]
+                    state=state,
+                    session=rest[1],
+                    run=scope["run"],
+                    incarnation=scope["incarnation"],
+                    sealed="sealed" in rest,
                 )
                 return events.AggregatorSeen(self.now, seen, retained="retained" in rest)
             case "presence":

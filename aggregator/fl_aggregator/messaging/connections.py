@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from fl_aggregator.messaging.inbox import ConnectionName, Inbox
+from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt
@@ -56,15 +57,16 @@ class Connections:
         self,
         network: Network,
         broker: BrokerAccess,
-        prefix: str,
+        settings: Settings,
         scope: EnvelopeSource,
         inbox: Inbox,
         channels: Channels = CHANNELS,
     ) -> None:
+        self._require_sealed = settings.require_sealed
         self._channels = channels
         self._network = network
         self._broker = broker
-        self._prefix = prefix
+        self._prefix = settings.prefix
         self._scope = scope
         self._inbox = inbox
         self._session = ""
@@ -73,7 +75,7 @@ class Connections:
         """The session whose birth waits for the connection for updates."""
         self._permitted_session: str | None = None
         """The only session that may publish: in each new one, another aggregator may have taken over."""
-        self._rival_topics = tuple(t.build(prefix, topic()) for topic in RIVAL_TOPICS)
+        self._rival_topics = tuple(t.build(settings.prefix, topic()) for topic in RIVAL_TOPICS)
         self._predecessor: m.AggregatorPresence | None = None
         self._updates_subscribed = False
         self._control: Connection | None = None
@@ -147,6 +149,7 @@ class Connections:
             run=scope.run,
             incarnation=scope.incarnation,
             started=scope.started,
+            sealed=self._require_sealed,
         )
 
     def is_own(self, presence: m.AggregatorPresence) -> bool:
@@ -158,6 +161,11 @@ class Connections:
         """Bytes of the largest packet that the broker accepts, as far as it has said."""
         limits = None if self._control is None else self._control.limits
         return MAX_MQTT_PACKET if limits is None else limits.maximum_packet_size
+
+    @property
+    def account(self) -> str:
+        """As whom the broker knows the aggregator."""
+        return self._broker.account
 
     @property
     def connected(self) -> bool:

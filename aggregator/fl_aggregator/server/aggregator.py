@@ -94,7 +94,7 @@ class Aggregator:
         self._observer = observer
         self._trackers = Trackers() if trackers is None else trackers
         self._network = Network("fl-aggregator")
-        self._connections = Connections(self._network, broker, settings.prefix, self.scope, self.inbox)
+        self._connections = Connections(self._network, broker, settings, self.scope, self.inbox)
         unsealer = unsealer or Unsealer(broker.kit, required=False)
         self._router = Router(self._connections, self.rejections, unsealer, self.scope, self._rate_limiter)
         self._fence = Fence(self._connections, self.inbox, self.scope, settings.prefix, broker)

@@ -46,11 +46,11 @@ def apply(
                 return on.Disconnected(now=now)
         case mqtt.ConnectRefused(reason=reason):
             raise UserError(reason)
-        case mqtt.Subscribed(refused=refused):
-            if refused:
+        case mqtt.Subscribed():
+            if change.refused:
                 raise UserError(
-                    f"the broker does not allow the aggregator to read {', '.join(refused)}: "
-                    "check the account's rights"
+                    f"the broker does not allow the aggregator to read {change.refusals_text}: "
+                    f"check the rights of {connections.account}"
                 )
         case _:
             assert_never(change)

@@ -63,6 +63,7 @@ class EdgeConnection:
         channels: Channels = CHANNELS,
     ) -> None:
         self.client = client
+        self.account = settings.account
         self._channels = channels
         self.is_connected = False
         self._prefix = prefix

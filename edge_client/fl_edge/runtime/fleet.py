@@ -128,7 +128,7 @@ def run(settings: FleetSettings) -> int:
             update_writer,
             LabelCountsFile(settings.label_counts_file),
             prefix=settings.broker_access.prefix,
-            broker=str(settings.broker_access.address),
+            broker=f"{settings.broker_access.address}, prefix {settings.broker_access.prefix}",
             broker_timeout=settings.broker_timeout,
             heartbeat=heartbeat,
             predict_group=settings.predict_group,
@@ -156,6 +156,7 @@ def _edge(
         settings.task,
         task_prefixes=(SYNTHETIC,),
         chunk_size=settings.chunk_size,
+        seals=settings.seal,
     )
     mqtt_client_id = connection.mqtt_client_id
     for_predictions = replace(

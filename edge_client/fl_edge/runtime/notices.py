@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fl_edge.runtime.edge import Edge
+from fl_edge.session.state import Session
 from fl_shared.errors import BrokerUnreachable
 
 LOG = logging.getLogger(__name__)
@@ -50,6 +51,21 @@ class ConnectionNotices:
             self._last_loss = (reason, now)
             LOG.warning("no broker: %s; trying again", reason, extra={"client": edge.client})
 
+    def _cause(self) -> str:
+        """Returns why no aggregator may answer, as far as an edge can see."""
+        seen = [edge.state.aggregator for edge in self._edges if isinstance(edge.state, Session)]
+        online = next(
+            (presence for presence in seen if presence is not None and presence.state == "online"), None
+        )
+        if online is not None:
+            return (
+                f"run {online.run} is online, but does not answer: may this account write fl/register and read "
+                "fl/replies?"
+            )
+        if any(seen):
+            return "the last one is offline"
+        return "none was seen: is the prefix right, and may this account read it?"
+
     def check(self, now: float) -> None:
         """Logs how many edges wait for an aggregator; must be called about every second.
 
@@ -69,4 +85,4 @@ class ConnectionNotices:
         unanswered = sum(now - start > NOTICE_INTERVAL / 2 for start in since)
         if unanswered:
             count_text = f" ({unanswered} of {len(self._edges)} edges)" if len(self._edges) > 1 else ""
-            LOG.info("waiting for an aggregator on %s%s", self._broker, count_text)
+            LOG.info("waiting for an aggregator on %s%s: %s", self._broker, count_text, self._cause())

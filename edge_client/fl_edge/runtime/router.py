@@ -87,16 +87,17 @@ class Router:
         assert edge.connection is not None
         if not event.refused:
             return
-        names = ", ".join(event.refused)
+        names, account = event.refusals_text, edge.connection.account
         if edge.connection.essential_filters(event.refused):
             reason = (
-                f"the broker does not allow this edge to subscribe to {names}: check the account's rights"
+                f"the broker does not allow this edge to subscribe to {names}: check the rights of {account}"
             )
             self._add_event(edge, events.ConnectionRefused(now, reason))
         else:
             LOG.warning(
-                "the broker does not allow this edge to read %s, continuing without: check the account's rights",
+                "the broker does not allow this edge to read %s, continuing without: check the rights of %s",
                 names,
+                account,
                 extra={"client": edge.client},
             )
 

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fl_edge.session.effects import LogNotice
 from fl_edge.session.events import AggregatorSeen, PresenceSeen
 from fl_edge.session.registration import publish_presence, register
 from fl_edge.session.state import Declined, Offline, Registering, Session
 from fl_edge.session.transitions import Transition, then, transition
 from fl_shared.protocol import messages as m
 
+UNSEALED = (
+    "this edge does not seal, but run {} takes only sealed messages: start the edge with --seal and --kit"
+)
+
 
 def aggregator_seen(session: Session, event: AggregatorSeen) -> Transition:
     """Records the aggregator's presence, and registers again if that shows a start which is not yet known.
 
     A member of a run ignores the birth of another one as long as the run's aggregator is online: one of the two ends,
-    and if it is this one, the other's birth is published again.
+    and if it is this one, the other's birth is published again. It warns of an aggregator that will drop what this edge
+    sends.
     """
+    presence, previous = event.presence, session.aggregator
+    is_new = previous is None or _incarnation_of(previous) != _incarnation_of(presence)
+    step = _aggregator_seen(session, event)
+    if presence.state == "online" and presence.sealed and not session.identity.seals and is_new:
+        notice = LogNotice(UNSEALED.format(presence.run), "error")
+        return then(step, lambda s: transition(s, notice) if s.aggregator == presence else transition(s))
+    return step
+
+
+def _aggregator_seen(session: Session, event: AggregatorSeen) -> Transition:
     presence, previous = event.presence, session.aggregator
     if presence.state == "offline":
         # The will of a session that is not the newest means nothing.

@@ -29,7 +29,7 @@ class Identity:
     ``task`` is the only task that it accepts; ``None`` for any. ``tasks`` are the names of the tasks that it
     has; ``task_prefixes`` are prefixes that name a task together with any number. ``chunk_size`` is the
     preferred size of an update's chunks, in bytes; they are smaller if the broker requires it. ``encodings``
-    are those in which it can send updates.
+    are those in which it can send updates. ``seals``: whether it encrypts what it sends to the aggregator.
     """
 
     client: str
@@ -40,6 +40,7 @@ class Identity:
     task_prefixes: tuple[str, ...] = ()
     chunk_size: int = 2**20
     encodings: tuple[str, ...] = field(default_factory=registry.names)
+    seals: bool = False
 
     @property
     def trains(self) -> bool:

@@ -62,6 +62,13 @@ class BrokerAccess:
             account_address, kit.password, keepalive, mqtt_client_id, kit.ssl_context(), kit.prefix, kit
         )
 
+    @property
+    def account(self) -> str:
+        """As whom the broker knows this program, for log lines."""
+        if self.address.user is not None:
+            return f"user {self.address.user}"
+        return "no account" if self.kit is None else f"the certificate of {self.kit.name}"
+
     def connection_settings(
         self, will: Will | Callable[[], Will] | None = None, **other_settings: Any
     ) -> ConnectionSettings:
@@ -73,6 +80,7 @@ class BrokerAccess:
             keepalive=self.keepalive,
             tls=self.tls,
             will=will,
+            account=self.account,
         )
 
 

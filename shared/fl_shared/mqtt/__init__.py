@@ -4,7 +4,7 @@
 ``network``     the connections of a process, which share one thread
 ``connection``  one connection, which keeps trying until it is refused or closed
 ``events``      the settings of a connection, and the events for its handler
-``outbox``      the queue of packets to be sent
+``outbox``      the queue of packets to be sent;  ``refused_publishes``: those that the broker refuses
 ``event_loop``  the thread and its timers
 ``diagnosis``   explains why a broker cannot be reached
 ``address``     broker URLs

@@ -29,6 +29,7 @@ from fl_shared.mqtt.events import (
     check_qos,
 )
 from fl_shared.mqtt.outbox import Outgoing, Publish, Subscribe, Unsubscribe
+from fl_shared.mqtt.refused_publishes import RefusedPublishes
 from fl_shared.system.backoff import backoff
 
 
@@ -73,6 +74,7 @@ class Connection:
     ) -> None:
         """``reached_addresses``: addresses whose broker has accepted us, shared by the connections of a program."""
         self.settings = settings
+        self.refused_publishes = RefusedPublishes(settings)
         self.client_id = settings.mqtt_client_id or "fl" + secrets.token_hex(10)
         self._thread = thread
         self._handler = handler

@@ -44,6 +44,7 @@ class ConnectionSettings:
     ``maximum_packet_size``: bytes; the broker drops larger packets instead of sending them; None for no
     limit.
     ``max_queued``, ``max_queued_bytes``: limits of what is queued or unacknowledged; one message always fits.
+    ``account``: as whom the broker knows us, for log lines.
     ``connect_timeout``: for the TCP connection (to each IP address), and again for the answer to CONNECT.
     ``retry_first``, ``retry_cap``: the n-th attempt waits a random time, at most first × 2^n and at most the
     cap.
@@ -62,6 +63,7 @@ class ConnectionSettings:
     retry_first: float = 0.1
     retry_cap: float = 5.0
     tls: ssl.SSLContext | None = field(default=None, repr=False)
+    account: str = "no account"
 
     def __post_init__(self) -> None:
         """Checks the settings: `UserError` for values that a person may have given, else `ValueError`."""
@@ -162,6 +164,12 @@ class Subscribed:
     def refused(self) -> tuple[str, ...]:
         """The filters that the broker refused."""
         return tuple(name for name, code in zip(self.filters, self.codes, strict=False) if code >= 0x80)
+
+    @property
+    def refusals_text(self) -> str:
+        """The filters that the broker refused, each with its reason code."""
+        pairs = zip(self.filters, self.codes, strict=False)
+        return ", ".join(f"{name} (0x{code:02x})" for name, code in pairs if code >= 0x80)
 
 
 ConnectionEvent = Connected | Lost | ConnectRefused | Received | Subscribed

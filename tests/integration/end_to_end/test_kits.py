@@ -97,7 +97,8 @@ def test_a_run_that_takes_only_what_is_sealed_does_so_when_it_is_taken_up_again(
 
     words = ("start", "--resume", directory, "--kit", site.kit("aggregator"))
     again = site.program("again", "fl-aggregator", *words)
-    site.edge("0")  # without --seal
+    unsealed = site.edge("0")
+    wait_until(lambda: "this edge does not seal" in unsealed.err, 30, "the edge says why it is not heard")
     wait_until(lambda: "not-sealed" in again.err, 20, "that the edge's registration is refused")
     again.send(signal.SIGTERM)
     assert again.wait(20) == 130, again.output

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, get_args
 
 from fl_aggregator.tools.doctor import delivery, online, packets, queues, rights
 from fl_aggregator.tools.doctor.bench import ProbeSession
 from fl_aggregator.tools.doctor.findings import DoctorReport, Finding
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt.paho.probe_results import ProbeFailed
+from fl_shared.protocol.messages import ClientRole
 
+EDGE_ROLES: Final = frozenset(get_args(ClientRole))
 Check = Callable[[ProbeSession], Finding]
 
 PREREQUISITE_CHECKS: Final[tuple[tuple[str, Check], ...]] = (
@@ -36,11 +38,13 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
 def run_checks(access: BrokerAccess, report_finding: Callable[[Finding], None]) -> DoctorReport:
     """Checks the broker, and calls ``report_finding`` with each finding.
 
-    Takes about ten seconds, a few minutes if much must be tried a second time.
+    Takes about ten seconds, a few minutes if much must be tried a second time. With the kit of an edge, which may not
+    use the topics of most checks, only its rights are checked.
 
     Raises ``UserError`` if the first connection fails.
     """
     findings: list[Finding] = []
+    for_edge = access.kit is not None and not EDGE_ROLES.isdisjoint(access.kit.roles)
 
     def add(finding: Finding) -> Finding:
         findings.append(finding)
@@ -52,9 +56,9 @@ def run_checks(access: BrokerAccess, report_finding: Callable[[Finding], None]) 
     bench = ProbeSession(access.connection_settings(), access.prefix)
     try:
         bench.read_connack()
-        for name, check in PREREQUISITE_CHECKS:
+        for name, check in PREREQUISITE_CHECKS[: 1 if for_edge else None]:
             first = add(run_check(name, check, bench))
-        if first.verdict in ("ok", "limited"):
+        if first.verdict in ("ok", "limited") and not for_edge:
             for name, check in CHECKS:
                 add(run_check(name, check, bench))
         if first.verdict == "missing":
@@ -70,7 +74,7 @@ def run_checks(access: BrokerAccess, report_finding: Callable[[Finding], None]) 
     finally:
         bench.clear_retained()
     add(run_status.run)
-    return DoctorReport(str(access.address), access.prefix, tuple(findings))
+    return DoctorReport(str(access.address), access.prefix, tuple(findings), for_edge)
 
 
 def run_check(name: str, check: Check, bench: ProbeSession) -> Finding:

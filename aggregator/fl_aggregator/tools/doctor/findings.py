@@ -48,11 +48,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class DoctorReport:
-    """All findings about the broker with the URL ``broker``."""
+    """All findings about the broker with the URL ``broker``; ``for_edge``: about what one edge may do there."""
 
     broker: str
     prefix: str
     findings: tuple[Finding, ...]
+    for_edge: bool = False
 
     @property
     def missing(self) -> tuple[Finding, ...]:
@@ -75,15 +76,16 @@ class DoctorReport:
 
     def verdict(self) -> str:
         """The verdict as one line for a person."""
+        subject, verb = ("this edge", "take part in") if self.for_edge else ("this broker", "support")
         if self.missing:
-            return "this broker cannot support a run: " + "; ".join(
+            return f"{subject} cannot {verb} a run: " + "; ".join(
                 f"{finding.name}: {finding.effect or finding.detail}" for finding in self.missing
             )
         if self.untested:
             untested = ", ".join(each.name for each in self.untested)
-            return f"cannot tell whether this broker can support a run; untested: {untested}"
+            return f"cannot tell whether {subject} can {verb} a run; untested: {untested}"
         limited = ", ".join(each.name for each in self.findings if each.verdict == "limited")
-        return "this broker can support a run" + (f", within limits: {limited}" if limited else "")
+        return f"{subject} can {verb} a run" + (f", within limits: {limited}" if limited else "")
 
     def as_json(self) -> dict[str, Any]:
         """The report as an object for JSON."""

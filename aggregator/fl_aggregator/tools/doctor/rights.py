@@ -8,6 +8,7 @@ aggregators ignore them.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Final
 
 from fl_aggregator.tools.doctor.bench import ProbeSession
@@ -26,13 +27,16 @@ UNUSED_ROUND: Final = 10**15
 def account_rights(
     bench: ProbeSession, access: BrokerAccess, is_online: bool, channels: Channels = CHANNELS
 ) -> Finding:
-    """Checks whether the account may read and write all that ``channels`` requires of an aggregator."""
+    """Checks whether the account may read and write all that ``channels`` requires of an aggregator or an edge."""
     kit = access.kit
-    if kit is not None and "aggregator" not in kit.roles:
+    edge_rows = (
+        () if kit is None else [row for row in channels.rows if not set(row.roles).isdisjoint(kit.roles)]
+    )
+    if kit is not None and "aggregator" not in kit.roles and not edge_rows:
         return Finding(
             "rights",
             "untested",
-            f"the kit of {kit.name} is not an aggregator's",
+            f"the kit of {kit.name} is neither an aggregator's nor an edge's",
             "start needs the aggregator's kit",
             essential=False,
         )
@@ -40,6 +44,8 @@ def account_rights(
         return Finding(
             "rights", "untested", "a run is online, and its topics are left alone", essential=False
         )
+    if kit is not None and edge_rows:
+        return _edge_rights(bench, kit.name, edge_rows)
     not_writable, not_readable = _try_topics(bench, channels)
     missing_rights = [f"write {_filter(bench, row)}" for row in not_writable if row.sender != "edge"]
     missing_rights += [f"read {_filter(bench, row)}" for row in not_readable]
@@ -75,20 +81,53 @@ def account_rights(
     )
 
 
-def topics_to_try(channels: Channels, unknown_client: str) -> dict[Channel, t.Topic]:
-    """For each channel that an aggregator reads or writes, a topic that no run uses.
+def _edge_rights(bench: ProbeSession, client: str, rows: Sequence[Channel]) -> Finding:
+    """Checks what edge ``client`` may write; of what it reads, it can send itself only its presence."""
+    presence = t.build(bench.prefix, t.PresenceTopic(client))
+    with bench.probe() as subscriber:
+        subscriber.subscribe([presence])
+        topics = {row: t.build(bench.prefix, _topic_of(row, client)) for row in rows if row.writes("edge")}
+        not_writable = [row for row, topic in topics.items() if not _may_write(bench, topic)]
+        hears_itself = presence in _received_topics(bench, subscriber, {presence})
+    forbidden = [f"write {topics[row]}" for row in not_writable]
+    if not hears_itself and f"write {presence}" not in forbidden:
+        forbidden.append(f"read {presence}")
+    unproved = [t.filter_of(bench.prefix, row.topic, client) for row in rows if row.sender == "aggregator"]
+    measured = {"forbidden": forbidden, "unproved": unproved}
+    if forbidden:
+        return Finding(
+            "rights",
+            "missing",
+            f"edge {client} may not " + ", ".join(forbidden),
+            "it cannot take part in a run",
+            "ACL: use the one that fl-aggregator provision makes",
+            measured=measured,
+        )
+    return Finding(
+        "rights",
+        "ok",
+        f"edge {client} may write all that it writes; only an aggregator can show that it may read "
+        + ", ".join(unproved),
+        measured=measured,
+    )
 
-    ``unknown_client``: 12 hex digits.
-    """
+
+def _topic_of(row: Channel, client: str) -> t.Topic:
+    """A topic of the row: of this client, and of no round or model that exists."""
     values = {
-        "client": unknown_client,
-        "asker": unknown_client,
-        "digest12": unknown_client,
+        "client": client,
+        "asker": client,
+        "digest12": "0" * 12,
         "round": UNUSED_ROUND,
         "index": 0,
     }
+    return row.topic(**{name: values[name] for name in t.fields_of(row.topic)})
+
+
+def topics_to_try(channels: Channels, unknown_client: str) -> dict[Channel, t.Topic]:
+    """For each channel that an aggregator reads or writes, a topic that no run uses."""
     return {
-        row: row.topic(**{name: values[name] for name in t.fields_of(row.topic)})
+        row: _topic_of(row, unknown_client)
         for row in channels.rows
         if row.reads("aggregator") or row.writes("aggregator")
     }

@@ -68,6 +68,7 @@ class PahoLink:
         self._drained_at = float("-inf")
         self._reason: str | None = None
         self._refusal: ConnectRefused | None = None
+        self._unacknowledged_topics: dict[int, str] = {}
         self._pending_subscriptions: dict[int, tuple[str, ...]] = {}
 
     def _new_client(self, settings: ConnectionSettings, client_id: str) -> Client:
@@ -207,6 +208,7 @@ class PahoLink:
                 )
                 if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
                     self._outbox.mark_sent(info.mid, size, awaits_ack=item.qos > 0)
+                    self._unacknowledged_topics[info.mid] = item.topic
                     continue
             elif isinstance(item, Subscribe):
                 _, mid = self._client.subscribe(
@@ -321,9 +323,12 @@ class PahoLink:
         )
 
     def _on_publish(
-        self, _client: Client, _data: Any, mid: int, _code: ReasonCode, _properties: Properties
+        self, _client: Client, _data: Any, mid: int, code: ReasonCode, _properties: Properties
     ) -> None:
         self._outbox.mark_acknowledged(mid)
+        topic = self._unacknowledged_topics.pop(mid, None)
+        if code.is_failure and topic is not None:
+            self._owner.refused_publishes.count(topic, code.value, str(code))
 
     def _on_subscribe(
         self, _client: Client, _data: Any, mid: int, codes: list[ReasonCode], _properties: Properties

@@ -41,7 +41,7 @@ class AggregatorPresence(Message):
     """The aggregator's birth and its will, retained on ``fl/aggregator``.
 
     ``started``: when this incarnation began, in milliseconds since 1970; 0 if that is not known. It stays the same when
-    the aggregator connects again.
+    the aggregator connects again. ``sealed``: whether it takes only sealed messages (protocol, 9.13).
     """
 
     kind: Literal["aggregator"] = "aggregator"
@@ -50,6 +50,7 @@ class AggregatorPresence(Message):
     run: RunId
     incarnation: Incarnation
     started: Count = 0
+    sealed: bool = False
 
     def outranks(self, other: AggregatorPresence) -> bool:
         """Whether this aggregator goes on, and ``other`` ends, if both are online under one prefix (protocol, 8.12)."""

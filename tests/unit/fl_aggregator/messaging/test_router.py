@@ -52,7 +52,7 @@ class Setup:
         scope = EnvelopeSource("r", 1)
         network = cast(Network, RecordingNetwork())
         access = BrokerAccess(BrokerAddress.parse("mqtt://localhost"))
-        connections = Connections(network, access, "fl", scope, Inbox(self.limiter.admit))
+        connections = Connections(network, access, playbook.state.settings, scope, Inbox(self.limiter.admit))
         unsealer = Unsealer(None, required=False)
         self.router = Router(connections, self.rejections, unsealer, scope, self.limiter)
 

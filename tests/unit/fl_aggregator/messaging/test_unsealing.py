@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fl_aggregator.messaging.inbox import AdmittedMessage
 from fl_aggregator.messaging.rate_limiter import RateLimiter
-from fl_aggregator.messaging.rejections import UNKNOWN, Rejections
+from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.router import EMPTY_INBOUND, Inbound, Router
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round import events as on
@@ -117,7 +117,7 @@ def test_a_kit_that_has_expired_is_refused() -> None:
     assert "the kit of '7' expired on 2001-09-09, expected a new one" in answer.detail
     failed = m.TrainingFailed(**SCOPE, client="7", session="s", round=1, detail="")
     assert aggregator.read(t.UpdatesTopic("7"), failed, "7", {"train"}, PAST) is EMPTY_INBOUND
-    assert aggregator.rejections.total == {UNKNOWN: {"kit-expired": 1}}
+    assert aggregator.rejections.total == {"7": {"kit-expired": 1}}
 
 
 @pytest.mark.parametrize("roles", [{"predict"}, {"evaluate"}, {"predict", "evaluate"}])
@@ -126,7 +126,7 @@ def test_only_who_may_train_sends_updates(roles: set[VoucherRole]) -> None:
     failed = m.TrainingFailed(**SCOPE, client="7", session="s", round=1, detail="")
     assert aggregator.read(topic, failed, "7", {"train"}).event is not None
     assert aggregator.read(topic, failed, "7", roles) is EMPTY_INBOUND
-    assert aggregator.rejections.total == {UNKNOWN: {"wrong-role": 1}}
+    assert aggregator.rejections.total == {"7": {"wrong-role": 1}}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_an_evaluation_needs_the_role_of_its_split(split: str, roles: set[Vouche
     aggregator = Aggregator()
     read = aggregator.read(t.EvaluationsTopic("7"), evaluation(split), "7", roles)
     assert (read.event is not None) == counts
-    assert aggregator.rejections.total == ({} if counts else {UNKNOWN: {"wrong-role": 1}})
+    assert aggregator.rejections.total == ({} if counts else {"7": {"wrong-role": 1}})
 
 
 def test_only_the_operators_voucher_stops_a_run() -> None:
@@ -152,4 +152,4 @@ def test_only_the_operators_voucher_stops_a_run() -> None:
         aggregator.read(t.ControlTopic(), stop, "operator", {"operator"}).event, on.StopRequested
     )
     assert aggregator.read(t.ControlTopic(), stop, "operator", {"train"}) is EMPTY_INBOUND
-    assert aggregator.rejections.total == {UNKNOWN: {"wrong-role": 1}}
+    assert aggregator.rejections.total == {"operator": {"wrong-role": 1}}

@@ -250,6 +250,19 @@ def test_what_an_edge_tells_has_at_most_200_characters() -> None:
     assert message.unable == "x" * 200
 
 
+def test_9_13_an_edge_that_does_not_seal_says_that_only_sealed_messages_are_taken() -> None:
+    script = SessionScript()
+    script.do("connected s1")
+    (said,) = script.texts("aggregator online a1 retained sealed")
+    assert said.startswith(
+        "say error: this edge does not seal, but run R takes only sealed messages: start the edge"
+    )
+    assert script.do("aggregator online a1 sealed") == (), "once for each birth"
+    sealing = SessionScript(identity(seals=True))
+    sealing.do("connected s1")
+    assert sealing.do("aggregator online a1 retained sealed") == ()
+
+
 def test_4_8_both_registrations_offer_the_encodings_of_the_edge() -> None:
     script = SessionScript(identity(encodings=("f32", "q8")))
     registrations = [

@@ -19,6 +19,7 @@ from fl_aggregator.messaging.router import EMPTY_INBOUND, Router
 from fl_aggregator.messaging.translate import MessageRejected
 from fl_aggregator.messaging.unsealing import Unsealer
 from fl_aggregator.round.roster import Roster
+from fl_aggregator.settings import Settings
 from fl_aggregator.tools.doctor import rights
 from fl_aggregator.tools.doctor.bench import ProbeSession
 from fl_aggregator.tools.provision.accounts import Account
@@ -93,7 +94,9 @@ def test_its_topic_is_parsed() -> None:
 def connections_of(network: RecordingNetwork, channels: Channels = EXTENDED) -> Connections:
     inbox = Inbox(lambda received: AdmittedMessage(None, received))
     reach = BrokerAccess(BrokerAddress.parse("mqtt://localhost"))
-    connections = Connections(cast(Network, network), reach, "fl", EnvelopeSource(RUN, 1), inbox, channels)
+    connections = Connections(
+        cast(Network, network), reach, Settings(), EnvelopeSource(RUN, 1), inbox, channels
+    )
     connections._signer = SIGNER
     connections.connect(1)
     connections.permit(connections.withhold())
