@@ -24,6 +24,10 @@ from fl_shared.system.child_process import ChildProcess
 LOOPBACK: Final = "127.0.0.1"
 MAX_PACKET_SIZE: Final = 64 * 2**20
 """Bytes; a large model fits. It replaces the defaults: 2,000,000 in Mosquitto 2.1, any size in 2.0."""
+MAX_QUEUED_BYTES: Final = 256 * 2**20
+"""Bytes that wait for one client. Fifty updates of 4 MiB at once (`INLINE_COHORT`, `INLINE_LIMIT`) fit."""
+SESSION_EXPIRY: Final = "1h"
+"""How long an absent client's session stays: the shortest time that Mosquitto has. Our programs leave no session."""
 PLACES: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/opt/homebrew/bin")
 """Directories where packages put the program, whether or not they are on PATH."""
 _HOW_TO_INSTALL: Final = """\
@@ -94,6 +98,7 @@ def configuration(
         lines.append(f"persistence_location {persistence}/")
     if max_packet_size is not None:
         lines.append(f"max_packet_size {max_packet_size}")
+    lines += [f"max_queued_bytes {MAX_QUEUED_BYTES}", f"persistent_client_expiration {SESSION_EXPIRY}"]
     lines.append("log_timestamp_format %Y-%m-%dT%H:%M:%S")
     return "\n".join([*lines, *extra]) + "\n"
 

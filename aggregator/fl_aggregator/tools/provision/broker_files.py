@@ -30,6 +30,8 @@ BROKER_CERTIFICATE: Final = "broker.pem"
 BROKER_KEY: Final = "broker.key"
 PLUGINS: Final = "/usr/lib"
 """The directory of the plug-ins of 2.1 in the official image."""
+MAX_KEEPALIVE: Final = 600
+"""Seconds: a client that has vanished is noticed, and its queue freed, after at most one and a half times as many."""
 _HEADER: Final = "Made by `fl-aggregator provision`; docs/operations.md says how to install it."
 
 
@@ -112,5 +114,8 @@ def mosquitto_conf(location: BrokerLocation, directory: Path, plugins: str | Non
                 f"plugin_opt_{setting} {broker_directory}/{file}",
             ]
     return configuration(
-        [Listener(location.port)], allow_anonymous=False, extra=[*listener_settings, *general], header=_HEADER
+        [Listener(location.port)],
+        allow_anonymous=False,
+        extra=[*listener_settings, *general, f"max_keepalive {MAX_KEEPALIVE}"],
+        header=_HEADER,
     )
