@@ -55,7 +55,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # fmt: off
-    task: Annotated[m.TaskName, Option(RUN, "Task to train; must be installed on the edges.")] = "digits"
+    task: Annotated[m.TaskName,
+        Option(RUN, "Task to train: digits, mnist, fashion-mnist, cifar10, or another that the edges have.")] = "digits"
     clients: Annotated[Count, Option(RUN, "Number of training edges, and of partitions of the data.")] = 20
     rounds: Annotated[Count, Option(RUN, "Versions of the model to make.")] = 10
     seed: Annotated[int, Field(ge=0, lt=2**53), Option(RUN, "Seed of all random choices.")] = 0
@@ -111,7 +112,10 @@ class Settings(BaseModel):
     @field_validator("partition")
     @classmethod
     def _scheme_is_known(cls, text: str) -> str:
-        partition_scheme.parse_scheme(text)
+        try:
+            partition_scheme.parse_scheme(text)
+        except ValueError as error:  # the option that the value belongs to is named by `parse_settings`
+            raise ValueError(str(error).removeprefix(f"partition {text!r}: ")) from None
         return text
 
     @field_validator("prefix")
@@ -227,4 +231,6 @@ def parse_settings(**values: object) -> Settings:
             name, _, rest = message.partition(": ")
             raise UserError(f"--{name.replace('_', '-')}: {rest}") from None
         option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise UserError(f"{option} {first['input']!r}: {message[0].lower()}{message[1:]}") from None
+        if message[1:2].islower():
+            message = message[0].lower() + message[1:]
+        raise UserError(f"{option} {first['input']!r}: {message}") from None

@@ -21,6 +21,7 @@ from fl_shared.cli.logging import start_logging
 from fl_shared.cli.main import run_program
 from fl_shared.errors import UserError
 from fl_shared.protocol.topics import valid_client
+from fl_shared.system.text import natural_order
 
 if TYPE_CHECKING:
     from fl_shared.cli.broker_access import BrokerOptions
@@ -58,7 +59,9 @@ def parse_ids(text: str) -> tuple[str, ...]:
             raise ValueError(
                 f"{name!r} is not a valid id; expected 1 to 64 characters of A-Z a-z 0-9 _ -, or a range like 0-19"
             )
-    duplicates = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
+    duplicates = (
+        natural_order({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
+    )
     if duplicates:
         raise ValueError(f"{duplicates[0]!r} is given twice; expected each id once")
     if len(ids) > MAX_EDGES:

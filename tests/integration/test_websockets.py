@@ -106,6 +106,7 @@ def test_its_keepalive_holds_it_and_its_end_is_noticed(site: Site) -> None:
         ("ws://127.0.0.1:{plain}", "127.0.0.1:{plain}/mqtt"),
         ("ws://127.0.0.1:{wss}", "requires TLS: write wss://127.0.0.1:{wss}"),
         ("wss://127.0.0.1:{ws}", "does not use TLS"),
+        ("mqtt://127.0.0.1:{ws}", "or a port for WebSockets (ws://127.0.0.1:{ws})?"),
     ],
 )
 def test_the_wrong_kind_of_port_is_said(site: Site, url: str, says: str) -> None:

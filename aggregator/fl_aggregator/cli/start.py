@@ -73,7 +73,7 @@ def start(
             "without one, the run does all --rounds",
             err=True,
         )
-    hint = f"watch it: {watch_command(access, launch.record.prefix)}"
+    hint = f"watch it: {watch_command(access, launch.record.prefix, broker)}"
     with (
         closing(launch),
         run_aggregator(

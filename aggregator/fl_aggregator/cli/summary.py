@@ -12,7 +12,7 @@ from fl_aggregator.monitoring.views.notices import absence_text
 from fl_aggregator.round.state import Failed, Finished, Stopped
 from fl_aggregator.server.aggregator import Outcome
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RUN_FILE
-from fl_shared.system.text import duration_text, size_text
+from fl_shared.system.text import duration_text, natural_key, size_text
 
 WRITTEN_FILES: Final = (
     ("model.safetensors", "the newest version"),
@@ -64,7 +64,7 @@ def resume_command(command: str, outcome: Outcome, directory: Path, arguments: S
 
 def refused_line(refused: RejectionCounts, limit: int = 10) -> str:
     """Says how many messages were refused in the whole run, by edge and reason, the most first."""
-    ranked = sorted(refused.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    ranked = sorted(refused.items(), key=lambda item: (-sum(item[1].values()), natural_key(item[0])))
     entries = (
         f"{client} {', '.join(f'{reason} {n}' for reason, n in reasons.items())}"
         for client, reasons in ranked[:limit]

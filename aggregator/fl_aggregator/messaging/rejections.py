@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Final
 
 from fl_shared.system.flood_control import is_worth_logging
+from fl_shared.system.text import natural_key
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Rejections:
         for (client, reason), count in self._total.items():
             if reason not in EXPECTED_REASONS:
                 totals[client] += count
-        ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+        ranked = sorted(totals.items(), key=lambda item: (-item[1], natural_key(item[0])))
         return dict(ranked[:limit])
 
     @property
@@ -124,6 +125,8 @@ class Rejections:
 
 def _by_client(counts: Counter[tuple[str, str]]) -> RejectionCounts:
     nested: RejectionCounts = {}
-    for (client, reason), count in sorted(counts.items()):
+    for (client, reason), count in sorted(
+        counts.items(), key=lambda item: (natural_key(item[0][0]), item[0][1])
+    ):
         nested.setdefault(client, {})[reason] = count
     return nested

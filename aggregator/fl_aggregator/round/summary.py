@@ -9,7 +9,7 @@ from typing import Final, Literal
 from fl_aggregator.round.events import UpdateMetadata
 from fl_aggregator.round.state import Collecting, Run, Summary
 from fl_shared.protocol.messages import MAX_METRIC_NAME, ModelReference
-from fl_shared.system.text import names_text
+from fl_shared.system.text import names_text, natural_order
 
 MAX_TRAINING_METRICS: Final = 48
 """Metrics of training in a summary. Those of the evaluation are added."""
@@ -108,8 +108,10 @@ def too_few_edges_detail(state: Run, eligible: tuple[str, ...], minimum: int) ->
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
     assigned = {client.partition for client in trainers.values()}
     groups = {
-        "offline": sorted(name for name, client in trainers.items() if not client.present),
-        "not ready": sorted(n for n, client in trainers.items() if client.present and n not in eligible),
+        "offline": natural_order(name for name, client in trainers.items() if not client.present),
+        "not ready": natural_order(
+            n for n, client in trainers.items() if client.present and n not in eligible
+        ),
         "no edge for partition": [str(p) for p in range(settings.clients) if p not in assigned],
     }
     details = "".join(f"; {label}: {names_text(names)}" for label, names in groups.items() if names)

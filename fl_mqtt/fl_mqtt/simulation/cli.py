@@ -120,9 +120,9 @@ def simulate(
         page = sim.serve_dashboard(settings)
         if not quiet:
             click.echo(f"broker: {sim.broker.address}")
-            click.echo(f"watch it: {watch_command(sim.broker, settings.prefix)}")
-            if page is not None:
-                click.echo(f"dashboard: {page}")
+            click.echo(f"watch it: {watch_command(sim.broker, settings.prefix, broker)}")
+        if page is not None and (stay or not quiet):
+            click.echo(f"dashboard: {page}")
         with run_aggregator(launch, sim.broker, tracking, log_format, quiet, broker.resume_arguments()) as (
             aggregator,
             finish,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 _CONTROL_CHARACTERS: Final = re.compile(
@@ -20,6 +20,17 @@ def one_line(text: str) -> str:
 def shortened(text: str, most: int) -> str:
     """``text``, cut to at most ``most`` characters; if it was cut, the last one is an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key to sort names as people count: ``cam2`` before ``cam10``, and ``2`` before ``10``."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts)
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """``names``, sorted by `natural_key`."""
+    return sorted(names, key=natural_key)
 
 
 def names_text(names: Sequence[str], most: int = 10) -> str:

@@ -95,7 +95,7 @@ def test_what_was_not_given_has_its_default() -> None:
         ({"max_delta": 0}, "--max-delta", "0", "greater than 0"),
         ({"partition": "dirichlet"}, "--partition", "'dirichlet'", "ALPHA is missing"),
         ({"partition": "dirichlet:-1"}, "--partition", "'dirichlet:-1'", "expected 0.001"),
-        ({"partition": "by-name"}, "--partition", "'by-name'", "expected iid, shards"),
+        ({"partition": "by-name"}, "--partition", "'by-name'", "--partition 'by-name': expected iid, shards"),
         ({"task": "no such task"}, "--task", "'no such task'", "match pattern"),
         ({"prefix": "a/+/b"}, "--prefix", "'a/+/b'", "expected topic levels without"),
         ({"prefix": ""}, "--prefix", "''", "expected topic levels without"),

@@ -23,6 +23,7 @@ from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Run
 from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.system.text import names_text, natural_order
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -109,15 +110,15 @@ class Display:
             if isinstance(effect, do.WriteHistory):
                 self._log_round(effect, state)
             elif isinstance(effect, do.AnnounceRound):
-                names = ", ".join(effect.cohort[:MAX_NAMED_IN_COHORT])
-                more = (
-                    f" and {len(effect.cohort) - MAX_NAMED_IN_COHORT} more"
-                    if len(effect.cohort) > MAX_NAMED_IN_COHORT
-                    else ""
+                names = names_text(natural_order(effect.cohort), MAX_NAMED_IN_COHORT)
+                line = (
+                    f"edge {names} will create the initial weights"
+                    if effect.base is None
+                    else f"selected {names}"
                 )
-                action = "will create the initial weights" if effect.base is None else "selected"
-                line = f"edge {names} {action}" if effect.base is None else f"{action} {names}{more}"
-                LOG.info("round %d: %s", effect.round, line)
+                versions = [evaluation.model.version for evaluation in state.evaluations]
+                meanwhile = f"; version {versions[-1]} is evaluated meanwhile" if versions else ""
+                LOG.info("round %d: %s%s", effect.round, line, meanwhile)
         if waiting_line is not None:
             LOG.info("%s", waiting_line)
 

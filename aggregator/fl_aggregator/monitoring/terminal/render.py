@@ -47,10 +47,12 @@ class View:
             max_rows = max(MIN_TABLE_ROWS, min(MAX_TABLE_ROWS, height - OTHER_LINES))
             if self._snapshot.recent:
                 recent = self._snapshot.recent
+                shown = sorted(recent)[-max_rows:]
                 renderables.append(
                     table(
-                        (recent[number] for number in sorted(recent)[-max_rows:]),
+                        (recent[number] for number in shown),
                         narrow=options.max_width < FULL_TABLE_WIDTH,
+                        earlier=shown[0] - 1,
                     )
                 )
             renderables.append(_overview(self._snapshot, ascii_only=options.ascii_only))
@@ -132,7 +134,7 @@ def _add_edges(grid: Table, snapshot: Snapshot) -> None:
     if counts is None:
         return
     online = sum(counts.counts.values()) - counts["offline"]
-    grid.add_row("edges", Text(f"{online} here, {counts['offline']} offline"))
+    grid.add_row("edges", Text(f"{online} here, {counts['offline']} offline{counts.evaluators_text}"))
     if counts.not_ready:
         grid.add_row("not ready", Text(counts.not_ready_text, style=BAD))
     if counts["missing"]:
@@ -141,12 +143,13 @@ def _add_edges(grid: Table, snapshot: Snapshot) -> None:
         grid.add_row("offline", Text(counts.describe("offline", reasons=False), style=BAD))
 
 
-def table(rounds: Iterable[RoundRecord], *, narrow: bool = False) -> Table:
+def table(rounds: Iterable[RoundRecord], *, narrow: bool = False, earlier: int = 0) -> Table:
     """A table with a line for each round.
 
     It has the column ``missing`` only if an edge was missing in a round.
 
     ``narrow``: in that case, three other columns are left out, so that the table fits into 80 characters.
+    ``earlier``: how many rounds before these are left out, which the caption says.
     """
     records = list(rounds)
     some_missing = any(record.missing for record in records)
@@ -163,7 +166,10 @@ def table(rounds: Iterable[RoundRecord], *, narrow: bool = False) -> Table:
     }
     if narrow and some_missing:
         del columns["train loss"], columns["up"], columns["down"]
-    result = Table(box=None, pad_edge=False, header_style="bold")
+    caption = (
+        f"{earlier} earlier {'round is' if earlier == 1 else 'rounds are'} not shown" if earlier > 0 else None
+    )
+    result = Table(box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left")
     for name in columns:
         result.add_column(name, justify="right", no_wrap=True)
     if some_missing:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
+from fl_aggregator.monitoring.views.edge_states import EVALUATES_REASON
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_shared.protocol import messages as m
-from fl_shared.system.text import one_line
+from fl_shared.system.text import natural_key, one_line
 
 MAX_NAMED_PER_STATE: Final = 10
 """Number of edges in one state that are named."""
@@ -22,6 +23,7 @@ class EdgeCounts:
     """The number of edges in each state, and the first few of them with the reason, if there is one.
 
     ``round``: the round that they describe. For a watcher, it may be a second older than the status.
+    ``evaluators``: the number of edges that are present and only evaluate, which no state counts.
     """
 
     round: int | None = None
@@ -29,6 +31,7 @@ class EdgeCounts:
     named: Mapping[m.EdgeStateName, tuple[tuple[str, str | None], ...]] = field(default_factory=dict)
     """Of those that are present, only the ones that are not ready are named."""
     not_ready: int = 0
+    evaluators: int = 0
 
     @classmethod
     def of(
@@ -37,8 +40,11 @@ class EdgeCounts:
         """Counts ``edges``, of which each has a name, a state and a reason or null."""
         counts: dict[m.EdgeStateName, int] = {}
         named: dict[m.EdgeStateName, list[tuple[str, str | None]]] = {}
-        not_ready = 0
-        for name, state, reason in edges:
+        not_ready = evaluators = 0
+        for name, state, reason in sorted(edges, key=lambda edge: natural_key(edge[0])):
+            if reason == EVALUATES_REASON:
+                evaluators += 1
+                continue
             counts[state] = counts.get(state, 0) + 1
             if state == "present":
                 if reason is None:
@@ -47,7 +53,13 @@ class EdgeCounts:
             first_names = named.setdefault(state, [])
             if len(first_names) < MAX_NAMED_PER_STATE:
                 first_names.append((name, reason))
-        return cls(round_number, counts, {state: tuple(few) for state, few in named.items()}, not_ready)
+        few = {state: tuple(names) for state, names in named.items()}
+        return cls(round_number, counts, few, not_ready, evaluators)
+
+    @property
+    def evaluators_text(self) -> str:
+        """The end of a list of counts: how many edges only evaluate. Empty if there are none."""
+        return f", {self.evaluators} only evaluating" if self.evaluators else ""
 
     def __getitem__(self, state: m.EdgeStateName) -> int:
         return self.counts.get(state, 0)

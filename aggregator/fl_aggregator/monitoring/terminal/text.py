@@ -103,7 +103,7 @@ def summary_lines(snapshot: Snapshot) -> list[str]:
         lines.append(round_line(snapshot.last_round, status.rounds))
     if edge_counts is not None:
         counts = ", ".join(f"{edge_counts[state]} {state}" for state in edge_counts.counts) or "none yet"
-        lines.append(f"edges: {counts}")
+        lines.append(f"edges: {counts}{edge_counts.evaluators_text}")
         if edge_counts.not_ready:
             lines.append(f"not ready: {edge_counts.not_ready_text}")
         if edge_counts["missing"]:

@@ -18,6 +18,7 @@ from fl_shared.system.text import shortened
 
 LOADING_REASON: Final = "is loading its data"
 NO_EXAMPLES_REASON: Final = "has no examples to train on"
+EVALUATES_REASON: Final = "only evaluates"
 LOST_REASON: Final = "its connection is lost"
 UNCONFIRMED_REASON: Final = "has not returned since the aggregator lost its connection"
 MAX_STATE_REASON: Final = 160
@@ -115,7 +116,7 @@ def _idle_state(client: Client) -> tuple[m.EdgeStateName, str | None]:
         return "present", f"does not take part: {client.unable}"
     if client.trains and not client.examples:
         return "present", LOADING_REASON if client.examples is None else NO_EXAMPLES_REASON
-    return "present", None
+    return "present", None if client.trains else EVALUATES_REASON
 
 
 def _edge_view(state: m.EdgeStateName, reason: str | None, latest_update: LatestUpdate | None) -> m.EdgeView:

@@ -12,7 +12,7 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.roster import default_partition
 from fl_aggregator.round.state import Collecting, Evaluating, Run, Selecting
 from fl_shared.system.backoff import backoff
-from fl_shared.system.text import names_text
+from fl_shared.system.text import names_text, natural_key, natural_order
 
 FIRST_NOTICE_DELAY: Final = 3.0
 """Seconds of waiting before the first line. Each pause between two lines is twice as long as the last one."""
@@ -66,22 +66,25 @@ class WaitingNotices:
         """The edges that were refused and not admitted since, with the reasons. Empty if there are none."""
         if not self._refused:
             return ""
-        named = [f"{name} ({reason})" for name, reason in sorted(self._refused.items())]
+        named = [
+            f"{name} ({reason})"
+            for name, reason in sorted(self._refused.items(), key=lambda item: natural_key(item[0]))
+        ]
         return f"refused: {names_text(named)}"
 
 
 def waiting_text(state: Run) -> str:
     """How many edges are ready and which are not, or which still evaluate. Empty in other phases."""
     if isinstance(state.phase, Evaluating):
-        evaluators = sorted({name for evaluation in state.evaluations for name in evaluation.awaited})
+        evaluators = natural_order({name for evaluation in state.evaluations for name in evaluation.awaited})
         return f"for the evaluation by {names_text(evaluators)}" if evaluators else ""
     if not isinstance(state.phase, Selecting):
         return ""
     have, need = status.progress(state)
     trainers = {name: client for name, client in state.roster.clients.items() if client.trains}
     ready = {name for name, client in trainers.items() if client.present and client.examples}
-    loading = sorted(name for name, client in trainers.items() if client.present and name not in ready)
-    lost = sorted(name for name, client in trainers.items() if not client.present)
+    loading = natural_order(name for name, client in trainers.items() if client.present and name not in ready)
+    lost = natural_order(name for name, client in trainers.items() if not client.present)
     phrases = [f"{have} of {need} ready"]
     if loading:
         phrases.append(f"loading: {names_text(loading)}")
@@ -101,13 +104,13 @@ def absence_text(state: Run) -> str:
 
 
 def _never_registered(state: Run) -> tuple[int, str]:
-    """Returns how many edges of the run are not known, and their ids, if all edges are numbered."""
+    """Returns how many edges of the run are not known, and their ids, if those that are known are numbered."""
     count = state.settings.clients
     trainers = {name for name, client in state.roster.clients.items() if client.trains}
     absent = count - len(trainers)
     if absent <= 0:
         return 0, ""
-    if any(default_partition(name, count) is None for name in trainers):
+    if not trainers or any(default_partition(name, count) is None for name in trainers):
         return absent, ""
     return absent, _ranges(number for number in range(count) if str(number) not in trainers)
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from fl_aggregator.round.state import Summary
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Envelope
+from fl_shared.system.text import natural_order
 
 METRIC_DIGITS: Final = 6
 """Significant digits of a metric in ``fl/history``."""
@@ -97,8 +98,8 @@ class RoundRecord(_Lenient):
             version=None if summary.model is None else summary.model.version,
             digest=None if summary.model is None else summary.model.digest,
             cohort=list(summary.cohort),
-            participants=list(summary.participants),
-            missing=dict(summary.missing),
+            participants=natural_order(summary.participants),
+            missing={name: summary.missing[name] for name in natural_order(summary.missing)},
             refused={client: dict(reasons) for client, reasons in (refused or {}).items()},
             examples=summary.examples,
             metrics=dict(summary.metrics),

@@ -16,7 +16,7 @@ from fl_aggregator.round.state import (
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol.envelope import Envelope, EnvelopeSource
-from fl_shared.system.text import shortened
+from fl_shared.system.text import natural_order, shortened
 
 MAX_STATUS_BYTES: Final = 1024 - codec.SIGNATURE_OVERHEAD
 MAX_PAUSE_REASON: Final = 200
@@ -35,8 +35,8 @@ def progress(state: Run) -> tuple[int, int]:
 
 
 def awaited_clients(state: Run) -> tuple[str, ...]:
-    """The edges whose updates the open round still waits for, sorted."""
-    return tuple(sorted(state.phase.awaited)) if isinstance(state.phase, Collecting) else ()
+    """The edges whose updates the open round still waits for, in natural order."""
+    return tuple(natural_order(state.phase.awaited)) if isinstance(state.phase, Collecting) else ()
 
 
 def seconds_left(state: Run, now: float) -> float | None:
@@ -106,7 +106,7 @@ def missing_message(state: Run, scope: EnvelopeSource, now: float) -> m.Missing 
     if not isinstance(phase, Collecting):
         return None
     clients: dict[str, m.MissingClient] = {}
-    for name in sorted(phase.awaited):
+    for name in natural_order(phase.awaited):
         client = state.roster.get(name)
         lost = None if client is None else client.lost_at
         since = phase.opened if lost is None else lost

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 WAIT_RANGE = click.FloatRange(0.1, 86_400.0)
 
 
-def watch_command(access: BrokerAccess, prefix: str) -> str:
-    """The command line that watches a run from another terminal."""
-    if access.kit is not None:
-        return "fl-aggregator watch --kit operator.zip"
+def watch_command(access: BrokerAccess, prefix: str, options: BrokerOptions) -> str:
+    """The command line that watches a run from another terminal, with the files that ``options`` name."""
+    if options.kit is not None:
+        kit = options.kit.with_name("operator.zip")
+        if kit.exists():
+            return f"fl-aggregator watch --kit {shlex.quote(str(kit))}"
+        return "fl-aggregator watch --kit with the operator's kit"
     prefix_option = "" if prefix == "fl" else f" --prefix {shlex.quote(prefix)}"
-    ca_option = "" if access.tls is None else " --ca FILE"
+    ca_option = "" if options.ca is None else f" --ca {shlex.quote(str(options.ca))}"
     return f"fl-aggregator watch --broker {shlex.quote(str(access.address))}{ca_option}{prefix_option}"
 
 

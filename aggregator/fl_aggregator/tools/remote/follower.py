@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot, names_of
+from fl_aggregator.monitoring.views.edge_states import EVALUATES_REASON
 from fl_aggregator.monitoring.views.round_record import RoundRecord, rows_of
 from fl_aggregator.tools.remote.observer import Observer, status_age
 from fl_aggregator.tools.remote.sighting import ObservedRun
@@ -151,11 +152,16 @@ def _waiting_text(status: m.Status, edges: m.Edges | None) -> str:
         for label, edge_names in (("not ready", loading), ("offline", offline)):
             if edge_names:
                 phrases.append(f"{label}: {names_of(edge_names[:10], len(edge_names))}")
-        unknown = status.need - len(edges.edges) - edges.left_out
+        evaluators = sum(view.reason == EVALUATES_REASON for view in edges.edges.values())
+        unknown = status.need - (len(edges.edges) - evaluators) - edges.left_out
         if unknown > 0:
             phrases.append(f"{unknown} more have not connected yet")
     return "; ".join(phrases)
 
 
 def _edges_in_state(edges: m.Edges, state: m.EdgeStateName) -> list[tuple[str, str | None]]:
-    return [(name, view.reason) for name, view in edges.edges.items() if view.state == state and view.reason]
+    return [
+        (name, view.reason)
+        for name, view in edges.edges.items()
+        if view.state == state and view.reason not in (None, EVALUATES_REASON)
+    ]

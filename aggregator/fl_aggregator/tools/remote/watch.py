@@ -79,15 +79,15 @@ class _LineOutput:
         self._problem = ""
         self._printed_at = 0.0
         self._repeats = 0
-        self._begun = False
+        self._summary: list[str] = []
 
     def show(self, follower: Follower, observed: ObservedRun, *, last: bool) -> None:
         snapshot = observed.snapshot
         if snapshot is None:
             return
-        if not self._begun:
-            self._begun = True
-            self._print(summary_lines(snapshot))
+        if not self._summary:
+            self._summary = summary_lines(snapshot)
+            self._print(self._summary)
         rounds = [
             round_line(record, snapshot.status.rounds)
             for record in follower.pop_ended_rounds(include_unevaluated=last)
@@ -100,7 +100,8 @@ class _LineOutput:
             self._print([problem or "broker and aggregator are back"])
             self._problem, self._repeats = problem, 0
         if last:
-            self._print(summary_lines(snapshot))
+            if (summary := summary_lines(snapshot)) != self._summary:
+                self._print(summary)
         elif time.monotonic() - self._printed_at >= backoff(
             self._repeats, FIRST_NOTICE_DELAY, MAX_NOTICE_INTERVAL
         ):
@@ -135,7 +136,8 @@ class _LiveOutput:
             self._live.stop()
             if observed.snapshot.recent:
                 narrow = self._console.width < FULL_TABLE_WIDTH
-                self._console.print(table(observed.snapshot.recent.values(), narrow=narrow))
+                recent = observed.snapshot.recent
+                self._console.print(table(recent.values(), narrow=narrow, earlier=min(recent) - 1))
             for line in summary_lines(observed.snapshot):
                 self._console.print(line, markup=False, highlight=False)
 

@@ -11,7 +11,7 @@ from fl_aggregator.tools.report import figures
 from fl_aggregator.tools.report.comparison import settings_of, versions_to_reach
 from fl_aggregator.tools.report.markup import Child, Markup, table, tag
 from fl_aggregator.tools.report.reading import RunReport
-from fl_shared.system.text import duration_text, names_text, size_text
+from fl_shared.system.text import duration_text, names_text, natural_order, size_text
 
 MAX_REPORT_ROWS: Final = 1000
 """Number of rows in a table. The page says how many there are in all, and ``--csv`` contains all rounds."""
@@ -142,17 +142,12 @@ def _missing_text(record: RoundRecord, limit: int = 12) -> Child:
     )
 
 
-def _natural_order(names: Iterable[str]) -> list[str]:
-    """Sorts names; names that are numbers come first, in numerical order."""
-    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
-
-
 def edges_of(run: RunReport) -> list[str]:
     """All edges that were selected, have sent an update, or have a known partition, sorted."""
     names = {
         name for record in run.rounds for name in (*record.cohort, *record.participants, *record.missing)
     }
-    return _natural_order(names | run.latest_results.keys() | run.label_counts.keys())
+    return natural_order(names | run.latest_results.keys() | run.label_counts.keys())
 
 
 def participation(run: RunReport) -> Markup | None:
@@ -202,7 +197,7 @@ def labels(run: RunReport) -> Markup | None:
     """How often each label occurs on each edge; null unless the run is a simulation."""
     if not run.label_counts:
         return None
-    names = figures.evenly_spaced(_natural_order(run.label_counts))
+    names = figures.evenly_spaced(natural_order(run.label_counts))
     classes = list(
         dict.fromkeys(label for edge_counts in run.label_counts.values() for label in edge_counts.labels)
     )
@@ -219,7 +214,7 @@ def labels(run: RunReport) -> Markup | None:
     )
     counts = {name: found.labels for name, found in run.label_counts.items()}
     rows = [[name, sum(counts[name].values()), *(counts[name].get(c, 0) for c in classes)]
-            for name in _natural_order(run.label_counts)[:MAX_REPORT_ROWS]]  # fmt: skip
+            for name in natural_order(run.label_counts)[:MAX_REPORT_ROWS]]  # fmt: skip
     counts_table = table(["edge", "total", *classes], rows, caption="Examples of each label on each edge")
     return section(
         "Labels on the edges", drawn, tag("details", tag("summary", "As a table"), counts_table), note=note
@@ -228,7 +223,7 @@ def labels(run: RunReport) -> Markup | None:
 
 def accuracy_by_edge(run: RunReport) -> Markup | None:
     """The accuracy of each edge's newest update on its holdout; null if none was measured."""
-    edge_accuracies = [(name, run.latest_results[name].after["accuracy"]) for name in _natural_order(run.latest_results)
+    edge_accuracies = [(name, run.latest_results[name].after["accuracy"]) for name in natural_order(run.latest_results)
              if "accuracy" in run.latest_results[name].after]  # fmt: skip
     if not edge_accuracies:
         return None

@@ -38,7 +38,9 @@ p { margin: 0 0 12px; max-width: 76ch; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 8px 22px; }
 svg { display: block; width: 100%; height: auto; margin: 6px 0 2px; overflow: visible; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif !important; }
-.scroll { overflow: auto; max-height: 560px; margin-top: 8px; }
+.scroll { overflow: auto; max-height: 560px; margin-top: 8px; background:
+  linear-gradient(var(--surface), var(--surface)) bottom / 100% 14px no-repeat local,
+  linear-gradient(transparent, var(--grid)) bottom / 100% 14px no-repeat scroll; }
 .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--series-1); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; width: 100%; }
 caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }

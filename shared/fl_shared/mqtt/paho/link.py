@@ -295,9 +295,11 @@ class PahoLink:
         elif code.value == _KEEPALIVE_TIMEOUT:
             self._reason = f"nothing received from the broker for {self._client.keepalive} s"
         elif code.value == _PROTOCOL_ERROR and self._reason is None:
-            self._reason = (
-                f"{self._owner.settings.address} sends something that is not MQTT 5: is it a broker?"
+            address = self._owner.settings.address
+            other = (
+                "" if address.is_websocket else f", or a port for WebSockets (ws://{address.host_and_port})"
             )
+            self._reason = f"{address} sends something that is not MQTT 5: is it a broker{other}?"
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         try:

@@ -13,7 +13,15 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS
-from fl_shared.system.text import duration_text, limit_text, names_text, one_line, shortened, size_text
+from fl_shared.system.text import (
+    duration_text,
+    limit_text,
+    names_text,
+    natural_order,
+    one_line,
+    shortened,
+    size_text,
+)
 from tests.support.samples import MESSAGES
 
 BAD = "a\nb\r\x1b[2Jc\x9b31md\u2028e\u202ef\x00g\x7fh"
@@ -110,3 +118,8 @@ def test_names() -> None:
 def test_long_text_is_cut_off_with_an_ellipsis() -> None:
     assert shortened("12345", 5) == "12345"
     assert shortened("123456", 5) == "1234…"
+
+
+def test_names_are_sorted_as_people_count() -> None:
+    names = ["10", "edge-10", "2", "edge-9", "1", "a", "edge-9b", "", "٣", "007"]
+    assert natural_order(names) == ["", "1", "2", "007", "10", "a", "edge-9", "edge-9b", "edge-10", "٣"]

@@ -17,7 +17,7 @@ from fl_aggregator.monitoring.terminal.render import View, table
 from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts, Snapshot
 from fl_aggregator.monitoring.terminal.text import progress_line, sparkline, summary_lines
 from fl_aggregator.monitoring.views.history import MAX_RECENT_ROUNDS, RoundHistory
-from fl_aggregator.monitoring.views.notices import absence_text
+from fl_aggregator.monitoring.views.notices import absence_text, waiting_text
 from fl_aggregator.monitoring.views.round_record import HistoryRow, RoundRecord
 from fl_aggregator.round.effects import AnnounceRound, WriteHistory
 from fl_aggregator.round.state import Finished, Summary, new_run
@@ -73,6 +73,33 @@ def test_each_round_is_one_line_however_long_and_the_last_hundred_are_remembered
     assert all(line.endswith("edge-7 (offline: for 0.5 s)") for line in lines)
 
 
+def test_a_table_that_is_cut_says_so() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    records = [RoundRecord.of(summary(number), 1000, 2000) for number in range(31, 41)]
+    console.print(table(records, earlier=30), table(records))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("30 earlier rounds are not shown") == 1
+
+
+def test_a_round_that_begins_during_an_evaluation_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    playbook = Playbook(clients=12, per_round=11, rounds=2, first_weights=True, holdout=0)
+    playbook.play(
+        "start", "join e roles=evaluate", *(f"join {n}" for n in range(12)), *(f"load {n}" for n in range(12))
+    )
+    display = Display(Console(file=io.StringIO()), "run", live=False)
+    display.set_source(Aggregator())
+    cohort = playbook.cohort
+    for name in cohort:
+        playbook.play(f"send {name}")
+    announced = [
+        effect for _, effects in playbook.told for effect in effects if isinstance(effect, AnnounceRound)
+    ]
+    display.observe(playbook.state, (announced[-1],), 1.0)
+    names = sorted(announced[-1].cohort, key=int)
+    assert f"round 2: selected {', '.join(names)}; version 1 is evaluated meanwhile" in caplog.messages
+
+
 def test_edges_that_never_came_are_named_at_the_start_in_each_round_and_at_the_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -81,6 +108,8 @@ def test_edges_that_never_came_are_named_at_the_start_in_each_round_and_at_the_e
     display = Display(Console(file=io.StringIO()), "run", live=False)
     display.set_source(Aggregator())
     display.observe(playbook.state, (), 0.0)
+    nobody = Playbook(clients=4, per_round=1, wait=10).play("start").state
+    assert waiting_text(nobody) == "0 of 4 ready; missing: 4 more", "whose ids may be any"
     absence = "3 of 4 edges (--clients) have never registered: 0, 2-3"
     assert absence not in caplog.text
     playbook.play("wait 10")

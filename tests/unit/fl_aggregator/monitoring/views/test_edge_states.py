@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fl_aggregator.monitoring.terminal.snapshot import EdgeCounts
 from fl_aggregator.monitoring.views import edge_states
 from fl_aggregator.round.effects import PublishResult
 from fl_aggregator.round.state import Aggregating
@@ -27,6 +28,15 @@ def test_who_loads_has_loaded_and_is_gone() -> None:
     found = states(edge_states.open_round_views(playbook.state, (), {}))
     assert found["2"] == ("offline", edge_states.UNCONFIRMED_REASON)
     assert found["0"][0] == "present"
+
+
+def test_who_only_evaluates_is_not_counted_among_those_who_train() -> None:
+    playbook = Playbook(clients=2, per_round=1).play("start", "join 10", "join 9", "join e roles=evaluate")
+    assert states(edge_states.open_round_views(playbook.state, (), {}))["e"] == ("present", "only evaluates")
+    counts = EdgeCounts.of(edge_states.edge_states_of(playbook.state, ()), None)
+    assert counts["present"] == 2
+    assert counts.evaluators_text == ", 1 only evaluating"
+    assert counts.describe("present", reasons=False) == "9, 10"
 
 
 def test_in_round_0_one_is_selected_and_nobody_trains() -> None:

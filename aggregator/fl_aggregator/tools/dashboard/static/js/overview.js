@@ -95,11 +95,16 @@ const Overview = (() => {
     say(byId("f-updates"), counted ? `${Format.count(status.have)} of ${Format.count(status.need)}` : Format.DASH);
     byId("f-updates-bar").value = counted && status.need > 0 ? Math.min(status.have / status.need, 1) : 0;
     let present = 0;
+    let evaluators = 0;
     for (const [client, edge] of edges) {
+      if (edge.reason === "only evaluates") {
+        evaluators += 1;
+        continue;
+      }
       if (edge.state !== "offline" && federation.presence.get(client)?.state !== "offline") present += 1;
     }
     say(byId("f-present"), edges.size ? Format.count(present) : Format.DASH);
-    say(byId("f-present-more"), edges.size ? `of ${Format.count(edges.size + federation.leftOut)} known` : "");
+    say(byId("f-present-more"), edges.size ? `of ${Format.count(edges.size - evaluators + federation.leftOut)} known${evaluators ? `, ${Format.count(evaluators)} evaluating` : ""}` : "");
 
     const left = runLeft(federation);
     const since = federation.age(now) ?? 0;
