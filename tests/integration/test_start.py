@@ -247,3 +247,27 @@ def test_options_from_the_environment_and_a_file(tmp_path: Path, mosquitto: Mosq
     assert done.returncode == 1, done.stderr
     settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
     assert (settings["rounds"], settings["per_round"], settings["prefix"]) == (7, 4, "site/fl")
+
+
+def test_a_second_run_and_a_resumed_one_accuse_nobody(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """What the first one left at the broker is one line."""
+    left = "cleared or replaced"
+    first = programs.aggregator(tmp_path / "first", mosquitto.url, *SMALL)
+    with programs.edges(tmp_path / "edges", mosquitto.url, "0-2"), first:
+        first.ends_well()
+        (run,) = re.findall(r"run ([0-9a-f]{12})", first.err)[:1]
+        with programs.aggregator(tmp_path / "second", mosquitto.url, *SMALL, "--rounds", "10000") as second:
+            wait_until(lambda: left in second.err, 60, "the line")
+            second.send(signal.SIGINT)
+            assert second.wait() == 130
+        directory = str(tmp_path / "second" / "run")
+        resumed = programs.Program(tmp_path / "third", "fl-aggregator", "start", "--resume", directory)
+        with resumed as third:
+            wait_until(lambda: left in third.err, 60, "the line")
+            third.send(signal.SIGINT)
+            assert third.wait() == 130
+    assert re.search(rf"{left} \d+ retained messages of run {run}", second.err)
+    for each in (second, third):
+        assert each.err.count(left) == 1
+        assert "refused" not in each.err + each.out
+        assert "warning" not in each.err

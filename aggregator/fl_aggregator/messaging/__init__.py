@@ -2,6 +2,7 @@
 
 ================  ===============================================================
 ``connections``   its two connections: for control, and for updates
+``leftovers``     what earlier runs left retained, and what the broker returns
 ``inbox``         holds what other threads pass to the loop, bounded
 ``rate_limiter``  drops what exceeds a client's limits, before the inbox
 ``rate_limits``   PURE: how much a client may send

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from fl_aggregator.messaging.inbox import ConnectionName, Inbox
+from fl_aggregator.messaging.leftovers import Leftovers
 from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import MessageTooLarge, QueueFull
@@ -81,6 +82,7 @@ class Connections:
         self._control: Connection | None = None
         self._updates: Connection | None = None
         self._retained: dict[str, PayloadFactory] = {}
+        self._leftovers = Leftovers(settings.prefix, scope, channels)
         self._repaired_at: dict[str, float] = {}
         self._pending_repairs: set[str] = set()
         self._signer = None if broker.kit is None else broker.kit.signer()
@@ -211,6 +213,7 @@ class Connections:
 
     def _begin(self, session: str) -> None:
         self._due_birth = None
+        self._leftovers.session_begun(time.monotonic())
         self._subscribe("control", self._edge_filters(bulk=False))
         # Other clients may write to our own topics; that is repaired.
         rest = [
@@ -251,24 +254,30 @@ class Connections:
         self._updates_subscribed = False
 
     def repair_if_foreign(self, topic: str, payload: bytes | memoryview, *, retained: bool) -> bool:
-        """Repairs a topic of ours on which a foreign message is retained; true if the message is our own.
+        """Repairs a topic of ours on which a foreign message is retained; false if somebody else published it.
 
-        The foreign message may be left from an earlier run and restored by the broker, a mistake, or an attack; edges
-        that connect now must not find it. Of the topics of `subscribe_to_rivals` it is not known which message is
+        The message may be our own, left from an earlier run (`Leftovers`), a mistake, or an attack; edges that connect
+        now must not find a foreign one. Of the topics of `subscribe_to_rivals` it is not known which message is
         retained, so all are repaired.
         """
         if not retained and topic not in self._rival_topics:
-            return False
+            return self._leftovers.is_echo(topic, payload)
         if payload == self._own_payload(topic):
+            if topic == self.topic(t.AggregatorTopic()) and not retained:
+                self._leftovers.birth_returned()
             return True
+        is_innocent = self._leftovers.is_echo(topic, payload) or self._leftovers.take(
+            topic, payload, time.monotonic()
+        )
         self.repair(topic)
-        return False
+        return is_innocent
 
     def repair(self, topic: str) -> None:
         """Publishes our retained message on a topic again, or clears the topic; at most once a second."""
+        now = time.monotonic()
         if len(self._repaired_at) >= MAX_REPAIRED_TOPICS:
             self._repaired_at.clear()
-        if time.monotonic() - self._repaired_at.get(topic, -math.inf) < REPAIR_INTERVAL:
+        if now - self._repaired_at.get(topic, -math.inf) < REPAIR_INTERVAL:
             self._pending_repairs.add(topic)  # for `run_due_repairs`; otherwise the second message would stay
         else:
             self._repair(topic)
@@ -279,6 +288,7 @@ class Connections:
         The loop calls it every tick.
         """
         now = time.monotonic()
+        self._log_leftovers(now)
         for topic in [
             pending
             for pending in self._pending_repairs
@@ -286,14 +296,17 @@ class Connections:
         ]:
             self._repair(topic)
 
+    def _log_leftovers(self, now: float) -> None:
+        if summary := self._leftovers.pop_summary(now):
+            LOG.info("%s", summary)
+
     def _repair(self, topic: str) -> None:
         self._pending_repairs.discard(topic)
         self._repaired_at[topic] = time.monotonic()
         if topic == self.topic(t.AggregatorTopic()):
             self._publish_predecessor()
         payload = self._own_payload(topic)
-        action = "replaced" if payload else "cleared"
-        LOG.info("%s: %s a retained message left by an earlier run or another client", topic, action)
+        LOG.debug("%s: %s a retained message", topic, "replaced" if payload else "cleared")
         self._publish(topic, payload, retain=True)
 
     def _own_payload(self, topic: str) -> bytes:
@@ -362,6 +375,7 @@ class Connections:
     def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         if self._control is None or not self.may_publish:
             return
+        self._leftovers.published(topic, payload)
         if topic not in self._uncounted_topics:
             self.bytes_down += len(payload)
         deadline = time.monotonic() + PUBLISH_TIMEOUT
@@ -390,6 +404,7 @@ class Connections:
 
         Without a birth there is nothing to publish.
         """
+        self._log_leftovers(math.inf)
         if self.may_publish:
             self._publish(*self._encode(t.AggregatorTopic(), self.presence("offline")), retain=True)
         self._close(graceful=True)

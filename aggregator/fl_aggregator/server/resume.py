@@ -130,6 +130,13 @@ def recover(directory: RunDirectory, record: RunRecord) -> RecoveredRun:
                     pass
     try:
         directory.begin_writing()
+        checkpoints = directory.checkpoints
+        if (
+            best is not None
+            and checkpoints.best_path.exists()
+            and not checkpoints.version_path(best.model.version).exists()
+        ):
+            best = None  # it was stored, or its checkpoint would still be there
         _repair_history(directory, state, lines)
     except OSError as error:
         raise UserError(f"--resume {directory.path}: {error.strerror}: {error.filename}") from None

@@ -96,6 +96,20 @@ def test_a_round_that_had_closed_is_averaged_again(tmp_path: Path) -> None:
     assert found.open_round == playbook.state.phase.collected
 
 
+def test_the_best_version_is_stored_again_only_from_a_checkpoint(tmp_path: Path) -> None:
+    playbook = training(clients=2, per_round=2, rounds=5, evaluator=True)
+    round_done(playbook)
+    playbook.play("evaluate e 1 0.5")
+    assert recalled(playbook, tmp_path / "killed").best is not None, (
+        "it may have been killed before it was stored"
+    )
+    directory = directory_of(playbook, tmp_path / "later")
+    directory.checkpoints.best_path.touch()
+    found = recover(directory, read_run(tmp_path / "later"))
+    directory.close()
+    assert found.best is None, "its checkpoint is gone because later versions have replaced it"
+
+
 def test_a_stopped_run_is_where_it_was_stopped(tmp_path: Path) -> None:
     playbook = training(clients=2, per_round=2, holdout=0)
     playbook.play("send 0", "interrupt enough")

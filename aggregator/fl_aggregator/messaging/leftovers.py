@@ -1,0 +1,97 @@
+"""Tells what nobody is to blame for from what others publish on the aggregator's topics.
+
+The broker retains what an earlier run, or an earlier session of this one, has published. It comes once for each
+topic right after the subscription, and is cleared or replaced. A broker without No Local also returns what the
+aggregator itself has just published.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import OrderedDict
+from typing import Final
+
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol.channels import Channels
+from fl_shared.protocol.envelope import EnvelopeSource
+from fl_shared.system.text import names_text
+
+QUIET: Final = 2.0
+"""Seconds without a leftover after which no more are expected."""
+MAX_WAIT: Final = 10.0
+"""Seconds after a subscription in which leftovers are expected, at most."""
+MAX_REMEMBERED: Final = 1024
+"""Publications that are remembered, to recognise them when they return."""
+MAX_REMEMBERED_BYTES: Final = 64 * 2**10
+"""Bytes of the largest of them. Larger ones are retained, and are compared with what is retained."""
+
+
+class Leftovers:
+    """Counts leftovers for one line in the log. Times are seconds of a monotonic clock."""
+
+    def __init__(self, prefix: str, scope: EnvelopeSource, channels: Channels) -> None:
+        self._prefix = prefix
+        self._scope = scope
+        self._channels = channels
+        self._begun_at = self._last_at = -math.inf
+        self._topics: set[str] = set()
+        self._runs: dict[str, None] = {}
+        self._sent: OrderedDict[tuple[str, int, int], None] = OrderedDict()
+        self._echoes = False
+
+    def session_begun(self, now: float) -> None:
+        """Must be called before a subscription: from now on, leftovers are expected."""
+        self._begun_at = self._last_at = now
+        self._topics.clear()
+        self._runs.clear()
+
+    def published(self, topic: str, payload: bytes) -> None:
+        """Remembers what was published, in case the broker returns it."""
+        if len(payload) <= MAX_REMEMBERED_BYTES:
+            self._sent[_key(topic, payload)] = None
+            if len(self._sent) > MAX_REMEMBERED:
+                self._sent.popitem(last=False)
+
+    def birth_returned(self) -> None:
+        """Records that the broker returns what we publish: it has no No Local."""
+        self._echoes = True
+
+    def is_echo(self, topic: str, payload: bytes | memoryview) -> bool:
+        """Whether the broker returns a message that we published shortly before."""
+        return self._echoes and len(payload) <= MAX_REMEMBERED_BYTES and _key(topic, payload) in self._sent
+
+    def take(self, topic: str, payload: bytes | memoryview, now: float) -> bool:
+        """Whether a foreign retained message is a leftover, which is counted then."""
+        if now > min(self._last_at + QUIET, self._begun_at + MAX_WAIT) or topic in self._topics:
+            return False
+        parsed = self._channels.parse(self._prefix, topic)
+        try:
+            message = None if parsed is None else codec.decode(parsed, payload, self._channels)
+        except codec.DecodeError:
+            return False
+        run, incarnation = getattr(message, "run", None), getattr(message, "incarnation", None)
+        is_own_will = isinstance(message, m.AggregatorPresence) and message.state == "offline"
+        if message is None or (
+            (run, incarnation) == (self._scope.run, self._scope.incarnation) and not is_own_will
+        ):
+            return False
+        self._topics.add(topic)
+        if run is not None:
+            self._runs[run] = None
+        self._last_at = now
+        return True
+
+    def pop_summary(self, now: float) -> str | None:
+        """The line about all leftovers, once no more are expected; null before, and if there were none."""
+        if not self._topics or now <= min(self._last_at + QUIET, self._begun_at + MAX_WAIT):
+            return None
+        count = len(self._topics)
+        runs = f" of run {names_text(list(self._runs), 3)}" if self._runs else ""
+        self._topics.clear()
+        return f"cleared or replaced {count} retained message{'' if count == 1 else 's'}{runs}"
+
+
+def _key(topic: str, payload: bytes | memoryview) -> tuple[str, int, int]:
+    return topic, len(payload), zlib.crc32(payload)

@@ -1,0 +1,92 @@
+"""An aggregator blames nobody for what an earlier run left, or for its own messages that the broker returns."""
+
+from __future__ import annotations
+
+from fl_aggregator.messaging.connections import Connections
+from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
+from fl_aggregator.messaging.leftovers import MAX_WAIT, QUIET, Leftovers
+from fl_aggregator.settings import Settings
+from fl_shared.cli.broker_access import BrokerAccess
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.protocol import codec
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+from fl_shared.protocol.channels import CHANNELS
+from fl_shared.protocol.envelope import EnvelopeSource
+from tests.support.recording_connections import RecordingNetwork
+
+OURS = EnvelopeSource("ab" * 6, 2)
+
+
+def birth(run: str, incarnation: int, state: m.PresenceState) -> bytes:
+    return codec.encode(m.AggregatorPresence(state=state, session="s", run=run, incarnation=incarnation))
+
+
+def leftovers() -> Leftovers:
+    found = Leftovers("fl", OURS, CHANNELS)
+    found.session_begun(0.0)
+    return found
+
+
+def test_what_an_earlier_run_left_is_one_line() -> None:
+    found = leftovers()
+    assert found.pop_summary(100.0) is None
+    found.session_begun(100.0)
+    old = codec.encode(m.Missing(run="cd" * 6, incarnation=1, seq=1, round=7, clients={}))
+    assert found.take("fl/round/7/missing", old, 100.1)
+    assert found.take("fl/aggregator", birth(OURS.run, 1, "offline"), 100.2)
+    assert found.pop_summary(100.3) is None, "more may come"
+    said = f"cleared or replaced 2 retained messages of run {'cd' * 6}, {OURS.run}"
+    assert found.pop_summary(100.3 + QUIET) == said
+    assert found.pop_summary(200.0) is None
+
+
+def test_our_own_will_is_left_after_a_lost_connection() -> None:
+    assert leftovers().take("fl/aggregator", birth(OURS.run, 2, "offline"), 0.1)
+
+
+def test_what_somebody_publishes_meanwhile_is_not() -> None:
+    found, other = leftovers(), birth("cd" * 6, 1, "offline")
+    assert not found.take("fl/aggregator", b"junk", 0.1)
+    assert not found.take("fl/elsewhere/x", other, 0.1)
+    assert not found.take("fl/aggregator", birth(OURS.run, 2, "online"), 0.1), "only a forger says so"
+    assert found.take("fl/aggregator", other, 0.1)
+    assert not found.take("fl/aggregator", other, 0.2), "the broker retains one message of a topic"
+    assert not found.take("fl/round/7/missing", other, 0.1 + QUIET + 0.1)
+    for second in range(int(MAX_WAIT) + 3):
+        message = codec.encode(m.Missing(run="cd" * 6, incarnation=1, seq=1, round=second, clients={}))
+        taken = found.take(f"fl/round/{second}/missing", message, float(second))
+        assert taken is (second <= MAX_WAIT), second
+
+
+def test_without_no_local_nobody_is_blamed() -> None:
+    network = RecordingNetwork()
+    connections = Connections(
+        network,  # type: ignore[arg-type]
+        BrokerAccess(BrokerAddress("127.0.0.1")),
+        Settings(),
+        OURS,
+        Inbox(lambda received: AdmittedMessage(None, received)),
+    )
+    connections.connect(1.0)
+    connections.connect_updates()
+    connections.subscribe_to_updates()
+    connections.begin_session()
+    limited = m.Limited(**OURS.envelope(), client="7", session="s", reason="too-many-bytes", detail="")
+    old = m.Missing(**OURS.envelope(), round=1, clients={})
+    new = m.Missing(**OURS.envelope(), round=1, clients={"7": m.MissingClient(state="online", seconds=1.0)})
+    connections.send(t.RepliesTopic("7"), limited)
+    connections.retain(t.MissingTopic(1), old)
+    connections.retain(t.MissingTopic(1), new)
+    published = network.connections[0].published
+    assert not connections.repair_if_foreign("fl/replies/7", codec.encode(limited), retained=False)
+    returned = [
+        # The flag of our birth does not come back: see `Connections.subscribe_to_rivals`.
+        connections.repair_if_foreign(topic, payload, retained=flag and topic != "fl/aggregator")
+        for topic, payload, flag in list(published)
+    ]
+    assert returned == [True] * len(returned), "our birth came back, so the broker has no No Local"
+    assert not connections.repair_if_foreign("fl/replies/7", codec.encode(limited)[:-1], retained=False)
+    assert published[-1] == ("fl/round/1/missing", codec.encode(new), True), (
+        "whatever came back, the newest stays"
+    )
