@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,8 +14,18 @@ from fl_aggregator.storage.spool import PartialUpdate, Spool
 from fl_aggregator.storage.spool_format import UpdateDescription
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol import messages as m
+from fl_shared.system.flood_control import is_worth_logging
+from fl_shared.system.text import names_text, natural_order
 from fl_shared.tensors.manifest import ContentHash
-from fl_shared.transfer.upload_scheduler import ChunkGrant, UploadOffer, UploadScheduler, same_chunking
+from fl_shared.transfer.upload_scheduler import (
+    GRANT_TIMEOUT,
+    ChunkGrant,
+    UploadOffer,
+    UploadScheduler,
+    same_chunking,
+)
+
+LOG: Final = logging.getLogger(__name__)
 
 GrantSender = Callable[[ChunkGrant], None]
 """Tells an edge which chunks it may send."""
@@ -117,6 +128,7 @@ class Uploads:
         self._scheduler = UploadScheduler()
         self._uploads: dict[str, _Upload] = {}
         self._resumable: dict[str, _ResumableUpload] = {}
+        self._logged_overdue = 0
         self.stored_chunks = 0
         """Granted chunks that were stored, in all uploads so far."""
 
@@ -280,7 +292,18 @@ class Uploads:
 
     def renew_grants(self, now: float) -> None:
         """Grants chunks again that have not come in time."""
+        before = self._logged_overdue
         self._send_grants(self._scheduler.next_grants(now))
+        self._logged_overdue = overdue = self._scheduler.overdue_grants
+        if self._uploads and overdue > before and is_worth_logging(before, overdue):
+            LOG.warning(
+                "chunks that edges may send have not arrived within %g s (%d times so far), and are asked for again: "
+                "a slow link, or the broker drops messages (max_queued_messages, max_queued_bytes or "
+                "message_size_limit in mosquitto.conf; fl-aggregator doctor measures them); uploading: %s",
+                GRANT_TIMEOUT,
+                overdue,
+                names_text(natural_order(self._uploads)),
+            )
 
     def end_round(self) -> tuple[UpdateMetadata, ...]:
         """Deletes all uploads; returns the metadata of those under way, whose edges need an answer."""

@@ -63,9 +63,11 @@ class Leftovers:
         return self._echoes and len(payload) <= MAX_REMEMBERED_BYTES and _key(topic, payload) in self._sent
 
     def take(self, topic: str, payload: bytes | memoryview, now: float) -> bool:
-        """Whether a foreign retained message is a leftover, which is counted then."""
+        """Whether a retained message that is not our newest is a leftover; one of another session is counted."""
         if now > min(self._last_at + QUIET, self._begun_at + MAX_WAIT) or topic in self._topics:
             return False
+        if _key(topic, payload) in self._sent:
+            return True  # published before the subscription, and replaced since
         parsed = self._channels.parse(self._prefix, topic)
         try:
             message = None if parsed is None else codec.decode(parsed, payload, self._channels)

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.system.flood_control import is_worth_logging
 from fl_shared.system.shared_memory import SharedBytes
 from fl_shared.tensors.sections import WEIGHTS, ModelSection
 from fl_shared.transfer.download import ModelDownload
@@ -111,6 +112,7 @@ class ModelStore:
         self._on_fetched = on_fetched
         self._entries: dict[str, _Entry] = {}
         self._retry_at = 0.0
+        self._overdue_topics = 0
 
     def fetch(self, user: ModelUser, digest: str, now: float, timeout: float) -> None:
         """Makes ``user`` a user of the model, and fetches the model if it is not here.
@@ -201,6 +203,16 @@ class ModelStore:
             for holder in expired:
                 self._on_fetched(holder, digest, None, f"the model did not arrive in time: {progress}")
 
+    def _warn_of_overdue(self, count: int) -> None:
+        before, self._overdue_topics = self._overdue_topics, self._overdue_topics + count
+        if count and is_worth_logging(before, self._overdue_topics):
+            LOG.warning(
+                "parts of the model have not arrived after their subscription (%d so far), and are asked for again: "
+                "a slow link, or the broker drops messages (max_queued_messages, max_queued_bytes or "
+                "message_size_limit in mosquitto.conf; fl-aggregator doctor measures them)",
+                self._overdue_topics,
+            )
+
     def due(self) -> float | None:
         """Returns when `advance` must be called next, or ``None`` if nothing waits."""
         dues = [deadline for entry in self._entries.values() for deadline in entry.deadlines.values()]
@@ -236,7 +248,9 @@ class ModelStore:
             else:
                 self._retry_at = now + TRANSPORT_RETRY_DELAY
                 return
+        overdue_before = entry.download.overdue_topics
         change = entry.download.subscription_changes(now)
+        self._warn_of_overdue(entry.download.overdue_topics - overdue_before)
         if change.subscribe or change.unsubscribe:
             transport.change_subscriptions(change.subscribe, change.unsubscribe)
 

@@ -136,16 +136,17 @@ class Outbox:
         self._sent_bytes += size
         self._unacknowledged += awaits_ack
 
-    def mark_acknowledged(self, mid: int) -> None:
-        """Frees the room of message ``mid``, which the broker, or at QoS 0 the socket, has accepted.
+    def mark_acknowledged(self, mid: int) -> int:
+        """Frees the room of message ``mid``, which the broker, or at QoS 0 the socket, has answered.
 
-        Unknown messages are ignored.
+        Returns the bytes of its packet; 0 for an unknown message, which is ignored.
         """
         size, awaits_ack = self._sent.pop(mid, (None, False))
         if size is not None:
             self._sent_bytes -= size
             self._unacknowledged -= awaits_ack
             self.release(size)
+        return size or 0
 
     def release(self, size: int) -> None:
         """Frees the room of a packet of ``size`` bytes that was taken from the queue."""

@@ -8,10 +8,12 @@ from typing import Final
 
 from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.system.flood_control import is_worth_logging
+from fl_shared.system.text import size_text
 
 LOG: Final = logging.getLogger(__name__)
 
 NOT_AUTHORIZED: Final = 0x87
+TOO_LARGE: Final = 0x95
 MAX_TOPICS: Final = 100
 """Topics that are told apart."""
 
@@ -23,14 +25,18 @@ class RefusedPublishes:
         self._settings = settings
         self._counts: Counter[str] = Counter()
 
-    def count(self, topic: str, code: int, reason: str) -> None:
-        """Counts a message that the broker has refused with this reason code of PUBACK."""
+    def count(self, topic: str, size: int, code: int, reason: str) -> None:
+        """Counts a message of ``size`` bytes that the broker has refused with this reason code of PUBACK."""
         if topic not in self._counts and len(self._counts) >= MAX_TOPICS:
             topic = "other topics"
         self._counts[topic] += 1
         count = self._counts[topic]
         if is_worth_logging(count - 1, count):
-            advice = f": check the rights of {self._settings.account}" if code == NOT_AUTHORIZED else ""
+            advice = ""
+            if code == NOT_AUTHORIZED:
+                advice = f": check the rights of {self._settings.account}"
+            elif code == TOO_LARGE:
+                advice = f": it has {size_text(size)}; raise message_size_limit in mosquitto.conf, or use a smaller --chunk"
             LOG.warning(
                 "%s refuses what is published on %s: %s (0x%02x, %d so far)%s",
                 self._settings.address,

@@ -102,6 +102,8 @@ class ModelDownload:
         self._invalid_count = 0
         self._last_error = ""
         self._attempts = 0
+        self.overdue_topics = 0
+        """How often a message did not arrive in time after its subscription."""
 
     @property
     def progress(self) -> str:
@@ -165,6 +167,7 @@ class ModelDownload:
             if now >= self._retry_at(request) or request.later_received >= self._window
         ]
         if overdue:
+            self.overdue_topics += len(overdue)
             # The broker may have dropped messages that overflowed its queue: give it less to queue.
             self._window = max(2, self._window // 2)
             for topic in overdue[self._window :]:

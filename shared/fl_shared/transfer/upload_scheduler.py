@@ -137,6 +137,8 @@ class UploadScheduler:
         self._active: OrderedDict[str, _ScheduledUpload] = OrderedDict()
         self._waiting: OrderedDict[str, _ScheduledUpload] = OrderedDict()
         self._in_flight = 0
+        self.overdue_grants = 0
+        """How often chunks of a grant did not arrive in time, in all uploads so far."""
 
     @property
     def in_flight(self) -> int:
@@ -257,6 +259,7 @@ class UploadScheduler:
         delay = backoff(upload.timeouts, self._grant_timeout, MAX_GRANT_TIMEOUT)
         if now - oldest < delay:
             return
+        self.overdue_grants += 1
         self._expire_grants(upload)
         self._active.move_to_end(upload.offer.client)  # the others come first in the next grant
 

@@ -60,6 +60,7 @@ _PACKET_TYPE_MASK: Final = 0xF0
 _OK: Final = MQTTErrorCode.MQTT_ERR_SUCCESS
 _LOST: Final = MQTTErrorCode.MQTT_ERR_CONN_LOST
 _SUCCESS: Final = ReasonCode(PacketTypes.PUBACK)
+_TOO_LARGE: Final = ReasonCode(PacketTypes.DISCONNECT, "Packet too large")
 _NO_PROPERTIES: Final = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
 
 
@@ -186,12 +187,12 @@ class FastClient(Client):
                 with self._in_callback_mutex:
                     self._on_message(self, self._userdata, _Message(command, publication, len(packet)))
             return self._send_puback(publication.mid) if command & 0x02 else _OK
-        if kind == MessageType.PUBACK and len(packet) == 2:
-            mid = int.from_bytes(packet, "big")
+        # Mosquitto's `message_size_limit` answers 0x95, which no PUBACK may have, and paho would disconnect.
+        if kind == MessageType.PUBACK and (len(packet) == 2 or packet[2] == _TOO_LARGE.value):
+            mid = int.from_bytes(packet[:2], "big")
+            code = _SUCCESS if len(packet) == 2 else _TOO_LARGE
             with self._out_message_mutex:
-                return (
-                    self._do_on_publish(mid, _SUCCESS, _NO_PROPERTIES) if mid in self._out_messages else _OK
-                )
+                return self._do_on_publish(mid, code, _NO_PROPERTIES) if mid in self._out_messages else _OK
         self._in_packet = {
             "command": command,
             "have_remaining": 1,

@@ -327,10 +327,10 @@ class PahoLink:
     def _on_publish(
         self, _client: Client, _data: Any, mid: int, code: ReasonCode, _properties: Properties
     ) -> None:
-        self._outbox.mark_acknowledged(mid)
+        size = self._outbox.mark_acknowledged(mid)
         topic = self._unacknowledged_topics.pop(mid, None)
         if code.is_failure and topic is not None:
-            self._owner.refused_publishes.count(topic, code.value, str(code))
+            self._owner.refused_publishes.count(topic, size, code.value, str(code))
 
     def _on_subscribe(
         self, _client: Client, _data: Any, mid: int, codes: list[ReasonCode], _properties: Properties

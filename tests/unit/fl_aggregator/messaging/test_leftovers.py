@@ -45,6 +45,16 @@ def test_our_own_will_is_left_after_a_lost_connection() -> None:
     assert leftovers().take("fl/aggregator", birth(OURS.run, 2, "offline"), 0.1)
 
 
+def test_our_own_message_from_before_the_subscription_is_no_strangers() -> None:
+    """The control connection waits for the one for updates before it subscribes, and publishes meanwhile."""
+    found, status = leftovers(), codec.encode(m.Missing(**OURS.envelope(), round=1, clients={}))
+    assert not found.take("fl/round/1/missing", status, 0.1)
+    found.published("fl/round/1/missing", status)
+    assert found.take("fl/round/1/missing", status, 0.1)
+    assert found.pop_summary(100.0) is None
+    assert not found.take("fl/round/1/missing", status, 0.1 + QUIET)
+
+
 def test_what_somebody_publishes_meanwhile_is_not() -> None:
     found, other = leftovers(), birth("cd" * 6, 1, "offline")
     assert not found.take("fl/aggregator", b"junk", 0.1)
