@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -26,7 +27,7 @@ from fl_shared.security.sealing import Sealer
 from tests.support import builders, programs
 from tests.support.broker import Mosquitto
 from tests.support.client import Client, Endpoint
-from tests.support.programs import KEEPALIVE, Program, freeze, thaw, workers
+from tests.support.programs import Program, freeze, thaw, workers
 from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
 from tests.support.received import Received
 from tests.support.synthetic_run import model_sha256
@@ -42,6 +43,8 @@ VALUES: Final = 5000
 TASK: Final = f"synthetic-{VALUES}"
 HONEST: Final = ("0", "1", "2")
 BAD: Final = "3"
+KEEPALIVE: Final = "60"
+"""No attack is about silence, and on a busy machine a program may be silent for seconds."""
 ROUNDS: Final = 12
 """So many that they are not over before the observer has frozen edge 1's worker, on a busy machine too."""
 FIRST_HELD_ROUND: Final = 2
@@ -179,9 +182,24 @@ class Cluster:
         self.observer.wait_for(lambda one: one.topic == topic and bool(one.payload), topic)
         return next(one for one in reversed(self.observer.received) if one.topic == topic and one.payload)
 
-    def finish(self) -> None:
+    def finish(self, refused: Counter[str]) -> None:
+        """Lets the run end, once so many messages of each client are counted as refused: some may still be unread.
+
+        A status names only the clients with most of them.
+        """
+        most = Counter(dict(refused.most_common(m.MAX_REFUSED_NAMED)))
+
+        def are_counted(one: Received) -> bool:
+            found = json.loads(one.payload)["refused"] if one.topic == "fl/status" and one.payload else {}
+            return most <= Counter(found)
+
+        if most:
+            self.observer.wait_for(are_counted, f"a status with {dict(most)} refused", timeout=60)
         thaw(*self._frozen)
         self.aggregator.ends_well(60)
+        # Everything else on the way to those who listen has come before the last result.
+        for client in (self.observer, *(client for client, _ in self.eavesdroppers)):
+            client.wait_for(lambda one: one.topic == f"fl/round/{ROUNDS}/result", "the last result")
 
     def close(self) -> None:
         self._stack.close()
