@@ -23,7 +23,7 @@ def test_messages_that_are_too_large_are_said_and_end_no_connection(tmp_path: Pa
             programs.edges(tmp_path / "edges", broker.url, "0", *task, "--chunk", "65536") as fleet,
             programs.aggregator(tmp_path, broker.url, *SETTINGS, *task) as run,
         ):
-            said = re.compile(r"drops messages of [\d.]+ kB \(1 so far\): raise message_size_limit")
+            said = re.compile(r"\(0x95, 1 so far\), [\d.]+ kB: raise message_size_limit")
             wait_until(lambda: said.search(fleet.err), 60, "why")
             wait_until(
                 lambda: "chunks that edges may send have not arrived" in run.err, 60, "what is missing"

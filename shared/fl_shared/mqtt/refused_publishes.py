@@ -36,7 +36,7 @@ class RefusedPublishes:
             if code == NOT_AUTHORIZED:
                 advice = f": check the rights of {self._settings.account}"
             elif code == TOO_LARGE:
-                advice = f": it has {size_text(size)}; raise message_size_limit in mosquitto.conf, or use a smaller --chunk"
+                advice = f", {size_text(size)}: raise message_size_limit in mosquitto.conf, or use a smaller --chunk"
             LOG.warning(
                 "%s refuses what is published on %s: %s (0x%02x, %d so far)%s",
                 self._settings.address,
