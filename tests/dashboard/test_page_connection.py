@@ -9,9 +9,10 @@ from playwright.sync_api import Browser
 
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import DashboardServer
-from fl_shared.system.mosquitto import LOOPBACK, Listener, free_port
+from fl_shared.system.mosquitto import LOOPBACK, Listener
 from tests.support.broker import Mosquitto
 from tests.support.browser import CheckedPage
+from tests.support.ports import free_port
 from tests.support.simulated_federation import SimulatedFederation
 
 pytestmark = pytest.mark.broker

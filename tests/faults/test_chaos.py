@@ -58,8 +58,8 @@ def check(cell: dict[str, Any]) -> None:
     if cell["fault"] in SAME:
         assert cell["same_model"], cell
     if cell["hit"] and cell["fault"] == "edge-kill":
-        # A fraction of a second (docs/reliability.md); a busy machine gets more, a keepalive would be 3 s.
-        assert cell["seconds_to_notice"] < 2.5, cell
+        # A fraction of a second (docs/reliability.md); by the keepalive, it would be 3 s or more.
+        assert cell["seconds_to_notice"] < 3.0, cell
 
 
 @pytest.mark.timeout(300)

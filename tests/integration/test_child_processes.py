@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.system.child_process import ChildProcess
+from fl_shared.system.child_process import TERMINATION_GRACE, ChildProcess
 from fl_shared.system.mosquitto import accepts_connect
 from tests.support.wait import DEADLINE, wait_until
 
@@ -82,18 +82,16 @@ def os_parent(pid: int) -> int:
     [("raise SystemExit(0)", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)],
 )
 def test_the_leash_ends_with_its_program_and_its_status(tmp_path: Path, code: str, status: int) -> None:
-    begin = time.monotonic()
     program = ChildProcess([sys.executable, "-I", "-S", "-c", "print('out');" + code], tmp_path / "log")
-    assert program.wait(5.0) == status
+    assert program.wait(DEADLINE) == status
     assert program.poll() == status
     assert program.stop() == status
     assert program.log_tail() == ("" if status == 137 else "out")
-    assert time.monotonic() - begin < 2.0
 
 
 def test_a_program_that_is_not_there_is_status_127(tmp_path: Path) -> None:
     program = ChildProcess([str(tmp_path / "nothing")], tmp_path / "log")
-    assert program.wait(5.0) == 127
+    assert program.wait(DEADLINE) == 127
     assert "No such file" in program.log_tail()
     usage = subprocess.run(
         [sys.executable, "-m", "fl_shared.system.child_process", "sleep"], capture_output=True, check=False
@@ -117,7 +115,7 @@ def test_what_ignores_sigterm_is_killed_and_with_it_what_it_started(tmp_path: Pa
     assert alive(child)
     begin = time.monotonic()
     assert program.stop() == 128 + signal.SIGKILL
-    assert 4.0 < time.monotonic() - begin < 8.0
+    assert time.monotonic() - begin > TERMINATION_GRACE - 1.0, "it was asked before"
     wait_until(lambda: not alive(own_pid) and not alive(child), DEADLINE, "both have ended")
 
 

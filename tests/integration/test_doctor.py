@@ -18,9 +18,9 @@ from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import ConnectionSettings
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
-from fl_shared.system.mosquitto import free_port
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.ports import free_port
 from tests.support.programs import Program
 from tests.support.provisioned_broker import ProvisionedBroker, provisioned
 from tests.support.simulated_aggregator import retain_birth

@@ -26,7 +26,7 @@ from fl_shared.mqtt.events import (
 from fl_shared.mqtt.network import Network
 from tests.support.broker import Mosquitto
 from tests.support.connection_harness import ConnectionHarness, connected, settings
-from tests.support.wait import DEADLINE
+from tests.support.wait import DEADLINE, wait_until
 
 pytestmark = pytest.mark.broker
 
@@ -96,8 +96,9 @@ def test_a_first_connection_says_what_is_wrong_and_goes_on_trying(
     port = mosquitto.port
     mosquitto.stop()
     one = ConnectionHarness(network, settings(mosquitto))
+    one.next(Lost)
     with pytest.raises(BrokerUnreachable, match=rf"nothing listens on port {port} of 127.0.0.1") as caught:
-        one.connection.wait_connected(0.5)
+        one.connection.wait_connected(0.1)
     assert caught.value.exit_code == 2
     mosquitto.start()
     one.connection.wait_connected(DEADLINE)
@@ -127,8 +128,9 @@ def test_what_is_no_broker_is_named(network: Network, sends: bytes | None, says:
         one = ConnectionHarness(
             network, ConnectionSettings(BrokerAddress("127.0.0.1", port), connect_timeout=0.3)
         )
+        wait_until(lambda: not one.events.empty(), DEADLINE, "an attempt has failed")
         with pytest.raises((BrokerUnreachable, BrokerRefused), match=says):
-            one.connection.wait_connected(0.7)
+            one.connection.wait_connected(0.1)
 
 
 def test_odd_bytes_from_a_broker_do_no_harm(network: Network, shared_mosquitto: Mosquitto) -> None:

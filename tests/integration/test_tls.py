@@ -18,11 +18,12 @@ from fl_shared.mqtt.address import BrokerAddress
 from fl_shared.mqtt.events import Connected, ConnectionSettings, ConnectRefused, Lost
 from fl_shared.mqtt.network import Network
 from fl_shared.security.tls import Tls
-from fl_shared.system.mosquitto import LOOPBACK, free_port
+from fl_shared.system.mosquitto import LOOPBACK
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.certificates import Authority, Pair, self_signed
 from tests.support.connection_harness import ConnectionHarness
+from tests.support.ports import free_port
 from tests.support.programs import Program
 from tests.support.wait import wait_until
 

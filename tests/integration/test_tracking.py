@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.system.mosquitto import free_port
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.ports import free_port
 from tests.support.tensorboard import scalars
 from tests.support.wait import wait_until
 

@@ -17,11 +17,12 @@ import pytest
 
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
-from fl_shared.system.mosquitto import free_port
+from fl_shared.protocol.limits import MAX_STATUS_AGE
 from fl_shared.tensors.manifest import ArraySpec, Manifest
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.builders import session_of
+from tests.support.ports import free_port
 from tests.support.programs import Program
 from tests.support.simulated_edges import SimulatedEdges
 from tests.support.wait import wait_until
@@ -110,7 +111,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     wait_until(lambda: looked(mosquitto.url)["edges"] == {"in": 1, "missing": 1, "training": 1}, 10, "edges")
     found = looked(mosquitto.url)
     assert (found["aggregator"], found["alive"]) == ("online", True)
-    assert found["age"] < 7
+    assert found["age"] < MAX_STATUS_AGE
     assert found["status"]["phase"] == "collecting"
     assert found["every_edge"]["b"]["state"] == "missing"
     assert found["last"] is None
@@ -119,8 +120,7 @@ def test_a_run_whose_broker_and_aggregator_die_and_come_back(
     assert "round 1: collecting, 1 of 3 in, 1 missing: b (failed: no  [31mmemory at all)" in text.stdout
     assert "\x1b" not in text.stdout
     well = status(mosquitto.url, "--check")
-    assert (well.returncode, well.stderr) == (0, "")
-    assert "collecting in round 1" in well.stdout
+    assert (well.returncode, well.stdout, well.stderr) == (0, "", "")
     edges.contribute("c", one)
     wait_until(lambda: "round 1: version 1 of 3, 2 of 3 in" in plain.out, 20, "a line for the round")
 
@@ -188,12 +188,10 @@ def test_an_aggregator_that_hangs_is_told_from_clocks_that_differ(
         looking = stack.enter_context(
             Program(tmp_path / "look", "fl-aggregator", "status", "--check", "--broker", mosquitto.url)
         )
-        for _ in range(12):
-            time.sleep(0.5)
+        while looking.running():
             edges.send(t.StatusTopic(), old, retain=True)  # live, and only its clock is wrong
-            if not looking.running():
-                break
-        assert looking.wait(10) == 0, looking.output
+            time.sleep(0.5)
+        assert looking.wait() == 0, looking.output
 
 
 def test_watch_ends_with_the_code_of_a_run_that_was_stopped_and_with_130_at_ctrl_c(
@@ -237,7 +235,7 @@ def test_on_a_terminal_it_is_drawn(tmp_path: Path, mosquitto: Mosquitto, stack: 
     stack.callback(process.wait)
     stack.callback(process.kill)
     shown = b""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while b"2/3" not in shown or b"0 of 3 in" not in shown or b"1 of 3" not in shown:
         assert time.monotonic() < deadline, shown[-3000:].decode(errors="replace")
         if select.select([leader], [], [], 0.5)[0]:

@@ -19,11 +19,12 @@ from fl_shared.mqtt.events import Connected, ConnectionSettings, ConnectRefused,
 from fl_shared.mqtt.network import Network
 from fl_shared.mqtt.websocket import MAX_FRAME_PAYLOAD, WebSocket
 from fl_shared.security.tls import Tls
-from fl_shared.system.mosquitto import LOOPBACK, free_port
+from fl_shared.system.mosquitto import LOOPBACK
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.certificates import Authority
 from tests.support.connection_harness import ConnectionHarness
+from tests.support.ports import free_port
 
 SIZES = (
     0,

@@ -16,10 +16,10 @@ from fl_shared.system.mosquitto import (
     accepts_connect,
     configuration,
     find_mosquitto,
-    free_port,
     is_running,
 )
 from tests.support.client import Endpoint
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 START_TIMEOUT = 10.0

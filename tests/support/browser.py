@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from fl_aggregator.tools.dashboard.server import STATIC
-from fl_shared.system.mosquitto import LOOPBACK, Listener, free_port
+from fl_shared.system.mosquitto import LOOPBACK, Listener
 from tests.support.broker import Mosquitto
+from tests.support.ports import free_port
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")

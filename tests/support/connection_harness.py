@@ -21,6 +21,9 @@ from fl_shared.mqtt.network import Network
 from tests.support.broker import Mosquitto
 from tests.support.wait import DEADLINE
 
+CLOSE_TIMEOUT = 5.0
+"""Seconds that a close waits by default for a broker that does not answer."""
+
 E = TypeVar("E", Connected, Lost, Received, ConnectRefused, Subscribed)
 
 

@@ -13,7 +13,8 @@ from fl_aggregator.tools.provision import kits
 from fl_aggregator.tools.provision.accounts import BrokerLocation
 from fl_aggregator.tools.provision.kits import Provision
 from fl_shared.security.kit import AccountRole, Kit
-from fl_shared.system.mosquitto import LOOPBACK, find_mosquitto, free_port, is_running
+from fl_shared.system.mosquitto import LOOPBACK, find_mosquitto, is_running
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 WAIT = 10.0

@@ -15,7 +15,7 @@ from tests.support.wait import wait_until
 
 M = TypeVar("M", bound=m.Message)
 
-ANSWER_TIMEOUT = 15.0
+ANSWER_TIMEOUT = 30.0
 """Seconds that the broker has for an acknowledgement."""
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 """Seconds within which most conditions must become true."""
 POLL_INTERVAL = 0.01
 

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import signal
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -91,10 +90,8 @@ def test_one_edge_from_its_registration_to_predictions(
     _ask_all_kinds(wire, prefix)
 
     process.send_signal(signal.SIGTERM)
-    begun = time.monotonic()
-    assert process.wait(10) == 130
-    assert time.monotonic() - begun < 3
-    assert wire.expect(m.ClientPresence, 5, state="offline").session == born.session
+    assert process.wait(30) == 130
+    assert wire.expect(m.ClientPresence, 30, state="offline").session == born.session
     log = log_of(tmp_path)
     for said in (
         "connected to mqtt://",

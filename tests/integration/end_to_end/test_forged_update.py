@@ -17,11 +17,15 @@ from fl_shared.security.sealing import Sealer
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer import upload
 from tests.support.builders import finished_update
+from tests.support.programs import freeze, thaw, workers
 from tests.support.provisioned_broker import kit_of
 from tests.support.provisioned_site import VALUES, Site, heard, rounds, undisturbed
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
+
+
+FORGERIES = 3
 
 
 def poison(client: str, run: str, session: str, number: int, base: str) -> bytes:
@@ -38,7 +42,7 @@ def poison(client: str, run: str, session: str, number: int, base: str) -> bytes
 def test_a_forged_update_is_refused_and_changes_nothing(site: Site) -> None:
     """Clauses 9.11 to 9.13: plain, sealed with a forger's key, with an accomplice's kit, and on another topic."""
     forger = site.forger()
-    site.edge("0", "--seal")
+    held = site.edge("0", "--seal")
     site.edge("1", "--seal")
     quiet = site.aggregator("quiet", "--require-sealed", "--seed", "3", rounds=30)
     quiet.ends_well()
@@ -55,6 +59,7 @@ def test_a_forged_update_is_refused_and_changes_nothing(site: Site) -> None:
     loud = site.aggregator("loud", "--require-sealed", "--seed", "3", rounds=30)
     run = wait_until(lambda: re.search(r"run ([0-9a-f]+) at", loud.err), 20, "it has begun")[1]
     number, base, tried = 0, "", 0
+    # So that the run does not end before it has been attacked, one edge works only after some forgeries.
     while loud.running():
         for topic, payload in heard(forger):
             if topic == "fl/model" and payload and json.loads(payload)["run"] == run:
@@ -64,6 +69,8 @@ def test_a_forged_update_is_refused_and_changes_nothing(site: Site) -> None:
         if not base:
             time.sleep(0.01)
             continue
+        if tried in (0, FORGERIES):
+            (thaw if tried else freeze)(*workers(held))
         text = "fl/updates/1"
         update = poison("1", run, sessions["1"], number, base)
         forger.publish(text, update)
@@ -78,7 +85,7 @@ def test_a_forged_update_is_refused_and_changes_nothing(site: Site) -> None:
         time.sleep(0.05)
     loud.ends_well()
     undisturbed(site, "loud", 30)
-    assert tried >= 3
+    assert tried >= FORGERIES
     counted: dict[str, int] = {}
     for line in rounds(site, "loud"):
         for reasons in line["refused"].values():
