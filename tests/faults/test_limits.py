@@ -6,7 +6,6 @@ What was refused is counted, and shown; nothing that a peer can make up fills th
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 import zlib
@@ -130,10 +129,9 @@ def test_a_flood_changes_nothing_for_those_who_train(
     assert f"{MAD} " in closing
     assert "too-many-messages" in closing
     journal = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
-    kinds = [json.loads(line)["event"] for line in journal]
     fresh = [line for line in journal if '"fresh-' in line]
     assert len(fresh) <= NEW_CLIENT_BURST + 2 * 3 + 5 * 180
-    assert kinds.count("EdgeLost") <= 1000 * 180 / 10, "those who were never here leave few words"
+    assert not [line for line in journal if '"ghost-' in line], "those who were never here leave no word"
     assert len(run.err.splitlines()) < 300, "a flood is not one of log lines"
     assert peak < 500 * 2**20, peak
     assert "Traceback" not in run.err

@@ -6,7 +6,7 @@
 ``inbox``         holds what other threads pass to the loop, bounded
 ``rate_limiter``  drops what exceeds a client's limits, before the inbox
 ``rate_limits``   PURE: how much a client may send
-``router``        decodes messages and turns them into events
+``router``        decodes messages and turns them into events, with ``ended_sessions``
 ``translate``     messages into events, effects into messages
 ``unsealing``     opens sealed messages;  ``rejections``: counts refused ones
 ``publisher``     status, results, models;  ``watcher_feed``: what only watchers read

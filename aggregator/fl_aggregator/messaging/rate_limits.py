@@ -21,9 +21,9 @@ CLIENT_MESSAGE_RATE: Final = Rate(50, 500)
 """Of one client: updates, offers, chunks that were not granted, evaluations."""
 CLIENT_BYTE_RATE: Final = Rate(32 * 2**20, 128 * 2**20)
 """Of one client: the bytes of all its messages. The burst is more than the largest packet."""
-CLIENT_REGISTRATION_RATE: Final = Rate(1, 60)
+CLIENT_REGISTRATION_RATE: Final = Rate(0.2, 60)
 """Of one client: registrations. It sends two for each connection, and repeats them in growing intervals while
-they are not answered."""
+they are not answered. Each may add a line to the journal, and so may the will of its session."""
 CLIENT_PRESENCE_RATE: Final = Rate(5, 100)
 """Of one client: births and wills."""
 CLIENT_WORK_RATE: Final = Rate(0.1, 2.0)

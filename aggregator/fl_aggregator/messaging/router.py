@@ -8,6 +8,7 @@ from typing import Final
 
 from fl_aggregator.messaging import translate
 from fl_aggregator.messaging.connections import Connections
+from fl_aggregator.messaging.ended_sessions import EndedSessions
 from fl_aggregator.messaging.inbox import AdmittedMessage
 from fl_aggregator.messaging.rate_limiter import RateLimiter, Throttled
 from fl_aggregator.messaging.rejections import Rejections
@@ -23,10 +24,6 @@ from fl_shared.protocol import topics as t
 from fl_shared.protocol.channels import CHANNELS, Channels
 from fl_shared.protocol.envelope import EnvelopeSource
 from fl_shared.security.vouchers import Voucher
-from fl_shared.system.token_bucket import Rate, TokenBucket
-
-UNKNOWN_LOSS_RATE: Final = Rate(5, 100)
-"""Sessions of unknown clients that may end; each adds a line to the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ class Router:
         self._connections = connections
         self._channels = channels
         self._rejections = rejections
-        self._unknown_losses = TokenBucket(UNKNOWN_LOSS_RATE, time.monotonic())
+        self._ended_sessions = EndedSessions()
         self._unsealer = unsealer
         self._scope = scope
 
@@ -114,11 +111,15 @@ class Router:
             return self._refuse(topic, payload, error, state)
         except MessageRejected as error:
             return self.drop(state, error.client, error.reason, str(error))
-        unknown_client = isinstance(event, on.EdgeLost) and event.client not in state.roster
-        if unknown_client and not self._unknown_losses.take(1, time.monotonic()):
-            rate = f"{UNKNOWN_LOSS_RATE.per_second:g} per second"
-            detail = f"presences: expected at most {rate} from unknown clients that go offline"
-            return self.drop(state, None, "too-many-presences", detail)
+        match event:
+            case on.EdgeLost(client=name, session=session):
+                self._ended_sessions.add(name, session, now)
+            case on.Registered(client=name, session=session):
+                if self._ended_sessions.has_ended(name, session, now):
+                    # It would count as present for ever. If it is online after all, it repeats its registration.
+                    return EMPTY_INBOUND
+            case _:
+                pass
         return Inbound(event, message if isinstance(message, m.UpdateChunk) else None)
 
     def record_throttled(self, state: Run) -> None:

@@ -23,9 +23,6 @@ def register(state: Run, event: Registered) -> Transition:
     ):
         # Sessions are public, devices are not: another client used the id, and the edge would get an answer.
         return state, ()
-    if state.roster.has_session_ended(event.client, event.session, event.now):
-        # The edge would count as present for ever. If it is online after all, it repeats its registration.
-        return state, ()
     refusal = _refusal(state, event)
     if refusal is not None:
         if refusal.reason not in ("id-in-use", "no-partition-left"):

@@ -15,10 +15,6 @@ that it is gone."""
 REREGISTRATION_GRACE: Final = 10.0
 """Seconds that edges have to register again after our own connection was lost, unless the grace is longer:
 the loss was not theirs, and a broker that restarts disconnects all of them."""
-SESSION_OVERLAP: Final = 10.0
-"""Seconds after a will in which a registration of the same session is ignored: the will has overtaken it."""
-MAX_ENDED_SESSIONS: Final = 1000
-"""Ended sessions that are remembered. If more end at once, a broker or a network has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +62,9 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """All clients by their id. Never changed in place.
-
-    ``ended_sessions``: for clients whose session has ended recently, which session and when.
-    """
+    """All clients by their id. Never changed in place."""
 
     clients: Mapping[str, Client] = field(default_factory=dict)
-    ended_sessions: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Client:
         return self.clients[name]
@@ -99,30 +91,14 @@ class Roster:
 
     def mark_lost(self, name: str, session: str, now: float) -> Roster:
         """Marks a client absent, unless the session that has ended is an older one."""
-        client, roster = self.clients.get(name), self._with_ended_session(name, session, now)
+        client = self.clients.get(name)
         if client is None or client.session != session:
-            return roster
+            return self
         if client.present:
-            return roster.with_client(name, replace(client, lost_at=now))
+            return self.with_client(name, replace(client, lost_at=now))
         if client.unconfirmed:
-            return roster.with_client(name, replace(client, unconfirmed=False))
+            return self.with_client(name, replace(client, unconfirmed=False))
         return self
-
-    def _with_ended_session(self, name: str, session: str, now: float) -> Roster:
-        if self.ended_sessions.get(name, ("", 0.0))[0] == session:
-            return self
-        recent = {n: (s, at) for n, (s, at) in self.ended_sessions.items() if now - at < SESSION_OVERLAP}
-        if len(recent) >= MAX_ENDED_SESSIONS:
-            return self
-        return replace(self, ended_sessions={**recent, name: (session, now)})
-
-    def has_session_ended(self, name: str, session: str, now: float) -> bool:
-        """Whether the session of a registration has ended already.
-
-        The will may come first, since a message at QoS 0 does not wait in the broker's queue.
-        """
-        ended_session, ended_at = self.ended_sessions.get(name, ("", 0.0))
-        return ended_session == session and now - ended_at < SESSION_OVERLAP
 
     def undo_recent_losses(self, now: float) -> Roster:
         """Marks clients present that were lost just before our own connection was.

@@ -186,7 +186,7 @@ def injects_names(cluster: Cluster) -> None:
 
 
 def floods(cluster: Cluster) -> None:
-    """Sixty at once and one a second are its own; it is told of the others."""
+    """Sixty at once and one in five seconds are its own; it is told of the others."""
     whole = {
         "run": cluster.run,
         "incarnation": cluster.incarnation,

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from fl_aggregator.messaging.connections import Connections
+from fl_aggregator.messaging.ended_sessions import SESSION_OVERLAP
 from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
 from fl_aggregator.messaging.rate_limiter import RateLimiter
 from fl_aggregator.messaging.rejections import Rejections
@@ -142,3 +143,24 @@ def test_what_any_message_may_contain_fits() -> None:
     whole = builders.update(*sections, metrics=metrics)
     limit = codec.MAX_CONTAINERS_WITHOUT_ARRAYS
     assert codec.decode(t.UpdatesTopic("7"), codec.encode(whole), max_containers=limit) == whole
+
+
+def test_a_will_that_overtakes_a_registration_counts_all_the_same() -> None:
+    """Both registrations of an edge waited in the broker's queue when it died; its will did not wait."""
+    setup = Setup(run(weights=True))
+
+    def hear(topic: t.Topic, message: m.Message) -> on.Event | None:
+        received = mqtt.Received(t.build("fl", topic), codec.encode(message), retain=False, qos=1)
+        return setup.router.read(AdmittedMessage(topic, received), setup.state, setup.playbook.now).event
+
+    for client in ("0", "newcomer"):
+        gone = m.ClientPresence(client=client, state="offline", session="late")
+        lost = hear(t.PresenceTopic(client), gone)
+        assert isinstance(lost, on.EdgeLost)
+        assert step(setup.state, lost) == (setup.state, ()), "nothing for the journal"
+        late = builders.registration(client, session="late")
+        assert hear(t.RegisterTopic(client), late) is None
+        other = builders.registration(client, session="other")
+        assert isinstance(hear(t.RegisterTopic(client), other), on.Registered)
+        setup.playbook.now += SESSION_OVERLAP
+        assert isinstance(hear(t.RegisterTopic(client), late), on.Registered), "it is online after all"
