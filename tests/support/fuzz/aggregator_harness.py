@@ -36,6 +36,7 @@ from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.sections import ModelSection
 from fl_shared.transfer import upload
 from tests.support.builders import finished_update
+from tests.support.fuzz import packets
 from tests.support.fuzz.fake_network import FakeNetwork
 from tests.support.fuzz.model_oracle import HONEST, MANIFEST, VALUES, ModelOracle, Peer, corrupt
 from tests.support.fuzz.mutations import Mutator, Seed, golden
@@ -120,9 +121,17 @@ class AggregatorHarness:
     # --- the loop -----------------------------------------------------------------------------------------
 
     def take(self, topic: str, payload: bytes | memoryview, *, retain: bool = False) -> None:
-        """Handles one message, as from the network thread, with everything that follows from it at once."""
-        lane: Any = "updates" if topic.startswith("fl/updates") else "control"
-        self.aggregator.inbox.put(lane, mqtt.Received(topic, payload, retain, 1))
+        """Handles one message, as from the network thread, with everything that follows from it at once.
+
+        It comes in a packet with any properties, some of which are broken.
+        """
+        arrived = packets.received(self.rng, topic, payload, retain=retain)
+        if arrived is not None:
+            self._take(arrived)
+
+    def _take(self, arrived: mqtt.Received) -> None:
+        lane: Any = "updates" if arrived.topic.startswith("fl/updates") else "control"
+        self.aggregator.inbox.put(lane, arrived)
         self.aggregator.clock += 0.001
         while self.rng.random() < 0.5 and self._arithmetic.step():
             pass
@@ -155,7 +164,7 @@ class AggregatorHarness:
         }
 
     def say(self, topic: t.Topic, message: m.Message) -> None:
-        self.take(t.build("fl", topic), codec.encode(message))
+        self._take(mqtt.Received(t.build("fl", topic), codec.encode(message), False, 1))
 
     def register(self, peer: Peer) -> None:
         """Registers a peer with a new session, whatever others have sent in its name."""
