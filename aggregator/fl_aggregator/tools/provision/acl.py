@@ -31,19 +31,26 @@ class AclRule:
 def acl_text(accounts: Sequence[Account], prefix: str) -> str:
     """The ACL file for Mosquitto 2.0 and 2.1. Clients without an account in it have no rights."""
     lines = ["# Made by `fl-aggregator provision`, which rewrites it with each change."]
+    predictors = [account.name for account in accounts if "predict" in account.roles]
+    askers = [account.name for account in accounts if "asker" in account.roles]
     for account in accounts:
         lines += ["", f"# {', '.join(account.roles)}", f"user {account.name}"]
-        lines += [f"topic {grant.access} {grant.filter}" for grant in acl_rules(account, prefix, accounts)]
+        rules = acl_rules(account, prefix, predictors, askers)
+        lines += [f"topic {rule.access} {rule.filter}" for rule in rules]
     return "\n".join(lines) + "\n"
 
 
 def acl_rules(
-    account: Account, prefix: str, accounts: Iterable[Account] = (), channels: Channels = CHANNELS
+    account: Account,
+    prefix: str,
+    predictors: Sequence[str] = (),
+    askers: Sequence[str] = (),
+    channels: Channels = CHANNELS,
 ) -> list[AclRule]:
     """All rights of ``account``.
 
-    ``accounts``: all that exist. Askers write only to edges among them that predict, and these answer only to
-    askers among them, so that nobody can make up names whose retained messages would fill the broker.
+    ``predictors``, ``askers``: all of them. Askers write only to predictors, and these answer only to askers, so
+    that nobody can make up names whose retained messages would fill the broker.
     """
     roles = account.roles
     if "aggregator" in roles:
@@ -53,9 +60,7 @@ def acl_rules(
         rules = _rules_of(channels, channels.rows, "operator", prefix, [ANY_CLIENT], [])
         return [AclRule("read", f"{prefix}/#"), *rules, AclRule("write", t.trials(prefix))]
     if "asker" in roles:
-        predictors = [one.name for one in accounts if "predict" in one.roles]
         return _rules_of(channels, channels.rows, "asker", prefix, predictors, [account.name])
-    askers = [one.name for one in accounts if "asker" in one.roles]
     rows = [row for row in channels.rows if not set(row.roles).isdisjoint(roles)]
     return _rules_of(channels, rows, "edge", prefix, [account.name], askers)
 
