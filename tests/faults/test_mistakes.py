@@ -70,6 +70,10 @@ MISTAKES = {
     "stop: a run that cannot be": Mistake(("fl-aggregator", "stop", "--run", "a b"), ("--run 'a b'",)),
     "stop: too long a reason": Mistake(("fl-aggregator", "stop", "--reason", "x" * 201), ("--reason", "200")),
     "edge: no id": edge(says=("--id",)),
+    "edge: no GPU": edge("--id", "1", "--device", "cuda", says=("--device cuda", "expected cpu or auto")),
+    "edge: no data": edge(
+        "--id", "1", "--task", "mnist", "--data", "{HERE}/empty", says=("mnist", "train-images", "{HERE}/empty")
+    ),
     "edge: no such task": edge("--id", "1", "--task", "chess", says=("'chess'", "digits")),
     "edge: environment": edge(FL_ID="a/b", says=("--id", "'a/b'", "FL_ID")),
 }  # fmt: skip

@@ -16,7 +16,7 @@ from fl_shared.tensors.sections import DELTA, ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
 
 USER_ERRORS: Final[frozenset[protocol.FailureKind]] = frozenset(
-    {"data-missing", "unknown-task", "unusable-model"}
+    {"data-missing", "unknown-task", "unusable-model", "no-worker"}
 )
 """The failures whose cause the user must fix."""
 

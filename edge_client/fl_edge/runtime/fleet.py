@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import queue
 import resource
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from fl_edge.errors import UnknownTaskError
 from fl_edge.messaging.authenticity import MessageAuthenticator
 from fl_edge.messaging.connection import EdgeConnection, EdgeConnectionEvent
 from fl_edge.prediction.predictor import MAX_REQUEST_PACKET
+from fl_edge.runtime.dispatcher import USER_ERRORS
 from fl_edge.runtime.edge import Edge
 from fl_edge.runtime.heartbeat import Heartbeat
 from fl_edge.runtime.loop import Interrupted, Runtime, RuntimeInbox
@@ -30,6 +32,7 @@ from fl_edge.storage.state_dir import StateDir
 from fl_edge.tasks import registry
 from fl_edge.tasks.synthetic import NAME_PREFIX as SYNTHETIC
 from fl_edge.workers.pool import Pool
+from fl_edge.workers.protocol import FailureOutcome, JobResult
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.cli.signals import end_on_signals
 from fl_shared.errors import UserError
@@ -105,15 +108,20 @@ def run(settings: FleetSettings) -> int:
         maximum_packet_size=m.MAX_PACKET,
     )
     with contextlib.ExitStack() as stack:
-        states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
         heartbeat = None if settings.heartbeat is None else Heartbeat(settings.heartbeat, time.monotonic())
         inbox = RuntimeInbox()
         check_threads = stack.enter_context(_thread_failures())
-        update_writer = update_store.UpdateWriter()
-        stack.callback(update_writer.close)
         stack.enter_context(_stop_on_signals(lambda: inbox.put(Interrupted())))
         pool = Pool(settings.workers, settings.data, device, inbox.put, warm=not _is_synthetic(settings.task))
         stack.callback(pool.close)
+        if settings.task is not None and not _is_synthetic(settings.task):
+            _check_task(
+                pool, inbox, settings.task, trains=any("train" in edge.roles for edge in settings.edges)
+            )
+        # From here on, something is left behind on the disk.
+        states = [stack.enter_context(StateDir.open(edge.state_dir)) for edge in settings.edges]
+        update_writer = update_store.UpdateWriter()
+        stack.callback(update_writer.close)
         network = Network()
         # After an error there is no DISCONNECT, so that the broker sends the wills: a crash is a lost connection.
         stack.push(lambda error, *_: network.close(graceful=error is None, timeout=NETWORK_CLOSE_TIMEOUT))
@@ -198,6 +206,30 @@ def _check(settings: FleetSettings) -> None:
         raise UserError("an edge needs torch, which is not installed: pip install 'fl-mqtt[edge]'")
 
 
+CHECKED_PARTITION: Final = m.Partition(index=0, count=100, scheme="iid", seed=0, holdout=0.0)
+"""A small partition, whose loading shows whether the data is there."""
+
+
+def _check_task(pool: Pool, inbox: RuntimeInbox, task: str, *, trains: bool) -> None:
+    """Lets a worker load the task, and its data if an edge trains, before there is a connection.
+
+    Raises ``UserError`` for what the user must fix. A signal ends the check.
+    """
+    job = pool.load("", task, CHECKED_PARTITION if trains else None)
+    while True:
+        try:
+            item = inbox.get(timeout=1.0)
+        except queue.Empty:
+            continue
+        if isinstance(item, Interrupted):
+            inbox.put(item)
+            return
+        if isinstance(item, JobResult) and item.id == job:
+            if isinstance(item.outcome, FailureOutcome) and item.outcome.kind in USER_ERRORS:
+                raise UserError(item.outcome.message)
+            return
+
+
 def _is_synthetic(task: str | None) -> bool:
     """Whether the edges will never need torch."""
     return task is not None and task.startswith(SYNTHETIC)
@@ -206,9 +238,11 @@ def _is_synthetic(task: str | None) -> bool:
 def _device(name: str) -> str:
     """Returns the name of the device to train on; ``auto`` stands for the one that torch finds.
 
+    Raises ``UserError`` if it is not there.
+
     Another process asks torch, since this one never imports it.
     """
-    if name != "auto":
+    if name == "cpu":
         return name
     script = "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')"
     try:
@@ -217,8 +251,10 @@ def _device(name: str) -> str:
         ).stdout.strip()
     except (subprocess.SubprocessError, OSError) as error:
         raise UserError(
-            f"--device auto: torch cannot tell which devices there are ({error}); use cpu or cuda"
+            f"--device {name}: torch cannot tell which devices there are ({error}); use cpu or cuda"
         ) from None
+    if name not in ("auto", device):
+        raise UserError(f"--device {name}: torch finds none on this machine; expected cpu or auto")
     LOG.info("training on %s", device)
     return device
 

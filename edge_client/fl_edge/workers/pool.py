@@ -24,6 +24,7 @@ from fl_edge.workers.protocol import (
     CancelJob,
     EvaluateJob,
     EvictModel,
+    FailureKind,
     FailureOutcome,
     FromWorker,
     Job,
@@ -192,6 +193,7 @@ class Pool:
         with self._lock:
             job_id = next(self._job_ids)
             refusal = self._fatal_error()
+            kind: FailureKind = "failed" if refusal is None else "no-worker"
             most = self._limits.predictions_waiting
             if isinstance(pending.job, PredictJob) and len(self._prediction_queue) >= most:
                 refusal = f"{most} predictions are already waiting"
@@ -201,7 +203,7 @@ class Pool:
                 queue.append(job_id)
                 self._dispatch()
                 return job_id
-        self._deliver([JobResult(job_id, pending.job, FailureOutcome("failed", refusal), 0.0)])
+        self._deliver([JobResult(job_id, pending.job, FailureOutcome(kind, refusal), 0.0)])
         return job_id
 
     def _dispatch(self) -> None:
@@ -322,7 +324,7 @@ class Pool:
             failed = (
                 FailureOutcome("cancelled", "cancelled")
                 if pending.cancelled
-                else FailureOutcome("failed", detail)
+                else FailureOutcome("failed" if fatal_error is None else "no-worker", detail)
             )
             results.append(JobResult(job_id, pending.job, failed, 0.0))
         return results

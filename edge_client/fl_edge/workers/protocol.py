@@ -24,7 +24,9 @@ MAX_FRAME: Final = 2**32 - 1
 """Bytes; what the length can express."""
 _LENGTH: Final = struct.Struct(">I")
 
-FailureKind = Literal["cancelled", "data-missing", "bad-payload", "unknown-task", "unusable-model", "failed"]
+FailureKind = Literal[
+    "cancelled", "data-missing", "bad-payload", "unknown-task", "unusable-model", "no-worker", "failed"
+]
 
 
 @dataclass(frozen=True, slots=True)
