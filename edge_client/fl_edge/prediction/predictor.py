@@ -23,6 +23,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.limits import MAX_REQUEST
+from fl_shared.system.flood_control import is_worth_logging
 
 LOG = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class Predictor:
         self._failed: tuple[str, float] = ("", 0.0)
         self._waiting: deque[PredictionRequest] = deque()
         self._running: dict[int, tuple[PredictionRequest, m.ModelAnnouncement]] = {}
+        self._answered = 0
 
     @property
     def model_user(self) -> ModelUser:
@@ -286,13 +288,15 @@ class Predictor:
             probabilities=probabilities,
             error=None if error is None else error[:1000],
         )
-        outcome_text = label if error is None else f"error: {error}"
-        LOG.info(
-            "answered a prediction request with version %d: %s",
-            announcement.version,
-            outcome_text,
-            extra={"client": self._client},
-        )
+        self._answered += 1
+        if is_worth_logging(self._answered - 1, self._answered):  # the first, and those at powers of ten
+            LOG.info(
+                "answered a prediction request (%d so far) with version %d: %s",
+                self._answered,
+                announcement.version,
+                label if error is None else f"error: {error}",
+                extra={"client": self._client},
+            )
         topic = request.response_topic or t.build(self._prefix, t.PredictionsTopic())
         self._publish(topic, message, request.correlation_data)
 

@@ -28,8 +28,12 @@ Picture = NDArray[np.float32]
 
 MAX_JSON: Final = 4 * 2**20
 """Bytes. In Python, numbers take ten times the memory of their text."""
-MAX_PIXELS: Final = 32_000_000
+MAX_HEADER_PIXELS: Final = 32_000_000
 """Pixels, as the header says, before anything is decompressed."""
+MAX_PIXELS: Final = 4_000_000
+"""Pixels that are decoded; of a large JPEG, these are fewer than the header says."""
+MAX_SIDE: Final = 4096
+"""Pixels of the longer side that are decoded."""
 WORKING_SIDE: Final = 1024
 """Pixels. Larger pictures are averaged down to about this side before they become floating-point numbers."""
 
@@ -41,7 +45,9 @@ _JPEG: Final = b"\xff\xd8\xff"
 
 
 def decode_picture(payload: bytes) -> Picture:
-    """Returns the picture in a request, of any size and colour mode, on white if transparent, rotated as EXIF says.
+    """Returns the picture in a request, in any colour mode, rotated as EXIF says.
+
+    A transparent picture is put on white, or on black if all of it is light.
 
     Raises ``PayloadError``, which says what is wrong with the request.
     """
@@ -63,10 +69,15 @@ def _decode_file(payload: bytes) -> Picture:
             image = Image.open(BytesIO(payload), formats=[kind])
         with image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise PayloadError(f"the {kind} has {width} × {height} pixels, expected at most {MAX_PIXELS}")
-            if kind == "JPEG":
-                image.draft(None, (WORKING_SIDE, WORKING_SIDE))  # lets the decoder skip detail
+            if kind == "JPEG" and width * height <= MAX_HEADER_PIXELS:
+                scale = WORKING_SIDE / max(width, height)
+                image.draft(
+                    None, (round(scale * width), round(scale * height))
+                )  # lets the decoder skip detail
+            if math.prod(image.size) > MAX_PIXELS or max(image.size) > MAX_SIDE:
+                raise PayloadError(
+                    f"the {kind} has {width} × {height} pixels, expected at most {MAX_PIXELS}, and {MAX_SIDE} on a side"
+                )
             return _pixels(ImageOps.exif_transpose(image))
     except PayloadError:
         raise
@@ -84,9 +95,16 @@ def _pixels(image: Image.Image) -> Picture:
         return _shrink(Image.fromarray(np.asarray(image, dtype=np.float32) / 257))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(white, rgba).convert("RGB")
+        background = Image.new("RGBA", rgba.size, "black" if _is_light_ink(rgba) else "white")
+        image = Image.alpha_composite(background, rgba).convert("RGB")
     return _shrink(image.convert("L" if image.mode in {"1", "L"} else "RGB"))
+
+
+def _is_light_ink(rgba: Image.Image) -> bool:
+    """Whether all that can be seen of a transparent picture is so light that it would vanish on white."""
+    grey, alpha = np.asarray(rgba.convert("RGB").convert("L")), np.asarray(rgba.getchannel("A"))
+    ink = grey[alpha > 0]
+    return len(ink) > 0 and int(ink.min()) > 255 * (1 - FOREGROUND_THRESHOLD)
 
 
 def _shrink(image: Image.Image) -> Picture:

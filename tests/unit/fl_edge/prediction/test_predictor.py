@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import pytest
+
 from fl_edge.messaging.model_store import FetchedModel, ModelStore
 from fl_edge.prediction import rate_limit
 from fl_edge.prediction.predictor import STALLED_FETCH_TIMEOUT, Answer, Predictor
@@ -121,6 +123,18 @@ def test_a_request_counts_with_all_its_properties() -> None:
     assert setup.jobs == rate_limit.BYTE_RATE.burst // (64 * 2**20)
     assert setup.connection.sent[0].error is not None
     assert "bytes per second" in setup.connection.sent[0].error
+
+
+def test_answers_are_logged_at_powers_of_ten(caplog: pytest.LogCaptureFixture) -> None:
+    setup = Setup()
+    setup.announce(0)
+    setup.deliver(MODELS[0])
+    with caplog.at_level("INFO"):
+        for _ in range(12):
+            setup.ask()
+            setup.versions()
+    lines = [record.getMessage() for record in caplog.records if "answered" in record.getMessage()]
+    assert lines == [f"answered a prediction request ({n} so far) with version 0: 7" for n in (1, 10)]
 
 
 def test_a_large_model_is_not_begun_anew_for_each_request() -> None:
