@@ -26,7 +26,8 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.closing import average_of
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Aggregating, Collecting, Failed, Finished, Run, Stopped
-from tests.support.round_playbook import Playbook, digest_of
+from tests.support.round_playbook import Playbook
+from tests.support.versions import digest_of
 
 IDS = ("0", "1", "2", "3", "7", "alice", "bob", "e")
 ODD = (

@@ -23,6 +23,7 @@ from fl_aggregator.round import machine
 from fl_aggregator.round.state import Collecting
 from tests.support.round_playbook import Playbook
 from tests.support.round_text import describe, describe_phase
+from tests.support.versions import version_of
 
 TRACES = sorted(Path(__file__).parent.glob("*.txt"))
 VERSION_FILE = Path(__file__).parent / "machine_version.json"
@@ -124,6 +125,6 @@ def _say_event(event: on.Event) -> str:
         case on.UpdateStored(update=update):
             return f"kept {update.digest}"
         case on.ModelCreated(digest=digest):
-            return f"made v{int(digest, 16)}"
+            return f"made v{version_of(digest)}"
         case _:
             raise AssertionError(f"not the interpreter's: {event}")

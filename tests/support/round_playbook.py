@@ -37,6 +37,7 @@ from fl_aggregator.settings import Settings
 from fl_shared.protocol.messages import ModelReference
 from tests.support.round_invariants import RoundInvariants
 from tests.support.round_text import describe, matches
+from tests.support.versions import digest_of
 
 
 class Playbook:
@@ -259,11 +260,6 @@ class Playbook:
             after=reports["after"],
             train=reports["train"],
         )
-
-
-def digest_of(version: int) -> str:
-    """The digest of a version in these tests; an update's can be any text."""
-    return f"{version:064x}"
 
 
 def gathered(*, auto: bool = True, **settings: Any) -> Playbook:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from fl_aggregator.round import effects as do
 from fl_aggregator.round.state import Collecting, Run, Selecting, Summary
 from fl_shared.protocol.messages import ModelReference
+from tests.support.versions import version_of
 
 
 def matches(expected: str, actual: str) -> bool:
@@ -84,7 +85,7 @@ def _describe_summary(summary: Summary) -> str:
 
 
 def _model(model: ModelReference | None) -> str:
-    return "-" if model is None else f"v{int(model.digest, 16)}"
+    return "-" if model is None else f"v{version_of(model.digest)}"
 
 
 def describe_phase(state: Run) -> str:

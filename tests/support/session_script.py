@@ -202,6 +202,8 @@ class SessionScript:
                 partition=partition_of(part) if part else None,
                 examples=loaded.examples if second and isinstance(loaded, LoadedPartition) else None,
                 received_round=held,
+                newest_round=int(named["newest_round"]) if "newest_round" in named else None,
+                awaited="awaited" in rest,
             )
         if what == "grant":
             chunks = tuple(int(index) for index in rest[1].split(","))

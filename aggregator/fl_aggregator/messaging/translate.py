@@ -176,14 +176,16 @@ def reply_message(effect: do.SendReply, settings: Settings, scope: EnvelopeSourc
     """Returns the message that a reply is sent as, on ``fl/replies/<client>``."""
     envelope = _ReplyEnvelope(**scope.envelope(), client=effect.client, session=effect.session)
     match effect.body:
-        case do.Admit(partition=index, received_round=received_round, examples=examples):
+        case do.Admit(partition=index) as body:
             partition = None if index is None else settings.partition_at(index)
             return m.Admitted(
                 **envelope,
                 task=settings.task,
                 partition=partition,
-                examples=examples,
-                received_round=received_round,
+                examples=body.examples,
+                received_round=body.received_round,
+                newest_round=body.newest_round,
+                awaited=body.awaited,
             )
         case do.Refuse(reason=reason, detail=detail):
             return m.Refused(**envelope, reason=reason, detail=detail[:1000])

@@ -29,12 +29,15 @@ class Admit:
 
     ``partition`` is null if the edge does not train, or has not been assigned one yet. ``received_round`` is
     the open round for which its update is already stored, or null. ``examples`` repeats the number in the
-    registration that is answered.
+    registration that is answered. ``newest_round`` is the newest round that has been opened, or null, and ``awaited``
+    says whether it is open and waits for an update of this edge.
     """
 
     partition: int | None
     received_round: int | None
     examples: int | None = None
+    newest_round: int | None = None
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

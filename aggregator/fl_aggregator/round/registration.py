@@ -8,7 +8,7 @@ from dataclasses import replace
 from fl_aggregator.round import roster as r
 from fl_aggregator.round.effects import Admit, Effect, Refuse, SendReply, Transition
 from fl_aggregator.round.events import Registered
-from fl_aggregator.round.state import Collecting, Run
+from fl_aggregator.round.state import Aggregating, Collecting, Evaluating, Run, Selecting
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
 
@@ -52,7 +52,13 @@ def register(state: Run, event: Registered) -> Transition:
         SendReply(
             event.client,
             event.session,
-            Admit(partition, received_round_of(state, event.client), event.examples),
+            Admit(
+                partition,
+                received_round_of(state, event.client),
+                event.examples,
+                _newest_round(state),
+                isinstance(state.phase, Collecting) and event.client in state.phase.awaited,
+            ),
         ),
     )
 
@@ -167,6 +173,17 @@ def received_round_of(state: Run, client: str) -> int | None:
     """Returns the open round for which the client's update is already stored, or null."""
     phase = state.phase
     return phase.round if isinstance(phase, Collecting) and client in phase.updates else None
+
+
+def _newest_round(state: Run) -> int | None:
+    """Returns the number of the newest round that has been opened, or null."""
+    match state.phase:
+        case Selecting(round=number):
+            return number - 1 if number > 0 else None
+        case Collecting() | Aggregating() | Evaluating() as phase:
+            return phase.round
+        case _:
+            return None
 
 
 def assign_free_partitions(state: Run) -> Transition:

@@ -197,7 +197,7 @@ class Aggregator:
         self._started -= recovered.run_time
         collected = recovered.open_round
         lost = self._interpreter.restore(recovered)
-        if not recovered.has_events:
+        if recovered.events == 0:
             self._handle(on.Started(now=self._now()))
         self._handle(on.Resumed(now=self._now(), incarnation=self.scope.incarnation))
         if lost and collected is not None:

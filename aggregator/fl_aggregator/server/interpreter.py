@@ -85,11 +85,8 @@ class Interpreter:
         Returns the clients whose accepted update is missing from the spool, sorted.
         """
         if recovered.state.model is not None:
-            version, checkpoints = recovered.state.version, self._directory.checkpoints
-            digests = {effect.model.version: effect.model.digest for effect in recovered.models}
-            previous = checkpoints.read(version - 1, digests.get(version - 1)) if version > 0 else None
-            newest = checkpoints.read(version, recovered.state.model.digest)
-            self.worker.averager.restore(version, newest, previous)
+            version, models = recovered.state.version, recovered.checkpoints
+            self.worker.averager.restore(version, models[version], models.get(version - 1))
         collected = recovered.open_round
         stored = () if collected is None else tuple(collected.updates.values())
         self.observer_feed.restore(read_records(self._directory.history()), recovered.updates.values())

@@ -57,12 +57,13 @@ class Model:
 class Checkpoints:
     """``DIR/checkpoints/version-<n>.safetensors``, ``DIR/model.safetensors`` and ``DIR/best.safetensors``."""
 
-    def __init__(self, directory: Path, *, sync: bool = False) -> None:
-        """``sync``: when a method returns, its file is on the disk and not only in the page cache."""
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._sync = sync
-        (directory / DIRECTORY).mkdir(parents=True, exist_ok=True)
-        delete_temporary_files(directory / DIRECTORY)
+
+    def begin_writing(self) -> None:
+        """Makes the directory ready for `write` and `store_best`. Raises ``OSError``."""
+        (self._directory / DIRECTORY).mkdir(parents=True, exist_ok=True)
+        delete_temporary_files(self._directory / DIRECTORY)
 
     @property
     def model_path(self) -> Path:
@@ -81,34 +82,44 @@ class Checkpoints:
     def write(self, number: int, model: Model) -> None:
         """Writes the checkpoint of version ``number``, then replaces ``model.safetensors`` by it atomically.
 
-        Deletes the checkpoints beyond the last ``MAX_CHECKPOINTS``. Raises ``OSError`` (for example
-        ``DiskFull``), after which it may be called again.
+        When it returns, the disk has both. Deletes the checkpoints beyond the last ``MAX_CHECKPOINTS``. Raises
+        ``OSError`` (for example ``DiskFull``), after which it may be called again.
         """
         path = self.version_path(number)
         with raising_disk_full(len(model.data), path.parent):
-            write_atomically(path, safetensors_header(model), model.data, sync=self._sync)
+            write_atomically(path, safetensors_header(model), model.data, sync=True)
             self._link(path, self.model_path)
-        names = (_VERSION_NAME.fullmatch(file.name) for file in path.parent.iterdir())
-        numbers = sorted(int(name[1]) for name in names if name)
-        for old in numbers[:-MAX_CHECKPOINTS]:
+        for old in self.versions()[:-MAX_CHECKPOINTS]:
             self.version_path(old).unlink(missing_ok=True)
 
-    def read(self, number: int, digest: str | None = None) -> Model:
-        """The model of version ``number``, which must have this digest, if one is given.
+    def versions(self) -> list[int]:
+        """The versions that have a checkpoint, in order."""
+        folder = self._directory / DIRECTORY
+        names = (_VERSION_NAME.fullmatch(file.name) for file in folder.iterdir()) if folder.is_dir() else ()
+        return sorted(int(name[1]) for name in names if name)
+
+    def drop_after(self, number: int) -> None:
+        """Deletes the checkpoints of later versions, and makes version ``number`` the newest. Raises ``OSError``."""
+        for later in self.versions():
+            if later > number:
+                self.version_path(later).unlink()
+        self._link(self.version_path(number), self.model_path)
+
+    def read(self, number: int, digest: str) -> Model:
+        """The model of version ``number``, which must have this digest.
 
         Raises ``RunFailed`` with the file's name if it is missing or damaged, or is another model.
         """
         path = self.version_path(number)
         if not path.exists():
-            raise RunFailed(f"{path}: is missing, and the run cannot continue without it")
+            raise RunFailed(f"{path}: is missing")
         try:
             model = read_safetensors(path)
         except UserError as error:
-            raise RunFailed(f"{error}; the run cannot continue without it") from None
-        if digest not in (None, model.digest):
+            raise RunFailed(str(error)) from None
+        if digest != model.digest:
             raise RunFailed(
-                f"{path}: is not the model in the journal (digest {model.digest[:12]}, expected {str(digest)[:12]}): "
-                "restore the file from a copy; the run cannot continue without it"
+                f"{path}: is not the model in the journal (digest {model.digest[:12]}, expected {digest[:12]})"
             )
         return model
 
@@ -142,8 +153,7 @@ class Checkpoints:
                 temporary.unlink(missing_ok=True)
                 raise
         temporary.replace(target)
-        if self._sync:
-            sync_directory(target.parent)
+        sync_directory(target.parent)
 
 
 def safetensors_header(model: Model) -> bytes:

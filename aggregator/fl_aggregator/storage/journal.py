@@ -12,7 +12,7 @@ from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from fl_aggregator.round.events import Event
+from fl_aggregator.round.events import Event, ModelCreated
 from fl_aggregator.storage.append_log import AppendLog
 from fl_shared.errors import UserError
 from fl_shared.system.files import read_lines
@@ -24,14 +24,23 @@ _EVENT_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
 
 
 class Journal:
-    """Appends events to ``DIR/journal.jsonl``. See `AppendLog`."""
+    """Appends events to ``DIR/journal.jsonl``. See `AppendLog`.
+
+    The disk has every event up to the newest `ModelCreated`, and with ``sync`` every event.
+    """
 
     def __init__(self, directory: Path, *, sync: bool = False) -> None:
-        self._log = AppendLog(directory / FILE_NAME, sync=sync)
+        self._log = AppendLog(directory / FILE_NAME)
+        self._sync = sync
 
     def append(self, event: Event) -> None:
         """Appends an event. If it raises ``OSError``, the file is unchanged."""
-        self._log.append(json.dumps(event_fields(event), separators=(",", ":")))
+        line = json.dumps(event_fields(event), separators=(",", ":"))
+        self._log.append(line, sync=self._sync or isinstance(event, ModelCreated))
+
+    def cut(self, events: int) -> None:
+        """Removes all but the first ``events`` events. Raises ``OSError``."""
+        self._log.cut(events)
 
     def close(self) -> None:
         """Closes the file."""

@@ -146,6 +146,7 @@ class RunDirectory:
         self._durability: Durability = durability
         self._sync = durability == "power"
         self._writes = False
+        self.checkpoints = Checkpoints(path)
         option = "--resume" if resume else "--run-dir"
         try:
             if resume and not (path / RUN_FILE).exists():
@@ -185,7 +186,7 @@ class RunDirectory:
         if self._writes:
             return
         delete_temporary_files(self.path)
-        self.checkpoints = Checkpoints(self.path, sync=self._sync)
+        self.checkpoints.begin_writing()
         self.spool = Spool(self.path, self._durability)
         self.journal = Journal(self.path, sync=self._sync)
         self._history = AppendLog(self.path / HISTORY_FILE)

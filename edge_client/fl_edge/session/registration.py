@@ -177,6 +177,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
         ),
         lambda s: _resume_restored_update(s, reply, now),
         lambda s: _drop_received_update(s, reply),
+        lambda s: _forget_lost_rounds(s, reply),
         lambda s: _continue_registration(s, session, reply, now),
     )
 
@@ -211,6 +212,25 @@ def _drop_received_update(session: Session, reply: m.Admitted) -> Transition:
     if isinstance(session.work, Idle) or session.work.selected.round != reply.received_round:
         return transition(session)
     notice = LogNotice(f"round {reply.received_round}: the aggregator already has the update")
+    return then(cancel_work(session), lambda s: transition(s, notice))
+
+
+def _forget_lost_rounds(session: Session, reply: m.Admitted) -> Transition:
+    """Takes part again in rounds that the aggregator has lost, for example with its disk's cache (reliability, 1.11).
+
+    Otherwise the edge would take a repeated round for one that it has had.
+    """
+    newest = reply.newest_round
+    if newest is None:
+        return transition(session)
+    last = newest - 1 if reply.awaited else newest
+    session = replace(session, last_handled_round=min(session.last_handled_round, last))
+    if isinstance(session.work, Idle) or session.work.selected.round <= newest:
+        return transition(session)
+    number = session.work.selected.round
+    notice = LogNotice(
+        f"round {number}: the aggregator no longer knows this round; its update is dropped", "warning"
+    )
     return then(cancel_work(session), lambda s: transition(s, notice))
 
 

@@ -188,7 +188,7 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
 
 def test_what_cannot_be_a_state_directory_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written to"):
+    with pytest.raises(UserError, match="cannot be used: Not a directory"):
         StateDir.open(tmp_path / "file" / "below")
     broken = tmp_path / "broken"
     broken.mkdir()

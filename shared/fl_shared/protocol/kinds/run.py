@@ -111,7 +111,8 @@ class Admitted(Reply):
 
     ``partition`` is null if the client does not train, and as long as partitions are not yet assigned. ``examples``
     repeats the registration that is answered (null: the first one). ``received_round``: the open round for which the
-    aggregator already has this client's update.
+    aggregator already has this client's update. ``newest_round``: the newest round that has been opened (null: none);
+    ``awaited``: whether it is open and waits for an update of this client.
     """
 
     kind: Literal["admitted"] = "admitted"
@@ -119,6 +120,8 @@ class Admitted(Reply):
     partition: Partition | None
     examples: Count | None = None
     received_round: Count | None = None
+    newest_round: Count | None = None
+    awaited: bool = False
 
 
 class Refused(Reply):

@@ -16,6 +16,7 @@ from fl_aggregator.aggregation.strategies.fedavg import FedAvg
 from fl_aggregator.aggregation.validation import InvalidUpdate
 from fl_aggregator.messaging.translate import event_from
 from fl_aggregator.round import events as on
+from fl_aggregator.storage.checkpoint import read_safetensors
 from fl_edge.session.effects import Send, SendChunks
 from fl_edge.session.state import Session
 from fl_edge.session.work import PendingUpdate
@@ -107,7 +108,7 @@ def kept(incarnation: Incarnation, facts: on.UpdateMetadata, whole: m.Update | N
 def is_averaged(incarnation: Incarnation, facts: on.UpdateMetadata) -> None:
     """One update alone: the model moves by its delta, and by nothing else."""
     digest = incarnation.average((facts,))
-    model = incarnation.directory.checkpoints.read(1)
+    model = read_safetensors(incarnation.directory.checkpoints.version_path(1))
     assert model.digest == digest
     delta = np.frombuffer(UPDATE.sections[1].data, "<f4")
     assert np.allclose(model.weights, BASE.weights + delta, atol=1e-6)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fl_aggregator.round import events as on
-from fl_aggregator.storage.checkpoint import Checkpoints
+from fl_aggregator.storage.checkpoint import Checkpoints, read_safetensors
 from fl_shared.protocol import messages as m
 from fl_shared.tensors.manifest import Vector
 from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
@@ -103,7 +103,7 @@ def test_the_first_weights_are_taken_up_again(incarnations: Incarnations) -> Non
     assert second.worker.restore(0, held) == ()
     section = ModelSection(WEIGHTS, BASE.manifest, weights.sections[0].data)
     assert second.average(held, 0, 0) == model_digest([section])
-    read = Checkpoints(second.directory.path).read(0)
+    read = read_safetensors(Checkpoints(second.directory.path).version_path(0))
     assert read.manifest == BASE.manifest
     assert read.weights.tobytes() == weights.sections[0].data
 
@@ -246,7 +246,7 @@ def test_a_model_that_finds_no_room_is_not_lost(
     assert [(full.directory.name, full.needed_bytes) for full in incarnation.full] == [
         ("checkpoints", 4 * 1507)
     ] * 3
-    assert incarnation.directory.checkpoints.read(1).digest == undisturbed
+    assert read_safetensors(incarnation.directory.checkpoints.version_path(1)).digest == undisturbed
     assert incarnation.worker.averager.previous is not None
     assert incarnation.worker.averager.previous.digest == BASE.digest
 

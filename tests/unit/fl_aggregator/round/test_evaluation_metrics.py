@@ -7,7 +7,8 @@ import pytest
 from fl_aggregator.round import events as on
 from fl_aggregator.round.effects import PublishResult
 from fl_shared.protocol.messages import MAX_METRICS
-from tests.support.round_playbook import Playbook, digest_of, round_done, training
+from tests.support.round_playbook import Playbook, round_done, training
+from tests.support.versions import digest_of
 
 
 def report(playbook: Playbook, client: str, examples: int, **metrics: float) -> on.Evaluated:

@@ -7,6 +7,7 @@ import pytest
 from fl_aggregator.round.state import Aggregating, Selecting
 from tests.support.round_playbook import round_done, training
 from tests.support.round_text import describe
+from tests.support.versions import digest_of
 
 
 def test_an_update_is_kept_before_it_counts_and_before_its_edge_hears_so() -> None:
@@ -59,7 +60,7 @@ def test_another_update_of_the_same_client_is_a_duplicate_and_changes_nothing() 
 @pytest.mark.parametrize(
     ("what", "reason", "detail"),
     [
-        ("base=none", "wrong-base", "base: none, expected 000000000000"),
+        ("base=none", "wrong-base", f"base: none, expected {digest_of(0)[:12]}"),
         ("manifest=N", "wrong-manifest", "manifest: N, expected M"),
         ("examples=0", "bad-examples", "examples: 0, expected 1 to 500 (--max-examples)"),
         ("examples=-1", "bad-examples", "examples: -1, expected 1 to 500 (--max-examples)"),

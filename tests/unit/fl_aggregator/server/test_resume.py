@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from fl_aggregator.monitoring.views.round_record import RoundRecord
 from fl_aggregator.round import effects as do
 from fl_aggregator.round import events as on
 from fl_aggregator.round import machine
@@ -15,39 +13,18 @@ from fl_aggregator.round.effects import EFFECT_SPECS
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Aggregating, Collecting, Run
 from fl_aggregator.server import launch
-from fl_aggregator.server.resume import RecoveredRun, recover
+from fl_aggregator.server.resume import RecoveredRun, recover, replay_journal
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, new_record, read_run
 from fl_shared.errors import UserError
+from tests.support.recorded_runs import directory_of, rounds_in
 from tests.support.round_playbook import Playbook, round_done, training
-
-
-def directory_of(playbook: Playbook, path: Path, *, lines: bool = True) -> RunDirectory:
-    """As the aggregator would have left it, without a spool and checkpoints."""
-    directory = RunDirectory(path)
-    directory.write_run(new_record(playbook.state.settings))
-    for _, effects in playbook.told:
-        for effect in effects:
-            match effect:
-                case do.Record(event=event):
-                    directory.journal.append(event)
-                case do.WriteHistory(summary=summary) if lines:
-                    directory.append_history(RoundRecord.of(summary, 7, 8).history_fields())
-                case _:
-                    pass
-    return directory
 
 
 def recalled(playbook: Playbook, path: Path) -> RecoveredRun:
     directory = directory_of(playbook, path)
-    try:
-        return recover(directory, read_run(path))
-    finally:
-        directory.close()
-
-
-def rounds_in(path: Path) -> list[int]:
-    return [json.loads(line)["round"] for line in (path / HISTORY_FILE).read_text().splitlines()]
+    directory.close()
+    return replay_journal(path, read_run(path))
 
 
 def resumed(state: Run) -> Run:
@@ -103,6 +80,8 @@ def test_the_best_version_is_stored_again_only_from_a_checkpoint(tmp_path: Path)
     assert recalled(playbook, tmp_path / "killed").best is not None, (
         "it may have been killed before it was stored"
     )
+    for _ in range(3):
+        round_done(playbook)
     directory = directory_of(playbook, tmp_path / "later")
     directory.checkpoints.best_path.touch()
     found = recover(directory, read_run(tmp_path / "later"))

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fl_aggregator.round.events import ModelCreated, Started
 from fl_aggregator.settings import Settings
+from fl_aggregator.storage import journal
 from fl_aggregator.storage.append_log import AppendLog
 from fl_aggregator.storage.checkpoint import Model
 from fl_aggregator.storage.run_directory import HISTORY_FILE, RunDirectory, new_record
@@ -55,9 +57,19 @@ def test_a_line_that_was_cut_off_is_taken_away(tmp_path: Path) -> None:
     assert path.read_text() == "one\ntwo\nthree\n"
 
 
-@pytest.mark.parametrize(("durability", "synced"), [("process", False), ("power", True)])
-def test_with_power_all_of_a_run_is_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str, synced: bool
+def test_a_line_can_be_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\ntwo\nthree\n")
+    lines = AppendLog(path)
+    lines.cut(1)
+    lines.append("four")
+    lines.close()
+    assert path.read_text() == "one\nfour\n"
+
+
+@pytest.mark.parametrize("durability", ["memory", "process", "power"])
+def test_a_commit_is_on_the_disk_and_with_power_every_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str
 ) -> None:
     seen: set[str] = set()
     really = os.fsync
@@ -72,6 +84,11 @@ def test_with_power_all_of_a_run_is_on_the_disk(
     directory.write_run(new_record(Settings(durability=durability)))
     directory.checkpoints.write(0, Model.of(MANIFEST, np.frombuffer(DATA, "<f4")))
     directory.append_history({"round": 1})
+    directory.journal.append(Started(now=0.0))
+    assert seen == {"temporary", "run", "checkpoints"} | (
+        {journal.FILE_NAME} if durability == "power" else set()
+    )
+    directory.journal.append(ModelCreated(now=1.0, round=0, digest="d", manifest="m"))
+    assert journal.FILE_NAME in seen
     directory.close()
     assert (tmp_path / "run" / HISTORY_FILE).read_text() == '{"round": 1}\n'
-    assert seen == ({"temporary", "run", "checkpoints"} if synced else set())

@@ -79,6 +79,29 @@ def test_4_2_a_member_stays_with_the_first_of_two_runs_until_it_is_offline() -> 
     assert script.texts("aggregator online b1 run=other") == ["send fl/register/7: register session=s1"]
 
 
+@pytest.mark.parametrize(("words", "takes_part"), [("awaited", True), ("", False)])
+def test_4_3_a_round_that_the_aggregator_has_lost_is_trained_again(words: str, takes_part: bool) -> None:
+    script = SessionScript()
+    script.do(
+        "connected s1", "admitted part=7/20", "loaded 0", "admitted part=7/20", "selected 5", "fetched 1",
+        "trained 1", "accepted 5", "lost", "connected s2",
+    )  # fmt: skip
+    script.do(f"admitted part=7/20 incarnation=2 newest_round=5 session=s2 {words}")
+    said = script.texts("selected 5 incarnation=2")
+    assert any("selected for round 5" in each for each in said) is takes_part, said
+
+
+def test_4_3_an_update_of_a_round_that_the_aggregator_has_lost_is_dropped() -> None:
+    script = SessionScript()
+    script.do(
+        "connected s1", "admitted part=7/20", "loaded 0", "admitted part=7/20", "selected 5", "fetched 1",
+        "trained 1", "lost", "connected s2",
+    )  # fmt: skip
+    said = script.texts("admitted part=7/20 incarnation=2 newest_round=4 session=s2")
+    assert any("no longer knows this round" in each for each in said), said
+    assert script.session.last_handled_round <= 4
+
+
 def test_4_3_replies_to_other_sessions_are_ignored() -> None:
     script = SessionScript()
     script.do("connected s1")

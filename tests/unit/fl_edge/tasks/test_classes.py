@@ -30,8 +30,9 @@ from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from tests.support.builders import partition
 from tests.support.pool_harness import PoolHarness, first_model
-from tests.support.round_playbook import Playbook, digest_of, round_done, training
+from tests.support.round_playbook import Playbook, round_done, training
 from tests.support.samples import MESSAGES
+from tests.support.versions import digest_of
 
 pytestmark = pytest.mark.edge
 
