@@ -17,6 +17,7 @@ from fl_aggregator.server.resume import replay
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import read_safetensors
 from fl_edge.training.synthetic_executor import SyntheticExecutor
+from fl_shared.system.text import natural_key
 from fl_shared.tensors.manifest import Manifest, Vector
 from tests.support import programs
 from tests.support.soak import VALUES, Sample, SoakRun
@@ -65,7 +66,7 @@ def nothing_is_lost(soak: SoakRun) -> None:
     assert [line["version"] for line in committed] == list(range(1, soak.rounds + 1))
     assert len(committed) + len(abandoned) == len(lines)
     for line in committed:
-        assert line["participants"] == sorted(accepted[line["round"]]), line
+        assert line["participants"] == sorted(accepted[line["round"]], key=natural_key), line
         assert set(line["missing"]) == set(line["cohort"]) - set(line["participants"]), line
     for line in abandoned:
         assert line["reason"], line

@@ -32,8 +32,8 @@ NO_TERM = {
         "bytes", "count", "crc32", "data", "error", "index", "max", "name", "pixels", "sha256", "shape", "size",
     },
     "plain English, with its usual meaning": {
-        "after", "before", "detail", "down", "have", "left", "need", "out", "outcome", "reason", "received", "seconds",
-        "started", "state", "up", "written",
+        "after", "awaited", "before", "detail", "down", "have", "left", "need", "newest", "out", "outcome",
+        "reason", "received", "seconds", "started", "state", "up", "written",
     },
     "the format of all messages: which version, which kind": {"kind", "v"},
 }  # fmt: skip

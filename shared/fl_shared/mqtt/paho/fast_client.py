@@ -188,7 +188,9 @@ class FastClient(Client):
                     self._on_message(self, self._userdata, _Message(command, publication, len(packet)))
             return self._send_puback(publication.mid) if command & 0x02 else _OK
         # Mosquitto's `message_size_limit` answers 0x95, which no PUBACK may have, and paho would disconnect.
-        if kind == MessageType.PUBACK and (len(packet) == 2 or packet[2] == _TOO_LARGE.value):
+        if kind == MessageType.PUBACK and (
+            len(packet) == 2 or (len(packet) > 2 and packet[2] == _TOO_LARGE.value)
+        ):
             mid = int.from_bytes(packet[:2], "big")
             code = _SUCCESS if len(packet) == 2 else _TOO_LARGE
             with self._out_message_mutex:
