@@ -1,8 +1,8 @@
 """All that passes between the aggregator and the broker.
 
 ================  ===============================================================
-``connections``   its two connections: for control, and for updates
-``leftovers``     what earlier runs left retained, and what the broker returns
+``connections``   its two connections: for control, and for updates;  ``outgoing``
+``retained``      what it keeps retained;  ``leftovers``: what earlier runs left
 ``inbox``         holds what other threads pass to the loop, bounded
 ``rate_limiter``  drops what exceeds a client's limits, before the inbox
 ``rate_limits``   PURE: how much a client may send

@@ -1,8 +1,7 @@
 """The aggregator's two connections, and the messages that it keeps retained at the broker.
 
-Updates have a connection of their own, so that a will or a registration never waits behind them. The broker
-may forget retained messages or restore cleared ones. So the retained messages are remembered here and
-published again on every connect, and retained messages that are not of this run are cleared.
+Updates have a connection of their own, so that a will or a registration never waits behind them. The retained messages
+are published again on every connect, and retained messages that are not of this run are cleared.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from typing import Final
 
 from fl_aggregator.messaging.inbox import ConnectionName, Inbox
 from fl_aggregator.messaging.leftovers import Leftovers
+from fl_aggregator.messaging.outgoing import publish_waiting
+from fl_aggregator.messaging.retained import RetainedMessages
 from fl_aggregator.settings import Settings
 from fl_shared.cli.broker_access import BrokerAccess
-from fl_shared.errors import MessageTooLarge, QueueFull
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.events import MAX_MQTT_PACKET
@@ -31,22 +31,11 @@ from fl_shared.protocol.envelope import EnvelopeSource
 
 LOG: Final = logging.getLogger(__name__)
 
-PayloadFactory = Callable[[], bytes]
-"""Makes a retained message's payload again, so that a model's chunks are not kept in memory a second time."""
-
 MAX_QUEUED_BYTES: Final = 64 * 2**20
 """Bytes that may wait to be sent, for each connection."""
-PUBLISH_TIMEOUT: Final = 30.0
-"""Seconds that a message waits for space in the queue. Then it is dropped, and published again after a
-reconnect if it is retained."""
 MAX_CONTROL_PACKET: Final = 2 * 2**20
 """Bytes of the largest packet that the broker may send on the control connection; the connection for updates
 has its own limit."""
-REPAIR_INTERVAL: Final = 1.0
-"""Seconds between two repairs of the same topic."""
-MAX_REPAIRED_TOPICS: Final = 10_000
-"""Topics for which the time of the last repair is remembered; if there are more, all are forgotten."""
-
 RIVAL_TOPICS: Final = (t.AggregatorTopic, t.StatusTopic)
 """Where another aggregator under the same prefix is heard."""
 
@@ -81,10 +70,8 @@ class Connections:
         self._updates_subscribed = False
         self._control: Connection | None = None
         self._updates: Connection | None = None
-        self._retained: dict[str, PayloadFactory] = {}
+        self._retained = RetainedMessages(self._publish_retained)
         self._leftovers = Leftovers(settings.prefix, scope, channels)
-        self._repaired_at: dict[str, float] = {}
-        self._pending_repairs: set[str] = set()
         self._signer = None if broker.kit is None else broker.kit.signer()
         self._uncounted_topics: set[str] = set()
         """Topics that only watchers read; their bytes are not counted."""
@@ -224,17 +211,8 @@ class Connections:
         filters = self._channels.filters(self._prefix, rest)
         self._subscribe("control", filters, no_local=True, retain_as_published=True)
         self.permit(session)
-        self._publish_predecessor()
         self.retain(t.AggregatorTopic(), self.presence("online"))
-        birth_topic = self.topic(t.AggregatorTopic())
-        for topic, make_payload in list(self._retained.items()):
-            if topic != birth_topic:
-                self._publish(topic, make_payload(), retain=True)
-
-    def _publish_predecessor(self) -> None:
-        if self._predecessor is not None:
-            self.send(t.AggregatorTopic(), self._predecessor)
-            self._predecessor = None
+        self._retained.publish_all(but=self.topic(t.AggregatorTopic()))
 
     def subscribe_to_updates(self) -> None:
         """Subscribes to what carries updates, on each connect of the connection for updates.
@@ -262,7 +240,7 @@ class Connections:
         """
         if not retained and topic not in self._rival_topics:
             return self._leftovers.is_echo(topic, payload)
-        if payload == self._own_payload(topic):
+        if payload == self._retained.payload(topic):
             if topic == self.topic(t.AggregatorTopic()) and not retained:
                 self._leftovers.birth_returned()
             return True
@@ -274,13 +252,7 @@ class Connections:
 
     def repair(self, topic: str) -> None:
         """Publishes our retained message on a topic again, or clears the topic; at most once a second."""
-        now = time.monotonic()
-        if len(self._repaired_at) >= MAX_REPAIRED_TOPICS:
-            self._repaired_at.clear()
-        if now - self._repaired_at.get(topic, -math.inf) < REPAIR_INTERVAL:
-            self._pending_repairs.add(topic)  # for `run_due_repairs`; otherwise the second message would stay
-        else:
-            self._repair(topic)
+        self._retained.repair(topic)
 
     def run_due_repairs(self) -> None:
         """Performs the repairs that were put off because their topic had just been repaired.
@@ -289,46 +261,19 @@ class Connections:
         """
         now = time.monotonic()
         self._log_leftovers(now)
-        for topic in [
-            pending
-            for pending in self._pending_repairs
-            if now - self._repaired_at.get(pending, -math.inf) >= REPAIR_INTERVAL
-        ]:
-            self._repair(topic)
+        self._retained.run_due_repairs(now)
 
     def _log_leftovers(self, now: float) -> None:
         if summary := self._leftovers.pop_summary(now):
             LOG.info("%s", summary)
 
-    def _repair(self, topic: str) -> None:
-        self._pending_repairs.discard(topic)
-        self._repaired_at[topic] = time.monotonic()
-        if topic == self.topic(t.AggregatorTopic()):
-            self._publish_predecessor()
-        payload = self._own_payload(topic)
-        LOG.debug("%s: %s a retained message", topic, "replaced" if payload else "cleared")
-        self._publish(topic, payload, retain=True)
-
-    def _own_payload(self, topic: str) -> bytes:
-        make_payload = self._retained.get(topic)
-        return b"" if make_payload is None else make_payload()
-
     def clear_foreign(self, topic: str) -> None:
         """Clears a retained message on a topic where nothing may be retained."""
         self._publish(topic, b"", retain=True)
 
-    def _subscribe(
-        self,
-        name: ConnectionName,
-        filters: list[tuple[str, int]],
-        *,
-        no_local: bool = False,
-        retain_as_published: bool = False,
-    ) -> bool:
+    def _subscribe(self, name: ConnectionName, filters: list[tuple[str, int]], **options: bool) -> bool:
         connection = self._control if name == "control" else self._updates
-        return connection is not None and connection.subscribe(
-            filters, no_local=no_local, retain_as_published=retain_as_published
-        )
+        return connection is not None and connection.subscribe(filters, **options)
 
     # --- publishing ---------------------------------------------------------------------------------------
 
@@ -348,15 +293,11 @@ class Connections:
         text, payload = self._encode(topic, message)
         if not counted:
             self._uncounted_topics.add(text)
-        self._retain(text, payload, lambda: payload)
+        self._retained.retain(text, payload, lambda: payload)
 
     def retain_large(self, topic: t.Topic, make: Callable[[], m.Message]) -> None:
         """Publishes a large retained message, which is made again each time it has to be repeated."""
-        self._retain(*self._encode(topic, make()), lambda: self._encode(topic, make())[1])
-
-    def _retain(self, text: str, payload: bytes, make_payload: PayloadFactory) -> None:
-        self._retained[text] = make_payload
-        self._publish(text, payload, retain=True)
+        self._retained.retain(*self._encode(topic, make()), lambda: self._encode(topic, make())[1])
 
     def _encode(self, topic: t.Topic, message: m.Message) -> tuple[str, bytes]:
         """Returns the topic as text and the payload, signed if the channel requires it and we have a kit."""
@@ -368,9 +309,14 @@ class Connections:
     def clear(self, topic: t.Topic) -> None:
         """Clears a message that we retain; does nothing if we retain none on the topic."""
         text = self.topic(topic)
-        if self._retained.pop(text, None) is not None:
-            self._publish(text, b"", retain=True)
+        if self._retained.clear(text):
             self._uncounted_topics.discard(text)
+
+    def _publish_retained(self, topic: str, payload: bytes) -> None:
+        if topic == self.topic(t.AggregatorTopic()) and self._predecessor is not None:
+            self.send(t.AggregatorTopic(), self._predecessor)
+            self._predecessor = None
+        self._publish(topic, payload, retain=True)
 
     def _publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         if self._control is None or not self.may_publish:
@@ -378,26 +324,7 @@ class Connections:
         self._leftovers.published(topic, payload)
         if topic not in self._uncounted_topics:
             self.bytes_down += len(payload)
-        deadline = time.monotonic() + PUBLISH_TIMEOUT
-        while True:
-            try:
-                self._control.publish(topic, payload, qos=1, retain=retain)
-                return
-            except MessageTooLarge as error:
-                LOG.warning(
-                    "not published, and missing for its readers until the broker accepts it: %s", error
-                )
-                return
-            except QueueFull as error:
-                if time.monotonic() >= deadline:
-                    # Edges repeat unanswered messages; retained ones are published again on reconnect.
-                    LOG.warning(
-                        "not published: %s: %s; edges will ask again, the rest is repeated after a reconnect",
-                        topic,
-                        error,
-                    )
-                    return
-                time.sleep(0.002)
+        publish_waiting(self._control, topic, payload, retain=retain)
 
     def close(self) -> None:
         """Publishes that we are offline, retained, so that no will is needed; then disconnects.

@@ -33,7 +33,7 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.machine import step
 from fl_aggregator.round.state import Finished, Run, new_run
 from fl_aggregator.server import connection_events, resume
-from fl_aggregator.server.disk_pause import DiskPause
+from fl_aggregator.server.disk_pause import DiskPause, StoppedWhilePaused
 from fl_aggregator.server.fencing import Fence, Superseded
 from fl_aggregator.server.interpreter import Interpreter
 from fl_aggregator.server.launch import Launch
@@ -41,7 +41,7 @@ from fl_aggregator.server.resume import RecoveredRun
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_aggregator.storage.run_directory import utc_now
 from fl_shared.cli.broker_access import BrokerAccess
-from fl_shared.errors import RunFailed, UserError
+from fl_shared.errors import RunFailed
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import CONNECT_TIMEOUT
 from fl_shared.mqtt.network import Network
@@ -60,12 +60,6 @@ class Outcome:
 
     state: Run
     seconds: float
-
-
-class _StoppedWhilePaused(Exception):
-    def __init__(self, event: on.StopRequested) -> None:
-        super().__init__(event.reason)
-        self.event = event
 
 
 class Aggregator:
@@ -160,14 +154,14 @@ class Aggregator:
                 ended = record.model_copy(update={"ended": utc_now()})
                 self._interpreter.write(lambda: self._directory.write_run(ended))
             return Outcome(self._state, self._now())
-        except _StoppedWhilePaused as ended:
+        except StoppedWhilePaused as ended:
             # It cannot be recorded, and need not be: the journal has the state before what did not fit.
             self._state, _ = step(self._recorded_state, ended.event)
             self._publish_status(force=True)
             return Outcome(self._state, self._now())
         except Superseded as error:
             self._connections.abandon()
-            raise self._with_advice(error) from None
+            raise error.with_advice(self._directory.path, self.scope.run) from None
         except OSError as error:
             raise self._to_run_failed(error) from None
         finally:
@@ -184,12 +178,6 @@ class Aggregator:
         directory = self._directory.path
         advice = f"; when this is fixed, continue with --resume {directory}" if self.running else ""
         return RunFailed(f"{error.filename or directory}: {error.strerror or error}{advice}")
-
-    def _with_advice(self, error: Superseded) -> UserError:
-        directory = self._directory.path
-        if error.run == self.scope.run:
-            return UserError(f"{error}; the run goes on there, and {directory} stays as it is now")
-        return UserError(f"{error}; when that run has ended, continue with --resume {directory}")
 
     def _resume(self, recovered: RecoveredRun) -> None:
         """Continues the run where its journal ends; run time did not pass in the meantime."""
@@ -285,7 +273,7 @@ class Aggregator:
     def _defer(self, event: on.Event) -> None:
         """Puts an event off in a pause, since it cannot be recorded; only a stop takes effect."""
         if isinstance(event, on.StopRequested):
-            raise _StoppedWhilePaused(event)
+            raise StoppedWhilePaused(event)
         if len(self._events) < MAX_QUEUED_ITEMS:
             self._events.append(event)
 

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from fl_aggregator.aggregation.worker import JobDone
 from fl_aggregator.messaging.inbox import TICK, AdmittedMessage, ConnectionName, InboxItem, size_of
+from fl_aggregator.round.events import StopRequested
 from fl_aggregator.storage.disk_space import DiskFull, has_space
 
 LOG: Final = logging.getLogger(__name__)
@@ -28,6 +29,14 @@ MAX_DEFERRED_BYTES: Final = 64 * 2**20
 answered."""
 
 ResultT = TypeVar("ResultT")
+
+
+class StoppedWhilePaused(Exception):
+    """The run is to end in a pause, so its last event cannot be recorded."""
+
+    def __init__(self, event: StopRequested) -> None:
+        super().__init__(event.reason)
+        self.event = event
 
 
 class DiskPause:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from pathlib import Path
 from typing import Final
 
 from fl_aggregator.messaging.connections import RIVAL_TOPICS, Connections
@@ -67,6 +68,12 @@ class Superseded(UserError):
             "this one ends, and publishes nothing more"
         )
         self.run = rival.run
+
+    def with_advice(self, directory: Path, run: str) -> UserError:
+        """Returns the error with what to do; ``directory`` has ``run``, which has ended."""
+        if self.run == run:
+            return UserError(f"{self}; the run goes on there, and {directory} stays as it is now")
+        return UserError(f"{self}; when that run has ended, continue with --resume {directory}")
 
 
 class Fence:

@@ -5,7 +5,7 @@
 ``state``         the session and the phases of its registration, as types
 ``work``          the phases of a round's work and of an evaluation
 ``events``        what happens;  ``effects``: what is to be done
-``registration``  becoming a member of a run
+``registration``  becoming a member of a run;  ``declining``: not taking part
 ``presence``      reacting to births and wills
 ``rounds``        being selected, fetching the base, training
 ``reporting``     sending an update until it is answered

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fl_edge.session.declining import decline_evaluation
 from fl_edge.session.effects import Evaluate, Fetch, LogNotice, Send, ServeModel
 from fl_edge.session.events import Fetched, JobFailed, ModelEvaluated
-from fl_edge.session.registration import decline_evaluation
 from fl_edge.session.state import LoadedPartition, Session
 from fl_edge.session.transitions import Transition, then, transition, with_next_job, with_next_seq
 from fl_edge.session.work import Evaluating, EvaluationDone, EvaluationScores, Recipient

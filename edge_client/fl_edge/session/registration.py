@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from fl_edge.session.declining import RETRY_DELAY, decline, has_declined, leave, send_decline
 from fl_edge.session.effects import Cancel, Load, LogNotice, Send
 from fl_edge.session.events import (
     ConnectionEstablished,
@@ -21,7 +22,6 @@ from fl_edge.session.state import (
     LoadingPartition,
     Membership,
     NoPartition,
-    Offline,
     Registering,
     RegistrationComplete,
     Session,
@@ -41,8 +41,6 @@ from fl_edge.session.work import Idle, Reporting
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 
-RETRY_DELAY = 1.0
-"""Seconds, or up to twice as many, before a registration is repeated for the first time."""
 PARTITION_RETRY_DELAY = 10.0
 """Seconds, or up to twice as many, before an edge without a partition first asks for it again."""
 MAX_LOAD_ATTEMPTS = 3
@@ -136,7 +134,7 @@ def repeat(session: Session, now: float) -> Transition:
         case Confirming(attempt=attempt, due=due) if now >= due:
             return confirm(session, now, attempt + 1)
         case Declined(attempt=attempt, due=due) if due is not None and now >= due:
-            return _send_decline(session, now, attempt + 1)
+            return send_decline(session, now, attempt + 1)
         case AwaitingPartition(attempt=attempt, due=due) if now >= due:
             return then(register(session, now, 0), lambda s: await_partition(s, now, attempt + 1))
         case _:
@@ -156,15 +154,15 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
     cannot or must not train the run's task, it declines.
     """
     membership, identity = session.membership, session.identity
-    if _is_foreign_run(session, reply.run) or _has_declined(session, reply):
+    if _is_foreign_run(session, reply.run) or has_declined(session, reply):
         return transition(session)
     if membership and reply.run == membership.run and reply.incarnation < membership.incarnation:
         return transition(session)
     if not identity.has_task(reply.task):
         has = ", ".join((*identity.tasks, *(f"{family}N" for family in identity.task_prefixes)))
-        return _decline(session, reply, f"no task {reply.task!r} here; it has: {has}", now)
+        return decline(session, reply, f"no task {reply.task!r} here; it has: {has}", now)
     if identity.task not in (None, reply.task):
-        return _decline(session, reply, f"its --task is {identity.task!r}, not {reply.task!r}", now)
+        return decline(session, reply, f"its --task is {identity.task!r}, not {reply.task!r}", now)
     step = transition(session)
     if membership is None or reply.run != membership.run:
         step = then(
@@ -316,67 +314,12 @@ def partition_load_failed(session: Session, event: JobFailed) -> Transition:
     assert isinstance(state, LoadingPartition)
     session = replace(session, partition_state=NoPartition())
     if membership is not None and (event.user_error or state.failures + 1 >= MAX_LOAD_ATTEMPTS):
-        return _decline(session, membership, event.detail, event.now)
+        return decline(session, membership, event.detail, event.now)
     notice = LogNotice(f"cannot load the data, trying again: {event.detail}", "warning")
     return then(
         transition(session, notice),
         lambda s: load_partition(s, state.task, state.partition, state.failures + 1),
     )
-
-
-# --- an edge that does not take part ----------------------------------------------------------------------
-
-
-def _has_declined(session: Session, reply: m.Reply) -> bool:
-    """Whether the edge has declined to take part in this run; the reply may be late."""
-    phase = session.registration
-    return isinstance(phase, Declined) and (phase.run, phase.incarnation) == (reply.run, reply.incarnation)
-
-
-def decline_evaluation(session: Session, event: JobFailed) -> Transition:
-    """Leaves the run, since the edge can only evaluate, and cannot do that."""
-    assert session.membership is not None
-    return _decline(session, session.membership, event.detail, event.now)
-
-
-def _decline(session: Session, run: m.Reply | Membership, reason: str, now: float) -> Transition:
-    """Leaves the run, ends all work for it, and tells its aggregator why."""
-    return then(
-        _leave(session, run, reason),
-        lambda s: transition(s) if isinstance(s.registration, Offline) else _send_decline(s, now, 0),
-    )
-
-
-def _leave(session: Session, run: m.Reply | Membership, reason: str) -> Transition:
-    notice = f"does not take part in run {run.run}: {reason}; waiting for another run"
-    loading = session.partition_state
-    effects = (Cancel(loading.job),) if isinstance(loading, LoadingPartition) else ()
-    phase = session.registration
-    if not isinstance(phase, Offline):
-        phase = Declined(phase.connection, run.run, run.incarnation, reason[: m.MAX_UNABLE], 0, None)
-    session = replace(session, registration=phase, membership=None, partition_state=NoPartition())
-    return then(transition(session, *effects, LogNotice(notice, "error")), cancel_work, cancel_evaluation)
-
-
-def _send_decline(session: Session, now: float, attempt: int) -> Transition:
-    identity, phase = session.identity, session.registration
-    assert isinstance(phase, Declined)
-    session, seq = with_next_seq(session)
-    message = m.Registration(
-        run=phase.run,
-        incarnation=phase.incarnation,
-        seq=seq,
-        client=identity.client,
-        session=phase.connection.session,
-        device=identity.device,
-        roles=identity.roles,
-        task=identity.task,
-        encodings=identity.encodings,
-        unable=phase.reason,
-    )
-    due = now + retry_delay(identity.client, attempt, RETRY_DELAY)
-    session = replace(session, registration=replace(phase, attempt=attempt, due=due))
-    return transition(session, Send(t.RegisterTopic(identity.client), message))
 
 
 def refused(session: Session, reply: m.Refused) -> Transition:
@@ -389,6 +332,6 @@ def refused(session: Session, reply: m.Refused) -> Transition:
     if reply.reason in FINAL_REFUSALS:
         return stop(session, 2, f"refused by run {reply.run}: {reply.reason}: {reply.detail}")
     phase = session.registration
-    if isinstance(phase, Declined) and _has_declined(session, reply):
+    if isinstance(phase, Declined) and has_declined(session, reply):
         return transition(replace(session, registration=replace(phase, due=None)))
-    return _leave(session, reply, f"{reply.reason}: {reply.detail}")
+    return leave(session, reply, f"{reply.reason}: {reply.detail}")

@@ -135,10 +135,9 @@ class Connection:
     ) -> bool:
         """Subscribes to each ``(filter, qos)``; a `Subscribed` event answers every eight of them.
 
-        ``no_local``: the broker does not send back this connection's own messages. ``retain_as_published``: a
-        message has the retain flag that its sender gave it; otherwise only one that the broker had stored before
-        has the flag. Returns False if there is no connection. Raises `QueueFull`, and `ValueError` if a filter or
-        QoS is not valid.
+        ``no_local``: the broker does not send back our own messages. ``retain_as_published``: messages have the retain
+        flag of their sender; otherwise only one that was stored has it. Returns False if there is no connection.
+        Raises `QueueFull`, and `ValueError` if a filter or QoS is not valid.
         """
         for name, qos in filters:
             check_filter(name)

@@ -1,0 +1,77 @@
+"""An edge that cannot take part in a run tells the aggregator why, and waits for another one (protocol, 4.9)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fl_edge.session.effects import Cancel, LogNotice, Send
+from fl_edge.session.events import JobFailed
+from fl_edge.session.state import Declined, LoadingPartition, Membership, NoPartition, Offline, Session
+from fl_edge.session.transitions import (
+    Transition,
+    cancel_evaluation,
+    cancel_work,
+    retry_delay,
+    then,
+    transition,
+    with_next_seq,
+)
+from fl_shared.protocol import messages as m
+from fl_shared.protocol import topics as t
+
+RETRY_DELAY = 1.0
+"""Seconds, or up to twice as many, before a registration is repeated for the first time."""
+
+
+def has_declined(session: Session, reply: m.Reply) -> bool:
+    """Whether the edge has declined to take part in this run; the reply may be late."""
+    phase = session.registration
+    return isinstance(phase, Declined) and (phase.run, phase.incarnation) == (reply.run, reply.incarnation)
+
+
+def decline_evaluation(session: Session, event: JobFailed) -> Transition:
+    """Leaves the run, since the edge can only evaluate, and cannot do that."""
+    assert session.membership is not None
+    return decline(session, session.membership, event.detail, event.now)
+
+
+def decline(session: Session, run: m.Reply | Membership, reason: str, now: float) -> Transition:
+    """Leaves the run, ends all work for it, and tells its aggregator why."""
+    return then(
+        leave(session, run, reason),
+        lambda s: transition(s) if isinstance(s.registration, Offline) else send_decline(s, now, 0),
+    )
+
+
+def leave(session: Session, run: m.Reply | Membership, reason: str) -> Transition:
+    """Leaves the run and ends all work for it."""
+    notice = f"does not take part in run {run.run}: {reason}; waiting for another run"
+    loading = session.partition_state
+    effects = (Cancel(loading.job),) if isinstance(loading, LoadingPartition) else ()
+    phase = session.registration
+    if not isinstance(phase, Offline):
+        phase = Declined(phase.connection, run.run, run.incarnation, reason[: m.MAX_UNABLE], 0, None)
+    session = replace(session, registration=phase, membership=None, partition_state=NoPartition())
+    return then(transition(session, *effects, LogNotice(notice, "error")), cancel_work, cancel_evaluation)
+
+
+def send_decline(session: Session, now: float, attempt: int) -> Transition:
+    """Tells the aggregator why the edge does not take part, and sets the time of the repetition."""
+    identity, phase = session.identity, session.registration
+    assert isinstance(phase, Declined)
+    session, seq = with_next_seq(session)
+    message = m.Registration(
+        run=phase.run,
+        incarnation=phase.incarnation,
+        seq=seq,
+        client=identity.client,
+        session=phase.connection.session,
+        device=identity.device,
+        roles=identity.roles,
+        task=identity.task,
+        encodings=identity.encodings,
+        unable=phase.reason,
+    )
+    due = now + retry_delay(identity.client, attempt, RETRY_DELAY)
+    session = replace(session, registration=replace(phase, attempt=attempt, due=due))
+    return transition(session, Send(t.RegisterTopic(identity.client), message))
