@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from fl_edge.session.effects import Cancel, LogNotice, Send
 from fl_edge.session.events import JobFailed
@@ -21,6 +22,24 @@ from fl_shared.protocol import topics as t
 
 RETRY_DELAY = 1.0
 """Seconds, or up to twice as many, before a registration is repeated for the first time."""
+
+
+def with_registration(session: Session, **more: Any) -> tuple[Session, Send]:
+    """Returns the session, which must be connected, and the registration that it is about to send, with ``more``."""
+    identity, connection = session.identity, session.connection
+    assert connection is not None
+    session, seq = with_next_seq(session)
+    message = m.Registration(
+        seq=seq,
+        client=identity.client,
+        session=connection.session,
+        device=identity.device,
+        roles=identity.roles,
+        task=identity.task,
+        encodings=identity.encodings,
+        **more,
+    )
+    return session, Send(t.RegisterTopic(identity.client), message)
 
 
 def has_declined(session: Session, reply: m.Reply) -> bool:
@@ -57,21 +76,10 @@ def leave(session: Session, run: m.Reply | Membership, reason: str) -> Transitio
 
 def send_decline(session: Session, now: float, attempt: int) -> Transition:
     """Tells the aggregator why the edge does not take part, and sets the time of the repetition."""
-    identity, phase = session.identity, session.registration
+    phase = session.registration
     assert isinstance(phase, Declined)
-    session, seq = with_next_seq(session)
-    message = m.Registration(
-        run=phase.run,
-        incarnation=phase.incarnation,
-        seq=seq,
-        client=identity.client,
-        session=phase.connection.session,
-        device=identity.device,
-        roles=identity.roles,
-        task=identity.task,
-        encodings=identity.encodings,
-        unable=phase.reason,
+    session, send = with_registration(
+        session, run=phase.run, incarnation=phase.incarnation, unable=phase.reason
     )
-    due = now + retry_delay(identity.client, attempt, RETRY_DELAY)
-    session = replace(session, registration=replace(phase, attempt=attempt, due=due))
-    return transition(session, Send(t.RegisterTopic(identity.client), message))
+    due = now + retry_delay(session.identity.client, attempt, RETRY_DELAY)
+    return transition(replace(session, registration=replace(phase, attempt=attempt, due=due)), send)

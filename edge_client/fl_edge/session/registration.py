@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from fl_edge.session.declining import RETRY_DELAY, decline, has_declined, leave, send_decline
+from fl_edge.session.declining import (
+    RETRY_DELAY,
+    decline,
+    has_declined,
+    leave,
+    send_decline,
+    with_registration,
+)
 from fl_edge.session.effects import Cancel, Load, LogNotice, Send
 from fl_edge.session.events import (
     ConnectionEstablished,
@@ -35,7 +42,6 @@ from fl_edge.session.transitions import (
     then,
     transition,
     with_next_job,
-    with_next_seq,
 )
 from fl_edge.session.work import Idle, Reporting
 from fl_shared.protocol import messages as m
@@ -69,21 +75,11 @@ def publish_presence(session: Session) -> Transition:
 
 def register(session: Session, now: float, attempt: int) -> Transition:
     """Sends the first registration, which names no run, and sets the time of its repetition."""
-    identity, connection = session.identity, session.connection
+    connection = session.connection
     assert connection is not None
-    session, seq = with_next_seq(session)
-    message = m.Registration(
-        seq=seq,
-        client=identity.client,
-        session=connection.session,
-        device=identity.device,
-        roles=identity.roles,
-        task=identity.task,
-        encodings=identity.encodings,
-    )
-    due = now + retry_delay(identity.client, attempt, RETRY_DELAY)
-    session = replace(session, registration=Registering(connection, attempt, due))
-    return transition(session, Send(t.RegisterTopic(identity.client), message))
+    session, send = with_registration(session)
+    due = now + retry_delay(session.identity.client, attempt, RETRY_DELAY)
+    return transition(replace(session, registration=Registering(connection, attempt, due)), send)
 
 
 def await_partition(session: Session, now: float, attempt: int) -> Transition:
@@ -98,32 +94,19 @@ def confirm(session: Session, now: float, attempt: int) -> Transition:
 
     The edge must be admitted, and its partition loaded.
     """
-    identity, connection, state, membership = (
-        session.identity,
-        session.connection,
-        session.partition_state,
-        session.membership,
-    )
+    connection, state, membership = session.connection, session.partition_state, session.membership
     assert connection is not None
     assert membership is not None
     assert isinstance(state, LoadedPartition)
-    session, seq = with_next_seq(session)
-    message = m.Registration(
+    session, send = with_registration(
+        session,
         run=membership.run,
         incarnation=membership.incarnation,
-        seq=seq,
-        client=identity.client,
-        session=connection.session,
-        device=identity.device,
-        roles=identity.roles,
-        task=identity.task,
         manifest=state.manifest,
         examples=state.examples,
-        encodings=identity.encodings,
     )
-    due = now + retry_delay(identity.client, attempt, RETRY_DELAY)
-    session = replace(session, registration=Confirming(connection, attempt, due))
-    return transition(session, Send(t.RegisterTopic(identity.client), message))
+    due = now + retry_delay(session.identity.client, attempt, RETRY_DELAY)
+    return transition(replace(session, registration=Confirming(connection, attempt, due)), send)
 
 
 def repeat(session: Session, now: float) -> Transition:
