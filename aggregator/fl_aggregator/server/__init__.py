@@ -6,7 +6,7 @@
 ``connection_events``  subscribes and publishes again after a reconnect
 ``launch``             prepares a new run, or one that is resumed
 ``resume``             replays a journal: the state, and the effects to repeat
-``occupancy``          checks whether another aggregator is online under the prefix
+``fencing``            lets only one aggregator run under a prefix
 ``disk_pause``         pauses the run while the disk is full
 =====================  ============================================================
 """
