@@ -16,12 +16,10 @@ from typing import Any, Final, NoReturn
 
 from fl_edge.errors import DivergedError, TaskError
 from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
-from fl_shared.protocol.messages import MAX_METRIC_NAME, Confusion
+from fl_shared.protocol.messages import MAX_COUNT, MAX_METRIC_NAME, Confusion
 
 LOG: Final = logging.getLogger(__name__)
 
-MAX_COUNT: Final = 2**53
-"""The largest number of examples or steps (``messages.Count``)."""
 MAX_TASK_METRICS: Final = 32
 """Metrics of a task's own in one report; others are added (``messages.MAX_METRICS``)."""
 MAX_TASK_METRIC_NAME: Final = MAX_METRIC_NAME - len("before_")

@@ -56,7 +56,7 @@ class Evaluation(Scoped):
     version: Count
     digest: Digest
     split: Split
-    examples: Annotated[int, Field(ge=0, le=2**53)]
+    examples: Count
     loss: Number
     accuracy: Annotated[float, Field(ge=0, le=1)]
     metrics: Metrics = Field(default={})
