@@ -128,6 +128,8 @@ class Uploads:
         self._scheduler = UploadScheduler()
         self._uploads: dict[str, _Upload] = {}
         self._resumable: dict[str, _ResumableUpload] = {}
+        self._ended: dict[str, str] = {}
+        """By client, the digest of its last upload that has ended: chunks that were granted twice may still come."""
         self._logged_overdue = 0
         self.stored_chunks = 0
         """Granted chunks that were stored, in all uploads so far."""
@@ -203,6 +205,10 @@ class Uploads:
         repeated.
         """
         upload = self._uploads.get(chunk.client)
+        if self._ended.get(chunk.client) == chunk.digest and (
+            upload is None or upload.metadata.digest != chunk.digest
+        ):
+            return None
         if upload is None:
             raise InvalidChunk(
                 "not-granted", f"chunk {chunk.index}: no update of this client is being received"
@@ -253,6 +259,7 @@ class Uploads:
         Until then it counts as active, so that its memory is not granted to other uploads.
         """
         upload = self._uploads.pop(client)
+        self._ended[client] = upload.metadata.digest
         assert upload.partial is not None, "complete"
         assert upload.incremental_digest is not None, "made with it"
         digest = upload.incremental_digest.digest()
@@ -286,6 +293,8 @@ class Uploads:
     def drop(self, client: str) -> None:
         """Deletes a client's upload, with all that has come of it."""
         upload = self._uploads.pop(client, None)
+        if upload is not None:
+            self._ended[client] = upload.metadata.digest
         self._scheduler.remove(client)
         if upload is not None and upload.partial is not None:
             _delete_partial(upload.partial)

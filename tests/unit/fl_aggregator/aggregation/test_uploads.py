@@ -65,6 +65,19 @@ def test_in_any_order_it_is_the_update_and_its_digest(
     assert Spool(tmp_path).get(3, "7") == DATA
 
 
+def test_a_chunk_that_was_granted_twice_may_come_after_the_end(uploads: Uploads) -> None:
+    """On a slow link, each of the two answers comes; only the first one is needed."""
+    uploads.begin(offer(), facts(), 0.0)
+    for index in range(6):
+        uploads.receive_chunk(chunk(index), 0.0)
+    uploads.release(uploads.pop_complete("7"), 0.0, drop=True)
+    assert uploads.receive_chunk(chunk(5), 1.0) is None
+    with pytest.raises(InvalidChunk, match="no update of this client"):
+        uploads.receive_chunk(chunk(5, digest="e" * 64), 1.0)
+    uploads.end_round()
+    assert uploads.receive_chunk(chunk(5), 2.0) is None
+
+
 def test_what_does_not_fit_is_not_kept(uploads: Uploads) -> None:
     """6.6."""
     with pytest.raises(InvalidChunk, match="no update of this client"):
@@ -207,6 +220,5 @@ def test_the_end_of_the_round_drops_what_is_under_way(uploads: Uploads, tmp_path
     uploads.begin(offer(), facts(), 0.0)
     uploads.receive_chunk(chunk(0), 0.0)
     assert uploads.end_round() == (facts(),)
+    assert uploads.receive_chunk(chunk(1), 0.0) is None, "it was on its way"
     assert list((tmp_path / "spool" / "3").iterdir()) == []
-    with pytest.raises(InvalidChunk):
-        uploads.receive_chunk(chunk(1), 0.0)
