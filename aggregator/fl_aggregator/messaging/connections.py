@@ -254,6 +254,10 @@ class Connections:
         """Publishes our retained message on a topic again, or clears the topic; at most once a second."""
         self._retained.repair(topic)
 
+    def edge_registered(self) -> None:
+        """Records that an edge has registered: nothing that an earlier run left is expected any more."""
+        self._leftovers.edge_registered()
+
     def run_due_repairs(self) -> None:
         """Performs the repairs that were put off because their topic had just been repaired.
 

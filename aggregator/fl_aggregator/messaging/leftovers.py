@@ -1,7 +1,8 @@
 """Tells what nobody is to blame for from what others publish on the aggregator's topics.
 
 The broker retains what an earlier run, or an earlier session of this one, has published. It comes once for each
-topic right after the subscription, and is cleared or replaced. A broker without No Local also returns what the
+topic right after the subscription, ahead of what any edge sends in answer to our birth, and is cleared or
+replaced. A broker without No Local also returns what the
 aggregator itself has just published.
 """
 
@@ -36,6 +37,7 @@ class Leftovers:
         self._scope = scope
         self._channels = channels
         self._begun_at = self._last_at = -math.inf
+        self._expected = False
         self._topics: set[str] = set()
         self._runs: dict[str, None] = {}
         self._sent: OrderedDict[tuple[str, int, int], None] = OrderedDict()
@@ -44,8 +46,13 @@ class Leftovers:
     def session_begun(self, now: float) -> None:
         """Must be called before a subscription: from now on, leftovers are expected."""
         self._begun_at = self._last_at = now
+        self._expected = True
         self._topics.clear()
         self._runs.clear()
+
+    def edge_registered(self) -> None:
+        """Records that an edge has answered our birth: what the broker had retained has come before."""
+        self._expected = False
 
     def published(self, topic: str, payload: bytes) -> None:
         """Remembers what was published, in case the broker returns it."""
@@ -64,7 +71,9 @@ class Leftovers:
 
     def take(self, topic: str, payload: bytes | memoryview, now: float) -> bool:
         """Whether a retained message that is not our newest is a leftover; one of another session is counted."""
-        if now > min(self._last_at + QUIET, self._begun_at + MAX_WAIT) or topic in self._topics:
+        if not self._expected or topic in self._topics:
+            return False
+        if now > min(self._last_at + QUIET, self._begun_at + MAX_WAIT):
             return False
         if _key(topic, payload) in self._sent:
             return True  # published before the subscription, and replaced since

@@ -77,6 +77,8 @@ class Router:
             return EMPTY_INBOUND
         if not received.payload:
             return EMPTY_INBOUND
+        if isinstance(topic, t.RegisterTopic) and not received.retain:
+            self._connections.edge_registered()
         if received.retain and not channel.retained:
             # Other clients may only retain presence: this is a mistake, or left by an earlier run.
             self._connections.clear_foreign(received.topic)

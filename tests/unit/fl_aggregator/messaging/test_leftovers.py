@@ -63,6 +63,9 @@ def test_what_somebody_publishes_meanwhile_is_not() -> None:
     assert found.take("fl/aggregator", other, 0.1)
     assert not found.take("fl/aggregator", other, 0.2), "the broker retains one message of a topic"
     assert not found.take("fl/round/7/missing", other, 0.1 + QUIET + 0.1)
+    found.edge_registered()
+    assert not found.take("fl/round/6/missing", other, 0.2), "an edge has answered our birth meanwhile"
+    found.session_begun(0.0)
     for second in range(int(MAX_WAIT) + 3):
         message = codec.encode(m.Missing(run="cd" * 6, incarnation=1, seq=1, round=second, clients={}))
         taken = found.take(f"fl/round/{second}/missing", message, float(second))
