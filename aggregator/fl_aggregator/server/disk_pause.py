@@ -107,7 +107,7 @@ class DiskPause:
     def _begin(self, disk_full: DiskFull) -> None:
         self._paused_since = time.monotonic()
         self.reason = str(disk_full)
-        LOG.warning("paused: %s; the run continues by itself when there is space", disk_full)
+        LOG.warning("paused: %s; the run continues by itself when that is over", disk_full)
         self._on_event()
 
     def _end(self) -> None:

@@ -1,4 +1,7 @@
-"""Disk space: reserves it, tells a full disk from other errors, and checks whether there is space again."""
+"""Disk space: reserves it, tells a full disk from other errors, and checks whether there is space again.
+
+A process or machine that has no file descriptor or memory left is treated as a full disk: that passes, too.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,12 @@ from typing import Final
 
 from fl_shared.system.text import size_text
 
-DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_WORDS: Final = {
+    errno.EMFILE: "too many open files in this program (ulimit -n)",
+    errno.ENFILE: "too many open files on this machine",
+    errno.ENOMEM: "out of memory",
+}
 _ZEROS: Final = bytes(2**20)
 
 
@@ -29,6 +37,8 @@ class DiskFull(OSError):
         self.__traceback__ = self.__context__ = None
 
     def __str__(self) -> str:
+        if self.errno in _WORDS:
+            return f"{_WORDS[self.errno]}: {self.directory} cannot be written to"
         return f"disk full: {self.directory}: needs {size_text(self.needed_bytes)}"
 
 

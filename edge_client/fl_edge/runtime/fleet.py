@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import logging
 import queue
-import resource
 import signal
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.system.file_limit import raise_file_limit
 
 LOG = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def run(settings: FleetSettings) -> int:
     """Runs the edges until all have stopped, and returns the exit code. Raises ``ProgramError``."""
     _check(settings)
     device = "cpu" if _is_synthetic(settings.task) else _device(settings.device)
-    _raise_file_limit(FILES_PER_EDGE * len(settings.edges) + OTHER_FILES)
+    _check_file_limit(FILES_PER_EDGE * len(settings.edges) + OTHER_FILES)
     connection = settings.broker_access.connection_settings(
         max_queued_bytes=QUEUE_BYTES + MAX_GRANTED_CHUNKS * (settings.chunk_size + CHUNK_OVERHEAD),
         maximum_packet_size=m.MAX_PACKET,
@@ -259,18 +259,12 @@ def _device(name: str) -> str:
     return device
 
 
-def _raise_file_limit(files: int) -> None:
-    """Raises the limit of open files to ``files`` if possible, and logs a warning if it stays lower.
+def _check_file_limit(files: int) -> None:
+    """Raises the limit of open files as far as possible, and logs a warning if it is lower than ``files``.
 
-    A large fleet needs more of them, for sockets and the memory of updates, than shells usually allow.
+    A large fleet needs many, for sockets and the memory of updates.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= files:
-        return
-    limit = files if hard == resource.RLIM_INFINITY else min(files, hard)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    if limit < files:
+    if (limit := raise_file_limit()) < files:
         LOG.warning(
             "the limit of open files is %d, but up to %d may be needed: ulimit -n %d", limit, files, files
         )

@@ -7,6 +7,7 @@ the frame. Both ends are the same program, so a frame has no version.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from dataclasses import dataclass, field, fields
@@ -300,6 +301,10 @@ def _from_map(encoded: dict[str, Any], fds: list[int]) -> Any:
         if name in _PYDANTIC_FIELDS and value is not None:
             values[name] = _PYDANTIC_FIELDS[name].model_validate_json(value)
         elif name in _SHARED_MEMORY_FIELDS:
+            if not fds:  # the kernel leaves out the descriptors for which there is no room
+                raise OSError(
+                    errno.EMFILE, "too many open files in this program: raise the limit (ulimit -n)"
+                )
             values[name] = SharedBytes.from_fd(fds.pop(0), *value)
         elif name in _NESTED_FIELDS:
             values[name] = _from_map(value, fds)

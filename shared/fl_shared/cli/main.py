@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+import threading
+import traceback
+from typing import Final, NoReturn
 
 import click
 from click.core import ParameterSource
 
 from fl_shared.cli.signals import end_on_signals, raise_interrupt
 from fl_shared.errors import INTERRUPTED, ProgramError, UserError
+from fl_shared.system.file_limit import raise_file_limit
 from fl_shared.system.text import one_line
+
+_OUR_PACKAGES: Final = frozenset({"fl_aggregator", "fl_edge", "fl_mqtt", "fl_shared"})
 
 
 def _source_of(error: click.BadParameter) -> str:
@@ -28,12 +33,26 @@ def _source_of(error: click.BadParameter) -> str:
             return ""
 
 
+def _on_dead_thread(died: threading.ExceptHookArgs) -> None:
+    """Ends the process if one of our threads has died of an error: whoever waits for it would wait for ever.
+
+    Threads of libraries may die as they like.
+    """
+    threading.__excepthook__(died)
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(died.exc_traceback))
+    if any(name.partition(".")[0] in _OUR_PACKAGES for name in frames) and not sys.is_finalizing():
+        os.write(2, b"a thread of this program has died (see above): the program ends\n")
+        os._exit(1)
+
+
 def run_program(command: click.Command, program: str) -> NoReturn:
     """Runs ``command`` and ends the process: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
 
     If the command returns an int, that is the exit code. SIGTERM ends it like Ctrl-C.
     """
     os.umask(os.umask(0o077) | 0o022)  # whoever can write to a run's files decides what a resume does
+    raise_file_limit()
+    threading.excepthook = _on_dead_thread
     end_on_signals(raise_interrupt)  # until the command sets its own handlers
     try:
         result = command.main(prog_name=program, standalone_mode=False)

@@ -5,9 +5,9 @@
 ``file_lock``      an exclusive lock that ends with its process
 ``flood_control``  limits on what a flood of messages costs
 ``child_process``  child processes that end with their parent
-``shared_memory``  large vectors that are passed to another process without a copy
-``malloc``         makes the C library keep freed memory
+``shared_memory``  large vectors, shared by processes;  ``malloc``: keeps freed memory
 ``mosquitto``      starts a Mosquitto broker as a child
+``file_limit``     the limit of open files;  ``bounded_server``: bounded connections
 ``token_bucket``   limits the rate of events;  ``backoff``: growing pauses
 ``text``           sizes, durations and names for people; untrusted text on one line
 ``varint``         numbers encoded in a variable number of bytes

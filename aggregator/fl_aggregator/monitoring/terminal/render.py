@@ -78,7 +78,7 @@ def _overview(snapshot: Snapshot, *, ascii_only: bool) -> Table:
     label = status.phase if status.round is None else f"round {status.round}"
     if status.paused is not None:
         grid.add_row(
-            "paused", Text(f"{one_line(status.paused)}; continues by itself when there is space", style=BAD)
+            "paused", Text(f"{one_line(status.paused)}; continues by itself when that is over", style=BAD)
         )
     grid.add_row(label, _bar(status.have, status.need, _phase_text(snapshot)))
     if snapshot.waiting_text:

@@ -67,7 +67,7 @@ def progress_line(snapshot: Snapshot) -> str:
     phase = status.phase if status.round is None else f"round {status.round}: {status.phase}"
     phrases = [phase]
     if status.paused is not None:
-        phrases = [f"paused: {one_line(status.paused)}; continues by itself when there is space"]
+        phrases = [f"paused: {one_line(status.paused)}; continues by itself when that is over"]
     elif status.phase == "selecting":
         phrases.append(snapshot.waiting_text or f"{status.have} of {status.need} edges ready")
     elif status.phase == "collecting":

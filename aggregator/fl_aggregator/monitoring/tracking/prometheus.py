@@ -8,9 +8,12 @@ server's thread, from the newest state, which is immutable.
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, get_args
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import prometheus_client as client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -24,6 +27,7 @@ from fl_aggregator.round.state import PHASES, ROUND_PHASES, Run
 from fl_aggregator.storage.run_directory import RunRecord
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
+from fl_shared.system.bounded_server import REQUEST_TIMEOUT, BoundedServer
 
 Metric = CounterMetricFamily | GaugeMetricFamily
 
@@ -33,6 +37,21 @@ EDGE_STATES: Final = tuple(state for state in get_args(m.EdgeStateName) if state
 Only the loop's thread may ask which edges upload; here they count as training.
 """
 BUCKETS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+
+
+class _Server(BoundedServer, WSGIServer):
+    pass
+
+
+class _IPv6Server(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_TIMEOUT
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
+        """Logs nothing: a scrape every few seconds is no news."""
 
 
 class Prometheus(Collector):
@@ -66,9 +85,12 @@ class Prometheus(Collector):
         for phase in ROUND_PHASES:
             self._phase_seconds.labels(phase.name)
         try:
-            self._server, self._thread = client.start_http_server(port, host, registry)
+            server = _IPv6Server if ":" in host else _Server
+            self._server = make_server(host, port, client.make_wsgi_app(registry), server, _Handler)
         except OSError as error:
             raise UserError(f"--metrics-port {port}: {host}: {error.strerror or error}") from None
+        self._thread = threading.Thread(target=self._server.serve_forever, name="fl-metrics", daemon=True)
+        self._thread.start()
 
     def begin(
         self,

@@ -9,13 +9,14 @@ import json
 import logging
 import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_shared.errors import UserError
+from fl_shared.system.bounded_server import REQUEST_TIMEOUT, BoundedServer
 
 LOG = logging.getLogger(__name__)
 
@@ -43,7 +44,6 @@ _HEADERS: Final = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     "Cache-Control": "no-cache",
 }
-_REQUEST_TIMEOUT: Final = 10.0
 _POLL_INTERVAL: Final = 0.1
 
 
@@ -79,17 +79,11 @@ class DashboardServer:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(_REQUEST_TIMEOUT)
+        self._thread.join(REQUEST_TIMEOUT)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    # Closing does not wait for a request that hangs: its thread is a daemon and holds no resource.
-    block_on_close = False
-
-    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-        # A browser may disconnect in the middle of an answer.
-        LOG.debug("could not send the whole answer to a request from %s", client_address, exc_info=True)
+class _Server(BoundedServer, HTTPServer):
+    pass
 
 
 class _IPv6Server(_Server):
@@ -110,7 +104,7 @@ def _pages() -> dict[str, tuple[str, bytes]]:
 
 def _handler(pages: dict[str, tuple[str, bytes]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = _REQUEST_TIMEOUT
+        timeout = REQUEST_TIMEOUT
         server_version = "fl-mqtt"
         sys_version = ""
 

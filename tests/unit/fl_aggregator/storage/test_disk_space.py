@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,34 @@ def test_other_errors_are_not_a_lack_of_room(tmp_path: Path) -> None:
 def test_looking_for_room_leaves_nothing(tmp_path: Path) -> None:
     assert has_space(tmp_path, 5_000_000)
     assert list(tmp_path.iterdir()) == []
+
+
+NO_DESCRIPTORS = """
+import os, sys, resource
+from pathlib import Path
+from fl_aggregator.storage.checkpoint import Checkpoints
+from fl_aggregator.storage.disk_space import DiskFull, has_space, raising_disk_full
+from fl_shared.system.files import write_atomically
+directory = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+while True:
+    try:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        break
+try:
+    with raising_disk_full(10, directory):
+        write_atomically(directory / "file", b"x")
+except DiskFull as error:
+    assert str(error).startswith("too many open files in this program (ulimit -n): "), error
+else:
+    raise SystemExit("there was a descriptor left")
+assert not has_space(directory, 10)
+os.close(held.pop())
+assert has_space(directory, 10)
+"""
+
+
+def test_a_process_without_file_descriptors_waits_for_one(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", NO_DESCRIPTORS, str(tmp_path)], check=True, timeout=60)

@@ -102,3 +102,9 @@ def test_a_frame_cut_short_is_the_end() -> None:
         ours.close()
         assert protocol.read_frame(theirs) is None
         theirs.close()
+
+
+def test_a_descriptor_for_which_there_was_no_room_is_said() -> None:
+    """The kernel leaves it out of the message without an error (recvmsg(2), MSG_CTRUNC)."""
+    with pytest.raises(OSError, match="too many open files in this program"):
+        protocol._from_map({"is": "TrainOutcome", "delta": [0, 1]}, [])

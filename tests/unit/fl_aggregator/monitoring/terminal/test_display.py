@@ -218,7 +218,7 @@ def test_a_pause_stands_in_the_view() -> None:
     console.print(View(picture(paused="no room on the disk")))
     assert "no room on the disk; continues by itself" in console.file.getvalue()  # type: ignore[attr-defined]
     assert (
-        progress_line(picture(paused="no room")) == "paused: no room; continues by itself when there is space"
+        progress_line(picture(paused="no room")) == "paused: no room; continues by itself when that is over"
     )
 
 
