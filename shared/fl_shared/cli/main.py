@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import threading
 import traceback
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -45,12 +47,41 @@ def _on_dead_thread(died: threading.ExceptHookArgs) -> None:
         os._exit(1)
 
 
+class _Output(io.FileIO):
+    """Standard output or error, whose reader may go away: what a program writes to files is what counts."""
+
+    def write(self, data: Any) -> int:
+        """Writes, and forgets what nobody can read."""
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EBADF, errno.EIO):
+                raise
+            return len(data)
+
+
+def _survive_closed_output() -> None:
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # otherwise a connection or a file would get this number
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout, sys.stderr = _text_output(1, sys.stdout), _text_output(2, sys.stderr)
+
+
+def _text_output(number: int, replaced: Any) -> io.TextIOWrapper:
+    encoding = "utf-8" if replaced is None else replaced.encoding  # null if it was closed when Python started
+    output = io.BufferedWriter(_Output(number, "w", closefd=False))
+    return io.TextIOWrapper(output, encoding, errors="backslashreplace", line_buffering=True)
+
+
 def run_program(command: click.Command, program: str) -> NoReturn:
     """Runs ``command`` and ends the process: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
 
     If the command returns an int, that is the exit code. SIGTERM ends it like Ctrl-C.
     """
     os.umask(os.umask(0o077) | 0o022)  # whoever can write to a run's files decides what a resume does
+    _survive_closed_output()
     raise_file_limit()
     threading.excepthook = _on_dead_thread
     end_on_signals(raise_interrupt)  # until the command sets its own handlers

@@ -219,11 +219,15 @@ def read_password(password_file: Path | None) -> str | None:
     if password_file is None:
         return os.environ.get("FL_PASSWORD")
     try:
-        lines = password_file.read_text(encoding="utf-8").splitlines()
+        lines = password_file.read_text(encoding="utf-8-sig").splitlines()  # some editors write a mark first
     except OSError as error:
         raise UserError(f"password file {password_file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"password file {password_file}: expected UTF-8") from None
     if not lines or not lines[0]:
         raise UserError(f"password file {password_file}: its first line is empty; expected the password")
+    if "\0" in lines[0]:
+        raise UserError(
+            f"password file {password_file}: its first line contains a NUL; expected the password as text"
+        )
     return lines[0]

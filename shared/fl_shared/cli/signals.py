@@ -1,4 +1,4 @@
-"""Handles Ctrl-C and SIGTERM: the first signal asks the program to end, the second ends it at once."""
+"""Handles Ctrl-C, SIGTERM and SIGHUP (the terminal is gone): the first asks the program to end, the second ends it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def end_at_once() -> NoReturn:
 
 
 def end_on_signals(on_first: Callable[[signal.Signals], None]) -> dict[signal.Signals, Any]:
-    """Installs handlers that call ``on_first`` on the first Ctrl-C or SIGTERM, and end at once on the second.
+    """Installs handlers that call ``on_first`` on the first of these signals, and end at once on the second.
 
-    Returns the handlers that were installed before.
+    SIGHUP stays ignored under nohup. Returns the handlers that were installed before.
     """
     is_stopping = False
 
@@ -35,7 +35,10 @@ def end_on_signals(on_first: Callable[[signal.Signals], None]) -> dict[signal.Si
         is_stopping = True
         on_first(signal.Signals(number))
 
-    return {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return {number: signal.signal(number, on_signal) for number in numbers}
 
 
 def raise_interrupt(_number: signal.Signals) -> None:

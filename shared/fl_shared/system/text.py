@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final
 
 _CONTROL_CHARACTERS: Final = re.compile(
@@ -15,6 +17,11 @@ _CONTROL_CHARACTERS: Final = re.compile(
 def one_line(text: str) -> str:
     """``text`` with a space for each character that ends a line, moves the cursor or turns the direction."""
     return _CONTROL_CHARACTERS.sub(" ", text)
+
+
+def path_text(path: Path | str) -> str:
+    """A path as text that can be encoded: bytes that are not UTF-8 as ``\\xff``."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
 def shortened(text: str, most: int) -> str:

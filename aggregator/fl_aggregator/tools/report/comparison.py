@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from fl_aggregator.tools.report.reading import RunReport
+from fl_shared.system.text import path_text
 
 TARGET_STEP: Final = 0.05
 """If no run has a target, the accuracy by which runs are compared is a multiple of this."""
@@ -14,7 +15,7 @@ TARGET_STEP: Final = 0.05
 def assign_unique_names(runs: Sequence[RunReport]) -> None:
     """Gives each run a unique name: the shortest end of its path that no other run has."""
     for length in range(1, 9):
-        names = ["/".join(run.path.resolve().parts[-length:]) for run in runs]
+        names = [path_text("/".join(run.path.resolve().parts[-length:])) for run in runs]
         if len(set(names)) == len(names) or length == 8:
             for run, name in zip(runs, names, strict=True):
                 run.name = name

@@ -25,7 +25,7 @@ from fl_aggregator.storage.run_directory import HISTORY_FILE, LABEL_COUNTS_FILE,
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 from fl_shared.system.files import read_lines, read_regular
-from fl_shared.system.text import shortened
+from fl_shared.system.text import path_text, shortened
 
 MAX_FAULTS: Final = 10
 """Number of broken lines that are named; further ones are counted."""
@@ -114,7 +114,7 @@ class RunReport:
 
 def read_run_report(directory: Path) -> RunReport:
     """Reads ``directory``, and skips what cannot be read. Raises ``UserError`` if it contains no run."""
-    run = RunReport(directory, directory.resolve().name)
+    run = RunReport(directory, path_text(directory.resolve().name))
     if not directory.is_dir():
         raise UserError(f"{directory}: does not exist, expected a run directory")
     run.record = _read_record(run)

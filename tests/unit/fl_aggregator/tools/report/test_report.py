@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,14 @@ def test_nothing_that_a_stranger_wrote_ends_it_or_reaches_the_terminal(
     assert "parts.jsonl: is a symbolic link" in done.output
     assert "7 more" not in done.output
     assert all(f"history.jsonl: line {number}: " in done.output for number in range(2, 9))
+
+
+def test_a_directory_may_have_any_name(tmp_path: Path) -> None:
+    run = write(tmp_path / os.fsdecode(b"run\xff"), [line(1)])
+    done = report(run, "--out", tmp_path / "out.html", "--csv", tmp_path / "out.csv")
+    assert done.exit_code == 0, done.output
+    assert "run\\xff" in (tmp_path / "out.html").read_text()
+    assert "run\\xff" in (tmp_path / "out.csv").read_text()
 
 
 def test_markup_escapes_whatever_is_not_markup() -> None:
