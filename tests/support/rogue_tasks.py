@@ -79,6 +79,7 @@ class Mistaken(DigitsTask):
                 time.sleep(3600)
             case "crashes":
                 os.kill(os.getpid(), signal.SIGSEGV)
+                time.sleep(3600)  # another thread may receive the signal, and this one would go on until then
             case "hangs":
                 time.sleep(3600)
             case "negative":

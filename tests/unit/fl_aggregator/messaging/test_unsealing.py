@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from fl_aggregator.messaging.inbox import AdmittedMessage
+from fl_aggregator.messaging.connections import Connections
+from fl_aggregator.messaging.inbox import AdmittedMessage, Inbox
 from fl_aggregator.messaging.rate_limiter import RateLimiter
 from fl_aggregator.messaging.rejections import Rejections
 from fl_aggregator.messaging.router import EMPTY_INBOUND, Inbound, Router
@@ -17,7 +18,10 @@ from fl_aggregator.round import events as on
 from fl_aggregator.round.effects import Refuse
 from fl_aggregator.round.state import new_run
 from fl_aggregator.settings import Settings
+from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.mqtt import events as mqtt
+from fl_shared.mqtt.address import BrokerAddress
+from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -27,6 +31,7 @@ from fl_shared.security.sealing import Sealer
 from fl_shared.security.signatures import Signer
 from fl_shared.security.vouchers import Voucher, VoucherRole
 from tests.support.builders import registration
+from tests.support.recording_connections import RecordingNetwork
 
 FUTURE, PAST = 2**40, 1_000_000_000
 SCOPE: dict[str, Any] = {"run": "run-1", "incarnation": 1, "seq": 1}
@@ -50,10 +55,12 @@ class Aggregator:
 
     def __init__(self) -> None:
         self.rejections = Rejections()
-        connections: Any = None  # it is not asked for anything
         scope = EnvelopeSource("run-1", 1)
         self._state = new_run(Settings(task="digits"))
         limiter = RateLimiter("fl", 3, 100, lambda: self._state.roster)
+        network = cast(Network, RecordingNetwork())
+        access = BrokerAccess(BrokerAddress.parse("mqtt://localhost"))
+        connections = Connections(network, access, self._state.settings, scope, Inbox(limiter.admit))
         self._router = Router(connections, self.rejections, Unsealer(KIT, required=True), scope, limiter)
 
     def read(

@@ -123,5 +123,6 @@ def test_another_file_that_is_cut_anywhere_is_repaired_or_named(tmp_path: Path, 
         directory.close()
         assert found.state.version == (2 if name.startswith("checkpoints") else 3)
         assert rounds_in(tmp_path / "run") == list(range(1, found.state.version + 1))
-        shutil.rmtree(tmp_path / "run")
-        played(tmp_path / "run").close()
+        if found.state.version < 3:
+            shutil.rmtree(tmp_path / "run")
+            played(tmp_path / "run").close()
