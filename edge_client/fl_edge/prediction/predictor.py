@@ -32,6 +32,8 @@ MAX_REQUEST_PACKET: Final = 64 * 2**20
 broker."""
 MAX_PENDING_REQUESTS: Final = 32
 """Requests that one edge has at a time; further ones are answered with ``busy``."""
+MAX_PENDING_PER_ASKER: Final = 8
+"""The same for requests with one response topic, or with none."""
 PREDICTION_FETCH_TIMEOUT: Final = 600.0
 """Seconds for fetching a model, enough for a large one over a slow link."""
 MAX_FETCH_WAIT: Final = 5.0
@@ -67,8 +69,11 @@ class Answer:
 class PredictionBackend(Protocol):
     """Where predictions are made."""
 
-    def predict(self, task: str, model: FetchedModel, payload: bytes) -> int:
-        """Starts a prediction, and returns the job that ends with `Predictor.prediction_done`."""
+    def predict(self, task: str, model: FetchedModel, payload: bytes, asker: str | None) -> int:
+        """Starts a prediction, and returns the job that ends with `Predictor.prediction_done`.
+
+        The askers of waiting predictions take turns.
+        """
 
 
 class Predictor:
@@ -232,7 +237,7 @@ class Predictor:
         elif len(request.payload) > MAX_REQUEST:
             text = f"the request has {len(request.payload)} bytes, expected at most {MAX_REQUEST}"
             self._answer(request, loaded, Answer(error=text))
-        elif len(self._waiting) + len(self._running) >= MAX_PENDING_REQUESTS:
+        elif self._is_busy(request.response_topic):
             self._answer(request, loaded, Answer(error="busy; try again"))
         elif self._is_newest(now) or self._is_fetch_slow(now):
             self._predict(request, loaded, model)
@@ -241,10 +246,11 @@ class Predictor:
             if self._fetching is None:
                 self._fetch(self._announced, now)
 
-    def prediction_done(self, job: int, answer: Answer) -> None:
-        """Sends the answer that a job of `PredictionBackend` has found."""
+    def prediction_done(self, job: int, answer: Answer, seconds: float, now: float) -> None:
+        """Sends the answer that a job of `PredictionBackend` has found with ``seconds`` of processor time."""
         pending = self._running.pop(job, None)
         if pending is not None:
+            self._rate_limiter.charge_work(pending[0].response_topic, seconds, now)
             self._answer(*pending, answer)
 
     def close(self) -> Connection | None:
@@ -260,6 +266,11 @@ class Predictor:
         self._loaded = self._announced = self._fetching = None
         return connection
 
+    def _is_busy(self, asker: str | None) -> bool:
+        pending = [*self._waiting, *(request for request, _ in self._running.values())]
+        own = sum(request.response_topic == asker for request in pending)
+        return len(pending) >= MAX_PENDING_REQUESTS or own >= MAX_PENDING_PER_ASKER
+
     def _is_newest(self, now: float) -> bool:
         assert self._announced is not None
         assert self._loaded is not None
@@ -270,7 +281,7 @@ class Predictor:
     def _predict(
         self, request: PredictionRequest, announced: m.ModelAnnouncement, model: FetchedModel
     ) -> None:
-        job = self._backend.predict(announced.task, model, request.payload)
+        job = self._backend.predict(announced.task, model, request.payload, request.response_topic)
         self._running[job] = (request, announced)
 
     def _answer(self, request: PredictionRequest, announcement: m.ModelAnnouncement, answer: Answer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Final
 
 from fl_shared.system.flood_control import Interval, RecentlyUsed, is_worth_logging
@@ -18,10 +19,21 @@ BYTE_RATE: Final = Rate(64 * 2**20, 256 * 2**20)
 REQUEST_RATE_PER_ASKER: Final = Rate(200, 400)
 """Requests with one response topic per second, and in a burst, so that one asker leaves room for others.
 Requests without one count as one asker's."""
+WORK_RATE: Final = Rate(1, 10)
+"""Seconds of processor time that workers spend on requests, per second, and in a burst. It is charged when it has been
+measured: a request above the limit is answered, and the next ones are refused until time has made up for it."""
+WORK_RATE_PER_ASKER: Final = Rate(0.5, 5)
+"""The same for requests with one response topic."""
 MAX_ASKERS: Final = 1000
 """Response topics that are told apart."""
 REJECTION_NOTICE_INTERVAL: Final = 1.0
 """Seconds between two answers that report one of these limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    requests: TokenBucket
+    work: TokenBucket
 
 
 class PredictionRateLimiter:
@@ -30,7 +42,8 @@ class PredictionRateLimiter:
     def __init__(self, now: float) -> None:
         self._requests = TokenBucket(REQUEST_RATE, now)
         self._bytes = TokenBucket(BYTE_RATE, now)
-        self._askers: RecentlyUsed[str | None, TokenBucket] = RecentlyUsed(MAX_ASKERS)
+        self._work = TokenBucket(WORK_RATE, now)
+        self._askers: RecentlyUsed[str | None, _Asker] = RecentlyUsed(MAX_ASKERS)
         self._notices = Interval(REJECTION_NOTICE_INTERVAL)
         self._refused = 0
 
@@ -43,15 +56,34 @@ class PredictionRateLimiter:
 
         ``asker`` is its response topic, ``None`` if it has none.
         """
-        bucket = self._askers.use(asker, lambda: TokenBucket(REQUEST_RATE_PER_ASKER, now))
-        if not bucket.take(1, now):
+        known = self._asker(asker, now)
+        if not known.requests.take(1, now):
             most = f"{REQUEST_RATE_PER_ASKER.per_second:g} per second"
+            return f"requests: expected at most {most} with one response topic"
+        if not known.work.take(0, now):
+            most = f"{WORK_RATE_PER_ASKER.per_second:g} s of work per second"
             return f"requests: expected at most {most} with one response topic"
         if not self._requests.take(1, now):
             return f"requests: expected at most {REQUEST_RATE.per_second:g} per second"
+        if not self._work.take(0, now):
+            return f"requests: expected at most {WORK_RATE.per_second:g} s of work per second"
         if not self._bytes.take(size, now):
             return f"requests: expected at most {BYTE_RATE.per_second:.15g} bytes per second"
         return None
+
+    def charge_work(self, asker: str | None, seconds: float, now: float) -> None:
+        """Counts ``seconds`` of processor time that a request of ``asker`` took."""
+        for bucket in (self._asker(asker, now).work, self._work):
+            bucket.take(
+                0, now
+            )  # brings it up to date: idle time before the work must not make up for the work
+            bucket.spend(seconds)
+
+    def _asker(self, asker: str | None, now: float) -> _Asker:
+        return self._askers.use(
+            asker,
+            lambda: _Asker(TokenBucket(REQUEST_RATE_PER_ASKER, now), TokenBucket(WORK_RATE_PER_ASKER, now)),
+        )
 
     def should_notify(self, rejection: str, now: float) -> bool:
         """Whether a refused request should be answered; must be called once for each.

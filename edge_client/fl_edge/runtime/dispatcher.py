@@ -36,11 +36,15 @@ class JobOwner:
 
 @dataclass(frozen=True, slots=True)
 class PredictionResult:
-    """The answer of a prediction job, whose ``id`` is the one that `Dispatcher.predict` returned."""
+    """The answer of a prediction job, whose ``id`` is the one that `Dispatcher.predict` returned.
+
+    It took ``seconds`` of processor time.
+    """
 
     client: str
     id: int
     answer: Answer
+    seconds: float
 
 
 class Dispatcher:
@@ -85,9 +89,9 @@ class Dispatcher:
         )
         self._track(JobOwner(client, effect.job), pool_id)
 
-    def predict(self, client: str, task: str, model: FetchedModel, payload: bytes) -> int:
+    def predict(self, client: str, task: str, model: FetchedModel, payload: bytes, asker: str | None) -> int:
         """Starts a prediction for the predictor of ``client``; returns the id of its `PredictionResult`."""
-        pool_id = self._pool.predict(task, _cache_frame(model), payload)
+        pool_id = self._pool.predict(task, _cache_frame(model), payload, asker)
         self._owners[pool_id] = JobOwner(client, None)
         return pool_id
 
@@ -110,7 +114,9 @@ class Dispatcher:
         if owner is None:
             return None
         if owner.job is None:
-            return owner.client, PredictionResult(owner.client, result.id, _answer(result.outcome))
+            return owner.client, PredictionResult(
+                owner.client, result.id, _answer(result.outcome), result.seconds
+            )
         self._pool_ids.pop((owner.client, owner.job), None)
         loaded = result.outcome
         if isinstance(loaded, protocol.LoadOutcome):

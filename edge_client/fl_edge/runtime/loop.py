@@ -76,8 +76,8 @@ class _EdgePredictionBackend:
     def __init__(self, dispatcher: Dispatcher, client: str) -> None:
         self._dispatcher, self._client = dispatcher, client
 
-    def predict(self, task: str, model: FetchedModel, payload: bytes) -> int:
-        return self._dispatcher.predict(self._client, task, model, payload)
+    def predict(self, task: str, model: FetchedModel, payload: bytes, asker: str | None) -> int:
+        return self._dispatcher.predict(self._client, task, model, payload, asker)
 
 
 class Runtime:
@@ -263,7 +263,7 @@ class Runtime:
         if not isinstance(result, PredictionResult):
             self._add_event(edge, result)
         elif edge.predictor is not None:
-            edge.predictor.prediction_done(result.id, result.answer)
+            edge.predictor.prediction_done(result.id, result.answer, result.seconds, self._clock())
 
     def _transport(self, client: str) -> Transport | None:
         connection = self._edges[client].connection

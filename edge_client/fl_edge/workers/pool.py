@@ -1,8 +1,9 @@
 """The worker processes of a fleet, and the distribution of jobs among them. Imports no torch, to stay small.
 
 Any worker can do the job of any edge. Jobs wait in one queue for an idle worker; predictions do not wait for
-an idle one. If a worker dies, its jobs fail, and it is replaced after a pause that grows with each death in a
-row, until `Limits.max_failures`. A worker ends when its socket is closed, so it ends with its parent in any case.
+an idle one, and their askers take turns. If a worker dies, its jobs fail, and it is replaced after a pause that
+grows with each death in a row, until `Limits.max_failures`. A worker ends when its socket is closed, so it ends
+with its parent in any case.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from fl_edge.workers.protocol import (
 )
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 from fl_shared.system.backoff import backoff
+from fl_shared.system.flood_control import TurnQueue
 from fl_shared.tensors.encodings.float32 import FLOAT32
 
 MAX_RESTART_DELAY: Final = 30.0
@@ -78,6 +80,7 @@ class _Slot:
 class _PendingJob:
     job: Job
     model: CacheModel | None = None
+    asker: str | None = None
     slot: _Slot | None = None
     cancelled: bool = False
     deadline: float = math.inf
@@ -113,7 +116,7 @@ class Pool:
         self._job_ids = itertools.count(1)
         self._pending: dict[int, _PendingJob] = {}
         self._queue: deque[int] = deque()
-        self._prediction_queue: deque[int] = deque()
+        self._prediction_queue: TurnQueue[str | None, int] = TurnQueue()
         self._slots = [_Slot(number) for number in range(workers)]
         self._supervisors = [
             threading.Thread(target=self._supervise, args=(slot,), name=f"worker-{slot.number}", daemon=True)
@@ -151,9 +154,9 @@ class Pool:
         """Submits an evaluation of ``model`` on a split: the result is an `EvaluateOutcome`."""
         return self._submit(_PendingJob(EvaluateJob(client, task, split, partition, model.digest), model))
 
-    def predict(self, task: str, model: CacheModel, payload: bytes) -> int:
-        """Submits a prediction of ``model`` for one request: the result is a `PredictOutcome`."""
-        return self._submit(_PendingJob(PredictJob(task, model.digest, payload), model))
+    def predict(self, task: str, model: CacheModel, payload: bytes, asker: str | None = None) -> int:
+        """Submits a prediction of ``model`` for one request of ``asker``: the result is a `PredictOutcome`."""
+        return self._submit(_PendingJob(PredictJob(task, model.digest, payload), model, asker))
 
     def cancel(self, job_id: int) -> None:
         """Cancels a job: its result is ``cancelled``, unless it has already finished. Predictions are not cancelled."""
@@ -199,8 +202,10 @@ class Pool:
                 refusal = f"{most} predictions are already waiting"
             if refusal is None:
                 self._pending[job_id] = pending
-                queue = self._prediction_queue if isinstance(pending.job, PredictJob) else self._queue
-                queue.append(job_id)
+                if isinstance(pending.job, PredictJob):
+                    self._prediction_queue.append(pending.asker, job_id)
+                else:
+                    self._queue.append(job_id)
                 self._dispatch()
                 return job_id
         self._deliver([JobResult(job_id, pending.job, FailureOutcome(kind, refusal), 0.0)])
@@ -315,9 +320,8 @@ class Pool:
         fatal_error = self._fatal_error()
         if fatal_error is not None:
             detail = fatal_error
-            lost_jobs += [*self._queue, *self._prediction_queue]
-            self._queue.clear()
-            self._prediction_queue.clear()
+            for queue in (self._queue, self._prediction_queue):
+                lost_jobs += [queue.popleft() for _ in range(len(queue))]
         results = []
         for job_id in lost_jobs:
             pending = self._pending.pop(job_id)

@@ -143,7 +143,7 @@ JobOutcome = LoadOutcome | TrainOutcome | EvaluateOutcome | PredictOutcome | Fai
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """The result of a job. ``seconds``: how long a worker spent on it; 0 if none did."""
+    """The result of a job. ``seconds``: processor time of the worker's thread; 0 if it was not finished."""
 
     id: int
     job: Job
@@ -203,7 +203,7 @@ class WorkerUnavailable:
 
 @dataclass(frozen=True, slots=True)
 class JobFinished:
-    """A job has ended after ``seconds``, with this outcome."""
+    """A job has ended after ``seconds`` of processor time, with this outcome."""
 
     id: int
     outcome: JobOutcome

@@ -178,13 +178,13 @@ class Worker:
             os._exit(0)
 
     def _run_job(self, run_job: RunJob, perform: Callable[[Job], JobOutcome]) -> None:
-        started = time.perf_counter()
+        started = time.thread_time()
         outcome: JobOutcome
         try:
             outcome = perform(run_job.job)
         except BaseException as error:  # a task may also call sys.exit
             outcome = _failure(error)
-        self._send(JobFinished(run_job.id, outcome, time.perf_counter() - started))
+        self._send(JobFinished(run_job.id, outcome, time.thread_time() - started))
 
     def _perform(self, job: Job, model: _CachedModel | None, cancelled: Callable[[], bool]) -> JobOutcome:
         if cancelled():

@@ -57,6 +57,11 @@ COVERED_ELSEWHERE = (
         "tests/integration/test_predict_group.py::test_a_flood_of_requests_does_not_silence_the_edge",
     ),
     CoveredElsewhere(
+        "requests that cost much processor time, to delay those of others", "asker", "edge",
+        "an error about the limit, once a second; others have their turns", ALL,
+        "tests/unit/fl_edge/prediction/test_predictor.py::test_requests_are_charged_with_the_work_that_they_cost",
+    ),
+    CoveredElsewhere(
         "an account's password that is wrong, empty, or another's", "outsider", "broker", "no connection",
         ("accounts",), "tests/integration/test_acl.py::test_an_outsider_is_not_let_in",
     ),

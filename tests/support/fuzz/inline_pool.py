@@ -45,7 +45,9 @@ class InlinePool:
     ) -> int:
         return self._do(protocol.EvaluateJob(client, task, split, partition, model.digest), model)
 
-    def predict(self, task: str, model: protocol.CacheModel, payload: bytes) -> int:
+    def predict(
+        self, task: str, model: protocol.CacheModel, payload: bytes, _asker: str | None = None
+    ) -> int:
         return self._do(protocol.PredictJob(task, model.digest, payload), model)
 
     def cancel(self, job_id: int) -> None:

@@ -274,5 +274,8 @@ def test_all_askers_together_have_a_limit_and_are_not_remembered_for_ever() -> N
     answered = sum(asked.refusal(f"asker-{n}", 100, 0.0) is None for n in range(20_000))
     assert answered == rate_limit.REQUEST_RATE.burst
     assert len(asked) == rate_limit.MAX_ASKERS
+    for n in range(100):
+        asked.charge_work(f"bomber-{n}", 0.2, 50.0)
+    assert asked.refusal("modest", 100, 51.0) == "requests: expected at most 1 s of work per second"
     answered = sum(asked.refusal(None, 2**24, 100.0) is None for _ in range(100))
     assert answered == rate_limit.BYTE_RATE.burst // 2**24

@@ -9,7 +9,13 @@ import pytest
 
 from fl_edge.messaging.model_store import FetchedModel, ModelStore
 from fl_edge.prediction import rate_limit
-from fl_edge.prediction.predictor import STALLED_FETCH_TIMEOUT, Answer, Predictor
+from fl_edge.prediction.predictor import (
+    MAX_PENDING_PER_ASKER,
+    MAX_PENDING_REQUESTS,
+    STALLED_FETCH_TIMEOUT,
+    Answer,
+    Predictor,
+)
 from fl_edge.prediction.rate_limit import PredictionRateLimiter
 from fl_shared.mqtt import events as mqtt
 from fl_shared.protocol import codec
@@ -51,6 +57,7 @@ class Setup:
         self.connection = FakeConnection()
         self.now = 0.0
         self.jobs = 0
+        self.work = 0.0
         self.store = ModelStore(lambda _: self.connection, self._fetched)
         connect = cast(Any, lambda: self.connection)
         self.predictor = Predictor(
@@ -84,8 +91,9 @@ class Setup:
         self.store.advance(self.now)
         self.predictor.advance(self.now)
 
-    def ask(self) -> None:
-        self.predictor.request_received(mqtt.Received("fl/predict", b"?", retain=False, qos=1), self.now)
+    def ask(self, asker: str | None = None) -> None:
+        request = mqtt.Received("fl/predict", b"?", retain=False, qos=1, response_topic=asker)
+        self.predictor.request_received(request, self.now)
 
     def ask_with_properties(self, size: int) -> None:
         request = mqtt.Received("fl/predict", b"?", retain=False, qos=1, packet_size=size)
@@ -94,7 +102,7 @@ class Setup:
     def versions(self) -> list[int]:
         """Of the answers, once all jobs that were started are done."""
         for job in range(1, self.jobs + 1):
-            self.predictor.prediction_done(job, Answer(probabilities={"7": 1.0}))
+            self.predictor.prediction_done(job, Answer(probabilities={"7": 1.0}), self.work, self.now)
         return [message.version for message in self.connection.sent]
 
 
@@ -123,6 +131,39 @@ def test_a_request_counts_with_all_its_properties() -> None:
     assert setup.jobs == rate_limit.BYTE_RATE.burst // (64 * 2**20)
     assert setup.connection.sent[0].error is not None
     assert "bytes per second" in setup.connection.sent[0].error
+
+
+def test_requests_are_charged_with_the_work_that_they_cost() -> None:
+    """A bomb of a few KiB counts as much as the hundreds of requests that take as long."""
+    setup = Setup()
+    setup.announce(0)
+    setup.deliver(MODELS[0])
+    setup.work = rate_limit.WORK_RATE_PER_ASKER.burst + 1
+    setup.ask("bomber")
+    setup.versions()
+    setup.work = 0.0
+    setup.ask("bomber")
+    assert setup.jobs == 1
+    assert setup.connection.sent[-1].error is not None
+    assert "0.5 s of work per second with one response topic" in setup.connection.sent[-1].error
+    setup.ask("modest")
+    assert setup.jobs == 2
+    setup.now += 1 / rate_limit.WORK_RATE_PER_ASKER.per_second
+    setup.ask("bomber")
+    assert setup.jobs == 3, "time has made up for it"
+
+
+def test_one_asker_does_not_take_all_the_room() -> None:
+    setup = Setup()
+    setup.announce(0)
+    setup.deliver(MODELS[0])
+    for _ in range(MAX_PENDING_REQUESTS):
+        setup.ask("greedy")
+    assert setup.jobs == MAX_PENDING_PER_ASKER
+    assert {message.error for message in setup.connection.sent} == {"busy; try again"}
+    setup.ask("modest")
+    setup.ask()
+    assert setup.jobs == MAX_PENDING_PER_ASKER + 2
 
 
 def test_answers_are_logged_at_powers_of_ten(caplog: pytest.LogCaptureFixture) -> None:

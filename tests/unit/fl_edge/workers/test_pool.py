@@ -16,6 +16,7 @@ pytest.importorskip("torch")
 from fl_edge.tasks.registry import load_task
 from fl_edge.training import local_training
 from fl_edge.workers import limits, pool, protocol
+from fl_edge.workers.pool import MAX_PREDICTIONS_PER_WORKER
 from fl_edge.workers.process import WorkerProcess
 from fl_edge.workers.protocol import (
     CacheModel,
@@ -238,6 +239,25 @@ def test_too_many_waiting_predictions_are_refused(narrow: PoolHarness, first: Ca
     assert refused
     assert all("already waiting" in o.message for o in refused)
     assert any(isinstance(o, PredictOutcome) for o in outcomes)
+
+
+def test_askers_take_turns(harness: PoolHarness, first: CacheModel) -> None:
+    """One asker's queue does not delay the others."""
+    with harness.pool._lock:  # nothing ends meanwhile
+        greedy = [harness.pool.predict("digits", first, SEVEN, "greedy") for _ in range(50)]
+        modest = harness.pool.predict("digits", first, SEVEN, "modest")
+    for job in [*greedy, modest]:
+        harness.expect(PredictOutcome, job)
+    order = [job for job in harness.kept if job in (*greedy, modest)]
+    assert order.index(modest) <= 2 * MAX_PREDICTIONS_PER_WORKER * 2, "those that workers had, and a turn"
+
+
+def test_the_work_of_a_prediction_is_measured(harness: PoolHarness, first: CacheModel) -> None:
+    refused = harness.pool.predict("digits", first, b"?")
+    answered = harness.pool.predict("digits", first, SEVEN)
+    for job in (refused, answered):
+        harness.result(job)
+        assert harness.kept[job].seconds > 0
 
 
 def test_synthetic_work_needs_no_torch() -> None:
