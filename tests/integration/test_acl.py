@@ -55,9 +55,16 @@ MAY_WRITE = {
     | {"fl/updates/0", "fl/updates/1", "fl/evaluations/0", "fl/evaluations/1", "fl/evaluations/judge"},
     "operator": {"fl/control"} | TRIALS,
     "0": {"fl/register/0", "fl/clients/0/presence", "fl/updates/0", "fl/evaluations/0"},
-    "1": {"fl/register/1", "fl/clients/1/presence", "fl/updates/1", "fl/evaluations/1", *ANSWERS},
+    "1": {"fl/register/1", "fl/clients/1/presence", "fl/updates/1", "fl/evaluations/1", *ANSWERS}
+    | {"fl/predict", "fl/predict/1"},
     "judge": {"fl/register/judge", "fl/clients/judge/presence", "fl/evaluations/judge"},
-    "oracle": {"fl/register/oracle", "fl/clients/oracle/presence", *ANSWERS},
+    "oracle": {
+        "fl/register/oracle",
+        "fl/clients/oracle/presence",
+        *ANSWERS,
+        "fl/predict",
+        "fl/predict/oracle",
+    },
     "web": {"fl/predict", "fl/predict/1", "fl/predict/oracle"},
 }
 MAY_READ = {

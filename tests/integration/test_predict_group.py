@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_shared.security.kit import AccountRole
+from fl_shared.security.kit import AccountRole, Kit
 from tests.support.client import Client, Endpoint
 from tests.support.programs import Program
 from tests.support.provisioned_broker import ProvisionedBroker, kit_of, provisioned
@@ -92,3 +92,20 @@ def test_a_flood_of_requests_does_not_silence_the_edge(tmp_path: Path) -> None:
         assert "refusing prediction requests: requests: expected at most 200 per second" in edge.err
         assert len(edge.err.splitlines()) < flood / 2
         assert edge.running()
+
+
+def test_a_retained_request_does_not_stay_at_the_broker(tmp_path: Path) -> None:
+    """Otherwise the broker would keep up to 16 MiB on each topic for ever."""
+    with predicting(tmp_path) as (edge, _, asker):
+        assert answered(asker, b"the first", attempts=6), edge.output
+        operator = Endpoint.of(Kit.read(tmp_path / "kits" / "operator.zip"))
+        with Client(operator, "fl/predict/#") as witness:
+            for topic in ("fl/predict", "fl/predict/0"):
+                asker.publish(topic, b"retained", retain=True)
+            witness.wait_for(lambda one: (one.topic, one.payload) == ("fl/predict", b""), "its clearing")
+            witness.wait_for(lambda one: (one.topic, one.payload) == ("fl/predict/0", b""), "its clearing")
+        with Client(operator, "fl/predict/#") as witness:
+            asker.publish("fl/predict", b"a later one")
+            first = witness.take()
+            assert (first.payload, first.retained) == (b"a later one", False)
+        assert answered(asker, b"after it", attempts=6), edge.output

@@ -60,8 +60,8 @@ def test_a_request_is_answered_once_or_not_at_all(
     before = predictor.answers
     predictor.ask(mqtt.Received("fl/predict", payload, retain, 1, response, correlation))
     sent = predictor.answers - before
-    if retain:
-        assert sent == 0
+    if retain and not payload:
+        assert sent == 0  # it clears a retained one
     elif response is None or not t.is_response_topic_allowed("fl", response):
         assert sent == 1
     else:

@@ -112,6 +112,9 @@ class Predictor:
         self._waiting: deque[PredictionRequest] = deque()
         self._running: dict[int, tuple[PredictionRequest, m.ModelAnnouncement]] = {}
         self._answered = 0
+        self._topics = {t.build(prefix, t.PredictTopic(name)) for name in (None, client)}
+        self._to_clear: set[str] = set()
+        self._cleared = 0
 
     @property
     def model_user(self) -> ModelUser:
@@ -157,9 +160,10 @@ class Predictor:
     def advance(self, now: float) -> None:
         """Does what is due; must be called every second.
 
-        Requests that have waited long enough for a newer model are answered, and a first model that could not
-        be fetched is tried again.
+        Requests that have waited long enough for a newer model are answered, a first model that could not
+        be fetched is tried again, and retained requests are cleared.
         """
+        self._clear_retained()
         self._abandon_stalled_fetch(now)
         if self._is_fetch_slow(now):
             self._answer_waiting()
@@ -208,15 +212,20 @@ class Predictor:
         """Subscribes to requests on a new connection."""
         assert self._connection is not None
         shared, own_topic = t.shared_predict_filter(self._prefix, self._group), t.PredictTopic(self._client)
-        self._connection.subscribe([(shared, 1), (t.build(self._prefix, own_topic), 1)])
+        topics = [(shared, 1), (t.build(self._prefix, own_topic), 1)]
+        self._connection.subscribe(topics, retain_as_published=True)
 
     def request_received(self, received: mqtt.Received, now: float) -> None:
         """Takes a request, which is answered at once or later, perhaps with an error.
 
-        A retained request is ignored, and most requests above the rate limits get no answer.
+        The answer to a retained request is an error: it may be very old, and the broker would keep it for ever, so
+        `advance` clears its topic. Most requests above the rate limits get no answer.
         """
-        if self._loaded is None or self._announced is None or received.retain:
-            # A retained request may be very old, and comes again with each connection.
+        if received.retain:
+            if not received.payload:
+                return  # a topic was cleared
+            self._to_clear |= {received.topic} & self._topics
+        if self._loaded is None or self._announced is None:
             return
         topic, (loaded, model) = received.response_topic, self._loaded
         rejection = self._rate_limiter.refusal(topic, received.size, now)
@@ -232,6 +241,9 @@ class Predictor:
             self._answer(request, loaded, Answer(error=text))
         elif rejection is not None:
             self._answer(request, loaded, Answer(error=f"{rejection}; try again later"))
+        elif received.retain:
+            text = "the request is retained, expected one that is not: the broker would keep it"
+            self._answer(request, loaded, Answer(error=text))
         elif not request.payload:
             self._answer(request, loaded, Answer(error="the request is empty; expected a picture, or JSON"))
         elif len(request.payload) > MAX_REQUEST:
@@ -245,6 +257,16 @@ class Predictor:
             self._waiting.append(request)
             if self._fetching is None:
                 self._fetch(self._announced, now)
+
+    def _clear_retained(self) -> None:
+        """Clears the topics on which requests were retained: not for each request, since there may be a flood."""
+        for topic in sorted(self._to_clear):
+            self._cleared += 1
+            if is_worth_logging(self._cleared - 1, self._cleared):
+                text = "cleared retained requests on %s (%d so far)"
+                LOG.info(text, topic, self._cleared, extra={"client": self._client})
+            self._publish(topic, b"", retain=True)
+        self._to_clear.clear()
 
     def prediction_done(self, job: int, answer: Answer, seconds: float, now: float) -> None:
         """Sends the answer that a job of `PredictionBackend` has found with ``seconds`` of processor time."""
@@ -309,13 +331,15 @@ class Predictor:
                 extra={"client": self._client},
             )
         topic = request.response_topic or t.build(self._prefix, t.PredictionsTopic())
-        self._publish(topic, message, request.correlation_data)
+        self._publish(topic, codec.encode(message), request.correlation_data)
 
-    def _publish(self, topic: str, message: m.Prediction, correlation_data: bytes | None) -> None:
+    def _publish(
+        self, topic: str, payload: bytes, correlation_data: bytes | None = None, *, retain: bool = False
+    ) -> None:
         if self._connection is None:
             return
         try:
-            self._connection.publish(topic, codec.encode(message), qos=1, correlation_data=correlation_data)
+            self._connection.publish(topic, payload, qos=1, retain=retain, correlation_data=correlation_data)
         except (QueueFull, MessageTooLarge, ValueError) as error:
             # MQTT may not allow the response topic: the asker's mistake, of which it cannot be told.
             LOG.warning(

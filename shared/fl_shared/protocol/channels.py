@@ -92,8 +92,9 @@ class Channel:
         return side in self.receivers or (side == self.sender == "aggregator" and self.retained)
 
     def writes(self, side: Side) -> bool:
-        """Whether this side writes here. The aggregator clears what others retain where nothing is to be retained."""
-        clears = side == "aggregator" and side in self.receivers and not self.retained
+        """Whether this side writes here. Aggregators and edges that are asked clear what should not be retained."""
+        asked = side == "edge" and self.sender == "asker"
+        clears = (side == "aggregator" or asked) and side in self.receivers and not self.retained
         return side == self.sender or clears
 
 

@@ -62,6 +62,11 @@ COVERED_ELSEWHERE = (
         "tests/unit/fl_edge/prediction/test_predictor.py::test_requests_are_charged_with_the_work_that_they_cost",
     ),
     CoveredElsewhere(
+        "retained prediction requests, to fill the broker", "asker", "edge",
+        "cleared; the answer is an error", ("accounts", "end to end"),
+        "tests/integration/test_predict_group.py::test_a_retained_request_does_not_stay_at_the_broker",
+    ),
+    CoveredElsewhere(
         "an account's password that is wrong, empty, or another's", "outsider", "broker", "no connection",
         ("accounts",), "tests/integration/test_acl.py::test_an_outsider_is_not_let_in",
     ),

@@ -86,7 +86,7 @@ def _edge_rights(bench: ProbeSession, client: str, rows: Sequence[Channel]) -> F
     presence = t.build(bench.prefix, t.PresenceTopic(client))
     with bench.probe() as subscriber:
         subscriber.subscribe([presence])
-        topics = {row: t.build(bench.prefix, _topic_of(row, client)) for row in rows if row.writes("edge")}
+        topics = {row: t.build(bench.prefix, _topic_of(row, client)) for row in rows if row.sender == "edge"}
         not_writable = [row for row, topic in topics.items() if not _may_write(bench, topic)]
         hears_itself = presence in _received_topics(bench, subscriber, {presence})
     forbidden = [f"write {topics[row]}" for row in not_writable]

@@ -37,14 +37,19 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.sent: list[m.Prediction] = []
+        self.cleared: list[str] = []
 
     def change_subscriptions(self, subscribe: Sequence[t.Topic], unsubscribe: Sequence[t.Topic]) -> None:
         pass
 
-    def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
+    def subscribe(self, filters: Sequence[tuple[str, int]], **_: Any) -> None:
         pass
 
-    def publish(self, _topic: str, payload: bytes, **_: Any) -> None:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, **_: Any) -> None:
+        if retain:
+            assert not payload
+            self.cleared.append(topic)
+            return
         message = codec.decode(t.PredictionsTopic(), payload)
         assert isinstance(message, m.Prediction)
         self.sent.append(message)
@@ -164,6 +169,30 @@ def test_one_asker_does_not_take_all_the_room() -> None:
     setup.ask("modest")
     setup.ask()
     assert setup.jobs == MAX_PENDING_PER_ASKER + 2
+
+
+def test_retained_requests_are_cleared_and_not_obeyed() -> None:
+    setup = Setup()
+    setup.announce(0)
+    setup.deliver(MODELS[0])
+
+    def take(topic: str, payload: bytes) -> None:
+        setup.predictor.request_received(mqtt.Received(topic, payload, retain=True, qos=1), setup.now)
+
+    for _ in range(500):  # more than are answered
+        take("fl/predict/7", b"old")
+    take("fl/predict", b"old")
+    take("fl/predict/8", b"not ours")
+    setup.wait(1)
+    assert setup.connection.cleared == ["fl/predict", "fl/predict/7"]
+    assert setup.jobs == 0
+    assert setup.connection.sent[0].error is not None
+    assert "is retained" in setup.connection.sent[0].error
+    answers = len(setup.connection.sent)
+    take("fl/predict/7", b"")  # the clearing itself comes back
+    setup.wait(1)
+    assert len(setup.connection.cleared) == 2
+    assert len(setup.connection.sent) == answers
 
 
 def test_answers_are_logged_at_powers_of_ten(caplog: pytest.LogCaptureFixture) -> None:
