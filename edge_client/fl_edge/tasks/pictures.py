@@ -111,7 +111,8 @@ def _shrink(image: Image.Image) -> Picture:
     factor = max(image.size) // WORKING_SIDE
     if factor > 1:
         image = image.reduce(min(factor, *image.size))
-    return np.clip(np.asarray(image, dtype=np.float32), 0, 255)
+    picture = np.array(image, dtype=np.float32)
+    return np.clip(picture, 0, 255, out=picture)
 
 
 def _decode_json(payload: bytes) -> Picture:

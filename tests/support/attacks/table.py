@@ -57,6 +57,11 @@ COVERED_ELSEWHERE = (
         "tests/integration/test_predict_group.py::test_a_flood_of_requests_does_not_silence_the_edge",
     ),
     CoveredElsewhere(
+        "a picture of a few KiB that decompresses to hundreds of MB", "asker", "edge",
+        "the answer is an error with its size, before anything is decompressed", ALL,
+        "tests/unit/fl_edge/tasks/test_pictures.py::test_a_decompression_bomb_is_refused_by_its_header",
+    ),
+    CoveredElsewhere(
         "requests that cost much processor time, to delay those of others", "asker", "edge",
         "an error about the limit, once a second; others have their turns", ALL,
         "tests/unit/fl_edge/prediction/test_predictor.py::test_requests_are_charged_with_the_work_that_they_cost",
