@@ -73,8 +73,19 @@ def read(
 
 
 def cache_dir() -> Path:
-    """Returns the directory of downloads: ``$XDG_CACHE_HOME/fl-mqtt``, or ``~/.cache/fl-mqtt``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fl-mqtt"
+    """Returns the directory of downloads: ``$XDG_CACHE_HOME/fl-mqtt``, or ``~/.cache/fl-mqtt``.
+
+    Without either, ``.cache/fl-mqtt`` in the working directory.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or (_home() or Path()) / ".cache") / "fl-mqtt"
+
+
+def _home() -> Path | None:
+    """The user's home, or None: in a container, a user may have neither ``HOME`` nor an entry in the list of users."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def _digits(split: DataSetSplit) -> tuple[Uint8Array, NDArray[np.int64]]:
@@ -118,7 +129,8 @@ _IDX: Final[dict[DataSetName, _IdxSource]] = {
 
 
 def _search_directories() -> list[Path]:
-    return [cache_dir(), Path("data"), Path.home() / "data"]
+    home = _home()
+    return [cache_dir(), Path("data"), *([] if home is None else [home / "data"])]
 
 
 def _idx(

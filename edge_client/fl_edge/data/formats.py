@@ -45,6 +45,8 @@ def read_idx(path: Path, dimensions: int) -> Uint8Array:
 
 def _parse_idx(path: Path, stream: IO[bytes], dimensions: int) -> Uint8Array:
     header = stream.read(4 + 4 * dimensions)
+    if not header:
+        raise DataCorruptError(f"{path}: is empty")
     expected = bytes((0, 0, _IDX_BYTES, dimensions))
     if header[:4] != expected or len(header) != 4 + 4 * dimensions:
         raise DataCorruptError(

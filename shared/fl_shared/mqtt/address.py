@@ -23,15 +23,16 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _OTHER_NAMES: Final = {
     "ssl": "mqtts", "tls": "mqtts", "mqtt+ssl": "mqtts", "tcp": "mqtt", "http": "ws", "https": "wss",
 }  # fmt: skip
-_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/%-]{0,1023}")
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]{0,1023}")
+_ZONE: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """The address of a broker. ``host`` is a name or an IP address (IPv6 without brackets).
+    """The address of a broker. ``host`` is a name or an IP address (IPv6 without brackets, perhaps with a zone).
 
-    ``user`` is the account, None for anonymous. ``path`` is the WebSocket's (``ws``, ``wss``), empty for the
-    other schemes. The address contains no password, so that it may be shown and logged everywhere.
+    ``user`` is the account, None for anonymous. ``path`` is the WebSocket's with its query (``ws``, ``wss``), empty
+    for the other schemes. The address contains no password, so that it may be shown and logged everywhere.
     """
 
     host: str
@@ -86,6 +87,11 @@ class BrokerAddress:
         return f"{self.scheme}://{account}{self.host_and_port}{self.path}"
 
     @property
+    def server_name(self) -> str:
+        """The host as certificates and HTTP name it: without the zone, which only this machine knows (RFC 6874)."""
+        return self.host.partition("%")[0]
+
+    @property
     def host_and_port(self) -> str:
         """``host:port`` as in a URL, with an IPv6 address in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -101,12 +107,12 @@ def _parse_host(url: str, scheme: UrlScheme, location: str) -> tuple[str, int | 
             "(an IPv6 address in brackets, a port from 1 to 65535)"
         ) from None
     path = url_parts.path
-    if url_parts.query or url_parts.fragment:
+    if url_parts.fragment or (url_parts.query and scheme not in ("ws", "wss")):
         raise UserError(
             f"broker {_redacted(url)!r}: nothing may follow the port and path; expected {_URL_FORM}"
         )
     if scheme in ("ws", "wss"):
-        path = path or WEBSOCKET_PATH
+        path = (path or WEBSOCKET_PATH) + (f"?{url_parts.query}" if url_parts.query else "")
         if not _PATH.fullmatch(path):
             raise UserError(
                 f"broker {_redacted(url)!r}: the path {path[:80]!r}; expected a path like /mqtt, "
@@ -116,6 +122,10 @@ def _parse_host(url: str, scheme: UrlScheme, location: str) -> tuple[str, int | 
         raise UserError(f"broker {_redacted(url)!r}: nothing may follow the port; expected {_URL_FORM}")
     else:
         path = ""
+    name, percent, zone = (host or "").partition("%")
+    zone = zone.removeprefix("25")  # "%25" is "%" in a URL
+    if percent and ":" in name and _ZONE.fullmatch(zone):
+        return f"{name}%{zone}", port, path
     if not host or not host.isprintable() or any(mark in host for mark in " \\%,") or len(host) > 253:
         raise UserError(f"broker {_redacted(url)!r}: {host or ''!r} is not a host name; expected {_URL_FORM}")
     if port == 0:

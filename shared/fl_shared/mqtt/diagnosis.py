@@ -101,7 +101,7 @@ def diagnose_no_answer(settings: ConnectionSettings) -> Diagnosis:
 def _accepts_tls(address: BrokerAddress) -> bool:
     try:
         with socket.create_connection((address.host, address.port), PROBE_TIMEOUT) as sock:
-            ssl.create_default_context().wrap_socket(sock, server_hostname=address.host).close()
+            ssl.create_default_context().wrap_socket(sock, server_hostname=address.server_name).close()
     except ssl.SSLEOFError:
         return False
     except ssl.SSLError as error:

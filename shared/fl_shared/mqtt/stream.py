@@ -25,7 +25,7 @@ def open_stream(address: BrokerAddress, tls: ssl.SSLContext | None, timeout: flo
         # Send small packets at once: with Nagle's algorithm a round trip of MQTT takes 44 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:
-            sock = tls.wrap_socket(sock, server_hostname=address.host, do_handshake_on_connect=False)
+            sock = tls.wrap_socket(sock, server_hostname=address.server_name, do_handshake_on_connect=False)
             sock.settimeout(timeout)
             sock.do_handshake()
         return WebSocket(sock, address, timeout) if address.is_websocket else sock

@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from base64 import b64encode
+from dataclasses import replace
 from hashlib import sha1
 from typing import Final
 
@@ -60,12 +61,13 @@ class WebSocket:
     def _handshake(self, address: BrokerAddress, deadline: float) -> None:
         key = b64encode(os.urandom(16))
         scheme = "https" if address.is_encrypted else "http"
+        server = replace(address, host=address.server_name).host_and_port
         request = (
             f"GET {address.path} HTTP/1.1\r\n"
-            f"Host: {address.host_and_port}\r\n"
+            f"Host: {server}\r\n"
             "Upgrade: websocket\r\n"
             "Connection: Upgrade\r\n"
-            f"Origin: {scheme}://{address.host_and_port}\r\n"
+            f"Origin: {scheme}://{server}\r\n"
             f"Sec-WebSocket-Key: {key.decode()}\r\n"
             "Sec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Protocol: mqtt\r\n\r\n"

@@ -117,7 +117,7 @@ def test_a_directory_that_is_none_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("train-images-idx3-ubyte", b"", "starts with , expected 00 00 08 03"),
+        ("train-images-idx3-ubyte", b"", "train-images-idx3-ubyte: is empty"),
         ("train-images-idx3-ubyte", b"<!DOCTYPE html>", "starts with 3c 21 44 4f, expected 00 00 08 03"),
         ("train-images-idx3-ubyte", idx(IMAGES)[:-1], "needs 5488 bytes, but the file has only 5487"),
         ("train-images-idx3-ubyte", idx(IMAGES) + b"x", "needs 5488 bytes, but the file has more"),
@@ -309,3 +309,15 @@ def test_digits_have_a_fixed_test_split() -> None:
 
 def test_all_edges_of_a_process_share_one_copy() -> None:
     assert datasets.read("digits", "train").images is datasets.read("digits", "train").images
+
+
+def test_a_user_may_have_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert datasets.cache_dir() == Path(".cache/fl-mqtt")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(DataMissingError, match="mnist"):
+        datasets.read("mnist", "train")

@@ -10,6 +10,11 @@ from fl_shared.errors import UserError
 from fl_shared.mqtt.address import BrokerAddress
 
 
+def test_a_zone_is_for_this_machine_only() -> None:
+    assert BrokerAddress.parse("mqtts://[fe80::1%eth0]").server_name == "fe80::1"
+    assert BrokerAddress.parse("mqtts://broker.example").server_name == "broker.example"
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
@@ -23,6 +28,10 @@ from fl_shared.mqtt.address import BrokerAddress
         ("mqtts://edge-7@[::1]:1", BrokerAddress("::1", 1, "edge-7", "mqtts")),
         ("ws://broker.example", BrokerAddress("broker.example", 80, scheme="ws", path="/mqtt")),
         ("WSS://u@h/", BrokerAddress("h", 443, "u", "wss", "/")),
+        ("mqtts://[fe80::1%eth0]:8884", BrokerAddress("fe80::1%eth0", 8884, scheme="mqtts")),
+        ("mqtt://[fe80::1%25en1]", BrokerAddress("fe80::1%en1", 1883)),
+        ("wss://h/mqtt?token=a%20b", BrokerAddress("h", 443, None, "wss", "/mqtt?token=a%20b")),
+        ("ws://h?token=1", BrokerAddress("h", 80, None, "ws", "/mqtt?token=1")),
         ("wss://[::1]:8443/a/b%20c", BrokerAddress("::1", 8443, None, "wss", "/a/b%20c")),
     ],
 )
@@ -41,7 +50,8 @@ def test_parses(url: str, expected: BrokerAddress) -> None:
         ("https://h/mqtt", "scheme 'https' is unknown; write wss://"),
         ("gopher://h", "scheme 'gopher' is unknown; expected mqtt://, mqtts://"),
         ("mqtts://h/topic", "nothing may follow the port"),
-        ("ws://h/mqtt?token=1", "nothing may follow the port and path"),
+        ("ws://h/mqtt#part", "nothing may follow the port and path"),
+        ("mqtt://h%eth0", "not a host name"),
         ("ws://h/a b", "the path '/a b'"),
         ("wss://h/" + "a" * 1024, "at most 1024 characters"),
         ("wss://h/\N{LATIN SMALL LETTER E WITH ACUTE}", "expected a path like /mqtt"),
