@@ -13,11 +13,14 @@ from fl_shared.protocol import messages as m
 from tests.support import programs, synthetic_run
 from tests.support.broker import Mosquitto
 from tests.support.client import Client
+from tests.support.tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.broker, pytest.mark.edge]
 
 VALUES = 15_000_000
 SIZE = 4 * VALUES
+RATE = SIZE / 4
+"""Bytes per second of the edge's upload: the second half takes longer than anybody needs to stop it."""
 
 
 @pytest.mark.parametrize("durability", ["process", "power", "memory"])
@@ -28,19 +31,24 @@ def test_only_what_had_not_come_travels_again(tmp_path: Path, mosquitto: Mosquit
     )  # fmt: skip
     with (
         Client(mosquitto.endpoint, "fl/#", reconnect=True) as observer,
-        programs.edges(tmp_path / "edges", mosquitto.url, "0", "--role", "train") as edge,
+        TcpProxy(mosquitto.port) as proxy,
+        programs.edges(tmp_path / "edges", proxy.url, "0", "--role", "train") as edge,
     ):
         with programs.aggregator(tmp_path, mosquitto.url, *settings) as first:
+            observer.when_message(lambda: proxy.limit(RATE), m.Selected, round=1)
             at_half = observer.when(
                 lambda heard: (
                     isinstance(heard.message, m.UpdateChunk)
                     and heard.message.round == 1
                     and len(chunks(observer)) > offered(observer).chunks // 2
                 ),
-                lambda: first.send(signal.SIGKILL),
+                proxy.stall,
             )
             assert at_half.wait(60), first.output
+            first.send(signal.SIGKILL)
             first.wait(10)
+            proxy.limit(None)
+            proxy.flow()
         died = time.monotonic()
         chunk_size, before = offered(observer).chunk_size, len(chunks(observer))
         had_come = 0 if durability == "memory" else found(tmp_path)
