@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from fl_aggregator.storage.disk_space import raising_disk_full
 from fl_shared.errors import RunFailed, UserError
-from fl_shared.system.files import delete_temporary_files, sync_directory, temporary_path, write_atomically
+from fl_shared.system.files import delete_temporary_files, temporary_path, write_atomically
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import MAX_ARRAYS, Manifest, Vector, flatten, manifest_of
 from fl_shared.tensors.safetensors_file import Tensor, file_head
@@ -57,8 +57,10 @@ class Model:
 class Checkpoints:
     """``DIR/checkpoints/version-<n>.safetensors``, ``DIR/model.safetensors`` and ``DIR/best.safetensors``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, sync: bool = False) -> None:
+        """``sync``: when `write` returns, the checkpoint is on the disk and not only in the page cache."""
         self._directory = directory
+        self._sync = sync
 
     def begin_writing(self) -> None:
         """Makes the directory ready for `write` and `store_best`. Raises ``OSError``."""
@@ -82,12 +84,12 @@ class Checkpoints:
     def write(self, number: int, model: Model) -> None:
         """Writes the checkpoint of version ``number``, then replaces ``model.safetensors`` by it atomically.
 
-        When it returns, the disk has both. Deletes the checkpoints beyond the last ``MAX_CHECKPOINTS``. Raises
-        ``OSError`` (for example ``DiskFull``), after which it may be called again.
+        Deletes the checkpoints beyond the last ``MAX_CHECKPOINTS``. Raises ``OSError`` (for example ``DiskFull``),
+        after which it may be called again.
         """
         path = self.version_path(number)
         with raising_disk_full(len(model.data), path.parent):
-            write_atomically(path, safetensors_header(model), model.data, sync=True)
+            write_atomically(path, safetensors_header(model), model.data, sync=self._sync)
             self._link(path, self.model_path)
         for old in self.versions()[:-MAX_CHECKPOINTS]:
             self.version_path(old).unlink(missing_ok=True)
@@ -153,7 +155,6 @@ class Checkpoints:
                 temporary.unlink(missing_ok=True)
                 raise
         temporary.replace(target)
-        sync_directory(target.parent)
 
 
 def safetensors_header(model: Model) -> bytes:

@@ -146,7 +146,7 @@ class RunDirectory:
         self._durability: Durability = durability
         self._sync = durability == "power"
         self._writes = False
-        self.checkpoints = Checkpoints(path)
+        self.checkpoints = Checkpoints(path, sync=durability != "memory")
         option = "--resume" if resume else "--run-dir"
         try:
             if resume and not (path / RUN_FILE).exists():

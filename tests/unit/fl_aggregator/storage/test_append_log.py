@@ -85,9 +85,12 @@ def test_a_commit_is_on_the_disk_and_with_power_every_event(
     directory.checkpoints.write(0, Model.of(MANIFEST, np.frombuffer(DATA, "<f4")))
     directory.append_history({"round": 1})
     directory.journal.append(Started(now=0.0))
-    assert seen == {"temporary", "run", "checkpoints"} | (
-        {journal.FILE_NAME} if durability == "power" else set()
-    )
+    expected = {
+        "memory": set(),
+        "process": {"temporary", "checkpoints"},
+        "power": {"temporary", "checkpoints", "run", journal.FILE_NAME},
+    }
+    assert seen == expected[durability]
     directory.journal.append(ModelCreated(now=1.0, round=0, digest="d", manifest="m"))
     assert journal.FILE_NAME in seen
     directory.close()

@@ -28,8 +28,8 @@ def model(seed: int = 0, buffers: tuple[str, ...] = ()) -> Model:
     return Model.of(manifest, flatten(arrays, manifest))
 
 
-def opened(directory: Path) -> Checkpoints:
-    checkpoints = Checkpoints(directory)
+def opened(directory: Path, *, sync: bool = False) -> Checkpoints:
+    checkpoints = Checkpoints(directory, sync=sync)
     checkpoints.begin_writing()
     return checkpoints
 
@@ -118,8 +118,9 @@ def test_another_model_than_the_journal_names_ends_the_run(tmp_path: Path) -> No
         checkpoints.read(7, good.digest)
 
 
-def test_a_version_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The checkpoint, its name, and the name of ``model.safetensors``."""
+@pytest.mark.parametrize("sync", [False, True])
+def test_synced_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool) -> None:
+    """The checkpoint and its name; ``model.safetensors`` is made again when the run is resumed."""
     synced = []
 
     def fsync(file: int) -> None:
@@ -129,10 +130,9 @@ def test_a_version_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     real = os.fsync
     monkeypatch.setattr(os, "fsync", fsync)
-    checkpoints = opened(tmp_path)
+    checkpoints = opened(tmp_path, sync=sync)
     checkpoints.write(1, model())
-    version = checkpoints.version_path(1)
-    assert synced == ["temporary", str(version.parent), str(tmp_path)]
+    assert synced == (["temporary", str(checkpoints.version_path(1).parent)] if sync else [])
 
 
 def test_a_full_disk_leaves_the_version_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
