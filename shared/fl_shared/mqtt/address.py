@@ -24,6 +24,7 @@ _OTHER_NAMES: Final = {
     "ssl": "mqtts", "tls": "mqtts", "mqtt+ssl": "mqtts", "tcp": "mqtt", "http": "ws", "https": "wss",
 }  # fmt: skip
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]{0,1023}")
+_END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
 _ZONE: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
 
@@ -69,6 +70,11 @@ class BrokerAddress:
             )
         scheme = cast(UrlScheme, name)
         account, at_sign, location = after_scheme.rpartition("@")
+        if ":" not in account and _END_OF_AUTHORITY.search(account):
+            # The last @ belongs to the path. With a colon, what is before it may be a password.
+            authority = _END_OF_AUTHORITY.split(after_scheme, maxsplit=1)[0]
+            account, at_sign, server = authority.rpartition("@")
+            location = server + after_scheme[len(authority) :]
         if at_sign and ":" in account:
             raise UserError(
                 f"broker {_redacted(url)!r}: a password in the URL is visible to everyone on this machine; "
@@ -113,6 +119,7 @@ def _parse_host(url: str, scheme: UrlScheme, location: str) -> tuple[str, int | 
         )
     if scheme in ("ws", "wss"):
         path = (path or WEBSOCKET_PATH) + (f"?{url_parts.query}" if url_parts.query else "")
+        path = path.replace("@", "%40")  # the address as text is parsed again
         if not _PATH.fullmatch(path):
             raise UserError(
                 f"broker {_redacted(url)!r}: the path {path[:80]!r}; expected a path like /mqtt, "
@@ -125,8 +132,8 @@ def _parse_host(url: str, scheme: UrlScheme, location: str) -> tuple[str, int | 
     name, percent, zone = (host or "").partition("%")
     zone = zone.removeprefix("25")  # "%25" is "%" in a URL
     if percent and ":" in name and _ZONE.fullmatch(zone):
-        return f"{name}%{zone}", port, path
-    if not host or not host.isprintable() or any(mark in host for mark in " \\%,") or len(host) > 253:
+        host = f"{name}%{zone}"
+    elif not host or not host.isprintable() or any(mark in host for mark in " \\%,") or len(host) > 253:
         raise UserError(f"broker {_redacted(url)!r}: {host or ''!r} is not a host name; expected {_URL_FORM}")
     if port == 0:
         raise UserError(f"broker {_redacted(url)!r}: port 0; expected a port from 1 to 65535")
