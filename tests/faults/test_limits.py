@@ -86,6 +86,8 @@ def mad_words(run: str, incarnation: int, manifest: Manifest) -> Callable[[int],
     return make
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_flood_changes_nothing_for_those_who_train(
     tmp_path: Path, mosquitto: Mosquitto, network: Network, stack: ExitStack, undisturbed: dict[int, str]
 ) -> None:

@@ -116,8 +116,8 @@ def test_in_a_round_and_then_it_goes_on(tmp_path: Path, mosquitto: Mosquitto) ->
 
 @pytest.mark.parametrize("number", BOTH)
 def test_twice_is_at_once(tmp_path: Path, mosquitto: Mosquitto, number: signal.Signals) -> None:
-    """The broker is frozen: a last message would take seconds."""
-    with programs.aggregator(tmp_path, mosquitto.url) as run:
+    """The broker is frozen: a last message would take seconds, and no keepalive ends the wait for it."""
+    with programs.aggregator(tmp_path, mosquitto.url, "--keepalive", "60") as run:
         wait_until(lambda: "run " in run.err, 30, "the run")
         mosquitto.freeze()
         try:

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 import click
 from click.core import ParameterSource
 
-from fl_shared.cli.signals import end_on_signals, raise_interrupt
+from fl_shared.cli.signals import end_on_signals, ignore_signals, raise_interrupt
 from fl_shared.errors import INTERRUPTED, ProgramError, UserError
 from fl_shared.system.file_limit import raise_file_limit
 from fl_shared.system.text import one_line
@@ -101,4 +101,5 @@ def run_program(command: click.Command, program: str) -> NoReturn:
         click.echo(f"{program}: {one_line(str(error))}", err=True)
         code = error.exit_code
     sys.stdout.flush()
+    ignore_signals()  # while Python shuts down, a signal would end it with another code
     sys.exit(code)

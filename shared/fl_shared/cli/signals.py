@@ -41,6 +41,12 @@ def end_on_signals(on_first: Callable[[signal.Signals], None]) -> dict[signal.Si
     return {number: signal.signal(number, on_signal) for number in numbers}
 
 
+def ignore_signals() -> None:
+    """Ignores the signals that end a program, because it is ending."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def raise_interrupt(_number: signal.Signals) -> None:
     """Raises ``KeyboardInterrupt``, so that SIGTERM ends a program like Ctrl-C."""
     raise KeyboardInterrupt
