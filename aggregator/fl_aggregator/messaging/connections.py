@@ -244,9 +244,8 @@ class Connections:
             if topic == self.topic(t.AggregatorTopic()) and not retained:
                 self._leftovers.birth_returned()
             return True
-        is_innocent = self._leftovers.is_echo(topic, payload) or self._leftovers.take(
-            topic, payload, time.monotonic()
-        )
+        now = time.monotonic()
+        is_innocent = self._leftovers.is_echo(topic, payload) or self._leftovers.take(topic, payload, now)
         self.repair(topic)
         return is_innocent
 

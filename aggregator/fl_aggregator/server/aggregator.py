@@ -301,7 +301,7 @@ class Aggregator:
                 assert_never(item)
 
     def _on_message(self, arrival: AdmittedMessage) -> None:
-        if isinstance(arrival.topic, RIVAL_TOPICS) and self._fence.hear(arrival.received):
+        if isinstance(arrival.topic, RIVAL_TOPICS) and self._fence.hear(arrival.received) is not None:
             return
         inbound = self._router.read(arrival, self._state, self._now())
         if inbound.chunk is not None:

@@ -7,7 +7,7 @@ from typing import Final, assert_never
 
 from fl_aggregator.messaging.connections import Connections
 from fl_aggregator.round import events as on
-from fl_aggregator.server.fencing import Fence
+from fl_aggregator.server.fencing import Fence, check_subscribed
 from fl_shared.errors import UserError
 from fl_shared.mqtt import events as mqtt
 
@@ -47,11 +47,7 @@ def apply(
         case mqtt.ConnectRefused(reason=reason):
             raise UserError(reason)
         case mqtt.Subscribed():
-            if change.refused:
-                raise UserError(
-                    f"the broker does not allow the aggregator to read {change.refusals_text}: "
-                    f"check the rights of {connections.account}"
-                )
+            check_subscribed(connections, change)
         case _:
             assert_never(change)
     return None

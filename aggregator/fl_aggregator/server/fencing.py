@@ -123,10 +123,8 @@ class Fence:
             match arrived[1]:
                 case mqtt.Subscribed(refused=()):
                     deadline = min(deadline, time.monotonic() + BIRTH_WAIT)
-                case mqtt.Subscribed(refused=refused):
-                    raise UserError(
-                        f"the broker does not allow the aggregator to read {', '.join(refused)}: check its rights"
-                    )
+                case mqtt.Subscribed() as answer:
+                    check_subscribed(self._connections, answer)
                 case mqtt.Connected():
                     self._connections.subscribe_to_rivals()
                 case mqtt.ConnectRefused(reason=reason):
@@ -216,12 +214,12 @@ class Fence:
                     if silent is None:
                         deadline = min(deadline, time.monotonic() + BIRTH_WAIT)
                 case AdmittedMessage(topic=topic, received=received) if isinstance(topic, RIVAL_TOPICS):
-                    rival = self._rival_in(received)
                     if not received.retain:
-                        self.hear(received)
-                        if silent is not None and isinstance(rival, m.Status) and _same_start(rival, silent):
+                        alive = self.hear(received)
+                        if silent is not None and isinstance(alive, m.Status) and _same_start(alive, silent):
                             raise Superseded(silent, self._place)
                     elif isinstance(topic, t.AggregatorTopic):
+                        rival = self._rival_in(received)
                         if rival is None or not self._is_outranked_by(rival):
                             answered = True
                             break  # the broker keeps our own presence, or nobody's that could go on
@@ -240,21 +238,21 @@ class Fence:
         self._connections.permit(session)
         return True
 
-    def hear(self, received: mqtt.Received) -> bool:
-        """Reads a message on one of `RIVAL_TOPICS`; returns whether another aggregator has sent it.
+    def hear(self, received: mqtt.Received) -> Rival | None:
+        """Reads a message on one of `RIVAL_TOPICS`; returns what another aggregator that is alive has sent.
 
         Raises `Superseded` if that one is alive and outranks ours. Otherwise it and its edges are sent our birth, so
         that it ends and they come to us.
         """
         if received.retain:
-            return False
+            return None
         match decode_verified(self._prefix, received, self._verifier):
             case m.AggregatorPresence(state="offline") as presence:
                 if self._connections.is_own(presence):
                     # An old will of ours, or another one has taken over: `check` finds out.
                     self._is_doubted = True
                     self._connections.withhold()
-                return False
+                return None
             case m.AggregatorPresence() as rival if not self._connections.is_own(rival):
                 if self._is_outranked_by(rival):
                     raise Superseded(rival, self._place)
@@ -262,12 +260,12 @@ class Fence:
             case m.Status() as rival if not _same_start(rival, self._scope):
                 pass
             case _:
-                return False
+                return None
         self._connections.repair(received.topic)
         self._connections.repair(self._birth_topic)
         if self._notices.is_due(time.monotonic()):
             LOG.warning("run %s is online %s, too: it should end now", rival.run, self._place)
-        return True
+        return rival
 
     def get(self, timeout: float) -> tuple[ConnectionName, InboxItem] | None:
         """Returns the next item: first those that came while the loop waited here, then as `Inbox.get`."""
@@ -306,6 +304,15 @@ class Fence:
     def _replace(self, silent: m.AggregatorPresence) -> None:
         LOG.info("run %s does not respond; taking over", silent.run)
         self._connections.replace_aggregator(silent)
+
+
+def check_subscribed(connections: Connections, answer: mqtt.Subscribed) -> None:
+    """Raises ``UserError`` if the broker has refused a subscription."""
+    if answer.refused:
+        raise UserError(
+            f"the broker does not allow the aggregator to read {answer.refusals_text}: "
+            f"check the rights of {connections.account}"
+        )
 
 
 def _is_offline(rival: Rival) -> bool:

@@ -22,7 +22,6 @@ MIN_CHUNK: Final = 1024
 """The smallest chunk in bytes. A broker that accepts only smaller ones is misconfigured."""
 PACKET_OVERHEAD: Final = 512
 """Bytes of an MQTT packet besides its payload (topic and header), with some reserve."""
-_MAX_COUNT: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +182,7 @@ def chunk_size_for(
     limit, overhead = m.MAX_CHUNK, PACKET_OVERHEAD + _chunk_overhead(sender, update)
     if maximum_packet_size is not None:
         limit = min(limit, maximum_packet_size - overhead)
-        offer_size = len(encode(offer_message(sender, _MAX_COUNT, update, m.MAX_CHUNK)))
+        offer_size = len(encode(offer_message(sender, m.MAX_COUNT, update, m.MAX_CHUNK)))
         if offer_size + PACKET_OVERHEAD > maximum_packet_size:
             raise ValueError(
                 f"its offer has {offer_size} bytes, "
@@ -209,7 +208,7 @@ def _chunk_overhead(sender: Sender, update: FinishedUpdate) -> int:
     empty = m.UpdateChunk(
         run=sender.run,
         incarnation=sender.incarnation,
-        seq=_MAX_COUNT,
+        seq=m.MAX_COUNT,
         client=sender.client,
         session=sender.session,
         round=sender.round,
