@@ -6,7 +6,6 @@ import queue
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,41 +19,14 @@ from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from tests.support import programs
 from tests.support.broker import Mosquitto
+from tests.support.examined_broker import ALL_NAMES, LONGEST, Examined
 from tests.support.ports import free_port
 from tests.support.programs import Program
-from tests.support.provisioned_broker import ProvisionedBroker, provisioned
+from tests.support.provisioned_broker import provisioned
 from tests.support.simulated_aggregator import retain_birth
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.broker
-
-ALL_NAMES = [
-    "connection", "limits", "messages", "retain", "wildcards", "no-local", "wills", "packets", "bursts",
-    "model windows", "shared", "answers", "expiry", "rights", "run",
-]  # fmt: skip
-
-
-LONGEST = 110.0
-"""Seconds that an examination may take here; it ends in a tenth of that on a machine that has nothing else to do."""
-
-
-class Examined:
-    """``doctor --json``, run to its end."""
-
-    def __init__(self, directory: Path, *arguments: str) -> None:
-        with Program(directory, "fl-aggregator", "doctor", "--json", *arguments) as program:
-            self.code = program.wait(LONGEST)
-            assert self.code in (0, 1), program.output
-            self.report = program.result
-            self.output = program.output
-        self.findings: dict[str, dict[str, Any]] = {each["name"]: each for each in self.report["findings"]}
-
-    def verdicts(self, wanted: str) -> list[str]:
-        return [name for name, each in self.findings.items() if each["verdict"] == wanted]
-
-    def measured(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.findings[name]["measured"]
-        return found
 
 
 @pytest.fixture
@@ -199,78 +171,6 @@ def test_a_broker_without_retain_cannot_carry_a_run_and_no_run_starts(
 def test_a_broker_without_qos_1(tmp_path: Path, broker: Mosquitto) -> None:
     seen = Examined(tmp_path / "doctor", "--broker", broker.url)
     assert (seen.code, seen.verdicts("missing")) == (1, ["limits", "messages"]), seen.output
-
-
-@pytest.mark.parametrize("account", ["aggregator", "operator", "0"])
-def test_with_the_kits_of_a_provisioned_broker(tmp_path: Path, account: str) -> None:
-    made = provisioned(tmp_path / "kits", [("0", ("train",))], prefix="plant/fl")
-    kit = made.out / ("edge-0.zip" if account == "0" else f"{account}.zip")
-    with ProvisionedBroker(made):
-        seen = Examined(tmp_path / "doctor", "--kit", str(kit))
-    assert seen.report["prefix"] == "plant/fl"
-    assert seen.verdicts("missing") == [], seen.output
-    assert seen.code == 0, seen.output
-    if account == "0":
-        assert list(seen.findings) == ["connection", "limits", "rights", "run"]
-        assert seen.report["verdict"] == "this edge can take part in a run"
-        assert "plant/fl/replies/0" in seen.measured("rights")["unproved"]
-        return
-    assert seen.verdicts("untested") == (["rights"] if account == "operator" else []), seen.output
-    if account == "aggregator":
-        # All else it may write as well, to clear what others retain there, and so it shows by itself that it hears it.
-        assert seen.measured("rights")["unproved"] == ["plant/fl/clients/+/presence"]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "forbidden"),
-    [
-        (
-            "topic readwrite fl/model/#\n",
-            "",
-            ["write fl/model", "write fl/model/+/manifest", "write fl/model/+/+"],
-        ),
-        (
-            "topic readwrite fl/round/#\n",
-            "topic write fl/round/#\n",
-            [f"read fl/round/+/{leaf}" for leaf in ("selected", "missing", "edges", "result")],
-        ),
-        ("topic write fl/replies/+\n", "", ["write fl/replies/+"]),
-    ],
-)
-@pytest.mark.long
-def test_an_acl_that_forbids_what_an_aggregator_needs(
-    tmp_path: Path, before: str, after: str, forbidden: list[str]
-) -> None:
-    made = provisioned(tmp_path / "kits", [("0", ("train",))], passwords=True)
-    acl = made.broker_directory / "acl"
-    head, user, rest = acl.read_text().partition("user aggregator\n")
-    assert before in rest
-    acl.write_text(head + user + rest.replace(before, after, 1))
-    with ProvisionedBroker(made):
-        seen = Examined(tmp_path / "doctor", "--kit", str(made.out / "aggregator.zip"))
-    assert (seen.code, seen.verdicts("missing")) == (1, ["rights"]), seen.output
-    assert seen.measured("rights")["forbidden"] == forbidden
-
-
-@pytest.mark.parametrize(
-    ("line", "forbidden"),
-    [
-        ("topic write fl/register/0\n", "write fl/register/0"),
-        ("topic write fl/updates/0\n", "write fl/updates/0"),
-        ("topic readwrite fl/clients/0/presence\n", "write fl/clients/0/presence"),
-    ],
-)
-def test_an_acl_that_forbids_what_an_edge_needs(tmp_path: Path, line: str, forbidden: str) -> None:
-    made = provisioned(tmp_path / "kits", [("0", ("train",))], passwords=True)
-    acl = made.broker_directory / "acl"
-    head, user, rest = acl.read_text().partition("user 0\n")
-    assert line in rest
-    acl.write_text(head + user + rest.replace(line, "", 1))
-    with ProvisionedBroker(made):
-        seen = Examined(tmp_path / "doctor", "--kit", str(made.out / "edge-0.zip"))
-    assert (seen.code, seen.verdicts("missing")) == (1, ["rights"]), seen.output
-    assert seen.measured("rights")["forbidden"] == [forbidden]
-    assert seen.report["verdict"].startswith("this edge cannot take part in a run: ")
 
 
 def test_who_is_not_let_in_is_told_why(tmp_path: Path) -> None:
