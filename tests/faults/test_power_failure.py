@@ -34,10 +34,10 @@ def test_what_the_disk_did_not_have_is_repeated_at_once(
         lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
         commits = [number for number, line in enumerate(lines, 1) if b'"ModelCreated"' in line]
         (run / "journal.jsonl").write_bytes(b"".join(lines[: commits[-1]]))
-        newest = max((run / "checkpoints").iterdir())
+        version = len(commits) - 1  # The first one is of version 0.
+        newest = run / "checkpoints" / f"version-{version:06d}.safetensors"
         if checkpoint == "damaged":
             newest.write_bytes(newest.read_bytes()[:-100])
-        version = int(newest.stem.removeprefix("version-"))
         with programs.resumed(tmp_path, "--broker", mosquitto.url) as again:
             wait_until(lambda: f"version {version + 2} of" in again.err, 60, "two more versions")
             assert (f"continuing from version {version - 1}" in again.err) is (checkpoint == "damaged")
