@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional
 
 from fl_edge.tasks.registry import load_task
-from fl_edge.tasks.task import Examples, Task
+from fl_edge.tasks.task import Examples, LoadContext, Task
 from fl_shared.protocol.messages import Partition
 
 State = dict[str, np.ndarray[Any, np.dtype[Any]]]
@@ -86,9 +86,8 @@ def plain_loop(arguments: argparse.Namespace, cohorts: list[list[str]]) -> tuple
     task: Task = load_task("fashion-mnist")
     parts = [
         task.load(
-            Partition(index=index, count=20, scheme="iid", seed=arguments.seed, holdout=0.0,
-                      examples=arguments.train_examples),
-            None,
+            LoadContext(str(index), Partition(index=index, count=20, scheme="iid", seed=arguments.seed, holdout=0.0,
+                                              examples=arguments.train_examples), None)
         ).train
         for index in range(20)
     ]  # fmt: skip

@@ -10,12 +10,21 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fl_shared.cli.headings import BROKER, DATA, EVALUATION, OUTPUT, ROUNDS, RUN, SECURITY, TRAINING
 from fl_shared.errors import UserError
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import partition_scheme, topics
+from fl_shared.protocol.task_spec import format_task
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.encodings.registry import KnownEncoding
 
@@ -46,6 +55,8 @@ class Option:
 
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+OptionValue = Annotated[str, StringConstraints(max_length=1000)]
 Seconds = Annotated[float, Field(gt=0, le=1e8)]
 
 
@@ -57,6 +68,9 @@ class Settings(BaseModel):
     # fmt: off
     task: Annotated[m.TaskName,
         Option(RUN, "Task to train: digits, mnist, fashion-mnist, cifar10, or another that the edges have.")] = "digits"
+    task_option: Annotated[dict[OptionName, OptionValue],
+        Option(RUN, "An option of the task, for example target=price; may be given several times "
+               "(fl-aggregator tasks NAME lists them).", metavar="KEY=VALUE")] = Field(default={})
     clients: Annotated[Count, Option(RUN, "Number of training edges, and of partitions of the data.")] = 20
     rounds: Annotated[Count, Option(RUN, "Versions of the model to make.")] = 10
     seed: Annotated[int, Field(ge=0, lt=2**53), Option(RUN, "Seed of all random choices.")] = 0
@@ -161,6 +175,11 @@ class Settings(BaseModel):
                 "expected a larger factor"
             )
         return self
+
+    @property
+    def task_spec(self) -> str:
+        """The task with its options, as messages name it."""
+        return format_task(self.task, self.task_option)
 
     @property
     def effective_quorum(self) -> int:

@@ -11,6 +11,10 @@ class UnknownTaskError(EdgeError):
     """The edge has no task of this name, or cannot load it."""
 
 
+class TaskOptionsError(UnknownTaskError):
+    """An option of the task is unknown, missing or wrong."""
+
+
 class DataMissingError(EdgeError):
     """The task's data set is not on this edge; the message says which files to put where."""
 

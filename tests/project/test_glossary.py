@@ -29,7 +29,8 @@ NO_TERM = {
         "accuracy", "batch", "label", "loss", "metrics", "momentum", "probabilities", "train",
     },
     "words of programming, with their usual meaning": {
-        "bytes", "count", "crc32", "data", "error", "index", "max", "name", "pixels", "sha256", "shape", "size",
+        "bytes", "count", "crc32", "data", "error", "index", "max", "name", "output", "pixels",
+        "sha256", "shape", "size",
     },
     "plain English, with its usual meaning": {
         "after", "awaited", "before", "detail", "down", "have", "left", "need", "newest", "out", "outcome",

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fl_edge.tasks.digits import DigitsTask
 from fl_edge.tasks.task import Scores, TrainReport
@@ -50,14 +50,13 @@ class Unprintable(Exception):
 class Mistaken(DigitsTask):
     """Does in training and in prediction what a name says; the base learns nothing."""
 
-    def __init__(self, mistake: str) -> None:
-        self.name = self.mistake = mistake
+    mistake: ClassVar[str]
 
     def train(self, *_: Any) -> Any:
         return self._mistake() or TrainReport(1, 0.5)
 
     def predict(self, *_: Any) -> Any:
-        return self._mistake() or {"0": 1.0}
+        return self._mistake() or {"value": 1.0}
 
     def evaluate(self, _model: Any, examples: Any) -> Any:
         return Scores(len(examples), 0.5, -0.3 if self.mistake == "negative" else 0.5)
@@ -88,7 +87,8 @@ class Mistaken(DigitsTask):
 
 
 def __getattr__(name: str) -> Any:
-    return lambda: Mistaken(name.replace("_", "-"))
+    mistake = name.replace("_", "-")
+    return type(name, (Mistaken,), {"name": mistake, "mistake": mistake})
 
 
 MISTAKES = (

@@ -180,7 +180,7 @@ def reply_message(effect: do.SendReply, settings: Settings, scope: EnvelopeSourc
             partition = None if index is None else settings.partition_at(index)
             return m.Admitted(
                 **envelope,
-                task=settings.task,
+                task=settings.task_spec,
                 partition=partition,
                 examples=body.examples,
                 received_round=body.received_round,
@@ -206,7 +206,7 @@ def selected_message(
     return m.Selected(
         **scope.envelope(),
         round=effect.round,
-        task=settings.task,
+        task=settings.task_spec,
         cohort=effect.cohort if len(effect.cohort) <= m.MAX_CLIENTS_NAMED else None,
         seconds_left=max(0.0, effect.deadline - now),
         training=settings.training_settings(version),

@@ -77,7 +77,7 @@ class Interpreter:
         started = launch.record.started.removesuffix("+00:00") + "Z"
         self.observer_feed = ObserverFeed(connections, scope, started, self.worker.in_progress)
         self.status_publisher = StatusPublisher(connections, scope, self.observer_feed)
-        self._model_publisher = ModelPublisher(connections, scope, settings.task, settings.chunk)
+        self._model_publisher = ModelPublisher(connections, scope, settings.task_spec, settings.chunk)
 
     def restore(self, recovered: RecoveredRun) -> tuple[str, ...]:
         """Restores models, history and the open round of a run that is resumed.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from fl_edge.messaging.model_store import FetchedModel, ModelStore, ModelUser
 from fl_edge.prediction.rate_limit import PredictionRateLimiter
@@ -60,10 +61,11 @@ class PredictionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The outcome of a prediction: ``probabilities`` by label, or ``error``."""
+    """The outcome of a prediction: ``output``, which JSON can express, or ``error``, perhaps with an ``example``."""
 
-    probabilities: dict[str, float] | None = None
+    output: dict[str, Any] | None = None
     error: str | None = None
+    example: Any = None
 
 
 class PredictionBackend(Protocol):
@@ -244,8 +246,6 @@ class Predictor:
         elif received.retain:
             text = "the request is retained, expected one that is not: the broker would keep it"
             self._answer(request, loaded, Answer(error=text))
-        elif not request.payload:
-            self._answer(request, loaded, Answer(error="the request is empty; expected a picture, or JSON"))
         elif len(request.payload) > MAX_REQUEST:
             text = f"the request has {len(request.payload)} bytes, expected at most {MAX_REQUEST}"
             self._answer(request, loaded, Answer(error=text))
@@ -307,9 +307,9 @@ class Predictor:
         self._running[job] = (request, announced)
 
     def _answer(self, request: PredictionRequest, announcement: m.ModelAnnouncement, answer: Answer) -> None:
-        error = answer.error
-        probabilities = answer.probabilities if error is None else None
-        label = max(probabilities, key=lambda name: probabilities[name]) if probabilities else None
+        error, output = answer.error, dict(answer.output or {})
+        probabilities = output.pop("probabilities", None)
+        label = output.pop("label", None) if probabilities else None
         message = m.Prediction(
             run=announcement.run,
             incarnation=announcement.incarnation,
@@ -319,7 +319,9 @@ class Predictor:
             version=announcement.version,
             label=label,
             probabilities=probabilities,
+            output=output or None,
             error=None if error is None else error[:1000],
+            example=answer.example,
         )
         self._answered += 1
         if is_worth_logging(self._answered - 1, self._answered):  # the first, and those at powers of ten
@@ -327,7 +329,7 @@ class Predictor:
                 "answered a prediction request (%d so far) with version %d: %s",
                 self._answered,
                 announcement.version,
-                label if error is None else f"error: {error}",
+                (label or f"{json.dumps(output):.100}") if error is None else f"error: {error}",
                 extra={"client": self._client},
             )
         topic = request.response_topic or t.build(self._prefix, t.PredictionsTopic())

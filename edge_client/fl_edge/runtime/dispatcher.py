@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -16,7 +17,7 @@ from fl_shared.tensors.sections import DELTA, ModelSection
 from fl_shared.transfer.upload import FinishedUpdate
 
 USER_ERRORS: Final[frozenset[protocol.FailureKind]] = frozenset(
-    {"data-missing", "unknown-task", "unusable-model", "no-worker"}
+    {"data-missing", "unknown-task", "task-options", "unusable-model", "no-worker"}
 )
 """The failures whose cause the user must fix."""
 
@@ -136,8 +137,11 @@ def _cache_frame(model: FetchedModel) -> protocol.CacheModel:
 
 def _answer(outcome: protocol.JobOutcome) -> Answer:
     match outcome:
-        case protocol.PredictOutcome(probabilities=probabilities):
-            return Answer(probabilities=probabilities)
+        case protocol.PredictOutcome(answer=answer):
+            return Answer(answer)
+        case protocol.ExampleOutcome(example=example):
+            hint = "" if example is None else f", for example {json.dumps(example):.200}"
+            return Answer(error=f"the request is empty; expected an input of the task{hint}", example=example)
         case protocol.FailureOutcome(message=message):
             return Answer(error=message)
         case _:
@@ -168,7 +172,7 @@ def _event(owner: JobOwner, job: int, outcome: protocol.JobOutcome, now: float) 
             return events.ModelEvaluated(now, job, scores)
         case protocol.FailureOutcome(kind=kind, message=message):
             return events.JobFailed(now, job, message, user_error=kind in USER_ERRORS)
-        case protocol.PredictOutcome():
+        case protocol.PredictOutcome() | protocol.ExampleOutcome():
             raise AssertionError(f"a session's job has the outcome {type(outcome).__name__}")
         case _:
             assert_never(outcome)

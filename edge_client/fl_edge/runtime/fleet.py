@@ -40,6 +40,7 @@ from fl_shared.mqtt.connection import Connection
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.task_spec import task_name
 from fl_shared.system.file_limit import raise_file_limit
 
 LOG = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ def _edge(
         edge.client,
         state.device,
         edge.roles,
-        registry.names(),
+        (*registry.names(), *([task_name(settings.task)] if settings.task is not None else ())),
         settings.task,
         task_prefixes=(SYNTHETIC,),
         chunk_size=settings.chunk_size,
@@ -196,7 +197,7 @@ def _edge(
 def _check(settings: FleetSettings) -> None:
     """Raises ``UserError`` for a mistake that can be found before anything is started."""
     try:
-        is_known = settings.task is None or registry.has_task(settings.task)
+        is_known = settings.task is None or registry.has_task(task_name(settings.task))
     except UnknownTaskError as error:
         raise UserError(f"--task: {error}") from None
     if not is_known:
@@ -226,6 +227,8 @@ def _check_task(pool: Pool, inbox: RuntimeInbox, task: str, *, trains: bool) -> 
             return
         if isinstance(item, JobResult) and item.id == job:
             if isinstance(item.outcome, FailureOutcome) and item.outcome.kind in USER_ERRORS:
+                if item.outcome.kind == "task-options" and "?" not in task:
+                    return  # the run has them
                 raise UserError(item.outcome.message)
             return
 

@@ -19,6 +19,7 @@ from fl_edge.session.transitions import (
 )
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
+from fl_shared.protocol.task_spec import task_name
 
 RETRY_DELAY = 1.0
 """Seconds, or up to twice as many, before a registration is repeated for the first time."""
@@ -35,7 +36,7 @@ def with_registration(session: Session, **more: Any) -> tuple[Session, Send]:
         session=connection.session,
         device=identity.device,
         roles=identity.roles,
-        task=identity.task,
+        task=None if identity.task is None else task_name(identity.task),
         encodings=identity.encodings,
         **more,
     )

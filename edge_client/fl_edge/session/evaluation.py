@@ -28,7 +28,7 @@ def serve_model(session: Session, announced: m.ModelAnnouncement | None) -> Tran
     identity, membership = session.identity, session.membership
     if announced is None or "predict" not in identity.roles or not identity.has_task(announced.task):
         return transition(session)
-    if identity.task not in (None, announced.task) or (
+    if identity.requires_other_task(announced.task) or (
         membership is not None and membership.run != announced.run
     ):
         return transition(session)

@@ -144,7 +144,7 @@ def admitted(session: Session, reply: m.Admitted, now: float) -> Transition:
     if not identity.has_task(reply.task):
         has = ", ".join((*identity.tasks, *(f"{family}N" for family in identity.task_prefixes)))
         return decline(session, reply, f"no task {reply.task!r} here; it has: {has}", now)
-    if identity.task not in (None, reply.task):
+    if identity.requires_other_task(reply.task):
         return decline(session, reply, f"its --task is {identity.task!r}, not {reply.task!r}", now)
     step = transition(session)
     if membership is None or reply.run != membership.run:

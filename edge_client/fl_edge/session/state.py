@@ -19,6 +19,7 @@ from fl_edge.session.work import (
     Work,
 )
 from fl_shared.protocol import messages as m
+from fl_shared.protocol.task_spec import task_name
 from fl_shared.tensors.encodings import registry
 
 
@@ -48,10 +49,15 @@ class Identity:
         return "train" in self.roles
 
     def has_task(self, task: str) -> bool:
-        """Whether the edge has a task of this name, listed or made of a prefix and a number."""
-        return task in self.tasks or any(
-            task.startswith(family) and task.removeprefix(family).isdecimal() for family in self.task_prefixes
+        """Whether the edge has the task, whose name is listed or made of a prefix and a number."""
+        name = task_name(task)
+        return name in self.tasks or any(
+            name.startswith(family) and name.removeprefix(family).isdecimal() for family in self.task_prefixes
         )
+
+    def requires_other_task(self, task: str) -> bool:
+        """Whether the edge's own ``task`` is another one."""
+        return self.task is not None and task_name(self.task) != task_name(task)
 
 
 # --- registration -----------------------------------------------------------------------------------------

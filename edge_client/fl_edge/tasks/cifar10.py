@@ -17,6 +17,7 @@ class Cifar10Task(ImageTask):
 
     name = "cifar10"
     data_set = "cifar10"
+    side = 32
     labels = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     mean = (125.3069, 122.9501, 113.8660)
     deviation = (62.9932, 62.0887, 66.7049)
@@ -38,4 +39,4 @@ class Cifar10Task(ImageTask):
         )
 
     def preprocess(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return preprocess_colour(pixels, 32)
+        return preprocess_colour(pixels, self.side)

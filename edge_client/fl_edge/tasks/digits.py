@@ -20,6 +20,7 @@ class DigitsTask(ImageTask):
 
     name = "digits"
     data_set = "digits"
+    side = 8
     labels = DIGITS
     mean = (4.8767,)
     deviation = (6.0111,)

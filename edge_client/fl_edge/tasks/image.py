@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from torch.nn import functional
 from fl_edge.data import datasets
 from fl_edge.data.partition import Indices, hold_out, partition_index, partitions
 from fl_edge.tasks import classes
+from fl_edge.tasks.answers import class_answer
 from fl_edge.tasks.pictures import decode_picture
 from fl_edge.tasks.sgd import sgd
-from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
+from fl_edge.tasks.task import Examples, LoadContext, LocalData, Scores, Task, TrainReport
 from fl_shared.protocol.messages import Partition, TrainingSettings
 
 EVALUATION_BATCH: Final = 128
@@ -36,6 +37,8 @@ class ImageTask(Task):
     """The mean of the training pixels for each channel, in the scale of the data set."""
     deviation: ClassVar[tuple[float, ...]]
     """Their standard deviation."""
+    side: ClassVar[int]
+    """Height and width of a picture, in pixels."""
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -54,9 +57,10 @@ class ImageTask(Task):
         # Convolutions on a CPU are much faster so (LeNet, batch 32: 6.7 instead of 11.1 ms for a step).
         return network.to(memory_format=torch.channels_last)
 
-    def load(self, partition: Partition, data_dir: Path | None) -> LocalData:
-        data = datasets.read(self.data_set, "train", data_dir)
-        train, holdout = hold_out(_partition(self.data_set, data_dir, partition), partition)
+    def load(self, context: LoadContext) -> LocalData:
+        data = datasets.read(self.data_set, "train", context.data_dir)
+        partition = _partition(self.data_set, context.data_dir, context.partition)
+        train, holdout = hold_out(partition, context.partition)
         return LocalData(
             train=self._examples(data, train),
             holdout=self._examples(data, holdout) if len(holdout) else None,
@@ -96,14 +100,17 @@ class ImageTask(Task):
             confusion=classes.confusion_matrix(self.labels, examples.labels, predicted),
         )
 
-    def predict(self, model: nn.Module, payload: bytes) -> dict[str, float]:
+    def predict(self, model: nn.Module, payload: bytes) -> Mapping[str, Any]:
         model.eval()
         pixels = self.preprocess(decode_picture(payload))
         device = next(model.parameters()).device
         with torch.inference_mode():
             logits = model(self._standardise(pixels.reshape(1, *pixels.shape[:2], -1)).to(device))
-            probabilities = logits[0].double().softmax(0).tolist()
-        return dict(zip(self.labels, probabilities, strict=True))
+            return class_answer(self.labels, logits[0].double().softmax(0).tolist())
+
+    def example_request(self) -> Any:
+        pixel = [0] * len(self.mean) if len(self.mean) > 1 else 0
+        return {"pixels": [[pixel] * self.side] * self.side}
 
     def _examples(self, data: datasets.DataSet, selected: Indices) -> Examples:
         return Examples(self._standardise(data.images[selected]), torch.from_numpy(data.labels[selected]))

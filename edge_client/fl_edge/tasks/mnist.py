@@ -39,6 +39,7 @@ class MnistTask(ImageTask):
 
     name = "mnist"
     data_set = "mnist"
+    side = 28
     labels = DIGITS
     mean = (33.3184,)
     deviation = (78.5675,)
@@ -55,6 +56,7 @@ class FashionMnistTask(ImageTask):
 
     name = "fashion-mnist"
     data_set = "fashion-mnist"
+    side = 28
     labels = (
         "T-shirt/top",
         "Trouser",

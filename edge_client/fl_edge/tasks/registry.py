@@ -1,7 +1,8 @@
 """The tasks of an edge: their names, without importing torch, and the tasks, loaded on demand.
 
 Other distributions add tasks through the entry-point group ``fl_mqtt.tasks``: the name is the task's name, and the
-object is a ``Task``, or a callable without arguments that returns one. ``synthetic-N`` is a task for measuring: N
+object is a subclass of ``Task``. ``package.module:Class`` is a task that is not installed; the edge's user must name it
+(``--task``), since an aggregator must not make an edge import a module. ``synthetic-N`` is a task for measuring: N
 parameters, no data, no torch, and training that returns at once.
 """
 
@@ -12,8 +13,11 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final
 
-from fl_edge.errors import UnknownTaskError
+from pydantic import ValidationError
+
+from fl_edge.errors import EdgeError, TaskOptionsError, UnknownTaskError
 from fl_edge.tasks.synthetic import parameter_count
+from fl_shared.protocol.task_spec import parse_task
 
 if TYPE_CHECKING:
     from fl_edge.tasks.task import Task
@@ -35,15 +39,40 @@ def names() -> tuple[str, ...]:
 
 def has_task(name: str) -> bool:
     """Returns whether this edge has the task. Raises ``UnknownTaskError`` for a ``synthetic-N`` with an invalid N."""
-    return name in names() or parameter_count(name) is not None
+    return name in names() or is_path(name) or parameter_count(name) is not None
+
+
+def is_path(name: str) -> bool:
+    """Whether this names a class by its module (``package.module:Class``)."""
+    return ":" in name
 
 
 @lru_cache(maxsize=64)
-def load_task(name: str) -> Task:
-    """Returns the task of that name.
+def load_task(text: str) -> Task:
+    """Returns the task of this name, with its options (`task_spec`).
 
-    Raises ``UnknownTaskError`` if there is none (it lists the names), or if it cannot be loaded (it says why).
+    Raises ``UnknownTaskError`` if there is none (it lists the names), or if it cannot be loaded (it says why), and
+    ``TaskOptionsError`` for an option that is wrong.
     """
+    name, given = parse_task(text)
+    kind = task_class(name)
+    try:
+        options = kind.Options.model_validate(given)
+    except ValidationError as error:
+        raise TaskOptionsError(f"task {name}: {_option_mistake(kind, error)}") from None
+    try:
+        task = kind(options)
+    except EdgeError:
+        raise
+    except Exception as error:  # a foreign class may raise any error
+        raise UnknownTaskError(f"task {name!r} cannot be created: {error!r}") from error
+    if not isinstance(getattr(task, "name", None), str):
+        task.name = name
+    return task
+
+
+def task_class(name: str) -> type[Task]:
+    """Returns the class of the task. Raises ``UnknownTaskError`` as `load_task` does."""
     from fl_edge.tasks.task import Task
 
     loaded: object
@@ -51,22 +80,32 @@ def load_task(name: str) -> Task:
         module, _, attribute = _BUILT_IN[name].partition(":")
         loaded = getattr(import_module(module), attribute)
     else:
-        entry = _plugins().get(name)
+        entry = EntryPoint(name, name, ENTRY_POINT_GROUP) if is_path(name) else _plugins().get(name)
         if entry is None:
             raise UnknownTaskError(f"task {name!r} is unknown here, expected one of: {', '.join(names())}")
         try:
             loaded = entry.load()
         except Exception as error:  # a foreign module may raise any error
             raise UnknownTaskError(f"task {name!r} ({entry.value}) cannot be loaded: {error!r}") from error
-    try:
-        task = loaded() if callable(loaded) else loaded
-    except Exception as error:
-        raise UnknownTaskError(f"task {name!r} cannot be created: {error!r}") from error
-    if not isinstance(task, Task):
+    if not (isinstance(loaded, type) and issubclass(loaded, Task)):
         raise UnknownTaskError(
-            f"task {name!r} is a {type(task).__name__}, expected a fl_edge.tasks.task.Task"
+            f"task {name!r} is {loaded!r:.100}, expected a subclass of fl_edge.tasks.task.Task"
         )
-    return task
+    return loaded
+
+
+def _option_mistake(kind: type[Task], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    option = ".".join(map(str, first["loc"]))
+    known = ", ".join(kind.Options.model_fields) or "none"
+    match first["type"]:
+        case "extra_forbidden":
+            return f"option {option!r} is unknown, expected one of: {known}"
+        case "missing":
+            return f"option {option!r} is missing: --task-option {option}=VALUE"
+        case _:
+            problem = str(first["msg"]).removeprefix("Value error, ")
+            return f"option {option}={first['input']}: {problem}" if option else problem
 
 
 def _plugins() -> dict[str, EntryPoint]:

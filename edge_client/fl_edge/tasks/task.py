@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
 
 from fl_shared.protocol.messages import Confusion, Partition, TrainingSettings
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import nn
+
+    from fl_shared.tensors.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,12 +67,49 @@ class Scores:
     confusion: Confusion | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LoadContext:
+    """Whose data to load: those of ``client``, which has ``partition`` in the run.
+
+    ``data_dir``: the directory that ``--data`` names.
+    """
+
+    client: str
+    partition: Partition
+    data_dir: Path | None
+
+    @property
+    def part(self) -> int:
+        """The number of the edge's part, from 0."""
+        return self.partition.index
+
+    @property
+    def parts(self) -> int:
+        """The number of parts."""
+        return self.partition.count
+
+
+class TaskOptions(BaseModel):
+    """The options of a task: a field each, with its default. They are the same on all edges of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
 class Task(ABC):
-    """A task. To add one, subclass this and name the class in the entry-point group ``fl_mqtt.tasks``."""
+    """A task. To add one, subclass this and name the class in the entry-point group ``fl_mqtt.tasks``.
+
+    A class that is not installed can be tried with ``--task package.module:Class``.
+    """
 
     name: str
+    Options: ClassVar[type[TaskOptions]] = TaskOptions
+    """The class of ``options``."""
+    options: TaskOptions
     labels: ClassVar[tuple[str, ...]] = ()
     """The names of the classes, in the order of their labels; empty if there are none."""
+
+    def __init__(self, options: TaskOptions | None = None) -> None:
+        self.options = self.Options() if options is None else options
 
     @abstractmethod
     def model(self, seed: int) -> nn.Module:
@@ -79,8 +120,8 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def load(self, partition: Partition, data_dir: Path | None) -> LocalData:
-        """Returns the data of ``partition``.
+    def load(self, context: LoadContext) -> LocalData:
+        """Returns the data of ``context.partition``.
 
         Raises ``DataMissingError``, which says what to put where, and ``ValueError`` if the data cannot be divided
         so.
@@ -110,8 +151,20 @@ class Task(ABC):
         """Returns the scores of ``model`` on ``examples`` (at least one)."""
 
     @abstractmethod
-    def predict(self, model: nn.Module, payload: bytes) -> dict[str, float]:
-        """Returns the probability of each label for one request. Raises ``PayloadError`` for an invalid one."""
+    def predict(self, model: nn.Module, payload: bytes) -> Mapping[str, Any]:
+        """Returns the answer to one request, which JSON can express. Raises ``PayloadError`` for an invalid request.
+
+        Any names and values will do. Programs show ``label`` and ``probabilities`` (by label) as a class, ``value`` and
+        ``unit`` as a number, ``values`` and ``unit`` as a series (`answers`).
+        """
+
+    def example_request(self) -> Any:
+        """Returns a request in JSON as an example of what ``predict`` reads; None if a request cannot be in JSON."""
+        return None
+
+    def model_for(self, manifest: Manifest, seed: int) -> nn.Module:  # noqa: ARG002
+        """Returns ``model(seed)`` for weights with ``manifest``, which a task without data may need to know."""
+        return self.model(seed)
 
     def shared(self, model: nn.Module) -> tuple[str, ...]:
         """Returns the names in ``model.state_dict()`` that are shared: those of floating-point arrays."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -43,8 +43,8 @@ class DataSummary:
 class Executor(Protocol):
     """Does the work of one task. Vectors have the shape (manifest.values,). Raises ``EdgeError`` and ``ValueError``."""
 
-    def summarize(self, partition: Partition | None) -> DataSummary:
-        """Returns the numbers of examples in the partition, and the manifest of the weights."""
+    def summarize(self, client: str, partition: Partition | None) -> DataSummary:
+        """Returns the numbers of examples in the partition of ``client``, and the manifest of the weights."""
 
     def initial_weights(self, seed: int, allocate: VectorAllocator) -> Manifest:
         """Writes the first weights, which depend on ``seed`` alone, into a vector of ``allocate``."""
@@ -63,12 +63,15 @@ class Executor(Protocol):
         """Trains from ``base``; local − base is written into a vector of ``allocate``. ``base`` may be overwritten."""
 
     def evaluate(
-        self, model: Vector, manifest: Manifest, split: Split, partition: Partition | None
+        self, model: Vector, manifest: Manifest, split: Split, client: str, partition: Partition | None
     ) -> Scores:
-        """Returns the scores of ``model`` on the test split, or on the holdout of the partition."""
+        """Returns the scores of ``model`` on the test split, or on the holdout of the partition of ``client``."""
 
-    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
-        """Returns a function from a request to the probability of each label."""
+    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, Any]]:
+        """Returns a function from a request to its answer, which JSON can express."""
+
+    def example_request(self) -> Any:
+        """Returns an example of a request, which JSON can express, or None."""
 
 
 def edge_seed(seed: int, round_number: int, client: str) -> np.random.SeedSequence:

@@ -57,7 +57,7 @@ def model_from(
     Raises ``ManifestMismatchError``, which names the first array that differs, and ``ValueError`` if ``vector`` is
     too short or too long for ``manifest``.
     """
-    model = task.model(seed)
+    model = task.model_for(manifest, seed)
     check_manifests_match(task, manifest, shared_manifest(task, model))
     # Not into the tensors of state_dict(), which may be copies.
     model.load_state_dict(

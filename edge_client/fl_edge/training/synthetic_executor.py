@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class SyntheticExecutor:
             arrays.append(ArraySpec(name="head", shape=(head_values,)))
         self._manifest = Manifest(arrays=tuple(arrays))
 
-    def summarize(self, partition: Partition | None) -> DataSummary:
+    def summarize(self, client: str, partition: Partition | None) -> DataSummary:  # noqa: ARG002
         return DataSummary(0 if partition is None else 1, 0, self._manifest)
 
     def initial_weights(self, seed: int, allocate: VectorAllocator) -> Manifest:
@@ -53,7 +53,11 @@ class SyntheticExecutor:
         delta = allocate(len(base))
         _fill(delta, edge_seed(settings.seed, round_number, client))
         return TrainedUpdate(
-            delta, self.summarize(partition).examples, 1, time.perf_counter() - started, UpdateMetrics()
+            delta,
+            self.summarize(client, partition).examples,
+            1,
+            time.perf_counter() - started,
+            UpdateMetrics(),
         )
 
     def evaluate(
@@ -61,18 +65,22 @@ class SyntheticExecutor:
         model: Vector,
         manifest: Manifest,
         split: Split,  # noqa: ARG002
+        client: str,  # noqa: ARG002
         partition: Partition | None,  # noqa: ARG002
     ) -> Scores:
         self._check(model, manifest)
         return Scores(examples=1, loss=0.0, accuracy=0.0)
 
-    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
+    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, Any]]:
         self._check(model, manifest)
 
-        def predict(_payload: bytes) -> dict[str, float]:
+        def predict(_payload: bytes) -> dict[str, Any]:
             raise PayloadError("a synthetic model makes no predictions")
 
         return predict
+
+    def example_request(self) -> Any:
+        return None
 
     def _check(self, model: Vector, manifest: Manifest) -> None:
         if manifest != self._manifest or len(model) != manifest.values:

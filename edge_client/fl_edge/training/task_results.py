@@ -6,6 +6,7 @@ method, the value, and what was expected.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import operator
@@ -26,6 +27,8 @@ MAX_TASK_METRIC_NAME: Final = MAX_METRIC_NAME - len("before_")
 """Characters; the aggregator adds ``before_`` in front of some."""
 MAX_PROBABILITIES: Final = 100_000
 """Labels in the answer to a prediction (``messages.Prediction``)."""
+MAX_ANSWER: Final = 2**20
+"""Characters of an answer in JSON, and of an example of a request."""
 
 
 def checked_data(task: Task, data: object) -> LocalData:
@@ -84,17 +87,56 @@ def checked_scores(task: Task, scores: object) -> Scores:
     return replace(scores, examples=examples, loss=loss, accuracy=accuracy, metrics=metrics)
 
 
-def checked_probabilities(task: Task, probabilities: object) -> dict[str, float]:
-    """Checks the result of ``Task.predict``. Raises ``DivergedError`` if a probability is not finite."""
-    if not isinstance(probabilities, Mapping) or not 0 < len(probabilities) <= MAX_PROBABILITIES:
-        _fail(task, "predict()", probabilities, f"a dict of 1 to {MAX_PROBABILITIES} probabilities")
-    checked = {
-        _name(task, "predict()", label): _number(task, f"predict(): {label!r:.80}", value)
-        for label, value in probabilities.items()
-    }
-    if not all(map(math.isfinite, checked.values())):
-        raise DivergedError("the model's output is not finite")
+def checked_answer(task: Task, answer: object) -> dict[str, Any]:
+    """Checks the result of ``Task.predict``. Raises ``DivergedError`` if a number in it is not finite."""
+    if not isinstance(answer, Mapping) or not answer:
+        _fail(task, "predict()", answer, "a dict with at least one member")
+    checked: dict[str, Any] = _json(task, "predict()", dict(answer))
+    if "probabilities" in checked:
+        _check_probabilities(task, checked)
     return checked
+
+
+def checked_example(task: Task, example: object) -> Any:
+    """Checks the result of ``Task.example_request``."""
+    return None if example is None else _json(task, "example_request()", example)
+
+
+def _check_probabilities(task: Task, answer: Mapping[str, Any]) -> None:
+    probabilities, label = answer["probabilities"], answer.get("label")
+    if not isinstance(probabilities, dict) or not 0 < len(probabilities) <= MAX_PROBABILITIES:
+        _fail(
+            task,
+            "predict(): probabilities",
+            probabilities,
+            f"a dict of 1 to {MAX_PROBABILITIES} probabilities",
+        )
+    for name, value in probabilities.items():
+        _name(task, "predict(): probabilities", name)
+        _number(task, f"predict(): probabilities: {name!r:.80}", value)
+    if label not in probabilities:
+        _fail(task, "predict(): label", label, "one of the labels that have probabilities")
+
+
+def _json(task: Task, method: str, value: object) -> Any:
+    """Returns the value as JSON gives it back; arrays become lists. Raises ``DivergedError`` for NaN and infinity."""
+
+    def plain(item: Any) -> Any:
+        if not hasattr(item, "tolist"):  # arrays and tensors have it
+            _fail(task, method, item, "what JSON can express")
+        return item.tolist()
+
+    try:
+        text = json.dumps(value, allow_nan=False, default=plain)
+    except ValueError as error:
+        if "not JSON compliant" not in str(error):
+            _fail(task, method, value, f"what JSON can express ({error})")
+        raise DivergedError("the model's output is not finite") from None
+    except (TypeError, RecursionError) as error:
+        _fail(task, method, value, f"what JSON can express ({error})")
+    if len(text) > MAX_ANSWER:
+        _fail(task, method, f"{len(text)} characters of JSON", f"at most {MAX_ANSWER}")
+    return json.loads(text)
 
 
 def _metrics(task: Task, metrics: object) -> dict[str, float]:

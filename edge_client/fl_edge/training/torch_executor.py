@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from fl_edge.tasks import classes
-from fl_edge.tasks.task import LocalData, Scores, Task
+from fl_edge.tasks.task import LoadContext, LocalData, Scores, Task
 from fl_edge.training import local_training
 from fl_edge.training.executor import DataSummary, TrainedUpdate, VectorAllocator
 from fl_edge.training.model_check import examine_model
-from fl_edge.training.task_results import checked_data, checked_examples, checked_probabilities
+from fl_edge.training.task_results import checked_answer, checked_data, checked_example, checked_examples
 from fl_shared.protocol.messages import Partition, Split, TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector
 
@@ -29,11 +30,11 @@ class TorchExecutor:
         examine_model(self._task)
         return local_training.shared_manifest(self._task, self._task.model(0))
 
-    def summarize(self, partition: Partition | None) -> DataSummary:
+    def summarize(self, client: str, partition: Partition | None) -> DataSummary:
         manifest = self._manifest
         if partition is None:
             return DataSummary(0, 0, manifest)
-        data = self._load(partition)
+        data = self._load(client, partition)
         holdout_examples = 0 if data.holdout is None else len(data.holdout)
         return DataSummary(
             len(data.train), holdout_examples, manifest, classes.count_labels(self._task.labels, data)
@@ -57,7 +58,7 @@ class TorchExecutor:
     ) -> TrainedUpdate:
         return local_training.train_update(
             self._task,
-            self._load(partition),
+            self._load(client, partition),
             base,
             manifest,
             settings,
@@ -69,24 +70,26 @@ class TorchExecutor:
         )
 
     def evaluate(
-        self, model: Vector, manifest: Manifest, split: Split, partition: Partition | None
+        self, model: Vector, manifest: Manifest, split: Split, client: str, partition: Partition | None
     ) -> Scores:
         if split == "test":
             examples = checked_examples(self._task, "load_test()", self._task.load_test(self._data_dir))
         else:
             if partition is None:
                 raise ValueError("split: holdout, but no partition was given")
-            holdout = self._load(partition).holdout
+            holdout = self._load(client, partition).holdout
             if holdout is None:
                 raise ValueError("split: holdout, but no examples of the partition are held out")
             examples = holdout
         return local_training.evaluate(self._task, model, manifest, examples, self._device)
 
-    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, float]]:
+    def make_predictor(self, model: Vector, manifest: Manifest) -> Callable[[bytes], dict[str, Any]]:
         model_with_weights = local_training.model_from(self._task, model, manifest, self._device)
-        return lambda payload: checked_probabilities(
-            self._task, self._task.predict(model_with_weights, payload)
-        )
+        return lambda payload: checked_answer(self._task, self._task.predict(model_with_weights, payload))
 
-    def _load(self, partition: Partition) -> LocalData:
-        return checked_data(self._task, self._task.load(partition, self._data_dir))
+    def example_request(self) -> Any:
+        return checked_example(self._task, self._task.example_request())
+
+    def _load(self, client: str, partition: Partition) -> LocalData:
+        context = LoadContext(client, partition, self._data_dir)
+        return checked_data(self._task, self._task.load(context))

@@ -26,7 +26,14 @@ MAX_FRAME: Final = 2**32 - 1
 _LENGTH: Final = struct.Struct(">I")
 
 FailureKind = Literal[
-    "cancelled", "data-missing", "bad-payload", "unknown-task", "unusable-model", "no-worker", "failed"
+    "cancelled",
+    "data-missing",
+    "bad-payload",
+    "unknown-task",
+    "task-options",
+    "unusable-model",
+    "no-worker",
+    "failed",
 ]
 
 
@@ -68,7 +75,7 @@ class EvaluateJob:
 
 @dataclass(frozen=True, slots=True)
 class PredictJob:
-    """Answer the prediction request ``payload`` with the model ``digest``."""
+    """Answer the prediction request ``payload`` with the model ``digest``; if it is empty, with an example of one."""
 
     task: str
     digest: str
@@ -124,10 +131,16 @@ class EvaluateOutcome:
 
 @dataclass(frozen=True, slots=True)
 class PredictOutcome:
-    """The most probable label, and the probability of each."""
+    """The answer to a request, which JSON can express."""
 
-    label: str
-    probabilities: dict[str, float]
+    answer: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleOutcome:
+    """An example of a request, which JSON can express, or None; for an empty request."""
+
+    example: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +151,7 @@ class FailureOutcome:
     message: str
 
 
-JobOutcome = LoadOutcome | TrainOutcome | EvaluateOutcome | PredictOutcome | FailureOutcome
+JobOutcome = LoadOutcome | TrainOutcome | EvaluateOutcome | PredictOutcome | ExampleOutcome | FailureOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +237,7 @@ _CLASSES: Final[dict[str, type[Any]]] = {
         TrainOutcome,
         EvaluateOutcome,
         PredictOutcome,
+        ExampleOutcome,
         FailureOutcome,
         RunJob, CancelJob, CacheModel, EvictModel, Ready, WorkerUnavailable, JobFinished,
     )

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Final, NoReturn, assert_never, cast
+from typing import Any, Final, NoReturn, assert_never, cast
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from fl_edge.errors import (
     DataMissingError,
     EdgeError,
     PayloadError,
+    TaskOptionsError,
     UnknownTaskError,
     UnusableModelError,
 )
@@ -42,6 +43,7 @@ from fl_edge.workers.protocol import (
     EvaluateJob,
     EvaluateOutcome,
     EvictModel,
+    ExampleOutcome,
     FailureOutcome,
     FromWorker,
     Job,
@@ -77,7 +79,7 @@ class _CachedModel:
     """A cached model, and its predictors by task, each made with the first request that needs it."""
 
     model: CacheModel
-    predictors: dict[str, Callable[[bytes], dict[str, float]]] = field(default_factory=dict)
+    predictors: dict[str, Callable[[bytes], dict[str, Any]]] = field(default_factory=dict)
 
     def weights(self) -> Vector:
         """Returns a writable copy-on-write view, since torch needs writable arrays."""
@@ -191,16 +193,16 @@ class Worker:
             raise CancelledError("cancelled before it started")
         executor = executor_for(job.task, self._data_dir, self._device)
         match job:
-            case LoadJob(partition=partition):
-                summary = executor.summarize(partition)
+            case LoadJob(client=client, partition=partition):
+                summary = executor.summarize(client, partition)
                 return LoadOutcome(
                     summary.examples, summary.holdout_examples, summary.manifest, summary.labels
                 )
             case TrainJob():
                 return self._train(executor, job, model, cancelled)
-            case EvaluateJob(split=split, partition=partition):
+            case EvaluateJob(split=split, client=client, partition=partition):
                 assert model is not None
-                scores = executor.evaluate(model.weights(), model.model.manifest, split, partition)
+                scores = executor.evaluate(model.weights(), model.model.manifest, split, client, partition)
                 # The distribution of classes in a holdout is private; in the test split it is public.
                 confusion = scores.confusion if split == "test" else None
                 return EvaluateOutcome(
@@ -216,7 +218,7 @@ class Worker:
     ) -> TrainOutcome:
         result = _ResultBuffer()
         if job.base is None:
-            examples = executor.summarize(job.partition).examples
+            examples = executor.summarize(job.client, job.partition).examples
             manifest = executor.initial_weights(job.settings.seed, result.allocate)
             return _train_outcome(job, manifest, result, examples, 0, 0.0, UpdateMetrics())
         assert model is not None
@@ -245,14 +247,15 @@ class Worker:
         except BaseException:
             _end_after_error()
 
-    def _perform_prediction(self, job: Job, model: _CachedModel | None) -> PredictOutcome:
+    def _perform_prediction(self, job: Job, model: _CachedModel | None) -> JobOutcome:
         assert isinstance(job, PredictJob)
         assert model is not None
+        executor = executor_for(job.task, self._data_dir, self._device)
+        if not job.payload:
+            return ExampleOutcome(executor.example_request())
         if job.task not in model.predictors:
-            executor = executor_for(job.task, self._data_dir, self._device)
             model.predictors[job.task] = executor.make_predictor(model.weights(), model.model.manifest)
-        probabilities = model.predictors[job.task](job.payload)
-        return PredictOutcome(max(probabilities, key=probabilities.__getitem__), probabilities)
+        return PredictOutcome(model.predictors[job.task](job.payload))
 
 
 def _end_after_error() -> NoReturn:
@@ -312,6 +315,8 @@ def _failure(error: BaseException) -> FailureOutcome:
             return FailureOutcome("data-missing", message)
         case PayloadError():
             return FailureOutcome("bad-payload", message)
+        case TaskOptionsError():
+            return FailureOutcome("task-options", message)
         case UnknownTaskError():
             return FailureOutcome("unknown-task", message)
         case UnusableModelError():

@@ -125,7 +125,7 @@ class Simulation:
             command[command.index("0-0")] = "0"
         command += ["--broker", str(self.broker.address), "--prefix", settings.prefix]
         command += ["--state-dir", str(self._directory / _EDGES), "--keepalive", str(self.broker.keepalive)]
-        command += ["--task", settings.task, "--parts-file", str(self._directory / LABEL_COUNTS_FILE)]
+        command += ["--task", settings.task_spec, "--parts-file", str(self._directory / LABEL_COUNTS_FILE)]
         command += self._options.credential_arguments()
         for name, value in fleet.options.items():
             command += [f"--{name.replace('_', '-')}", str(value)]

@@ -200,6 +200,8 @@ def _load_config(ctx: click.Context, _param: click.Parameter, path: Path | None)
             suggestions = difflib.get_close_matches(key.replace("-", "_"), known_options, n=1)
             hint = f"; did you mean {suggestions[0].replace('_', '-')!r}?" if suggestions else ""
             raise click.BadParameter(f"{path}: {ctx.info_name} has no option {key!r}{hint}")
+        if isinstance(value, dict) and option.metavar == "KEY=VALUE":
+            value = [f"{name}={item}" for name, item in value.items()]
         if isinstance(value, dict) or (isinstance(value, list) and not option.multiple):
             kind = "table" if isinstance(value, dict) else "list"
             list_hint = ", or a list of them" if option.multiple else ""

@@ -82,7 +82,7 @@ def _look_at(payload: bytes) -> protocol.PredictOutcome:
     ]
     assert [grey.shape for grey in fitted] == [(28, 28), (8, 8), (28, 28)]
     assert pictures.preprocess_colour(picture, 32).shape == (32, 32, 3)
-    return protocol.PredictOutcome("0", {"0": 1.0})
+    return protocol.PredictOutcome({"label": "0", "probabilities": {"0": 1.0}})
 
 
 def requests() -> tuple[bytes, ...]:

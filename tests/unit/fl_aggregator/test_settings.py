@@ -19,6 +19,7 @@ def test_the_defaults_are_the_reference_workload() -> None:
     """Issue 2, item 4."""
     assert parse_settings().model_dump() == {
         "task": "digits",
+        "task_option": {},
         "clients": 20,
         "per_round": 10,
         "rounds": 10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.limits import MAX_REQUEST
+from fl_shared.system.text import one_line
 
 RETRY_INTERVAL: Final = 5.0
 """Seconds until an unanswered request is repeated: it may be lost with the edge that received it."""
@@ -87,9 +89,29 @@ def prediction_line(prediction: m.Prediction) -> str:
     """An answer as one line for a person."""
     if prediction.error is not None:
         return f"edge {prediction.client} could not answer: {prediction.error}"
-    probabilities = prediction.probabilities or {}
-    probability = probabilities.get(prediction.label or "", 0.0)
-    return (
-        f"prediction: {prediction.label or ''} ({probability:.1%}), by edge {prediction.client} "
-        f"with version {prediction.version} of the model"
-    )
+    source = f"by edge {prediction.client} with version {prediction.version} of the model"
+    return f"prediction: {_output_text(prediction)}, {source}"
+
+
+def _output_text(prediction: m.Prediction) -> str:
+    output = dict(prediction.output or {})
+    parts = []
+    if prediction.label is not None:
+        probability = (prediction.probabilities or {}).get(prediction.label)
+        parts.append(prediction.label + ("" if probability is None else f" ({probability:.1%})"))
+    unit = f" {output['unit']}" if output.get("unit") else ""
+    match output:
+        case {"value": int() | float() as value}:
+            parts.append(f"{value:.6g}{unit}")
+            del output["value"]
+        case {"values": [*values]} if all(isinstance(value, int | float) for value in values):
+            parts.append(", ".join(f"{value:.6g}" for value in values) + unit)
+            del output["values"]
+        case _:
+            unit = ""
+    if unit:
+        del output["unit"]
+    parts += [
+        f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in output.items() if value != ""
+    ]
+    return one_line("; ".join(parts))

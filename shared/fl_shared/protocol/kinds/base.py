@@ -26,7 +26,14 @@ RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """A random name of a session (the lifetime of one connection) or of a device."""
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+TaskName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(:[A-Za-z_][A-Za-z0-9._]{0,127})?$")
+]
+"""The name of an installed task, or ``package.module:Class``."""
+TaskSpec = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*(\?[A-Za-z0-9%&=._~-]*)?$", max_length=4096)
+]
+"""A task's name and options (`task_spec`)."""
 Text = Annotated[str, StringConstraints(max_length=1000), AfterValidator(one_line)]
 """Text for people: it appears in logs and on terminals."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from fl_shared.protocol.kinds.base import MAX_CHUNK, Count, Digest, Fragment, Scoped, Split, TaskName
+from fl_shared.protocol.kinds.base import MAX_CHUNK, Count, Digest, Fragment, Scoped, Split, TaskSpec
 from fl_shared.tensors.encodings.registry import KnownEncoding
 from fl_shared.tensors.manifest import MAX_ARRAYS, ArraySpec
 
@@ -15,7 +15,7 @@ class ModelAnnouncement(Scoped):
     """The newest version, retained on ``fl/model``. ``evaluate``: the split on which edges should evaluate it."""
 
     kind: Literal["model"] = "model"
-    task: TaskName
+    task: TaskSpec
     round: Count
     version: Count
     digest: Digest

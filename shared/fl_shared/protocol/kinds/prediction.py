@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from fl_shared.protocol.kinds.base import ClientId, Count, Digest, Fragment, Scoped, Text
 from fl_shared.system.text import one_line
@@ -13,7 +13,9 @@ from fl_shared.system.text import one_line
 class Prediction(Scoped):
     """The answer to a prediction request, on its Response Topic or ``fl/predictions``: one line of JSON.
 
-    ``sha256``: of the request's payload. Either ``label`` and ``probabilities`` are given, or ``error``.
+    ``sha256``: of the request's payload. An answer has ``label`` and ``probabilities`` if the task predicts classes,
+    and ``output`` if there is anything else; otherwise there is ``error``, and in the answer to an empty request
+    ``example``, a request that the task can read.
     """
 
     kind: Literal["prediction"] = "prediction"
@@ -22,7 +24,9 @@ class Prediction(Scoped):
     version: Count
     label: Annotated[str, StringConstraints(max_length=256), AfterValidator(one_line)] | None = None
     probabilities: Annotated[dict[str, float], Field(max_length=100_000)] | None = None
+    output: dict[str, JsonValue] | None = None
     error: Text | None = None
+    example: JsonValue = None
 
 
 class ImageRequest(Fragment):

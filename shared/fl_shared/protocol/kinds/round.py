@@ -15,7 +15,7 @@ from fl_shared.protocol.kinds.base import (
     Metrics,
     Scoped,
     Seconds,
-    TaskName,
+    TaskSpec,
     Text,
 )
 
@@ -61,7 +61,7 @@ class Selected(Scoped):
 
     kind: Literal["selected"] = "selected"
     round: Count
-    task: TaskName
+    task: TaskSpec
     cohort: Annotated[tuple[ClientId, ...], Field(max_length=MAX_CLIENTS_NAMED, fail_fast=True)] | None
     seconds_left: Seconds
     training: TrainingSettings

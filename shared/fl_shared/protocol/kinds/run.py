@@ -19,6 +19,7 @@ from fl_shared.protocol.kinds.base import (
     Reply,
     RunId,
     TaskName,
+    TaskSpec,
     Text,
     Token,
 )
@@ -116,7 +117,7 @@ class Admitted(Reply):
     """
 
     kind: Literal["admitted"] = "admitted"
-    task: TaskName
+    task: TaskSpec
     partition: Partition | None
     examples: Count | None = None
     received_round: Count | None = None

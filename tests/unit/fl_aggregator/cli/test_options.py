@@ -102,7 +102,12 @@ def test_settings_are_in_the_record_of_the_run() -> None:
 @pytest.mark.parametrize("name", sorted(OPTIONS_OF_RUN))
 def test_resume_refuses_a_setting(name: str) -> None:
     option = f"--{name.replace('_', '-')}"
-    value = {"require_sealed": [], "strategy": ["fedavg"], "durability": ["power"]}.get(name, ["3"])
+    value = {
+        "require_sealed": [],
+        "strategy": ["fedavg"],
+        "durability": ["power"],
+        "task_option": ["a=b"],
+    }.get(name, ["3"])
     with start.make_context("start", ["--resume", "run", option, *value]):
         if OPTIONS_OF_RUN[name].at_resume:
             refuse_with_resume()

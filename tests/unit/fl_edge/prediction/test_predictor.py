@@ -107,7 +107,9 @@ class Setup:
     def versions(self) -> list[int]:
         """Of the answers, once all jobs that were started are done."""
         for job in range(1, self.jobs + 1):
-            self.predictor.prediction_done(job, Answer(probabilities={"7": 1.0}), self.work, self.now)
+            self.predictor.prediction_done(
+                job, Answer({"label": "7", "probabilities": {"7": 1.0}}), self.work, self.now
+            )
         return [message.version for message in self.connection.sent]
 
 

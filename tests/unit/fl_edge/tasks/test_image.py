@@ -14,6 +14,7 @@ from torch import nn
 
 from fl_edge.tasks.image import initialize_weights
 from fl_edge.tasks.registry import load_task
+from fl_edge.tasks.task import LoadContext
 from fl_edge.training import local_training
 
 pytestmark = pytest.mark.edge
@@ -74,7 +75,7 @@ def test_a_layer_that_first_weights_are_not_known_for_is_our_bug() -> None:
 
 
 def test_a_part_is_standardised_and_laid_out_for_convolutions() -> None:
-    data = load_task("digits").load(partition(count=1), None)
+    data = load_task("digits").load(LoadContext("0", partition(count=1), None))
     assert data.holdout is not None
     assert (data.train.inputs.shape, data.holdout.inputs.shape) == ((1150, 1, 8, 8), (288, 1, 8, 8))
     assert data.train.inputs.dtype == torch.float32
@@ -84,12 +85,12 @@ def test_a_part_is_standardised_and_laid_out_for_convolutions() -> None:
 
 
 def test_without_a_holdout_there_is_none() -> None:
-    assert load_task("digits").load(partition(holdout=0.0), None).holdout is None
+    assert load_task("digits").load(LoadContext("0", partition(holdout=0.0), None)).holdout is None
 
 
 def test_parts_and_the_test_split_are_disjoint() -> None:
     task = load_task("digits")
-    parts = [task.load(partition(i), None) for i in range(20)]
+    parts = [task.load(LoadContext("0", partition(i), None)) for i in range(20)]
     seen = [d.train.inputs for d in parts] + [d.holdout.inputs for d in parts if d.holdout is not None]
     rows = torch.cat([*seen, task.load_test(None).inputs]).reshape(-1, 64)
     assert len(rows) == 1797
@@ -99,13 +100,13 @@ def test_parts_and_the_test_split_are_disjoint() -> None:
 
 def test_a_partition_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="examples: 5000, but the data set has only 1438"):
-        load_task("digits").load(partition(examples=5000), None)
+        load_task("digits").load(LoadContext("0", partition(examples=5000), None))
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason="apt install dataset-fashion-mnist")
 def test_fashion_mnist_is_standardised_with_its_own_constants() -> None:
     task = load_task("fashion-mnist")
-    data = task.load(partition(count=1, holdout=0.0), None)
+    data = task.load(LoadContext("0", partition(count=1, holdout=0.0), None))
     assert len(data.train) == 60_000
     assert abs(float(data.train.inputs.mean())) < 1e-3
     assert float(data.train.inputs.std()) == pytest.approx(1, abs=1e-3)

@@ -16,6 +16,7 @@ from fl_edge.errors import PayloadError
 from fl_edge.tasks.cifar10 import Cifar10Task
 from fl_edge.tasks.image import ImageTask
 from fl_edge.tasks.registry import load_task
+from fl_edge.tasks.task import LoadContext
 from fl_edge.training import local_training
 from tests.support.builders import never
 
@@ -40,7 +41,7 @@ def trained() -> nn.Module:
         for k in cohorts.permutation(20)[:10]:
             update = local_training.train_update(
                 task,
-                task.load(partition(int(k)), None),
+                task.load(LoadContext("0", partition(int(k)), None)),
                 weights,
                 manifest,
                 training_settings(epochs=10),
@@ -60,7 +61,7 @@ def test_digits_reach_95_percent(trained: nn.Module) -> None:
 
 
 def test_the_example_is_a_seven(trained: nn.Module) -> None:
-    probabilities = load_task("digits").predict(trained, SEVEN.read_bytes())
+    probabilities = load_task("digits").predict(trained, SEVEN.read_bytes())["probabilities"]
     assert list(probabilities) == list("0123456789")
     assert sum(probabilities.values()) == pytest.approx(1)
     assert probabilities["7"] > 0.9
@@ -83,8 +84,7 @@ def test_enlarged_digits_are_recognised_dark_on_light_and_light_on_dark(trained:
             shown = np.asarray(page)
             buffer = io.BytesIO()
             Image.fromarray(255 - shown if invert else shown).save(buffer, "PNG")
-            probabilities = task.predict(trained, buffer.getvalue())
-            right += max(probabilities, key=probabilities.__getitem__) == str(label)
+            right += task.predict(trained, buffer.getvalue())["label"] == str(label)
         assert right >= 90
 
 
@@ -96,7 +96,7 @@ def test_what_is_no_picture_is_refused(trained: nn.Module) -> None:
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
 def test_the_other_tasks_answer_with_their_labels(name: str) -> None:
     task = load_task(name)
-    probabilities = task.predict(task.model(0), SEVEN.read_bytes())
+    probabilities = task.predict(task.model(0), SEVEN.read_bytes())["probabilities"]
     assert isinstance(task, ImageTask)
     assert tuple(probabilities) == task.labels
     assert sum(probabilities.values()) == pytest.approx(1)

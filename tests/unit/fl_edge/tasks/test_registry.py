@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
-from fl_edge.errors import UnknownTaskError
+from fl_edge.errors import TaskOptionsError, UnknownTaskError
 from fl_edge.tasks.registry import load_task, names
 from fl_edge.training import local_training
 
@@ -42,14 +42,24 @@ def test_an_unknown_task_is_answered_with_the_known_ones() -> None:
 
 
 PLUG_IN = """
+from pydantic import Field
+
 from fl_edge.tasks.digits import DigitsTask
+from fl_edge.tasks.task import TaskOptions
 
 class Good(DigitsTask):
     name = "good"
 
-class Broken:
-    def __init__(self):
+class Broken(DigitsTask):
+    def __init__(self, options):
         raise OSError("no licence")
+
+class Choices(TaskOptions):
+    target: str
+    hidden: int = Field(default=64, ge=1)
+
+class Chosen(DigitsTask):
+    Options = Choices
 
 a_list = [1]
 """
@@ -83,9 +93,30 @@ def test_other_distributions_add_tasks() -> None:
     [
         ("broken", "'broken' cannot be created: OSError.'no licence'"),
         ("gone", r"'gone' \(tasks_of_others:Gone\) cannot be loaded: AttributeError"),
-        ("odd", "'odd' is a list, expected a fl_edge.tasks.task.Task"),
+        ("odd", r"'odd' is \[1\], expected a subclass of fl_edge.tasks.task.Task"),
     ],
 )
 def test_a_task_that_cannot_be_loaded_says_why(name: str, message: str) -> None:
     with pytest.raises(UnknownTaskError, match=message):
         load_task(name)
+
+
+@pytest.mark.usefixtures("plug_in")
+def test_a_class_is_found_by_its_module_and_gets_the_options_of_the_run() -> None:
+    task = load_task("tasks_of_others:Chosen?hidden=8&target=a%20%26b")
+    assert task.options.model_dump() == {"target": "a &b", "hidden": 8}
+    assert task.name == "digits"
+
+
+@pytest.mark.usefixtures("plug_in")
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("", "option 'target' is missing: --task-option target=VALUE"),
+        ("?target=x&hiden=3", "option 'hiden' is unknown, expected one of: target, hidden"),
+        ("?target=x&hidden=0", "option hidden=0: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_option_is_named(query: str, message: str) -> None:
+    with pytest.raises(TaskOptionsError, match=message):
+        load_task(f"tasks_of_others:Chosen{query}")

@@ -14,7 +14,7 @@ from torch import nn
 from fl_edge.errors import CancelledError, DivergedError
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.sgd import sgd
-from fl_edge.tasks.task import Examples
+from fl_edge.tasks.task import Examples, LoadContext
 from fl_edge.training import local_training
 from tests.support.builders import never
 
@@ -28,7 +28,7 @@ def _settled() -> None:
 
 def test_sgd_is_to_the_bit_what_pytorchs_is() -> None:
     task = load_task("digits")
-    data = task.load(partition(), None).train
+    data = task.load(LoadContext("0", partition(), None)).train
     for momentum in (0.0, 0.9):
         ours, theirs = task.model(0), task.model(0)
         chance = np.random.SeedSequence(3)
@@ -86,7 +86,7 @@ def test_a_cancel_is_seen_at_the_next_step() -> None:
         asked += 1
         return asked == 3
 
-    data = load_task("digits").load(partition(), None)
+    data = load_task("digits").load(LoadContext("0", partition(), None))
     with pytest.raises(CancelledError):
         load_task("digits").train(
             load_task("digits").model(0),
@@ -105,7 +105,7 @@ def test_training_that_diverges_says_so() -> None:
     ):
         task.train(
             task.model(0),
-            task.load(partition(), None),
+            task.load(LoadContext("0", partition(), None)),
             training_settings(epochs=50, lr=1e6),
             np.random.SeedSequence(0),
             never,

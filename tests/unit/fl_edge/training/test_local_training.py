@@ -19,11 +19,11 @@ from torch import nn
 from fl_edge.errors import CancelledError, DivergedError, ManifestMismatchError
 from fl_edge.tasks.registry import load_task
 from fl_edge.tasks.sgd import sgd
-from fl_edge.tasks.task import Examples, LocalData, Scores, Task, TrainReport
+from fl_edge.tasks.task import Examples, LoadContext, LocalData, Scores, Task, TrainReport
 from fl_edge.training import local_training
 from fl_edge.training.executor import TrainedUpdate, edge_seed
 from fl_edge.training.local_training import train_update
-from fl_shared.protocol.messages import Partition, TrainingSettings
+from fl_shared.protocol.messages import TrainingSettings
 from fl_shared.tensors.manifest import Manifest, Vector, unflatten
 
 pytestmark = pytest.mark.edge
@@ -35,7 +35,7 @@ def _settled() -> None:
 
 
 def digits(holdout: float = 0.2) -> LocalData:
-    return load_task("digits").load(partition(holdout=holdout), None)
+    return load_task("digits").load(LoadContext("0", partition(holdout=holdout), None))
 
 
 def train(
@@ -177,7 +177,7 @@ class Odd(Task):
                 nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2), nn.Linear(2, 2)
             )
 
-    def load(self, partition: Partition, data_dir: Path | None) -> LocalData:  # noqa: ARG002
+    def load(self, context: LoadContext) -> LocalData:  # noqa: ARG002
         inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
         return LocalData(Examples(inputs, (inputs[:, 0] > 0).long()), None)
 
@@ -197,7 +197,7 @@ class Odd(Task):
     def evaluate(self, model: nn.Module, examples: Examples) -> Scores:
         raise NotImplementedError
 
-    def predict(self, model: nn.Module, payload: bytes) -> dict[str, float]:
+    def predict(self, model: nn.Module, payload: bytes) -> dict[str, Any]:
         raise NotImplementedError
 
     def shared(self, model: nn.Module) -> tuple[str, ...]:
@@ -222,14 +222,21 @@ def test_buffers_travel_as_such_and_counters_and_personal_layers_stay_at_home() 
     }
     assert weights.shape == (4 * 8 + 8 + 4 * 8 + 8 * 2 + 2,)
     update = train_update(
-        Odd(), Odd().load(PARTITION, None), weights, manifest, training_settings(), 1, "edge-0", never
+        Odd(),
+        Odd().load(LoadContext("0", PARTITION, None)),
+        weights,
+        manifest,
+        training_settings(),
+        1,
+        "edge-0",
+        never,
     )
     assert unflatten(update.delta, manifest)["1.running_mean"].any()
 
 
 def test_dropout_repeats_as_well() -> None:
     manifest, weights = local_training.initial_weights(Odd(), 0)
-    data = Odd().load(PARTITION, None)
+    data = Odd().load(LoadContext("0", PARTITION, None))
 
     def delta(number: int, noise: int) -> Vector:
         torch.manual_seed(noise)
@@ -242,7 +249,16 @@ def test_dropout_repeats_as_well() -> None:
 def test_training_leaves_torchs_global_chance_as_it_was() -> None:
     manifest, weights = local_training.initial_weights(Odd(), 0)
     before = torch.random.get_rng_state()
-    train_update(Odd(), Odd().load(PARTITION, None), weights, manifest, training_settings(), 1, "e", never)
+    train_update(
+        Odd(),
+        Odd().load(LoadContext("0", PARTITION, None)),
+        weights,
+        manifest,
+        training_settings(),
+        1,
+        "e",
+        never,
+    )
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -251,8 +267,8 @@ class Scored(Odd):
 
     loss = 0.5
 
-    def load(self, partition: Partition, data_dir: Path | None) -> LocalData:
-        data = super().load(partition, data_dir)
+    def load(self, context: LoadContext) -> LocalData:
+        data = super().load(context)
         return LocalData(data.train, data.train)
 
     def evaluate(self, model: nn.Module, examples: Examples) -> Scores:  # noqa: ARG002
@@ -261,7 +277,7 @@ class Scored(Odd):
 
 def scored(task: Task) -> TrainedUpdate:
     manifest, weights = local_training.initial_weights(task, 0)
-    data = task.load(partition(), None)
+    data = task.load(LoadContext("0", partition(), None))
     return train_update(task, data, weights, manifest, training_settings(), 1, "edge-0", never)
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from fl_edge.errors import UnusableModelError
 from fl_edge.tasks.digits import DigitsTask
 from fl_edge.tasks.registry import load_task, names
-from fl_edge.tasks.task import Task
+from fl_edge.tasks.task import LoadContext, Task
 from fl_edge.training import local_training
 from fl_edge.training.model_check import examine_model
 from fl_edge.training.torch_executor import TorchExecutor
@@ -166,10 +166,10 @@ def test_an_odd_model_is_good(model: Callable[[], Any]) -> None:
 def test_a_model_whose_state_is_a_copy_learns() -> None:
     task = task_of(Copying)
     executor = TorchExecutor(task, None, "cpu")
-    summary = executor.summarize(partition(holdout=0.2))
+    summary = executor.summarize("0", partition(holdout=0.2))
     manifest, base = local_training.initial_weights(task, 0)
     assert manifest == summary.manifest
-    data = task.load(partition(holdout=0.2), None)
+    data = task.load(LoadContext("0", partition(holdout=0.2), None))
     settings = training_settings(epochs=20)
     update = local_training.train_update(task, data, base, manifest, settings, 1, "7", never)
     assert data.holdout is not None

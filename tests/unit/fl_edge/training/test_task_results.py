@@ -69,7 +69,6 @@ def test_numbers_of_other_libraries_become_pythons() -> None:
     )
     values = (scores.examples, scores.loss, scores.accuracy, scores.metrics["f1"])
     assert [type(value) for value in values] == [int, float, float, float]
-    assert task_results.checked_probabilities(TASK, {"a": torch.tensor(0.5)}) == {"a": 0.5}
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, torch.tensor(math.nan)])
@@ -104,24 +103,38 @@ def test_wrong_scores_are_named(scores: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "words"),
+    ("answer", "words"),
     [
         (None, "predict(): None, expected a dict"),
-        ({}, "predict(): {}, expected a dict of 1 to"),
+        ({}, "predict(): {}, expected a dict with at least one member"),
         ([0.5], "predict(): [0.5]"),
-        ({1: 0.5}, "predict(): 1, expected printable text as a name"),
-        ({"a": None}, "predict(): 'a': None, expected a number"),
+        ({"probabilities": {}}, "predict(): probabilities: {}, expected a dict of 1 to"),
+        ({"probabilities": {"a\n": 0.5}}, "expected printable text as a name"),
+        ({"probabilities": {"a": None}}, "predict(): probabilities: 'a': None, expected a number"),
+        ({"label": "b", "probabilities": {"a": 1}}, "predict(): label: b, expected one of the labels"),
+        ({"value": 1j}, "predict(): 1j, expected what JSON can express"),
+        ({"value": "x" * task_results.MAX_ANSWER}, "characters of JSON, expected at most"),
     ],
 )
-def test_wrong_probabilities_are_named(probabilities: Any, words: str) -> None:
+def test_wrong_answers_are_named(answer: Any, words: str) -> None:
     with pytest.raises(TaskError) as raised:
-        task_results.checked_probabilities(TASK, probabilities)
+        task_results.checked_answer(TASK, answer)
     assert words in str(raised.value)
 
 
-def test_probabilities_are_finite() -> None:
+@pytest.mark.parametrize("answer", [{"probabilities": {"a": math.nan}}, {"values": [1, [math.inf]]}])
+def test_answers_are_finite(answer: Any) -> None:
     with pytest.raises(DivergedError, match="the model's output is not finite"):
-        task_results.checked_probabilities(TASK, {"a": math.nan})
+        task_results.checked_answer(TASK, answer)
+
+
+def test_arrays_become_lists() -> None:
+    answer = {"values": np.arange(3), "value": torch.tensor(0.5), "more": {"deep": (np.float32(2.0), None)}}
+    assert task_results.checked_answer(TASK, answer) == {
+        "values": [0, 1, 2],
+        "value": 0.5,
+        "more": {"deep": [2.0, None]},
+    }
 
 
 @pytest.mark.parametrize(

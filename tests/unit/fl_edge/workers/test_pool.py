@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("torch")
 
 from fl_edge.tasks.registry import load_task
+from fl_edge.tasks.task import LoadContext
 from fl_edge.training import local_training
 from fl_edge.workers import limits, pool, protocol
 from fl_edge.workers.pool import MAX_PREDICTIONS_PER_WORKER
@@ -21,6 +22,7 @@ from fl_edge.workers.process import WorkerProcess
 from fl_edge.workers.protocol import (
     CacheModel,
     EvaluateOutcome,
+    ExampleOutcome,
     FailureOutcome,
     LoadOutcome,
     PredictOutcome,
@@ -94,7 +96,7 @@ def test_a_worker_trains_to_the_same_bits_as_anyone(harness: PoolHarness, first:
     for k, update in zip((4, 5, 4), trained, strict=True):
         expected = local_training.train_update(
             task,
-            task.load(partition(k), None),
+            task.load(LoadContext("0", partition(k), None)),
             weights,
             manifest,
             training_settings(),
@@ -140,8 +142,13 @@ def test_a_prediction_is_answered(harness: PoolHarness, first: CacheModel) -> No
     task = load_task("digits")
     manifest, weights = local_training.initial_weights(task, 0)
     expected = task.predict(local_training.model_from(task, weights, manifest), SEVEN)
-    assert answer.probabilities == pytest.approx(expected)
-    assert answer.label == max(expected, key=expected.__getitem__)
+    assert answer.answer["probabilities"] == pytest.approx(expected["probabilities"])
+    assert answer.answer["label"] == expected["label"]
+
+
+def test_an_empty_request_is_answered_with_an_example(harness: PoolHarness, first: CacheModel) -> None:
+    answer = harness.expect(ExampleOutcome, harness.pool.predict("digits", first, b""))
+    assert answer.example == {"pixels": [[0] * 8] * 8}
 
 
 def test_each_digest_is_a_model_of_its_own_and_the_model_comes_again_when_forgotten(
@@ -155,7 +162,8 @@ def test_each_digest_is_a_model_of_its_own_and_the_model_comes_again_when_forgot
                 "digits", model(f"scaled-{k}", vector.tobytes(), first.manifest), SEVEN
             )
             expected = task.predict(local_training.model_from(task, vector.copy(), first.manifest), SEVEN)
-            assert harness.expect(PredictOutcome, job).probabilities == pytest.approx(expected)
+            answer = harness.expect(PredictOutcome, job).answer
+            assert answer["probabilities"] == pytest.approx(expected["probabilities"])
     for slot in harness.pool._slots:
         assert len(slot.models) <= pool.MAX_CACHED_MODELS
 

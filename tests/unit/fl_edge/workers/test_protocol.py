@@ -62,7 +62,7 @@ def test_frames_come_out_as_they_went_in(line: tuple[socket.socket, socket.socke
             ),
             0.25,
         ),
-        protocol.JobFinished(6, PredictOutcome("is", {"is": 0.5, "job": 0.5}), 0.0),
+        protocol.JobFinished(6, PredictOutcome({"is": 0.5, "job": [None, "x"]}), 0.0),
         protocol.JobFinished(7, FailureOutcome("bad-payload", "…"), 0.0),
     ]
     ours, theirs = line

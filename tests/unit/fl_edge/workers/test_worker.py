@@ -151,7 +151,7 @@ def test_a_prediction_that_hangs_is_ended_with_its_worker(start: Callable[..., P
 
 
 def predict(harness: PoolHarness, task: str) -> int:
-    return harness.pool.predict(task, first_model(), b"")
+    return harness.pool.predict(task, first_model(), b"a request")
 
 
 def train(harness: PoolHarness, task: str) -> int:

@@ -129,7 +129,7 @@ def test_a_golden_vector_fits_its_schema(name: str) -> None:
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_spoilt_vector_does_not_fit(name: str) -> None:
     fields = _golden(name)
-    for member in set(fields) - {"kind"}:
+    for member in set(fields) - {"kind", "example"}:  # an example may be anything
         assert not _fits({**fields, member: [None]}), member
     assert not _fits({**fields, "v": 1})
     required = DOCUMENT["components"]["schemas"][_message(fields)["title"]]["required"]
