@@ -1,9 +1,10 @@
 """Data sets, and how they are divided into partitions.
 
-==============  =================================================================
-``datasets``    data sets as arrays, from files or packages
-``downloads``   finds and fetches the files of a data set
-``formats``     reads the files' formats
-``partition``   divides a data set among edges
-==============  =================================================================
+===================  ============================================================
+``datasets``         data sets as arrays, from files or packages
+``downloads``        finds and fetches the files of a data set
+``formats``          reads the files' formats
+``cifar10_pickles``  reads CIFAR-10's Python version
+``partition``        divides a data set among edges
+===================  ============================================================
 """

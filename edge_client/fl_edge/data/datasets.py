@@ -18,8 +18,9 @@ from typing import Final, Literal, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_edge.data import cifar10_pickles
 from fl_edge.data.downloads import DataSetFiles, fetch
-from fl_edge.data.formats import CIFAR_SIDE, Uint8Array, read_cifar_archive, read_cifar_files, read_idx
+from fl_edge.data.formats import Uint8Array, read_cifar_archive, read_cifar_files, read_idx
 from fl_edge.errors import DataCorruptError, DataMissingError
 
 DataSetName = Literal["digits", "mnist", "fashion-mnist", "cifar10"]
@@ -33,6 +34,11 @@ _DIGITS_SPLIT_SEED: Final = 1797
 
 SYSTEM_DIRECTORIES: Final = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
 """Directories in which packages of Linux distributions install a data set."""
+
+
+def _fetch_hint(name: str) -> str:
+    return f"; in a clone of fl-mqtt: python -m scripts.fetch_data {name} DIR"
+
 
 _CIFAR_ARCHIVE: Final = "cifar-10-binary.tar.gz"
 _CIFAR_TRAIN: Final = [f"data_batch_{i}.bin" for i in range(1, 6)]
@@ -108,7 +114,7 @@ class _IdxSource:
 
     name: str
     torchvision: Literal["MNIST", "FashionMNIST"]
-    hint: str = ""
+    hint: str
 
     def directories(self, data_dir: Path | None) -> list[Path]:
         layouts = (Path(self.torchvision) / "raw", Path(self.name))
@@ -119,7 +125,7 @@ class _IdxSource:
 
 
 _IDX: Final[dict[DataSetName, _IdxSource]] = {
-    "mnist": _IdxSource("mnist", "MNIST"),
+    "mnist": _IdxSource("mnist", "MNIST", hint=_fetch_hint("mnist")),
     "fashion-mnist": _IdxSource(
         "fashion-mnist",
         "FashionMNIST",
@@ -151,7 +157,12 @@ def _idx(
     if found is None:
         files = " and ".join(f"{name}.gz" for name in file_names)
         raise _missing(
-            source.name, f"{files} (or the same unpacked)", directories, data_dir, source.hint, download_error
+            source.name,
+            f"{files} (or the same unpacked)",
+            ", ".join(map(str, directories)),
+            data_dir,
+            source.hint,
+            download_error,
         )
     images, labels = read_idx(found[0], 3), read_idx(found[1], 1)
     if images.shape[1:] != (28, 28):
@@ -183,17 +194,20 @@ def _cifar10(
     _check_directory("cifar10", data_dir)
     names = _CIFAR_TRAIN if split == "train" else _CIFAR_TEST
     roots = _search_directories() if data_dir is None else [data_dir]
-    directories = [
-        directory for root in roots for directory in (root / "cifar-10-batches-bin", root / "cifar10", root)
-    ]
+    folders = ("cifar-10-batches-bin", cifar10_pickles.FOLDER, "cifar10", f"cifar10/{cifar10_pickles.FOLDER}")
+    directories = [root / folder for root in roots for folder in (*folders, "")]
     images_and_labels = _read_cifar(directories, names, split)
     download_error = ""
     if images_and_labels is None and download:
         download_error = fetch(DataSetFiles("CIFAR10", (_CIFAR_ARCHIVE,)), data_dir or cache_dir())
         images_and_labels = _read_cifar(directories, names, split)
     if images_and_labels is None:
-        files = f"{_CIFAR_ARCHIVE} (or {', '.join(names)})"
-        raise _missing("cifar10", files, directories, data_dir, "", download_error)
+        files = (
+            f"{_CIFAR_ARCHIVE}, {cifar10_pickles.ARCHIVE}, or one of them unpacked "
+            f"({', '.join(names)}, or {cifar10_pickles.META} with its batches)"
+        )
+        searched = f"{', '.join(map(str, roots))} (and {', '.join(folders)} in it)"
+        raise _missing("cifar10", files, searched, data_dir, _fetch_hint("cifar10"), download_error)
     return images_and_labels
 
 
@@ -207,25 +221,11 @@ def _read_cifar(
         if _is_file(directory / _CIFAR_ARCHIVE):
             images, labels = read_cifar_archive(directory / _CIFAR_ARCHIVE, names)
             return images, _check_labels(labels, len(images), str(directory / _CIFAR_ARCHIVE))
-        if _is_file(directory / "cifar-10-batches-py" / "batches.meta"):
-            return _torchvision_cifar10(directory, split)
+        if _is_file(directory / cifar10_pickles.META):
+            return cifar10_pickles.read_folder(directory, split)
+        if _is_file(directory / cifar10_pickles.ARCHIVE):
+            return cifar10_pickles.read_archive(directory / cifar10_pickles.ARCHIVE, split)
     return None
-
-
-def _torchvision_cifar10(root: Path, split: DataSetSplit) -> tuple[Uint8Array, NDArray[np.int64]]:
-    """Reads CIFAR-10 in torchvision's own layout.
-
-    It holds pickles, which torchvision opens only if their MD5 sums are the known ones.
-    """
-    from torchvision.datasets import CIFAR10
-
-    try:
-        data = CIFAR10(root, train=split == "train", download=False)
-    except (RuntimeError, OSError) as error:
-        raise DataCorruptError(f"{root / 'cifar-10-batches-py'}: {error}") from error
-    images: Uint8Array = np.ascontiguousarray(data.data)
-    assert images.shape[1:] == (CIFAR_SIDE, CIFAR_SIDE, 3)
-    return images, np.array(data.targets, dtype=np.int64)
 
 
 def _check_labels(labels: Uint8Array, images: int, source: str) -> NDArray[np.int64]:
@@ -251,9 +251,8 @@ def _check_directory(name: str, data_dir: Path | None) -> None:
 
 
 def _missing(
-    name: str, files: str, directories: Sequence[Path], data_dir: Path | None, hint: str, download_error: str
+    name: str, files: str, searched: str, data_dir: Path | None, hint: str, download_error: str
 ) -> DataMissingError:
-    searched = ", ".join(str(directory) for directory in directories)
     target_hint = "one of these" if data_dir is not None else "one of these, or anywhere else with --data DIR"
     return DataMissingError(
         f"{name}: the data set was not found in {searched}. Put {files} into {target_hint}{hint}."

@@ -1,6 +1,6 @@
 """Reads the file formats of the data sets with NumPy alone: IDX (MNIST's) and CIFAR-10's binary format.
 
-CIFAR-10 is also distributed as Python pickles; those are not read here, since a pickle can run any code.
+CIFAR-10 is also distributed as Python pickles: see ``cifar10_pickles``.
 """
 
 from __future__ import annotations

@@ -5,10 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
-import io
 import re
 import struct
-import tarfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -41,16 +39,6 @@ def put(directory: Path, prefix: str = "train", packed: bool = True, dotted: boo
         spelled = name.replace("-idx", ".idx") if dotted else name
         data = gzip.compress(idx(array)) if packed else idx(array)
         (directory / (f"{spelled}.gz" if packed else spelled)).write_bytes(data)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine on which there is nothing, and whose working directory is elsewhere."""
-    for variable in ("HOME", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path
 
 
 @pytest.mark.parametrize("layout", ["", "MNIST/raw", "mnist"])
@@ -136,68 +124,6 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, data: bytes, message:
     with pytest.raises(DataCorruptError, match=message) as caught:
         read("mnist", "train", tmp_path, False)
     assert str(tmp_path / name) in str(caught.value)
-
-
-# --- CIFAR-10
-
-
-def cifar(count: int, seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(0, 256, (count, 3073), dtype=np.uint8)
-    rows[:, 0] = rng.integers(0, 10, count)
-    return rows.tobytes()
-
-
-def put_cifar(directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    for i in range(1, 6):
-        (directory / f"data_batch_{i}.bin").write_bytes(cifar(2, i))
-    (directory / "test_batch.bin").write_bytes(cifar(3, 0))
-
-
-@pytest.mark.parametrize("layout", ["", "cifar-10-batches-bin", "cifar10"])
-def test_cifar10_is_read_from_its_binary_files(tmp_path: Path, layout: str) -> None:
-    put_cifar(tmp_path / layout)
-    train, test = (read("cifar10", split, tmp_path, False) for split in ("train", "test"))
-    assert (train.images.shape, test.images.shape) == ((10, 32, 32, 3), (3, 32, 32, 3))
-    raw = np.frombuffer(cifar(3, 0), dtype=np.uint8).reshape(3, 3073)
-    np.testing.assert_array_equal(test.labels, raw[:, 0])
-    # The second pixel of the first row: byte 1 of each plane.
-    np.testing.assert_array_equal(test.images[0, 0, 1], raw[0, [2, 1026, 2050]])
-
-
-def test_cifar10_is_read_out_of_its_archive(tmp_path: Path) -> None:
-    put_cifar(tmp_path / "plain")
-    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as tar:
-        tar.add(tmp_path / "plain", "cifar-10-batches-bin")
-    there, here = (
-        read("cifar10", "train", tmp_path / "plain", False),
-        read("cifar10", "train", tmp_path, False),
-    )
-    np.testing.assert_array_equal(here.images, there.images)
-    assert not (tmp_path / "cifar-10-batches-bin").exists()
-
-
-def test_a_broken_archive_is_named(tmp_path: Path) -> None:
-    archive = tmp_path / "cifar-10-binary.tar.gz"
-    archive.write_bytes(b"not a tar")
-    with pytest.raises(DataCorruptError, match=r"tar.gz: cannot be read"):
-        read("cifar10", "train", tmp_path, False)
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("x/test_batch.bin"), io.BytesIO())
-    with pytest.raises(DataCorruptError, match=r"does not contain data_batch_1.bin"):
-        read("cifar10", "train", tmp_path, False)
-    with pytest.raises(DataCorruptError, match="0 bytes, expected a multiple of 3073"):
-        read("cifar10", "test", tmp_path, False)
-
-
-def test_torchvisions_pickles_are_not_opened_if_they_are_not_the_known_ones(tmp_path: Path) -> None:
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    for name in ("batches.meta", "test_batch", *(f"data_batch_{i}" for i in range(1, 6))):
-        (folder / name).write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
-    with pytest.raises(DataCorruptError, match="cifar-10-batches-py"):
-        read("cifar10", "train", tmp_path, False)
 
 
 # --- downloads
