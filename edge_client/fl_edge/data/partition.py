@@ -16,6 +16,7 @@ from fl_shared.protocol.messages import Partition
 from fl_shared.protocol.partition_scheme import (
     Dirichlet,
     Iid,
+    Natural,
     OwnData,
     PartitionScheme,
     Quantity,
@@ -52,7 +53,7 @@ def partitions(labels: NDArray[np.int64], partition: Partition) -> list[Indices]
     """Returns the indices of all partitions, or of the only one for ``own``.
 
     The members ``index`` and ``holdout`` play no role. Raises ``ValueError`` if the data set has too few
-    examples.
+    examples, and for ``natural``: labels alone tell no natural parts, so a task that has them picks its own.
     """
     scheme = parse_scheme(partition.scheme)
     selected = _subset(len(labels), partition)
@@ -117,6 +118,10 @@ def _divide(
             proportions = rng.dirichlet(np.full(count, alpha))
             sizes = _apportion(len(selected), proportions, min_size=_min_examples(len(selected), count))
             return _split_by_sizes(rng.permutation(selected), sizes)
+        case Natural():
+            raise ValueError(
+                "scheme: natural, but this data set has no natural parts (expected another --partition)"
+            )
         case _:
             assert_never(scheme)
 

@@ -1,7 +1,7 @@
 """How a data set is split into the edges' partitions: the grammar of ``messages.Partition.scheme``.
 
-``iid`` | ``shards`` | ``dirichlet:ALPHA`` | ``quantity:ALPHA`` | ``own``. The aggregator names a scheme, the
-edges apply it (``fl_edge.data.partition``); both parse it with ``parse_scheme``.
+``iid`` | ``shards`` | ``dirichlet:ALPHA`` | ``quantity:ALPHA`` | ``natural`` | ``own``. The aggregator names a scheme,
+the edges apply it (``fl_edge.data.partition``); both parse it with ``parse_scheme``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-SCHEMES: Final = ("iid", "shards", "dirichlet:ALPHA", "quantity:ALPHA", "own")
+SCHEMES: Final = ("iid", "shards", "dirichlet:ALPHA", "quantity:ALPHA", "natural", "own")
 GRAMMAR: Final = f"{', '.join(SCHEMES[:-1])} or {SCHEMES[-1]}"
 MIN_ALPHA: Final = 1e-3
 MAX_ALPHA: Final = 1e6
@@ -44,11 +44,16 @@ class Quantity:
 
 
 @dataclass(frozen=True, slots=True)
+class Natural:
+    """The data's own division: partition k is the k-th of its files (sorted by name), sites, speakers or the like."""
+
+
+@dataclass(frozen=True, slots=True)
 class OwnData:
     """No partitions: every edge uses all the data that it has."""
 
 
-PartitionScheme = Iid | Shards | Dirichlet | Quantity | OwnData
+PartitionScheme = Iid | Shards | Dirichlet | Quantity | Natural | OwnData
 
 
 def parse_scheme(text: str) -> PartitionScheme:
@@ -59,6 +64,8 @@ def parse_scheme(text: str) -> PartitionScheme:
             return Iid()
         case "shards", "":
             return Shards()
+        case "natural", "":
+            return Natural()
         case "own", "":
             return OwnData()
         case "dirichlet", ":":

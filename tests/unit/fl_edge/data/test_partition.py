@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from fl_edge.data.partition import hold_out, partitions, split
 from fl_shared.protocol.messages import Partition
-from fl_shared.protocol.partition_scheme import Dirichlet, Iid, OwnData, Quantity, Shards, parse_scheme
+from fl_shared.protocol.partition_scheme import (
+    Dirichlet,
+    Iid,
+    Natural,
+    OwnData,
+    Quantity,
+    Shards,
+    parse_scheme,
+)
 from tests.support import builders
 
 LABELS = np.random.default_rng(1).integers(0, 10, 6000)
@@ -144,6 +152,7 @@ def test_the_holdout_does_not_follow_the_order_of_the_part() -> None:
             "shards needs 40 examples for 20 partitions, but there are 39",
         ),
         ({"scheme": "fair"}, "'fair'"),
+        ({"scheme": "natural"}, "scheme: natural, but this data set has no natural parts"),
     ],
 )
 def test_what_does_not_fit_the_data_set_is_named(changes: dict[str, Any], message: str) -> None:
@@ -161,6 +170,7 @@ def test_a_data_set_without_examples_is_refused() -> None:
     [
         ("iid", Iid()),
         ("shards", Shards()),
+        ("natural", Natural()),
         ("own", OwnData()),
         ("dirichlet:0.5", Dirichlet(0.5)),
         ("quantity:1e3", Quantity(1000.0)),
