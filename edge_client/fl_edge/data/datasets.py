@@ -29,7 +29,8 @@ DataSetSplit = Literal["train", "test"]
 CLASSES: Final = 10
 """Number of classes, the same in each of the data sets."""
 DIGITS_TEST_SHARE: Final = 0.2
-"""Fraction of scikit-learn's digits that is the test split."""
+"""Fraction of the digits that is the test split."""
+_DIGITS_FILE: Final = Path(__file__).with_name("digits.csv.gz")
 _DIGITS_SPLIT_SEED: Final = 1797
 
 SYSTEM_DIRECTORIES: Final = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
@@ -95,17 +96,15 @@ def _home() -> Path | None:
 
 
 def _digits(split: DataSetSplit) -> tuple[Uint8Array, NDArray[np.int64]]:
-    """Reads scikit-learn's handwritten digits, of which a fixed fifth is the test split.
+    """Reads the handwritten digits in this package (``digits.LICENSE.md``), of which a fixed fifth is the test split.
 
     There are 1797 of 8 × 8 pixels, with values from 0 to 16.
     """
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(np.random.SeedSequence(_DIGITS_SPLIT_SEED)).permutation(len(labels))
-    test = round(DIGITS_TEST_SHARE * len(labels))
-    selected = np.sort(order[:test] if split == "test" else order[test:])
-    return pixels[selected].astype(np.uint8).reshape(-1, 8, 8, 1), labels[selected].astype(np.int64)
+    rows = np.loadtxt(_DIGITS_FILE, np.uint8, delimiter=",")
+    order = np.random.default_rng(np.random.SeedSequence(_DIGITS_SPLIT_SEED)).permutation(len(rows))
+    test = round(DIGITS_TEST_SHARE * len(rows))
+    selected = rows[np.sort(order[:test] if split == "test" else order[test:])]
+    return np.ascontiguousarray(selected[:, :-1]).reshape(-1, 8, 8, 1), selected[:, -1].astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""``digits``: the handwritten digits that ship with scikit-learn, 8 × 8 pixels of 0 to 16."""
+"""``digits``: the handwritten digits that ship with this package, 8 × 8 pixels of 0 to 16."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def preprocess_digit(picture: Picture) -> Picture:
 
 
 def preprocess_coarse_digit(picture: Picture) -> Picture:
-    """Returns the picture as in scikit-learn's digits, shape (8, 8), values 0 to 16: the digit fills the height.
+    """Returns the picture as in the task's digits, shape (8, 8), values 0 to 16: the digit fills the height.
 
     There, a value counts the ink in 4 × 4 cells of a bitmap of 32 × 32. A picture of 8 × 8 is not changed, except
     that dark on light is inverted. If none of its values is above 16, it is taken to be in the data set's scale.

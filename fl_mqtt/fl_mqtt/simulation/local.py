@@ -35,9 +35,7 @@ _EDGES: Final = "edges"
 
 def check_fleet_possible() -> None:
     """Raises ``UserError`` if a package is missing that edges need and the aggregator does not."""
-    missing = [
-        name for name in ("torch", "torchvision", "sklearn", "PIL") if importlib.util.find_spec(name) is None
-    ]
+    missing = [name for name in ("torch", "torchvision", "PIL") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"simulate needs {', '.join(missing)} for its edges: pip install 'fl-mqtt[edge]'")
 
