@@ -16,8 +16,7 @@ help: ## This list (the default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  PYTHON=python3.12 make setup   uses that interpreter (3.11 or later)'
-	@echo '  TORCH_INDEX=URL make setup     takes torch and torchvision from another package index;'
-	@echo '                                 the CPU build: https://download.pytorch.org/whl/cpu'
+	@echo '  TORCH_INDEX=URL make setup     takes torch and torchvision from another package index'
 
 setup: ## Install Mosquitto, if it is missing, and fl-mqtt into .venv
 	@sh scripts/setup.sh

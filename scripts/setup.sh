@@ -7,6 +7,9 @@
 # PYTHON=python3.12   the interpreter (default: the first of python3, python3.14 … that is 3.11 or later)
 # TORCH_INDEX=URL     takes torch and torchvision, and nothing else, from another package index
 #
+# Without TORCH_INDEX, a Linux machine without an NVIDIA device gets PyTorch's CPU build, if the index for it answers.
+# PyPI's build has several GB of CUDA.
+#
 # It asks no questions, and changes nothing outside this folder except system packages, which it names first. If
 # everything is installed, it ends at once. It is POSIX sh, the newest shell that macOS and Debian have in common.
 set -eu
@@ -23,6 +26,10 @@ export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # pip's cache is outside this folder, and torch would add gigabytes to it. A cache that the user chose is used.
 [ -n "${PIP_CACHE_DIR:-}" ] || export PIP_NO_CACHE_DIR=1
 [ -t 1 ] || export PIP_PROGRESS_BAR=off
+
+CPU_INDEX=https://download.pytorch.org/whl/cpu
+CPU_INDEX_TIMEOUT=5 # seconds
+NVIDIA_DEVICES="/dev/nvidia[0-9]* /dev/nvhost-* /dev/dxg" # of a driver, of a Jetson, of WSL
 
 say() { printf '==> %s\n' "$*"; }
 fail() {
@@ -211,27 +218,58 @@ ensure_environment() {
     "$python" -m venv --clear .venv
 }
 
+has_nvidia() {
+    for device in $NVIDIA_DEVICES; do
+        [ ! -e "$device" ] || return 0
+    done
+    return 1
+}
+
+# The alarm ends the program wherever it is, also in the look-up of a name, which has no other bound.
+cpu_index_answers() {
+    (.venv/bin/python -c 'import signal, sys, urllib.request
+signal.alarm(int(sys.argv[2]))
+urllib.request.urlopen(sys.argv[1] + "/torch/").close()' "$CPU_INDEX" "$CPU_INDEX_TIMEOUT" || exit 1) 2>/dev/null
+}
+
 pip() { .venv/bin/python -m pip "$@"; }
 
 install_project() {
     if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
         .venv/bin/python -m ensurepip
     fi
-    if [ -n "${TORCH_INDEX:-}" ] && [ "$(cat .venv/.torch-index 2>/dev/null)" != "$TORCH_INDEX" ]; then
-        say "installing torch and torchvision from $TORCH_INDEX"
-        # The version limits are those of pyproject.toml; no other place repeats them.
-        # shellcheck disable=SC2046
-        pip install --index-url "$TORCH_INDEX" $(.venv/bin/python -c 'import pathlib, tomllib
-project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
-edge = project["optional-dependencies"]["edge"]
-print(*(r.replace(" ", "") for r in edge if r.startswith("torch")))')
-        echo "$TORCH_INDEX" >.venv/.torch-index
+    extra=edge
+    ! has_nvidia || extra=edge-cuda
+    if [ -n "${TORCH_INDEX:-}" ]; then
+        [ "$(cat .venv/.torch-index 2>/dev/null)" = "$TORCH_INDEX" ] || install_torch "$TORCH_INDEX"
     elif [ "$(uname -s)" = Linux ] && ! has_torch; then
-        say "torch for Linux includes CUDA: several GB. For the small CPU build, stop here (Ctrl-C) and run"
-        say "      TORCH_INDEX=https://download.pytorch.org/whl/cpu make setup"
+        choose_torch
     fi
-    say "installing fl-mqtt with the extras 'edge' and 'report' into .venv"
-    pip install --editable '.[edge,report]'
+    say "installing fl-mqtt with the extras '$extra' and 'report' into .venv"
+    pip install --editable ".[$extra,report]"
+}
+
+# install_torch INDEX: torch and torchvision alone. The versions are those of pyproject.toml; no other place repeats them.
+install_torch() {
+    say "installing torch and torchvision from $1"
+    .venv/bin/python -c 'import pathlib, sys, tomllib
+project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
+print(*(r for r in project["optional-dependencies"][sys.argv[1]] if r.startswith("torch")), sep="\n")' \
+        "$extra" >.venv/.torch-requirements || return 1
+    pip install --index-url "$1" --requirement .venv/.torch-requirements || return 1
+    echo "$1" >.venv/.torch-index
+}
+
+choose_torch() {
+    if has_nvidia; then
+        say "this machine has an NVIDIA device: taking PyPI's torch, with several GB of CUDA"
+    elif ! cpu_index_answers; then
+        say "no NVIDIA device, but $CPU_INDEX did not answer within $CPU_INDEX_TIMEOUT s:"
+        say "      taking PyPI's torch, which for x86-64 has several GB of CUDA"
+    else
+        say "no NVIDIA device: taking the CPU build of torch"
+        install_torch "$CPU_INDEX" || say "that failed: taking PyPI's torch"
+    fi
 }
 
 # Dependency groups came with pip 25.1.
