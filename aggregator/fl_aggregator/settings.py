@@ -6,6 +6,8 @@ Each option of a run is a field of `Settings`. The command line, its help, ``run
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
@@ -203,6 +205,13 @@ class Settings(BaseModel):
         return m.FoldSettings(
             max_examples=self.max_examples, max_delta=self.max_delta, scale_bits=self.scale_bits
         )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the settings that decide what is learnt: all but those of broker, output and security."""
+        others = {name for name, o in options_of_run().items() if o.heading in (BROKER, OUTPUT, SECURITY)}
+        values = self.model_dump(mode="json", exclude={"prefix", *others})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def training_settings(self, version: int) -> m.TrainingSettings:
         """Returns how the round that starts from ``version`` trains, with its decayed learning rate."""

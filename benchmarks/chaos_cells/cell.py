@@ -11,7 +11,7 @@ from typing import Any, Final
 from chaos_cells.faults import Fault
 from chaos_cells.phases import ROUND, Phase
 from chaos_cells.stage import ROUNDS, SLOW, VICTIM, Setting, Stage, Task
-from fl_aggregator.storage.checkpoint import sha256
+from fl_aggregator.storage.checkpoint import model_sha256
 
 DEADLINE: Final = 120.0
 """Seconds after which a cell counts as hung."""
@@ -65,7 +65,7 @@ def undisturbed(directory: Path, task: Task) -> Undisturbed:
         ended = stage.watch.until(lambda: not stage.aggregator.running(), START_UP + DEADLINE, pause=0.02)
         if not ended or stage.aggregator.wait() != 0:
             raise SystemExit(f"the undisturbed run does not end well:\n{stage.aggregator.output}")
-        return Undisturbed(sha256(stage.run / "model.safetensors"), _contributors(stage))
+        return Undisturbed(model_sha256(stage.run / "model.safetensors"), _contributors(stage))
 
 
 def play(directory: Path, fault: Fault, phase: Phase, expected: Undisturbed) -> Cell:
@@ -168,7 +168,7 @@ def _measure(
         trouble.append(f"taken for lost: {', '.join(sorted({e['client'] for _, e in false_alarms}))}")
     same = None
     if finished and contributors == expected.contributors:
-        same = sha256(stage.run / "model.safetensors") == expected.model_sha256
+        same = model_sha256(stage.run / "model.safetensors") == expected.model_sha256
     return Cell(
         fault=fault.name,
         phase=phase.name,

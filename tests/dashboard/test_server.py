@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import re
@@ -12,7 +13,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fl_aggregator.storage.checkpoint import sha256
 from fl_aggregator.tools.dashboard.address import WebSocketAddress
 from fl_aggregator.tools.dashboard.server import STATIC, DashboardServer
 from fl_shared.errors import UserError
@@ -88,7 +88,9 @@ def test_the_libraries_are_those_that_were_published() -> None:
     listed = re.findall(
         r"^\| `(\S+)` .* `([0-9a-f]{64})` \|$", (vendor / "README.md").read_text(), re.MULTILINE
     )
-    assert {name: sha256(vendor / name) for name, _ in listed} == dict(listed)
+    assert {name: hashlib.sha256((vendor / name).read_bytes()).hexdigest() for name, _ in listed} == dict(
+        listed
+    )
     assert {file.name for file in vendor.iterdir()} == {
         *(name for name, _ in listed), "README.md", "mqtt.LICENSE.md", "mqtt.bundled.LICENSE", "uPlot.LICENSE",
     }  # fmt: skip

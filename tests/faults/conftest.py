@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_aggregator.storage.checkpoint import sha256
+from fl_aggregator.storage.checkpoint import model_sha256
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.synthetic_run import TASK, settings
@@ -22,7 +22,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, shared_mosquitto: Mosq
     ):
         run.ends_well()
     return {
-        int(file.stem.removeprefix("version-")): sha256(file)
+        int(file.stem.removeprefix("version-")): model_sha256(file)
         for file in (directory / "run" / "checkpoints").glob("version-*.safetensors")
     }
 

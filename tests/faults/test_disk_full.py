@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fl_aggregator.storage.checkpoint import sha256
+from fl_aggregator.storage.checkpoint import model_sha256
 from fl_aggregator.storage.disk_space import has_space
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
@@ -130,7 +130,7 @@ def test_a_full_disk_pauses_the_run(
     assert synthetic_run.trainings(edges) == {0: 1, 1: 3, 2: 3, 3: 3}, "nobody trains twice"
     assert [line["version"] for line in history(run_dir)] == [1, 2, 3]
     if task == TASK:
-        assert sha256(run_dir / "model.safetensors") == undisturbed[3]
+        assert model_sha256(run_dir / "model.safetensors") == undisturbed[3]
     assert list((run_dir / "spool").iterdir()) == []
 
 
@@ -164,7 +164,7 @@ def test_an_interruption_ends_the_pause_and_a_resume_goes_on(
         with aggregator(tmp_path, mosquitto, "--resume", str(run_dir)) as again:
             again.ends_well()
     assert synthetic_run.trainings(edges) == {0: 1, 1: 3, 2: 3, 3: 3}, "nobody trains twice"
-    assert sha256(run_dir / "model.safetensors") == undisturbed[3]
+    assert model_sha256(run_dir / "model.safetensors") == undisturbed[3]
 
 
 def test_a_broker_that_dies_in_a_pause_hears_of_it_again(
@@ -185,7 +185,7 @@ def test_a_broker_that_dies_in_a_pause_hears_of_it_again(
         disk.clear()
         run.ends_well()
     assert synthetic_run.trainings(edges) == {0: 1, 1: 3, 2: 3, 3: 3}, "nobody trains twice"
-    assert sha256(run_dir / "model.safetensors") == undisturbed[3]
+    assert model_sha256(run_dir / "model.safetensors") == undisturbed[3]
 
 
 def test_first_weights_that_find_no_room_end_the_command(

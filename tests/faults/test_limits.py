@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from fl_aggregator.messaging.rate_limits import NEW_CLIENT_BURST
 from fl_aggregator.messaging.rejections import UNKNOWN
-from fl_aggregator.storage.checkpoint import sha256
+from fl_aggregator.storage.checkpoint import model_sha256
 from fl_shared.mqtt.network import Network
 from fl_shared.protocol import codec
 from fl_shared.protocol import messages as m
@@ -115,7 +115,7 @@ def test_a_flood_changes_nothing_for_those_who_train(
         statuses, told = observer.all(m.Status), observer.all(m.Limited)
     assert not [line for line in edges.err.splitlines() if "drops some of this edge's messages" in line]
     made = (tmp_path / "run" / "checkpoints").glob("version-*.safetensors")
-    assert {int(f.stem.removeprefix("version-")): sha256(f) for f in made} == undisturbed
+    assert {int(f.stem.removeprefix("version-")): model_sha256(f) for f in made} == undisturbed
     for line in programs.history(tmp_path):
         assert line["participants"] == ["0", "1", "2"]
         assert not set(line["refused"]) & {"0", "1", "2"}, "an honest edge meets no limit"

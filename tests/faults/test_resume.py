@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from fl_aggregator.storage.checkpoint import model_sha256
 from tests.support import programs
 from tests.support.broker import Mosquitto
 from tests.support.wait import wait_until
@@ -68,7 +68,7 @@ class Cluster:
         )  # fmt: skip
 
     def model(self, name: str) -> str:
-        return hashlib.sha256((self.directory / name / "run" / "model.safetensors").read_bytes()).hexdigest()
+        return model_sha256(self.directory / name / "run" / "model.safetensors")
 
 
 def events(directory: Path) -> list[dict[str, Any]]:

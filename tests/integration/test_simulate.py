@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from fl_aggregator.storage.checkpoint import model_sha256
 from tests.support import programs
 from tests.support.wait import wait_until
 
@@ -46,9 +47,11 @@ def test_a_run_from_first_weights_to_a_prediction(tmp_path: Path) -> None:
     assert "prediction: 7 " in run.out
     assert result["rounds"] == 4
     assert result["accuracy"] > 0.5
-    assert (
-        result["model_sha256"] == hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
-    )
+    assert result["model_sha256"] == model_sha256(directory / "model.safetensors")
+    with safe_open(directory / "model.safetensors", framework="numpy") as model:
+        metadata = model.metadata()
+    assert (metadata["task"], metadata["version"]) == ("digits", "4")
+    assert json.loads(metadata["metrics"]) == lines[-1]["metrics"]
     assert result["run_dir"] == str(directory)
     assert result["refused"] == {}
     assert not any(line.startswith("refused") for line in run.out.splitlines())

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from fl_aggregator.storage.checkpoint import sha256
+from fl_aggregator.storage import checkpoint
 from fl_shared.protocol import messages as m
 from tests.support import programs
 from tests.support.client import Client
@@ -30,7 +30,7 @@ def trainings(*edges: programs.Program) -> dict[int, int]:
 
 
 def model_sha256(directory: Path) -> str:
-    return sha256(directory / "run" / "model.safetensors")
+    return checkpoint.model_sha256(directory / "run" / "model.safetensors")
 
 
 class Hold:

@@ -24,6 +24,7 @@ class Averager:
     def __init__(self, settings: Settings, strategy: Strategy, directory: RunDirectory) -> None:
         self._settings = settings
         self._strategy = strategy
+        self._metadata = {"task": settings.task, "settings": settings.digest}
         self._checkpoints = directory.checkpoints
         self._newest: tuple[int, Model] | None = None
         self.previous: Model | None = None
@@ -45,7 +46,7 @@ class Averager:
 
         Raises ``OSError`` if it cannot be written; nothing has changed then.
         """
-        self._checkpoints.write(version, model)  # may fail, and is repeated then
+        self._checkpoints.write(version, model, self._metadata)  # may fail, and is repeated then
         self.previous = None if self._newest is None else self._checkpoints.memory_mapped(*self._newest)
         self._newest = (version, model)
 

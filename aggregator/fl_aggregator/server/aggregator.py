@@ -39,7 +39,6 @@ from fl_aggregator.server.interpreter import Interpreter
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.resume import RecoveredRun
 from fl_aggregator.storage.disk_space import DiskFull
-from fl_aggregator.storage.run_directory import utc_now
 from fl_shared.cli.broker_access import BrokerAccess
 from fl_shared.errors import RunFailed
 from fl_shared.mqtt import events as mqtt
@@ -151,8 +150,7 @@ class Aggregator:
                 self._run_once()
             self._publish_status(force=True)
             if isinstance(self._state.phase, Finished):
-                ended = record.model_copy(update={"ended": utc_now()})
-                self._interpreter.write(lambda: self._directory.write_run(ended))
+                self._interpreter.finish(record)
             return Outcome(self._state, self._now())
         except StoppedWhilePaused as ended:
             # It cannot be recorded, and need not be: the journal has the state before what did not fit.

@@ -24,6 +24,7 @@ from fl_aggregator.server.disk_pause import DiskPause
 from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.resume import RecoveredRun
 from fl_aggregator.storage.disk_space import raising_disk_full
+from fl_aggregator.storage.run_directory import RunRecord, utc_now
 from fl_shared.protocol import messages as m
 from fl_shared.protocol import topics as t
 from fl_shared.protocol.envelope import EnvelopeSource
@@ -110,6 +111,17 @@ class Interpreter:
                 return action()
 
         return self._disk_pause.attempt(write)
+
+    def finish(self, record: RunRecord) -> None:
+        """Completes the files of a run that is finished: the metrics in its models, and its end in ``run.json``."""
+        metrics = {
+            line.version: line.metrics
+            for line in read_records(self._directory.history())
+            if line.outcome == "committed" and line.version is not None
+        }
+        self._disk_pause.attempt(lambda: self._directory.checkpoints.add_metrics(metrics))
+        ended = record.model_copy(update={"ended": utc_now()})
+        self.write(lambda: self._directory.write_run(ended))
 
     def perform(self, effect: do.Effect, state: Run) -> None:
         """Performs one effect; ``state`` is the newest.

@@ -1,6 +1,8 @@
 """Models on disk, as safetensors files.
 
-They contain no time, run id or version, so that equal models are equal files.
+Their metadata holds ``buffers`` (a JSON list: the arrays that are not trained), ``version``, what else
+`Checkpoints.write` is given, and at the end of a run ``metrics``. It holds no time and no run id, so that two runs of
+one seed write equal files.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -24,12 +27,13 @@ from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.files import delete_temporary_files, temporary_path, write_atomically
 from fl_shared.tensors.encodings.float32 import FLOAT32
 from fl_shared.tensors.manifest import MAX_ARRAYS, Manifest, Vector, flatten, manifest_of
-from fl_shared.tensors.safetensors_file import Tensor, file_head
+from fl_shared.tensors.safetensors_file import Head, Tensor, file_head, read_head
 from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 
 DIRECTORY: Final = "checkpoints"
 MAX_CHECKPOINTS: Final = 3
 """Number of checkpoints that are kept: the version before the newest may still be in evaluation."""
+_BUFFERS: Final = "buffers"
 _VERSION_NAME: Final = re.compile(r"version-([0-9]{6,15})\.safetensors")
 
 
@@ -81,15 +85,16 @@ class Checkpoints:
         """The file of version ``number``. It exists for the last ``MAX_CHECKPOINTS`` versions."""
         return self._directory / DIRECTORY / f"version-{number:06d}.safetensors"
 
-    def write(self, number: int, model: Model) -> None:
+    def write(self, number: int, model: Model, metadata: Mapping[str, str] | None = None) -> None:
         """Writes the checkpoint of version ``number``, then replaces ``model.safetensors`` by it atomically.
 
-        Deletes the checkpoints beyond the last ``MAX_CHECKPOINTS``. Raises ``OSError`` (for example ``DiskFull``),
-        after which it may be called again.
+        ``metadata`` is written beside ``version`` and ``buffers``. Deletes the checkpoints beyond the last
+        ``MAX_CHECKPOINTS``. Raises ``OSError`` (for example ``DiskFull``), after which it may be called again.
         """
         path = self.version_path(number)
         with raising_disk_full(len(model.data), path.parent):
-            write_atomically(path, safetensors_header(model), model.data, sync=self._sync)
+            header = safetensors_header(model, {"version": str(number), **(metadata or {})})
+            write_atomically(path, header, model.data, sync=self._sync)
             self._link(path, self.model_path)
         for old in self.versions()[:-MAX_CHECKPOINTS]:
             self.version_path(old).unlink(missing_ok=True)
@@ -127,8 +132,8 @@ class Checkpoints:
 
     def memory_mapped(self, number: int, model: Model) -> Model:
         """The same model, with its weights mapped from the checkpoint of version ``number``."""
-        offset = len(safetensors_header(model))
-        data = np.memmap(self.version_path(number), np.uint8, "r", offset, shape=(len(model.data),))
+        path = self.version_path(number)
+        data = np.memmap(path, np.uint8, "r", _read_head(path).size, shape=(len(model.data),))
         return replace(model, weights=FLOAT32.decode(data.data))
 
     def store_best(self, number: int) -> bool:
@@ -142,6 +147,19 @@ class Checkpoints:
         with raising_disk_full(path.stat().st_size, self._directory):
             self._link(path, self.best_path)
         return True
+
+    def add_metrics(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
+        """Writes the metrics of their versions into the newest and the best model's metadata. Raises ``OSError``."""
+        for path in (self.model_path, self.best_path):
+            if path.exists():
+                head = _read_head(path)
+                found = metrics.get(int(head.metadata.get("version", -1)), {})
+                header = file_head(
+                    head.tensors, {**head.metadata, "metrics": json.dumps(found, sort_keys=True)}
+                )
+                data = np.memmap(path, np.uint8, "r", head.size)
+                with raising_disk_full(len(data), path.parent):
+                    write_atomically(path, header, data.data, sync=self._sync)
 
     def _link(self, source: Path, target: Path) -> None:
         """Replaces ``target`` by a hard link to ``source``, or by a copy if the file system has no links."""
@@ -157,14 +175,16 @@ class Checkpoints:
         temporary.replace(target)
 
 
-def safetensors_header(model: Model) -> bytes:
-    """The bytes before the weights in a safetensors file; the weights follow as they are in the vector.
-
-    ``buffers`` in the metadata is a JSON list of the names of the arrays that are not trained.
-    """
+def safetensors_header(model: Model, metadata: Mapping[str, str]) -> bytes:
+    """The bytes before the weights in a safetensors file; the weights follow as they are in the vector."""
     buffers = [array.name for array in model.manifest.arrays if array.role == "buffer"]
     tensors = (Tensor(a.name, a.shape, FLOAT32.size(a.values)) for a in model.manifest.arrays)
-    return file_head(tensors, {"buffers": json.dumps(buffers)} if buffers else None)
+    return file_head(tensors, {_BUFFERS: json.dumps(buffers), **metadata})
+
+
+def _read_head(path: Path) -> Head:
+    with path.open("rb") as file:
+        return read_head(file)
 
 
 def read_safetensors(path: Path) -> Model:
@@ -175,7 +195,7 @@ def read_safetensors(path: Path) -> Model:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        buffers = json.loads(metadata.get("buffers", "[]"))
+        buffers = json.loads(metadata.get(_BUFFERS, "[]"))
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not a readable safetensors file: {error}") from None
     if not 0 < len(arrays) <= MAX_ARRAYS:
@@ -194,7 +214,16 @@ def read_safetensors(path: Path) -> Model:
     return Model.of(manifest, flatten(arrays, manifest))
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+def model_sha256(path: Path) -> str:
+    """The SHA-256, in hexadecimal, of the model in a file of ours: of the file without its metadata.
+
+    So equal models have equal digests, whatever version of a run they are. The names of the buffers, if there are any,
+    are part of the model.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        head = read_head(file)
+        buffers = head.metadata.get(_BUFFERS, "[]")
+        sha = hashlib.sha256(file_head(head.tensors, None if buffers == "[]" else {_BUFFERS: buffers}))
+        while block := file.read(2**20):
+            sha.update(block)
+        return sha.hexdigest()

@@ -160,7 +160,7 @@ def _broker_of_fleet(broker: BrokerOptions, address: str | None) -> BrokerAccess
 
 def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[str, Any]:
     """The object that ``simulate --json`` prints at the end."""
-    from fl_aggregator.storage.checkpoint import sha256
+    from fl_aggregator.storage.checkpoint import model_sha256
 
     model = directory / "model.safetensors"
     return {
@@ -168,7 +168,7 @@ def _result(aggregator: Aggregator, outcome: Outcome, directory: Path) -> dict[s
         "rounds": outcome.state.version,
         "accuracy": outcome.state.metrics.get("accuracy"),
         "loss": outcome.state.metrics.get("loss"),
-        "model_sha256": sha256(model) if model.exists() else None,
+        "model_sha256": model_sha256(model) if model.exists() else None,
         "seconds": round(outcome.seconds, 3),
         "refused": aggregator.rejections.total,
         "run_dir": str(directory),

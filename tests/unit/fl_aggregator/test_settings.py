@@ -193,3 +193,21 @@ def test_what_is_accepted_can_be_announced_and_cannot_overflow(
     largest = max_examples * max_delta * (per_round + run.over_select) * 2.0**run.scale_bits
     assert largest < 2**63
     assert largest > 2**60, "no binary place is given away"
+
+
+def test_the_digest_covers_what_is_learnt_and_not_how_it_is_served() -> None:
+    digest = Settings(clients=4).digest
+    same: list[dict[str, object]] = [
+        {"prefix": "a"},
+        {"chunk": 2048},
+        {"durability": "power"},
+        {"max_clients": 99},
+    ]
+    others: list[dict[str, object]] = [
+        {"lr": 0.1},
+        {"task": "mnist"},
+        {"partition": "shards"},
+        {"holdout": 0.5},
+    ]
+    assert {Settings.model_validate({"clients": 4, **more}).digest for more in same} == {digest}
+    assert len({digest, *(Settings.model_validate({"clients": 4, **more}).digest for more in others)}) == 5

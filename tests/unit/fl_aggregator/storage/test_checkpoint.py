@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from fl_aggregator.storage.checkpoint import MAX_CHECKPOINTS, Checkpoints, Model, read_safetensors, sha256
+from fl_aggregator.storage.checkpoint import (
+    MAX_CHECKPOINTS,
+    Checkpoints,
+    Model,
+    model_sha256,
+    read_safetensors,
+)
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_shared.errors import RunFailed, UserError
 from fl_shared.system.files import is_temporary
@@ -42,8 +50,10 @@ def test_the_file_is_what_the_safetensors_library_writes_and_reads(
     checkpoints = opened(tmp_path)
     checkpoints.write(1, made)
     arrays = {name: np.array(a) for name, a in unflatten(made.weights, made.manifest).items()}
+    # The library writes metadata in any order, so only one key is compared. Buffers are part of the model.
     metadata = {"buffers": '["bn.running_mean"]'} if buffers else None
-    assert checkpoints.model_path.read_bytes() == save(arrays, metadata=metadata)
+    assert model_sha256(checkpoints.model_path) == hashlib.sha256(save(arrays, metadata=metadata)).hexdigest()
+    assert checkpoints.model_path.read_bytes()[-len(made.data) :] == bytes(made.data)
     read = load_file(checkpoints.model_path)
     assert {name: read[name].tolist() for name in read} == {name: arrays[name].tolist() for name in arrays}
     again = read_safetensors(checkpoints.model_path)
@@ -51,14 +61,43 @@ def test_the_file_is_what_the_safetensors_library_writes_and_reads(
     assert again.manifest == made.manifest
 
 
-def test_equal_models_are_equal_files(tmp_path: Path) -> None:
+def test_equal_models_have_equal_digests_whatever_their_metadata(tmp_path: Path) -> None:
     checkpoints = opened(tmp_path)
     checkpoints.write(1, model())
-    first = sha256(checkpoints.model_path)
+    first = model_sha256(checkpoints.model_path)
     checkpoints.write(2, model(1))
-    assert sha256(checkpoints.model_path) != first
-    checkpoints.write(3, model())
-    assert sha256(checkpoints.model_path) == first
+    assert model_sha256(checkpoints.model_path) != first
+    checkpoints.write(3, model(), {"task": "digits"})
+    assert model_sha256(checkpoints.model_path) == first
+    checkpoints.write(4, model(buffers=("bn.running_mean",)))
+    assert model_sha256(checkpoints.model_path) != first
+
+
+def test_the_metrics_come_into_the_newest_and_the_best_model(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    for number in (1, 2):
+        checkpoints.write(number, model(number), {"task": "digits", "settings": "abc"})
+        if number == 1:
+            checkpoints.store_best(number)
+    for _ in range(2):  # a run may be killed in between, and resumed
+        checkpoints.add_metrics({1: {"loss": 0.5, "accuracy": 0.25}})
+    digests = {checkpoints.best_path: model(1).digest, checkpoints.model_path: model(2).digest}
+    for path, digest in digests.items():
+        assert read_safetensors(path).digest == digest
+    assert metadata_of(checkpoints.best_path) == {
+        "task": "digits",
+        "settings": "abc",
+        "version": "1",
+        "buffers": "[]",
+        "metrics": '{"accuracy": 0.25, "loss": 0.5}',
+    }
+    assert metadata_of(checkpoints.model_path)["metrics"] == "{}"
+    assert "metrics" not in metadata_of(checkpoints.version_path(2))
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="numpy") as file:
+        return dict(file.metadata())
 
 
 def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
