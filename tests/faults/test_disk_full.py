@@ -193,7 +193,7 @@ def test_first_weights_that_find_no_room_end_the_command(
 ) -> None:
     """There is no run yet that could wait."""
     weights = tmp_path / "first.safetensors"
-    weights.write_bytes(save({"weight": np.zeros(500_000, np.float32)}))
+    weights.write_bytes(save({"weight": np.zeros(500_000, np.float32)}, {"buffers": "[]"}))
     disk.leave(2**20)
     run_dir = disk.path / "run"
     with aggregator(tmp_path, mosquitto, "--run-dir", str(run_dir), "--init", str(weights)) as run:

@@ -185,7 +185,8 @@ def test_whoever_only_seems_to_send_holds_nobody_up(
         )
     )
     first = tmp_path / "first.safetensors"
-    save_file({array.name: np.zeros(array.shape, np.float32) for array in manifest.arrays}, first)
+    arrays = {array.name: np.zeros(array.shape, np.float32) for array in manifest.arrays}
+    save_file(arrays, first, {"buffers": "[]"})
     run_settings = (
         "--task", f"synthetic-{values}", "--clients", "4", "--per-round", "2", "--over-select", "2",
         "--rounds", "1", "--holdout", "0", "--grace", "0", "--wait", "60", "--deadline", "170",

@@ -27,7 +27,8 @@ def first_weights(directory: Path) -> Path:
     """Then no edge has to make them, and the first round is open when the last edge is there."""
     path = directory / "first.safetensors"
     manifest = SyntheticExecutor(VALUES).initial_weights(0, lambda values: np.empty(values, "<f4"))
-    save_file({array.name: np.zeros(array.shape, np.float32) for array in manifest.arrays}, path)
+    arrays = {array.name: np.zeros(array.shape, np.float32) for array in manifest.arrays}
+    save_file(arrays, path, {"buffers": "[]"})
     return path
 
 

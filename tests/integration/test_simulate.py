@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from fl_aggregator.storage.checkpoint import model_sha256
 from tests.support import programs
@@ -118,6 +118,28 @@ def test_first_weights_from_a_file(tmp_path: Path, small: Small) -> None:
     for name in before:
         np.testing.assert_allclose(before[name], after[name], atol=1e-6)
     assert second.result["accuracy"] == pytest.approx(small.result["accuracy"], abs=0.01)
+
+
+def test_first_weights_from_a_plain_state_dict(tmp_path: Path, small: Small) -> None:
+    """Nothing in the file says which arrays are buffers, and an integer is left out."""
+    model = small.directory / "run" / "model.safetensors"
+    state = load_file(model)
+    save_file({**state, "steps": np.array(3)}, tmp_path / "plain.safetensors")
+    tiny = ("--lr", "1e-9", "--momentum", "0", "--rounds", "1")
+    with programs.simulate(tmp_path, *SMALL, *tiny, "--init", str(tmp_path / "plain.safetensors")) as second:
+        second.ends_well()
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    for name in state:
+        np.testing.assert_allclose(state[name], after[name], atol=1e-6)
+    state["fc2.bias"] = np.zeros(11, np.float32)
+    save_file(state, tmp_path / "other.safetensors")
+    (tmp_path / "other").mkdir()
+    with programs.simulate(
+        tmp_path / "other", *SMALL, "--init", str(tmp_path / "other.safetensors")
+    ) as third:
+        assert third.wait(60) == 2
+    assert "array 'fc2.bias' has the shape (11,), but (10,) in the edges' model" in third.err
+    assert "Traceback" not in third.err
 
 
 def test_the_target_accuracy_ends_the_run(tmp_path: Path) -> None:

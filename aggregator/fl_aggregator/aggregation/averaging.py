@@ -11,6 +11,7 @@ from fl_aggregator.aggregation.strategies.registry import Strategy
 from fl_aggregator.aggregation.validation import CheckedUpdate, ExpectedUpdate
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage.checkpoint import Model
+from fl_aggregator.storage.initial_weights import PlainWeights
 from fl_aggregator.storage.run_directory import RunDirectory
 from fl_aggregator.storage.update_content import UpdateContent
 from fl_shared.protocol import messages as m
@@ -32,6 +33,8 @@ class Averager:
         self._expected: ExpectedUpdate | None = None
         self._sum: ExactSum | None = None
         self._first_weights: tuple[Manifest, Vector] | None = None
+        self.plain_weights: PlainWeights | None = None
+        """What the user gave in place of the values of the initial weights that an edge makes."""
         self._unwritten_model: Model | None = None
         """The average that is not on disk yet."""
 
@@ -82,9 +85,16 @@ class Averager:
         return self._expected.check(update)
 
     def fold(self, update: CheckedUpdate, examples: int) -> None:
-        """Adds an update, weighted by its examples, to the sum; in round 0, copies the initial weights."""
+        """Adds an update, weighted by its examples, to the sum; in round 0, copies the initial weights.
+
+        Raises ``UserError`` if the weights that the user gave do not fit the edge's model.
+        """
         if self._sum is None:
-            self._first_weights = (update.manifest, update.delta.values.copy())
+            given, manifest = self.plain_weights, update.manifest
+            self._first_weights = (
+                manifest,
+                update.delta.values.copy() if given is None else given.fit(manifest),
+            )
         else:
             self._sum.add(update.delta.values, examples, update.delta.magnitude)
 

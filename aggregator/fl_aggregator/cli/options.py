@@ -94,7 +94,7 @@ def run_options(command: Command) -> Command:
     """Adds ``--init``, ``--resume`` and ``--run-dir``: what a run begins with, and where it is written."""
     options = [
         option_under(RUN, "--init", type=EXISTING_FILE, default=None,
-                     help="Initial weights (safetensors) instead of an edge's."),
+                     help="Initial weights instead of an edge's: a model of a run, or a state_dict (safetensors)."),
         option_under(RUN, "--resume", metavar="DIR", type=click.Path(path_type=Path), default=None,
                      help="Continue the run in DIR, with the settings stored there."),
         option_under(OUTPUT, "--run-dir", type=click.Path(path_type=Path), default=None,

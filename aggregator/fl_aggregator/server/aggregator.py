@@ -40,7 +40,7 @@ from fl_aggregator.server.launch import Launch
 from fl_aggregator.server.resume import RecoveredRun
 from fl_aggregator.storage.disk_space import DiskFull
 from fl_shared.cli.broker_access import BrokerAccess
-from fl_shared.errors import RunFailed
+from fl_shared.errors import RunFailed, UserError
 from fl_shared.mqtt import events as mqtt
 from fl_shared.mqtt.events import CONNECT_TIMEOUT
 from fl_shared.mqtt.network import Network
@@ -333,7 +333,7 @@ class Aggregator:
             self._disk_pause.wait_for_space(job.disk_full)
             job.retry()
             return
-        if isinstance(job.error, OSError):
+        if isinstance(job.error, OSError | UserError):
             raise job.error
         if job.error is not None:
             raise RuntimeError("the aggregation worker failed") from job.error

@@ -75,6 +75,7 @@ class Interpreter:
             self._send_grant,
             lambda done: inbox.put("control", done),
         )
+        self.worker.averager.plain_weights = launch.plain_weights
         started = launch.record.started.removesuffix("+00:00") + "Z"
         self.observer_feed = ObserverFeed(connections, scope, started, self.worker.in_progress)
         self.status_publisher = StatusPublisher(connections, scope, self.observer_feed)

@@ -9,8 +9,15 @@ from fl_aggregator.aggregation.strategies.registry import Strategy, load
 from fl_aggregator.server.resume import RecoveredRun, recover
 from fl_aggregator.settings import Settings
 from fl_aggregator.storage import run_directory
-from fl_aggregator.storage.checkpoint import Model, read_safetensors
-from fl_aggregator.storage.run_directory import FirstWeights, FleetRecord, RunDirectory, RunRecord
+from fl_aggregator.storage.checkpoint import Model
+from fl_aggregator.storage.initial_weights import PlainWeights, read_again, read_initial_weights
+from fl_aggregator.storage.run_directory import (
+    FirstWeights,
+    FleetRecord,
+    PlainWeightsRecord,
+    RunDirectory,
+    RunRecord,
+)
 from fl_shared.errors import UserError
 
 
@@ -22,6 +29,7 @@ class Launch:
     directory: RunDirectory
     strategy: Strategy
     first_weights: Model | None = None
+    plain_weights: PlainWeights | None = None
     recovered: RecoveredRun | None = None
 
     def close(self) -> None:
@@ -37,12 +45,18 @@ def new(
 ) -> Launch:
     """Prepares a new run. Raises ``UserError`` if its strategy, directory or initial weights are unusable."""
     strategy = load(settings.strategy)
-    weights = None if init is None else read_safetensors(init)
-    first = None if weights is None else FirstWeights(digest=weights.digest, manifest=weights.manifest.digest)
+    weights = None if init is None else read_initial_weights(init)
+    first = plain = None
+    if isinstance(weights, PlainWeights):
+        plain, weights = weights, None
+    elif weights is not None:
+        first = FirstWeights(digest=weights.digest, manifest=weights.manifest.digest)
     path = run_dir if run_dir is not None else run_directory.new_run_path(settings.task)
     directory = RunDirectory(path, settings.durability)
     record = run_directory.new_record(settings, first, fleet)
-    return Launch(record, directory, strategy, first_weights=weights)
+    if plain is not None:
+        record.plain_weights = PlainWeightsRecord(path=plain.path, sha256=plain.sha256)
+    return Launch(record, directory, strategy, first_weights=weights, plain_weights=plain)
 
 
 def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Launch:
@@ -61,6 +75,8 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
             record = record.model_copy(update={"settings": settings})
         strategy = load(record.settings.strategy)
         recovered = recover(directory, record)
+        plain = record.plain_weights if recovered.state.model is None else None
+        weights = None if plain is None else read_again(plain.path, plain.sha256)
     except BaseException:
         directory.close()
         raise
@@ -68,6 +84,7 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
         record.model_copy(update={"incarnation": record.incarnation + 1}),
         directory,
         strategy,
+        plain_weights=weights,
         recovered=recovered,
     )
 

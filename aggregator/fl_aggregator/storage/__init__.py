@@ -5,6 +5,7 @@
 ``journal``         every event of the round machine, before its effects
 ``append_log``      a file of complete lines
 ``checkpoint``      the last versions of the model, the newest and the best
+``initial_weights`` what ``--init`` names
 ``spool``           accepted updates until they are averaged
 ``spool_format``    the layout of a spooled update
 ``update_content``  the sections of one update

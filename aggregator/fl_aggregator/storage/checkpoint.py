@@ -16,9 +16,10 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
@@ -33,7 +34,8 @@ from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 DIRECTORY: Final = "checkpoints"
 MAX_CHECKPOINTS: Final = 3
 """Number of checkpoints that are kept: the version before the newest may still be in evaluation."""
-_BUFFERS: Final = "buffers"
+BUFFERS: Final = "buffers"
+"""The key in the metadata of a model of ours."""
 _VERSION_NAME: Final = re.compile(r"version-([0-9]{6,15})\.safetensors")
 
 
@@ -179,7 +181,7 @@ def safetensors_header(model: Model, metadata: Mapping[str, str]) -> bytes:
     """The bytes before the weights in a safetensors file; the weights follow as they are in the vector."""
     buffers = [array.name for array in model.manifest.arrays if array.role == "buffer"]
     tensors = (Tensor(a.name, a.shape, FLOAT32.size(a.values)) for a in model.manifest.arrays)
-    return file_head(tensors, {_BUFFERS: json.dumps(buffers), **metadata})
+    return file_head(tensors, {BUFFERS: json.dumps(buffers), **metadata})
 
 
 def _read_head(path: Path) -> Head:
@@ -189,17 +191,30 @@ def _read_head(path: Path) -> Head:
 
 def read_safetensors(path: Path) -> Model:
     """The model in a safetensors file. Raises ``UserError`` with what is wrong with the file."""
+    return model_of(path, *read_arrays(path))
+
+
+def read_arrays(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+    """The metadata and the arrays of a safetensors file. Raises ``UserError`` with what is wrong with the file."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ValueError("expected a regular file")
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        buffers = json.loads(metadata.get(_BUFFERS, "[]"))
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not a readable safetensors file: {error}") from None
     if not 0 < len(arrays) <= MAX_ARRAYS:
         raise UserError(f"{path}: contains {len(arrays)} arrays, expected 1 to {MAX_ARRAYS}")
+    return metadata, arrays
+
+
+def model_of(path: Path, metadata: Mapping[str, str], arrays: Mapping[str, NDArray[Any]]) -> Model:
+    """The model in the arrays of the file ``path``. Raises ``UserError`` with what is wrong with the file."""
+    try:
+        buffers = json.loads(metadata.get(BUFFERS, "[]"))
+    except ValueError:
+        buffers = None
     if not isinstance(buffers, list):
         raise UserError(f"{path}: buffers in its metadata is not a list")
     for name, array in arrays.items():
@@ -222,8 +237,8 @@ def model_sha256(path: Path) -> str:
     """
     with path.open("rb") as file:
         head = read_head(file)
-        buffers = head.metadata.get(_BUFFERS, "[]")
-        sha = hashlib.sha256(file_head(head.tensors, None if buffers == "[]" else {_BUFFERS: buffers}))
+        buffers = head.metadata.get(BUFFERS, "[]")
+        sha = hashlib.sha256(file_head(head.tensors, None if buffers == "[]" else {BUFFERS: buffers}))
         while block := file.read(2**20):
             sha.update(block)
         return sha.hexdigest()

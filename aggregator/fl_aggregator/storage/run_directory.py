@@ -49,6 +49,13 @@ class FirstWeights(BaseModel):
     manifest: m.Digest
 
 
+class PlainWeightsRecord(BaseModel):
+    """The file of initial weights whose roles the edges know; it is read again if the run is resumed before round 1."""
+
+    path: Path
+    sha256: m.Digest
+
+
 class FleetRecord(BaseModel):
     """How ``simulate`` runs its edges. ``broker`` is null if the simulation starts its own broker.
 
@@ -75,6 +82,7 @@ class RunRecord(BaseModel):
     settings: Settings
     seed: int
     first_weights: FirstWeights | None = None
+    plain_weights: PlainWeightsRecord | None = None
     fleet: FleetRecord | None = None
     machine: int
     """The version of the round machine that wrote the journal, and that must replay it."""

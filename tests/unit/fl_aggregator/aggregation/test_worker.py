@@ -14,8 +14,9 @@ import pytest
 
 from fl_aggregator.round import events as on
 from fl_aggregator.storage.checkpoint import Checkpoints, read_safetensors
+from fl_aggregator.storage.initial_weights import PlainWeights
 from fl_shared.protocol import messages as m
-from fl_shared.tensors.manifest import Vector
+from fl_shared.tensors.manifest import Vector, flatten
 from fl_shared.tensors.sections import WEIGHTS, ModelSection, model_digest
 from tests.support import builders
 from tests.support.aggregation_harness import BASE, CHUNK, REFERENCE, Incarnation
@@ -73,6 +74,21 @@ def undisturbed(tmp_path: Path) -> str:
     digest = incarnation.average(incarnation.accept(*UPDATES))
     incarnation.end()
     return digest
+
+
+# --- initial weights that the user gives ----------------------------------------------------------------
+
+
+def test_plain_weights_take_the_place_of_the_values_of_the_edge(incarnations: Incarnations) -> None:
+    made = update("3", 4, base=None)
+    given = {array.name: np.full(array.shape, i, "<f8") for i, array in enumerate(BASE.manifest.arrays)}
+    incarnation = incarnations(None)
+    incarnation.worker.averager.plain_weights = PlainWeights(Path("file"), "", given, ())
+    incarnation.worker.begin_round(None, "f32")
+    incarnation.average(incarnation.accept(made), 0, 0)
+    read = read_safetensors(incarnation.directory.checkpoints.version_path(0))
+    assert read.manifest == BASE.manifest
+    assert read.weights.tolist() == flatten(given, BASE.manifest).tolist()
 
 
 # --- after a restart ----------------------------------------------------------------------------------------
