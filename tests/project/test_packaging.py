@@ -213,6 +213,8 @@ def test_the_wheel_names_its_commands_licence_and_requirements(wheel: Path) -> N
         metadata = Parser().parsestr(archive.read(files["METADATA"]).decode())
     for command, module in COMMANDS:
         assert f"{command} = {module}:main" in commands
+    for entry in ("simulate = fl_mqtt.simulation.cli:simulate", "export = fl_mqtt.export.cli:export"):
+        assert entry in commands
     assert "Apache License" in licence
     requirements = metadata.get_all("Requires-Dist", [])
     for machine, extra, torch in (

@@ -202,7 +202,9 @@ def read_arrays(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+    except TypeError as error:  # of NumPy, which lacks some types of PyTorch, such as bfloat16
+        raise UserError(f"{path}: {error}; expected float16, float32 or float64") from None
+    except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{path}: not a readable safetensors file: {error}") from None
     if not 0 < len(arrays) <= MAX_ARRAYS:
         raise UserError(f"{path}: contains {len(arrays)} arrays, expected 1 to {MAX_ARRAYS}")

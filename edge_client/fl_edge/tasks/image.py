@@ -112,6 +112,10 @@ class ImageTask(Task):
         pixel = [0] * len(self.mean) if len(self.mean) > 1 else 0
         return {"pixels": [[pixel] * self.side] * self.side}
 
+    def example_input(self) -> torch.Tensor:
+        blank = self.preprocess(np.zeros((32, 32), np.float32))
+        return self._standardise(blank.reshape(1, *blank.shape[:2], -1))
+
     def _examples(self, data: datasets.DataSet, selected: Indices) -> Examples:
         return Examples(self._standardise(data.images[selected]), torch.from_numpy(data.labels[selected]))
 

@@ -166,6 +166,10 @@ class Task(ABC):
         """Returns ``model(seed)`` for weights with ``manifest``, which a task without data may need to know."""
         return self.model(seed)
 
+    def example_input(self) -> torch.Tensor | None:
+        """Returns one input as a batch, with which the model is exported to ONNX; None if that is not offered."""
+        return None
+
     def shared(self, model: nn.Module) -> tuple[str, ...]:
         """Returns the names in ``model.state_dict()`` that are shared: those of floating-point arrays."""
         return tuple(

@@ -1,0 +1,109 @@
+"""``fl-aggregator export``: the model of a run, in formats of others."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from fl_aggregator.storage.checkpoint import Checkpoints, Model
+from fl_edge.tasks.registry import load_task
+from fl_edge.tasks.task import Task
+from fl_edge.training.local_training import initial_weights
+from fl_mqtt.export.cli import export
+from fl_shared.errors import UserError
+
+pytestmark = pytest.mark.edge
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """The directory of a run of ``digits`` with two versions, of which the first one is the best."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.begin_writing()
+    for version in (1, 2):
+        model = Model.of(*initial_weights(load_task("digits"), version))
+        checkpoints.write(version, model, {"task": "digits"})
+        if version == 1:
+            checkpoints.store_best(1)
+    return tmp_path
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(export, list(map(str, arguments)))
+
+
+def mistake(*arguments: str | Path) -> str:
+    error = run(*arguments).exception
+    assert isinstance(error, UserError), error
+    return str(error)
+
+
+def test_the_state_dict_has_all_arrays_of_the_tasks_model(run_dir: Path) -> None:
+    import torch
+
+    for options, file, seed in (("", "model.pt", 2), (f"--best --out {run_dir}/b.pt", "b.pt", 1)):
+        done = run(run_dir, *options.split())
+        assert done.output == f"written: {run_dir / file}\n"
+        state = torch.load(run_dir / file, weights_only=True)
+        expected = load_task("digits").model(seed).state_dict()
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_the_onnx_model_gives_the_same_outputs(run_dir: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    import torch
+    from onnx.reference import ReferenceEvaluator
+
+    assert run(run_dir, "--format", "onnx").output == f"written: {run_dir / 'model.onnx'}\n"
+    model = onnx.load(io.BytesIO((run_dir / "model.onnx").read_bytes()))
+    inputs = np.random.default_rng(0).normal(size=(3, 1, 8, 8)).astype(np.float32)
+    (outputs,) = ReferenceEvaluator(model).run(None, {"input": inputs})
+    with torch.inference_mode():
+        expected = load_task("digits").model(2).eval()(torch.from_numpy(inputs)).numpy()
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist", "cifar10"])
+def test_image_tasks_have_an_example_of_what_their_model_takes(name: str) -> None:
+    task = load_task(name)
+    example = task.example_input()
+    assert example is not None
+    assert task.model(0)(example).shape == (1, 10)
+
+
+def test_what_is_missing_is_said(
+    run_dir: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path_factory.mktemp("empty")
+    assert mistake(empty) == f"{empty}/model.safetensors: is missing, expected a run directory with a model"
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnx" else name)
+    assert mistake(run_dir, "--format", "onnx") == (
+        "--format onnx needs onnx, which is not installed: pip install onnx"
+    )
+
+
+def test_a_task_without_an_example_cannot_become_onnx(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(type(load_task("digits")), "example_input", Task.example_input)
+    assert "task digits: cannot be exported to ONNX, since it has no example_input()" in mistake(
+        run_dir, "--format", "onnx"
+    )
+
+
+def test_a_model_of_another_task_is_refused(run_dir: Path) -> None:
+    model = Model.of(*initial_weights(load_task("digits"), 0))
+    for task, said in (
+        ("mnist", r"array 'conv1.bias' is ([32], 'parameter'), expected ([20], 'parameter')"),
+        ("gone", "task 'gone' is unknown here"),
+    ):
+        Checkpoints(run_dir).write(3, model, {"task": task})
+        assert said in mistake(run_dir)
+    Checkpoints(run_dir).write(3, model)
+    assert "names no task" in mistake(run_dir)
