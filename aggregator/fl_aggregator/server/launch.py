@@ -45,7 +45,7 @@ def new(
 ) -> Launch:
     """Prepares a new run. Raises ``UserError`` if its strategy, directory or initial weights are unusable."""
     strategy = load(settings.strategy)
-    weights = None if init is None else read_initial_weights(init)
+    weights = None if init is None else read_initial_weights(init, settings.task)
     first = plain = None
     if isinstance(weights, PlainWeights):
         plain, weights = weights, None
@@ -76,7 +76,7 @@ def resume(path: Path, *, simulated: bool, require_sealed: bool = False) -> Laun
         strategy = load(record.settings.strategy)
         recovered = recover(directory, record)
         plain = record.plain_weights if recovered.state.model is None else None
-        weights = None if plain is None else read_again(plain.path, plain.sha256)
+        weights = None if plain is None else read_again(plain.path, record.settings.task, plain.sha256)
     except BaseException:
         directory.close()
         raise

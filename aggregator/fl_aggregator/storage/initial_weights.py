@@ -56,10 +56,13 @@ class PlainWeights:
         return flatten(self.arrays, manifest)
 
 
-def read_initial_weights(path: Path) -> Model | PlainWeights:
-    """Reads a safetensors file. Raises ``UserError`` with what is wrong with it."""
+def read_initial_weights(path: Path, task: str) -> Model | PlainWeights:
+    """Reads a safetensors file for a run of ``task``. Raises ``UserError`` with what is wrong with it.
+
+    A model of another task counts as plain, so that it is compared with the model of the edges, array by array.
+    """
     metadata, arrays = read_arrays(path)
-    if BUFFERS in metadata:
+    if BUFFERS in metadata and metadata.get("task", task) == task:
         return model_of(path, metadata, arrays)
     floats = {name: array for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
     for name, array in floats.items():
@@ -72,9 +75,9 @@ def read_initial_weights(path: Path) -> Model | PlainWeights:
     return PlainWeights(path.absolute(), digest, floats, tuple(arrays.keys() - floats.keys()))
 
 
-def read_again(path: Path, sha256: str) -> PlainWeights:
+def read_again(path: Path, task: str, sha256: str) -> PlainWeights:
     """Reads the plain file of a run that is resumed. Raises ``UserError`` if it is another file now."""
-    weights = read_initial_weights(path)
+    weights = read_initial_weights(path, task)
     if not isinstance(weights, PlainWeights) or weights.sha256 != sha256:
         raise UserError(f"--init {path}: has changed since the run began: expected the SHA-256 {sha256}")
     return weights

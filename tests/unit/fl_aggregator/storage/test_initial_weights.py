@@ -31,7 +31,7 @@ MANIFEST = Manifest(
 
 def plain(path: Path) -> PlainWeights:
     save_file(STATE, path)
-    read = read_initial_weights(path)
+    read = read_initial_weights(path, "digits")
     assert isinstance(read, PlainWeights)
     return read
 
@@ -44,13 +44,14 @@ def test_a_plain_file_takes_the_roles_of_the_edges_model(
     assert "plain.safetensors: not in the run: bn.num_batches_tracked" in caplog.text
 
 
-def test_a_file_of_ours_has_its_roles(tmp_path: Path) -> None:
+def test_a_file_of_ours_has_its_roles_unless_it_is_of_another_task(tmp_path: Path) -> None:
     path = tmp_path / "ours.safetensors"
     floats = {name: array for name, array in STATE.items() if array.dtype.kind == "f"}
-    save_file(floats, path, {"buffers": '["bn.running_mean"]'})
-    read = read_initial_weights(path)
+    save_file(floats, path, {"buffers": '["bn.running_mean"]', "task": "digits"})
+    read = read_initial_weights(path, "digits")
     assert isinstance(read, Model)
     assert read.manifest == MANIFEST
+    assert isinstance(read_initial_weights(path, "mnist"), PlainWeights)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_unusable_values_are_said_before_the_run(
 ) -> None:
     save_file(arrays, tmp_path / "plain.safetensors")
     with pytest.raises(UserError, match=said):
-        read_initial_weights(tmp_path / "plain.safetensors")
+        read_initial_weights(tmp_path / "plain.safetensors", "digits")
 
 
 def test_a_run_that_is_resumed_before_its_first_version_reads_the_file_again(tmp_path: Path) -> None:
@@ -109,4 +110,4 @@ def test_a_run_that_is_resumed_before_its_first_version_reads_the_file_again(tmp
     with pytest.raises(UserError, match="has changed since the run began"):
         launch.resume(tmp_path / "run", simulated=False)
     with pytest.raises(UserError, match="not a readable safetensors file"):
-        read_again(tmp_path / "gone", sha256)
+        read_again(tmp_path / "gone", "digits", sha256)
